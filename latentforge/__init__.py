@@ -1,0 +1,66 @@
+"""LatentForge: train, walk, steer and measure latent spaces. Names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from latentforge.contracts import Arrays as Arrays
+    from latentforge.forge import Forge as Forge
+    from latentforge.forge import open_run as open_run
+    from latentforge.hookspecs import hookimpl as hookimpl
+    from latentforge.options import Count as Count
+    from latentforge.options import Fraction as Fraction
+    from latentforge.options import NonNegative as NonNegative
+    from latentforge.options import Positive as Positive
+    from latentforge.options import Seed as Seed
+    from latentforge.options import Size as Size
+    from latentforge.run import Run as Run
+    from latentforge.specs import CallbackSpec as CallbackSpec
+    from latentforge.specs import DatasetSpec as DatasetSpec
+    from latentforge.specs import DataSpec as DataSpec
+    from latentforge.specs import ExplorerSpec as ExplorerSpec
+    from latentforge.specs import LatentSpec as LatentSpec
+    from latentforge.specs import LossSpec as LossSpec
+    from latentforge.specs import MeasureSpec as MeasureSpec
+    from latentforge.specs import ModelSpec as ModelSpec
+    from latentforge.specs import ObjectiveSpec as ObjectiveSpec
+    from latentforge.specs import PresetSpec as PresetSpec
+
+_HOMES = {
+    "latentforge.contracts": ("Arrays",),
+    "latentforge.forge": ("Forge", "open_run"),
+    "latentforge.hookspecs": ("hookimpl",),
+    "latentforge.options": ("Count", "Fraction", "NonNegative", "Positive", "Seed", "Size"),
+    "latentforge.run": ("Run",),
+    "latentforge.specs": (
+        "CallbackSpec",
+        "DataSpec",
+        "DatasetSpec",
+        "ExplorerSpec",
+        "LatentSpec",
+        "LossSpec",
+        "MeasureSpec",
+        "ModelSpec",
+        "ObjectiveSpec",
+        "PresetSpec",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'latentforge' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

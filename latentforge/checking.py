@@ -1,0 +1,162 @@
+"""Checks plain values against a config dataclass, and describes its fields.
+
+Every fault is collected with its key path, so that a user mends them all in one go. pydantic is
+imported only when something is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from latentforge.errors import did_you_mean
+
+
+@dataclass
+class Faults:
+    """Collects what is wrong. `origins` says where a value came from, by key path (`--epochs`)."""
+
+    origins: Mapping[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, path: str, message: str) -> None:
+        origin = self.origins.get(path.partition("[")[0])
+        self.lines.append(f"{path} (from {origin}): {message}" if origin else f"{path}: {message}")
+
+
+def check(cls: type[Any], given: Mapping[str, Any], path: str, faults: Faults) -> Any:
+    """An instance of the dataclass `cls` from `given`, or None with the reasons in `faults`.
+
+    Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too.
+    A ValueError raised by `cls.__post_init__` is a fault of the whole section.
+    """
+    before = len(faults.lines)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    annotations = typing.get_type_hints(cls, include_extras=True)
+    values = {}
+    for key, value in given.items():
+        here = f"{path}.{key}" if path else key
+        if key not in fields:
+            faults.add(here, _unknown_key(key, list(fields)))
+        elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
+            values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
+        else:
+            values[key] = _check_value(annotations[key], value, here, faults)
+    for name, spec in fields.items():
+        if name not in given and _default(spec) is dataclasses.MISSING:
+            faults.add(f"{path}.{name}", "is required")
+    if len(faults.lines) > before:
+        return None
+    try:
+        return cls(**values)
+    except ValueError as error:
+        faults.add(path, str(error))
+        return None
+
+
+def _check_value(annotation: Any, value: Any, path: str, faults: Faults) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    # Through JSON, because strict mode then still takes a list for a tuple, as TOML writes it.
+    adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+    try:
+        return adapter.validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        for where, message, seen in _fault_messages(error.errors()):
+            faults.add(path + where, f"{message}, got {_shown(seen)}")
+    except (TypeError, RecursionError) as error:
+        faults.add(path, f"cannot be read: {error}")
+    return None
+
+
+def _fault_messages(errors: Sequence[Any]) -> list[tuple[str, str, Any]]:
+    """(place inside the value, message, input) of each fault; a union's branches become one."""
+    merged: dict[str, tuple[list[str], Any]] = {}
+    for e in errors:
+        where = "".join(f"[{part}]" for part in e["loc"] if isinstance(part, int))
+        message = e["msg"].replace("Input should be", "must be")
+        if e["type"] == "literal_error":
+            known = [
+                part.strip("'") for part in e["ctx"]["expected"].replace(" or ", ", ").split(", ")
+            ]
+            hint = did_you_mean(str(e["input"]), known)
+            message = f"must be one of {', '.join(known)}" + (f" ({hint})" if hint else "")
+        elif e["type"] == "none_required":
+            continue  # `int | None`: what the user meant is the other branch
+        messages, _ = merged.setdefault(where, ([], e["input"]))
+        messages.append(message)
+    return [(where, " or ".join(dict.fromkeys(m)), seen) for where, (m, seen) in merged.items()]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none'}"
+    return f"no such option; {hint}"
+
+
+def _default(spec: dataclasses.Field[Any]) -> Any:
+    if spec.default_factory is not dataclasses.MISSING:
+        return spec.default_factory()
+    return spec.default
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config dataclass as JSON-able values (tuples become lists)."""
+    value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a config, for people."""
+
+    name: str
+    type: str
+    default: Any
+
+
+def describe(cls: type[Any]) -> list[Option]:
+    """The options of a config dataclass, in order; a nested one's are named `outer.inner`."""
+    annotations = typing.get_type_hints(cls, include_extras=True)
+    options = []
+    for spec in dataclasses.fields(cls):
+        annotation = annotations[spec.name]
+        if dataclasses.is_dataclass(annotation):
+            options += [
+                Option(f"{spec.name}.{inner.name}", inner.type, inner.default)
+                for inner in describe(typing.cast("type[Any]", annotation))
+            ]
+        else:
+            options.append(Option(spec.name, type_name(annotation), _default(spec)))
+    return options
+
+
+def type_name(annotation: Any) -> str:
+    """A type as users read it: `int > 0`, `list of int > 0`, `relu | tanh`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        bounds = [_bound(mark) for mark in args[1:]]
+        return " ".join([type_name(args[0]), " and ".join(b for b in bounds if b)]).strip()
+    if origin is Literal:
+        return " | ".join(str(a) for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join("none" if a is type(None) else type_name(a) for a in args)
+    if origin in (tuple, list):
+        if args and args[-1] is not Ellipsis and len(args) > 1:
+            return f"[{', '.join(type_name(a) for a in args)}]"
+        return f"list of {type_name(args[0])}" if args else "list"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _bound(mark: Any) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return "".join(f"{sign} {getattr(mark, k)}" for k, sign in signs.items() if hasattr(mark, k))

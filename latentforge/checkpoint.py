@@ -1,0 +1,325 @@
+"""The durable store of a run's checkpoints: safetensors, JSON and SHA-256, never pickle.
+
+Nothing is deleted before its successor is written, synced, read back and published. Knows folders
+and bytes only: what the tensors and the state mean is the engine's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from latentforge.errors import LatentForgeError, MissingError, RunFailed
+
+FORMAT = "latentforge-checkpoint"
+VERSION = 1
+MANIFEST = "manifest.json"
+STATE = "state.json"
+LATEST = "LATEST"
+BEST = "BEST"
+TEMPORARY = ".tmp-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESERVED = {"latest", "last", "best"}  # the pointers, also where file names ignore case
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files have all been verified. `state` is what `save` was given."""
+
+    name: str
+    path: Path
+    state: dict[str, Any]
+    files: Mapping[str, Any]  # file name -> {"sha256", "size"}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the tensor groups, sorted."""
+        ends = ".safetensors"
+        return tuple(sorted(f.removesuffix(ends) for f in self.files if f.endswith(ends)))
+
+    def tensors(self, group: str) -> dict[str, Tensor]:
+        """One group's tensors on the CPU, contiguous, each with memory of its own."""
+        if group not in self.groups:
+            raise MissingError(
+                f"checkpoint {self.path} has no tensors {group!r}",
+                details=[f"it has {', '.join(self.groups) or 'none'}"],
+            )
+        file = f"{group}.safetensors"
+        try:
+            return tensors_from_bytes(_verified(self.path, file, self.files[file]))
+        except SafetensorError as error:
+            raise _damaged(self.path, f"{file} cannot be read: {error}") from error
+
+
+class CheckpointStore:
+    """The checkpoints in one folder, which has one writer at a time.
+
+    `LATEST` and `BEST` are text files that name a folder beside them. A save keeps these two and
+    the one that was LATEST before it, and removes the others that a store has made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        name: str,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        *,
+        best: bool = False,
+    ) -> Path:
+        """Writes groups of tensors and a JSON state; returns the folder, which is then LATEST.
+
+        A folder of that name is not written over: the new one is `name.2`, `name.3` and so on.
+        Raises RunFailed when the disk fails; the checkpoints before it are then as they were.
+        """
+        for given in (name, *tensors):
+            if not _NAME.fullmatch(given) or given.lower() in _RESERVED:
+                raise ValueError(f"{given!r} cannot name a checkpoint or a group of tensors")
+        files = {f"{group}.safetensors": _bytes(named) for group, named in tensors.items()}
+        files[STATE] = _json(state)
+        path = self.folder / name
+        before, best_before = self._pointed(LATEST), self._pointed(BEST)  # damaged: fail right here
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clean()
+            path = self._free(name)
+            self._write(path, files)
+            self._publish(LATEST, path.name)
+            if best:
+                self._publish(BEST, path.name)
+        except OSError as error:
+            self._clean()
+            reason = error.strerror or str(error)
+            raise RunFailed(
+                f"cannot write checkpoint {path}: {reason}",
+                details=["the checkpoints before it are as they were"],
+                remedy="free or mend the disk, then resume the run",
+            ) from error
+        self._retire(keep={path.name, before, path.name if best else best_before})
+        return path
+
+    def load(self, which: str = "last") -> Checkpoint:
+        """The checkpoint "last", "best" or of that name, verified. Raises MissingError where there
+        is none, RunFailed where it is damaged."""
+        path = self.folder / self._resolve(which)
+        if not path.is_dir():
+            raise MissingError(f"no checkpoint {path}", details=self._others(path.name))
+        try:
+            files = _manifest(path)
+            for file, entry in files.items():
+                _verified(path, file, entry)
+            state = json.loads(_verified(path, STATE, files[STATE]))
+        except RunFailed as error:
+            raise RunFailed(
+                error.message, details=self._others(path.name), remedy=error.remedy
+            ) from error
+        return Checkpoint(path.name, path, state, files)
+
+    def names(self) -> list[str]:
+        """The checkpoints in the folder, oldest first; not verified."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _is_ours(path)]
+        return [p.name for p in sorted(found, key=lambda p: (_written(p), p.name))]
+
+    def _resolve(self, which: str) -> str:
+        if which not in ("last", "best"):
+            if not _NAME.fullmatch(which):
+                raise MissingError(f"no checkpoint {which!r} in {self.folder}")
+            return which
+        name = self._pointed(BEST if which == "best" else LATEST)
+        if name is not None:
+            return name
+        if which == "best" and self._pointed(LATEST) is not None:
+            raise MissingError(
+                f"no best checkpoint in {self.folder}",
+                details=["best exists only with a validation split"],
+                remedy="take the last one",
+            )
+        raise MissingError(f"no checkpoint yet in {self.folder}", details=self._others(""))
+
+    def _others(self, name: str) -> list[str]:
+        others = [other for other in self.names() if other != name]
+        return [f"there are also: {', '.join(others)}"] if others else []
+
+    def _pointed(self, pointer: str) -> str | None:
+        """The name in a pointer file, or None where there is none."""
+        try:
+            text = (self.folder / pointer).read_text(encoding="utf-8", errors="replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RunFailed(
+                f"cannot read {self.folder / pointer}: {error.strerror}",
+            ) from error
+        if not _NAME.fullmatch(text):  # also keeps a hostile "../.." inside the folder
+            raise RunFailed(
+                f"{self.folder / pointer} is damaged: it names no checkpoint",
+                details=self._others(""),
+                remedy="write the name of a checkpoint folder into it",
+            )
+        return text
+
+    def _free(self, name: str) -> Path:
+        path, number = self.folder / name, 2
+        while path.exists():
+            path, number = self.folder / f"{name}.{number}", number + 1
+        return path
+
+    def _write(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """The whole folder at `path`, synced and read back, or an exception and nothing."""
+        entries = {
+            file: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            for file, data in files.items()
+        }
+        manifest = {"format": FORMAT, "version": VERSION, "files": entries}
+        temporary = self.folder / f"{TEMPORARY}{path.name}-{os.getpid()}"
+        temporary.mkdir()
+        for file, data in {**files, MANIFEST: _json(manifest)}.items():
+            _write_synced(temporary / file, data)
+        _sync_folder(temporary)
+        temporary.rename(path)
+        _sync_folder(self.folder)
+        try:
+            for file, entry in _manifest(path).items():
+                _verified(path, file, entry)
+        except LatentForgeError:
+            self._remove(path)
+            raise
+
+    def _publish(self, pointer: str, name: str) -> None:
+        temporary = self.folder / f"{TEMPORARY}{pointer}-{os.getpid()}"
+        _write_synced(temporary, f"{name}\n".encode())
+        temporary.replace(self.folder / pointer)
+        _sync_folder(self.folder)
+
+    def _retire(self, keep: set[str | None]) -> None:
+        for path in list(self.folder.iterdir()):
+            if path.name not in keep and _is_ours(path):
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """A kill half-way, or a disk that refuses, leaves a temporary name for the next save."""
+        temporary = self.folder / f"{TEMPORARY}retired-{path.name}-{os.getpid()}"
+        try:
+            path.rename(temporary)
+        except OSError:
+            return
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def _clean(self) -> None:
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+# ---------------------------------------------------------------- bytes and files
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """safetensors refuses strided tensors and tensors that share memory, so both are copied; tied
+    weights are stored once for each of their names."""
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        flat = tensor.detach().cpu().contiguous()
+        address = flat.untyped_storage().data_ptr()
+        plain[name] = flat.clone() if address in seen else flat
+        seen.add(address)
+    return tensors_to_bytes(plain)
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise RunFailed(f"the state of the run is not JSON: {error}") from error
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # Windows opens no folder, and its renames are journalled
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a store made this folder: only such folders are ever removed."""
+    if not _NAME.fullmatch(path.name) or path.is_symlink():
+        return False
+    try:
+        return bool(json.loads((path / MANIFEST).read_bytes())["format"] == FORMAT)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _written(path: Path) -> int:
+    try:
+        return (path / MANIFEST).stat().st_mtime_ns
+    except FileNotFoundError:  # another process has just retired it
+        return 0
+
+
+def _damaged(path: Path, what: str) -> RunFailed:
+    return RunFailed(f"checkpoint {path} is damaged: {what}", remedy="load another checkpoint")
+
+
+def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """File name -> {"sha256", "size"}, for every file of the checkpoint but the manifest."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
+        entries = {str(f): {"sha256": e["sha256"], "size": e["size"]} for f, e in files.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"{MANIFEST} cannot be read ({type(error).__name__})") from error
+    if made_by != FORMAT or version != VERSION:
+        raise RunFailed(
+            f"checkpoint {path} has the format {made_by} {version}; this is {FORMAT} {VERSION}",
+            remedy="use the version of LatentForge that wrote it",
+        )
+    if STATE not in entries or any(Path(file).name != file for file in entries):
+        raise _damaged(path, f"{MANIFEST} does not list the files of a checkpoint")
+    return entries
+
+
+def _verified(path: Path, file: str, entry: Mapping[str, Any]) -> bytes:
+    """The bytes of one file, once their number and hash are those of the manifest."""
+    try:
+        data = (path / file).read_bytes()
+    except FileNotFoundError:
+        raise _damaged(path, f"{file} is missing") from None
+    except OSError as error:
+        raise _damaged(path, f"{file} cannot be read: {error.strerror}") from error
+    if len(data) != entry["size"]:
+        raise _damaged(path, f"{file} has {len(data)} bytes of {entry['size']}")
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise _damaged(path, f"{file} is not what was written (its SHA-256 differs)")
+    return data

@@ -1,0 +1,115 @@
+"""The command line: a thin skin over Forge. Commands import heavy things inside functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from latentforge import __version__
+from latentforge.cli import config, data, demo, evaluate, explore, plugins, show, train
+from latentforge.cli.output import Globals
+from latentforge.errors import Interrupted, LatentForgeError, format_error, one_line
+
+
+class Root(TyperGroup):
+    """Lets Ctrl-C reach us; Typer would turn it into exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+
+# Plain help: rich costs 220 modules, and start-up time with them.
+app = typer.Typer(
+    cls=Root,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"latentforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--plugin",
+            metavar="PLUGIN",
+            help="Load ./file.py or package.module too; no:NAME leaves a plugin out.",
+        ),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Train, walk, steer and measure latent spaces.
+
+    Begin with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
+    those plugins; LATENTFORGE_DATA is where datasets lie; LATENTFORGE_DEBUG=1 shows tracebacks.
+    """
+    given = plugin or []
+    ctx.obj = Globals(
+        plugins=[p for p in given if not p.startswith("no:")],
+        off=[p.removeprefix("no:") for p in given if p.startswith("no:")],
+    )
+
+
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("explore")(explore.explore)
+app.command("runs")(show.runs)
+app.command("list")(show.list_components)
+app.command("show")(show.show)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
+app.command("demo")(demo.demo)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; returns its exit code and lets no traceback reach the user."""
+    try:
+        app(arguments, prog_name="latentforge")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BrokenPipeError:  # `latentforge list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except LatentForgeError as error:
+        return _report(error, arguments)
+    except Exception as error:
+        wrapped = LatentForgeError(
+            f"an error in LatentForge itself: {one_line(error)}",
+            remedy="LATENTFORGE_DEBUG=1 shows the traceback; please report it",
+        )
+        wrapped.__cause__ = error
+        return _report(wrapped, arguments)
+    return 0
+
+
+def _report(error: LatentForgeError, arguments: list[str]) -> int:
+    if os.environ.get("LATENTFORGE_DEBUG"):
+        traceback.print_exception(error)
+    print(format_error(error), file=sys.stderr)
+    if "--json" in arguments:
+        answer = {"status": "failed", "error": error.message, "details": list(error.details)}
+        print(json.dumps({**answer, **error.result, "exit_code": error.exit_code}))
+    return error.exit_code

@@ -1,0 +1,51 @@
+"""`latentforge data`: look at a dataset, or fetch it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, Sets, answer, forge_of, table
+
+app = typer.Typer(
+    help="Look at datasets and fetch them.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="See `latentforge list datasets`.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="The picture.  [default: data-<name>-<n>.png]"),
+    ] = None,
+    set_: Sets = None,
+    json: Json = False,
+) -> None:
+    """Show a dataset's sizes, classes and range, and draw samples of each class.
+
+    Example: latentforge data show digits
+    """
+    from latentforge.drawing.dataset import describe_data
+
+    result = describe_data(forge_of(ctx).load_data(name, set_ or ()), name, out)
+    rows = [[f"{key}:", str(value)] for key, value in result.items()]
+    answer(result, json, table(rows))
+
+
+@app.command("fetch")
+def fetch(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="See `latentforge list datasets`.")],
+    set_: Sets = None,
+    json: Json = False,
+) -> None:
+    """Download a dataset.
+
+    Example: latentforge data fetch mnist
+    """
+    folder = forge_of(ctx).fetch_data(name, set_ or ())
+    answer({"dataset": name, "folder": str(folder)}, json, [f"{name} is in {folder}"])

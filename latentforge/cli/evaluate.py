@@ -1,0 +1,53 @@
+"""`latentforge evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, answer, figures, forge_of, roles, table
+
+
+def evaluate(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    split: Annotated[str, typer.Option(metavar="NAME")] = "test",
+    checkpoint: Annotated[str, typer.Option(metavar="last|best")] = "last",
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Repeatable.  [default: all that fit the model]"),
+    ] = None,
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="MEASURE.KEY=VALUE", help="A measure's option; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="D")] = "auto",
+    json: Json = False,
+) -> None:
+    """Measure a run on a split of its data.
+
+    Example: latentforge evaluate runs/ae-mnist-1 --measure bce_per_pixel
+    """
+    result = forge_of(ctx).evaluate(
+        run,
+        split,
+        checkpoint=checkpoint,
+        measures=measure or (),
+        roles=roles(with_),
+        options=set_ or (),
+        device=device,
+    )
+    answer(
+        result,
+        json,
+        [
+            f"{run}, {split} split, checkpoint {result['checkpoint']}",
+            *table(figures(result["metrics"]), "  "),
+            *table([[f"{name}:", text] for name, text in result["protocol"].items()], "  "),
+        ],
+    )

@@ -1,0 +1,42 @@
+"""`latentforge explore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, Sets, answer, figures, forge_of, roles, table
+
+
+def explore(
+    ctx: typer.Context,
+    explorer: Annotated[str, typer.Argument(help="See `latentforge list explorers`.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(metavar="last|best")] = "last",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder.  [default: RUN/explore/<explorer>]"),
+    ] = None,
+    set_: Sets = None,
+    device: Annotated[str, typer.Option(metavar="D")] = "auto",
+    json: Json = False,
+) -> None:
+    """Look at a run's latent space; `latentforge show explorer NAME` has an explorer's options.
+
+    Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
+    """
+    result = forge_of(ctx).explore(
+        explorer,
+        run,
+        checkpoint=checkpoint,
+        roles=roles(with_),
+        out=out,
+        assignments=set_ or (),
+        device=device,
+    )
+    answer(result, json, [*table(figures(result["metrics"])), *result["files"]])

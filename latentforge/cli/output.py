@@ -1,0 +1,83 @@
+"""What commands share: the options before the command, JSON or text, tables, key=value."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentforge.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option; repeatable.")
+]
+
+
+@dataclass
+class Globals:
+    """The options before the command."""
+
+    plugins: list[str] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
+
+    def forge(self) -> Forge:
+        """Forge with these plugins; faults of plugins go to stderr, a line each."""
+        from latentforge.forge import Forge
+
+        warnings = logging.StreamHandler()  # stderr, where progress goes too
+        warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+        logging.getLogger("latentforge").handlers = [warnings]
+        forge = Forge(self.plugins, off=self.off)
+        for problem in forge.registry.problems:
+            print(f"warning: {problem}", file=sys.stderr)
+        for notice in forge.registry.notices:
+            print(f"note: {notice}", file=sys.stderr)
+        return forge
+
+
+def forge_of(ctx: typer.Context) -> Forge:
+    given: Globals = ctx.obj
+    return given.forge()
+
+
+def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
+    """Print the result: one JSON object, or lines for people."""
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        print("\n".join(text))
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """Left-aligned columns; the last one is not padded."""
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def figures(metrics: Mapping[str, float]) -> list[list[str]]:
+    return [[name, f"{value:.6g}"] for name, value in metrics.items()]
+
+
+def roles(given: Sequence[str] | None) -> dict[str, str]:
+    """`ROLE=RUN` texts as a mapping."""
+    pairs = {}
+    for text in given or ():
+        role, equals, run = text.partition("=")
+        if not (role and equals and run):
+            raise UsageError(f"--with {text}: write ROLE=RUN, as in classifier=runs/cnn")
+        pairs[role] = run
+    return pairs

@@ -1,0 +1,87 @@
+"""`latentforge train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, Sets, answer, figures, forge_of, table
+
+# Values stay strings here: the check of the whole configuration reads them, so that it can report
+# every wrong one at once.
+OPTIONS = {
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "lr": "--lr",
+    "seed": "--seed",
+    "device": "--device",
+}
+
+
+def train(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="See `latentforge list models`.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in config.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New run folder.  [default: runs/<model>-<data>-<n>]"),
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
+    lr: Annotated[
+        str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="[default: 0]")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
+    ] = None,
+    callback: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Switch on; repeatable.")
+    ] = None,
+    set_: Sets = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train a model: exactly one of MODEL, --config and --preset.
+
+    Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
+    """
+    from latentforge.config import Draft, toml_value
+
+    forge = forge_of(ctx)
+    draft = Draft()
+    forge.start_draft(draft, model, config, preset)
+    if data is not None:
+        draft.choose("data", data, "--data")
+    if loss is not None:
+        draft.choose("loss", loss, "--loss")
+    values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
+    for key, text in values.items():
+        if text is not None:
+            draft.put("train", key, toml_value(text), OPTIONS[key])
+    for name in callback or ():
+        draft.callback(name)
+    for assignment in set_ or ():
+        draft.assign(assignment)
+    made = forge.train_draft(draft, run=run, quiet=quiet)
+    result = made.summary()
+    rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]
+    answer(
+        result,
+        json,
+        [
+            f"{made.path}: {result['status']}, {result['steps']} steps in "
+            f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
+            *table(rows, "  "),
+            f"watch: tensorboard --logdir {made.path}",
+        ],
+    )

@@ -1,0 +1,298 @@
+"""The configuration of a run: TOML file, then options, then `section.key=VALUE`, checked as one.
+
+Torch-free: `latentforge config check` and every usage error answer without waiting for torch.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from latentforge.checking import Faults, check, plain
+from latentforge.errors import ConfigError, LatentForgeError, PluginError, UsageError, did_you_mean
+from latentforge.options import Count, Fraction, NonNegative, Positive, Seed, Size
+from latentforge.registry import Entry, Registry
+from latentforge.specs import LossSpec, ModelSpec
+
+SECTIONS = ("model", "loss", "data", "train")
+IN_MEMORY = "in-memory"  # the data section's name when Python handed the data over
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the core does with any dataset. `validation` defaults to 0 where there is an official
+    test split, else to 0.1; `test` is cut off only where there is no official one."""
+
+    validation: Fraction | None = None
+    test: Fraction = 0.2
+    split_seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `evaluate_every`: test figures every N epochs, 0 for the end only."""
+
+    epochs: Size = 10
+    batch_size: Size = 64
+    lr: Positive = 1e-3
+    optimizer: Literal[
+        "adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"
+    ] = "adam"
+    weight_decay: NonNegative = 0.0
+    optimizer_options: dict[str, bool | int | float | list[float]] = field(default_factory=dict)
+    seed: Seed = 0
+    device: str = "auto"
+    log_every: Size = 50
+    evaluate_every: Count = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, got {self.device!r}")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A chosen plugin component with its checked options."""
+
+    entry: Entry
+    options: Any
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.entry.reference, **plain(self.options)}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's whole configuration, every default filled in and every value checked.
+
+    `dataset` is None for data handed over in Python.
+    """
+
+    model: Component
+    loss: Component
+    dataset: Component | None
+    data: DataConfig
+    train: TrainConfig
+    callbacks: tuple[Component, ...] = ()
+
+    @property
+    def data_name(self) -> str:
+        return self.dataset.name if self.dataset else IN_MEMORY
+
+    def components(self) -> list[Component]:
+        named = (self.model, self.loss, self.dataset, *self.callbacks)
+        return [component for component in named if component]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape of the TOML file."""
+        dataset = self.dataset.as_dict() if self.dataset else {"name": IN_MEMORY}
+        return {
+            "model": self.model.as_dict(),
+            "loss": self.loss.as_dict(),
+            "data": {**dataset, **plain(self.data)},
+            "train": plain(self.train),
+            "callbacks": [callback.as_dict() for callback in self.callbacks],
+        }
+
+
+@dataclass
+class Draft:
+    """Values as they come in, later ones over earlier ones, with where each came from."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def put(self, section: str, key: str, value: Any, origin: str) -> None:
+        self.values.setdefault(section, {})[key] = value
+        self.origins[f"{section}.{key}"] = origin
+
+    def choose(self, section: str, name: str, origin: str) -> None:
+        """Name a section's component; options meant for another one do not carry over."""
+        chosen = self.values.get(section, {})
+        if chosen.get("name") not in (None, name):
+            keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
+            self.values[section] = {k: v for k, v in chosen.items() if k in keep}
+        self.put(section, "name", name, origin)
+
+    def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
+        for key, value in options.items():
+            if key == "name":
+                self.choose(section, value, origin)
+            else:
+                self.put(section, key, value, origin)
+
+    def read_file(self, path: Path) -> None:
+        """Take over a TOML file; raises UsageError when it cannot be read as one."""
+        for section, value in read_toml(path).items():
+            if section == "callbacks" and isinstance(value, list):
+                self.callbacks += value
+            elif section not in SECTIONS:
+                hint = did_you_mean(section, [*SECTIONS, "callbacks"])
+                known = "sections are [model] [loss] [data] [train] and [[callbacks]]"
+                self.faults.append(f"{section}: no such section in {path}; {hint or known}")
+            elif not isinstance(value, dict):
+                self.faults.append(f"{section}: must be a section, [{section}], in {path}")
+            else:
+                self.update(section, value, str(path))
+
+    def assign(self, text: str) -> None:
+        """One `section.key=VALUE`; VALUE is TOML, else a string."""
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or len(path) < 2 or not all(path):
+            self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
+        elif path[0] == "callbacks" and len(path) == 3:
+            self.callback(path[1])[path[2]] = toml_value(value)
+        elif path[0] not in SECTIONS or len(path) != 2:
+            hint = did_you_mean(path[0], SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+            self.faults.append(f"--set {text}: no such key; {hint}")
+        elif path[1] == "name":
+            self.choose(path[0], str(toml_value(value)), f"--set {text}")
+        else:
+            self.put(path[0], path[1], toml_value(value), f"--set {text}")
+
+    def callback(self, name: str) -> dict[str, Any]:
+        """The options of a callback, which is switched on by this."""
+        for given in self.callbacks:
+            if given.get("name") == name:
+                return given
+        self.callbacks.append({"name": name})
+        return self.callbacks[-1]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file, or a UsageError that says where it is wrong."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no config file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML", details=[str(error)]) from None
+
+
+def toml_value(text: str) -> Any:
+    """A command-line value: TOML where it parses (3, 1e-3, [128], true), else the string itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text  # a line break would smuggle in keys
+
+
+def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
+    """The checked configuration; raises ConfigError with every fault, or PluginError."""
+    faults = Faults(draft.origins, list(draft.faults))
+    values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
+    model = _component("models", values["model"], "model", registry, faults)
+    if model and "name" not in values["loss"]:
+        values["loss"]["name"] = model.entry.spec.default_loss
+    has_loss = "name" in values["loss"]  # else it follows from the model, which is unknown
+    loss = _component("losses", values["loss"], "loss", registry, faults) if has_loss else None
+
+    if not in_memory:
+        values["data"].setdefault("name", "digits")
+    dataset, data = resolve_data(values["data"], registry, faults)
+    train = check(TrainConfig, values["train"], "train", faults)
+    callbacks = [
+        _component("callbacks", given, f"callbacks[{i}]", registry, faults)
+        for i, given in enumerate(draft.callbacks)
+    ]
+    if model and loss:
+        check_match(model.entry.spec, loss.entry.spec, loss.options, faults)
+    raise_faults(faults)
+    chosen = tuple(callback for callback in callbacks if callback)
+    assert model is not None
+    assert loss is not None
+    return RunConfig(model, loss, dataset, data, train, chosen)
+
+
+def resolve_data(
+    given: Mapping[str, Any], registry: Registry, faults: Faults
+) -> tuple[Component | None, Any]:
+    """The section [data]: the dataset with its options, if it is named, and the core's own keys."""
+    own = {f.name for f in fields(DataConfig)}
+    config = check(DataConfig, {k: v for k, v in given.items() if k in own}, "data", faults)
+    options = {k: v for k, v in given.items() if k not in own}
+    if not options:
+        return None, config
+    return _component("datasets", options, "data", registry, faults), config
+
+
+def _component(
+    kind: str, given: Any, path: str, registry: Registry, faults: Faults
+) -> Component | None:
+    if not isinstance(given, Mapping):
+        faults.add(path, f"must be a table with a name, got {given!r}")
+        return None
+    options = dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        said = "is required" if name is None else f"must be a string, got {name!r}"
+        faults.add(f"{path}.name", f"{said}; see `latentforge list {kind}`")
+        return None
+    try:
+        entry = registry.get(kind, name)
+    except PluginError:
+        raise  # a plugin's fault, not the user's: exit code 3
+    except LatentForgeError as error:
+        faults.add(f"{path}.name", "; ".join([error.message, *error.details, error.remedy]))
+        return None
+    checked = check(entry.spec.config, options, path, faults)
+    return None if checked is None else Component(entry, checked)
+
+
+def check_match(model: Any, loss: Any, options: Any, faults: Faults) -> None:
+    """Whether the loss finds in the model what it needs; known before torch loads."""
+    assert isinstance(model, ModelSpec)
+    assert isinstance(loss, LossSpec)
+    needs = loss.needs(options) if callable(loss.needs) else loss.needs
+    if missing := sorted(set(needs) - set(model.provides)):
+        faults.add(
+            "loss.name",
+            f"loss {loss.name!r} needs {', '.join(missing)}; "
+            f"model {model.name!r} provides {', '.join(sorted(model.provides))}",
+        )
+
+
+def check_options(cls: type[Any], given: Sequence[str] | Mapping[str, Any], what: str) -> Any:
+    """The options of an explorer or a measure from `key=VALUE` texts or a mapping."""
+    faults = Faults()
+    checked = check(cls, read_assignments(given, faults), what, faults)
+    raise_faults(faults)
+    return checked
+
+
+def read_assignments(given: Sequence[str] | Mapping[str, Any], faults: Faults) -> dict[str, Any]:
+    """`key=VALUE` texts as a mapping, in which `outer.inner=VALUE` nests; a mapping as it is."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    values: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        *outer, last = key.strip().split(".")
+        target: Any = values
+        for part in outer:
+            target = target.setdefault(part, {}) if isinstance(target, dict) else None
+        if not equals or not last or not isinstance(target, dict):
+            faults.lines.append(f"--set {text}: write key=VALUE")
+        else:
+            target[last] = toml_value(value)
+    return values
+
+
+def raise_faults(faults: Faults) -> None:
+    if faults.lines:
+        count = f"{len(faults.lines)} errors" if len(faults.lines) > 1 else "an error"
+        raise ConfigError(f"the configuration has {count}", details=faults.lines)

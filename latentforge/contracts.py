@@ -1,0 +1,241 @@
+"""What components promise each other at run time: the Protocols and the values they exchange.
+
+docs/contracts.md is the prose. torch and Ignite are named for type checkers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from latentforge.specs import DataSpec, LatentSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from ignite.engine import Engine
+    from torch import Tensor, nn
+
+    from latentforge.data import Images
+
+
+# ---------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """One split of a dataset, whole.
+
+    `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. `y`: (N,) integers that index
+    `classes`, or None. numpy arrays and tensors both do.
+    """
+
+    x: np.ndarray[Any, Any] | Tensor
+    y: np.ndarray[Any, Any] | Tensor | None = None
+    classes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`x`: float32 (B, C, H, W) in [0, 1], or (B, D). `y`: int64 (B,) or None. `index`: int64 (B,),
+    the place of each example in its split."""
+
+    x: Tensor
+    y: Tensor | None
+    index: Tensor
+
+
+# ---------------------------------------------------------------- models
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """q(z | x) of a batch. Exploring and embedding take `mode()`; training takes one `sample()`."""
+
+    def mode(self) -> Tensor:
+        """The most likely code, (B, *latent.shape)."""
+
+    def sample(self) -> Tensor:
+        """One code from the device's default generator, (B, *latent.shape), differentiable."""
+
+
+@runtime_checkable
+class VariationalPosterior(Posterior, Protocol):
+    """The posterior of a model that has a prior (ability `kl`)."""
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || p(z)) in nats for each latent dimension, (B, *latent.shape)."""
+
+
+class Autoencoder(Protocol):
+    """A model that provides `encode`, `decode` and, for a Bernoulli likelihood, `decode_logits`."""
+
+    latent: LatentSpec
+
+    def encode(self, x: Tensor) -> Posterior:
+        """x (B, *data.shape) to the posterior over codes."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """z to the logits of `decode(z)`, (B, *data.shape)."""
+
+
+class Classifier(Protocol):
+    """A model that provides `classify` and `layers`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (B, *data.shape) to logits (B, classes)."""
+
+    def layers(self) -> Sequence[str]:
+        """Names of the submodules whose outputs a forward hook may collect."""
+
+
+# ---------------------------------------------------------------- losses
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a training is: optimizer steps done before this one, steps in all, training images."""
+
+    index: int
+    total: int
+    images: int
+
+
+class Terms(NamedTuple):
+    """The parts of a loss: 0-d tensors on the device, means over the batch in nats per image.
+
+    The core minimises the sum of `values[k] * weights[k]`; a missing weight is 1, and a term of
+    weight 0 is logged and not trained on.
+    """
+
+    values: Mapping[str, Tensor]
+    weights: Mapping[str, float] = {}
+
+    def total(self) -> Tensor:
+        """The scalar to minimise."""
+        parts = [
+            value if weight == 1.0 else value * weight
+            for name, value in self.values.items()
+            if (weight := self.weights.get(name, 1.0)) != 0.0
+        ]
+        return sum(parts[1:], start=parts[0])
+
+
+class Loss(Protocol):
+    """An `nn.Module`, so that it may have parameters of its own (a learnt sigma, a codebook)."""
+
+    def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
+        """The terms for one batch. Sampling z is the loss's business. No `.item()`: it would wait
+        for the device."""
+
+
+# ---------------------------------------------------------------- latent search
+
+
+class Objective(Protocol):
+    """What a latent search maximises. One objective makes `len(requests)` requests at once; row i
+    of `x` is an attempt at request `request[i]`, so that a search can restart some, drop others."""
+
+    requests: Sequence[str]  # what each one asks for, in words
+
+    def score(self, x: Tensor, request: Tensor) -> Tensor:
+        """How well each row meets its request, higher is better, differentiable; (B,)."""
+
+    def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
+        """Which rows meet their request; bool (B,)."""
+
+
+# ---------------------------------------------------------------- measures
+
+
+@dataclass
+class Seen:
+    """One evaluation batch and what the model makes of it; each property is computed once for all
+    measures. `z` is the posterior's mode."""
+
+    model: Any
+    batch: Batch
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        posterior: Posterior = self.model.encode(self.batch.x)
+        return posterior
+
+    @cached_property
+    def z(self) -> Tensor:
+        return self.posterior.mode()
+
+    @cached_property
+    def recon_logits(self) -> Tensor:
+        logits: Tensor = self.model.decode_logits(self.z)
+        return logits
+
+    @cached_property
+    def recon(self) -> Tensor:
+        recon: Tensor = self.model.decode(self.z)
+        return recon
+
+    @cached_property
+    def logits(self) -> Tensor:
+        logits: Tensor = self.model(self.batch.x)
+        return logits
+
+
+@dataclass(frozen=True)
+class EvaluateContext:
+    """What a measure is built with. `roles` are other runs, by role (`--with classifier=RUN`)."""
+
+    model: nn.Module
+    loss: nn.Module
+    data: DataSpec
+    images: Callable[[str], Images]  # a split by its name
+    step: Step
+    seed: int
+    roles: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Measure(Protocol):
+    """An accumulator: it is shown every batch of the split, then asked for its figures."""
+
+    def update(self, seen: Seen) -> None: ...
+
+    def compute(self) -> Mapping[str, float]: ...
+
+
+# ---------------------------------------------------------------- callbacks and explorers
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What a callback attaches to. `trainer` and `evaluator` are Ignite engines; `log(name, value)`
+    records a scalar at the trainer's current step."""
+
+    trainer: Engine
+    evaluator: Engine
+    model: nn.Module
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    log: Callable[[str, float], None]
+
+
+class Callback(Protocol):
+    def attach(self, engines: Engines) -> None:
+        """Add handlers to Ignite events of `engines.trainer` or `engines.evaluator`."""
+
+
+@dataclass(frozen=True)
+class ExploreContext:
+    """What an explorer works with: the model in eval mode on `device`, the run's own images
+    (already preprocessed), and the other runs by role. It returns findings, writes no file."""
+
+    model: Any
+    data: DataSpec
+    images: Callable[[str], Images]  # a split by its name
+    device: torch.device
+    seed: int
+    roles: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,36 @@
+"""Findings to files: PNG by matplotlib, arrays as .npz, figures as JSON. One look for all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from latentforge.drawing.png import draw_grid
+from latentforge.findings import Arrays, Finding, Findings, ImageGrid
+
+
+def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
+    """Write every finding into `folder`, and `findings.json` with the figures and `about`.
+
+    Raises OSError when the folder cannot be written.
+    """
+    files = [write_finding(item, folder) for item in findings.items]
+    summary = folder / "findings.json"
+    content = {**about, "metrics": dict(findings.metrics), "files": [f.name for f in files]}
+    summary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    return [*files, summary]
+
+
+def write_finding(item: Finding, folder: Path) -> Path:
+    if isinstance(item, ImageGrid):
+        path = folder / f"{item.name}.png"
+        draw_grid(item).savefig(path)
+        return path
+    assert isinstance(item, Arrays)
+    import numpy as np
+
+    path = folder / f"{item.name}.npz"
+    # savez names positional arrays itself; a mapping keeps ours
+    np.savez_compressed(path, **{k: v.detach().cpu().numpy() for k, v in item.arrays.items()})  # type: ignore[arg-type]
+    return path

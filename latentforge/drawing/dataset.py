@@ -1,0 +1,67 @@
+"""What a dataset holds, in figures and in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latentforge.data import DataSplits, Images
+from latentforge.drawing.png import draw_grid
+from latentforge.errors import UsageError
+from latentforge.findings import ImageGrid
+from latentforge.run import unwritable
+
+SAMPLES = 10  # of each class in the picture of a dataset
+
+
+def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
+    """Sizes, classes and range of a dataset, and the path of a picture of each class."""
+    spec, train = splits.spec, splits.split("train")
+    facts: dict[str, Any] = {
+        "dataset": name,
+        "images": {split: len(images) for split, images in splits.splits.items()},
+        "shape": list(spec.shape),
+        "stored": splits.preprocessing["stored"],
+        "range": [float(train.x.min()), float(train.x.max())],
+        "classes": list(spec.classes),
+        "fingerprint": splits.fingerprint,
+    }
+    if spec.kind == "image":
+        path = picture_path(out, name)
+        try:
+            draw_grid(sample_grid(train, name)).savefig(path)
+        except OSError as error:
+            raise unwritable(path, error) from None
+        facts["picture"] = str(path)
+    return facts
+
+
+def picture_path(out: Path | None, name: str) -> Path:
+    """`out`, which must not be there yet, else the first free `data-<name>-<n>.png`."""
+    if out is not None:
+        if out.exists():
+            raise UsageError(
+                f"{out} is there already; nothing is overwritten", remedy="another --out"
+            )
+        if out.suffix != ".png":
+            raise UsageError(f"--out {out}: the picture is a PNG", remedy=f"--out {out.stem}.png")
+        return out
+    number = 1
+    while (path := Path(f"data-{name}-{number}.png")).exists():
+        number += 1
+    return path
+
+
+def sample_grid(images: Images, name: str) -> ImageGrid:
+    """The first images of each class, a row a class; of all images where there are no labels."""
+    if images.y is None:
+        rows = [images.batch_at(list(range(min(SAMPLES, len(images))))).x]
+        return ImageGrid("samples", f"{name}: samples", rows)
+    found = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
+    shown = [(label, index) for label, index in found if len(index)]
+    return ImageGrid(
+        "samples",
+        f"{name}: samples of each class",
+        [images.batch(index).x for _, index in shown],
+        row_titles=[label for label, _ in shown],
+    )

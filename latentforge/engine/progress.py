@@ -1,0 +1,76 @@
+"""Progress for people: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+BAR_INTERVAL = 0.2  # seconds; a redraw costs more than a small training step
+LINE_INTERVAL = 5.0
+
+
+class Progress:
+    """Shows epoch, loss, images/s and time left on `stream`; None shows nothing."""
+
+    def __init__(self, stream: TextIO | None, *, epochs: int, steps: int, batch_size: int) -> None:
+        self.stream = stream
+        self.bar = bool(stream and stream.isatty())
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: of an epoch
+        self.interval = BAR_INTERVAL if self.bar else LINE_INTERVAL
+        self.started = self.shown = time.monotonic()
+        self.loss = float("nan")
+
+    def tick(self, step: int) -> None:
+        """Called after every step; draws only when the interval has passed."""
+        if self.stream is None:
+            return
+        now = time.monotonic()
+        if now - self.shown < self.interval:
+            return
+        self.shown = now
+        self._write(self._line(step, now - self.started), end="" if self.bar else "\n")
+
+    def epoch(self, epoch: int, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """One line with the figures of an epoch; without a terminal only now and then."""
+        if self.stream is None:
+            return
+        now = time.monotonic()
+        if not self.bar and epoch not in (1, self.epochs) and now - self.shown < self.interval:
+            return
+        self.shown = now
+        parts = [
+            f"{split} " + " ".join(f"{name} {value:.4g}" for name, value in values.items())
+            for split, values in figures.items()
+        ]
+        self._write(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts), end="\n")
+
+    def close(self) -> None:
+        """Leave the terminal's last line empty."""
+        if self.bar:
+            self._write("", end="")
+
+    def _line(self, step: int, seconds: float) -> str:
+        total = self.epochs * self.steps
+        rate = step * self.batch_size / seconds
+        left = (total - step) * seconds / step
+        text = (
+            f"epoch {min((step - 1) // self.steps + 1, self.epochs)}/{self.epochs}  "
+            f"{100 * step // total:3d} %  loss {self.loss:.4g}  {rate:,.0f} images/s  "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        if not self.bar:
+            return text
+        filled = 20 * step // total
+        return f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
+
+    def _write(self, text: str, end: str) -> None:
+        assert self.stream is not None
+        clear = "\r\x1b[K" if self.bar else ""  # to the line's start, and erase it
+        self.stream.write(clear + text + end)
+        self.stream.flush()
+
+
+def progress_stream(quiet: bool) -> TextIO | None:
+    return None if quiet else sys.stderr

@@ -1,0 +1,66 @@
+"""One training step, and the optimizer it ends with."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from latentforge.config import TrainConfig
+from latentforge.contracts import Batch, Step, Terms
+from latentforge.errors import ConfigError, one_line
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+}
+FUSED = {"adam", "adamw", "sgd", "adagrad"}  # one kernel for all parameters, on cpu and cuda
+
+
+class Trainee(nn.Module):
+    """Model and loss as one module, so that they are moved, optimised and wrapped together."""
+
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Batch, step: Step) -> Terms:
+        terms: Terms = self.loss(self.model, batch, step)
+        return terms
+
+
+def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of the config, fused where torch has it; ConfigError for bad options."""
+    parameters = [p for p in trainee.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError("the model and its loss have no parameters to train")
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_options}
+    on_fast_device = {p.device.type for p in parameters} <= {"cpu", "cuda"}
+    if config.optimizer in FUSED and on_fast_device and not options.get("foreach"):
+        options.setdefault("fused", True)
+    try:
+        return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"optimizer {config.optimizer!r} refuses its options",
+            details=[f"train.optimizer_options: {one_line(error)}"],
+        ) from None
+
+
+def take_step(
+    trainee: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: Step
+) -> tuple[Terms, torch.Tensor]:
+    """Forward, backward, update. Returns the terms and their weighted sum, still on the device."""
+    terms: Terms = trainee(batch, step)
+    total = terms.total()
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return terms, total

@@ -1,0 +1,275 @@
+"""The training of one run: an Ignite engine around our own step, and what happens at each epoch.
+
+Steps, epochs and images are counted from 1 in everything a user reads; `Step.index` from 0.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from latentforge.checkpoint import CheckpointStore
+from latentforge.config import Component, RunConfig
+from latentforge.contracts import Engines, Step
+from latentforge.data import DataSplits
+from latentforge.engine.evaluator import Evaluator, quiet_engine
+from latentforge.engine.history import History
+from latentforge.engine.progress import Progress
+from latentforge.engine.step import Trainee, build_optimizer, take_step
+from latentforge.engine.tensorboard import Board, pair_sheet
+from latentforge.guard import blame
+from latentforge.seeding import Noise, permutation
+
+SHOWN = 8  # images in the reconstructions of each epoch
+
+
+@dataclass
+class Outcome:
+    """How far a training came. `seconds` is training time: start-up and evaluation are left out."""
+
+    status: str = "running"
+    epochs: int = 0  # completed ones
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+class Trainer:
+    """Trains `trainee` on `data["train"]`, both on `device`; `record` keeps a line of metrics."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        data: DataSplits,
+        config: RunConfig,
+        *,
+        device: torch.device,
+        measures: Sequence[Component],
+        store: CheckpointStore,
+        board: Board,
+        record: Callable[[dict[str, Any]], None],
+        progress: Progress,
+    ) -> None:
+        train = config.train
+        self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
+        self.store, self.board, self.record, self.progress = store, board, record, progress
+        self.device = device
+        self.images = data.split("train")
+        self.epoch_length = math.ceil(len(self.images) / train.batch_size)
+        self.total_steps = train.epochs * self.epoch_length
+        self.optimizer = build_optimizer(trainee, train)
+        self.noise = Noise(device, "train", train.seed)
+        self.history = History()
+        self.outcome = Outcome()
+        self.best_score = math.inf
+        self.saved_step = -1
+        self.stopping = False
+        self._since = 0.0  # when the running lap of training time began
+        self.order: tuple[torch.Tensor, ...] = ()
+        self.evaluator = Evaluator(
+            trainee.model, trainee.loss, data, measures, seed=train.seed, device=device
+        )
+        self.engine = self._build_engine()
+
+    def _build_engine(self) -> Engine:
+        engine = quiet_engine(self._step)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        engines = Engines(
+            trainer=engine,
+            evaluator=self.evaluator.engine,
+            model=self.trainee.model,
+            loss=self.trainee.loss,
+            optimizer=self.optimizer,
+            log=lambda name, value: self.board.scalars({name: value}, engine.state.iteration),
+        )
+        for callback in self.config.callbacks:
+            with blame(f"callback {callback.name!r}", callback.entry):
+                callback.entry.spec.build(callback.options).attach(engines)
+        # After the callbacks' own handlers, so that a checkpoint holds what they did.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        return engine
+
+    def fit(self) -> Outcome:
+        """Run to the end, or until Ctrl-C; the outcome's status says which."""
+        self.trainee.train()
+        self._since = time.perf_counter()
+        with stop_on_interrupt(self):
+            self.engine.run(max_epochs=self.train_config.epochs, epoch_length=self.epoch_length)
+        self.progress.close()
+        if self.outcome.status == "running":
+            self.outcome.status = "done"
+        return self.outcome
+
+    # ------------------------------------------------------------ one step
+
+    def _start_epoch(self, engine: Engine) -> None:
+        order = permutation(len(self.images), self.train_config.seed, engine.state.epoch - 1)
+        self.order = torch.split(order.to(self.device), self.train_config.batch_size)
+
+    def _step(self, engine: Engine, _: Any) -> Any:
+        done = engine.state.iteration - 1
+        index = self.order[done % self.epoch_length]
+        self.noise.reseed(done)
+        batch = self.images.batch(index)
+        step = Step(done, self.total_steps, len(self.images))
+        try:
+            terms, total = take_step(self.trainee, self.optimizer, batch, step)
+        except Exception:
+            with blame(f"step {done + 1}", self.config.model.entry, self.config.loss.entry):
+                raise
+        self.history.add(terms, total, len(index))
+        self.outcome.images += len(index)
+        return terms
+
+    def _after_step(self, engine: Engine) -> None:
+        step = engine.state.iteration
+        self.outcome.steps = step
+        if step % self.train_config.log_every == 0:
+            self._read_history()
+        self.progress.tick(step)
+        if self.stopping:
+            self._read_history()
+            self.outcome.status = "interrupted"
+            self._save()
+            self._lap()
+            engine.terminate()
+
+    def _read_history(self) -> None:
+        step = self.outcome.steps
+        if means := self.history.read(step):
+            self.progress.loss = means["loss"]
+            lr = self.optimizer.param_groups[0]["lr"]
+            scalars = {f"step/{name}": value for name, value in means.items()}
+            self.board.scalars({**scalars, "step/lr": lr}, step)
+
+    # ------------------------------------------------------------ one epoch
+
+    def _end_epoch(self, engine: Engine) -> None:
+        if self.outcome.status == "interrupted":
+            return  # the last step of an epoch was interrupted: it is saved already
+        epoch = engine.state.epoch
+        self._read_history()
+        self.outcome.epochs = epoch
+        self.outcome.metrics["train"] = self.history.close_epoch()
+        self._lap()
+        splits = self._splits_to_evaluate(epoch)
+        for split in splits:
+            self.outcome.metrics[split] = self.evaluator.run(split, self._now())
+        self._since = time.perf_counter()  # evaluation is not training time
+        figures = {split: self.outcome.metrics[split] for split in ("train", *splits)}
+        self._log_epoch(epoch, figures)
+        score = figures.get("validation", {}).get("loss", math.nan)
+        best = score < self.best_score  # False for NaN
+        if best:
+            self.best_score = score
+        self._save(best=best)
+        self.progress.epoch(epoch, figures)
+        self._lap()
+
+    def _splits_to_evaluate(self, epoch: int) -> list[str]:
+        every = self.train_config.evaluate_every
+        last = epoch == self.train_config.epochs
+        splits = ["validation"] if "validation" in self.data.splits else []
+        if last or (every and epoch % every == 0):
+            splits.append("test")
+        return splits
+
+    def _log_epoch(self, epoch: int, figures: dict[str, dict[str, float]]) -> None:
+        step = self.outcome.steps
+        flat = {f"{split}/{k}": v for split, values in figures.items() for k, v in values.items()}
+        self._lap()
+        rate = self.outcome.images_per_second
+        self.board.scalars({**flat, "train/images_per_second": rate, "train/epoch": epoch}, step)
+        self._log_reconstructions(step)
+        self.record({"epoch": epoch, "step": step, "images_per_second": rate, **figures})
+
+    def _log_reconstructions(self, step: int) -> None:
+        provided = self.config.model.entry.spec.provides
+        if not {"encode", "decode"} <= provided or self.data.spec.kind != "image":
+            return
+        images = self.data.split("validation" if "validation" in self.data.splits else "test")
+        shown = images.batch_at(list(range(min(SHOWN, len(images))))).x
+        model: Any = self.trainee.model
+        model.eval()
+        with torch.no_grad():
+            recon = model.decode(model.encode(shown).mode())
+        model.train()
+        self.board.picture("reconstructions", pair_sheet(shown, recon), step)
+
+    # ------------------------------------------------------------ state and time
+
+    def _now(self) -> Step:
+        return Step(self.outcome.steps, self.total_steps, len(self.images))
+
+    def _save(self, *, best: bool = False) -> None:
+        step = self.outcome.steps
+        if step == self.saved_step:
+            return
+        self.store.save(
+            f"step-{step:08d}",
+            {
+                "model": self.trainee.model.state_dict(),
+                "loss": self.trainee.loss.state_dict(),
+                "optimizer": optimizer_tensors(self.optimizer),
+            },
+            {
+                "step": step,
+                "epoch": self.outcome.epochs,
+                "total_steps": self.total_steps,
+                "best_score": self.best_score if math.isfinite(self.best_score) else None,
+                "validation": self.outcome.metrics.get("validation"),
+                "seed": self.train_config.seed,
+                "threads": torch.get_num_threads(),
+            },
+            best=best,
+        )
+        self.saved_step = step
+
+    def _lap(self) -> None:
+        now = time.perf_counter()
+        self.outcome.seconds += now - self._since
+        self._since = now
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by `parameter.key`, numbers as 0-d tensors."""
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+@contextmanager
+def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C lets the step finish and saves; the second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def request_stop(_signum: int, _frame: Any) -> None:
+        trainer.stopping = True
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, request_stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

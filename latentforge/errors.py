@@ -1,0 +1,125 @@
+"""One exception tree, the exit codes, and the one formatter of what a user reads.
+
+Standard library only: every command imports this.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class LatentForgeError(Exception):
+    """What a user can understand and mend: what was wrong, the details, and what to do.
+
+    `exit_code` is the command line's: 1 the run failed, 2 usage or config, 3 a plugin, 4 something
+    missing, 130 interrupted.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, details: Iterable[str] = (), remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+        self.remedy = remedy
+        self.result: dict[str, Any] = {}  # what a command had achieved; part of its JSON answer
+
+
+class RunFailed(LatentForgeError):
+    """The run started and could not end well."""
+
+
+class UsageError(LatentForgeError):
+    """What was asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """One or more options are wrong; `details` has a line for each, with its key path."""
+
+
+class PluginError(LatentForgeError):
+    """A plugin that the run needs is broken, switched off, or not there."""
+
+    exit_code = 3
+
+
+class MissingError(LatentForgeError):
+    """Data, a package, a device or a run that is not there."""
+
+    exit_code = 4
+
+
+class Interrupted(LatentForgeError):
+    """The user stopped the run; what was reached is kept."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class PluginProblem:
+    """A fault of one plugin, as a value: it is collected, shown, and does not stop the others."""
+
+    plugin: str
+    distribution: str  # "" for a plugin without packaging
+    version: str
+    stage: str  # discover, import, register, validate or collect
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
+        return f"plugin {self.plugin}{origin}: {self.stage}: {self.cause}; {self.remedy}"
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def format_error(error: LatentForgeError) -> str:
+    """The text of an error as the command line prints it, without a trailing newline."""
+    lines = [f"error: {error.message}"]
+    lines += [f"  - {detail}" for detail in error.details]
+    if error.remedy:
+        lines.append(f"  try: {error.remedy}")
+    return "\n".join(lines)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'?`, or an empty string when nothing known is close to `name`."""
+    close = closest(name, known)
+    return f"did you mean {close!r}?" if close else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one most likely stands for."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its type and its message, white space folded."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a plugin's exception can have a broken __str__
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_in(error: BaseException, package: str) -> str:
+    """` (file:line)` of the innermost frame in `package`, or an empty string."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == package or module.startswith(f"{package}."):
+            place = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return place

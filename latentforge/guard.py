@@ -1,0 +1,31 @@
+"""Names the plugin when one of its functions raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from latentforge.errors import LatentForgeError, PluginError, one_line
+from latentforge.registry import Entry
+
+
+@contextmanager
+def blame(doing: str, *entries: Entry) -> Iterator[None]:
+    """Turn a stranger's exception into a PluginError that names every component involved.
+
+    LatentForge's own errors pass: a plugin raises those to speak to the user.
+    """
+    try:
+        yield
+    except (LatentForgeError, MemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{doing} failed: {one_line(error)}",
+            details=[
+                f"{e.kind.singular} {e.name!r} of plugin {e.plugin.name}"
+                + (f" ({e.plugin.distribution} {e.plugin.version})" if e.plugin.version else "")
+                for e in entries
+            ],
+            remedy="LATENTFORGE_DEBUG=1 shows the traceback",
+        ) from error

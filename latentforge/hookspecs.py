@@ -1,0 +1,242 @@
+"""Every hook, in one file; each docstring is a complete plugin that a test runs. Torch-free.
+
+A hook function is called once, takes nothing, and yields specs; the order in which plugins are
+called means nothing. Put heavy imports inside `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from latentforge.specs import (
+    CallbackSpec,
+    DatasetSpec,
+    ExplorerSpec,
+    LossSpec,
+    MeasureSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    PresetSpec,
+)
+
+PROJECT = "latentforge"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def latentforge_models() -> Iterable[ModelSpec]:
+    """Networks to train.
+
+    from dataclasses import dataclass
+    from latentforge import DataSpec, LatentSpec, ModelSpec, Size, hookimpl
+
+    @dataclass(frozen=True)
+    class LinearConfig:
+        latent_dim: Size = 8
+
+    def build(config: LinearConfig, data: DataSpec):
+        from torch import nn
+        from latentforge.latent import Point
+
+        class Linear(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.latent = LatentSpec((config.latent_dim,))
+                self.down = nn.Linear(data.size, config.latent_dim)
+                self.up = nn.Linear(config.latent_dim, data.size)
+
+            def encode(self, x):
+                return Point(self.down(x.flatten(1)))
+
+            def decode_logits(self, z):
+                return self.up(z).unflatten(1, data.shape)
+
+            def decode(self, z):
+                return self.decode_logits(z).sigmoid()
+
+        return Linear()
+
+    @hookimpl
+    def latentforge_models():
+        yield ModelSpec(
+            name="linear-ae",
+            summary="Linear autoencoder: PCA by gradient descent",
+            build=build,
+            config=LinearConfig,
+            provides={"encode", "decode", "decode_logits"},
+            default_loss="reconstruction",
+        )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_losses() -> Iterable[LossSpec]:
+    """Training objectives, in nats per image.
+
+    from latentforge import LossSpec, hookimpl
+
+    def build(config, data):
+        from torch import nn
+        from latentforge.contracts import Terms
+
+        class Absolute(nn.Module):
+            def forward(self, model, batch, step):
+                recon = model.decode(model.encode(batch.x).sample())
+                return Terms({"l1": (recon - batch.x).abs().flatten(1).sum(1).mean()})
+
+        return Absolute()
+
+    @hookimpl
+    def latentforge_losses():
+        yield LossSpec(
+            name="absolute",
+            summary="Sum of absolute differences (a Laplace likelihood of scale 1, no constant)",
+            build=build,
+            needs={"encode", "decode"},
+        )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_datasets() -> Iterable[DatasetSpec]:
+    """Sources of images or vectors.
+
+    from latentforge import Arrays, DatasetSpec, hookimpl
+
+    def load(config, split):
+        import numpy as np
+
+        grid = np.arange(16)
+        discs = [(grid - 8) ** 2 + (grid[:, None] - 8) ** 2 < r * r for r in range(2, 8)] * 50
+        return Arrays(x=np.stack(discs).astype("float32"), y=np.arange(300) % 6)
+
+    @hookimpl
+    def latentforge_datasets():
+        yield DatasetSpec(name="discs", summary="Discs of six sizes", load=load, splits=("train",))
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_explorers() -> Iterable[ExplorerSpec]:
+    """Ways to look at a latent space; they return findings and write no file.
+
+    from latentforge import ExplorerSpec, hookimpl
+
+    def explore(context, config):
+        from latentforge.findings import Findings, ImageGrid
+
+        seen = context.images("test").batch_at([0, 1, 2, 3])
+        recon = context.model.decode(context.model.encode(seen.x).mode())
+        grid = ImageGrid(name="pairs", title="Images over reconstructions", rows=(seen.x, recon))
+        return Findings([grid])
+
+    @hookimpl
+    def latentforge_explorers():
+        yield ExplorerSpec(
+            name="pairs",
+            summary="Four test images over their reconstructions",
+            explore=explore,
+            needs={"encode", "decode"},
+        )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_objectives() -> Iterable[ObjectiveSpec]:
+    """What a latent search maximises.
+
+    from latentforge import ObjectiveSpec, hookimpl
+
+    class Bright:
+        requests = ("a bright image",)
+
+        def score(self, x, request):
+            return x.flatten(1).mean(1)
+
+        def satisfied(self, x, request):
+            return self.score(x, request) > 0.3
+
+    @hookimpl
+    def latentforge_objectives():
+        yield ObjectiveSpec(
+            name="bright", summary="Mean pixel above 0.3", build=lambda config, context: Bright()
+        )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_measures() -> Iterable[MeasureSpec]:
+    """Figures of a trained model, each with its protocol.
+
+    from latentforge import MeasureSpec, hookimpl
+
+    def build(config, context):
+        from latentforge.measuring import MeanPerImage
+
+        return MeanPerImage("code_norm", lambda seen: seen.z.flatten(1).norm(dim=1))
+
+    @hookimpl
+    def latentforge_measures():
+        yield MeasureSpec(
+            name="code_norm",
+            summary="Length of the codes",
+            build=build,
+            protocol="mean Euclidean norm of the posterior mode",
+            needs={"encode"},
+            default=False,
+        )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_callbacks() -> Iterable[CallbackSpec]:
+    """Things done while training, on Ignite's own events.
+
+    from latentforge import CallbackSpec, hookimpl
+
+    class WeightNorm:
+        def attach(self, engines):
+            from ignite.engine import Events
+
+            @engines.trainer.on(Events.EPOCH_COMPLETED)
+            def log():
+                norm = sum(p.detach().norm() ** 2 for p in engines.model.parameters()) ** 0.5
+                engines.log("weight_norm", float(norm))
+
+    @hookimpl
+    def latentforge_callbacks():
+        yield CallbackSpec(
+            name="weight-norm",
+            summary="Logs the norm of all weights after each epoch",
+            build=lambda config: WeightNorm(),
+        )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def latentforge_presets() -> Iterable[PresetSpec]:
+    """Named config files that lie inside a package.
+
+    from pathlib import Path
+    from latentforge import PresetSpec, hookimpl
+
+    @hookimpl
+    def latentforge_presets():
+        yield PresetSpec(
+            name="tiny-ae",
+            summary="A very small autoencoder",
+            path=Path(__file__).with_name("tiny-ae.toml"),
+        )
+    """
+    raise NotImplementedError

@@ -1,0 +1,93 @@
+"""What every latent-variable model and loss needs: posteriors and likelihoods, in nats.
+
+For authors of models and losses. A likelihood's `nll` sums over the values of an image and keeps
+the images apart, so that losses average over them and importance sampling can use each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Point:
+    """A posterior without spread: the code itself, as a plain autoencoder gives it."""
+
+    def __init__(self, z: Tensor) -> None:
+        self.z = z
+
+    def mode(self) -> Tensor:
+        return self.z
+
+    def sample(self) -> Tensor:
+        return self.z
+
+
+class Likelihood(Protocol):
+    """p(x | z) of a decoder."""
+
+    def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
+        """-log p(x | z) in nats, summed over the values of each image: (B,)."""
+
+
+class Bernoulli:
+    """Each value is the probability of a white pixel: -sum x log p + (1 - x) log(1 - p).
+
+    Computed from logits, which stays finite where the sigmoid saturates. For grey values it is the
+    usual cross-entropy, a bound rather than a density; figures compare with the like only.
+    """
+
+    def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
+        return bernoulli_nll(model.decode_logits(z), x)
+
+
+class Gaussian:
+    """N(x; decode(z), sigma^2 I): sum (x - mean)^2 / (2 sigma^2) + D/2 log(2 pi sigma^2)."""
+
+    def __init__(self, sigma: float = 1.0) -> None:
+        self.sigma = sigma
+
+    def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
+        return gaussian_nll(model.decode(z), x, self.sigma)
+
+
+def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """-log Bernoulli(x; sigmoid(logits)) in nats, (B, ...) to (B,)."""
+    each = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    return each.flatten(1).sum(1)
+
+
+def gaussian_nll(mean: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """-log N(x; mean, sigma^2 I) in nats, its constant included, (B, ...) to (B,)."""
+    squared = (x - mean).square().flatten(1).sum(1)
+    constant = 0.5 * x[0].numel() * math.log(2 * math.pi * sigma**2)
+    return squared / (2 * sigma**2) + constant
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation of codes: the angle moves evenly, and the length from |a| to |b|.
+
+    a, b: (*latent), t: (T,) in [0, 1]; gives (T, *latent). Falls back to the straight line where
+    the angle is undefined or zero. Shoemake 1985, with the lengths interpolated on their own.
+    """
+    u, v = a.flatten(), b.flatten()
+    lengths = u.norm(), v.norm()
+    weights = t.reshape(-1, 1)  # (T, 1)
+    straight = (1 - weights) * u + weights * v  # (T, D)
+    if not lengths[0] > 0 or not lengths[1] > 0:
+        return straight.reshape(-1, *a.shape)
+    cosine = (u @ v / (lengths[0] * lengths[1])).clamp(-1.0, 1.0)
+    angle = torch.arccos(cosine)
+    if angle.sin().abs() < 1e-4:
+        return straight.reshape(-1, *a.shape)
+    direction = (
+        torch.sin((1 - weights) * angle) * u / lengths[0]
+        + torch.sin(weights * angle) * v / lengths[1]
+    ) / angle.sin()
+    length = (1 - weights) * lengths[0] + weights * lengths[1]
+    arc: Tensor = length * direction
+    return arc.reshape(-1, *a.shape)

@@ -1,0 +1,198 @@
+"""A finished run, loaded again: to measure it, to explore it, to use its model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from latentforge.checkpoint import CheckpointStore
+from latentforge.config import Component, RunConfig
+from latentforge.contracts import ExploreContext, Step
+from latentforge.data import DataSplits
+from latentforge.engine.device import resolve_device
+from latentforge.engine.evaluator import Evaluator
+from latentforge.errors import RunFailed, UsageError
+from latentforge.guard import blame
+from latentforge.run import Run, append_json_line, numbered_folder, unwritable
+from latentforge.seeding import mix
+from latentforge.sources import load_splits
+from latentforge.specs import DataSpec
+from latentforge.training import now
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+log = logging.getLogger("latentforge")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's model and loss in evaluation mode, and the checkpoint they come from."""
+
+    run: Run
+    model: nn.Module
+    loss: nn.Module
+    data: DataSpec
+    checkpoint: str
+    step: Step
+
+
+def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torch.device) -> Loaded:
+    """Build the run's model and loss and fill in the verified weights of a checkpoint."""
+    config = forge.config_of(run)
+    about = run.manifest["data"]
+    spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
+    saved = CheckpointStore(run.path / "checkpoints").load(checkpoint)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        with blame(f"building model {config.model.name!r}", config.model.entry):
+            model = config.model.entry.spec.build(config.model.options, spec)
+        with blame(f"building loss {config.loss.name!r}", config.loss.entry):
+            loss = config.loss.entry.spec.build(config.loss.options, spec)
+    for module, group in ((model, "model"), (loss, "loss")):
+        try:
+            module.load_state_dict(saved.tensors(group))
+        except RuntimeError as error:
+            raise RunFailed(
+                f"the weights of {saved.path} do not fit {group} {config.model.name!r}",
+                details=str(error).splitlines()[1:5],
+                remedy="the plugin's version that the run was made with, named in run.json",
+            ) from None
+        module.to(resolve_device(str(device)))
+        module.eval()
+        module.requires_grad_(False)
+    images = about["images"]["train"]
+    step = Step(saved.state["step"], saved.state["total_steps"], images)
+    return Loaded(run, model, loss, spec, saved.name, step)
+
+
+def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
+    """The run's images: its dataset loaded again, what it was trained on in Python, or `data`."""
+    if data is None and run.in_memory is not None:
+        kept: DataSplits = run.in_memory
+        return kept
+    splits = load_splits(config.dataset, config.data, data)
+    about = run.manifest["data"]
+    if list(splits.spec.shape) != about["shape"]:
+        raise UsageError(
+            f"{run.path} was trained on shape {tuple(about['shape'])}, "
+            f"this data has {splits.spec.shape}"
+        )
+    if data is None and splits.fingerprint != about["fingerprint"]:
+        log.warning(
+            "the dataset %s has changed since %s was trained: figures do not compare",
+            config.data_name,
+            run.path,
+        )
+    return splits
+
+
+def evaluate(
+    forge: Forge,
+    run: Run,
+    config: RunConfig,
+    split: str,
+    checkpoint: str,
+    measures: Sequence[Component],
+    roles: Mapping[str, Run],
+    device_name: str,
+    data: Any,
+) -> dict[str, Any]:
+    """The figures of `measures` on a split, also kept in the run's evaluations.jsonl."""
+    device = resolve_device(device_name)
+    splits = load_data(run, config, data).to(device)
+    splits.split(split)  # a wrong name, before the weights are read
+    loaded = load(forge, run, checkpoint, device=device)
+    others = {role: load(forge, other, device=device) for role, other in roles.items()}
+    evaluator = Evaluator(
+        loaded.model,
+        loaded.loss,
+        splits,
+        measures,
+        seed=config.train.seed,
+        device=device,
+        roles=others,
+    )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        figures = evaluator.run(split, loaded.step)
+    result = {
+        "run": str(run.path),
+        "split": split,
+        "checkpoint": loaded.checkpoint,
+        "metrics": figures,
+        "protocol": {m.name: m.entry.spec.protocol for m in measures},
+    }
+    try:
+        append_json_line(run.path / "evaluations.jsonl", {"at": now(), **result})
+    except RunFailed as error:  # a read-only run can still be measured
+        log.warning("the figures are not kept: %s", error.message)
+    return result
+
+
+def explore(
+    forge: Forge,
+    run: Run,
+    config: RunConfig,
+    explorer: Component,
+    checkpoint: str,
+    roles: Mapping[str, Run],
+    out: Path | None,
+    device_name: str,
+    data: Any,
+) -> dict[str, Any]:
+    """Run an explorer, draw its findings, and say which files that gave."""
+    device = resolve_device(device_name)
+    splits = load_data(run, config, data).to(device)
+    loaded = load(forge, run, checkpoint, device=device)
+    others = {role: load(forge, other, device=device) for role, other in roles.items()}
+    context = ExploreContext(
+        model=loaded.model,
+        data=splits.spec,
+        images=splits.split,
+        device=device,
+        seed=config.train.seed,
+        roles=others,
+    )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(mix("explore", config.train.seed))
+        with blame(f"explorer {explorer.name!r}", explorer.entry):
+            findings = explorer.entry.spec.explore(context, explorer.options)
+    from latentforge.checking import plain
+    from latentforge.drawing import write_findings
+
+    about = {
+        "explorer": explorer.name,
+        "run": str(run.path),
+        "checkpoint": loaded.checkpoint,
+        "options": plain(explorer.options),
+    }
+    try:
+        folder = explore_folder(run.path, out, explorer.name)
+        files = write_findings(findings, folder, about)
+    except OSError as error:
+        raise unwritable(out or run.path / "explore", error) from None
+    return {
+        "explorer": explorer.name,
+        "out": str(folder),
+        "files": [str(file) for file in files],
+        "metrics": dict(findings.metrics),
+    }
+
+
+def explore_folder(run: Path, out: Path | None, name: str) -> Path:
+    """`out`, which must hold nothing yet, else RUN/explore/NAME, and NAME-2 when that is taken."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UsageError(f"{out} is not empty; nothing is overwritten", remedy="another --out")
+        return out
+    root = run / "explore"
+    if not (root / name).exists():
+        (root / name).mkdir(parents=True)
+        return root / name
+    return numbered_folder(root, f"{name}-", 2)

@@ -1,0 +1,27 @@
+"""What most measures are: the mean over images of one number per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from latentforge.contracts import Seen
+
+
+class MeanPerImage:
+    """Averages `per_image(seen)`, a tensor (B,), over the images of a split, each counted once."""
+
+    def __init__(self, name: str, per_image: Callable[[Seen], Tensor]) -> None:
+        self.name = name
+        self.per_image = per_image
+        self.total = 0.0
+        self.count = 0
+
+    def update(self, seen: Seen) -> None:
+        values = self.per_image(seen).float()
+        self.total += float(values.sum())  # batch sums in float32, their total in float64
+        self.count += len(values)
+
+    def compute(self) -> Mapping[str, float]:
+        return {self.name: self.total / self.count}

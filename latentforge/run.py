@@ -1,0 +1,178 @@
+"""A run folder: run.json, metrics.jsonl, checkpoints, explored findings. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from latentforge.forge import Forge
+
+MANIFEST = "run.json"
+FORMAT = 1
+
+
+class Run:
+    """One training and what came of it; `Forge.train` and `open_run` return it."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], forge: Forge) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.forge = forge
+        self.in_memory: Any = None  # the data splits, where Python handed the data over
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, status={self.status!r})"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def status(self) -> str:
+        return str(self.manifest["status"])
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The last figures by split: `run.metrics["test"]["recon"]`."""
+        metrics: dict[str, dict[str, float]] = self.manifest["metrics"]
+        return metrics
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, in the shape of the TOML file."""
+        config: dict[str, Any] = self.manifest["config"]
+        return config
+
+    def summary(self) -> dict[str, Any]:
+        """How the training went, as `latentforge train --json` answers it."""
+        keys = ("status", "epochs", "steps", "seconds", "images_per_second", "metrics")
+        return {"run": str(self.path), **{key: self.manifest[key] for key in keys}}
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, one an epoch."""
+        path = self.path / "metrics.jsonl"
+        text = path.read_text("utf-8") if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
+        """The trained model in evaluation mode, from the checkpoint `last` or `best`."""
+        return self.forge.load_model(self, checkpoint, device=device)
+
+    def evaluate(self, split: str = "test", **options: Any) -> dict[str, float]:
+        """Figures on a split; see `Forge.evaluate`."""
+        metrics: dict[str, float] = self.forge.evaluate(self, split, **options)["metrics"]
+        return metrics
+
+    def explore(self, explorer: str, /, **options: Any) -> dict[str, Any]:
+        """Draw what an explorer finds; see `Forge.explore`."""
+        return self.forge.explore(explorer, self, **options)
+
+    # ------------------------------------------------------------ writing
+
+    def update(self, **changes: Any) -> None:
+        """Change the manifest and write it, whole or not at all."""
+        self.manifest.update(changes)
+        write_json(self.path / MANIFEST, self.manifest)
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        append_json_line(self.path / "metrics.jsonl", line)
+
+
+def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
+    """An empty folder for a new run: `wanted`, which must hold nothing yet, else `root/name-N`."""
+    try:
+        if wanted is not None:
+            if (wanted / MANIFEST).exists():
+                raise UsageError(
+                    f"{wanted} already holds a run",
+                    remedy=f"another --run; `latentforge runs {wanted.parent}` lists what is there",
+                )
+            if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+                raise UsageError(f"{wanted} is there already and not an empty folder")
+            wanted.mkdir(parents=True, exist_ok=True)
+            return wanted
+        return numbered_folder(root, f"{name}-", 1)
+    except OSError as error:
+        raise unwritable(wanted or root, error) from None
+
+
+def numbered_folder(root: Path, stem: str, first: int) -> Path:
+    """A new folder `root/<stem>N` with the first free N; two processes never get the same."""
+    number = first
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            (root / f"{stem}{number}").mkdir()
+            return root / f"{stem}{number}"
+        except FileExistsError:
+            number += 1
+
+
+def unwritable(path: Path, error: OSError) -> RunFailed:
+    return RunFailed(
+        f"cannot write to {path}: {error.strerror or error}",
+        remedy="a folder that you can write to, with space left",
+    )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """run.json of a run folder; MissingError when there is none or it is none of ours."""
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        names = [run.name for run in run_folders(path.parent)]
+        hint = did_you_mean(path.name, names)
+        raise MissingError(
+            f"no run at {path}",
+            details=[hint] if hint else [],
+            remedy=f"`latentforge runs {path.parent}` lists the runs there",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise MissingError(f"{file} cannot be read as a run: {error}") from None
+    known = {"format", "status", "config", "metrics", "data", "plugins"}
+    if not isinstance(manifest, dict) or not known <= set(manifest):
+        raise MissingError(f"{file} is not the manifest of a run")
+    if manifest["format"] != FORMAT:
+        raise MissingError(
+            f"{file} has format {manifest['format']!r}, this LatentForge reads {FORMAT}",
+            remedy="pip install --upgrade latentforge",
+        )
+    return manifest
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """The runs in a folder, by name."""
+    if folder.is_dir():
+        yield from sorted(child for child in folder.iterdir() if (child / MANIFEST).is_file())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write-new, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from None
+
+
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        raise unwritable(path, error) from None

@@ -1,0 +1,182 @@
+"""What hooks return: one frozen dataclass for each kind of component. Standard library only.
+
+A spec is data. Its `build` (or `load`) is called when a run needs the component, and is the place
+for the heavy imports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from latentforge.contracts import (
+        Arrays,
+        Callback,
+        EvaluateContext,
+        ExploreContext,
+        Measure,
+        Objective,
+    )
+    from latentforge.findings import Findings
+
+PLUGIN_API = 1
+"""The version of the contract with plugins; a plugin may state it as `LATENTFORGE_API`."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The config of a component that has none."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model is built for.
+
+    `shape` is that of one example without the batch: (C, H, W) for an image, (D,) for a vector.
+    `classes` are the label names in order, empty without labels. Values lie in `range`.
+    """
+
+    shape: tuple[int, ...]
+    kind: Literal["image", "vector"] = "image"
+    classes: tuple[str, ...] = ()
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def size(self) -> int:
+        """The numbers in one example: C*H*W pixels, or D."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """What a code looks like: `shape` without the batch, and the prior if the model has one."""
+
+    shape: tuple[int, ...]
+    prior: Literal["normal"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Common to all kinds: `name` is what users type, `summary` the line that `list` shows,
+    `config` a frozen dataclass with a default for every field."""
+
+    name: str
+    summary: str
+    config: type[Any] = NoOptions
+
+    def __post_init__(self) -> None:
+        for key in ("provides", "needs"):
+            value = getattr(self, key, None)
+            if isinstance(value, Set):  # authors write {"encode"}; a spec must not change
+                object.__setattr__(self, key, frozenset(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A network. `provides` names its abilities: encode, decode, decode_logits, kl, classify,
+    layers (docs/contracts.md says what each promises; a plugin may add words of its own)."""
+
+    build: Callable[[Any, DataSpec], nn.Module]
+    provides: Set[str]
+    default_loss: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec(Spec):
+    """A training objective in nats per image. `needs` are abilities of the model, as a set or,
+    where they depend on the options, as a function of the config."""
+
+    build: Callable[[Any, DataSpec], nn.Module]
+    needs: Set[str] | Callable[[Any], Set[str]] = frozenset()
+    labels: bool = False  # whether it reads batch.y
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A source of examples. `load(config, split)` gives arrays or a map-style dataset of `(x, y)`.
+
+    `splits` are the official ones; where there is no "test", the core cuts one from "train".
+    `fetch(config)` downloads the files and returns the folder that holds them.
+    """
+
+    load: Callable[[Any, str], Arrays | Dataset[Any]]
+    splits: tuple[str, ...] = ("train", "test")
+    fetch: Callable[[Any], Path] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorerSpec(Spec):
+    """A way to look at a latent space. `roles` are the other runs that it takes
+    (`--with classifier=RUN`) and what each must provide."""
+
+    explore: Callable[[ExploreContext, Any], Findings]
+    needs: Set[str] = frozenset()
+    roles: Mapping[str, Set[str]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(Spec):
+    """What a latent search maximises."""
+
+    build: Callable[[Any, ExploreContext | None], Objective]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec(Spec):
+    """A figure of a trained model. `protocol` is the sentence that stands beside the figure: its
+    unit, what it sums over, and which z. A `default` one runs for every model that has its needs."""
+
+    build: Callable[[Any, EvaluateContext], Measure]
+    protocol: str
+    needs: Set[str] = frozenset()
+    labels: bool = False  # whether it reads y
+    default: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackSpec(Spec):
+    """Something done while training: `build(config).attach(engines)` on Ignite's own events."""
+
+    build: Callable[[Any], Callback]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetSpec(Spec):
+    """A named config file that lies inside a package."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of component: its plural, its singular, its hook and the spec type it collects."""
+
+    plural: str
+    singular: str
+    spec: type[Spec]
+
+    @property
+    def hook(self) -> str:
+        return f"latentforge_{self.plural}"
+
+
+KINDS: dict[str, Kind] = {
+    kind.plural: kind
+    for kind in (
+        Kind("models", "model", ModelSpec),
+        Kind("losses", "loss", LossSpec),
+        Kind("datasets", "dataset", DatasetSpec),
+        Kind("explorers", "explorer", ExplorerSpec),
+        Kind("objectives", "objective", ObjectiveSpec),
+        Kind("measures", "measure", MeasureSpec),
+        Kind("callbacks", "callback", CallbackSpec),
+        Kind("presets", "preset", PresetSpec),
+    )
+}

@@ -1,0 +1,183 @@
+"""One training from a checked configuration to a finished run folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from latentforge import __version__
+from latentforge.checkpoint import CheckpointStore
+from latentforge.config import RunConfig
+from latentforge.data import DataSplits
+from latentforge.engine.device import resolve_device
+from latentforge.engine.progress import Progress, progress_stream
+from latentforge.engine.step import Trainee
+from latentforge.engine.tensorboard import Board
+from latentforge.engine.trainer import Outcome, Trainer
+from latentforge.errors import Interrupted, LatentForgeError, UsageError
+from latentforge.guard import blame
+from latentforge.run import FORMAT, Run, create_folder
+from latentforge.seeding import mix
+from latentforge.sources import load_splits
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+RUNS = Path("runs")
+
+
+def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, data: Any) -> Run:
+    """Train, and leave a run folder whose status says how it ended.
+
+    What can be wrong with the request (device, data, network) is found before the folder is made.
+    """
+    device = resolve_device(config.train.device)
+    splits = load_splits(config.dataset, config.data, data)
+    if config.loss.entry.spec.labels and not splits.spec.classes:
+        raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
+    measures = forge.choose_measures(config, splits.spec.classes)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainee = build_trainee(config, splits)
+        folder = create_folder(run, RUNS, f"{config.model.name}-{config.data_name}")
+        made = Run(folder, manifest(config, splits, device), forge)
+        if data is not None:
+            made.in_memory = splits
+        made.update()
+        progress = Progress(
+            progress_stream(quiet),
+            epochs=config.train.epochs,
+            steps=-(-len(splits.split("train")) // config.train.batch_size),
+            batch_size=config.train.batch_size,
+        )
+        board = Board(folder)
+        try:
+            trainer = Trainer(
+                trainee.to(device),
+                splits.to(device),
+                config,
+                device=device,
+                measures=measures,
+                store=CheckpointStore(folder / "checkpoints"),
+                board=board,
+                record=made.record,
+                progress=progress,
+            )
+            fit(made, trainer)
+            board.hparams(
+                flat_options(made.config), flat_metrics(made.metrics), trainer.outcome.steps
+            )
+        finally:
+            board.close()
+    return made
+
+
+def fit(run: Run, trainer: Trainer) -> None:
+    """Run the trainer and write how it ended into the run, whichever way that was."""
+    try:
+        outcome = trainer.fit()
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        trainer.outcome.status = "interrupted" if interrupted else "failed"
+        trainer.progress.close()
+        finish(run, trainer.outcome, error=str(error))
+        if isinstance(error, LatentForgeError):
+            error.result = run.summary()
+        raise
+    finish(run, outcome)
+    if outcome.status == "interrupted":
+        stopped = Interrupted(
+            f"interrupted at step {outcome.steps}; {run.path} keeps its checkpoint"
+        )
+        stopped.result = run.summary()
+        raise stopped
+
+
+def finish(run: Run, outcome: Outcome, error: str = "") -> None:
+    run.update(
+        status=outcome.status,
+        error=error,
+        ended=now(),
+        epochs=outcome.epochs,
+        steps=outcome.steps,
+        seconds=round(outcome.seconds, 3),
+        images_per_second=round(outcome.images_per_second, 1),
+        metrics=outcome.metrics,
+    )
+
+
+def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
+    """Model and loss on the CPU, their weights a function of the seed."""
+    torch.manual_seed(mix("init", config.train.seed))
+    with blame(f"building model {config.model.name!r}", config.model.entry):
+        model = config.model.entry.spec.build(config.model.options, splits.spec)
+    with blame(f"building loss {config.loss.name!r}", config.loss.entry):
+        loss = config.loss.entry.spec.build(config.loss.options, splits.spec)
+    return Trainee(model, loss)
+
+
+def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
+    """run.json at the start of a run."""
+    return {
+        "format": FORMAT,
+        "latentforge": __version__,
+        "status": "running",
+        "created": now(),
+        "config": config.as_dict(),
+        "data": {
+            "name": config.data_name,
+            "kind": splits.spec.kind,
+            "shape": list(splits.spec.shape),
+            "classes": list(splits.spec.classes),
+            "images": {name: len(images) for name, images in splits.splits.items()},
+            "preprocessing": splits.preprocessing,
+            "fingerprint": splits.fingerprint,
+        },
+        "plugins": [
+            {
+                "kind": part.entry.kind.plural,
+                "name": part.entry.reference,
+                "plugin": part.entry.plugin.name,
+                "distribution": part.entry.plugin.distribution,
+                "version": part.entry.plugin.version,
+            }
+            for part in config.components()
+        ],
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+            "ignite": importlib.metadata.version("pytorch-ignite"),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "command": sys.argv[1:],
+        },
+        "epochs": 0,
+        "steps": 0,
+        "seconds": 0.0,
+        "images_per_second": 0.0,
+        "metrics": {},
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def flat_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as TensorBoard's hyperparameters: `train.lr`."""
+    return {
+        f"{section}.{key}": value
+        for section, values in config.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
+
+
+def flat_metrics(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}

@@ -1,0 +1,1 @@
+"""The components that come with LatentForge: ordinary plugins, found like any other."""

@@ -1,0 +1,35 @@
+"""Dataset `digits`: 1,797 real handwritten digits that come with scikit-learn, so nothing is
+downloaded. E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from latentforge import Arrays, DatasetSpec, Size, hookimpl
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """`size`: height and width of the images in pixels; the source has 8."""
+
+    size: Size = 28
+
+
+def load(config: DigitsConfig, split: str) -> Arrays:
+    """uint8 (1797, 1, size, size) and labels 0 to 9."""
+    from .reader import read, resized
+
+    x, y = read()
+    return Arrays(x=resized(x, config.size), y=y)
+
+
+@hookimpl
+def latentforge_datasets() -> Iterable[DatasetSpec]:
+    yield DatasetSpec(
+        name="digits",
+        summary="1,797 real handwritten digits from scikit-learn, drawn like MNIST; no download",
+        load=load,
+        config=DigitsConfig,
+        splits=("train",),
+    )

@@ -1,0 +1,83 @@
+"""From one image to another through the latent space: z(t) = (1 - t) z0 + t z1, or along an arc."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError
+from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.latent import slerp
+
+if TYPE_CHECKING:
+    from latentforge.data import Images
+
+    from . import InterpolateConfig
+
+
+def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
+    images = context.images(config.split)
+    pair = images.batch_at(choose(images, config))
+    z0, z1 = context.model.encode(pair.x).mode()  # each (*latent)
+    t = torch.linspace(0.0, 1.0, config.steps, device=z0.device)
+    codes = {
+        "linear": torch.stack([(1 - w) * z0 + w * z1 for w in t]),
+        "spherical": slerp(z0, z1, t),
+    }
+    if config.path != "both":
+        codes = {config.path: codes[config.path]}
+    decoded = {path: context.model.decode(z) for path, z in codes.items()}
+
+    names = [label(images, pair.y, pair.index, i) for i in (0, 1)]
+    grid = ImageGrid(
+        name="interpolation",
+        title=f"From {names[0]} to {names[1]}",
+        rows=tuple(torch.cat([pair.x[:1], x, pair.x[1:]]) for x in decoded.values()),
+        column_titles=("image", *(f"t = {float(w):.2f}" for w in t), "image"),
+        row_titles=tuple(decoded),
+    )
+    arrays = {"t": t, "index": pair.index}
+    for path in codes:
+        arrays |= {f"z_{path}": codes[path], f"x_{path}": decoded[path]}
+    metrics = {f"largest_step_{path}": largest_step(x) for path, x in decoded.items()}
+    metrics["endpoint_mse_per_pixel"] = float(
+        (next(iter(decoded.values()))[[0, -1]] - pair.x).square().mean()
+    )
+    return Findings([grid, Arrays("codes", arrays)], metrics)
+
+
+def choose(images: Images, config: InterpolateConfig) -> list[int]:
+    """The two indices that the config asks for; UsageError when there is no such image."""
+    if config.classes is None:
+        if (last := max(config.images)) >= len(images):
+            raise UsageError(
+                f"images: the split {config.split!r} has no image {last}",
+                details=[f"it has {len(images)} images, numbered from 0"],
+            )
+        return list(config.images)
+    chosen = []
+    for wanted in config.classes:
+        found = images.of_class(wanted)
+        if not len(found):
+            known = ", ".join(f"{i} {name}" for i, name in enumerate(images.spec.classes))
+            raise UsageError(
+                f"classes: the split {config.split!r} has no image of class {wanted}",
+                details=[f"classes are {known}" if known else "its images have no labels"],
+            )
+        # the second of two equal classes is another image of it
+        chosen.append(int(found[1 if chosen and len(found) > 1 and found[0] == chosen[0] else 0]))
+    return chosen
+
+
+def label(images: Images, y: Tensor | None, index: Tensor, i: int) -> str:
+    name = f"image {int(index[i])}"
+    return name if y is None else f"{name} (class {images.spec.classes[int(y[i])]})"
+
+
+def largest_step(x: Tensor) -> float:
+    """The longest of the steps between neighbours, over what equal steps would have: 1 is even."""
+    lengths = (x[1:] - x[:-1]).flatten(1).norm(dim=1)
+    return float(lengths.max() / lengths.mean()) if lengths.sum() > 0 else 1.0

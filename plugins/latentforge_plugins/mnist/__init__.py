@@ -1,0 +1,69 @@
+"""Dataset `mnist`: 60,000 training and 10,000 test images of handwritten digits, 28x28.
+Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits, 1998."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentforge import Arrays, DatasetSpec, hookimpl
+from latentforge.errors import MissingError, one_line
+
+
+@dataclass(frozen=True)
+class MnistConfig:
+    """`root`: the folder that holds MNIST/raw, as torchvision lays it out. Without it, the
+    environment's LATENTFORGE_DATA, and without that the user's cache."""
+
+    root: str | None = None
+
+
+def load(config: MnistConfig, split: str) -> Arrays:
+    """uint8 (N, 28, 28) and labels 0 to 9."""
+    from .idx import images_and_labels, raw_folder
+
+    x, y = images_and_labels(raw_folder(config.root), split)
+    return Arrays(x=x, y=y, classes=tuple("0123456789"))
+
+
+def fetch(config: MnistConfig) -> Path:
+    """Downloads the files unless they are there, reads them all, and returns their folder."""
+    from .idx import images_and_labels, is_complete, raw_folder
+
+    raw = raw_folder(config.root)
+    if not is_complete(raw):
+        download(raw.parent.parent)
+    for split in ("train", "test"):
+        images_and_labels(raw, split)
+    return raw
+
+
+def download(root: Path) -> None:
+    """What torchvision does: two mirrors, MD5 sums, and MNIST/raw under `root`."""
+    from latentforge_plugins.torchvision_remedy import import_torchvision
+
+    torchvision = import_torchvision()
+    try:
+        with redirect_stdout(sys.stderr):  # it prints its attempts; stdout is for answers
+            torchvision.datasets.MNIST(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        raise MissingError(
+            f"MNIST could not be downloaded to {root}",
+            details=[one_line(error)],
+            remedy="check the network, or copy the four files into MNIST/raw there",
+        ) from error
+
+
+@hookimpl
+def latentforge_datasets() -> Iterable[DatasetSpec]:
+    yield DatasetSpec(
+        name="mnist",
+        summary="MNIST: 60,000 + 10,000 handwritten digits, 28x28 (latentforge data fetch mnist)",
+        load=load,
+        config=MnistConfig,
+        splits=("train", "test"),
+        fetch=fetch,
+    )

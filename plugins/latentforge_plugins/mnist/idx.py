@@ -1,0 +1,100 @@
+"""Finds and reads MNIST's idx files with numpy (torchvision takes 1 s to import).
+
+The format: two zero bytes, a type, the number of dimensions, each dimension as a big-endian uint32,
+then the values. http://yann.lecun.com/exdb/mnist/
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentforge.errors import MissingError, one_line
+
+FETCH = "latentforge data fetch mnist"
+UINT8 = 0x08  # idx's number for the type
+PARTS = {"train": "train", "test": "t10k"}  # split -> how the file names begin
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def raw_folder(root: str | None) -> Path:
+    """The one folder that is looked into: from the option, LATENTFORGE_DATA or the user's cache."""
+    if root is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "latentforge")
+        root = os.environ.get("LATENTFORGE_DATA") or str(cache)
+    return Path(root).expanduser().absolute() / "MNIST" / "raw"
+
+
+def is_complete(raw: Path) -> bool:
+    """Whether all four files are there, packed or not."""
+    return all(_present(path) for split in PARTS for path in _paths(raw, split))
+
+
+def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
+    """uint8 (N, H, W) and uint8 (N,), labels 0 to 9. Raises MissingError that names the files."""
+    image_path, label_path = (_present(path) or path for path in _paths(raw, split))
+    if missing := [path for path in (image_path, label_path) if not path.is_file()]:
+        raise MissingError(
+            f"the {split} images of MNIST are not in {raw}",
+            details=[f"looked for {path} and {path.name}.gz" for path in missing],
+            remedy=FETCH,
+        )
+    images, labels = read(image_path, dims=3), read(label_path, dims=1)
+    if len(images) != len(labels):
+        raise _bad(label_path, f"{len(labels)} labels, and {image_path} has {len(images)} images")
+    if len(labels) and labels.max() > 9:
+        raise _bad(label_path, f"a label of {labels.max()}; digits go from 0 to 9")
+    return images, labels
+
+
+def read(path: Path, dims: int) -> Bytes:
+    """The uint8 array of `dims` dimensions in an idx file, which may be gzipped."""
+    data = _bytes(path)
+    header = 4 + 4 * dims
+    if len(data) < header:
+        raise _bad(path, f"{len(data)} bytes, and the header alone has {header}")
+    magic = int.from_bytes(data[:4].tobytes(), "big")
+    if magic != (UINT8 << 8 | dims):
+        raise _bad(path, f"it begins with {magic:#010x}, not {UINT8 << 8 | dims:#010x}")
+    shape = tuple(int(n) for n in data[4:header].view(">u4"))
+    if len(data) != header + math.prod(shape):
+        raise _bad(
+            path,
+            f"{len(data)} bytes, and {header} + {' x '.join(map(str, shape))} are declared",
+        )
+    return data[header:].reshape(shape)
+
+
+def _paths(raw: Path, split: str) -> tuple[Path, Path]:
+    part = PARTS[split]
+    return raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte"
+
+
+def _present(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return path if path.is_file() else packed if packed.is_file() else None
+
+
+def _bytes(path: Path) -> Bytes:
+    try:
+        if path.suffix != ".gz":
+            return np.fromfile(path, np.uint8)
+        with gzip.open(path) as file:
+            return np.frombuffer(file.read(), np.uint8)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _bad(path, f"it cannot be read ({one_line(error)})") from error
+
+
+def _bad(path: Path, what: str) -> MissingError:
+    """Not deleted here: it is the user's file, and may be something else of the same name."""
+    return MissingError(
+        f"MNIST file {path} is damaged: {what}",
+        remedy=f"delete that file yourself, then: {FETCH}",
+    )
