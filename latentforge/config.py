@@ -247,7 +247,8 @@ def _component(
     except PluginError:
         raise  # a plugin's fault, not the user's: exit code 3
     except LatentForgeError as error:
-        faults.add(f"{path}.name", "; ".join([error.message, *error.details, error.remedy]))
+        reasons = [error.message, *error.details, f"try {error.remedy}"]
+        faults.add(f"{path}.name", "; ".join(reasons))
         return None
     checked = check(entry.spec.config, options, path, faults)
     return None if checked is None else Component(entry, checked)

@@ -37,7 +37,7 @@ class Arrays:
     classes: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made a step, and freezing costs 1 µs
 class Batch:
     """`x`: float32 (B, C, H, W) in [0, 1], or (B, D). `y`: int64 (B,) or None. `index`: int64 (B,),
     the place of each example in its split."""
@@ -97,7 +97,7 @@ class Classifier(Protocol):
 # ---------------------------------------------------------------- losses
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """Where a training is: optimizer steps done before this one, steps in all, training images."""
 
@@ -115,6 +115,18 @@ class Terms(NamedTuple):
 
     values: Mapping[str, Tensor]
     weights: Mapping[str, float] = {}
+
+    def check(self) -> None:
+        """TypeError or ValueError where a loss breaks this contract; run on the first step."""
+        for name, value in self.values.items():
+            if getattr(value, "shape", None) != ():
+                raise TypeError(f"term {name!r} must be a 0-d tensor, not {value!r:.60}")
+        if "loss" in self.values:
+            raise ValueError("a term cannot be called 'loss': that is the name of the total")
+        if unknown := sorted(set(self.weights) - set(self.values)):
+            raise ValueError(f"a weight is given for {unknown[0]!r}, which is no term")
+        if not any(self.weights.get(name, 1.0) for name in self.values):
+            raise ValueError("no term has a weight other than 0, so there is nothing to train on")
 
     def total(self) -> Tensor:
         """The scalar to minimise."""

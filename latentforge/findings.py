@@ -5,6 +5,7 @@ Tensors may lie on any device. `latentforge/drawing/` turns findings into files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,3 +42,27 @@ class Findings:
 
     items: Sequence[Finding]
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def checked(findings: object) -> Findings:
+    """What an explorer returned, if it can be drawn and written; else TypeError or ValueError."""
+    if not isinstance(findings, Findings):
+        raise TypeError(f"an explorer must return Findings, not {type(findings).__name__}")
+    names = [item.name for item in findings.items]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):  # it becomes a file's name
+            raise ValueError(f"a finding's name has letters, digits, '-' and '_', not {name!r}")
+        if names.count(name) > 1:
+            raise ValueError(f"two findings are called {name!r}")
+    for item in findings.items:
+        if isinstance(item, ImageGrid) and not (item.rows and all(map(_is_row, item.rows))):
+            shapes = [tuple(row.shape) for row in item.rows]
+            raise ValueError(f"rows of {item.name!r} must be (n, 1 or 3, H, W), not {shapes}")
+        if not isinstance(item, ImageGrid | Arrays):
+            raise TypeError(f"{type(item).__name__} is no finding")
+    metrics = {name: float(value) for name, value in findings.metrics.items()}
+    return Findings(findings.items, metrics)
+
+
+def _is_row(row: Tensor) -> bool:
+    return row.ndim == 4 and len(row) > 0 and row.shape[1] in (1, 3)

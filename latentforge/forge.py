@@ -71,8 +71,8 @@ class Forge:
         Exactly one of the model's `name`, a `config` file and a `preset` says what; `data`, `loss`,
         `model`, `train` and `callbacks` then override it. `data` is a dataset's name, a mapping of
         the section [data], or the data itself: an array or tensor (N, H, W), (N, C, H, W) or
-        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those. `run` is the
-        new run's folder, `runs/<model>-<data>-<n>` by default.
+        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those. `run`
+        is the new run's folder, `runs/<model>-<data>-<n>` by default.
 
         Raises ConfigError with every wrong option, MissingError, PluginError, RunFailed, and
         Interrupted after Ctrl-C.
@@ -130,7 +130,7 @@ class Forge:
         return load_splits(dataset, own)
 
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
-        """Download a dataset and return its folder; UsageError for one that has nothing to fetch."""
+        """Download a dataset and return its folder; UsageError when nothing is to fetch."""
         dataset, _ = self._dataset(name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latentforge.errors import LatentForgeError, PluginError, one_line
+from latentforge.errors import LatentForgeError, PluginError, one_line, place_in
 from latentforge.registry import Entry
 
 
@@ -25,6 +25,7 @@ def blame(doing: str, *entries: Entry) -> Iterator[None]:
             details=[
                 f"{e.kind.singular} {e.name!r} of plugin {e.plugin.name}"
                 + (f" ({e.plugin.distribution} {e.plugin.version})" if e.plugin.version else "")
+                + place_in(error, e.plugin.module.partition(":")[0])
                 for e in entries
             ],
             remedy="LATENTFORGE_DEBUG=1 shows the traceback",

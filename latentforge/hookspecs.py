@@ -228,6 +228,15 @@ def latentforge_callbacks() -> Iterable[CallbackSpec]:
 def latentforge_presets() -> Iterable[PresetSpec]:
     """Named config files that lie inside a package.
 
+    # tiny-ae.toml, beside this module:
+    # [model]
+    # name = "ae"
+    # hidden = [16]
+    # latent_dim = 3
+    #
+    # [train]
+    # epochs = 1
+
     from pathlib import Path
     from latentforge import PresetSpec, hookimpl
 

@@ -1,7 +1,7 @@
 """What every latent-variable model and loss needs: posteriors and likelihoods, in nats.
 
-For authors of models and losses. A likelihood's `nll` sums over the values of an image and keeps
-the images apart, so that losses average over them and importance sampling can use each.
+For authors of models and losses. A likelihood sums over the values of an image; `nll` keeps the
+images apart, for measures and importance sampling, and `mean_nll` averages them, for losses.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ class Likelihood(Protocol):
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x | z) in nats, summed over the values of each image: (B,)."""
 
+    def mean_nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
+        """The mean of `nll` over the batch: (). For a likelihood to write as one faster kernel."""
+        return self.nll(model, z, x).mean()
 
-class Bernoulli:
+
+class Bernoulli(Likelihood):
     """Each value is the probability of a white pixel: -sum x log p + (1 - x) log(1 - p).
 
     Computed from logits, which stays finite where the sigmoid saturates. For grey values it is the
@@ -44,8 +48,12 @@ class Bernoulli:
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         return bernoulli_nll(model.decode_logits(z), x)
 
+    def mean_nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
+        logits = model.decode_logits(z)
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
-class Gaussian:
+
+class Gaussian(Likelihood):
     """N(x; decode(z), sigma^2 I): sum (x - mean)^2 / (2 sigma^2) + D/2 log(2 pi sigma^2)."""
 
     def __init__(self, sigma: float = 1.0) -> None:

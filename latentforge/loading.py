@@ -18,12 +18,13 @@ from latentforge.data import DataSplits
 from latentforge.engine.device import resolve_device
 from latentforge.engine.evaluator import Evaluator
 from latentforge.errors import RunFailed, UsageError
+from latentforge.findings import checked
 from latentforge.guard import blame
 from latentforge.run import Run, append_json_line, numbered_folder, unwritable
 from latentforge.seeding import mix
 from latentforge.sources import load_splits
 from latentforge.specs import DataSpec
-from latentforge.training import now
+from latentforge.training import a_module, now
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -51,9 +52,9 @@ def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torc
     saved = CheckpointStore(run.path / "checkpoints").load(checkpoint)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
         with blame(f"building model {config.model.name!r}", config.model.entry):
-            model = config.model.entry.spec.build(config.model.options, spec)
+            model = a_module(config.model.entry.spec.build(config.model.options, spec))
         with blame(f"building loss {config.loss.name!r}", config.loss.entry):
-            loss = config.loss.entry.spec.build(config.loss.options, spec)
+            loss = a_module(config.loss.entry.spec.build(config.loss.options, spec))
     for module, group in ((model, "model"), (loss, "loss")):
         try:
             module.load_state_dict(saved.tensors(group))
@@ -161,7 +162,7 @@ def explore(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(mix("explore", config.train.seed))
         with blame(f"explorer {explorer.name!r}", explorer.entry):
-            findings = explorer.entry.spec.explore(context, explorer.options)
+            findings = checked(explorer.entry.spec.explore(context, explorer.options))
     from latentforge.checking import plain
     from latentforge.drawing import write_findings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentforge.errors import PluginError, PluginProblem, UsageError, closest
-from latentforge.specs import KINDS, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
+from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -234,6 +234,8 @@ def _config_faults(spec: Spec) -> Iterator[str]:
     if not parameters.frozen:
         yield f"config {config.__name__} must be frozen: @dataclass(frozen=True)"
     for field in fields(config):
+        if field.name in RESERVED.get(type(spec), ()):
+            yield f"config {config.__name__}.{field.name}: LatentForge has an option of that name"
         if field.init and field.default is MISSING and field.default_factory is MISSING:
             yield f"config {config.__name__}.{field.name} has no default"
 

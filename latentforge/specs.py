@@ -131,7 +131,7 @@ class ObjectiveSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Spec):
     """A figure of a trained model. `protocol` is the sentence that stands beside the figure: its
-    unit, what it sums over, and which z. A `default` one runs for every model that has its needs."""
+    unit, what it sums over, which z. A `default` one runs for every model that has its needs."""
 
     build: Callable[[Any, EvaluateContext], Measure]
     protocol: str
@@ -166,6 +166,16 @@ class Kind:
     def hook(self) -> str:
         return f"latentforge_{self.plural}"
 
+
+_SECTION = {"name"}
+RESERVED: dict[type[Spec], Set[str]] = {
+    ModelSpec: _SECTION,
+    LossSpec: _SECTION,
+    CallbackSpec: _SECTION,
+    DatasetSpec: _SECTION | {"validation", "test", "split_seed"},
+    ExplorerSpec: {"checkpoint", "roles", "out", "assignments", "device", "data"},
+}
+"""Option names that the core reads itself: a component's own would never get its value."""
 
 KINDS: dict[str, Kind] = {
     kind.plural: kind

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from latentforge import __version__
 from latentforge.checkpoint import CheckpointStore
@@ -69,9 +70,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 progress=progress,
             )
             fit(made, trainer)
-            board.hparams(
-                flat_options(made.config), flat_metrics(made.metrics), trainer.outcome.steps
-            )
+            board.hparams(flat_options(made.config), flat_metrics(made.metrics))
         finally:
             board.close()
     return made
@@ -115,10 +114,16 @@ def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Model and loss on the CPU, their weights a function of the seed."""
     torch.manual_seed(mix("init", config.train.seed))
     with blame(f"building model {config.model.name!r}", config.model.entry):
-        model = config.model.entry.spec.build(config.model.options, splits.spec)
+        model = a_module(config.model.entry.spec.build(config.model.options, splits.spec))
     with blame(f"building loss {config.loss.name!r}", config.loss.entry):
-        loss = config.loss.entry.spec.build(config.loss.options, splits.spec)
+        loss = a_module(config.loss.entry.spec.build(config.loss.options, splits.spec))
     return Trainee(model, loss)
+
+
+def a_module(built: Any) -> nn.Module:
+    if not isinstance(built, nn.Module):
+        raise TypeError(f"build returned {type(built).__name__}, not an nn.Module")
+    return built
 
 
 def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:

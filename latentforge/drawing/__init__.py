@@ -31,6 +31,6 @@ def write_finding(item: Finding, folder: Path) -> Path:
     import numpy as np
 
     path = folder / f"{item.name}.npz"
-    # savez names positional arrays itself; a mapping keeps ours
-    np.savez_compressed(path, **{k: v.detach().cpu().numpy() for k, v in item.arrays.items()})  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in item.arrays.items()}
+    np.savez_compressed(path, **arrays)
     return path

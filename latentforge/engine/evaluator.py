@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import nn
 
 from latentforge.config import Component
@@ -28,7 +28,7 @@ def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
 
 
 class Evaluator:
-    """Runs measures over a split; callbacks attach to `engine`; its state.metrics are the figures."""
+    """Runs measures over a split; callbacks attach to `engine`, whose state has the metrics."""
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class Evaluator:
         self.seed, self.roles = seed, roles or {}
         self.noise = Noise(device, "evaluate", seed)
         self.engine = quiet_engine(self._update)
+        # before any callback attaches, so that theirs find this pass's figures in state.metrics
+        self.engine.add_event_handler(Events.COMPLETED, self._compute)
         self._running: list[tuple[Component, Measure]] = []
 
     def run(self, split: str, step: Step) -> dict[str, float]:
@@ -60,7 +62,6 @@ class Evaluator:
             seed=self.seed,
             roles=self.roles,
         )
-        figures: dict[str, float] = {}
         self._running = []
         was_training = self.model.training, self.loss.training
         self.model.eval()
@@ -72,15 +73,12 @@ class Evaluator:
                         built = measure.entry.spec.build(measure.options, context)
                     self._running.append((measure, built))
                 batches = math.ceil(len(images) / BATCH)
+                setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
                 self.engine.run(images.batches(BATCH), max_epochs=1, epoch_length=batches)
-                for measure, built in self._running:
-                    with blame(f"measure {measure.name!r}", measure.entry):
-                        figures |= {k: float(v) for k, v in built.compute().items()}
         finally:
             self.model.train(was_training[0])
             self.loss.train(was_training[1])
-        self.engine.state.metrics = dict(figures)
-        return figures
+        return dict(self.engine.state.metrics)
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)
@@ -89,3 +87,13 @@ class Evaluator:
             self.noise.reseed(engine.state.iteration)
             with blame(f"measure {measure.name!r}", measure.entry):
                 built.update(seen)
+
+    def _compute(self, engine: Engine) -> None:
+        figures: dict[str, float] = {}
+        for measure, built in self._running:
+            with blame(f"measure {measure.name!r}", measure.entry):
+                for name, value in built.compute().items():
+                    if name in figures:
+                        raise ValueError(f"another measure already gives a figure {name!r}")
+                    figures[name] = float(value)
+        engine.state.metrics = figures

@@ -29,6 +29,10 @@ class History:
         if not self.names:
             self.names = ("loss", *terms.values)
             self._sums = [0.0] * len(self.names)
+        elif tuple(terms.values) != self.names[1:]:
+            raise ValueError(
+                f"the loss's terms changed from {self.names[1:]} to {(*terms.values,)}"
+            )
         self._pending.append(total.detach())
         self._pending += [value.detach() for value in terms.values.values()]
         self._images.append(images)

@@ -59,8 +59,14 @@ def take_step(
 ) -> tuple[Terms, torch.Tensor]:
     """Forward, backward, update. Returns the terms and their weighted sum, still on the device."""
     terms: Terms = trainee(batch, step)
+    if step.index == 0:
+        if not isinstance(terms, Terms):
+            raise TypeError(f"the loss returned {type(terms).__name__}, not Terms")
+        terms.check()
     total = terms.total()
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizer.param_groups:  # zero_grad() does no more, in 27 µs for this one
+        for parameter in group["params"]:
+            parameter.grad = None
     total.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return terms, total

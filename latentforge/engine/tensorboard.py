@@ -28,15 +28,14 @@ class Board:
         """`picture`: (C, H, W) in [0, 1]."""
         self.writer.add_summary(image(tag, picture.cpu().numpy(), dataformats="CHW"), step)
 
-    def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """The hyperparameters and final figures, in this run and not, as `add_hparams` does, in a
-        sub-run of its own."""
+    def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """The hyperparameters, and which scalars are final figures; in this run and not, as
+        `add_hparams` does, in a sub-run of its own."""
         flat = {
             k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
         }
         for summary in hparams(flat, dict(metrics)):
             self.writer.add_summary(summary)
-        self.scalars(metrics, step)
 
     def close(self) -> None:
         self.writer.close()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from . import AutoencoderConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "none": nn.Identity,
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
@@ -40,11 +39,11 @@ class Autoencoder(nn.Module):
         widths = [data.size, *config.hidden, config.latent_dim]
         self.encoder = mlp(widths, config.activation)
         self.decoder = mlp(widths[::-1], config.activation)
-        self.latent_activation = ACTIVATIONS[config.latent_activation]()
+        if config.latent_activation != "none":
+            self.encoder.append(ACTIVATIONS[config.latent_activation]())
 
     def encode(self, x: Tensor) -> Point:
-        z = self.encoder(x.flatten(1))  # (B, latent_dim)
-        return Point(self.latent_activation(z))
+        return Point(self.encoder(x.flatten(1)))  # (B, latent_dim)
 
     def decode_logits(self, z: Tensor) -> Tensor:
         return self.decoder(z).unflatten(1, self.shape)  # (B, C, H, W)

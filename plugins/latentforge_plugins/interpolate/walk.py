@@ -46,29 +46,21 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     metrics["endpoint_mse_per_pixel"] = float(
         (next(iter(decoded.values()))[[0, -1]] - pair.x).square().mean()
     )
-    return Findings([grid, Arrays("codes", arrays)], metrics)
+    numbers = Arrays("codes", arrays)
+    drawn = [grid, numbers] if context.data.kind == "image" else [numbers]
+    return Findings(drawn, metrics)
 
 
 def choose(images: Images, config: InterpolateConfig) -> list[int]:
-    """The two indices that the config asks for; UsageError when there is no such image."""
+    """The places of the two images that the config asks for."""
     if config.classes is None:
-        if (last := max(config.images)) >= len(images):
-            raise UsageError(
-                f"images: the split {config.split!r} has no image {last}",
-                details=[f"it has {len(images)} images, numbered from 0"],
-            )
         return list(config.images)
-    chosen = []
+    chosen: list[int] = []
     for wanted in config.classes:
-        found = images.of_class(wanted)
-        if not len(found):
-            known = ", ".join(f"{i} {name}" for i, name in enumerate(images.spec.classes))
-            raise UsageError(
-                f"classes: the split {config.split!r} has no image of class {wanted}",
-                details=[f"classes are {known}" if known else "its images have no labels"],
-            )
-        # the second of two equal classes is another image of it
-        chosen.append(int(found[1 if chosen and len(found) > 1 and found[0] == chosen[0] else 0]))
+        found = [i for i in images.of_class(wanted).tolist() if i not in chosen]
+        if not found:
+            raise UsageError(f"the split {config.split!r} has too few images of class {wanted}")
+        chosen.append(found[0])
     return chosen
 
 

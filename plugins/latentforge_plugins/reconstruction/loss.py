@@ -23,4 +23,4 @@ class Reconstruction(nn.Module):
 
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         z = model.encode(batch.x).sample()
-        return Terms({"recon": self.likelihood.nll(model, z, batch.x).mean()})
+        return Terms({"recon": self.likelihood.mean_nll(model, z, batch.x)})

@@ -1,0 +1,143 @@
+"""Two small trained runs, and the command line called in this process or in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Small networks on a busy machine: threads that wait for each other cost up to 30 times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # ignite imports torch.distributed.optim, which uses what torch itself has deprecated
+    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.*deprecated:DeprecationWarning")
+
+
+def refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command line left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """stdout, which must be one JSON object and nothing else (json.loads takes no more)."""
+        value = json.loads(self.out, parse_constant=refuse)
+        assert isinstance(value, dict)
+        return value
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs on digits, `ae` and `cnn`: read only, for all tests."""
+    from latentforge import Forge
+
+    folder = tmp_path_factory.mktemp("trained")
+    forge = Forge()
+    forge.train(
+        "ae",
+        data="digits",
+        model={"hidden": [32], "latent_dim": 4},
+        train={"epochs": 3, "batch_size": 128, "lr": 3e-3},
+        run=folder / "ae",
+        quiet=True,
+    )
+    forge.train(
+        "cnn-classifier",
+        data="digits",
+        train={"epochs": 1, "batch_size": 256},
+        run=folder / "cnn",
+        quiet=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, with nothing of the user's environment."""
+    for name in ("PLUGINS", "DATA", "DEBUG"):
+        monkeypatch.delenv(f"LATENTFORGE_{name}", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def runs(work: Path, trained: Path) -> Path:
+    """`runs/ae` and `runs/cnn` in the working folder, to do with as one likes."""
+    shutil.copytree(trained, work / "runs")
+    return work / "runs"
+
+
+@pytest.fixture
+def cli(work: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs a command line in this process, in the working folder."""
+    from latentforge.cli import run
+
+    def call(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+# SIGINT may be ignored where the tests run in the background; a terminal does not ignore it.
+LAUNCH = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{before}
+from latentforge.__main__ import main
+main()
+"""
+
+
+@pytest.fixture
+def start(work: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a command line in a process of its own; `before` is code that it runs first."""
+
+    def call(
+        *arguments: object, before: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        code = ["-c", LAUNCH.format(before=before)] if before else ["-m", "latentforge"]
+        return subprocess.Popen(
+            [sys.executable, *code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=work,
+            env={**os.environ, **(env or {})},
+        )
+
+    return call
+
+
+@pytest.fixture
+def process(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answer]:
+    """Runs a command line in a process of its own to its end."""
+
+    def call(*arguments: object, **options: Any) -> Answer:
+        started = start(*arguments, **options)
+        out, err = started.communicate(timeout=120)
+        return Answer(started.returncode, out, err)
+
+    return call

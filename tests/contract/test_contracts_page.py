@@ -1,0 +1,76 @@
+"""docs/contracts.md is true: its Python runs, and it speaks of every kind, ability and option."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from latentforge import Forge, contracts, options
+from latentforge.config import DataConfig
+from latentforge.specs import KINDS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "contracts.md"
+TEXT = PAGE.read_text("utf-8")
+
+
+def blocks(language):
+    """(first line's number, code) of each fenced block that starts at the margin."""
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
+        yield TEXT.count("\n", 0, found.start(1)), found.group(1)
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """An empty module as the page's one namespace, in a folder with the page's TOML files."""
+    monkeypatch.chdir(tmp_path)
+    for _, code in blocks("toml"):
+        name = re.match(r"# (\S+\.toml)\n", code).group(1)
+        (tmp_path / name).write_text(code)
+    module = types.ModuleType("contracts_page")
+    module.__file__ = str(tmp_path / "contracts_page.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_every_python_block_runs_in_order(page, tmp_path):
+    for line, code in blocks("python"):
+        exec(compile("\n" * line + code, str(PAGE), "exec"), vars(page))
+    assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == [
+        "tiny-vae-rings-1",
+        "tiny-vae-rings-2",
+        "tiny-vae-rings-3",
+    ]
+
+
+def test_the_page_has_an_example_of_every_hook():
+    code = "".join(code for _, code in blocks("python"))
+    for kind in KINDS.values():
+        assert f"def {kind.hook}():" in code
+        assert f"| {kind.singular} | `{kind.spec.__name__}` |" in TEXT
+
+
+def test_the_page_names_every_field_that_components_get():
+    for value in (contracts.Batch, contracts.Step, contracts.Engines, contracts.EvaluateContext):
+        missing = [f.name for f in fields(value) if f"`{f.name}" not in TEXT]
+        assert not missing, value
+    for name in ("posterior", "z", "recon_logits", "recon", "logits", *options.__all__):
+        assert f"`{name}`" in TEXT
+
+
+def test_the_page_names_every_option_that_a_component_cannot_have():
+    taken = {*inspect.signature(Forge.explore).parameters, "name"} - {"self", "options"}
+    taken |= {field.name for field in fields(DataConfig)}
+    [said] = re.findall(r"Some names are taken: (.*?)\n\n", TEXT, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", said)) == taken
+
+
+def test_the_page_names_every_ability_of_the_built_in_models():
+    for entry in Forge().registry.entries("models"):
+        for ability in entry.spec.provides:
+            assert f"| `{ability}` |" in TEXT

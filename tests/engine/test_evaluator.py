@@ -1,0 +1,94 @@
+"""Figures against independent implementations on the same images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latentforge import Forge
+from latentforge.engine import evaluator
+
+
+@pytest.fixture(scope="module")
+def forge():
+    return Forge()
+
+
+@pytest.fixture(scope="module")
+def images(forge):
+    return forge.load_data("digits").split("test")
+
+
+@pytest.fixture(scope="module")
+def ae(forge, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ae"
+    return forge.train("ae", train={"epochs": 2}, run=folder, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def cnn(forge, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cnn"
+    train = {"epochs": 6, "lr": 5e-3}
+    return forge.train("cnn-classifier", train=train, run=folder, quiet=True)
+
+
+@torch.no_grad()
+def test_reconstruction_figures_are_those_of_plain_torch(ae, images):
+    x = images.x.double() / 255
+    model = ae.load_model().double()
+    recon = model.decode(model.encode(x).mode())
+    bce = F.binary_cross_entropy(recon, x)
+    figures = ae.evaluate()
+    assert figures["bce_per_pixel"] == pytest.approx(bce.item(), rel=1e-5)
+    assert figures["recon"] == pytest.approx(bce.item() * 784, rel=1e-5)
+    assert figures["loss"] == pytest.approx(figures["recon"], rel=1e-5)
+    assert figures["mse_per_pixel"] == pytest.approx(F.mse_loss(recon, x).item(), rel=1e-5)
+
+
+def test_accuracy_is_that_of_scikit_learn(cnn, images):
+    from sklearn.metrics import accuracy_score, log_loss
+
+    model = cnn.load_model()
+    with torch.no_grad():
+        logits = model(images.x.float() / 255).double()
+    figures = cnn.evaluate()
+    assert figures["accuracy"] == pytest.approx(accuracy_score(images.y, logits.argmax(1)))
+    assert 0.3 < figures["accuracy"] < 1.0  # neither chance nor perfect, where any rule would do
+    expected = log_loss(images.y, logits.softmax(1), labels=range(10))
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_figures_do_not_depend_on_how_images_fall_into_batches(ae, cnn, monkeypatch):
+    whole = ae.evaluate(), cnn.evaluate()
+    monkeypatch.setattr(evaluator, "BATCH", 100)  # 359 images: the last batch is shorter
+    assert ae.evaluate() == pytest.approx(whole[0], rel=1e-5)
+    assert cnn.evaluate() == pytest.approx(whole[1], rel=1e-5)
+
+
+def test_the_gaussian_likelihood_changes_recon_as_its_formula_says(forge, tmp_path):
+    import math
+
+    loss = {"name": "reconstruction", "likelihood": "gaussian", "sigma": 0.5}
+    run = forge.train("ae", loss=loss, train={"epochs": 2}, run=tmp_path / "a", quiet=True)
+    figures = run.evaluate()
+    expected = 784 * (figures["mse_per_pixel"] / (2 * 0.25) + 0.5 * math.log(2 * math.pi * 0.25))
+    assert figures["recon"] == pytest.approx(expected, rel=1e-5)
+    first, last = (line["train"]["loss"] for line in run.history())
+    assert last < first
+
+
+def test_evaluation_is_kept_beside_the_run_with_its_protocol(ae):
+    import json
+
+    result = ae.forge.evaluate(ae, "train", measures=["recon"])
+    assert list(result["metrics"]) == ["recon"]
+    line = json.loads((ae.path / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert line["metrics"] == result["metrics"]
+    assert line["protocol"]["recon"].startswith("nats per image")
+    assert (line["split"], line["checkpoint"]) == ("train", result["checkpoint"])
+
+
+def test_training_reports_the_figures_that_evaluate_gives(ae, cnn):
+    for run in (ae, cnn):
+        assert run.metrics["test"] == pytest.approx(run.evaluate(), rel=1e-6)

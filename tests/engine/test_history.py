@@ -1,0 +1,58 @@
+"""What the steps said, read in one go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentforge.contracts import Terms
+from latentforge.engine.history import History
+from latentforge.errors import RunFailed
+
+
+def add(history, value, images):
+    terms = Terms({"recon": torch.tensor(value), "kl": torch.tensor(1.0)}, {"kl": 0.5})
+    history.add(terms, terms.total(), images)
+
+
+def test_means_count_images_and_not_batches():
+    history = History()
+    add(history, 10.0, 30)
+    add(history, 40.0, 10)
+    assert history.read(2) == {"loss": 18.0, "recon": 17.5, "kl": 1.0}
+
+
+def test_an_epoch_covers_every_read_since_the_last_epoch():
+    history = History()
+    add(history, 10.0, 1)
+    history.read(1)
+    add(history, 20.0, 3)
+    history.read(2)
+    assert history.close_epoch()["recon"] == pytest.approx(17.5)
+    add(history, 5.0, 1)
+    history.read(3)
+    assert history.close_epoch()["recon"] == 5.0
+
+
+def test_reading_twice_gives_each_step_once():
+    history = History()
+    add(history, 1.0, 1)
+    assert history.read(1)["recon"] == 1.0
+    assert history.read(1) == {}
+
+
+@pytest.mark.parametrize(("bad", "word"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_the_first_step_that_is_not_finite_is_named(bad, word):
+    history = History()
+    for value in (1.0, 2.0):
+        add(history, value, 1)
+    history.read(2)
+    for value in (3.0, bad, bad):
+        add(history, value, 1)
+    with pytest.raises(RunFailed, match=f"became {word} at step 4 "):
+        history.read(5)
+
+
+def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():
+    terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
+    assert terms.total().item() == 2.0

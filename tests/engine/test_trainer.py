@@ -1,0 +1,303 @@
+"""Training: what it computes, that it does so again, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latentforge import CallbackSpec, Forge, LossSpec, ModelSpec, hookimpl
+from latentforge.checkpoint import CheckpointStore
+from latentforge.contracts import Terms
+from latentforge.errors import ConfigError, Interrupted, PluginError, RunFailed
+from latentforge.seeding import permutation
+
+SMALL = {"hidden": [32], "latent_dim": 4}
+
+
+@pytest.fixture(scope="module")
+def forge():
+    return Forge()
+
+
+def weights(run, checkpoint="last"):
+    return CheckpointStore(run.path / "checkpoints").load(checkpoint).tensors("model")
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def train(forge, folder, model="ae", **train):
+    options = {"model": SMALL} if model == "ae" else {}
+    return forge.train(model, train={"epochs": 2, **train}, run=folder, quiet=True, **options)
+
+
+@pytest.mark.parametrize("model", ["ae", "cnn-classifier"])
+def test_a_seed_gives_the_same_weights_to_the_bit(forge, tmp_path, model):
+    first = weights(train(forge, tmp_path / "a", model))
+    torch.rand(7)  # what happened before does not matter
+    assert same(first, weights(train(forge, tmp_path / "b", model)))
+    assert not same(first, weights(train(forge, tmp_path / "c", model, seed=1)))
+
+
+def test_logging_and_evaluating_do_not_change_the_training(forge, tmp_path):
+    plain = train(forge, tmp_path / "a", "cnn-classifier")  # dropout draws noise in every step
+    watched = train(forge, tmp_path / "b", "cnn-classifier", evaluate_every=1, log_every=1)
+    assert same(weights(plain), weights(watched))
+    assert "test" not in plain.history()[0]
+    assert 0 <= watched.history()[0]["test"]["accuracy"] <= 1
+
+
+def test_the_random_state_of_the_caller_is_left_alone(forge, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run = train(forge, tmp_path / "a")
+    run.evaluate()
+    run.explore("interpolate")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_training_is_that_of_a_plain_loop(forge, tmp_path):
+    """An independent loop from the same weights, in the same order, ends at the same place."""
+    run = train(forge, tmp_path / "a", epochs=1, lr=1e-9)  # as good as the initial weights
+    model = run.load_model()
+    model.requires_grad_(True)
+    images = forge.load_data("digits").split("train")
+    x = images.x.float().flatten(1) / 255
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False, fused=False)
+    losses = []
+    for epoch in range(2):
+        total = 0.0
+        for index in permutation(len(x), 0, epoch).split(64):
+            recon = model.decoder(model.encoder(x[index])).sigmoid()
+            loss = F.binary_cross_entropy(recon, x[index], reduction="sum") / len(index)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(index)
+        losses.append(total / len(x))
+    trained = train(forge, tmp_path / "b")
+    for name, value in weights(trained).items():
+        torch.testing.assert_close(value, model.state_dict()[name], atol=2e-4, rtol=0)
+    history = [line["train"]["recon"] for line in trained.history()]
+    assert history == pytest.approx(losses, rel=1e-4)
+
+
+def test_the_checkpoint_holds_model_loss_and_optimizer(forge, tmp_path):
+    run = train(forge, tmp_path / "a")
+    saved = CheckpointStore(run.path / "checkpoints").load()
+    assert (saved.state["epoch"], saved.state["step"]) == (2, run.manifest["steps"])
+    model, optimizer = saved.tensors("model"), saved.tensors("optimizer")
+    assert {k.split(".")[0] for k in optimizer} == {str(i) for i in range(len(model))}
+    for i, (name, value) in enumerate(run.load_model().named_parameters()):
+        assert torch.equal(model[name], value)
+        assert optimizer[f"{i}.exp_avg"].shape == value.shape
+        assert optimizer[f"{i}.step"] == run.manifest["steps"]
+
+
+def test_best_is_the_epoch_with_the_lowest_validation_loss(forge, tmp_path):
+    # a step size at which the loss soon rises again
+    run = train(forge, tmp_path / "a", epochs=6, lr=0.2)
+    scores = [line["validation"]["loss"] for line in run.history()]
+    store = CheckpointStore(run.path / "checkpoints")
+    best = store.load("best").state["epoch"]
+    assert best == 1 + scores.index(min(scores))
+    figures = run.evaluate("validation", checkpoint="best")
+    assert figures["loss"] == pytest.approx(min(scores), rel=1e-5)
+
+
+def test_without_a_validation_split_nothing_is_selected_by_score(forge, tmp_path):
+    run = forge.train(
+        "ae", data={"name": "digits", "validation": 0}, model=SMALL, run=tmp_path / "a", quiet=True
+    )
+    assert "validation" not in run.metrics
+    assert not (run.path / "checkpoints" / "BEST").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"]
+)
+def test_every_optimizer_lowers_the_loss(forge, tmp_path, name):
+    lr = {"sgd": 1e-2, "radam": 1e-2, "adadelta": 1.0}.get(name, 1e-3)
+    run = train(forge, tmp_path / name, epochs=2, optimizer=name, lr=lr)
+    first, last = (line["train"]["loss"] for line in run.history())
+    assert last < 0.98 * first
+
+
+def test_optimizer_options_reach_it_and_wrong_ones_are_named(forge, tmp_path):
+    options = {"optimizer": "sgd", "lr": 1e-4}
+    plain = train(forge, tmp_path / "a", **options)
+    momentum = train(forge, tmp_path / "b", optimizer_options={"momentum": 0.9}, **options)
+    assert momentum.metrics["train"]["loss"] < plain.metrics["train"]["loss"] - 5
+    with pytest.raises(ConfigError) as caught:
+        train(forge, tmp_path / "c", optimizer_options={"momentun": 0.9}, **options)
+    assert "momentun" in caught.value.details[0]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(forge, tmp_path):
+    with pytest.raises(RunFailed, match=r"became (nan|inf) at step \d+ \(its term 'loss'\)"):
+        train(forge, tmp_path / "a", optimizer="sgd", lr=1e20)
+    run = forge.open_run(tmp_path / "a")
+    assert run.status == "failed"
+    assert "at step" in run.manifest["error"]
+
+
+class Hooked:
+    """A plugin with callbacks that interrupt, count or fail."""
+
+    def __init__(self):
+        self.steps = []
+        self.seen = []
+
+    @hookimpl
+    def latentforge_callbacks(self):
+        for name in ("count", "interrupt", "fail", "stop"):
+            yield CallbackSpec(name=name, summary="x", build=lambda config, n=name: self._make(n))
+
+    def _make(self, name):
+        class Made:
+            def attach(made, engines):
+                from ignite.engine import Events
+
+                @engines.trainer.on(Events.ITERATION_COMPLETED)
+                def handle():
+                    step = engines.trainer.state.iteration
+                    self.steps.append(step)
+                    engines.log("seen", step)
+                    if name == "interrupt" and step == 3:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    if name == "fail" and step == 3:
+                        raise ValueError("no such thing")
+                    if name == "stop" and step == 30:
+                        engines.trainer.terminate()
+
+                @engines.evaluator.on(Events.COMPLETED)
+                def look():
+                    state = engines.evaluator.state
+                    self.seen.append((state.split, dict(state.metrics)))
+
+        return Made()
+
+
+@pytest.fixture
+def hooked():
+    plugin = Hooked()
+    return plugin, Forge([plugin])
+
+
+def test_a_callback_attaches_to_ignite_events(hooked, tmp_path):
+    plugin, forge = hooked
+    run = forge.train(
+        "ae", model=SMALL, train={"epochs": 1}, callbacks=["count"], run=tmp_path / "a", quiet=True
+    )
+    assert plugin.steps == list(range(1, run.manifest["steps"] + 1))
+
+
+def test_an_interrupt_finishes_the_step_and_keeps_a_checkpoint(hooked, tmp_path):
+    plugin, forge = hooked
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        forge.train("ae", model=SMALL, callbacks=["interrupt"], run=tmp_path / "a", quiet=True)
+    assert caught.value.exit_code == 130
+    assert caught.value.result["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is before
+    run = forge.open_run(tmp_path / "a")
+    assert (run.status, run.manifest["steps"]) == ("interrupted", plugin.steps[-1])
+    assert run.manifest["steps"] <= 4
+    state = CheckpointStore(run.path / "checkpoints").load().state
+    assert state["step"] == run.manifest["steps"]
+    assert run.evaluate()["recon"] > 0
+
+
+def test_a_failing_callback_fails_the_run(hooked, tmp_path):
+    _, forge = hooked
+    with pytest.raises(PluginError, match="no such thing") as caught:
+        forge.train("ae", model=SMALL, callbacks=["fail"], run=tmp_path / "a", quiet=True)
+    assert "callback 'fail' of plugin Hooked" in " ".join(caught.value.details)
+    assert forge.open_run(tmp_path / "a").status == "failed"
+
+
+def test_a_callback_sees_the_figures_of_each_evaluation(hooked, tmp_path):
+    plugin, forge = hooked
+    run = forge.train(
+        "ae", model=SMALL, train={"epochs": 2}, callbacks=["count"], run=tmp_path / "a", quiet=True
+    )
+    assert [split for split, _ in plugin.seen] == ["validation", "validation", "test"]
+    assert plugin.seen[-1][1] == run.metrics["test"]
+
+
+def test_a_callback_that_stops_the_trainer_leaves_a_whole_run(hooked, tmp_path):
+    _, forge = hooked
+    run = forge.train(
+        "ae", model=SMALL, train={"epochs": 4}, callbacks=["stop"], run=tmp_path / "a", quiet=True
+    )
+    assert (run.status, run.manifest["steps"], run.manifest["epochs"]) == ("done", 30, 1)
+    assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 30
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-6)
+
+
+class Broken(torch.nn.Module):
+    """A loss that breaks the contract in one way."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.calls = 0
+
+    def forward(self, model, batch, step):
+        self.calls += 1
+        value = batch.x.mean() * sum(p.sum() for p in model.parameters())
+        return {
+            "dict": {"a": value},
+            "float": Terms({"a": 1.0}),
+            "vector": Terms({"a": value.expand(3)}),
+            "loss": Terms({"loss": value}),
+            "weight": Terms({"a": value}, {"b": 1.0}),
+            "zero": Terms({"a": value}, {"a": 0.0}),
+            "changing": Terms({"a" if self.calls == 1 else "b": value}),
+        }[self.how]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("dict", "returned dict, not Terms"),
+        ("float", "'a' must be a 0-d tensor"),
+        ("vector", "'a' must be a 0-d tensor"),
+        ("loss", "cannot be called 'loss'"),
+        ("weight", "'b', which is no term"),
+        ("zero", "nothing to train on"),
+        ("changing", "terms changed"),
+    ],
+)
+def test_a_loss_that_breaks_the_contract_is_named(tmp_path, how, said):
+    class Plugin:
+        @hookimpl
+        def latentforge_losses(self):
+            yield LossSpec(name="broken", summary="x", build=lambda config, data: Broken(how))
+
+    with pytest.raises(PluginError, match=said) as caught:
+        Forge([Plugin()]).train("ae", loss="broken", model=SMALL, run=tmp_path / "a", quiet=True)
+    assert "loss 'broken' of plugin Plugin" in " ".join(caught.value.details)
+
+
+def test_a_model_that_is_no_module_is_named(tmp_path):
+    class Plugin:
+        @hookimpl
+        def latentforge_models(self):
+            yield ModelSpec(
+                name="nothing",
+                summary="x",
+                build=lambda config, data: None,
+                provides={"encode", "decode", "decode_logits"},
+                default_loss="reconstruction",
+            )
+
+    with pytest.raises(PluginError, match=r"build returned NoneType, not an nn\.Module"):
+        Forge([Plugin()]).train("nothing", run=tmp_path / "a", quiet=True)
+    assert not (tmp_path / "a").exists()
