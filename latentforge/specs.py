@@ -173,7 +173,8 @@ RESERVED: dict[type[Spec], Set[str]] = {
     LossSpec: _SECTION,
     CallbackSpec: _SECTION,
     DatasetSpec: _SECTION | {"validation", "test", "split_seed"},
-    ExplorerSpec: {"checkpoint", "roles", "out", "assignments", "device", "data"},
+    ExplorerSpec: {"explorer", "run", "checkpoint", "roles", "out", "assignments"}
+    | {"device", "data"},
 }
 """Option names that the core reads itself: a component's own would never get its value."""
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import dataclass, fields
+
 import pytest
 
+from latentforge.config import DataConfig
 from latentforge.errors import PluginError, PluginProblem, UsageError
-from latentforge.registry import Entry, Plugin, Registry, normalise
-from latentforge.specs import KINDS, LossSpec, ModelSpec
+from latentforge.forge import Forge
+from latentforge.registry import Entry, Plugin, Registry, normalise, spec_faults
+from latentforge.specs import KINDS, RESERVED, DatasetSpec, ExplorerSpec, LossSpec, ModelSpec
 
 BUILTIN = Plugin("autoencoder", "latentforge", "0.1", "latentforge_plugins.autoencoder")
 STRANGER = Plugin("swirl", "latentforge-swirl", "2.0", "swirl")
@@ -101,3 +106,20 @@ def test_a_file_does_not_become_a_built_in_by_its_name():
 )
 def test_distribution_names_compare_as_indexes_compare_them(name):
     assert normalise(name) == "latent-forge"
+
+
+def test_options_that_the_core_reads_itself_are_reserved():
+    parameters = set(inspect.signature(Forge.explore).parameters) - {"self", "options"}
+    assert RESERVED[ExplorerSpec] == parameters
+    assert RESERVED[DatasetSpec] == {"name", *(field.name for field in fields(DataConfig))}
+
+    @dataclass(frozen=True)
+    class Config:
+        name: str = "x"
+
+    spec = ModelSpec(
+        name="m", summary="", build=print, config=Config, provides=set(), default_loss="elbo"
+    )
+    assert spec_faults(KINDS["models"], spec) == [
+        "config Config.name: LatentForge has an option of that name"
+    ]

@@ -1,0 +1,33 @@
+"""Two walks through the product, as a new user would take them: by command line and in Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def walk(command: list[str], folder: Path) -> str:
+    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": bin_first}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash: not on Windows")
+def test_the_command_line_walk(tmp_path):
+    out = walk(["bash", str(HERE / "walk_cli.sh")], tmp_path)
+    assert out.endswith("the walk is done\n")
+
+
+def test_the_python_walk(tmp_path):
+    out = walk([sys.executable, str(HERE / "walk_python.py")], tmp_path)
+    assert out.endswith("the walk is done\n")

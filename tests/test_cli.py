@@ -1,0 +1,643 @@
+"""Every command once and more, as a user types it: what it prints, leaves behind and returns."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentforge.engine.progress import Progress
+from latentforge.specs import KINDS
+
+QUICK = ("--epochs", 1, "--batch-size", 512, "--set", "model.hidden=[16]")
+QUICK_CNN = ("--epochs", 1, "--batch-size", 512)
+PNG = b"\x89PNG\r\n\x1a\n"
+
+LINEAR = """
+from dataclasses import dataclass
+
+from latentforge import CallbackSpec, ModelSpec, Size, hookimpl
+
+
+@dataclass(frozen=True)
+class NoteConfig:
+    every: Size = 1
+
+
+class Note:
+    def __init__(self, config):
+        self.every = config.every
+
+    def attach(self, engines):
+        from ignite.engine import Events
+
+        event = Events.ITERATION_COMPLETED(every=self.every)
+        engines.trainer.add_event_handler(event, lambda engine: engines.log("note", 1.0))
+
+
+def build(config, data):
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.Linear(data.size, len(data.classes)))
+
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(
+        name="linear",
+        summary="A linear classifier",
+        build=build,
+        provides={"classify"},
+        default_loss="cross-entropy",
+    )
+
+
+@hookimpl
+def latentforge_callbacks():
+    yield CallbackSpec(name="note", summary="Notes steps", build=Note, config=NoteConfig)
+"""
+
+
+@pytest.fixture
+def plugin(work):
+    (work / "mine.py").write_text(LINEAR)
+    return "./mine.py"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def is_picture(path: str | Path) -> bool:
+    return Path(path).read_bytes().startswith(PNG)
+
+
+# ---------------------------------------------------------------- the command itself
+
+
+def test_without_a_command_the_help_is_shown(cli):
+    answer = cli()
+    assert answer.code == 2
+    assert "Usage: latentforge" in answer.out
+    for command in ("train", "evaluate", "explore", "plugins", "data", "demo"):
+        assert f"\n  {command} " in answer.out
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_no_failure(cli, flag):
+    assert cli(flag).code == 0
+    assert cli("train", flag).code == 0
+    assert cli("plugins", "list", flag).code == 0
+
+
+def test_the_version_is_that_of_the_package(cli, process):
+    import latentforge
+
+    said = f"latentforge {latentforge.__version__}\n"
+    assert cli("--version").out == said
+    assert process("--version").out == said
+    assert process("-p", "no:mnist", "--version").out == said
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("trian ae", "'train'"), ("plugin list", "'plugins'"), ("plugins lst", "'list'")],
+)
+def test_a_misspelt_command_is_told_the_likely_one(cli, line, meant):
+    answer = cli(*line.split())
+    assert answer.code == 2
+    assert f"Did you mean {meant}?" in answer.err
+    assert answer.out == ""
+
+
+def test_a_misspelt_flag_is_told_the_likely_one(cli):
+    answer = cli("train", "ae", "--epoch", 3)
+    assert answer.code == 2
+    assert "--epochs" in answer.err
+
+
+@pytest.mark.parametrize(
+    "line", ["train ae --epoch 3", "evaluate", "train ae cnn", "trian", "plugins lst"]
+)
+def test_with_json_a_refused_command_line_answers_in_json_too(cli, line):
+    answer = cli(*line.split(), "--json")
+    assert answer.code == answer.json["exit_code"] == 2
+    assert answer.json["status"] == "failed"
+    assert answer.err
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_training_answers_for_people(cli):
+    answer = cli("train", "ae", *QUICK)
+    assert answer.code == 0
+    first, *rows, watch = answer.out.splitlines()
+    assert first.startswith("runs/ae-digits-1: done, 3 steps in ")
+    assert {tuple(row.split()[:2]) for row in rows} >= {("train", "loss"), ("test", "recon")}
+    assert watch == "watch: tensorboard --logdir runs/ae-digits-1"
+    assert "epoch 1/1  train loss" in answer.err
+
+
+def test_training_answers_in_json_and_tells_progress_apart(cli):
+    answer = cli("train", "ae", *QUICK, "--json")
+    assert answer.code == 0
+    said = answer.json
+    assert list(said) == [
+        "run",
+        "status",
+        "epochs",
+        "steps",
+        "seconds",
+        "images_per_second",
+        "metrics",
+    ]
+    assert (said["run"], said["status"]) == ("runs/ae-digits-1", "done")
+    assert (said["epochs"], said["steps"]) == (1, 3)
+    assert said["images_per_second"] == pytest.approx(1294 / said["seconds"], rel=0.05)
+    assert set(said["metrics"]) == {"train", "validation", "test"}
+    assert set(said["metrics"]["test"]) == {"bce_per_pixel", "loss", "mse_per_pixel", "recon"}
+    assert "epoch 1/1" in answer.err
+
+
+def test_quiet_training_tells_no_progress(cli):
+    assert cli("train", "ae", *QUICK, "--quiet").err == ""
+
+
+def test_a_training_leaves_a_run_folder(cli, work):
+    cli("train", "ae", *QUICK, "--run", "here")
+    left = files_in(work / "here")
+    assert {"run.json", "metrics.jsonl", "checkpoints/LATEST", "checkpoints/BEST"} <= left
+    assert any(name.startswith("events.out.tfevents.") for name in left)
+    assert (work / "here" / "checkpoints" / "LATEST").read_text() == "step-00000003\n"
+    manifest = json.loads((work / "here" / "run.json").read_text())
+    assert (manifest["status"], manifest["epochs"], manifest["error"]) == ("done", 1, "")
+
+
+def test_run_folders_are_numbered_by_model_and_data(cli, work):
+    made = [cli("train", "ae", *QUICK, "--json").json["run"] for _ in range(2)]
+    made.append(cli("train", "cnn-classifier", *QUICK_CNN, "--json").json["run"])
+    assert made == ["runs/ae-digits-1", "runs/ae-digits-2", "runs/cnn-classifier-digits-1"]
+
+
+def test_equal_seeds_give_equal_figures_and_others_do_not(cli):
+    first, again, other = (
+        cli("train", "ae", *QUICK, "--seed", seed, "--json").json["metrics"] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(cli, runs):
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    answer = cli("train", "ae", *QUICK, "--run", "runs/ae")
+    assert answer.code == 2
+    assert "runs/ae already holds a run" in answer.err
+    assert "another --run" in answer.err
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+
+
+def test_options_reach_the_run(cli):
+    cli(
+        *("train", "ae", "--run", "r", "--data", "digits", "--loss", "reconstruction", "--lr"),
+        *("1e-2", "--seed", 5, "--device", "cpu", "--set", "model.hidden=[8]", "--epochs", 2),
+        *("--batch-size", 600, "--set", "loss.likelihood=gaussian", "--set", "data.size=12"),
+        *("--set", "train.evaluate_every=1", "--set", "train.optimizer=sgd"),
+    )
+    manifest = json.loads(Path("r/run.json").read_text())
+    config = manifest["config"]
+    assert config["model"]["hidden"] == [8]
+    assert config["loss"] == {"name": "reconstruction", "likelihood": "gaussian", "sigma": 1.0}
+    assert (config["data"]["size"], manifest["data"]["shape"]) == (12, [1, 12, 12])
+    train = config["train"]
+    assert (train["lr"], train["seed"], train["optimizer"]) == (0.01, 5, "sgd")
+    assert (train["epochs"], train["batch_size"], train["device"]) == (2, 600, "cpu")
+    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert ["test" in line for line in lines] == [True, True]
+
+
+def test_without_a_validation_split_nothing_is_selected(cli):
+    said = cli("train", "ae", *QUICK, "--set", "data.validation=0", "--run", "r", "--json").json
+    assert set(said["metrics"]) == {"train", "test"}
+    assert not Path("r/checkpoints/BEST").exists()
+    refused = cli("evaluate", "r", "--checkpoint", "best", "--json")
+    assert (refused.code, refused.json["exit_code"]) == (4, 4)
+    assert "best exists only with a validation split" in refused.json["details"]
+
+
+def test_a_config_file_is_trained_and_options_win_over_it(cli, work):
+    (work / "run.toml").write_text(
+        '[model]\nname = "ae"\nhidden = [8]\n[train]\nepochs = 9\nbatch_size = 999\n'
+    )
+    answer = cli("train", "--config", "run.toml", "--epochs", 1, "--run", "r", "--json", "--quiet")
+    assert answer.json["epochs"] == 1
+    config = json.loads(Path("r/run.json").read_text())["config"]
+    assert (config["model"]["hidden"], config["train"]["batch_size"]) == ([8], 999)
+
+
+def test_a_preset_is_trained_with_other_data_on_request(cli):
+    answer = cli("train", "--preset", "vanilla-ae", "--data", "digits", "--epochs", 1, "--json")
+    assert answer.json["run"] == "runs/ae-digits-1"
+    config = json.loads(Path("runs/ae-digits-1/run.json").read_text())["config"]
+    assert (config["model"]["hidden"], config["model"]["latent_dim"]) == ([128], 16)
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("train", 0),
+        ("train ae --preset vanilla-ae", 2),
+        ("train ae --config x.toml", 2),
+        ("train ae --config x.toml --preset vanilla-ae", 3),
+    ],
+)
+def test_exactly_one_of_model_config_and_preset_is_taken(cli, work, line, count):
+    answer = cli(*line.split())
+    assert answer.code == 2
+    assert "exactly one of" in answer.err
+    assert f"{count} of them were given" in answer.err
+    assert list(work.iterdir()) == []
+
+
+def test_progress_names_no_loss_before_one_is_known():
+    """At the first line nothing has been read from the device yet; `loss nan` would frighten."""
+    stream = io.StringIO()
+    progress = Progress(stream, epochs=3, steps=20, batch_size=64)
+    progress.shown -= 60
+    progress.started -= 60
+    progress.tick(1)
+    assert "images/s" in stream.getvalue()
+    assert "nan" not in stream.getvalue()
+    progress.loss = 2.5
+    progress.shown -= 60
+    progress.tick(2)
+    assert "loss 2.5" in stream.getvalue()
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def test_evaluation_answers_for_people_with_the_protocol(cli, runs):
+    answer = cli("evaluate", "runs/ae")
+    assert answer.code == 0
+    first, *rows = answer.out.splitlines()
+    assert first == "runs/ae, test split, checkpoint step-00000033"
+    assert [row.split()[0] for row in rows[:4]] == [
+        "bce_per_pixel",
+        "loss",
+        "mse_per_pixel",
+        "recon",
+    ]
+    assert "nats per image, summed over pixels" in answer.out
+    assert answer.err == ""
+
+
+def test_evaluation_answers_in_json_with_the_figures_of_the_training(cli, runs):
+    said = cli("evaluate", "runs/ae", "--json").json
+    assert {"run", "split", "checkpoint", "metrics"} <= set(said)
+    assert (said["run"], said["split"], said["checkpoint"]) == ("runs/ae", "test", "step-00000033")
+    trained = json.loads((runs / "ae" / "run.json").read_text())["metrics"]["test"]
+    assert said["metrics"] == pytest.approx(trained, rel=1e-5)
+    assert set(said["protocol"]) == set(said["metrics"])
+
+
+def test_split_checkpoint_and_measures_can_be_chosen(cli, runs):
+    said = cli(
+        *("evaluate", "runs/ae", "--split", "validation", "--checkpoint", "best"),
+        *("--measure", "recon", "--measure", "mse_per_pixel", "--json"),
+    ).json
+    assert said["split"] == "validation"
+    assert list(said["metrics"]) == ["recon", "mse_per_pixel"]
+    best = (runs / "ae" / "checkpoints" / "BEST").read_text().strip()
+    assert said["checkpoint"] == best
+    lines = [json.loads(s) for s in (runs / "ae" / "metrics.jsonl").read_text().splitlines()]
+    least = min(line["validation"]["loss"] for line in lines)
+    assert said["metrics"]["recon"] == pytest.approx(least, rel=1e-5)
+
+
+def test_best_and_last_are_different_checkpoints(cli):
+    """With a learning rate that spoils the second epoch, the first is the best."""
+    cli(
+        *("train", "ae", "--run", "r", "--epochs", 1, "--batch-size", 128, "--quiet"),
+        *("--set", "model.hidden=[16]"),
+    )
+    best = Path("r/checkpoints/BEST").read_text()
+    assert best == Path("r/checkpoints/LATEST").read_text() == "step-00000011\n"
+    cli(
+        *("train", "ae", "--run", "s", "--epochs", 2, "--batch-size", 999, "--lr", 10),
+        *("--set", "model.hidden=[16]", "--set", "train.optimizer=adagrad", "--quiet"),
+    )
+    lines = [json.loads(s) for s in Path("s/metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    scores = [line["validation"]["loss"] for line in lines]
+    expected = steps[scores.index(min(scores))]
+    assert Path("s/checkpoints/BEST").read_text() == f"step-{expected:08d}\n"
+    assert Path("s/checkpoints/LATEST").read_text() == f"step-{steps[-1]:08d}\n"
+
+
+def test_every_evaluation_is_kept_in_the_run(cli, runs):
+    cli("evaluate", "runs/cnn")
+    cli("evaluate", "runs/cnn", "--split", "train")
+    kept = [json.loads(s) for s in (runs / "cnn" / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["split"] for line in kept] == ["test", "train"]
+    assert {"accuracy", "loss"} == set(kept[0]["metrics"])
+
+
+def test_a_run_whose_folder_takes_no_more_is_still_measured(cli, runs):
+    (runs / "ae" / "evaluations.jsonl").mkdir()  # so that it cannot be written, not even by root
+    answer = cli("evaluate", "runs/ae", "--json")
+    assert answer.code == 0
+    assert answer.json["metrics"]["recon"] > 0
+    assert "warning: the figures are not kept: cannot write to" in answer.err
+
+
+# ---------------------------------------------------------------- explore
+
+
+def test_exploring_writes_a_picture_and_says_so(cli, runs):
+    answer = cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--json")
+    assert answer.code == 0
+    said = answer.json
+    assert set(said) == {"explorer", "out", "files", "metrics"}
+    assert (said["explorer"], said["out"]) == ("interpolate", "runs/ae/explore/interpolate")
+    assert {Path(file).name for file in said["files"]} == files_in(Path(said["out"]))
+    (picture,) = (file for file in said["files"] if file.endswith(".png"))
+    assert is_picture(picture)
+    findings = json.loads(Path(said["out"], "findings.json").read_text())
+    assert findings["options"]["classes"] == [3, 8]
+    assert findings["metrics"] == said["metrics"]
+    with np.load(Path(said["out"], "codes.npz")) as codes:
+        assert codes["z_linear"].shape == (10, 4)
+        assert codes["x_spherical"].shape == (10, 1, 28, 28)
+
+
+def test_exploring_for_people_lists_the_files(cli, runs):
+    answer = cli("explore", "interpolate", "runs/ae", "--set", "steps=3", "--set", "path=linear")
+    assert answer.code == 0
+    listed = [line for line in answer.out.splitlines() if line.startswith("runs/ae/explore/")]
+    assert len(listed) == 3
+    assert all(Path(line).is_file() for line in listed)
+
+
+def test_exploring_twice_overwrites_nothing(cli, runs):
+    first = cli("explore", "interpolate", "runs/ae", "--json").json
+    before = {file: Path(file).read_bytes() for file in first["files"]}
+    second = cli("explore", "interpolate", "runs/ae", "--json").json
+    assert second["out"] == "runs/ae/explore/interpolate-2"
+    assert {file: Path(file).read_bytes() for file in first["files"]} == before
+
+
+def test_out_takes_a_new_or_empty_folder_only(cli, runs):
+    assert cli("explore", "interpolate", "runs/ae", "--out", "new/one").code == 0
+    assert "interpolation.png" in files_in(Path("new/one"))
+    Path("notes.txt").write_text("mine")
+    for taken in ("new/one", "notes.txt"):
+        answer = cli("explore", "interpolate", "runs/ae", "--out", taken)
+        assert answer.code == 2
+        assert f"{taken} is " in answer.err
+        assert "another --out" in answer.err
+    assert Path("notes.txt").read_text() == "mine"
+
+
+def test_the_classes_asked_for_are_the_classes_drawn(cli, runs):
+    out = cli("explore", "interpolate", "runs/ae", "--set", "classes=[7, 7]", "--json").json["out"]
+    with np.load(Path(out, "codes.npz")) as codes:
+        first, second = codes["index"]
+    assert first != second  # two images of one class, not one image twice
+
+
+# ---------------------------------------------------------------- lists
+
+
+def test_runs_are_listed_with_how_they_ended(cli, runs):
+    answer = cli("runs")
+    header, *rows = answer.out.splitlines()
+    assert header.split() == ["RUN", "STATUS", "EPOCHS", "TEST"]
+    assert [row.split()[:3] for row in rows] == [
+        ["runs/ae", "done", "3"],
+        ["runs/cnn", "done", "1"],
+    ]
+    said = cli("runs", "runs", "--json").json["runs"]
+    assert [run["run"] for run in said] == ["runs/ae", "runs/cnn"]
+    assert said[0]["model"] == "ae"
+    assert "recon" in said[0]["metrics"]["test"]
+
+
+def test_a_broken_run_is_listed_and_hides_no_other(cli, runs):
+    for name, content in (("a", "{"), ("b", '{"x": 1}'), ("c", None), ("z", None)):
+        shutil.copytree(runs / "ae", runs / name)
+        if content:
+            (runs / name / "run.json").write_text(content)
+    manifest = json.loads((runs / "c" / "run.json").read_text())
+    (runs / "c" / "run.json").write_text(json.dumps({**manifest, "metrics": 3, "config": []}))
+    said = cli("runs", "--json").json["runs"]
+    status = {Path(run["run"]).name: run["status"] for run in said}
+    assert (status["ae"], status["cnn"], status["z"]) == ("done", "done", "done")
+    assert all(status[name].startswith("unreadable: ") for name in "abc")
+    assert cli("runs").code == 0
+
+
+def test_no_runs_is_said(cli, work):
+    (work / "empty").mkdir()
+    assert cli("runs", "empty").out == "no runs in empty\n"
+    assert cli("runs", "empty", "--json").json == {"runs": []}
+    missing = cli("runs", "nowhere")
+    assert missing.code == 4
+    assert "no folder nowhere" in missing.err
+
+
+def test_everything_is_listed_by_kind(cli):
+    said = cli("list", "--json").json
+    assert list(said) == list(KINDS)
+    assert {"ae", "cnn-classifier"} <= {c["name"] for c in said["models"]}
+    assert {"digits", "mnist"} <= {c["name"] for c in said["datasets"]}
+    first = said["models"][0]
+    assert set(first) == {"kind", "name", "summary", "plugin", "distribution", "version"}
+    text = cli("list").out
+    assert all(f"{kind}\n" in text for kind in KINDS)
+    assert "(none)" in text
+
+
+@pytest.mark.parametrize("word", ["models", "model"])
+def test_one_kind_is_listed_by_its_plural_or_singular(cli, word):
+    assert list(cli("list", word, "--json").json) == ["models"]
+    assert "cnn-classifier" in cli("list", word).out
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.singular)
+def test_every_component_shows_itself(cli, kind):
+    for component in cli("list", kind.plural, "--json").json[kind.plural]:
+        said = cli("show", kind.singular, component["name"], "--json").json
+        assert said["summary"] == component["summary"]
+        assert isinstance(said["options"], list)
+        text = cli("show", kind.plural, component["name"])
+        assert text.code == 0
+        assert text.out.startswith(f"{kind.singular} {component['name']}: {component['summary']}")
+        for option in said["options"]:
+            assert option["name"] in text.out
+            assert option["type"] in text.out
+
+
+def test_a_model_shows_its_options_with_types_and_defaults(cli):
+    lines = cli("show", "model", "ae").out.splitlines()
+    assert lines[-4].split() == ["hidden", "list", "of", "int", ">", "0", "[512,", "128]"]
+    assert lines[-3].split() == ["latent_dim", "int", ">", "0", "16"]
+    assert "provides:" in "".join(lines)
+
+
+def test_plugins_are_listed_with_what_they_offer(cli):
+    said = cli("plugins", "list", "--json").json["plugins"]
+    found = {plugin["name"]: plugin for plugin in said}
+    assert found["autoencoder"]["offers"] == {"models": ["ae"]}
+    assert {plugin["status"] for plugin in said if plugin["distribution"] == "latentforge"} == {
+        "ok"
+    }
+    header, *rows = cli("plugins", "list").out.splitlines()
+    assert header.split() == ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "OFFERS"]
+    assert len(rows) == len(said)
+
+
+def test_one_plugin_shows_itself(cli):
+    said = cli("plugins", "show", "mnist", "--json").json
+    assert (said["name"], said["status"], said["problems"]) == ("mnist", "ok", [])
+    text = cli("plugins", "show", "mnist").out
+    assert "latentforge_plugins.mnist" in text
+    assert "datasets mnist" in text
+    columns = {line.index(line.split(None, 1)[1]) for line in text.splitlines()}
+    assert len(columns) == 1  # one table, not two of different widths
+
+
+# ---------------------------------------------------------------- config and data
+
+
+def test_a_checked_config_is_printed_in_full_and_is_a_config_again(cli, work):
+    (work / "a.toml").write_text('[model]\nname = "ae"\n[train]\nlr = 0.01\n')
+    answer = cli("config", "check", "a.toml")
+    assert answer.code == 0
+    assert answer.out.startswith("# a.toml is valid\n")
+    (work / "b.toml").write_text(answer.out)
+    first, again = (cli("config", "check", f, "--json").json for f in ("a.toml", "b.toml"))
+    assert first["config"] == again["config"]
+    assert first["file"] == "a.toml"
+    written = tomllib.loads(answer.out)
+    assert written["train"]["lr"] == 0.01
+    assert written["data"]["name"] == "digits"
+
+
+def test_a_dataset_is_shown_in_figures_and_in_a_picture(cli):
+    said = cli("data", "show", "digits", "--json").json
+    assert said["images"] == {"train": 1294, "validation": 144, "test": 359}
+    assert (said["shape"], said["classes"]) == ([1, 28, 28], list("0123456789"))
+    assert said["range"] == [0.0, 255.0]
+    assert said["picture"] == "data-digits-1.png"
+    assert is_picture("data-digits-1.png")
+
+
+def test_a_dataset_is_shown_to_people_and_overwrites_no_picture(cli):
+    assert cli("data", "show", "digits", "--out", "mine.png").code == 0
+    before = Path("mine.png").read_bytes()
+    refused = cli("data", "show", "digits", "--out", "mine.png")
+    assert refused.code == 2
+    assert "nothing is overwritten" in refused.err
+    assert Path("mine.png").read_bytes() == before
+    answer = cli("data", "show", "digits", "--set", "size=16")
+    assert "[1, 16, 16]" in answer.out
+    assert "data-digits-1.png" in answer.out
+    assert is_picture("data-digits-1.png")
+
+
+def test_data_that_needs_no_fetching_says_so(cli):
+    answer = cli("data", "fetch", "digits")
+    assert answer.code == 2
+    assert "has nothing to fetch" in answer.err
+
+
+# ---------------------------------------------------------------- plugins on the command line
+
+
+def test_a_plugin_file_takes_part_before_any_command(cli, plugin):
+    listed = cli("-p", plugin, "list", "models", "--json").json["models"]
+    mine = {c["name"]: c["plugin"] for c in listed}
+    assert mine["linear"] == "mine"
+    assert "(mine/linear)" in cli("-p", plugin, "list").out
+    said = cli("-p", plugin, "train", "linear", *QUICK_CNN, "--json").json
+    assert said["run"] == "runs/linear-digits-1"
+    again = cli("-p", plugin, "evaluate", said["run"], "--measure", "accuracy", "--json").json
+    assert again["metrics"]["accuracy"] == pytest.approx(said["metrics"]["test"]["accuracy"])
+
+
+def test_a_module_is_a_plugin_too(cli, plugin):
+    assert "linear" in cli("-p", "mine", "list", "models").out
+
+
+def test_a_callback_is_switched_on_by_name(cli, plugin):
+    answer = cli(
+        *("-p", plugin, "train", "linear", *QUICK_CNN, "--callback", "note", "--run", "r"),
+        *("--set", "callbacks.note.every=2"),
+    )
+    assert answer.code == 0
+    config = json.loads(Path("r/run.json").read_text())["config"]
+    assert config["callbacks"] == [{"name": "mine/note", "every": 2}]
+
+
+def test_a_run_is_measured_without_the_callbacks_it_was_trained_with(cli, plugin):
+    cli("-p", plugin, "train", "ae", *QUICK, "--callback", "note", "--run", "r")
+    answer = cli("evaluate", "r", "--json")
+    assert answer.code == 0
+    assert answer.json["metrics"]["recon"] > 0
+
+
+def test_a_plugin_that_is_left_out_offers_nothing(cli):
+    listed = cli("-p", "no:autoencoder", "list", "models", "--json").json["models"]
+    assert [c["name"] for c in listed] == ["cnn-classifier"]
+    plugins = cli("-p", "no:autoencoder", "plugins", "list", "--json").json["plugins"]
+    status = {plugin["name"]: plugin["status"] for plugin in plugins}
+    assert status["autoencoder"] == "disabled"
+    refused = cli("-p", "no:autoencoder", "train", "ae")
+    assert refused.code == 3
+    assert "switched off by -p no:autoencoder" in refused.err
+
+
+def test_the_environment_lists_the_plugins_to_load(cli, monkeypatch):
+    monkeypatch.setenv("LATENTFORGE_PLUGINS", "digits, autoencoder")
+    said = cli("list", "--json").json
+    assert [c["name"] for c in said["models"]] == ["ae"]
+    assert said["losses"] == []
+    refused = cli("train", "cnn-classifier")
+    assert refused.code == 3
+    assert "LATENTFORGE_PLUGINS" in refused.err
+
+
+def test_a_broken_plugin_is_one_line_and_stops_nothing_that_does_not_need_it(cli, work):
+    (work / "half.py").write_text(
+        LINEAR + "\n@hookimpl\ndef latentforge_modles():\n    return []\n"
+    )
+    answer = cli("-p", "./half.py", "list", "models", "--json")
+    assert answer.code == 0
+    assert "linear" in {c["name"] for c in answer.json["models"]}
+    (line,) = answer.err.splitlines()
+    assert line.startswith("warning: plugin half: ")
+    assert "latentforge_modles" in line
+    assert "latentforge_models" in line
+
+
+# ---------------------------------------------------------------- demo
+
+
+def test_the_demo_trains_measures_and_draws(cli, work):
+    answer = cli("demo", "--json")
+    assert answer.code == 0
+    said = answer.json
+    assert said["out"] == "runs/demo-1"
+    assert said["metrics"]["cnn-classifier"]["accuracy"] > 0.9
+    assert said["metrics"]["ae"]["bce_per_pixel"] < 0.2
+    assert is_picture(said["picture"])
+    assert {run["status"] for run in cli("runs", said["out"], "--json").json["runs"]} == {"done"}
+    taken = cli("demo", "--out", said["out"])
+    assert taken.code == 2
+    assert "is there already" in taken.err

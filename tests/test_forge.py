@@ -1,0 +1,202 @@
+"""The Python API: what `data` may be, what a run gives, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from latentforge import Arrays, Forge, ModelSpec, hookimpl, open_run
+from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
+from latentforge.run import Run
+
+TINY = {"hidden": [16], "latent_dim": 3}
+ONCE = {"epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def forge():
+    return Forge()
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (80, 12, 10), dtype=np.uint8)
+
+
+class Pairs(Dataset):
+    """A map-style dataset of (x, y)."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i], self.y[i]
+
+
+def forms(images):
+    labels = np.arange(80) % 3
+    floats = torch.from_numpy(images).float() / 255
+    return {
+        "array": (images, (1, 12, 10)),
+        "tensor": (floats[:, None].repeat(1, 3, 1, 1), (3, 12, 10)),
+        "vectors": (floats.flatten(1)[:, :30], (30,)),
+        "pair": ((images, labels), (1, 12, 10)),
+        "arrays": (Arrays(images, labels, ("a", "b", "c")), (1, 12, 10)),
+        "dataset": (Pairs(floats[:, None], labels), (1, 12, 10)),
+        "splits": ({"train": (images[:60], labels[:60]), "test": (images[60:], labels[60:])}, None),
+    }
+
+
+@pytest.mark.parametrize("form", forms(np.zeros((80, 12, 10), np.uint8)))
+def test_data_can_be_handed_over_in_many_forms(forge, images, tmp_path, form):
+    data, shape = forms(images)[form]
+    run = forge.train("ae", data=data, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    assert run.manifest["data"]["shape"] == list(shape or (1, 12, 10))
+    sizes = run.manifest["data"]["images"]
+    assert sizes["test"] == (20 if form == "splits" else 16)
+    assert sum(sizes.values()) == 80
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-6)
+    found = run.explore("interpolate", steps=3)
+    assert any(file.endswith(".png") for file in found["files"]) == (form != "vectors")
+
+
+def test_a_run_on_handed_over_data_wants_it_again_once_it_is_reopened(forge, images, tmp_path):
+    run = forge.train("ae", data=images, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    again = open_run(tmp_path / "a")
+    with pytest.raises(MissingError, match="handed over in Python") as caught:
+        again.evaluate()
+    assert "data=" in caught.value.remedy
+    assert again.evaluate(data=images) == pytest.approx(run.metrics["test"], rel=1e-6)
+    with pytest.raises(UsageError, match=r"trained on shape \(1, 12, 10\)"):
+        again.evaluate(data=images[:, :8])
+
+
+def test_a_preset_or_file_can_be_trained_on_other_data(forge, images, tmp_path):
+    run = forge.train(preset="vanilla-ae", data=images, train=ONCE, run=tmp_path / "a", quiet=True)
+    assert run.config["data"]["name"] == "in-memory"
+    assert run.config["model"]["hidden"] == [128]
+    run = forge.train(
+        preset="vanilla-ae", data="digits", train=ONCE, run=tmp_path / "b", quiet=True
+    )
+    assert run.config["data"]["name"] == "digits"
+
+
+@pytest.mark.parametrize("data", [7, {"trian": np.zeros((4, 4))}, {"train": 3}, object()])
+def test_what_is_no_data_is_refused(forge, data, tmp_path):
+    with pytest.raises(UsageError):
+        forge.train("ae", data=data, run=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_classifier_wants_labels(forge, images, tmp_path):
+    with pytest.raises(UsageError, match="needs labels"):
+        forge.train("cnn-classifier", data=images, run=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_classifier_of_vectors_says_what_it_takes(forge, tmp_path):
+    data = (np.zeros((50, 30), np.float32), np.arange(50) % 2)
+    with pytest.raises(UsageError, match="takes images"):
+        forge.train("cnn-classifier", data=data, run=tmp_path / "a")
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 20), (1, 5, 40)])
+def test_both_models_take_images_of_any_size(forge, tmp_path, shape):
+    x = torch.rand(60, *shape)
+    data = (x, torch.arange(60) % 2)
+    for model in ("ae", "cnn-classifier"):
+        run = forge.train(model, data=data, train=ONCE, run=tmp_path / model, quiet=True)
+        assert run.status == "done"
+    assert (open_run(tmp_path / "ae").load_model().decode(torch.zeros(2, 16))).shape == (2, *shape)
+
+
+def test_every_error_of_every_keyword_is_told_at_once(forge, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        forge.train(
+            "ae",
+            model={"latent_dim": 0, "hiden": [3]},
+            train={"epochs": True, "lr": float("inf")},
+            data={"name": "digits", "validation": 1.5},
+            callbacks=["nothing"],
+            run=tmp_path / "a",
+        )
+    text = "\n".join(caught.value.details)
+    for part in (
+        "latent_dim",
+        "'hidden'",
+        "train.epochs",
+        "train.lr",
+        "data.validation",
+        "nothing",
+    ):
+        assert part in text
+    assert len(caught.value.details) == 6
+
+
+def test_run_json_tells_how_the_run_was_made(forge, tmp_path):
+    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    manifest = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert manifest == run.manifest
+    assert manifest["config"]["model"]["hidden"] == [16]
+    assert manifest["config"]["train"]["optimizer"] == "adam"
+    assert manifest["data"]["preprocessing"]["divide_by"] == 255
+    assert len(manifest["data"]["fingerprint"]) == 64
+    assert {"python", "torch", "ignite", "device", "threads"} <= set(manifest["environment"])
+    kinds = {(p["kind"], p["name"], p["distribution"]) for p in manifest["plugins"]}
+    assert ("models", "ae", "latentforge") in kinds
+    assert manifest["seconds"] > 0
+    assert manifest["images_per_second"] > 0
+
+
+def test_a_reopened_run_gives_the_same_model_and_figures(forge, tmp_path):
+    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    again = open_run(tmp_path / "a")
+    assert isinstance(again, Run)
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(run.load_model().encode(x).mode(), again.load_model().encode(x).mode())
+    assert not any(p.requires_grad for p in again.load_model().parameters())
+    assert again.evaluate() == run.evaluate()
+
+
+def test_exploring_again_overwrites_nothing(forge, tmp_path):
+    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    first = run.explore("interpolate")
+    second = run.explore("interpolate", images=(2, 3))
+    assert first["out"] != second["out"]
+    with pytest.raises(UsageError, match="not empty"):
+        run.explore("interpolate", out=second["out"])
+
+
+def test_an_evaluation_says_when_the_dataset_has_changed(forge, tmp_path, caplog):
+    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    run.manifest["data"]["fingerprint"] = "0" * 64
+    run.update()
+    open_run(tmp_path / "a").evaluate()
+    assert "has changed since" in caplog.text
+
+
+def test_weights_that_do_not_fit_the_model_are_refused(forge, tmp_path):
+    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    run.manifest["config"]["model"]["latent_dim"] = 4
+    run.update()
+    with pytest.raises(RunFailed, match="do not fit"):
+        open_run(tmp_path / "a").load_model()
+
+
+def test_two_forges_share_nothing():
+    class Swirl:
+        @hookimpl
+        def latentforge_models(self):
+            yield ModelSpec(
+                name="swirl", summary="", build=print, provides=set(), default_loss="elbo"
+            )
+
+    assert "swirl" in Forge([Swirl()]).registry.names("models")
+    assert "swirl" not in Forge().registry.names("models")
