@@ -1,11 +1,12 @@
 """Training speed: LatentForge against a loop written by hand for the same network, in one process.
 
-The two sides take turns, each training from scratch, and the median of the ratios is what counts.
+The two sides take short turns, each training from scratch; what counts is the median of the ratios
+of neighbouring turns, for a shared machine is never equally fast for long.
 The hand-written side keeps float images in memory (padded beforehand where the network wants
 that), uses fused Adam, and adds up its loss; LatentForge logs, shows progress and writes a
 checkpoint an epoch, as it always does. Evaluation is left out on both sides.
 
-    python benchmarks/throughput.py [--repeats 5] [--epochs 2] [--case ae] [--json FILE]
+    python benchmarks/throughput.py [--repeats 15] [--epochs 1] [--threads N] [--case ae]
 
 Real MNIST through LATENTFORGE_DATA; without it, 60,000 random images, and the output says so.
 """
@@ -117,11 +118,14 @@ def images() -> tuple[Tensor, Tensor, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     x, y, source = images()
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{source}, {machine}, torch {torch.__version__}")

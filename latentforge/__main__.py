@@ -11,9 +11,14 @@ def main() -> None:
 
         sys.stdout.write(f"latentforge {__version__}\n")
         return
-    from latentforge.cli import run
+    try:
+        from latentforge.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the modules load; later it is an answer of the command
+        sys.stderr.write("error: interrupted\n")
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

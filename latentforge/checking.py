@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,24 @@ class Faults:
     lines: list[str] = field(default_factory=list)
 
     def add(self, path: str, message: str) -> None:
-        origin = self.origins.get(path.partition("[")[0])
+        known = path
+        while known and known not in self.origins:  # of hidden[0] and options.eps, the outer key
+            known = re.sub(r"(^|\.|\[)[^.\[]*$", "", known)
+        origin = self.origins.get(known)
         self.lines.append(f"{path} (from {origin}): {message}" if origin else f"{path}: {message}")
 
 
-def check(cls: type[Any], given: Mapping[str, Any], path: str, faults: Faults) -> Any:
+def check(
+    cls: type[Any],
+    given: Mapping[str, Any],
+    path: str,
+    faults: Faults,
+    *,
+    beside: Sequence[str] = (),
+) -> Any:
     """An instance of the dataclass `cls` from `given`, or None with the reasons in `faults`.
+
+    `beside` are keys that the section knows too and that somebody else checks.
 
     Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too.
     A ValueError raised by `cls.__post_init__` is a fault of the whole section.
@@ -42,7 +55,7 @@ def check(cls: type[Any], given: Mapping[str, Any], path: str, faults: Faults) -
     for key, value in given.items():
         here = f"{path}.{key}" if path else key
         if key not in fields:
-            faults.add(here, _unknown_key(key, list(fields)))
+            faults.add(here, _unknown_key(str(key), [*fields, *beside]))
         elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
             values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
         else:
@@ -65,22 +78,35 @@ def _check_value(annotation: Any, value: Any, path: str, faults: Faults) -> Any:
     # Through JSON, because strict mode then still takes a list for a tuple, as TOML writes it.
     adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
     try:
-        return adapter.validate_json(json.dumps(value, default=str))
+        text = json.dumps(value, default=_as_json)
+        return adapter.validate_json(text)
     except ValidationError as error:
-        for where, message, seen in _fault_messages(error.errors()):
+        for where, message, seen in _fault_messages(error.errors(), json.loads(text)):
             faults.add(path + where, f"{message}, got {_shown(seen)}")
     except (TypeError, RecursionError) as error:
         faults.add(path, f"cannot be read: {error}")
     return None
 
 
-def _fault_messages(errors: Sequence[Any]) -> list[tuple[str, str, Any]]:
+def _as_json(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's, everything else as its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, Any]]:
     """(place inside the value, message, input) of each fault; a union's branches become one."""
     merged: dict[str, tuple[list[str], Any]] = {}
     for e in errors:
-        where = "".join(f"[{part}]" for part in e["loc"] if isinstance(part, int))
-        message = e["msg"].replace("Input should be", "must be")
-        if e["type"] == "literal_error":
+        where = _place(e["loc"], value)
+        message = _in_our_words(e["msg"])
+        if e["type"] == "missing":  # too few values; the last one that is missing says how many
+            where, size = _place(e["loc"][:-1], value), e["loc"][-1] + 1
+            merged[where] = [f"must have {size} values"], e["input"]
+            continue
+        if e["type"] in ("too_short", "too_long"):
+            bound, key = ("at least", "min") if e["type"] == "too_short" else ("at most", "max")
+            message = f"must have {bound} {e['ctx'][key + '_length']} values"
+        elif e["type"] == "literal_error":
             known = [
                 part.strip("'") for part in e["ctx"]["expected"].replace(" or ", ", ").split(", ")
             ]
@@ -90,7 +116,29 @@ def _fault_messages(errors: Sequence[Any]) -> list[tuple[str, str, Any]]:
             continue  # `int | None`: what the user meant is the other branch
         messages, _ = merged.setdefault(where, ([], e["input"]))
         messages.append(message)
-    return [(where, " or ".join(dict.fromkeys(m)), seen) for where, (m, seen) in merged.items()]
+    return [
+        (where, " or ".join(dict.fromkeys(messages)), seen)
+        for where, (messages, seen) in merged.items()
+        # in a union, the branch that found a fault further inside is the one that was meant
+        if not any(w.startswith((f"{where}[", f"{where}.")) for w in merged)
+    ]
+
+
+def _place(loc: Sequence[int | str], value: Any) -> str:
+    """`[2].key` for a way into the value; the names of a union's branches are no part of it."""
+    where = ""
+    for part in loc:
+        if isinstance(value, dict) and part in value:
+            where, value = f"{where}.{part}", value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            where, value = f"{where}[{part}]", value[part]
+    return where
+
+
+def _in_our_words(message: str) -> str:
+    """pydantic speaks of JSON; the user writes TOML."""
+    message = message.replace("Input should be", "must be")
+    return message.replace("a valid array", "a list").replace("an object", "a table")
 
 
 def _shown(value: Any) -> str:

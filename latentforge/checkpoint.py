@@ -118,7 +118,11 @@ class CheckpointStore:
         is none, RunFailed where it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
-            raise MissingError(f"no checkpoint {path}", details=self._others(path.name))
+            raise MissingError(
+                f"no checkpoint {path}",
+                details=self._others(path.name),
+                remedy="last, best, or the name of a checkpoint's folder",
+            )
         try:
             files = _manifest(path)
             for file, entry in files.items():

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from latentforge.checking import Faults, check, plain
 from latentforge.errors import ConfigError, LatentForgeError, PluginError, UsageError, did_you_mean
@@ -32,6 +32,34 @@ class DataConfig:
     split_seed: Seed = 0
 
 
+DEVICES = "auto, cpu, mps, cuda or cuda:N"
+
+
+def is_device(name: str) -> bool:
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None
+
+
+class DeviceName:
+    """The bound of a device's name, so that a wrong one is a fault among the others."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        def checked(name: str) -> str:
+            if not is_device(name):
+                raise PydanticCustomError("device", f"must be {DEVICES}")
+            return name
+
+        return no_info_after_validator_function(checked, handler(source))
+
+
+def check_device(name: str) -> None:
+    """Raises UsageError for what no machine has; whether this one has it, the engine knows."""
+    if not is_device(name):
+        raise UsageError(f"device must be {DEVICES}, got {name!r}")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. `evaluate_every`: test figures every N epochs, 0 for the end only."""
@@ -45,13 +73,9 @@ class TrainConfig:
     weight_decay: NonNegative = 0.0
     optimizer_options: dict[str, bool | int | float | list[float]] = field(default_factory=dict)
     seed: Seed = 0
-    device: str = "auto"
+    device: Annotated[str, DeviceName()] = "auto"
     log_every: Size = 50
     evaluate_every: Count = 0
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:N, got {self.device!r}")
 
 
 @dataclass(frozen=True)
@@ -134,8 +158,8 @@ class Draft:
     def read_file(self, path: Path) -> None:
         """Take over a TOML file; raises UsageError when it cannot be read as one."""
         for section, value in read_toml(path).items():
-            if section == "callbacks" and isinstance(value, list):
-                self.callbacks += value
+            if section == "callbacks":
+                self.read_callbacks(value, path)
             elif section not in SECTIONS:
                 hint = did_you_mean(section, [*SECTIONS, "callbacks"])
                 known = "sections are [model] [loss] [data] [train] and [[callbacks]]"
@@ -144,6 +168,16 @@ class Draft:
                 self.faults.append(f"{section}: must be a section, [{section}], in {path}")
             else:
                 self.update(section, value, str(path))
+
+    def read_callbacks(self, given: Any, path: Path) -> None:
+        if not isinstance(given, list):
+            self.faults.append(f"callbacks: must be tables, [[callbacks]], in {path}")
+            return
+        for i, table in enumerate(given):
+            if isinstance(table, dict):
+                self.callbacks.append(table)
+            else:
+                self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
 
     def assign(self, text: str) -> None:
         """One `section.key=VALUE`; VALUE is TOML, else a string."""
@@ -227,15 +261,18 @@ def resolve_data(
     options = {k: v for k, v in given.items() if k not in own}
     if not options:
         return None, config
-    return _component("datasets", options, "data", registry, faults), config
+    return _component("datasets", options, "data", registry, faults, sorted(own)), config
 
 
 def _component(
-    kind: str, given: Any, path: str, registry: Registry, faults: Faults
+    kind: str,
+    given: Mapping[str, Any],
+    path: str,
+    registry: Registry,
+    faults: Faults,
+    beside: Sequence[str] = (),
 ) -> Component | None:
-    if not isinstance(given, Mapping):
-        faults.add(path, f"must be a table with a name, got {given!r}")
-        return None
+    """The component that a section names; its options are None where they have faults."""
     options = dict(given)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -250,14 +287,15 @@ def _component(
         reasons = [error.message, *error.details, f"try {error.remedy}"]
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
-    checked = check(entry.spec.config, options, path, faults)
-    return None if checked is None else Component(entry, checked)
+    return Component(entry, check(entry.spec.config, options, path, faults, beside=beside))
 
 
 def check_match(model: Any, loss: Any, options: Any, faults: Faults) -> None:
     """Whether the loss finds in the model what it needs; known before torch loads."""
     assert isinstance(model, ModelSpec)
     assert isinstance(loss, LossSpec)
+    if options is None and callable(loss.needs):
+        return  # they depend on options that have faults
     needs = loss.needs(options) if callable(loss.needs) else loss.needs
     if missing := sorted(set(needs) - set(model.provides)):
         faults.add(

@@ -14,17 +14,18 @@ from latentforge.config import (
     DataConfig,
     Draft,
     RunConfig,
+    check_device,
     check_options,
     raise_faults,
     read_assignments,
     resolve,
     resolve_data,
 )
-from latentforge.errors import LatentForgeError, PluginError, UsageError
+from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
 from latentforge.guard import blame
 from latentforge.plugins import from_environment, load_plugins
 from latentforge.registry import Entry, Registry
-from latentforge.run import Run, read_manifest
+from latentforge.run import Run, is_taken, read_manifest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,6 +90,8 @@ class Forge:
         draft.update("model", model or {}, "model=")
         draft.update("train", train or {}, "train=")
         for given in callbacks:
+            if not isinstance(given, str | Mapping):
+                raise UsageError(f"callbacks: a name or a mapping with one, not {given!r}")
             options = {"name": given} if isinstance(given, str) else dict(given)
             draft.callback(str(options.get("name"))).update(options)
         return self.train_draft(draft, run=run, quiet=quiet, data=data if in_memory else None)
@@ -156,16 +159,19 @@ class Forge:
         return Run(Path(path), read_manifest(Path(path)), self)
 
     def config_of(self, run: Run) -> RunConfig:
-        """A run's configuration with today's plugins; PluginError names the one to install."""
+        """A run's configuration with today's plugins; PluginError names the one to install.
+
+        Without its callbacks: they belong to the training, and nothing else needs their plugins.
+        """
         draft = Draft()
         for section in ("model", "loss", "data", "train"):
             draft.update(section, run.config[section], "run.json")
-        draft.callbacks = [dict(given) for given in run.config["callbacks"]]
         in_memory = run.config["data"]["name"] == IN_MEMORY
         if in_memory:
             del draft.values["data"]["name"]
         for wanted in run.manifest["plugins"]:
-            self._require(run, wanted)
+            if wanted["kind"] != "callbacks":
+                self._require(run, wanted)
         return resolve(draft, self.registry, in_memory=in_memory)
 
     def _require(self, run: Run, wanted: Mapping[str, str]) -> None:
@@ -173,12 +179,17 @@ class Forge:
             self.registry.get(wanted["kind"], wanted["name"])
         except LatentForgeError as error:
             packaged = wanted["distribution"]
-            install = f"pip install {packaged}=={wanted['version']}"
+            off = [p.off_by for p in self.registry.plugins if p.is_called(wanted["plugin"])]
+            remedy = f"latentforge -p {wanted.get('module', wanted['plugin'])} ..."
+            if any(off):
+                remedy = f"the same without {off[0]}"
+            elif packaged:
+                remedy = f"pip install {packaged}=={wanted['version']}"
             raise PluginError(
                 f"{run.path} was made with {wanted['name']!r} of plugin {wanted['plugin']}"
                 + (f" ({packaged} {wanted['version']})" if packaged else ""),
                 details=[error.message, *error.details],
-                remedy=install if packaged else f"latentforge -p {wanted['plugin']}.py ...",
+                remedy=remedy,
             ) from None
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
@@ -206,12 +217,14 @@ class Forge:
         Without `measures`, every default one that the model has the abilities for. `options` are
         `measure.key=value`. `data` replaces the run's own, as in `train`.
         """
+        check_device(device)
         run = self._as_run(run)
         config = self.config_of(run)
         chosen = self.choose_measures(config, run.manifest["data"]["classes"], measures, options)
+        others = self._roles(roles)
+        self._check_roles([measure.entry for measure in chosen], others)
         from latentforge.loading import evaluate
 
-        others = self._roles(roles)
         return evaluate(self, run, config, split, checkpoint, chosen, others, device, data)
 
     def choose_measures(
@@ -262,17 +275,23 @@ class Forge:
         Its own options are keywords (`steps=5`) or `key=value` texts in `assignments`. `out` is
         `RUN/explore/<explorer>` by default, numbered when that is taken.
         """
+        check_device(device)
+        folder = Path(out) if out else None
+        if folder and is_taken(folder):
+            what = "is not empty" if folder.is_dir() else "is a file"
+            raise UsageError(f"{folder} {what}; nothing is overwritten", remedy="another --out")
         run = self._as_run(run)
         entry = self.registry.get("explorers", explorer)
         config = self.config_of(run)
         self._check_needs(entry, config.model.entry)
         others = self._roles(roles)
-        self._check_roles(entry, others)
-        checked = check_options(entry.spec.config, options or assignments, entry.name)
+        self._check_roles([entry], others)
+        given = read_assignments(assignments, faults := Faults())
+        raise_faults(faults)
+        checked = check_options(entry.spec.config, {**given, **options}, entry.name)
         from latentforge.loading import explore
 
         chosen = Component(entry, checked)
-        folder = Path(out) if out else None
         return explore(self, run, config, chosen, checkpoint, others, folder, device, data)
 
     def _as_run(self, run: Run | str | Path) -> Run:
@@ -288,16 +307,21 @@ class Forge:
                 f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
             )
 
-    def _check_roles(self, entry: Entry, others: Mapping[str, Run]) -> None:
-        wanted = entry.spec.roles or {}
+    def _check_roles(self, entries: Sequence[Entry], others: Mapping[str, Run]) -> None:
+        """That each role is one that the entries, all of a kind, take, and that its run fits."""
+        wanted: dict[str, set[str]] = {}
+        for entry in entries:
+            for role, needs in (entry.spec.roles or {}).items():
+                wanted.setdefault(role, set()).update(needs)
         for role, run in others.items():
             if role not in wanted:
-                takes = ", ".join(sorted(wanted)) or "none"
+                names = " and ".join(repr(entry.name) for entry in entries)
                 raise UsageError(
-                    f"explorer {entry.name!r} takes no role {role!r}; it takes {takes}"
+                    f"no role {role!r}: {entries[0].kind.singular} {names} "
+                    f"takes {', '.join(sorted(wanted)) or 'none'}"
                 )
             model = self.config_of(run).model.entry
-            if missing := sorted(set(wanted[role]) - set(model.spec.provides)):
+            if missing := sorted(wanted[role] - set(model.spec.provides)):
                 raise UsageError(
                     f"role {role!r} needs {', '.join(missing)}; {run.path} is a {model.name!r}"
                 )
@@ -308,14 +332,16 @@ def _by_component(
 ) -> dict[str, Any]:
     """`measure.key=value` texts, or a mapping measure -> options, sorted by measure."""
     if isinstance(options, Mapping):
+        if unknown := [name for name in options if name not in names]:
+            hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"
+            raise UsageError(f"options for {unknown[0]!r}, which is not measured; {hint}")
         return {name: options.get(name, {}) for name in names}
     sorted_out: dict[str, list[str]] = {name: [] for name in names}
     for text in options:
         name, dot, rest = text.partition(".")
         if not dot or name not in sorted_out:
-            raise UsageError(
-                f"--set {text}: write MEASURE.key=VALUE", details=[f"measures: {', '.join(names)}"]
-            )
+            hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
+            raise UsageError(f"--set {text}: write MEASURE.key=VALUE; {hint}")
         sorted_out[name].append(rest)
     return sorted_out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latentforge.errors import LatentForgeError, PluginError, one_line, place_in
+from latentforge.errors import LatentForgeError, PluginError, RunFailed, one_line, place_in
 from latentforge.registry import Entry
 
 
@@ -13,13 +13,20 @@ from latentforge.registry import Entry
 def blame(doing: str, *entries: Entry) -> Iterator[None]:
     """Turn a stranger's exception into a PluginError that names every component involved.
 
-    LatentForge's own errors pass: a plugin raises those to speak to the user.
+    LatentForge's own errors pass: a plugin raises those to speak to the user. Want of memory is
+    nobody's fault.
     """
     try:
         yield
     except (LatentForgeError, MemoryError):
         raise
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise RunFailed(
+                f"out of memory: {doing}",
+                details=[one_line(error)],
+                remedy="a smaller --batch-size, or a smaller model",
+            ) from error
         raise PluginError(
             f"{doing} failed: {one_line(error)}",
             details=[

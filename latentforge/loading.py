@@ -186,11 +186,9 @@ def explore(
 
 
 def explore_folder(run: Path, out: Path | None, name: str) -> Path:
-    """`out`, which must hold nothing yet, else RUN/explore/NAME, and NAME-2 when that is taken."""
+    """`out`, else RUN/explore/NAME, and NAME-2 when that is taken."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise UsageError(f"{out} is not empty; nothing is overwritten", remedy="another --out")
         return out
     root = run / "explore"
     if not (root / name).exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,13 +96,18 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
                     f"{wanted} already holds a run",
                     remedy=f"another --run; `latentforge runs {wanted.parent}` lists what is there",
                 )
-            if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+            if is_taken(wanted):
                 raise UsageError(f"{wanted} is there already and not an empty folder")
             wanted.mkdir(parents=True, exist_ok=True)
             return wanted
         return numbered_folder(root, f"{name}-", 1)
     except OSError as error:
         raise unwritable(wanted or root, error) from None
+
+
+def is_taken(path: Path) -> bool:
+    """Whether anything is there that a new folder would have to overwrite."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def numbered_folder(root: Path, stem: str, first: int) -> Path:
@@ -138,15 +144,31 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise MissingError(f"{file} cannot be read as a run: {error}") from None
-    known = {"format", "status", "config", "metrics", "data", "plugins"}
-    if not isinstance(manifest, dict) or not known <= set(manifest):
-        raise MissingError(f"{file} is not the manifest of a run")
-    if manifest["format"] != FORMAT:
+    if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
         raise MissingError(
             f"{file} has format {manifest['format']!r}, this LatentForge reads {FORMAT}",
             remedy="pip install --upgrade latentforge",
         )
-    return manifest
+    if not _is_manifest(manifest):
+        raise MissingError(f"{file} is not the manifest of a run")
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _is_manifest(value: Any) -> bool:
+    """Whether the parts that are read without another look are of the kind that we write."""
+    try:
+        return (
+            {"format", "status"} <= set(value)
+            and all(isinstance(value["config"][s]["name"], str) for s in ("model", "loss", "data"))
+            and isinstance(value["config"]["train"], dict)
+            and isinstance(value["config"]["callbacks"], list)
+            and all(isinstance(figures, dict) for figures in value["metrics"].values())
+            and {"shape", "kind", "classes", "images", "fingerprint"} <= set(value["data"])
+            and all({"kind", "name", "plugin"} <= set(p) for p in value["plugins"])
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
@@ -158,10 +180,10 @@ def run_folders(folder: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write-new, fsync, rename: a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(finite(value), indent=2) + "\n"
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -170,9 +192,18 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         raise unwritable(path, error) from None
 
 
+def finite(value: Any) -> Any:
+    """The value with None for NaN and infinities, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(value) + "\n")
+            file.write(json.dumps(finite(value)) + "\n")
     except OSError as error:
         raise unwritable(path, error) from None

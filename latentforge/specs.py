@@ -131,13 +131,15 @@ class ObjectiveSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Spec):
     """A figure of a trained model. `protocol` is the sentence that stands beside the figure: its
-    unit, what it sums over, which z. A `default` one runs for every model that has its needs."""
+    unit, what it sums over, which z. A `default` one runs for every model that has its needs.
+    `roles` are as an explorer's."""
 
     build: Callable[[Any, EvaluateContext], Measure]
     protocol: str
     needs: Set[str] = frozenset()
     labels: bool = False  # whether it reads y
     default: bool = True
+    roles: Mapping[str, Set[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,10 @@ from latentforge.config import RunConfig
 from latentforge.data import DataSplits
 from latentforge.engine.device import resolve_device
 from latentforge.engine.progress import Progress, progress_stream
-from latentforge.engine.step import Trainee
+from latentforge.engine.step import Trainee, build_optimizer
 from latentforge.engine.tensorboard import Board
 from latentforge.engine.trainer import Outcome, Trainer
-from latentforge.errors import Interrupted, LatentForgeError, UsageError
+from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError, one_line
 from latentforge.guard import blame
 from latentforge.run import FORMAT, Run, create_folder
 from latentforge.seeding import mix
@@ -36,7 +38,8 @@ RUNS = Path("runs")
 def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, data: Any) -> Run:
     """Train, and leave a run folder whose status says how it ended.
 
-    What can be wrong with the request (device, data, network) is found before the folder is made.
+    What can be wrong with the request (device, data, network, optimizer) is found before the folder
+    is made.
     """
     device = resolve_device(config.train.device)
     splits = load_splits(config.dataset, config.data, data)
@@ -44,22 +47,28 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
     measures = forge.choose_measures(config, splits.spec.classes)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainee = build_trainee(config, splits)
+        trainee = build_trainee(config, splits).to(device)
+        build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
         folder = create_folder(run, RUNS, f"{config.model.name}-{config.data_name}")
         made = Run(folder, manifest(config, splits, device), forge)
         if data is not None:
             made.in_memory = splits
-        made.update()
+        try:
+            made.update()
+        except RunFailed:
+            with suppress(OSError):
+                folder.rmdir()  # no run, no folder
+            raise
         progress = Progress(
             progress_stream(quiet),
             epochs=config.train.epochs,
             steps=-(-len(splits.split("train")) // config.train.batch_size),
             batch_size=config.train.batch_size,
         )
-        board = Board(folder)
-        try:
+        outcome = Outcome()
+        with recorded(made, outcome), closing(progress), closing(Board(folder)) as board:
             trainer = Trainer(
-                trainee.to(device),
+                trainee,
                 splits.to(device),
                 config,
                 device=device,
@@ -68,31 +77,32 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 board=board,
                 record=made.record,
                 progress=progress,
+                outcome=outcome,
             )
-            fit(made, trainer)
-            board.hparams(flat_options(made.config), flat_metrics(made.metrics))
-        finally:
-            board.close()
+            trainer.fit()
+            board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
     return made
 
 
-def fit(run: Run, trainer: Trainer) -> None:
-    """Run the trainer and write how it ended into the run, whichever way that was."""
+@contextmanager
+def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
+    """Write how a training ended into its run, whichever way that was."""
     try:
-        outcome = trainer.fit()
+        yield
+    except KeyboardInterrupt:
+        outcome.status = "interrupted"
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        trainer.outcome.status = "interrupted" if interrupted else "failed"
-        trainer.progress.close()
-        finish(run, trainer.outcome, error=str(error))
+        outcome.status = "failed"
+        ours = isinstance(error, LatentForgeError)
+        finish(run, outcome, error=str(error) if ours else one_line(error))
         if isinstance(error, LatentForgeError):
             error.result = run.summary()
         raise
     finish(run, outcome)
     if outcome.status == "interrupted":
-        stopped = Interrupted(
-            f"interrupted at step {outcome.steps}; {run.path} keeps its checkpoint"
-        )
+        kept = (run.path / "checkpoints" / "LATEST").exists()
+        keeps = f"; {run.path} keeps its last checkpoint" if kept else ""
+        stopped = Interrupted(f"interrupted at step {outcome.steps}{keeps}")
         stopped.result = run.summary()
         raise stopped
 
@@ -148,6 +158,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
                 "kind": part.entry.kind.plural,
                 "name": part.entry.reference,
                 "plugin": part.entry.plugin.name,
+                "module": part.entry.plugin.module,
                 "distribution": part.entry.plugin.distribution,
                 "version": part.entry.plugin.version,
             }

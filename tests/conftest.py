@@ -18,11 +18,6 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # ignite imports torch.distributed.optim, which uses what torch itself has deprecated
-    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.*deprecated:DeprecationWarning")
-
-
 def refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 

@@ -155,7 +155,7 @@ def test_a_list_of_the_wrong_length_is_told_the_right_one(value):
 @pytest.mark.parametrize("value", [128, "x", {"a": 1}])
 def test_what_is_no_list_is_asked_to_be_one(value):
     (line,) = faults_of(hidden=value)
-    assert line.startswith("model.hidden: must be a valid")
+    assert line.startswith("model.hidden: must be a ")
     assert line.endswith(f"got {json.dumps(value)}")
 
 

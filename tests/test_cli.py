@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def latentforge_callbacks():
 @pytest.fixture
 def plugin(work):
     (work / "mine.py").write_text(LINEAR)
-    return "./mine.py"
+    yield "./mine.py"
+    sys.modules.pop("mine", None)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -83,9 +85,9 @@ def is_picture(path: str | Path) -> bool:
 def test_without_a_command_the_help_is_shown(cli):
     answer = cli()
     assert answer.code == 2
-    assert "Usage: latentforge" in answer.out
+    assert "Usage: latentforge" in answer.err
     for command in ("train", "evaluate", "explore", "plugins", "data", "demo"):
-        assert f"\n  {command} " in answer.out
+        assert f"\n  {command} " in answer.err
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -320,24 +322,16 @@ def test_split_checkpoint_and_measures_can_be_chosen(cli, runs):
     assert said["metrics"]["recon"] == pytest.approx(least, rel=1e-5)
 
 
-def test_best_and_last_are_different_checkpoints(cli):
-    """With a learning rate that spoils the second epoch, the first is the best."""
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(cli):
     cli(
-        *("train", "ae", "--run", "r", "--epochs", 1, "--batch-size", 128, "--quiet"),
+        *("train", "ae", "--run", "r", "--epochs", 2, "--batch-size", 999, "--lr", 0.1, "--quiet"),
         *("--set", "model.hidden=[16]"),
     )
-    best = Path("r/checkpoints/BEST").read_text()
-    assert best == Path("r/checkpoints/LATEST").read_text() == "step-00000011\n"
-    cli(
-        *("train", "ae", "--run", "s", "--epochs", 2, "--batch-size", 999, "--lr", 10),
-        *("--set", "model.hidden=[16]", "--set", "train.optimizer=adagrad", "--quiet"),
-    )
-    lines = [json.loads(s) for s in Path("s/metrics.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in lines]
-    scores = [line["validation"]["loss"] for line in lines]
-    expected = steps[scores.index(min(scores))]
-    assert Path("s/checkpoints/BEST").read_text() == f"step-{expected:08d}\n"
-    assert Path("s/checkpoints/LATEST").read_text() == f"step-{steps[-1]:08d}\n"
+    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    best = min(lines, key=lambda line: line["validation"]["loss"])["step"]
+    assert best != lines[-1]["step"]  # with so large a learning rate the second epoch is worse
+    assert Path("r/checkpoints/BEST").read_text() == f"step-{best:08d}\n"
+    assert Path("r/checkpoints/LATEST").read_text() == f"step-{lines[-1]['step']:08d}\n"
 
 
 def test_every_evaluation_is_kept_in_the_run(cli, runs):

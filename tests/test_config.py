@@ -316,7 +316,7 @@ def test_a_file_without_a_model_is_told_so(faults):
         ("model.latent_dim=0", "must be greater than 0, got 0"),
         ("model.latent_dim=-3", "must be greater than 0, got -3"),
         ("model.latent_dim=abc", 'must be a valid integer, got "abc"'),
-        ("model.hidden=128", "must be a valid"),
+        ("model.hidden=128", "must be a "),
         ("model.activation=rellu", "did you mean 'relu'?"),
         ("loss.sigma=0", "must be greater than 0, got 0"),
         ("loss.likelihood=gausian", "did you mean 'gaussian'?"),

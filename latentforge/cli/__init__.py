@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from latentforge import __version__
 from latentforge.cli import config, data, demo, evaluate, explore, plugins, show, train
-from latentforge.cli.output import Globals
+from latentforge.cli.output import Globals, answer_json
 from latentforge.errors import Interrupted, LatentForgeError, format_error, one_line
 
 
@@ -89,7 +89,11 @@ def run(arguments: list[str]) -> int:
     try:
         app(arguments, prog_name="latentforge")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if code and "--json" in arguments:  # Typer has said on stderr what it is
+            failed = {"status": "failed", "error": "the command line is wrong", "details": []}
+            print(json.dumps({**failed, "exit_code": code}))
+        return code
     except BrokenPipeError:  # `latentforge list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -111,5 +115,5 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
     print(format_error(error), file=sys.stderr)
     if "--json" in arguments:
         answer = {"status": "failed", "error": error.message, "details": list(error.details)}
-        print(json.dumps({**answer, **error.result, "exit_code": error.exit_code}))
+        answer_json({**answer, **error.result, "exit_code": error.exit_code})
     return error.exit_code

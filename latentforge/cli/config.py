@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,9 @@ def toml(config: dict[str, Any]) -> list[str]:
         for entries in tables:
             lines += ["", heading]
             lines += [
-                f"{key} = {_toml(value)}" for key, value in entries.items() if value is not None
+                f"{_key(key)} = {_toml(value)}"
+                for key, value in entries.items()
+                if value is not None
             ]
     return lines
 
@@ -54,5 +57,10 @@ def _toml(value: Any) -> str:
     import json
 
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)  # JSON's scalars and arrays are TOML's too
+        return "{" + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    # JSON's scalars and arrays are TOML's too, but for its surrogates and a bare DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)

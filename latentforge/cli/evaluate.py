@@ -13,8 +13,10 @@ from latentforge.cli.output import Json, answer, figures, forge_of, roles, table
 def evaluate(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    split: Annotated[str, typer.Option(metavar="NAME")] = "test",
-    checkpoint: Annotated[str, typer.Option(metavar="last|best")] = "last",
+    split: Annotated[str, typer.Option(metavar="NAME", help="train, validation or test.")] = "test",
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    ] = "last",
     measure: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Repeatable.  [default: all that fit the model]"),
@@ -26,7 +28,9 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="MEASURE.KEY=VALUE", help="A measure's option; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="D")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """Measure a run on a split of its data.

@@ -17,13 +17,17 @@ def explore(
     with_: Annotated[
         list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(metavar="last|best")] = "last",
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    ] = "last",
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A new folder.  [default: RUN/explore/<explorer>]"),
     ] = None,
     set_: Sets = None,
-    device: Annotated[str, typer.Option(metavar="D")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """Look at a run's latent space; `latentforge show explorer NAME` has an explorer's options.

@@ -52,9 +52,15 @@ def forge_of(ctx: typer.Context) -> Forge:
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
     """Print the result: one JSON object, or lines for people."""
     if as_json:
-        print(json.dumps(result, default=str))
+        answer_json(result)
     else:
         print("\n".join(text))
+
+
+def answer_json(result: Mapping[str, Any]) -> None:
+    from latentforge.run import finite
+
+    print(json.dumps(finite(result), default=str))
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

@@ -45,10 +45,9 @@ def show(
     registry = _registry(ctx)
     plugin = registry.plugin(name)
     facts = _facts(registry, plugin)
-    lines = table([[f"{key}:", str(facts[key])] for key in ("name", "distribution", "version")])
-    lines += table(
-        [["module:", plugin.module], ["status:", plugin.status], ["offers:", _offer(facts)]]
-    )
+    keys = ("name", "distribution", "version", "module", "status")
+    rows = [[f"{key}:", str(facts[key])] for key in keys]
+    lines = table([*rows, ["offers:", _offer(facts)]])
     answer(facts, json, [*lines, *(f"problem: {problem}" for problem in plugin.problems)])
 
 

@@ -112,7 +112,7 @@ def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "epochs": manifest.get("epochs", 0),
         "created": manifest.get("created", ""),
         "metrics": manifest["metrics"],
-        "test": "  ".join(f"{name} {value:.4g}" for name, value in test.items()),
+        "test": "  ".join(f"{k} {'-' if v is None else format(v, '.4g')}" for k, v in test.items()),
     }
 
 

@@ -13,14 +13,15 @@ def resolve_device(wanted: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda":
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda":
+        index = int(number or 0)  # torch.device refuses one above 127 in words of its own
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
+        if index >= count:
             seen = f"torch {torch.__version__} sees {count} CUDA devices"
             raise MissingError(f"no device {wanted} here", details=[seen], remedy="--device auto")
-        return torch.device("cuda", device.index or 0)
-    if device.type == "mps" and not torch.backends.mps.is_available():
+        return torch.device("cuda", index)
+    if kind == "mps" and not torch.backends.mps.is_available():
         seen = f"torch {torch.__version__} sees no Metal device"
         raise MissingError("no device mps here", details=[seen], remedy="--device auto")
-    return device
+    return torch.device(wanted)

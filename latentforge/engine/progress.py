@@ -20,7 +20,7 @@ class Progress:
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: of an epoch
         self.interval = BAR_INTERVAL if self.bar else LINE_INTERVAL
         self.started = self.shown = time.monotonic()
-        self.loss = float("nan")
+        self.loss: float | None = None  # not read from the device yet
 
     def tick(self, step: int) -> None:
         """Called after every step; draws only when the interval has passed."""
@@ -55,9 +55,10 @@ class Progress:
         total = self.epochs * self.steps
         rate = step * self.batch_size / seconds
         left = (total - step) * seconds / step
+        loss = "" if self.loss is None else f"loss {self.loss:.4g}  "
         text = (
             f"epoch {min((step - 1) // self.steps + 1, self.epochs)}/{self.epochs}  "
-            f"{100 * step // total:3d} %  loss {self.loss:.4g}  {rate:,.0f} images/s  "
+            f"{100 * step // total:3d} %  {loss}{rate:,.0f} images/s  "
             f"{int(left) // 60}:{int(left) % 60:02d} left"
         )
         if not self.bar:

@@ -47,7 +47,7 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
         options.setdefault("fused", True)
     try:
         return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # torch unpacks and compares some of them before it looks
         raise ConfigError(
             f"optimizer {config.optimizer!r} refuses its options",
             details=[f"train.optimizer_options: {one_line(error)}"],

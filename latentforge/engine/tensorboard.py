@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, image
-from torch.utils.tensorboard.writer import FileWriter
+
+from latentforge.run import unwritable
 
 
 class Board:
     """Writes events into the run folder. All scalars of one moment share one event: a fifth of the
-    cost of one `add_scalar` each."""
+    cost of one `add_scalar` each.
+
+    The stock FileWriter writes in a thread, where a full disk is a traceback that nobody catches.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.writer = FileWriter(str(folder))
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / name
+        try:
+            self.file = self.path.open("ab")
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+        self.records = RecordWriter(self.file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def _write(self, event: Any) -> None:
+        try:
+            self.records.write(event.SerializeToString())
+            self.file.flush()
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+
+    def _summary(self, summary: Any, step: int = 0) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self.writer.add_summary(Summary(value=entries), step)
+        self._summary(Summary(value=entries), step)
 
     def picture(self, tag: str, picture: Tensor, step: int) -> None:
         """`picture`: (C, H, W) in [0, 1]."""
-        self.writer.add_summary(image(tag, picture.cpu().numpy(), dataformats="CHW"), step)
+        self._summary(image(tag, picture.cpu().numpy(), dataformats="CHW"), step)
 
     def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """The hyperparameters, and which scalars are final figures; in this run and not, as
@@ -35,10 +62,11 @@ class Board:
             k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
         }
         for summary in hparams(flat, dict(metrics)):
-            self.writer.add_summary(summary)
+            self._summary(summary)
 
     def close(self) -> None:
-        self.writer.close()
+        with suppress(OSError):  # a full disk has been reported by the write that found it
+            self.file.close()
 
 
 def pair_sheet(originals: Tensor, recons: Tensor) -> Tensor:

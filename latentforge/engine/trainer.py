@@ -26,6 +26,7 @@ from latentforge.engine.history import History
 from latentforge.engine.progress import Progress
 from latentforge.engine.step import Trainee, build_optimizer, take_step
 from latentforge.engine.tensorboard import Board, pair_sheet
+from latentforge.errors import RunFailed
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
 
@@ -63,6 +64,7 @@ class Trainer:
         board: Board,
         record: Callable[[dict[str, Any]], None],
         progress: Progress,
+        outcome: Outcome | None = None,
     ) -> None:
         train = config.train
         self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
@@ -74,7 +76,7 @@ class Trainer:
         self.optimizer = build_optimizer(trainee, train)
         self.noise = Noise(device, "train", train.seed)
         self.history = History()
-        self.outcome = Outcome()
+        self.outcome = outcome or Outcome()  # the caller's, who reads it when fit raises
         self.best_score = math.inf
         self.saved_step = -1
         self.stopping = False
@@ -114,10 +116,9 @@ class Trainer:
             blame("a callback", *callbacks) if callbacks else nullcontext(),
         ):
             self.engine.run(max_epochs=self.train_config.epochs, epoch_length=self.epoch_length)
-        self.progress.close()
         if self.outcome.status == "running":
-            self.outcome.status = "done"
             self._finish_early()
+            self.outcome.status = "done"
         return self.outcome
 
     def _finish_early(self) -> None:
@@ -125,7 +126,7 @@ class Trainer:
         self._read_history()
         self._save()
         if "test" not in self.outcome.metrics or self.outcome.steps != self.total_steps:
-            self.outcome.metrics["test"] = self.evaluator.run("test", self._now())
+            self._measure("test")
 
     # ------------------------------------------------------------ one step
 
@@ -181,7 +182,7 @@ class Trainer:
         self._lap()
         splits = self._splits_to_evaluate(epoch)
         for split in splits:
-            self.outcome.metrics[split] = self.evaluator.run(split, self._now())
+            self._measure(split)
         self._since = time.perf_counter()  # evaluation is not training time
         figures = {split: self.outcome.metrics[split] for split in ("train", *splits)}
         self._log_epoch(epoch, figures)
@@ -192,6 +193,17 @@ class Trainer:
         self._save(best=best)
         self.progress.epoch(epoch, figures)
         self._lap()
+
+    def _measure(self, split: str) -> None:
+        """Raises RunFailed where the last step has ruined the weights, which its loss, taken
+        before it, does not show."""
+        figures = self.evaluator.run(split, self._now())
+        if not math.isfinite(loss := figures.get("loss", 0.0)):
+            raise RunFailed(
+                f"the loss on the {split} split became {loss} after step {self.outcome.steps}",
+                remedy="a smaller --lr",
+            )
+        self.outcome.metrics[split] = figures
 
     def _splits_to_evaluate(self, epoch: int) -> list[str]:
         every = self.train_config.evaluate_every

@@ -43,7 +43,7 @@ def test_it_trains_from_a_fresh_environment(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(site)
     # everything else from the environment of the tests, whose .pth files are not read this way
     site.joinpath("rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    python = next((tmp_path / "venv").glob("*/python*"))
+    python = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     where = call(python, "-c", "import latentforge; print(latentforge.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(tmp_path)
     plugins = call(python, "-m", "latentforge", "plugins", "list", cwd=tmp_path)

@@ -1,0 +1,703 @@
+"""What a user can get wrong: the message, the exit code, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SMALL = ("--set", "model.hidden=[16]", "--batch-size", 512, "--epochs", 1)
+
+
+@pytest.fixture
+def refused(cli, work):
+    """Runs a command line that must be refused; gives what it printed for people.
+
+    Whatever it is: no traceback, nothing on stdout, and the working folder is as it was.
+    """
+
+    def call(code: int, *arguments: object) -> str:
+        before = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+        answer = cli(*arguments)
+        assert (answer.code, answer.out) == (code, "")
+        assert "Traceback" not in answer.err
+        assert "in LatentForge itself" not in answer.err
+        assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
+        return answer.err
+
+    return call
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("train cnn-clasifier", "'cnn-classifier'"),
+        ("train ae --data mnits", "'mnist'"),
+        ("train ae --loss reconstrution", "'reconstruction'"),
+        ("train --preset vanila-ae", "'vanilla-ae'"),
+        ("train ae --set model.latentdim=3", "'latent_dim'"),
+        ("train ae --set modl.latent_dim=3", "'model'"),
+        ("train ae --set train.optimizer=adm", "'adam'"),
+        ("-p no:autoencodr train ae", "'autoencoder'"),
+        ("plugins show autoencodr", "'autoencoder'"),
+        ("explore interpolat runs/ae", "'interpolate'"),
+        ("explore interpolate runs/ae --set step=3", "'steps'"),
+        ("explore interpolate runs/ae --set path=sperical", "'spherical'"),
+        ("explore interpolate runs/ae --set split=validatoin", "'validation'"),
+        ("evaluate runs/ae --measure mse_per_pixl", "'mse_per_pixel'"),
+        ("evaluate runs/ae --split validatoin", "'validation'"),
+        ("evaluate runs/ae --set recn.x=1", "'recon'"),
+        ("show modle ae", "'model'"),
+        ("show model cnn-clasifier", "'cnn-classifier'"),
+        ("list modles", "'models'"),
+        ("data show digit", "'digits'"),
+        ("data fetch mnits", "'mnist'"),
+        ("data show digits --set sise=3", "'size'"),
+        ("data show digits --set validaton=0.5", "'validation'"),
+    ],
+)
+def test_a_misspelt_name_is_told_the_likely_one(refused, runs, line, meant):
+    assert f"did you mean {meant}?" in refused(2, *line.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("train zzz", "latentforge list models"),
+        ("train ae --data zzz", "latentforge list datasets"),
+        ("train ae --callback zzz", "latentforge list callbacks"),
+        ("train --preset zzz", "latentforge list presets"),
+        ("explore zzz runs/ae", "latentforge list explorers"),
+        ("evaluate runs/ae --measure zzz", "latentforge list measures"),
+        ("plugins show zzz", "latentforge plugins list"),
+        ("evaluate runs/ae --split zzz", "train, validation, test"),
+    ],
+)
+def test_a_name_like_no_other_is_told_where_to_look(refused, runs, line, known):
+    assert known in refused(2, *line.split())
+
+
+def test_an_unknown_plugin_of_the_environment_is_told_the_likely_one(refused, monkeypatch):
+    monkeypatch.setenv("LATENTFORGE_PLUGINS", "digits,autoencodr")
+    text = refused(2, "list")
+    assert "LATENTFORGE_PLUGINS: there is no plugin 'autoencodr'" in text
+    assert "did you mean 'autoencoder'?" in text
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_every_wrong_value_is_told_in_one_message(refused):
+    text = refused(
+        *(2, "train", "ae", "--epochs", 0, "--batch-size", 0, "--lr", "nan", "--seed", -1),
+        *("--device", "gpu", "--set", "model.latent_dim=abc", "--set", "model.hidden=[0, true]"),
+        *("--set", "model.zzz=1", "--set", "loss.sigma=0", "--set", "data.size=-1", "--set", "x"),
+    )
+    error, *lines = text.splitlines()
+    assert error == "error: the configuration has 12 errors"
+    assert {re.match(r"  - (--set \w+|[\w.\[\]]+)", line)[1] for line in lines} == {
+        "train.epochs",
+        "train.batch_size",
+        "train.lr",
+        "train.seed",
+        "train.device",
+        "model.latent_dim",
+        "model.hidden[0]",
+        "model.hidden[1]",
+        "model.zzz",
+        "loss.sigma",
+        "data.size",
+        "--set x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("0", "must be greater than 0, got 0"),
+        ("-3", "must be greater than 0, got -3"),
+        ("abc", 'must be a valid integer, got "abc"'),
+        ("2.5", "must be a valid integer, got 2.5"),
+        ("true", "must be a valid integer, got true"),
+        ("", 'must be a valid integer, got ""'),
+        ("[2]", "must be a valid integer, got [2]"),
+    ],
+)
+def test_a_latent_dim_that_makes_no_sense_is_refused(refused, value, said):
+    text = refused(2, "train", "ae", "--set", f"model.latent_dim={value}")
+    assert f"model.latent_dim (from --set model.latent_dim={value}): {said}" in text
+
+
+@pytest.mark.parametrize("options", ["momentm=0.9", "betas=[0.9]", "eps=-1", "betas=[0.9, 2.0]"])
+def test_options_that_the_optimizer_refuses_are_found_before_a_run_is_made(refused, options):
+    text = refused(2, "train", "ae", "--set", f"train.optimizer_options={{{options}}}")
+    assert "train.optimizer_options" in text
+
+
+@pytest.mark.parametrize("command", ["train ae", "evaluate runs/ae", "explore interpolate runs/ae"])
+@pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:x", "meta", "cpu:0:0", ""])
+def test_a_device_that_does_not_exist_anywhere_is_a_usage_error(refused, runs, command, device):
+    text = refused(2, *command.split(), "--device", device)
+    assert "auto, cpu, mps, cuda or cuda:N" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("command", ["train ae", "evaluate runs/ae", "explore interpolate runs/ae"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:999999999999"])
+def test_a_device_that_is_not_here_is_missing(refused, runs, command, device):
+    text = refused(4, *command.split(), "--device", device)
+    assert f"no device {device} here" in text
+    assert "try: --device auto" in text
+
+
+def test_a_loss_that_does_not_fit_the_model_says_what_is_lacking(refused):
+    text = refused(2, "train", "ae", "--loss", "cross-entropy")
+    assert "loss 'cross-entropy' needs classify" in text
+    assert "model 'ae' provides decode, decode_logits, encode" in text
+
+
+@pytest.mark.parametrize("content", ["[model\n", "[model]\nname = ae\n"])
+def test_a_config_file_that_is_no_toml_says_where(refused, work, content):
+    (work / "run.toml").write_text(content)
+    for command in ("train --config run.toml", "config check run.toml"):
+        text = refused(2, *command.split())
+        assert "run.toml is not valid TOML" in text
+        assert "line" in text
+
+
+def test_a_missing_config_file_is_named(refused):
+    assert "no config file at none.toml" in refused(2, "train", "--config", "none.toml")
+
+
+@pytest.mark.parametrize("text", ["callbacks = 3", "callbacks = [3]", "[callbacks]\nname = 'x'"])
+def test_callbacks_of_the_wrong_shape_are_refused(refused, work, text):
+    (work / "run.toml").write_text(f"{text}\n[model]\nname = 'ae'\n")
+    for more in ((), ("--callback", "x"), ("--set", "callbacks.x.y=1")):
+        assert "callbacks" in refused(2, "train", "--config", "run.toml", *more)
+
+
+# ---------------------------------------------------------------- data
+
+
+def idx(array: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, array.ndim])
+    return head + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def mnist(work, monkeypatch):
+    """A small MNIST where LATENTFORGE_DATA says."""
+    raw = work / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, images in (("train", 64), ("t10k", 16)):
+        x = random.integers(0, 256, (images, 28, 28), dtype=np.uint8)
+        y = random.integers(0, 10, images, dtype=np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(x))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(y))
+    monkeypatch.setenv("LATENTFORGE_DATA", str(work / "data"))
+    return raw
+
+
+def test_the_small_mnist_is_sound(cli, mnist):
+    """Else the tests below would find faults of their own making."""
+    assert cli("train", "ae", "--data", "mnist", *SMALL, "--run", "r").code == 0
+    said = cli("data", "fetch", "mnist", "--json")  # all is there: nothing is downloaded
+    assert said.json == {"dataset": "mnist", "folder": str(mnist)}
+
+
+@pytest.mark.parametrize("command", ["train ae --data mnist", "data show mnist"])
+def test_missing_data_says_where_it_looked_and_how_to_get_it(refused, work, command):
+    text = refused(4, *command.split())
+    folder = work.parent / "cache" / "latentforge" / "MNIST" / "raw"
+    assert f"not in {folder}" in text
+    assert f"looked for {folder / 'train-images-idx3-ubyte'}" in text
+    assert "try: latentforge data fetch mnist" in text
+
+
+def test_missing_data_is_looked_for_where_the_user_says(refused, work, monkeypatch):
+    monkeypatch.setenv("LATENTFORGE_DATA", str(work / "there"))
+    assert f"not in {work}/there/MNIST/raw" in refused(4, "train", "ae", "--data", "mnist")
+    root = ("--set", "data.root=here")
+    assert f"not in {work}/here/MNIST/raw" in refused(4, "train", "ae", "--data", "mnist", *root)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("train-images-idx3-ubyte", lambda b: b[:1000], "1000 bytes, and 16 + 64 x 28 x 28"),
+        ("train-images-idx3-ubyte", lambda b: b"", "0 bytes, and the header alone has 16"),
+        ("train-images-idx3-ubyte", lambda b: b"<html>" + b, "it begins with 0x3c68746d"),
+        ("train-images-idx3-ubyte", lambda b: b + b"x", "are declared"),
+        ("train-labels-idx1-ubyte", lambda b: b[:8] + b"\xff" + b[9:], "a label of 255"),
+        ("t10k-images-idx3-ubyte", lambda b: b[:20], "20 bytes"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train ae --data mnist", "data show mnist"])
+def test_a_damaged_file_is_named_with_what_is_wrong(refused, mnist, file, damage, said, command):
+    path = mnist / file
+    path.write_bytes(damage(path.read_bytes()))
+    text = refused(4, *command.split())
+    assert f"{path} is damaged: " in text
+    assert said in text
+    assert "latentforge data fetch mnist" in text
+    assert path.exists()  # it is the user's file
+
+
+def test_a_packed_file_that_is_none_is_named(refused, mnist):
+    plain = mnist / "train-images-idx3-ubyte"
+    packed = mnist / "train-images-idx3-ubyte.gz"
+    plain.rename(packed)
+    assert f"{packed} is damaged: it cannot be read" in refused(4, "train", "ae", "--data", "mnist")
+
+
+def test_data_that_has_changed_since_the_training_is_a_warning(cli, mnist):
+    cli("train", "ae", "--data", "mnist", *SMALL, "--run", "r")
+    images = mnist / "t10k-images-idx3-ubyte"
+    content = bytearray(images.read_bytes())
+    content[-1] ^= 1
+    images.write_bytes(content)
+    answer = cli("evaluate", "r", "--json")
+    assert answer.code == 0
+    assert answer.json["metrics"]
+    assert "warning: the dataset mnist has changed since r was trained" in answer.err
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explore interpolate"])
+def test_an_unknown_run_is_told_the_likely_one(refused, runs, command):
+    text = refused(4, *command.split(), "runs/cnm")
+    assert "no run at runs/cnm" in text
+    assert "did you mean 'cnn'?" in text
+    assert "latentforge runs runs" in text
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all", "runs", ".", "runs/ae/run.json"])
+def test_what_is_no_run_is_missing(refused, runs, path):
+    assert f"no run at {path}" in refused(4, "evaluate", path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", '{"a": 1}'])
+def test_a_damaged_run_is_named(refused, runs, content):
+    (runs / "ae" / "run.json").write_text(content)
+    assert "runs/ae/run.json" in refused(4, "evaluate", "runs/ae")
+
+
+def test_a_run_of_a_newer_format_says_so(refused, runs):
+    manifest = json.loads((runs / "ae" / "run.json").read_text())
+    (runs / "ae" / "run.json").write_text(json.dumps({**manifest, "format": 99}))
+    text = refused(4, "evaluate", "runs/ae")
+    assert "has format 99" in text
+    assert "pip install --upgrade latentforge" in text
+
+
+def test_a_run_with_a_damaged_checkpoint_says_which_file(refused, runs):
+    name = (runs / "ae" / "checkpoints" / "LATEST").read_text().strip()
+    weights = runs / "ae" / "checkpoints" / name / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    text = refused(1, "evaluate", "runs/ae")
+    assert f"checkpoint runs/ae/checkpoints/{name} is damaged: model.safetensors has" in text
+
+
+def test_an_unknown_checkpoint_is_told_which_there_are(refused, runs):
+    text = refused(4, "evaluate", "runs/ae", "--checkpoint", "bst")
+    assert "no checkpoint" in text
+    assert "step-00000033" in text
+
+
+def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(cli, refused, runs, work):
+    text = refused(3, "-p", "no:autoencoder", "evaluate", "runs/ae")
+    assert "runs/ae was made with 'ae' of plugin autoencoder (latentforge 0.1.0)" in text
+    assert "switched off by -p no:autoencoder" in text
+    assert "pip install" not in text  # it is installed
+
+    (work / "mine.py").write_text(PLUGIN)
+    assert cli("-p", "./mine.py", "train", "trap", *SMALL[2:], "--run", "r").code == 0
+    text = refused(3, "evaluate", "r")
+    assert "r was made with 'mine/trap' of plugin mine" in text
+    assert "-p ./mine.py" in text
+
+
+def test_a_run_of_a_package_that_is_gone_names_the_package(refused, runs):
+    file = runs / "ae" / "run.json"
+    manifest = json.loads(file.read_text())
+    manifest["config"]["model"]["name"] = "latentforge-swirl/swirl"
+    manifest["plugins"][0] |= {
+        "name": "latentforge-swirl/swirl",
+        "plugin": "swirl",
+        "distribution": "latentforge-swirl",
+        "version": "1.2",
+    }
+    file.write_text(json.dumps(manifest))
+    text = refused(3, "evaluate", "runs/ae")
+    assert "plugin swirl (latentforge-swirl 1.2)" in text
+    assert "try: pip install latentforge-swirl==1.2" in text
+
+
+# ---------------------------------------------------------------- what does not go together
+
+
+def test_an_explorer_refuses_a_model_without_the_ability(refused, runs):
+    text = refused(2, "explore", "interpolate", "runs/cnn")
+    assert "explorer 'interpolate' needs decode, encode" in text
+    assert "model 'cnn-classifier' provides classify, layers" in text
+
+
+def test_a_measure_refuses_a_model_without_the_ability(refused, runs):
+    text = refused(2, "evaluate", "runs/ae", "--measure", "accuracy")
+    assert "measure 'accuracy' needs classify" in text
+
+
+@pytest.mark.parametrize("command", ["explore interpolate runs/ae", "evaluate runs/ae"])
+def test_a_role_that_nothing_takes_is_refused(refused, runs, command):
+    text = refused(2, *command.split(), "--with", "classifier=runs/cnn")
+    assert "role 'classifier'" in text
+
+
+@pytest.mark.parametrize("role", ["classifier", "=runs/cnn", "classifier="])
+def test_a_role_without_a_run_is_told_how_to_write_one(refused, runs, role):
+    assert "write ROLE=RUN" in refused(2, "evaluate", "runs/ae", "--with", role)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("images=[0, 99999]", "no image 99999"),
+        ("classes=[3, 11]", "class 11"),
+        ("images=[0]", "interpolate.images"),
+        ("images=[-1, 2]", "interpolate.images[0]: must be greater than or equal to 0"),
+        ("steps=1", "interpolate.steps: must be greater than or equal to 2"),
+        ("steps", "write key=VALUE"),
+        ("steps.a=1", "interpolate.steps"),
+    ],
+)
+def test_an_explorer_refuses_what_it_cannot_draw(refused, runs, option, said):
+    assert said in refused(2, "explore", "interpolate", "runs/ae", "--set", option)
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_a_folder_that_holds_a_run_or_anything_is_refused(refused, runs, work):
+    assert "already holds a run" in refused(2, "train", "ae", "--run", "runs/ae")
+    (work / "notes.txt").write_text("mine")
+    for taken in ("notes.txt", "runs", "."):
+        text = refused(2, "train", "ae", "--run", taken)
+        assert f"{taken} is there already and not an empty folder" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train ae --run /proc/latentforge",
+        "explore interpolate runs/ae --out /proc/latentforge",
+        "data show digits --out /proc/latentforge.png",
+        "demo --out /proc/latentforge",
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_named(refused, runs, command):
+    assert "cannot write to /proc/latentforge" in refused(1, *command.split())
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(refused, work):
+    (work / "locked").mkdir(mode=0o555)
+    text = refused(1, "train", "ae", "--run", "locked/run")
+    assert "cannot write to locked/run: Permission denied" in text
+
+
+FILES_UP_TO = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
+"""
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals")
+
+
+@posix
+def test_a_disk_that_fills_up_fails_the_run_and_says_so(process, work):
+    """Files may grow to 10,000 bytes: enough for run.json, too little for a checkpoint and for
+    TensorBoard, whose writer is a thread of its own."""
+    arguments = ("train", "ae", "--set", "model.hidden=[64]", "--batch-size", 512, "--epochs", 3)
+    answer = process(*arguments, "--run", "r", "--json", before=FILES_UP_TO.format(10_000))
+    assert answer.code == 1
+    assert "Traceback" not in answer.err
+    assert "in LatentForge itself" not in answer.err
+    assert re.search(r"error: cannot write .*r/", answer.err)
+    assert "File too large" in answer.err
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert manifest["status"] == answer.json["status"] == "failed"
+    assert "cannot write" in manifest["error"]
+
+
+@posix
+def test_a_disk_that_is_full_leaves_no_folder_without_a_run(process, work):
+    arguments = ("train", "ae", *SMALL, "--run", "r", "--json")
+    answer = process(*arguments, before=FILES_UP_TO.format(100))
+    assert (answer.code, answer.json["status"]) == (1, "failed")
+    assert "cannot write to r/run.json: File too large" in answer.err
+    assert "Traceback" not in answer.err
+    assert list(work.iterdir()) == []
+
+
+# ---------------------------------------------------------------- a loss that is no number
+
+
+@pytest.mark.parametrize("log_every", [1, 50])
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step(cli, work, log_every):
+    answer = cli(
+        *("train", "ae", *SMALL, "--set", f"train.log_every={log_every}", "--run", "r", "--json"),
+        *("--lr", "1e30", "--set", "train.optimizer=sgd"),
+    )
+    assert answer.code == 1
+    assert "at step 2" in answer.err  # the first step's loss is that of the initial weights
+    assert "a smaller --lr" in answer.err
+    assert "Traceback" not in answer.err
+    assert (answer.json["status"], answer.json["run"]) == ("failed", "r")
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "at step 2" in manifest["error"]
+    assert "no checkpoint" in cli("evaluate", "r").err
+
+
+def test_a_last_step_that_ruins_the_weights_fails_the_run_too(cli, work):
+    """One step: its loss is a number, but with what it made of the weights every figure is not."""
+    answer = cli(
+        *("train", "ae", "--set", "model.hidden=[16]", "--batch-size", 9999, "--epochs", 1),
+        *("--run", "r", "--json", "--lr", "1e30", "--set", "train.optimizer=sgd"),
+    )
+    assert answer.code == 1
+    assert "step 1" in answer.err
+    assert "nan" in answer.err
+    assert "not JSON" not in answer.err
+    assert answer.json["status"] == "failed"  # which NaN in it would keep from being JSON
+    text = (work / "r" / "run.json").read_text()
+    assert json.loads(text)["status"] == "failed"
+    assert "NaN" not in text
+    assert not list((work / "r" / "checkpoints").glob("step-*"))
+
+
+# ---------------------------------------------------------------- what a plugin breaks
+
+PLUGIN = """
+import signal, time
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentforge import CallbackSpec, ModelSpec, Size, hookimpl
+
+
+@dataclass(frozen=True)
+class TrapConfig:
+    step: Size = 4
+    do: str = "nothing"
+
+
+class Trap:
+    def __init__(self, config):
+        self.config = config
+
+    def attach(self, engines):
+        if self.config.do == "break attach":
+            raise RuntimeError("cannot attach")
+        from ignite.engine import Events
+
+        event = Events.ITERATION_COMPLETED(once=self.config.step)
+        engines.trainer.add_event_handler(event, getattr(self, self.config.do))
+
+    def nothing(self, engine):
+        pass
+
+    def fail(self, engine):
+        raise ZeroDivisionError("a trap")
+
+    def interrupt(self, engine):
+        signal.raise_signal(signal.SIGINT)
+
+    def interrupt_twice(self, engine):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    def sleep(self, engine):
+        Path("asleep").touch()
+        time.sleep(60)
+        Path("awake").touch()
+
+
+def build(config, data):
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.Linear(data.size, len(data.classes)))
+
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(
+        name="trap",
+        summary="",
+        build=build,
+        provides={"classify"},
+        default_loss="cross-entropy",
+    )
+
+
+@hookimpl
+def latentforge_callbacks():
+    yield CallbackSpec(name="trap", summary="", build=Trap, config=TrapConfig)
+"""
+
+
+@pytest.fixture
+def trap(work):
+    """The command line of a training that meets a trap at a step."""
+    (work / "trap.py").write_text(PLUGIN)
+
+    def line(do: str, *more: object, step: int = 4) -> tuple[object, ...]:
+        return (
+            *("-p", "./trap.py", "train", "ae", "--set", "model.hidden=[16]", "--batch-size", 128),
+            *("--set", f"callbacks.trap.do={do}", "--set", f"callbacks.trap.step={step}"),
+            *("--run", "r", *more),
+        )
+
+    return line
+
+
+def test_a_training_that_breaks_is_a_failed_run(cli, trap, work):
+    answer = cli(*trap("fail", "--epochs", 1, "--json"))
+    assert answer.code != 0
+    assert answer.json["status"] == "failed"
+    assert "ZeroDivisionError: a trap" in answer.err
+    assert "Traceback" not in answer.err
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert (manifest["status"], manifest["steps"]) == ("failed", 4)
+    assert "a trap" in manifest["error"]
+
+
+def test_a_callback_that_cannot_attach_leaves_no_run_that_seems_to_go_on(cli, trap, work):
+    answer = cli(*trap("break attach", "--epochs", 1))
+    assert answer.code == 3
+    assert "RuntimeError: cannot attach" in answer.err
+    assert "callback 'trap' of plugin trap" in answer.err
+    manifest = work / "r" / "run.json"
+    assert not manifest.exists() or json.loads(manifest.read_text())["status"] == "failed"
+
+
+def test_debug_shows_the_traceback_and_the_message(cli, monkeypatch, work):
+    monkeypatch.setenv("LATENTFORGE_DEBUG", "1")
+    answer = cli("evaluate", "nowhere")
+    assert answer.code == 4
+    assert "Traceback (most recent call last)" in answer.err
+    assert answer.err.splitlines()[-2] == "error: no run at nowhere"
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+@posix
+def test_an_interrupt_lets_the_step_end_and_keeps_a_checkpoint(cli, trap, work):
+    answer = cli(*trap("interrupt", "--epochs", 9, "--json", step=15))
+    assert answer.code == 130
+    said = answer.json
+    assert (said["status"], said["run"], said["epochs"]) == ("interrupted", "r", 1)
+    assert said["exit_code"] == 130
+    assert re.search(
+        r"error: interrupted at step 1[56]; r keeps its (last )?checkpoint", answer.err
+    )
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert manifest["status"] == "interrupted"
+    assert 15 <= manifest["steps"] <= 16
+    latest = (work / "r" / "checkpoints" / "LATEST").read_text().strip()
+    assert latest == f"step-{manifest['steps']:08d}"
+    assert cli("-p", "./trap.py", "evaluate", "r", "--json").json["checkpoint"] == latest
+
+
+@posix
+@pytest.mark.parametrize("step", [11, 22], ids=["last of an epoch", "last of all"])
+def test_an_interrupt_at_the_end_of_an_epoch_is_no_other(cli, trap, work, step):
+    answer = cli(*trap("interrupt", "--epochs", 2, step=step - 1))
+    assert answer.code == 130
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert (manifest["status"], manifest["steps"]) == ("interrupted", step)
+    assert (work / "r" / "checkpoints" / "LATEST").read_text() == f"step-{step:08d}\n"
+
+
+@posix
+def test_an_interrupt_before_the_first_checkpoint_promises_none(cli, trap, work):
+    answer = cli(*trap("interrupt_twice", "--epochs", 2, "--json", step=3))
+    assert answer.code == 130
+    assert answer.err == "error: interrupted at step 3\n"
+    assert answer.json["status"] == "interrupted"
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert (manifest["status"], manifest["steps"]) == ("interrupted", 3)
+    assert "no checkpoint" in cli("-p", "./trap.py", "evaluate", "r").err
+
+
+def wait_for(path: Path, process, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.02)
+
+
+@posix
+def test_ctrl_c_in_a_terminal_ends_in_a_run_that_can_be_used(start, cli, work):
+    line = ("train", "ae", "--set", "model.hidden=[64]", "--epochs", 100_000, "--run", "r")
+    process = start(*line, before="pass")
+    wait_for(work / "r" / "checkpoints" / "LATEST", process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "error: interrupted at step" in err
+    assert "Traceback" not in err
+    assert json.loads((work / "r" / "run.json").read_text())["status"] == "interrupted"
+    assert cli("evaluate", "r").code == 0
+
+
+@posix
+def test_a_second_ctrl_c_does_not_wait_for_the_step(start, trap, work):
+    process = start(*trap("sleep", "--epochs", 9, "--json", step=15), before="pass")
+    wait_for(work / "asleep", process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None  # the first one lets the step end, which takes a minute here
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not (work / "awake").exists()
+    assert "Traceback" not in err
+    said = json.loads(out)
+    assert (said["status"], said["run"], said["exit_code"]) == ("interrupted", "r", 130)
+    manifest = json.loads((work / "r" / "run.json").read_text())
+    assert manifest["status"] == "interrupted"
+    assert (work / "r" / "checkpoints" / "LATEST").read_text() == "step-00000011\n"
+
+
+@posix
+def test_ctrl_c_while_the_program_is_loading_shows_no_traceback(process):
+    """The signal comes while Typer is being imported, before any command has begun."""
+    before = """
+import importlib.abc
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "latentforge.cli.train":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+    answer = process("list", before=before)
+    assert answer.code == 130
+    assert "Traceback" not in answer.err
