@@ -57,7 +57,7 @@ def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torc
             loss = a_module(config.loss.entry.spec.build(config.loss.options, spec))
     for module, group in ((model, "model"), (loss, "loss")):
         try:
-            module.load_state_dict(saved.tensors(group))
+            module.load_state_dict(saved.tensors(group) if group in saved.groups else {})
         except RuntimeError as error:
             raise RunFailed(
                 f"the weights of {saved.path} do not fit {group} {config.model.name!r}",

@@ -11,6 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+STRIDE = 0x9E3779B97F4A7C15
+"""Odd, so that the seeds of 2^32 steps differ even in the 32 bits that a CPU generator reads."""
+
 
 def mix(purpose: str, *parts: int) -> int:
     """A 63-bit seed that is the same for the same arguments on every machine and version."""
@@ -33,12 +36,11 @@ class Noise:
     from them, and so depend on (purpose, seed, step) alone.
 
     The CPU's generator is reseeded along with an accelerator's, because a model may draw there and
-    move the result. Costs about 2 µs on the CPU (`torch.manual_seed` would cost 74).
+    move the result. Costs about 1 µs on the CPU (`torch.manual_seed` would cost 74).
     """
 
     def __init__(self, device: torch.device | str, purpose: str, seed: int) -> None:
-        self._purpose = purpose
-        self._seed = seed
+        self._start = mix(purpose, seed)
         self._seeders: list[Callable[[int], object]] = [torch.default_generator.manual_seed]
         device = torch.device(device)
         if device.type == "cuda":
@@ -50,6 +52,6 @@ class Noise:
 
     def reseed(self, step: int) -> None:
         """From here on, draw the noise of `step`."""
-        seed = mix(self._purpose, self._seed, step)
+        seed = (self._start + step * STRIDE) & (2**63 - 1)
         for manual_seed in self._seeders:
             manual_seed(seed)

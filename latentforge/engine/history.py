@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,60 +13,63 @@ from latentforge.errors import RunFailed
 
 
 class History:
-    """Collects each step's loss and terms; `read` fetches them in one transfer and averages.
+    """Collects each step's terms; `read` fetches them in one transfer and averages.
 
     Reading a number from a device waits for it, so a step only keeps its tensors. A loss that is
     not finite is therefore noticed at the next read, which still knows its step.
     """
 
     def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
-        self._pending: list[Tensor] = []
-        self._images: list[int] = []
-        self._sums: list[float] = []
-        self._count = 0
+        self.terms: tuple[str, ...] = ()
+        # of each step since the last read: its terms, detached, their weights, its images
+        self._steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = []
+        self._epoch: dict[str, float] = {}  # sums over the epoch's images
+        self._epoch_images = 0
 
-    def add(self, terms: Terms, total: Tensor, images: int) -> None:
-        if not self.names:
-            self.names = ("loss", *terms.values)
-            self._sums = [0.0] * len(self.names)
-        elif tuple(terms.values) != self.names[1:]:
-            raise ValueError(
-                f"the loss's terms changed from {self.names[1:]} to {(*terms.values,)}"
-            )
-        self._pending.append(total.detach())
-        self._pending += [value.detach() for value in terms.values.values()]
-        self._images.append(images)
+    def add(self, terms: Terms, images: int) -> None:
+        values = {name: value.detach() for name, value in terms.values.items()}
+        self._steps.append((values, terms.weights, images))
 
     def read(self, step: int) -> dict[str, float]:
         """Means over the steps since the last read; `step` counts all steps up to now.
 
-        Raises RunFailed with the first step whose loss or terms were not finite.
+        Raises RunFailed with the first step whose loss was not finite, and the term that made it
+        so; a term of weight 0 may be anything. ValueError when the terms are not always the same.
         """
-        if not self._images:
+        if not self._steps:
             return {}
-        width = len(self.names)
-        rows = torch.stack(self._pending).reshape(-1, width).tolist()  # (steps, terms)
+        self.terms = self.terms or tuple(self._steps[0][0])
+        for values, _, _ in self._steps:
+            if tuple(values) != self.terms:
+                raise ValueError(f"the loss's terms changed from {self.terms} to {(*values,)}")
+        flat = torch.stack([value for values, _, _ in self._steps for value in values.values()])
+        rows = flat.reshape(-1, len(self.terms)).tolist()  # (steps, terms)
         first = step - len(rows) + 1
-        sums = [0.0] * width
-        for i, (row, images) in enumerate(zip(rows, self._images, strict=True)):
-            for j, value in enumerate(row):
-                if not math.isfinite(value):
-                    raise RunFailed(
-                        f"the loss became {value} at step {first + i} (its term {self.names[j]!r})",
-                        remedy="a smaller --lr; LATENTFORGE_DEBUG=1 for the traceback",
-                    )
-                sums[j] += value * images
-        count = sum(self._images)
-        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)]
-        self._count += count
-        self._pending, self._images = [], []
-        return {name: total / count for name, total in zip(self.names, sums, strict=True)}
+        sums = dict.fromkeys(("loss", *self.terms), 0.0)
+        count = 0
+        for i, (row, (_, weights, images)) in enumerate(zip(rows, self._steps, strict=True)):
+            for name, value in zip(self.terms, row, strict=True):
+                if weight := weights.get(name, 1.0):
+                    if not math.isfinite(weight * value):
+                        raise not_finite(weight * value, first + i, name)
+                    sums["loss"] += weight * value * images
+                sums[name] += value * images
+            count += images
+        for name, total in sums.items():
+            self._epoch[name] = self._epoch.get(name, 0.0) + total
+        self._epoch_images += count
+        self._steps = []
+        return {name: total / count for name, total in sums.items()}
 
     def close_epoch(self) -> dict[str, float]:
         """Means over all images read since the last call."""
-        means = {
-            name: total / self._count for name, total in zip(self.names, self._sums, strict=True)
-        }
-        self._sums, self._count = [0.0] * len(self.names), 0
+        means = {name: total / self._epoch_images for name, total in self._epoch.items()}
+        self._epoch, self._epoch_images = {}, 0
         return means
+
+
+def not_finite(value: float, step: int, term: str) -> RunFailed:
+    return RunFailed(
+        f"the loss became {value} at step {step} (its term {term!r})",
+        remedy="a smaller --lr",
+    )

@@ -19,7 +19,7 @@ from ignite.engine import Engine, Events
 
 from latentforge.checkpoint import CheckpointStore
 from latentforge.config import Component, RunConfig
-from latentforge.contracts import Engines, Step
+from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
 from latentforge.engine.evaluator import Evaluator, quiet_engine
 from latentforge.engine.history import History
@@ -90,7 +90,6 @@ class Trainer:
     def _build_engine(self) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
         engines = Engines(
             trainer=engine,
             evaluator=self.evaluator.engine,
@@ -116,55 +115,58 @@ class Trainer:
             blame("a callback", *callbacks) if callbacks else nullcontext(),
         ):
             self.engine.run(max_epochs=self.train_config.epochs, epoch_length=self.epoch_length)
-        if self.outcome.status == "running":
+        self.outcome.status = "done"
+        if self.outcome.epochs < self.train_config.epochs:
             self._finish_early()
-            self.outcome.status = "done"
         return self.outcome
 
+    def stop(self) -> None:
+        """End after the step that is running; its checkpoint is kept. Safe in a signal handler."""
+        self.stopping = True
+        self.engine.terminate()
+
     def _finish_early(self) -> None:
-        """After a callback has stopped the trainer: keep what was reached, and measure it."""
+        """After Ctrl-C, or a callback that stopped the engine: keep what was reached."""
         self._read_history()
+        self._lap()
         self._save()
-        if "test" not in self.outcome.metrics or self.outcome.steps != self.total_steps:
+        if self.stopping:
+            self.outcome.status = "interrupted"
+        else:
             self._measure("test")
 
     # ------------------------------------------------------------ one step
 
     def _start_epoch(self, engine: Engine) -> None:
+        if self.stopping:  # asked for before the engine ran, which forgets it when it starts
+            engine.terminate()
         order = permutation(len(self.images), self.train_config.seed, engine.state.epoch - 1)
         self.order = torch.split(order.to(self.device), self.train_config.batch_size)
 
-    def _step(self, engine: Engine, _: Any) -> Any:
-        done = engine.state.iteration - 1
+    def _step(self, _engine: Engine, _batch: None) -> Terms:
+        done = self.outcome.steps
         index = self.order[done % self.epoch_length]
         self.noise.reseed(done)
         batch = self.images.batch(index)
-        step = Step(done, self.total_steps, len(self.images))
         try:
-            terms, total = take_step(self.trainee, self.optimizer, batch, step)
-            self.history.add(terms, total, len(index))
+            step = Step(done, self.total_steps, len(self.images))
+            terms = take_step(self.trainee, self.optimizer, batch, step)
         except Exception:  # `with blame` around every step would cost 2 µs each
             with blame(f"step {done + 1}", self.config.model.entry, self.config.loss.entry):
                 raise
+        self.history.add(terms, len(index))
         self.outcome.images += len(index)
+        self.outcome.steps = done + 1
+        if (done + 1) % self.train_config.log_every == 0:
+            self._read_history()
+        self.progress.tick(done + 1)
         return terms
-
-    def _after_step(self, engine: Engine) -> None:
-        step = engine.state.iteration
-        self.outcome.steps = step
-        if step % self.train_config.log_every == 0:
-            self._read_history()
-        self.progress.tick(step)
-        if self.stopping:
-            self._read_history()
-            self.outcome.status = "interrupted"
-            self._save()
-            self._lap()
-            engine.terminate()
 
     def _read_history(self) -> None:
         step = self.outcome.steps
-        if means := self.history.read(step):
+        with blame("reading the loss", self.config.loss.entry):
+            means = self.history.read(step)
+        if means:
             self.progress.loss = means["loss"]
             lr = self.optimizer.param_groups[0]["lr"]
             scalars = {f"step/{name}": value for name, value in means.items()}
@@ -173,8 +175,6 @@ class Trainer:
     # ------------------------------------------------------------ one epoch
 
     def _end_epoch(self, engine: Engine) -> None:
-        if self.outcome.status == "interrupted":
-            return  # the last step of an epoch was interrupted: it is saved already
         epoch = engine.state.epoch
         self._read_history()
         self.outcome.epochs = epoch
@@ -244,13 +244,14 @@ class Trainer:
         step = self.outcome.steps
         if step == self.saved_step:
             return
+        groups = {
+            "model": self.trainee.model.state_dict(),
+            "loss": self.trainee.loss.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
         self.store.save(
             f"step-{step:08d}",
-            {
-                "model": self.trainee.model.state_dict(),
-                "loss": self.trainee.loss.state_dict(),
-                "optimizer": optimizer_tensors(self.optimizer),
-            },
+            {name: tensors for name, tensors in groups.items() if tensors},
             {
                 "step": step,
                 "epoch": self.outcome.epochs,
@@ -288,8 +289,8 @@ def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
         return
 
     def request_stop(_signum: int, _frame: Any) -> None:
-        trainer.stopping = True
         signal.signal(signal.SIGINT, previous)
+        trainer.stop()
 
     previous = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, request_stop)

@@ -12,7 +12,7 @@ from latentforge.errors import RunFailed
 
 def add(history, value, images):
     terms = Terms({"recon": torch.tensor(value), "kl": torch.tensor(1.0)}, {"kl": 0.5})
-    history.add(terms, terms.total(), images)
+    history.add(terms, images)
 
 
 def test_means_count_images_and_not_batches():
@@ -51,6 +51,22 @@ def test_the_first_step_that_is_not_finite_is_named(bad, word):
         add(history, value, 1)
     with pytest.raises(RunFailed, match=f"became {word} at step 4 "):
         history.read(5)
+
+
+def test_a_term_of_weight_zero_may_be_anything():
+    history = History()
+    terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
+    history.add(terms, 3)
+    figures = history.read(1)
+    assert (figures["loss"], figures["a"]) == (2.0, 2.0)
+    assert figures["b"] != figures["b"]
+
+
+def test_weights_are_those_of_their_step():
+    history = History()
+    for weight in (0.0, 1.0, 2.0):
+        history.add(Terms({"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"b": weight}), 1)
+    assert history.read(3) == {"loss": 5.0, "a": 1.0, "b": 4.0}
 
 
 def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():

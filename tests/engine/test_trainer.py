@@ -140,7 +140,7 @@ def test_optimizer_options_reach_it_and_wrong_ones_are_named(forge, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(forge, tmp_path):
-    with pytest.raises(RunFailed, match=r"became (nan|inf) at step \d+ \(its term 'loss'\)"):
+    with pytest.raises(RunFailed, match=r"became (nan|inf) at step \d+ \(its term 'recon'\)"):
         train(forge, tmp_path / "a", optimizer="sgd", lr=1e20)
     run = forge.open_run(tmp_path / "a")
     assert run.status == "failed"
@@ -208,7 +208,7 @@ def test_an_interrupt_finishes_the_step_and_keeps_a_checkpoint(hooked, tmp_path)
     assert signal.getsignal(signal.SIGINT) is before
     run = forge.open_run(tmp_path / "a")
     assert (run.status, run.manifest["steps"]) == ("interrupted", plugin.steps[-1])
-    assert run.manifest["steps"] <= 4
+    assert run.manifest["steps"] == 3
     state = CheckpointStore(run.path / "checkpoints").load().state
     assert state["step"] == run.manifest["steps"]
     assert run.evaluate()["recon"] > 0
