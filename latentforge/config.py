@@ -62,7 +62,8 @@ def check_device(name: str) -> None:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `evaluate_every`: test figures every N epochs, 0 for the end only."""
+    """How to train. `evaluate_every`: test figures every N epochs, 0 for the end only. `threads`:
+    0 is torch's choice, all cores; fewer are faster where others use the cores too."""
 
     epochs: Size = 10
     batch_size: Size = 64
@@ -74,6 +75,7 @@ class TrainConfig:
     optimizer_options: dict[str, bool | int | float | list[float]] = field(default_factory=dict)
     seed: Seed = 0
     device: Annotated[str, DeviceName()] = "auto"
+    threads: Count = 0
     log_every: Size = 50
     evaluate_every: Count = 0
 

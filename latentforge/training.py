@@ -46,7 +46,10 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
     measures = forge.choose_measures(config, splits.spec.classes)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        using_threads(config.train.threads),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         trainee = build_trainee(config, splits).to(device)
         build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
         folder = create_folder(run, RUNS, f"{config.model.name}-{config.data_name}")
@@ -82,6 +85,17 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             trainer.fit()
             board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
     return made
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """So many threads on the CPU, or torch's own choice for 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

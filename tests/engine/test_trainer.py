@@ -301,3 +301,10 @@ def test_a_model_that_is_no_module_is_named(tmp_path):
     with pytest.raises(PluginError, match=r"build returned NoneType, not an nn\.Module"):
         Forge([Plugin()]).train("nothing", run=tmp_path / "a", quiet=True)
     assert not (tmp_path / "a").exists()
+
+
+def test_threads_are_those_asked_for_and_only_while_training(forge, tmp_path):
+    before = torch.get_num_threads()
+    run = train(forge, tmp_path / "a", epochs=1, threads=before + 1)
+    assert run.manifest["environment"]["threads"] == before + 1
+    assert torch.get_num_threads() == before
