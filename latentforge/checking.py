@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from latentforge.errors import did_you_mean
@@ -79,7 +80,9 @@ def _check_value(annotation: Any, value: Any, path: str, faults: Faults) -> Any:
     adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
     try:
         text = json.dumps(value, default=_as_json)
-        return adapter.validate_json(text)
+        checked = adapter.validate_json(text)
+        # a run must find its files again from another folder
+        return checked.expanduser().absolute() if isinstance(checked, Path) else checked
     except ValidationError as error:
         for where, message, seen in _fault_messages(error.errors(), json.loads(text)):
             faults.add(path + where, f"{message}, got {_shown(seen)}")

@@ -5,12 +5,15 @@ Torch-free: `latentforge config check` and every usage error answer without wait
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from latentforge.checking import Faults, check, plain
 from latentforge.errors import ConfigError, LatentForgeError, PluginError, UsageError, did_you_mean
@@ -24,11 +27,12 @@ IN_MEMORY = "in-memory"  # the data section's name when Python handed the data o
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the core does with any dataset. `validation` defaults to 0 where there is an official
-    test split, else to 0.1; `test` is cut off only where there is no official one."""
+    """What the core does with any dataset. `validation` is the share cut off for choosing: 0 by
+    default where there is an official test split, else 0.1. `test` is cut off where there is no
+    official one: 0.2 by default."""
 
     validation: Fraction | None = None
-    test: Fraction = 0.2
+    test: Fraction | None = None
     split_seed: Seed = 0
 
 
@@ -75,7 +79,7 @@ class TrainConfig:
     optimizer_options: dict[str, bool | int | float | list[float]] = field(default_factory=dict)
     seed: Seed = 0
     device: Annotated[str, DeviceName()] = "auto"
-    threads: Count = 0
+    threads: Annotated[int, Ge(0), Le(1024)] = 0
     log_every: Size = 50
     evaluate_every: Count = 0
 
@@ -151,11 +155,11 @@ class Draft:
         self.put(section, "name", name, origin)
 
     def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
+        if "name" in options:  # first, because it drops the options of another component
+            self.choose(section, options["name"], origin)
         for key, value in options.items():
-            if key == "name":
-                self.choose(section, value, origin)
-            else:
-                self.put(section, key, value, origin)
+            if key != "name":
+                self.put(section, key, copy.deepcopy(value), origin)
 
     def read_file(self, path: Path) -> None:
         """Take over a TOML file; raises UsageError when it cannot be read as one."""
@@ -181,21 +185,26 @@ class Draft:
             else:
                 self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
 
-    def assign(self, text: str) -> None:
-        """One `section.key=VALUE`; VALUE is TOML, else a string."""
-        key, equals, value = text.partition("=")
-        path = key.strip().split(".")
-        if not equals or len(path) < 2 or not all(path):
-            self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
-        elif path[0] == "callbacks" and len(path) == 3:
-            self.callback(path[1])[path[2]] = toml_value(value)
-        elif path[0] not in SECTIONS or len(path) != 2:
-            hint = did_you_mean(path[0], SECTIONS) or f"sections are {', '.join(SECTIONS)}"
-            self.faults.append(f"--set {text}: no such key; {hint}")
-        elif path[1] == "name":
-            self.choose(path[0], str(toml_value(value)), f"--set {text}")
-        else:
-            self.put(path[0], path[1], toml_value(value), f"--set {text}")
+    def assign(self, texts: Sequence[str]) -> None:
+        """`section.key=VALUE` texts; VALUE is TOML, else a string; dots nest. Names come first,
+        because naming a component drops the options of another one."""
+        for text in sorted(texts, key=lambda text: ".name=" not in text):
+            key, equals, value = text.partition("=")
+            section, *path = key.strip().split(".")
+            if not equals or not path or not all((section, *path)):
+                example = "as in 'model.hidden=[128]'"
+                self.faults.append(f"--set {text}: write section.key=VALUE, {example}")
+            elif section == "callbacks" and len(path) > 1:
+                nest(self.callback(path[0]), path[1:], toml_value(value))
+            elif section not in SECTIONS:
+                hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+                self.faults.append(f"--set {text}: no such section; {hint}")
+            elif path == ["name"]:
+                self.choose(section, str(toml_value(value)), f"--set {text}")
+            elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
+                self.origins[".".join((section, *path))] = f"--set {text}"
+            else:
+                self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
 
     def callback(self, name: str) -> dict[str, Any]:
         """The options of a callback, which is switched on by this."""
@@ -204,6 +213,17 @@ class Draft:
                 return given
         self.callbacks.append({"name": name})
         return self.callbacks[-1]
+
+
+def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
+    """Put a value at a path of keys; False where something on the way is no table."""
+    *outer, last = path
+    for part in outer:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            return False
+    values[last] = value
+    return True
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -322,14 +342,9 @@ def read_assignments(given: Sequence[str] | Mapping[str, Any], faults: Faults) -
     values: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        *outer, last = key.strip().split(".")
-        target: Any = values
-        for part in outer:
-            target = target.setdefault(part, {}) if isinstance(target, dict) else None
-        if not equals or not last or not isinstance(target, dict):
+        path = key.strip().split(".")
+        if not equals or not all(path) or not nest(values, path, toml_value(value)):
             faults.lines.append(f"--set {text}: write key=VALUE")
-        else:
-            target[last] = toml_value(value)
     return values
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Arrays:
     """One split of a dataset, whole.
 
-    `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. `y`: (N,) integers that index
+    `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. (N, H, W, C) is recognised
+    where C is 1, 3 or 4 and the second number is none of these. `y`: (N,) integers that index
     `classes`, or None. numpy arrays and tensors both do.
     """
 

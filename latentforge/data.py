@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Arrays, Batch
-from latentforge.errors import UsageError, did_you_mean
+from latentforge.errors import UsageError, did_you_mean, one_line
 from latentforge.seeding import generator
 from latentforge.specs import DataSpec
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 SPLITS = ("train", "validation", "test")
+TEST = 0.2  # of all images, where there is no official test split
 VALIDATION = 0.1  # of the training images, where there is no official test split
 CHANNELS = (1, 3, 4)  # what the last of four dimensions must be to count as channels
 ROUNDING = 1e-6  # how far beyond [0, 1] a float may lie and be clamped: resizing leaves 1.0000001
@@ -147,24 +148,26 @@ def prepare(
     official: Sequence[str],
     *,
     validation: float | None,
-    test: float,
+    test: float | None,
     split_seed: int,
     name: str,
 ) -> DataSplits:
     """Loads, checks and cuts the dataset `name`, whose own splits are `official`.
 
     An official test split is left as it is; without one, the share `test` is cut off train. Then
-    `validation` is cut off what is left: None means 0 with an official test split and 0.1 without.
+    `validation` is cut off what is left: None means 0 with an official test split and 0.1 without;
+    None for `test` means 0.2.
     Both cuts are a pure function of `split_seed`. Raises UsageError for data that does not fit.
     """
-    _check_splits(official, validation, name)
+    _check_splits(official, validation, test, name)
     sources = {split: _source(load(split), f"{name}, split {split}") for split in official}
     spec = _spec(list(sources.values()))
     splits = {split: Images(source.x, source.y, spec) for split, source in sources.items()}
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
     if "test" not in official:
-        splits["train"], splits["test"] = _cut(splits["train"], test, "test", split_seed, name)
+        share = TEST if test is None else test
+        splits["train"], splits["test"] = _cut(splits["train"], share, "test", split_seed, name)
     if validation:
         splits["train"], splits["validation"] = _cut(
             splits["train"], validation, "validation", split_seed, name
@@ -177,17 +180,20 @@ def prepare(
     )
 
 
-def _check_splits(official: Sequence[str], validation: float | None, name: str) -> None:
+def _check_splits(
+    official: Sequence[str], validation: float | None, test: float | None, name: str
+) -> None:
     if "train" not in official or not set(official) <= set(SPLITS):
         raise UsageError(
             f"dataset {name} has the splits {', '.join(official) or '(none)'}",
             remedy=f"name them {', '.join(SPLITS)}; train must be there",
         )
-    if validation and "validation" in official:
-        raise UsageError(
-            f"dataset {name} has its own validation split",
-            remedy=f"leave out the validation share ({validation})",
-        )
+    for split, share in (("validation", validation), ("test", test)):
+        if share and split in official:
+            raise UsageError(
+                f"dataset {name} has its own {split} split",
+                remedy=f"leave out data.{split}, the share to cut off ({share})",
+            )
 
 
 def _source(loaded: Any, where: str) -> _Source:
@@ -208,11 +214,11 @@ def _gather(dataset: Any, where: str) -> Arrays:
         )
     if not len(dataset):
         raise UsageError(f"{where}: there are no examples")
-    first, label = _item(dataset[0], 0, where)
+    first, label = _item(dataset, 0, where)
     x = np.empty((len(dataset), *first.shape), first.dtype)
     y = None if label is None else np.empty(len(dataset), np.int64)
     for i in range(len(dataset)):
-        x_i, y_i = _item(dataset[i], i, where)
+        x_i, y_i = _item(dataset, i, where)
         if (x_i.shape, x_i.dtype, y_i is None) != (first.shape, first.dtype, y is None):
             raise UsageError(
                 f"{where}: example {i} is {_described(x_i, y_i)}, "
@@ -226,7 +232,11 @@ def _gather(dataset: Any, where: str) -> Arrays:
     return Arrays(x, y, classes if isinstance(classes, (list, tuple)) else ())
 
 
-def _item(item: Any, i: int, where: str) -> tuple[np.ndarray[Any, Any], int | None]:
+def _item(dataset: Any, i: int, where: str) -> tuple[np.ndarray[Any, Any], int | None]:
+    try:
+        item = dataset[i]
+    except Exception as error:
+        raise UsageError(f"{where}: example {i} cannot be read: {one_line(error)}") from error
     x, *rest = item if isinstance(item, (tuple, list)) else (item,)
     if len(rest) > 1:
         raise UsageError(f"{where}: example {i} has {1 + len(rest)} parts; it may be x or (x, y)")
@@ -312,7 +322,7 @@ def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor
         raise UsageError(f"{where}: y is {_dtype(y)}, and labels must be integers")
     if y.shape != (count,):
         raise UsageError(f"{where}: y has shape {tuple(y.shape)}, and x has {count} examples")
-    y = y.to(torch.int64)
+    y = y.to(torch.int64).contiguous()
     low, high = (int(v) for v in y.aminmax())
     if low < 0 or (classes and high >= len(classes)):
         most = f"to {len(classes) - 1} for the {len(classes)} classes" if classes else "upwards"

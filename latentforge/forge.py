@@ -72,8 +72,9 @@ class Forge:
         Exactly one of the model's `name`, a `config` file and a `preset` says what; `data`, `loss`,
         `model`, `train` and `callbacks` then override it. `data` is a dataset's name, a mapping of
         the section [data], or the data itself: an array or tensor (N, H, W), (N, C, H, W) or
-        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those. `run`
-        is the new run's folder, `runs/<model>-<data>-<n>` by default.
+        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those, where a
+        number is a share to cut off: {"train": x, "validation": 0.2}. `run` is the new run's
+        folder, `runs/<model>-<data>-<n>` by default.
 
         Raises ConfigError with every wrong option, MissingError, PluginError, RunFailed, and
         Interrupted after Ctrl-C.
@@ -81,12 +82,19 @@ class Forge:
         draft = Draft()
         self.start_draft(draft, name, config, preset)
         in_memory = data is not None and not isinstance(data, str) and not is_section(data)
-        if in_memory:
-            draft.values["data"] = {}  # a preset's or a file's dataset is not this one
+        if in_memory:  # a preset's or a file's dataset is not this one, but its cuts are
+            draft.choose("data", IN_MEMORY, "data=")
+            del draft.values["data"]["name"]
+            if isinstance(data, Mapping):  # numbers are shares to cut, everything else is a split
+                shares = {k: v for k, v in data.items() if isinstance(v, int | float)}
+                draft.update("data", shares, "data=")
+                data = {k: v for k, v in data.items() if k not in shares}
         elif data is not None:
             draft.update("data", {"name": data} if isinstance(data, str) else data, "data=")
         if loss is not None:
             draft.update("loss", {"name": loss} if isinstance(loss, str) else loss, "loss=")
+        if name is not None and "name" in (model or {}):
+            raise UsageError("name the model once: as the first argument, or in model=")
         draft.update("model", model or {}, "model=")
         draft.update("train", train or {}, "train=")
         for given in callbacks:
@@ -112,7 +120,7 @@ class Forge:
         elif config is not None:
             draft.read_file(Path(config))
         elif preset is not None:
-            draft.read_file(self.registry.get("presets", preset).spec.path)
+            draft.read_file(Path(self.registry.get("presets", preset).spec.path))
 
     def train_draft(
         self, draft: Draft, *, run: str | Path | None = None, quiet: bool = False, data: Any = None
@@ -238,7 +246,7 @@ class Forge:
         provides = config.model.entry.spec.provides
         entries = []
         if names:
-            for name in names:
+            for name in dict.fromkeys(names):
                 entry = self.registry.get("measures", name)
                 self._check_needs(entry, config.model.entry)
                 if entry.spec.labels and not classes:

@@ -18,10 +18,11 @@ def blame(doing: str, *entries: Entry) -> Iterator[None]:
     """
     try:
         yield
-    except (LatentForgeError, MemoryError):
+    except LatentForgeError:
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        names = {kind.__name__ for kind in type(error).__mro__}  # torch's own without torch
+        if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
             raise RunFailed(
                 f"out of memory: {doing}",
                 details=[one_line(error)],

@@ -24,7 +24,7 @@ from latentforge.run import Run, append_json_line, numbered_folder, unwritable
 from latentforge.seeding import mix
 from latentforge.sources import load_splits
 from latentforge.specs import DataSpec
-from latentforge.training import a_module, now
+from latentforge.training import build_modules, now, on_device
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -51,16 +51,14 @@ def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torc
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
     saved = CheckpointStore(run.path / "checkpoints").load(checkpoint)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
-        with blame(f"building model {config.model.name!r}", config.model.entry):
-            model = a_module(config.model.entry.spec.build(config.model.options, spec))
-        with blame(f"building loss {config.loss.name!r}", config.loss.entry):
-            loss = a_module(config.loss.entry.spec.build(config.loss.options, spec))
-    for module, group in ((model, "model"), (loss, "loss")):
+        model, loss = build_modules(config, spec)
+    for module, part in ((model, config.model), (loss, config.loss)):
+        group = part.entry.kind.singular
         try:
             module.load_state_dict(saved.tensors(group) if group in saved.groups else {})
         except RuntimeError as error:
             raise RunFailed(
-                f"the weights of {saved.path} do not fit {group} {config.model.name!r}",
+                f"the weights of {saved.path} do not fit {group} {part.name!r}",
                 details=str(error).splitlines()[1:5],
                 remedy="the plugin's version that the run was made with, named in run.json",
             ) from None
@@ -68,7 +66,8 @@ def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torc
         module.eval()
         module.requires_grad_(False)
     images = about["images"]["train"]
-    step = Step(saved.state["step"], saved.state["total_steps"], images)
+    # the end of the training, at which its evaluations weigh the loss's terms
+    step = Step(saved.state["total_steps"], saved.state["total_steps"], images)
     return Loaded(run, model, loss, spec, saved.name, step)
 
 
@@ -83,6 +82,11 @@ def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         raise UsageError(
             f"{run.path} was trained on shape {tuple(about['shape'])}, "
             f"this data has {splits.spec.shape}"
+        )
+    if len(splits.spec.classes) > len(about["classes"]) > 0:
+        raise UsageError(
+            f"{run.path} knows {len(about['classes'])} classes, "
+            f"this data has {len(splits.spec.classes)}"
         )
     if data is None and splits.fingerprint != about["fingerprint"]:
         log.warning(
@@ -106,8 +110,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """The figures of `measures` on a split, also kept in the run's evaluations.jsonl."""
     device = resolve_device(device_name)
-    splits = load_data(run, config, data).to(device)
+    splits = on_device(load_data(run, config, data), device)
     splits.split(split)  # a wrong name, before the weights are read
+    for measure in measures:
+        if measure.entry.spec.labels and not splits.spec.classes:
+            raise UsageError(
+                f"measure {measure.name!r} needs labels; the data has none",
+                remedy="data=(x, y), or other measures",
+            )
     loaded = load(forge, run, checkpoint, device=device)
     others = {role: load(forge, other, device=device) for role, other in roles.items()}
     evaluator = Evaluator(
@@ -126,7 +136,9 @@ def evaluate(
         "split": split,
         "checkpoint": loaded.checkpoint,
         "metrics": figures,
-        "protocol": {m.name: m.entry.spec.protocol for m in measures},
+        "protocol": evaluator.protocol,
+        "images": len(splits.split(split)),
+        "fingerprint": splits.fingerprint,  # of the data, which may be other than the run's
     }
     try:
         append_json_line(run.path / "evaluations.jsonl", {"at": now(), **result})
@@ -148,7 +160,7 @@ def explore(
 ) -> dict[str, Any]:
     """Run an explorer, draw its findings, and say which files that gave."""
     device = resolve_device(device_name)
-    splits = load_data(run, config, data).to(device)
+    splits = on_device(load_data(run, config, data), device)
     loaded = load(forge, run, checkpoint, device=device)
     others = {role: load(forge, other, device=device) for role, other in roles.items()}
     context = ExploreContext(

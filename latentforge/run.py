@@ -172,9 +172,10 @@ def _is_manifest(value: Any) -> bool:
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """The runs in a folder, by name."""
+    """The runs in a folder and in the folders there, such as a demo's, by name."""
     if folder.is_dir():
-        yield from sorted(child for child in folder.iterdir() if (child / MANIFEST).is_file())
+        found = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
+        yield from sorted(path.parent for path in found)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

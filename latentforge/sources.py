@@ -47,8 +47,10 @@ def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: s
 def given_splits(data: Any) -> dict[str, Any]:
     """In-memory data by split; anything but a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
-    if unknown := sorted(set(splits) - {"train", "test"}):
-        raise UsageError(f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'test'")
+    if unknown := sorted(set(splits) - {"train", "validation", "test"}):
+        raise UsageError(
+            f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and 'test'"
+        )
     return {split: _as_source(value) for split, value in splits.items()}
 
 

@@ -53,6 +53,11 @@ class DataSpec:
         """The numbers in one example: C*H*W pixels, or D."""
         return math.prod(self.shape)
 
+    @property
+    def drawable(self) -> bool:
+        """Whether an example is a picture, grey or RGB."""
+        return self.kind == "image" and self.shape[0] in (1, 3)
+
 
 @dataclass(frozen=True)
 class LatentSpec:

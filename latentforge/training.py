@@ -28,11 +28,13 @@ from latentforge.guard import blame
 from latentforge.run import FORMAT, Run, create_folder
 from latentforge.seeding import mix
 from latentforge.sources import load_splits
+from latentforge.specs import DataSpec
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 RUNS = Path("runs")
+TRAIN_PROTOCOL = "mean over the steps of the last epoch, in training mode, while the weights change"
 
 
 def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, data: Any) -> Run:
@@ -45,6 +47,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
+    forge.registry.get("measures", "loss")  # selects the best epoch, and notices ruined weights
     measures = forge.choose_measures(config, splits.spec.classes)
     with (
         using_threads(config.train.threads),
@@ -72,7 +75,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
         with recorded(made, outcome), closing(progress), closing(Board(folder)) as board:
             trainer = Trainer(
                 trainee,
-                splits.to(device),
+                on_device(splits, device),
                 config,
                 device=device,
                 measures=measures,
@@ -83,6 +86,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 outcome=outcome,
             )
             trainer.fit()
+            made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
     return made
 
@@ -108,7 +112,8 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
     except BaseException as error:
         outcome.status = "failed"
         ours = isinstance(error, LatentForgeError)
-        finish(run, outcome, error=str(error) if ours else one_line(error))
+        with suppress(RunFailed):  # on a full disk this fails too, and the first error is the one
+            finish(run, outcome, error=str(error) if ours else one_line(error))
         if isinstance(error, LatentForgeError):
             error.result = run.summary()
         raise
@@ -137,11 +142,21 @@ def finish(run: Run, outcome: Outcome, error: str = "") -> None:
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Model and loss on the CPU, their weights a function of the seed."""
     torch.manual_seed(mix("init", config.train.seed))
+    return Trainee(*build_modules(config, splits.spec))
+
+
+def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:
+    """The model and the loss, on the CPU."""
     with blame(f"building model {config.model.name!r}", config.model.entry):
-        model = a_module(config.model.entry.spec.build(config.model.options, splits.spec))
+        model = a_module(config.model.entry.spec.build(config.model.options, spec))
     with blame(f"building loss {config.loss.name!r}", config.loss.entry):
-        loss = a_module(config.loss.entry.spec.build(config.loss.options, splits.spec))
-    return Trainee(model, loss)
+        loss = a_module(config.loss.entry.spec.build(config.loss.options, spec))
+    return model, loss
+
+
+def on_device(splits: DataSplits, device: torch.device) -> DataSplits:
+    with blame("moving the images to the device"):  # for want of memory
+        return splits.to(device)
 
 
 def a_module(built: Any) -> nn.Module:

@@ -51,7 +51,9 @@ def show(
     entry = forge_of(ctx).registry.get(find_kind(kind).plural, name)
     options = describe(entry.spec.config)
     facts = _facts(entry)
-    doc = " ".join((entry.spec.config.__doc__ or "").split()) if options else ""
+    doc = " ".join((entry.spec.config.__doc__ or "").split())
+    if doc.startswith(f"{entry.spec.config.__name__}("):  # what dataclass writes if nobody did
+        doc = ""
     answer(
         {
             **_brief(entry),

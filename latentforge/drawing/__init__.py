@@ -8,6 +8,7 @@ from typing import Any
 
 from latentforge.drawing.png import draw_grid
 from latentforge.findings import Arrays, Finding, Findings, ImageGrid
+from latentforge.run import finite
 
 
 def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
@@ -18,7 +19,7 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
     files = [write_finding(item, folder) for item in findings.items]
     summary = folder / "findings.json"
     content = {**about, "metrics": dict(findings.metrics), "files": [f.name for f in files]}
-    summary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    summary.write_text(json.dumps(finite(content), indent=2) + "\n", "utf-8")
     return [*files, summary]
 
 

@@ -26,7 +26,7 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
         "classes": list(spec.classes),
         "fingerprint": splits.fingerprint,
     }
-    if spec.kind == "image":
+    if spec.drawable:
         path = picture_path(out, name)
         try:
             draw_grid(sample_grid(train, name)).savefig(path)

@@ -49,6 +49,7 @@ class Evaluator:
         # before any callback attaches, so that theirs find this pass's figures in state.metrics
         self.engine.add_event_handler(Events.COMPLETED, self._compute)
         self._running: list[tuple[Component, Measure]] = []
+        self.protocol: dict[str, str] = {}  # of each figure of the last pass
 
     def run(self, split: str, step: Step) -> dict[str, float]:
         """The figures of every measure on `split`, in evaluation mode and without gradients."""
@@ -69,6 +70,7 @@ class Evaluator:
         try:
             with torch.no_grad():
                 for measure in self.measures:
+                    self.noise.reseed(0)  # batches count from 1
                     with blame(f"building measure {measure.name!r}", measure.entry):
                         built = measure.entry.spec.build(measure.options, context)
                     self._running.append((measure, built))
@@ -91,9 +93,11 @@ class Evaluator:
     def _compute(self, engine: Engine) -> None:
         figures: dict[str, float] = {}
         for measure, built in self._running:
+            self.noise.reseed(0)
             with blame(f"measure {measure.name!r}", measure.entry):
                 for name, value in built.compute().items():
                     if name in figures:
                         raise ValueError(f"another measure already gives a figure {name!r}")
                     figures[name] = float(value)
+                    self.protocol[name] = measure.entry.spec.protocol
         engine.state.metrics = figures

@@ -28,7 +28,7 @@ class History:
 
     def add(self, terms: Terms, images: int) -> None:
         values = {name: value.detach() for name, value in terms.values.items()}
-        self._steps.append((values, terms.weights, images))
+        self._steps.append((values, dict(terms.weights), images))
 
     def read(self, step: int) -> dict[str, float]:
         """Means over the steps since the last read; `step` counts all steps up to now.
@@ -62,7 +62,7 @@ class History:
         return {name: total / count for name, total in sums.items()}
 
     def close_epoch(self) -> dict[str, float]:
-        """Means over all images read since the last call."""
+        """Means over all images read since the last call; empty when there were none."""
         means = {name: total / self._epoch_images for name, total in self._epoch.items()}
         self._epoch, self._epoch_images = {}, 0
         return means

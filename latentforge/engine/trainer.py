@@ -9,8 +9,9 @@ import math
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,12 +110,16 @@ class Trainer:
         """Run to the end, or until Ctrl-C; the outcome's status says which."""
         self.trainee.train()
         self._since = time.perf_counter()
-        callbacks = [callback.entry for callback in self.config.callbacks]
-        with (
-            stop_on_interrupt(self),
-            blame("a callback", *callbacks) if callbacks else nullcontext(),
-        ):
-            self.engine.run(max_epochs=self.train_config.epochs, epoch_length=self.epoch_length)
+        try:
+            with stop_on_interrupt(self):
+                self.engine.run(max_epochs=self.train_config.epochs, epoch_length=self.epoch_length)
+        except Exception as error:
+            if self._is_of_a_callback(error):
+                with blame("a callback", *(callback.entry for callback in self.config.callbacks)):
+                    raise
+            raise
+        finally:
+            self._lap()
         self.outcome.status = "done"
         if self.outcome.epochs < self.train_config.epochs:
             self._finish_early()
@@ -127,13 +132,20 @@ class Trainer:
 
     def _finish_early(self) -> None:
         """After Ctrl-C, or a callback that stopped the engine: keep what was reached."""
-        self._read_history()
-        self._lap()
-        self._save()
         if self.stopping:
             self.outcome.status = "interrupted"
+            self._read_history()
+            self._save()
         else:
-            self._measure("test")
+            self._close_epoch(
+                [split for split in ("validation", "test") if split in self.data.splits]
+            )
+
+    def _is_of_a_callback(self, error: Exception) -> bool:
+        """Whether it was raised in a handler that is none of ours."""
+        ours = {Trainer._step.__code__, Trainer._start_epoch.__code__, Trainer._end_epoch.__code__}
+        codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+        return bool(self.config.callbacks) and not codes & ours
 
     # ------------------------------------------------------------ one step
 
@@ -175,21 +187,23 @@ class Trainer:
     # ------------------------------------------------------------ one epoch
 
     def _end_epoch(self, engine: Engine) -> None:
-        epoch = engine.state.epoch
+        self.outcome.epochs = engine.state.epoch
+        self._close_epoch(self._splits_to_evaluate(engine.state.epoch))
+
+    def _close_epoch(self, splits: list[str]) -> None:
+        """Measure, log, save; for an epoch that a callback cut short too."""
         self._read_history()
-        self.outcome.epochs = epoch
-        self.outcome.metrics["train"] = self.history.close_epoch()
         self._lap()
-        splits = self._splits_to_evaluate(epoch)
+        self.outcome.metrics["train"] = self.history.close_epoch() or self.outcome.metrics["train"]
         for split in splits:
             self._measure(split)
         self._since = time.perf_counter()  # evaluation is not training time
         figures = {split: self.outcome.metrics[split] for split in ("train", *splits)}
+        epoch = math.ceil(self.outcome.steps / self.epoch_length)
         self._log_epoch(epoch, figures)
-        score = figures.get("validation", {}).get("loss", math.nan)
-        best = score < self.best_score  # False for NaN
+        best = figures.get("validation", {}).get("loss", math.nan) < self.best_score  # no for NaN
         if best:
-            self.best_score = score
+            self.best_score = figures["validation"]["loss"]
         self._save(best=best)
         self.progress.epoch(epoch, figures)
         self._lap()
@@ -197,8 +211,10 @@ class Trainer:
     def _measure(self, split: str) -> None:
         """Raises RunFailed where the last step has ruined the weights, which its loss, taken
         before it, does not show."""
-        figures = self.evaluator.run(split, self._now())
-        if not math.isfinite(loss := figures.get("loss", 0.0)):
+        # terms weighted as at the end: during a warm-up early weights are not the best
+        end = Step(self.total_steps, self.total_steps, len(self.images))
+        figures = self.evaluator.run(split, end)
+        if not math.isfinite(loss := figures["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.outcome.steps}",
                 remedy="a smaller --lr",
@@ -224,7 +240,7 @@ class Trainer:
 
     def _log_reconstructions(self, step: int) -> None:
         provided = self.config.model.entry.spec.provides
-        if not {"encode", "decode"} <= provided or self.data.spec.kind != "image":
+        if not {"encode", "decode"} <= provided or not self.data.spec.drawable:
             return
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         shown = images.batch_at(list(range(min(SHOWN, len(images))))).x
@@ -236,9 +252,6 @@ class Trainer:
         self.board.picture("reconstructions", pair_sheet(shown, recon), step)
 
     # ------------------------------------------------------------ state and time
-
-    def _now(self) -> Step:
-        return Step(self.outcome.steps, self.total_steps, len(self.images))
 
     def _save(self, *, best: bool = False) -> None:
         step = self.outcome.steps
@@ -257,7 +270,6 @@ class Trainer:
                 "epoch": self.outcome.epochs,
                 "total_steps": self.total_steps,
                 "best_score": self.best_score if math.isfinite(self.best_score) else None,
-                "validation": self.outcome.metrics.get("validation"),
                 "seed": self.train_config.seed,
                 "threads": torch.get_num_threads(),
             },
@@ -284,15 +296,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 @contextmanager
 def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
     """The first Ctrl-C lets the step finish and saves; the second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
+    previous = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or previous in (signal.SIG_IGN, None):
+        yield  # only the main thread may set handlers; a job that ignores Ctrl-C goes on doing so
         return
 
     def request_stop(_signum: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, previous)
         trainer.stop()
 
-    previous = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, request_stop)
     try:
         yield

@@ -42,11 +42,11 @@ class CnnClassifier(nn.Module):
             nn.AvgPool2d(4),
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.classify = nn.Linear(c * cells, len(data.classes))
+        self.head = nn.Linear(c * cells, len(data.classes))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.features(F.pad(x, self.padding))  # (B, 32, 2, 2) for MNIST
-        return self.classify(self.dropout(h.flatten(1)))  # (B, classes)
+        return self.head(self.dropout(h.flatten(1)))  # (B, classes)
 
     def layers(self) -> list[str]:
         return [f"features.{i}" for i in range(len(self.features))]

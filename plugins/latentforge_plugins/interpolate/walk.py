@@ -47,7 +47,7 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
         (next(iter(decoded.values()))[[0, -1]] - pair.x).square().mean()
     )
     numbers = Arrays("codes", arrays)
-    drawn = [grid, numbers] if context.data.kind == "image" else [numbers]
+    drawn = [grid, numbers] if context.data.drawable else [numbers]
     return Findings(drawn, metrics)
 
 

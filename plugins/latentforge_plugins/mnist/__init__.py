@@ -18,7 +18,7 @@ class MnistConfig:
     """`root`: the folder that holds MNIST/raw, as torchvision lays it out. Without it, the
     environment's LATENTFORGE_DATA, and without that the user's cache."""
 
-    root: str | None = None
+    root: Path | None = None
 
 
 def load(config: MnistConfig, split: str) -> Arrays:

@@ -24,12 +24,12 @@ PARTS = {"train": "train", "test": "t10k"}  # split -> how the file names begin
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def raw_folder(root: str | None) -> Path:
+def raw_folder(root: Path | None) -> Path:
     """The one folder that is looked into: from the option, LATENTFORGE_DATA or the user's cache."""
     if root is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "latentforge")
-        root = os.environ.get("LATENTFORGE_DATA") or str(cache)
-    return Path(root).expanduser().absolute() / "MNIST" / "raw"
+        root = Path(os.environ.get("LATENTFORGE_DATA") or cache)
+    return root.expanduser().absolute() / "MNIST" / "raw"
 
 
 def is_complete(raw: Path) -> bool:

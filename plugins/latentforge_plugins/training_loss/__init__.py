@@ -36,6 +36,5 @@ def latentforge_measures():
         name="loss",
         summary="The run's training objective, model in evaluation mode",
         build=build,
-        protocol="nats per image, terms weighted as at the checkpoint's step, "
-        "one seeded sample of z",
+        protocol="nats per image, terms weighted as at the end of training, one seeded sample of z",
     )
