@@ -185,26 +185,30 @@ class Draft:
             else:
                 self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
 
-    def assign(self, texts: Sequence[str]) -> None:
-        """`section.key=VALUE` texts; VALUE is TOML, else a string; dots nest. Names come first,
-        because naming a component drops the options of another one."""
+    def assign_all(self, texts: Sequence[str]) -> None:
+        """`assign` each; names first, because naming a component drops the options of another."""
         for text in sorted(texts, key=lambda text: ".name=" not in text):
-            key, equals, value = text.partition("=")
-            section, *path = key.strip().split(".")
-            if not equals or not path or not all((section, *path)):
-                example = "as in 'model.hidden=[128]'"
-                self.faults.append(f"--set {text}: write section.key=VALUE, {example}")
-            elif section == "callbacks" and len(path) > 1:
-                nest(self.callback(path[0]), path[1:], toml_value(value))
-            elif section not in SECTIONS:
-                hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
-                self.faults.append(f"--set {text}: no such section; {hint}")
-            elif path == ["name"]:
-                self.choose(section, str(toml_value(value)), f"--set {text}")
-            elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
-                self.origins[".".join((section, *path))] = f"--set {text}"
-            else:
-                self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
+            self.assign(text)
+
+    def assign(self, text: str) -> None:
+        """One `section.key=VALUE`; VALUE is TOML, else a string; dots nest."""
+        key, equals, value = text.partition("=")
+        section, *path = key.strip().split(".")
+        if not equals or not path or not all((section, *path)):
+            self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
+        elif section == "callbacks" and len(path) > 1:
+            nest(self.callback(path[0]), path[1:], toml_value(value))
+        elif section == "callbacks":
+            self.faults.append(f"--set {text}: no such key; write callbacks.NAME.key=VALUE")
+        elif section not in SECTIONS:
+            hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+            self.faults.append(f"--set {text}: no such section; {hint}")
+        elif path == ["name"]:
+            self.choose(section, str(toml_value(value)), f"--set {text}")
+        elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
+            self.origins[".".join((section, *path))] = f"--set {text}"
+        else:
+            self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
 
     def callback(self, name: str) -> dict[str, Any]:
         """The options of a callback, which is switched on by this."""

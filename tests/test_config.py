@@ -115,7 +115,28 @@ def test_a_value_on_the_command_line_is_toml_or_else_itself(text, value):
 
 def test_an_assignment_may_hold_another_equals_sign(config):
     made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.root=/a=b")
-    assert made.dataset.options.root == "/a=b"
+    assert made.dataset.options.root == Path("/a=b")
+
+
+def test_dots_nest_and_meet_what_the_file_has(config, faults):
+    text = '[model]\nname="ae"\n[train]\noptimizer_options={amsgrad=true}'
+    made = config(text, "train.optimizer_options.eps=1e-6")
+    assert made.train.optimizer_options == {"amsgrad": True, "eps": 1e-6}
+    (line,) = faults(text, "train.epochs.eps=3", "train.epochs=2")
+    assert line == (
+        "train.epochs (from --set train.epochs=2): "
+        'must be a valid integer, got {"eps": 3}'
+    ) or "is no table" in line
+
+
+def test_a_name_comes_before_the_options_of_what_it_names(config):
+    made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.size=14", "data.name=digits")
+    assert (made.dataset.name, made.dataset.options.size) == ("digits", 14)
+
+
+def test_relative_paths_are_kept_whole_so_that_a_run_finds_them_from_elsewhere(config):
+    made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.root=here")
+    assert made.dataset.options.root == Path.cwd() / "here"
 
 
 def test_choosing_another_component_drops_the_options_of_the_one_before(tmp_path):

@@ -30,7 +30,7 @@ def prepared(
     *,
     official: tuple[str, ...] = ("train",),
     validation: float | None = None,
-    test: float = 0.2,
+    test: float | None = None,
     split_seed: int = 0,
 ) -> DataSplits:
     def load(split: str) -> Arrays:
@@ -224,7 +224,7 @@ def gathered(dataset: Any) -> Images:
         lambda split: dataset,
         ("train", "test"),
         validation=None,
-        test=0.2,
+        test=None,
         split_seed=0,
         name="d",
     )
@@ -334,7 +334,7 @@ def test_a_test_split_unlike_train_is_refused(test: Arrays, message: str):
     sources = {"train": Arrays(BYTES, LABELS), "test": test}
     with pytest.raises(UsageError, match=message):
         prepare(
-            sources.__getitem__, list(sources), validation=None, test=0.2, split_seed=0, name="d"
+            sources.__getitem__, list(sources), validation=None, test=None, split_seed=0, name="d"
         )
 
 
@@ -374,7 +374,7 @@ def test_an_official_test_split_stays_untouched_and_validation_comes_from_train(
 
     def prepare_with(validation: float | None) -> DataSplits:
         return prepare(
-            data.__getitem__, list(data), validation=validation, test=0.5, split_seed=0, name="d"
+            data.__getitem__, list(data), validation=validation, test=None, split_seed=0, name="d"
         )
 
     plain, cut = prepare_with(None), prepare_with(0.1)

@@ -70,7 +70,7 @@ def train(
             draft.put("train", key, toml_value(text), OPTIONS[key])
     for name in callback or ():
         draft.callback(name)
-    draft.assign(set_ or ())
+    draft.assign_all(set_ or ())
     made = forge.train_draft(draft, run=run, quiet=quiet)
     result = made.summary()
     rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]

@@ -38,7 +38,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def config(raw: Path) -> MnistConfig:
-    return MnistConfig(root=str(raw.parent.parent))
+    return MnistConfig(root=raw.parent.parent)
 
 
 # ---------------------------------------------------------------- where it looks
@@ -60,7 +60,7 @@ def test_plain_and_packed_files_give_the_same_arrays(raw: Path, split: str):
 def test_the_option_comes_before_the_environment_and_that_before_the_cache(monkeypatch):
     monkeypatch.setenv("LATENTFORGE_DATA", "/env")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert idx.raw_folder("/option") == Path("/option/MNIST/raw")
+    assert idx.raw_folder(Path("/option")) == Path("/option/MNIST/raw")
     assert idx.raw_folder(None) == Path("/env/MNIST/raw")
     monkeypatch.setenv("LATENTFORGE_DATA", "")
     assert idx.raw_folder(None) == Path("/cache/latentforge/MNIST/raw")
@@ -146,13 +146,14 @@ def test_fetching_what_is_there_reads_it_and_downloads_nothing(raw: Path):
 
 NO_NETWORK = """
 import sys
+from pathlib import Path
 from latentforge.errors import MissingError, format_error
 from latentforge_plugins.mnist import MnistConfig, fetch
 from latentforge_plugins.torchvision_remedy import import_torchvision
 
 import_torchvision().datasets.MNIST.mirrors = ["http://127.0.0.1:9/", "http://127.0.0.1:9/b/"]
 try:
-    fetch(MnistConfig(root=sys.argv[1]))
+    fetch(MnistConfig(root=Path(sys.argv[1])))
 except MissingError as error:
     print(format_error(error))
 """
@@ -232,7 +233,7 @@ def test_real_mnist_has_its_known_counts_and_mean():
         lambda split: spec.load(spec.config(), split),
         spec.splits,
         validation=None,
-        test=0.2,
+        test=None,
         split_seed=0,
         name=spec.name,
     )
