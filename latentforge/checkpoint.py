@@ -108,7 +108,7 @@ class CheckpointStore:
             raise RunFailed(
                 f"cannot write checkpoint {path}: {reason}",
                 details=["the checkpoints before it are as they were"],
-                remedy="free or mend the disk, then resume the run",
+                remedy="free or mend the disk; the checkpoints before it can be evaluated",
             ) from error
         self._retire(keep={path.name, before, path.name if best else best_before})
         return path

@@ -121,7 +121,8 @@ class Terms(NamedTuple):
         """TypeError or ValueError where a loss breaks this contract; run on the first step."""
         for name, value in self.values.items():
             if getattr(value, "shape", None) != ():
-                raise TypeError(f"term {name!r} must be a 0-d tensor, not {value!r:.60}")
+                what = getattr(value, "shape", None) or type(value).__name__
+                raise TypeError(f"term {name!r} must be a 0-d tensor, not {what}")
         if "loss" in self.values:
             raise ValueError("a term cannot be called 'loss': that is the name of the total")
         if unknown := sorted(set(self.weights) - set(self.values)):

@@ -27,6 +27,11 @@ class LatentForgeError(Exception):
         self.remedy = remedy
         self.result: dict[str, Any] = {}  # what a command had achieved; part of its JSON answer
 
+    def __str__(self) -> str:
+        """All that there is to say, as a Python traceback ends with it."""
+        lines = [self.message, *(f"  - {detail}" for detail in self.details)]
+        return "\n".join([*lines, f"  try: {self.remedy}"] if self.remedy else lines)
+
 
 class RunFailed(LatentForgeError):
     """The run started and could not end well."""
@@ -81,11 +86,7 @@ class PluginProblem:
 
 def format_error(error: LatentForgeError) -> str:
     """The text of an error as the command line prints it, without a trailing newline."""
-    lines = [f"error: {error.message}"]
-    lines += [f"  - {detail}" for detail in error.details]
-    if error.remedy:
-        lines.append(f"  try: {error.remedy}")
-    return "\n".join(lines)
+    return f"error: {error}"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -38,10 +38,12 @@ Finding = ImageGrid | Arrays
 
 @dataclass(frozen=True)
 class Findings:
-    """What an explorer returns: things to draw, and figures by name."""
+    """What an explorer returns: things to draw, and figures by name with the sentence that says
+    what they are."""
 
     items: Sequence[Finding]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    protocol: str = ""
 
 
 def checked(findings: object) -> Findings:
@@ -61,7 +63,7 @@ def checked(findings: object) -> Findings:
         if not isinstance(item, ImageGrid | Arrays):
             raise TypeError(f"{type(item).__name__} is no finding")
     metrics = {name: float(value) for name, value in findings.metrics.items()}
-    return Findings(findings.items, metrics)
+    return Findings(findings.items, metrics, findings.protocol)
 
 
 def _is_row(row: Tensor) -> bool:

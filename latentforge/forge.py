@@ -112,7 +112,7 @@ class Forge:
         if len(given) != 1:
             raise UsageError(
                 "say what to train with exactly one of a model's name, a config file and a preset",
-                details=[f"{len(given)} of them were given"],
+                details=[f"given: {', '.join(map(str, given)) or 'none'}"],
                 remedy="latentforge train ae",
             )
         if name is not None:
@@ -223,7 +223,8 @@ class Forge:
         """Figures of a run on a split: `run`, `split`, `checkpoint`, `metrics`, `protocol`.
 
         Without `measures`, every default one that the model has the abilities for. `options` are
-        `measure.key=value`. `data` replaces the run's own, as in `train`.
+        `measure.key=value`. `data` replaces the run's own: what the run was trained on is cut as it
+        was then; other data is measured whole.
         """
         check_device(device)
         run = self._as_run(run)
@@ -294,7 +295,9 @@ class Forge:
         self._check_needs(entry, config.model.entry)
         others = self._roles(roles)
         self._check_roles([entry], others)
-        given = read_assignments(assignments, faults := Faults())
+        own = f"{entry.name}."  # as errors name the options
+        texts = [text.removeprefix(own) for text in assignments]
+        given = read_assignments(texts, faults := Faults())
         raise_faults(faults)
         checked = check_options(entry.spec.config, {**given, **options}, entry.name)
         from latentforge.loading import explore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from latentforge.checkpoint import CheckpointStore
-from latentforge.config import Component, RunConfig
+from latentforge.config import IN_MEMORY, Component, RunConfig
 from latentforge.contracts import ExploreContext, Step
 from latentforge.data import DataSplits
 from latentforge.engine.device import resolve_device
@@ -20,9 +20,10 @@ from latentforge.engine.evaluator import Evaluator
 from latentforge.errors import RunFailed, UsageError
 from latentforge.findings import checked
 from latentforge.guard import blame
+from latentforge.preparation import prepare_whole
 from latentforge.run import Run, append_json_line, numbered_folder, unwritable
 from latentforge.seeding import mix
-from latentforge.sources import load_splits
+from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
 from latentforge.training import build_modules, now, on_device
 
@@ -72,12 +73,24 @@ def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torc
 
 
 def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
-    """The run's images: its dataset loaded again, what it was trained on in Python, or `data`."""
+    """The run's images: its dataset loaded again, what it was trained on in Python, or `data`.
+
+    `data` that the run was trained on is cut as it was then. Other data is taken whole: without
+    splits of its own, all of it stands for each of the run's.
+    """
     if data is None and run.in_memory is not None:
         kept: DataSplits = run.in_memory
         return kept
-    splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
+    if data is None:
+        splits = load_splits(config.dataset, config.data)
+    else:
+        given = given_splits(data)
+        splits = prepare_whole(given, IN_MEMORY)
+        if splits.fingerprint == about["fingerprint"]:
+            splits = load_splits(None, config.data, data)
+        elif list(given) == ["train"]:
+            splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
     if list(splits.spec.shape) != about["shape"]:
         raise UsageError(
             f"{run.path} was trained on shape {tuple(about['shape'])}, "
@@ -194,6 +207,7 @@ def explore(
         "out": str(folder),
         "files": [str(file) for file in files],
         "metrics": dict(findings.metrics),
+        "protocol": findings.protocol,
     }
 
 

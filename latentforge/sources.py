@@ -10,9 +10,10 @@ import torch
 
 from latentforge.config import IN_MEMORY, Component, DataConfig
 from latentforge.contracts import Arrays
-from latentforge.data import DataSplits, prepare
+from latentforge.data import DataSplits
 from latentforge.errors import MissingError, UsageError
 from latentforge.guard import blame
+from latentforge.preparation import prepare
 
 
 def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:

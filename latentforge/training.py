@@ -87,7 +87,8 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             )
             trainer.fit()
             made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
-            board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
+            if outcome.status == "done":  # one run without test figures would hide everyone's
+                board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
     return made
 
 

@@ -38,8 +38,7 @@ def draft(text: str = '[model]\nname = "ae"\n', *assignments: str, folder: Path)
     file.write_text(text, "utf-8")
     made = Draft()
     made.read_file(file)
-    for assignment in assignments:
-        made.assign(assignment)
+    made.assign_all(assignments)
     return made
 
 
@@ -122,11 +121,9 @@ def test_dots_nest_and_meet_what_the_file_has(config, faults):
     text = '[model]\nname="ae"\n[train]\noptimizer_options={amsgrad=true}'
     made = config(text, "train.optimizer_options.eps=1e-6")
     assert made.train.optimizer_options == {"amsgrad": True, "eps": 1e-6}
-    (line,) = faults(text, "train.epochs.eps=3", "train.epochs=2")
-    assert line == (
-        "train.epochs (from --set train.epochs=2): "
-        'must be a valid integer, got {"eps": 3}'
-    ) or "is no table" in line
+    assert faults(text, "train.epochs=2", "train.epochs.eps=3") == [
+        "--set train.epochs.eps=3: train.epochs is no table"
+    ]
 
 
 def test_a_name_comes_before_the_options_of_what_it_names(config):
@@ -288,7 +285,6 @@ def test_what_should_be_a_section_is_asked_to_be_one(faults, text):
         ("", "write section.key=VALUE"),
         ("trian.epochs=3", "did you mean 'train'?"),
         ("zzz.epochs=3", "sections are model, loss, data, train"),
-        ("train.optimizer_options.eps=3", "no such key"),
         ("callbacks.swap=3", "no such key"),
     ],
 )

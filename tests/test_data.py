@@ -14,8 +14,9 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, TensorDataset
 
 from latentforge.contracts import Arrays
-from latentforge.data import DataSplits, Images, prepare
+from latentforge.data import DataSplits, Images
 from latentforge.errors import UsageError
+from latentforge.preparation import prepare
 from latentforge.specs import DataSpec
 
 DIGITS = load_digits()

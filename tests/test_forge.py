@@ -50,6 +50,8 @@ def forms(images):
         "pair": ((images, labels), (1, 12, 10)),
         "arrays": (Arrays(images, labels, ("a", "b", "c")), (1, 12, 10)),
         "dataset": (Pairs(floats[:, None], labels), (1, 12, 10)),
+        "strided": ((images[::2].repeat(2, 0)[::1], np.arange(160)[::2] % 3), (1, 12, 10)),
+        "strided tensors": ((floats.repeat(2, 1, 1)[::2], torch.arange(160)[::2] % 3), (1, 12, 10)),
         "splits": ({"train": (images[:60], labels[:60]), "test": (images[60:], labels[60:])}, None),
     }
 
@@ -200,3 +202,52 @@ def test_two_forges_share_nothing():
 
     assert "swirl" in Forge([Swirl()]).registry.names("models")
     assert "swirl" not in Forge().registry.names("models")
+
+
+def test_other_data_is_measured_whole_and_its_own_again_as_it_was_cut(forge, images, tmp_path):
+    run = forge.train("ae", data=images, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    other = images[::-1].copy()
+    for again in (open_run(run.path), run):
+        result = again.forge.evaluate(again, data=other)
+        model = again.load_model()
+        with torch.no_grad():
+            x = torch.from_numpy(other).float()[:, None] / 255
+            mse = (model.decode(model.encode(x).mode()) - x).square().mean().item()
+        assert result["images"] == 80
+        assert result["fingerprint"] != run.manifest["data"]["fingerprint"]
+        assert result["metrics"]["mse_per_pixel"] == pytest.approx(mse, rel=1e-5)
+    assert again.forge.evaluate(again, data={"test": other[:30]})["images"] == 30
+    assert again.forge.evaluate(again, data=images)["images"] == 16
+
+
+def test_shares_to_cut_off_can_be_given_with_the_data(forge, images, tmp_path):
+    data = {"train": images, "validation": 0.25, "test": 0.5}
+    run = forge.train("ae", data=data, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    assert run.manifest["data"]["images"] == {"train": 30, "validation": 10, "test": 40}
+
+
+def test_data_without_labels_cannot_measure_a_classifier(forge, tmp_path):
+    data = (np.zeros((60, 16, 16), np.uint8), np.arange(60) % 2)
+    run = forge.train("cnn-classifier", data=data, train=ONCE, run=tmp_path / "a", quiet=True)
+    with pytest.raises(UsageError, match="needs labels"):
+        run.evaluate(data=data[0][:30])
+    with pytest.raises(UsageError, match="knows 2 classes, this data has 5"):
+        run.evaluate(data=(data[0][:30], np.arange(30) % 5))
+
+
+def test_an_error_says_everything_in_a_traceback(forge):
+    with pytest.raises(ConfigError) as caught:
+        forge.train("aee", train={"epoch": 2})
+    assert "did you mean 'ae'?" in str(caught.value)
+    assert "did you mean 'epochs'?" in str(caught.value)
+
+
+def test_options_hold_wherever_the_name_stands(forge, tmp_path):
+    run = forge.train(
+        preset="vanilla-ae",
+        data={"size": 14, "name": "digits"},
+        train=ONCE,
+        run=tmp_path / "a",
+        quiet=True,
+    )
+    assert run.manifest["data"]["shape"] == [1, 14, 14]

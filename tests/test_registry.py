@@ -68,7 +68,7 @@ def test_an_unknown_name_suggests_and_names_the_next_command():
     assert type(error.value) is UsageError
     assert error.value.message == "unknown model 'aee', did you mean 'ae'?"
     assert error.value.remedy == "latentforge list models"
-    with pytest.raises(UsageError, match=r"unknown model 'resnet'$"):
+    with pytest.raises(UsageError, match=r"unknown model 'resnet'\n"):
         some.get("models", "resnet")
 
 

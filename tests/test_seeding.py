@@ -66,3 +66,10 @@ def test_noise_on_a_gpu_is_reseeded_there_and_on_the_cpu():
     first = draw(1)
     assert all(torch.equal(a, b) for a, b in zip(first, draw(1), strict=True))
     assert not torch.equal(first[0], draw(2)[0])
+
+
+def test_the_order_and_the_noise_of_a_step_are_frozen():
+    """Runs resume by these: a change of either makes every run of before another one."""
+    assert permutation(10, 0, 0).tolist() == [5, 9, 2, 1, 4, 6, 8, 7, 3, 0]
+    Noise("cpu", "train", 0).reseed(7)
+    assert torch.initial_seed() == 3787100100533880272

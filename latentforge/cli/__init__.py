@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -91,8 +90,8 @@ def run(arguments: list[str]) -> int:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         if code and "--json" in arguments:  # Typer has said on stderr what it is
-            failed = {"status": "failed", "error": "the command line is wrong", "details": []}
-            print(json.dumps({**failed, "exit_code": code}))
+            failed = {"status": "failed", "error": "the command line is wrong; stderr says how"}
+            answer_json({**failed, "exit_code": code})
         return code
     except BrokenPipeError:  # `latentforge list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,6 +113,6 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         traceback.print_exception(error)
     print(format_error(error), file=sys.stderr)
     if "--json" in arguments:
-        answer = {"status": "failed", "error": error.message, "details": list(error.details)}
-        answer_json({**answer, **error.result, "exit_code": error.exit_code})
+        said = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
+        answer_json({"status": "failed", **said, **error.result, "exit_code": error.exit_code})
     return error.exit_code

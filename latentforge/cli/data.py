@@ -32,7 +32,7 @@ def show(
     from latentforge.drawing.dataset import describe_data
 
     result = describe_data(forge_of(ctx).load_data(name, set_ or ()), name, out)
-    rows = [[f"{key}:", str(value)] for key, value in result.items()]
+    rows = [[f"{key}:", _text(value)] for key, value in result.items()]
     answer(result, json, table(rows))
 
 
@@ -49,3 +49,9 @@ def fetch(
     """
     folder = forge_of(ctx).fetch_data(name, set_ or ())
     answer({"dataset": name, "folder": str(folder)}, json, [f"{name} is in {folder}"])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

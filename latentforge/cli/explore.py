@@ -43,4 +43,5 @@ def explore(
         assignments=set_ or (),
         device=device,
     )
-    answer(result, json, [*table(figures(result["metrics"])), *result["files"]])
+    lines = [*table(figures(result["metrics"])), result["protocol"], *result["files"]]
+    answer(result, json, [line for line in lines if line])

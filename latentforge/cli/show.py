@@ -47,9 +47,12 @@ def show(
     import json as js
 
     from latentforge.checking import describe
+    from latentforge.config import DataConfig
 
     entry = forge_of(ctx).registry.get(find_kind(kind).plural, name)
     options = describe(entry.spec.config)
+    if entry.kind.plural == "datasets":
+        options += describe(DataConfig)  # the core's keys of the section [data]
     facts = _facts(entry)
     doc = " ".join((entry.spec.config.__doc__ or "").split())
     if doc.startswith(f"{entry.spec.config.__name__}("):  # what dataclass writes if nobody did
@@ -66,6 +69,7 @@ def show(
             *table([[f"{key}:", str(value)] for key, value in facts.items()], "  "),
             *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
             *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
+            *(["", entry.spec.path.read_text("utf-8")] if entry.kind.plural == "presets" else []),
         ],
     )
 
@@ -89,8 +93,9 @@ def runs(
             found.append(_run_facts(path, read_manifest(path)))
         except LatentForgeError as error:
             found.append({"run": str(path), "status": f"unreadable: {error.message}"})
-    rows = [[str(run.get(key, "")) for key in ("run", "status", "epochs", "test")] for run in found]
-    header = [["RUN", "STATUS", "EPOCHS", "TEST"]] if rows else [[f"no runs in {folder}"]]
+    keys = ("run", "status", "model", "data", "epochs")
+    rows = [[*(str(run.get(key, "")) for key in keys), _last_figures(run)] for run in found]
+    header = [[*(key.upper() for key in keys), "FIGURES"]] if rows else [[f"no runs in {folder}"]]
     answer({"runs": found}, json, table(header + rows))
 
 
@@ -105,7 +110,6 @@ def find_kind(word: str) -> Kind:
 
 
 def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    test = manifest["metrics"].get("test", {})
     return {
         "run": str(path),
         "status": manifest["status"],
@@ -114,8 +118,16 @@ def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "epochs": manifest.get("epochs", 0),
         "created": manifest.get("created", ""),
         "metrics": manifest["metrics"],
-        "test": "  ".join(f"{k} {'-' if v is None else format(v, '.4g')}" for k, v in test.items()),
     }
+
+
+def _last_figures(run: dict[str, Any]) -> str:
+    """Those of the test split, else of validation: an interrupted run has no others."""
+    metrics = run.get("metrics", {})
+    split = "test" if metrics.get("test") else "validation"
+    figures = metrics.get(split, {}).items()
+    shown = [f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in figures]
+    return "  ".join([split, *shown]) if shown else ""
 
 
 def _row(entry: Entry) -> list[str]:
@@ -137,7 +149,7 @@ def _brief(entry: Entry) -> dict[str, Any]:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     """What a spec says besides its name, summary and options."""
-    spec, facts = entry.spec, {"plugin": entry.plugin.name, "reach it as": entry.qualified}
+    spec, facts = entry.spec, {"plugin": entry.plugin.name, "qualified": entry.qualified}
     for key in ("provides", "needs", "default_loss", "protocol", "splits", "labels", "path"):
         value = getattr(spec, key, None)
         if callable(value):

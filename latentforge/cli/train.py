@@ -54,6 +54,9 @@ def train(
     """Train a model: exactly one of MODEL, --config and --preset.
 
     Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
+
+    More keys of [train] for --set: optimizer, optimizer_options, weight_decay, threads, log_every,
+    evaluate_every; of [data]: validation, test, split_seed. See `latentforge config check FILE`.
     """
     from latentforge.config import Draft, toml_value
 

@@ -16,17 +16,19 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
 
     Raises OSError when the folder cannot be written.
     """
-    files = [write_finding(item, folder) for item in findings.items]
+    note = f"{about['run']}, {about['checkpoint']}"
+    files = [write_finding(item, folder, note) for item in findings.items]
     summary = folder / "findings.json"
-    content = {**about, "metrics": dict(findings.metrics), "files": [f.name for f in files]}
+    figures = {"metrics": dict(findings.metrics), "protocol": findings.protocol}
+    content = {**about, **figures, "files": [file.name for file in files]}
     summary.write_text(json.dumps(finite(content), indent=2) + "\n", "utf-8")
     return [*files, summary]
 
 
-def write_finding(item: Finding, folder: Path) -> Path:
+def write_finding(item: Finding, folder: Path, note: str) -> Path:
     if isinstance(item, ImageGrid):
         path = folder / f"{item.name}.png"
-        draw_grid(item).savefig(path)
+        draw_grid(item, note).savefig(path)
         return path
     assert isinstance(item, Arrays)
     import numpy as np

@@ -29,6 +29,7 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
     if spec.drawable:
         path = picture_path(out, name)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             draw_grid(sample_grid(train, name)).savefig(path)
         except OSError as error:
             raise unwritable(path, error) from None

@@ -14,14 +14,16 @@ CELL = 0.95  # inches a column; at 150 dpi a 28-pixel image is drawn five times 
 DPI = 150
 
 
-def draw_grid(grid: ImageGrid) -> Figure:
-    """Rows of images at their aspect, titled by column and, at the left, by row."""
+def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
+    """Rows of images at their aspect, titled by column and, at the left, by row; `note` at the foot
+    says where they come from."""
     columns = max(len(row) for row in grid.rows)
     _, height, width = grid.rows[0].shape[1:]
     left = 0.25 + 0.085 * max((len(t) for t in grid.row_titles), default=0)
     cell_height = CELL * height / width
     top = 0.45 + (0.25 if grid.column_titles else 0.0)
-    size = (left + columns * CELL + 0.15, top + len(grid.rows) * cell_height + 0.15)
+    bottom = 0.3 if note else 0.15
+    size = (left + columns * CELL + 0.15, top + len(grid.rows) * cell_height + bottom)
     figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(grid.rows), columns, squeeze=False)
@@ -29,10 +31,11 @@ def draw_grid(grid: ImageGrid) -> Figure:
         left=left / size[0],
         right=1 - 0.15 / size[0],
         top=1 - top / size[1],
-        bottom=0.15 / size[1],
+        bottom=bottom / size[1],
         wspace=0.06,
         hspace=0.06,
     )
+    figure.text(1 - 0.15 / size[0], 0.08 / size[1], note, ha="right", fontsize=7, color="0.45")
     figure.text(0.5, 1 - 0.12 / size[1], grid.title, ha="center", va="top", fontsize=12)
     for r, row in enumerate(grid.rows):
         images = row.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (n, H, W, C)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -40,10 +41,7 @@ class Progress:
         if not self.bar and epoch not in (1, self.epochs) and now - self.shown < self.interval:
             return
         self.shown = now
-        parts = [
-            f"{split} " + " ".join(f"{name} {value:.4g}" for name, value in values.items())
-            for split, values in figures.items()
-        ]
+        parts = [f"{split} {_short(values)}" for split, values in figures.items()]
         self._write(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts), end="\n")
 
     def close(self) -> None:
@@ -64,13 +62,22 @@ class Progress:
         if not self.bar:
             return text
         filled = 20 * step // total
-        return f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
+        line = f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
+        return line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be redrawn
 
     def _write(self, text: str, end: str) -> None:
         assert self.stream is not None
         clear = "\r\x1b[K" if self.bar else ""  # to the line's start, and erase it
         self.stream.write(clear + text + end)
         self.stream.flush()
+
+
+def _short(values: Mapping[str, float]) -> str:
+    """The figures, without a loss that is all of one term and so said twice."""
+    shown = {name: f"{value:.4g}" for name, value in values.items()}
+    rest = {name: text for name, text in shown.items() if name != "loss"}
+    kept = rest if shown.get("loss") in rest.values() else shown
+    return " ".join(f"{name} {text}" for name, text in kept.items())
 
 
 def progress_stream(quiet: bool) -> TextIO | None:

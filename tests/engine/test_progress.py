@@ -24,7 +24,8 @@ def shown(stream, interval: float = 0.0) -> str:
     return stream.getvalue()
 
 
-def test_a_terminal_has_a_bar_that_redraws_its_line():
+def test_a_terminal_has_a_bar_that_redraws_its_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     text = shown(Terminal())
     assert text.count("\r\x1b[K") == 23  # 20 bars, 2 epochs, the clearing at the end
     assert "[##########..........] epoch 1/2   50 %  loss 101.2" in text
@@ -52,3 +53,19 @@ def test_quiet_shows_nothing():
     progress.epoch(1, {})
     progress.close()
     assert not progress.bar
+
+
+def test_a_bar_fits_into_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    bars = [line for line in shown(Terminal()).split("\r\x1b[K") if line.startswith("[")]
+    assert len(bars) == 20
+    assert {len(bar) for bar in bars} == {39}
+
+
+def test_a_loss_of_one_term_is_not_said_twice():
+    stream = io.StringIO()
+    progress = Progress(stream, epochs=1, steps=1, batch_size=1)
+    one = {"loss": 99.5001, "recon": 99.5}
+    two = {"loss": 105.0, "recon": 99.5, "kl": 5.5}
+    progress.epoch(1, {"train": one, "test": two})
+    assert stream.getvalue() == "epoch 1/1  train recon 99.5  |  test loss 105 recon 99.5 kl 5.5\n"

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latentforge import CallbackSpec, Forge, LossSpec, ModelSpec, hookimpl
+from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, ModelSpec, hookimpl
 from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Terms
 from latentforge.errors import ConfigError, Interrupted, PluginError, RunFailed
@@ -308,3 +308,80 @@ def test_threads_are_those_asked_for_and_only_while_training(forge, tmp_path):
     run = train(forge, tmp_path / "a", epochs=1, threads=before + 1)
     assert run.manifest["environment"]["threads"] == before + 1
     assert torch.get_num_threads() == before
+
+
+class Warming(torch.nn.Module):
+    """A loss whose second term, which does not fall, fades in."""
+
+    def forward(self, model, batch, step):
+        recon = model.decode(model.encode(batch.x).sample())
+        error = (recon - batch.x).square().flatten(1).sum(1).mean()
+        return Terms(
+            {"recon": error, "flat": error.detach() * 0 + 100}, {"flat": step.index / step.total}
+        )
+
+
+class Warm:
+    @hookimpl
+    def latentforge_losses(self):
+        yield LossSpec(name="warming", summary="x", build=lambda config, data: Warming())
+
+
+def test_a_warm_up_does_not_make_early_weights_the_best(tmp_path):
+    forge = Forge([Warm()])
+    run = forge.train(
+        "ae", loss="warming", model=SMALL, train={"epochs": 4}, run=tmp_path / "a", quiet=True
+    )
+    recon = [line["validation"]["mse_per_pixel"] for line in run.history()]
+    assert recon[-1] < recon[0]
+    assert CheckpointStore(run.path / "checkpoints").load("best").state["epoch"] == 4
+
+
+class Drawing:
+    """A measure that draws noise when it is built, and when it is asked."""
+
+    def __init__(self):
+        self.built = torch.rand(()).item()
+
+    def update(self, seen):
+        torch.rand(5)
+
+    def compute(self):
+        return {"built": self.built, "asked": torch.rand(()).item(), "nothing": float("nan")}
+
+
+class Measures:
+    @hookimpl
+    def latentforge_measures(self):
+        yield MeasureSpec(
+            name="drawing", summary="x", protocol="x", build=lambda config, context: Drawing()
+        )
+
+
+def test_the_noise_of_a_measure_is_its_own_and_a_nan_figure_ends_no_run(tmp_path):
+    forge = Forge([Measures()])
+    run = forge.train("ae", model=SMALL, train={"epochs": 1}, run=tmp_path / "a", quiet=True)
+    torch.rand(3)
+    alone = run.evaluate(measures=["drawing"])
+    together = run.evaluate()
+    for name in ("built", "asked"):
+        assert alone[name] == together[name] == run.metrics["test"][name]
+
+
+def test_images_of_two_channels_train_without_pictures(forge, tmp_path):
+    run = forge.train(
+        "ae", data=torch.rand(60, 2, 8, 8), train={"epochs": 1}, run=tmp_path / "a", quiet=True
+    )
+    assert run.status == "done"
+    assert not any(file.endswith(".png") for file in run.explore("interpolate")["files"])
+
+
+def test_an_early_stop_is_recorded_like_an_epoch(hooked, tmp_path):
+    _, forge = hooked
+    run = forge.train(
+        "ae", model=SMALL, train={"epochs": 4}, callbacks=["stop"], run=tmp_path / "a", quiet=True
+    )
+    last = run.history()[-1]
+    assert (last["epoch"], last["step"]) == (2, 30)
+    assert last["test"] == run.metrics["test"]
+    assert last["validation"] == run.metrics["validation"]

@@ -9,8 +9,8 @@ import torch
 from latentforge_plugins.digits import DigitsConfig, latentforge_datasets, load, reader
 from sklearn.datasets import load_digits
 
-from latentforge.data import prepare
 from latentforge.errors import MissingError
+from latentforge.preparation import prepare
 
 
 def test_the_digits_are_scikit_learns_own():

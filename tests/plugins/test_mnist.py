@@ -11,8 +11,8 @@ import pytest
 import torch
 from latentforge_plugins.mnist import MnistConfig, fetch, idx, latentforge_datasets, load
 
-from latentforge.data import prepare
 from latentforge.errors import MissingError
+from latentforge.preparation import prepare
 
 real_mnist = pytest.mark.skipif(
     not os.environ.get("LATENTFORGE_DATA"), reason="real MNIST: set LATENTFORGE_DATA"
@@ -77,7 +77,8 @@ def test_missing_files_are_listed_with_the_command_that_fetches_them(raw: Path):
     assert caught.value.details == (
         f"looked for {raw / 'train-labels-idx1-ubyte'} and train-labels-idx1-ubyte.gz",
     )
-    assert caught.value.remedy == "latentforge data fetch mnist"
+    assert caught.value.remedy.startswith("latentforge data fetch mnist")
+    assert "LATENTFORGE_DATA" in caught.value.remedy
     assert len(load(config(raw), "test").x) == 6
 
 

@@ -44,7 +44,7 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
         raise MissingError(
             f"the {split} images of MNIST are not in {raw}",
             details=[f"looked for {path} and {path.name}.gz" for path in missing],
-            remedy=FETCH,
+            remedy=f"{FETCH}; or set LATENTFORGE_DATA, or data.root, to the folder of MNIST/raw",
         )
     images, labels = read(image_path, dims=3), read(label_path, dims=1)
     if len(images) != len(labels):
