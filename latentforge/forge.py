@@ -140,6 +140,20 @@ class Forge:
 
         return load_splits(dataset, own)
 
+    def describe_data(
+        self,
+        name: str,
+        options: Sequence[str] | Mapping[str, Any] = (),
+        *,
+        out: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """A dataset's sizes, classes and range, and `picture`, the path of samples of each class:
+        `out`, or the first free `data-<name>-<n>.png`."""
+        splits = self.load_data(name, options)
+        from latentforge.drawing.dataset import describe_data
+
+        return describe_data(splits, name, Path(out) if out else None)
+
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
         """Download a dataset and return its folder; UsageError when nothing is to fetch."""
         dataset, _ = self._dataset(name, options)
@@ -232,9 +246,12 @@ class Forge:
         chosen = self.choose_measures(config, run.manifest["data"]["classes"], measures, options)
         others = self._roles(roles)
         self._check_roles([measure.entry for measure in chosen], others)
-        from latentforge.loading import evaluate
+        from latentforge.loading import evaluate, open_up
 
-        return evaluate(self, run, config, split, checkpoint, chosen, others, device, data)
+        opened = open_up(
+            self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
+        )
+        return evaluate(opened, split, chosen)
 
     def choose_measures(
         self,
@@ -300,10 +317,12 @@ class Forge:
         given = read_assignments(texts, faults := Faults())
         raise_faults(faults)
         checked = check_options(entry.spec.config, {**given, **options}, entry.name)
-        from latentforge.loading import explore
+        from latentforge.loading import explore, open_up
 
-        chosen = Component(entry, checked)
-        return explore(self, run, config, chosen, checkpoint, others, folder, device, data)
+        opened = open_up(
+            self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
+        )
+        return explore(opened, Component(entry, checked), folder)
 
     def _as_run(self, run: Run | str | Path) -> Run:
         return run if isinstance(run, Run) else self.open_run(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from latentforge.checking import plain
 from latentforge.checkpoint import CheckpointStore
 from latentforge.config import IN_MEMORY, Component, RunConfig
 from latentforge.contracts import ExploreContext, Step
@@ -110,39 +112,59 @@ def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     return splits
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Opened:
+    """A run made ready to be looked at: images and model on one device, the other runs by role."""
+
+    run: Run
+    config: RunConfig
+    device: torch.device
+    splits: DataSplits
+    loaded: Loaded
+    roles: dict[str, Loaded]
+
+    def own_noise(self) -> AbstractContextManager[None]:
+        """Leaves the caller's random state as it was."""
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+
+def open_up(
     forge: Forge,
     run: Run,
     config: RunConfig,
-    split: str,
+    *,
     checkpoint: str,
-    measures: Sequence[Component],
     roles: Mapping[str, Run],
-    device_name: str,
+    device: str,
     data: Any,
-) -> dict[str, Any]:
+) -> Opened:
+    place = resolve_device(device)
+    splits = on_device(load_data(run, config, data), place)
+    loaded = load(forge, run, checkpoint, device=place)
+    others = {role: load(forge, other, device=place) for role, other in roles.items()}
+    return Opened(run, config, place, splits, loaded, others)
+
+
+def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[str, Any]:
     """The figures of `measures` on a split, also kept in the run's evaluations.jsonl."""
-    device = resolve_device(device_name)
-    splits = on_device(load_data(run, config, data), device)
-    splits.split(split)  # a wrong name, before the weights are read
+    run, splits, loaded = opened.run, opened.splits, opened.loaded
+    images = len(splits.split(split))
     for measure in measures:
         if measure.entry.spec.labels and not splits.spec.classes:
             raise UsageError(
                 f"measure {measure.name!r} needs labels; the data has none",
                 remedy="data=(x, y), or other measures",
             )
-    loaded = load(forge, run, checkpoint, device=device)
-    others = {role: load(forge, other, device=device) for role, other in roles.items()}
     evaluator = Evaluator(
         loaded.model,
         loaded.loss,
         splits,
         measures,
-        seed=config.train.seed,
-        device=device,
-        roles=others,
+        seed=opened.config.train.seed,
+        device=opened.device,
+        roles=opened.roles,
     )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with opened.own_noise():
         figures = evaluator.run(split, loaded.step)
     result = {
         "run": str(run.path),
@@ -150,7 +172,7 @@ def evaluate(
         "checkpoint": loaded.checkpoint,
         "metrics": figures,
         "protocol": evaluator.protocol,
-        "images": len(splits.split(split)),
+        "images": images,
         "fingerprint": splits.fingerprint,  # of the data, which may be other than the run's
     }
     try:
@@ -160,43 +182,29 @@ def evaluate(
     return result
 
 
-def explore(
-    forge: Forge,
-    run: Run,
-    config: RunConfig,
-    explorer: Component,
-    checkpoint: str,
-    roles: Mapping[str, Run],
-    out: Path | None,
-    device_name: str,
-    data: Any,
-) -> dict[str, Any]:
+def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, Any]:
     """Run an explorer, draw its findings, and say which files that gave."""
-    device = resolve_device(device_name)
-    splits = on_device(load_data(run, config, data), device)
-    loaded = load(forge, run, checkpoint, device=device)
-    others = {role: load(forge, other, device=device) for role, other in roles.items()}
+    run, loaded, seed = opened.run, opened.loaded, opened.config.train.seed
     context = ExploreContext(
         model=loaded.model,
-        data=splits.spec,
-        images=splits.split,
-        device=device,
-        seed=config.train.seed,
-        roles=others,
+        data=opened.splits.spec,
+        images=opened.splits.split,
+        device=opened.device,
+        seed=seed,
+        roles=opened.roles,
     )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(mix("explore", config.train.seed))
+    with opened.own_noise(), torch.no_grad():
+        torch.manual_seed(mix("explore", seed))
         with blame(f"explorer {explorer.name!r}", explorer.entry):
             findings = checked(explorer.entry.spec.explore(context, explorer.options))
-    from latentforge.checking import plain
-    from latentforge.drawing import write_findings
-
     about = {
         "explorer": explorer.name,
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
         "options": plain(explorer.options),
     }
+    from latentforge.drawing import write_findings  # matplotlib takes half a second
+
     try:
         folder = explore_folder(run.path, out, explorer.name)
         files = write_findings(findings, folder, about)

@@ -29,9 +29,7 @@ def show(
 
     Example: latentforge data show digits
     """
-    from latentforge.drawing.dataset import describe_data
-
-    result = describe_data(forge_of(ctx).load_data(name, set_ or ()), name, out)
+    result = forge_of(ctx).describe_data(name, set_ or (), out=out)
     rows = [[f"{key}:", _text(value)] for key, value in result.items()]
     answer(result, json, table(rows))
 

@@ -29,7 +29,7 @@ class Globals:
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
 
-    def forge(self) -> Forge:
+    def forge(self, *, warn: bool = True) -> Forge:
         """Forge with these plugins; faults of plugins go to stderr, a line each."""
         from latentforge.forge import Forge
 
@@ -37,10 +37,11 @@ class Globals:
         warnings.setFormatter(logging.Formatter("warning: %(message)s"))
         logging.getLogger("latentforge").handlers = [warnings]
         forge = Forge(self.plugins, off=self.off)
-        for problem in forge.registry.problems:
-            print(f"warning: {problem}", file=sys.stderr)
-        for notice in forge.registry.notices:
-            print(f"note: {notice}", file=sys.stderr)
+        registry = forge.registry
+        lines = [f"warning: {problem}" for problem in registry.problems]
+        lines += [f"note: {notice}" for notice in registry.notices]
+        for line in lines if warn else ():
+            print(line, file=sys.stderr)
         return forge
 
 

@@ -52,11 +52,9 @@ def show(
 
 
 def _registry(ctx: typer.Context) -> Registry:
-    """The registry without a Forge, and without its warnings: these commands show the problems."""
-    from latentforge.plugins import from_environment, load_plugins
-
+    """The registry, without its warnings: these commands show the problems."""
     given: Globals = ctx.obj
-    return load_plugins(given.plugins, off=given.off, only=from_environment())
+    return given.forge(warn=False).registry
 
 
 def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
