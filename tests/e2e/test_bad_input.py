@@ -702,3 +702,14 @@ sys.meta_path.insert(0, Interrupt())
     answer = process("list", before=before)
     assert answer.code == 130
     assert "Traceback" not in answer.err
+
+
+@posix
+def test_ctrl_c_while_the_process_ends_keeps_the_exit_code(start, trap, work):
+    """Unloading takes a fifth of a second, in which a second Ctrl-C finds nothing left to stop."""
+    process = start(*trap("interrupt", "--epochs", 9, "--json", step=3), before="pass")
+    answer = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert json.loads(answer)["exit_code"] == 130
+    assert process.returncode == 130
