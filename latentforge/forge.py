@@ -216,9 +216,12 @@ class Forge:
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The model of a run in evaluation mode."""
+        check_device(device)
+        config = self.config_of(run)
+        from latentforge.engine.device import resolve_device
         from latentforge.loading import load
 
-        return load(self, run, checkpoint, device=device).model
+        return load(run, config, checkpoint, resolve_device(device)).model
 
     # ------------------------------------------------------------ evaluate and explore
 

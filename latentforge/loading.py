@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from latentforge.findings import checked
 from latentforge.guard import blame
 from latentforge.preparation import prepare_whole
 from latentforge.run import Run, append_json_line, numbered_folder, unwritable
-from latentforge.seeding import mix
+from latentforge.seeding import callers_state_kept, mix
 from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
 from latentforge.training import build_modules, now, on_device
@@ -47,13 +46,12 @@ class Loaded:
     step: Step
 
 
-def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torch.device) -> Loaded:
+def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> Loaded:
     """Build the run's model and loss and fill in the verified weights of a checkpoint."""
-    config = forge.config_of(run)
     about = run.manifest["data"]
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
     saved = CheckpointStore(run.path / "checkpoints").load(checkpoint)
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+    with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
         model, loss = build_modules(config, spec)
     for module, part in ((model, config.model), (loss, config.loss)):
         group = part.entry.kind.singular
@@ -65,7 +63,7 @@ def load(forge: Forge, run: Run, checkpoint: str = "last", *, device: str | torc
                 details=str(error).splitlines()[1:5],
                 remedy="the plugin's version that the run was made with, named in run.json",
             ) from None
-        module.to(resolve_device(str(device)))
+        module.to(device)
         module.eval()
         module.requires_grad_(False)
     images = about["images"]["train"]
@@ -123,10 +121,6 @@ class Opened:
     loaded: Loaded
     roles: dict[str, Loaded]
 
-    def own_noise(self) -> AbstractContextManager[None]:
-        """Leaves the caller's random state as it was."""
-        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
-
 
 def open_up(
     forge: Forge,
@@ -140,8 +134,10 @@ def open_up(
 ) -> Opened:
     place = resolve_device(device)
     splits = on_device(load_data(run, config, data), place)
-    loaded = load(forge, run, checkpoint, device=place)
-    others = {role: load(forge, other, device=place) for role, other in roles.items()}
+    loaded = load(run, config, checkpoint, place)
+    others = {
+        role: load(other, forge.config_of(other), "last", place) for role, other in roles.items()
+    }
     return Opened(run, config, place, splits, loaded, others)
 
 
@@ -164,7 +160,7 @@ def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[
         device=opened.device,
         roles=opened.roles,
     )
-    with opened.own_noise():
+    with callers_state_kept(opened.device):
         figures = evaluator.run(split, loaded.step)
     result = {
         "run": str(run.path),
@@ -193,7 +189,7 @@ def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, 
         seed=seed,
         roles=opened.roles,
     )
-    with opened.own_noise(), torch.no_grad():
+    with callers_state_kept(opened.device), torch.no_grad():
         torch.manual_seed(mix("explore", seed))
         with blame(f"explorer {explorer.name!r}", explorer.entry):
             findings = checked(explorer.entry.spec.explore(context, explorer.options))

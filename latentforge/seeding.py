@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -29,6 +30,11 @@ def generator(device: torch.device | str, purpose: str, *parts: int) -> torch.Ge
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
     """The order of one epoch: int64 (n,), on the CPU, so that every device sees the same order."""
     return torch.randperm(n, generator=generator("cpu", "order", seed, epoch))
+
+
+def callers_state_kept(device: torch.device) -> AbstractContextManager[None]:
+    """What is drawn inside leaves the generators of the CPU and of `device` as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 class Noise:

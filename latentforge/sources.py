@@ -13,7 +13,7 @@ from latentforge.contracts import Arrays
 from latentforge.data import DataSplits
 from latentforge.errors import MissingError, UsageError
 from latentforge.guard import blame
-from latentforge.preparation import prepare
+from latentforge.preparation import SPLITS, prepare
 
 
 def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
@@ -48,7 +48,7 @@ def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: s
 def given_splits(data: Any) -> dict[str, Any]:
     """In-memory data by split; anything but a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
-    if unknown := sorted(set(splits) - {"train", "validation", "test"}):
+    if unknown := sorted(set(splits) - set(SPLITS)):
         raise UsageError(
             f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and 'test'"
         )

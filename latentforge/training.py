@@ -19,14 +19,13 @@ from latentforge.checkpoint import CheckpointStore
 from latentforge.config import RunConfig
 from latentforge.data import DataSplits
 from latentforge.engine.device import resolve_device
-from latentforge.engine.progress import Progress, progress_stream
 from latentforge.engine.step import Trainee, build_optimizer
-from latentforge.engine.tensorboard import Board
+from latentforge.engine.tensorboard import Board, flat_metrics
 from latentforge.engine.trainer import Outcome, Trainer
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError, one_line
 from latentforge.guard import blame
 from latentforge.run import FORMAT, Run, create_folder
-from latentforge.seeding import mix
+from latentforge.seeding import callers_state_kept, mix
 from latentforge.sources import load_splits
 from latentforge.specs import DataSpec
 
@@ -51,7 +50,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     measures = forge.choose_measures(config, splits.spec.classes)
     with (
         using_threads(config.train.threads),
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        callers_state_kept(device),
     ):
         trainee = build_trainee(config, splits).to(device)
         build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
@@ -65,14 +64,8 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             with suppress(OSError):
                 folder.rmdir()  # no run, no folder
             raise
-        progress = Progress(
-            progress_stream(quiet),
-            epochs=config.train.epochs,
-            steps=-(-len(splits.split("train")) // config.train.batch_size),
-            batch_size=config.train.batch_size,
-        )
         outcome = Outcome()
-        with recorded(made, outcome), closing(progress), closing(Board(folder)) as board:
+        with recorded(made, outcome), closing(Board(folder)) as board:
             trainer = Trainer(
                 trainee,
                 on_device(splits, device),
@@ -82,7 +75,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 store=CheckpointStore(folder / "checkpoints"),
                 board=board,
                 record=made.record,
-                progress=progress,
+                stream=None if quiet else sys.stderr,
                 outcome=outcome,
             )
             trainer.fit()
@@ -223,7 +216,3 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(values, dict)
         for key, value in values.items()
     }
-
-
-def flat_metrics(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}

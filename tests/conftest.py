@@ -136,3 +136,29 @@ def process(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answer
         return Answer(started.returncode, out, err)
 
     return call
+
+
+LINEAR_CLASSIFIER = """
+
+def build(config, data):
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.Linear(data.size, len(data.classes)))
+
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(
+        name="{name}",
+        summary="A linear classifier",
+        build=build,
+        provides={{"classify"}},
+        default_loss="cross-entropy",
+    )
+"""
+
+
+@pytest.fixture
+def linear_classifier() -> Callable[[str], str]:
+    """The text of a model for a plugin that a test writes, which imports hookimpl and ModelSpec."""
+    return lambda name: LINEAR_CLASSIFIER.format(name=name)

@@ -41,23 +41,6 @@ class Note:
         engines.trainer.add_event_handler(event, lambda engine: engines.log("note", 1.0))
 
 
-def build(config, data):
-    from torch import nn
-
-    return nn.Sequential(nn.Flatten(), nn.Linear(data.size, len(data.classes)))
-
-
-@hookimpl
-def latentforge_models():
-    yield ModelSpec(
-        name="linear",
-        summary="A linear classifier",
-        build=build,
-        provides={"classify"},
-        default_loss="cross-entropy",
-    )
-
-
 @hookimpl
 def latentforge_callbacks():
     yield CallbackSpec(name="note", summary="Notes steps", build=Note, config=NoteConfig)
@@ -65,8 +48,8 @@ def latentforge_callbacks():
 
 
 @pytest.fixture
-def plugin(work):
-    (work / "mine.py").write_text(LINEAR)
+def plugin(work, linear_classifier):
+    (work / "mine.py").write_text(LINEAR + linear_classifier("linear"))
     yield "./mine.py"
     sys.modules.pop("mine", None)
 
@@ -609,10 +592,11 @@ def test_the_environment_lists_the_plugins_to_load(cli, monkeypatch):
     assert "LATENTFORGE_PLUGINS" in refused.err
 
 
-def test_a_broken_plugin_is_one_line_and_stops_nothing_that_does_not_need_it(cli, work):
-    (work / "half.py").write_text(
-        LINEAR + "\n@hookimpl\ndef latentforge_modles():\n    return []\n"
-    )
+def test_a_broken_plugin_is_one_line_and_stops_nothing_that_does_not_need_it(
+    cli, work, linear_classifier
+):
+    typo = "\n@hookimpl\ndef latentforge_modles():\n    return []\n"
+    (work / "half.py").write_text(LINEAR + linear_classifier("linear") + typo)
     answer = cli("-p", "./half.py", "list", "models", "--json")
     assert answer.code == 0
     assert "linear" in {c["name"] for c in answer.json["models"]}

@@ -251,3 +251,9 @@ def test_options_hold_wherever_the_name_stands(forge, tmp_path):
         quiet=True,
     )
     assert run.manifest["data"]["shape"] == [1, 14, 14]
+
+
+def test_a_model_is_loaded_onto_a_device_that_has_a_name(forge, tmp_path):
+    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
+    with pytest.raises(UsageError, match="device must be auto, cpu"):
+        run.load_model(device="gpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from typing import TextIO
@@ -78,7 +77,3 @@ def _short(values: Mapping[str, float]) -> str:
     rest = {name: text for name, text in shown.items() if name != "loss"}
     kept = rest if shown.get("loss") in rest.values() else shown
     return " ".join(f"{name} {text}" for name, text in kept.items())
-
-
-def progress_stream(quiet: bool) -> TextIO | None:
-    return None if quiet else sys.stderr

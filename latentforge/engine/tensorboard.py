@@ -69,6 +69,11 @@ class Board:
             self.file.close()
 
 
+def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Figures by split as TensorBoard's tags: `test/recon`."""
+    return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}
+
+
 def pair_sheet(originals: Tensor, recons: Tensor) -> Tensor:
     """(n, C, H, W) twice to one picture (C, 2H, nW), originals above reconstructions."""
     rows = [torch.cat(list(images), dim=2) for images in (originals, recons)]

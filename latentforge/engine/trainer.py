@@ -11,9 +11,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from ignite.engine import Engine, Events
@@ -26,7 +26,7 @@ from latentforge.engine.evaluator import Evaluator, quiet_engine
 from latentforge.engine.history import History
 from latentforge.engine.progress import Progress
 from latentforge.engine.step import Trainee, build_optimizer, take_step
-from latentforge.engine.tensorboard import Board, pair_sheet
+from latentforge.engine.tensorboard import Board, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
@@ -51,7 +51,8 @@ class Outcome:
 
 
 class Trainer:
-    """Trains `trainee` on `data["train"]`, both on `device`; `record` keeps a line of metrics."""
+    """Trains `trainee` on `data["train"]`, both on `device`; `record` keeps a line of metrics, and
+    `stream`, if there is one, shows progress."""
 
     def __init__(
         self,
@@ -64,20 +65,23 @@ class Trainer:
         store: CheckpointStore,
         board: Board,
         record: Callable[[dict[str, Any]], None],
-        progress: Progress,
-        outcome: Outcome | None = None,
+        stream: TextIO | None,
+        outcome: Outcome,
     ) -> None:
         train = config.train
         self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
-        self.store, self.board, self.record, self.progress = store, board, record, progress
+        self.store, self.board, self.record = store, board, record
         self.device = device
         self.images = data.split("train")
         self.epoch_length = math.ceil(len(self.images) / train.batch_size)
         self.total_steps = train.epochs * self.epoch_length
+        self.progress = Progress(
+            stream, epochs=train.epochs, steps=self.epoch_length, batch_size=train.batch_size
+        )
         self.optimizer = build_optimizer(trainee, train)
         self.noise = Noise(device, "train", train.seed)
         self.history = History()
-        self.outcome = outcome or Outcome()  # the caller's, who reads it when fit raises
+        self.outcome = outcome  # the caller's, who reads it when fit raises
         self.best_score = math.inf
         self.saved_step = -1
         self.stopping = False
@@ -106,8 +110,15 @@ class Trainer:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         return engine
 
-    def fit(self) -> Outcome:
+    def fit(self) -> None:
         """Run to the end, or until Ctrl-C; the outcome's status says which."""
+        with closing(self.progress):
+            self._run_engine()
+            self.outcome.status = "done"
+            if self.outcome.epochs < self.train_config.epochs:
+                self._finish_early()
+
+    def _run_engine(self) -> None:
         self.trainee.train()
         self._since = time.perf_counter()
         try:
@@ -120,10 +131,6 @@ class Trainer:
             raise
         finally:
             self._lap()
-        self.outcome.status = "done"
-        if self.outcome.epochs < self.train_config.epochs:
-            self._finish_early()
-        return self.outcome
 
     def stop(self) -> None:
         """End after the step that is running; its checkpoint is kept. Safe in a signal handler."""
@@ -231,10 +238,10 @@ class Trainer:
 
     def _log_epoch(self, epoch: int, figures: dict[str, dict[str, float]]) -> None:
         step = self.outcome.steps
-        flat = {f"{split}/{k}": v for split, values in figures.items() for k, v in values.items()}
         self._lap()
         rate = self.outcome.images_per_second
-        self.board.scalars({**flat, "train/images_per_second": rate, "train/epoch": epoch}, step)
+        speed = {"train/images_per_second": rate, "train/epoch": epoch}
+        self.board.scalars({**flat_metrics(figures), **speed}, step)
         self._log_reconstructions(step)
         self.record({"epoch": epoch, "step": step, "images_per_second": rate, **figures})
 

@@ -318,13 +318,15 @@ def test_an_unknown_checkpoint_is_told_which_there_are(refused, runs):
     assert "step-00000033" in text
 
 
-def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(cli, refused, runs, work):
+def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(
+    cli, refused, runs, work, linear_classifier
+):
     text = refused(3, "-p", "no:autoencoder", "evaluate", "runs/ae")
     assert "runs/ae was made with 'ae' of plugin autoencoder (latentforge 0.1.0)" in text
     assert "switched off by -p no:autoencoder" in text
     assert "pip install" not in text  # it is installed
 
-    (work / "mine.py").write_text(PLUGIN)
+    (work / "mine.py").write_text(PLUGIN + linear_classifier("trap"))
     assert cli("-p", "./mine.py", "train", "trap", *SMALL[2:], "--run", "r").code == 0
     text = refused(3, "evaluate", "r")
     assert "r was made with 'mine/trap' of plugin mine" in text
@@ -541,23 +543,6 @@ class Trap:
         Path("awake").touch()
 
 
-def build(config, data):
-    from torch import nn
-
-    return nn.Sequential(nn.Flatten(), nn.Linear(data.size, len(data.classes)))
-
-
-@hookimpl
-def latentforge_models():
-    yield ModelSpec(
-        name="trap",
-        summary="",
-        build=build,
-        provides={"classify"},
-        default_loss="cross-entropy",
-    )
-
-
 @hookimpl
 def latentforge_callbacks():
     yield CallbackSpec(name="trap", summary="", build=Trap, config=TrapConfig)
@@ -565,9 +550,9 @@ def latentforge_callbacks():
 
 
 @pytest.fixture
-def trap(work):
+def trap(work, linear_classifier):
     """The command line of a training that meets a trap at a step."""
-    (work / "trap.py").write_text(PLUGIN)
+    (work / "trap.py").write_text(PLUGIN + linear_classifier("trap"))
 
     def line(do: str, *more: object, step: int = 4) -> tuple[object, ...]:
         return (
