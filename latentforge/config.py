@@ -6,82 +6,20 @@ Torch-free: `latentforge config check` and every usage error answer without wait
 from __future__ import annotations
 
 import copy
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, Le
+from typing import Any
 
 from latentforge.checking import Faults, check, plain
 from latentforge.errors import ConfigError, LatentForgeError, PluginError, UsageError, did_you_mean
-from latentforge.options import Count, Fraction, NonNegative, Positive, Seed, Size
 from latentforge.registry import Entry, Registry
+from latentforge.settings import DataConfig, TrainConfig
 from latentforge.specs import LossSpec, ModelSpec
 
 SECTIONS = ("model", "loss", "data", "train")
 IN_MEMORY = "in-memory"  # the data section's name when Python handed the data over
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What the core does with any dataset. `validation` is the share cut off for choosing: 0 by
-    default where there is an official test split, else 0.1. `test` is cut off where there is no
-    official one: 0.2 by default."""
-
-    validation: Fraction | None = None
-    test: Fraction | None = None
-    split_seed: Seed = 0
-
-
-DEVICES = "auto, cpu, mps, cuda or cuda:N"
-
-
-def is_device(name: str) -> bool:
-    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None
-
-
-class DeviceName:
-    """The bound of a device's name, so that a wrong one is a fault among the others."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import PydanticCustomError
-        from pydantic_core.core_schema import no_info_after_validator_function
-
-        def checked(name: str) -> str:
-            if not is_device(name):
-                raise PydanticCustomError("device", f"must be {DEVICES}")
-            return name
-
-        return no_info_after_validator_function(checked, handler(source))
-
-
-def check_device(name: str) -> None:
-    """Raises UsageError for what no machine has; whether this one has it, the engine knows."""
-    if not is_device(name):
-        raise UsageError(f"device must be {DEVICES}, got {name!r}")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. `evaluate_every`: test figures every N epochs, 0 for the end only. `threads`:
-    0 is torch's choice, all cores; fewer are faster where others use the cores too."""
-
-    epochs: Size = 10
-    batch_size: Size = 64
-    lr: Positive = 1e-3
-    optimizer: Literal[
-        "adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"
-    ] = "adam"
-    weight_decay: NonNegative = 0.0
-    optimizer_options: dict[str, bool | int | float | list[float]] = field(default_factory=dict)
-    seed: Seed = 0
-    device: Annotated[str, DeviceName()] = "auto"
-    threads: Annotated[int, Ge(0), Le(1024)] = 0
-    log_every: Size = 50
-    evaluate_every: Count = 0
 
 
 @dataclass(frozen=True)
@@ -265,6 +203,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
         values["data"].setdefault("name", "digits")
     dataset, data = resolve_data(values["data"], registry, faults)
     train = check(TrainConfig, values["train"], "train", faults)
+    if train:
+        train = with_length(train, faults)
     callbacks = [
         _component("callbacks", given, f"callbacks[{i}]", registry, faults)
         for i, given in enumerate(draft.callbacks)
@@ -276,6 +216,21 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     assert model is not None
     assert loss is not None
     return RunConfig(model, loss, dataset, data, train, chosen)
+
+
+def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
+    """The config with its schedule's length fixed, so that more epochs later do not rewrite it."""
+    schedule = train.schedule
+    moves = schedule.name != "constant" or schedule.warmup_epochs
+    if moves and not schedule.epochs:
+        schedule = replace(schedule, epochs=train.epochs)
+    if moves and schedule.warmup_epochs >= schedule.epochs:
+        faults.add(
+            "train.schedule",
+            f"the warm-up ends after {schedule.warmup_epochs:g} epochs, "
+            f"and the schedule after {schedule.epochs}: it would end before it starts",
+        )
+    return replace(train, schedule=schedule)
 
 
 def resolve_data(

@@ -100,22 +100,31 @@ class Classifier(Protocol):
 
 @dataclass(slots=True)
 class Step:
-    """Where a training is: optimizer steps done before this one, steps in all, training images."""
+    """Where a training is: optimizer steps done before this one, steps in all, training images,
+    and the steps of an epoch."""
 
     index: int
     total: int
     images: int
+    epoch_length: int
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with their fraction: what warm-ups and schedules are written in."""
+        return self.index / self.epoch_length
 
 
 class Terms(NamedTuple):
     """The parts of a loss: 0-d tensors on the device, means over the batch in nats per image.
 
     The core minimises the sum of `values[k] * weights[k]`; a missing weight is 1, and a term of
-    weight 0 is logged and not trained on.
+    weight 0 is logged and not trained on. `per_dim` are detached vectors, such as the KL of each
+    latent dimension, that are averaged over an epoch and logged.
     """
 
     values: Mapping[str, Tensor]
     weights: Mapping[str, float] = {}
+    per_dim: Mapping[str, Tensor] = {}
 
     def check(self) -> None:
         """TypeError or ValueError where a loss breaks this contract; run on the first step."""
@@ -125,6 +134,9 @@ class Terms(NamedTuple):
                 raise TypeError(f"term {name!r} must be a 0-d tensor, not {what}")
         if "loss" in self.values:
             raise ValueError("a term cannot be called 'loss': that is the name of the total")
+        for name, vector in self.per_dim.items():
+            if getattr(vector, "ndim", 0) == 0 or vector.requires_grad:
+                raise TypeError(f"per_dim {name!r} must be a detached tensor with a dimension")
         if unknown := sorted(set(self.weights) - set(self.values)):
             raise ValueError(f"a weight is given for {unknown[0]!r}, which is no term")
         if not any(self.weights.get(name, 1.0) for name in self.values):
@@ -141,7 +153,11 @@ class Terms(NamedTuple):
 
 
 class Loss(Protocol):
-    """An `nn.Module`, so that it may have parameters of its own (a learnt sigma, a codebook)."""
+    """An `nn.Module`, so that it may have parameters of its own (a learnt sigma, a codebook).
+
+    It may also have `likelihood`, a `latentforge.latent.Likelihood`, which measures then use, and
+    `facts(model, data) -> {name: value}`, JSON values that the run prints and stores at its start.
+    """
 
     def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         """The terms for one batch. Sampling z is the loss's business. No `.item()`: it would wait
@@ -170,7 +186,7 @@ class Objective(Protocol):
 @dataclass
 class Seen:
     """One evaluation batch and what the model makes of it; each property is computed once for all
-    measures. `z` is the posterior's mode."""
+    measures. `z` is the posterior's mode, `z_sample` one seeded sample of it."""
 
     model: Any
     batch: Batch
@@ -183,6 +199,10 @@ class Seen:
     @cached_property
     def z(self) -> Tensor:
         return self.posterior.mode()
+
+    @cached_property
+    def z_sample(self) -> Tensor:
+        return self.posterior.sample()
 
     @cached_property
     def recon_logits(self) -> Tensor:
@@ -202,12 +222,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class EvaluateContext:
-    """What a measure is built with. `roles` are other runs, by role (`--with classifier=RUN`)."""
+    """What a measure is built with: the run's model and loss, and `split`, which will be shown.
+    `preprocessing` says how stored numbers became images. `roles` are other runs, by role
+    (`--with classifier=RUN`)."""
 
     model: nn.Module
     loss: nn.Module
     data: DataSpec
     images: Callable[[str], Images]  # a split by its name
+    split: str
+    preprocessing: Mapping[str, Any]
     step: Step
     seed: int
     roles: Mapping[str, Any] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch
 from latentforge.errors import UsageError, did_you_mean
+from latentforge.seeding import generator
 from latentforge.specs import DataSpec
 
 
@@ -22,12 +23,14 @@ class Images:
     """One split, whole, on one device.
 
     `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,) that indexes `spec.classes`,
-    or None.
+    or None. `dynamic`: each batch is drawn black and white with the grey values as probabilities,
+    by `batch` from the default generator, which is a function of the step.
     """
 
     x: Tensor
     y: Tensor | None
     spec: DataSpec
+    dynamic: bool = False
     _white: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +51,8 @@ class Images:
         x = torch.index_select(self.x, 0, index)  # x[index] takes twice the time for uint8
         if x.dtype == torch.uint8:
             x = torch.div(x, self._white)
+        if self.dynamic:
+            x = torch.bernoulli(x)
         y = None if self.y is None else torch.index_select(self.y, 0, index)
         return Batch(x, y, index)
 
@@ -68,6 +73,8 @@ class Images:
             x = self.x[part]
             # the clone keeps a model that works in place from changing the data itself
             x = torch.div(x, self._white) if x.dtype == torch.uint8 else x.clone()
+            if self.dynamic:  # the same at every pass, so that figures can be compared
+                x = torch.bernoulli(x, generator=generator(self.device, "binarize", start))
             yield Batch(x, None if self.y is None else self.y[part], index[part])
 
     def of_class(self, label: int) -> Tensor:
@@ -84,7 +91,7 @@ class Images:
     def to(self, device: torch.device | str) -> Images:
         """The same images on another device."""
         y = None if self.y is None else self.y.to(device)
-        return Images(self.x.to(device), y, self.spec)
+        return Images(self.x.to(device), y, self.spec, self.dynamic)
 
 
 @dataclass(frozen=True)

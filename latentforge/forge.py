@@ -8,24 +8,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from latentforge.checking import Faults
+from latentforge.choosing import check_needs, check_roles, choose_measures
 from latentforge.config import (
     IN_MEMORY,
     Component,
-    DataConfig,
     Draft,
     RunConfig,
-    check_device,
     check_options,
     raise_faults,
     read_assignments,
     resolve,
     resolve_data,
 )
-from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
+from latentforge.errors import LatentForgeError, PluginError, UsageError
 from latentforge.guard import blame
 from latentforge.plugins import from_environment, load_plugins
 from latentforge.registry import Entry, Registry
 from latentforge.run import Run, is_taken, read_manifest
+from latentforge.settings import DataConfig, check_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -246,45 +246,16 @@ class Forge:
         check_device(device)
         run = self._as_run(run)
         config = self.config_of(run)
-        chosen = self.choose_measures(config, run.manifest["data"]["classes"], measures, options)
-        others = self._roles(roles)
-        self._check_roles([measure.entry for measure in chosen], others)
+        chosen = choose_measures(
+            self.registry, config, run.manifest["data"]["classes"], measures, options
+        )
+        others = self._roles(roles, [measure.entry for measure in chosen])
         from latentforge.loading import evaluate, open_up
 
         opened = open_up(
             self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
         )
         return evaluate(opened, split, chosen)
-
-    def choose_measures(
-        self,
-        config: RunConfig,
-        classes: Sequence[str],
-        names: Sequence[str] = (),
-        options: Sequence[str] | Mapping[str, Any] = (),
-    ) -> list[Component]:
-        """The measures asked for, or every default one that fits, with their options."""
-        provides = config.model.entry.spec.provides
-        entries = []
-        if names:
-            for name in dict.fromkeys(names):
-                entry = self.registry.get("measures", name)
-                self._check_needs(entry, config.model.entry)
-                if entry.spec.labels and not classes:
-                    raise UsageError(f"measure {entry.name!r} needs labels; the data has none")
-                entries.append(entry)
-        else:
-            by_name: dict[str, Entry] = {}
-            for entry in self.registry.entries("measures"):  # a built-in before its namesakes
-                spec = entry.spec
-                if spec.default and spec.needs <= provides and (classes or not spec.labels):
-                    by_name.setdefault(entry.name, entry)
-            entries = list(by_name.values())
-        given = _by_component(options, [entry.name for entry in entries])
-        return [
-            Component(entry, check_options(entry.spec.config, given[entry.name], entry.name))
-            for entry in entries
-        ]
 
     def explore(
         self,
@@ -312,9 +283,8 @@ class Forge:
         run = self._as_run(run)
         entry = self.registry.get("explorers", explorer)
         config = self.config_of(run)
-        self._check_needs(entry, config.model.entry)
-        others = self._roles(roles)
-        self._check_roles([entry], others)
+        check_needs(entry, config.model.entry)
+        others = self._roles(roles, [entry])
         own = f"{entry.name}."  # as errors name the options
         texts = [text.removeprefix(own) for text in assignments]
         given = read_assignments(texts, faults := Faults())
@@ -327,56 +297,80 @@ class Forge:
         )
         return explore(opened, Component(entry, checked), folder)
 
+    # ------------------------------------------------------------ deploy and hand on
+
+    def export(
+        self,
+        run: Run | str | Path,
+        part: str | None = None,
+        *,
+        format: str = "onnx",
+        checkpoint: str = "last",
+        out: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Write the encoder, decoder or classifier as ONNX with a free batch size, or as
+        "safetensors" the weights of the whole model: `out`, `files`, and what export.json holds.
+
+        `out` is `RUN/export/<part>-<format>` by default, numbered when that is taken.
+        """
+        from latentforge.deploy import export
+
+        folder = Path(out) if out else None
+        return export(self, self._as_run(run), part, format, checkpoint=checkpoint, out=folder)
+
+    def encode(
+        self,
+        run: Run | str | Path,
+        out: str | Path,
+        *,
+        data: Any = None,
+        options: Sequence[str] | Mapping[str, Any] = (),
+        split: str = "test",
+        checkpoint: str = "last",
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Write the codes of a split, or of "all", to the new file `out`, .parquet or .npz:
+        `images`, `columns`, `latent_shape`.
+
+        `data` replaces the run's own: a dataset's name with its `options`, or as in `evaluate`.
+        """
+        from latentforge.deploy import encode
+
+        wanted = {"data": data, "options": options, "split": split}
+        opened = self._as_run(run)
+        return encode(self, opened, Path(out), **wanted, checkpoint=checkpoint, device=device)
+
+    def decode(
+        self,
+        run: Run | str | Path,
+        codes: Any,
+        out: str | Path,
+        *,
+        checkpoint: str = "last",
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Decode codes into images in the new folder `out`: `images`, `pictures`, `files`.
+
+        `codes` are an .npz or .parquet file with `z`, or an array or tensor, (N, D) or
+        (N, *latent.shape).
+        """
+        from latentforge.deploy import decode
+
+        opened = self._as_run(run)
+        return decode(self, opened, codes, Path(out), checkpoint=checkpoint, device=device)
+
     def _as_run(self, run: Run | str | Path) -> Run:
         return run if isinstance(run, Run) else self.open_run(run)
 
-    def _roles(self, roles: Mapping[str, Run | str | Path] | None) -> dict[str, Run]:
-        return {role: self._as_run(other) for role, other in (roles or {}).items()}
-
-    def _check_needs(self, entry: Entry, model: Entry) -> None:
-        if missing := sorted(set(entry.spec.needs) - set(model.spec.provides)):
-            raise UsageError(
-                f"{entry.kind.singular} {entry.name!r} needs {', '.join(missing)}; "
-                f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
-            )
-
-    def _check_roles(self, entries: Sequence[Entry], others: Mapping[str, Run]) -> None:
-        """That each role is one that the entries, all of a kind, take, and that its run fits."""
-        wanted: dict[str, set[str]] = {}
-        for entry in entries:
-            for role, needs in (entry.spec.roles or {}).items():
-                wanted.setdefault(role, set()).update(needs)
-        for role, run in others.items():
-            if role not in wanted:
-                names = " and ".join(repr(entry.name) for entry in entries)
-                raise UsageError(
-                    f"no role {role!r}: {entries[0].kind.singular} {names} "
-                    f"takes {', '.join(sorted(wanted)) or 'none'}"
-                )
-            model = self.config_of(run).model.entry
-            if missing := sorted(wanted[role] - set(model.spec.provides)):
-                raise UsageError(
-                    f"role {role!r} needs {', '.join(missing)}; {run.path} is a {model.name!r}"
-                )
-
-
-def _by_component(
-    options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
-) -> dict[str, Any]:
-    """`measure.key=value` texts, or a mapping measure -> options, sorted by measure."""
-    if isinstance(options, Mapping):
-        if unknown := [name for name in options if name not in names]:
-            hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"
-            raise UsageError(f"options for {unknown[0]!r}, which is not measured; {hint}")
-        return {name: options.get(name, {}) for name in names}
-    sorted_out: dict[str, list[str]] = {name: [] for name in names}
-    for text in options:
-        name, dot, rest = text.partition(".")
-        if not dot or name not in sorted_out:
-            hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
-            raise UsageError(f"--set {text}: write MEASURE.key=VALUE; {hint}")
-        sorted_out[name].append(rest)
-    return sorted_out
+    def _roles(
+        self, roles: Mapping[str, Run | str | Path] | None, entries: Sequence[Entry]
+    ) -> dict[str, Run]:
+        """The other runs by role, each one that the entries take and with a model that fits."""
+        others = {role: self._as_run(other) for role, other in (roles or {}).items()}
+        check_roles(
+            entries, {role: self.config_of(run).model.entry for role, run in others.items()}
+        )
+        return others
 
 
 def is_section(data: Any) -> bool:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentforge.errors import UsageError
+
 
 class Point:
     """A posterior without spread: the code itself, as a plain autoencoder gives it."""
@@ -27,8 +29,47 @@ class Point:
         return self.z
 
 
+LOG_VAR_RANGE = (-30.0, 20.0)
+"""Where a log-variance is clamped: its exponential and the square root of that stay finite."""
+
+
+class DiagonalGaussian:
+    """q(z | x) = N(z; mean, diag exp(log_var)), with the prior p(z) = N(0, I).
+
+    `mean` and `log_var`: (B, *latent.shape). Kingma and Welling 2014, appendix B.
+    """
+
+    def __init__(self, mean: Tensor, log_var: Tensor) -> None:
+        self.mean = mean
+        self.log_var = log_var.clamp(*LOG_VAR_RANGE)
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def sample(self) -> Tensor:
+        """mean + exp(log_var / 2) eps with eps ~ N(0, I): differentiable in both."""
+        return torch.addcmul(self.mean, (0.5 * self.log_var).exp(), torch.randn_like(self.mean))
+
+    def kl(self) -> Tensor:
+        """KL(q || p) = (mean^2 + exp(log_var) - 1 - log_var) / 2 of each dimension, in nats."""
+        return 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z | x) in nats, summed over the latent dimensions: (B,)."""
+        squared = (z - self.mean).square() * (-self.log_var).exp()
+        return -0.5 * (squared + self.log_var + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats, summed over the latent dimensions: (B, *latent.shape) to (B,)."""
+    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
 class Likelihood(Protocol):
     """p(x | z) of a decoder."""
+
+    def check(self, x: Tensor) -> None:
+        """UsageError with the range seen where x lies outside the support; waits for the device."""
 
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x | z) in nats, summed over the values of each image: (B,)."""
@@ -45,6 +86,15 @@ class Bernoulli(Likelihood):
     usual cross-entropy, a bound rather than a density; figures compare with the like only.
     """
 
+    def check(self, x: Tensor) -> None:
+        low, high = (float(v) for v in x.aminmax())
+        if not (low >= 0.0 and high <= 1.0):  # NaN too
+            raise UsageError(
+                f"the Bernoulli likelihood takes values from 0 to 1; "
+                f"this batch goes from {low:g} to {high:g}",
+                remedy="scale the data to [0, 1], or --set loss.likelihood=gaussian",
+            )
+
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         return bernoulli_nll(model.decode_logits(z), x)
 
@@ -54,10 +104,17 @@ class Bernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """N(x; decode(z), sigma^2 I): sum (x - mean)^2 / (2 sigma^2) + D/2 log(2 pi sigma^2)."""
+    """N(x; decode(z), sigma^2 I): sum (x - mean)^2 / (2 sigma^2) + D/2 log(2 pi sigma^2).
 
-    def __init__(self, sigma: float = 1.0) -> None:
+    `sigma` is a number, or a 0-d tensor that is learnt (Rybkin, Daniilidis and Levine 2021).
+    """
+
+    def __init__(self, sigma: float | Tensor = 1.0) -> None:
         self.sigma = sigma
+
+    def check(self, x: Tensor) -> None:
+        if not bool(x.isfinite().all()):
+            raise UsageError("the Gaussian likelihood takes finite values; this batch has others")
 
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         return gaussian_nll(model.decode(z), x, self.sigma)
@@ -69,10 +126,11 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     return each.flatten(1).sum(1)
 
 
-def gaussian_nll(mean: Tensor, x: Tensor, sigma: float) -> Tensor:
+def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     """-log N(x; mean, sigma^2 I) in nats, its constant included, (B, ...) to (B,)."""
     squared = (x - mean).square().flatten(1).sum(1)
-    constant = 0.5 * x[0].numel() * math.log(2 * math.pi * sigma**2)
+    log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
+    constant = x[0].numel() * (0.5 * math.log(2 * math.pi) + log_sigma)
     return squared / (2 * sigma**2) + constant
 
 

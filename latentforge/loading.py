@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,13 +54,14 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
     saved = CheckpointStore(run.path / "checkpoints").load(checkpoint)
     with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
         model, loss = build_modules(config, spec)
+    average = "ema-" if config.train.ema else ""
     for module, part in ((model, config.model), (loss, config.loss)):
-        group = part.entry.kind.singular
+        group = average + part.entry.kind.singular
         try:
             module.load_state_dict(saved.tensors(group) if group in saved.groups else {})
         except RuntimeError as error:
             raise RunFailed(
-                f"the weights of {saved.path} do not fit {group} {part.name!r}",
+                f"the weights of {saved.path} do not fit {part.entry.kind.singular} {part.name!r}",
                 details=str(error).splitlines()[1:5],
                 remedy="the plugin's version that the run was made with, named in run.json",
             ) from None
@@ -68,8 +70,15 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
         module.requires_grad_(False)
     images = about["images"]["train"]
     # the end of the training, at which its evaluations weigh the loss's terms
-    step = Step(saved.state["total_steps"], saved.state["total_steps"], images)
+    total = saved.state["total_steps"]
+    step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return Loaded(run, model, loss, spec, saved.name, step)
+
+
+def weights_of(config: RunConfig) -> str:
+    """Which weights `load` fills in, in words."""
+    decay = config.train.ema
+    return f"exponential moving average, decay {decay:g}" if decay else "as trained"
 
 
 def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
@@ -86,7 +95,8 @@ def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         splits = load_splits(config.dataset, config.data)
     else:
         given = given_splits(data)
-        splits = prepare_whole(given, IN_MEMORY)
+        own = config.data
+        splits = prepare_whole(given, IN_MEMORY, binarize=own.binarize, split_seed=own.split_seed)
         if splits.fingerprint == about["fingerprint"]:
             splits = load_splits(None, config.data, data)
         elif list(given) == ["train"]:
@@ -166,6 +176,7 @@ def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[
         "run": str(run.path),
         "split": split,
         "checkpoint": loaded.checkpoint,
+        "weights": weights_of(opened.config),
         "metrics": figures,
         "protocol": evaluator.protocol,
         "images": images,
@@ -197,6 +208,7 @@ def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, 
         "explorer": explorer.name,
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
+        "weights": weights_of(opened.config),
         "options": plain(explorer.options),
     }
     from latentforge.drawing import write_findings  # matplotlib takes half a second

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentforge.binarize import Binarize, binarized
 from latentforge.contracts import Arrays
 from latentforge.data import DataSplits, Images
 from latentforge.errors import UsageError, one_line
@@ -48,6 +49,7 @@ def prepare(
     validation: float | None,
     test: float | None,
     split_seed: int,
+    binarize: Binarize = "none",
     name: str,
 ) -> DataSplits:
     """Loads, checks and cuts the dataset `name`, whose own splits are `official`.
@@ -70,26 +72,36 @@ def prepare(
         splits["train"], splits["validation"] = _cut(
             splits["train"], validation, "validation", split_seed, name
         )
-    return _data_splits(spec, sources, splits)
+    return _data_splits(spec, sources, splits, binarize, split_seed)
 
 
-def prepare_whole(given: Mapping[str, Any], name: str) -> DataSplits:
+def prepare_whole(
+    given: Mapping[str, Any], name: str, *, binarize: Binarize = "none", split_seed: int = 0
+) -> DataSplits:
     """Each given split as it is, nothing cut off. Raises UsageError for data that does not fit."""
     sources = {split: _source(value, f"{name}, split {split}") for split, value in given.items()}
     spec = _spec(list(sources.values()))
     splits = {split: Images(source.x, source.y, spec) for split, source in sources.items()}
-    return _data_splits(spec, sources, splits)
+    return _data_splits(spec, sources, splits, binarize, split_seed)
 
 
 def _data_splits(
-    spec: DataSpec, sources: Mapping[str, _Source], splits: Mapping[str, Images]
+    spec: DataSpec,
+    sources: Mapping[str, _Source],
+    splits: Mapping[str, Images],
+    binarize: Binarize,
+    seed: int,
 ) -> DataSplits:
     stored = next(iter(splits.values())).x.dtype
     return DataSplits(
         spec=spec,
-        splits={split: splits[split] for split in SPLITS if split in splits},
+        splits={
+            split: binarized(splits[split], binarize, split, seed)
+            for split in SPLITS
+            if split in splits
+        },
         fingerprint=_fingerprint(sources, spec.classes),
-        preprocessing=_preprocessing(spec, stored),
+        preprocessing={**_preprocessing(spec, stored), "binarize": binarize},
     )
 
 

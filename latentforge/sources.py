@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentforge.config import IN_MEMORY, Component, DataConfig
+from latentforge.config import IN_MEMORY, Component
 from latentforge.contracts import Arrays
 from latentforge.data import DataSplits
 from latentforge.errors import MissingError, UsageError
 from latentforge.guard import blame
 from latentforge.preparation import SPLITS, prepare
+from latentforge.settings import DataConfig
 
 
 def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
@@ -41,6 +42,7 @@ def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: s
         validation=own.validation,
         test=own.test,
         split_seed=own.split_seed,
+        binarize=own.binarize,
         name=name,
     )
 

@@ -85,8 +85,8 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A network. `provides` names its abilities: encode, decode, decode_logits, kl, classify,
-    layers (docs/contracts.md says what each promises; a plugin may add words of its own)."""
+    """A network. `provides` names its abilities: encode, decode, decode_logits, kl, log_prob,
+    classify, layers (docs/contracts.md says what each promises; a plugin may add its own words)."""
 
     build: Callable[[Any, DataSpec], nn.Module]
     provides: Set[str]
@@ -136,14 +136,16 @@ class ObjectiveSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Spec):
     """A figure of a trained model. `protocol` is the sentence that stands beside the figure: its
-    unit, what it sums over, which z. A `default` one runs for every model that has its needs.
-    `roles` are as an explorer's."""
+    unit, what it sums over, which z; a measure's own attribute `protocol` replaces it where it
+    depends on options. A `default` one without `roles` (as an explorer's) runs for every model that
+    has its needs. `better` tells early stopping which way is up."""
 
     build: Callable[[Any, EvaluateContext], Measure]
     protocol: str
     needs: Set[str] = frozenset()
     labels: bool = False  # whether it reads y
     default: bool = True
+    better: Literal["lower", "higher"] = "lower"
     roles: Mapping[str, Set[str]] | None = None
 
 
@@ -179,7 +181,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,
     CallbackSpec: _SECTION,
-    DatasetSpec: _SECTION | {"validation", "test", "split_seed"},
+    DatasetSpec: _SECTION | {"validation", "test", "split_seed", "binarize"},
     ExplorerSpec: {"explorer", "run", "checkpoint", "roles", "out", "assignments"}
     | {"device", "data"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from torch import nn
 
 from latentforge import __version__
 from latentforge.checkpoint import CheckpointStore
-from latentforge.config import RunConfig
+from latentforge.choosing import choose_measures
+from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits
 from latentforge.engine.device import resolve_device
 from latentforge.engine.step import Trainee, build_optimizer
@@ -24,6 +26,7 @@ from latentforge.engine.tensorboard import Board, flat_metrics
 from latentforge.engine.trainer import Outcome, Trainer
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError, one_line
 from latentforge.guard import blame
+from latentforge.registry import Registry
 from latentforge.run import FORMAT, Run, create_folder
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.sources import load_splits
@@ -46,16 +49,16 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
-    forge.registry.get("measures", "loss")  # selects the best epoch, and notices ruined weights
-    measures = forge.choose_measures(config, splits.spec.classes)
+    measures = training_measures(forge.registry, config, splits)
     with (
         using_threads(config.train.threads),
         callers_state_kept(device),
     ):
         trainee = build_trainee(config, splits).to(device)
+        facts = facts_of(trainee, config, splits.spec)
         build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
         folder = create_folder(run, RUNS, f"{config.model.name}-{config.data_name}")
-        made = Run(folder, manifest(config, splits, device), forge)
+        made = Run(folder, {**manifest(config, splits, device), "facts": facts}, forge)
         if data is not None:
             made.in_memory = splits
         try:
@@ -78,11 +81,39 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 stream=None if quiet else sys.stderr,
                 outcome=outcome,
             )
+            for name, value in facts.items():
+                shown = f"{value:.4g}" if isinstance(value, float) else value
+                trainer.progress.note(f"{name}: {shown}")
             trainer.fit()
             made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             if outcome.status == "done":  # one run without test figures would hide everyone's
                 board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
     return made
+
+
+def training_measures(registry: Registry, config: RunConfig, splits: DataSplits) -> list[Component]:
+    """The default measures that fit, and the one that `train.monitor` names."""
+    train, classes = config.train, splits.spec.classes
+    registry.get("measures", "loss")  # notices ruined weights
+    if (train.monitor != "loss" or train.patience) and "validation" not in splits.splits:
+        raise UsageError(
+            "train.monitor and train.patience go by a validation split, and there is none",
+            remedy="--set data.validation=0.1",
+        )
+    measures = choose_measures(registry, config, classes)
+    if train.monitor not in {measure.name for measure in measures}:
+        measures += choose_measures(registry, config, classes, [train.monitor])
+    return measures
+
+
+def facts_of(trainee: Trainee, config: RunConfig, spec: DataSpec) -> dict[str, Any]:
+    """What the loss has to say about itself at the start, as JSON values."""
+    tell = getattr(trainee.loss, "facts", None)
+    if tell is None:
+        return {}
+    with blame(f"the facts of loss {config.loss.name!r}", config.loss.entry):
+        facts: dict[str, Any] = json.loads(json.dumps(dict(tell(trainee.model, spec))))
+    return facts
 
 
 @contextmanager
@@ -130,6 +161,9 @@ def finish(run: Run, outcome: Outcome, error: str = "") -> None:
         seconds=round(outcome.seconds, 3),
         images_per_second=round(outcome.images_per_second, 1),
         metrics=outcome.metrics,
+        per_dim=outcome.per_dim,
+        best=outcome.best,
+        stopped=outcome.stopped,
     )
 
 

@@ -455,6 +455,7 @@ def test_the_preprocessing_is_json_that_says_how_bytes_become_floats():
         "kind": "image",
         "stored": "uint8",
         "divide_by": 255,
+        "binarize": "none",
         "range": [0.0, 1.0],
     }
     vector = prepared(torch.rand(50, 4)).preprocessing

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from latentforge.config import DataConfig
 from latentforge.errors import PluginError, PluginProblem, UsageError
 from latentforge.forge import Forge
 from latentforge.registry import Entry, Plugin, Registry, normalise, spec_faults
+from latentforge.settings import DataConfig
 from latentforge.specs import KINDS, RESERVED, DatasetSpec, ExplorerSpec, LossSpec, ModelSpec
 
 BUILTIN = Plugin("autoencoder", "latentforge", "0.1", "latentforge_plugins.autoencoder")

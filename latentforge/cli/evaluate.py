@@ -46,11 +46,13 @@ def evaluate(
         options=set_ or (),
         device=device,
     )
+    averaged = result["weights"] != "as trained"
+    average = f", weights: {result['weights']}" if averaged else ""
     answer(
         result,
         json,
         [
-            f"{run}, {split} split, checkpoint {result['checkpoint']}",
+            f"{run}, {split} split, checkpoint {result['checkpoint']}{average}",
             *table(figures(result["metrics"]), "  "),
             *table([[f"{name}:", text] for name, text in result["protocol"].items()], "  "),
         ],

@@ -47,7 +47,7 @@ def show(
     import json as js
 
     from latentforge.checking import describe
-    from latentforge.config import DataConfig
+    from latentforge.settings import DataConfig
 
     entry = forge_of(ctx).registry.get(find_kind(kind).plural, name)
     options = describe(entry.spec.config)

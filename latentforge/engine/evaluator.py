@@ -59,6 +59,8 @@ class Evaluator:
             loss=self.loss,
             data=self.data.spec,
             images=self.data.split,
+            split=split,
+            preprocessing=self.data.preprocessing,
             step=step,
             seed=self.seed,
             roles=self.roles,
@@ -99,5 +101,6 @@ class Evaluator:
                     if name in figures:
                         raise ValueError(f"another measure already gives a figure {name!r}")
                     figures[name] = float(value)
-                    self.protocol[name] = measure.entry.spec.protocol
+                    stated = getattr(built, "protocol", measure.entry.spec.protocol)
+                    self.protocol[name] = stated
         engine.state.metrics = figures

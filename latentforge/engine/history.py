@@ -25,10 +25,16 @@ class History:
         self._steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = []
         self._epoch: dict[str, float] = {}  # sums over the epoch's images
         self._epoch_images = 0
+        self._per_dim: dict[str, Tensor] = {}  # the same of each vector, on its device
 
     def add(self, terms: Terms, images: int) -> None:
         values = {name: value.detach() for name, value in terms.values.items()}
         self._steps.append((values, dict(terms.weights), images))
+        for name, vector in terms.per_dim.items():
+            if name in self._per_dim:
+                self._per_dim[name].add_(vector, alpha=images)
+            else:
+                self._per_dim[name] = vector * images
 
     def read(self, step: int) -> dict[str, float]:
         """Means over the steps since the last read; `step` counts all steps up to now.
@@ -61,11 +67,16 @@ class History:
         self._steps = []
         return {name: total / count for name, total in sums.items()}
 
-    def close_epoch(self) -> dict[str, float]:
-        """Means over all images read since the last call; empty when there were none."""
-        means = {name: total / self._epoch_images for name, total in self._epoch.items()}
-        self._epoch, self._epoch_images = {}, 0
-        return means
+    def close_epoch(self) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Means over all images read since the last call, of the terms and of each vector; empty
+        when there were none."""
+        count = self._epoch_images
+        means = {name: total / count for name, total in self._epoch.items()}
+        per_dim = {
+            name: (total / count).flatten().tolist() for name, total in self._per_dim.items()
+        }
+        self._epoch, self._epoch_images, self._per_dim = {}, 0, {}
+        return means, per_dim
 
 
 def not_finite(value: float, step: int, term: str) -> RunFailed:

@@ -43,6 +43,11 @@ class Progress:
         parts = [f"{split} {_short(values)}" for split, values in figures.items()]
         self._write(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts), end="\n")
 
+    def note(self, text: str) -> None:
+        """A line of its own: a fact at the start, a warning on the way."""
+        if self.stream is not None:
+            self._write(text, end="\n")
+
     def close(self) -> None:
         """Leave the terminal's last line empty."""
         if self.bar:

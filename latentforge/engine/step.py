@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
-from latentforge.config import TrainConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.errors import ConfigError, one_line
+from latentforge.settings import TrainConfig
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -55,17 +57,62 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def take_step(
-    trainee: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: Step
+    trainee: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: Step,
+    *,
+    parts: int = 1,
+    clip: float = 0.0,
 ) -> Terms:
-    """Forward, backward, update. Returns the terms, still on the device."""
+    """Forward, backward, update. Returns the terms, still on the device.
+
+    The batch goes through in `parts`, one after the other, whose gradients add up to the batch's
+    own; they are scaled down to a norm of `clip`, unless that is 0.
+    """
+    for group in optimizer.param_groups:  # zero_grad() does no more, in 27 µs for this one
+        for parameter in group["params"]:
+            parameter.grad = None
+    if parts == 1:
+        terms = forward(trainee, batch, step)
+        terms.total().backward()  # type: ignore[no-untyped-call]
+    else:
+        terms = accumulate(trainee, batch, step, parts)
+    if clip:
+        torch.nn.utils.clip_grad_norm_(trainee.parameters(), clip)
+    optimizer.step()
+    return terms
+
+
+def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
     terms: Terms = trainee(batch, step)
     if step.index == 0:
         if not isinstance(terms, Terms):
             raise TypeError(f"the loss returned {type(terms).__name__}, not Terms")
         terms.check()
-    for group in optimizer.param_groups:  # zero_grad() does no more, in 27 µs for this one
-        for parameter in group["params"]:
-            parameter.grad = None
-    terms.total().backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
     return terms
+
+
+def accumulate(trainee: nn.Module, batch: Batch, step: Step, parts: int) -> Terms:
+    """Forward and backward of each part, weighted by its share of the images; the batch's terms."""
+    values: dict[str, torch.Tensor] = {}
+    per_dim: dict[str, torch.Tensor] = {}
+    weights: dict[str, float] = {}
+    for part in cut(batch, parts):
+        share = len(part.index) / len(batch.index)
+        terms = forward(trainee, part, step)
+        (terms.total() * share).backward()  # type: ignore[no-untyped-call]
+        for sums, new in ((values, terms.values), (per_dim, terms.per_dim)):
+            for name, value in new.items():
+                sums[name] = value.detach() * share + sums.get(name, 0.0)
+        weights = dict(terms.weights)
+    return Terms(values, weights, per_dim)
+
+
+def cut(batch: Batch, parts: int) -> Iterator[Batch]:
+    """The batch in so many parts, or one of each image where there are fewer images."""
+    index = batch.index.tensor_split(min(parts, len(batch.index)))
+    start = 0
+    for places in index:
+        part = slice(start, start := start + len(places))
+        yield Batch(batch.x[part], None if batch.y is None else batch.y[part], places)

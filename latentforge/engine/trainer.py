@@ -22,9 +22,12 @@ from latentforge.checkpoint import CheckpointStore
 from latentforge.config import Component, RunConfig
 from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
+from latentforge.engine.averaging import Average
 from latentforge.engine.evaluator import Evaluator, quiet_engine
 from latentforge.engine.history import History
 from latentforge.engine.progress import Progress
+from latentforge.engine.schedule import rate
+from latentforge.engine.selection import Selection
 from latentforge.engine.step import Trainee, build_optimizer, take_step
 from latentforge.engine.tensorboard import Board, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
@@ -32,6 +35,7 @@ from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
 
 SHOWN = 8  # images in the reconstructions of each epoch
+DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
 
 
 @dataclass
@@ -44,6 +48,9 @@ class Outcome:
     images: int = 0
     seconds: float = 0.0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    per_dim: dict[str, list[float]] = field(default_factory=dict)  # of the last epoch
+    best: dict[str, float] = field(default_factory=dict)  # the best epoch and its figure
+    stopped: str = ""  # why the training ended early, if it did
 
     @property
     def images_per_second(self) -> float:
@@ -72,6 +79,7 @@ class Trainer:
         self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
         self.store, self.board, self.record = store, board, record
         self.device = device
+        self.parts, self.clip = train.accumulate, train.clip_grad_norm
         self.images = data.split("train")
         self.epoch_length = math.ceil(len(self.images) / train.batch_size)
         self.total_steps = train.epochs * self.epoch_length
@@ -79,16 +87,22 @@ class Trainer:
             stream, epochs=train.epochs, steps=self.epoch_length, batch_size=train.batch_size
         )
         self.optimizer = build_optimizer(trainee, train)
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
+        self.average = Average(trainee, train.ema) if train.ema else None
         self.noise = Noise(device, "train", train.seed)
         self.history = History()
         self.outcome = outcome  # the caller's, who reads it when fit raises
-        self.best_score = math.inf
+        better = {measure.name: measure.entry.spec.better for measure in measures}
+        self.selection = Selection(train, better[train.monitor])
         self.saved_step = -1
+        self.closed_step = -1  # the last step that was measured and recorded
         self.stopping = False
         self._since = 0.0  # when the running lap of training time began
         self.order: tuple[torch.Tensor, ...] = ()
+        measured = self.average.trainee if self.average else trainee
         self.evaluator = Evaluator(
-            trainee.model, trainee.loss, data, measures, seed=train.seed, device=device
+            measured.model, measured.loss, data, measures, seed=train.seed, device=device
         )
         self.engine = self._build_engine()
 
@@ -138,15 +152,13 @@ class Trainer:
         self.engine.terminate()
 
     def _finish_early(self) -> None:
-        """After Ctrl-C, or a callback that stopped the engine: keep what was reached."""
+        """After Ctrl-C, or when the engine was stopped: keep what was reached."""
         if self.stopping:
             self.outcome.status = "interrupted"
             self._read_history()
             self._save()
-        else:
-            self._close_epoch(
-                [split for split in ("validation", "test") if split in self.data.splits]
-            )
+        elif self.closed_step != self.outcome.steps:  # stopped in the middle of an epoch
+            self._close_epoch(last=True)
 
     def _is_of_a_callback(self, error: Exception) -> bool:
         """Whether it was raised in a handler that is none of ours."""
@@ -168,8 +180,14 @@ class Trainer:
         self.noise.reseed(done)
         batch = self.images.batch(index)
         try:
-            step = Step(done, self.total_steps, len(self.images))
-            terms = take_step(self.trainee, self.optimizer, batch, step)
+            step = Step(done, self.total_steps, len(self.images), self.epoch_length)
+            if self.schedule:
+                self._set_rate(rate(self.schedule, done, self.epoch_length))
+            terms = take_step(
+                self.trainee, self.optimizer, batch, step, parts=self.parts, clip=self.clip
+            )
+            if self.average:
+                self.average.update(done)
         except Exception:  # `with blame` around every step would cost 2 µs each
             with blame(f"step {done + 1}", self.config.model.entry, self.config.loss.entry):
                 raise
@@ -180,6 +198,10 @@ class Trainer:
             self._read_history()
         self.progress.tick(done + 1)
         return terms
+
+    def _set_rate(self, factor: float) -> None:
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
 
     def _read_history(self) -> None:
         step = self.outcome.steps
@@ -195,31 +217,52 @@ class Trainer:
 
     def _end_epoch(self, engine: Engine) -> None:
         self.outcome.epochs = engine.state.epoch
-        self._close_epoch(self._splits_to_evaluate(engine.state.epoch))
+        stopped = bool(engine.should_terminate)  # by a callback, whose handlers run before this one
+        self._close_epoch(last=stopped or engine.state.epoch == self.train_config.epochs)
 
-    def _close_epoch(self, splits: list[str]) -> None:
+    def _close_epoch(self, *, last: bool) -> None:
         """Measure, log, save; for an epoch that a callback cut short too."""
         self._read_history()
         self._lap()
-        self.outcome.metrics["train"] = self.history.close_epoch() or self.outcome.metrics["train"]
-        for split in splits:
-            self._measure(split)
-        self._since = time.perf_counter()  # evaluation is not training time
-        figures = {split: self.outcome.metrics[split] for split in ("train", *splits)}
         epoch = math.ceil(self.outcome.steps / self.epoch_length)
-        self._log_epoch(epoch, figures)
-        best = figures.get("validation", {}).get("loss", math.nan) < self.best_score  # no for NaN
-        if best:
-            self.best_score = figures["validation"]["loss"]
+        means, per_dim = self.history.close_epoch()
+        self.outcome.metrics["train"], self.outcome.per_dim = means, per_dim
+        splits = ["train"]
+        best = False
+        if "validation" in self.data.splits:
+            self._measure("validation")
+            splits.append("validation")
+            best = self._select(epoch)
+            last = last or self.selection.exhausted
+        every = self.train_config.evaluate_every
+        if last or (every and epoch % every == 0):
+            self._measure("test")
+            splits.append("test")
+        self._since = time.perf_counter()  # evaluation is not training time
+        figures = {split: self.outcome.metrics[split] for split in splits}
+        self._log_epoch(epoch, figures, per_dim)
         self._save(best=best)
+        self.closed_step = self.outcome.steps
         self.progress.epoch(epoch, figures)
         self._lap()
+
+    def _select(self, epoch: int) -> bool:
+        """Whether the epoch is the best; ends the training where patience has run out."""
+        best = self.selection.judge(self.outcome.metrics["validation"], epoch)
+        if self.selection.best is not None:
+            figure = f"validation/{self.selection.figure}"
+            self.outcome.best = {"epoch": self.selection.epoch, figure: self.selection.best}
+        if self.selection.exhausted:
+            self.outcome.stopped = self.selection.reason()
+            self.progress.note(f"stopped after epoch {epoch}: {self.outcome.stopped}")
+            self.engine.terminate()
+        return best
 
     def _measure(self, split: str) -> None:
         """Raises RunFailed where the last step has ruined the weights, which its loss, taken
         before it, does not show."""
         # terms weighted as at the end: during a warm-up early weights are not the best
-        end = Step(self.total_steps, self.total_steps, len(self.images))
+        end = Step(self.total_steps, self.total_steps, len(self.images), self.epoch_length)
         figures = self.evaluator.run(split, end)
         if not math.isfinite(loss := figures["loss"]):
             raise RunFailed(
@@ -228,22 +271,22 @@ class Trainer:
             )
         self.outcome.metrics[split] = figures
 
-    def _splits_to_evaluate(self, epoch: int) -> list[str]:
-        every = self.train_config.evaluate_every
-        last = epoch == self.train_config.epochs
-        splits = ["validation"] if "validation" in self.data.splits else []
-        if last or (every and epoch % every == 0):
-            splits.append("test")
-        return splits
-
-    def _log_epoch(self, epoch: int, figures: dict[str, dict[str, float]]) -> None:
+    def _log_epoch(
+        self, epoch: int, figures: dict[str, dict[str, float]], per_dim: dict[str, list[float]]
+    ) -> None:
         step = self.outcome.steps
         self._lap()
         rate = self.outcome.images_per_second
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        self.board.scalars({**flat_metrics(figures), **speed}, step)
+        dims = {
+            f"{name}_per_dim/{i:02d}": value
+            for name, values in per_dim.items()
+            for i, value in enumerate(values[:DIMS_SHOWN])
+        }
+        self.board.scalars({**flat_metrics(figures), **speed, **dims}, step)
         self._log_reconstructions(step)
-        self.record({"epoch": epoch, "step": step, "images_per_second": rate, **figures})
+        line = {"epoch": epoch, "step": step, "images_per_second": rate, **figures}
+        self.record({**line, "per_dim": per_dim} if per_dim else line)
 
     def _log_reconstructions(self, step: int) -> None:
         provided = self.config.model.entry.spec.provides
@@ -251,11 +294,12 @@ class Trainer:
             return
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         shown = images.batch_at(list(range(min(SHOWN, len(images))))).x
-        model: Any = self.trainee.model
+        model: Any = self.evaluator.model
+        was_training = model.training
         model.eval()
         with torch.no_grad():
             recon = model.decode(model.encode(shown).mode())
-        model.train()
+        model.train(was_training)
         self.board.picture("reconstructions", pair_sheet(shown, recon), step)
 
     # ------------------------------------------------------------ state and time
@@ -269,6 +313,9 @@ class Trainer:
             "loss": self.trainee.loss.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
         }
+        if self.average:
+            groups["ema-model"] = self.average.trainee.model.state_dict()
+            groups["ema-loss"] = self.average.trainee.loss.state_dict()
         self.store.save(
             f"step-{step:08d}",
             {name: tensors for name, tensors in groups.items() if tensors},
@@ -276,7 +323,9 @@ class Trainer:
                 "step": step,
                 "epoch": self.outcome.epochs,
                 "total_steps": self.total_steps,
-                "best_score": self.best_score if math.isfinite(self.best_score) else None,
+                "best_score": self.selection.best,
+                "best_epoch": self.selection.epoch,
+                "waited": self.selection.waited,
                 "seed": self.train_config.seed,
                 "threads": torch.get_num_threads(),
             },

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from latentforge import Forge, contracts, options
-from latentforge.config import DataConfig
+from latentforge.settings import DataConfig
 from latentforge.specs import KINDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "contracts.md"

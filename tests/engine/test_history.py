@@ -28,10 +28,10 @@ def test_an_epoch_covers_every_read_since_the_last_epoch():
     history.read(1)
     add(history, 20.0, 3)
     history.read(2)
-    assert history.close_epoch()["recon"] == pytest.approx(17.5)
+    assert history.close_epoch()[0]["recon"] == pytest.approx(17.5)
     add(history, 5.0, 1)
     history.read(3)
-    assert history.close_epoch()["recon"] == 5.0
+    assert history.close_epoch()[0]["recon"] == 5.0
 
 
 def test_reading_twice_gives_each_step_once():

@@ -19,7 +19,7 @@ import typer.main
 
 import latentforge
 from latentforge.cli import app
-from latentforge.config import TrainConfig
+from latentforge.settings import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = sorted((ROOT / "latentforge").rglob("*.py"))

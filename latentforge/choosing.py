@@ -1,0 +1,95 @@
+"""Which components a request means, and whether they fit the model; before torch loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from latentforge.config import Component, RunConfig, check_options
+from latentforge.errors import UsageError, did_you_mean
+from latentforge.registry import Entry, Registry
+
+
+def choose_measures(
+    registry: Registry,
+    config: RunConfig,
+    classes: Sequence[str],
+    names: Sequence[str] = (),
+    options: Sequence[str] | Mapping[str, Any] = (),
+) -> list[Component]:
+    """The measures asked for, or every default one that fits, with their options."""
+    provides = config.model.entry.spec.provides
+    entries = []
+    if names:
+        for name in dict.fromkeys(names):
+            entry = registry.get("measures", name)
+            check_needs(entry, config.model.entry)
+            if entry.spec.labels and not classes:
+                raise UsageError(f"measure {entry.name!r} needs labels; the data has none")
+            entries.append(entry)
+    else:
+        by_name: dict[str, Entry] = {}
+        for entry in registry.entries("measures"):  # a built-in before its namesakes
+            spec = entry.spec
+            fits = spec.needs <= provides and (classes or not spec.labels)
+            if spec.default and fits and not spec.roles:
+                by_name.setdefault(entry.name, entry)
+        entries = list(by_name.values())
+    given = _by_component(options, [entry.name for entry in entries])
+    return [
+        Component(entry, check_options(entry.spec.config, given[entry.name], entry.name))
+        for entry in entries
+    ]
+
+
+def check_needs(entry: Entry, model: Entry) -> None:
+    """UsageError where the model lacks an ability that the component needs."""
+    if missing := sorted(set(entry.spec.needs) - set(model.spec.provides)):
+        raise UsageError(
+            f"{entry.kind.singular} {entry.name!r} needs {', '.join(missing)}; "
+            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
+        )
+
+
+def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
+    """UsageError unless each role is one that the entries, all of a kind, take, its model fits,
+    and none is missing."""
+    wanted: dict[str, set[str]] = {}
+    for entry in entries:
+        for role, needs in (entry.spec.roles or {}).items():
+            wanted.setdefault(role, set()).update(needs)
+            if role not in models:
+                raise UsageError(
+                    f"{entry.kind.singular} {entry.name!r} needs a run as {role}",
+                    remedy=f"--with {role}=RUN",
+                )
+    for role, model in models.items():
+        if role not in wanted:
+            names = " and ".join(repr(entry.name) for entry in entries)
+            raise UsageError(
+                f"no role {role!r}: {entries[0].kind.singular} {names} "
+                f"takes {', '.join(sorted(wanted)) or 'none'}"
+            )
+        if missing := sorted(wanted[role] - set(model.spec.provides)):
+            raise UsageError(
+                f"role {role!r} needs {', '.join(missing)}; its run is a {model.name!r}"
+            )
+
+
+def _by_component(
+    options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """`measure.key=value` texts, or a mapping measure -> options, sorted by measure."""
+    if isinstance(options, Mapping):
+        if unknown := [name for name in options if name not in names]:
+            hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"
+            raise UsageError(f"options for {unknown[0]!r}, which is not measured; {hint}")
+        return {name: options.get(name, {}) for name in names}
+    sorted_out: dict[str, list[str]] = {name: [] for name in names}
+    for text in options:
+        name, dot, rest = text.partition(".")
+        if not dot or name not in sorted_out:
+            hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
+            raise UsageError(f"--set {text}: write MEASURE.key=VALUE; {hint}")
+        sorted_out[name].append(rest)
+    return sorted_out
