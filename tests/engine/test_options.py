@@ -1,0 +1,357 @@
+"""Training options: schedules, parts of a batch, clipping, averaged weights, early stopping."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from latentforge import Forge, hookimpl
+from latentforge.checkpoint import CheckpointStore
+from latentforge.contracts import Batch, Step, Terms
+from latentforge.engine.averaging import Average
+from latentforge.engine.schedule import rate
+from latentforge.engine.selection import Selection
+from latentforge.engine.step import Trainee, cut, take_step
+from latentforge.errors import ConfigError, LatentForgeError, UsageError
+from latentforge.settings import ScheduleConfig, TrainConfig
+from latentforge.specs import CallbackSpec, LossSpec, MeasureSpec
+
+
+@pytest.fixture(scope="module")
+def forge():
+    return Forge()
+
+
+def train(forge, run, *, data=None, model=None, **options):
+    options = {"epochs": 2, "batch_size": 64, **options}
+    own = {"hidden": [16], "latent_dim": 3, **(model or {})}
+    return forge.train("ae", data=data or "digits", model=own, train=options, run=run, quiet=True)
+
+
+# ---------------------------------------------------------------- schedules
+
+
+def rates(schedule, epoch_length=10, epochs=12):
+    return [rate(schedule, index, epoch_length) for index in range(epochs * epoch_length)]
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "exponential"])
+def test_a_schedule_begins_at_one_falls_to_its_end_and_stays_there(name):
+    values = rates(ScheduleConfig(name=name, epochs=10, end=0.05))
+    assert values[0] == 1.0
+    assert values[100:] == pytest.approx([0.05] * 20)
+    assert all(a > b for a, b in pairwise(values[:101]))
+
+
+def test_schedules_are_half_way_where_their_formulas_say():
+    half = {
+        name: rate(ScheduleConfig(name=name, epochs=10, end=0.04), 50, 10)
+        for name in ("linear", "cosine", "exponential")
+    }
+    assert half == pytest.approx({"linear": 0.52, "cosine": 0.52, "exponential": 0.2})
+    quarter = rate(ScheduleConfig(name="cosine", epochs=10, end=0.04), 25, 10)
+    assert quarter == pytest.approx(0.04 + 0.96 * (1 + math.sqrt(0.5)) / 2)
+
+
+def test_cosine_is_that_of_torch():
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100, eta_min=0.01)
+    for value in rates(ScheduleConfig(name="cosine", epochs=10), epochs=10):
+        assert value == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+
+
+def test_steps_multiply_by_the_factor_after_every_so_many_epochs():
+    values = rates(ScheduleConfig(name="step", epochs=9, every=4, factor=0.5))
+    assert [values[epoch * 10] for epoch in range(12)] == [1] * 4 + [0.5] * 4 + [0.25] * 4
+    assert values[39:41] == [1, 0.5]
+
+
+def test_a_warm_up_rises_evenly_to_one_and_the_schedule_follows():
+    values = rates(ScheduleConfig(name="linear", epochs=10, warmup_epochs=2, end=0.2))
+    assert values[:20] == pytest.approx([(i + 1) / 20 for i in range(20)])
+    assert values[60] == pytest.approx(0.6)
+    assert values[100] == pytest.approx(0.2)
+
+
+def test_the_optimizer_gets_the_scheduled_rate(tmp_path):
+    seen = []
+
+    class Watch:
+        def attach(self, engines):
+            from ignite.engine import Events
+
+            engines.trainer.add_event_handler(
+                Events.ITERATION_COMPLETED,
+                lambda _: seen.append(engines.optimizer.param_groups[0]["lr"]),
+            )
+
+    class Plugin:
+        @hookimpl
+        def latentforge_callbacks(self):
+            yield CallbackSpec(name="watch", summary="", build=lambda config: Watch())
+
+    run = Forge([Plugin()]).train(
+        "ae",
+        data="digits",
+        model={"hidden": [4]},
+        train={"epochs": 2, "batch_size": 512, "lr": 0.01, "schedule": {"name": "cosine"}},
+        callbacks=["watch"],
+        run=tmp_path / "run",
+        quiet=True,
+    )
+    schedule = ScheduleConfig(name="cosine", epochs=2)
+    expected = [0.01 * rate(schedule, i, len(seen) // 2) for i in range(len(seen))]
+    assert seen == pytest.approx(expected)
+    assert run.config["train"]["schedule"]["epochs"] == 2  # its own length from here on
+
+
+def test_a_schedule_that_ends_before_it_starts_is_refused(forge, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(forge, tmp_path / "a", schedule={"warmup_epochs": 3.0})
+    assert (
+        "train.schedule (from train=): the warm-up ends after 3 epochs" in caught.value.details[0]
+    )
+    with pytest.raises(ConfigError) as caught:
+        train(forge, tmp_path / "b", schedule={"name": "cosin", "end": 0})
+    assert [line.split(" ")[0] for line in caught.value.details] == [
+        "train.schedule.name",
+        "train.schedule.end",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- one step
+
+
+def trainee_and_optimizer(lr=0.1):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+    class Loss(nn.Module):
+        def forward(self, model, batch, step):
+            y = model.linear(batch.x)
+            first = y.square().sum(1).mean()
+            per_dim = {"size": y.detach().mean(0)}
+            return Terms({"first": first, "second": y.sum(1).mean()}, {"second": 0.5}, per_dim)
+
+    torch.manual_seed(0)
+    trainee = Trainee(Model(), Loss())
+    return trainee, torch.optim.SGD(trainee.parameters(), lr=lr)
+
+
+def batch_of(count):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, generator=generator)
+    return Batch(x, torch.arange(count), torch.arange(count))
+
+
+STEP = Step(0, 10, 100, 5)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7, 50])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
+    whole, optimizer = trainee_and_optimizer()
+    terms = take_step(whole, optimizer, batch_of(7), STEP)
+    cut_up, optimizer = trainee_and_optimizer()
+    terms_cut = take_step(cut_up, optimizer, batch_of(7), STEP, parts=parts)
+    for a, b in zip(whole.parameters(), cut_up.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    for key in ("first", "second"):
+        torch.testing.assert_close(terms.values[key].detach(), terms_cut.values[key])
+    torch.testing.assert_close(terms.per_dim["size"], terms_cut.per_dim["size"])
+    assert terms.weights == terms_cut.weights
+
+
+def test_parts_hold_every_image_once_and_are_even():
+    parts = list(cut(batch_of(7), 3))
+    assert [len(part.index) for part in parts] == [3, 2, 2]
+    assert torch.cat([part.index for part in parts]).tolist() == list(range(7))
+    assert all(torch.equal(part.y, part.index) for part in parts)
+
+
+def test_gradients_are_clipped_to_the_norm():
+    free, optimizer = trainee_and_optimizer(lr=1.0)
+    before = nn.utils.parameters_to_vector(free.parameters()).clone()
+    take_step(free, optimizer, batch_of(8), STEP)
+    step = nn.utils.parameters_to_vector(free.parameters()) - before
+    clipped, optimizer = trainee_and_optimizer(lr=1.0)
+    take_step(clipped, optimizer, batch_of(8), STEP, clip=0.25)
+    small = nn.utils.parameters_to_vector(clipped.parameters()) - before
+    assert step.norm() > 0.5
+    assert small.norm().item() == pytest.approx(0.25, rel=1e-4)
+    torch.testing.assert_close(small / small.norm(), step / step.norm())
+
+
+def test_clipping_and_parts_reach_the_training(forge, tmp_path):
+    plain = train(forge, tmp_path / "plain", epochs=1).metrics["train"]["loss"]
+    parts = train(forge, tmp_path / "parts", epochs=1, accumulate=4).metrics["train"]["loss"]
+    clipped = train(
+        forge, tmp_path / "clipped", epochs=1, clip_grad_norm=1e-3, optimizer="sgd"
+    ).metrics["train"]["loss"]
+    assert parts == pytest.approx(plain, rel=1e-4)
+    assert clipped > plain + 10  # 1e-3 * 1e-3 a step: it goes nowhere
+
+
+# ---------------------------------------------------------------- averaged weights
+
+
+def test_the_average_follows_its_formula():
+    trainee, _ = trainee_and_optimizer()
+    trainee.model.register_buffer("count", torch.tensor(0))
+    average = Average(trainee, 0.9)
+    expected = trainee.model.linear.weight.detach().clone()
+    for index in range(200):
+        with torch.no_grad():
+            trainee.model.linear.weight.add_(0.01 * (index + 1))
+            trainee.model.count += 1
+        average.update(index)
+        decay = min(0.9, (1 + index) / (10 + index))
+        expected = decay * expected + (1 - decay) * trainee.model.linear.weight.detach()
+    torch.testing.assert_close(average.trainee.model.linear.weight, expected, rtol=1e-4, atol=1e-4)
+    assert average.trainee.model.count == 200
+    assert not torch.equal(average.trainee.model.linear.weight, trainee.model.linear.weight)
+
+
+def test_the_average_is_what_a_run_measures_saves_and_loads(forge, tmp_path):
+    run = train(forge, tmp_path / "a", ema=0.99, data="digits")
+    saved = CheckpointStore(run.path / "checkpoints").load()
+    assert {"model", "ema-model"} <= set(saved.groups)
+    average, live = saved.tensors("ema-model"), saved.tensors("model")
+    loaded = run.load_model().state_dict()
+    assert all(torch.equal(loaded[name], average[name]) for name in loaded)
+    assert not torch.equal(live["encoder.0.weight"], average["encoder.0.weight"])
+    answer = forge.evaluate(run)
+    assert answer["weights"] == "exponential moving average, decay 0.99"
+    assert answer["metrics"]["recon"] == pytest.approx(run.metrics["test"]["recon"], rel=1e-6)
+    plain = train(forge, tmp_path / "b")
+    weights = CheckpointStore(plain.path / "checkpoints").load().tensors("model")
+    assert all(torch.equal(weights[name], live[name]) for name in live)  # it changes nothing else
+
+
+# ---------------------------------------------------------------- best and early stopping
+
+
+def selection(**options):
+    better = options.pop("better", "lower")
+    return Selection(TrainConfig(**options), better)
+
+
+def test_a_lower_figure_is_better_and_nan_never_is():
+    choice = selection(patience=3)
+    values = [math.nan, 5.0, math.nan, 4.0, 4.0, math.nan, 6.0]
+    judged = [choice.judge({"loss": value}, i + 1) for i, value in enumerate(values)]
+    assert judged == [False, True, False, True, False, False, False]
+    assert (choice.best, choice.epoch, choice.waited) == (4.0, 4, 3)
+    assert choice.exhausted
+
+
+def test_a_higher_figure_can_be_the_better_one_and_a_gain_may_have_to_be_large():
+    choice = selection(monitor="my-accuracy", min_delta=0.1, better="higher")
+    judged = [choice.judge({"my_accuracy": v}, i) for i, v in enumerate([0.5, 0.55, 0.7, 0.2])]
+    assert judged == [True, False, True, False]
+    assert not choice.exhausted  # patience 0 waits for ever
+
+
+def test_a_figure_that_is_not_there_is_named():
+    with pytest.raises(UsageError, match="no figure 'loss'") as caught:
+        selection().judge({"recon": 1.0}, 1)
+    assert caught.value.details == ("there are recon",)
+
+
+class Falling:
+    """A measure whose validation figure gets worse from the third epoch on."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def update(self, seen):
+        pass
+
+    def compute(self):
+        return {"falling": next(self.values)}
+
+
+@pytest.fixture
+def falling():
+    values = iter([1.0, 0.5, 0.6, 0.7, 0.0, 0.0, 0.0])
+
+    class Plugin:
+        @hookimpl
+        def latentforge_measures(self):
+            yield MeasureSpec(
+                name="falling",
+                summary="",
+                build=lambda config, context: Falling(values),
+                protocol="",
+                default=False,
+            )
+
+    return Forge([Plugin()])
+
+
+def test_training_stops_when_patience_runs_out_and_is_whole(falling, tmp_path):
+    run = train(falling, tmp_path / "a", epochs=9, monitor="falling", patience=2)
+    assert (run.status, run.manifest["epochs"]) == ("done", 4)
+    assert run.manifest["stopped"] == (
+        "no better validation falling for 2 epochs (best 0.5 in epoch 2)"
+    )
+    assert run.manifest["best"] == {"epoch": 2, "validation/falling": 0.5}
+    assert [line["epoch"] for line in run.history()] == [1, 2, 3, 4]
+    assert ["test" in line for line in run.history()] == [False, False, False, True]
+    best = CheckpointStore(run.path / "checkpoints").load("best")
+    assert best.state["epoch"] == 2
+    assert CheckpointStore(run.path / "checkpoints").load().state["waited"] == 2
+
+
+def test_monitoring_wants_a_validation_split_and_a_measure_that_fits(forge, tmp_path):
+    with pytest.raises(UsageError, match="go by a validation split"):
+        train(forge, tmp_path / "a", data={"name": "digits", "validation": 0.0}, patience=1)
+    with pytest.raises(LatentForgeError, match="acuracy"):
+        train(forge, tmp_path / "b", monitor="acuracy")
+    with pytest.raises(UsageError, match="needs classify"):
+        train(forge, tmp_path / "c", monitor="accuracy")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- facts and vectors
+
+
+def test_facts_are_printed_and_kept_and_vectors_are_logged_each_epoch(tmp_path, capsys):
+    class Loss(nn.Module):
+        def forward(self, model, batch, step):
+            z = model.encode(batch.x).mode()
+            assert step.epoch == step.index / step.epoch_length
+            return Terms({"size": z.square().mean()}, {}, {"codes": z.detach().mean(0)})
+
+        def facts(self, model, data):
+            return {"beta by pixel": 1 / data.size, "codes": model.latent.shape[0]}
+
+    class Plugin:
+        @hookimpl
+        def latentforge_losses(self):
+            yield LossSpec(name="sized", summary="", build=lambda c, d: Loss(), needs={"encode"})
+
+    options = {"epochs": 2, "batch_size": 500}
+    run = Forge([Plugin()]).train(
+        "ae",
+        data="digits",
+        loss="sized",
+        model={"latent_dim": 3},
+        train=options,
+        run=tmp_path / "a",
+    )
+    said = capsys.readouterr().err
+    assert f"beta by pixel: {1 / 784:.4g}\n" in said
+    assert "codes: 3\n" in said
+    assert run.manifest["facts"] == {"beta by pixel": 1 / 784, "codes": 3}
+    assert [len(line["per_dim"]["codes"]) for line in run.history()] == [3, 3]
+    assert run.manifest["per_dim"] == run.history()[-1]["per_dim"]
