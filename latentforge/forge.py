@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from latentforge.data import DataSplits
+    from latentforge.doctor import Finding
 
 
 class Forge:
@@ -256,6 +257,31 @@ class Forge:
             self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
         )
         return evaluate(opened, split, chosen)
+
+    def diagnose(
+        self,
+        run: Run | str | Path,
+        split: str | None = None,
+        *,
+        checkpoint: str = "last",
+        device: str = "auto",
+        data: Any = None,
+    ) -> list[Finding]:
+        """What looks wrong with a run, each finding with what was seen and what to try.
+
+        `split` holds the images that the model has not seen: validation if there is one, else test.
+        """
+        check_device(device)
+        run = self._as_run(run)
+        config = self.config_of(run)
+        loss = choose_measures(self.registry, config, (), ["loss"])[0]
+        held = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
+        from latentforge.loading import diagnose, open_up
+
+        opened = open_up(
+            self, run, config, checkpoint=checkpoint, roles={}, device=device, data=data
+        )
+        return diagnose(opened, held, loss)
 
     def explore(
         self,

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from latentforge import doctor
 from latentforge.checking import plain
 from latentforge.checkpoint import CheckpointStore
 from latentforge.config import IN_MEMORY, Component, RunConfig
 from latentforge.contracts import ExploreContext, Step
 from latentforge.data import DataSplits
+from latentforge.doctor import Finding
 from latentforge.engine.device import resolve_device
 from latentforge.engine.evaluator import Evaluator
 from latentforge.errors import RunFailed, UsageError
@@ -153,7 +155,7 @@ def open_up(
 
 def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[str, Any]:
     """The figures of `measures` on a split, also kept in the run's evaluations.jsonl."""
-    run, splits, loaded = opened.run, opened.splits, opened.loaded
+    run, splits = opened.run, opened.splits
     images = len(splits.split(split))
     for measure in measures:
         if measure.entry.spec.labels and not splits.spec.classes:
@@ -161,24 +163,14 @@ def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[
                 f"measure {measure.name!r} needs labels; the data has none",
                 remedy="data=(x, y), or other measures",
             )
-    evaluator = Evaluator(
-        loaded.model,
-        loaded.loss,
-        splits,
-        measures,
-        seed=opened.config.train.seed,
-        device=opened.device,
-        roles=opened.roles,
-    )
-    with callers_state_kept(opened.device):
-        figures = evaluator.run(split, loaded.step)
+    figures, protocol = measured(opened, split, measures)
     result = {
         "run": str(run.path),
         "split": split,
-        "checkpoint": loaded.checkpoint,
+        "checkpoint": opened.loaded.checkpoint,
         "weights": weights_of(opened.config),
         "metrics": figures,
-        "protocol": evaluator.protocol,
+        "protocol": protocol,
         "images": images,
         "fingerprint": splits.fingerprint,  # of the data, which may be other than the run's
     }
@@ -187,6 +179,45 @@ def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[
     except RunFailed as error:  # a read-only run can still be measured
         log.warning("the figures are not kept: %s", error.message)
     return result
+
+
+def measured(
+    opened: Opened, split: str, measures: Sequence[Component]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The figures of a split, and the protocol of each."""
+    evaluator = Evaluator(
+        opened.loaded.model,
+        opened.loaded.loss,
+        opened.splits,
+        measures,
+        seed=opened.config.train.seed,
+        device=opened.device,
+        roles=opened.roles,
+    )
+    with callers_state_kept(opened.device):
+        return evaluator.run(split, opened.loaded.step), evaluator.protocol
+
+
+def diagnose(opened: Opened, split: str, loss: Component) -> list[Finding]:
+    """What looks wrong with a run, on its training images and on those of `split`; `loss` is the
+    measure of that name."""
+    loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
+    train, held = opened.splits.split("train"), opened.splits.split(split)
+    found = [
+        *doctor.value_range(train, getattr(loaded.loss, "likelihood", None)),
+        *doctor.constant_pixels(train),
+    ]
+    if "encode" in provides:
+        with torch.no_grad():
+            codes = doctor.look_at_codes(loaded.model, held, kl="kl" in provides)
+        found += [*doctor.dead_latents(codes), *doctor.exploding_log_var(codes)]
+    now = measured(opened, "train", [loss])[0]["loss"]
+    other = measured(opened, split, [loss])[0]["loss"]
+    found += doctor.overfitting(now, other, "the training images", f"the {split} images")
+    recorded = opened.run.metrics.get("train", {}).get("loss")
+    if recorded is not None:
+        found += doctor.running_average(recorded, now, other, split)
+    return found
 
 
 def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, Any]:

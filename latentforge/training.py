@@ -164,6 +164,7 @@ def finish(run: Run, outcome: Outcome, error: str = "") -> None:
         per_dim=outcome.per_dim,
         best=outcome.best,
         stopped=outcome.stopped,
+        findings=[finding.as_dict() for finding in outcome.findings],
     )
 
 

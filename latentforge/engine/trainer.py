@@ -22,6 +22,7 @@ from latentforge.checkpoint import CheckpointStore
 from latentforge.config import Component, RunConfig
 from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
+from latentforge.doctor import Finding, trouble
 from latentforge.engine.averaging import Average
 from latentforge.engine.evaluator import Evaluator, quiet_engine
 from latentforge.engine.history import History
@@ -35,6 +36,7 @@ from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
 
 SHOWN = 8  # images in the reconstructions of each epoch
+SETTLED = 3  # epochs before the figures are judged: a KL near 0 may yet grow
 DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
 
 
@@ -51,6 +53,7 @@ class Outcome:
     per_dim: dict[str, list[float]] = field(default_factory=dict)  # of the last epoch
     best: dict[str, float] = field(default_factory=dict)  # the best epoch and its figure
     stopped: str = ""  # why the training ended early, if it did
+    findings: list[Finding] = field(default_factory=list)  # what looked wrong on the way
 
     @property
     def images_per_second(self) -> float:
@@ -244,7 +247,18 @@ class Trainer:
         self._save(best=best)
         self.closed_step = self.outcome.steps
         self.progress.epoch(epoch, figures)
+        self._warn(epoch, figures)
         self._lap()
+
+    def _warn(self, epoch: int, figures: dict[str, dict[str, float]]) -> None:
+        """Say, once each, what looks wrong when the first epochs have settled."""
+        found = trouble(figures, self.outcome.per_dim)
+        said = {finding.check for finding in self.outcome.findings}
+        if epoch >= min(SETTLED, self.train_config.epochs):
+            for finding in found:
+                if finding.severity == "warning" and finding.check not in said:
+                    self.outcome.findings.append(finding)
+                    self.progress.note(str(finding))
 
     def _select(self, epoch: int) -> bool:
         """Whether the epoch is the best; ends the training where patience has run out."""

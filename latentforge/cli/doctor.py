@@ -1,0 +1,38 @@
+"""`latentforge doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, answer, forge_of
+
+
+def doctor(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Unseen images.  [default: validation, else test]"),
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    ] = "last",
+    device: Annotated[
+        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Look for what is wrong with a run: data, dead latents, collapse, overfitting.
+
+    Example: latentforge doctor runs/vae-mnist-1
+    """
+    found = forge_of(ctx).diagnose(run, split, checkpoint=checkpoint, device=device)
+    lines = []
+    for finding in found:
+        lines.append(f"{finding.severity}: {finding.check}")
+        lines += [f"  saw {finding.saw}", f"  try {finding.attempt}"]
+    result = {"run": str(run), "findings": [finding.as_dict() for finding in found]}
+    answer(result, json, lines or [f"{run}: nothing looks wrong"])

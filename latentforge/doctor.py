@@ -1,0 +1,243 @@
+"""What can be wrong with a run, looked for in its data, its codes and its curves.
+
+Each check gives findings that say what was seen and what to try. `trouble` needs the figures alone
+and runs while training; `diagnose` looks at a finished run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentforge.data import Images
+from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
+
+BATCH = 1000
+DEAD_KL = 0.01  # nats per image: a dimension that carries less says nothing about it
+DEAD_VARIANCE = 0.01  # of the means, under a prior of variance 1: Burda et al. 2016
+DEAD_SHARE = 1e-4  # of the largest variance among the codes of a model without a prior
+COLLAPSED_KL = 0.1  # nats per image, all dimensions together
+LARGE_LOG_VAR = 10.0  # a standard deviation of 150, and the prior's is 1
+GAP = 0.1  # share by which held-out images may do worse than training images
+ARTEFACT = 0.01  # share by which the running average must lie above to be worth a word
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`saw` is a fact with its numbers, `attempt` what to do about it; a note is no fault."""
+
+    check: str
+    severity: Literal["warning", "note"]
+    saw: str
+    attempt: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.check}: {self.saw}; {self.attempt}"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The posterior of every image of a split, summed up by latent dimension, (D,) each."""
+
+    variance: Tensor  # of the posterior's mode
+    kl: Tensor | None = None  # mean, nats per image
+    log_var: tuple[float, float] | None = None  # the smallest and the largest of all
+
+
+# ---------------------------------------------------------------- while training
+
+
+def trouble(
+    metrics: Mapping[str, Mapping[str, float]], per_dim: Mapping[str, Sequence[float]]
+) -> list[Finding]:
+    """What the figures of an epoch show by themselves: dead latents, collapse, overfitting."""
+    kl = per_dim.get("kl")
+    found = list(collapse(torch.tensor(kl), "while training")) if kl else []
+    train, held = metrics.get("train", {}).get("loss"), metrics.get("validation", {}).get("loss")
+    if train and held:
+        # the running average lies above what the epoch ended with, so a gap is no artefact of it
+        found += overfitting(train, held, "the training images, as a running average", "validation")
+    return found
+
+
+# ---------------------------------------------------------------- a finished run
+
+
+def value_range(images: Images, likelihood: Any) -> Iterator[Finding]:
+    """The data's range and spread against what the likelihood expects."""
+    low, high, std, grey = spread(images)
+    seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
+    if high <= 0.1:
+        yield Finding(
+            "range", "warning", seen, "scale them to fill [0, 1]: were they divided by 255 twice?"
+        )
+    elif low >= 0.4 or high - low < 0.3:
+        yield Finding("range", "warning", seen, "stretch them over [0, 1]: little contrast is left")
+    if isinstance(likelihood, Bernoulli) and grey > 0.01:
+        yield Finding(
+            "range",
+            "note",
+            f"{grey:.0%} of the values are grey, and a Bernoulli likelihood has black and white: "
+            "its figures are cross-entropies, not log-likelihoods",
+            "compare them with grey figures only, or set data.binarize",
+        )
+    if isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
+        sigma = likelihood.sigma
+        if sigma > 2 * std:
+            yield Finding(
+                "range",
+                "warning",
+                f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
+                f"deviation {std:.3g}, so that hardly a reconstruction is worth its KL",
+                f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
+            )
+
+
+def constant_pixels(images: Images) -> Iterator[Finding]:
+    """Values that are the same in every training image."""
+    low = torch.stack([batch.x.amin(0) for batch in images.batches(BATCH)]).amin(0)
+    high = torch.stack([batch.x.amax(0) for batch in images.batches(BATCH)]).amax(0)
+    constant, count = int((low == high).sum()), low.numel()
+    if constant == count:
+        yield Finding(
+            "constant pixels",
+            "warning",
+            f"all {len(images)} training examples are the same",
+            "look at the data: `latentforge data show`",
+        )
+    elif constant:
+        yield Finding(
+            "constant pixels",
+            "note" if constant < count / 2 else "warning",
+            f"{constant} of {count} values never change over the training split",
+            "nothing, if they are a margin; else crop the images, or look at how they are read",
+        )
+
+
+def dead_latents(codes: Codes) -> Iterator[Finding]:
+    """Latent dimensions that say nothing about the image."""
+    if codes.kl is not None:
+        yield from collapse(codes.kl, "on held-out images", codes.variance)
+        return
+    largest = float(codes.variance.max())
+    dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
+    if dead:
+        yield Finding(
+            "dead latents",
+            "warning",
+            f"{len(dead)} of {len(codes.variance)} code dimensions ({_listed(dead)}) hardly vary "
+            f"over the images",
+            "fewer latent dimensions, latent_activation=none where it is relu, another seed",
+        )
+
+
+def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Finding]:
+    """Dead dimensions, or all of them, by the KL (D,) in nats and the variance of the means."""
+    dead = kl < DEAD_KL
+    if variance is not None:
+        dead |= variance < DEAD_VARIANCE
+    total = float(kl.sum())
+    if bool(dead.all()) or total < COLLAPSED_KL:
+        yield Finding(
+            "posterior collapse",
+            "warning",
+            f"the KL is {total:.3g} nats per image {where}: the decoder ignores the code",
+            "a smaller beta, or a warm-up (loss.schedule=linear); a smaller sigma of a Gaussian "
+            "likelihood; a weaker decoder",
+        )
+    elif places := dead.nonzero().flatten().tolist():
+        yield Finding(
+            "dead latents",
+            "note",
+            f"{len(places)} of {len(kl)} latent dimensions ({_listed(places)}) carry less than "
+            f"{DEAD_KL} nats {where}",
+            "nothing, if the figures are good: the model takes what it needs; else a smaller beta "
+            "or a warm-up, or fewer dimensions",
+        )
+
+
+def exploding_log_var(codes: Codes) -> Iterator[Finding]:
+    """A log-variance far from the prior's, or at the clamp."""
+    if codes.log_var is None:
+        return
+    low, high = codes.log_var
+    if not math.isfinite(low + high) or high > LARGE_LOG_VAR or low <= LOG_VAR_RANGE[0]:
+        yield Finding(
+            "log-variance",
+            "warning",
+            f"the posterior's log-variance goes from {low:.3g} to {high:.3g}",
+            "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
+        )
+
+
+def overfitting(train: float, held: float, of_train: str, of_held: str) -> Iterator[Finding]:
+    """The gap between the losses of training images and of others, in nats per image."""
+    if held - train > GAP * abs(train):
+        yield Finding(
+            "overfitting",
+            "warning",
+            f"the loss is {train:.5g} on {of_train}, and {held:.5g} on {of_held}",
+            "train.patience with a validation split, more images, a smaller network, weight_decay",
+        )
+
+
+def running_average(recorded: float, now: float, held: float, split: str) -> Iterator[Finding]:
+    """A recorded training loss above that of held-out images: no magic, but how it is taken."""
+    if recorded > held and recorded - now > ARTEFACT * abs(now):
+        yield Finding(
+            "running average",
+            "note",
+            f"the recorded training loss {recorded:.5g} is above the {split} loss {held:.5g}, and "
+            f"the finished model has {now:.5g} on the same training images",
+            "nothing: the recorded one is a mean over the epoch while the weights still improved, "
+            "with dropout and batch norm in training mode",
+        )
+
+
+# ---------------------------------------------------------------- looking
+
+
+def spread(images: Images) -> tuple[float, float, float, float]:
+    """Smallest and largest of all values, their standard deviation, and the share of grey ones."""
+    low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
+    for batch in images.batches(BATCH):
+        x = batch.x
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+        total += float(x.sum(dtype=torch.float64))
+        squares += float(x.square().sum(dtype=torch.float64))
+        grey += int(((x > 0) & (x < 1)).sum())
+        count += x.numel()
+    mean = total / count
+    return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count
+
+
+def look_at_codes(model: Any, images: Images, *, kl: bool) -> Codes:
+    """One pass of the encoder over a split."""
+    modes, kls, log_vars = [], [], []
+    for batch in images.batches(BATCH):
+        posterior = model.encode(batch.x)
+        modes.append(posterior.mode().flatten(1))
+        if kl:
+            kls.append(posterior.kl().flatten(1))
+        log_var = getattr(posterior, "log_var", None)
+        if log_var is not None:
+            log_vars.append(torch.stack(log_var.aminmax()))
+    extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
+    return Codes(
+        variance=torch.cat(modes).double().var(0, correction=0),
+        kl=torch.cat(kls).double().mean(0) if kl else None,
+        log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
+    )
+
+
+def _listed(places: Sequence[int]) -> str:
+    shown = ", ".join(map(str, places[:8]))
+    return shown if len(places) <= 8 else f"{shown}, ..."

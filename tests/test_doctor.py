@@ -1,0 +1,221 @@
+"""The doctor finds each fault where there is one, and nothing where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.data import Images
+from latentforge.doctor import (
+    Codes,
+    constant_pixels,
+    dead_latents,
+    exploding_log_var,
+    look_at_codes,
+    overfitting,
+    running_average,
+    spread,
+    trouble,
+    value_range,
+)
+from latentforge.latent import Bernoulli, DiagonalGaussian, Gaussian
+from latentforge.specs import DataSpec
+
+
+@pytest.fixture(scope="module")
+def forge():
+    return Forge()
+
+
+def images(x):
+    return Images(x, None, DataSpec(shape=tuple(x.shape[1:])))
+
+
+def noise(low=0.0, high=1.0):
+    x = torch.rand(1500, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return images(low + (high - low) * x)
+
+
+BLACK_AND_WHITE = images((noise().x > 0.5).float())
+
+
+def said(findings):
+    return [(finding.severity, finding.check) for finding in findings]
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_the_spread_is_that_of_numpy():
+    x = noise(0.2, 0.9)
+    low, high, std, grey = spread(x)
+    values = x.x.double().numpy()
+    assert (low, high) == (values.min(), values.max())
+    assert std == pytest.approx(values.std())
+    assert grey == 1.0
+    assert spread(BLACK_AND_WHITE)[3] == 0.0
+
+
+def test_data_divided_by_255_twice_is_seen():
+    [finding] = value_range(noise(0, 1 / 255), None)
+    assert finding.severity == "warning"
+    assert "0.0039" in finding.saw
+    assert "twice" in finding.attempt
+
+
+def test_little_contrast_is_seen_and_full_contrast_is_fine():
+    assert said(value_range(noise(0.5, 0.7), None)) == [("warning", "range")]
+    assert said(value_range(noise(), None)) == []
+
+
+def test_grey_values_under_a_bernoulli_likelihood_are_noted():
+    assert said(value_range(noise(), Bernoulli())) == [("note", "range")]
+    assert said(value_range(BLACK_AND_WHITE, Bernoulli())) == []
+
+
+def test_a_sigma_far_above_the_spread_of_the_data_is_seen_and_a_learnt_one_is_not():
+    assert said(value_range(noise(), Gaussian(1.0))) == [("warning", "range")]
+    assert said(value_range(noise(), Gaussian(0.3))) == []
+    assert said(value_range(noise(), Gaussian(torch.tensor(1.0)))) == []
+
+
+def test_constant_pixels_are_counted():
+    x = noise().x
+    assert said(constant_pixels(images(x))) == []
+    x[:, :, 0] = 0.25
+    [finding] = constant_pixels(images(x))
+    assert finding.severity == "note"
+    assert finding.saw.startswith("4 of 16 values")
+    assert said(constant_pixels(images(x[:1].repeat(9, 1, 1, 1)))) == [
+        ("warning", "constant pixels")
+    ]
+
+
+# ---------------------------------------------------------------- codes
+
+
+class Encoder:
+    """The first four pixels are the mean; `log_var` is the same everywhere."""
+
+    def __init__(self, scale, log_var):
+        self.scale, self.log_var = torch.tensor(scale), torch.tensor(log_var)
+
+    def encode(self, x):
+        mean = (x.flatten(1)[:, :4] - 0.5) * self.scale
+        return DiagonalGaussian(mean, self.log_var.expand_as(mean))
+
+
+def test_codes_are_summed_up_over_all_batches():
+    x = noise()
+    codes = look_at_codes(Encoder([1.0, 2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 2.0]), x, kl=True)
+    mean = (x.x.flatten(1)[:, :4] - 0.5).double() * torch.tensor([1.0, 2.0, 0.0, 3.0])
+    log_var = torch.tensor([-1.0, 0.0, 0.0, 2.0]).double()
+    torch.testing.assert_close(codes.variance, mean.var(0, correction=0), rtol=1e-5, atol=0)
+    expected = (0.5 * (mean**2 + log_var.exp() - 1 - log_var)).mean(0)
+    torch.testing.assert_close(codes.kl, expected, rtol=1e-5, atol=1e-6)
+    assert codes.log_var == (-1.0, 2.0)
+
+
+def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
+    alive = Codes(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 3.0]))
+    one = Codes(torch.tensor([1.0, 0.001]), torch.tensor([2.0, 0.5]))
+    none = Codes(torch.tensor([1e-4, 1e-4]), torch.tensor([1e-3, 1e-3]))
+    assert said(dead_latents(alive)) == []
+    assert said(dead_latents(one)) == [("note", "dead latents")]
+    assert said(dead_latents(none)) == [("warning", "posterior collapse")]
+
+
+def test_dead_dimensions_of_an_autoencoder_are_those_that_hardly_vary():
+    codes = Codes(torch.tensor([20.0, 0.0, 9.0, 1e-6]))
+    [finding] = dead_latents(codes)
+    assert "2 of 4 code dimensions (1, 3)" in finding.saw
+    assert said(dead_latents(Codes(torch.tensor([2e-5, 1e-5])))) == []
+
+
+@pytest.mark.parametrize("log_var", [(-3.0, 12.0), (-30.0, 0.0), (0.0, float("nan"))])
+def test_a_log_variance_that_runs_away_is_seen(log_var):
+    codes = Codes(torch.ones(2), torch.ones(2), log_var)
+    assert said(exploding_log_var(codes)) == [("warning", "log-variance")]
+    assert said(exploding_log_var(Codes(torch.ones(2), torch.ones(2), (-9.0, 1.0)))) == []
+
+
+def test_nan_in_a_log_variance_is_not_lost_between_batches():
+    codes = look_at_codes(Encoder([1.0] * 4, [float("nan"), 0.0, 0.0, 0.0]), noise(), kl=False)
+    assert said(exploding_log_var(codes)) == [("warning", "log-variance")]
+
+
+# ---------------------------------------------------------------- curves
+
+
+def test_a_gap_is_overfitting_and_a_small_one_is_not():
+    assert said(overfitting(100.0, 120.0, "train", "test")) == [("warning", "overfitting")]
+    assert said(overfitting(100.0, 105.0, "train", "test")) == []
+    assert said(overfitting(-100.0, -50.0, "train", "test")) == [("warning", "overfitting")]
+
+
+def test_a_training_loss_above_the_test_loss_is_explained():
+    assert said(running_average(0.06, 0.03, 0.04, "test")) == [("note", "running average")]
+    assert said(running_average(0.06, 0.0599, 0.05, "test")) == []  # not an artefact
+    assert said(running_average(0.03, 0.02, 0.04, "test")) == []
+
+
+def test_figures_alone_show_collapse_and_overfitting_while_training():
+    metrics = {"train": {"loss": 80.0}, "validation": {"loss": 100.0}}
+    assert said(trouble(metrics, {"kl": [0.001, 0.0]})) == [
+        ("warning", "posterior collapse"),
+        ("warning", "overfitting"),
+    ]
+    assert said(trouble({"train": {"loss": 80.0}}, {"kl": [3.0, 2.0]})) == []
+
+
+# ---------------------------------------------------------------- real runs
+
+
+def test_a_collapsed_vae_is_seen_while_training_and_by_the_doctor(forge, tmp_path, capsys):
+    run = forge.train(
+        "vae",
+        data="digits",
+        loss={"name": "beta-elbo", "beta": 500.0},
+        model={"encoder": [32], "decoder": [32], "latent_dim": 4},
+        train={"epochs": 4, "lr": 3e-3},
+        run=tmp_path / "vae",
+    )
+    [warned] = run.manifest["findings"]
+    assert warned["check"] == "posterior collapse"
+    assert capsys.readouterr().err.count("warning: posterior collapse") == 1
+    assert ("warning", "posterior collapse") in said(forge.diagnose(run))
+
+
+def test_an_overfitted_run_is_seen_and_its_seeds_are_named(forge, tmp_path):
+    x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    run = forge.train(
+        "ae",
+        data={"train": x[:20], "test": x[20:]},
+        model={"hidden": [128], "latent_dim": 16},
+        train={"epochs": 300, "batch_size": 20, "lr": 3e-3},
+        run=tmp_path / "ae",
+        quiet=True,
+    )
+    found = {finding.check: finding for finding in forge.diagnose(run)}
+    assert found["overfitting"].severity == "warning"
+    assert "on the test images" in found["overfitting"].saw
+
+
+def test_the_command_says_what_it_saw_and_what_to_try(cli, runs):
+    # dropout, and an epoch in which the weights improve: the artefact for real
+    training = ("--epochs", 6, "--batch-size", 128, "--lr", 3e-3, "--quiet")
+    assert cli("train", "cnn-classifier", *training, "--run", "runs/new").code == 0
+    answer = cli("doctor", "runs/new", "--json")
+    assert answer.code == 0
+    checks = {finding["check"]: finding for finding in answer.json["findings"]}
+    assert checks["running average"]["severity"] == "note"
+    assert set(checks["running average"]) == {"check", "severity", "saw", "attempt"}
+    text = cli("doctor", "runs/ae").out
+    assert "note: range\n  saw" in text
+    assert "\n  try " in text
+
+
+def test_the_command_refuses_what_is_not_there(cli, runs):
+    assert cli("doctor", "runs/none").code == 4
+    assert cli("doctor", "runs/ae", "--split", "tests").code == 2
