@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test slow lint bench clean
+.PHONY: demo test slow lint bench reproduce clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -22,6 +22,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py
+
+reproduce: $(READY)
+	$(BIN)/python benchmarks/reproduce.py $(foreach name,$(ONLY),--only $(name))
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,12 +1,16 @@
-"""Which components a request means, and whether they fit the model; before torch loads."""
+"""Which components a request or a run means, and whether they are here and fit the model.
+
+Torch-free: what is wrong with a request is said before torch loads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from latentforge.config import Component, RunConfig, check_options
-from latentforge.errors import UsageError, did_you_mean
+from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
 from latentforge.registry import Entry, Registry
 
 
@@ -40,6 +44,26 @@ def choose_measures(
         Component(entry, check_options(entry.spec.config, given[entry.name], entry.name))
         for entry in entries
     ]
+
+
+def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
+    """PluginError that says what to install where a component of a run is not here."""
+    try:
+        registry.get(wanted["kind"], wanted["name"])
+    except LatentForgeError as error:
+        packaged = wanted["distribution"]
+        off = [p.off_by for p in registry.plugins if p.is_called(wanted["plugin"])]
+        remedy = f"latentforge -p {wanted.get('module', wanted['plugin'])} ..."
+        if any(off):
+            remedy = f"the same without {off[0]}"
+        elif packaged:
+            remedy = f"pip install {packaged}=={wanted['version']}"
+        raise PluginError(
+            f"{run} was made with {wanted['name']!r} of plugin {wanted['plugin']}"
+            + (f" ({packaged} {wanted['version']})" if packaged else ""),
+            details=[error.message, *error.details],
+            remedy=remedy,
+        ) from None
 
 
 def check_needs(entry: Entry, model: Entry) -> None:

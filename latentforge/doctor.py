@@ -71,8 +71,8 @@ def trouble(
 # ---------------------------------------------------------------- a finished run
 
 
-def value_range(images: Images, likelihood: Any) -> Iterator[Finding]:
-    """The data's range and spread against what the likelihood expects."""
+def value_range(images: Images, likelihood: Any, *, kl: bool) -> Iterator[Finding]:
+    """The data's range and spread against what the likelihood expects; `kl`: beside a KL term."""
     low, high, std, grey = spread(images)
     seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
@@ -89,7 +89,7 @@ def value_range(images: Images, likelihood: Any) -> Iterator[Finding]:
             "its figures are cross-entropies, not log-likelihoods",
             "compare them with grey figures only, or set data.binarize",
         )
-    if isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
+    if kl and isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
         sigma = likelihood.sigma
         if sigma > 2 * std:
             yield Finding(

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from latentforge.checking import Faults
-from latentforge.choosing import check_needs, check_roles, choose_measures
+from latentforge.choosing import check_needs, check_roles, choose_measures, require
 from latentforge.config import (
     IN_MEMORY,
     Component,
@@ -20,7 +20,7 @@ from latentforge.config import (
     resolve,
     resolve_data,
 )
-from latentforge.errors import LatentForgeError, PluginError, UsageError
+from latentforge.errors import UsageError
 from latentforge.guard import blame
 from latentforge.plugins import from_environment, load_plugins
 from latentforge.registry import Entry, Registry
@@ -194,26 +194,8 @@ class Forge:
             del draft.values["data"]["name"]
         for wanted in run.manifest["plugins"]:
             if wanted["kind"] != "callbacks":
-                self._require(run, wanted)
+                require(self.registry, run.path, wanted)
         return resolve(draft, self.registry, in_memory=in_memory)
-
-    def _require(self, run: Run, wanted: Mapping[str, str]) -> None:
-        try:
-            self.registry.get(wanted["kind"], wanted["name"])
-        except LatentForgeError as error:
-            packaged = wanted["distribution"]
-            off = [p.off_by for p in self.registry.plugins if p.is_called(wanted["plugin"])]
-            remedy = f"latentforge -p {wanted.get('module', wanted['plugin'])} ..."
-            if any(off):
-                remedy = f"the same without {off[0]}"
-            elif packaged:
-                remedy = f"pip install {packaged}=={wanted['version']}"
-            raise PluginError(
-                f"{run.path} was made with {wanted['name']!r} of plugin {wanted['plugin']}"
-                + (f" ({packaged} {wanted['version']})" if packaged else ""),
-                details=[error.message, *error.details],
-                remedy=remedy,
-            ) from None
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The model of a run in evaluation mode."""

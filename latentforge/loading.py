@@ -27,6 +27,7 @@ from latentforge.guard import blame
 from latentforge.preparation import prepare_whole
 from latentforge.run import Run, append_json_line, numbered_folder, unwritable
 from latentforge.seeding import callers_state_kept, mix
+from latentforge.settings import AS_TRAINED
 from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
 from latentforge.training import build_modules, now, on_device
@@ -80,7 +81,7 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
 def weights_of(config: RunConfig) -> str:
     """Which weights `load` fills in, in words."""
     decay = config.train.ema
-    return f"exponential moving average, decay {decay:g}" if decay else "as trained"
+    return f"exponential moving average, decay {decay:g}" if decay else AS_TRAINED
 
 
 def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
@@ -204,7 +205,7 @@ def diagnose(opened: Opened, split: str, loss: Component) -> list[Finding]:
     loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
     train, held = opened.splits.split("train"), opened.splits.split(split)
     found = [
-        *doctor.value_range(train, getattr(loaded.loss, "likelihood", None)),
+        *doctor.value_range(train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides),
         *doctor.constant_pixels(train),
     ]
     if "encode" in provides:
@@ -251,6 +252,7 @@ def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, 
         raise unwritable(out or run.path / "explore", error) from None
     return {
         "explorer": explorer.name,
+        "weights": about["weights"],
         "out": str(folder),
         "files": [str(file) for file in files],
         "metrics": dict(findings.metrics),

@@ -11,6 +11,8 @@ from annotated_types import Ge, Gt, Le
 from latentforge.errors import UsageError
 from latentforge.options import Count, Fraction, NonNegative, Positive, Seed, Size
 
+AS_TRAINED = "as trained"  # the weights of a run without an average
+
 
 @dataclass(frozen=True)
 class DataConfig:

@@ -58,26 +58,27 @@ def test_the_spread_is_that_of_numpy():
 
 
 def test_data_divided_by_255_twice_is_seen():
-    [finding] = value_range(noise(0, 1 / 255), None)
+    [finding] = value_range(noise(0, 1 / 255), None, kl=True)
     assert finding.severity == "warning"
     assert "0.0039" in finding.saw
     assert "twice" in finding.attempt
 
 
 def test_little_contrast_is_seen_and_full_contrast_is_fine():
-    assert said(value_range(noise(0.5, 0.7), None)) == [("warning", "range")]
-    assert said(value_range(noise(), None)) == []
+    assert said(value_range(noise(0.5, 0.7), None, kl=True)) == [("warning", "range")]
+    assert said(value_range(noise(), None, kl=True)) == []
 
 
 def test_grey_values_under_a_bernoulli_likelihood_are_noted():
-    assert said(value_range(noise(), Bernoulli())) == [("note", "range")]
-    assert said(value_range(BLACK_AND_WHITE, Bernoulli())) == []
+    assert said(value_range(noise(), Bernoulli(), kl=True)) == [("note", "range")]
+    assert said(value_range(BLACK_AND_WHITE, Bernoulli(), kl=True)) == []
 
 
 def test_a_sigma_far_above_the_spread_of_the_data_is_seen_and_a_learnt_one_is_not():
-    assert said(value_range(noise(), Gaussian(1.0))) == [("warning", "range")]
-    assert said(value_range(noise(), Gaussian(0.3))) == []
-    assert said(value_range(noise(), Gaussian(torch.tensor(1.0)))) == []
+    assert said(value_range(noise(), Gaussian(1.0), kl=True)) == [("warning", "range")]
+    assert said(value_range(noise(), Gaussian(1.0), kl=False)) == []  # no KL to drown in
+    assert said(value_range(noise(), Gaussian(0.3), kl=True)) == []
+    assert said(value_range(noise(), Gaussian(torch.tensor(1.0)), kl=True)) == []
 
 
 def test_constant_pixels_are_counted():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, figures, forge_of, roles, table
+from latentforge.cli.output import Json, answer, figures, forge_of, roles, table, weights
 
 
 def evaluate(
@@ -46,13 +46,12 @@ def evaluate(
         options=set_ or (),
         device=device,
     )
-    averaged = result["weights"] != "as trained"
-    average = f", weights: {result['weights']}" if averaged else ""
     answer(
         result,
         json,
         [
-            f"{run}, {split} split, checkpoint {result['checkpoint']}{average}",
+            f"{run}, {split} split, checkpoint {result['checkpoint']}",
+            *weights(result),
             *table(figures(result["metrics"]), "  "),
             *table([[f"{name}:", text] for name, text in result["protocol"].items()], "  "),
         ],

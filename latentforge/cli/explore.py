@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, figures, forge_of, roles, table
+from latentforge.cli.output import Json, Sets, answer, figures, forge_of, roles, table, weights
 
 
 def explore(
@@ -43,5 +43,6 @@ def explore(
         assignments=set_ or (),
         device=device,
     )
-    lines = [*table(figures(result["metrics"])), result["protocol"], *result["files"]]
+    found = [*table(figures(result["metrics"])), result["protocol"], *result["files"]]
+    lines = [*weights(result), *found]
     answer(result, json, [line for line in lines if line])

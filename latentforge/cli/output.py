@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.errors import UsageError
+from latentforge.settings import AS_TRAINED
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -77,6 +78,11 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
 
 def figures(metrics: Mapping[str, float]) -> list[list[str]]:
     return [[name, f"{value:.6g}"] for name, value in metrics.items()]
+
+
+def weights(result: Mapping[str, Any]) -> list[str]:
+    """A line where the weights are not simply those that the training ended with."""
+    return [f"weights: {result['weights']}"] if result["weights"] != AS_TRAINED else []
 
 
 def roles(given: Sequence[str] | None) -> dict[str, str]:

@@ -55,8 +55,11 @@ def train(
 
     Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
 
-    More keys of [train] for --set: optimizer, optimizer_options, weight_decay, threads, log_every,
-    evaluate_every; of [data]: validation, test, split_seed. See `latentforge config check FILE`.
+    More keys of [train] for --set: optimizer, optimizer_options, weight_decay, schedule.name
+    (linear, cosine, exponential, step), schedule.epochs, schedule.warmup_epochs, schedule.end,
+    clip_grad_norm, accumulate, ema, monitor, patience, min_delta, threads, log_every,
+    evaluate_every; of [data]: validation, test, split_seed, binarize. All of them with their
+    defaults: `latentforge config check FILE`.
     """
     from latentforge.config import Draft, toml_value
 

@@ -1,0 +1,68 @@
+"""Each model trains on each kind of a user's own data that it can take, and refuses the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentforge import Forge
+
+MODELS = [entry.name for entry in Forge().registry.entries("models")]
+IMAGES = 40
+VECTORS_ONLY = {"conv-vae", "deconv-vae", "cnn-classifier"}  # those that refuse vectors
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A colour folder of two classes, and three npz files with labels."""
+    folder = tmp_path_factory.mktemp("own")
+    random = np.random.default_rng(0)
+    labels = np.arange(IMAGES) % 2
+    for i, label in enumerate(labels):
+        place = folder / "colour" / ("bright" if label else "dark")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 100, (32, 32, 3)) + 150 * label
+        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
+    for name, shape in {"grey": (28, 20), "large": (64, 64), "vectors": (30,)}.items():
+        x = random.random((IMAGES, *shape), dtype=np.float32)
+        np.savez(folder / f"{name}.npz", x=x, y=labels)
+    return folder
+
+
+def arguments(own: Path, data: str) -> list[str]:
+    if data == "colour":
+        return ["--data", "folder", "--set", f"data.root={own / 'colour'}"]
+    return ["--data", "arrays", "--set", f"data.path={own / f'{data}.npz'}"]
+
+
+def takes(model: str, data: str) -> bool:
+    if data == "vectors":
+        return model not in VECTORS_ONLY
+    return not (model == "deconv-vae" and data == "grey")  # 20 pixels wide; it begins at 28
+
+
+SHAPES = {"colour": [3, 32, 32], "grey": [1, 28, 20], "large": [1, 64, 64], "vectors": [30]}
+
+
+def test_all_built_in_models_are_here():
+    assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *VECTORS_ONLY}
+
+
+@pytest.mark.parametrize("data", SHAPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_two_epochs(cli, work, own, model, data):
+    line = ["train", model, *arguments(own, data), "--epochs", 2, "--batch-size", 16, "--quiet"]
+    answer = cli(*line, "--run", "run", "--json")
+    if takes(model, data):
+        assert answer.code == 0, answer.err
+        assert answer.json["epochs"] == 2
+        assert np.isfinite(answer.json["metrics"]["test"]["loss"])
+        assert Forge().open_run(work / "run").manifest["data"]["shape"] == SHAPES[data]
+    else:
+        assert answer.code == 2
+        assert "size" in answer.err
+        assert "latentforge train " in answer.err  # a model that can
+        assert not (work / "run").exists()
