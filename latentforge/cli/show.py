@@ -150,12 +150,16 @@ def _brief(entry: Entry) -> dict[str, Any]:
 def _facts(entry: Entry) -> dict[str, Any]:
     """What a spec says besides its name, summary and options."""
     spec, facts = entry.spec, {"plugin": entry.plugin.name, "qualified": entry.qualified}
-    for key in ("provides", "needs", "default_loss", "protocol", "splits", "labels", "path"):
+    of_measures = ("protocol", "labels", "default", "better", "roles")
+    for key in ("provides", "needs", "default_loss", "splits", *of_measures, "path"):
         value = getattr(spec, key, None)
         if callable(value):
             facts[key] = "depends on the options"
         elif isinstance(value, (frozenset, tuple)):
             facts[key] = ", ".join(sorted(value)) or "nothing"
+        elif key == "roles" and value:
+            takes = [f"{role} ({', '.join(sorted(needs))})" for role, needs in value.items()]
+            facts[key] = f"--with {', '.join(takes)}"
         elif value is not None:
             facts[key] = str(value)
     return facts
