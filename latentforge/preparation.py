@@ -29,6 +29,7 @@ SPLITS = ("train", "validation", "test")
 TEST = 0.2  # of all images, where there is no official test split
 VALIDATION = 0.1  # of the training images, where there is no official test split
 CHANNELS = (1, 3, 4)  # what the last of four dimensions must be to count as channels
+MOST_CLASSES = 65_536  # of labels without names
 ROUNDING = 1e-6  # how far beyond [0, 1] a float may lie and be clamped: resizing leaves 1.0000001
 
 
@@ -124,7 +125,8 @@ def _check_splits(
 def _source(loaded: Any, where: str) -> _Source:
     arrays = loaded if isinstance(loaded, Arrays) else _gather(loaded, where)
     x = _pixels(_layout(_tensor(arrays.x, where), where), where)
-    classes = tuple(map(str, arrays.classes))
+    # names of files may hold bytes that are no text, which no figure can show
+    classes = tuple(str(c).encode("utf-8", "backslashreplace").decode() for c in arrays.classes)
     y = None if arrays.y is None else _labels(_tensor(arrays.y, where), len(x), classes, where)
     return _Source(x, y, classes, where)
 
@@ -252,6 +254,11 @@ def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor
     if low < 0 or (classes and high >= len(classes)):
         most = f"to {len(classes) - 1} for the {len(classes)} classes" if classes else "upwards"
         raise UsageError(f"{where}: labels go from {low} to {high}; they must go from 0 {most}")
+    if not classes and high >= MOST_CLASSES:  # each number up to the highest gets a name
+        raise UsageError(
+            f"{where}: labels go up to {high}, and {MOST_CLASSES} classes are the most",
+            remedy="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
+        )
     return y
 
 

@@ -399,11 +399,11 @@ def test_the_message_counts_the_errors(tmp_path):
 
 
 def test_a_component_of_a_plugin_that_is_switched_off_is_the_plugins_matter(tmp_path):
-    without = load_plugins(off=["autoencoder"])
+    without = load_plugins(off=["reconstruction"])
     with pytest.raises(PluginError) as caught:
         resolve(draft(folder=tmp_path), without)
     assert caught.value.exit_code == 3
-    assert "switched off by -p no:autoencoder" in caught.value.details[0]
+    assert "switched off by -p no:reconstruction" in caught.value.details[0]
 
 
 # ---------------------------------------------------------------- loss and model

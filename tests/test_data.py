@@ -460,3 +460,14 @@ def test_the_preprocessing_is_json_that_says_how_bytes_become_floats():
     }
     vector = prepared(torch.rand(50, 4)).preprocessing
     assert (vector["kind"], vector["stored"], vector["divide_by"]) == ("vector", "float32", 1)
+
+
+def test_a_label_beyond_all_bounds_is_refused_before_it_gets_a_name():
+    with pytest.raises(UsageError, match="65536 classes are the most"):
+        prepared(torch.rand(20, 4), torch.full((20,), 2**40))
+
+
+def test_names_of_classes_that_are_no_text_can_be_shown():
+    splits = prepared(torch.rand(20, 4), torch.arange(20) % 2, ["a\udc80", "b"])
+    assert splits.spec.classes == ("a\\udc80", "b")
+    "".join(splits.spec.classes).encode()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from latentforge.errors import MissingError, one_line
+from latentforge_plugins.folders import data_folder
 
 FETCH = "latentforge data fetch mnist"
 UINT8 = 0x08  # idx's number for the type
@@ -26,10 +26,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 def raw_folder(root: Path | None) -> Path:
     """The one folder that is looked into: from the option, LATENTFORGE_DATA or the user's cache."""
-    if root is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "latentforge")
-        root = Path(os.environ.get("LATENTFORGE_DATA") or cache)
-    return root.expanduser().absolute() / "MNIST" / "raw"
+    return data_folder(root) / "MNIST" / "raw"
 
 
 def is_complete(raw: Path) -> bool:

@@ -1,0 +1,105 @@
+"""Finds the image files of a folder, and the classes that its sub-folders make."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from latentforge.errors import MissingError, UsageError
+
+EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".gif"),
+    *(".webp", ".tif", ".tiff", ".ppm", ".pgm"),
+)
+
+NaturalKey = tuple[list[int | str], str]
+
+
+def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
+    """The image files in natural order, their labels, and the names of the classes.
+
+    Hidden files and what has no image's extension are passed over. Raises MissingError where there
+    is no folder, and UsageError where its contents are no labelled or unlabelled set.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise MissingError(
+            f"data.root: {root} {what}", remedy="--set data.root=FOLDER, one that holds images"
+        )
+    try:
+        loose, folders = images_in(root), folders_in(root)
+        found = {folder: images_in(folder) for folder in folders}
+        if not loose:
+            check_classes(root, found)
+    except OSError as error:
+        raise UsageError(f"data.root: {root} cannot be read: {error}") from None
+    if loose and folders:
+        raise UsageError(
+            f"data.root: {root} has images of its own, as {loose[0].name}, "
+            f"and sub-folders, as {folders[0].name}",
+            remedy="put every image into the sub-folder of its class, or move the sub-folders out",
+        )
+    if loose:
+        return loose, None, ()
+    files = [file for images in found.values() for file in images]
+    labels = [label for label, images in enumerate(found.values()) for _ in images]
+    return files, labels, tuple(printable(folder.name) for folder in found)
+
+
+def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
+    """Raises UsageError unless every sub-folder has images, and there are at least two."""
+    empty = [folder for folder, images in found.items() if not images]
+    if len(empty) == len(found):
+        raise UsageError(
+            f"data.root: there are no images in {root}, nor in its sub-folders",
+            details=[f"what counts as one: {' '.join(EXTENSIONS)}"],
+            remedy=deeper(empty) or "--set data.root=FOLDER, one that holds images",
+        )
+    if empty:
+        raise UsageError(
+            f"data.root: no images in {', '.join(map(str, empty[:5]))}; "
+            f"each sub-folder of {root} is a class",
+            remedy=deeper(empty) or "move what is no class out of there",
+        )
+    if len(found) == 1:
+        (only,) = found
+        raise UsageError(
+            f"data.root: {root} has one sub-folder, {only.name}, and one class is no labelling",
+            remedy=f"--set data.root={only}, which takes its images without labels",
+        )
+
+
+def deeper(empty: list[Path]) -> str:
+    """The remedy where the classes lie one folder further down, as in train/cat and test/cat."""
+    for folder in empty:
+        if any(images_in(inner) for inner in folders_in(folder)):
+            return f"--set data.root={folder}, whose sub-folders have images"
+    return ""
+
+
+def images_in(folder: Path) -> list[Path]:
+    return sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
+            if path.is_file() or path.is_symlink()  # a dangling link is an unreadable image
+        ),
+        key=natural,
+    )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    inner = (path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())
+    return sorted(inner, key=natural)
+
+
+def natural(path: Path) -> NaturalKey:
+    """2 before 10: the name with its numbers as numbers, then the name itself."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers take turns
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def printable(name: str) -> str:
+    """A file name may hold bytes that are no text, which no figure and no terminal can show."""
+    return "".join(char if char.isprintable() else "?" for char in name)

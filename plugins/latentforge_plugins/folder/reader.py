@@ -1,0 +1,121 @@
+"""Decodes image files into one array: upright, opaque, 8 bits a channel, of one size and colour."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from latentforge.errors import UsageError, one_line
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+HeightWidth = tuple[int, int]
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's others can run programs
+MODES = {"grey": "L", "rgb": "RGB"}
+GREY = ("1", "L", "LA", "La")
+NAMED = 5  # unreadable files that an error names; the others are counted
+
+
+def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixels:
+    """uint8 (N, 1 or 3, H, W).
+
+    Raises UsageError for files of several sizes or colours where the options leave that open, and
+    one that names the files that cannot be read.
+    """
+    x, first = np.empty((0,), np.uint8), files[0]
+    faults: list[tuple[Path, Exception]] = []
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # each may hold a photo of 300 MB
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            images = pool.map(partial(attempt, size=size, channels=channels), files)
+            for i, (file, image) in enumerate(zip(files, images, strict=True)):
+                if isinstance(image, Exception):
+                    faults.append((file, image))
+                    continue
+                if not x.size:
+                    x, first = np.empty((len(files), *image.shape), np.uint8), file
+                if image.shape != x.shape[1:]:
+                    raise mixed(first, x.shape[1:], file, image.shape)
+                x[i] = image
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if faults:
+        raise unreadable(faults, len(files))
+    return x
+
+
+def attempt(path: Path, size: HeightWidth | None, channels: str) -> Pixels | Exception:
+    """`decode`, or what it raised: one bad file must not hide the next one."""
+    try:
+        return decode(path, size, channels)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+        return error
+
+
+def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
+    """uint8 (1 or 3, H, W) of a file; of its first frame where there are several.
+
+    Turned as EXIF says. 16 bits become 8. What is transparent shows white, the colour of paper.
+    Grey is what is stored as grey, or uses only the greys of a palette. Bilinear resizing widens
+    its filter to shrink, so it neither aliases nor overshoots.
+    """
+    with Image.open(path, formats=FORMATS) as file:
+        if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
+            raise ValueError("32 bits a pixel, of which no range is known")
+        image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):  # I;16 and its relatives, and I where Pillow widens them
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    palette, grey = image.mode in ("P", "PA"), image.mode in GREY
+    if "transparency" in image.info or image.getbands()[-1] in "Aa":
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if palette:  # grey images too, in GIF
+        image = image.convert("RGB")
+        rgb = np.asarray(image)
+        grey = bool((rgb == rgb[..., :1]).all())
+    image = image.convert(MODES[channels] if channels != "auto" else "L" if grey else "RGB")
+    if size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+
+
+def mixed(
+    one: Path, shape: tuple[int, ...], other: Path, shape_of_other: tuple[int, ...]
+) -> UsageError:
+    """The error for two files that do not fit into one array."""
+    (c, h, w), (c_other, h_other, w_other) = shape, shape_of_other
+    if c != c_other:
+        colour = {1: "grey", 3: "colour"}
+        return UsageError(
+            f"data.root: mixed channels: {one} is {colour[c]}, {other} is {colour[c_other]}",
+            remedy="--set data.channels=rgb, or data.channels=grey, which converts all of them",
+        )
+    return UsageError(
+        f"data.root: images of several sizes (height x width): {one} is {h} x {w}, "
+        f"{other} is {h_other} x {w_other}",
+        remedy=f"--set 'data.size=[{h},{w}]', which stretches all of them",
+    )
+
+
+def unreadable(faults: Sequence[tuple[Path, Exception]], count: int) -> UsageError:
+    details = [f"{path}: {one_line(error)}" for path, error in faults[:NAMED]]
+    if len(faults) > NAMED:
+        details.append(f"and {len(faults) - NAMED} more")
+    return UsageError(
+        f"data.root: {len(faults)} of {count} image files cannot be read",
+        details=details,
+        remedy="delete or replace them",
+    )

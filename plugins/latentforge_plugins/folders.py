@@ -1,0 +1,14 @@
+"""Where the built-in datasets look for files, and where they put what they download."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_folder(root: Path | None) -> Path:
+    """The option's folder, else that of LATENTFORGE_DATA, else the user's cache."""
+    if root is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "latentforge")
+        root = Path(os.environ.get("LATENTFORGE_DATA") or cache)
+    return root.expanduser().absolute()

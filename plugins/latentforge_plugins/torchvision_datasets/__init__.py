@@ -1,0 +1,63 @@
+"""Datasets `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn`, as torchvision reads them.
+The adapter names the source of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from latentforge import Arrays, DatasetSpec, hookimpl
+
+
+@dataclass(frozen=True)
+class RootConfig:
+    """`root`: the folder that holds the files, as torchvision lays them out. Without it, the
+    environment's LATENTFORGE_DATA, and without that the user's cache."""
+
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class EmnistConfig(RootConfig):
+    """`variant`: which of EMNIST's six sets. byclass has 62 classes, bymerge and balanced 47,
+    letters 26, digits and mnist 10. `root`: the folder that holds EMNIST/raw."""
+
+    variant: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"] = "balanced"
+
+
+def load(name: str, config: RootConfig, split: str) -> Arrays:
+    """uint8 (N, 28, 28), (N, 32, 32, 3) or (N, 3, 32, 32); downloads nothing."""
+    from .adapter import read
+
+    return read(name, config, split)
+
+
+def fetch(name: str, config: RootConfig) -> Path:
+    """Downloads the files unless they are there, reads them all, and returns their folder."""
+    from .adapter import fetched
+
+    return fetched(name, config)
+
+
+SUMMARIES = {
+    "fashion-mnist": "Fashion-MNIST: 60,000 + 10,000 pictures of clothes, 28x28",
+    "kmnist": "Kuzushiji-MNIST: 60,000 + 10,000 cursive Japanese characters, 28x28",
+    "emnist": "EMNIST: handwritten letters and digits, 28x28, upright (data.variant)",
+    "cifar10": "CIFAR-10: 50,000 + 10,000 colour photos of ten things, 32x32",
+    "svhn": "SVHN: 73,257 + 26,032 colour photos of house numbers, 32x32",
+}
+
+
+@hookimpl
+def latentforge_datasets() -> Iterable[DatasetSpec]:
+    for name, summary in SUMMARIES.items():
+        yield DatasetSpec(
+            name=name,
+            summary=f"{summary} (latentforge data fetch {name})",
+            load=partial(load, name),
+            config=EmnistConfig if name == "emnist" else RootConfig,
+            fetch=partial(fetch, name),
+        )

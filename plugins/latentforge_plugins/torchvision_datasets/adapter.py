@@ -1,0 +1,137 @@
+"""Gets arrays out of torchvision's dataset classes. H. Xiao et al., Fashion-MNIST, 2017;
+T. Clanuwat et al., Deep Learning for Classical Japanese Literature, 2018; G. Cohen et al., EMNIST,
+2017; A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; Y. Netzer et al.,
+Reading Digits in Natural Images with Unsupervised Feature Learning, 2011."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentforge.contracts import Arrays
+from latentforge.errors import MissingError, one_line
+from latentforge_plugins.folders import data_folder
+from latentforge_plugins.torchvision_remedy import import_torchvision
+
+if TYPE_CHECKING:
+    from latentforge_plugins.torchvision_datasets import RootConfig
+
+IDX = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}
+DIGITS = tuple("0123456789")
+
+
+def read(name: str, config: RootConfig, split: str) -> Arrays:
+    """One split. MissingError says where it looked, or which file is not what it should be."""
+    sums = files(name, config, split)
+    if missing := [path for path in sums if not path.is_file()]:
+        raise MissingError(
+            f"the {split} images of {name} are not in {data_folder(config.root)}",
+            details=[f"looked for {path}" for path in missing],
+            remedy=f"{fetch_command(name, config)}; or set LATENTFORGE_DATA, or data.root, "
+            "to the folder that holds them",
+        )
+    check_sums(name, config, sums)
+    try:
+        dataset = opened(name, config, split)
+    except MemoryError:
+        raise
+    except Exception as error:  # torchvision asserts, looks up and reshapes what a file says
+        raise damaged(name, config, list(sums), one_line(error)) from error
+    x = dataset.data
+    y = np.asarray(dataset.labels if name == "svhn" else dataset.targets)
+    classes = DIGITS if name == "svhn" else tuple(dataset.classes)
+    if name == "emnist":
+        x = x.transpose(1, 2)  # stored column by column: github.com/pytorch/vision/issues/8783
+        if config.variant == "letters":  # whose labels begin at 1, and whose class 0 is "N/A"
+            y, classes = y - 1, classes[1:]
+    if len(x) != len(y):
+        raise damaged(name, config, list(sums), f"{len(x)} images and {len(y)} labels")
+    return Arrays(x, y, classes)
+
+
+def fetched(name: str, config: RootConfig) -> Path:
+    """The folder of the files, once they are there and have been read."""
+    for split in ("train", "test"):
+        if not all(path.is_file() for path in files(name, config, split)):
+            download(name, config, split)
+        read(name, config, split)
+    return next(iter(files(name, config, "train"))).parent
+
+
+def opened(name: str, config: RootConfig, split: str, download: bool = False) -> Any:
+    """torchvision's dataset."""
+    datasets = import_torchvision().datasets
+    root, train = str(data_folder(config.root)), split == "train"
+    if name == "svhn":
+        return datasets.SVHN(root, split=split, download=download)
+    if name == "cifar10":
+        return datasets.CIFAR10(root, train=train, download=download)
+    options = {"split": config.variant} if name == "emnist" else {}
+    return getattr(datasets, IDX[name])(root, train=train, download=download, **options)
+
+
+def files(name: str, config: RootConfig, split: str) -> dict[Path, str]:
+    """The files that torchvision reads or wants to see, each with its MD5 where it knows one."""
+    datasets, root = import_torchvision().datasets, data_folder(config.root)
+    if name == "svhn":
+        _, file, md5 = datasets.SVHN.split_list[split]
+        return {root / file: md5}
+    if name == "cifar10":
+        cifar = datasets.CIFAR10
+        batches = [*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])]
+        return {root / cifar.base_folder / file: md5 for file, md5 in batches}
+    parts = [f"emnist-{config.variant}-{split}"] if name == "emnist" else ["train", "t10k"]
+    raw = root / IDX[name] / "raw"
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    return {raw / f"{part}-{kind}": "" for part in parts for kind in kinds}
+
+
+def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
+    """Raises MissingError for a file with another MD5.
+
+    CIFAR-10 comes as pickles. torchvision compares their sums with its own before it opens them;
+    that is made sure of here too, because nothing else stands between a stranger's pickle and us.
+    """
+    check_integrity = import_torchvision().datasets.utils.check_integrity
+    if wrong := [path for path, md5 in sums.items() if md5 and not check_integrity(path, md5)]:
+        raise damaged(name, config, wrong, "its MD5 sum is not that of the original")
+
+
+def damaged(name: str, config: RootConfig, paths: list[Path], why: str) -> MissingError:
+    """Not deleted here: they are the user's files, and may be something else of the same name."""
+    return MissingError(
+        f"{name}: {', '.join(map(str, paths))}: damaged, or another file of that name ({why})",
+        remedy=f"delete what is damaged yourself, then: {fetch_command(name, config)}",
+    )
+
+
+def download(name: str, config: RootConfig, split: str) -> None:
+    """What torchvision does: it compares MD5 sums, and lays the files out under the root."""
+    root = data_folder(config.root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with redirect_stdout(sys.stderr):  # older ones print; stdout is for answers
+            opened(name, config, split, download=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of the network, of archives, of what they contain
+        raise MissingError(
+            f"{name} could not be downloaded to {root}",
+            details=[one_line(error)],
+            remedy="check the network, or copy the files there: "
+            + ", ".join(str(path.relative_to(root)) for path in files(name, config, split)),
+        ) from error
+
+
+def fetch_command(name: str, config: RootConfig) -> str:
+    words = ["latentforge", "data", "fetch", name]
+    if config.root is not None:
+        words += ["--set", f"root={config.root}"]
+    if name == "emnist":
+        words += ["--set", f"variant={config.variant}"]
+    return shlex.join(words)
