@@ -11,7 +11,20 @@ import typer
 from typer.core import TyperGroup
 
 from latentforge import __version__
-from latentforge.cli import config, data, demo, evaluate, explore, plugins, show, train
+from latentforge.cli import (
+    config,
+    data,
+    decode,
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    explore,
+    export,
+    plugins,
+    show,
+    train,
+)
 from latentforge.cli.output import Globals, answer_json
 from latentforge.errors import Interrupted, LatentForgeError, format_error, one_line
 
@@ -73,7 +86,11 @@ def root(
 
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
 app.command("explore")(explore.explore)
+app.command("export")(export.export)
+app.command("encode")(encode.encode)
+app.command("decode")(decode.decode)
 app.command("runs")(show.runs)
 app.command("list")(show.list_components)
 app.command("show")(show.show)

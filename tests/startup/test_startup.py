@@ -9,6 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "torchvision", "ignite", "numpy", "tensorboard", "matplotlib", "sklearn"}
+HEAVY |= {"onnx", "onnxscript", "onnxruntime", "pyarrow"}
 
 # Runs command lines one after the other; the last line it prints tells what each one left.
 PROBE = """
@@ -117,6 +118,14 @@ LIGHT = [
     (2, "explore interpolate runs/ae --with classifier=runs/cnn"),
     (2, "explore nothing runs/ae"),
     (2, "data fetch digits"),
+    (2, "export runs/ae"),
+    (2, "export runs/cnn --part encoder"),
+    (2, "export runs/ae --part encoder --format torchscript"),
+    (2, "encode runs/cnn --out codes.npz"),
+    (2, "encode runs/ae --out codes.csv"),
+    (4, "encode runs/none --out codes.parquet"),
+    (2, "decode runs/cnn run.toml --out decoded"),
+    (4, "decode runs/ae none.npz --out decoded"),
 ]
 
 

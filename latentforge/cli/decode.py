@@ -1,0 +1,32 @@
+"""`latentforge decode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, answer, forge_of
+
+
+def decode(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    codes: Annotated[Path, typer.Argument(help="An .npz or .parquet with z, (N, D).")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    ] = "last",
+    device: Annotated[
+        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Decode codes to images: decoded.npz with all, PNG files of the first 1,000, a contact sheet.
+
+    Example: latentforge decode runs/ae-mnist-1 codes.npz --out decoded
+    """
+    result = forge_of(ctx).decode(run, codes, out, checkpoint=checkpoint, device=device)
+    drawn = f"{result['images']} images, {result['pictures']} of them as PNG"
+    answer(result, json, [drawn, *result["files"]])

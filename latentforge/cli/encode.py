@@ -1,0 +1,58 @@
+"""`latentforge encode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, Sets, answer, forge_of
+
+
+def encode(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A new file, codes.parquet or codes.npz.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another dataset.  [default: the run's]")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="train, validation, test, or all of them.")
+    ] = "test",
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    ] = "last",
+    set_: Sets = None,
+    device: Annotated[
+        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Write the codes of images, with labels, KL and thumbnails; --set is for options of --data.
+
+    Example: latentforge encode runs/ae-mnist-1 --split all --out codes.parquet
+
+    Then: embedding-atlas codes.parquet --vector z --image image --umap-metric euclidean
+    """
+    result = forge_of(ctx).encode(
+        run,
+        out,
+        data=data,
+        options=set_ or (),
+        split=split,
+        checkpoint=checkpoint,
+        device=device,
+    )
+    images = ", ".join(f"{name} {count}" for name, count in result["images"].items())
+    answer(
+        result,
+        json,
+        [
+            str(out),
+            f"images:  {images}",
+            f"columns: {', '.join(result['columns'])}",
+        ],
+    )

@@ -1,0 +1,56 @@
+"""`latentforge export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from latentforge.cli.output import Json, answer, forge_of
+
+
+def export(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help="encoder, decoder or classifier; ONNX needs one."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="F", help="onnx or safetensors.")
+    ] = "onnx",
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    ] = "last",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder.  [default: RUN/export/<part>-<format>]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a part of a model as ONNX, or the weights of the whole model as safetensors.
+
+    export.json beside it has the preprocessing, the configuration, and names and shapes.
+
+    Example: latentforge export runs/ae-mnist-1 --part encoder --format onnx
+    """
+    result = forge_of(ctx).export(run, part, format=format_, checkpoint=checkpoint, out=out)
+    answer(result, json, [*result["files"], *facts(result)])
+
+
+def facts(result: Mapping[str, Any]) -> list[str]:
+    if result["format"] == "safetensors":
+        return [f"holds {result['holds']}"]
+    named = [("input", i) for i in result["inputs"]] + [("output", o) for o in result["outputs"]]
+    lines = [
+        f"{way} {t['name']}: {t['dtype']} ({', '.join(map(str, t['shape']))})" for way, t in named
+    ]
+    check = result["check"]
+    if check is None:
+        return [*lines, "not checked: onnxruntime is not installed"]
+    return [
+        *lines,
+        f"checked with {check['with']}: largest difference {check['largest_difference']:.1e}",
+    ]

@@ -1,0 +1,134 @@
+"""A run handed on: a part exported, images encoded to a file of codes, codes decoded to images.
+
+Every request enters here and is checked as far as that goes without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentforge.checking import Faults
+from latentforge.config import IN_MEMORY, RunConfig, raise_faults, read_assignments
+from latentforge.errors import MissingError, UsageError, did_you_mean
+from latentforge.run import Run, is_taken
+from latentforge.settings import check_device
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+FORMATS = ("onnx", "safetensors")
+PARTS = {"encoder": "encode", "decoder": "decode", "classifier": "classify"}  # and their abilities
+CODES = (".npz", ".parquet")
+
+
+def export(
+    forge: Forge, run: Run, part: str | None, format: str, *, checkpoint: str, out: Path | None
+) -> dict[str, Any]:
+    _check_choice("--format", format, FORMATS)
+    if part is None and format == "onnx":
+        raise UsageError("say which part of the model", remedy=f"--part {' or '.join(PARTS)}")
+    config = forge.config_of(run)
+    if part is not None:
+        _check_choice("--part", part, tuple(PARTS))
+        _check_ability(config, PARTS[part], f"the {part}")
+    if format == "onnx":
+        _check_packages("export", "ONNX", "onnx", "onnxscript")
+    _check_free(out)
+    from latentforge.deploy.exporting import export
+
+    return export(run, config, part, format=format, checkpoint=checkpoint, out=out)
+
+
+def encode(
+    forge: Forge,
+    run: Run,
+    out: Path,
+    *,
+    data: Any,
+    options: Sequence[str] | Mapping[str, Any],
+    split: str,
+    checkpoint: str,
+    device: str,
+) -> dict[str, Any]:
+    check_device(device)
+    if out.suffix not in CODES:
+        raise UsageError(f"{out}: codes are written as .parquet or .npz")
+    if out.exists():
+        raise UsageError(f"{out} is there already; nothing is overwritten", remedy="another --out")
+    if options and not isinstance(data, str):
+        raise UsageError(
+            "--set is for the options of another dataset", remedy="--data NAME --set KEY=VALUE"
+        )
+    given = read_assignments(options, faults := Faults())
+    raise_faults(faults)
+    config = forge.config_of(run)
+    _check_ability(config, "encode", "encoding")
+    if out.suffix == ".parquet":
+        _check_packages("embed", "Parquet", "pyarrow")
+    name = config.data_name if data is None else data if isinstance(data, str) else IN_MEMORY
+    if isinstance(data, str):  # other images, made black and white as the run's own were
+        data = forge.load_data(data, {"binarize": config.data.binarize, **given})
+    from latentforge.deploy.encoding import encode
+
+    return encode(
+        run,
+        config,
+        out,
+        data=data,
+        name=name,
+        split=split,
+        checkpoint=checkpoint,
+        device=device,
+    )
+
+
+def decode(
+    forge: Forge, run: Run, codes: Any, out: Path, *, checkpoint: str, device: str
+) -> dict[str, Any]:
+    check_device(device)
+    config = forge.config_of(run)
+    _check_ability(config, "decode", "decoding")
+    if isinstance(codes, str | Path):
+        codes = Path(codes)
+        if codes.suffix not in CODES:
+            raise UsageError(f"{codes}: codes are read from .npz or .parquet")
+        if not codes.is_file():
+            raise MissingError(f"no codes at {codes}", remedy=f"latentforge encode {run.path} ...")
+        if codes.suffix == ".parquet":
+            _check_packages("embed", "Parquet", "pyarrow")
+    _check_free(out)
+    from latentforge.deploy.decoding import decode
+
+    return decode(run, config, codes, out, checkpoint=checkpoint, device=device)
+
+
+def _check_choice(option: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        hint = did_you_mean(given, known) or f"choose from {', '.join(known)}"
+        raise UsageError(f"{option} {given}: no such choice", remedy=hint)
+
+
+def _check_ability(config: RunConfig, ability: str, what: str) -> None:
+    model = config.model.entry
+    if ability not in model.spec.provides:
+        raise UsageError(
+            f"{what} needs {ability}; "
+            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
+        )
+
+
+def _check_packages(extra: str, what: str, *packages: str) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise MissingError(
+            f"{what} needs {' and '.join(missing)}, not installed here",
+            remedy=f"pip install 'latentforge[{extra}]'",
+        )
+
+
+def _check_free(out: Path | None) -> None:
+    if out is not None and is_taken(out):
+        what = "is not empty" if out.is_dir() else "is a file"
+        raise UsageError(f"{out} {what}; nothing is overwritten", remedy="another --out")

@@ -1,0 +1,409 @@
+"""Images to codes and back: what the files hold, that nothing is lost, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+from latentforge.errors import PluginError, UsageError
+
+SPLITS = ("train", "validation", "test")
+
+
+def arrays_in(path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def digits(forge, split="test"):
+    """All images of a split as one batch."""
+    images = forge.load_data("digits").split(split)
+    return images.batch_at(range(len(images)))
+
+
+# ---------------------------------------------------------------- there and back
+
+
+@pytest.mark.parametrize("model", ["ae", "vae", "spatial"])
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_encoded_and_decoded_is_what_the_model_makes_of_the_images(
+    forge, run_of, tmp_path, model, suffix
+):
+    run, x = run_of(model), digits(forge).x
+    forge.encode(run, tmp_path / f"codes.{suffix}", split="test")
+    forge.decode(run, tmp_path / f"codes.{suffix}", tmp_path / "out")
+    network = run.load_model()
+    expected = network.decode(network.encode(x).mode())
+    decoded = arrays_in(tmp_path / "out" / "decoded.npz")["x"]
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6)
+
+
+def test_codes_can_be_handed_over_in_python_flat_or_in_their_own_shape(forge, run_of, tmp_path):
+    run, z = run_of("spatial"), torch.randn(5, 2, 7, 7)
+    expected = run.load_model().decode(z)
+    for i, codes in enumerate((z, z.flatten(1), z.double().numpy())):
+        said = forge.decode(run, codes, tmp_path / str(i))
+        decoded = arrays_in(tmp_path / str(i) / "decoded.npz")["x"]
+        np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6)
+        assert said["images"] == 5
+
+
+# ---------------------------------------------------------------- what the files hold
+
+
+def test_a_parquet_file_has_a_row_an_image_in_row_groups(forge, run_of, tmp_path):
+    run, path = run_of("vae"), tmp_path / "codes.parquet"
+    said = forge.encode(run, path, split="all")
+    file = parquet.ParquetFile(path)
+    table = file.read()
+    names = ["index", "split", "label", "label_id", "kl", "z", "image"]
+    assert table.schema.names == said["columns"] == names
+    assert str(table.schema.field("z").type) == "fixed_size_list<element: float>[4]"
+    assert str(table.schema.field("image").type) == "struct<bytes: binary, path: string>"
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert groups == [1000, 294, 144, 359]  # train, train, validation, test
+    assert said["images"] == {"train": 1294, "validation": 144, "test": 359}
+
+    rows, start, network = table.to_pylist(), 0, run.load_model()
+    for split in SPLITS:
+        batch = digits(forge, split)
+        part = rows[start : start + len(batch.x)]
+        start += len(batch.x)
+        assert {row["split"] for row in part} == {split}
+        assert [row["index"] for row in part] == list(range(len(part)))
+        assert [row["label_id"] for row in part] == batch.y.tolist()
+        assert [row["label"] for row in part] == [str(y) for y in batch.y.tolist()]
+        posterior = network.encode(batch.x)
+        z = torch.tensor([row["z"] for row in part])
+        torch.testing.assert_close(z, posterior.mean, rtol=0, atol=1e-6)
+        exact = torch.distributions.kl_divergence(
+            torch.distributions.Normal(posterior.mean, (posterior.log_var / 2).exp()),
+            torch.distributions.Normal(0.0, 1.0),
+        ).sum(1)
+        kl = torch.tensor([row["kl"] for row in part])
+        torch.testing.assert_close(kl, exact, rtol=1e-4, atol=1e-4)
+        pixels = [np.array(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in part]
+        stored = forge.load_data("digits").split(split).x
+        assert np.array_equal(np.stack(pixels), stored[:, 0].numpy())
+    assert start == len(rows)
+    assert rows[-1]["image"]["path"] == "test-358.png"
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_a_file_of_codes_says_where_they_come_from(forge, run_of, tmp_path, suffix):
+    run, path = run_of("vae"), tmp_path / f"codes.{suffix}"
+    forge.encode(run, path)
+    if suffix == "npz":
+        about = json.loads(str(arrays_in(path)["latentforge"]))
+    else:
+        about = json.loads(parquet.read_schema(path).metadata[b"latentforge"])
+    assert (about["run"], about["checkpoint"]) == (str(run.path), "step-00000003")
+    assert about["config"] == run.config
+    assert about["latent"] == {"shape": [4], "prior": "normal"}
+    assert about["encoded"]["name"] == "digits"
+    assert about["encoded"]["images"] == {"test": 359}
+    assert about["encoded"]["fingerprint"] == run.manifest["data"]["fingerprint"]
+    assert about["encoded"]["preprocessing"] == run.manifest["data"]["preprocessing"]
+
+
+def test_an_npz_file_has_flat_arrays_that_no_pickle_is_needed_for(forge, run_of, tmp_path):
+    forge.encode(run_of("vae"), tmp_path / "codes.npz", split="all")
+    arrays = arrays_in(tmp_path / "codes.npz")
+    assert set(arrays) == {"z", "index", "split", "y", "kl", "latentforge"}
+    assert (arrays["z"].shape, arrays["z"].dtype) == ((1797, 4), np.float32)
+    assert arrays["y"].tolist() == [int(y) for s in SPLITS for y in digits(forge, s).y]
+    assert list(dict.fromkeys(arrays["split"].tolist())) == list(SPLITS)
+    assert (arrays["kl"] > 0).all()
+    forge.encode(run_of("spatial"), tmp_path / "more.npz")
+    more = arrays_in(tmp_path / "more.npz")
+    assert more["z"].shape == (359, 2 * 7 * 7)
+    assert "kl" not in more
+    assert json.loads(str(more["latentforge"]))["latent"]["shape"] == [2, 7, 7]
+
+
+def test_vectors_have_no_pictures(forge, tmp_path):
+    x = np.random.default_rng(0).random((60, 30), np.float32)
+    run = forge.train("ae", data=x, train={"epochs": 1}, run=tmp_path / "run", quiet=True)
+    said = forge.encode(run, tmp_path / "codes.parquet", split="all")
+    assert said["columns"] == ["index", "split", "z"]
+    forge.decode(run, tmp_path / "codes.parquet", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"decoded.npz", "decode.json"}
+    assert arrays_in(tmp_path / "out" / "decoded.npz")["x"].shape == (60, 30)
+
+
+def test_colours_stay_and_large_images_become_thumbnails(forge, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (20, 3, 20, 32), np.uint8)
+    large = np.repeat(np.repeat(x, 8, axis=2), 8, axis=3)
+    for name, images, size in (("small", x, (32, 20)), ("large", large, (128, 80))):
+        run = forge.train(
+            "ae",
+            data=images,
+            model={"hidden": [4]},
+            train={"epochs": 1},
+            run=tmp_path / name,
+            quiet=True,
+        )
+        forge.encode(run, tmp_path / f"{name}.parquet", data=images)
+        rows = parquet.read_table(tmp_path / f"{name}.parquet").to_pylist()
+        picture = Image.open(io.BytesIO(rows[0]["image"]["bytes"]))
+        assert (picture.size, picture.mode) == (size, "RGB")
+        if name == "small":
+            kept = run.in_memory.split("test").x[0].permute(1, 2, 0).numpy()
+            assert np.array_equal(np.array(picture), kept)
+
+
+# ---------------------------------------------------------------- other data
+
+
+def test_another_dataset_is_encoded_with_its_own_options(cli, runs):
+    line = ("encode", "runs/ae", "--data", "digits", "--json")
+    answer = cli(*line, "--set", "test=0.5", "--out", "a.npz")
+    assert answer.json["images"] == {"test": 898}
+    answer = cli(*line, "--set", "size=12", "--out", "b.npz")
+    assert answer.code == 2
+    assert "was trained on shape (1, 28, 28), this data has (1, 12, 12)" in answer.err
+    assert not Path("b.npz").exists()
+
+
+def test_other_data_is_made_black_and_white_as_the_runs_own_was(cli, work):
+    small = ("--set", "model.hidden=[8]", "--epochs", 1, "--batch-size", 999, "--quiet")
+    assert cli("train", "ae", *small, "--set", "data.binarize=threshold", "--run", "r").code == 0
+    assert cli("encode", "r", "--data", "digits", "--out", "a.parquet").code == 0
+    first = parquet.read_table("a.parquet").to_pylist()[0]["image"]["bytes"]
+    assert set(np.array(Image.open(io.BytesIO(first))).ravel().tolist()) == {0, 255}
+
+
+def test_data_without_splits_is_encoded_once(forge, run_of, tmp_path):
+    data = (np.zeros((40, 28, 28), np.uint8), np.arange(40) % 3)
+    said = forge.encode(run_of("ae"), tmp_path / "codes.npz", data=data, split="all")
+    assert sum(said["images"].values()) == 40
+    arrays = arrays_in(tmp_path / "codes.npz")
+    assert arrays["y"].tolist() == data[1].tolist()
+    assert json.loads(str(arrays["latentforge"]))["encoded"]["name"] == "in-memory"
+
+
+# ---------------------------------------------------------------- the folder of decoded images
+
+
+def test_decoding_draws_a_picture_each_and_a_contact_sheet(cli, runs):
+    cli("encode", "runs/ae", "--split", "all", "--out", "codes.npz")
+    answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
+    assert answer.out.splitlines() == [
+        "1797 images, 1000 of them as PNG",
+        *(f"out/{name}" for name in ("decoded.npz", "contact-sheet.png", "images", "decode.json")),
+    ]
+    drawn = sorted(path.name for path in Path("out/images").iterdir())
+    assert drawn == [f"{i:04}.png" for i in range(1000)]
+    x = arrays_in("out/decoded.npz")["x"]
+    assert x.shape == (1797, 1, 28, 28)
+    for i in (0, 999):
+        picture = np.array(Image.open(f"out/images/{i:04}.png"))
+        assert np.array_equal(picture, np.round(x[i, 0] * 255).astype(np.uint8))
+    height, width = np.array(Image.open("out/contact-sheet.png")).shape[:2]
+    assert min(height, width) > 10 * 28
+    about = json.loads(Path("out/decode.json").read_text())
+    assert (about["codes"], about["images"], about["run"]) == ("codes.npz", 1797, "runs/ae")
+
+
+def test_people_read_what_was_encoded(cli, runs):
+    answer = cli("encode", "runs/ae", "--split", "test", "--out", "deep/codes.npz")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines() == [
+        "deep/codes.npz",
+        "images:  test 359",
+        "columns: z, index, split, y, latentforge",
+    ]
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("runs/cnn --out c.npz", 2, "encoding needs encode; model 'cnn-classifier' provides"),
+        ("runs/ae --out c.csv", 2, "c.csv: codes are written as .parquet or .npz"),
+        ("runs/ae --out there.npz", 2, "there.npz is there already; nothing is overwritten"),
+        ("runs/ae --out c.npz --split tset", 2, "did you mean 'test'?"),
+        ("runs/ae --out c.npz --data digts", 2, "did you mean 'digits'?"),
+        ("runs/ae --out c.npz --set size=8", 2, "--data NAME --set KEY=VALUE"),
+        ("runs/ae --out c.npz --data digits --set size", 2, "write key=VALUE"),
+        ("runs/ae --out c.npz --checkpoint none", 4, "no checkpoint"),
+        ("runs/ae --out c.npz --device gpu", 2, "device must be auto, cpu"),
+        ("runs/none --out c.npz", 4, "no run at runs/none"),
+        ("runs/ae --out there.npz/c.npz", 1, "cannot write to there.npz/c.npz: "),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(cli, runs, line, code, said):
+    Path("there.npz").write_text("kept")
+    answer = cli("encode", *line.split())
+    assert (answer.code, answer.out) == (code, "")
+    assert said in answer.err
+    assert "LatentForge itself" not in answer.err
+    assert Path("there.npz").read_text() == "kept"
+    assert {path.name for path in Path().iterdir()} == {"runs", "there.npz"}
+
+
+@pytest.mark.parametrize("command", ["encode runs/ae --out c.parquet", "decode runs/ae c.parquet"])
+def test_a_missing_extra_is_named(cli, runs, monkeypatch, command):
+    Path("c.parquet").write_bytes(b"") if "decode" in command else None
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = cli(*command.split(), *(["--out", "out"] if "decode" in command else []))
+    assert answer.code == 4
+    assert "Parquet needs pyarrow, not installed here" in answer.err
+    assert "pip install 'latentforge[embed]'" in answer.err
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_a_full_disk_leaves_no_half_file_of_codes(cli, runs, full_disk, suffix):
+    answer = cli("encode", "runs/ae", "--out", f"codes.{suffix}")
+    assert (answer.code, answer.out) == (1, "")
+    assert f"error: cannot write to codes.{suffix}: " in answer.err
+    assert "File too large" in answer.err
+    assert {path.name for path in Path().iterdir()} == {"runs"}
+
+
+def test_a_full_disk_leaves_no_half_folder_of_images(cli, runs, full_disk):
+    np.savez("codes.npz", z=np.zeros((8, 4), np.float32))
+    answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
+    assert (answer.code, answer.out) == (1, "")
+    assert "error: cannot write to out: File too large" in answer.err
+    assert not Path("out").exists()
+
+
+def npz(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+GOOD = np.zeros((6, 4), np.float32)
+
+
+class Bomb:
+    """What unpickling it would do is create a file."""
+
+    def __reduce__(self):
+        return Path("exploded").touch, ()
+
+
+def claims(shape) -> bytes:
+    """An .npz whose header of z claims a shape, and which has 16 bytes of it."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("z.npy", header.getvalue() + bytes(16))
+    return file.getvalue()
+
+
+def flipped(content: bytes) -> bytes:
+    """A byte in the middle of the values, whose checksum the zip keeps, is another."""
+    return content.replace(bytes(16), bytes(15) + b"\1", 1)
+
+
+BAD_CODES = {
+    "no zip": (b"no zip", "cannot be read as an .npz file"),
+    "empty": (b"", "cannot be read as an .npz file"),
+    "cut off": (npz(z=GOOD)[:200], "cannot be read as an .npz file"),
+    "a byte changed": (flipped(npz(z=GOOD)), "Bad CRC-32"),
+    "no z": (npz(a=GOOD, b=GOOD), "has no array 'z'\n  - it has a, b"),
+    "pickled": (npz(z=np.array([Bomb()], object)), "Python objects, which are never unpickled"),
+    "text": (npz(z=np.array([["a"]])), "is <U1, not numbers"),
+    "complex": (npz(z=GOOD.astype(complex)), "is complex128, not numbers"),
+    "width": (npz(z=np.zeros((6, 5))), "z has shape (6, 5); codes of runs/ae have shape (4,)"),
+    "one code": (npz(z=np.zeros(4)), "z has shape (4,); codes of runs/ae have shape (4,), so z"),
+    "none": (npz(z=np.zeros((0, 4))), "z has shape (0, 4)"),
+    "nan": (npz(z=np.array([[0.0] * 4, [0, np.nan, np.inf, 0]])), "1 of 2 codes are NaN or inf"),
+    "claims": (claims((10**9, 4)), "16 bytes, and float32 of shape (1000000000, 4) takes"),
+    "negative": (claims((-2, -2)), "cannot be read as an .npz file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CODES)
+def test_codes_that_are_none_are_refused(cli, runs, name):
+    content, said = BAD_CODES[name]
+    Path("codes.npz").write_bytes(content)
+    answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
+    assert (answer.code, answer.out) == (2, "")
+    assert "codes.npz" in answer.err
+    assert said in answer.err
+    assert not Path("out").exists()
+    assert not Path("exploded").exists()
+
+
+def test_the_bomb_of_the_refused_codes_is_live(work):
+    pickle.loads(pickle.dumps(Bomb()))
+    assert Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"a": [1.0]}, "has no column 'z'"),
+        ({"z": [1.0, 2.0]}, "lists of numbers"),
+        ({"z": [[1.0], [1.0, 2.0]]}, "lists of numbers, all of one length"),
+        ({"z": [["a"] * 4]}, "not numbers"),
+        ({"z": [[1.0] * 3]}, "z has shape (1, 3); codes of runs/ae have shape (4,)"),
+        ({"z": [[1.0, None, 1.0, 1.0]]}, "1 of 1 codes are NaN or infinite"),
+        (None, "cannot be read as Parquet"),
+    ],
+)
+def test_a_parquet_file_that_has_no_codes_is_refused(cli, runs, columns, said):
+    import pyarrow as pa
+
+    Path("codes.parquet").write_bytes(b"PAR1")
+    if columns:
+        parquet.write_table(pa.table(columns), "codes.parquet")
+    answer = cli("decode", "runs/ae", "codes.parquet", "--out", "out")
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("runs/cnn codes.npz --out out", 2, "decoding needs decode"),
+        ("runs/ae none.npz --out out", 4, "no codes at none.npz"),
+        ("runs/ae runs --out out", 2, "codes are read from .npz or .parquet"),
+        ("runs/ae codes.npz --out runs", 2, "runs is not empty; nothing is overwritten"),
+        ("runs/ae codes.npz --out codes.npz", 2, "codes.npz is a file"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused(cli, runs, line, code, said):
+    Path("codes.npz").write_bytes(npz(z=GOOD))
+    answer = cli("decode", *line.split())
+    assert (answer.code, answer.out) == (code, "")
+    assert said in answer.err
+    assert {path.name for path in Path().iterdir()} == {"runs", "codes.npz"}
+
+
+def test_codes_handed_over_in_python_are_checked_too(forge, run_of, tmp_path):
+    for codes in (np.zeros((2, 3)), torch.zeros(4), [["a"]], np.full((2, 4), np.nan)):
+        with pytest.raises(UsageError, match="codes: "):
+            forge.decode(run_of("ae"), codes, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_whose_shapes_are_not_what_it_says_is_blamed_and_leaves_nothing(forge, odd, work):
+    manifest = odd("spatial") / "run.json"
+    manifest.write_text(manifest.read_text().replace("odd/spatial", "odd/liar"))
+    with pytest.raises(PluginError, match=r"a code has shape \(2, 7, 7\), not \(98,\)"):
+        forge.encode("spatial", "codes.npz")
+    with pytest.raises(PluginError, match=r"an image has shape \(784,\), not \(1, 28, 28\)"):
+        forge.decode("spatial", np.zeros((3, 98)), "out")
+    assert {path.name for path in work.iterdir()} == {"spatial"}

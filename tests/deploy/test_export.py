@@ -1,0 +1,229 @@
+"""What is exported computes what the model does, says what it is, and comes whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latentforge import Forge
+
+from .conftest import ODD
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = {
+    "ae": ("encoder", "decoder"),
+    "vae": ("encoder", "decoder"),
+    "conv-vae": ("encoder", "decoder"),
+    "deconv-vae": ("encoder", "decoder"),
+    "spatial": ("encoder", "decoder"),
+    "mlp-classifier": ("classifier",),
+    "cnn-classifier": ("classifier",),
+}
+CASES = [(model, part) for model, parts in MODELS.items() for part in parts]
+
+
+@pytest.fixture
+def exported(forge, run_of, tmp_path):
+    """Exports a part of a model's run; the answer."""
+
+    def call(model, part, **options):
+        return forge.export(run_of(model), part, out=tmp_path / "out", **options)
+
+    return call
+
+
+def session_of(answer) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(answer["files"][0], providers=["CPUExecutionProvider"])
+
+
+def by_torch(model, part, given):
+    """The outputs of a part, by name."""
+    with torch.no_grad():
+        if part == "classifier":
+            return {"logits": model(given)}
+        if part == "decoder":
+            return {"x": model.decode(given)}
+        posterior = model.encode(given)
+        log_var = getattr(posterior, "log_var", None)
+        return {"mean": posterior.mode()} | ({} if log_var is None else {"log_var": log_var})
+
+
+@pytest.mark.parametrize(("model", "part"), CASES)
+def test_onnxruntime_computes_what_torch_does_for_any_batch(forge, run_of, exported, model, part):
+    answer = exported(model, part)
+    session, network = session_of(answer), run_of(model).load_model()
+    images = forge.load_data("digits").split("test")
+    for batch in (1, 3, 7):
+        given = images.batch_at(list(range(batch))).x
+        if part == "decoder":
+            given = 3 * torch.randn(batch, *network.latent.shape)
+        expected = by_torch(network, part, given)
+        names = [output.name for output in session.get_outputs()]
+        assert names == list(expected)
+        computed = session.run(names, {"z" if part == "decoder" else "x": given.numpy()})
+        for name, values in zip(names, computed, strict=True):
+            np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-5)
+    assert answer["check"]["largest_difference"] <= 1e-5
+
+
+def test_a_variational_encoder_gives_its_log_variance_too(exported):
+    answer = exported("vae", "encoder")
+    assert [output["name"] for output in answer["outputs"]] == ["mean", "log_var"]
+
+
+@pytest.mark.parametrize(("model", "part"), [("vae", "encoder"), ("ae", "decoder")])
+def test_export_json_says_what_the_file_is(run_of, exported, model, part):
+    answer = exported(model, part)
+    file, about = Path(answer["files"][0]), json.loads(Path(answer["files"][1]).read_text())
+    session, run = session_of(answer), run_of(model)
+    for ours, theirs in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        assert about[ours] == [
+            {"name": node.name, "shape": node.shape, "dtype": "float32"} for node in theirs
+        ]
+        assert all(node.type == "tensor(float)" for node in theirs)
+    graph = onnx.load(file)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", about["opset"])]
+    assert about["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert about["data"]["preprocessing"]["divide_by"] == 255
+    assert about["weights"] == "as trained"
+    assert (about["data"]["shape"], about["data"]["range"]) == ([1, 28, 28], [0.0, 1.0])
+    assert about["data"]["classes"] == [str(digit) for digit in range(10)]
+    assert about["latent"] == {"shape": [4], "prior": "normal" if model == "vae" else None}
+    assert (about["config"], about["plugins"]) == (run.config, run.manifest["plugins"])
+    assert (about["run"], about["checkpoint"]) == (str(run.path), "step-00000003")
+    assert about["versions"]["torch"] == torch.__version__
+
+
+def test_the_graph_tells_nothing_of_the_machine_that_wrote_it(exported):
+    content = Path(exported("conv-vae", "encoder")["files"][0]).read_bytes()
+    assert b"encoder" in content or b"weight" in content
+    assert str(ROOT).encode() not in content
+    assert b"site-packages" not in content
+
+
+@pytest.mark.parametrize("part", [None, "encoder"])
+def test_safetensors_hold_the_weights_of_the_whole_model_and_say_so(run_of, exported, part):
+    answer = exported("conv-vae", part, format="safetensors")
+    weights = run_of("conv-vae").load_model().state_dict()
+    read = load_file(answer["files"][0])
+    assert set(read) == set(weights)
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+    about = json.loads(Path(answer["files"][1]).read_text())
+    assert "whole model" in about["holds"]
+    assert about["tensors"] == {name: list(weight.shape) for name, weight in weights.items()}
+
+
+def test_tied_and_strided_weights_are_all_there(run_of, exported):
+    read = load_file(exported("tied", None, format="safetensors")["files"][0])
+    weights = run_of("tied").load_model().state_dict()
+    assert set(read) == {"down.weight", "down.bias", "up.weight", "up.bias"}
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+
+
+# ---------------------------------------------------------------- folders and answers
+
+
+def test_exporting_again_overwrites_nothing(cli, runs):
+    outs = [cli("export", "runs/ae", "--part", "decoder", "--json").json["out"] for _ in range(2)]
+    assert outs == ["runs/ae/export/decoder-onnx", "runs/ae/export/decoder-onnx-2"]
+    before = Path(outs[0], "model.onnx").stat().st_mtime_ns
+    answer = cli("export", "runs/ae", "--part", "decoder", "--out", outs[0])
+    assert answer.code == 2
+    assert f"{outs[0]} is not empty; nothing is overwritten" in answer.err
+    assert Path(outs[0], "model.onnx").stat().st_mtime_ns == before
+
+
+def test_people_read_names_shapes_and_the_check_and_nothing_of_the_exporter(process, runs):
+    answer = process("export", "runs/cnn", "--part", "classifier", "--out", "out")
+    assert (answer.code, answer.err) == (0, "")
+    *facts, check = answer.out.splitlines()
+    assert facts == [
+        "out/model.onnx",
+        "out/export.json",
+        "input x: float32 (batch, 1, 28, 28)",
+        "output logits: float32 (batch, 10)",
+    ]
+    assert check.startswith("checked with onnxruntime 1.")
+    assert float(check.split()[-1]) < 1e-5
+
+
+def test_without_onnxruntime_it_says_that_nothing_was_checked(cli, runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    answer = cli("export", "runs/ae", "--part", "encoder")
+    assert answer.code == 0
+    assert answer.out.splitlines()[-1] == "not checked: onnxruntime is not installed"
+
+
+def test_the_best_checkpoint_is_exported_where_it_is_asked_for(cli, runs):
+    said = cli("export", "runs/ae", "--part", "encoder", "--checkpoint", "best", "--json").json
+    assert said["checkpoint"] == Path("runs/ae/checkpoints/BEST").read_text().strip()
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("runs/cnn --part encoder", "the encoder needs encode; model 'cnn-classifier' provides"),
+        ("runs/cnn --part decoder", "the decoder needs decode"),
+        ("runs/ae --part classifier", "the classifier needs classify; model 'ae' provides"),
+        ("runs/cnn --part encoder --format safetensors", "the encoder needs encode"),
+        ("runs/ae --part encodr", "did you mean 'encoder'?"),
+        ("runs/ae --part encoder --format onx", "did you mean 'onnx'?"),
+        ("runs/ae --format torchscript", "choose from onnx, safetensors"),
+        ("runs/ae", "say which part of the model"),
+        ("runs/ae --part encoder --out runs/ae", "runs/ae is not empty"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(cli, runs, line, said):
+    answer = cli("export", *line.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert not (runs / "ae" / "export").exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_missing_extra_is_named(cli, runs, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    answer = cli("export", "runs/ae", "--part", "encoder")
+    assert answer.code == 4
+    assert f"ONNX needs {package}, not installed here" in answer.err
+    assert "pip install 'latentforge[export]'" in answer.err
+
+
+def test_a_model_that_cannot_be_traced_is_one_short_error(process, odd):
+    run = odd("branching")
+    answer = process("-p", ODD, "export", run, "--part", "encoder")
+    assert (answer.code, answer.out) == (3, "")
+    assert "exporting the encoder of model 'branching' failed" in answer.err
+    assert "data-dependent" in answer.err
+    assert "model 'branching' of plugin odd" in answer.err
+    assert len(answer.err.splitlines()) == 3
+    assert not (run / "export").exists()
+
+
+def test_a_graph_that_does_not_compute_what_the_model_does_is_refused(odd):
+    """This decoder counts its calls: the graph keeps the number of the call that was traced."""
+    run = odd("counting")
+    with pytest.raises(Exception, match=r"output 'x' in onnxruntime is 0\.\d+ off torch's"):
+        Forge(plugins=[ODD]).export(run, "decoder")
+    assert not (run / "export").exists()
+
+
+@pytest.mark.parametrize("options", [("--part", "encoder"), ("--format", "safetensors")])
+def test_a_full_disk_leaves_no_half_export(cli, runs, full_disk, options):
+    answer = cli("export", "runs/ae", *options, "--out", "out")
+    assert (answer.code, answer.out) == (1, "")
+    assert "error: cannot write to out: File too large" in answer.err
+    assert not Path("out").exists()
