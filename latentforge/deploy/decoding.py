@@ -15,13 +15,13 @@ from torch import Tensor
 
 from latentforge.config import RunConfig
 from latentforge.deploy.encoding import BATCH, to_uint8
-from latentforge.deploy.npz import Array, read_array, write_array
 from latentforge.deploy.output import new_folder, origin
 from latentforge.engine.device import resolve_device
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
 from latentforge.guard import blame
 from latentforge.loading import Loaded, load
+from latentforge.npz import Array, member, opened, write_array
 from latentforge.run import Run, write_json
 from latentforge.seeding import callers_state_kept, mix
 
@@ -105,7 +105,13 @@ def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
 
 
 def read_codes(path: Path) -> Array:
-    return read_array(path, "z") if path.suffix == ".npz" else read_column(path, "z")
+    if path.suffix != ".npz":
+        return read_column(path, "z")
+    with opened(path, "codes") as archive:
+        z = member(archive, path, "z")
+        if z.dtype.kind not in "fiu":
+            raise z.wrong(f"is {z.dtype}, not numbers")
+        return z.values()
 
 
 def read_column(path: Path, name: str) -> Array:

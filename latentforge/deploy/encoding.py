@@ -19,12 +19,12 @@ from torch import Tensor
 
 from latentforge.config import RunConfig
 from latentforge.data import DataSplits, Images
-from latentforge.deploy.npz import Array, write_array, write_whole
 from latentforge.deploy.output import new_file, origin
 from latentforge.engine.device import resolve_device
 from latentforge.errors import UsageError
 from latentforge.guard import blame
 from latentforge.loading import Loaded, load, load_data
+from latentforge.npz import Array, write_array, write_whole
 from latentforge.run import Run, finite
 from latentforge.seeding import callers_state_kept, mix
 

@@ -316,11 +316,11 @@ def flipped(content: bytes) -> bytes:
 
 
 BAD_CODES = {
-    "no zip": (b"no zip", "cannot be read as an .npz file"),
-    "empty": (b"", "cannot be read as an .npz file"),
-    "cut off": (npz(z=GOOD)[:200], "cannot be read as an .npz file"),
+    "no zip": (b"no zip", "is no .npz file"),
+    "empty": (b"", "is no .npz file"),
+    "cut off": (npz(z=GOOD)[:200], "is truncated or damaged"),
     "a byte changed": (flipped(npz(z=GOOD)), "Bad CRC-32"),
-    "no z": (npz(a=GOOD, b=GOOD), "has no array 'z'\n  - it has a, b"),
+    "no z": (npz(a=GOOD, b=GOOD), "has no key z; the keys there are: 'a', 'b'"),
     "pickled": (npz(z=np.array([Bomb()], object)), "Python objects, which are never unpickled"),
     "text": (npz(z=np.array([["a"]])), "is <U1, not numbers"),
     "complex": (npz(z=GOOD.astype(complex)), "is complex128, not numbers"),
@@ -328,8 +328,8 @@ BAD_CODES = {
     "one code": (npz(z=np.zeros(4)), "z has shape (4,); codes of runs/ae have shape (4,), so z"),
     "none": (npz(z=np.zeros((0, 4))), "z has shape (0, 4)"),
     "nan": (npz(z=np.array([[0.0] * 4, [0, np.nan, np.inf, 0]])), "1 of 2 codes are NaN or inf"),
-    "claims": (claims((10**9, 4)), "16 bytes, and float32 of shape (1000000000, 4) takes"),
-    "negative": (claims((-2, -2)), "cannot be read as an .npz file"),
+    "claims": (claims((10**9, 4)), "z is truncated or damaged\n  - 16000000128 bytes are declared"),
+    "negative": (claims((-2, -2)), "z is truncated or damaged"),
 }
 
 

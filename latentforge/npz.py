@@ -1,0 +1,136 @@
+"""Arrays in .npz files: written piece by piece; read member by member, and never unpickled.
+
+Not by numpy's own loader, which allocates what a header claims and can unpickle: here a header must
+agree with the size of the file before anything is allocated, and objects are refused.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+
+import numpy as np
+from numpy.lib import format as npy
+
+from latentforge.errors import MissingError, UsageError, one_line
+
+Array = np.ndarray[Any, Any]
+
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+EXPANSION = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # the most bytes that one stored byte can become
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, RuntimeError, OverflowError),
+    *(BadZipFile, zlib.error, struct.error, TokenError),
+)
+
+
+def opened(path: Path, where: str) -> ZipFile:
+    """The file as a zip archive, which an .npz is; `where` names it in errors."""
+    if not path.exists():
+        raise MissingError(f"{where}: there is no file {path}")
+    start = b""
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        return ZipFile(path)
+    except DAMAGE as error:
+        what, remedy = "no .npz file", "write it with numpy.savez"
+        if start == b"\x93NUMPY":
+            what = "a single array (.npy), and no .npz file"
+        elif start.startswith(b"PK"):
+            what, remedy = "truncated or damaged", "make or copy it anew"
+        raise UsageError(
+            f"{where}: {path} is {what}", details=[one_line(error)], remedy=remedy
+        ) from error
+
+
+def keys(archive: ZipFile) -> list[str]:
+    """The names of the arrays, sorted."""
+    return sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of the file, of which so far only the header was read."""
+
+    archive: ZipFile
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def wrong(self, what: str, remedy: str = "") -> UsageError:
+        return UsageError(f"{self.path}: {self.key} {what}", remedy=remedy)
+
+    def values(self) -> Array:
+        """The array itself; UsageError where the bytes are damaged."""
+        try:
+            with self.archive.open(f"{self.key}.npy") as file:
+                values: Array = npy.read_array(file, allow_pickle=False)
+            return values
+        except DAMAGE as error:
+            raise damaged(self.path, self.key, one_line(error)) from error
+
+
+def member(archive: ZipFile, path: Path, key: str) -> Member:
+    """A member whose header is read and agrees with the size of the file; UsageError where it does
+    not, where there is none of that name, and for objects."""
+    if key not in (known := keys(archive)):
+        raise UsageError(
+            f"{path} has no key {key}; the keys there are: "
+            f"{', '.join(map(repr, known[:10])) or 'none'}",
+            remedy=f"write it with numpy.savez(path, {key}=...)",
+        )
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in EXPANSION:
+        raise damaged(path, key, f"its compression is {info.compress_type}; numpy uses 0 and 8")
+    try:
+        with archive.open(info) as file:
+            version = npy.read_magic(file)
+            if version not in HEADERS:  # 3.0 is for field names beyond latin-1
+                raise damaged(path, key, f"its format is {version}; numbers have (1, 0) or (2, 0)")
+            shape, _, dtype = HEADERS[version](file)
+            size = file.tell() + math.prod(shape) * dtype.itemsize
+    except DAMAGE as error:
+        raise damaged(path, key, one_line(error)) from error
+    found = Member(archive, path, key, shape, dtype)
+    if dtype.hasobject:  # what follows the header is a pickle of any length
+        raise found.wrong(
+            "holds Python objects, which are never unpickled",
+            f"store numbers: {key}.astype(...), or numpy.stack of arrays of one shape",
+        )
+    most = min(info.compress_size, path.stat().st_size) * EXPANSION[info.compress_type]
+    if size != info.file_size or size > most:
+        there = min(info.file_size, most)
+        raise damaged(path, key, f"{size} bytes are declared, shape {shape}, and {there} are there")
+    return found
+
+
+def damaged(path: Path, key: str, why: str) -> UsageError:
+    return UsageError(
+        f"{path}: {key} is truncated or damaged", details=[why], remedy="make or copy it anew"
+    )
+
+
+def write_array(
+    archive: ZipFile, name: str, shape: tuple[int, ...], parts: Iterable[Array]
+) -> None:
+    """Write float32 `parts`, which make up `shape` along the first dimension, one at a time."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        npy.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, "<f4").data)
+
+
+def write_whole(archive: ZipFile, name: str, array: Array) -> None:
+    """Write an array of numbers or text."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        npy.write_array(file, array, allow_pickle=False)
