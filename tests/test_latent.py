@@ -8,10 +8,21 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from latentforge.contracts import Posterior, VariationalPosterior
-from latentforge.latent import Bernoulli, Gaussian, Point, bernoulli_nll, gaussian_nll, slerp
+from latentforge.errors import UsageError
+from latentforge.latent import (
+    LOG_VAR_RANGE,
+    Bernoulli,
+    DiagonalGaussian,
+    Gaussian,
+    Point,
+    bernoulli_nll,
+    gaussian_nll,
+    slerp,
+    standard_normal_log_prob,
+)
 
 
 class Decoder(nn.Module):
@@ -65,6 +76,85 @@ def test_a_point_is_a_posterior_without_a_kl():
     assert isinstance(point, Posterior)
     assert not isinstance(point, VariationalPosterior)
     assert point.mode() is point.sample()
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 2, 4, 4)])
+def test_a_diagonal_gaussian_is_that_of_torch_distributions(shape):
+    mean, log_var, z = torch.randn(3, *shape)
+    posterior, truth = DiagonalGaussian(mean, log_var), Normal(mean, (log_var / 2).exp())
+    assert isinstance(posterior, VariationalPosterior)
+    assert torch.equal(posterior.mode(), mean)
+    torch.testing.assert_close(posterior.kl(), kl_divergence(truth, Normal(0.0, 1.0)))
+    torch.testing.assert_close(posterior.log_prob(z), truth.log_prob(z).flatten(1).sum(1))
+    torch.manual_seed(0)
+    drawn = posterior.sample()
+    torch.manual_seed(0)
+    torch.testing.assert_close(drawn, truth.rsample())
+
+
+def test_the_kl_is_the_mean_log_ratio_of_samples_to_the_prior():
+    mean, log_var = torch.tensor([[0.5, -1.0]]), torch.tensor([[-1.0, 0.7]])
+    posterior = DiagonalGaussian(mean.expand(200_000, 2), log_var.expand(200_000, 2))
+    z = posterior.sample()
+    ratio = posterior.log_prob(z) - standard_normal_log_prob(z)
+    error = 4 * float(ratio.std()) / math.sqrt(len(z))
+    assert float(ratio.mean()) == pytest.approx(float(posterior.kl()[0].sum()), abs=error)
+
+
+def test_a_sample_is_differentiable_in_mean_and_log_variance():
+    mean, log_var = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True).unbind(0)
+
+    def draw(mean, log_var):
+        torch.manual_seed(0)
+        return DiagonalGaussian(mean, log_var).sample()
+
+    assert torch.autograd.gradcheck(draw, (mean, log_var))
+
+
+@pytest.mark.parametrize("log_var", [-1e30, -100.0, 100.0, 1e30])
+def test_an_extreme_log_variance_is_clamped_so_that_all_stays_finite(log_var):
+    low, high = LOG_VAR_RANGE
+    mean = torch.zeros(2, 3, requires_grad=True)
+    posterior = DiagonalGaussian(mean, torch.full((2, 3), log_var))
+    assert posterior.log_var.unique().tolist() == [low if log_var < 0 else high]
+    z = posterior.sample()
+    values = [z, posterior.kl(), posterior.log_prob(z)]
+    sum(value.sum() for value in values).backward()
+    assert all(value.isfinite().all() for value in (*values, mean.grad))
+
+
+def test_standard_normal_log_prob_is_that_of_torch_distributions():
+    z = torch.randn(4, 2, 3, 3)
+    expected = Normal(0.0, 1.0).log_prob(z).sum((1, 2, 3))
+    torch.testing.assert_close(standard_normal_log_prob(z), expected)
+
+
+def test_a_sigma_that_is_learnt_gives_the_nll_of_the_same_number_and_has_a_gradient(images):
+    x, mean = images
+    log_sigma = torch.tensor(math.log(0.3), requires_grad=True)
+    nll = gaussian_nll(mean, x, log_sigma.exp())
+    torch.testing.assert_close(nll, gaussian_nll(mean, x, 0.3))
+    nll.mean().backward()
+    squared = (x - mean).square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(log_sigma.grad, x[0].numel() - squared / 0.3**2)
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [([0.0, 1.01], "from 0 to 1.01"), ([-0.5, 1.0], "from -0.5 to 1"), ([0.5, math.nan], "nan")],
+)
+def test_bernoulli_refuses_what_is_no_probability_with_the_range_it_saw(values, seen):
+    with pytest.raises(UsageError, match=seen) as caught:
+        Bernoulli().check(torch.tensor(values))
+    assert "gaussian" in caught.value.remedy
+    Bernoulli().check(torch.tensor([0.0, 1.0]))
+
+
+def test_gaussian_takes_any_finite_values():
+    Gaussian().check(torch.tensor([-7.0, 300.0]))
+    for value in (math.nan, math.inf):
+        with pytest.raises(UsageError, match="finite"):
+            Gaussian().check(torch.tensor([0.0, value]))
 
 
 def test_slerp_moves_by_equal_angles_between_its_ends():

@@ -10,15 +10,19 @@ from latentforge import DataSpec, ModelSpec, Size, hookimpl
 if TYPE_CHECKING:
     from torch import nn
 
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
+LatentActivation = Literal["none", "relu", "tanh"]
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """`hidden` are the encoder's widths from the input on; the decoder mirrors them."""
+    """`hidden` are the encoder's widths from the input on; the decoder mirrors them.
+    `latent_activation` acts on the code: relu keeps it in [0, inf), tanh in (-1, 1)."""
 
     hidden: tuple[Size, ...] = (512, 128)
     latent_dim: Size = 16
-    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"] = "relu"
-    latent_activation: Literal["none", "relu", "tanh"] = "none"
+    activation: Activation = "relu"
+    latent_activation: LatentActivation = "none"
 
 
 def build(config: AutoencoderConfig, data: DataSpec) -> nn.Module:

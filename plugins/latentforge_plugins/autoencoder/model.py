@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.latent import Point
+from latentforge_plugins.networks import ACTIVATIONS, mlp
 
 if TYPE_CHECKING:
     from . import AutoencoderConfig
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
-
-
-def mlp(widths: list[int], activation: str) -> nn.Sequential:
-    """Linear layers between `widths`, an activation after each but the last."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
 
 
 class Autoencoder(nn.Module):

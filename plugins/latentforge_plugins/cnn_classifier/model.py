@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge import DataSpec
-from latentforge.errors import UsageError
+from latentforge_plugins.networks import class_count, image_shape, padding_to
 
 if TYPE_CHECKING:
     from . import CnnClassifierConfig
@@ -19,16 +19,10 @@ STRIDE = 16  # what the three poolings divide each side by
 class CnnClassifier(nn.Module):
     def __init__(self, config: CnnClassifierConfig, data: DataSpec) -> None:
         super().__init__()
-        if data.kind != "image":
-            raise UsageError(
-                f"cnn-classifier takes images, not vectors of size {data.size}",
-                remedy="a model for vectors; see `latentforge list models`",
-            )
-        channels, height, width = data.shape
-        # Pad inside, evenly, to whole poolings (28 to 32), so that runs share one preprocessing.
-        extra_h, extra_w = -height % STRIDE, -width % STRIDE
-        self.padding = (extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2)
-        cells = (height + extra_h) * (width + extra_w) // STRIDE**2
+        channels, height, width = image_shape("cnn-classifier", data, "mlp-classifier")
+        self.padding = padding_to(STRIDE, height, width)  # 28 to 32
+        left, right, top, bottom = self.padding
+        cells = (height + top + bottom) * (width + left + right) // STRIDE**2
         a, b, c = config.channels
         self.features = nn.Sequential(
             nn.Conv2d(channels, a, 3, padding="same"),
@@ -42,7 +36,7 @@ class CnnClassifier(nn.Module):
             nn.AvgPool2d(4),
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(c * cells, len(data.classes))
+        self.head = nn.Linear(c * cells, class_count("cnn-classifier", data))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.features(F.pad(x, self.padding))  # (B, 32, 2, 2) for MNIST

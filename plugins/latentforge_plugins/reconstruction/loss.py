@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.latent import Bernoulli, Gaussian, Likelihood
@@ -14,13 +16,30 @@ if TYPE_CHECKING:
 
 
 class Reconstruction(nn.Module):
-    likelihood: Likelihood
+    """-log p(x | z), z a sample of q(z | x). With `learn_sigma` the loss owns `log_sigma`."""
 
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__()
-        gaussian = config.likelihood == "gaussian"
-        self.likelihood = Gaussian(config.sigma) if gaussian else Bernoulli()
+        self.config = config
+        if config.learn_sigma:
+            self.log_sigma = nn.Parameter(torch.tensor(math.log(config.sigma)))
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """As it is now: a learnt sigma moves."""
+        if self.config.likelihood == "bernoulli":
+            return Bernoulli()
+        return Gaussian(self.log_sigma.exp() if self.config.learn_sigma else self.config.sigma)
 
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
-        z = model.encode(batch.x).sample()
-        return Terms({"recon": self.likelihood.mean_nll(model, z, batch.x)})
+        return self.recon(model, model.encode(batch.x).sample(), batch.x, step)
+
+    def recon(self, model: nn.Module, z: Tensor, x: Tensor, step: Step) -> Terms:
+        """The term that every loss on this likelihood has; `sigma` beside it where it is learnt."""
+        likelihood = self.likelihood
+        if step.index == 0:
+            likelihood.check(x)
+        recon = likelihood.mean_nll(model, z, x)
+        if not self.config.learn_sigma:
+            return Terms({"recon": recon})
+        return Terms({"recon": recon, "sigma": likelihood.sigma}, {"sigma": 0.0})

@@ -1,0 +1,70 @@
+"""The network of `conv-vae`: twice convolution, ReLU, batch norm and pooling; and mirrored."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentforge import DataSpec, LatentSpec
+from latentforge.latent import DiagonalGaussian
+from latentforge_plugins.networks import GaussianHead, image_shape, padding_to
+
+if TYPE_CHECKING:
+    from . import ConvVaeConfig
+
+STRIDE = 4  # what the two poolings divide each side by
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """A batch of one image, as the last of an epoch may be, has no variance of its own: it is
+    normalised with the running statistics, as in evaluation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or len(input) > 1:
+            return super().forward(input)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
+class ConvVae(nn.Module):
+    def __init__(self, config: ConvVaeConfig, data: DataSpec) -> None:
+        super().__init__()
+        channels, height, width = image_shape("conv-vae", data, "vae")
+        self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
+        self.padding = padding_to(STRIDE, height, width)
+        left, _, top, _ = self.padding
+        self.rows, self.columns = slice(top, top + height), slice(left, left + width)
+        a, b = config.channels
+        grid = (b, math.ceil(height / STRIDE), math.ceil(width / STRIDE))  # (32, 7, 7) for MNIST
+        cells, hidden = math.prod(grid), config.hidden
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(channels, a, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(a), nn.MaxPool2d(2)),
+            *(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(b), nn.MaxPool2d(2)),
+            nn.Flatten(),
+            *(nn.Linear(cells, hidden), nn.ReLU(), BatchNorm1d(hidden)),
+        )
+        self.head = GaussianHead(hidden, config.latent_dim, config.latent_activation)
+        self.decoder = nn.Sequential(
+            *(nn.Linear(config.latent_dim, hidden), nn.ReLU(), BatchNorm1d(hidden)),
+            *(nn.Linear(hidden, cells), nn.ReLU(), BatchNorm1d(cells)),
+            nn.Unflatten(1, grid),
+            nn.Upsample(scale_factor=2),
+            *(nn.Conv2d(b, a, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(a)),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(a, channels, 3, padding=1),
+        )
+
+    def encode(self, x: Tensor) -> DiagonalGaussian:
+        if any(self.padding):
+            x = F.pad(x, self.padding)
+        return self.head(self.encoder(x))
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        return self.decoder(z)[..., self.rows, self.columns]  # (B, C, H, W)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decode_logits(z).sigmoid()

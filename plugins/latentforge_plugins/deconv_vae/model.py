@@ -1,0 +1,76 @@
+"""The network of `deconv-vae`: three strided convolutions, the code, three transposed ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from latentforge import DataSpec, LatentSpec
+from latentforge.errors import UsageError
+from latentforge.latent import DiagonalGaussian
+from latentforge_plugins.networks import GaussianHead, image_shape
+
+if TYPE_CHECKING:
+    from . import DeconvVaeConfig
+
+DOWN = (4, 4, 3)  # kernels of the convolutions and
+UP = (4, 6, 6)  # of the transposed ones; all with stride 2 and without padding
+SMALLEST = 28  # the side that a grid of one cell grows to
+
+
+def encoded(side: int) -> int:
+    """What the convolutions make of a side: 2 of 28."""
+    for kernel in DOWN:
+        side = (side - kernel) // 2 + 1
+    return side
+
+
+def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
+    """The cells from which the transposed convolutions grow to `side`, with their output paddings.
+
+    A layer makes 2 (n - 1) + kernel + padding of n; g cells become 8 g + 20 + 4 p + 2 q + r.
+    """
+    cells, rest = divmod(side - 20, 8)
+    return cells, (rest >> 2, rest >> 1 & 1, rest & 1)
+
+
+class DeconvVae(nn.Module):
+    def __init__(self, config: DeconvVaeConfig, data: DataSpec) -> None:
+        super().__init__()
+        channels, height, width = image_shape("deconv-vae", data, "vae")
+        if min(height, width) < SMALLEST:
+            raise UsageError(
+                f"deconv-vae takes images of size {SMALLEST}x{SMALLEST} and larger, "
+                f"not {height}x{width}",
+                remedy="`latentforge train conv-vae`, which takes images of any size",
+            )
+        self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
+        a, b, c = config.encoder
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(channels, a, DOWN[0], stride=2), nn.ReLU()),
+            *(nn.Conv2d(a, b, DOWN[1], stride=2), nn.ReLU()),
+            *(nn.Conv2d(b, c, DOWN[2], stride=2), nn.ReLU()),
+            nn.Flatten(),
+        )
+        features = c * encoded(height) * encoded(width)
+        self.head = GaussianHead(features, config.latent_dim, config.latent_activation)
+        (rows, more_h), (columns, more_w) = seed_grid(height), seed_grid(width)
+        p, q, r = zip(more_h, more_w, strict=True)
+        a, b, c = config.decoder
+        self.decoder = nn.Sequential(
+            *(nn.Linear(config.latent_dim, a * rows * columns), nn.ReLU()),
+            nn.Unflatten(1, (a, rows, columns)),  # (B, 1024, 1, 1) for MNIST
+            *(nn.ConvTranspose2d(a, b, UP[0], stride=2, output_padding=p), nn.ReLU()),
+            *(nn.ConvTranspose2d(b, c, UP[1], stride=2, output_padding=q), nn.ReLU()),
+            nn.ConvTranspose2d(c, channels, UP[2], stride=2, output_padding=r),
+        )
+
+    def encode(self, x: Tensor) -> DiagonalGaussian:
+        return self.head(self.encoder(x))
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        return self.decoder(z)  # (B, C, H, W)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decode_logits(z).sigmoid()

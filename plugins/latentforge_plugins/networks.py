@@ -1,0 +1,76 @@
+"""What several of the built-in networks are made of, and how they refuse data they cannot take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from latentforge import DataSpec
+from latentforge.errors import UsageError
+from latentforge.latent import DiagonalGaussian
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "none": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) -> nn.Sequential:
+    """Linear layers between `widths`, an activation after each; after the last one if asked for."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers if activate_last else layers[:-1])
+
+
+class GaussianHead(nn.Module):
+    """Features (B, width) to a DiagonalGaussian, its mean and log_var (B, latent_dim) each.
+
+    `activation` acts on the mean alone: relu keeps the codes in [0, inf), tanh in (-1, 1).
+    """
+
+    def __init__(self, width: int, latent_dim: int, activation: str) -> None:
+        super().__init__()
+        self.mean = nn.Linear(width, latent_dim)
+        self.log_var = nn.Linear(width, latent_dim)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, h: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(self.activation(self.mean(h)), self.log_var(h))
+
+
+def image_shape(model: str, data: DataSpec, instead: str) -> tuple[int, int, int]:
+    """(channels, height, width); UsageError for vectors, with a model to take `instead`."""
+    if data.kind != "image":
+        raise UsageError(
+            f"{model} takes images, not vectors of size {data.size}",
+            remedy=f"`latentforge train {instead}`, which takes images and vectors of any size",
+        )
+    channels, height, width = data.shape
+    return channels, height, width
+
+
+def padding_to(multiple: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) for F.pad: evenly, up to multiples of `multiple`.
+
+    Networks pad inside themselves, so that all runs on a dataset share one preprocessing.
+    """
+    more_h, more_w = -height % multiple, -width % multiple
+    return more_w // 2, more_w - more_w // 2, more_h // 2, more_h - more_h // 2
+
+
+def class_count(model: str, data: DataSpec) -> int:
+    """The number of classes; UsageError for data without labels."""
+    if not data.classes:
+        raise UsageError(
+            f"{model} needs labels; the data has none",
+            remedy="data with labels, or a model without classes: ae, vae",
+        )
+    return len(data.classes)
