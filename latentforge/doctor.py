@@ -22,6 +22,7 @@ DEAD_KL = 0.01  # nats per image: a dimension that carries less says nothing abo
 DEAD_VARIANCE = 0.01  # of the means, under a prior of variance 1: Burda et al. 2016
 DEAD_SHARE = 1e-4  # of the largest variance among the codes of a model without a prior
 COLLAPSED_KL = 0.1  # nats per image, all dimensions together
+LARGE_KL = 1000.0  # nats of one dimension: codes 45 standard deviations out
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150, and the prior's is 1
 GAP = 0.1  # share by which held-out images may do worse than training images
 ARTEFACT = 0.01  # share by which the running average must lie above to be worth a word
@@ -58,9 +59,11 @@ class Codes:
 def trouble(
     metrics: Mapping[str, Mapping[str, float]], per_dim: Mapping[str, Sequence[float]]
 ) -> list[Finding]:
-    """What the figures of an epoch show by themselves: dead latents, collapse, overfitting."""
+    """What the figures of an epoch show by themselves: collapse, explosion, overfitting."""
     kl = per_dim.get("kl")
-    found = list(collapse(torch.tensor(kl), "while training")) if kl else []
+    found: list[Finding] = []
+    if kl:
+        found += [*collapse(torch.tensor(kl), "while training"), *exploding_kl(kl)]
     train, held = metrics.get("train", {}).get("loss"), metrics.get("validation", {}).get("loss")
     if train and held:
         # the running average lies above what the epoch ended with, so a gap is no artefact of it
@@ -69,6 +72,14 @@ def trouble(
 
 
 # ---------------------------------------------------------------- a finished run
+
+
+def at_the_start(images: Images, likelihood: Any, *, kl: bool) -> list[Finding]:
+    """What is wrong with the training images to begin with, by a sample of them."""
+    places = torch.arange(min(BATCH, len(images)), device=images.device)
+    sample = images.batch(places * len(images) // len(places)).x
+    shown = Images(sample, None, images.spec)
+    return [f for f in value_range(shown, likelihood, kl=kl) if f.severity == "warning"]
 
 
 def value_range(images: Images, likelihood: Any, *, kl: bool) -> Iterator[Finding]:
@@ -174,6 +185,19 @@ def exploding_log_var(codes: Codes) -> Iterator[Finding]:
             "log-variance",
             "warning",
             f"the posterior's log-variance goes from {low:.3g} to {high:.3g}",
+            "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
+        )
+
+
+def exploding_kl(kl: Sequence[float]) -> Iterator[Finding]:
+    """A KL that only a code or a variance far from the prior's can have."""
+    largest = max(kl)
+    if largest > LARGE_KL:
+        yield Finding(
+            "log-variance",
+            "warning",
+            f"the KL of latent dimension {kl.index(largest)} is {largest:.3g} nats per image: "
+            "its codes or their variance lie far from the prior",
             "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
         )
 

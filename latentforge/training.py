@@ -20,6 +20,7 @@ from latentforge.checkpoint import CheckpointStore
 from latentforge.choosing import choose_measures
 from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits
+from latentforge.doctor import at_the_start
 from latentforge.engine.device import resolve_device
 from latentforge.engine.step import Trainee, build_optimizer
 from latentforge.engine.tensorboard import Board, flat_metrics
@@ -84,6 +85,13 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             for name, value in facts.items():
                 shown = f"{value:.4g}" if isinstance(value, float) else value
                 trainer.progress.note(f"{name}: {shown}")
+            outcome.findings += at_the_start(
+                trainer.images,
+                getattr(trainee.loss, "likelihood", None),
+                kl="kl" in config.model.entry.spec.provides,
+            )
+            for finding in outcome.findings:
+                trainer.progress.note(str(finding))
             trainer.fit()
             made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             if outcome.status == "done":  # one run without test figures would hide everyone's

@@ -170,7 +170,20 @@ def test_figures_alone_show_collapse_and_overfitting_while_training():
     assert said(trouble({"train": {"loss": 80.0}}, {"kl": [3.0, 2.0]})) == []
 
 
+def test_a_kl_that_runs_away_is_seen_while_training():
+    assert said(trouble({}, {"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
+
+
 # ---------------------------------------------------------------- real runs
+
+
+def test_data_of_the_wrong_scale_is_said_before_the_first_step(forge, tmp_path, capsys):
+    x = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(1)) / 255
+    model = {"encoder": [8], "decoder": [8]}
+    run = forge.train("vae", data=x, model=model, train={"epochs": 1}, run=tmp_path / "vae")
+    assert [finding["check"] for finding in run.manifest["findings"]] == ["range"]
+    err = capsys.readouterr().err
+    assert err.index("warning: range") < err.index("epoch 1/1")
 
 
 def test_a_collapsed_vae_is_seen_while_training_and_by_the_doctor(forge, tmp_path, capsys):

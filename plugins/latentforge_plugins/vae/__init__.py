@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class VaeConfig:
     """`encoder` and `decoder` are widths in the order of the data's way through them.
 
-    `activate_last` puts the activation after the encoder's last layer too: by default where there is
-    only one, which would else be linear. `latent_activation` acts on the posterior's mean.
+    `activate_last` puts the activation after the encoder's last layer too: by default where there
+    is only one, which would else be linear. `latent_activation` acts on the posterior's mean.
     """
 
     encoder: tuple[Size, ...] = (256, 128)
