@@ -44,4 +44,5 @@ def latentforge_measures():
         protocol="share of images, from 0 to 1, model in evaluation mode",
         needs={"classify"},
         labels=True,
+        better="higher",
     )

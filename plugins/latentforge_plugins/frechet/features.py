@@ -1,0 +1,94 @@
+"""Numbers that a classifier makes of images: the output of one layer, averaged to a few cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentforge.contracts import EvaluateContext
+from latentforge.errors import UsageError, did_you_mean
+
+
+class Features:
+    """`features(x)`, (B, *data.shape) to (B, F): the layer's output, maps averaged to `cells`.
+
+    `classifier` is the other run, loaded. `key` is all that decides on the numbers: the weights,
+    the network's options, layer and grid. UsageError for a layer that is not there.
+    """
+
+    def __init__(self, classifier: Any, layer: str, grid: int) -> None:
+        self.model: nn.Module = classifier.model
+        self.layer = layer or last_with_weights(self.model)
+        if self.layer not in (known := list(classifier.model.layers())):
+            raise UsageError(
+                f"fid.layer is {layer!r}, which is none of the layers of {classifier.run.path}",
+                remedy=did_you_mean(layer, known) or f"choose from {', '.join(known)}",
+            )
+        self.grid = grid
+        self.cells = (1, 1)  # of each map, once an output has been seen
+        self.weights = weights_hash(self.model)
+        options = json.dumps(classifier.run.config["model"], sort_keys=True)
+        self.key = f"{self.weights} {options} {self.layer} {grid}"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        taken: list[Tensor] = []
+
+        def take(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            taken.append(self.pooled(output))  # at once: the next layer may work in place
+
+        handle = self.model.get_submodule(self.layer).register_forward_hook(take)
+        try:
+            self.model(x)
+        finally:
+            handle.remove()
+        return taken[-1]
+
+    def pooled(self, output: Tensor) -> Tensor:
+        if output.ndim != 4:
+            return output.flatten(1).clone()
+        height, width = output.shape[2:]
+        self.cells = (min(self.grid, height), min(self.grid, width))  # more would only be copies
+        return F.adaptive_avg_pool2d(output, self.cells).flatten(1)
+
+    def averaged(self) -> str:
+        """For a protocol: how far maps were averaged."""
+        return ", maps averaged to {}x{},".format(*self.cells) if self.cells != (1, 1) else ""
+
+
+def last_with_weights(model: Any) -> str:
+    """The last of the model's layers() that has a weight of its own."""
+    for name in reversed(list(model.layers())):
+        if getattr(model.get_submodule(name), "weight", None) is not None:
+            return str(name)
+    raise UsageError("the classifier names no layer with weights", remedy="--set fid.layer=NAME")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in hex."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_images(context: EvaluateContext, classifier: Any) -> None:
+    """UsageError unless the classifier was trained on images prepared as the run's are."""
+    theirs = classifier.run.manifest["data"]["preprocessing"]
+    ours = context.preprocessing
+    differing = [
+        f"{key}: the classifier's {theirs.get(key)!r}, the run's {ours.get(key)!r}"
+        for key in sorted({*theirs, *ours} - {"stored"})  # how files hold them; divide_by says it
+        if theirs.get(key) != ours.get(key)
+    ]
+    if differing:
+        raise UsageError(
+            f"classifier {classifier.run.path} was trained on images prepared otherwise than "
+            "this run's",
+            details=differing,
+            remedy="a classifier trained on the run's own data, with the same options of [data]",
+        )

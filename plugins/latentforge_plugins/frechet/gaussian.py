@@ -1,0 +1,60 @@
+"""Gaussian fits in float64, and the Fréchet distance of two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Fit:
+    """`mean` (F,) and `covariance` (F, F), float64 on the CPU."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class Moments:
+    """Mean and covariance of rows that come batch by batch (Chan, Golub and LeVeque 1983)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.scatter = torch.zeros((), dtype=torch.float64)
+
+    def update(self, rows: Tensor) -> None:
+        """Rows (B, F) of any type, on any device."""
+        if not len(rows):
+            return
+        rows = rows.cpu().double()
+        total = self.count + len(rows)
+        mean = rows.mean(0)
+        away = mean - self.mean
+        between = torch.outer(away, away) * (self.count * len(rows) / total)
+        self.scatter = self.scatter + (rows - mean).T @ (rows - mean) + between
+        self.mean = self.mean + away * (len(rows) / total)
+        self.count = total
+
+    def fit(self) -> Fit:
+        """The covariance is the unbiased one; two rows are the least."""
+        return Fit(self.mean, self.scatter / (self.count - 1))
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """The symmetric S with S S = covariance; what rounding made negative counts as 0."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def frechet_distance(a: Fit, b: Fit) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)): Dowson and Landau 1982.
+
+    C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), so that their roots are real
+    and no matrix root of a product is needed.
+    """
+    root = square_root(a.covariance)
+    product = root @ b.covariance @ root
+    values = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0)
+    traces = a.covariance.trace() + b.covariance.trace() - 2 * values.sqrt().sum()
+    return max(0.0, float((a.mean - b.mean).square().sum() + traces))

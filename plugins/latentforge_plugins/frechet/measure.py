@@ -1,0 +1,138 @@
+"""The Fréchet distance of a model's samples and reconstructions to real images, and the distance
+of other real images, which is its floor: Heusel et al. 2017, on a classifier of the same images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import EvaluateContext, Seen
+from latentforge.data import Images
+from latentforge.errors import UsageError
+from latentforge_plugins.measures import BATCH, same, some
+
+from . import cache
+from .features import Features, check_same_images
+from .gaussian import Fit, Moments, frechet_distance, square_root
+
+if TYPE_CHECKING:
+    from . import FidConfig
+
+Draw = Callable[[int], Tensor]
+PER_FEATURE = 10  # images: with fewer the covariance, and so the distance, is mostly noise
+
+
+class Fid:
+    """Figures `fid_samples`, `fid_recon` and `fid_floor`, each of N images against the same N."""
+
+    def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
+        classifier = context.roles["classifier"]
+        check_same_images(context, classifier)
+        self.features = Features(classifier, config.layer, config.grid)
+        self.context = context
+        split, other = context.split, "test" if context.split == "train" else "train"
+        real, others = context.images(split), context.images(other)
+        if same(real, others):
+            raise UsageError(
+                "fid compares the images with other real ones, and there is only one split",
+                remedy='data={"train": ..., "test": ...}',
+            )
+        self.count = self.checked_count(config, real, others)
+        self.chosen = some(self.count, len(real), real.device)
+        self.reference = self.fit(real, self.chosen)
+        floor = self.fit(others, some(self.count, len(others), others.device))
+        self.floor = frechet_distance(floor, self.reference)
+        self.recon = Moments()
+        latent: Any = context.model.latent
+        self.latent_shape, self.normal = latent.shape, latent.prior == "normal"
+        source = "N(0, I)" if self.normal else "a Gaussian fitted to the codes of the train split"
+        self.protocol = (
+            f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "
+            f"{self.features.layer}{self.features.averaged()} of classifier {classifier.run.path} "
+            f"({classifier.checkpoint}, weights {self.features.weights[:12]}); N={self.count} "
+            f"images each, against N of the {split} split. fid_samples: decoded z from {source}; "
+            "fid_recon: those same N, z the posterior mode; fid_floor: real images of the "
+            f"{other} split"
+        )
+
+    def checked_count(self, config: FidConfig, real: Images, others: Images) -> int:
+        """How many images each side has; UsageError for too few, and for more than there are."""
+        most = min(len(real), len(others))
+        count = config.images or most
+        if count > most:
+            raise UsageError(
+                f"fid.images is {count}; the splits have {len(real)} and {len(others)} images",
+                remedy=f"--set fid.images={most}, or 0 for as many as there are",
+            )
+        size = self.features(next(real.batches(1)).x).shape[1]
+        least = PER_FEATURE * size
+        if count < least:
+            cells = max(self.features.cells)
+            fewer = "--set fid.grid=1" if cells > 1 else "a layer with fewer features"
+            more = f"--set fid.images={most}" if least <= most else "more images"
+            raise UsageError(
+                f"fid of {size} features needs {least} images, {PER_FEATURE} for each feature; "
+                f"there are {count}",
+                remedy=f"{fewer}, or {more}",
+            )
+        return count
+
+    def update(self, seen: Seen) -> None:
+        chosen = self.chosen[seen.batch.index]
+        if chosen.any():
+            self.recon.update(self.features(seen.recon[chosen]))
+
+    def compute(self) -> Mapping[str, float]:
+        samples = Moments()
+        draw = self.prior() if self.normal else self.fitted_prior()
+        model: Any = self.context.model
+        for start in range(0, self.count, BATCH):
+            z = draw(min(BATCH, self.count - start))
+            samples.update(self.features(model.decode(z)))
+        return {
+            "fid_samples": frechet_distance(samples.fit(), self.reference),
+            "fid_recon": frechet_distance(self.recon.fit(), self.reference),
+            "fid_floor": self.floor,
+        }
+
+    def prior(self) -> Draw:
+        """Draws n codes from N(0, I)."""
+        shape, device = self.latent_shape, self.chosen.device
+        return lambda n: torch.randn(n, *shape, device=device)
+
+    def fitted_prior(self) -> Draw:
+        """Draws n codes from a Gaussian fitted to those of the train split."""
+        codes = Moments()
+        model: Any = self.context.model
+        for batch in self.context.images("train").batches(BATCH):
+            codes.update(model.encode(batch.x).mode().flatten(1))
+        fit = codes.fit()
+        root = square_root(fit.covariance)
+
+        def draw(n: int) -> Tensor:
+            z = fit.mean + torch.randn(n, len(root), dtype=root.dtype) @ root
+            return z.float().to(self.chosen.device).view(n, *self.latent_shape)
+
+        return draw
+
+    def fit(self, images: Images, chosen: Tensor) -> Fit:
+        """The features' fit of the chosen images, from the cache if it is there."""
+        state = hashlib.sha256(self.features.key.encode())
+        state.update(json.dumps(self.context.preprocessing, sort_keys=True).encode())
+        state.update(f"{images.x.dtype} {tuple(images.x.shape[1:])} {images.dynamic}".encode())
+        for x in images.x[chosen].split(BATCH):
+            state.update(x.cpu().numpy().tobytes())
+        key = state.hexdigest()
+        if (kept := cache.read(key)) is not None:
+            return kept
+        moments = Moments()
+        for batch in images.batches(BATCH):
+            if (wanted := chosen[batch.index]).any():
+                moments.update(self.features(batch.x[wanted]))
+        cache.write(key, moments.fit())
+        return moments.fit()

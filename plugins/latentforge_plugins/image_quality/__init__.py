@@ -1,0 +1,80 @@
+"""The measures of how well images come back: `bce_per_pixel`, `mse_per_pixel`, `psnr`, `ssim`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from latentforge import MeasureSpec, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import EvaluateContext, Measure
+
+
+def build_bce(config: Any, context: EvaluateContext) -> Measure:
+    from latentforge.latent import bernoulli_nll
+    from latentforge.measuring import MeanPerImage
+
+    size = context.data.size
+    return MeanPerImage(
+        "bce_per_pixel", lambda seen: bernoulli_nll(seen.recon_logits, seen.batch.x) / size
+    )
+
+
+def build_mse(config: Any, context: EvaluateContext) -> Measure:
+    from latentforge.measuring import MeanPerImage
+
+    from .quality import mse
+
+    return MeanPerImage("mse_per_pixel", lambda seen: mse(seen.recon, seen.batch.x))
+
+
+def build_psnr(config: Any, context: EvaluateContext) -> Measure:
+    from latentforge.measuring import MeanPerImage
+
+    from .quality import psnr
+
+    return MeanPerImage("psnr", lambda seen: psnr(seen.recon, seen.batch.x))
+
+
+def build_ssim(config: Any, context: EvaluateContext) -> Measure:
+    from .quality import Ssim
+
+    return Ssim(context.data)
+
+
+@hookimpl
+def latentforge_measures():
+    yield MeasureSpec(
+        name="bce_per_pixel",
+        summary="Binary cross-entropy, mean over pixels",
+        build=build_bce,
+        protocol="nats per pixel, mean over pixels and images, z the posterior mode, from logits",
+        needs={"encode", "decode_logits"},
+    )
+    yield MeasureSpec(
+        name="mse_per_pixel",
+        summary="Squared error, mean over pixels",
+        build=build_mse,
+        protocol="squared error of values in [0, 1], mean over pixels and images, "
+        "z the posterior mode",
+        needs={"encode", "decode"},
+    )
+    yield MeasureSpec(
+        name="psnr",
+        summary="Peak signal-to-noise ratio of reconstructions",
+        build=build_psnr,
+        protocol="decibels, 10 log10(1 / squared error per pixel) of each image, mean over images, "
+        "data range 1, z the posterior mode; an image without error counts as 100 dB",
+        needs={"encode", "decode"},
+        default=False,
+        better="higher",
+    )
+    yield MeasureSpec(
+        name="ssim",
+        summary="Structural similarity of reconstructions",
+        build=build_ssim,
+        protocol="structural similarity (Wang et al. 2004), Gaussian window of sigma 1.5",
+        needs={"encode", "decode"},
+        default=False,
+        better="higher",
+    )

@@ -1,0 +1,38 @@
+"""`nll`: log-likelihood by importance sampling (Burda, Grosse and Salakhutdinov 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latentforge import Count, MeasureSpec, Size, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import EvaluateContext, Measure
+
+
+@dataclass(frozen=True)
+class NllConfig:
+    """`samples` of z for each image; `images` of the split, drawn at random, 0 for all."""
+
+    samples: Size = 1000
+    images: Count = 0
+
+
+def build(config: NllConfig, context: EvaluateContext) -> Measure:
+    from .estimate import Nll
+
+    return Nll(config, context)
+
+
+@hookimpl
+def latentforge_measures():
+    yield MeasureSpec(
+        name="nll",
+        summary="-log p(x) by importance sampling, with its standard error",
+        build=build,
+        protocol="nats per image, -log mean p(x|z) p(z) / q(z|x) over samples of q(z|x)",
+        config=NllConfig,
+        needs={"encode", "decode", "kl", "log_prob"},
+        default=False,
+    )

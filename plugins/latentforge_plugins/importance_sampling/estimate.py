@@ -1,0 +1,88 @@
+"""-log p(x) = -log E_q[w], w = p(x|z) p(z) / q(z|x), from K samples of each image's posterior.
+
+Memory does not depend on K: weights are summed as they come.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import EvaluateContext, Seen
+from latentforge.errors import UsageError
+from latentforge.latent import standard_normal_log_prob
+from latentforge_plugins.measures import in_words, likelihood_of, some
+
+if TYPE_CHECKING:
+    from . import NllConfig
+
+VALUES = 2**18  # decoded at once: 1 MB, which stays in the cache; 334 images of MNIST
+
+
+class Nll:
+    """Figures `nll`, `nll_se`, `nll_image_se` and `nll_ess`; the errors where they are defined."""
+
+    def __init__(self, config: NllConfig, context: EvaluateContext) -> None:
+        latent: Any = context.model.latent
+        if latent.prior != "normal":
+            raise UsageError("nll needs a model with a normal prior; this one has none")
+        images = context.images(context.split)
+        count = min(config.images or len(images), len(images))
+        self.chosen = some(count, len(images), images.device)
+        self.samples = config.samples
+        self.rows = max(1, VALUES // context.data.size)
+        self.likelihood = likelihood_of(context)
+        self.log_sums: list[Tensor] = []  # log sum_k w and log sum_k w^2 of some images each
+        self.log_squares: list[Tensor] = []
+        self.protocol = (
+            f"nats per image, -log of the mean of p(x|z) p(z) / q(z|x) over K={config.samples} "
+            f"samples of q(z|x), in expectation an upper bound; {in_words(self.likelihood)}; "
+            f"{count} of {len(images)} images of the split. nll_se: standard error of the "
+            "sampling (delta method); nll_image_se: of the mean over images; nll_ess: mean "
+            "effective sample size"
+        )
+
+    def update(self, seen: Seen) -> None:
+        chosen = seen.batch.x[self.chosen[seen.batch.index]]
+        for x in chosen.split(self.rows) if len(chosen) else ():
+            log_sum, log_square = self.sums(seen.model, x)
+            self.log_sums.append(log_sum)
+            self.log_squares.append(log_square)
+
+    def sums(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log sum_k w_k and log sum_k w_k^2 over all K samples of each image, float64 (B,)."""
+        copies = min(self.samples, max(1, self.rows // len(x)))  # few images fill a batch too
+        repeated = x.repeat_interleave(copies, 0)  # (B * copies, ...)
+        posterior = model.encode(repeated)
+        log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64)
+        log_square = log_sum
+        for done in range(0, self.samples, copies):
+            z = posterior.sample()
+            log_w = (
+                standard_normal_log_prob(z)
+                - posterior.log_prob(z)
+                - self.likelihood.nll(model, z, repeated)
+            )
+            log_w = log_w.view(-1, copies)[:, : self.samples - done].cpu().double()
+            log_sum = torch.logaddexp(log_sum, log_w.logsumexp(1))
+            log_square = torch.logaddexp(log_square, (2 * log_w).logsumexp(1))
+        return log_sum, log_square
+
+    def compute(self) -> Mapping[str, float]:
+        log_sum, log_square = torch.cat(self.log_sums), torch.cat(self.log_squares)
+        k, images = self.samples, len(log_sum)
+        nll = math.log(k) - log_sum  # (N,)
+        effective = torch.exp(2 * log_sum - log_square)  # (sum w)^2 / sum w^2, from 1 to K
+        figures = {"nll": float(nll.mean())}
+        if k > 1:
+            # Var(log mean w) = Var(w) / (K E[w]^2), to first order
+            variance = ((k / effective - 1) / (k - 1)).clamp(min=0)
+            figures["nll_se"] = math.sqrt(float(variance.sum())) / images
+        if images > 1:
+            figures["nll_image_se"] = float(nll.std()) / math.sqrt(images)
+        figures["nll_ess"] = float(effective.mean())
+        return figures

@@ -1,0 +1,55 @@
+"""What the latent means tell of the labels: `knn_accuracy` and `probe_accuracy`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from latentforge import MeasureSpec, Size, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import EvaluateContext, Measure
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """`k` neighbours vote."""
+
+    k: Size = 10
+
+
+def build_knn(config: KnnConfig, context: EvaluateContext) -> Measure:
+    from .neighbours import KnnAccuracy
+
+    return KnnAccuracy(config, context)
+
+
+def build_probe(config: Any, context: EvaluateContext) -> Measure:
+    from .probe import ProbeAccuracy
+
+    return ProbeAccuracy(context)
+
+
+@hookimpl
+def latentforge_measures():
+    yield MeasureSpec(
+        name="knn_accuracy",
+        summary="Share of images whose class the nearest training codes have",
+        build=build_knn,
+        protocol="share of images, from 0 to 1, by the nearest posterior means of the train split",
+        config=KnnConfig,
+        needs={"encode"},
+        labels=True,
+        default=False,
+        better="higher",
+    )
+    yield MeasureSpec(
+        name="probe_accuracy",
+        summary="Share of images that a linear classifier of the codes gets right",
+        build=build_probe,
+        protocol="share of images, from 0 to 1, by a linear classifier of the posterior means",
+        needs={"encode"},
+        labels=True,
+        default=False,
+        better="higher",
+    )

@@ -1,0 +1,53 @@
+"""A linear classifier of latent codes: what of the labels can be read off them (Alain and Bengio
+2017)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import EvaluateContext, Seen
+from latentforge.errors import UsageError
+from latentforge_plugins.measures import codes_of, same
+
+STEPS = 1000
+
+
+class ProbeAccuracy:
+    """Logistic regression on the standardised codes of the train split, shown those of another."""
+
+    def __init__(self, context: EvaluateContext) -> None:
+        train = context.images("train")
+        if len(train.y.unique()) < 2:
+            raise UsageError("probe_accuracy needs training images of two classes or more")
+        self.codes, self.labels = codes_of(context.model, train), train.y.cpu()
+        seen = "the same" if same(context.images(context.split), train) else "other"
+        self.protocol = (
+            "share of images, from 0 to 1, that logistic regression (L2, C=1) of the standardised "
+            f"posterior means gets right, fitted to {len(train)} images of the train split and "
+            f"shown {seen} images"
+        )
+        self.shown: list[Tensor] = []
+        self.truth: list[Tensor] = []
+
+    def update(self, seen: Seen) -> None:
+        self.shown.append(seen.z.flatten(1).cpu())
+        self.truth.append(seen.batch.y.cpu())
+
+    def compute(self) -> Mapping[str, float]:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            probe.fit(self.codes.double().numpy(), self.labels.numpy())
+        if probe[-1].n_iter_.max() >= STEPS:
+            self.protocol += f"; not converged after {STEPS} steps"
+        predicted = torch.from_numpy(probe.predict(torch.cat(self.shown).double().numpy()))
+        return {"probe_accuracy": float((predicted == torch.cat(self.truth)).double().mean())}

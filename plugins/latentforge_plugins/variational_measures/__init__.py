@@ -1,0 +1,106 @@
+"""The parts of the evidence lower bound: `recon`, `kl`, `elbo`; `active_units`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from latentforge import MeasureSpec, Positive, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import EvaluateContext, Measure
+
+
+@dataclass(frozen=True)
+class ActiveUnitsConfig:
+    """`threshold` is the variance above which a dimension counts as active."""
+
+    threshold: Positive = 0.01
+
+
+def build_recon(config: Any, context: EvaluateContext) -> Measure:
+    from .bound import Recon
+
+    return Recon("recon", context)
+
+
+def build_recon_mean(config: Any, context: EvaluateContext) -> Measure:
+    from .bound import Recon
+
+    return Recon("recon_mean", context)
+
+
+def build_kl(config: Any, context: EvaluateContext) -> Measure:
+    from latentforge.measuring import MeanPerImage
+
+    from .bound import kl
+
+    return MeanPerImage("kl", kl)
+
+
+def build_elbo(config: Any, context: EvaluateContext) -> Measure:
+    from .bound import Elbo
+
+    return Elbo("elbo", context)
+
+
+def build_elbo_mean(config: Any, context: EvaluateContext) -> Measure:
+    from .bound import Elbo
+
+    return Elbo("elbo_mean", context)
+
+
+def build_active_units(config: ActiveUnitsConfig, context: EvaluateContext) -> Measure:
+    from .active import ActiveUnits
+
+    return ActiveUnits(config)
+
+
+@hookimpl
+def latentforge_measures():
+    yield MeasureSpec(
+        name="recon",
+        summary="-log p(x|z) of a sampled z, under the loss's likelihood",
+        build=build_recon,
+        protocol="nats per image, summed over pixels, one seeded posterior sample",
+        needs={"encode", "decode"},
+    )
+    yield MeasureSpec(
+        name="recon_mean",
+        summary="-log p(x|z) of the posterior's mean, under the loss's likelihood",
+        build=build_recon_mean,
+        protocol="nats per image, summed over pixels, z the posterior mean",
+        needs={"encode", "decode", "kl"},
+    )
+    yield MeasureSpec(
+        name="kl",
+        summary="KL(q(z|x) || p(z))",
+        build=build_kl,
+        protocol="nats per image, summed over latent dimensions, in closed form",
+        needs={"encode", "kl"},
+    )
+    yield MeasureSpec(
+        name="elbo",
+        summary="Evidence lower bound, -(recon + kl)",
+        build=build_elbo,
+        protocol="nats per image, -(recon + kl), one seeded posterior sample",
+        needs={"encode", "decode", "kl"},
+        better="higher",
+    )
+    yield MeasureSpec(
+        name="elbo_mean",
+        summary="-(recon_mean + kl), which no bound holds for",
+        build=build_elbo_mean,
+        protocol="nats per image, -(recon_mean + kl), z the posterior mean",
+        needs={"encode", "decode", "kl"},
+        better="higher",
+    )
+    yield MeasureSpec(
+        name="active_units",
+        summary="Latent dimensions whose posterior mean varies over the images",
+        build=build_active_units,
+        protocol="latent dimensions whose posterior mean varies over the split",
+        config=ActiveUnitsConfig,
+        needs={"encode", "kl"},
+        better="higher",
+    )
