@@ -116,5 +116,6 @@ class DataSplits:
         return self.splits[name]
 
     def to(self, device: torch.device | str) -> DataSplits:
-        """All splits on another device."""
-        return replace(self, splits={k: images.to(device) for k, images in self.splits.items()})
+        """All splits on another device; what several of them share is moved once."""
+        moved = {id(images): images.to(device) for images in self.splits.values()}
+        return replace(self, splits={k: moved[id(images)] for k, images in self.splits.items()})

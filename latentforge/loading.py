@@ -30,7 +30,7 @@ from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import AS_TRAINED
 from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
-from latentforge.training import build_modules, now, on_device
+from latentforge.training import build_modules, now, on_device, using_threads
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -195,7 +195,7 @@ def measured(
         device=opened.device,
         roles=opened.roles,
     )
-    with callers_state_kept(opened.device):
+    with callers_state_kept(opened.device), using_threads(opened.config.train.threads):
         return evaluator.run(split, opened.loaded.step), evaluator.protocol
 
 

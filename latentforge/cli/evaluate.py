@@ -46,6 +46,9 @@ def evaluate(
         options=set_ or (),
         device=device,
     )
+    same: dict[str, list[str]] = {}  # protocol -> the figures it is of
+    for name, text in result["protocol"].items():
+        same.setdefault(text, []).append(name)
     answer(
         result,
         json,
@@ -53,6 +56,6 @@ def evaluate(
             f"{run}, {split} split, checkpoint {result['checkpoint']}",
             *weights(result),
             *table(figures(result["metrics"]), "  "),
-            *table([[f"{name}:", text] for name, text in result["protocol"].items()], "  "),
+            *table([[f"{', '.join(names)}:", text] for text, names in same.items()], "  "),
         ],
     )
