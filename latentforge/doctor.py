@@ -160,7 +160,8 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
         yield Finding(
             "posterior collapse",
             "warning",
-            f"the KL is {total:.3g} nats per image {where}: the decoder ignores the code",
+            f"the KL is {total:.3g} nats per image {where}, and {len(kl) - int(dead.sum())} of "
+            f"{len(kl)} latent dimensions are alive: the decoder learns nothing from the code",
             "a smaller beta, or a warm-up (loss.schedule=linear); a smaller sigma of a Gaussian "
             "likelihood; a weaker decoder",
         )

@@ -40,7 +40,10 @@ class Progress:
         if not self.bar and epoch not in (1, self.epochs) and now - self.shown < self.interval:
             return
         self.shown = now
-        parts = [f"{split} {_short(values)}" for split, values in figures.items()]
+        parts = [
+            f"{split} {_short(_comparable(values, figures['train']))}"
+            for split, values in figures.items()
+        ]
         self._write(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts), end="\n")
 
     def note(self, text: str) -> None:
@@ -74,6 +77,12 @@ class Progress:
         clear = "\r\x1b[K" if self.bar else ""  # to the line's start, and erase it
         self.stream.write(clear + text + end)
         self.stream.flush()
+
+
+def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
+    """The figures that training has too, where these are more than the loss: a line holds few."""
+    both = {name: value for name, value in values.items() if name in train}
+    return both if len(both) > 1 else values
 
 
 def _short(values: Mapping[str, float]) -> str:

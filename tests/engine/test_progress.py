@@ -62,10 +62,18 @@ def test_a_bar_fits_into_a_narrow_terminal(monkeypatch):
     assert {len(bar) for bar in bars} == {39}
 
 
-def test_a_loss_of_one_term_is_not_said_twice():
+def test_a_line_has_the_figures_that_training_has_too_and_says_none_twice():
     stream = io.StringIO()
     progress = Progress(stream, epochs=1, steps=1, batch_size=1)
     one = {"loss": 99.5001, "recon": 99.5}
-    two = {"loss": 105.0, "recon": 99.5, "kl": 5.5}
-    progress.epoch(1, {"train": one, "test": two})
-    assert stream.getvalue() == "epoch 1/1  train recon 99.5  |  test loss 105 recon 99.5 kl 5.5\n"
+    three = {"loss": 105.0, "recon": 99.5, "kl": 5.5}
+    many = {"active_units": 4, **three, "elbo": -105.0}
+    other = {"loss": 0.5, "accuracy": 0.9}
+    progress.epoch(1, {"train": one, "test": one})
+    progress.epoch(1, {"train": three, "test": many})
+    progress.epoch(1, {"train": {"loss": 0.4, "cross_entropy": 0.4}, "test": other})
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/1  train recon 99.5  |  test recon 99.5",
+        "epoch 1/1  train loss 105 recon 99.5 kl 5.5  |  test loss 105 recon 99.5 kl 5.5",
+        "epoch 1/1  train cross_entropy 0.4  |  test loss 0.5 accuracy 0.9",
+    ]

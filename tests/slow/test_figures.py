@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,19 +18,20 @@ pytestmark = [
 ]
 
 
-def train(folder, *arguments):
-    """`latentforge train` with every core, as a user would run it."""
+def run(folder, *command):
+    """A Python program with every core, as a user would run it; what it printed."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     environment["LATENTFORGE_DATA"] = os.path.abspath(environment["LATENTFORGE_DATA"])
     done = subprocess.run(
-        [sys.executable, "-m", "latentforge", "train", *arguments, "--quiet", "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=environment,
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def train(folder, *arguments):
+    command = ("-m", "latentforge", "train", *arguments, "--quiet", "--json")
+    return json.loads(run(folder, *command))
 
 
 def test_the_autoencoder_ends_at_a_bce_per_pixel_of_0_099(tmp_path):
@@ -56,3 +58,32 @@ def test_the_classifier_has_7178_parameters_and_reaches_98_5_percent(tmp_path):
     model = open_run(tmp_path / answer["run"]).load_model()
     assert sum(p.numel() for p in model.parameters()) == 7178
     assert answer["metrics"]["test"]["accuracy"] >= 0.985
+
+
+def test_the_vae_reaches_its_figures_and_its_likelihood_lies_above_its_bound(tmp_path):
+    answer = train(tmp_path, "--preset", "vanilla-vae", "--run", "vae")
+    assert answer["metrics"]["train"]["loss"] == pytest.approx(105.0, abs=0.7)
+    assert answer["metrics"]["test"]["elbo"] == pytest.approx(-104.4, abs=0.7)
+    measure = ("-m", "latentforge", "evaluate", "vae", "--measure", "nll", "--json")
+    nll = json.loads(run(tmp_path, *measure, "--set", "nll.samples=1000"))["metrics"]
+    assert 90 < nll["nll"] < -answer["metrics"]["test"]["elbo"]
+    assert nll["nll_se"] < 0.1
+    assert nll["nll_image_se"] < 0.5
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "latent-differentiation-classifier",
+        "latent-differentiation-ae",
+        "grad-vae-beta1",
+        "grad-vae-beta4",
+        "grad-vae-z10-beta1",
+        "grad-vae-z10-beta4",
+    ],
+)
+def test_a_preset_reaches_its_figures(tmp_path, preset):
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "reproduce.py"
+    said = run(tmp_path, str(script), "--only", preset)  # fails where a figure does
+    assert f"{preset}: " in said
+    assert "NOT as expected" not in said
