@@ -25,8 +25,10 @@ def choose_measures(
     provides = config.model.entry.spec.provides
     entries = []
     if names:
-        for name in dict.fromkeys(names):
+        for name in names:
             entry = registry.get("measures", name)
+            if entry in entries:  # named twice, perhaps once in full
+                continue
             check_needs(entry, config.model.entry)
             if entry.spec.labels and not classes:
                 raise UsageError(f"measure {entry.name!r} needs labels; the data has none")

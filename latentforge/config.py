@@ -209,6 +209,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
         _component("callbacks", given, f"callbacks[{i}]", registry, faults)
         for i, given in enumerate(draft.callbacks)
     ]
+    if model and train:
+        check_monitor(train.monitor, model.entry, registry, faults)
     if model and loss:
         check_match(model.entry.spec, loss.entry.spec, loss.options, faults)
     raise_faults(faults)
@@ -269,6 +271,26 @@ def _component(
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
     return Component(entry, check(entry.spec.config, options, path, faults, beside=beside))
+
+
+def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -> None:
+    """Whether the measure that `train.monitor` names can be taken of the model while it trains."""
+    try:
+        spec = registry.get("measures", name).spec
+    except PluginError:
+        raise
+    except LatentForgeError as error:
+        faults.add("train.monitor", f"{error.message}; try {error.remedy}")
+        return
+    if missing := sorted(set(spec.needs) - set(model.spec.provides)):
+        faults.add(
+            "train.monitor",
+            f"measure {name!r} needs {', '.join(missing)}; "
+            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}",
+        )
+    elif spec.roles:
+        takes = ", ".join(spec.roles)
+        faults.add("train.monitor", f"measure {name!r} needs another run ({takes})")
 
 
 def check_match(model: Any, loss: Any, options: Any, faults: Faults) -> None:

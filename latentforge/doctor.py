@@ -20,6 +20,7 @@ from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image: a dimension that carries less says nothing about it
 DEAD_VARIANCE = 0.01  # of the means, under a prior of variance 1: Burda et al. 2016
+ENOUGH = 100  # images, for a variance
 DEAD_SHARE = 1e-4  # of the largest variance among the codes of a model without a prior
 COLLAPSED_KL = 0.1  # nats per image, all dimensions together
 LARGE_KL = 1000.0  # nats of one dimension: codes 45 standard deviations out
@@ -49,6 +50,7 @@ class Codes:
     """The posterior of every image of a split, summed up by latent dimension, (D,) each."""
 
     variance: Tensor  # of the posterior's mode
+    images: int
     kl: Tensor | None = None  # mean, nats per image
     log_var: tuple[float, float] | None = None  # the smallest and the largest of all
 
@@ -57,17 +59,19 @@ class Codes:
 
 
 def trouble(
-    metrics: Mapping[str, Mapping[str, float]], per_dim: Mapping[str, Sequence[float]]
+    per_dim: Mapping[str, Sequence[float]], train: float | None = None, held: float | None = None
 ) -> list[Finding]:
-    """What the figures of an epoch show by themselves: collapse, explosion, overfitting."""
+    """What the figures of an epoch show by themselves: collapse, explosion, overfitting.
+
+    `train` and `held` are losses of training and of unseen images, both as at the training's end
+    and in evaluation mode: a running average under a schedule is another objective.
+    """
     kl = per_dim.get("kl")
     found: list[Finding] = []
     if kl:
         found += [*collapse(torch.tensor(kl), "while training"), *exploding_kl(kl)]
-    train, held = metrics.get("train", {}).get("loss"), metrics.get("validation", {}).get("loss")
-    if train and held:
-        # the running average lies above what the epoch ended with, so a gap is no artefact of it
-        found += overfitting(train, held, "the training images, as a running average", "validation")
+    if train is not None and held is not None:
+        found += overfitting(train, held, "training images", "the validation images")
     return found
 
 
@@ -136,7 +140,8 @@ def constant_pixels(images: Images) -> Iterator[Finding]:
 def dead_latents(codes: Codes) -> Iterator[Finding]:
     """Latent dimensions that say nothing about the image."""
     if codes.kl is not None:
-        yield from collapse(codes.kl, "on held-out images", codes.variance)
+        enough = codes.images >= ENOUGH  # the variance of a few images says little
+        yield from collapse(codes.kl, "on held-out images", codes.variance if enough else None)
         return
     largest = float(codes.variance.max())
     dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
@@ -152,16 +157,15 @@ def dead_latents(codes: Codes) -> Iterator[Finding]:
 
 def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Finding]:
     """Dead dimensions, or all of them, by the KL (D,) in nats and the variance of the means."""
-    dead = kl < DEAD_KL
-    if variance is not None:
-        dead |= variance < DEAD_VARIANCE
-    total = float(kl.sum())
-    if bool(dead.all()) or total < COLLAPSED_KL:
+    dead, total = kl < DEAD_KL, float(kl.sum())
+    still = variance is not None and bool((variance < DEAD_VARIANCE).all())
+    if bool(dead.all()) or total < COLLAPSED_KL or still:
         yield Finding(
             "posterior collapse",
             "warning",
-            f"the KL is {total:.3g} nats per image {where}, and {len(kl) - int(dead.sum())} of "
-            f"{len(kl)} latent dimensions are alive: the decoder learns nothing from the code",
+            f"the KL is {total:.3g} nats per image {where}"
+            + (", and no posterior mean varies over them" if still else "")
+            + ": the decoder learns nothing from the code",
             "a smaller beta, or a warm-up (loss.schedule=linear); a smaller sigma of a Gaussian "
             "likelihood; a weaker decoder",
         )
@@ -234,10 +238,10 @@ def spread(images: Images) -> tuple[float, float, float, float]:
     """Smallest and largest of all values, their standard deviation, and the share of grey ones."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(BATCH):
-        x = batch.x
+        x = batch.x.cpu().double()  # Apple's GPUs have no float64
         low, high = min(low, float(x.min())), max(high, float(x.max()))
-        total += float(x.sum(dtype=torch.float64))
-        squares += float(x.square().sum(dtype=torch.float64))
+        total += float(x.sum())
+        squares += float(x.square().sum())
         grey += int(((x > 0) & (x < 1)).sum())
         count += x.numel()
     mean = total / count
@@ -249,15 +253,16 @@ def look_at_codes(model: Any, images: Images, *, kl: bool) -> Codes:
     modes, kls, log_vars = [], [], []
     for batch in images.batches(BATCH):
         posterior = model.encode(batch.x)
-        modes.append(posterior.mode().flatten(1))
+        modes.append(posterior.mode().flatten(1).cpu())
         if kl:
-            kls.append(posterior.kl().flatten(1))
+            kls.append(posterior.kl().flatten(1).cpu())
         log_var = getattr(posterior, "log_var", None)
         if log_var is not None:
             log_vars.append(torch.stack(log_var.aminmax()))
     extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
     return Codes(
         variance=torch.cat(modes).double().var(0, correction=0),
+        images=len(images),
         kl=torch.cat(kls).double().mean(0) if kl else None,
         log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
     )

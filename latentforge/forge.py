@@ -24,7 +24,7 @@ from latentforge.errors import UsageError
 from latentforge.guard import blame
 from latentforge.plugins import from_environment, load_plugins
 from latentforge.registry import Entry, Registry
-from latentforge.run import Run, is_taken, read_manifest
+from latentforge.run import Run, check_free, read_manifest
 from latentforge.settings import DataConfig, check_device
 
 if TYPE_CHECKING:
@@ -285,9 +285,8 @@ class Forge:
         """
         check_device(device)
         folder = Path(out) if out else None
-        if folder and is_taken(folder):
-            what = "is not empty" if folder.is_dir() else "is a file"
-            raise UsageError(f"{folder} {what}; nothing is overwritten", remedy="another --out")
+        if folder:
+            check_free(folder)
         run = self._as_run(run)
         entry = self.registry.get("explorers", explorer)
         config = self.config_of(run)
@@ -316,10 +315,12 @@ class Forge:
         checkpoint: str = "last",
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Write the encoder, decoder or classifier as ONNX with a free batch size, or as
-        "safetensors" the weights of the whole model: `out`, `files`, and what export.json holds.
+        """Write the encoder, decoder or classifier as ONNX with a free batch size, or, without a
+        `part`, the weights of the whole model as "safetensors": `out`, `files`, and what
+        export.json holds.
 
-        `out` is `RUN/export/<part>-<format>` by default, numbered when that is taken.
+        `out` is `RUN/export/<part>-onnx` by default, or `RUN/export/model-safetensors`, numbered
+        when that is taken.
         """
         from latentforge.deploy import export
 

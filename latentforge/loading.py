@@ -20,14 +20,14 @@ from latentforge.contracts import ExploreContext, Step
 from latentforge.data import DataSplits
 from latentforge.doctor import Finding
 from latentforge.engine.device import resolve_device
-from latentforge.engine.evaluator import Evaluator
+from latentforge.engine.evaluator import BATCH, Evaluator
 from latentforge.errors import RunFailed, UsageError
 from latentforge.findings import checked
 from latentforge.guard import blame
 from latentforge.preparation import prepare_whole
 from latentforge.run import Run, append_json_line, numbered_folder, unwritable
 from latentforge.seeding import callers_state_kept, mix
-from latentforge.settings import AS_TRAINED
+from latentforge.settings import weights_of
 from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
 from latentforge.training import build_modules, now, on_device, using_threads
@@ -76,12 +76,6 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return Loaded(run, model, loss, spec, saved.name, step)
-
-
-def weights_of(config: RunConfig) -> str:
-    """Which weights `load` fills in, in words."""
-    decay = config.train.ema
-    return f"exponential moving average, decay {decay:g}" if decay else AS_TRAINED
 
 
 def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
@@ -169,7 +163,7 @@ def evaluate(opened: Opened, split: str, measures: Sequence[Component]) -> dict[
         "run": str(run.path),
         "split": split,
         "checkpoint": opened.loaded.checkpoint,
-        "weights": weights_of(opened.config),
+        "weights": weights_of(opened.config.train),
         "metrics": figures,
         "protocol": protocol,
         "images": images,
@@ -186,6 +180,11 @@ def measured(
     opened: Opened, split: str, measures: Sequence[Component]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The figures of a split, and the protocol of each."""
+    loss, labelled = opened.config.loss, opened.splits.spec.classes
+    if loss.entry.spec.labels and not labelled and "loss" in {m.name for m in measures}:
+        raise UsageError(
+            f"loss {loss.name!r} needs labels; the data has none", remedy="data=(x, y)"
+        )
     evaluator = Evaluator(
         opened.loaded.model,
         opened.loaded.loss,
@@ -212,13 +211,27 @@ def diagnose(opened: Opened, split: str, loss: Component) -> list[Finding]:
         with torch.no_grad():
             codes = doctor.look_at_codes(loaded.model, held, kl="kl" in provides)
         found += [*doctor.dead_latents(codes), *doctor.exploding_log_var(codes)]
-    now = measured(opened, "train", [loss])[0]["loss"]
-    other = measured(opened, split, [loss])[0]["loss"]
-    found += doctor.overfitting(now, other, "the training images", f"the {split} images")
+    of_train = measured(opened, "train", [loss])[0]["loss"]
+    of_held = measured(opened, split, [loss])[0]["loss"]
+    found += doctor.overfitting(of_train, of_held, "the training images", f"the {split} images")
     recorded = opened.run.metrics.get("train", {}).get("loss")
-    if recorded is not None:
-        found += doctor.running_average(recorded, now, other, split)
+    if recorded is not None and not opened.config.train.ema and not still_moving(opened):
+        found += doctor.running_average(recorded, of_train, of_held, split)
     return found
+
+
+def still_moving(opened: Opened) -> bool:
+    """Whether the loss's schedule moved in the last epoch, so that its figures do not compare."""
+    model, loss, end = opened.loaded.model, opened.loaded.loss, opened.loaded.step
+    train = opened.splits.split("train")
+    batch = train.batch_at(range(min(BATCH, len(train))))
+    before = replace(end, index=max(0, end.total - end.epoch_length))
+    totals = []
+    with callers_state_kept(opened.device), torch.no_grad():
+        for step in (before, end):
+            torch.manual_seed(0)
+            totals.append(float(loss(model, batch, step).total()))
+    return not math.isclose(*totals, rel_tol=1e-5)
 
 
 def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, Any]:
@@ -240,7 +253,7 @@ def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, 
         "explorer": explorer.name,
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
-        "weights": weights_of(opened.config),
+        "weights": weights_of(opened.config.train),
         "options": plain(explorer.options),
     }
     from latentforge.drawing import write_findings  # matplotlib takes half a second

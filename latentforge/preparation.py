@@ -125,10 +125,17 @@ def _check_splits(
 def _source(loaded: Any, where: str) -> _Source:
     arrays = loaded if isinstance(loaded, Arrays) else _gather(loaded, where)
     x = _pixels(_layout(_tensor(arrays.x, where), where), where)
-    # names of files may hold bytes that are no text, which no figure can show
-    classes = tuple(str(c).encode("utf-8", "backslashreplace").decode() for c in arrays.classes)
+    classes = tuple(_printable(str(name)) for name in arrays.classes)
     y = None if arrays.y is None else _labels(_tensor(arrays.y, where), len(x), classes, where)
     return _Source(x, y, classes, where)
+
+
+def _printable(name: str) -> str:
+    """Names of files may hold bytes that are no text, which no figure can show, and codes that a
+    terminal obeys; escaped, they still differ."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in name
+    )
 
 
 def _gather(dataset: Any, where: str) -> Arrays:
@@ -231,12 +238,13 @@ def _pixels(x: Tensor, where: str) -> Tensor:
     if low < -ROUNDING or high > 1.0 + ROUNDING:
         raise UsageError(
             f"{where}: x lies in [{low:g}, {high:g}], and floats must lie in [0, 1]",
-            remedy=_scaling(low, high),
+            remedy=scaling(low, high),
         )
     return x.clamp(0.0, 1.0)
 
 
-def _scaling(low: float, high: float) -> str:
+def scaling(low: float, high: float) -> str:
+    """What to give in place of floats in [low, high]."""
     if low >= 0.0 and 2.0 <= high <= 255.0:
         return "divide by 255, or give uint8"
     if low >= -1.0 - ROUNDING and high <= 1.0 + ROUNDING:

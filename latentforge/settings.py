@@ -14,6 +14,11 @@ from latentforge.options import Count, Fraction, NonNegative, Positive, Seed, Si
 AS_TRAINED = "as trained"  # the weights of a run without an average
 
 
+def weights_of(train: TrainConfig) -> str:
+    """Which weights of a run are measured and explored, in words."""
+    return f"exponential moving average, decay {train.ema:g}" if train.ema else AS_TRAINED
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What the core does with any dataset. `validation` is the share cut off for choosing: 0 by

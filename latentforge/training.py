@@ -30,6 +30,7 @@ from latentforge.guard import blame
 from latentforge.registry import Registry
 from latentforge.run import FORMAT, Run, create_folder
 from latentforge.seeding import callers_state_kept, mix
+from latentforge.settings import weights_of
 from latentforge.sources import load_splits
 from latentforge.specs import DataSpec
 
@@ -50,7 +51,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
-    measures = training_measures(forge.registry, config, splits)
+    monitor, measures = training_measures(forge.registry, config, splits)
     with (
         using_threads(config.train.threads),
         callers_state_kept(device),
@@ -76,6 +77,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 config,
                 device=device,
                 measures=measures,
+                monitor=monitor,
                 store=CheckpointStore(folder / "checkpoints"),
                 board=board,
                 record=made.record,
@@ -99,8 +101,10 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     return made
 
 
-def training_measures(registry: Registry, config: RunConfig, splits: DataSplits) -> list[Component]:
-    """The default measures that fit, and the one that `train.monitor` names."""
+def training_measures(
+    registry: Registry, config: RunConfig, splits: DataSplits
+) -> tuple[Component, list[Component]]:
+    """The measure that `train.monitor` names, and with it the default ones that fit."""
     train, classes = config.train, splits.spec.classes
     registry.get("measures", "loss")  # notices ruined weights
     if (train.monitor != "loss" or train.patience) and "validation" not in splits.splits:
@@ -109,9 +113,9 @@ def training_measures(registry: Registry, config: RunConfig, splits: DataSplits)
             remedy="--set data.validation=0.1",
         )
     measures = choose_measures(registry, config, classes)
-    if train.monitor not in {measure.name for measure in measures}:
-        measures += choose_measures(registry, config, classes, [train.monitor])
-    return measures
+    [monitor] = choose_measures(registry, config, classes, [train.monitor])
+    default = any(measure.entry is monitor.entry for measure in measures)
+    return monitor, measures if default else [*measures, monitor]
 
 
 def facts_of(trainee: Trainee, config: RunConfig, spec: DataSpec) -> dict[str, Any]:
@@ -208,6 +212,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
         "format": FORMAT,
         "latentforge": __version__,
         "status": "running",
+        "weights": weights_of(config.train),  # that are measured
         "created": now(),
         "config": config.as_dict(),
         "data": {

@@ -94,14 +94,25 @@ def test_the_fingerprint_is_of_the_source_and_the_preprocessing_says_how():
 def test_a_run_trains_and_is_measured_on_what_it_was_told(tmp_path):
     run = Forge().train(
         "ae",
-        data={"name": "digits", "binarize": "fixed"},
+        data={"name": "digits", "binarize": "threshold"},
         model={"hidden": [16], "latent_dim": 2},
         train={"epochs": 1},
         run=tmp_path / "a",
         quiet=True,
     )
-    assert run.config["data"]["binarize"] == "fixed"
+    assert run.config["data"]["binarize"] == "threshold"
     assert run.evaluate()["recon"] == run.metrics["test"]["recon"]
-    other = torch.rand(40, 28, 28)
-    black = run.evaluate(data=(other >= 0.5).float(), measures=["mse_per_pixel"])
-    assert black != run.evaluate(data=other, measures=["mse_per_pixel"])
+    grey = torch.rand(40, 28, 28)
+    measures = ["mse_per_pixel"]
+    as_told = run.evaluate(data=grey, measures=measures)
+    assert as_told == run.evaluate(data=(grey >= 0.5).float(), measures=measures)
+    plain = Forge().train(
+        "ae",
+        data="digits",
+        model={"hidden": [16], "latent_dim": 2},
+        train={"epochs": 1},
+        run=tmp_path / "b",
+        quiet=True,
+    )
+    assert plain.metrics["train"] != run.metrics["train"]
+    assert plain.evaluate(data=grey, measures=measures) != as_told

@@ -19,6 +19,7 @@ from latentforge.doctor import (
     trouble,
     value_range,
 )
+from latentforge.errors import UsageError
 from latentforge.latent import Bernoulli, DiagonalGaussian, Gaussian
 from latentforge.specs import DataSpec
 
@@ -119,26 +120,28 @@ def test_codes_are_summed_up_over_all_batches():
 
 
 def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
-    alive = Codes(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 3.0]))
-    one = Codes(torch.tensor([1.0, 0.001]), torch.tensor([2.0, 0.5]))
-    none = Codes(torch.tensor([1e-4, 1e-4]), torch.tensor([1e-3, 1e-3]))
-    assert said(dead_latents(alive)) == []
-    assert said(dead_latents(one)) == [("note", "dead latents")]
-    assert said(dead_latents(none)) == [("warning", "posterior collapse")]
+    def found(variance, kl, images=500):
+        return said(dead_latents(Codes(torch.tensor(variance), images, torch.tensor(kl))))
+
+    assert found([1.0, 1.0], [2.0, 3.0]) == []
+    assert found([1.0, 0.001], [2.0, 0.001]) == [("note", "dead latents")]
+    assert found([1e-4, 1e-4], [1e-3, 1e-3]) == [("warning", "posterior collapse")]
+    assert found([1e-4, 1e-4], [0.9, 0.9]) == [("warning", "posterior collapse")]
+    assert found([0.0, 0.0], [0.9, 0.9], images=1) == []  # one image has no variance
 
 
 def test_dead_dimensions_of_an_autoencoder_are_those_that_hardly_vary():
-    codes = Codes(torch.tensor([20.0, 0.0, 9.0, 1e-6]))
+    codes = Codes(torch.tensor([20.0, 0.0, 9.0, 1e-6]), 500)
     [finding] = dead_latents(codes)
     assert "2 of 4 code dimensions (1, 3)" in finding.saw
-    assert said(dead_latents(Codes(torch.tensor([2e-5, 1e-5])))) == []
+    assert said(dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500))) == []
 
 
 @pytest.mark.parametrize("log_var", [(-3.0, 12.0), (-30.0, 0.0), (0.0, float("nan"))])
 def test_a_log_variance_that_runs_away_is_seen(log_var):
-    codes = Codes(torch.ones(2), torch.ones(2), log_var)
+    codes = Codes(torch.ones(2), 500, torch.ones(2), log_var)
     assert said(exploding_log_var(codes)) == [("warning", "log-variance")]
-    assert said(exploding_log_var(Codes(torch.ones(2), torch.ones(2), (-9.0, 1.0)))) == []
+    assert said(exploding_log_var(Codes(torch.ones(2), 500, torch.ones(2), (-9.0, 1.0)))) == []
 
 
 def test_nan_in_a_log_variance_is_not_lost_between_batches():
@@ -162,16 +165,16 @@ def test_a_training_loss_above_the_test_loss_is_explained():
 
 
 def test_figures_alone_show_collapse_and_overfitting_while_training():
-    metrics = {"train": {"loss": 80.0}, "validation": {"loss": 100.0}}
-    assert said(trouble(metrics, {"kl": [0.001, 0.0]})) == [
+    assert said(trouble({"kl": [0.001, 0.0]}, 80.0, 100.0)) == [
         ("warning", "posterior collapse"),
         ("warning", "overfitting"),
     ]
-    assert said(trouble({"train": {"loss": 80.0}}, {"kl": [3.0, 2.0]})) == []
+    assert said(trouble({"kl": [3.0, 2.0]}, 80.0, 81.0)) == []
+    assert said(trouble({"kl": [3.0, 2.0]})) == []
 
 
 def test_a_kl_that_runs_away_is_seen_while_training():
-    assert said(trouble({}, {"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
+    assert said(trouble({"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
 
 
 # ---------------------------------------------------------------- real runs
@@ -199,6 +202,36 @@ def test_a_collapsed_vae_is_seen_while_training_and_by_the_doctor(forge, tmp_pat
     assert warned["check"] == "posterior collapse"
     assert capsys.readouterr().err.count("warning: posterior collapse") == 1
     assert ("warning", "posterior collapse") in said(forge.diagnose(run))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "beta-elbo", "beta": 30.0, "capacity": 25.0, "capacity_epochs": 10.0},
+        {"name": "beta-elbo", "beta": 4.0, "schedule": "linear", "end_epoch": 10.0},
+    ],
+    ids=["capacity", "warm-up"],
+)
+def test_a_loss_that_moves_is_not_taken_for_overfitting(forge, tmp_path, loss):
+    run = forge.train(
+        "vae",
+        data={"name": "digits", "validation": 0.2},
+        loss=loss,
+        model={"encoder": [64], "decoder": [64], "latent_dim": 8},
+        train={"epochs": 10},
+        run=tmp_path / "a",
+        quiet=True,
+    )
+    third = run.history()[2]
+    assert third["validation"]["loss"] > 1.1 * third["train"]["loss"]  # other objectives
+    assert run.manifest["findings"] == []
+    checks = {finding.check for finding in forge.diagnose(run)}
+    assert not checks & {"overfitting", "running average"}
+
+
+def test_a_doctor_of_a_classifier_wants_labels(forge, trained):
+    with pytest.raises(UsageError, match="needs labels"):
+        forge.diagnose(trained / "cnn", data=torch.rand(30, 28, 28))
 
 
 def test_an_overfitted_run_is_seen_and_its_seeds_are_named(forge, tmp_path):

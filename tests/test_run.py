@@ -74,8 +74,9 @@ def test_a_folder_that_holds_a_run_is_refused(runs):
 def test_a_folder_that_holds_anything_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for wanted in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(UsageError, match="is there already and not an empty folder"):
+        with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
             create_folder(wanted, tmp_path / "runs", "ae")
+        assert caught.value.remedy == "another --run"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

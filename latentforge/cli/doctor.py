@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of
+from latentforge.cli.output import Json, answer, forge_of, weights
 
 
 def doctor(
@@ -29,10 +29,12 @@ def doctor(
 
     Example: latentforge doctor runs/vae-mnist-1
     """
-    found = forge_of(ctx).diagnose(run, split, checkpoint=checkpoint, device=device)
-    lines = []
+    forge = forge_of(ctx)
+    opened = forge.open_run(run)
+    found = forge.diagnose(opened, split, checkpoint=checkpoint, device=device)
+    lines = weights(opened.manifest)
     for finding in found:
         lines.append(f"{finding.severity}: {finding.check}")
         lines += [f"  saw {finding.saw}", f"  try {finding.attempt}"]
     result = {"run": str(run), "findings": [finding.as_dict() for finding in found]}
-    answer(result, json, lines or [f"{run}: nothing looks wrong"])
+    answer(result, json, lines if found else [*lines, f"{run}: nothing looks wrong"])

@@ -16,7 +16,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     part: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="encoder, decoder or classifier; ONNX needs one."),
+        typer.Option(
+            metavar="PART", help="encoder, decoder or classifier; for ONNX, which needs one."
+        ),
     ] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="F", help="onnx or safetensors.")
@@ -26,7 +28,9 @@ def export(
     ] = "last",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A new folder.  [default: RUN/export/<part>-<format>]"),
+        typer.Option(
+            metavar="DIR", help="A new folder.  [default: RUN/export/<part or model>-<format>]"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -82,15 +82,18 @@ def figures(metrics: Mapping[str, float]) -> list[list[str]]:
 
 def weights(result: Mapping[str, Any]) -> list[str]:
     """A line where the weights are not simply those that the training ended with."""
-    return [f"weights: {result['weights']}"] if result["weights"] != AS_TRAINED else []
+    said = result.get("weights", AS_TRAINED)
+    return [f"measured weights: {said}"] if said != AS_TRAINED else []
 
 
 def roles(given: Sequence[str] | None) -> dict[str, str]:
     """`ROLE=RUN` texts as a mapping."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in given or ():
         role, equals, run = text.partition("=")
         if not (role and equals and run):
             raise UsageError(f"--with {text}: write ROLE=RUN, as in classifier=runs/cnn")
+        if role in pairs:
+            raise UsageError(f"--with {text}: {role} is given twice, {pairs[role]} before")
         pairs[role] = run
     return pairs

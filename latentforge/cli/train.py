@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, figures, forge_of, table
+from latentforge.cli.output import Json, Sets, answer, figures, forge_of, table, weights
 
 # Values stay strings here: the check of the whole configuration reads them, so that it can report
 # every wrong one at once.
@@ -87,6 +87,7 @@ def train(
             f"{made.path}: {result['status']}, {result['steps']} steps in "
             f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
             *table(rows, "  "),
+            *weights(made.manifest),
             f"watch: tensorboard --logdir {made.path}",
         ],
     )

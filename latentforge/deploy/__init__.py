@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from latentforge.checking import Faults
 from latentforge.config import IN_MEMORY, RunConfig, raise_faults, read_assignments
 from latentforge.errors import MissingError, UsageError, did_you_mean
-from latentforge.run import Run, is_taken
+from latentforge.run import Run, check_free
 from latentforge.settings import check_device
 
 if TYPE_CHECKING:
@@ -30,13 +30,19 @@ def export(
     _check_choice("--format", format, FORMATS)
     if part is None and format == "onnx":
         raise UsageError("say which part of the model", remedy=f"--part {' or '.join(PARTS)}")
+    if part is not None and format == "safetensors":
+        raise UsageError(
+            "--part is for ONNX; safetensors hold the weights of the whole model",
+            remedy="leave --part out, or --format onnx",
+        )
     config = forge.config_of(run)
     if part is not None:
         _check_choice("--part", part, tuple(PARTS))
         _check_ability(config, PARTS[part], f"the {part}")
     if format == "onnx":
         _check_packages("export", "ONNX", "onnx", "onnxscript")
-    _check_free(out)
+    if out is not None:
+        check_free(out)
     from latentforge.deploy.exporting import export
 
     return export(run, config, part, format=format, checkpoint=checkpoint, out=out)
@@ -99,7 +105,7 @@ def decode(
             raise MissingError(f"no codes at {codes}", remedy=f"latentforge encode {run.path} ...")
         if codes.suffix == ".parquet":
             _check_packages("embed", "Parquet", "pyarrow")
-    _check_free(out)
+    check_free(out)
     from latentforge.deploy.decoding import decode
 
     return decode(run, config, codes, out, checkpoint=checkpoint, device=device)
@@ -126,9 +132,3 @@ def _check_packages(extra: str, what: str, *packages: str) -> None:
             f"{what} needs {' and '.join(missing)}, not installed here",
             remedy=f"pip install 'latentforge[{extra}]'",
         )
-
-
-def _check_free(out: Path | None) -> None:
-    if out is not None and is_taken(out):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise UsageError(f"{out} {what}; nothing is overwritten", remedy="another --out")

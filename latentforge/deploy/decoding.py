@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,18 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.config import RunConfig
-from latentforge.deploy.encoding import BATCH, to_uint8
+from latentforge.deploy.encoding import BATCH, METADATA, to_uint8
 from latentforge.deploy.output import new_folder, origin
 from latentforge.engine.device import resolve_device
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
 from latentforge.guard import blame
 from latentforge.loading import Loaded, load
-from latentforge.npz import Array, member, opened, write_array
-from latentforge.run import Run, write_json
+from latentforge.npz import Array, keys, member, opened, write_array
+from latentforge.run import Run, finite, write_json
 from latentforge.seeding import callers_state_kept, mix
+
+log = logging.getLogger("latentforge")
 
 PICTURES = 1000  # PNG files at the most; decoded.npz has every image
 SHEET = 100  # images of the contact sheet
@@ -36,9 +41,10 @@ def decode(
     """Decode `codes`, a file or numbers (N, D) or (N, *latent.shape), into a new folder."""
     place = resolve_device(device)
     where = str(codes) if isinstance(codes, Path) else "codes"
-    given = read_codes(codes) if isinstance(codes, Path) else numbers(codes)
+    given, source = read_codes(codes) if isinstance(codes, Path) else (numbers(codes), "")
     loaded = load(run, config, checkpoint, place)
     z = fitting(given, loaded, where)
+    warn_of_another_encoder(source, loaded, where)
     sheet: list[Tensor] = []
 
     with callers_state_kept(place), torch.no_grad(), new_folder(out, out) as folder:
@@ -104,18 +110,23 @@ def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
 # ---------------------------------------------------------------- codes
 
 
-def read_codes(path: Path) -> Array:
+def read_codes(path: Path) -> tuple[Array, str]:
+    """`z`, and the JSON text on where it comes from, "" in files that others wrote."""
     if path.suffix != ".npz":
         return read_column(path, "z")
     with opened(path, "codes") as archive:
         z = member(archive, path, "z")
         if z.dtype.kind not in "fiu":
             raise z.wrong(f"is {z.dtype}, not numbers")
-        return z.values()
+        source = ""
+        if METADATA in keys(archive):
+            with suppress(UsageError):  # nothing of ours, and z is what was asked for
+                source = str(member(archive, path, METADATA).values())
+        return z.values(), source
 
 
-def read_column(path: Path, name: str) -> Array:
-    """A Parquet column of lists of numbers, all of one length, as (N, D)."""
+def read_column(path: Path, name: str) -> tuple[Array, str]:
+    """A Parquet column of lists of numbers, all of one length, as (N, D), and the JSON text."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 
@@ -125,6 +136,7 @@ def read_column(path: Path, name: str) -> Array:
                 names = ", ".join(file.schema_arrow.names)
                 raise UsageError(f"{path} has no column {name!r}", details=[f"it has {names}"])
             column = file.read(columns=[name]).column(name).combine_chunks()
+            source = (file.schema_arrow.metadata or {}).get(METADATA.encode(), b"")
     except (OSError, pa.ArrowException) as error:
         said = str(error).partition("\n")[0]
         raise UsageError(f"{path} cannot be read as Parquet: {said}") from None
@@ -133,7 +145,36 @@ def read_column(path: Path, name: str) -> Array:
     if len(lengths) != 1 or None in lengths:
         raise UsageError(f"{path}: {name} must be lists of numbers, all of one length")
     values: Array = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
+    return values.reshape(len(column), -1), source.decode("utf-8", "replace")
+
+
+def warn_of_another_encoder(source: str, loaded: Loaded, where: str) -> None:
+    """A warning where a codes file says that other weights made it; none where it says nothing."""
+    try:
+        theirs = json.loads(source)
+        made = f"{theirs['run']} ({theirs['checkpoint']})"
+        codes = identity(theirs["config"], theirs["data"], theirs["checkpoint"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return
+    run = loaded.run
+    ours = identity(run.config, run.manifest["data"], loaded.checkpoint)
+    if differing := [name for name in ours if ours[name] != codes[name]]:
+        log.warning(
+            "the codes of %s were made by %s and are decoded by %s (%s), which differs in %s",
+            *(where, made, run.path, loaded.checkpoint, ", ".join(differing)),
+        )
+
+
+def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """What decides on a run's weights. Its path does not: a run may be moved."""
+    decides: dict[str, Any] = finite(
+        {
+            **{section: config[section] for section in ("model", "loss", "train")},
+            "data": [config["data"], data["fingerprint"]],
+            "checkpoint": checkpoint,
+        }
+    )
+    return decides
 
 
 def numbers(codes: Any) -> Array:

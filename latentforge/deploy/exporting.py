@@ -55,11 +55,11 @@ def export(
     checkpoint: str,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Write the folder of an export, and say what is in it."""
+    """Write the folder of an export, and say what is in it: a `part` as ONNX, else the weights."""
     loaded = load(run, config, checkpoint, torch.device("cpu"))
     file = f"model.{format}"
     with new_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
-        if part is not None and format == "onnx":
+        if part is not None:
             about = write_onnx(loaded, config.model, part, folder / file)
         else:
             about = write_safetensors(loaded.model, folder / file)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentforge import __version__
 from latentforge.run import numbered_folder, unwritable
+from latentforge.settings import weights_of
 
 if TYPE_CHECKING:
     from latentforge.config import RunConfig
@@ -60,7 +61,6 @@ def new_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
 
 def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
     """Which weights, of which model, trained on what: everything that a reader elsewhere needs."""
-    from latentforge.loading import weights_of  # with torch
 
     run = loaded.run
     latent = getattr(loaded.model, "latent", None)
@@ -68,7 +68,7 @@ def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
         "latentforge": __version__,
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
-        "weights": weights_of(config),
+        "weights": weights_of(config.train),
         "data": {**run.manifest["data"], "range": list(loaded.data.range)},
         "latent": latent and {"shape": list(latent.shape), "prior": latent.prior},
         "config": run.config,

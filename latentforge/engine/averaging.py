@@ -20,10 +20,14 @@ class Average:
     def __init__(self, trainee: Trainee, decay: float) -> None:
         self.decay = decay
         self.trainee = copy.deepcopy(trainee).requires_grad_(False)
-        own, live = self.trainee.state_dict(), trainee.state_dict()
-        floating = [name for name, value in live.items() if value.is_floating_point()]
-        self._own, self._live = [own[n] for n in floating], [live[n] for n in floating]
-        self._copied = [(own[n], live[n]) for n in live if n not in floating]
+        # by parameters() and buffers(), which name a shared tensor once
+        pairs = [
+            *zip(self.trainee.parameters(), trainee.parameters(), strict=True),
+            *zip(self.trainee.buffers(), trainee.buffers(), strict=True),
+        ]
+        floating = [pair for pair in pairs if pair[1].is_floating_point()]
+        self._own, self._live = [own for own, _ in floating], [live for _, live in floating]
+        self._copied = [pair for pair in pairs if not pair[1].is_floating_point()]
 
     @torch.no_grad()
     def update(self, index: int) -> None:

@@ -84,6 +84,19 @@ class Evaluator:
             self.loss.train(was_training[1])
         return dict(self.engine.state.metrics)
 
+    def loss_of(self, batch: Batch, step: Step) -> float:
+        """The loss of one batch, in evaluation mode and without gradients."""
+        was_training = self.model.training, self.loss.training
+        self.model.eval()
+        self.loss.eval()
+        self.noise.reseed(1)
+        try:
+            with torch.no_grad():
+                return float(self.loss(self.model, batch, step).total())
+        finally:
+            self.model.train(was_training[0])
+            self.loss.train(was_training[1])
+
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)
         for measure, built in self._running:

@@ -21,6 +21,7 @@ class History:
 
     def __init__(self) -> None:
         self.terms: tuple[str, ...] = ()
+        self._weighted: dict[str, None] = {}  # the terms that were ever given a weight, in order
         # of each step since the last read: its terms, detached, their weights, its images
         self._steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = []
         self._epoch: dict[str, float] = {}  # sums over the epoch's images
@@ -37,7 +38,8 @@ class History:
                 self._per_dim[name] = vector * images
 
     def read(self, step: int) -> dict[str, float]:
-        """Means over the steps since the last read; `step` counts all steps up to now.
+        """Means over the steps since the last read, of the loss, its terms and, as `<term>_weight`,
+        the weights it gave them; `step` counts all steps up to now.
 
         Raises RunFailed with the first step whose loss was not finite, and the term that made it
         so; a term of weight 0 may be anything. ValueError when the terms are not always the same.
@@ -51,7 +53,10 @@ class History:
         flat = torch.stack([value for values, _, _ in self._steps for value in values.values()])
         rows = flat.reshape(-1, len(self.terms)).tolist()  # (steps, terms)
         first = step - len(rows) + 1
+        for _, weights, _ in self._steps:
+            self._weighted |= dict.fromkeys(weights)
         sums = dict.fromkeys(("loss", *self.terms), 0.0)
+        sums |= dict.fromkeys((f"{name}_weight" for name in self._weighted), 0.0)
         count = 0
         for i, (row, (_, weights, images)) in enumerate(zip(rows, self._steps, strict=True)):
             for name, value in zip(self.terms, row, strict=True):
@@ -60,6 +65,8 @@ class History:
                         raise not_finite(weight * value, first + i, name)
                     sums["loss"] += weight * value * images
                 sums[name] += value * images
+            for name in self._weighted:
+                sums[f"{name}_weight"] += weights.get(name, 1.0) * images
             count += images
         for name, total in sums.items():
             self._epoch[name] = self._epoch.get(name, 0.0) + total

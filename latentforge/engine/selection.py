@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from latentforge.errors import UsageError
+from latentforge.registry import Entry
 from latentforge.settings import TrainConfig
 
 
@@ -15,10 +16,10 @@ class Selection:
     `best` is the best value so far, `epoch` when it was reached, `waited` the epochs since.
     """
 
-    def __init__(self, train: TrainConfig, better: str) -> None:
-        self.figure = train.monitor.replace("-", "_")
+    def __init__(self, train: TrainConfig, monitor: Entry) -> None:
+        self.figure = monitor.name.replace("-", "_")
         self.patience, self.min_delta = train.patience, train.min_delta
-        self.sign = 1.0 if better == "lower" else -1.0
+        self.sign = 1.0 if monitor.spec.better == "lower" else -1.0
         self.best: float | None = None
         self.epoch = 0
         self.waited = 0

@@ -24,7 +24,7 @@ from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
 from latentforge.doctor import Finding, trouble
 from latentforge.engine.averaging import Average
-from latentforge.engine.evaluator import Evaluator, quiet_engine
+from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
 from latentforge.engine.history import History
 from latentforge.engine.progress import Progress
 from latentforge.engine.schedule import rate
@@ -72,6 +72,7 @@ class Trainer:
         *,
         device: torch.device,
         measures: Sequence[Component],
+        monitor: Component,
         store: CheckpointStore,
         board: Board,
         record: Callable[[dict[str, Any]], None],
@@ -96,8 +97,7 @@ class Trainer:
         self.noise = Noise(device, "train", train.seed)
         self.history = History()
         self.outcome = outcome  # the caller's, who reads it when fit raises
-        better = {measure.name: measure.entry.spec.better for measure in measures}
-        self.selection = Selection(train, better[train.monitor])
+        self.selection = Selection(train, monitor.entry)
         self.saved_step = -1
         self.closed_step = -1  # the last step that was measured and recorded
         self.stopping = False
@@ -252,13 +252,22 @@ class Trainer:
 
     def _warn(self, epoch: int, figures: dict[str, dict[str, float]]) -> None:
         """Say, once each, what looks wrong when the first epochs have settled."""
-        found = trouble(figures, self.outcome.per_dim)
+        if epoch < min(SETTLED, self.train_config.epochs):
+            return
+        held = figures.get("validation", {}).get("loss")
+        train = None if held is None else self._loss_of_a_sample()
+        found = trouble(self.outcome.per_dim, train, held)
         said = {finding.check for finding in self.outcome.findings}
-        if epoch >= min(SETTLED, self.train_config.epochs):
-            for finding in found:
-                if finding.severity == "warning" and finding.check not in said:
-                    self.outcome.findings.append(finding)
-                    self.progress.note(str(finding))
+        for finding in found:
+            if finding.severity == "warning" and finding.check not in said:
+                self.outcome.findings.append(finding)
+                self.progress.note(str(finding))
+
+    def _loss_of_a_sample(self) -> float:
+        """The loss of some training images, taken as that of the validation images is."""
+        places = torch.arange(min(BATCH, len(self.images)), device=self.device)
+        batch = self.images.batch(places * len(self.images) // len(places))
+        return self.evaluator.loss_of(batch, self._end())
 
     def _select(self, epoch: int) -> bool:
         """Whether the epoch is the best; ends the training where patience has run out."""
@@ -266,7 +275,8 @@ class Trainer:
         if self.selection.best is not None:
             figure = f"validation/{self.selection.figure}"
             self.outcome.best = {"epoch": self.selection.epoch, figure: self.selection.best}
-        if self.selection.exhausted:
+        last = epoch == self.train_config.epochs or self.engine.should_terminate
+        if self.selection.exhausted and not last:
             self.outcome.stopped = self.selection.reason()
             self.progress.note(f"stopped after epoch {epoch}: {self.outcome.stopped}")
             self.engine.terminate()
@@ -275,15 +285,17 @@ class Trainer:
     def _measure(self, split: str) -> None:
         """Raises RunFailed where the last step has ruined the weights, which its loss, taken
         before it, does not show."""
-        # terms weighted as at the end: during a warm-up early weights are not the best
-        end = Step(self.total_steps, self.total_steps, len(self.images), self.epoch_length)
-        figures = self.evaluator.run(split, end)
+        figures = self.evaluator.run(split, self._end())
         if not math.isfinite(loss := figures["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.outcome.steps}",
                 remedy="a smaller --lr",
             )
         self.outcome.metrics[split] = figures
+
+    def _end(self) -> Step:
+        """The end of the training: during a warm-up early weights are not to be the best."""
+        return Step(self.total_steps, self.total_steps, len(self.images), self.epoch_length)
 
     def _log_epoch(
         self, epoch: int, figures: dict[str, dict[str, float]], per_dim: dict[str, list[float]]

@@ -1,7 +1,8 @@
-"""What several of the built-in measures share: which likelihood, which images, whose codes."""
+"""What several of the built-in measures share: likelihood, choice of images, codes, moments."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,3 +54,39 @@ def codes_of(model: Any, images: Images) -> Tensor:
     """The posterior modes of a whole split, (N, D) on the CPU, in its order."""
     parts = [model.encode(batch.x).mode().flatten(1).cpu() for batch in images.batches(BATCH)]
     return torch.cat(parts)
+
+
+class Moments:
+    """Mean and scatter of rows that come batch by batch (Chan, Golub and LeVeque 1983), float64.
+
+    `scatter` is the sum over the rows of their deviations from the mean, squared by `square`:
+    `squares` of each feature, (F,), or `products` of each two, (F, F).
+    """
+
+    def __init__(self, square: Callable[[Tensor], Tensor]) -> None:
+        self.square = square
+        self.count = 0
+        self.mean = self.scatter = torch.zeros((), dtype=torch.float64)
+
+    def update(self, rows: Tensor) -> None:
+        """Rows (B, F) of any type, on any device."""
+        if not len(rows):
+            return
+        rows = rows.cpu().double()
+        total = self.count + len(rows)
+        mean = rows.mean(0)
+        away = mean - self.mean
+        between = self.square(away[None]) * (self.count * len(rows) / total)
+        self.scatter = self.scatter + self.square(rows - mean) + between
+        self.mean = self.mean + away * (len(rows) / total)
+        self.count = total
+
+
+def squares(rows: Tensor) -> Tensor:
+    """(B, F) to the sums of the squares, (F,)."""
+    return rows.square().sum(0)
+
+
+def products(rows: Tensor) -> Tensor:
+    """(B, F) to the sums of the products of each two features, (F, F)."""
+    return rows.T @ rows

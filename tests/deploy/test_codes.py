@@ -59,6 +59,69 @@ def test_codes_can_be_handed_over_in_python_flat_or_in_their_own_shape(forge, ru
         assert said["images"] == 5
 
 
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_codes_of_another_encoder_are_decoded_with_a_warning(cli, runs, suffix):
+    codes = f"codes.{suffix}"
+    cli("encode", "runs/ae", "--out", codes)
+    (runs / "ae").rename(runs / "moved")
+    assert cli("decode", "runs/moved", codes, "--out", "same").err == ""
+
+    small = ("--set", "model.hidden=[32]", "--set", "model.latent_dim=4")
+    small += ("--epochs", 1, "--batch-size", 999, "--quiet")
+    for name, options, differing in (
+        ("wide", ("--set", "model.hidden=[48]"), "model, train, checkpoint"),
+        ("black", ("--set", "data.binarize=threshold"), "train, data, checkpoint"),
+    ):
+        assert cli("train", "ae", *small, *options, "--run", f"runs/{name}").code == 0
+        answer = cli("decode", f"runs/{name}", codes, "--out", name)
+        assert answer.code == 0
+        assert f"the codes of {codes} were made by runs/ae (step-000000" in answer.err
+        assert f"are decoded by runs/{name} (step-000000" in answer.err
+        assert f"which differs in {differing}\n" in answer.err
+
+
+def test_codes_of_another_checkpoint_are_decoded_with_a_warning(forge, tmp_path, caplog):
+    noise = np.random.default_rng(0).random((2, 30, 40), np.float32)  # learnt by heart, not learnt
+    run = forge.train(
+        "ae",
+        data=dict(
+            zip(("train", "validation", "test"), (noise[0], noise[1], noise[1]), strict=True)
+        ),
+        train={"epochs": 30, "lr": 3e-2},
+        run=tmp_path / "run",
+        quiet=True,
+    )
+    made = {c: forge.encode(run, tmp_path / f"{c}.npz", checkpoint=c) for c in ("last", "best")}
+    last, best = (made[c]["checkpoint"] for c in ("last", "best"))
+    assert last != best
+    forge.decode(run, tmp_path / "last.npz", tmp_path / "a")
+    assert not caplog.records
+    forge.decode(run, tmp_path / "best.npz", tmp_path / "b")
+    assert f"made by {run.path} ({best})" in caplog.messages[0]
+    assert f"by {run.path} ({last}), which differs in checkpoint" in caplog.messages[0]
+
+
+def test_in_memory_data_that_differs_is_told_apart(forge, tmp_path, caplog):
+    for i in range(2):
+        x = np.random.default_rng(i).random((60, 30), np.float32)
+        forge.train("ae", data=x, train={"epochs": 1}, run=tmp_path / str(i), quiet=True)
+        forge.encode(tmp_path / str(i), tmp_path / f"{i}.npz", data=x)
+    forge.decode(tmp_path / "0", tmp_path / "0.npz", tmp_path / "a")
+    assert not caplog.records
+    forge.decode(tmp_path / "0", tmp_path / "1.npz", tmp_path / "b")
+    assert caplog.messages[0].endswith("which differs in data")
+
+
+@pytest.mark.parametrize(
+    "said", [None, "no JSON", "[]", "{}", '{"config": 1, "run": 2, "checkpoint": 3}', 7]
+)
+def test_codes_that_do_not_say_who_made_them_are_decoded_without_a_word(cli, runs, said):
+    about = {} if said is None else {"latentforge": np.array(said)}
+    np.savez("codes.npz", z=np.zeros((3, 4)), **about)
+    answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
+    assert (answer.code, answer.err) == (0, "")
+
+
 # ---------------------------------------------------------------- what the files hold
 
 

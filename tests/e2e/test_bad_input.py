@@ -369,6 +369,11 @@ def test_a_role_that_nothing_takes_is_refused(refused, runs, command):
     assert "role 'classifier'" in text
 
 
+def test_a_role_given_twice_is_refused(refused, runs):
+    twice = ("--with", "classifier=runs/cnn", "--with", "classifier=runs/ae")
+    assert "classifier is given twice" in refused(2, "evaluate", "runs/ae", *twice)
+
+
 @pytest.mark.parametrize("role", ["classifier", "=runs/cnn", "classifier="])
 def test_a_role_without_a_run_is_told_how_to_write_one(refused, runs, role):
     assert "write ROLE=RUN" in refused(2, "evaluate", "runs/ae", "--with", role)
@@ -398,7 +403,8 @@ def test_a_folder_that_holds_a_run_or_anything_is_refused(refused, runs, work):
     (work / "notes.txt").write_text("mine")
     for taken in ("notes.txt", "runs", "."):
         text = refused(2, "train", "ae", "--run", taken)
-        assert f"{taken} is there already and not an empty folder" in text
+        assert "nothing is overwritten" in text
+        assert "another --run" in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

@@ -19,7 +19,16 @@ def test_means_count_images_and_not_batches():
     history = History()
     add(history, 10.0, 30)
     add(history, 40.0, 10)
-    assert history.read(2) == {"loss": 18.0, "recon": 17.5, "kl": 1.0}
+    assert history.read(2) == {"loss": 18.0, "recon": 17.5, "kl": 1.0, "kl_weight": 0.5}
+
+
+def test_a_weight_that_moves_is_averaged_as_its_term_is():
+    history = History()
+    for weight, images in ((0.0, 10), (0.5, 30)):
+        terms = Terms({"recon": torch.tensor(1.0), "kl": torch.tensor(2.0)}, {"kl": weight})
+        history.add(terms, images)
+    assert history.read(2)["kl_weight"] == 0.375
+    assert history.close_epoch()[0]["kl_weight"] == 0.375
 
 
 def test_an_epoch_covers_every_read_since_the_last_epoch():
@@ -66,7 +75,7 @@ def test_weights_are_those_of_their_step():
     history = History()
     for weight in (0.0, 1.0, 2.0):
         history.add(Terms({"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"b": weight}), 1)
-    assert history.read(3) == {"loss": 5.0, "a": 1.0, "b": 4.0}
+    assert history.read(3) == {"loss": 5.0, "a": 1.0, "b": 4.0, "b_weight": 1.0}
 
 
 def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():

@@ -16,9 +16,10 @@ from latentforge.engine.averaging import Average
 from latentforge.engine.schedule import rate
 from latentforge.engine.selection import Selection
 from latentforge.engine.step import Trainee, cut, take_step
-from latentforge.errors import ConfigError, LatentForgeError, UsageError
+from latentforge.errors import ConfigError, UsageError
+from latentforge.registry import Entry, Plugin
 from latentforge.settings import ScheduleConfig, TrainConfig
-from latentforge.specs import CallbackSpec, LossSpec, MeasureSpec
+from latentforge.specs import KINDS, CallbackSpec, LossSpec, MeasureSpec
 
 
 @pytest.fixture(scope="module")
@@ -207,17 +208,25 @@ def test_clipping_and_parts_reach_the_training(forge, tmp_path):
 def test_the_average_follows_its_formula():
     trainee, _ = trainee_and_optimizer()
     trainee.model.register_buffer("count", torch.tensor(0))
+    trainee.model.register_buffer("statistic", torch.tensor(0.0))
+    trainee.model.tied = nn.Linear(3, 2)
+    trainee.model.tied.weight = trainee.model.linear.weight
     average = Average(trainee, 0.9)
     expected = trainee.model.linear.weight.detach().clone()
+    statistic = 0.0
     for index in range(200):
         with torch.no_grad():
             trainee.model.linear.weight.add_(0.01 * (index + 1))
             trainee.model.count += 1
+            trainee.model.statistic += 1
         average.update(index)
         decay = min(0.9, (1 + index) / (10 + index))
         expected = decay * expected + (1 - decay) * trainee.model.linear.weight.detach()
+        statistic = decay * statistic + (1 - decay) * (index + 1)
     torch.testing.assert_close(average.trainee.model.linear.weight, expected, rtol=1e-4, atol=1e-4)
+    assert average.trainee.model.tied.weight is average.trainee.model.linear.weight
     assert average.trainee.model.count == 200
+    assert float(average.trainee.model.statistic) == pytest.approx(statistic, rel=1e-5)
     assert not torch.equal(average.trainee.model.linear.weight, trainee.model.linear.weight)
 
 
@@ -232,9 +241,43 @@ def test_the_average_is_what_a_run_measures_saves_and_loads(forge, tmp_path):
     answer = forge.evaluate(run)
     assert answer["weights"] == "exponential moving average, decay 0.99"
     assert answer["metrics"]["recon"] == pytest.approx(run.metrics["test"]["recon"], rel=1e-6)
+    assert answer["weights"] == run.manifest["weights"]
     plain = train(forge, tmp_path / "b")
+    assert plain.manifest["weights"] == "as trained"
     weights = CheckpointStore(plain.path / "checkpoints").load().tensors("model")
     assert all(torch.equal(weights[name], live[name]) for name in live)  # it changes nothing else
+
+
+def pictures(run):
+    """The PNG bytes of each epoch's reconstructions in TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.path)).Reload()
+    return [event.encoded_image_string for event in events.Images("reconstructions")]
+
+
+def test_the_average_is_what_the_pictures_show(forge, tmp_path):
+    averaged = train(forge, tmp_path / "a", ema=0.999, epochs=1)
+    plain = train(forge, tmp_path / "b", epochs=1)
+    assert pictures(averaged) != pictures(plain)
+
+
+def test_batch_norm_is_averaged_too(forge, tmp_path):
+    run = forge.train(
+        "conv-vae",
+        data={"name": "digits", "size": 8},
+        model={"channels": [4, 4], "hidden": 8, "latent_dim": 2},
+        train={"epochs": 1, "ema": 0.99, "batch_size": 256},
+        run=tmp_path / "a",
+        quiet=True,
+    )
+    saved = CheckpointStore(run.path / "checkpoints").load()
+    average, live = saved.tensors("ema-model"), saved.tensors("model")
+    name = "encoder.2.running_mean"
+    assert not torch.equal(average[name], live[name])
+    counts = [k for k in live if k.endswith("num_batches_tracked")]
+    assert counts
+    assert all(torch.equal(average[k], live[k]) for k in counts)
 
 
 # ---------------------------------------------------------------- best and early stopping
@@ -242,7 +285,11 @@ def test_the_average_is_what_a_run_measures_saves_and_loads(forge, tmp_path):
 
 def selection(**options):
     better = options.pop("better", "lower")
-    return Selection(TrainConfig(**options), better)
+    train = TrainConfig(**options)
+    spec = MeasureSpec(
+        name=train.monitor, summary="", build=lambda c, d: None, protocol="", better=better
+    )
+    return Selection(train, Entry(KINDS["measures"], spec, Plugin("p", "", "", "p")))
 
 
 def test_a_lower_figure_is_better_and_nan_never_is():
@@ -315,11 +362,46 @@ def test_training_stops_when_patience_runs_out_and_is_whole(falling, tmp_path):
 def test_monitoring_wants_a_validation_split_and_a_measure_that_fits(forge, tmp_path):
     with pytest.raises(UsageError, match="go by a validation split"):
         train(forge, tmp_path / "a", data={"name": "digits", "validation": 0.0}, patience=1)
-    with pytest.raises(LatentForgeError, match="acuracy"):
-        train(forge, tmp_path / "b", monitor="acuracy")
-    with pytest.raises(UsageError, match="needs classify"):
-        train(forge, tmp_path / "c", monitor="accuracy")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("acuracy", "unknown measure 'acuracy', did you mean 'accuracy'?"),
+        ("accuracy", "measure 'accuracy' needs classify"),
+        ("fid", "measure 'fid' needs another run (classifier)"),
+    ],
+)
+def test_a_monitor_that_cannot_be_measured_is_a_fault_of_the_configuration(
+    forge, tmp_path, name, said
+):
+    with pytest.raises(ConfigError) as caught:
+        train(forge, tmp_path / "a", monitor=name, model={"hidden": [0]})
+    assert len(caught.value.details) == 1 + 1  # with the other faults, in one go
+    assert said in caught.value.details[1]
+
+
+@pytest.mark.parametrize("name", ["latentforge/psnr", "latentforge/recon"])
+def test_a_monitor_can_be_named_in_full(forge, tmp_path, name):
+    run = train(forge, tmp_path / "a", monitor=name, epochs=1)
+    figure = name.removeprefix("latentforge/")
+    assert run.manifest["best"] == {
+        "epoch": 1,
+        f"validation/{figure}": run.metrics["validation"][figure],
+    }
+
+
+def test_which_way_is_better_is_what_the_measure_says(forge, tmp_path):
+    run = train(forge, tmp_path / "a", monitor="psnr", epochs=3)
+    values = [line["validation"]["psnr"] for line in run.history()]
+    assert values == sorted(values)  # training helps
+    assert run.manifest["best"]["epoch"] == 3
+
+
+def test_a_training_that_reaches_its_end_was_not_stopped_early(falling, tmp_path):
+    run = train(falling, tmp_path / "a", epochs=4, monitor="falling", patience=2)
+    assert (run.manifest["epochs"], run.manifest["stopped"]) == (4, "")
 
 
 # ---------------------------------------------------------------- facts and vectors

@@ -70,6 +70,16 @@ def test_labels_and_the_names_of_the_classes_are_optional(path: Path, kind):
     assert prepared(path).spec.classes == ("cat", "dog", "eel", "fox")
 
 
+def test_a_class_name_cannot_command_the_terminal(cli, path: Path):
+    np.savez(path, x=GREY, y=LABELS, classes=np.array(["\x1b[31mred", "caf\xe9", "two\nlines"]))
+    shown = cli("data", "show", "arrays", "--set", f"path={path}")
+    assert shown.code == 0
+    assert r"\x1b[31mred" in shown.out
+    assert "café" in shown.out
+    assert r"two\nlines" in shown.out
+    assert "\x1b" not in shown.out
+
+
 def test_a_rounding_error_beyond_the_range_is_no_fault(path: Path):
     np.savez(path, x=np.array([[0.0, 1.0000001], [-1e-8, 0.5]]))
     assert prepared(path).x.tolist() == [[0.0, 1.0], [0.0, 0.5]]
@@ -165,10 +175,11 @@ def test_an_array_that_does_not_fit_is_named_with_its_key(path: Path, refused, a
 @pytest.mark.parametrize(
     ("x", "remedy"),
     [
-        (GREY * 255, "store x / 255, or uint8"),
-        (GREY.round() * 2 - 1, "store (x + 1) / 2"),
-        (GREY * 900, "store (x - x.min()) / (x.max() - x.min())"),
+        (GREY * 255, "divide by 255, or give uint8"),
+        (GREY.round() * 2 - 1, "give (x + 1) / 2"),
+        (np.array([[-10.0, 900.0]]), "give (x - -10) / 910"),
         (RGB.astype(int), "x.astype(numpy.uint8)"),
+        (GREY > 0.5, "x * numpy.uint8(255)"),
     ],
 )
 def test_the_remedy_is_what_to_store_instead(path: Path, refused, x, remedy: str):

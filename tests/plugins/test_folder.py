@@ -68,7 +68,7 @@ def test_a_class_name_that_is_no_text_can_still_be_shown(cli, root: Path):
         for i in range(4):
             save(root / os.fsdecode(name) / f"{i}.png")
     shown = cli("data", "show", "folder", "--set", f"root={root}", "--json")
-    assert shown.json["classes"] == ["?[31m", "caf?", "été 1"]
+    assert shown.json["classes"] == ["\\x1b[31m", "caf\\udce9", "été 1"]
 
 
 def test_a_flat_folder_has_no_labels(root: Path):

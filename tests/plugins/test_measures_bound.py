@@ -126,6 +126,22 @@ def test_recon_needs_no_logits_where_the_likelihood_is_gaussian(measured, data, 
     assert protocol["recon"].endswith(f"Gaussian of sigma {named}")
 
 
+def test_where_nothing_is_sampled_the_protocol_does_not_say_so(measured, vae, data):
+    for model, z in ((Halved(), "z the code"), (vae, "one seeded posterior sample")):
+        assert f"summed over pixels, {z}, " in measured("recon", model, data[0])[1]["recon"]
+
+
+def test_recon_and_elbo_decode_a_batch_once_for_each_z(measured, vae, data):
+    """Four figures of two batches: one decode of the sample and one of the mean in each."""
+    calls = []
+    handle = vae.decoder.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        measured("recon recon_mean elbo elbo_mean", vae, data[0])
+    finally:
+        handle.remove()
+    assert len(calls) == 4
+
+
 def test_a_learnt_sigma_is_the_one_in_the_figure_and_in_its_protocol(measured, vae, data):
     loss = built("losses", "elbo", data[1], likelihood="gaussian", learn_sigma=True)
     loss.log_sigma.data.fill_(math.log(0.2))

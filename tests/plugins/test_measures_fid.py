@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from latentforge_plugins.frechet import cache
-from latentforge_plugins.frechet.gaussian import Fit, Moments, frechet_distance
-from latentforge_plugins.measures import some
+from latentforge_plugins.frechet.gaussian import Fit, fit, frechet_distance
+from latentforge_plugins.measures import Moments, products, some, squares
 from scipy.linalg import sqrtm
 
 from latentforge import Forge
@@ -61,12 +61,14 @@ def test_a_fit_has_no_distance_to_itself_even_where_it_is_singular(rank):
 
 def test_moments_are_numpys_however_the_rows_come():
     rows = 50 + torch.randn(997, 7, generator=torch.Generator().manual_seed(0))
-    moments = Moments()
+    moments, diagonal = Moments(products), Moments(squares)
     for part in rows.split([1, 0, 400, 96, 500]):
         moments.update(part)
-    fit = moments.fit()
-    np.testing.assert_allclose(fit.mean, rows.double().mean(0), rtol=1e-12)
-    np.testing.assert_allclose(fit.covariance, np.cov(rows.double().T), rtol=1e-9)
+        diagonal.update(part)
+    fitted = fit(moments)
+    np.testing.assert_allclose(fitted.mean, rows.double().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(fitted.covariance, np.cov(rows.double().T), rtol=1e-9)
+    np.testing.assert_allclose(diagonal.scatter / 997, rows.double().numpy().var(0), rtol=1e-9)
 
 
 # ---------------------------------------------------------------- of runs
@@ -130,7 +132,9 @@ def test_features_are_taken_before_the_next_layer_works_in_place():
 
     model = InPlace(nn.Linear(6, 4), nn.ReLU(inplace=True))
     x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    run = SimpleNamespace(config={"model": {"name": "in-place"}}, path="runs/in-place")
+    run = SimpleNamespace(
+        config={"model": {"name": "in-place"}}, manifest={"plugins": []}, path="runs/in-place"
+    )
     with torch.no_grad():
         features = Features(SimpleNamespace(run=run, model=model), "", 2)
         assert features.layer == "0"
@@ -239,6 +243,25 @@ def test_real_images_are_looked_at_once_for_each_classifier_layer_and_grid(forge
     assert protocol != fid(forge)[1]
 
 
+def changed_manifest(path: str, change) -> None:
+    manifest = Path(path, "run.json")
+    about = json.loads(manifest.read_text())
+    change(about)
+    manifest.write_text(json.dumps(about))
+
+
+def test_features_of_another_version_of_the_network_are_computed_anew(forge):
+    def upgrade(about):
+        for plugin in about["plugins"]:
+            if plugin["kind"] == "models":
+                plugin["version"] = "99.0"
+
+    first, _ = fid(forge)
+    changed_manifest("runs/cnn", upgrade)
+    assert fid(forge)[0] == first
+    assert len(kept()) == 4
+
+
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "a folder"])
 def test_a_damaged_cache_is_recomputed_and_mended(forge, damage):
     first, _ = fid(forge)
@@ -288,13 +311,47 @@ def test_a_classifier_of_otherwise_prepared_images_is_refused_with_both(forge, c
         fid(forge, classifier="runs/small")
     said = "shape: the classifier's [1, 20, 20], the run's [1, 28, 28]"
     assert caught.value.details == (said,)
-    manifest = Path("runs/cnn/run.json")
-    about = json.loads(manifest.read_text())
-    about["data"]["preprocessing"]["binarize"] = "threshold"
-    manifest.write_text(json.dumps(about))
+    changed_manifest(
+        "runs/cnn", lambda about: about["data"]["preprocessing"].update(binarize="threshold")
+    )
     with pytest.raises(UsageError, match="runs/cnn was trained on images prepared") as caught:
         fid(forge)
     assert caught.value.details == ("binarize: the classifier's 'threshold', the run's 'none'",)
+
+
+def trained_on_noise(forge, classes: int) -> Path:
+    """The run of a classifier of noise that is prepared as digits are."""
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (300, 28, 28), np.uint8), np.arange(300) % classes
+    run = Path("runs/noise")
+    forge.train("cnn-classifier", data=noise, train={"epochs": 1}, run=run, quiet=True)
+    return run
+
+
+def test_a_classifier_of_other_classes_is_refused_with_both(forge):
+    said = r"runs/noise was trained on in-memory, fingerprint [0-9a-f]{12}, which has other classes"
+    with pytest.raises(UsageError, match=said) as caught:
+        fid(forge, classifier=trained_on_noise(forge, 14))
+    assert caught.value.details == (
+        "the classifier's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in all)",
+        "the run's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+    )
+
+
+def test_the_protocol_says_what_the_classifier_was_trained_on(forge):
+    fingerprint = forge.load_data("digits").fingerprint[:12]
+    assert f"trained on digits, fingerprint {fingerprint})" in fid(forge)[1]
+    protocol = fid(forge, classifier=trained_on_noise(forge, 10))[1]
+    assert "trained on in-memory, fingerprint " in protocol
+    assert fingerprint not in protocol
+
+
+def test_images_without_labels_are_judged_by_any_classifier_of_such_images(forge):
+    x = forge.load_data("digits").splits
+    data = {split: images.x.numpy() for split, images in x.items()}
+    roles, options = {"classifier": "runs/cnn"}, {"fid": {"grid": 1}}
+    answer = forge.evaluate("runs/ae", measures=["fid"], roles=roles, options=options, data=data)
+    assert answer["metrics"] == fid(forge)[0]
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(forge):

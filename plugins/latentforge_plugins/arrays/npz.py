@@ -8,9 +8,7 @@ import numpy as np
 
 from latentforge.contracts import Arrays
 from latentforge.npz import Array, Member, keys, member, opened
-from latentforge.preparation import CHANNELS, ROUNDING
-
-CLASSES = 65_536  # the core makes a name for each number up to the highest label
+from latentforge.preparation import CHANNELS, MOST_CLASSES, ROUNDING, scaling
 
 
 def read(path: Path) -> Arrays:
@@ -39,7 +37,9 @@ def images(x: Member) -> Array:
     if x.dtype.kind in "iub" and x.dtype != np.uint8:
         raise x.wrong(
             f"is {x.dtype}; images are uint8, or floats from 0 to 1",
-            "x.astype(numpy.uint8) for values from 0 to 255",
+            "x * numpy.uint8(255)"
+            if x.dtype.kind == "b"
+            else "x.astype(numpy.uint8) for values from 0 to 255",
         )
     if x.dtype.kind not in "uf":
         raise x.wrong(f"is {x.dtype}, no real numbers", "give uint8, or floats from 0 to 1")
@@ -55,12 +55,7 @@ def check_range(x: Member, values: Array) -> None:
         return
     if bad := values.size - int(np.isfinite(values).sum()):
         raise x.wrong(f"has {bad} NaN or infinite values of {values.size}", "replace them")
-    remedy = "store (x - x.min()) / (x.max() - x.min())"
-    if low >= 0 and 2 <= high <= 255:
-        remedy = "store x / 255, or uint8"
-    elif low >= -1 - ROUNDING and high <= 1 + ROUNDING:
-        remedy = "store (x + 1) / 2"
-    raise x.wrong(f"lies in [{low:g}, {high:g}]; floats must lie in [0, 1]", remedy)
+    raise x.wrong(f"lies in [{low:g}, {high:g}]; floats must lie in [0, 1]", scaling(low, high))
 
 
 def channels_first(x: Member, values: Array) -> Array:
@@ -81,9 +76,9 @@ def labels(y: Member, count: int) -> Array:
         raise y.wrong(f"has shape {y.shape}, and x has {count} examples", f"give shape ({count},)")
     values = y.values()
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= CLASSES:
+    if low < 0 or high >= MOST_CLASSES:
         raise y.wrong(
-            f"lies in [{low}, {high}]; labels go from 0 to at most {CLASSES - 1}",
+            f"lies in [{low}, {high}]; labels go from 0 to at most {MOST_CLASSES - 1}",
             "number the classes: numpy.unique(y, return_inverse=True)[1]",
         )
     return values
@@ -91,7 +86,7 @@ def labels(y: Member, count: int) -> Array:
 
 def names(classes: Member, highest: int) -> tuple[str, ...]:
     """The name of each label."""
-    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > CLASSES:
+    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MOST_CLASSES:
         raise classes.wrong(
             f"is {classes.dtype} of shape {classes.shape}; class names are strings in one row",
             "numpy.array(['cat', 'dog'])",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from latentforge import DataSpec, ModelSpec, Size, hookimpl
 from latentforge_plugins.autoencoder import LatentActivation
+from latentforge_plugins.vae import PROVIDES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +37,6 @@ def latentforge_models():
         summary="Convolutional VAE with batch norm and upsampling, for images of any size",
         build=build,
         config=ConvVaeConfig,
-        provides={"encode", "decode", "decode_logits", "kl", "log_prob", "diagonal_gaussian"},
+        provides=PROVIDES,
         default_loss="elbo",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from latentforge import DataSpec, ModelSpec, Size, hookimpl
 from latentforge_plugins.autoencoder import LatentActivation
+from latentforge_plugins.vae import PROVIDES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,6 @@ def latentforge_models():
         summary="VAE of strided and transposed convolutions, for images of 28x28 and larger",
         build=build,
         config=DeconvVaeConfig,
-        provides={"encode", "decode", "decode_logits", "kl", "log_prob", "diagonal_gaussian"},
+        provides=PROVIDES,
         default_loss="elbo",
     )

@@ -42,7 +42,7 @@ class BetaElboConfig(ElboConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.end_epoch < self.start_epoch:
+        if self.schedule != "constant" and self.end_epoch < self.start_epoch:
             raise ValueError(
                 f"the schedule of beta ends before it starts: end_epoch {self.end_epoch:g}, "
                 f"start_epoch {self.start_epoch:g}"

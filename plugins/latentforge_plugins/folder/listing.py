@@ -43,7 +43,7 @@ def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
         return loose, None, ()
     files = [file for images in found.values() for file in images]
     labels = [label for label, images in enumerate(found.values()) for _ in images]
-    return files, labels, tuple(printable(folder.name) for folder in found)
+    return files, labels, tuple(folder.name for folder in found)
 
 
 def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
@@ -98,8 +98,3 @@ def natural(path: Path) -> NaturalKey:
     """2 before 10: the name with its numbers as numbers, then the name itself."""
     parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers take turns
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
-
-
-def printable(name: str) -> str:
-    """A file name may hold bytes that are no text, which no figure and no terminal can show."""
-    return "".join(char if char.isprintable() else "?" for char in name)

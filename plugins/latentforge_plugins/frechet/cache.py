@@ -31,6 +31,7 @@ def read(key: str) -> Fit | None:
             written = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None
+    # safetensors itself loads flipped bits without a word
     return Fit(**tensors) if written == digest(tensors) else None
 
 
@@ -51,9 +52,9 @@ def write(key: str, fit: Fit) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the numbers, because safetensors loads flipped bits without a word."""
+    """SHA-256 over names, types, shapes and bytes, in hex, whatever their order and device."""
     state = hashlib.sha256()
-    for name, value in tensors.items():
+    for name, value in sorted(tensors.items()):
         state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        state.update(value.numpy().tobytes())
+        state.update(value.detach().cpu().numpy().tobytes())
     return state.hexdigest()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,12 +12,17 @@ from torch import Tensor, nn
 from latentforge.contracts import EvaluateContext
 from latentforge.errors import UsageError, did_you_mean
 
+from . import cache
+
+NAMED = 12  # classes in an error; the others are counted
+
 
 class Features:
     """`features(x)`, (B, *data.shape) to (B, F): the layer's output, maps averaged to `cells`.
 
     `classifier` is the other run, loaded. `key` is all that decides on the numbers: the weights,
-    the network's options, layer and grid. UsageError for a layer that is not there.
+    the network's options, whose code it is, layer and grid. UsageError for a layer that is not
+    there.
     """
 
     def __init__(self, classifier: Any, layer: str, grid: int) -> None:
@@ -30,9 +35,10 @@ class Features:
             )
         self.grid = grid
         self.cells = (1, 1)  # of each map, once an output has been seen
-        self.weights = weights_hash(self.model)
-        options = json.dumps(classifier.run.config["model"], sort_keys=True)
-        self.key = f"{self.weights} {options} {self.layer} {grid}"
+        self.weights = cache.digest(self.model.state_dict())
+        made_by = [p for p in classifier.run.manifest["plugins"] if p["kind"] == "models"]
+        network = json.dumps([classifier.run.config["model"], made_by], sort_keys=True)
+        self.key = f"{self.weights} {network} {self.layer} {grid}"
 
     def __call__(self, x: Tensor) -> Tensor:
         taken: list[Tensor] = []
@@ -67,19 +73,19 @@ def last_with_weights(model: Any) -> str:
     raise UsageError("the classifier names no layer with weights", remedy="--set fid.layer=NAME")
 
 
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in hex."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def trained_on(classifier: Any) -> str:
+    """The data of a run in words. An evaluation has the fingerprint of its own beside its figures,
+    so that the two can be compared."""
+    data = classifier.run.manifest["data"]
+    name = classifier.run.config["data"]["name"]
+    return f"{name}, fingerprint {data['fingerprint'][:12]}"
 
 
-def check_same_images(context: EvaluateContext, classifier: Any) -> None:
-    """UsageError unless the classifier was trained on images prepared as the run's are."""
-    theirs = classifier.run.manifest["data"]["preprocessing"]
-    ours = context.preprocessing
+def check_same_data(context: EvaluateContext, classifier: Any) -> None:
+    """UsageError unless the classifier was trained on images prepared as the run's are, and, where
+    these have labels, on the same classes."""
+    about = classifier.run.manifest["data"]
+    theirs, ours = about["preprocessing"], context.preprocessing
     differing = [
         f"{key}: the classifier's {theirs.get(key)!r}, the run's {ours.get(key)!r}"
         for key in sorted({*theirs, *ours} - {"stored"})  # how files hold them; divide_by says it
@@ -92,3 +98,19 @@ def check_same_images(context: EvaluateContext, classifier: Any) -> None:
             details=differing,
             remedy="a classifier trained on the run's own data, with the same options of [data]",
         )
+    classes = tuple(about["classes"])
+    if context.data.classes and context.data.classes != classes:
+        raise UsageError(
+            f"classifier {classifier.run.path} was trained on {trained_on(classifier)}, which has "
+            "other classes than this run's data",
+            details=[
+                f"the classifier's: {in_words(classes)}",
+                f"the run's: {in_words(context.data.classes)}",
+            ],
+            remedy="a classifier trained on the run's own data",
+        )
+
+
+def in_words(classes: Sequence[str]) -> str:
+    more = f", ... ({len(classes)} in all)" if len(classes) > NAMED else ""
+    return ", ".join(classes[:NAMED]) + more

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentforge_plugins.measures import Moments
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -16,29 +18,9 @@ class Fit:
     covariance: Tensor
 
 
-class Moments:
-    """Mean and covariance of rows that come batch by batch (Chan, Golub and LeVeque 1983)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = self.scatter = torch.zeros((), dtype=torch.float64)
-
-    def update(self, rows: Tensor) -> None:
-        """Rows (B, F) of any type, on any device."""
-        if not len(rows):
-            return
-        rows = rows.cpu().double()
-        total = self.count + len(rows)
-        mean = rows.mean(0)
-        away = mean - self.mean
-        between = torch.outer(away, away) * (self.count * len(rows) / total)
-        self.scatter = self.scatter + (rows - mean).T @ (rows - mean) + between
-        self.mean = self.mean + away * (len(rows) / total)
-        self.count = total
-
-    def fit(self) -> Fit:
-        """The covariance is the unbiased one; two rows are the least."""
-        return Fit(self.mean, self.scatter / (self.count - 1))
+def fit(moments: Moments) -> Fit:
+    """Of the moments of at least two rows, with `products`; the covariance is the unbiased one."""
+    return Fit(moments.mean, moments.scatter / (moments.count - 1))
 
 
 def square_root(covariance: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.data import Images
 from latentforge.errors import UsageError
-from latentforge_plugins.measures import BATCH, same, some
+from latentforge_plugins.measures import BATCH, Moments, products, same, some
 
 from . import cache
-from .features import Features, check_same_images
-from .gaussian import Fit, Moments, frechet_distance, square_root
+from .features import Features, check_same_data, trained_on
+from .gaussian import Fit, fit, frechet_distance, square_root
 
 if TYPE_CHECKING:
     from . import FidConfig
@@ -32,7 +32,7 @@ class Fid:
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]
-        check_same_images(context, classifier)
+        check_same_data(context, classifier)
         self.features = Features(classifier, config.layer, config.grid)
         self.context = context
         split, other = context.split, "test" if context.split == "train" else "train"
@@ -44,20 +44,20 @@ class Fid:
             )
         self.count = self.checked_count(config, real, others)
         self.chosen = some(self.count, len(real), real.device)
-        self.reference = self.fit(real, self.chosen)
-        floor = self.fit(others, some(self.count, len(others), others.device))
+        self.reference = self.kept_fit(real, self.chosen)
+        floor = self.kept_fit(others, some(self.count, len(others), others.device))
         self.floor = frechet_distance(floor, self.reference)
-        self.recon = Moments()
+        self.recon = Moments(products)
         latent: Any = context.model.latent
         self.latent_shape, self.normal = latent.shape, latent.prior == "normal"
         source = "N(0, I)" if self.normal else "a Gaussian fitted to the codes of the train split"
         self.protocol = (
             f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "
             f"{self.features.layer}{self.features.averaged()} of classifier {classifier.run.path} "
-            f"({classifier.checkpoint}, weights {self.features.weights[:12]}); N={self.count} "
-            f"images each, against N of the {split} split. fid_samples: decoded z from {source}; "
-            "fid_recon: those same N, z the posterior mode; fid_floor: real images of the "
-            f"{other} split"
+            f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
+            f"{trained_on(classifier)}); N={self.count} images each, against N of the {split} "
+            f"split. fid_samples: decoded z from {source}; fid_recon: those same N, z the "
+            f"posterior mode; fid_floor: real images of the {other} split"
         )
 
     def checked_count(self, config: FidConfig, real: Images, others: Images) -> int:
@@ -88,15 +88,15 @@ class Fid:
             self.recon.update(self.features(seen.recon[chosen]))
 
     def compute(self) -> Mapping[str, float]:
-        samples = Moments()
+        samples = Moments(products)
         draw = self.prior() if self.normal else self.fitted_prior()
         model: Any = self.context.model
         for start in range(0, self.count, BATCH):
             z = draw(min(BATCH, self.count - start))
             samples.update(self.features(model.decode(z)))
         return {
-            "fid_samples": frechet_distance(samples.fit(), self.reference),
-            "fid_recon": frechet_distance(self.recon.fit(), self.reference),
+            "fid_samples": frechet_distance(fit(samples), self.reference),
+            "fid_recon": frechet_distance(fit(self.recon), self.reference),
             "fid_floor": self.floor,
         }
 
@@ -107,20 +107,20 @@ class Fid:
 
     def fitted_prior(self) -> Draw:
         """Draws n codes from a Gaussian fitted to those of the train split."""
-        codes = Moments()
+        codes = Moments(products)
         model: Any = self.context.model
         for batch in self.context.images("train").batches(BATCH):
             codes.update(model.encode(batch.x).mode().flatten(1))
-        fit = codes.fit()
-        root = square_root(fit.covariance)
+        fitted = fit(codes)
+        root = square_root(fitted.covariance)
 
         def draw(n: int) -> Tensor:
-            z = fit.mean + torch.randn(n, len(root), dtype=root.dtype) @ root
+            z = fitted.mean + torch.randn(n, len(root), dtype=root.dtype) @ root
             return z.float().to(self.chosen.device).view(n, *self.latent_shape)
 
         return draw
 
-    def fit(self, images: Images, chosen: Tensor) -> Fit:
+    def kept_fit(self, images: Images, chosen: Tensor) -> Fit:
         """The features' fit of the chosen images, from the cache if it is there."""
         state = hashlib.sha256(self.features.key.encode())
         state.update(json.dumps(self.context.preprocessing, sort_keys=True).encode())
@@ -130,9 +130,10 @@ class Fid:
         key = state.hexdigest()
         if (kept := cache.read(key)) is not None:
             return kept
-        moments = Moments()
+        moments = Moments(products)
         for batch in images.batches(BATCH):
             if (wanted := chosen[batch.index]).any():
                 moments.update(self.features(batch.x[wanted]))
-        cache.write(key, moments.fit())
-        return moments.fit()
+        fitted = fit(moments)
+        cache.write(key, fitted)
+        return fitted

@@ -21,13 +21,13 @@ class ActiveUnitsConfig:
 def build_recon(config: Any, context: EvaluateContext) -> Measure:
     from .bound import Recon
 
-    return Recon("recon", context)
+    return Recon("recon", context, sampled=True)
 
 
 def build_recon_mean(config: Any, context: EvaluateContext) -> Measure:
     from .bound import Recon
 
-    return Recon("recon_mean", context)
+    return Recon("recon_mean", context, sampled=False)
 
 
 def build_kl(config: Any, context: EvaluateContext) -> Measure:
@@ -41,13 +41,13 @@ def build_kl(config: Any, context: EvaluateContext) -> Measure:
 def build_elbo(config: Any, context: EvaluateContext) -> Measure:
     from .bound import Elbo
 
-    return Elbo("elbo", context)
+    return Elbo("elbo", context, sampled=True)
 
 
 def build_elbo_mean(config: Any, context: EvaluateContext) -> Measure:
     from .bound import Elbo
 
-    return Elbo("elbo_mean", context)
+    return Elbo("elbo_mean", context, sampled=False)
 
 
 def build_active_units(config: ActiveUnitsConfig, context: EvaluateContext) -> Measure:

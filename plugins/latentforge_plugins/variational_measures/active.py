@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import torch
-
 from latentforge.contracts import Seen
+from latentforge_plugins.measures import Moments, squares
 
 if TYPE_CHECKING:
     from . import ActiveUnitsConfig
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 class ActiveUnits:
     """Counts the dimensions u with Var_x(E[u | x]) above the threshold.
 
-    In float64 and from deviations, batch by batch (Chan, Golub and LeVeque 1983): a difference of
-    squares would drown a small variance beside a large mean.
+    From deviations, because a difference of squares would drown a small variance beside a large
+    mean.
     """
 
     def __init__(self, config: ActiveUnitsConfig) -> None:
@@ -26,17 +25,11 @@ class ActiveUnits:
             f"latent dimensions whose posterior mean has a variance above {config.threshold:g} "
             "over the split"
         )
-        self.count = 0
-        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
+        self.means = Moments(squares)
 
     def update(self, seen: Seen) -> None:
-        means = seen.z.flatten(1).cpu().double()  # (B, D)
-        total = self.count + len(means)
-        away = means.mean(0) - self.mean
-        inside = (means - means.mean(0)).square().sum(0)
-        self.squares = self.squares + inside + away.square() * (self.count * len(means) / total)
-        self.mean = self.mean + away * (len(means) / total)
-        self.count = total
+        self.means.update(seen.z.flatten(1))
 
     def compute(self) -> Mapping[str, float]:
-        return {"active_units": int((self.squares / self.count > self.threshold).sum())}
+        variance = self.means.scatter / self.means.count  # (D,)
+        return {"active_units": int((variance > self.threshold).sum())}

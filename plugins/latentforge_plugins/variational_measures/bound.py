@@ -8,49 +8,50 @@ from typing import Any
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
-from latentforge.latent import Likelihood
+from latentforge.latent import Likelihood, Point
 from latentforge.measuring import MeanPerImage
 from latentforge_plugins.measures import in_words, likelihood_of
 
 
 class Recon(MeanPerImage):
-    """-log p(x | z); `name` is recon, of a sample, or recon_mean."""
+    """-log p(x | z) of a sampled z, or of the posterior's mean."""
 
-    def __init__(self, name: str, context: EvaluateContext) -> None:
-        super().__init__(name, lambda seen: recon(seen, self.likelihood, sampled=name == "recon"))
-        self.likelihood = likelihood_of(context)
-        self.protocol = (
-            f"nats per image, summed over pixels, {which_z(name)}, {in_words(self.likelihood)}"
-        )
+    def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
+        likelihood = likelihood_of(context)
+        super().__init__(name, lambda seen: recon(seen, likelihood, sampled=sampled))
+        self.sampled, self.likelihood = sampled, in_words(likelihood)
+        self.protocol = self.stated(which_z(sampled))
+
+    def update(self, seen: Seen) -> None:
+        super().update(seen)
+        if self.sampled and isinstance(seen.posterior, Point):  # whose sample is its mode
+            self.protocol = self.stated("z the code")
+
+    def stated(self, z: str) -> str:
+        return f"nats per image, summed over pixels, {z}, {self.likelihood}"
 
 
 class Elbo(MeanPerImage):
-    """-(recon + kl); `name` is elbo, of a sample, or elbo_mean."""
+    """-(recon + kl) of a sampled z, or of the posterior's mean."""
 
-    def __init__(self, name: str, context: EvaluateContext) -> None:
-        super().__init__(
-            name, lambda seen: -recon(seen, self.likelihood, sampled=name == "elbo") - kl(seen)
-        )
-        self.likelihood = likelihood_of(context)
+    def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
+        likelihood = likelihood_of(context)
+        super().__init__(name, lambda seen: -recon(seen, likelihood, sampled=sampled) - kl(seen))
         self.protocol = (
             "nats per image, -(recon + kl) summed over pixels and latent dimensions, "
-            f"{which_z(name)}, {in_words(self.likelihood)}"
+            f"{which_z(sampled)}, {in_words(likelihood)}"
         )
 
 
-def which_z(name: str) -> str:
-    return "z the posterior mean" if name.endswith("_mean") else "one seeded posterior sample"
+def which_z(sampled: bool) -> str:
+    return "one seeded posterior sample" if sampled else "z the posterior mean"
 
 
 def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool) -> Tensor:
-    """-log p(x | z), (B,); kept with the batch, because decoding is what an evaluation costs."""
-    kept = vars(seen)
-    key = f"built-in recon, sampled {sampled}"
-    if key not in kept:
-        z = seen.z_sample if sampled else seen.z
-        kept[key] = likelihood.nll(seen.model, z, seen.batch.x)
-    value: Tensor = kept[key]
-    return value
+    """-log p(x | z), (B,), computed once for recon and elbo: decoding is what they cost."""
+    z = seen.z_sample if sampled else seen.z
+    key = f"variational_measures: nll, {sampled=}"
+    return seen.once(key, lambda: likelihood.nll(seen.model, z, seen.batch.x))
 
 
 def kl(seen: Seen) -> Tensor:
