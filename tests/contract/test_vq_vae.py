@@ -46,7 +46,9 @@ def test_it_learns_to_reconstruct(run):
 
 def test_terms_are_weighed_and_a_weightless_one_is_logged_only(run):
     terms = run.metrics["train"]
-    assert set(terms) == {"loss", "recon", "codebook", "commitment", "perplexity"}
+    weights = {"commitment_weight": 0.25, "perplexity_weight": 0.0}
+    assert set(terms) == {"loss", "recon", "codebook", "commitment", "perplexity", *weights}
+    assert {name: terms[name] for name in weights} == weights
     expected = terms["recon"] + terms["codebook"] + 0.25 * terms["commitment"]
     assert terms["loss"] == pytest.approx(expected, rel=1e-5)
     assert 1 < terms["perplexity"] <= 32
