@@ -96,7 +96,7 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
                     f"{wanted} already holds a run",
                     remedy=f"another --run; `latentforge runs {wanted.parent}` lists what is there",
                 )
-            check_free(wanted, "--run")
+            check_free(wanted)
             wanted.mkdir(parents=True, exist_ok=True)
             return wanted
         return numbered_folder(root, f"{name}-", 1)
@@ -104,11 +104,11 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
         raise unwritable(wanted or root, error) from None
 
 
-def check_free(path: Path, option: str = "--out") -> None:
+def check_free(path: Path) -> None:
     """UsageError where anything is there that a new folder would have to overwrite."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "is not empty" if path.is_dir() else "is a file"
-        raise UsageError(f"{path} {what}; nothing is overwritten", remedy=f"another {option}")
+        raise UsageError(f"{path} {what}; nothing is overwritten", remedy="another folder")
 
 
 def numbered_folder(root: Path, stem: str, first: int) -> Path:

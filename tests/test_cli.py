@@ -380,7 +380,7 @@ def test_out_takes_a_new_or_empty_folder_only(cli, runs):
         answer = cli("explore", "interpolate", "runs/ae", "--out", taken)
         assert answer.code == 2
         assert f"{taken} is " in answer.err
-        assert "another --out" in answer.err
+        assert "another folder" in answer.err
     assert Path("notes.txt").read_text() == "mine"
 
 
@@ -626,4 +626,4 @@ def test_the_demo_trains_measures_and_draws(cli, work):
     assert {run["status"] for run in cli("runs", said["out"], "--json").json["runs"]} == {"done"}
     taken = cli("demo", "--out", said["out"])
     assert taken.code == 2
-    assert "is there already" in taken.err
+    assert "nothing is overwritten" in taken.err

@@ -76,7 +76,7 @@ def test_a_folder_that_holds_anything_is_refused(tmp_path):
     for wanted in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
             create_folder(wanted, tmp_path / "runs", "ae")
-        assert caught.value.remedy == "another --run"
+        assert caught.value.remedy == "another folder"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

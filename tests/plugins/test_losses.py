@@ -343,16 +343,30 @@ def test_the_facts_of_a_loss_name_what_they_average():
 
 
 @pytest.mark.parametrize(
-    ("loss", "logged"),
+    ("loss", "logged", "weights"),
     [
-        ({"name": "elbo"}, {"recon", "kl"}),
-        ({"name": "beta-elbo", "schedule": "cyclic", "end_epoch": 2.0}, {"recon", "kl"}),
-        ({"name": "beta-elbo", "capacity": 3.0}, {"recon", "kl", "kl_gap"}),
-        ({"name": "beta-tc"}, {"recon", "kl", "mi", "tc", "dim_kl"}),
-        ({"name": "elbo", "likelihood": "gaussian", "learn_sigma": True}, {"recon", "kl", "sigma"}),
+        ({"name": "elbo"}, {"recon", "kl"}, {}),
+        (  # a cycle an epoch, whose six steps have 0, 1/3, 2/3, 1, 1 and 1 of beta; the last 3 images
+            {"name": "beta-elbo", "schedule": "cyclic", "end_epoch": 2.0, "cycles": 2},
+            {"recon", "kl"},
+            {"kl": 4 * (64 * 3 + 3) / 323},
+        ),
+        ({"name": "beta-elbo", "capacity": 3.0}, {"recon", "kl", "kl_gap"}, {"kl": 0, "kl_gap": 4}),
+        (
+            {"name": "beta-tc"},
+            {"recon", "kl", "mi", "tc", "dim_kl"},
+            {"mi": 1, "tc": 6, "dim_kl": 1, "kl": 0},
+        ),
+        (
+            {"name": "elbo", "likelihood": "gaussian", "learn_sigma": True},
+            {"recon", "kl", "sigma"},
+            {"sigma": 0},
+        ),
     ],
 )
-def test_every_term_is_logged_and_the_kl_of_each_dimension(loss, logged, tmp_path):
+def test_every_term_and_weight_is_logged_and_the_kl_of_each_dimension(
+    loss, logged, weights, tmp_path
+):
     run = Forge().train(
         "vae",
         data={"name": "digits", "test": 0.8},
@@ -362,7 +376,10 @@ def test_every_term_is_logged_and_the_kl_of_each_dimension(loss, logged, tmp_pat
         run=tmp_path / "run",
         quiet=True,
     )
-    assert set(run.metrics["train"]) == {"loss", *logged}
+    train = run.metrics["train"]
+    assert set(train) == {"loss", *logged, *(f"{name}_weight" for name in weights)}
+    for name, weight in weights.items():
+        assert train[f"{name}_weight"] == pytest.approx(weight), name
     last = run.history()[-1]
     assert sum(last["per_dim"]["kl"]) == pytest.approx(run.metrics["train"]["kl"], rel=1e-4)
     assert "beta" in next(iter(run.manifest["facts"]))
