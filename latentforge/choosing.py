@@ -5,7 +5,7 @@ Torch-free: what is wrong with a request is said before torch loads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,14 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
 
 def check_needs(entry: Entry, model: Entry) -> None:
     """UsageError where the model lacks an ability that the component needs."""
-    if missing := sorted(set(entry.spec.needs) - set(model.spec.provides)):
+    check_abilities(f"{entry.kind.singular} {entry.name!r}", entry.spec.needs, model)
+
+
+def check_abilities(what: str, needs: Iterable[str], model: Entry) -> None:
+    """UsageError that names `what` where the model lacks one of its needs."""
+    if missing := sorted(set(needs) - set(model.spec.provides)):
         raise UsageError(
-            f"{entry.kind.singular} {entry.name!r} needs {', '.join(missing)}; "
+            f"{what} needs {', '.join(missing)}; "
             f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
         )
 

@@ -231,8 +231,8 @@ class Seen:
 @dataclass(frozen=True)
 class EvaluateContext:
     """What a measure is built with: the run's model and loss, and `split`, which will be shown.
-    `preprocessing` says how stored numbers became images. `roles` are other runs, by role
-    (`--with classifier=RUN`)."""
+    `preprocessing` says how stored numbers became images, `fingerprint` which data they are.
+    `roles` are other runs, by role (`--with classifier=RUN`)."""
 
     model: nn.Module
     loss: nn.Module
@@ -240,6 +240,7 @@ class EvaluateContext:
     images: Callable[[str], Images]  # a split by its name
     split: str
     preprocessing: Mapping[str, Any]
+    fingerprint: str
     step: Step
     seed: int
     roles: Mapping[str, Any] = field(default_factory=dict)

@@ -98,6 +98,19 @@ def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
             splits = load_splits(None, config.data, data)
         elif list(given) == ["train"]:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
+    check_fits(run, splits)
+    if data is None and splits.fingerprint != about["fingerprint"]:
+        log.warning(
+            "the dataset %s has changed since %s was trained: figures do not compare",
+            config.data_name,
+            run.path,
+        )
+    return splits
+
+
+def check_fits(run: Run, splits: DataSplits) -> None:
+    """UsageError for data of another shape, or of more classes, than the run was trained on."""
+    about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
         raise UsageError(
             f"{run.path} was trained on shape {tuple(about['shape'])}, "
@@ -108,13 +121,6 @@ def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
             f"{run.path} knows {len(about['classes'])} classes, "
             f"this data has {len(splits.spec.classes)}"
         )
-    if data is None and splits.fingerprint != about["fingerprint"]:
-        log.warning(
-            "the dataset %s has changed since %s was trained: figures do not compare",
-            config.data_name,
-            run.path,
-        )
-    return splits
 
 
 @dataclass(frozen=True)

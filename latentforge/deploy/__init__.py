@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.checking import Faults
-from latentforge.config import IN_MEMORY, RunConfig, raise_faults, read_assignments
+from latentforge.choosing import check_abilities
+from latentforge.config import IN_MEMORY, raise_faults, read_assignments
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.run import Run, check_free
 from latentforge.settings import check_device
@@ -38,7 +39,7 @@ def export(
     config = forge.config_of(run)
     if part is not None:
         _check_choice("--part", part, tuple(PARTS))
-        _check_ability(config, PARTS[part], f"the {part}")
+        check_abilities(f"the {part}", [PARTS[part]], config.model.entry)
     if format == "onnx":
         _check_packages("export", "ONNX", "onnx", "onnxscript")
     if out is not None:
@@ -71,7 +72,7 @@ def encode(
     given = read_assignments(options, faults := Faults())
     raise_faults(faults)
     config = forge.config_of(run)
-    _check_ability(config, "encode", "encoding")
+    check_abilities("encoding", ["encode"], config.model.entry)
     if out.suffix == ".parquet":
         _check_packages("embed", "Parquet", "pyarrow")
     name = config.data_name if data is None else data if isinstance(data, str) else IN_MEMORY
@@ -96,7 +97,7 @@ def decode(
 ) -> dict[str, Any]:
     check_device(device)
     config = forge.config_of(run)
-    _check_ability(config, "decode", "decoding")
+    check_abilities("decoding", ["decode"], config.model.entry)
     if isinstance(codes, str | Path):
         codes = Path(codes)
         if codes.suffix not in CODES:
@@ -115,15 +116,6 @@ def _check_choice(option: str, given: str, known: Sequence[str]) -> None:
     if given not in known:
         hint = did_you_mean(given, known) or f"choose from {', '.join(known)}"
         raise UsageError(f"{option} {given}: no such choice", remedy=hint)
-
-
-def _check_ability(config: RunConfig, ability: str, what: str) -> None:
-    model = config.model.entry
-    if ability not in model.spec.provides:
-        raise UsageError(
-            f"{what} needs {ability}; "
-            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
-        )
 
 
 def _check_packages(extra: str, what: str, *packages: str) -> None:

@@ -21,9 +21,8 @@ from latentforge.config import RunConfig
 from latentforge.data import DataSplits, Images
 from latentforge.deploy.output import new_file, origin
 from latentforge.engine.device import resolve_device
-from latentforge.errors import UsageError
 from latentforge.guard import blame
-from latentforge.loading import Loaded, load, load_data
+from latentforge.loading import Loaded, check_fits, load, load_data
 from latentforge.npz import Array, write_array, write_whole
 from latentforge.run import Run, finite
 from latentforge.seeding import callers_state_kept, mix
@@ -59,11 +58,7 @@ def encode(
     """Encode `split` of the run's data, or of other `data` called `name`; say what was written."""
     place = resolve_device(device)
     splits = data if isinstance(data, DataSplits) else load_data(run, config, data)
-    if list(splits.spec.shape) != run.manifest["data"]["shape"]:
-        raise UsageError(
-            f"{run.path} was trained on shape {tuple(run.manifest['data']['shape'])}, "
-            f"this data has {splits.spec.shape}"
-        )
+    check_fits(run, splits)
     chosen = {split: splits.split(split)} if split != "all" else _distinct(splits.splits)
     loaded = load(run, config, checkpoint, place)
     about = {

@@ -61,6 +61,7 @@ class Evaluator:
             images=self.data.split,
             split=split,
             preprocessing=self.data.preprocessing,
+            fingerprint=self.data.fingerprint,
             step=step,
             seed=self.seed,
             roles=self.roles,

@@ -346,7 +346,7 @@ def test_the_facts_of_a_loss_name_what_they_average():
     ("loss", "logged", "weights"),
     [
         ({"name": "elbo"}, {"recon", "kl"}, {}),
-        (  # a cycle an epoch, whose six steps have 0, 1/3, 2/3, 1, 1 and 1 of beta; the last 3 images
+        (  # a cycle an epoch; its six steps have 0, 1/3, 2/3, 1, 1, 1 of beta, the last 3 images
             {"name": "beta-elbo", "schedule": "cyclic", "end_epoch": 2.0, "cycles": 2},
             {"recon", "kl"},
             {"kl": 4 * (64 * 3 + 3) / 323},

@@ -188,6 +188,7 @@ def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge
             images=splits.split,
             split="test",
             preprocessing=splits.preprocessing,
+            fingerprint=splits.fingerprint,
             step=loaded.step,
             seed=0,
             roles=opened.roles,
@@ -359,6 +360,13 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are(forge):
         fid(forge, layer="features.66")
     assert "features.6" in caught.value.remedy
     assert fid(forge, layer="features.6") == fid(forge)
+
+
+def test_a_classifier_of_other_images_is_warned_of(forge, caplog):
+    fid(forge)
+    assert "other images" not in caplog.text
+    fid(forge, classifier=trained_on_noise(forge, 10))
+    assert "was trained on other images (in-memory" in caplog.text
 
 
 def test_data_of_one_split_has_no_other_images_for_a_floor(forge):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from latentforge.errors import UsageError, did_you_mean
 from . import cache
 
 NAMED = 12  # classes in an error; the others are counted
+
+log = logging.getLogger("latentforge")
 
 
 class Features:
@@ -108,6 +111,13 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
                 f"the run's: {in_words(context.data.classes)}",
             ],
             remedy="a classifier trained on the run's own data",
+        )
+    if about["fingerprint"] != context.fingerprint:
+        log.warning(
+            "the classifier %s was trained on other images (%s) than these: its features may not "
+            "tell them apart",
+            classifier.run.path,
+            trained_on(classifier),
         )
 
 
