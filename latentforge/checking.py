@@ -59,6 +59,9 @@ def check(
             faults.add(here, _unknown_key(str(key), [*fields, *beside]))
         elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
             values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
+        elif dataclasses.is_dataclass(annotations[key]):
+            inner = dataclasses.fields(typing.cast("type[Any]", annotations[key]))[0].name
+            faults.add(here, f"must be a table; write {here}.{inner}=..., got {_shown(value)}")
         else:
             values[key] = _check_value(annotations[key], value, here, faults)
     for name, spec in fields.items():

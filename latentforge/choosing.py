@@ -89,22 +89,26 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
     for entry in entries:
         for role, needs in (entry.spec.roles or {}).items():
             wanted.setdefault(role, set()).update(needs)
-            if role not in models:
-                raise UsageError(
-                    f"{entry.kind.singular} {entry.name!r} needs a run as {role}",
-                    remedy=f"--with {role}=RUN",
-                )
     for role, model in models.items():
         if role not in wanted:
-            names = " and ".join(repr(entry.name) for entry in entries)
+            names = " and ".join(repr(entry.name) for entry in entries[:3])
+            names += f" and {len(entries) - 3} more" if len(entries) > 3 else ""
             raise UsageError(
                 f"no role {role!r}: {entries[0].kind.singular} {names} "
-                f"takes {', '.join(sorted(wanted)) or 'none'}"
+                f"takes {', '.join(sorted(wanted)) or 'none'}",
+                remedy=did_you_mean(role, list(wanted)),
             )
         if missing := sorted(wanted[role] - set(model.spec.provides)):
             raise UsageError(
                 f"role {role!r} needs {', '.join(missing)}; its run is a {model.name!r}"
             )
+    for entry in entries:
+        for role in entry.spec.roles or {}:
+            if role not in models:
+                raise UsageError(
+                    f"{entry.kind.singular} {entry.name!r} needs a run as {role}",
+                    remedy=f"--with {role}=RUN",
+                )
 
 
 def _by_component(

@@ -262,6 +262,9 @@ def _component(
         said = "is required" if name is None else f"must be a string, got {name!r}"
         faults.add(f"{path}.name", f"{said}; see `latentforge list {kind}`")
         return None
+    if kind == "datasets" and (remedy := dataset_of_path(name)):
+        faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {remedy}")
+        return None
     try:
         entry = registry.get(kind, name)
     except PluginError:
@@ -271,6 +274,15 @@ def _component(
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
     return Component(entry, check(entry.spec.config, options, path, faults, beside=beside))
+
+
+def dataset_of_path(name: str) -> str:
+    """What to write for a dataset's name that is a file or a folder; empty for other names."""
+    if name.endswith(".npz"):
+        return f"try --data arrays --set data.path={name}"
+    if name.startswith((".", "/", "~")) or name.endswith("/"):
+        return f"try --data folder --set data.root={name}"
+    return ""
 
 
 def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -> None:

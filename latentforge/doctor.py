@@ -16,16 +16,19 @@ from torch import Tensor
 
 from latentforge.data import Images
 from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
+from latentforge.run import Run
 
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image: a dimension that carries less says nothing about it
 DEAD_VARIANCE = 0.01  # of the means, under a prior of variance 1: Burda et al. 2016
 ENOUGH = 100  # images, for a variance
 DEAD_SHARE = 1e-4  # of the largest variance among the codes of a model without a prior
-COLLAPSED_KL = 0.1  # nats per image, all dimensions together
+COLLAPSED_KL = 0.5  # nats per image, all dimensions together
 LARGE_KL = 1000.0  # nats of one dimension: codes 45 standard deviations out
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150, and the prior's is 1
 GAP = 0.1  # share by which held-out images may do worse than training images
+LARGE_GAP = 0.3  # and by which they may do so where only the end is known
+RISE = 0.01  # share by which their loss may lie above its lowest
 ARTEFACT = 0.01  # share by which the running average must lie above to be worth a word
 
 
@@ -59,23 +62,40 @@ class Codes:
 
 
 def trouble(
-    per_dim: Mapping[str, Sequence[float]], train: float | None = None, held: float | None = None
+    per_dim: Mapping[str, Sequence[float]],
+    train: float | None = None,
+    held: Sequence[float] = (),
 ) -> list[Finding]:
     """What the figures of an epoch show by themselves: collapse, explosion, overfitting.
 
-    `train` and `held` are losses of training and of unseen images, both as at the training's end
-    and in evaluation mode: a running average under a schedule is another objective.
+    `train` is a loss of training images, `held` that of the validation images after each epoch so
+    far, all as at the training's end and in evaluation mode: a running average under a schedule is
+    another objective.
     """
     kl = per_dim.get("kl")
     found: list[Finding] = []
     if kl:
         found += [*collapse(torch.tensor(kl), "while training"), *exploding_kl(kl)]
-    if train is not None and held is not None:
+    if train is not None and held:
         found += overfitting(train, held, "training images", "the validation images")
     return found
 
 
 # ---------------------------------------------------------------- a finished run
+
+
+def failure(run: Run) -> list[Finding]:
+    """What ended a run that failed."""
+    if run.status != "failed":
+        return []
+    return [
+        Finding(
+            "failed",
+            "warning",
+            f"after {run.manifest['steps']} steps: {run.manifest.get('error') or 'no reason kept'}",
+            "mend that and train again; a loss that is not finite wants a smaller train.lr",
+        )
+    ]
 
 
 def at_the_start(images: Images, likelihood: Any, *, kl: bool) -> list[Finding]:
@@ -137,11 +157,11 @@ def constant_pixels(images: Images) -> Iterator[Finding]:
         )
 
 
-def dead_latents(codes: Codes) -> Iterator[Finding]:
+def dead_latents(codes: Codes, where: str) -> Iterator[Finding]:
     """Latent dimensions that say nothing about the image."""
     if codes.kl is not None:
         enough = codes.images >= ENOUGH  # the variance of a few images says little
-        yield from collapse(codes.kl, "on held-out images", codes.variance if enough else None)
+        yield from collapse(codes.kl, f"on {where}", codes.variance if enough else None)
         return
     largest = float(codes.variance.max())
     dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
@@ -166,8 +186,9 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
             f"the KL is {total:.3g} nats per image {where}"
             + (", and no posterior mean varies over them" if still else "")
             + ": the decoder learns nothing from the code",
-            "a smaller beta, or a warm-up (loss.schedule=linear); a smaller sigma of a Gaussian "
-            "likelihood; a weaker decoder",
+            "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
+            "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
+            "more epochs",
         )
     elif places := dead.nonzero().flatten().tolist():
         yield Finding(
@@ -207,14 +228,24 @@ def exploding_kl(kl: Sequence[float]) -> Iterator[Finding]:
         )
 
 
-def overfitting(train: float, held: float, of_train: str, of_held: str) -> Iterator[Finding]:
-    """The gap between the losses of training images and of others, in nats per image."""
-    if held - train > GAP * abs(train):
+def overfitting(
+    train: float, held: Sequence[float], of_train: str, of_held: str
+) -> Iterator[Finding]:
+    """A gap between the losses of training images and of others, in nats per image.
+
+    `held` is the others' loss, epoch by epoch where that is known. A gap by itself may be the
+    price of a good fit; a loss of unseen images that has risen again is not.
+    """
+    gap, lowest = (held[-1] - train) / max(abs(train), 1e-9), min(held)
+    rises = held[-1] > lowest + RISE * abs(lowest)
+    if gap > GAP and (rises or len(held) == 1):
+        again = f", after {lowest:.5g}" if rises else ""
         yield Finding(
             "overfitting",
-            "warning",
-            f"the loss is {train:.5g} on {of_train}, and {held:.5g} on {of_held}",
-            "train.patience with a validation split, more images, a smaller network, weight_decay",
+            "warning" if rises or gap > LARGE_GAP else "note",
+            f"the loss is {train:.5g} on {of_train}, and {held[-1]:.5g} on {of_held}{again}",
+            "train.patience (it wants a validation split), more images, a smaller network, "
+            "train.weight_decay",
         )
 
 

@@ -169,6 +169,8 @@ class Forge:
         self, name: str, options: Sequence[str] | Mapping[str, Any]
     ) -> tuple[Component, DataConfig]:
         faults = Faults()
+        if not isinstance(options, Mapping):  # as train writes them
+            options = [text.removeprefix("data.") for text in options]
         given = {"name": name, **read_assignments(options, faults)}
         dataset, own = resolve_data(given, self.registry, faults)
         raise_faults(faults)
@@ -253,9 +255,14 @@ class Forge:
 
         `split` holds the images that the model has not seen: validation if there is one, else test.
         """
+        from latentforge.doctor import failure
+
         check_device(device)
         run = self._as_run(run)
         config = self.config_of(run)
+        failed = failure(run)
+        if failed and not (run.path / "checkpoints" / "LATEST").exists():
+            return failed  # there is nothing else to look at
         loss = choose_measures(self.registry, config, (), ["loss"])[0]
         held = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
         from latentforge.loading import diagnose, open_up
@@ -263,7 +270,7 @@ class Forge:
         opened = open_up(
             self, run, config, checkpoint=checkpoint, roles={}, device=device, data=data
         )
-        return diagnose(opened, held, loss)
+        return [*failed, *diagnose(opened, held, loss)]
 
     def explore(
         self,

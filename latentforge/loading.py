@@ -216,10 +216,15 @@ def diagnose(opened: Opened, split: str, loss: Component) -> list[Finding]:
     if "encode" in provides:
         with torch.no_grad():
             codes = doctor.look_at_codes(loaded.model, held, kl="kl" in provides)
-        found += [*doctor.dead_latents(codes), *doctor.exploding_log_var(codes)]
+        found += [
+            *doctor.dead_latents(codes, f"the {split} images"),
+            *doctor.exploding_log_var(codes),
+        ]
     of_train = measured(opened, "train", [loss])[0]["loss"]
     of_held = measured(opened, split, [loss])[0]["loss"]
-    found += doctor.overfitting(of_train, of_held, "the training images", f"the {split} images")
+    epochs = [line[split]["loss"] for line in opened.run.history() if split in line]
+    curve = [*epochs[:-1], of_held] if split == "validation" else [of_held]
+    found += doctor.overfitting(of_train, curve, "the training images", f"the {split} images")
     recorded = opened.run.metrics.get("train", {}).get("loss")
     if recorded is not None and not opened.config.train.ema and not still_moving(opened):
         found += doctor.running_average(recorded, of_train, of_held, split)

@@ -93,7 +93,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 kl="kl" in config.model.entry.spec.provides,
             )
             for finding in outcome.findings:
-                trainer.progress.note(str(finding))
+                trainer.progress.warn(str(finding))
             trainer.fit()
             made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             if outcome.status == "done":  # one run without test figures would hide everyone's

@@ -627,3 +627,16 @@ def test_the_demo_trains_measures_and_draws(cli, work):
     taken = cli("demo", "--out", said["out"])
     assert taken.code == 2
     assert "nothing is overwritten" in taken.err
+
+
+def test_the_keys_of_a_dataset_may_be_written_as_for_training(cli):
+    plain = cli("data", "show", "digits", "--set", "size=12", "--json").json
+    full = cli("data", "show", "digits", "--set", "data.size=12", "--json").json
+    assert plain["shape"] == full["shape"] == [1, 12, 12]
+
+
+def test_figures_of_a_later_epoch_than_the_best_say_so(cli, work):
+    line = ("train", "ae", "--epochs", 40, "--lr", 0.02, "--set", "train.patience=1", "--quiet")
+    answer = cli(*line, "--set", "model.hidden=[64]", "--run", "a")
+    best = json.loads(Path("a/run.json").read_text())["best"]["epoch"]
+    assert f"figures of the last epoch; --checkpoint best has those of epoch {best}" in answer.out

@@ -121,7 +121,9 @@ def test_codes_are_summed_up_over_all_batches():
 
 def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
     def found(variance, kl, images=500):
-        return said(dead_latents(Codes(torch.tensor(variance), images, torch.tensor(kl))))
+        return said(
+            dead_latents(Codes(torch.tensor(variance), images, torch.tensor(kl)), "the test images")
+        )
 
     assert found([1.0, 1.0], [2.0, 3.0]) == []
     assert found([1.0, 0.001], [2.0, 0.001]) == [("note", "dead latents")]
@@ -132,9 +134,9 @@ def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
 
 def test_dead_dimensions_of_an_autoencoder_are_those_that_hardly_vary():
     codes = Codes(torch.tensor([20.0, 0.0, 9.0, 1e-6]), 500)
-    [finding] = dead_latents(codes)
+    [finding] = dead_latents(codes, "the test images")
     assert "2 of 4 code dimensions (1, 3)" in finding.saw
-    assert said(dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500))) == []
+    assert said(dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500), "the test images")) == []
 
 
 @pytest.mark.parametrize("log_var", [(-3.0, 12.0), (-30.0, 0.0), (0.0, float("nan"))])
@@ -153,9 +155,22 @@ def test_nan_in_a_log_variance_is_not_lost_between_batches():
 
 
 def test_a_gap_is_overfitting_and_a_small_one_is_not():
-    assert said(overfitting(100.0, 120.0, "train", "test")) == [("warning", "overfitting")]
-    assert said(overfitting(100.0, 105.0, "train", "test")) == []
-    assert said(overfitting(-100.0, -50.0, "train", "test")) == [("warning", "overfitting")]
+    def found(train, *held):
+        return said(overfitting(train, held, "train", "test"))
+
+    assert found(100.0, 140.0) == [("warning", "overfitting")]
+    assert found(100.0, 120.0) == [("note", "overfitting")]  # nobody saw where it came from
+    assert found(100.0, 105.0) == []
+    assert found(-100.0, -50.0) == [("warning", "overfitting")]
+
+
+def test_a_gap_while_unseen_images_still_gain_is_no_overfitting():
+    def found(train, *held):
+        return said(overfitting(train, held, "train", "validation"))
+
+    assert found(0.9, 2.0, 1.5, 1.02) == []
+    assert found(0.1, 1.0, 0.5, 0.6) == [("warning", "overfitting")]
+    assert found(0.5, 1.0, 0.5, 0.52) == []  # it rises, and the gap is small
 
 
 def test_a_training_loss_above_the_test_loss_is_explained():
@@ -165,11 +180,11 @@ def test_a_training_loss_above_the_test_loss_is_explained():
 
 
 def test_figures_alone_show_collapse_and_overfitting_while_training():
-    assert said(trouble({"kl": [0.001, 0.0]}, 80.0, 100.0)) == [
+    assert said(trouble({"kl": [0.001, 0.0]}, 80.0, [90.0, 100.0])) == [
         ("warning", "posterior collapse"),
         ("warning", "overfitting"),
     ]
-    assert said(trouble({"kl": [3.0, 2.0]}, 80.0, 81.0)) == []
+    assert said(trouble({"kl": [3.0, 2.0]}, 80.0, [80.5, 81.0])) == []
     assert said(trouble({"kl": [3.0, 2.0]})) == []
 
 
@@ -184,7 +199,7 @@ def test_data_of_the_wrong_scale_is_said_before_the_first_step(forge, tmp_path, 
     x = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(1)) / 255
     model = {"encoder": [8], "decoder": [8]}
     run = forge.train("vae", data=x, model=model, train={"epochs": 1}, run=tmp_path / "vae")
-    assert [finding["check"] for finding in run.manifest["findings"]] == ["range"]
+    assert run.manifest["findings"][0]["check"] == "range"
     err = capsys.readouterr().err
     assert err.index("warning: range") < err.index("epoch 1/1")
 
@@ -227,6 +242,27 @@ def test_a_loss_that_moves_is_not_taken_for_overfitting(forge, tmp_path, loss):
     assert run.manifest["findings"] == []
     checks = {finding.check for finding in forge.diagnose(run)}
     assert not checks & {"overfitting", "running average"}
+
+
+def test_warnings_are_said_in_a_quiet_training_too(forge, tmp_path, caplog):
+    run = forge.train(
+        "vae",
+        data=torch.rand(80, 1, 8, 8) / 255,
+        model={"encoder": [8], "decoder": [8]},
+        train={"epochs": 1},
+        run=tmp_path / "a",
+        quiet=True,
+    )
+    assert run.manifest["findings"][0]["check"] == "range"
+    assert caplog.text.count("divided by 255 twice") == 1
+
+
+def test_a_failed_run_says_why_before_all_else(cli, work):
+    line = ("train", "vae", "--epochs", 2, "--set", "train.optimizer=sgd", "--lr", 1e9)
+    assert cli(*line, "--run", "bad", "--quiet").code == 1
+    [finding] = cli("doctor", "bad", "--json").json["findings"]
+    assert finding["check"] == "failed"
+    assert "the loss became" in finding["saw"]
 
 
 def test_a_doctor_of_a_classifier_wants_labels(forge, trained):

@@ -103,7 +103,10 @@ app.command("demo")(demo.demo)
 def run(arguments: list[str]) -> int:
     """Run a command line; returns its exit code and lets no traceback reach the user."""
     try:
-        app(arguments, prog_name="latentforge")
+        try:
+            app(arguments, prog_name="latentforge")
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is expected, and not at the exit
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         if code and "--json" in arguments:  # Typer has said on stderr what it is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,6 +88,15 @@ def train(
             f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
             *table(rows, "  "),
             *weights(made.manifest),
+            *best(made.manifest),
             f"watch: tensorboard --logdir {made.path}",
         ],
     )
+
+
+def best(manifest: dict[str, Any]) -> list[str]:
+    """A line where the figures are not those of the best epoch."""
+    epoch = manifest["best"].get("epoch", manifest["epochs"])
+    if epoch == manifest["epochs"]:
+        return []
+    return [f"figures of the last epoch; --checkpoint best has those of epoch {epoch}"]

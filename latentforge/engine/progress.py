@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from typing import TextIO
 
 BAR_INTERVAL = 0.2  # seconds; a redraw costs more than a small training step
 LINE_INTERVAL = 5.0
+
+log = logging.getLogger("latentforge")
 
 
 class Progress:
@@ -47,9 +50,16 @@ class Progress:
         self._write(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts), end="\n")
 
     def note(self, text: str) -> None:
-        """A line of its own: a fact at the start, a warning on the way."""
+        """A line of its own."""
         if self.stream is not None:
             self._write(text, end="\n")
+
+    def warn(self, text: str) -> None:
+        """A line of its own, which quiet does not hide."""
+        if self.stream is not None:
+            self._write(text, end="\n")
+        else:
+            log.warning("%s", text.removeprefix("warning: "))
 
     def close(self) -> None:
         """Leave the terminal's last line empty."""
@@ -81,6 +91,7 @@ class Progress:
 
 def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
     """The figures that training has too, where these are more than the loss: a line holds few."""
+    values = {name: value for name, value in values.items() if not name.endswith("_weight")}
     both = {name: value for name, value in values.items() if name in train}
     return both if len(both) > 1 else values
 

@@ -99,6 +99,7 @@ class Trainer:
         self.outcome = outcome  # the caller's, who reads it when fit raises
         self.selection = Selection(train, monitor.entry)
         self.saved_step = -1
+        self.held: list[float] = []  # the validation loss of each epoch
         self.closed_step = -1  # the last step that was measured and recorded
         self.stopping = False
         self._since = 0.0  # when the running lap of training time began
@@ -234,6 +235,7 @@ class Trainer:
         best = False
         if "validation" in self.data.splits:
             self._measure("validation")
+            self.held.append(self.outcome.metrics["validation"]["loss"])
             splits.append("validation")
             best = self._select(epoch)
             last = last or self.selection.exhausted
@@ -247,21 +249,20 @@ class Trainer:
         self._save(best=best)
         self.closed_step = self.outcome.steps
         self.progress.epoch(epoch, figures)
-        self._warn(epoch, figures)
+        self._warn(epoch)
         self._lap()
 
-    def _warn(self, epoch: int, figures: dict[str, dict[str, float]]) -> None:
+    def _warn(self, epoch: int) -> None:
         """Say, once each, what looks wrong when the first epochs have settled."""
         if epoch < min(SETTLED, self.train_config.epochs):
             return
-        held = figures.get("validation", {}).get("loss")
-        train = None if held is None else self._loss_of_a_sample()
-        found = trouble(self.outcome.per_dim, train, held)
+        train = self._loss_of_a_sample() if self.held else None
+        found = trouble(self.outcome.per_dim, train, self.held)
         said = {finding.check for finding in self.outcome.findings}
         for finding in found:
             if finding.severity == "warning" and finding.check not in said:
                 self.outcome.findings.append(finding)
-                self.progress.note(str(finding))
+                self.progress.warn(str(finding))
 
     def _loss_of_a_sample(self) -> float:
         """The loss of some training images, taken as that of the validation images is."""

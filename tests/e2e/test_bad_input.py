@@ -369,6 +369,28 @@ def test_a_role_that_nothing_takes_is_refused(refused, runs, command):
     assert "role 'classifier'" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("./pics", "--data folder --set data.root=./pics"),
+        ("pics/", "--data folder --set data.root=pics/"),
+        ("grey.npz", "--data arrays --set data.path=grey.npz"),
+    ],
+)
+def test_a_path_in_place_of_a_dataset_is_told_which_dataset_reads_it(refused, name, said):
+    assert said in refused(2, "train", "vae", "--data", name)
+
+
+def test_a_value_in_place_of_a_table_is_told_its_key(refused):
+    text = refused(2, "train", "ae", "--set", "train.schedule=cosine")
+    assert "must be a table; write train.schedule.name=..." in text
+
+
+def test_a_misspelt_role_is_found(refused, runs):
+    with_ = ("--measure", "fid", "--with", "clasifier=runs/cnn")
+    assert "did you mean 'classifier'?" in refused(2, "evaluate", "runs/ae", *with_)
+
+
 def test_a_role_given_twice_is_refused(refused, runs):
     twice = ("--with", "classifier=runs/cnn", "--with", "classifier=runs/ae")
     assert "classifier is given twice" in refused(2, "evaluate", "runs/ae", *twice)

@@ -68,9 +68,10 @@ def test_a_line_has_the_figures_that_training_has_too_and_says_none_twice():
     one = {"loss": 99.5001, "recon": 99.5}
     three = {"loss": 105.0, "recon": 99.5, "kl": 5.5}
     many = {"active_units": 4, **three, "elbo": -105.0}
+    weighed = {**three, "kl_weight": 0.5}
     other = {"loss": 0.5, "accuracy": 0.9}
     progress.epoch(1, {"train": one, "test": one})
-    progress.epoch(1, {"train": three, "test": many})
+    progress.epoch(1, {"train": weighed, "test": many})
     progress.epoch(1, {"train": {"loss": 0.4, "cross_entropy": 0.4}, "test": other})
     assert stream.getvalue().splitlines() == [
         "epoch 1/1  train recon 99.5  |  test recon 99.5",

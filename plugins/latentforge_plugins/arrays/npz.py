@@ -71,7 +71,10 @@ def channels_first(x: Member, values: Array) -> Array:
 def labels(y: Member, count: int) -> Array:
     """Integers from 0, one for each of `count` examples."""
     if y.dtype.kind not in "iu":
-        raise y.wrong(f"is {y.dtype}; labels are integers", "y.astype(numpy.int64)")
+        number = (
+            "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
+        )
+        raise y.wrong(f"is {y.dtype}; labels are integers", number)
     if y.shape != (count,):
         raise y.wrong(f"has shape {y.shape}, and x has {count} examples", f"give shape ({count},)")
     values = y.values()
