@@ -264,7 +264,8 @@ def reproduce(
         answer = forge.evaluate(run, measures=[measure], roles=roles)
         figures |= {f"test/{name}": value for name, value in answer["metrics"].items()}
         figures[f"{measure}, seconds"] = time.monotonic() - before
-        protocol |= answer["protocol"]
+        for name, text in answer["protocol"].items():
+            protocol[name] = text.replace(f"{folder}/", "")  # the page outlives the runs
         if measure == "nll":
             figures["nll, peak MB of the process"] = peak_memory()
             figures["test/nll below -elbo"] = -figures["test/elbo"] - figures["test/nll"]
@@ -328,11 +329,12 @@ def markdown(
         lines += ["", f"    {result.command}", "", "| figure | value |", "|---|---|"]
         lines += [f"| {key} | {value:.6g} |" for key, value in result.figures.items()]
         lines += ["", f"{result.train_seconds:.1f} s of training, {result.seconds:.1f} s in all."]
-    protocols = {k: v for result in results for k, v in result.protocol.items()}
-    lines += ["", "## What the figures are", "", "| figure | protocol |", "|---|---|"]
-    lines += [
-        f"| {name} | {text.replace('|', chr(92) + '|')} |" for name, text in protocols.items()
-    ]
+    same: dict[str, dict[str, None]] = {}  # protocol -> the figures that it is of, in order
+    for result in results:
+        for name, text in result.protocol.items():
+            same.setdefault(text.replace("|", r"\|"), {})[name] = None
+    lines += ["", "## What the figures are", "", "| figures | protocol |", "|---|---|"]
+    lines += [f"| {', '.join(names)} | {text} |" for text, names in same.items()]
     return "\n".join(lines) + "\n"
 
 
