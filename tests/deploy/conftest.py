@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -45,13 +46,23 @@ def run_of(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """A file may grow to 3,000 bytes, and then the disk refuses."""
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """Within it a file may grow to 3,000 bytes, and then the disk refuses.
+
+    It holds for the process, so also for a log that pytest itself writes: keep it to the call.
+    """
     resource = pytest.importorskip("resource", reason="limits the size of files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture

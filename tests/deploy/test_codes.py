@@ -330,7 +330,8 @@ def test_a_missing_extra_is_named(cli, runs, monkeypatch, command):
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_a_full_disk_leaves_no_half_file_of_codes(cli, runs, full_disk, suffix):
-    answer = cli("encode", "runs/ae", "--out", f"codes.{suffix}")
+    with full_disk():
+        answer = cli("encode", "runs/ae", "--out", f"codes.{suffix}")
     assert (answer.code, answer.out) == (1, "")
     assert f"error: cannot write to codes.{suffix}: " in answer.err
     assert "File too large" in answer.err
@@ -339,7 +340,8 @@ def test_a_full_disk_leaves_no_half_file_of_codes(cli, runs, full_disk, suffix):
 
 def test_a_full_disk_leaves_no_half_folder_of_images(cli, runs, full_disk):
     np.savez("codes.npz", z=np.zeros((8, 4), np.float32))
-    answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
+    with full_disk():
+        answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
     assert (answer.code, answer.out) == (1, "")
     assert "error: cannot write to out: File too large" in answer.err
     assert not Path("out").exists()

@@ -222,7 +222,8 @@ def test_a_graph_that_does_not_compute_what_the_model_does_is_refused(odd):
 
 @pytest.mark.parametrize("options", [("--part", "encoder"), ("--format", "safetensors")])
 def test_a_full_disk_leaves_no_half_export(cli, runs, full_disk, options):
-    answer = cli("export", "runs/ae", *options, "--out", "out")
+    with full_disk():
+        answer = cli("export", "runs/ae", *options, "--out", "out")
     assert (answer.code, answer.out) == (1, "")
     assert "error: cannot write to out: File too large" in answer.err
     assert not Path("out").exists()
