@@ -6,12 +6,24 @@ Torch-free: what is wrong with a request is said before torch loads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from latentforge.config import Component, RunConfig, check_options
+from latentforge.checking import Faults, check
+from latentforge.config import (
+    IN_MEMORY,
+    Component,
+    Draft,
+    RunConfig,
+    check_options,
+    raise_faults,
+    read_assignments,
+    resolve,
+)
 from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
 from latentforge.registry import Entry, Registry
+from latentforge.run import Run
 
 
 def choose_measures(
@@ -48,6 +60,23 @@ def choose_measures(
     ]
 
 
+def config_of(registry: Registry, run: Run) -> RunConfig:
+    """A run's configuration with today's plugins; PluginError names the one to install.
+
+    Without its callbacks: they belong to the training, and nothing else needs their plugins.
+    """
+    draft = Draft()
+    for section in ("model", "loss", "data", "train"):
+        draft.update(section, run.config[section], "run.json")
+    in_memory = run.config["data"]["name"] == IN_MEMORY
+    if in_memory:
+        del draft.values["data"]["name"]
+    for wanted in run.manifest["plugins"]:
+        if wanted["kind"] != "callbacks":
+            require(registry, run.path, wanted)
+    return resolve(draft, registry, in_memory=in_memory)
+
+
 def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
     """PluginError that says what to install where a component of a run is not here."""
     try:
@@ -82,12 +111,87 @@ def check_abilities(what: str, needs: Iterable[str], model: Entry) -> None:
         )
 
 
+def choose_explorer(
+    registry: Registry,
+    run: Run,
+    config: RunConfig,
+    name: str,
+    assignments: Sequence[str],
+    options: Mapping[str, Any],
+) -> list[Component]:
+    """The explorer, and after it the objective of one that searches, with their options.
+
+    The two share one namespace: `n=100` is the objective's where the explorer has no such option.
+    """
+    entry = registry.get("explorers", name)
+    check_needs(entry, config.model.entry)
+    faults = Faults()
+    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # as errors name them
+    given = {**read_assignments(texts, faults), **options}
+    chosen, beside = [], []
+    if entry.spec.searches:
+        objective = registry.get("objectives", str(given.pop("objective", entry.spec.searches)))
+        theirs = [field.name for field in fields(objective.spec.config)]
+        for field in fields(entry.spec.config):
+            if field.name in theirs:
+                raise PluginError(
+                    f"objective {objective.name!r} and explorer {name!r} both have {field.name!r}",
+                    remedy=f"another name for the option in plugin {objective.plugin.name}",
+                )
+        own = {key: given.pop(key) for key in theirs if key in given}
+        chosen = [(objective, check(objective.spec.config, own, objective.name, faults))]
+        beside = ["objective", *theirs]
+    checked = check(entry.spec.config, given, entry.name, faults, beside=beside)
+    raise_faults(faults)
+    found = [Component(*pair) for pair in [(entry, checked), *chosen]]
+    for part in found:
+        if part.entry.spec.labels and not run.manifest["data"]["classes"]:
+            what = f"{part.entry.kind.singular} {part.name!r}"
+            raise UsageError(f"{what} needs labels; the data of {run.path} has none")
+    return found
+
+
+def check_same_images(run: Run, role: str, other: Run) -> None:
+    """UsageError unless `other` was trained on images of the same shape, classes and preparation:
+    what it makes of this run's images would mean nothing."""
+    ours, theirs = run.manifest["data"], other.manifest["data"]
+    differing = []
+    if ours["shape"] != theirs["shape"]:
+        differing.append(f"shape: {_numbers(theirs['shape'])}, not {_numbers(ours['shape'])}")
+    if ours["classes"] and theirs["classes"] and ours["classes"] != theirs["classes"]:
+        differing.append(
+            f"classes: {len(theirs['classes'])} ({_some(theirs['classes'])}), "
+            f"not {len(ours['classes'])} ({_some(ours['classes'])})"
+        )
+    prepared, here = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
+    differing += [
+        f"{key}: {prepared.get(key)!r}, not {here.get(key)!r}"
+        for key in sorted({*prepared, *here} - {"stored"})  # how files hold them; divide_by says it
+        if prepared.get(key) != here.get(key)
+    ]
+    if differing:
+        raise UsageError(
+            f"{role} {other.path} was trained on other images than {run.path}",
+            details=differing,
+            remedy=f"--with {role}= a run on {run.config['data']['name']}",
+        )
+
+
+def _numbers(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
-    """UsageError unless each role is one that the entries, all of a kind, take, its model fits,
-    and none is missing."""
+    """UsageError unless each role is one that the entries take, its model fits, and none that is
+    not optional is missing."""
     wanted: dict[str, set[str]] = {}
     for entry in entries:
-        for role, needs in (entry.spec.roles or {}).items():
+        optional = getattr(entry.spec, "optional_roles", None) or {}
+        for role, needs in {**(entry.spec.roles or {}), **optional}.items():
             wanted.setdefault(role, set()).update(needs)
     for role, model in models.items():
         if role not in wanted:

@@ -169,7 +169,12 @@ class Loss(Protocol):
 
 class Objective(Protocol):
     """What a latent search maximises. One objective makes `len(requests)` requests at once; row i
-    of `x` is an attempt at request `request[i]`, so that a search can restart some, drop others."""
+    of `x` is an attempt at request `request[i]`, so that a search can restart some, drop others.
+
+    It may also have `classes`, int64 (requests,), the class that each asks for, so that a search
+    can start elsewhere and a judge can check it; and `findings(x) -> Findings`, what its results x
+    (requests, *data.shape) come to. One that is never satisfied is searched to the last step.
+    """
 
     requests: Sequence[str]  # what each one asks for, in words
 
@@ -275,14 +280,40 @@ class Callback(Protocol):
         """Add handlers to Ignite events of `engines.trainer` or `engines.evaluator`."""
 
 
+class OtherRun(Protocol):
+    """Another run that was handed over (`--with ROLE=RUN`), trained on images of the same kind."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class ExploreContext:
     """What an explorer works with: the model in eval mode on `device`, the run's own images
-    (already preprocessed), and the other runs by role. It returns findings, writes no file."""
+    (already preprocessed), and the other runs by role. It returns findings, writes no file.
+
+    `name` is the run's. `objective` is what an explorer that searches shall reach, and `attach`
+    goes to its search, which then shows its progress.
+    """
 
     model: Any
     data: DataSpec
     images: Callable[[str], Images]  # a split by its name
     device: torch.device
     seed: int
-    roles: Mapping[str, Any] = field(default_factory=dict)
+    roles: Mapping[str, OtherRun] = field(default_factory=dict)
+    name: str = ""
+    objective: Any = None
+    attach: Callable[[Engine], None] | None = None
+
+    def codes(self, split: str, model: Any = None) -> Tensor:
+        """The posterior's mode of every image of a split, (N, *latent.shape), in its order; of
+        another run's `model` where one is given."""
+        import torch
+
+        encoder = self.model if model is None else model
+        with torch.no_grad():
+            return torch.cat([encoder.encode(b.x).mode() for b in self.images(split).batches(1000)])

@@ -8,13 +8,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from latentforge.checking import Faults
-from latentforge.choosing import check_needs, check_roles, choose_measures, require
+from latentforge.choosing import (
+    check_roles,
+    check_same_images,
+    choose_explorer,
+    choose_measures,
+    config_of,
+)
 from latentforge.config import (
     IN_MEMORY,
     Component,
     Draft,
     RunConfig,
-    check_options,
     raise_faults,
     read_assignments,
     resolve,
@@ -184,20 +189,8 @@ class Forge:
         return Run(Path(path), read_manifest(Path(path)), self)
 
     def config_of(self, run: Run) -> RunConfig:
-        """A run's configuration with today's plugins; PluginError names the one to install.
-
-        Without its callbacks: they belong to the training, and nothing else needs their plugins.
-        """
-        draft = Draft()
-        for section in ("model", "loss", "data", "train"):
-            draft.update(section, run.config[section], "run.json")
-        in_memory = run.config["data"]["name"] == IN_MEMORY
-        if in_memory:
-            del draft.values["data"]["name"]
-        for wanted in run.manifest["plugins"]:
-            if wanted["kind"] != "callbacks":
-                require(self.registry, run.path, wanted)
-        return resolve(draft, self.registry, in_memory=in_memory)
+        """A run's configuration with today's plugins; PluginError names the one to install."""
+        return config_of(self.registry, run)
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The model of a run in evaluation mode."""
@@ -295,21 +288,18 @@ class Forge:
         if folder:
             check_free(folder)
         run = self._as_run(run)
-        entry = self.registry.get("explorers", explorer)
         config = self.config_of(run)
-        check_needs(entry, config.model.entry)
-        others = self._roles(roles, [entry])
-        own = f"{entry.name}."  # as errors name the options
-        texts = [text.removeprefix(own) for text in assignments]
-        given = read_assignments(texts, faults := Faults())
-        raise_faults(faults)
-        checked = check_options(entry.spec.config, {**given, **options}, entry.name)
-        from latentforge.loading import explore, open_up
+        chosen = choose_explorer(self.registry, run, config, explorer, assignments, options)
+        others = self._roles(roles, [component.entry for component in chosen])
+        for role, other in others.items():
+            check_same_images(run, role, other)
+        from latentforge.exploring import explore
+        from latentforge.loading import open_up
 
         opened = open_up(
             self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
         )
-        return explore(opened, Component(entry, checked), folder)
+        return explore(opened, *chosen, out=folder)
 
     # ------------------------------------------------------------ deploy and hand on
 

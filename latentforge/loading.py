@@ -6,27 +6,23 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from latentforge import doctor
-from latentforge.checking import plain
 from latentforge.checkpoint import CheckpointStore
 from latentforge.config import IN_MEMORY, Component, RunConfig
-from latentforge.contracts import ExploreContext, Step
+from latentforge.contracts import Step
 from latentforge.data import DataSplits
 from latentforge.doctor import Finding
 from latentforge.engine.device import resolve_device
 from latentforge.engine.evaluator import BATCH, Evaluator
 from latentforge.errors import RunFailed, UsageError
-from latentforge.findings import checked
-from latentforge.guard import blame
 from latentforge.preparation import prepare_whole
-from latentforge.run import Run, append_json_line, numbered_folder, unwritable
-from latentforge.seeding import callers_state_kept, mix
+from latentforge.run import Run, append_json_line
+from latentforge.seeding import callers_state_kept
 from latentforge.settings import weights_of
 from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
@@ -48,6 +44,10 @@ class Loaded:
     data: DataSpec
     checkpoint: str
     step: Step
+
+    @property
+    def name(self) -> str:
+        return self.run.name
 
 
 def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> Loaded:
@@ -243,54 +243,3 @@ def still_moving(opened: Opened) -> bool:
             torch.manual_seed(0)
             totals.append(float(loss(model, batch, step).total()))
     return not math.isclose(*totals, rel_tol=1e-5)
-
-
-def explore(opened: Opened, explorer: Component, out: Path | None) -> dict[str, Any]:
-    """Run an explorer, draw its findings, and say which files that gave."""
-    run, loaded, seed = opened.run, opened.loaded, opened.config.train.seed
-    context = ExploreContext(
-        model=loaded.model,
-        data=opened.splits.spec,
-        images=opened.splits.split,
-        device=opened.device,
-        seed=seed,
-        roles=opened.roles,
-    )
-    with callers_state_kept(opened.device), torch.no_grad():
-        torch.manual_seed(mix("explore", seed))
-        with blame(f"explorer {explorer.name!r}", explorer.entry):
-            findings = checked(explorer.entry.spec.explore(context, explorer.options))
-    about = {
-        "explorer": explorer.name,
-        "run": str(run.path),
-        "checkpoint": loaded.checkpoint,
-        "weights": weights_of(opened.config.train),
-        "options": plain(explorer.options),
-    }
-    from latentforge.drawing import write_findings  # matplotlib takes half a second
-
-    try:
-        folder = explore_folder(run.path, out, explorer.name)
-        files = write_findings(findings, folder, about)
-    except OSError as error:
-        raise unwritable(out or run.path / "explore", error) from None
-    return {
-        "explorer": explorer.name,
-        "weights": about["weights"],
-        "out": str(folder),
-        "files": [str(file) for file in files],
-        "metrics": dict(findings.metrics),
-        "protocol": findings.protocol,
-    }
-
-
-def explore_folder(run: Path, out: Path | None, name: str) -> Path:
-    """`out`, else RUN/explore/NAME, and NAME-2 when that is taken."""
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    root = run / "explore"
-    if not (root / name).exists():
-        (root / name).mkdir(parents=True)
-        return root / name
-    return numbered_folder(root, f"{name}-", 2)

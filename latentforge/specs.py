@@ -119,18 +119,29 @@ class DatasetSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class ExplorerSpec(Spec):
     """A way to look at a latent space. `roles` are the other runs that it takes
-    (`--with classifier=RUN`) and what each must provide."""
+    (`--with classifier=RUN`) and what each must provide; `optional_roles` may be left out.
+
+    One that `searches` names the objective that it takes by default; `--set objective=NAME` chooses
+    another, and the objective's options are written beside the explorer's own.
+    """
 
     explore: Callable[[ExploreContext, Any], Findings]
     needs: Set[str] = frozenset()
+    labels: bool = False  # whether it reads y
     roles: Mapping[str, Set[str]] | None = None
+    optional_roles: Mapping[str, Set[str]] | None = None
+    searches: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec(Spec):
-    """What a latent search maximises."""
+    """What a latent search maximises. `labels`, `roles` and `optional_roles` as an explorer's.
+    The context is None where a search is made without a run."""
 
     build: Callable[[Any, ExploreContext | None], Objective]
+    labels: bool = False
+    roles: Mapping[str, Set[str]] | None = None
+    optional_roles: Mapping[str, Set[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +188,14 @@ class Kind:
 
 
 _SECTION = {"name"}
+_EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"}
 RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,
     CallbackSpec: _SECTION,
     DatasetSpec: _SECTION | {"validation", "test", "split_seed", "binarize"},
-    ExplorerSpec: {"explorer", "run", "checkpoint", "roles", "out", "assignments"}
-    | {"device", "data"},
+    ExplorerSpec: _EXPLORE | {"objective"},
+    ObjectiveSpec: _EXPLORE | {"objective"},
 }
 """Option names that the core reads itself: a component's own would never get its value."""
 

@@ -343,7 +343,7 @@ def test_exploring_writes_a_picture_and_says_so(cli, runs):
     answer = cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--json")
     assert answer.code == 0
     said = answer.json
-    assert set(said) == {"explorer", "weights", "out", "files", "metrics", "protocol"}
+    assert set(said) == {"explorer", "weights", "out", "files", "metrics", "protocol", "notes"}
     assert (said["explorer"], said["out"]) == ("interpolate", "runs/ae/explore/interpolate")
     assert {Path(file).name for file in said["files"]} == files_in(Path(said["out"]))
     (picture,) = (file for file in said["files"] if file.endswith(".png"))

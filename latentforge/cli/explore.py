@@ -44,5 +44,5 @@ def explore(
         device=device,
     )
     found = [*table(figures(result["metrics"])), result["protocol"], *result["files"]]
-    lines = [*weights(result), *found]
+    lines = [*weights(result), *result["notes"], *found]
     answer(result, json, [line for line in lines if line])

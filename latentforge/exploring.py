@@ -1,0 +1,106 @@
+"""Running an explorer on a loaded run: its context, its findings, and the folder they go to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentforge.checking import plain
+from latentforge.config import Component
+from latentforge.contracts import ExploreContext
+from latentforge.errors import RunFailed
+from latentforge.findings import checked
+from latentforge.guard import blame
+from latentforge.loading import Opened
+from latentforge.run import numbered_folder, unwritable
+from latentforge.seeding import callers_state_kept, mix
+from latentforge.settings import weights_of
+from latentforge.training import using_threads
+
+
+def explore(
+    opened: Opened,
+    explorer: Component,
+    objective: Component | None = None,
+    *,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Run an explorer, draw its findings, and say which files that gave."""
+    run, loaded, seed = opened.run, opened.loaded, opened.config.train.seed
+    for other in (loaded, *opened.roles.values()):
+        check_finite(other.model, other.run.path)
+    context = ExploreContext(
+        model=loaded.model,
+        data=opened.splits.spec,
+        images=opened.splits.split,
+        device=opened.device,
+        seed=seed,
+        roles=opened.roles,
+        name=run.name,
+    )
+    with (
+        callers_state_kept(opened.device),
+        using_threads(opened.config.train.threads),
+        torch.no_grad(),
+    ):
+        if objective:
+            torch.manual_seed(mix("objective", seed))
+            with blame(f"objective {objective.name!r}", objective.entry):
+                built = objective.entry.spec.build(objective.options, context)
+            context = replace(context, objective=built)
+        torch.manual_seed(mix("explore", seed))
+        with blame(f"explorer {explorer.name!r}", explorer.entry):
+            findings = checked(explorer.entry.spec.explore(context, explorer.options))
+    options = plain(explorer.options)
+    if objective:
+        options |= {"objective": objective.entry.reference, **plain(objective.options)}
+    about = {
+        "explorer": explorer.name,
+        "run": str(run.path),
+        "roles": {role: str(other.run.path) for role, other in opened.roles.items()},
+        "checkpoint": loaded.checkpoint,
+        "weights": weights_of(opened.config.train),
+        "options": options,
+    }
+    from latentforge.drawing import write_findings  # matplotlib takes half a second
+
+    try:
+        folder = explore_folder(run.path, out, explorer.name)
+        files = write_findings(findings, folder, about)
+    except OSError as error:
+        raise unwritable(out or run.path / "explore", error) from None
+    return {
+        "explorer": explorer.name,
+        "weights": about["weights"],
+        "out": str(folder),
+        "files": [str(file) for file in files],
+        "metrics": dict(findings.metrics),
+        "protocol": findings.protocol,
+        "notes": list(findings.notes),
+    }
+
+
+def check_finite(model: nn.Module, run: Path) -> None:
+    """RunFailed where a weight is NaN or infinite: every picture would be empty."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise RunFailed(
+                f"the weights of {run} are not finite: {name} holds NaN or infinity",
+                remedy=f"--checkpoint best, or `latentforge doctor {run}`",
+            )
+
+
+def explore_folder(run: Path, out: Path | None, name: str) -> Path:
+    """`out`, else RUN/explore/NAME, and NAME-2 when that is taken."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    root = run / "explore"
+    if not (root / name).exists():
+        (root / name).mkdir(parents=True)
+        return root / name
+    return numbered_folder(root, f"{name}-", 2)
