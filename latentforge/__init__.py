@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from latentforge.contracts import Arrays as Arrays
+    from latentforge.engine.search import search as search
     from latentforge.forge import Forge as Forge
     from latentforge.forge import open_run as open_run
     from latentforge.hookspecs import hookimpl as hookimpl
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "latentforge.contracts": ("Arrays",),
+    "latentforge.engine.search": ("search",),
     "latentforge.forge": ("Forge", "open_run"),
     "latentforge.hookspecs": ("hookimpl",),
     "latentforge.options": ("Count", "Fraction", "NonNegative", "Positive", "Seed", "Size"),

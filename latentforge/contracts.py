@@ -5,7 +5,7 @@ docs/contracts.md is the prose. torch and Ignite are named for type checkers onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from latentforge.data import Images
+    from latentforge.run import Run
 
 
 # ---------------------------------------------------------------- data
@@ -289,14 +290,21 @@ class OtherRun(Protocol):
     @property
     def model(self) -> Any: ...
 
+    @property
+    def data(self) -> DataSpec: ...
+
+    @property
+    def run(self) -> Run: ...
+
 
 @dataclass(frozen=True)
 class ExploreContext:
     """What an explorer works with: the model in eval mode on `device`, the run's own images
     (already preprocessed), and the other runs by role. It returns findings, writes no file.
 
-    `name` is the run's. `objective` is what an explorer that searches shall reach, and `attach`
-    goes to its search, which then shows its progress.
+    `name` is the run's, `loss` what it was trained with, `provides` its model's abilities.
+    `preprocessing` says how stored numbers became images. `objective` is what an explorer that
+    searches shall reach, and `attach` goes to its search, which then shows its progress.
     """
 
     model: Any
@@ -306,6 +314,9 @@ class ExploreContext:
     seed: int
     roles: Mapping[str, OtherRun] = field(default_factory=dict)
     name: str = ""
+    loss: Any = None
+    provides: Set[str] = frozenset()
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
     objective: Any = None
     attach: Callable[[Engine], None] | None = None
 

@@ -41,6 +41,9 @@ def explore(
         seed=seed,
         roles=opened.roles,
         name=run.name,
+        loss=loaded.loss,
+        provides=opened.config.model.entry.spec.provides,
+        preprocessing=opened.splits.preprocessing,
     )
     with (
         callers_state_kept(opened.device),
@@ -66,8 +69,9 @@ def explore(
         "weights": weights_of(opened.config.train),
         "options": options,
     }
-    from latentforge.drawing import write_findings  # matplotlib takes half a second
+    from latentforge.drawing import noted, write_findings  # matplotlib takes half a second
 
+    findings = noted(findings)
     try:
         folder = explore_folder(run.path, out, explorer.name)
         files = write_findings(findings, folder, about)

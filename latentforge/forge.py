@@ -301,6 +301,13 @@ class Forge:
         )
         return explore(opened, *chosen, out=folder)
 
+    def report(self, *runs: Run | str | Path, out: str | Path | None = None) -> dict[str, Any]:
+        """Write one self-contained HTML page of a run, or of several side by side: `report`, its
+        path, and what it shows. `out` is RUN/report.html by default; an earlier one is replaced."""
+        from latentforge.report import report
+
+        return report([self._as_run(run) for run in runs], Path(out) if out else None)
+
     # ------------------------------------------------------------ deploy and hand on
 
     def export(

@@ -76,6 +76,10 @@ class Run:
         """Draw what an explorer finds; see `Forge.explore`."""
         return self.forge.explore(explorer, self, **options)
 
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the run's HTML page and return its path; see `Forge.report`."""
+        return Path(self.forge.report(self, out=out)["report"])
+
     # ------------------------------------------------------------ writing
 
     def update(self, **changes: Any) -> None:
@@ -180,9 +184,12 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(finite(value), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write-new, fsync, rename: a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(finite(value), indent=2) + "\n"
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

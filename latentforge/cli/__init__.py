@@ -22,6 +22,7 @@ from latentforge.cli import (
     explore,
     export,
     plugins,
+    report,
     show,
     train,
 )
@@ -88,6 +89,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("explore")(explore.explore)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("encode")(encode.encode)
 app.command("decode")(decode.decode)

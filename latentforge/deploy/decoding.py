@@ -104,7 +104,7 @@ def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
         [x[i : i + COLUMNS] for i in range(0, len(x), COLUMNS)],
         row_titles=[str(i) for i in range(0, len(x), COLUMNS)],
     )
-    return write_finding(grid, folder, f"{loaded.run.path}, {loaded.checkpoint}").name
+    return write_finding(grid, folder, f"{loaded.run.path}, {loaded.checkpoint}")[0].name
 
 
 # ---------------------------------------------------------------- codes

@@ -1,39 +1,37 @@
-"""Findings to files: PNG by matplotlib, arrays as .npz, figures as JSON. One look for all."""
+"""Findings to files: PNG, GIF, HTML, CSV, .npz, TensorBoard, and JSON that is read back."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentforge.drawing.png import draw_grid
-from latentforge.findings import Arrays, Finding, Findings, ImageGrid
-from latentforge.run import finite
+from latentforge.drawing.files import write_finding
+from latentforge.drawing.projector import projector_notes, write_projector
+from latentforge.drawing.store import Stored, StoredItem, read_findings, write_summary
+from latentforge.findings import Findings
+
+__all__ = ["Stored", "StoredItem", "noted", "read_findings", "write_finding", "write_findings"]
 
 
 def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
-    """Write every finding into `folder`, and `findings.json` with the figures and `about`.
+    """Write every finding into `folder`, findings.json with the figures and `about`, and what
+    TensorBoard shows of it; the files, without those for TensorBoard.
 
     Raises OSError when the folder cannot be written.
     """
+    from latentforge.drawing.board import write_board  # tensorboard takes half a second
+
+    findings = noted(findings)
     note = f"{about['run']}, {about['checkpoint']}"
     files = [write_finding(item, folder, note) for item in findings.items]
-    summary = folder / "findings.json"
-    figures = {"metrics": dict(findings.metrics), "protocol": findings.protocol}
-    content = {**about, **figures, "files": [file.name for file in files]}
-    summary.write_text(json.dumps(finite(content), indent=2) + "\n", "utf-8")
-    return [*files, summary]
+    write_projector(findings, folder)
+    write_board(findings, files, folder, str(about.get("explorer", folder.name)))
+    summary = write_summary(folder, about, findings, files)
+    return [*(file for own in files for file in own), summary]
 
 
-def write_finding(item: Finding, folder: Path, note: str) -> Path:
-    if isinstance(item, ImageGrid):
-        path = folder / f"{item.name}.png"
-        draw_grid(item, note).savefig(path)
-        return path
-    assert isinstance(item, Arrays)
-    import numpy as np
-
-    path = folder / f"{item.name}.npz"
-    arrays: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in item.arrays.items()}
-    np.savez_compressed(path, **arrays)
-    return path
+def noted(findings: Findings) -> Findings:
+    """The findings with a note on all that TensorBoard cannot show, once."""
+    more = [note for note in projector_notes(findings.items) if note not in findings.notes]
+    return replace(findings, notes=[*findings.notes, *more])

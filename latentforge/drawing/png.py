@@ -1,64 +1,134 @@
-"""Pictures by matplotlib, without pyplot: no global state, no window, no backend to choose."""
+"""Grids of images as PNG, from a pair of images to a manifold of hundreds."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
 
+from latentforge.drawing.canvas import (
+    EDGE,
+    LABEL,
+    bare,
+    height,
+    page,
+    plain,
+    text_width,
+    wrapped,
+)
+from latentforge.drawing.palette import HEAT, INK
+from latentforge.drawing.pixels import Array, to_numpy, to_rgb
 from latentforge.findings import ImageGrid
 
 CELL = 0.95  # inches a column; at 150 dpi a 28-pixel image is drawn five times its size
-DPI = 150
+WIDEST = 1.7  # of a column whose captions need it
+WIDTH = 11.5  # inches of all columns at the most
+LEAST = 2.6  # inches of the narrowest figure, so that a title is not a column of words
+GAP = 0.06  # of a cell, between two
+CAPTION = 7.5  # points
+DENSE = 12  # more columns and rows than this make one sheet, without gaps
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the cells of a grid are, in inches: `cell` x `tall` each, `across` and `down` apart."""
+
+    columns: int
+    cell: float
+    tall: float
+    across: float
+    down: float
+    caption: float  # height of the captions under a row; 0 without
+    size: float  # points of titles of columns and captions
+
+    @property
+    def width(self) -> float:
+        return self.columns * self.across - (self.across - self.cell)
+
+    def height(self, rows: int) -> float:
+        return rows * self.down - (self.down - self.tall - self.caption)
+
+
+def layout_of(grid: ImageGrid) -> Layout:
+    """Cells as wide as usual, wider for long captions, narrower where there are many."""
+    columns = max(len(row) for row in grid.rows)
+    ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
+    captions = [text for row in grid.captions for text in row]
+    texts = [*captions, *grid.column_titles]
+    gap = 0.0 if columns > DENSE and len(grid.rows) > DENSE and not captions else GAP
+    wanted = max((text_width(text, CAPTION) for text in texts), default=0.0) + 0.08
+    cell = min(max(CELL, min(wanted, WIDEST)), WIDTH / (columns * (1 + gap)))
+    size = min(LABEL if not captions else CAPTION, CAPTION * cell / wanted if texts else LABEL)
+    size = max(size, 5.0)
+    lines = [wrapped(text, size, cell) for text in captions]
+    caption = max((height(text, size) for text in lines), default=0.0)
+    caption += 0.06 if caption else 0.0
+    tall = cell * ratio
+    return Layout(columns, cell, tall, cell * (1 + gap), tall + cell * gap + caption, caption, size)
 
 
 def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
-    """Rows of images at their aspect, titled by column and, at the left, by row; `note` at the foot
-    says where they come from."""
-    columns = max(len(row) for row in grid.rows)
-    _, height, width = grid.rows[0].shape[1:]
-    left = 0.25 + 0.085 * max((len(t) for t in grid.row_titles), default=0)
-    cell_height = CELL * height / width
-    top = 0.45 + (0.25 if grid.column_titles else 0.0)
-    bottom = 0.3 if note else 0.15
-    size = (left + columns * CELL + 0.15, top + len(grid.rows) * cell_height + bottom)
-    figure = Figure(figsize=size, dpi=DPI)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(grid.rows), columns, squeeze=False)
-    figure.subplots_adjust(
-        left=left / size[0],
-        right=1 - 0.15 / size[0],
-        top=1 - top / size[1],
-        bottom=bottom / size[1],
-        wspace=0.06,
-        hspace=0.06,
-    )
-    figure.text(1 - 0.15 / size[0], 0.08 / size[1], note, ha="right", fontsize=7, color="0.45")
-    figure.text(0.5, 1 - 0.12 / size[1], grid.title, ha="center", va="top", fontsize=12)
-    for r, row in enumerate(grid.rows):
-        images = row.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (n, H, W, C)
-        for c in range(columns):
-            cell = axes[r, c]
-            _bare(cell)
-            if c < len(images):
-                cell.imshow(_squeeze_grey(images[c]), cmap="gray", vmin=0, vmax=1)
-            if r == 0 and c < len(grid.column_titles):
-                cell.set_title(grid.column_titles[c], fontsize=9, pad=4)
-        if r < len(grid.row_titles):
-            axes[r, 0].set_ylabel(
-                grid.row_titles[r], rotation=0, ha="right", va="center", fontsize=9, labelpad=6
-            )
+    """Rows of images at their aspect, titled by column and, at the left, by row, captions below
+    each; `note` at the foot says where they come from."""
+    place = layout_of(grid)
+    titles = [wrapped(text, place.size, place.across) for text in grid.column_titles]
+    above = max((height(text, place.size) + 0.06 for text in titles), default=0.0)
+    left = EDGE + max((text_width(text, LABEL) + 0.12 for text in grid.row_titles), default=0.0)
+    width = max(left + place.width + EDGE, LEAST)
+    left += (width - left - place.width - EDGE) / 2
+    body = place.height(len(grid.rows))
+    figure, bottom, _ = page(width, above + body, grid.title, note)
+    total = figure.get_figheight()
+    axes = figure.add_axes((left / width, bottom / total, place.width / width, body / total))
+    fill_grid(axes, grid, place)
     return figure
 
 
-def _bare(cell: Axes) -> None:
-    cell.set_xticks([])
-    cell.set_yticks([])
-    for spine in cell.spines.values():
-        spine.set_visible(False)
+def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> list[AxesImage]:
+    """Draw all of a grid but its title into axes whose unit is the inch; the images, row by row."""
+    bare(axes)
+    drawn = []
+    for r, row in enumerate(coloured(grid)):
+        top = r * place.down
+        for c, image in enumerate(row):
+            x = c * place.across
+            extent = (x, x + place.cell, top + place.tall, top)
+            drawn.append(axes.imshow(image, extent=extent, interpolation="nearest"))
+        if r < len(grid.row_titles):
+            _text(axes, (-0.08, top + place.tall / 2), grid.row_titles[r], LABEL, "right", "center")
+        for c, text in enumerate(grid.captions[r] if r < len(grid.captions) else ()):
+            words = wrapped(text, place.size, place.cell)
+            under = (c * place.across + place.cell / 2, top + place.tall + 0.03)
+            _text(axes, under, words, place.size, "center", "top")
+    for c, text in enumerate(grid.column_titles[: place.columns]):
+        words = wrapped(text, place.size, place.across)
+        above = (c * place.across + place.cell / 2, -0.05)
+        _text(axes, above, words, place.size, "center", "bottom")
+    axes.set(xlim=(0, place.width), ylim=(place.height(len(grid.rows)), 0), aspect="equal")
+    return drawn
 
 
-def _squeeze_grey(image: Any) -> Any:
-    return image[..., 0] if image.shape[-1] == 1 else image
+def coloured(grid: ImageGrid) -> list[Array]:
+    """The rows as uint8 (n, H, W, 3). A heat map has one scale for all images of its row."""
+    if grid.colours == "grey":
+        return [to_rgb(row) for row in grid.rows]
+    return [_heat(row) for row in grid.rows]
+
+
+def _heat(row: Tensor) -> Array:
+    x = to_numpy(row.float().nan_to_num().mean(1))  # (n, H, W)
+    low, high = float(x.min()), float(x.max())
+    scaled = (x - low) / (high - low) if high > low else np.zeros_like(x)
+    colours: Array = colormaps[HEAT](scaled, bytes=True)[..., :3]
+    return colours
+
+
+def _text(
+    axes: Axes, at: tuple[float, float], text: str, size: float, across: str, down: str
+) -> None:
+    axes.text(*at, plain(text), fontsize=size, ha=across, va=down, color=INK, linespacing=1.1)

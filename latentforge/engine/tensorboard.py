@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import time
@@ -10,14 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard.summary import hparams, image
+from torch.utils.tensorboard.summary import histogram, hparams, image
 
 from latentforge.run import unwritable
+
+BINS = 40  # of a histogram
 
 
 class Board:
@@ -54,6 +58,21 @@ class Board:
     def picture(self, tag: str, picture: Tensor, step: int) -> None:
         """`picture`: (C, H, W) in [0, 1]."""
         self._summary(image(tag, picture.cpu().numpy(), dataformats="CHW"), step)
+
+    def encoded_picture(self, tag: str, content: bytes, step: int) -> None:
+        """A PNG or GIF file, as it is; a GIF keeps moving."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(content)) as file:
+            width, height = file.size
+        encoded = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=content
+        )
+        self._summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
+
+    def histogram(self, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
+        """The distribution of numbers, all finite."""
+        self._summary(histogram(tag, values, BINS), step)
 
     def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """The hyperparameters, and which scalars are final figures; in this run and not, as

@@ -19,7 +19,7 @@ from torch.distributions import (
     Normal,
 )
 
-FITTED = 20_000
+FITTED = 10_000
 """Codes that a mixture is fitted on at the most: more change nothing that one could see."""
 
 

@@ -363,7 +363,7 @@ def test_a_measure_refuses_a_model_without_the_ability(refused, runs):
     assert "measure 'accuracy' needs classify" in text
 
 
-@pytest.mark.parametrize("command", ["explore interpolate runs/ae", "evaluate runs/ae"])
+@pytest.mark.parametrize("command", ["explore manifold runs/ae", "evaluate runs/ae"])
 def test_a_role_that_nothing_takes_is_refused(refused, runs, command):
     text = refused(2, *command.split(), "--with", "classifier=runs/cnn")
     assert "role 'classifier'" in text

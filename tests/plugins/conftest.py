@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,5 +43,47 @@ def measured() -> Callable[..., Any]:
         )
         figures = evaluator.run(split, Step(10, 10, len(given["train"].x), 1))
         return figures, evaluator.protocol
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def affine() -> Any:
+    """The module with a model whose codes are its pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        return importlib.import_module("affine")
+
+
+@pytest.fixture(scope="session")
+def look() -> Callable[..., Any]:
+    """`look("sample", model, x, y, n=20)` gives the checked findings of an explorer.
+
+    `x` are all splits, unless `train` is another (x, y); `roles` are other models by role.
+    """
+    from types import SimpleNamespace
+
+    from latentforge.contracts import ExploreContext
+    from latentforge.findings import checked
+
+    registry = Forge().registry
+
+    def call(name, model, x, y=None, *, train=None, roles=None, seed=0, **options):
+        given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
+        splits = prepare_whole(given, "arrays")
+        entry = registry.get("explorers", name)
+        checked_options = check_options(entry.spec.config, options, name)
+        context = ExploreContext(
+            model=model.eval(),
+            data=splits.spec,
+            images=splits.split,
+            device=torch.device("cpu"),
+            seed=seed,
+            roles={k: SimpleNamespace(name=k, model=v.eval()) for k, v in (roles or {}).items()},
+            name="own",
+        )
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return checked(entry.spec.explore(context, checked_options))
 
     return call

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "torchvision", "ignite", "numpy", "tensorboard", "matplotlib", "sklearn"}
-HEAVY |= {"onnx", "onnxscript", "onnxruntime", "pyarrow"}
+HEAVY |= {"onnx", "onnxscript", "onnxruntime", "pyarrow", "plotly", "jinja2"}
 
 # Runs command lines one after the other; the last line it prints tells what each one left.
 PROBE = """
@@ -115,7 +115,7 @@ LIGHT = [
     (2, "evaluate runs/ae --device gpu"),
     (2, "explore interpolate runs/cnn"),
     (2, "explore interpolate runs/ae --set steps=1"),
-    (2, "explore interpolate runs/ae --with classifier=runs/cnn"),
+    (2, "explore interpolate runs/ae --with judge=runs/cnn"),
     (2, "explore nothing runs/ae"),
     (2, "data fetch digits"),
     (2, "export runs/ae"),
@@ -126,6 +126,9 @@ LIGHT = [
     (4, "encode runs/none --out codes.parquet"),
     (2, "decode runs/cnn run.toml --out decoded"),
     (4, "decode runs/ae none.npz --out decoded"),
+    (4, "report runs/none"),
+    (2, "report runs/ae runs/ae"),
+    (2, "report runs/ae --out runs"),
 ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentforge.contracts import EvaluateContext
 from latentforge.errors import UsageError, did_you_mean
+from latentforge_plugins.layers import output_of
 
 from . import cache
 
@@ -44,17 +45,7 @@ class Features:
         self.key = f"{self.weights} {network} {self.layer} {grid}"
 
     def __call__(self, x: Tensor) -> Tensor:
-        taken: list[Tensor] = []
-
-        def take(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            taken.append(self.pooled(output))  # at once: the next layer may work in place
-
-        handle = self.model.get_submodule(self.layer).register_forward_hook(take)
-        try:
-            self.model(x)
-        finally:
-            handle.remove()
-        return taken[-1]
+        return output_of(self.layer, self.model, x, self.pooled)
 
     def pooled(self, output: Tensor) -> Tensor:
         if output.ndim != 4:

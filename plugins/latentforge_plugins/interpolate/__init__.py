@@ -1,13 +1,13 @@
-"""`interpolate`: decode the codes between two images."""
+"""`interpolate`: decode the codes between images, or between the mean codes of classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le, MinLen
 
-from latentforge import Count, ExplorerSpec, hookimpl
+from latentforge import Count, ExplorerSpec, Size, hookimpl
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext
@@ -16,14 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InterpolateConfig:
-    """`images` are two indices into the split; `classes` takes the first image of each class
-    instead. `path` both draws the straight line above the arc."""
+    """`images` are indices into the split, two or more in a chain; `classes` takes the first image
+    of each class instead, or its mean code with `between="class_means"`. `steps` of each leg.
+    `path` both draws the straight line above the arc. The figures are means over `pairs` drawn
+    pairs of images."""
 
-    images: tuple[Count, Count] = (0, 1)
-    classes: tuple[Count, Count] | None = None
+    images: Annotated[tuple[Count, ...], MinLen(2)] = (0, 1)
+    classes: Annotated[tuple[Count, ...], MinLen(2)] | None = None
+    between: Literal["images", "class_means"] = "images"
     steps: Annotated[int, Ge(2)] = 10
     path: Literal["linear", "spherical", "both"] = "both"
     split: str = "test"
+    pairs: Annotated[Size, Le(2000)] = 200
+
+    def __post_init__(self) -> None:
+        if self.between == "class_means" and self.classes is None:
+            raise ValueError("between='class_means' needs classes, such as classes=[3, 8]")
 
 
 def explore(context: ExploreContext, config: InterpolateConfig) -> Findings:
@@ -36,8 +44,9 @@ def explore(context: ExploreContext, config: InterpolateConfig) -> Findings:
 def latentforge_explorers():
     yield ExplorerSpec(
         name="interpolate",
-        summary="Decode N codes between two images, along a line or an arc",
+        summary="Decode N codes between images or class means, along a line or an arc",
         explore=explore,
         config=InterpolateConfig,
         needs={"encode", "decode"},
+        optional_roles={"other": {"encode", "decode"}, "classifier": {"classify"}},
     )

@@ -1,16 +1,21 @@
-"""From one image to another through the latent space: z(t) = (1 - t) z0 + t z1, or along an arc."""
+"""From image to image through the latent space, drawn: a leg a row, an image at both ends."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, ImageGrid
-from latentforge.latent import slerp
+from latentforge_plugins.walks import Side, class_means, decode, drawn, sides
+
+from .paths import PATHS, chosen_paths, look_at_pairs
 
 if TYPE_CHECKING:
     from latentforge.data import Images
@@ -21,47 +26,80 @@ if TYPE_CHECKING:
 SHOWN = 20  # columns of the picture at the most; the arrays have every step
 PROTOCOL = (
     "largest_step: the longest step between neighbouring decoded images over the mean step, "
-    "Euclidean in pixels, 1 is even; endpoint_mse_per_pixel: of the two decoded ends against "
+    "Euclidean in pixels, 1 is even; endpoint_mse_per_pixel: of the decoded ends against "
     "their images, values in [0, 1]; z the posterior mode"
 )
 
 
-def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
-    images = context.images(config.split)
-    pair = images.batch_at(choose(images, config))
-    z0, z1 = context.model.encode(pair.x).mode()  # each (*latent)
-    t = torch.linspace(0.0, 1.0, config.steps, device=z0.device)
-    codes = {
-        "linear": torch.stack([(1 - w) * z0 + w * z1 for w in t]),
-        "spherical": slerp(z0, z1, t),
-    }
-    if config.path != "both":
-        codes = {config.path: codes[config.path]}
-    decoded = {path: context.model.decode(z) for path, z in codes.items()}
+@dataclass(frozen=True)
+class Walk:
+    """One run on one path: `z` (legs, steps, *latent) and `x` (legs, steps, *data.shape)."""
 
-    shown = torch.linspace(0, config.steps - 1, min(config.steps, SHOWN)).round().long()
-    names = [label(images, pair.y, pair.index, i) for i in (0, 1)]
-    grid = ImageGrid(
-        name="interpolation",
-        title=f"From {config.split} {names[0]} to {names[1]}",
-        rows=tuple(torch.cat([pair.x[:1], x[shown], pair.x[1:]]) for x in decoded.values()),
-        column_titles=("image", *(f"t = {float(w):.2f}" for w in t[shown]), "image"),
-        row_titles=tuple(decoded),
-    )
-    arrays = {"t": t, "index": pair.index}
-    for path in codes:
-        arrays |= {f"z_{path}": codes[path], f"x_{path}": decoded[path]}
-    metrics = {f"largest_step_{path}": largest_step(x) for path, x in decoded.items()}
-    metrics["endpoint_mse_per_pixel"] = float(
-        (next(iter(decoded.values()))[[0, -1]] - pair.x).square().mean()
-    )
-    numbers = Arrays("codes", arrays)
-    drawn = [grid, numbers] if context.data.drawable else [numbers]
-    return Findings(drawn, metrics, PROTOCOL)
+    side: Side
+    path: str
+    z: Tensor
+    x: Tensor
+
+
+def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
+    images, runs = context.images(config.split), sides(context)
+    by_image = config.between == "images"
+    stops = images.batch_at(choose(images, config)) if by_image else None
+    t = torch.linspace(0.0, 1.0, config.steps, device=context.device)
+    walks = [
+        walk
+        for side in runs
+        for walk in walks_of(side, ends_of(context, config, side, stops), t, config)
+    ]
+    legs = len(walks[0].x)
+    arrays = {"t": chained(t + torch.arange(legs, device=t.device)[:, None])}
+    if stops:
+        arrays["index"] = stops.index
+    metrics = {}
+    for walk in walks:
+        prefix, x = walk.side.prefix, chained(walk.x)
+        arrays |= {f"{prefix}z_{walk.path}": chained(walk.z), f"{prefix}x_{walk.path}": x}
+        metrics[f"{prefix}largest_step_{walk.path}"] = largest_step(x)
+        if stops:
+            off = x[:: config.steps - 1] - stops.x
+            metrics[f"{prefix}endpoint_mse_per_pixel"] = float(off.square().mean())
+    seen = look_at_pairs(context, config, runs)
+    names = names_of_stops(images, config, stops)
+    grid = draw(walks, t, stops, names, title_of(config, names))
+    items, notes = drawn(context, [grid, *seen.curves], Arrays("codes", arrays))
+    both = f"; other_: of {runs[1].name}, the others of {runs[0].name}" if runs[1:] else ""
+    protocol = f"{PROTOCOL}; {seen.protocol}{both}"
+    return Findings(items, metrics | seen.metrics, protocol, notes)
+
+
+def ends_of(
+    context: ExploreContext, config: InterpolateConfig, side: Side, stops: Batch | None
+) -> Tensor:
+    """The codes that the walk goes through: (K, *latent)."""
+    if stops:
+        codes: Tensor = side.model.encode(stops.x).mode()
+        return codes
+    assert config.classes is not None  # the config refuses it
+    means = class_means(context, side.model, config.classes)
+    return means.reshape(-1, *side.model.latent.shape)
+
+
+def walks_of(side: Side, ends: Tensor, t: Tensor, config: InterpolateConfig) -> list[Walk]:
+    walks = []
+    for path in chosen_paths(config):
+        z = torch.stack([PATHS[path](a, b, t) for a, b in pairwise(ends)])
+        x = decode(side.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        walks.append(Walk(side, path, z, x))
+    return walks
+
+
+def chained(legs: Tensor) -> Tensor:
+    """Legs (L, steps, ...) as one walk: where one ends and the next begins counts once."""
+    return torch.cat([legs[0], legs[1:, 1:].flatten(0, 1)])
 
 
 def choose(images: Images, config: InterpolateConfig) -> list[int]:
-    """The places of the two images that the config asks for."""
+    """The places of the images that the config asks for."""
     if config.classes is None:
         return list(config.images)
     chosen: list[int] = []
@@ -73,9 +111,47 @@ def choose(images: Images, config: InterpolateConfig) -> list[int]:
     return chosen
 
 
-def label(images: Images, y: Tensor | None, index: Tensor, i: int) -> str:
-    name = f"image {int(index[i])}"
-    return name if y is None else f"{name} (class {images.spec.classes[int(y[i])]})"
+def names_of_stops(images: Images, config: InterpolateConfig, stops: Batch | None) -> list[str]:
+    classes = images.spec.classes
+    if stops is None:
+        return [f"class {classes[label]}" for label in config.classes or ()]
+    names = [f"image {int(i)}" for i in stops.index]
+    if stops.y is None:
+        return names
+    return [f"{name} (class {classes[int(y)]})" for name, y in zip(names, stops.y, strict=True)]
+
+
+def title_of(config: InterpolateConfig, names: Sequence[str]) -> str:
+    means = config.between == "class_means"
+    kind = "the mean code of " if means else f"{config.split} "
+    if len(names) == 2:
+        return f"From {kind}{names[0]} to {'that of ' if means else ''}{names[1]}"
+    if len(names) > 5:
+        return f"Through {kind}{names[0]}, {len(names) - 2} others and {names[-1]}"
+    return f"Through {kind}{', '.join(names[:-1])} and {names[-1]}"
+
+
+def draw(
+    walks: Sequence[Walk], t: Tensor, stops: Batch | None, names: Sequence[str], title: str
+) -> ImageGrid:
+    """A row for each leg of each walk, between the images that it goes from and to."""
+    steps = len(t)
+    shown = torch.linspace(0, steps - 1, min(steps, SHOWN)).round().long()
+    rows, titles = [], []
+    for walk in walks:
+        for leg, x in enumerate(walk.x):
+            ends = (stops.x[leg : leg + 1], stops.x[leg + 1 : leg + 2]) if stops else ()
+            rows.append(torch.cat([*ends[:1], x[shown], *ends[1:]]))
+            way = f" {leg + 1} to {leg + 2}" if len(walk.x) > 1 else ""
+            titles.append(f"{walk.side.says}{walk.path}{way}")
+    times = [f"t = {float(w):.2f}" for w in t[shown]]
+    return ImageGrid(
+        name="interpolation",
+        title=title,
+        rows=rows,
+        column_titles=("image", *times, "image") if stops else times,
+        row_titles=titles,
+    )
 
 
 def largest_step(x: Tensor) -> float:

@@ -54,6 +54,11 @@ class KnnAccuracy(MeanPerImage):
         distance = torch.cdist(codes, self.codes)  # (B, N)
         if self.among_them:
             distance[torch.arange(len(codes)), index] = torch.inf
-        nearest = distance.topk(self.k, largest=False).indices  # (B, k)
-        votes = F.one_hot(self.labels[nearest], self.classes).sum(1)  # (B, classes)
-        return votes.argmax(1)
+        return majority(distance, self.labels, self.k, self.classes)
+
+
+def majority(distance: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:
+    """The class that most of the k nearest have, int64 (B,): distances (B, N), labels (N,)."""
+    nearest = distance.topk(k, largest=False).indices  # (B, k)
+    votes = F.one_hot(labels[nearest], classes).sum(1)  # (B, classes)
+    return votes.argmax(1)

@@ -1,0 +1,43 @@
+"""`text`: images that fit a description in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import MinLen
+
+from latentforge import ObjectiveSpec, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import ExploreContext, Objective
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """`texts`, a request each; one is met at a score of `enough`: -1 nat is a fit to 0.28 standard
+    deviations in one quantity, to 0.2 in each of two."""
+
+    texts: Annotated[tuple[str, ...], MinLen(1)] = (
+        "thick, leaning right",
+        "thin, leaning left",
+        "very bright upper half",
+    )
+    enough: float = -1.0
+
+
+def build(config: TextConfig, context: ExploreContext | None) -> Objective:
+    from .objective import TextObjective
+    from .scorer import MomentScorer
+
+    return TextObjective(config, MomentScorer.of(context))
+
+
+@hookimpl
+def latentforge_objectives():
+    yield ObjectiveSpec(
+        name="text",
+        summary="Images that fit a description in words",
+        build=build,
+        config=TextConfig,
+    )

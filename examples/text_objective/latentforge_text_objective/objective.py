@@ -1,0 +1,49 @@
+"""Any scorer of images and texts as the objective of a latent search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from latentforge.findings import Findings, ImageGrid
+
+if TYPE_CHECKING:
+    from . import TextConfig
+
+
+class Scorer(Protocol):
+    """What CLIP and its relatives offer."""
+
+    def read(self, text: str) -> Tensor:
+        """What is kept of a text, (F,)."""
+
+    def score(self, x: Tensor, read: Tensor) -> Tensor:
+        """How well each image of x (B, C, H, W) fits its text, read (B, F): (B,), differentiable
+        in x, higher is better. In nats, as logits are: a search adds the log of a prior to it."""
+
+
+class TextObjective:
+    def __init__(self, config: TextConfig, scorer: Scorer) -> None:
+        self.requests = config.texts
+        self.enough = config.enough
+        self.scorer = scorer
+        self.read = torch.stack([scorer.read(text) for text in config.texts])  # (N, F)
+
+    def score(self, x: Tensor, request: Tensor) -> Tensor:
+        return self.scorer.score(x, self.read.to(x.device)[request])
+
+    def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
+        return self.score(x, request) >= self.enough
+
+    def findings(self, x: Tensor) -> Findings:
+        """The images over their texts, at most ten, and their mean score."""
+        scores = self.score(x, torch.arange(len(x), device=x.device))
+        captions = [
+            f"{text}: {score:.1f}"
+            for text, score in zip(self.requests, scores.tolist(), strict=True)
+        ]
+        grid = ImageGrid("texts", "Images for texts", [x[:10]], captions=[captions[:10]])
+        protocol = "text_score: mean over requests, in nats; 0 is a perfect fit"
+        return Findings([grid], {"text_score": float(scores.mean())}, protocol)

@@ -1,0 +1,37 @@
+"""`latentforge report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentforge.cli.output import Json, answer, forge_of
+
+
+def report(
+    ctx: typer.Context,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run folder; several are compared.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The page.  [default: RUN/report.html; of several report-A-B.html beside them]",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a page of a run that opens anywhere: figures, curves, what explorers found, settings.
+
+    Example: latentforge report runs/vae-mnist-1
+
+    It needs no network and no server. Written again, it takes the place of the earlier one.
+    """
+    result = forge_of(ctx).report(*runs, out=out)
+    lines = [f"{result['report']}, {result['bytes'] / 1e6:.1f} MB"]
+    if result["next"]:
+        lines.append(f"no explorer has looked at it yet; begin with: {result['next']}")
+    answer(result, json, lines)

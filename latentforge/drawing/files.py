@@ -1,0 +1,81 @@
+"""A finding as files: PNG, GIF, HTML, CSV, and what is stored of its numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from latentforge.drawing.figures import Drawable, draw
+from latentforge.drawing.film import draw_frames, gif
+from latentforge.drawing.pixels import Array
+from latentforge.drawing.store import pack
+from latentforge.drawing.strip import sheet, strip
+from latentforge.errors import UsageError
+from latentforge.findings import Arrays, Film, Finding, Raw, Scatter, Table
+from latentforge.npz import write_whole
+
+
+def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
+    """Write the files of one finding, the one to look at first; `note` says where it comes from.
+
+    Raises UsageError where a file is there already, OSError where one cannot be written.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
+        files = [_write(folder / f"{item.name}{suffix}", of) for suffix, of in shown(item, note)]
+    if isinstance(item, Scatter):
+        from latentforge.drawing.html import write_page  # plotly takes its time
+
+        page = folder / f"{item.name}.html"
+        write_page(item, page, note)
+        files.append(page)
+    if arrays := pack(item)[1]:
+        files.append(_write(folder / f"{item.name}.npz", npz(arrays)))
+    return files
+
+
+def shown(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
+    """What there is to look at, each with the suffix of its file."""
+    match item:
+        case Arrays():
+            return
+        case Raw():
+            yield item.suffix, item.content
+        case Table():
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([item.columns, *item.rows])
+            yield ".csv", text.getvalue().encode()
+        case Film():
+            frames = draw_frames(item, note)
+            yield ".gif", gif(frames)
+            grid = strip(item)
+            yield ".png", png(grid, note) if grid else sheet(frames)
+        case _:
+            yield ".png", png(item, note)
+
+
+def png(item: Drawable, note: str) -> bytes:
+    buffer = io.BytesIO()
+    draw(item, note).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def npz(arrays: Mapping[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w", ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            write_whole(archive, key, array)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already; nothing is overwritten") from None
+    return path

@@ -1,0 +1,192 @@
+"""Findings as plotly figures: only the data and the layout; `html.py` puts them on a page.
+
+Colours of text, grid and ground are the page's, so that one figure serves light and dark.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from latentforge.drawing.palette import COLOURS, colour
+from latentforge.findings import FRAMES, Bars, Histogram, Lines, Scatter
+
+# The markers of palette.py, as plotly calls them
+SYMBOLS = (
+    *("circle", "square", "triangle-up", "diamond", "triangle-down"),
+    *("cross", "x", "triangle-left", "triangle-right", "pentagon"),
+)
+INK = "ink"  # a trace's `meta`: drawn in the page's colour of text
+
+
+def array(values: Any) -> np.ndarray[Any, Any]:
+    """A tensor on any device, or an array, as numpy."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def numbers(values: Any) -> list[float | None]:
+    """Five significant digits are more than a screen shows; NaN leaves a gap."""
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in array(values).tolist()]
+
+
+def text(words: object) -> str:
+    """Plotly reads its texts as markup; a class called `<b>` is shown as it is written."""
+    return html.escape(str(words), quote=False)
+
+
+def lines(item: Lines) -> go.Figure:
+    x = numbers(item.x)
+    mode = "lines+markers" if len(x) <= 15 else "lines"
+    figure = go.Figure()
+    for i, (name, y) in enumerate(item.series.items()):
+        figure.add_scatter(
+            x=x, y=numbers(y), name=text(name), mode=mode, line={"color": colour(i), "width": 2}
+        )
+    return styled(figure, item.x_title, item.y_title, hovermode="x unified")
+
+
+def bars(item: Bars) -> go.Figure:
+    figure = go.Figure()
+    labels = [text(label) for label in item.labels]
+    for i, (name, heights) in enumerate(item.series.items()):
+        figure.add_bar(x=labels, y=numbers(heights), name=text(name), marker_color=colour(i))
+    figure.update_xaxes(type="category")  # labels such as "0" are names, not numbers
+    return styled(figure, "", item.y_title, hovermode="x unified", barmode="group")
+
+
+def histograms(item: Histogram) -> dict[str, go.Figure]:
+    """A figure for each panel, on one scale of x, so that panels can be compared."""
+    panels = {title: array(values).ravel() for title, values in item.panels.items()}
+    panels = {title: values[np.isfinite(values)] for title, values in panels.items()}
+    together = np.concatenate(list(panels.values()))
+    low, high = (together.min(), together.max()) if len(together) else (0.0, 0.0)
+    reach = (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+    return {title: _histogram(v, reach, item) for title, v in panels.items()}
+
+
+def _histogram(
+    values: np.ndarray[Any, Any], reach: tuple[float, float], item: Histogram
+) -> go.Figure:
+    count = int(np.clip(np.sqrt(len(values)), 10, 40))
+    heights, edges = np.histogram(values, bins=count, range=reach, density=len(values) > 0)
+    figure = go.Figure()
+    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    figure.add_bar(
+        x=numbers(middle), y=numbers(heights), width=float(width), marker_color=colour(0)
+    )
+    if item.normal and len(values) > 1 and values.std() > 0:
+        x = np.linspace(*reach, 80)
+        scaled = (x - values.mean()) / values.std()
+        y = np.exp(-(scaled**2) / 2) / (values.std() * np.sqrt(2 * np.pi))
+        curve = {"color": colour(1), "width": 2}
+        figure.add_scatter(x=numbers(x), y=numbers(y), mode="lines", line=curve)
+    figure.update_traces(hoverinfo="x+y")
+    figure.update_xaxes(nticks=4, tickangle=0)
+    figure.update_yaxes(showticklabels=False, rangemode="tozero")
+    return styled(figure, "", "", showlegend=False, bargap=0)
+
+
+def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
+    """The points `shown`, a trace a class; `customdata` is a point's place in `shown`."""
+    points = array(item.points)[shown]
+    figure = go.Figure()
+    size = 5 if len(shown) > 1500 else 7
+    if item.labels is None:
+        groups = {"codes": np.arange(len(shown))}
+    else:
+        labels = array(item.labels)[shown]
+        names = item.classes or [str(i) for i in range(int(labels.max()) + 1)]
+        groups = {name: np.flatnonzero(labels == i) for i, name in enumerate(names)}
+    for i, (name, chosen) in enumerate(groups.items()):
+        figure.add_scatter(
+            x=numbers(points[chosen, 0]),
+            y=numbers(points[chosen, 1]),
+            customdata=chosen.tolist(),
+            name=text(name),
+            mode="markers",
+            marker={
+                "color": colour(i),
+                "size": size,
+                "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
+                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # dark ones on dark
+            },
+            opacity=0.9,
+        )
+    add_paths(figure, {name: array(path) for name, path in item.paths.items()})
+    x_title, y_title = item.axes
+    legend = item.labels is not None or bool(item.paths)
+    styled(figure, x_title, y_title, hovermode=False, showlegend=legend)
+    spans = np.ptp(points, axis=0) + 1e-12
+    if 1 / 3 < spans[0] / spans[1] < 3:  # one scale for both axes, unless that makes a sliver
+        figure.update_yaxes(scaleanchor="x", constrain="domain")
+        figure.update_xaxes(constrain="domain", constraintoward="left")
+    return figure
+
+
+def add_paths(figure: go.Figure, paths: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """One path becomes an animation, several are drawn whole; a ring starts, a disc ends each."""
+    dark = {"meta": INK, "legendgroup": "paths"}
+    for i, (name, path) in enumerate(paths.items()):
+        label = {"name": text(name) if len(paths) == 1 else "paths", "showlegend": i == 0}
+        x, y = numbers(path[:, 0]), numbers(path[:, 1])
+        figure.add_scatter(x=x, y=y, mode="lines", line={"width": 1.5}, **label, **dark)
+        ends = {"x": [x[0], x[-1]], "y": [y[0], y[-1]], "mode": "markers", "showlegend": False}
+        marker = {"size": [10, 12], "symbol": ["circle-open", "circle"], "line": {"width": 2}}
+        figure.add_scatter(**ends, marker=marker, **dark)
+    if len(paths) == 1 and len(x) > 1:
+        traces = [len(figure.data) - 2, len(figure.data) - 1]
+        stops = np.unique(np.linspace(0, len(x) - 1, FRAMES).round().astype(int)).tolist()
+        figure.frames = [
+            go.Frame(
+                name=str(stop),
+                traces=traces,
+                data=[
+                    {"type": "scatter", "x": x[: stop + 1], "y": y[: stop + 1]},
+                    {"type": "scatter", "x": [x[0], x[stop]], "y": [y[0], y[stop]]},
+                ],
+            )
+            for stop in stops
+        ]
+
+
+def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:
+    """One look for all: no ground of its own, the legend above, room for what the axes say."""
+    axis = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
+    figure.update_xaxes(title_text=text(x_title), **axis)
+    figure.update_yaxes(title_text=text(y_title), **axis)
+    layout = {"showlegend": len(figure.data) > 1, "hovermode": "closest", **layout}
+    return figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        legend_itemsizing="constant",
+        hoverlabel={"namelength": -1},
+        **layout,
+    )
+
+
+def as_dict(figure: go.Figure) -> dict[str, Any]:
+    """What Plotly.newPlot takes, without the template, which would bring colours of its own."""
+    content: dict[str, Any] = figure.to_plotly_json()
+    content["layout"].pop("template", None)
+    return content
+
+
+def evenly(labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int) -> Any:
+    """At most `limit` of `total` indices, as many of each class as there are, seeded, in order."""
+    random = np.random.default_rng(0)
+    if total <= limit:
+        return np.arange(total)
+    if labels is None:
+        return np.sort(random.choice(total, limit, replace=False))
+    groups = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    chosen: list[np.ndarray[Any, Any]] = []
+    for left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
+        room = limit - sum(map(len, chosen))
+        chosen.append(group[: room // left])  # what a small class leaves goes to the larger ones
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,193 @@
+"""Maps of codes: points coloured by class, with each class named where it lies, and walks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+from latentforge.drawing.canvas import LABEL, LEGEND, charts, plain, text_width, tidy
+from latentforge.drawing.palette import COLOURS, INK, colour, marker
+from latentforge.drawing.pixels import Array, to_numpy
+from latentforge.findings import Scatter
+
+SIDE = 6.0  # inches of the longer side of a map
+FEW = 1000  # points, so large that each class can have its own marker
+NAMED = 30  # classes at the most whose names stand in the map
+LISTED = 40  # classes at the most in a legend
+Limits = tuple[tuple[float, float], tuple[float, float]]
+
+
+def draw_scatter(item: Scatter, note: str = "") -> Figure:
+    """The map on a figure of its own, its legend at the right."""
+    limits = limits_of([item])
+    (x0, x1), (y0, y1) = limits
+    ratio = (y1 - y0) / (x1 - x0)
+    wide, tall = (SIDE, SIDE * ratio) if ratio < 1 else (SIDE / ratio, SIDE)
+    names = [shown(name) for name in item.classes] if item.labels is not None else []
+    names += ["start"] if item.paths else []
+    columns = 1 + (len(item.classes) > 14)
+    legend = max((text_width(name, LABEL - 1) + 0.55 for name in names), default=0.1) * columns
+    figure = charts(wide + 0.75 + legend, tall + 0.55, item.title, note)
+    axes = figure.subplots()
+    frame_map(axes, item, limits)
+    fill_map(axes, item, limits)
+    fill_paths(axes, item)
+    if handles := legend_of(item):
+        axes.legend(handles=handles, ncols=columns, **LEGEND)
+    return figure
+
+
+def limits_of(items: Sequence[Scatter]) -> Limits:
+    """One pair of limits that holds all finite points and paths of all items, at most twice as
+    wide as high and the other way about."""
+    parts = {id(p): p for item in items for p in (item.points, *item.paths.values())}
+    arrays = [to_numpy(part).astype(float) for part in parts.values() if len(part)]
+    seen = np.concatenate(arrays)
+    seen = seen[np.isfinite(seen).all(1)]
+    if not len(seen):
+        return (-1.0, 1.0), (-1.0, 1.0)
+    low, high = seen.min(0), seen.max(0)
+    span = high - low
+    side = max(float(span.max()), 1e-6 * float(np.abs(seen).max()), 1e-6)
+    half = np.maximum(span, side / 2) * 0.54
+    middle = (low + high) / 2
+    (x0, y0), (x1, y1) = (middle - half).tolist(), (middle + half).tolist()
+    return (x0, x1), (y0, y1)
+
+
+def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
+    """Axes of these limits, with their titles and the same unit on both."""
+    tidy(axes)
+    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
+    axes.set(xlabel=plain(item.axes[0]), ylabel=plain(item.axes[1]))
+
+
+def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> None:
+    """The points, and the names of the classes at their medians, in axes whose longer side has so
+    many inches."""
+    points = to_numpy(item.points).astype(float)
+    count = len(points)
+    size = float(np.clip(420 / np.sqrt(count), 4, 36))
+    opacity = 0.9 if count <= 500 else 0.7 if count <= 3000 else 0.55
+    look: dict[str, Any] = {"s": size, "alpha": opacity, "linewidths": 0, "zorder": 2}
+    labels = labels_of(item)
+    if labels is None:
+        axes.scatter(*points.T, color=COLOURS[0], **look)
+        return
+    few = count <= FEW
+    markers = np.array([marker(i, few) for i in labels.tolist()])
+    colours = np.array([colour(i) for i in labels.tolist()])
+    for kind in dict.fromkeys(markers.tolist()):  # points of one marker stay in the data's order
+        of = markers == kind
+        axes.scatter(points[of, 0], points[of, 1], c=colours[of].tolist(), marker=kind, **look)
+    letters = LABEL + (2 if side == SIDE else 0)
+    unit = max(limits[0][1] - limits[0][0], limits[1][1] - limits[1][0]) / side  # of an inch
+    for name, at in places(points, labels, item.classes, letters, unit):
+        axes.text(
+            *at, plain(name), ha="center", va="center", weight="bold", color=INK, zorder=5,
+            fontsize=letters, path_effects=halo(2.5),
+        )  # fmt: skip
+
+
+def labels_of(item: Scatter) -> Array | None:
+    return None if item.labels is None else to_numpy(item.labels).astype(int)
+
+
+def shown(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:19]}…"
+
+
+def places(
+    points: Array, labels: Array, classes: Sequence[str], size: float, unit: float
+) -> list[tuple[str, tuple[float, float]]]:
+    """Where to write the name of each class that has points: at its median, moved off the others
+    where classes lie upon each other. An inch of the axes is `unit` long."""
+    there = np.unique(labels).tolist()
+    if len(there) > NAMED or not classes:
+        return []
+    finite = np.isfinite(points).all(1)
+    names, at = [], []
+    for i in there:
+        own = points[(labels == i) & finite]
+        if 0 <= i < len(classes) and len(own):
+            names.append(shown(classes[i]))
+            at.append(np.median(own, 0))
+    moved = _apart(np.array(at).reshape(-1, 2), names, size, unit)
+    return [(name, (float(x), float(y))) for name, (x, y) in zip(names, moved, strict=True)]
+
+
+def _apart(at: Array, names: Sequence[str], size: float, unit: float) -> Array:
+    """The places, pushed apart until no two names cover each other."""
+    wide = np.array([text_width(name, size) * 1.15 + 0.03 for name in names]) * unit  # it is bold
+    tall = size / 72 * 1.1 * unit
+    at = at.copy()
+    for _ in range(50):
+        still = True
+        for i in range(len(at)):
+            for j in range(i):
+                gap = at[i] - at[j]
+                over = np.array([(wide[i] + wide[j]) / 2, tall]) - np.abs(gap)
+                if (over <= 0).any():
+                    continue
+                axis = int(np.argmin(over))  # the shorter way out
+                step = np.zeros(2)
+                step[axis] = over[axis] * (0.51 if gap[axis] >= 0 else -0.51)
+                at[i], at[j], still = at[i] + step, at[j] - step, False
+        if still:
+            break
+    return at
+
+
+def fill_paths(axes: Axes, item: Scatter) -> None:
+    """Walks with a ring at the start and a star at the end: one in black, of several each in a
+    colour, with its name at the end."""
+    several = len(item.paths) > 1
+    for i, (name, path) in enumerate(item.paths.items()):
+        x, y = to_numpy(path).astype(float).reshape(-1, 2).T
+        of = item.classes.index(name) if name in item.classes else i
+        fill, edge = (colour(of), halo(2.6, INK)) if several else (INK, halo(3.2))
+        axes.plot(x, y, color=fill, lw=1.4, zorder=6, path_effects=edge)
+        inside = fill if several else "white"
+        axes.plot(x[:1], y[:1], "o", ms=7, mfc=inside, mec=INK, mew=1.4, zorder=7)
+        if len(x) > 1:
+            axes.plot(x[-1:], y[-1:], "*", ms=15, mfc=inside, mec=INK, mew=1.2, zorder=8)
+        if len(x) and several:
+            axes.annotate(
+                plain(shown(name)), (x[-1], y[-1]), (9, 7), textcoords="offset points",
+                fontsize=LABEL, weight="bold", color=INK, zorder=9, path_effects=halo(2.5),
+            )  # fmt: skip
+
+
+def halo(width: float, around: str = "white") -> list[AbstractPathEffect]:
+    """White around a line or a text, so that it can be read over points."""
+    return [withStroke(linewidth=width, foreground=around)]
+
+
+def legend_of(item: Scatter) -> list[Artist]:
+    """A sample of each class that has points, and of the ends of a path."""
+    labels = labels_of(item)
+    few = len(item.points) <= FEW
+    there = [] if labels is None or not item.classes else np.unique(labels).tolist()
+    there = [i for i in there if 0 <= i < len(item.classes)]
+    handles: list[Artist] = [
+        _sample(shown(item.classes[i]), marker(i, few), colour(i)) for i in there[:LISTED]
+    ]
+    if len(there) > LISTED:
+        handles.append(_sample(f"and {len(there) - LISTED} more", "", "none"))
+    if item.paths:
+        handles.append(_sample("start", "o", "white", INK))
+        handles.append(_sample("end", "*", "white", INK, 11))
+    return handles
+
+
+def _sample(label: str, mark: str, fill: str, edge: str = "none", size: float = 7) -> Line2D:
+    return Line2D(
+        [], [], ls="", marker=mark or "None", ms=size, mfc=fill, mec=edge, label=plain(label)
+    )

@@ -1,0 +1,34 @@
+"""Images as arrays of colours: from tensors in [0, 1] or uint8, grey or RGB, or as a heat map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def to_uint8(images: Tensor) -> Array:
+    """Images (..., C, H, W) in [0, 1], or uint8 as they are stored, as uint8 of the same shape.
+    What is outside is cut off, and NaN is black."""
+    x = images.detach()
+    if x.dtype != torch.uint8:
+        x = (x.float().nan_to_num(0.0, 1.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+    array: Array = x.cpu().numpy()
+    return array
+
+
+def to_rgb(images: Tensor) -> Array:
+    """Images (n, C, H, W) with C 1 or 3 as uint8 (n, H, W, 3)."""
+    x = to_uint8(images).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:-1], 3)))
+
+
+def to_numpy(x: Tensor) -> Array:
+    """The tensor's numbers, wherever it lies; what numpy lacks, such as bfloat16, as float32."""
+    x = x.detach().cpu()
+    array: Array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    return array

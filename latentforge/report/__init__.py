@@ -1,0 +1,84 @@
+"""The report: one self-contained page of one run, or of several side by side.
+
+Where it goes and what it may overwrite; `page.py` and the modules beside it make the page.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latentforge.errors import RunFailed, UsageError
+from latentforge.run import Run, unwritable, write_text
+
+log = logging.getLogger(__name__)
+
+MARK = '<meta name="generator" content="LatentForge report">'
+
+
+def report(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
+    """Write the page: `report`, `runs`, `explored` (folders shown), `bytes`, `warnings`, `next`.
+
+    An earlier report is written anew; anything else in its place raises UsageError.
+    """
+    places = [run.path.resolve() for run in runs]
+    if len(set(places)) < len(places):
+        raise UsageError("a run is given twice", remedy="each run once")
+    path = out or default_path(runs)
+    check_place(path)
+    from latentforge.report.page import render  # plotly and jinja2 take their time
+
+    page = render(runs, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    write_text(path, page.html)
+    for warning in page.warnings:
+        log.warning("%s", warning)
+    return {
+        "report": str(path),
+        "runs": [str(run.path) for run in runs],
+        "explored": page.explored,
+        "bytes": path.stat().st_size,
+        "warnings": page.warnings,
+        "next": page.next,
+    }
+
+
+def default_path(runs: Sequence[Run]) -> Path:
+    """RUN/report.html; of several runs `report-A-B.html` in the folder that holds them all."""
+    if len(runs) == 1:
+        return runs[0].path / "report.html"
+    names = "-".join(run.path.resolve().name for run in runs)
+    if len(names) > 100:
+        names = f"{runs[0].path.resolve().name[:80]}-and-{len(runs) - 1}-more"
+    above = [str(run.path.resolve().parent) for run in runs]
+    folder = Path(os.path.commonpath(above))
+    return _as_given(folder) / f"report-{names}.html"
+
+
+def check_place(path: Path) -> None:
+    """UsageError unless there is nothing yet, or an earlier report."""
+    try:
+        if not path.exists():
+            return
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", remedy=f"--out {path / 'report.html'}")
+        with path.open("r", encoding="utf-8", errors="replace") as file:
+            ours = MARK in file.read(2000)
+    except OSError as error:
+        raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
+    if not ours:
+        raise UsageError(
+            f"{path} is no report of LatentForge; nothing is overwritten", remedy="another --out"
+        )
+
+
+def _as_given(folder: Path) -> Path:
+    """Relative to the working folder where it lies there: short, and as people type it."""
+    here = Path.cwd().resolve()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

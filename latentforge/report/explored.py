@@ -1,0 +1,232 @@
+"""What explorers found, folder by folder: charts, embedded pictures, figures and the command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from latentforge.checking import plain
+from latentforge.drawing import html
+from latentforge.errors import LatentForgeError, one_line
+from latentforge.findings import Scatter
+from latentforge.report.facts import joint_rows
+from latentforge.report.pictures import embed
+from latentforge.run import Run
+from latentforge.toml import as_toml
+
+POINTS_OF_A_PAGE = 12_000  # of all maps with images together
+PICTURE = (
+    '<figure class="lf-figure"><div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
+    "{}</div></figure>"
+)
+
+
+@dataclass
+class Entry:
+    """One folder of findings."""
+
+    run: Run
+    name: str  # in the headings
+    folder: Path
+    broken: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    protocol: str = ""
+    notes: Sequence[str] = ()
+    command: list[str] = field(default_factory=list)
+    items: Sequence[Any] = ()
+    blocks: list[Markup] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # files that the page does not show
+
+
+@dataclass
+class Group:
+    """All that one explorer found."""
+
+    explorer: str
+    entries: list[Entry]
+
+    @property
+    def columns(self) -> list[str]:
+        return [entry.name for entry in self.entries if entry.metrics]
+
+    @property
+    def rows(self) -> list[tuple[str, list[Any]]]:
+        return joint_rows({str(e.folder): e.metrics for e in self.entries if e.metrics})
+
+    @property
+    def protocols(self) -> list[str]:
+        """What the figures are; where that is not the same in all entries, of each."""
+        found: dict[str, list[str]] = {}
+        for entry in self.entries:
+            if entry.protocol:
+                found.setdefault(entry.protocol, []).append(entry.name)
+        return [
+            protocol if len(found) == 1 else f"{', '.join(names)}: {protocol}"
+            for protocol, names in found.items()
+        ]
+
+    @property
+    def options(self) -> list[tuple[str, list[Any]]]:
+        """The options that differ between the entries."""
+        sound = [entry for entry in self.entries if not entry.broken]
+        rows = joint_rows({str(e.folder): e.about.get("options", {}) for e in sound})
+        return [(key, values) for key, values in rows if any(v != values[0] for v in values)]
+
+
+def explored(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> list[Group]:
+    """Groups by explorer, those with an interactive map first; broken folders are warned of."""
+    entries = [
+        _read(run, name if len(runs) > 1 else "", folder)
+        for run, name in zip(runs, names, strict=True)
+        for folder in _folders(run.path / "explore")
+    ]
+    warnings += [f"{e.folder} is left out: {e.broken}" for e in entries if e.broken]
+    maps = sum(_is_map(item) for entry in entries for item in entry.items)
+    points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
+    groups: dict[str, Group] = {}
+    for entry in entries:
+        _show(entry, points, warnings)
+        explorer = str(entry.about.get("explorer") or _explorer_of(entry.folder))
+        groups.setdefault(explorer, Group(explorer, [])).entries.append(entry)
+    return sorted(groups.values(), key=_maps_last_to_first)
+
+
+def _maps_last_to_first(group: Group) -> tuple[bool, str]:
+    return (not any(_is_map(item) for e in group.entries for item in e.items), group.explorer)
+
+
+def _is_map(item: Any) -> bool:
+    found = item.finding
+    return isinstance(found, Scatter) and (found.images is not None or found.plane is not None)
+
+
+def _folders(root: Path) -> list[Path]:
+    """In the order in which they were numbered: guided, guided-2, guided-10."""
+    if not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.is_dir() and any(path.iterdir())]
+    return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in _parts(p.name)])
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"(\d+)", name)
+
+
+def _explorer_of(folder: Path) -> str:
+    return re.sub(r"-\d+$", "", folder.name)
+
+
+def _read(run: Run, name: str, folder: Path) -> Entry:
+    """The findings of a folder; whatever is wrong with them is said in `broken`."""
+    numbered = folder.name != _explorer_of(folder)
+    heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
+    entry = Entry(run, heading, folder)
+    from latentforge.drawing import read_findings
+
+    try:
+        stored = read_findings(folder)
+        entry.about = dict(stored.about)
+        entry.metrics, entry.protocol = dict(stored.metrics), str(stored.protocol)
+        entry.notes, entry.items = list(stored.notes), list(stored.items)
+        entry.command = command(entry)
+    except LatentForgeError as error:
+        entry.broken, entry.items = error.message, ()
+    except Exception as error:  # a folder that anyone may have changed must not cost the page
+        entry.broken, entry.items = one_line(error), ()
+    return entry
+
+
+def _show(entry: Entry, points: int, warnings: list[str]) -> None:
+    for item in entry.items:
+        try:
+            blocks = list(_blocks(item, points))
+            entry.blocks += blocks
+            entry.others += [] if blocks else [file.name for file in item.files]
+        except Exception as error:
+            message = f"{item.name} cannot be shown: {one_line(error)}"
+            entry.blocks.append(Markup('<p class="warning">{}</p>').format(message))
+            warnings.append(f"{entry.folder}: {message}")
+
+
+def _blocks(item: Any, points: int) -> Iterator[Markup]:
+    """A chart where there are numbers, else pictures: the first one open, others folded."""
+    if item.finding is not None and hasattr(item.finding, "title"):
+        yield Markup(html.chart(item.finding, points=points))
+        return
+    pictures = [made for file in item.files if (made := embed(file, item.title))]
+    pictures.sort(key=lambda picture: picture.kind != "image/gif")  # a film before its strip
+    for i, picture in enumerate(pictures):
+        if i == 0:  # its title is drawn in it
+            yield Markup(PICTURE).format(item.title, picture.tag)
+        else:
+            folded = Markup(PICTURE).format(item.title, picture.tag)
+            wrap = Markup("<details><summary>{}, frame by frame</summary>{}</details>")
+            yield wrap.format(item.title, folded)
+
+
+def command(entry: Entry) -> list[str]:
+    """The command line that finds the same: options that are not the explorer's defaults."""
+    about = entry.about
+    words = ["latentforge", "explore", str(about["explorer"]), str(about.get("run", ""))]
+    for role, other in (about.get("roles") or {}).items():
+        words += ["--with", f"{role}={other}"]
+    best = entry.run.path / "checkpoints" / "BEST"
+    last = entry.run.path / "checkpoints" / "LATEST"
+    used = about.get("checkpoint")
+    if used != _pointer(last) and used == _pointer(best):
+        words += ["--checkpoint", "best"]
+    defaults = _defaults(entry.run, about)
+    for key, value in (about.get("options") or {}).items():
+        if value is not None and (key not in defaults or defaults[key] != value):
+            words += ["--set", f"{key}={_value(value)}"]
+    return words
+
+
+def _value(value: Any) -> str:
+    """As `--set` takes it: a plain word needs no quotes."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
+        return value if value not in ("true", "false", "inf", "nan") else as_toml(value)
+    return as_toml(value)
+
+
+def _pointer(file: Path) -> str:
+    return file.read_text("utf-8").strip() if file.is_file() else ""
+
+
+def _defaults(run: Run, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The default options, where the explorer's plugin is here."""
+    registry, options = run.forge.registry, about.get("options") or {}
+    try:
+        explorer = registry.get("explorers", str(about["explorer"]))
+        known = plain(explorer.spec.config())
+        if explorer.spec.searches:
+            known["objective"] = explorer.spec.searches
+            objective = registry.get("objectives", str(options.get("objective")))
+            known |= plain(objective.spec.config())
+    except LatentForgeError:
+        return {}
+    return known
+
+
+def suggestion(run: Run) -> str:
+    """The command to begin with: a map of the codes if the model has codes."""
+    registry = run.forge.registry
+    try:
+        model = registry.get("models", run.config["model"]["name"])
+    except LatentForgeError:
+        return "latentforge list explorers"
+    fitting = [
+        entry.name
+        for entry in registry.entries("explorers")
+        if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
+    ]
+    if not fitting:
+        return "latentforge list explorers"
+    chosen = "latent-map" if "latent-map" in fitting else fitting[0]
+    return f"latentforge explore {chosen} {run.path}"

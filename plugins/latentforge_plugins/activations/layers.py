@@ -1,0 +1,73 @@
+"""Which layers of a model are looked at, and their outputs by forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentforge.errors import UsageError, did_you_mean
+
+POOLING = (
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d),
+    *(nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+)
+
+
+def chosen(model: Any, wanted: Sequence[str]) -> list[str]:
+    """The layers that were asked for; else those that pool; else all convolutions."""
+    known = list(model.layers())
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f"layers: the model has no layer {name!r}",
+                remedy=did_you_mean(name, known) or f"choose from {', '.join(known)}",
+            )
+    if wanted:
+        return list(dict.fromkeys(wanted))
+    return of_type(model, POOLING) or of_type(model, (nn.Conv2d,))
+
+
+def of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
+    return [name for name in model.layers() if isinstance(model.get_submodule(name), types)]
+
+
+def last_features(model: Any) -> str:
+    """The last convolution; without one, the last layer with weights."""
+    names = of_type(model, (nn.Conv2d,)) or [
+        name
+        for name in model.layers()
+        if getattr(model.get_submodule(name), "weight", None) is not None
+    ]
+    if not names:
+        raise UsageError("the model's layers() name none with weights, so there are no features")
+    return names[-1]
+
+
+@contextmanager
+def collected(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """A dictionary that holds, after each call of the model, the outputs of the named layers."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            outputs[name] = output.clone()  # the next layer may work in place
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pooled(output: Tensor, grid: int) -> Tensor:
+    """Maps (B, C, H, W) averaged to at most grid x grid cells, (B, C, h, w); others flat."""
+    if output.ndim != 4:
+        return output.flatten(1)
+    return F.adaptive_avg_pool2d(output, [min(grid, side) for side in output.shape[2:]])

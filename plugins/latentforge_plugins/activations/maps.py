@@ -1,0 +1,154 @@
+"""Mean activation maps by class, and the shape of the features' distributions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError
+from latentforge.findings import Arrays, Findings, Histogram, ImageGrid
+from latentforge_plugins.measures import BATCH
+
+from .layers import chosen, collected, last_features, pooled
+
+if TYPE_CHECKING:
+    from latentforge.data import Images
+
+    from . import ActivationsConfig
+
+SHOWN = 20  # classes in a picture, where none are named
+
+
+def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
+    images = context.images(config.split)
+    classes, notes = classes_of(images, config)
+    layers = chosen(context.model, config.layers)
+    source = last_features(context.model)
+    means, values = look(context, images, layers, source, config.grid)
+    if flat := [layer for layer in layers if layer not in means]:
+        notes.append(f"{', '.join(flat)}: the output has no height and width, so there is no map")
+    if not layers:
+        notes.append("no layer of the model has maps: histograms of its hidden units only")
+    names = [context.data.classes[c] for c in classes]
+    pictures = []
+    for layer, maps in means.items():
+        kind = type(context.model.get_submodule(layer)).__name__
+        pictures.append(picture(layer, kind, maps[classes].float(), names, config.channels))
+        if config.channels < maps.shape[1]:
+            notes.append(f"{layer}: the first {config.channels} of {maps.shape[1]} channels")
+    figures, dead = shape_of(values.flatten(1).double())
+    size = values[0].numel()
+    if dead:
+        notes.append(f"{dead} of {size} features never change and have no shape")
+    cells = "" if values.ndim == 2 else " averaged to {}x{} cells".format(*values.shape[2:])
+    protocol = (
+        f"mean over {size} features, the output of {source}{cells}, of the absolute skewness "
+        "m3 / m2^(3/2) and excess kurtosis m4 / m2^2 - 3 (0 for a normal distribution), on the "
+        f"{len(images)} images of the split {config.split}"
+    )
+    arrays = {f"mean_{safe(layer)}": maps for layer, maps in means.items()} | {"features": values}
+    items = [*pictures, histogram(values, source, cells, config), Arrays("activations", arrays)]
+    return Findings(items, figures, protocol, notes)
+
+
+def look(
+    context: ExploreContext, images: Images, layers: list[str], source: str, grid: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The mean maps of the layers that have any, (classes, C, H, W) float64, NaN for a class
+    without images; and the features of every image, (N, C, h, w) or (N, F)."""
+    count = torch.bincount(images.y, minlength=len(context.data.classes))
+    sums: dict[str, Tensor] = {}
+    features = []
+    with collected(context.model, {*layers, source}) as outputs:
+        for batch in images.batches(BATCH):
+            context.model(batch.x)
+            features.append(pooled(outputs[source], grid).cpu())
+            for layer in layers:
+                maps = outputs[layer].double()
+                if maps.ndim == 4:
+                    total = sums.setdefault(layer, maps.new_zeros(len(count), *maps.shape[1:]))
+                    total.index_add_(0, batch.y, maps)
+    means = {layer: total / count[:, None, None, None] for layer, total in sums.items()}
+    return means, torch.cat(features)
+
+
+def classes_of(images: Images, config: ActivationsConfig) -> tuple[list[int], list[str]]:
+    """The classes to show, each with images in the split, and what to tell of the choice."""
+    for label in config.classes:
+        if not len(images.of_class(label)):
+            raise UsageError(f"the split {config.split!r} has no image of class {label}")
+    if config.classes:
+        return list(config.classes), []
+    there = images.y.unique().tolist()
+    if len(there) > SHOWN:
+        return there[:SHOWN], [f"the first {SHOWN} of {len(there)} classes (classes=[...])"]
+    return there, []
+
+
+def picture(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -> ImageGrid:
+    """Rows are the first channels, each on its own scale, columns classes; maps (n, C, H, W)."""
+    rows, titles = [], []
+    for c in range(min(limit, maps.shape[1])):
+        low, high = float(maps[:, c].min()), float(maps[:, c].max())
+        rows.append((maps[:, c : c + 1] - low) / max(high - low, 1e-12))
+        titles.append(f"channel {c}: {low:.2g} to {high:.2g}")
+    return ImageGrid(
+        name=f"maps-{safe(layer)}",
+        title=f"Mean activation after {layer} ({kind}) by class, each channel on its own scale",
+        rows=rows,
+        column_titles=names,
+        row_titles=titles,
+        colours="heat",
+    )
+
+
+def safe(layer: str) -> str:
+    """A layer's name as a part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", layer)
+
+
+def histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig) -> Histogram:
+    """The first features, each with the normal distribution of its mean and variance."""
+    panels = {}
+    for place, column in enumerate(values.flatten(1).T[: config.features]):
+        panels[title_of(place, values.shape[1:])] = column
+    return Histogram(
+        name="features",
+        title=f"Output of {source}{cells}: the first {len(panels)} features and their normal fits",
+        panels=panels,
+        x_title="activation",
+        normal=True,
+    )
+
+
+def title_of(place: int, shape: torch.Size) -> str:
+    """Which feature this is: a unit, or a channel and, where it has several, its cell."""
+    if len(shape) == 1:
+        return f"unit {place}"
+    height, width = shape[1:]
+    channel, cell = divmod(place, height * width)
+    if height * width == 1:
+        return f"channel {channel}"
+    return f"channel {channel}, cell {cell // width},{cell % width}"
+
+
+def shape_of(features: Tensor) -> tuple[dict[str, float], int]:
+    """Mean absolute skewness and excess kurtosis of features (N, F) float64, and how many never
+    change and are left out."""
+    centred = features - features.mean(0)
+    variance = centred.square().mean(0)
+    alive = variance > 1e-12 * features.square().mean(0)  # less is rounding
+    centred, variance = centred[:, alive], variance[alive]
+    skewness = (centred**3).mean(0) / variance**1.5
+    kurtosis = (centred**4).mean(0) / variance.square() - 3
+    dead = int((~alive).sum())
+    if not bool(alive.any()):
+        return {}, dead
+    return {
+        "mean_abs_skewness": float(skewness.abs().mean()),
+        "mean_abs_excess_kurtosis": float(kurtosis.abs().mean()),
+    }, dead

@@ -1,0 +1,49 @@
+"""The log-probability of a class under a classifier, as what a search maximises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError
+from latentforge_plugins.objectives import Scored
+
+if TYPE_CHECKING:
+    from . import ClassConfig
+
+
+class ClassObjective:
+    """score: log p(class | x) in nats; satisfied: p(class | x) >= threshold.
+
+    Activation maximisation (Erhan et al. 2009) through a decoder (Nguyen et al. 2016). The classes
+    are those that the classifier was trained on, whatever this run's images are labelled with.
+    """
+
+    def __init__(self, config: ClassConfig, context: ExploreContext) -> None:
+        classifier: Any = context.roles["classifier"]
+        names = classifier.data.classes
+        if config.target is not None and config.target >= len(names):
+            listed = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
+            raise UsageError(
+                f"no class {config.target}: the classifier {classifier.name} knows {len(names)}",
+                details=[f"classes: {listed}"],
+                remedy=f"--set target= one from 0 to {len(names) - 1}, or none for all in turn",
+            )
+        turn = range(len(names)) if config.target is None else [config.target]
+        wanted = [turn[i % len(turn)] for i in range(config.n)]
+        self.threshold = config.threshold
+        self.requests = [f"a {names[label]}" for label in wanted]
+        self.classes = torch.tensor(wanted, device=context.device)  # int64 (n,)
+        self.log_probs = Scored(lambda x: classifier.model(x).log_softmax(1))  # (B, classes)
+
+    def score(self, x: Tensor, request: Tensor) -> Tensor:
+        return self._of_wanted(self.log_probs.fresh(x), request)
+
+    def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
+        return self._of_wanted(self.log_probs.again(x), request).exp() >= self.threshold
+
+    def _of_wanted(self, log_probs: Tensor, request: Tensor) -> Tensor:
+        return log_probs.gather(1, self.classes[request][:, None]).squeeze(1)  # (B,)

@@ -1,0 +1,152 @@
+"""The forward process of diffusion models (Ho, Jain and Abbeel 2020), with evenly growing noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.findings import Arrays, Finding, Findings, ImageGrid, Lines
+from latentforge_plugins.measures import BATCH
+from latentforge_plugins.walks import drawn
+
+if TYPE_CHECKING:
+    from latentforge.data import Images
+
+    from . import CorruptionConfig
+
+SCHEDULE = (
+    "x_s = sqrt(1 - s^2) x + s eps, eps ~ N(0, I), x scaled to [-1, 1], s evenly spaced from 0 to 1"
+)
+
+
+def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+    """Images in [0, 1] under noise of standard deviation s, scaled back, which leaves [0, 1]: mean
+    1/2 + sqrt(1 - s^2) (x - 1/2), standard deviation s/2."""
+    s = torch.as_tensor(s, device=x.device)
+    signal = (1 - s.square()).sqrt()
+    return signal * x + (1 - signal) / 2 + s / 2 * noise
+
+
+def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
+    images = context.images(config.split)
+    levels = torch.linspace(0, 1, config.steps).to(context.device)
+    chosen = images.batch_at(config.images)
+    noise = torch.randn(chosen.x.shape).to(chosen.x)  # one for all levels: it grows, nothing else
+    noisy = torch.stack([corrupt(chosen.x, noise, s) for s in levels], 1)  # (images, levels, ...)
+    count = min(config.n, len(images))
+    places = torch.randperm(len(images))[:count].sort().values.to(images.device)
+    curves = figures(context, images, places, levels)
+    arrays = {"s": levels, "x": noisy, "index": chosen.index} | curves
+    pictures: list[Finding] = []
+    if context.data.drawable:
+        pictures.append(picture(context, config, noisy, levels))
+    if "reconstructing" in jobs(context):
+        arrays["recon"] = torch.stack([reconstructed(context.model, row) for row in noisy])
+    items, notes = drawn(context, pictures, Arrays("noisy", arrays))
+    metrics = {
+        f"{name}_at_{float(s):.2f}": float(value)
+        for name, curve in curves.items()
+        for s, value in zip(levels, curve, strict=True)
+    }
+    return Findings(
+        [*lines(levels, curves), *items], metrics, protocol(context, config, count, curves), notes
+    )
+
+
+def jobs(context: ExploreContext) -> list[str]:
+    """What the model can do with a noisy image."""
+    able = {"classifying": {"classify"}, "reconstructing": {"encode", "decode"}}
+    return [job for job, needs in able.items() if needs <= set(context.provides)]
+
+
+def reconstructed(model: Any, x: Tensor) -> Tensor:
+    return model.decode(model.encode(x).mode())
+
+
+def protocol(
+    context: ExploreContext, config: CorruptionConfig, count: int, curves: dict[str, Tensor]
+) -> str:
+    meant = {
+        "accuracy": "accuracy_at_s: share of noisy images, from 0 to 1, that the classifier gets "
+        "right",
+        "mse_noisy": "mse_noisy_at_s: squared difference of the noisy image to the clean one, mean "
+        "over values in [0, 1]",
+        "mse_recon": "mse_recon_at_s: the same of the noisy image's reconstruction, z the "
+        "posterior mode",
+    }
+    told = [meant[name] for name in curves]
+    return "; ".join([*told, f"{count} images of the split {config.split}", SCHEDULE])
+
+
+def figures(
+    context: ExploreContext, images: Images, places: Tensor, levels: Tensor
+) -> dict[str, Tensor]:
+    """By name a figure at each level, (levels,), mean over the images at `places`."""
+    totals: dict[str, Tensor] = {}
+    able = jobs(context)
+    for part in places.split(BATCH):
+        batch = images.batch(part)
+        noise = torch.randn(batch.x.shape).to(batch.x)
+        for i, s in enumerate(levels):
+            x = corrupt(batch.x, noise, s)
+            found = {"mse_noisy": squared(x, batch.x)}
+            if "classifying" in able and batch.y is not None:
+                found["accuracy"] = (context.model(x).argmax(1) == batch.y).double()
+            if "reconstructing" in able:
+                found["mse_recon"] = squared(reconstructed(context.model, x), batch.x)
+            for name, values in found.items():
+                total = totals.setdefault(name, torch.zeros(len(levels), dtype=torch.float64))
+                total[i] += float(values.sum())
+    return {name: total / len(places) for name, total in totals.items()}
+
+
+def squared(a: Tensor, b: Tensor) -> Tensor:
+    """(B, ...) to (B,), float64."""
+    return (a - b).square().flatten(1).double().mean(1)
+
+
+def lines(levels: Tensor, curves: dict[str, Tensor]) -> list[Finding]:
+    noise = "noise s"
+    x = levels.cpu()
+    found: list[Finding] = []
+    if "accuracy" in curves:
+        share = {"accuracy": curves["accuracy"]}
+        found.append(Lines("accuracy", "Accuracy under growing noise", x, share, noise, "accuracy"))
+    if "mse_recon" in curves:
+        error = {"noisy image": curves["mse_noisy"], "its reconstruction": curves["mse_recon"]}
+        title = "Distance to the clean image under growing noise"
+        found.append(Lines("error", title, x, error, noise, "mean squared difference"))
+    return found
+
+
+def picture(
+    context: ExploreContext, config: CorruptionConfig, noisy: Tensor, levels: Tensor
+) -> ImageGrid:
+    """A row for each image, with the class that a classifier sees, and below it what an
+    autoencoder makes of it. Only here values outside [0, 1] are cut off."""
+    rows, titles, captions = [], [], []
+    able = jobs(context)
+    for place, row in zip(config.images, noisy, strict=True):
+        rows.append(row.clamp(0, 1))
+        titles.append(f"{config.split} {place}")
+        seen = [""] * len(row)
+        if "classifying" in able:
+            best = context.model(row).softmax(1).max(1)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            seen = [f"{context.data.classes[c]} ({p:.0%})" for c, p in pairs]
+        captions.append(seen)
+        if "reconstructing" in able:
+            rows.append(reconstructed(context.model, row))
+            titles.append("decoded")
+            captions.append([""] * len(row))
+    return ImageGrid(
+        name="corruption",
+        title="Images under growing noise of standard deviation s",
+        rows=rows,
+        column_titles=[f"s = {float(s):.2f}" for s in levels],
+        row_titles=titles,
+        captions=captions if "classifying" in able else (),
+    )

@@ -1,0 +1,63 @@
+"""`guided`: move codes until what they decode to is what an objective asks for, such as a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Le
+
+from latentforge import Count, ExplorerSpec, NonNegative, Positive, Size, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import ExploreContext
+    from latentforge.findings import Findings
+
+
+@dataclass(frozen=True)
+class GuidedConfig:
+    """Each request begins at `restarts` starts in turn, until one meets the objective: `data` are
+    the codes of random training images (of other classes than the one asked for, unless
+    `any_class`), `prior` draws from the prior, `wide` from N(0, 10).
+
+    A step of `lr` and annealed `noise` are in units of the codes' standard deviation, or plain with
+    unit = one. `prior` with its weight keeps codes where codes lie: a `mixture` of Gaussians fitted
+    on them, or the model's own N(0, I), `gaussian` (a fitted one where the model has no prior).
+    What has met its objective makes `settle` more steps, away from the edge of what does.
+    The first `shown` requests are drawn; `film` is the one that is filmed, by default of these the
+    one with the longest walk.
+    """
+
+    start: Literal["data", "prior", "wide"] = "data"
+    any_class: bool = False
+    restarts: Size = 16
+    steps: Size = 60
+    optimizer: str = "adam"
+    lr: Positive = 0.1
+    noise: NonNegative = 0.3
+    unit: Literal["codes", "one"] = "codes"
+    prior: Literal["mixture", "gaussian", "none"] = "mixture"
+    prior_weight: NonNegative = 0.1
+    settle: Count = 30
+    components: Size = 10
+    shown: Annotated[Size, Le(20)] = 10
+    film: Count | None = None
+
+
+def explore(context: ExploreContext, config: GuidedConfig) -> Findings:
+    from .guide import guide
+
+    return guide(context, config)
+
+
+@hookimpl
+def latentforge_explorers():
+    yield ExplorerSpec(
+        name="guided",
+        summary="Move codes until the decoded images are what an objective asks for",
+        explore=explore,
+        config=GuidedConfig,
+        needs={"encode", "decode"},
+        optional_roles={"judge": {"classify"}},
+        searches="class",
+    )

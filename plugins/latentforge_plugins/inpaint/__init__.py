@@ -1,0 +1,46 @@
+"""`inpaint`: images whose known part is that of a given image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Gt, Lt
+
+from latentforge import Count, ObjectiveSpec, Size, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import ExploreContext, Objective
+
+
+@dataclass(frozen=True)
+class InpaintConfig:
+    """`mask` says what is hidden: a half, a `box` of [top, left, height, width] pixels, or a random
+    `share` of the pixels. `images` are places in the split; without them, `n` drawn ones."""
+
+    mask: Literal["lower", "upper", "left", "right", "box", "random"] = "lower"
+    n: Size = 10
+    images: tuple[Count, ...] = ()
+    split: str = "test"
+    box: tuple[Count, Count, Size, Size] | None = None
+    share: Annotated[float, Gt(0), Lt(1)] = 0.5
+
+    def __post_init__(self) -> None:
+        if (self.mask == "box") != (self.box is not None):
+            raise ValueError("mask=box and box=[top, left, height, width] go together")
+
+
+def build(config: InpaintConfig, context: ExploreContext) -> Objective:
+    from .objective import Inpaint
+
+    return Inpaint(config, context)
+
+
+@hookimpl
+def latentforge_objectives():
+    yield ObjectiveSpec(
+        name="inpaint",
+        summary="Complete images of which a part is hidden",
+        build=build,
+        config=InpaintConfig,
+    )

@@ -1,0 +1,61 @@
+"""Which values of an image are known, and which are hidden."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentforge.errors import UsageError
+from latentforge.specs import DataSpec
+
+if TYPE_CHECKING:
+    from . import InpaintConfig
+
+
+def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:
+    """The values that are not hidden, bool of `data.shape` on the CPU, alike in all channels.
+
+    UsageError for a box outside the image, for a half of a vector, and where nothing is hidden or
+    nothing known. A random mask is drawn from the default generator.
+    """
+    if data.kind == "vector" and config.mask != "random":
+        raise UsageError(
+            f"mask={config.mask} hides a part of an image; the data is vectors of size {data.size}",
+            remedy="--set mask=random",
+        )
+    height, width = data.shape[-2:] if data.kind == "image" else (1, data.size)
+    hidden = torch.zeros(height, width, dtype=torch.bool)
+    if config.mask == "random":
+        count = round(config.share * hidden.numel())
+        hidden.view(-1)[torch.randperm(hidden.numel())[:count]] = True
+    else:
+        hidden[_region(config, height, width)] = True
+    if hidden.all() or not hidden.any():
+        raise UsageError(
+            f"the mask leaves nothing {'known' if hidden.all() else 'hidden'} "
+            f"of an image of {height}x{width} pixels",
+            remedy="a mask that hides a part of the image",
+        )
+    return (~hidden).expand(data.shape) if data.kind == "image" else ~hidden[0]
+
+
+def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns that a half or a box hides; of an odd number the larger half."""
+    everything = slice(None)
+    if config.box is None:
+        return {
+            "lower": (slice(height // 2, None), everything),
+            "upper": (slice(None, -(-height // 2)), everything),
+            "left": (everything, slice(None, -(-width // 2))),
+            "right": (everything, slice(width // 2, None)),
+        }[config.mask]
+    top, left, rows, columns = config.box
+    if top + rows > height or left + columns > width:
+        raise UsageError(
+            f"box {list(config.box)} lies outside the image, which has {height} rows and {width} "
+            f"columns: it ends at row {top + rows}, column {left + columns}",
+            remedy="--set 'box=[top, left, height, width]' in pixels, inside the image",
+        )
+    return slice(top, top + rows), slice(left, left + columns)

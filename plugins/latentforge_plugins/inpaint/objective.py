@@ -1,0 +1,104 @@
+"""The likelihood of an image's known part, as what a search maximises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge_plugins.objectives import chosen
+
+from .baselines import baselines
+from .masks import known_part
+
+if TYPE_CHECKING:
+    from . import InpaintConfig
+
+SURE = 1e-6  # decoded probabilities keep this distance from 0 and 1, so that their log is finite
+SHOWN = 10  # columns of the picture at the most
+GREY = 0.5  # of what is hidden
+
+
+class Inpaint:
+    """score: log p of the known values in nats, Bernoulli with the decoded probabilities, summed.
+
+    Never satisfied, for there is always a likelier image: a search goes to its last step.
+    """
+
+    def __init__(self, config: InpaintConfig, context: ExploreContext) -> None:
+        self.config, self.context = config, context
+        self.batch = chosen(context, config.split, config.images, config.n)
+        self.requests = [f"complete {config.split} image {i}" for i in self.batch.index.tolist()]
+        self.known = known_part(config, context.data).flatten().to(context.device)  # bool (D,)
+        self.truth = self.batch.x.flatten(1)  # (N, D)
+        # what is hidden weighs 0 in both, so that a step needs no mask
+        self.white = self.truth * self.known
+        self.black = (1 - self.truth) * self.known
+
+    def score(self, x: Tensor, request: Tensor) -> Tensor:
+        p = x.flatten(1).clamp(SURE, 1 - SURE)
+        return (self.white[request] * p.log() + self.black[request] * (1 - p).log()).sum(1)
+
+    def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def findings(self, x: Tensor) -> Findings:
+        """The completions beside what takes no search, and the errors of their hidden part."""
+        found = x.flatten(1)
+        others = baselines(self.context, self.batch, self.known, self.config.split)
+        metrics = {
+            "hidden_mse_per_pixel": self._mse(found, ~self.known),
+            "hidden_mse_class_mean": self._mse(others.class_mean, ~self.known),
+            "hidden_mse_nearest": self._mse(others.nearest, ~self.known),
+            "known_mse_per_pixel": self._mse(found, self.known),
+        }
+        mean = "class mean" if self.batch.y is not None else "mean image"
+        rows = {
+            "original": self.truth,
+            "given": torch.where(self.known, self.truth, GREY),
+            "search": self._pasted(found),
+            mean: self._pasted(others.class_mean),
+            "nearest": self._pasted(others.nearest),
+        }
+        known = self.known.unflatten(0, self.context.data.shape)
+        arrays = {"index": self.batch.index, "known": known, "nearest": others.places}
+        items: list[Arrays | ImageGrid] = [Arrays("inpainting-of", arrays)]
+        if self.context.data.drawable:
+            shape = self.context.data.shape
+            items.append(
+                ImageGrid(
+                    "inpainting",
+                    f"Images completed: {self.hidden_in_words()}",
+                    rows=[row[:SHOWN].unflatten(1, shape) for row in rows.values()],
+                    column_titles=[f"image {i}" for i in self.batch.index[:SHOWN].tolist()],
+                    row_titles=list(rows),
+                )
+            )
+        return Findings(items, metrics, self.protocol())
+
+    def hidden_in_words(self) -> str:
+        about = {"box": f"box {list(self.config.box or ())}", "random": "random pixels"}
+        return about.get(self.config.mask, f"{self.config.mask} half") + " hidden"
+
+    def protocol(self) -> str:
+        of = "the target's true class, which this baseline is told"
+        share = float((~self.known).float().mean())
+        return (
+            f"means over {len(self.truth)} {self.config.split} images and their values in [0, 1], "
+            f"{self.hidden_in_words()} ({share:.0%} of each); "
+            "hidden_mse_per_pixel: the hidden part of what the search found against the truth; "
+            "hidden_mse_class_mean: the hidden part of the mean of the training images"
+            f"{'' if self.batch.y is None else f' of {of}'}; "
+            "hidden_mse_nearest: that of the training image with the smallest squared distance on "
+            "the known part; known_mse_per_pixel: the known part of what the search found"
+        )
+
+    def _mse(self, image: Tensor, part: Tensor) -> float:
+        return float((image - self.truth)[:, part].square().mean())
+
+    def _pasted(self, image: Tensor) -> Tensor:
+        """The known part of the targets, with the hidden part of these images."""
+        return torch.where(self.known, self.truth, image)

@@ -1,0 +1,107 @@
+"""The ways from code to code, and what they come to on average over many pairs of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.findings import Lines
+from latentforge.latent import slerp
+from latentforge.seeding import generator
+from latentforge_plugins.walks import Side, decode, probabilities
+
+if TYPE_CHECKING:
+    from latentforge.data import Images
+
+    from . import InterpolateConfig
+
+TIMES = 11  # odd, so that the middle is one of them
+
+
+def line(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """z(t) = (1 - t) a + t b; a and b (*latent), t (T,): (T, *latent)."""
+    return torch.stack([(1 - w) * a + w * b for w in t])
+
+
+PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"linear": line, "spherical": slerp}
+
+
+def chosen_paths(config: InterpolateConfig) -> list[str]:
+    return [name for name in PATHS if config.path in (name, "both")]
+
+
+@dataclass
+class OverPairs:
+    """What the pairs gave: figures with their protocol, and curves over t."""
+
+    metrics: dict[str, float]
+    protocol: str
+    curves: list[Lines]
+
+
+def look_at_pairs(
+    context: ExploreContext, config: InterpolateConfig, runs: Sequence[Side]
+) -> OverPairs:
+    """How far the middle is from a mere cross-fade of the ends and, with a classifier, how sure
+    that is along the way; the same pairs for every run."""
+    images = context.images(config.split)
+    pairs = [images.batch(places).x for places in draw_pairs(images, config.pairs)]
+    t = torch.linspace(0.0, 1.0, TIMES, device=context.device)
+    classifier = context.roles.get("classifier")
+    metrics: dict[str, float] = {}
+    curves: dict[str, Tensor] = {}
+    for side in runs:
+        ends = [side.model.encode(x).mode() for x in pairs]  # (P, *latent) each
+        for path in chosen_paths(config):
+            z = torch.stack([PATHS[path](a, b, t) for a, b in zip(*ends, strict=True)])
+            x = decode(side.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (P, T, ...)
+            metrics[f"{side.prefix}off_crossfade_{path}"] = off_crossfade(x)
+            if classifier:
+                sure = probabilities(classifier.model, x.flatten(0, 1)).amax(1)
+                mean = sure.unflatten(0, x.shape[:2]).mean(0)  # (T,)
+                metrics[f"{side.prefix}end_confidence_{path}"] = float(mean[[0, -1]].mean())
+                metrics[f"{side.prefix}middle_confidence_{path}"] = float(mean[TIMES // 2])
+                curves[f"{side.says}{path}"] = mean
+    kind = "of different classes " if images.y is not None else ""
+    protocol = (
+        f"off_crossfade: the decoded middle's distance from the mean of the two decoded ends, "
+        f"over half the distance of these, Euclidean in pixels, 0 is a mere cross-fade; mean over "
+        f"{len(pairs[0])} drawn pairs {kind}of {config.split} images"
+    )
+    if not classifier:
+        return OverPairs(metrics, protocol, [])
+    protocol += (
+        f"; confidence: the largest class probability of classifier {classifier.name} at the "
+        "decoded ends and at their middle, mean over the same pairs; it can be sure of what is no "
+        "image of its classes"
+    )
+    title = f"How sure {classifier.name} is along the way, {len(pairs[0])} pairs"
+    lines = Lines("confidence", title, t, curves, "t", "largest class probability")
+    return OverPairs(metrics, protocol, [lines])
+
+
+def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
+    """The places of both images of at most `count` pairs, of different classes where there are
+    labels of more than one; the same for every run on these images."""
+    drawing = generator("cpu", "pairs of images")
+    first, second = torch.randint(len(images), (2, 4 * count), generator=drawing).to(images.device)
+    differ = first != second if images.y is None else images.y[first] != images.y[second]
+    if not differ.any():
+        differ[:] = True
+    return first[differ][:count], second[differ][:count]
+
+
+def off_crossfade(x: Tensor) -> float:
+    """Of walks (P, T, ...): |x(1/2) - (x(0) + x(1)) / 2| over |x(1) - x(0)| / 2, mean over those
+    whose ends differ; 0 where none do."""
+    flat = x.flatten(2)
+    first, middle, last = flat[:, 0], flat[:, x.shape[1] // 2], flat[:, -1]
+    apart = (last - first).norm(dim=1) / 2
+    off = (middle - (first + last) / 2).norm(dim=1)
+    differ = apart > 1e-4
+    return float((off[differ] / apart[differ]).mean()) if differ.any() else 0.0

@@ -1,0 +1,190 @@
+"""The map of a split: which images, which method, how true it is, and what lies under it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError
+from latentforge.findings import Arrays, Findings, Plane, Scatter
+from latentforge_plugins.latent_probes.neighbours import DISTANCES, majority
+from latentforge_plugins.walks import decode
+
+from . import memory, projections
+
+if TYPE_CHECKING:
+    from latentforge.data import Images
+
+    from . import LatentMapConfig
+
+NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
+KNOTS = 32  # of the decoded plane, a side
+MARGIN = 0.05  # of the points' range that the plane goes beyond them
+TRUSTED = 2000  # points whose trustworthiness is measured: it takes all their distances at once
+THUMBNAILS = 2**25  # values of all images of a map together, 128 MB: beyond them they are reduced
+
+
+def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
+    images = context.images(config.split)
+    codes = context.codes(config.split).flatten(1).double().cpu()  # (N, D)
+    size = codes.shape[1]
+    method: str = config.method
+    if size == 1 or (size == 2 and method == "auto"):
+        method = "codes"
+    elif method == "auto":
+        method = "tsne"
+    places, notes = choose(len(codes), size, method, config)
+    codes = codes[places]
+    projections.check(codes, method)
+    points, axes, metrics = project(codes, method, config, context.seed)
+    labels = None if images.y is None else images.y.cpu()[places]
+    figures, protocol = judge(points, codes, labels, method, config, context)
+    if len(context.model.latent.shape) > 1:
+        notes.append(f"codes of shape {tuple(context.model.latent.shape)} are mapped flat")
+    thumbs = thumbnails(images, places) if context.data.drawable else None
+    if thumbs is None:
+        notes.append(f"examples of shape {context.data.shape} are no pictures: points have none")
+    scatter = Scatter(
+        name="map",
+        title=f"Latent map of {len(points):,} {config.split} images{described(method, size)}",
+        points=points.float(),
+        labels=labels,
+        classes=context.data.classes,
+        images=thumbs,
+        plane=plane(context, points) if method == "codes" and size == 2 else None,
+        codes=codes.float(),
+        axes=axes,
+    )
+    which = Arrays("index", {"index": places})  # the map itself is written with its numbers
+    return Findings([scatter, which], metrics | figures, protocol, notes)
+
+
+def described(method: str, size: int) -> str:
+    """For a title: the method and what it was given."""
+    if method == "codes":
+        return ", a single dimension" if size == 1 else ""
+    return f": {NAMES[method]} of {size} dimensions"
+
+
+def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple[Tensor, list[str]]:
+    """The places of the images that the map shows, in order, and what to tell of the choice."""
+    wanted = count = min(config.n, total)
+    notes = []
+    if method in ("tsne", "pacmap"):
+        free = memory.available()
+        count = min(wanted, memory.most_points(size, config.perplexity, free))
+        if count < projections.FEWEST <= wanted:
+            raise UsageError(
+                f"{free / 2**20:,.0f} MB of memory are free, too few for a map by {NAMES[method]}",
+                remedy="--set method=pca",
+            )
+        if count < wanted:
+            notes.append(
+                f"{NAMES[method]} of {wanted:,} images needs more than the {free / 2**20:,.0f} MB "
+                f"of memory that are free: {count:,} of them, drawn at random"
+            )
+    if count == wanted < total:
+        notes.append(f"{count:,} of {total:,} images, drawn at random (n)")
+    return torch.randperm(total)[:count].sort().values, notes
+
+
+def project(
+    codes: Tensor, method: str, config: LatentMapConfig, seed: int
+) -> tuple[Tensor, tuple[str, str], dict[str, float]]:
+    """Points (N, 2), what the axes are called, and the figures that the method gives by itself."""
+    if method == "codes":
+        flat = codes.shape[1] == 1
+        return F.pad(codes, (0, int(flat))), ("z1", "" if flat else "z2"), {}
+    if method == "pca":
+        points, shares = projections.pca(codes)
+        axes = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")
+        return points, axes, {"explained_variance": float(shares.sum())}
+    if method == "tsne":
+        return projections.tsne(codes, config.perplexity, seed), ("t-SNE 1", "t-SNE 2"), {}
+    return projections.pacmap(codes, seed), ("PaCMAP 1", "PaCMAP 2"), {}
+
+
+# ---------------------------------------------------------------- figures
+
+
+def judge(
+    points: Tensor,
+    codes: Tensor,
+    labels: Tensor | None,
+    method: str,
+    config: LatentMapConfig,
+    context: ExploreContext,
+) -> tuple[dict[str, float], str]:
+    """How much of the codes' neighbourhoods the map has kept."""
+    figures, protocol = {}, []
+    count, classes = len(points), len(context.data.classes)
+    if labels is not None and count > 1:
+        k = min(config.k, count - 1)
+        figures = {
+            "knn_accuracy_map": knn_accuracy(points, labels, k, classes),
+            "knn_accuracy_codes": knn_accuracy(codes, labels, k, classes),
+        }
+        protocol.append(
+            "knn_accuracy: share of images, from 0 to 1, whose class most of the k="
+            f"{k} nearest others have, Euclidean, among the points of the map and among the "
+            f"posterior means, the same {count} images of the {config.split} split"
+        )
+    k = min(config.k, (min(count, TRUSTED) - 1) // 2)
+    if method != "codes" and k:
+        from sklearn.manifold import trustworthiness
+
+        some = torch.randperm(count)[:TRUSTED]
+        figures["trustworthiness"] = float(
+            trustworthiness(codes[some].numpy(), points[some].numpy(), n_neighbors=k)
+        )
+        protocol.append(
+            "trustworthiness (Venna and Kaski 2001): 1 where the "
+            f"{k} nearest in the map are the nearest among the posterior means, on {len(some)} "
+            "of the images"
+        )
+    if method == "pca":
+        protocol.append("explained_variance: share of the means' variance in the two components")
+    return figures, "; ".join(protocol)
+
+
+def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
+    """The share of points (N, D), float64, with the class of most of their k nearest others."""
+    right = 0
+    rows = max(1, DISTANCES // len(points))
+    for own in torch.arange(len(points)).split(rows):
+        distance = torch.cdist(points[own], points)  # (B, N)
+        distance[torch.arange(len(own)), own] = torch.inf
+        right += int((majority(distance, labels, k, classes) == labels[own]).sum())
+    return right / len(points)
+
+
+# ---------------------------------------------------------------- what is shown under a pointer
+
+
+def thumbnails(images: Images, places: Tensor) -> Tensor:
+    """The images (N, C, H, W), reduced where all of them together would take too much memory."""
+    channels, *sides = images.spec.shape
+    scale = min(1.0, math.sqrt(THUMBNAILS / (len(places) * channels * math.prod(sides))))
+    size = tuple(max(1, int(side * scale)) for side in sides)
+    parts = (images.batch(part.to(images.device)).x for part in places.split(1000))
+    return torch.cat([x if size == x.shape[2:] else F.adaptive_avg_pool2d(x, size) for x in parts])
+
+
+def plane(context: ExploreContext, points: Tensor) -> Plane | None:
+    """What the places between the points decode to."""
+    if "decode" not in context.provides or not context.data.drawable:
+        return None
+    low, high = points.min(0).values, points.max(0).values
+    margin = ((high - low) * MARGIN).clamp(min=1e-3)
+    (x0, y0), (x1, y1) = (low - margin).tolist(), (high + margin).tolist()
+    y, x = torch.meshgrid(
+        torch.linspace(y0, y1, KNOTS), torch.linspace(x0, x1, KNOTS), indexing="ij"
+    )
+    z = torch.stack([x, y], 2).flatten(0, 1).to(context.device)  # (knots, 2)
+    decoded = decode(context.model, z)
+    return Plane(decoded.unflatten(0, (KNOTS, KNOTS)), (x0, x1), (y0, y1))

@@ -1,0 +1,77 @@
+"""From codes (N, D) to a plane (N, 2): PCA, t-SNE by openTSNE, PaCMAP. Each is seeded."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from latentforge.errors import MissingError, UsageError
+from latentforge.seeding import mix
+
+FEWEST = 5  # points of which each can have neighbours that others do not have
+
+
+def pca(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The two principal components, (N, 2), and the share of the variance that each has, (2,)."""
+    centred = codes - codes.mean(0)
+    _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
+    directions = directions[:2]
+    # the sign is arbitrary: let the largest entry be positive, on every machine
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    points = centred @ (directions * largest.sign()).T
+    return points, scale[:2].square() / scale.square().sum()
+
+
+def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
+    """van der Maaten and Hinton 2008, with the Fourier transform of Linderman et al. 2019, from
+    a principal component start. The perplexity is lowered where there are too few points."""
+    from openTSNE import TSNE
+
+    map_of = TSNE(
+        perplexity=min(perplexity, (len(codes) - 1) / 3),
+        initialization="pca",
+        n_jobs=torch.get_num_threads(),
+        random_state=mix("t-SNE", seed) % 2**32,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on versions of what it is built on
+        return torch.tensor(map_of.fit(codes.numpy()))
+
+
+def pacmap(codes: Tensor, seed: int) -> Tensor:
+    """Wang et al. 2021, with the library's own defaults."""
+    if find_spec("pacmap") is None:
+        raise MissingError(
+            "method pacmap needs pacmap, not installed here",
+            remedy="pip install 'latentforge[maps]', or --set method=tsne",
+        )
+    log = logging.getLogger("pacmap")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of every seed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pacmap import PaCMAP
+
+            map_of = PaCMAP(n_components=2, random_state=mix("PaCMAP", seed) % 2**32)
+            return torch.from_numpy(map_of.fit_transform(codes.float().numpy(), init="pca"))
+    finally:
+        log.setLevel(level)
+
+
+def check(codes: Tensor, method: str) -> None:
+    """UsageError for codes of which no projection makes a map."""
+    if not bool(codes.isfinite().all()):
+        raise UsageError("some codes are NaN or infinite: there is no map of them")
+    if len(codes) < FEWEST and method != "codes":
+        raise UsageError(
+            f"{len(codes)} images are too few for a map by {method}, which needs {FEWEST}"
+        )
+    if method != "codes" and bool((codes == codes[0]).all()):
+        raise UsageError(
+            "all codes are the same: there is nothing to map", remedy="`latentforge doctor RUN`"
+        )

@@ -1,0 +1,151 @@
+"""A plane through the latent space, decoded at the knots of a grid; y grows upwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError
+from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge_plugins.walks import (
+    code_quantiles,
+    codes_in,
+    decode,
+    drawn,
+    has_prior,
+    prior_quantiles,
+    shape_note,
+)
+
+if TYPE_CHECKING:
+    from . import ManifoldConfig
+
+TAIL = 0.01  # of the codes, on each side, that a grid over codes leaves out
+LARGEST = 4096  # latent numbers whose covariance gives principal directions
+
+
+@dataclass(frozen=True)
+class Plane:
+    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D), and the codes' own a and b, (N, 2)."""
+
+    base: Tensor
+    axes: Tensor
+    places: Tensor
+    names: tuple[str, str]
+    says: str
+    prior: bool  # whether the prior of a and b is N(0, I)
+
+
+def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
+    plane = make_plane(context, config)
+    a, b = knots(plane, config)  # (size,) each
+    grid = torch.stack(torch.meshgrid(a, b, indexing="xy"), -1)  # (size, size, 2), row r at b[r]
+    z = plane.base + grid @ plane.axes  # (size, size, D)
+    x = decode(context.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+
+    span = [
+        f"{name} from {float(v[0]):.3g} to {float(v[-1]):.3g}"
+        for name, v in zip(plane.names, (a, b), strict=True)
+    ]
+    even = "evenly" if config.spacing == "linear" else "in equal shares of probability"
+    picture = ImageGrid(
+        "manifold",
+        f"Decoded codes, {plane.names[0]} to the right and {plane.names[1]} upwards: {plane.says}",
+        rows=list(x.flip(0)),  # the first row of a picture is its top
+        column_titles=sparse(a),
+        row_titles=sparse(b.flip(0)),
+    )
+    ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both
+    inside = ((plane.places >= ends[0]) & (plane.places <= ends[1])).all(1)
+    numbers = Arrays(
+        "codes",
+        {"z": z.unflatten(2, context.model.latent.shape), "x": x, "axis_x": a, "axis_y": b},
+    )
+    items, notes = drawn(context, [picture], numbers)
+    protocol = (
+        f"{span[0]} to the right, {span[1]} upwards, spaced {even}; {plane.says}; "
+        f"codes_inside: share of the {len(inside)} training codes (posterior modes) whose two "
+        "coordinates lie in these ranges"
+    )
+    metrics = {"codes_inside": float(inside.double().mean())}
+    return Findings(items, metrics, protocol, [*notes, *shape_note(context.model)])
+
+
+def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
+    size = codes_in(context.model)
+    if size < 2:
+        raise UsageError(
+            "a manifold needs two latent dimensions; this model has one",
+            remedy=f"latentforge explore traverse {context.name}".rstrip(),
+        )
+    if config.plane == "dims" and max(config.dims) >= size:
+        raise UsageError(
+            f"no latent dimension {max(config.dims)}: this model has {size}",
+            remedy=f"choose dims from 0 to {size - 1}",
+        )
+    if config.plane == "principal" and size > LARGEST:
+        raise UsageError(
+            f"codes of {size} numbers are too long for principal directions",
+            remedy="--set plane=dims",
+        )
+    codes = context.codes("train").flatten(1)  # (N, D)
+    return principal(codes) if config.plane == "principal" else through_dims(context, config, codes)
+
+
+def through_dims(context: ExploreContext, config: ManifoldConfig, codes: Tensor) -> Plane:
+    prior = has_prior(context.model)
+    dims = list(config.dims)
+    axes = torch.eye(codes.shape[1], device=codes.device)[dims]
+    base = torch.zeros_like(codes[0]) if prior else codes.mean(0)
+    base[dims] = 0.0
+    names = (f"z{dims[0]}", f"z{dims[1]}")
+    rest = "0, the prior's mean" if prior else "the mean of the training codes"
+    says = f"the other dimensions at {rest}" if codes.shape[1] > 2 else "the whole latent space"
+    return Plane(base, axes, codes[:, dims], names, says, prior)
+
+
+def principal(codes: Tensor) -> Plane:
+    """The plane through the mean of the codes along their two directions of largest variance."""
+    mean = codes.double().mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov(codes.double().T))  # ascending
+    axes = directions[:, [-1, -2]].T  # (2, D)
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    axes = axes * largest.sign()  # an eigenvector's sign is chance: its largest entry is positive
+    share = float(variances[-2:].sum() / variances.sum().clamp(min=1e-300))
+    says = f"principal directions of the training codes, {share:.0%} of their variance"
+    places = (codes.double() - mean) @ axes.T
+    mean, axes, places = (part.to(codes) for part in (mean, axes, places))
+    return Plane(mean, axes, places, ("PC 1", "PC 2"), says, prior=False)
+
+
+def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
+    """Where the grid's columns and rows stand on the two axes, ascending."""
+    device = plane.places.device
+    if config.spacing == "quantile":  # the middles of equal shares of probability
+        p = (torch.arange(config.size, device=device) + 0.5) / config.size
+        if plane.prior:
+            return prior_quantiles(p), prior_quantiles(p)
+        a, b = code_quantiles(plane.places, p)
+        return a, b
+    even = torch.linspace(0.0, 1.0, config.size, device=device)
+    if plane.prior:
+        ends = even.new_tensor([[-config.reach, config.reach]] * 2)  # (2, 2)
+    else:
+        ends = code_quantiles(plane.places, even.new_tensor([TAIL, 1 - TAIL]))
+    a, b = ends[:, :1] + even * (ends[:, 1:] - ends[:, :1])
+    return a, b
+
+
+def sparse(values: Tensor) -> list[str]:
+    """The first, the middle and the last value as texts, nothing between: there is no room."""
+    shown = {0, len(values) // 2, len(values) - 1}
+    span = abs(float(values[-1] - values[0]))
+    digits = max(0, 2 - math.floor(math.log10(span))) if span > 0 else 2
+    # + 0.0 makes of -0.0 a plain zero
+    texts = [f"{round(float(v), digits) + 0.0:.{digits}f}" for v in values]
+    return [text if i in shown else "" for i, text in enumerate(texts)]

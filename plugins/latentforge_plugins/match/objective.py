@@ -1,0 +1,94 @@
+"""The distance to a target image, as what a search minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError, did_you_mean
+from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge_plugins.layers import output_of
+from latentforge_plugins.objectives import Scored, chosen, in_words
+
+if TYPE_CHECKING:
+    from . import MatchConfig
+
+SHOWN = 10  # columns of the picture at the most
+
+
+class Match:
+    """score: log N(target; x, tolerance) over pixels or features, in nats, without its constant:
+    -n d / (2 tolerance) of n values with the mean squared distance d. satisfied: d < tolerance.
+
+    In nats, because a search adds the log density of a prior to it. Feature inversion (Mahendran
+    and Vedaldi 2015), with a decoder in place of their image prior.
+    """
+
+    def __init__(self, config: MatchConfig, context: ExploreContext) -> None:
+        self.config, self.drawable = config, context.data.drawable
+        self.represent = representation(config.features, context)
+        self.batch = chosen(context, config.split, config.images)
+        self.requests = [
+            f"like {name}" for name in in_words(self.batch, config.split, context.data.classes)
+        ]
+        self.target = self.represent(self.batch.x).detach()  # (N, F)
+        self.values = Scored(self.represent)
+
+    def score(self, x: Tensor, request: Tensor) -> Tensor:
+        nats = self.target.shape[1] / (2 * self.config.tolerance)
+        return -nats * self._distance(self.values.fresh(x), request)
+
+    def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
+        return self._distance(self.values.again(x), request) < self.config.tolerance
+
+    def _distance(self, values: Tensor, request: Tensor) -> Tensor:
+        return (values - self.target[request]).square().mean(1)  # (B,)
+
+    def findings(self, x: Tensor) -> Findings:
+        """The targets over what was found, and how far the two are apart."""
+        metrics = {"match_mse_per_pixel": float((x - self.batch.x).square().mean())}
+        protocol = "match_mse_per_pixel: mean over requests and values in [0, 1]"
+        if self.config.features != "pixels":
+            away = (self.represent(x) - self.target).square().mean()
+            metrics["match_mse_features"] = float(away)
+            protocol += (
+                "; match_mse_features: mean over requests and over the outputs of the classifier's "
+                f"layer {self.config.features}, which was searched by"
+            )
+        items: list[Arrays | ImageGrid] = [Arrays("match-of", {"index": self.batch.index})]
+        if self.drawable:
+            items.append(
+                ImageGrid(
+                    "match",
+                    f"Targets, and what was found by {self.config.features}",
+                    rows=(self.batch.x[:SHOWN], x[:SHOWN]),
+                    column_titles=[f"image {i}" for i in self.batch.index[:SHOWN].tolist()],
+                    row_titles=("target", "found"),
+                )
+            )
+        return Findings(items, metrics, protocol)
+
+
+def representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
+    """What is compared: x (B, *data.shape) to (B, F), differentiable.
+
+    UsageError for a layer without a classifier, and for one that is not there.
+    """
+    if features == "pixels":
+        return lambda x: x.flatten(1)
+    if "classifier" not in context.roles:
+        raise UsageError(
+            f"features={features} is a layer of a classifier, and none is given",
+            remedy="--with classifier=RUN, or --set features=pixels",
+        )
+    classifier: Any = context.roles["classifier"]
+    known = ["pixels", *classifier.model.layers()]
+    if features not in known:
+        raise UsageError(
+            f"features={features} is no layer of classifier {classifier.name}",
+            remedy=did_you_mean(features, known) or f"choose from {', '.join(known)}",
+        )
+    return lambda x: output_of(features, classifier.model, x).flatten(1)

@@ -1,0 +1,51 @@
+"""An image file as one more image of the run's data, prepared as those are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from latentforge.binarize import binarized
+from latentforge.contracts import ExploreContext
+from latentforge.data import Images
+from latentforge.errors import MissingError, UsageError, one_line
+
+COLOUR = {1: "grey", 3: "colour"}
+
+
+def read(file: Path, context: ExploreContext) -> Images:
+    """The file as a split of one image without a label; UsageError where it is of another size or
+    colour than the data."""
+    from latentforge_plugins.folder.reader import attempt
+
+    shape = context.data.shape
+    if not context.data.drawable:
+        raise UsageError(f"file is an image, and this run's data has shape {shape}")
+    if not file.is_file():
+        raise MissingError(f"file: there is no {file}", remedy="--set file=IMAGE")
+    pixels = attempt(file, None, "auto")  # uint8 (1 or 3, H, W)
+    if isinstance(pixels, Exception):
+        raise UsageError(f"file: {file} cannot be read: {one_line(pixels)}")
+    if shape[0] == 1 and bool((pixels == pixels[:1]).all()):
+        pixels = pixels[:1]  # grey that is stored as colour, as drawing programs do
+    if pixels.shape[1:] != shape[1:]:
+        raise UsageError(
+            "file: {} is {} x {} (height x width), the run's images are {} x {}".format(
+                file, *pixels.shape[1:], *shape[1:]
+            ),
+            remedy="an image of that size, framed as the run's images are",
+        )
+    if len(pixels) != shape[0]:
+        colours = COLOUR[len(pixels)], COLOUR[shape[0]]
+        raise UsageError("file: {} is {}, the run's images are {}".format(file, *colours))
+    images = Images(torch.tensor(pixels)[None], None, context.data)
+    mode = context.preprocessing.get("binarize", "none")
+    return binarized(images, mode, "file", context.seed).to(context.device)
+
+
+def inverted(image: Images, train: Images) -> bool:
+    """Whether the negative of the image would be far more like the training images."""
+    usual = torch.cat([batch.x.mean(0, keepdim=True) for batch in train.batches(1000)]).mean(0)
+    x = image.batch_at([0]).x[0]
+    return bool((1 - x - usual).square().mean() < 0.5 * (x - usual).square().mean())

@@ -1,0 +1,60 @@
+"""What several of the built-in objectives share: the images they ask for, and what was computed of
+the x that a search has just scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from latentforge.contracts import Batch, ExploreContext
+from latentforge.errors import UsageError
+
+from .measures import some
+
+
+class Scored:
+    """`compute(x)`, which `score` pays for and `satisfied`, asked of the same x, takes over.
+
+    A search asks for both at every step. `fresh(x)` is differentiable, `again(x)` detached.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
+        self.compute = compute
+        self._last: tuple[Tensor, int, Tensor] | None = None
+
+    def fresh(self, x: Tensor) -> Tensor:
+        value = self.compute(x)
+        # the version tells an x that was since changed in place; inference tensors have none
+        self._last = None if x.is_inference() else (x, x._version, value.detach())
+        return value
+
+    def again(self, x: Tensor) -> Tensor:
+        if self._last and x is self._last[0] and x._version == self._last[1]:
+            return self._last[2]
+        return self.compute(x).detach()
+
+
+def chosen(context: ExploreContext, split: str, places: Sequence[int], count: int = 0) -> Batch:
+    """The images at `places` of a split, or else `count` drawn ones, the same for every run.
+
+    UsageError for a place that is not there, and for more images than there are.
+    """
+    images = context.images(split)
+    if places:
+        return images.batch_at(places)
+    if count > len(images):
+        raise UsageError(
+            f"n is {count}; the split {split!r} has {len(images)} images",
+            remedy=f"--set n={len(images)}",
+        )
+    return images.batch(some(count, len(images), images.device).nonzero().flatten())
+
+
+def in_words(batch: Batch, split: str, classes: Sequence[str]) -> list[str]:
+    """`test image 17`, with `(class 5)` where there are labels."""
+    names = [f"{split} image {i}" for i in batch.index.tolist()]
+    if batch.y is None:
+        return names
+    labels = [classes[label] for label in batch.y.tolist()]
+    return [f"{name} (class {label})" for name, label in zip(names, labels, strict=True)]

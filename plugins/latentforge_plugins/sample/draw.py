@@ -1,0 +1,114 @@
+"""Samples of a model from several densities of its codes, and figures that compare them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.data import Images
+from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge_plugins.measures import same, some
+from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabilities
+
+from .sources import Source, make
+
+if TYPE_CHECKING:
+    from . import SampleConfig
+
+COMPARED = 500  # images that a distance is the mean over
+
+
+def sample(context: ExploreContext, config: SampleConfig) -> Findings:
+    model, codes = context.model, context.codes("train").flatten(1)
+    sources: dict[str, Source] = {}
+    for wanted in config.sources:
+        source = make(wanted, context, codes, config)
+        sources.setdefault(source.name, source)
+    z = {name: source.draw(config.n) for name, source in sources.items()}  # (n, D) each
+    x = {name: decode(model, each) for name, each in z.items()}
+
+    train, test = context.images("train"), context.images("test")
+    held = test.batch(some(config.n, len(test), context.device).nonzero().squeeze(1)).x
+    held_codes = torch.cat([model.encode(part).mode() for part in held.split(AT_ONCE)])
+    seen = {**x, "test": held, "test_recon": decode(model, held_codes)}
+    metrics = log_densities(sources, held_codes.flatten(1))
+    said = [source.says for source in sources.values()]
+    said.append(f"code_log_density: of the codes of {len(held)} test images under it, nats, mean")
+    if same(train, test):
+        said.append("no distances: the test images are the training images")
+    else:
+        metrics |= distances(seen, train)
+        said.append(
+            f"nearest_train: Euclidean distance in pixels to the nearest of {len(train)} training "
+            f"images, mean over at most {COMPARED}; test: of test images, test_recon: of their "
+            "reconstructions, which are as blurred as samples are: far less than these is memory"
+        )
+    if classifier := context.roles.get("classifier"):
+        metrics |= opinions(classifier.model, seen)
+        said.append(
+            f"confidence: the largest class probability of classifier {classifier.name}, mean; "
+            "class_entropy: of its mean class probabilities, nats, "
+            f"{math.log(len(context.data.classes) or 1):.2f} is even; it can be sure of what is "
+            "no image of its classes, so a low confidence tells more than a high one"
+        )
+    shaped = {f"z_{name}": each.reshape(-1, *model.latent.shape) for name, each in z.items()}
+    numbers = Arrays("codes", {**shaped, **{f"x_{name}": each for name, each in x.items()}})
+    no_prior = "prior" in config.sources and not has_prior(model)
+    items, notes = drawn(context, [picture(sources, x, config, no_prior)], numbers)
+    if no_prior:
+        notes = ["the model has no prior: a Gaussian fitted to its codes stands for it", *notes]
+    return Findings(items, metrics, "; ".join(said), notes)
+
+
+def picture(
+    sources: Mapping[str, Source], x: Mapping[str, Tensor], config: SampleConfig, no_prior: bool
+) -> ImageGrid:
+    rows: list[Tensor] = []
+    titles: list[str] = []
+    for name, source in sources.items():
+        own = x[name][: config.rows * config.columns].split(config.columns)
+        rows += own
+        titles += [source.title, *[""] * (len(own) - 1)]
+    title = "Decoded samples"
+    if no_prior:
+        title += "; the model has no prior, a Gaussian fitted to its codes stands for it"
+    return ImageGrid("samples", title, rows, row_titles=titles)
+
+
+def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, float]:
+    """The mean log density of the codes (N, D) under each source that has one, in nats."""
+    known = codes.double().cpu()
+    return {
+        f"code_log_density_{name}": float(source.density.log_prob(known).mean())
+        for name, source in sources.items()
+        if source.density is not None
+    }
+
+
+def distances(seen: Mapping[str, Tensor], train: Images) -> dict[str, float]:
+    return {f"nearest_train_{k}": nearest(x[:COMPARED], train) for k, x in seen.items()}
+
+
+def nearest(x: Tensor, images: Images) -> float:
+    """The mean over `x` of the Euclidean distance to the nearest of the images."""
+    flat = x.flatten(1)
+    closest = torch.full((len(flat),), torch.inf, device=x.device)
+    for batch in images.batches(2000):
+        closest = torch.minimum(closest, torch.cdist(flat, batch.x.flatten(1)).amin(1))
+    return float(closest.mean())
+
+
+def opinions(classifier: Any, seen: Mapping[str, Tensor]) -> dict[str, float]:
+    """How sure a classifier is of each set of images, and how even its classes are in it."""
+    found = {}
+    for name, x in seen.items():
+        p = probabilities(classifier, x)  # (N, classes)
+        mean = p.mean(0)
+        found[f"confidence_{name}"] = float(p.amax(1).mean())
+        found[f"class_entropy_{name}"] = float(-torch.xlogy(mean, mean).sum())
+    return found

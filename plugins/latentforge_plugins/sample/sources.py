@@ -1,0 +1,84 @@
+"""Where codes come from: the prior, a density fitted afterwards, or the posteriors of images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentforge.contracts import ExploreContext
+from latentforge.errors import UsageError
+from latentforge_plugins.densities import fit_gaussian, fit_mixture, standard
+from latentforge_plugins.walks import AT_ONCE, codes_in, has_prior
+
+if TYPE_CHECKING:
+    from . import SampleConfig
+
+FULL = 64  # latent numbers up to which a mixture has full covariances
+LARGEST = 4096  # latent numbers that a covariance is made of
+
+
+@dataclass(frozen=True)
+class Source:
+    """`draw(n)` gives codes (n, D); `density`, where there is one, is over float64 on the CPU."""
+
+    name: str  # in figures and arrays
+    title: str
+    says: str  # for the protocol
+    draw: Callable[[int], Tensor]
+    density: Distribution | None = None
+
+
+def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
+    """The source that a name stands for with this model and its training codes (N, D): `prior` is
+    their fitted Gaussian, and is named so, where the model has no prior."""
+    if wanted == "aggregate":
+        return aggregate(context)
+    if wanted == "prior" and has_prior(context.model):
+        density = standard(codes[:1].double().cpu())
+        return with_density("prior", "prior N(0, I)", "N(0, I)", density, codes)
+    count, size = len(codes), codes_in(context.model)
+    if count < 2 or size > LARGEST:
+        raise UsageError(
+            f"no density can be fitted to {count} codes of {size} numbers: "
+            f"it takes 2 codes at least, of {LARGEST} numbers at most",
+            remedy="--set 'sources=[\"aggregate\"]'",
+        )
+    known = codes.double().cpu()
+    fitted = f"fitted to the {count} training codes"
+    if wanted == "mixture":
+        kind = "full" if size <= FULL else "diag"
+        components = min(config.components, count)
+        with warnings.catch_warnings():
+            # one that stopped a little early samples as well; few codes may have fewer clusters
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            density = fit_mixture(known, components, context.seed, kind)
+        says = f"{components} Gaussians with {kind} covariances {fitted} afterwards"
+        return with_density("mixture", f"mixture of {components}", says, density, codes)
+    says = f"a Gaussian {fitted}"
+    if wanted == "prior":
+        says += ", in place of the prior that the model has not"
+    return with_density("gaussian", "fitted Gaussian", says, fit_gaussian(known), codes)
+
+
+def with_density(name: str, title: str, says: str, density: Distribution, like: Tensor) -> Source:
+    return Source(name, title, f"{name}: {says}", lambda n: density.sample((n,)).to(like), density)
+
+
+def aggregate(context: ExploreContext) -> Source:
+    """A draw from the posterior of each of as many random training images."""
+    images = context.images("train")
+
+    def draw(n: int) -> Tensor:
+        places = torch.randint(len(images), (n,), device=context.device)
+        parts = [context.model.encode(images.batch(p).x).sample() for p in places.split(AT_ONCE)]
+        return torch.cat(parts).flatten(1)
+
+    says = "aggregate: a draw from the posterior of each of as many random training images"
+    return Source("aggregate", "aggregate posterior", says, draw)

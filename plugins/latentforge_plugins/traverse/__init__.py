@@ -1,0 +1,51 @@
+"""`traverse`: decode along each latent dimension in turn, the most informative ones first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from latentforge import Count, ExplorerSpec, Size, hookimpl
+
+if TYPE_CHECKING:
+    from latentforge.contracts import ExploreContext
+    from latentforge.findings import Findings
+
+Probability = Annotated[float, Gt(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class TraverseConfig:
+    """`steps` codes between two `quantiles` of the prior, or of the training codes where there is
+    none, along at most `rows` dimensions. The others stay at the prior's mean (the mean code), or
+    at the code of test image `image`."""
+
+    rows: Annotated[Size, Le(64)] = 10
+    steps: Annotated[int, Ge(2), Le(30)] = 11
+    quantiles: tuple[Probability, Probability] = (0.02, 0.98)
+    image: Count | None = None
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        if self.quantiles[0] >= self.quantiles[1]:
+            raise ValueError("quantiles must go from a lower to a higher one")
+
+
+def explore(context: ExploreContext, config: TraverseConfig) -> Findings:
+    from .dimensions import traverse
+
+    return traverse(context, config)
+
+
+@hookimpl
+def latentforge_explorers():
+    yield ExplorerSpec(
+        name="traverse",
+        summary="Decode along each latent dimension, ordered by its KL",
+        explore=explore,
+        config=TraverseConfig,
+        needs={"encode", "decode"},
+        optional_roles={"other": {"encode", "decode"}},
+    )

@@ -1,0 +1,175 @@
+"""What each latent dimension does: its KL or variance, and the images along it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import ExploreContext
+from latentforge.data import Images
+from latentforge.findings import Arrays, Bars, Finding, Findings, ImageGrid
+from latentforge_plugins.walks import (
+    Side,
+    code_quantiles,
+    decode,
+    drawn,
+    has_prior,
+    prior_quantiles,
+    shape_note,
+    sides,
+)
+
+if TYPE_CHECKING:
+    from . import TraverseConfig
+
+ACTIVE = 0.01  # nats, or variance: what a dimension in use has more of
+BARS = 30  # dimensions in the picture of their KL at the most
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """One run, its dimensions from the most informative to the least, all of length D but those of
+    the `rows` that are drawn: `z` (rows, steps, D) and `x` (rows, steps, *data.shape)."""
+
+    side: Side
+    by_kl: bool
+    order: Tensor  # int64 (D,)
+    weight: Tensor  # KL in nats, or the variance of the codes, in that order
+    effect: Tensor  # mean squared change of a pixel, in that order
+    z: Tensor
+    x: Tensor
+
+
+def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
+    images = context.images(config.split)
+    base = None if config.image is None else images.batch_at([config.image]).x
+    found = [look(context, config, side, base) for side in sides(context)]
+
+    pictures: list[Finding] = [draw(t, config) for t in found]
+    if all(t.by_kl for t in found):
+        pictures.append(bars(found))
+    arrays: dict[str, Tensor] = {}
+    metrics: dict[str, float] = {}
+    for t in found:
+        prefix = t.side.prefix
+        parts = {"z": t.z.unflatten(2, t.side.model.latent.shape), "x": t.x, "dimension": t.order}
+        parts |= {"kl" if t.by_kl else "variance": t.weight, "effect": t.effect}
+        arrays |= {prefix + name: value for name, value in parts.items()}
+        metrics[f"{prefix}active_dims"] = float((t.weight > ACTIVE).sum())
+        metrics[f"{prefix}largest_effect"] = float(t.effect.max())
+        metrics[f"{prefix}effect_of_first"] = float(t.effect[0])
+    items, notes = drawn(context, pictures, Arrays("codes", arrays))
+    notes += [note for t in found for note in shape_note(t.side.model)]
+    return Findings(items, metrics, protocol_of(found, config), notes)
+
+
+def look(
+    context: ExploreContext, config: TraverseConfig, side: Side, base: Tensor | None
+) -> Traversal:
+    """Walk along every dimension of one run, around the code of the image `base` (1, ...)."""
+    model, codes = side.model, context.codes("train", side.model).flatten(1)
+    kl = mean_kl(model, context.images("train"))
+    weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
+    order = weight.argsort(descending=True, stable=True)
+    ways = positions(model, codes, config)  # (D, steps)
+    if base is not None:
+        start = model.encode(base).mode().flatten()
+    else:
+        start = torch.zeros_like(codes[0]) if has_prior(model) else codes.mean(0)
+    middle = decode(model, start[None])
+    kept, images, effect = [], [], []
+    for rank, dim in enumerate(order.tolist()):
+        z = start.repeat(config.steps, 1)
+        z[:, dim] = ways[dim]
+        x = decode(model, z)
+        effect.append((x - middle).square().mean())
+        if rank < config.rows:
+            kept.append(z)
+            images.append(x)
+    return Traversal(
+        side,
+        kl is not None,
+        order,
+        weight[order],
+        torch.stack(effect),
+        torch.stack(kept),
+        torch.stack(images),
+    )
+
+
+def mean_kl(model: Any, images: Images) -> Tensor | None:
+    """KL(q(z|x) || p(z)) of each dimension in nats, mean over the images: (D,)."""
+    total, count = None, 0
+    for batch in images.batches(1000):
+        posterior = model.encode(batch.x)
+        if not hasattr(posterior, "kl"):
+            return None
+        part = posterior.kl().flatten(1).sum(0)
+        total, count = part if total is None else total + part, count + len(batch.x)
+    return None if total is None else total / count
+
+
+def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
+    """Where each dimension goes: (D, steps), even in probability."""
+    p = torch.linspace(*config.quantiles, config.steps, device=codes.device)
+    if has_prior(model):
+        return prior_quantiles(p).expand(codes.shape[1], -1)
+    return code_quantiles(codes, p)
+
+
+def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
+    unit = "KL" if t.by_kl else "var"
+    rows = len(t.x)
+    pairs = zip(t.order[:rows].tolist(), t.weight[:rows].tolist(), strict=True)
+    at = torch.linspace(*config.quantiles, config.steps)
+    if has_prior(t.side.model):
+        columns = [f"{round(float(v), 2) + 0.0:.2f}" for v in prior_quantiles(at)]  # no -0.00
+    else:
+        columns = [f"{float(p):.0%}" for p in at]
+    around = f", around {config.split} image {config.image}" if config.image is not None else ""
+    of = "prior's" if has_prior(t.side.model) else "codes'"
+    return ImageGrid(
+        "traversal-other" if t.side.prefix else "traversal",
+        f"{t.side.says}Each dimension over the {of} quantiles{around}",
+        rows=list(t.x),
+        column_titles=columns,
+        row_titles=[f"z{dim}  {unit} {weight:.2f}" for dim, weight in pairs],
+    )
+
+
+def bars(found: Sequence[Traversal]) -> Bars:
+    """The KL of each run's dimensions, the largest first, side by side."""
+    count = min(BARS, max(len(t.weight) for t in found))
+    heights = {}
+    for t in found:
+        own = t.weight[:count].tolist()
+        heights[t.side.name or "KL"] = [*own, *[0.0] * (count - len(own))]
+    labels = [str(rank + 1) for rank in range(count)]
+    if len(found) == 1:
+        labels = [f"z{dim}" for dim in found[0].order[:count].tolist()]
+    return Bars(
+        "kl", "KL of each dimension, largest first", labels, heights, "nats, mean over images"
+    )
+
+
+def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
+    low, high = config.quantiles
+    said = []
+    for t in found:
+        of = "the prior N(0, I)" if has_prior(t.side.model) else "its training codes"
+        what = "mean KL(q(z|x) || p(z)) in nats" if t.by_kl else "variance of codes"
+        rest = "0" if has_prior(t.side.model) else "the mean code"
+        if config.image is not None:
+            rest = f"the code of {config.split} image {config.image}"
+        said.append(
+            f"{t.side.prefix}active_dims: dimensions whose {what}, over the training images, is "
+            f"above {ACTIVE}; {t.side.prefix}largest_effect: largest mean squared change of a "
+            f"pixel, values in [0, 1], against the image at {rest}, over {config.steps} steps from "
+            f"the {low:g} to the {high:g} quantile of {of}, the other dimensions at {rest}"
+        )
+    said.append("effect_of_first: that of the dimension in the first row; z the posterior mode")
+    return "; ".join(said)

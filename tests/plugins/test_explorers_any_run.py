@@ -1,0 +1,136 @@
+"""What all walks do with vectors, colour, spatial codes, bad options and trained runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.errors import ConfigError, UsageError
+
+SHAPE = (1, 2, 3)
+WALKS = ("interpolate", "sample", "manifold", "traverse", "arithmetic")
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(400, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_vectors_give_arrays_and_figures_and_the_note_says_so(look, affine, name):
+    x, y = torch.rand(30, 5), torch.arange(30) % 2
+    found = look(name, affine.Affine((5,), (3,)), x, y)
+    assert [i.name for i in found.items] == ["codes"]
+    assert any("(5,) are no pictures" in note for note in found.notes)
+    assert found.metrics
+    assert found.protocol
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_spatial_codes_and_colour_images_are_walked_too(look, affine, name):
+    x, y = torch.rand(30, 3, 2, 4), torch.arange(30) % 2
+    model = affine.Affine((3, 2, 4), (2, 2, 3), log_var=torch.zeros(2, 2, 3))
+    found = look(name, model, x, y)
+    for key, value in found.items[-1].arrays.items():
+        if key.split("_")[0] == "z":
+            assert value.shape[-3:] == (2, 2, 3)
+    for row in found.items[0].rows:
+        assert row.shape[1:] == (3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("interpolate", {"images": [0, 400]}),
+        ("interpolate", {"classes": [0, 2]}),
+        ("interpolate", {"classes": [0, 2], "between": "class_means"}),
+        ("traverse", {"image": 400}),
+    ],
+)
+def test_images_and_classes_out_of_range_are_refused(look, affine, x, name, options):
+    y = torch.arange(400) % 2
+    with pytest.raises(UsageError, match=r"no (image|class) \d+"):
+        look(name, affine.Affine(SHAPE, (6,)), x, y, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("interpolate", {"steps": 1}),
+        ("interpolate", {"images": [3]}),
+        ("interpolate", {"pairs": 0}),
+        ("sample", {"n": 0}),
+        ("sample", {"sources": []}),
+        ("sample", {"components": 0}),
+        ("manifold", {"size": 0}),
+        ("manifold", {"size": 500}),
+        ("manifold", {"reach": 0.0}),
+        ("traverse", {"rows": 0}),
+        ("traverse", {"steps": 1}),
+        ("traverse", {"quantiles": [0.9, 0.1]}),
+        ("traverse", {"quantiles": [0.0, 1.0]}),
+        ("arithmetic", {"scales": []}),
+        ("arithmetic", {"images": []}),
+    ],
+)
+def test_nothing_is_not_a_number_of_things(look, affine, x, name, option):
+    with pytest.raises(ConfigError):
+        look(name, affine.Affine(SHAPE, (6,)), x, torch.arange(400) % 2, **option)
+
+
+# ---------------------------------------------------------------- by command line, on digits
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    path = tmp_path_factory.mktemp("walks") / "vae"
+    model = {"encoder": [32], "decoder": [32], "latent_dim": 3}
+    train = {"epochs": 2, "batch_size": 128, "lr": 3e-3}
+    return Forge().train("vae", data="digits", model=model, train=train, run=path, quiet=True).path
+
+
+@pytest.mark.parametrize(
+    ("name", "roles", "pictures"),
+    [
+        ("interpolate", ["other", "classifier"], {"interpolation", "confidence"}),
+        ("sample", ["classifier"], {"samples"}),
+        ("manifold", [], {"manifold"}),
+        ("traverse", ["other"], {"traversal", "traversal-other"}),
+        ("arithmetic", ["classifier"], {"arithmetic", "shares"}),
+    ],
+)
+def test_a_trained_run_is_walked_and_the_same_seed_gives_the_same_files(
+    cli, runs, vae, name, roles, pictures
+):
+    others = {"other": runs / "ae", "classifier": runs / "cnn"}
+    given = [part for role in roles for part in ("--with", f"{role}={others[role]}")]
+    first, second = (
+        cli("explore", name, vae, *given, "--out", out, "--json") for out in ("one", "two")
+    )
+    assert first.code == 0, first.err
+    one, two = ({p.name: p for p in Path(out).iterdir()} for out in ("one", "two"))
+    assert {f"{picture}.png" for picture in pictures} <= set(one)
+    with np.load(one["codes.npz"]) as a, np.load(two["codes.npz"]) as b:
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+    for picture in pictures:
+        assert one[f"{picture}.png"].read_bytes() == two[f"{picture}.png"].read_bytes()
+    said = json.loads(one["findings.json"].read_text())
+    assert said["metrics"] == first.json["metrics"] == second.json["metrics"]
+    assert all(np.isfinite(value) for value in said["metrics"].values())
+    named = {key.split("_")[0] for key in said["metrics"]} - {"other"}
+    assert all(word in said["protocol"] for word in named)
+
+
+def test_arithmetic_needs_labels_and_says_so(cli, work):
+    np.savez("plain.npz", x=np.random.default_rng(0).random((40, 6, 6), dtype=np.float32))
+    data = ["--data", "arrays", "--set", "data.path=plain.npz"]
+    assert cli("train", "ae", *data, "--epochs", 1, "--quiet", "--run", "run").code == 0
+    answer = cli("explore", "arithmetic", "run")
+    assert answer.code == 2
+    assert "explorer 'arithmetic' needs labels" in answer.err

@@ -1,0 +1,202 @@
+"""Samples from densities of codes and planes through them, where they are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal, norm
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+
+from latentforge.errors import ConfigError, UsageError
+
+SHAPE = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def x():
+    """Pixels in two clusters: around 0.25 and around 0.75."""
+    drawing = torch.Generator().manual_seed(1)
+    near = 0.1 * (torch.rand(400, *SHAPE, generator=drawing) - 0.5)
+    return near + torch.where(torch.arange(400) % 2 == 0, 0.25, 0.75).reshape(-1, 1, 1, 1)
+
+
+def item(found, name):
+    [one] = [i for i in found.items if i.name == name]
+    return one
+
+
+def codes(found):
+    return {name: value.numpy() for name, value in item(found, "codes").arrays.items()}
+
+
+# ---------------------------------------------------------------- sample
+
+
+def test_samples_of_the_prior_are_standard_normal_and_decoded(look, affine, x):
+    model = affine.Affine(SHAPE, (3,), scale=2.0, log_var=[0.0] * 3)
+    found = look("sample", model, x, sources=["prior"], n=4000, rows=2, columns=5)
+    got = codes(found)
+    z = got["z_prior"]
+    assert z.shape == (4000, 3)
+    assert np.abs(z.mean(0)).max() < 4 / np.sqrt(4000)  # standard errors
+    np.testing.assert_allclose(np.cov(z.T), np.eye(3), atol=4 * np.sqrt(2 / 4000))
+    np.testing.assert_allclose(got["x_prior"].reshape(-1, 6)[:, :3], 0.5 + z / 2, atol=1e-6)
+    held = 2 * (x.flatten(1)[:, :3].numpy() - 0.5)
+    expected = norm.logpdf(held).sum(1).mean()
+    assert found.metrics["code_log_density_prior"] == pytest.approx(expected, rel=1e-5)
+    grid = item(found, "samples")
+    assert [len(row) for row in grid.rows] == [5, 5]
+    assert list(grid.row_titles) == ["prior N(0, I)", ""]
+    np.testing.assert_allclose(torch.cat(list(grid.rows)), got["x_prior"][:10])
+
+
+def test_a_model_without_a_prior_is_sampled_from_a_gaussian_that_is_named_so(look, affine, x):
+    found = look("sample", affine.Affine(SHAPE, (2,)), x, sources=["prior"], n=4000)
+    z, known = codes(found)["z_gaussian"], x.flatten(1)[:, :2].numpy() - 0.5
+    assert np.abs(z.mean(0) - known.mean(0)).max() < 4 * known.std() / np.sqrt(4000)
+    np.testing.assert_allclose(np.cov(z.T), np.cov(known.T), rtol=4 * np.sqrt(2 / 4000))
+    density = multivariate_normal(known.mean(0), np.cov(known.T))
+    expected = density.logpdf(known).mean()
+    assert found.metrics["code_log_density_gaussian"] == pytest.approx(expected, rel=1e-3)
+    assert not any("prior" in name for name in found.metrics)
+    assert "the model has no prior" in item(found, "samples").title
+    assert "in place of the prior that the model has not" in found.protocol
+    assert item(found, "samples").row_titles[0] == "fitted Gaussian"
+
+
+def test_the_mixture_is_that_of_scikit_learn_and_samples_its_clusters(look, affine, x):
+    held = x[:300] + 0.01
+    found = look(
+        "sample",
+        affine.Affine(SHAPE, (2,)),
+        held,
+        train=(x, None),
+        sources=["mixture", "gaussian"],
+        components=2,
+        n=2000,
+    )
+    known, unseen = (part.flatten(1)[:, :2].double().numpy() - 0.5 for part in (x, held))
+    expected = GaussianMixture(2, random_state=7).fit(known).score(unseen)
+    assert found.metrics["code_log_density_mixture"] == pytest.approx(expected, rel=1e-2)
+    assert found.metrics["code_log_density_gaussian"] < expected - 0.5
+    z = codes(found)["z_mixture"]
+    low = z[z[:, 0] < 0]
+    assert len(low) / 2000 == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 2000))
+    np.testing.assert_allclose(low.mean(0), known[known[:, 0] < 0].mean(0), atol=4 * 0.03 / 30)
+    assert list(item(found, "samples").row_titles)[::3] == ["mixture of 2", "fitted Gaussian"]
+
+
+def test_the_aggregate_posterior_has_the_codes_spread_and_the_posteriors_own(look, affine, x):
+    log_var = [np.log(0.3), np.log(0.01)]
+    model = affine.Affine(SHAPE, (2,), log_var=log_var)
+    z = codes(look("sample", model, x, sources=["aggregate"], n=5000))["z_aggregate"]
+    expected = x.flatten(1)[:, :2].numpy().var(0) + np.exp(log_var)
+    np.testing.assert_allclose(z.var(0), expected, rtol=4 * np.sqrt(2 / 5000))
+
+
+def test_the_distance_to_the_nearest_training_image_is_that_of_brute_force(look, affine, x):
+    held = torch.rand(50, *SHAPE)
+    model = affine.Affine(SHAPE, (6,))
+    sources = ["aggregate", "gaussian"]
+    found = look("sample", model, held, train=(x, None), sources=sources, n=100)
+
+    def nearest(images):
+        apart = np.reshape(images, (-1, 1, 6)) - x.flatten(1).numpy()
+        return np.linalg.norm(apart, axis=2).min(1).mean()
+
+    figure = found.metrics
+    samples = codes(found)["x_gaussian"]
+    assert figure["nearest_train_gaussian"] == pytest.approx(nearest(samples), rel=1e-4)
+    assert figure["nearest_train_test"] == pytest.approx(nearest(held.numpy()), rel=1e-4)
+    assert figure["nearest_train_aggregate"] == pytest.approx(0, abs=1e-3)  # they are its images
+    assert "nearest_train_test" not in look("sample", model, x, n=20).metrics  # the same images
+
+
+def test_a_classifiers_opinion_of_the_samples(look, affine, x):
+    roles = {"classifier": affine.Threshold()}
+    y = torch.arange(400) % 2
+    found = look(
+        "sample", affine.Affine(SHAPE, (6,)), x, y, sources=["aggregate"], n=500, roles=roles
+    )
+    p = 1 / (1 + np.exp(-20 * (codes(found)["x_aggregate"].reshape(500, 6)[:, 0] - 0.5)))
+    confidence = np.maximum(p, 1 - p).mean()
+    assert found.metrics["confidence_aggregate"] == pytest.approx(confidence, rel=1e-4)
+    mean = p.mean()
+    entropy = -mean * np.log(mean) - (1 - mean) * np.log(1 - mean)
+    assert found.metrics["class_entropy_aggregate"] == pytest.approx(entropy, rel=1e-4)
+    assert "0.69 is even" in found.protocol
+
+
+# ---------------------------------------------------------------- manifold
+
+
+def test_a_manifold_over_the_prior_is_a_regular_grid_with_y_upwards(look, affine, x):
+    model = affine.Affine(SHAPE, (4,), log_var=[0.0] * 4)
+    found = look("manifold", model, x, size=5, reach=2.0, dims=[3, 1])
+    got, even = codes(found), np.linspace(-2, 2, 5)
+    for row in range(5):
+        for column in range(5):
+            expected = [0, even[row], 0, even[column]]
+            np.testing.assert_allclose(got["z"][row, column], expected, atol=1e-6)
+    grid = item(found, "manifold")
+    top_left = grid.rows[0][0].flatten()
+    np.testing.assert_allclose(top_left, [0.5, 2.5, 0.5, -1.5, 0.5, 0.5], atol=1e-6)
+    assert list(grid.column_titles) == ["-2.00", "", "0.00", "", "2.00"]
+    assert list(grid.row_titles) == ["2.00", "", "0.00", "", "-2.00"]
+    assert "z3 to the right and z1 upwards" in grid.title
+    assert found.metrics["codes_inside"] == 1
+
+
+def test_quantile_spacing_is_even_in_the_priors_probability(look, affine, x):
+    model = affine.Affine(SHAPE, (2,), log_var=[0.0] * 2)
+    axis = codes(look("manifold", model, x, size=7, spacing="quantile"))["axis_x"]
+    np.testing.assert_allclose(norm.cdf(axis), (np.arange(7) + 0.5) / 7, atol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "quantile"])
+def test_without_a_prior_the_grid_lies_over_the_codes(look, affine, x, spacing):
+    found = look("manifold", affine.Affine(SHAPE, (3,)), x, size=6, dims=[0, 2], spacing=spacing)
+    z = x.flatten(1)[:, :3].numpy() - 0.5
+    got = codes(found)
+    for axis, dim in (("axis_x", 0), ("axis_y", 2)):
+        ends = np.quantile(z[:, dim], [0.01, 0.99])
+        middles = np.quantile(z[:, dim], (np.arange(6) + 0.5) / 6)
+        expected = np.linspace(*ends, 6) if spacing == "linear" else middles
+        np.testing.assert_allclose(got[axis], expected, atol=1e-4)
+    np.testing.assert_allclose(got["z"][..., 1], z[:, 1].mean(), atol=1e-5)
+    a, b = got["axis_x"], got["axis_y"]
+    inside = (z[:, 0] >= a[0]) & (z[:, 0] <= a[-1]) & (z[:, 2] >= b[0]) & (z[:, 2] <= b[-1])
+    assert 0.5 < found.metrics["codes_inside"] < 1
+    assert found.metrics["codes_inside"] == pytest.approx(inside.mean())
+
+
+def test_the_principal_plane_is_that_of_a_pca(look, affine, x):
+    stretch = torch.tensor([1.0, 0.1, 0.5, 0.2, 2.0, 0.3]).reshape(SHAPE)
+    x = 0.6 + (x - 0.5) * stretch / 3
+    found = look("manifold", affine.Affine(SHAPE, (6,)), x, size=3, plane="principal")
+    z = x.flatten(1).numpy() - 0.5
+    pca = PCA(2).fit(z)
+    share = pca.explained_variance_ratio_.sum()
+    assert f"principal directions of the training codes, {share:.0%}" in found.protocol
+    got = codes(found)
+    for row in range(3):
+        for column in range(3):
+            place = pca.transform(got["z"][row, column][None])[0]
+            expected = [got["axis_x"][column], got["axis_y"][row]]
+            np.testing.assert_allclose(np.abs(place), np.abs(expected), atol=1e-4)
+    flat = pca.inverse_transform(pca.transform(got["z"].reshape(9, 6)))
+    np.testing.assert_allclose(got["z"].reshape(9, 6), flat, atol=1e-5)  # no other direction
+    ends = np.quantile(pca.transform(z)[:, 0], [0.01, 0.99])
+    ends = np.sort(ends) if got["z"][0, -1, 4] > got["z"][0, 0, 4] else ends
+    np.testing.assert_allclose(np.sort(np.abs(got["axis_x"][[0, -1]])), np.sort(np.abs(ends)), 1e-3)
+
+
+def test_a_plane_that_there_is_not_is_refused(look, affine, x):
+    with pytest.raises(UsageError, match="no latent dimension 3: this model has 3"):
+        look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[0, 3])
+    with pytest.raises(UsageError, match="needs two latent dimensions; this model has one"):
+        look("manifold", affine.Affine(SHAPE, (1,)), x)
+    with pytest.raises(ConfigError, match="two different ones"):
+        look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[1, 1])

@@ -1,0 +1,349 @@
+"""reconstruct, activations and corruption: against numpy, scipy, direct loops, closed forms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import nn
+
+from latentforge import Forge, LatentSpec
+from latentforge.config import check_options
+from latentforge.contracts import Arrays, ExploreContext
+from latentforge.errors import UsageError
+from latentforge.findings import checked
+from latentforge.latent import Gaussian, Point
+from latentforge.preparation import prepare_whole
+
+REGISTRY = Forge().registry
+
+
+def explore(name, model, x, y=None, *, provides=(), loss=None, seed=0, **own):
+    """Findings by name, and all of them, of an explorer on arrays."""
+    splits = prepare_whole({"test": Arrays(x, y)}, "arrays")
+    spec = REGISTRY.get("explorers", name).spec
+    context = ExploreContext(
+        model=model.eval(),
+        data=splits.spec,
+        images=splits.split,
+        device=torch.device("cpu"),
+        seed=seed,
+        loss=loss,
+        provides=frozenset(provides),
+    )
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        found = checked(spec.explore(context, check_options(spec.config, own, name)))
+    return {item.name: item for item in found.items}, found
+
+
+class Darker(nn.Module):
+    """Reconstructs every image with 0.9 of its values."""
+
+    latent = LatentSpec((4,))
+
+    def encode(self, x):
+        return Point(x.flatten(1))
+
+    def decode(self, z):
+        return 0.9 * z.view(-1, 1, 2, 2)
+
+
+AE = ("encode", "decode")
+
+
+# ---------------------------------------------------------------- reconstruct
+
+
+def test_best_and_worst_are_those_of_the_likelihood_the_run_was_trained_with(cli, runs):
+    answer = cli("explore", "reconstruct", "runs/ae", "--set", "n=5", "--json").json
+    model, data = Forge().open_run("runs/ae").load_model(), Forge().load_data("digits")
+    x = data.split("test").x / 255
+    with torch.no_grad():
+        recon = model.decode(model.encode(x).mode())
+    p, q = (t.flatten(1).double().numpy() for t in (recon, x))
+    nats = -(q * np.log(p) + (1 - q) * np.log1p(-p)).sum(1)
+    order = nats.argsort()
+    worst = order[::-1][:5].copy()
+    with np.load(Path(answer["out"], "errors.npz")) as found:
+        assert found["error"] == pytest.approx(nats, rel=1e-4)
+        assert found["x_best"] == pytest.approx(x[order[:5]].numpy())
+        assert found["x_worst"] == pytest.approx(x[worst].numpy())
+        assert found["recon_worst"] == pytest.approx(recon[worst].numpy(), abs=1e-6)
+        assert found["x_first"] == pytest.approx(x[:5].numpy())
+    metrics = answer["metrics"]
+    assert metrics["mse_per_pixel"] == pytest.approx(((p - q) ** 2).mean(), rel=1e-4)
+    assert metrics["error_best"] == pytest.approx(nats.min(), rel=1e-4)
+    assert metrics["error_median"] == pytest.approx(np.median(nats), rel=1e-4)
+    assert metrics["error_worst"] == pytest.approx(nats.max(), rel=1e-4)
+    assert "all 359 images" in answer["protocol"]
+    assert "nats, summed over the values, Bernoulli from logits" in answer["protocol"]
+    assert Path(answer["files"][0]).name == "reconstructions.png"
+
+
+def test_without_a_likelihood_the_error_is_the_squared_difference():
+    x = torch.rand(7, 1, 2, 2)
+    items, found = explore("reconstruct", Darker(), x, provides=AE, n=20)
+    squared = (0.1 * x).square().flatten(1).mean(1)
+    order = squared.argsort()
+    grid = items["reconstructions"]
+    assert torch.equal(grid.rows[2], x[order])
+    assert torch.equal(grid.rows[3], 0.9 * x[order])
+    assert torch.equal(grid.rows[4], x[order.flip(0)])
+    assert grid.captions[4][0] == f"image {int(order[-1])}"
+    assert grid.captions[5][0] == f"{squared.max():.4f}"
+    assert found.metrics["error_worst"] == pytest.approx(float(squared.max()))
+    assert found.notes == ("the split test has only 7 images",)
+    assert grid.title.endswith("squared differences")
+
+
+def test_a_learnt_sigma_counts_and_captions_name_the_class():
+    class Loss(nn.Module):
+        likelihood = Gaussian(0.5)
+
+    x, y = torch.rand(7, 1, 2, 2), torch.arange(7) % 2
+    items, found = explore("reconstruct", Darker(), x, y, provides=AE, loss=Loss(), n=2)
+    density = torch.distributions.Normal(0.9 * x, 0.5).log_prob(x).flatten(1).sum(1)
+    assert found.metrics["error_best"] == pytest.approx(float(-density.max()), rel=1e-5)
+    assert "Gaussian of sigma 0.5" in found.protocol
+    assert items["reconstructions"].captions[0] == ["image 0: 0", "image 1: 1"]
+
+
+def test_reconstructions_of_vectors_are_numbers_only():
+    class Vectors(Darker):
+        def decode(self, z):
+            return 0.9 * z
+
+    items, found = explore("reconstruct", Vectors(), torch.rand(7, 4), provides=AE)
+    assert set(items) == {"errors"}
+    assert "are no pictures" in found.notes[0]
+
+
+# ---------------------------------------------------------------- activations
+
+
+@pytest.fixture
+def digits(trained):
+    """The trained CNN, and the test images and labels of its data."""
+    data = Forge().load_data("digits").split("test")
+    return Forge().open_run(trained / "cnn").load_model(), data.x / 255, data.y
+
+
+def test_mean_maps_and_features_are_those_of_a_direct_loop(digits):
+    model, x, y = digits
+    items, found = explore("activations", model, x, y)
+    h, after = F.pad(x, model.padding), {}
+    with torch.no_grad():
+        for i, layer in enumerate(model.features):
+            h = layer(h)
+            after[i] = h.clone()
+    arrays = items["activations"].arrays
+    grids = {name for name in items if name.startswith("maps")}
+    assert grids == {"maps-features-2", "maps-features-5", "maps-features-8"}
+    for i in (2, 5, 8):
+        expected = torch.stack([after[i][y == c].mean(0) for c in range(10)])
+        assert arrays[f"mean_features-{i}"].numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+        rows = torch.stack(list(items[f"maps-features-{i}"].rows), 1)[:, :, 0]  # (10, C, h, w)
+        low, high = expected[:, :8].amin((0, 2, 3)), expected[:, :8].amax((0, 2, 3))
+        span = (high - low).clamp(min=1e-12)  # a channel that is never active stays dark
+        scaled = (expected[:, :8] - low[:, None, None]) / span[:, None, None]
+        assert rows.numpy() == pytest.approx(scaled.numpy(), abs=1e-4)
+        title = items[f"maps-features-{i}"].row_titles[7]
+        assert title == f"channel 7: {low[7]:.2g} to {high[7]:.2g}"
+    assert items["maps-features-2"].column_titles == [str(c) for c in range(10)]
+    assert items["maps-features-2"].colours == "heat"
+    features = F.avg_pool2d(after[6], 4).flatten(1)  # of 8x8 to 2x2, before the ReLU
+    assert arrays["features"].flatten(1).numpy() == pytest.approx(features.numpy(), abs=1e-5)
+    panels = items["features"].panels
+    assert list(panels)[:5] == [
+        *(f"channel 0, cell {cell}" for cell in ("0,0", "0,1", "1,0", "1,1")),
+        "channel 1, cell 0,0",
+    ]
+    assert len(panels) == 16
+    assert panels["channel 0, cell 1,0"].numpy() == pytest.approx(features[:, 2].numpy(), abs=1e-5)
+    assert items["features"].normal
+    values = features.double().numpy()
+    assert found.metrics == {
+        "mean_abs_skewness": pytest.approx(np.abs(stats.skew(values)).mean(), rel=1e-4),
+        "mean_abs_excess_kurtosis": pytest.approx(np.abs(stats.kurtosis(values)).mean(), rel=1e-4),
+    }
+    assert "128 features, the output of features.6 averaged to 2x2 cells" in found.protocol
+    assert set(found.notes) == {
+        "features.5: the first 8 of 16 channels",
+        "features.8: the first 8 of 32 channels",
+    }
+
+
+class Units(nn.Module):
+    """A classifier without maps: two hidden units, the second one always 0.3."""
+
+    def __init__(self, layers=("hidden", "relu")):
+        super().__init__()
+        self.hidden, self.relu, self.names = nn.Linear(4, 2), nn.ReLU(inplace=True), layers
+        self.hidden.weight.data = torch.tensor([[1.0, -2, 0, 1], [0, 0, 0, 0]])
+        self.hidden.bias.data = torch.tensor([-0.2, 0.3])
+
+    def forward(self, x):
+        return self.relu(self.hidden(x.flatten(1)))
+
+    def layers(self):
+        return self.names
+
+
+def test_a_model_without_maps_has_histograms_of_its_units():
+    x, y = torch.rand(1300, 1, 2, 2), torch.arange(1300) % 3
+    items, found = explore("activations", Units(), x, y)
+    assert set(items) == {"features", "activations"}
+    unit = (x.flatten(1) @ torch.tensor([1.0, -2, 0, 1]) - 0.2).double().numpy()
+    panels = items["features"].panels
+    assert list(panels) == ["unit 0", "unit 1"]
+    assert panels["unit 0"].numpy() == pytest.approx(unit, abs=1e-6)  # before the ReLU in place
+    assert found.metrics["mean_abs_skewness"] == pytest.approx(abs(stats.skew(unit)), abs=1e-5)
+    assert found.notes == (
+        "no layer of the model has maps: histograms of its hidden units only",
+        "1 of 2 features never change and have no shape",
+    )
+    named, found = explore("activations", Units(), x, y, layers=["relu"])
+    assert "relu: the output has no height and width" in found.notes[0]
+    assert set(named) == {"features", "activations"}
+
+
+def test_layers_and_classes_can_be_named_and_must_be_there(digits):
+    model, x, y = digits
+    chosen = {"layers": ["features.1"], "classes": [3, 8], "channels": 2}
+    items, _ = explore("activations", model, x, y, **chosen)
+    grid = items["maps-features-1"]
+    assert grid.column_titles == ["3", "8"]
+    assert [len(row) for row in grid.rows] == [2, 2]
+    with pytest.raises(UsageError, match=r"no layer 'features\.22'") as error:
+        explore("activations", model, x, y, layers=["features.22"])
+    assert "did you mean 'features.2'" in error.value.remedy
+    with pytest.raises(UsageError, match="no class 10: there are 10"):
+        explore("activations", model, x, y, classes=[10])
+    with pytest.raises(UsageError, match="no image of class 4"):
+        explore("activations", model, *without_fours(x, y), classes=[4])
+    shown, _ = explore("activations", model, *without_fours(x, y))
+    assert shown["maps-features-2"].column_titles == [str(c) for c in range(10) if c != 4]
+    with pytest.raises(UsageError, match="none with weights"):
+        explore("activations", Units(layers=("relu",)), torch.rand(9, 1, 2, 2), torch.arange(9))
+
+
+def without_fours(x, y):
+    return x[y != 4], y[y != 4]
+
+
+def test_the_command_looks_into_a_classifier_and_into_nothing_else(cli, runs):
+    answer = cli("explore", "activations", "runs/cnn", "--json").json
+    names = {Path(file).name for file in answer["files"]}
+    assert {"maps-features-2.png", "maps-features-8.png", "features.png"} <= names
+    refused = cli("explore", "activations", "runs/ae")
+    assert refused.code == 2
+    assert "needs classify, layers" in refused.err
+
+
+# ---------------------------------------------------------------- corruption
+
+
+def test_noise_has_its_closed_form():
+    from latentforge_plugins.corruption.noise import corrupt
+
+    x, noise = torch.tensor([0.0, 0.3, 1.0]).repeat(40_000, 1), torch.randn(40_000, 3)
+    for s in (0.0, 0.4, 1.0):
+        noisy = corrupt(x, noise, s).double()
+        mean = 0.5 + math.sqrt(1 - s**2) * (x[0] - 0.5)
+        assert noisy.mean(0).numpy() == pytest.approx(mean.numpy(), abs=0.01)
+        assert noisy.std(0).numpy() == pytest.approx(np.full(3, s / 2), abs=0.01)
+    white = torch.randint(2, (40_000,)) * 2.0 - 1  # of mean 0 and variance 1 in [-1, 1]
+    spread = [corrupt((white + 1) / 2, noise[:, 0], s).std() * 2 for s in (0.0, 0.5, 1.0)]
+    assert torch.stack(spread).numpy() == pytest.approx(np.ones(3), abs=0.02)
+
+
+def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone():
+    x = torch.rand(30, 1, 8, 8)
+    items, found = explore("corruption", nn.Identity(), x, images=(4, 2), steps=5)
+    arrays = items["noisy"].arrays
+    assert arrays["s"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert torch.equal(arrays["index"], torch.tensor([4, 2]))
+    noisy = arrays["x"]  # (2, 5, 1, 8, 8)
+    assert noisy[:, 0].numpy() == pytest.approx(x[[4, 2]].numpy(), abs=1e-6)
+    s = arrays["s"][1:].view(-1, 1, 1, 1)
+    noise = (2 * noisy[:, 1:] - 1 - (1 - s**2).sqrt() * (2 * x[[4, 2], None] - 1)) / s
+    assert noise.numpy() == pytest.approx(noise[:, :1].expand_as(noise).numpy(), abs=1e-4)
+    assert noisy.min() < -0.2
+    grid = items["corruption"]
+    assert torch.equal(grid.rows[1], noisy[1].clamp(0, 1))
+    assert grid.column_titles[1] == "s = 0.25"
+    assert set(items) == {"corruption", "noisy"}  # no ability, no curve
+    for level in (0, 0.25, 0.5, 0.75, 1):
+        lost = (1 - math.sqrt(1 - level**2)) ** 2 * (x - 0.5).square().mean()
+        closed = float(lost) + level**2 / 4
+        assert found.metrics[f"mse_noisy_at_{level:.2f}"] == pytest.approx(
+            closed, rel=0.15, abs=1e-9
+        )
+    assert "30 images of the split test; x_s = sqrt(1 - s^2) x + s eps" in found.protocol
+    again, _ = explore("corruption", nn.Identity(), x, images=(4, 2), steps=5)
+    other, _ = explore("corruption", nn.Identity(), x, images=(4, 2), steps=5, seed=1)
+    assert torch.equal(again["noisy"].arrays["x"], noisy)
+    assert not torch.equal(other["noisy"].arrays["x"], noisy)
+
+
+def test_what_a_classifier_makes_of_noise(digits):
+    model, x, y = digits
+    items, found = explore(
+        *("corruption", model, x, y), provides=("classify",), n=10_000, images=(1, 5)
+    )
+    with torch.no_grad():
+        clean = model(x)
+        seen = model(items["noisy"].arrays["x"][1])  # of the second image
+    accuracy = float((clean.argmax(1) == y).double().mean())
+    assert found.metrics["accuracy_at_0.00"] == pytest.approx(accuracy)
+    curve = items["accuracy"].series["accuracy"]
+    assert curve[-1] < accuracy - 0.1
+    assert curve[-1] == pytest.approx(found.metrics["accuracy_at_1.00"])
+    expected = [f"{int(row.argmax())} ({row.softmax(0).max():.0%})" for row in seen]
+    assert items["corruption"].captions[1] == expected
+    assert "error" not in items
+
+
+def test_what_an_autoencoder_makes_of_noise():
+    x = torch.rand(50, 1, 2, 2)
+    items, found = explore("corruption", Darker(), x, provides=AE, images=(7,), steps=3)
+    noisy, recon = items["noisy"].arrays["x"], items["noisy"].arrays["recon"]
+    assert recon.numpy() == pytest.approx(0.9 * noisy.numpy(), abs=1e-6)
+    assert torch.equal(items["corruption"].rows[1], recon[0])
+    assert items["corruption"].row_titles == ["test 7", "decoded"]
+    clean = (0.1 * x).square().mean()
+    assert found.metrics["mse_recon_at_0.00"] == pytest.approx(float(clean), rel=1e-5)
+    closed = 0.45**2 + float((0.45 - x).square().mean())  # of 0.9 times pure noise
+    assert found.metrics["mse_recon_at_1.00"] == pytest.approx(closed, rel=0.2)
+    assert set(items["error"].series) == {"noisy image", "its reconstruction"}
+    _, found = explore("corruption", Darker(), x, provides=AE, n=10)
+    assert "10 images of the split test" in found.protocol
+
+
+def test_images_that_are_not_there_and_numbers_that_make_no_sense_are_refused(cli, runs):
+    def refused(explorer, option, run="runs/ae"):
+        answer = cli("explore", explorer, run, "--set", option)
+        assert answer.code == 2
+        return answer.err
+
+    assert "no image 359: this split has 359" in refused("corruption", "images=[359]")
+    assert "steps: must be greater than or equal to 2" in refused("corruption", "steps=1")
+    assert "n: must be greater than 0" in refused("corruption", "n=0")
+    assert "n: must be greater than or equal to 1" in refused("reconstruct", "n=0")
+    assert "features: must be" in refused("activations", "features=0", "runs/cnn")
+
+
+def test_the_command_shows_an_autoencoder_under_noise_and_vectors_are_not_drawn(cli, runs):
+    answer = cli("explore", "corruption", "runs/ae", "--set", "steps=4", "--json").json
+    names = {Path(file).name for file in answer["files"]}
+    assert {"corruption.png", "error.png", "noisy.npz"} <= names
+    assert "mse_recon_at_0.33" in answer["metrics"]
+    items, found = explore("corruption", nn.Identity(), torch.rand(30, 6))
+    assert set(items) == {"noisy"}
+    assert "are no pictures" in found.notes[0]

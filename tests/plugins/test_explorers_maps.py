@@ -1,0 +1,446 @@
+"""latent-map and neighbours: against scikit-learn, numpy and codes whose place is known."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+
+from latentforge import Forge, LatentSpec
+from latentforge.config import check_options
+from latentforge.contracts import Arrays, ExploreContext
+from latentforge.errors import MissingError, UsageError
+from latentforge.findings import checked
+from latentforge.latent import Point
+from latentforge.preparation import prepare_whole
+
+
+class Plain(nn.Module):
+    """The code is the example itself, `size` numbers of it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.latent = LatentSpec((size,))
+
+    def encode(self, x):
+        return Point(x.flatten(1)[:, : self.latent.shape[0]])
+
+
+class Levels(Plain):
+    """Decodes two numbers into the two halves of an image, 2 x 2."""
+
+    def decode(self, z):
+        return z[:, [0, 0, 1, 1]].sigmoid().view(-1, 1, 2, 2)
+
+
+REGISTRY = Forge().registry
+
+
+def explore(name, model, test, train=None, *, provides=("encode",), seed=0, binarize="none", **own):
+    """Findings by name, and all of them, of an explorer on arrays (x, y)."""
+    splits = prepare_whole(
+        {"train": Arrays(*(train or test)), "test": Arrays(*test)}, "arrays", binarize=binarize
+    )
+    spec = REGISTRY.get("explorers", name).spec
+    context = ExploreContext(
+        model=model,
+        data=splits.spec,
+        images=splits.split,
+        device=torch.device("cpu"),
+        seed=seed,
+        provides=frozenset(provides),
+        preprocessing=splits.preprocessing,
+    )
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        found = checked(spec.explore(context, check_options(spec.config, own, name)))
+    return {item.name: item for item in found.items}, found
+
+
+def blobs(count: int, size: int, seed: int = 0):
+    """Overlapping clouds of three classes, as grey images one pixel high."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (count,), generator=generator)
+    x = torch.rand(count, 1, 1, size, generator=generator) * 0.6
+    x[:, 0, 0, :2] += 0.2 * torch.stack([y, 2 - y], 1)
+    return x, y
+
+
+# ---------------------------------------------------------------- latent-map
+
+
+@pytest.mark.parametrize("at_once", [2**22, 5000])
+def test_figures_of_a_pca_map_are_those_of_scikit_learn(at_once, monkeypatch):
+    from latentforge_plugins.latent_map import mapping
+
+    monkeypatch.setattr(mapping, "DISTANCES", at_once)
+    x, y = blobs(400, 6)
+    items, found = explore("latent-map", Plain(6), (x, y), method="pca", k=7)
+    codes = x.flatten(1).double().numpy()
+    reference = PCA(2).fit(codes)
+    points = reference.transform(codes)
+    ours = items["map"].points.double().numpy()
+    assert np.abs(ours) == pytest.approx(np.abs(points), abs=1e-6)
+    assert found.metrics["explained_variance"] == pytest.approx(
+        reference.explained_variance_ratio_.sum()
+    )
+    for name, places in (("codes", codes), ("map", points)):
+        nearest = NearestNeighbors(n_neighbors=7).fit(places).kneighbors(return_distance=False)
+        vote = y[torch.from_numpy(nearest)].mode(1).values  # the smallest of equals, as ours
+        expected = float((vote == y).double().mean())
+        assert found.metrics[f"knn_accuracy_{name}"] == pytest.approx(expected)
+        assert 0.5 < expected < 0.98
+    assert found.metrics["trustworthiness"] == pytest.approx(
+        trustworthiness(codes, points, n_neighbors=7)
+    )
+    assert "k=7 nearest" in found.protocol
+    assert "the same 400 images" in found.protocol
+    shares = reference.explained_variance_ratio_
+    axes = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")
+    assert items["map"].axes == axes
+
+
+def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to():
+    x, y = blobs(60, 4)
+    square = x.view(-1, 1, 2, 2)
+    items, found = explore("latent-map", Levels(2), (square, y), provides=("encode", "decode"))
+    scatter = items["map"]
+    assert torch.equal(scatter.points, square.flatten(1)[:, :2])
+    assert torch.equal(scatter.codes, scatter.points)
+    assert torch.equal(scatter.images, square)
+    assert torch.equal(scatter.labels, y)
+    assert found.metrics["knn_accuracy_map"] == found.metrics["knn_accuracy_codes"]
+    plane = scatter.plane
+    low, high = scatter.points.min(0).values, scatter.points.max(0).values
+    assert plane.x == pytest.approx(
+        (low - 0.05 * (high - low))[0].item() * np.array([1, 0])
+        + (high + 0.05 * (high - low))[0].item() * np.array([0, 1])
+    )
+    rows, columns = plane.images.shape[:2]
+    for r, c in ((0, 0), (0, columns - 1), (rows - 1, 0), (5, 20)):
+        z1 = np.interp(c, [0, columns - 1], plane.x)
+        z2 = np.interp(r, [0, rows - 1], plane.y)
+        expected = torch.tensor([z1, z1, z2, z2]).sigmoid().view(1, 2, 2)
+        assert plane.images[r, c].numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_a_map_of_a_model_that_cannot_decode_has_no_plane():
+    x, y = blobs(60, 4)
+    items, _ = explore("latent-map", Levels(2), (x, y), provides=("encode",))
+    assert items["map"].plane is None
+
+
+def test_one_dimension_is_shown_on_a_line():
+    x, y = blobs(40, 3)
+    items, _ = explore("latent-map", Plain(1), (x, y))
+    assert torch.equal(items["map"].points[:, 0], x[:, 0, 0, 0])
+    assert not items["map"].points[:, 1].any()
+    assert items["map"].plane is None
+
+
+def test_codes_with_height_and_width_are_mapped_flat():
+    class Spatial(Plain):
+        def __init__(self):
+            super().__init__(6)
+            self.latent = LatentSpec((3, 1, 2))
+
+        def encode(self, x):
+            return Point(x.view(-1, 3, 1, 2))
+
+    x, y = blobs(40, 6)
+    items, found = explore("latent-map", Spatial(), (x, y), method="pca")
+    flat, _ = explore("latent-map", Plain(6), (x, y), method="pca")
+    assert torch.equal(items["map"].points, flat["map"].points)
+    assert found.notes == ("codes of shape (3, 1, 2) are mapped flat",)
+
+
+def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed():
+    x, y = blobs(150, 5)
+    x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y  # with gaps
+    first, found = explore("latent-map", Plain(5), (x, y), k=5)
+    again, _ = explore("latent-map", Plain(5), (x, y), k=5)
+    assert torch.equal(first["map"].points, again["map"].points)
+    assert found.metrics["knn_accuracy_map"] > found.metrics["knn_accuracy_codes"] - 0.03
+    assert found.metrics["knn_accuracy_map"] > 0.9
+    expected = trustworthiness(
+        x.flatten(1).numpy(), first["map"].points.double().numpy(), n_neighbors=5
+    )
+    assert found.metrics["trustworthiness"] == pytest.approx(expected, abs=1e-3)
+    assert first["map"].title.endswith("t-SNE of 5 dimensions")
+    assert first["map"].axes == ("t-SNE 1", "t-SNE 2")
+    assert "explained_variance" not in found.metrics
+
+
+def test_more_images_than_n_are_drawn_at_random_and_it_says_so():
+    x, y = blobs(300, 4)
+    items, found = explore("latent-map", Plain(4), (x, y), n=50, method="pca")
+    index = items["index"].arrays["index"]
+    assert len(index) == len(set(index.tolist())) == 50
+    assert index.tolist() != list(range(50))
+    assert torch.equal(items["map"].images, x[index])
+    assert torch.equal(items["map"].labels, y[index])
+    assert torch.equal(items["map"].codes, x[index].flatten(1))
+    assert found.notes == ("50 of 300 images, drawn at random (n)",)
+    again, _ = explore("latent-map", Plain(4), (x, y), n=50, method="pca")
+    other, _ = explore("latent-map", Plain(4), (x, y), n=50, method="pca", seed=1)
+    assert torch.equal(again["index"].arrays["index"], index)
+    assert not torch.equal(other["index"].arrays["index"], index)
+
+
+def memory_of(megabytes: float, tmp_path: Path, monkeypatch) -> None:
+    from latentforge_plugins.latent_map import memory
+
+    file = tmp_path / "meminfo"
+    file.write_text(f"MemTotal: 9999999 kB\nMemAvailable:   {int(megabytes * 1024)} kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", file)
+
+
+def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(tmp_path, monkeypatch):
+    x, y = blobs(300, 4)
+    memory_of(81, tmp_path, monkeypatch)
+    items, found = explore("latent-map", Plain(4), (x, y), perplexity=10)
+    count = len(items["map"].points)
+    assert 5 <= count < 300
+    assert found.notes == (
+        f"t-SNE of 300 images needs more than the 81 MB of memory that are free: {count} of them, "
+        "drawn at random",
+    )
+    assert len(items["map"].images) == count
+    everything, found = explore("latent-map", Plain(4), (x, y), method="pca")
+    assert (len(everything["map"].points), found.notes) == (300, ())
+    memory_of(30, tmp_path, monkeypatch)
+    with pytest.raises(UsageError, match="30 MB of memory are free") as error:
+        explore("latent-map", Plain(4), (x, y))
+    assert "method=pca" in error.value.remedy
+
+
+def test_memory_is_what_the_system_or_the_container_leaves(tmp_path, monkeypatch):
+    from latentforge_plugins.latent_map import memory
+
+    memory_of(500, tmp_path, monkeypatch)
+    monkeypatch.setattr(memory, "LIMITS", ())
+    assert memory.available() == 500 * 2**20
+    limit, used = tmp_path / "max", tmp_path / "current"
+    monkeypatch.setattr(memory, "LIMITS", ((limit, used),))
+    limit.write_text("max\n")
+    used.write_text("1000\n")
+    assert memory.available() == 500 * 2**20
+    limit.write_text("9000\n")
+    assert memory.available() == 8000
+
+
+def test_large_images_are_reduced_where_all_together_take_too_much(monkeypatch):
+    from latentforge_plugins.latent_map import mapping
+
+    x = torch.rand(12, 3, 16, 32)
+    items, _ = explore("latent-map", Plain(4), (x,), method="pca")
+    assert torch.equal(items["map"].images, x)
+    monkeypatch.setattr(mapping, "THUMBNAILS", x.numel() // 4)
+    items, _ = explore("latent-map", Plain(4), (x,), method="pca")
+    assert items["map"].images.shape == (12, 3, 8, 16)
+    halved = x.unflatten(2, (8, 2)).unflatten(4, (16, 2)).mean((3, 5))
+    assert items["map"].images.numpy() == pytest.approx(halved.numpy(), abs=1e-6)
+
+
+def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures():
+    x = torch.rand(30, 6)
+    items, found = explore("latent-map", Plain(6), (x,), method="pca")
+    assert items["map"].labels is None
+    assert items["map"].images is None
+    assert set(found.metrics) == {"explained_variance", "trustworthiness"}
+    assert found.notes == ("examples of shape (6,) are no pictures: points have none",)
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.full((20, 3), 0.5), "all codes are the same"),
+        (torch.rand(4, 3), "4 images are too few for a map by tsne"),
+    ],
+)
+def test_codes_that_make_no_map_are_refused(x, said):
+    with pytest.raises(UsageError, match=said):
+        explore("latent-map", Plain(3), (x,))
+
+
+def test_codes_that_are_not_finite_are_refused():
+    class Broken(Plain):
+        def encode(self, x):
+            return Point(x.flatten(1).log())
+
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        explore("latent-map", Broken(2), (torch.eye(6),))
+
+
+def test_pacmap_is_an_extra_and_the_error_says_which(cli, runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pacmap", None)  # what Python itself takes for not there
+    answer = cli("explore", "latent-map", "runs/ae", "--set", "method=pacmap")
+    assert answer.code == 4
+    assert "pip install 'latentforge[maps]'" in answer.err
+
+
+@pytest.mark.slow
+def test_pacmap_keeps_clouds_apart():
+    x, y = blobs(200, 5)
+    x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y
+    items, found = explore("latent-map", Plain(5), (x, y), method="pacmap")
+    assert found.metrics["knn_accuracy_map"] > 0.9
+    assert items["map"].axes == ("PaCMAP 1", "PaCMAP 2")
+
+
+def test_the_command_writes_the_same_files_again(cli, runs):
+    command = ("explore", "latent-map", "runs/ae", "--set", "method=pca", "--set", "n=100")
+    first = cli(*command, "--out", "one", "--json").json
+    cli(*command, "--out", "two")
+    assert {"map.png", "map.npz", "findings.json"} <= {Path(f).name for f in first["files"]}
+    for name in ("map.png", "map.npz"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+    assert "on 100 of the images" in first["protocol"]
+    assert cli("explore", "latent-map", "runs/ae", "--set", "n=0").code == 2
+    assert cli("explore", "latent-map", "runs/cnn").code == 2
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+@pytest.mark.parametrize(("space", "size"), [("codes", 2), ("pixels", 5)])
+def test_neighbours_and_their_distances_are_those_of_numpy(space, size):
+    train, test = blobs(1300, 5, seed=1), blobs(20, 5, seed=2)
+    items, found = explore(
+        *("neighbours", Plain(2), test, train), images=(3, 0, 7), n=6, space=space
+    )
+    codes, queries = (x.flatten(1)[:, :size].double().numpy() for x in (train[0], test[0]))
+    away = np.sqrt(((queries[[3, 0, 7], None] - codes) ** 2).sum(2))
+    expected = away.argsort(1)[:, :6]
+    arrays = items["nearest"].arrays
+    assert arrays[f"index_{space}"].numpy().tolist() == expected.tolist()
+    distances = np.take_along_axis(away, expected, 1)
+    assert arrays[f"distance_{space}"].numpy() == pytest.approx(distances, rel=1e-5)
+    share = (train[1].numpy()[expected] == test[1].numpy()[[3, 0, 7], None]).mean()
+    assert found.metrics == {f"same_class_share_{space}": pytest.approx(share)}
+    grid = items["neighbours"]
+    assert torch.equal(grid.rows[2], torch.cat([test[0][[7]], train[0][expected[2]]]))
+    assert grid.captions[1][0] == str(int(test[1][0]))
+    assert grid.captions[1][1] == f"{train[1][expected[1, 0]]}  ({distances[1, 0]:.2f})"
+    assert grid.row_titles == ["test 3", "test 0", "test 7"]
+
+
+def test_codes_and_pixels_stand_above_each_other():
+    train, test = blobs(50, 5, seed=1), blobs(20, 5, seed=2)
+    items, found = explore("neighbours", Plain(2), test, train, images=(1, 2), space="both")
+    assert len(items["neighbours"].rows) == 4
+    titles = ["test 1, by code", "test 1, by pixels", "test 2, by code", "test 2, by pixels"]
+    assert items["neighbours"].row_titles == titles
+    assert set(found.metrics) == {"same_class_share_codes", "same_class_share_pixels"}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_training_image_is_not_its_own_neighbour(split):
+    train = blobs(50, 5)  # data without splits of its own: test is the same
+    items, _ = explore("neighbours", Plain(5), train, images=(4, 5), n=3, split=split)
+    index = items["nearest"].arrays["index_codes"]
+    assert 4 not in index[0]
+    assert 5 not in index[1]
+    assert (items["nearest"].arrays["distance_codes"] > 0).all()
+    with pytest.raises(UsageError, match="n is 11, and there are 10"):
+        explore("neighbours", Plain(5), blobs(11, 5), images=(0,), n=11)
+
+
+def saved(path: Path, x: torch.Tensor, mode: str = "L") -> Path:
+    """An image (H, W) in [0, 1] as a PNG."""
+    Image.fromarray((x * 255).round().byte().numpy()).convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_file_has_the_neighbours_of_the_same_image(tmp_path, mode):
+    train = (torch.rand(40, 1, 4, 6).mul(255).round() / 255, None)
+    test = (torch.rand(3, 1, 4, 6).mul(255).round() / 255, None)
+    by_index, _ = explore("neighbours", Plain(24), test, train, images=(1,))
+    file = saved(tmp_path / "mine.png", test[0][1, 0], mode)
+    by_file, found = explore("neighbours", Plain(24), test, train, file=file)
+    for key in ("index_codes", "distance_codes"):
+        assert torch.equal(by_file["nearest"].arrays[key], by_index["nearest"].arrays[key])
+    assert by_file["neighbours"].row_titles == ["mine.png"]
+    assert (found.metrics, found.notes) == ({}, ())
+    assert "nearest of a file" in found.protocol
+
+
+def test_a_file_is_made_black_and_white_where_the_data_is(tmp_path):
+    train = (torch.rand(40, 1, 4, 4), None)
+    grey = torch.rand(4, 4)
+    file = saved(tmp_path / "grey.png", grey)
+    items, _ = explore("neighbours", Plain(16), train, file=file, binarize="threshold")
+    assert torch.equal(items["nearest"].arrays["x"][0, 0], (grey >= 0.5).float())
+
+
+def test_a_negative_is_told(tmp_path):
+    train = (torch.rand(40, 1, 4, 4) * 0.2, None)
+    file = saved(tmp_path / "paper.png", 1 - train[0][0, 0])
+    _, found = explore("neighbours", Plain(16), train, file=file)
+    assert found.notes == (
+        "paper.png looks like a negative of the run's images, which are dark: invert it",
+    )
+
+
+def test_files_that_do_not_fit_are_refused_with_what_is_wrong(tmp_path):
+    data = (torch.rand(30, 1, 4, 6), None)
+    wide = saved(tmp_path / "wide.png", torch.rand(5, 7))
+    with pytest.raises(UsageError, match=r"is 5 x 7 .*, the run's images are 4 x 6"):
+        explore("neighbours", Plain(3), data, file=wide)
+    colour = tmp_path / "colour.png"
+    Image.new("RGB", (6, 4), "red").save(colour)
+    with pytest.raises(UsageError, match="is colour, the run's images are grey"):
+        explore("neighbours", Plain(3), data, file=colour)
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    with pytest.raises(UsageError, match="cannot be read"):
+        explore("neighbours", Plain(3), data, file=text)
+    with pytest.raises(MissingError, match="there is no"):
+        explore("neighbours", Plain(3), data, file=tmp_path / "none.png")
+    with pytest.raises(UsageError, match="data has shape"):
+        explore("neighbours", Plain(3), (torch.rand(30, 6), None), file=wide)
+
+
+def test_places_and_numbers_that_are_not_there_are_refused(cli, runs):
+    def refused(option):
+        answer = cli("explore", "neighbours", "runs/ae", "--set", option)
+        assert answer.code == 2
+        return answer.err
+
+    assert "no image 359: this split has 359" in refused("images=[359]")
+    assert "images[0]: must be greater than or equal to 0" in refused("images=[-1]")
+    assert "images: must have at least 1 values" in refused("images=[]")
+    assert "n: must be greater than or equal to 1" in refused("n=0")
+    assert "no split 'tset'" in refused("split=tset")
+
+
+def test_the_command_finds_what_the_codes_of_the_run_say(cli, runs):
+    options = ("--set", "space=both", "--set", "n=4", "--set", "images=[8, 30]")
+    answer = cli("explore", "neighbours", "runs/ae", *options, "--json").json
+    model, data = Forge().open_run("runs/ae").load_model(), Forge().load_data("digits")
+    train, test = data.split("train"), data.split("test")
+    with torch.no_grad():
+        codes, queries = (model.encode(split.x / 255).mode().double() for split in (train, test))
+    nearest = NearestNeighbors(n_neighbors=4).fit(codes)
+    index = nearest.kneighbors(queries[[8, 30]], return_distance=False)
+    with np.load(Path(answer["out"], "nearest.npz")) as found:
+        assert found["index_codes"].tolist() == index.tolist()
+    alike = train.y[torch.from_numpy(index)] == test.y[[8, 30], None]
+    assert answer["metrics"]["same_class_share_codes"] == pytest.approx(float(alike.float().mean()))
+    assert answer["metrics"]["same_class_share_pixels"] > 0.5
+    assert "neighbours.png" in {Path(f).name for f in answer["files"]}
+
+
+def test_neighbours_of_vectors_are_numbers_only():
+    items, found = explore("neighbours", Plain(3), (torch.rand(30, 6), None), images=(0,))
+    assert set(items) == {"nearest"}
+    assert "are no pictures" in found.notes[0]
