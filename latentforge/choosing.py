@@ -19,6 +19,7 @@ from latentforge.config import (
     check_options,
     raise_faults,
     read_assignments,
+    read_toml,
     resolve,
 )
 from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
@@ -118,8 +119,10 @@ def choose_explorer(
     name: str,
     assignments: Sequence[str],
     options: Mapping[str, Any],
+    preset: str | None,
 ) -> list[Component]:
-    """The explorer, and after it the objective of one that searches, with their options.
+    """The explorer, and after it the objective of one that searches, with their options: those of
+    the preset, and over them what is given.
 
     The two share one namespace: `n=100` is the objective's where the explorer has no such option.
     """
@@ -127,7 +130,8 @@ def choose_explorer(
     check_needs(entry, config.model.entry)
     faults = Faults()
     texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # as errors name them
-    given = {**read_assignments(texts, faults), **options}
+    kept = read_explore_preset(registry, preset, entry) if preset else {}
+    given = {**kept, **read_assignments(texts, faults), **options}
     chosen, beside = [], []
     if entry.spec.searches:
         objective = registry.get("objectives", str(given.pop("objective", entry.spec.searches)))
@@ -149,6 +153,18 @@ def choose_explorer(
             what = f"{part.entry.kind.singular} {part.name!r}"
             raise UsageError(f"{what} needs labels; the data of {run.path} has none")
     return found
+
+
+def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:
+    """The section [explore] of a preset; UsageError where it is none for this explorer."""
+    spec = registry.get("presets", name).spec
+    section = dict(read_toml(spec.path).get("explore") or {})
+    if section.pop("name", None) != explorer.name:
+        raise UsageError(
+            f"preset {name!r} is not one for explorer {explorer.name!r}",
+            remedy="`latentforge list presets` says what each is for",
+        )
+    return section
 
 
 def check_same_images(run: Run, role: str, other: Run) -> None:

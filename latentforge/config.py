@@ -104,6 +104,10 @@ class Draft:
         for section, value in read_toml(path).items():
             if section == "callbacks":
                 self.read_callbacks(value, path)
+            elif section == "explore":
+                self.faults.append(
+                    f"explore: {path} is for an explorer; latentforge explore NAME RUN --preset ..."
+                )
             elif section not in SECTIONS:
                 hint = did_you_mean(section, [*SECTIONS, "callbacks"])
                 known = "sections are [model] [loss] [data] [train] and [[callbacks]]"

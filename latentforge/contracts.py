@@ -174,7 +174,8 @@ class Objective(Protocol):
 
     It may also have `classes`, int64 (requests,), the class that each asks for, so that a search
     can start elsewhere and a judge can check it; and `findings(x) -> Findings`, what its results x
-    (requests, *data.shape) come to. One that is never satisfied is searched to the last step.
+    (requests, *data.shape) come to. One that is never satisfied says so by `open_ended = True`,
+    and is searched to the last step.
     """
 
     requests: Sequence[str]  # what each one asks for, in words

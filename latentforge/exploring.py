@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import nn
@@ -12,14 +14,18 @@ from torch import nn
 from latentforge.checking import plain
 from latentforge.config import Component
 from latentforge.contracts import ExploreContext
+from latentforge.engine.watching import SearchWatch
 from latentforge.errors import RunFailed
-from latentforge.findings import checked
+from latentforge.findings import Findings, checked
 from latentforge.guard import blame
 from latentforge.loading import Opened
 from latentforge.run import numbered_folder, unwritable
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import weights_of
 from latentforge.training import using_threads
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 
 def explore(
@@ -28,36 +34,12 @@ def explore(
     objective: Component | None = None,
     *,
     out: Path | None,
+    stream: TextIO | None,
 ) -> dict[str, Any]:
     """Run an explorer, draw its findings, and say which files that gave."""
-    run, loaded, seed = opened.run, opened.loaded, opened.config.train.seed
+    run, loaded, config = opened.run, opened.loaded, opened.config
     for other in (loaded, *opened.roles.values()):
         check_finite(other.model, other.run.path)
-    context = ExploreContext(
-        model=loaded.model,
-        data=opened.splits.spec,
-        images=opened.splits.split,
-        device=opened.device,
-        seed=seed,
-        roles=opened.roles,
-        name=run.name,
-        loss=loaded.loss,
-        provides=opened.config.model.entry.spec.provides,
-        preprocessing=opened.splits.preprocessing,
-    )
-    with (
-        callers_state_kept(opened.device),
-        using_threads(opened.config.train.threads),
-        torch.no_grad(),
-    ):
-        if objective:
-            torch.manual_seed(mix("objective", seed))
-            with blame(f"objective {objective.name!r}", objective.entry):
-                built = objective.entry.spec.build(objective.options, context)
-            context = replace(context, objective=built)
-        torch.manual_seed(mix("explore", seed))
-        with blame(f"explorer {explorer.name!r}", explorer.entry):
-            findings = checked(explorer.entry.spec.explore(context, explorer.options))
     options = plain(explorer.options)
     if objective:
         options |= {"objective": objective.entry.reference, **plain(objective.options)}
@@ -66,17 +48,29 @@ def explore(
         "run": str(run.path),
         "roles": {role: str(other.run.path) for role, other in opened.roles.items()},
         "checkpoint": loaded.checkpoint,
-        "weights": weights_of(opened.config.train),
+        "weights": weights_of(config.train),
         "options": options,
     }
-    from latentforge.drawing import noted, write_findings  # matplotlib takes half a second
-
-    findings = noted(findings)
+    there = out is not None and out.exists()
     try:
         folder = explore_folder(run.path, out, explorer.name)
-        files = write_findings(findings, folder, about)
     except OSError as error:
         raise unwritable(out or run.path / "explore", error) from None
+    watch = SearchWatch(stream, explorer.name)
+    try:
+        with using_threads(config.train.threads):
+            findings = look(opened, explorer, objective, watch.attach)
+        from latentforge.drawing import noted, write_findings  # matplotlib takes half a second
+
+        findings = noted(findings)
+        files = write_findings(findings, folder, about)
+        watch.write(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    finally:
+        if not there:
+            with suppress(OSError):  # what failed before it wrote leaves no empty folder
+                folder.rmdir()
     return {
         "explorer": explorer.name,
         "weights": about["weights"],
@@ -86,6 +80,38 @@ def explore(
         "protocol": findings.protocol,
         "notes": list(findings.notes),
     }
+
+
+def look(
+    opened: Opened,
+    explorer: Component,
+    objective: Component | None,
+    attach: Callable[[Engine], None],
+) -> Findings:
+    """What an explorer finds; `attach` goes to the search that it makes."""
+    loaded, seed = opened.loaded, opened.config.train.seed
+    context = ExploreContext(
+        model=loaded.model,
+        data=opened.splits.spec,
+        images=opened.splits.split,
+        device=opened.device,
+        seed=seed,
+        roles=opened.roles,
+        name=opened.run.name,
+        loss=loaded.loss,
+        provides=opened.config.model.entry.spec.provides,
+        preprocessing=opened.splits.preprocessing,
+        attach=attach,
+    )
+    with callers_state_kept(opened.device), torch.no_grad():
+        if objective:
+            torch.manual_seed(mix("objective", seed))
+            with blame(f"objective {objective.name!r}", objective.entry):
+                built = objective.entry.spec.build(objective.options, context)
+            context = replace(context, objective=built)
+        torch.manual_seed(mix("explore", seed))
+        with blame(f"explorer {explorer.name!r}", explorer.entry):
+            return checked(explorer.entry.spec.explore(context, explorer.options))
 
 
 def check_finite(model: nn.Module, run: Path) -> None:

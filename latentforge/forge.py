@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -276,12 +277,14 @@ class Forge:
         assignments: Sequence[str] = (),
         device: str = "auto",
         data: Any = None,
+        preset: str | None = None,
+        quiet: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Run an explorer and write what it finds: `explorer`, `out`, `files`, `metrics`.
 
-        Its own options are keywords (`steps=5`) or `key=value` texts in `assignments`. `out` is
-        `RUN/explore/<explorer>` by default, numbered when that is taken.
+        Its own options are keywords (`steps=5`) or `key=value` texts in `assignments`, over those
+        of a `preset`. `out` is `RUN/explore/<explorer>` by default, numbered when that is taken.
         """
         check_device(device)
         folder = Path(out) if out else None
@@ -289,7 +292,7 @@ class Forge:
             check_free(folder)
         run = self._as_run(run)
         config = self.config_of(run)
-        chosen = choose_explorer(self.registry, run, config, explorer, assignments, options)
+        chosen = choose_explorer(self.registry, run, config, explorer, assignments, options, preset)
         others = self._roles(roles, [component.entry for component in chosen])
         for role, other in others.items():
             check_same_images(run, role, other)
@@ -299,7 +302,7 @@ class Forge:
         opened = open_up(
             self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
         )
-        return explore(opened, *chosen, out=folder)
+        return explore(opened, *chosen, out=folder, stream=None if quiet else sys.stderr)
 
     def report(self, *runs: Run | str | Path, out: str | Path | None = None) -> dict[str, Any]:
         """Write one self-contained HTML page of a run, or of several side by side: `report`, its

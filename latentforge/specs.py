@@ -188,7 +188,10 @@ class Kind:
 
 
 _SECTION = {"name"}
-_EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"}
+_EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"} | {
+    "preset",
+    "quiet",
+}
 RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,

@@ -24,11 +24,15 @@ def explore(
         Path | None,
         typer.Option(metavar="DIR", help="A new folder.  [default: RUN/explore/<explorer>]"),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Options with a name; --set goes over them.")
+    ] = None,
     set_: Sets = None,
     device: Annotated[
         str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
     ] = "auto",
     json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Look at a run's latent space; `latentforge show explorer NAME` has an explorer's options.
 
@@ -41,6 +45,8 @@ def explore(
         roles=roles(with_),
         out=out,
         assignments=set_ or (),
+        preset=preset,
+        quiet=quiet,
         device=device,
     )
     found = [*table(figures(result["metrics"])), result["protocol"], *result["files"]]

@@ -59,21 +59,25 @@ def search(
     prior_weight: float = 1.0,
     seed: int = 0,
     settle: int = 0,
+    jitter: float = 0.0,
+    solutions: int = 1,
     watch: Sequence[int] = (),
     attach: Callable[[Engine], None] | None = None,
 ) -> Found:
     """Move codes uphill on `objective.score(decode(z)) + prior_weight * prior(z)`.
 
     `start` (restarts, N, *latent): every request begins at `start[0]`; those that `steps` gradient
-    steps do not satisfy begin again at `start[1]`, and so on, and a request is left alone as soon
-    as it is satisfied. In the end these make `settle` more steps without noise, because where a
-    walk first meets its request is at the edge of what does. The code with the highest score is
-    kept. `decode`: (B, *latent) to x; `prior`: z to a log density in nats (B,).
+    steps do not satisfy begin again at `start[1]`, and so on. A walk ends as soon as its request is
+    satisfied, and then makes `settle` more steps, because where it first is lies at the edge of
+    what does: each looks for the way up `jitter` away, which leads to where the neighbourhood does
+    too. A request begins again until it has so many `solutions`; of these the one with the highest
+    score is kept, and without any the code that is highest up. `decode`: (B, *latent) to x;
+    `prior`: z to a log density in nats (B,).
 
-    Steps of size `lr` are in units of `scale`, one number or one for each latent dimension. So is
-    Gaussian `noise`, added after each step and falling to zero over a round, which carries codes
-    over plateaus that have no gradient. `attach(engine)` may add handlers: an epoch is a round, and
-    `engine.state.metrics` has `satisfied`, the share so far.
+    Steps of size `lr` are in units of `scale`, one number or one for each latent dimension. So are
+    `jitter` and Gaussian `noise`, which is added after each step, falls to zero over a round, and
+    carries codes over plateaus that have no gradient. `attach(engine)` may add handlers: an epoch
+    is a round, and `engine.state.metrics` has `satisfied`, the share so far.
 
     Raises UsageError for a start that does not fit the objective and for an unknown optimizer,
     RunFailed where a score is never finite. Nguyen et al. 2016 move codes by a classifier's
@@ -89,54 +93,63 @@ def search(
         raise UsageError("start holds NaN or infinity")
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
-    best = _Best(decode, objective, start, watch)
+    best = _Best(objective, start, watch)
     walk = _Walk(torch.as_tensor(scale).to(start), optimizer, lr)
     draw = generator(start.device, "search", seed)
 
-    def climb(round: int, made: int, shake: float) -> Tensor:
-        """One step of the open requests after `made` others; which of them are satisfied."""
-        z = walk.z()
-        score, met = best.look(z, walk.rows, round, made)
-        aim = score.sum() if prior is None else (score + prior_weight * prior(z)).sum()
-        walk.move(aim, shake, draw)
-        return met
+    def heights(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, the score (B,), and with the prior what is climbed (B,)."""
+        x = decode(z)
+        score = objective.score(x, rows)
+        return x, score, score if prior is None else score + prior_weight * prior(z)
+
+    def look(made: int) -> Tensor:
+        """Remember where the walks are, and which are solved there; what they climb (B,)."""
+        x, score, height = heights(z := walk.z(), walk.rows)
+        walk.solved = best.look(z, x, score, height, walk.rows, engine.state.epoch - 1, made)
+        return height
 
     def step(engine: Engine, _: None) -> None:
-        made = engine.state.iteration - 1
-        met = climb(engine.state.epoch - 1, made, noise * (1.0 - made % steps / steps))
-        if bool(met.any()):
-            walk.keep(~met)
-        engine.state.metrics = {"satisfied": float(best.satisfied.float().mean())}
+        height = look(engine.state.iteration - 1)
+        at = walk.z().detach()  # a copy: the step moves the codes in place
+        walk.climb(height)
+        walk.shake(noise * (1.0 - walk.made / steps), draw)
+        walk.end_solved(at)
+        engine.state.metrics = {"satisfied": best.share()}
         if not len(walk.rows):
-            engine.terminate()
+            engine.terminate_epoch()
 
     engine = quiet_engine(step)
 
     @engine.on(Events.EPOCH_STARTED)
     def begin() -> None:
-        open = (~best.satisfied).nonzero().squeeze(1)
+        open = (best.solutions < solutions).nonzero().squeeze(1)
         walk.begin(open, start[engine.state.epoch - 1, open])
         best.begin()
 
     @engine.on(Events.EPOCH_COMPLETED)
-    def look() -> None:  # at where the last step led
-        if len(walk.rows):
-            best.look(walk.z(), walk.rows, engine.state.epoch - 1, engine.state.iteration)
-        engine.state.metrics = {"satisfied": float(best.satisfied.float().mean())}
-        if bool(best.satisfied.all()):
+    def end() -> None:
+        if len(walk.rows):  # where the last step led
+            with torch.no_grad():
+                look(engine.state.iteration)
+            walk.end_solved(walk.z().detach())
+        rows, z = walk.solutions()
+        best.solutions[rows] += 1
+        walk.begin(rows, z)
+        for _ in range(settle if len(rows) else 0):
+            walk.climb(heights(walk.z(jitter, draw), rows)[2])
+            with torch.no_grad():
+                look(engine.state.iteration)
+        engine.state.metrics = {"satisfied": best.share()}
+        if bool((best.solutions >= solutions).all()):
             engine.terminate()
 
     if attach:
         attach(engine)
     with torch.enable_grad():
         engine.run(max_epochs=len(start), epoch_length=steps)
-        rows = best.satisfied.nonzero().squeeze(1)
-        if settle and len(rows):
-            walk.begin(rows, best.z[rows])
-            for _ in range(settle):
-                climb(0, 0, 0.0)
-            best.look(walk.z(), rows, 0, 0)
-    return best.found()
+    with torch.no_grad():
+        return best.found(decode)
 
 
 class _Walk:
@@ -147,7 +160,9 @@ class _Walk:
 
     def begin(self, rows: Tensor, z: Tensor) -> None:
         """Start the requests `rows`, int64 (B,), at z (B, *latent), without moments."""
-        self.rows = rows
+        self.rows, self.made = rows, 0
+        self.solved = torch.zeros_like(rows, dtype=torch.bool)
+        self.ended: list[tuple[Tensor, Tensor]] = []
         self._hold(z / self.scale, {})
 
     def _hold(self, u: Tensor, state: dict[str, Tensor]) -> None:
@@ -155,43 +170,55 @@ class _Walk:
         self.by = OPTIMIZERS[self.optimizer]([self.u], lr=self.lr)  # type: ignore[call-arg]
         self.by.state[self.u].update(state)
 
-    def z(self) -> Tensor:
-        return self.u * self.scale  # (B, *latent)
+    def z(self, jitter: float = 0.0, draw: torch.Generator | None = None) -> Tensor:
+        """The codes (B, *latent), each moved by Gaussian `jitter` in units of the scale."""
+        return (self.u + self._noise(jitter, draw) if jitter else self.u) * self.scale
 
-    def move(self, aim: Tensor, noise: float, draw: torch.Generator) -> None:
-        """One step up `aim`, then noise of this size, in units of the scale."""
+    def climb(self, height: Tensor) -> None:
         self.u.grad = None
-        (-aim).backward()  # type: ignore[no-untyped-call]
+        (-height.sum()).backward()  # type: ignore[no-untyped-call]
         self.by.step()
-        if noise:
-            shake = torch.randn(self.u.shape, generator=draw, device=draw.device)
-            self.u.data.add_(shake.to(self.u), alpha=noise)
+        self.made += 1
 
-    def keep(self, keep: Tensor) -> None:
-        """Only these rows go on, each with its moments."""
+    def shake(self, noise: float, draw: torch.Generator) -> None:
+        if noise:
+            self.u.data.add_(self._noise(noise, draw))
+
+    def _noise(self, size: float, draw: torch.Generator | None) -> Tensor:
+        return size * torch.randn(self.u.shape, generator=draw, device=self.u.device)
+
+    def end_solved(self, z: Tensor) -> None:
+        """Those that are solved end at z; the others go on, each with its moments."""
+        met = self.solved
+        if not bool(met.any()):
+            return
+        self.ended.append((self.rows[met], z[met]))
         state = {
-            name: value[keep] if value.shape == self.u.shape else value
+            name: value[~met] if value.shape == self.u.shape else value
             for name, value in self.by.state[self.u].items()
         }
-        self.rows = self.rows[keep]
-        self._hold(self.u[keep], state)
+        self.rows = self.rows[~met]
+        self._hold(self.u[~met], state)
+
+    def solutions(self) -> tuple[Tensor, Tensor]:
+        """The requests that were solved since the start (B,), and their codes."""
+        rows, z = (
+            zip(*self.ended, strict=True) if self.ended else ((self.rows[:0],), (self.z()[:0],))
+        )
+        return torch.cat(rows), torch.cat(z)
 
 
 class _Best:
     """The best of every request so far, and the walks of those that are watched."""
 
-    def __init__(
-        self,
-        decode: Callable[[Tensor], Tensor],
-        objective: Objective,
-        start: Tensor,
-        watch: Sequence[int],
-    ) -> None:
+    def __init__(self, objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
         count, device = start.shape[1], start.device
-        self.decode, self.objective = decode, objective
+        self.objective = objective
         self.z = start[0].clone()
         self.score = torch.full((count,), -math.inf, dtype=start.dtype, device=device)
+        self.height = self.score.clone()
         self.satisfied = torch.zeros(count, dtype=torch.bool, device=device)
+        self.solutions = torch.zeros(count, dtype=torch.int64, device=device)
         self.round = torch.zeros(count, dtype=torch.int64, device=device)
         self.steps = torch.zeros(count, dtype=torch.int64, device=device)
         self.evaluations = 0
@@ -202,48 +229,48 @@ class _Best:
         for walk in self.walked.values():
             walk.clear()
 
-    def look(self, z: Tensor, rows: Tensor, round: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Decode, score and remember: the scores (B,), differentiable, and which are satisfied."""
-        x = self.decode(z)
-        score = self.objective.score(x, rows)
-        self.evaluations += len(rows)
-        with torch.no_grad():
-            met = self.objective.satisfied(x, rows)
-            # a satisfied code before any other, then the higher score
-            done, higher = self.satisfied[rows], score > self.score[rows]
-            new = ((met & ~done) | (higher & (met | ~done))).nonzero().squeeze(1)
-            better, first = rows[new], rows[new[~done[new]]]
-            self.z[better] = z[new].detach()
-            self.score[better] = score[new].detach().to(self.score)
-            self.satisfied[better] = met[new]
-            self.round[first] = round  # settling changes neither
-            self.steps[first] = steps
-            self._watch(z.detach(), rows, better)
-        return score, met
+    def share(self) -> float:
+        return float(self.satisfied.float().mean())
 
-    def _watch(self, z: Tensor, rows: Tensor, better: Tensor) -> None:
+    @torch.no_grad()
+    def look(
+        self,
+        z: Tensor,
+        x: Tensor,
+        score: Tensor,
+        height: Tensor,
+        rows: Tensor,
+        round: int,
+        steps: int,
+    ) -> Tensor:
+        """Remember what is better than before; which of these codes are satisfied (B,)."""
+        met, done = self.objective.satisfied(x, rows), self.satisfied[rows]
+        higher = torch.where(done, score > self.score[rows], height > self.height[rows])
+        new = ((met & ~done) | (higher & (met | ~done))).nonzero().squeeze(1)
+        better, first = rows[new], rows[new[~done[new]]]
+        self.z[better] = z[new]
+        self.score[better] = score[new].to(self.score)
+        self.height[better] = height[new].to(self.height)
+        self.satisfied[better] = met[new]
+        self.round[first] = round  # a better solution changes neither
+        self.steps[first] = steps
+        self.evaluations += len(rows)
         for request, walk in self.walked.items():
             for row in (rows == request).nonzero().flatten().tolist():
                 walk.append(z[row].clone())  # a copy: the next step moves the codes in place
                 if bool((better == request).any()):
                     self.paths[request] = torch.stack(walk)
+        return met
 
-    def found(self) -> Found:
+    def found(self, decode: Callable[[Tensor], Tensor]) -> Found:
         lost = (~self.score.isfinite()).nonzero().flatten().tolist()
         if lost:
             raise RunFailed(
                 f"the score of request {self.objective.requests[lost[0]]!r} was never finite",
                 remedy="check the decoder and the objective for NaN and infinity",
             )
-        with torch.no_grad():
-            x = self.decode(self.z)
+        x = decode(self.z)
+        made = self.evaluations
         return Found(
-            self.z,
-            x,
-            self.score,
-            self.satisfied,
-            self.round,
-            self.steps,
-            self.evaluations,
-            self.paths,
+            self.z, x, self.score, self.satisfied, self.round, self.steps, made, self.paths
         )

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GuidedConfig:
-    """Each request begins at `restarts` starts in turn, until one meets the objective: `data` are
-    the codes of random training images (of other classes than the one asked for, unless
-    `any_class`), `prior` draws from the prior, `wide` from N(0, 10).
+    """Each request begins at `restarts` starts in turn, until it has so many `solutions`, of which
+    the surest is kept. Starts: `data` are the codes of random training images (of other classes
+    than the one asked for, unless `any_class`), `prior` draws from the prior, `wide` from N(0, 10).
 
-    A step of `lr` and annealed `noise` are in units of the codes' standard deviation, or plain with
+    A step of `lr`, annealed `noise` and `jitter` are in units of the codes' spread, or plain with
     unit = one. `prior` with its weight keeps codes where codes lie: a `mixture` of Gaussians fitted
     on them, or the model's own N(0, I), `gaussian` (a fitted one where the model has no prior).
-    What has met its objective makes `settle` more steps, away from the edge of what does.
-    The first `shown` requests are drawn; `film` is the one that is filmed, by default of these the
-    one with the longest walk.
+    What meets its objective makes `settle` more steps, away from the edge of what does, each in the
+    direction that is up `jitter` away. The first `shown` requests are drawn, and of these the one
+    with the longest walk is filmed, or the one of number `film`.
     """
 
     start: Literal["data", "prior", "wide"] = "data"
@@ -38,7 +38,9 @@ class GuidedConfig:
     unit: Literal["codes", "one"] = "codes"
     prior: Literal["mixture", "gaussian", "none"] = "mixture"
     prior_weight: NonNegative = 0.1
-    settle: Count = 30
+    settle: Count = 60
+    jitter: NonNegative = 0.1
+    solutions: Size = 2
     components: Size = 10
     shown: Annotated[Size, Le(20)] = 10
     film: Count | None = None

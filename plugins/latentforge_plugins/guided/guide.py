@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentforge import search
-from latentforge.contracts import ExploreContext, OtherRun
+from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Finding, Findings, Lines
-from latentforge_plugins.densities import fit_mixture
 
 from .pictures import results, walk_film, walk_map
-from .starts import WIDE, data_starts, own_prior
+from .starts import aggregate_posterior, own_prior, spread, starts
 
 if TYPE_CHECKING:
     from latentforge.engine.search import Found
@@ -28,24 +28,16 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     count = len(objective.requests)
     if config.film is not None and config.film >= count:
         raise UsageError(f"no request {config.film} to film: there are {count}, from 0")
-    judge = context.roles.get("judge")
-    if judge is not None:
-        check_independent(context, judge)
-    codes = context.codes("train").flatten(1)  # (M, D)
-    mixture = fit_mixture(codes, config.components, context.seed)
-    prior = {"mixture": mixture, "gaussian": own_prior(model, codes), "none": None}[config.prior]
-    size = (config.restarts, count)
-    if config.start == "data":
-        start = data_starts(context, codes, config.restarts, other=not config.any_class)[1]
-    elif config.start == "prior":
-        start = own_prior(model, codes).sample(size)
-    else:
-        start = WIDE * torch.randn(*size, codes.shape[1], device=codes.device)
+    check_independent(context)
 
     def decode(z: Tensor) -> Tensor:  # (B, D) to (B, *data.shape)
         images: Tensor = model.decode(z.reshape(-1, *model.latent.shape))
         return images
 
+    codes = context.codes("train").flatten(1)  # (M, D)
+    mixture = aggregate_posterior(context, config.components)
+    prior = {"mixture": mixture, "gaussian": own_prior(model, codes), "none": None}[config.prior]
+    start = starts(context, config, codes)
     began = time.perf_counter()
     found = search(
         decode,
@@ -55,64 +47,46 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         lr=config.lr,
         optimizer=config.optimizer,
         noise=config.noise,
-        scale=codes.std(0).clamp(min=1e-6) if config.unit == "codes" else 1.0,
+        scale=spread(codes) if config.unit == "codes" else 1.0,
         prior=prior.log_prob if prior else None,
         prior_weight=config.prior_weight,
         seed=context.seed,
         settle=config.settle,
+        jitter=config.jitter,
+        solutions=config.solutions,
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
-    seconds = time.perf_counter() - began
-
-    x = found.x
-    metrics = {**figures(found, mixture.log_prob(found.z)), "requests_per_second": count / seconds}
-    protocol = [PROTOCOL]
-    wanted = getattr(objective, "classes", None)
-    if judge is not None and wanted is not None:
-        agreed = torch.cat([judge.model(part).argmax(1) for part in x.split(1000)]) == wanted
-        metrics["judge_agreement"] = float(agreed.float().mean())
-        protocol.append(JUDGED.format(judge.name))
-    arrays = {
-        "z": found.z,
-        "x": x,
-        "start": start[found.round, torch.arange(count, device=start.device)],
-        "score": found.score,
-        "satisfied": found.satisfied,
-        "steps": found.steps,
-    }
-    items: list[Finding] = [Arrays("found", arrays)]
-    notes: list[str] = []
-    if context.data.drawable:
-        film = config.film
-        if film is None:
-            film = max(found.paths, key=lambda request: len(found.paths[request]))
-        with torch.no_grad():
-            first = decode(arrays["start"][: config.shown])
-        items = [
-            results(context, found, first, config.shown),
-            walk_film(context, found, codes, decode, film),
-            walk_map(context, found, codes, config.shown),
-            *items,
-        ]
-    else:
-        notes.append(f"examples of shape {context.data.shape} are no pictures: see found.npz")
-    if bool(found.satisfied.any()):
-        items.append(progress(found))
+    rate = count / (time.perf_counter() - began)
+    metrics = {"requests_per_second": rate, "log_prior": float(mixture.log_prob(found.z).mean())}
+    told = Findings(
+        [*drawn(context, config, found, start, codes, decode)], metrics, PROTOCOL, notes(context)
+    )
+    ends = not getattr(objective, "open_ended", False)
+    parts = [successes(context, found)] if ends else []
     if hasattr(objective, "findings"):
-        more: Findings = objective.findings(x)
-        items += more.items
-        metrics |= more.metrics
-        protocol.append(more.protocol)
-        notes += more.notes
-    return Findings(items, metrics, "; ".join(protocol), notes)
+        parts.append(objective.findings(found.x))
+    return joined([*parts, told])
+
+
+def joined(parts: Sequence[Findings]) -> Findings:
+    """Several findings as one."""
+    return Findings(
+        [item for part in parts for item in part.items],
+        {name: value for part in parts for name, value in part.metrics.items()},
+        "; ".join(part.protocol for part in parts),
+        [note for part in parts for note in part.notes],
+    )
 
 
 PROTOCOL = (
-    "success_share: requests that met the objective; success_at_start: before the first step; "
-    "success_single_start: from the first start alone; median_steps: gradient steps of those that "
-    "met it, over all their starts; requests_per_second: the search alone; log_prior: mean log "
-    "density of the results under the mixture fitted on the training codes, in nats"
+    "requests_per_second: the search alone; log_prior: mean log density of the results under a "
+    "mixture of Gaussians fitted on the training images' posteriors, in nats"
+)
+SUCCESSES = (
+    "success_share: requests that met the objective; success_at_start: before a step, which "
+    "is retrieval and not search; success_single_start: from the first start alone; median_steps: "
+    "gradient steps of those that met it until they did, over all their starts"
 )
 JUDGED = (
     "judge_agreement: share of all requests whose result {}, which did not guide, puts in the "
@@ -120,17 +94,57 @@ JUDGED = (
 )
 
 
-def figures(found: Found, log_prior: Tensor) -> dict[str, float]:
+def successes(context: ExploreContext, found: Found) -> Findings:
+    """How many requests were met, how fast, and what an independent judge says."""
     met = found.satisfied
-    share = {
+    shares = {
         "success_share": met,
         "success_at_start": met & (found.steps == 0),
         "success_single_start": met & (found.round == 0),
     }
-    figures = {name: float(which.float().mean()) for name, which in share.items()}
-    if bool(met.any()):
-        figures["median_steps"] = float(found.steps[met].float().median())
-    return figures | {"log_prior": float(log_prior.mean())}
+    metrics = {name: float(which.float().mean()) for name, which in shares.items()}
+    protocol, judge = SUCCESSES, context.roles.get("judge")
+    wanted = getattr(context.objective, "classes", None)
+    if judge is not None and wanted is not None:
+        agreed = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == wanted
+        metrics["judge_agreement"] = float(agreed.float().mean())
+        protocol += "; " + JUDGED.format(judge.name)
+    if not bool(met.any()):
+        return Findings([], metrics, protocol)
+    metrics["median_steps"] = float(found.steps[met].float().median())
+    return Findings([progress(found)], metrics, protocol)
+
+
+def drawn(
+    context: ExploreContext,
+    config: GuidedConfig,
+    found: Found,
+    start: Tensor,
+    codes: Tensor,
+    decode: Callable[[Tensor], Tensor],
+) -> list[Finding]:
+    """The pictures, where an example is one, and the numbers."""
+    own = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
+    arrays = {"z": found.z, "x": found.x, "start": own, "score": found.score}
+    arrays |= {"satisfied": found.satisfied, "steps": found.steps, "round": found.round}
+    numbers = Arrays("found", arrays)
+    if not context.data.drawable:
+        return [numbers]
+    film = config.film
+    if film is None:
+        film = max(found.paths, key=lambda request: len(found.paths[request]))
+    return [
+        results(context, found, decode(own[: config.shown]), config.shown),
+        walk_film(context, found, codes, decode, film),
+        walk_map(context, found, codes, config.shown),
+        numbers,
+    ]
+
+
+def notes(context: ExploreContext) -> list[str]:
+    if context.data.drawable:
+        return []
+    return [f"examples of shape {context.data.shape} are no pictures: see found.npz"]
 
 
 def progress(found: Found) -> Lines:
@@ -148,10 +162,10 @@ def progress(found: Found) -> Lines:
     )
 
 
-def check_independent(context: ExploreContext, judge: OtherRun) -> None:
+def check_independent(context: ExploreContext) -> None:
     """UsageError where the judge is the classifier that guides."""
-    guiding = context.roles.get("classifier")
-    if guiding is not None and judge.run.path.resolve() == guiding.run.path.resolve():
+    judge, guiding = context.roles.get("judge"), context.roles.get("classifier")
+    if judge and guiding and judge.run.path.resolve() == guiding.run.path.resolve():
         raise UsageError(
             f"{judge.run.path} guides and cannot judge: a search can fool what steers it",
             remedy="--with judge= another classifier's run, or none",

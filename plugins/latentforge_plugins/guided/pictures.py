@@ -19,7 +19,7 @@ class Map:
     directions."""
 
     def __init__(self, codes: Tensor) -> None:
-        self.mean, self.axes = codes.mean(0), ("z1", "z2")
+        self.mean, self.axes = codes.mean(0), ("z0", "z1")
         dimension = codes.shape[1]
         self.directions = torch.eye(dimension, 2).to(codes)
         if dimension == 1:  # one row of places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,7 +10,10 @@ from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import fit_gaussian, standard
+from latentforge_plugins.densities import fit_gaussian, fit_mixture, standard
+
+if TYPE_CHECKING:
+    from . import GuidedConfig
 
 WIDE = 10.0
 """The standard deviation of wide starts: far off the data, as the first write-up has it."""
@@ -21,11 +24,38 @@ def own_prior(model: Any, codes: Tensor) -> Distribution:
     return standard(codes) if model.latent.prior == "normal" else fit_gaussian(codes)
 
 
-def data_starts(
-    context: ExploreContext, codes: Tensor, restarts: int, *, other: bool
-) -> tuple[Tensor, Tensor]:
-    """The places (restarts, N) of random training images, and their codes (restarts, N, D); with
-    `other`, only images of other classes than the objective asks for."""
+def spread(codes: Tensor) -> Tensor:
+    """The size of each dimension of the codes (N, D), (D,): half of where the middle 68 % lie. That
+    is the standard deviation of a normal one, and not led by the few codes far out that an
+    autoencoder has. The standard deviation where it is zero."""
+    low, high = (
+        torch.stack([column.quantile(share) for column in codes.T]) for share in (0.16, 0.84)
+    )
+    half = (high - low) / 2
+    return torch.where(half > 0, half, codes.std(0)).clamp(min=1e-6)
+
+
+def aggregate_posterior(context: ExploreContext, components: int) -> Distribution:
+    """A mixture fitted on one sample of each training image's posterior: of a dimension that a VAE
+    does not use, its mean says nothing and its sample follows the prior."""
+    batches = context.images("train").batches(1000)
+    z = torch.cat([context.model.encode(batch.x).sample() for batch in batches])
+    return fit_mixture(z.flatten(1), components, context.seed)
+
+
+def starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tensor:
+    """Where each request begins, (restarts, N, D)."""
+    size = (config.restarts, len(context.objective.requests))
+    if config.start == "data":
+        return data_starts(context, codes, config.restarts, other=not config.any_class)
+    if config.start == "prior":
+        return own_prior(context.model, codes).sample(torch.Size(size))
+    return WIDE * torch.randn(*size, codes.shape[1], device=codes.device)
+
+
+def data_starts(context: ExploreContext, codes: Tensor, restarts: int, *, other: bool) -> Tensor:
+    """The codes (restarts, N, D) of random training images; with `other`, only of images of other
+    classes than the objective asks for."""
     y, count = context.images("train").y, len(context.objective.requests)
     classes = getattr(context.objective, "classes", None)
     places = torch.randint(len(codes), (restarts, count), device=codes.device)
@@ -40,4 +70,4 @@ def data_starts(
             wanted = (classes == label).nonzero().squeeze(1)
             pick = torch.randint(len(allowed), (restarts, len(wanted)), device=codes.device)
             places[:, wanted] = allowed[pick]
-    return places, codes[places]
+    return codes[places]

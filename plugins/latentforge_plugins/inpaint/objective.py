@@ -28,6 +28,8 @@ class Inpaint:
     Never satisfied, for there is always a likelier image: a search goes to its last step.
     """
 
+    open_ended = True
+
     def __init__(self, config: InpaintConfig, context: ExploreContext) -> None:
         self.config, self.context = config, context
         self.batch = chosen(context, config.split, config.images, config.n)

@@ -1,4 +1,4 @@
-"""Presets: config files with a name, `latentforge train --preset NAME`.
+"""Presets: options with a name, for `latentforge train` and `latentforge explore`.
 
 Each is a system of a write-up on the latent spaces of MNIST, trained on all 60,000 images.
 """
@@ -24,6 +24,8 @@ SUMMARIES = {
     "vanilla-ae": "784-128-16 autoencoder, 10 epochs",
     "vanilla-ae-relu": "784-128-16 autoencoder with a ReLU at the code, 10 epochs",
     "vanilla-vae": "784-256-128-16 VAE, 15 epochs, test ELBO -104 nats",
+    "latent-differentiation-search": "explore guided: one start from N(0, 10), no prior",
+    "inpaint-lower-half": "explore guided: complete the lower half of 100 test images",
 }
 
 
