@@ -91,6 +91,8 @@ def search(
         )
     if not bool(start.isfinite().all()):
         raise UsageError("start holds NaN or infinity")
+    if steps < 1:
+        raise UsageError(f"steps must be at least 1, not {steps}")
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
     best = _Best(objective, start, watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,12 +37,10 @@ class Map:
 def results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
     """Where the first requests began over what they came to."""
     requests = context.objective.requests[:shown]
-    told = [
-        f"{'met' if ok else 'not met'}, {steps} steps"
-        for ok, steps in zip(
-            found.satisfied[:shown].tolist(), found.steps[:shown].tolist(), strict=True
-        )
-    ]
+    told = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
+    if not getattr(context.objective, "open_ended", False):
+        met, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
+        told = [f"{'met' if m else 'not met'}, {s} steps" for m, s in zip(met, steps, strict=True)]
     return ImageGrid(
         "results",
         "Where the search began, and what it found",
@@ -54,22 +53,13 @@ def results(context: ExploreContext, found: Found, first: Tensor, shown: int) ->
 
 def walk_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
     """The walks of the first requests over the map of the training codes."""
-    place, some = Map(codes), _some(codes)
-    images = context.images("train")
-    paths = {
-        f"{request}: {context.objective.requests[request]}": place(path.flatten(1))
-        for request, path in found.paths.items()
-        if request < shown
-    }
-    return Scatter(
-        "walks",
-        "Walks over the codes of training images",
-        place(codes[some]),
-        labels=None if images.y is None else images.y[some],
-        classes=context.data.classes if images.y is not None else (),
-        paths=paths,
-        axes=place.axes,
-    )
+    place, paths = Map(codes), {}
+    for request, path in found.paths.items():
+        name = _name(context, request)
+        if request < shown:
+            paths[f"{name} ({request})" if name in paths else name] = place(path)
+    title = "Walks over the codes of training images"
+    return replace(_codes_on(place, codes, context), name="walks", title=title, paths=paths)
 
 
 def walk_film(
@@ -81,43 +71,49 @@ def walk_film(
 ) -> Film:
     """One request's walk: the map with the path so far, what the code decodes to, and, where a
     classifier steers, its probabilities."""
-    place, some = Map(codes), _some(codes)
-    images, path = context.images("train"), found.paths[request].flatten(1)
+    place, path = Map(codes), found.paths[request]  # (T, D)
+    background, walked = _codes_on(place, codes, context), place(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
-    with torch.no_grad():
-        x = decode(path[moments])
-        classifier = context.roles.get("classifier")
-        p = classifier.model(x).softmax(1).cpu() if classifier is not None else None
-    points, walked = place(codes[some]), place(path)
+    x = decode(path[moments])
+    classifier = context.roles.get("classifier")
+    p = classifier.model(x).softmax(1).cpu() if classifier else None  # (frames, classes)
     frames = []
     for frame, moment in enumerate(moments.tolist()):
-        seen = Scatter(
-            "map",
-            "codes of training images",
-            points,
-            labels=None if images.y is None else images.y[some],
-            classes=context.data.classes if images.y is not None else (),
-            paths={"walk": walked[: moment + 1]},
-            axes=place.axes,
-        )
         panels: list[ImageGrid | Scatter | Bars] = [
-            seen,
+            replace(background, paths={"walk": walked[: moment + 1]}),
             ImageGrid("image", "decoded", [x[frame : frame + 1]]),
         ]
-        if p is not None:
-            names = classifier.data.classes
-            panels.append(
-                Bars("p", "p(class | image)", names, {"probability": p[frame].tolist()}, "p")
-            )
+        if classifier and p is not None:
+            heights = {"probability": p[frame].tolist()}
+            panels.append(Bars("p", "p(class | image)", classifier.data.classes, heights, "p"))
         frames.append(panels)
-    return Film(
-        "walk",
-        f"Searching for {context.objective.requests[request]}",
-        frames,
-        [f"step {moment}" for moment in moments.tolist()],
+    titles = [f"step {moment}" for moment in moments.tolist()]
+    return Film("walk", f"Searching for {context.objective.requests[request]}", frames, titles)
+
+
+def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
+    """The codes on the map: some, evenly over the split, which is in no order, and of many without
+    the few far out that would shrink all others to a dot."""
+    points, y = place(codes), context.images("train").y
+    some = torch.linspace(0, len(points) - 1, min(POINTS, len(points)), device=points.device).long()
+    seen = points[some]
+    if len(some) == POINTS:
+        low, high = (torch.stack([c.quantile(q) for c in seen.T]) for q in (0.005, 0.995))
+        some = some[((seen >= low) & (seen <= high)).all(1)]
+    return Scatter(
+        "map",
+        "codes of training images",
+        points[some],
+        labels=None if y is None else y[some],
+        classes=() if y is None else context.data.classes,
+        axes=place.axes,
     )
 
 
-def _some(codes: Tensor) -> Tensor:
-    """The places of the codes on the map: evenly over the split, which is in no order."""
-    return torch.linspace(0, len(codes) - 1, min(POINTS, len(codes)), device=codes.device).long()
+def _name(context: ExploreContext, request: int) -> str:
+    """What a request asks for: a class of the data by its name, so that it gets that class's
+    colour."""
+    classes = getattr(context.objective, "classes", None)
+    if classes is None or not context.data.classes:
+        return str(context.objective.requests[request])
+    return context.data.classes[int(classes[request])]
