@@ -1,0 +1,258 @@
+"""Guided generation on small runs: where it starts, what it reports, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from latentforge_plugins.guided import GuidedConfig
+from latentforge_plugins.guided.starts import data_starts, spread, starts
+
+from latentforge import Forge
+from latentforge.checkpoint import CheckpointStore
+from latentforge.contracts import Arrays, ExploreContext
+from latentforge.errors import UsageError
+from latentforge.preparation import prepare_whole
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A z=2 VAE, a classifier that guides and one that judges, on digits: read only."""
+    where, forge = tmp_path_factory.mktemp("guided"), Forge()
+    forge.train(
+        "vae",
+        data="digits",
+        model={"encoder": [64], "decoder": [64], "latent_dim": 2},
+        train={"epochs": 40, "lr": 3e-3},
+        run=where / "vae",
+        quiet=True,
+    )
+    for name, seed in (("guide", 0), ("judge", 1)):
+        forge.train(
+            "mlp-classifier",
+            data="digits",
+            train={"epochs": 8, "lr": 3e-3, "seed": seed},
+            run=where / name,
+            quiet=True,
+        )
+    return where
+
+
+@pytest.fixture
+def guided(folder, work):
+    """Explores a copy of the VAE's run, with the classifier and the judge."""
+    shutil.copytree(folder, work / "runs")
+
+    def call(*, roles=("classifier", "judge"), **options):
+        names = {"classifier": "runs/guide", "judge": "runs/judge"}
+        return Forge().explore(
+            "guided",
+            "runs/vae",
+            roles={role: names[role] for role in roles},
+            quiet=True,
+            **options,
+        )
+
+    return call
+
+
+FAST = {"n": 20, "restarts": 4, "steps": 30, "settle": 10}
+
+
+def test_the_figures_follow_from_what_was_found(guided, work):
+    made = guided(**FAST)
+    found = np.load(Path(made["out"], "found.npz"))
+    metrics, met = made["metrics"], found["satisfied"]
+    assert metrics["success_share"] == pytest.approx(met.mean()) > 0.5
+    assert metrics["success_at_start"] == pytest.approx((met & (found["steps"] == 0)).mean())
+    assert metrics["success_single_start"] == pytest.approx((met & (found["round"] == 0)).mean())
+    assert metrics["median_steps"] == torch.tensor(found["steps"][met]).float().median()
+    with torch.no_grad():
+        forge, x = Forge(), torch.from_numpy(found["x"])
+        wanted = torch.arange(20) % 10
+        p = forge.open_run("runs/guide").load_model()(x).softmax(1)[torch.arange(20), wanted]
+        said = forge.open_run("runs/judge").load_model()(x).argmax(1)
+        decoded = forge.open_run("runs/vae").load_model().decode(torch.from_numpy(found["z"]))
+    assert ((p >= 0.9).numpy() == met).all()
+    torch.testing.assert_close(p.log(), torch.from_numpy(found["score"]), rtol=1e-4, atol=1e-5)
+    assert metrics["judge_agreement"] == pytest.approx(float((said == wanted).float().mean()))
+    torch.testing.assert_close(decoded, x)
+    for word in metrics:
+        assert f"{word}:" in made["protocol"]
+    names = {Path(file).name for file in made["files"]}
+    assert {"results.png", "walk.gif", "walk.png", "walks.png", "progress.png"} <= names
+    assert next(Path(made["out"]).glob("events.out.tfevents.*"))
+
+
+def test_the_same_seed_finds_the_same(guided):
+    first, second = guided(**FAST), guided(**FAST)
+    assert (first["out"], second["out"]) == (
+        "runs/vae/explore/guided",
+        "runs/vae/explore/guided-2",
+    )
+    one, two = (np.load(Path(made["out"], "found.npz")) for made in (first, second))
+    for name in one.files:
+        assert (one[name] == two[name]).all()
+
+
+def context_of(y, classes, wanted, z=None):
+    """A context of images without content, whose codes are their own places."""
+    x = np.zeros((len(y), 2, 2), np.uint8)
+    data = prepare_whole({"train": Arrays(x, y, classes)}, "arrays")
+
+    class Wanted:
+        requests = ["?"] * len(wanted)
+        classes = torch.tensor(wanted)
+
+    class Model:
+        latent = type("L", (), {"prior": z, "shape": (1,)})
+
+    return ExploreContext(
+        Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Wanted()
+    )
+
+
+def test_searches_start_at_images_of_all_other_classes_and_of_no_other():
+    y = np.arange(300) % 3
+    context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
+    places = torch.arange(300.0)[:, None]
+    begun = data_starts(context, places, 8, other=True).squeeze(2).long() % 3  # (8, 200) classes
+    wanted = context.objective.classes
+    assert begun.shape == (8, 200)
+    assert not (begun == wanted).any()
+    for label in range(3):
+        others = begun[:, wanted == label].unique().tolist()
+        assert others == [other for other in range(3) if other != label]
+    anywhere = data_starts(context, places, 8, other=False).squeeze(2).long() % 3
+    assert (anywhere == wanted).float().mean() == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_without_another_class_there_is_nowhere_to_start():
+    context = context_of(np.zeros(9, int), ["a"], [0, 0])
+    with pytest.raises(UsageError, match="every training image is of class 0") as caught:
+        data_starts(context, torch.zeros(9, 1), 2, other=True)
+    assert "any_class=true" in str(caught.value.remedy)
+
+
+def test_starts_from_a_prior_have_its_mean_and_spread():
+    codes = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * 3.0 + 7.0
+    for prior, start, mean, std in (
+        ("normal", "prior", 0.0, 1.0),
+        (None, "prior", 7.0, 3.0),
+        (None, "wide", 0.0, 10.0),
+    ):
+        context = context_of(np.arange(10) % 2, ["a", "b"], [0] * 100, z=prior)
+        torch.manual_seed(0)
+        drawn = starts(context, GuidedConfig(start=start, restarts=50), codes)
+        assert drawn.shape == (50, 100, 2)
+        assert float(drawn.mean()) == pytest.approx(mean, abs=5 * std / 100)
+        assert float(drawn.std()) == pytest.approx(std, rel=0.03)
+
+
+def test_the_spread_of_codes_is_the_standard_deviation_and_takes_no_heed_of_few_far_out():
+    codes = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)) * 2.0
+    assert float(spread(codes)) == pytest.approx(2.0, rel=0.03)
+    codes[:200] = 1000.0
+    assert float(spread(codes)) == pytest.approx(2.0, rel=0.05)
+    mostly_off = torch.zeros(100, 1)
+    mostly_off[:5] = 3.0  # as a ReLU leaves it
+    assert float(spread(mostly_off)) == pytest.approx(float(mostly_off.std()))
+
+
+def test_a_preset_gives_options_and_set_goes_over_them(guided):
+    made = guided(preset="latent-differentiation-search", assignments=["n=5", "steps=3"])
+    options = json.loads(Path(made["out"], "findings.json").read_text())["options"]
+    assert (options["start"], options["prior"], options["restarts"]) == ("wide", "none", 1)
+    assert (options["steps"], options["n"], options["objective"]) == (3, 5, "class")
+
+
+def test_one_class_is_asked_for_by_its_number(guided):
+    made = guided(target=3, **FAST)
+    with torch.no_grad():
+        x = torch.from_numpy(np.load(Path(made["out"], "found.npz"))["x"])
+        p = Forge().open_run("runs/guide").load_model()(x).softmax(1)
+    met = np.load(Path(made["out"], "found.npz"))["satisfied"]
+    assert met.any()
+    assert (p[met].argmax(1) == 3).all()
+
+
+BAD = [
+    ("--set n=0", 2, "class.n: must be greater than 0"),
+    ("--set target=11", 2, "no class 11: the classifier guide knows 10"),
+    ("--set film=20 --set n=20", 2, "no request 20 to film: there are 20"),
+    ("--set objective=klass", 2, "did you mean 'class'"),
+    ("--set steps=0", 2, "guided.steps: must be greater than 0"),
+    ("--set optimizer=adma", 2, "optimizer must be one of adam"),
+    ("--set nn=5", 2, "guided.nn: no such option"),
+    ("--preset vanilla-vae", 2, "preset 'vanilla-vae' is not one for explorer 'guided'"),
+    ("--with judge=runs/guide", 2, "runs/guide guides and cannot judge"),
+    ("--with judge=runs/vae", 2, "role 'judge' needs classify"),
+    ("--with judg=runs/judge", 2, "did you mean 'judge'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD)
+def test_what_cannot_be_searched_is_refused_and_leaves_nothing(
+    cli, guided, work, arguments, code, message
+):
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide"]
+    answer = cli(*command, *arguments.split())
+    assert answer.code == code
+    assert message in answer.err
+    assert "Traceback" not in answer.err
+    assert not Path("runs/vae/explore/guided").exists()
+
+
+def test_a_classifier_is_needed_for_a_class(cli, guided):
+    answer = cli("explore", "guided", "runs/vae")
+    assert answer.code == 2
+    assert "needs a run as classifier" in answer.err
+
+
+def test_a_model_without_codes_is_refused(cli, guided):
+    answer = cli("explore", "guided", "runs/guide", "--with", "classifier=runs/judge")
+    assert answer.code == 2
+    assert "explorer 'guided' needs decode, encode; model 'mlp-classifier' provides" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [1, 32, 32], "shape: 1x32x32, not 1x28x28"),
+        ("classes", ["a", "b"], "classes: 2 (a, b), not 10 (0, 1, 2, 3, ...)"),
+    ],
+)
+def test_a_classifier_of_other_images_is_refused_before_torch_loads(
+    process, guided, key, value, message
+):
+    manifest = json.loads(Path("runs/judge/run.json").read_text())
+    manifest["data"][key] = value
+    Path("runs/judge/run.json").write_text(json.dumps(manifest))
+    loud = "import sys, builtins; sys.modules['torch'] = None"
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/judge"]
+    answer = process(*command, before=loud)
+    assert answer.code == 2
+    assert "classifier runs/judge was trained on other images than runs/vae" in answer.err
+    assert message in answer.err
+
+
+def test_weights_that_are_not_finite_are_refused(cli, guided):
+    put_nan_into("runs/vae")
+    answer = cli("explore", "latent-map", "runs/vae")
+    assert answer.code == 1
+    assert "the weights of runs/vae are not finite" in answer.err
+    assert "latentforge doctor runs/vae" in answer.err
+
+
+def put_nan_into(path):
+    """Into the last weights of a run, through the store that a training writes with."""
+    store = CheckpointStore(Path(path) / "checkpoints")
+    saved = store.load()
+    tensors = {group: dict(saved.tensors(group)) for group in saved.groups}
+    name = next(iter(tensors["model"]))
+    tensors["model"][name] = torch.full_like(tensors["model"][name], float("nan"))
+    store.save("broken", tensors, saved.state)
