@@ -22,7 +22,8 @@ class ImageGrid:
     """Rows of images, each row (n, C, H, W) with values in [0, 1]; C is 1 or 3 (RGB).
 
     `captions` stand under the images, a row of texts for each row. `colours="heat"` draws one
-    channel as a heat map, for activations and differences; "grey" as it is.
+    channel as a heat map, for activations and differences, with one scale for all images of a row,
+    from its lowest to its highest value; "grey" as it is.
     """
 
     name: str  # the file's name, without a suffix
@@ -62,7 +63,7 @@ class Scatter:
     plane: Plane | None = None
     paths: Mapping[str, Tensor] = field(default_factory=dict)
     codes: Tensor | None = None
-    axes: tuple[str, str] = ("z1", "z2")
+    axes: tuple[str, str] = ("z0", "z1")
 
 
 @dataclass(frozen=True)

@@ -471,6 +471,29 @@ def test_a_model_shows_its_options_with_types_and_defaults(cli):
     assert "provides:" in "".join(lines)
 
 
+def test_the_runs_a_component_takes_are_shown_as_one_hands_them_over(cli):
+    one = "--with other=RUN (optional; needs decode, encode)"
+    other = "--with classifier=RUN (optional; needs classify)"
+    said = cli("show", "explorer", "interpolate", "--json").json
+    assert (said["takes"], said["labels"]) == (f"{one}, {other}", False)
+    text = cli("show", "explorer", "interpolate").out
+    assert f"takes:      {one}, {other}\n" in text
+    assert "labels:     no\n" in text
+    assert cli("show", "explorer", "arithmetic", "--json").json["labels"] is True
+    assert cli("show", "objective", "class", "--json").json["takes"] == (
+        "--with classifier=RUN (needs classify)"
+    )
+    assert "takes" not in cli("show", "explorer", "manifold", "--json").json
+
+
+def test_an_explorer_that_searches_shows_where_its_objective_has_its_options(cli):
+    said = cli("show", "explorer", "guided", "--json").json["objective"]
+    assert said.startswith("class unless --set objective=NAME")
+    assert said.endswith("(latentforge show objective class)")
+    assert said in cli("show", "explorer", "guided").out
+    assert "objective" not in cli("show", "explorer", "sample", "--json").json
+
+
 def test_plugins_are_listed_with_what_they_offer(cli):
     said = cli("plugins", "list", "--json").json["plugins"]
     found = {plugin["name"]: plugin for plugin in said}
@@ -611,23 +634,6 @@ def test_a_broken_plugin_is_one_line_and_stops_nothing_that_does_not_need_it(
     assert line.startswith("warning: plugin half: ")
     assert "latentforge_modles" in line
     assert "latentforge_models" in line
-
-
-# ---------------------------------------------------------------- demo
-
-
-def test_the_demo_trains_measures_and_draws(cli, work):
-    answer = cli("demo", "--json")
-    assert answer.code == 0
-    said = answer.json
-    assert said["out"] == "runs/demo-1"
-    assert said["metrics"]["cnn-classifier"]["accuracy"] > 0.9
-    assert said["metrics"]["ae"]["bce_per_pixel"] < 0.2
-    assert is_picture(said["picture"])
-    assert {run["status"] for run in cli("runs", said["out"], "--json").json["runs"]} == {"done"}
-    taken = cli("demo", "--out", said["out"])
-    assert taken.code == 2
-    assert "nothing is overwritten" in taken.err
 
 
 def test_the_keys_of_a_dataset_may_be_written_as_for_training(cli):

@@ -23,10 +23,24 @@ def named(section: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("section", "kind"),
-    [("Models", "models"), ("Losses", "losses"), ("Datasets", "datasets")],
+    [
+        (kind.capitalize(), kind)
+        for kind in ("models", "losses", "datasets", "explorers", "objectives")
+    ],
 )
 def test_every_component_has_its_row(section, kind):
     assert named(section) == {entry.name for entry in Forge().registry.entries(kind)}
+
+
+@pytest.mark.parametrize("section", ["Explorers", "Objectives"])
+def test_the_runs_that_each_takes_are_named_and_in_brackets_where_they_are_optional(section):
+    for entry in Forge().registry.entries(section.lower()):
+        [cell] = re.findall(rf"^\| `{entry.name}` \|.*\| (.*?) ?\|$", SECTIONS[section], re.M)
+        assert set(re.findall(r"\[`(\w+)`\]", cell)) == set(entry.spec.optional_roles or {})
+        assert set(re.findall(r"`(\w+)`", cell)) == {
+            *(entry.spec.roles or {}),
+            *(entry.spec.optional_roles or {}),
+        }
 
 
 def test_every_measure_has_its_row_and_is_default_where_it_says_so():

@@ -1,20 +1,80 @@
-"""`latentforge demo`: the main job on embedded digits, in well under a minute."""
+"""`latentforge demo`: the whole of it on embedded digits: train, search, look, report."""
 
 from __future__ import annotations
 
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from latentforge.cli.output import Json, answer, forge_of, table
 
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+# A classifier here is for use: every image that is not for the test is for training.
+ALL: dict[str, Any] = {"name": "digits", "validation": 0}
 # One thread: for networks this small a second one gains little, and on a busy machine, where the
 # threads wait for each other, it costs ten times what it gains.
-RUNS: dict[str, dict[str, Any]] = {
-    "ae": {"model": {"hidden": [128]}, "train": {"epochs": 60, "batch_size": 32, "threads": 1}},
-    "cnn-classifier": {"train": {"epochs": 40, "batch_size": 32, "lr": 3e-3, "threads": 1}},
+TRAIN: dict[str, Any] = {"threads": 1, "batch_size": 48}
+WARM: dict[str, Any] = {"name": "cosine", "warmup_epochs": 5}
+
+# folder: the model, what it is for, its options
+RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "vae": (
+        "vae",
+        "an image in two numbers, and back",
+        {
+            "data": "digits",
+            "model": {"latent_dim": 2, "activation": "tanh"},
+            "train": {"epochs": 120, "lr": 4e-3, "clip_grad_norm": 50.0, "schedule": WARM},
+        },
+    ),
+    "mlp": (
+        "mlp-classifier",
+        "it will guide the search",
+        {"data": ALL, "train": {"epochs": 15}},
+    ),
+    "cnn": (
+        "cnn-classifier",
+        "it will judge what the search finds",
+        {
+            "data": ALL,
+            "model": {"dropout": 0.2},
+            "train": {"epochs": 30, "lr": 4e-3, "schedule": WARM},
+        },
+    ),
 }
+SEARCHES = 100
+# explorer: what it does, the other runs that it takes, its options
+EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "guided": (
+        "search for ten of every digit",
+        {"classifier": "mlp", "judge": "cnn"},
+        {"n": SEARCHES},
+    ),
+    "latent-map": ("where the images lie", {}, {}),
+    "manifold": ("what lies everywhere else", {}, {"spacing": "quantile"}),
+    "interpolate": (
+        "from digit to digit",
+        {"classifier": "cnn"},
+        {"classes": (4, 6, 0, 9, 3), "path": "linear"},
+    ),
+}
+# where, which figure, what it says; {} is the number of test images
+FIGURES: tuple[tuple[str, str, str], ...] = (
+    ("vae", "elbo", "nats per image, over {} test images"),
+    ("mlp", "accuracy", "of {} test images: the classifier that guides"),
+    ("cnn", "accuracy", "of {} test images: the classifier that judges"),
+    ("latent-map", "knn_accuracy_map", "of {} test images have the class of their neighbours"),
+    ("guided", "success_share", f"of {SEARCHES} searches, begun at other digits, reach p >= 0.9"),
+    ("guided", "judge_agreement", f"of {SEARCHES} results are that digit to the judge too"),
+)
 
 
 def demo(
@@ -24,29 +84,79 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train an autoencoder and a classifier on 1,797 real digits, measure both, walk between two.
+    """Train a VAE and two classifiers on 1,797 real digits, steer, map and walk, and report.
 
     Example: latentforge demo
     """
     from latentforge.run import create_folder
 
+    began = time.monotonic()
     forge = forge_of(ctx)
     folder = create_folder(out, Path("runs"), "demo")
-    rows, metrics = [["run", "figure", "test"]], {}
-    for model, options in RUNS.items():
-        run = forge.train(model, data="digits", run=folder / model, **options)
-        metrics[model] = run.evaluate()
-        rows += [[str(run.path), name, f"{value:.4g}"] for name, value in metrics[model].items()]
-    found = forge.explore("interpolate", folder / "ae", assignments=["classes=[3, 8]"])
-    picture = next(file for file in found["files"] if file.endswith(".png"))
-    answer(
-        {"out": str(folder), "metrics": metrics, "picture": picture},
-        json,
-        [
-            "",
-            *table(rows),
-            "",
-            f"picture: {picture}",
-            f"watch:   tensorboard --logdir {folder}",
-        ],
-    )
+    stderr = sys.stderr
+    with redirect_stderr(Indented(stderr)):
+        result = perform(forge, folder, lambda line: print(line, file=stderr, flush=True))
+    result["seconds"] = round(time.monotonic() - began, 1)
+    answer(result, json, told(result))
+
+
+def perform(forge: Forge, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train, explore and report; what was made, and every figure by run and explorer."""
+    paths = {name: folder / name for name in RUNS}
+    vae, last = paths["vae"], len(RUNS) + len(EXPLORERS) + 1
+    metrics: dict[str, dict[str, float]] = {}
+    pictures: dict[str, list[str]] = {}
+    for step, (name, (model, what, options)) in enumerate(RUNS.items(), 1):
+        say(f"[{step}/{last}] train {model}: {what}")
+        options = options | {"train": TRAIN | options["train"]}
+        run = forge.train(model, run=paths[name], **options)
+        metrics[name] = run.metrics["test"]
+    for step, (name, (what, others, options)) in enumerate(EXPLORERS.items(), 1 + len(RUNS)):
+        say(f"[{step}/{last}] explore {name}: {what}")
+        roles = {role: paths[other] for role, other in others.items()}
+        found = forge.explore(name, vae, roles=roles, **options)
+        metrics[name] = found["metrics"]
+        pictures[name] = [file for file in found["files"] if file.endswith((".png", ".gif"))]
+    say(f"[{last}/{last}] report: all of it on one page")
+    return {
+        "report": forge.report(vae)["report"],
+        "out": str(folder),
+        "runs": {name: str(path) for name, path in paths.items()},
+        "test_images": run.manifest["data"]["images"]["test"],
+        "metrics": metrics,
+        "pictures": pictures,
+    }
+
+
+def told(result: Mapping[str, Any]) -> list[str]:
+    """The result for people: the figures, and where things are."""
+    rows = []
+    for where, name, says in FIGURES:
+        value = result["metrics"][where][name]
+        number = f"{value:.1f}" if name == "elbo" else f"{100 * value:.1f} %"
+        rows.append([where, name, number, says.format(result["test_images"])])
+    return [
+        "",
+        *table(rows),
+        "",
+        f"open      {result['report']}",
+        f"pictures  {Path(result['runs']['vae'], 'explore')}",
+        f"curves    tensorboard --logdir {result['out']}",
+        f"That took {result['seconds']:.0f} s.",
+    ]
+
+
+class Indented(io.StringIO):
+    """A stream that is no terminal: on one, training would write a line for each epoch."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.inside = stream, False
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines(keepends=True):
+            self.stream.write(line if True else f"      {line}")
+            self.inside = not line.endswith("\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()

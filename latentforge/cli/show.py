@@ -66,7 +66,7 @@ def show(
         json,
         [
             f"{entry.kind.singular} {entry.name}: {entry.spec.summary}",
-            *table([[f"{key}:", str(value)] for key, value in facts.items()], "  "),
+            *table([[f"{key}:", _in_words(value)] for key, value in facts.items()], "  "),
             *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
             *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
             *(["", entry.spec.path.read_text("utf-8")] if entry.kind.plural == "presets" else []),
@@ -149,17 +149,40 @@ def _brief(entry: Entry) -> dict[str, Any]:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     """What a spec says besides its name, summary and options."""
-    spec, facts = entry.spec, {"plugin": entry.plugin.name, "qualified": entry.qualified}
-    of_measures = ("protocol", "labels", "default", "better", "roles")
-    for key in ("provides", "needs", "default_loss", "splits", *of_measures, "path"):
+    spec = entry.spec
+    facts: dict[str, Any] = {"plugin": entry.plugin.name, "qualified": entry.qualified}
+    for key in ("provides", "needs", "default_loss", "splits", "protocol", "labels", "default"):
         value = getattr(spec, key, None)
         if callable(value):
             facts[key] = "depends on the options"
+        elif isinstance(value, bool):
+            facts[key] = value
         elif isinstance(value, (frozenset, tuple)):
             facts[key] = ", ".join(sorted(value)) or "nothing"
-        elif key == "roles" and value:
-            takes = [f"{role} ({', '.join(sorted(needs))})" for role, needs in value.items()]
-            facts[key] = f"--with {', '.join(takes)}"
         elif value is not None:
             facts[key] = str(value)
+    if takes := _takes(spec):
+        facts["takes"] = ", ".join(takes)
+    if default := getattr(spec, "searches", None):
+        facts["objective"] = (
+            f"{default} unless --set objective=NAME; its options are written beside these "
+            f"(latentforge show objective {default})"
+        )
+    for key in ("better", "path"):
+        if value := getattr(spec, key, None):
+            facts[key] = str(value)
     return facts
+
+
+def _in_words(fact: str | bool) -> str:
+    return fact if isinstance(fact, str) else "yes" if fact else "no"
+
+
+def _takes(spec: Any) -> list[str]:
+    """The other runs that a component works with, as one hands them over."""
+    optional = getattr(spec, "optional_roles", None) or {}
+    roles = {**(getattr(spec, "roles", None) or {}), **optional}
+    return [
+        f"--with {role}=RUN ({'optional; ' * (role in optional)}needs {', '.join(sorted(needs))})"
+        for role, needs in roles.items()
+    ]

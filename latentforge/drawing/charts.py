@@ -96,7 +96,7 @@ def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
 def draw_histogram(item: Histogram, note: str = "") -> Figure:
     """A panel for each title, with the fitted normal density where that is asked for."""
     count = max(len(item.panels), 1)
-    columns = min(count, 8, max(5, math.ceil(math.sqrt(count * 1.4))))
+    columns = across(count)
     rows = math.ceil(count / columns)
     wide = 4.2 if count == 1 else min(2.2, 12.0 / columns)
     tall = 3.0 if count == 1 else max(wide * 0.75, 1.2)
@@ -113,6 +113,14 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
     for axes in panels[len(item.panels) :]:
         axes.set_visible(False)
     return figure
+
+
+def across(count: int) -> int:
+    """Panels a row: all of a few, else about as many as rows, with few places left empty."""
+    if count <= 5:
+        return count
+    square = math.ceil(math.sqrt(count))
+    return min(8, min(square, square + 1, key=lambda columns: -count % columns))
 
 
 def _panel(axes: Axes, title: str, values: Array, normal: bool) -> None:

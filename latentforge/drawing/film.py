@@ -16,21 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latentforge.drawing.canvas import LABEL, LEGEND, charts, plain, text_width
+from latentforge.drawing.canvas import LABEL, LEGEND, charts, height, plain, text_width
 from latentforge.drawing.charts import bar_limits, fill_bars, frame_bars
 from latentforge.drawing.maps import fill_map, fill_paths, frame_map, legend_of, limits_of
 from latentforge.drawing.palette import COLOURS as CLASSES
 from latentforge.drawing.palette import INK, colour
 from latentforge.drawing.pixels import Array
-from latentforge.drawing.png import fill_grid, layout_of
+from latentforge.drawing.png import fill_grid, layout_of, titles_of
 from latentforge.findings import Bars, Film, ImageGrid, Scatter
 
-DPI = 90  # of a frame: a GIF of large frames is large
+DPI = 110  # of a frame, whose inches are few: a page may show it at half its size
 STEP, LAST = 120, 1500  # milliseconds that a frame stands; the last one is to be looked at
 COLOURS = 128  # of a GIF, besides those that must be exact
 NEAR = 9  # levels; Pillow does not tell closer colours apart when it looks up the nearest
-TALL = 3.6  # inches of the panels with their titles
-LEAST = 4.2  # inches across, for the titles
+TALL = 3.2  # inches of the panels with their titles
+LEAST = 3.4  # inches across, for the titles
 WORDS = 0.28  # inches of the line of a frame's title
 
 Fill = Callable[[Any], None]  # draws into its axes what one frame has and another has not
@@ -65,10 +65,18 @@ def _change(stage: list[tuple[Axes, Fill]], panels: Sequence[Any]) -> list[Artis
     for (axes, fill), panel in zip(stage, panels, strict=True):
         before = set(axes.get_children())
         fill(panel)
-        axes.set_title(plain(panel.title), fontsize=LABEL + 1, color=INK)
+        axes.set_title(plain(panel.title), fontsize=LABEL + 1, color=INK, pad=_pad(panel))
         new = [artist for artist in axes.get_children() if artist not in before]
         made += sorted(new, key=lambda artist: artist.get_zorder())
     return made
+
+
+def _pad(panel: Any) -> float:
+    """The points between a panel and its title, which stands over the titles of columns."""
+    if not isinstance(panel, ImageGrid) or not any(panel.column_titles):
+        return 5.0
+    place = layout_of(panel)
+    return 9.0 + 72 * max(height(text, place.size) for text in titles_of(panel, place))
 
 
 def _take_away(artists: Sequence[Artist], stage: list[tuple[Axes, Fill]]) -> None:
@@ -88,14 +96,14 @@ def _stage(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
     maps = [shots[0] for shots in panels if isinstance(shots[0], Scatter)]
     named = [tuple(shots[0].labels) for shots in panels if isinstance(shots[0], Bars)]
     keyed = [tuple(m.classes) in named for m in maps]  # the bars say which colour is which class
-    widths = [_width(shots) for shots in panels]
+    widths = [_width(shots, not all(keyed)) for shots in panels]
     wide = max(sum(widths) + 0.3, LEAST)
     figure = charts(wide, _tall(panels, widths) + WORDS, film.title, note)
     figure.set_dpi(DPI)
     engine: Any = figure.get_layout_engine()
     left, bottom, across, tall = engine.get()["rect"]
     words = WORDS / figure.get_figheight()
-    engine.set(rect=(left, bottom, across, tall - words), wspace=0.03)
+    engine.set(rect=(left, bottom, across, tall - words), wspace=0.06)
     row = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0].tolist()
     stage: list[tuple[Axes, Fill]] = []
     for axes, shots, width in zip(row, panels, widths, strict=True):
@@ -111,18 +119,19 @@ def _stage(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
     return figure, stage
 
 
-def _width(shots: Sequence[Any]) -> float:
-    """The inches of a panel across."""
+def _width(shots: Sequence[Any], legend: bool) -> float:
+    """The inches of a panel across; of a map with the names of its classes beside it."""
     match shots[0]:
         case Scatter() as item:
             (x0, x1), (y0, y1) = limits_of(shots)
-            legend = max((text_width(name, LABEL - 1) for name in item.classes), default=0.0)
-            return (TALL - 0.6) * min(1.6, (x1 - x0) / (y1 - y0)) + 0.9 + legend
+            names = item.classes if legend else ()
+            beside = max((text_width(name, LABEL - 1) + 0.3 for name in names), default=0.0)
+            return (TALL - 0.8) * min(1.6, (x1 - x0) / (y1 - y0)) + 0.6 + beside
         case Bars() as item:
-            return min(max(2.8, 0.9 + 0.27 * len(item.labels) * len(item.series)), 5.0)
+            return min(max(2.3, 0.8 + 0.22 * len(item.labels) * len(item.series)), 4.2)
         case grid:
             place = layout_of(grid)
-            return min(max(1.4, 2.2 * place.width / place.height(len(grid.rows))), 5.0)
+            return min(max(1.4, 1.8 * place.width / place.height(len(grid.rows))), 4.2)
 
 
 def _tall(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
@@ -143,15 +152,15 @@ def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
     handles = legend_of(next((item for item in shots if item.paths), first))
     if legend and handles:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
-    elif ends:  # at the right of the title of the x axis
-        where = {**LEGEND, "loc": "upper right", "bbox_to_anchor": (1.05, -0.08)}
-        axes.legend(handles=handles[-ends:], ncols=2, **{**where, "fontsize": LABEL - 2})
+    elif ends:  # under the title of the x axis
+        where = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
+        axes.legend(handles=handles[-ends:], ncols=2, **where)
     if all(same(first, item) for item in shots[1:]):
-        fill_map(axes, first, limits, TALL - 0.6)
+        fill_map(axes, first, limits, TALL - 0.8)
         return lambda item: fill_paths(axes, item)
 
     def fill(item: Scatter) -> None:
-        fill_map(axes, item, limits, TALL - 0.6)
+        fill_map(axes, item, limits, TALL - 0.8)
         fill_paths(axes, item)
 
     return fill

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from latentforge.drawing import html_figures as draw
+from latentforge.drawing.html_paths import array, frames
 from latentforge.drawing.html_sprites import sprite
 from latentforge.findings import Bars, Histogram, Lines, Scatter, Table
 from latentforge.run import finite
@@ -24,8 +26,11 @@ FEWEST = 500
 Chart = Scatter | Lines | Bars | Histogram | Table
 
 
-def chart(item: Chart, *, points: int = POINTS) -> str:
-    """A finding as a fragment of HTML, with its title; a page needs `head()` once as well."""
+def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> str:
+    """A finding as a fragment of HTML, with its title; a page needs `head()` once as well.
+
+    `alike` are findings of its own type whose scale of y it shares, as they stand side by side.
+    """
     notes: list[str] = []
     if isinstance(item, Table):
         body = table(item)
@@ -41,7 +46,7 @@ def chart(item: Chart, *, points: int = POINTS) -> str:
         content, notes = map_content(item, points)
         body = plot(content, item.title)
     else:
-        figure = draw.lines(item) if isinstance(item, Lines) else draw.bars(item)
+        figure = draw.lines(item, alike) if isinstance(item, Lines) else draw.bars(item, alike)
         body = plot({"figure": draw.as_dict(figure)}, item.title)
     below = "".join(f'<p class="lf-note">{escape(note)}</p>' for note in notes)
     caption = f"<figcaption>{escape(item.title)}</figcaption>"
@@ -51,11 +56,11 @@ def chart(item: Chart, *, points: int = POINTS) -> str:
 def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
     """What the page needs of a map, and the lines below it."""
     total, notes = len(item.points), []
-    labels = None if item.labels is None else draw.array(item.labels)
+    labels = None if item.labels is None else array(item.labels)
     content: dict[str, Any] = {"axes": list(item.axes), "labelled": labels is not None}
     shown = draw.evenly(labels, total, limit)
     if item.images is not None:
-        images = draw.array(item.images)
+        images = array(item.images)
         thumbnails = sprite(images[shown], math.ceil(math.sqrt(len(shown))))
         while (size := len(thumbnails["src"]) * 3 // 4) > SPRITE_BYTES and len(shown) > FEWEST:
             fewer = max(FEWEST, int(len(shown) * 0.95 * SPRITE_BYTES / size))
@@ -64,7 +69,7 @@ def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
         content["thumbnails"] = thumbnails
         notes.append("Point at a point, or tap it, to see its image.")
     if item.plane is not None:
-        knots = draw.array(item.plane.images)  # (rows, columns, C, H, W)
+        knots = array(item.plane.images)  # (rows, columns, C, H, W)
         rows, columns = knots.shape[:2]
         plane = sprite(knots.reshape(-1, *knots.shape[2:]), columns)
         content["plane"] = {**plane, "rows": rows, "x": item.plane.x, "y": item.plane.y}
@@ -75,6 +80,8 @@ def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
     if len(shown) < total:
         how = ", evenly from the classes" if labels is not None else ""
         notes.append(f"{len(shown):,} of {total:,} points are shown, drawn at random{how}.")
+    if count := frames(item):
+        content["frames"] = count
     content["figure"] = draw.as_dict(draw.scatter(item, shown))
     return content, notes
 

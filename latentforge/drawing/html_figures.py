@@ -5,40 +5,25 @@ Colours of text, grid and ground are the page's, so that one figure serves light
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from latentforge.drawing.html_paths import add_paths, array, numbers, text
 from latentforge.drawing.palette import COLOURS, colour
-from latentforge.findings import FRAMES, Bars, Histogram, Lines, Scatter
+from latentforge.findings import Bars, Histogram, Lines, Scatter
 
 # The markers of palette.py, as plotly calls them
 SYMBOLS = (
     *("circle", "square", "triangle-up", "diamond", "triangle-down"),
     *("cross", "x", "triangle-left", "triangle-right", "pentagon"),
 )
-INK = "ink"  # a trace's `meta`: drawn in the page's colour of text
 
 
-def array(values: Any) -> np.ndarray[Any, Any]:
-    """A tensor on any device, or an array, as numpy."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-def numbers(values: Any) -> list[float | None]:
-    """Five significant digits are more than a screen shows; NaN leaves a gap."""
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in array(values).tolist()]
-
-
-def text(words: object) -> str:
-    """Plotly reads its texts as markup; a class called `<b>` is shown as it is written."""
-    return html.escape(str(words), quote=False)
-
-
-def lines(item: Lines) -> go.Figure:
+def lines(item: Lines, alike: Sequence[Lines] = ()) -> go.Figure:
+    """`alike` are the charts beside which it stands, with which it shares its scale."""
     x = numbers(item.x)
     mode = "lines+markers" if len(x) <= 15 else "lines"
     figure = go.Figure()
@@ -46,16 +31,34 @@ def lines(item: Lines) -> go.Figure:
         figure.add_scatter(
             x=x, y=numbers(y), name=text(name), mode=mode, line={"color": colour(i), "width": 2}
         )
+    figure.update_yaxes(range=reach([item, *alike]))
     return styled(figure, item.x_title, item.y_title, hovermode="x unified")
 
 
-def bars(item: Bars) -> go.Figure:
+def bars(item: Bars, alike: Sequence[Bars] = ()) -> go.Figure:
+    """`alike` are the charts beside which it stands, with which it shares its scale."""
     figure = go.Figure()
     labels = [text(label) for label in item.labels]
     for i, (name, heights) in enumerate(item.series.items()):
         figure.add_bar(x=labels, y=numbers(heights), name=text(name), marker_color=colour(i))
     figure.update_xaxes(type="category")  # labels such as "0" are names, not numbers
+    figure.update_yaxes(range=reach([item, *alike]))
     return styled(figure, "", item.y_title, hovermode="x unified", barmode="group")
+
+
+def reach(items: Sequence[Lines | Bars]) -> list[float] | None:
+    """The y axis that holds all items; bars, and values that are all from 0 to 1, begin at 0."""
+    parts = [array(y).astype(float).ravel() for item in items for y in item.series.values()]
+    parts += [np.zeros(1) for item in items if isinstance(item, Bars)]
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        low = 0.0
+    edge = 0.05 * ((high - low) or abs(high) or 1.0)
+    return [low and low - edge, high and high + edge] if high > low else [low - edge, high + edge]
 
 
 def histograms(item: Histogram) -> dict[str, go.Figure]:
@@ -114,9 +117,9 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
                 "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
                 "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # dark ones on dark
             },
-            opacity=0.9,
+            opacity=0.4 if len(item.paths) > 1 else 0.9,
         )
-    add_paths(figure, {name: array(path) for name, path in item.paths.items()})
+    add_paths(figure, item)
     x_title, y_title = item.axes
     legend = item.labels is not None or bool(item.paths)
     styled(figure, x_title, y_title, hovermode=False, showlegend=legend)
@@ -125,32 +128,6 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
         figure.update_yaxes(scaleanchor="x", constrain="domain")
         figure.update_xaxes(constrain="domain", constraintoward="left")
     return figure
-
-
-def add_paths(figure: go.Figure, paths: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """One path becomes an animation, several are drawn whole; a ring starts, a disc ends each."""
-    dark = {"meta": INK, "legendgroup": "paths"}
-    for i, (name, path) in enumerate(paths.items()):
-        label = {"name": text(name) if len(paths) == 1 else "paths", "showlegend": i == 0}
-        x, y = numbers(path[:, 0]), numbers(path[:, 1])
-        figure.add_scatter(x=x, y=y, mode="lines", line={"width": 1.5}, **label, **dark)
-        ends = {"x": [x[0], x[-1]], "y": [y[0], y[-1]], "mode": "markers", "showlegend": False}
-        marker = {"size": [10, 12], "symbol": ["circle-open", "circle"], "line": {"width": 2}}
-        figure.add_scatter(**ends, marker=marker, **dark)
-    if len(paths) == 1 and len(x) > 1:
-        traces = [len(figure.data) - 2, len(figure.data) - 1]
-        stops = np.unique(np.linspace(0, len(x) - 1, FRAMES).round().astype(int)).tolist()
-        figure.frames = [
-            go.Frame(
-                name=str(stop),
-                traces=traces,
-                data=[
-                    {"type": "scatter", "x": x[: stop + 1], "y": y[: stop + 1]},
-                    {"type": "scatter", "x": [x[0], x[stop]], "y": [y[0], y[stop]]},
-                ],
-            )
-            for stop in stops
-        ]
 
 
 def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:

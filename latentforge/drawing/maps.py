@@ -74,7 +74,7 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
     many inches."""
     points = to_numpy(item.points).astype(float)
     count = len(points)
-    size = float(np.clip(420 / np.sqrt(count), 4, 36))
+    size = float(np.clip(420 / np.sqrt(count), 4, 36)) * side / SIDE
     opacity = 0.9 if count <= 500 else 0.7 if count <= 3000 else 0.55
     look: dict[str, Any] = {"s": size, "alpha": opacity, "linewidths": 0, "zorder": 2}
     labels = labels_of(item)
@@ -87,7 +87,7 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
     for kind in dict.fromkeys(markers.tolist()):  # points of one marker stay in the data's order
         of = markers == kind
         axes.scatter(points[of, 0], points[of, 1], c=colours[of].tolist(), marker=kind, **look)
-    letters = LABEL + (2 if side == SIDE else 0)
+    letters = LABEL + (2 if side == SIDE else -1)
     unit = max(limits[0][1] - limits[0][0], limits[1][1] - limits[1][0]) / side  # of an inch
     for name, at in places(points, labels, item.classes, letters, unit):
         axes.text(

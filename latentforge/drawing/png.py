@@ -76,8 +76,7 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
     """Rows of images at their aspect, titled by column and, at the left, by row, captions below
     each; `note` at the foot says where they come from."""
     place = layout_of(grid)
-    titles = [wrapped(text, place.size, place.across) for text in grid.column_titles]
-    above = max((height(text, place.size) + 0.06 for text in titles), default=0.0)
+    above = max((height(text, place.size) + 0.06 for text in titles_of(grid, place)), default=0.0)
     left = EDGE + max((text_width(text, LABEL) + 0.12 for text in grid.row_titles), default=0.0)
     width = max(left + place.width + EDGE, LEAST)
     left += (width - left - place.width - EDGE) / 2
@@ -105,12 +104,17 @@ def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> list[AxesImage]:
             words = wrapped(text, place.size, place.cell)
             under = (c * place.across + place.cell / 2, top + place.tall + 0.03)
             _text(axes, under, words, place.size, "center", "top")
-    for c, text in enumerate(grid.column_titles[: place.columns]):
-        words = wrapped(text, place.size, place.across)
+    for c, words in enumerate(titles_of(grid, place)):
         above = (c * place.across + place.cell / 2, -0.05)
         _text(axes, above, words, place.size, "center", "bottom")
     axes.set(xlim=(0, place.width), ylim=(place.height(len(grid.rows)), 0), aspect="equal")
     return drawn
+
+
+def titles_of(grid: ImageGrid, place: Layout) -> list[str]:
+    """The titles of the columns, each in lines of its width."""
+    titles = grid.column_titles[: place.columns]
+    return [wrapped(text, place.size, place.across) for text in titles]
 
 
 def coloured(grid: ImageGrid) -> list[Array]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from latentforge.drawing.html import plot
-from latentforge.drawing.html_figures import as_dict, bars, numbers, styled, text
+from latentforge.drawing.html_figures import as_dict, bars, styled
+from latentforge.drawing.html_paths import numbers, text
 from latentforge.drawing.palette import colour
 from latentforge.findings import Bars
 from latentforge.report.values import read_lines
@@ -18,14 +20,39 @@ DASHES = {"train": "dot", "validation": "solid"}
 
 
 def curves(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> list[tuple[str, str]]:
-    """Figures and their fragments: the loss and its terms first, then the other figures."""
+    """Figures and their fragments: the loss and its terms first, then the other figures.
+
+    A figure that is the loss itself, such as the only term there is, is not drawn again.
+    """
     histories = [read_lines(run.path / "metrics.jsonl", warnings) for run in runs]
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _figures(line, split)]
-    return [(key, _curve(key, histories, names)) for key in dict.fromkeys(ordered)]
+    keys = list(dict.fromkeys(ordered))
+    same = [key for key in keys if key != "loss" and _is_loss(key, lines)]
+    titles = {"loss": " = ".join(["loss", *same])}
+    return [
+        (key, _curve(key, titles.get(key, key), histories, names))
+        for key in keys
+        if key not in same
+    ]
 
 
-def _curve(key: str, histories: Sequence[list[dict[str, Any]]], names: Sequence[str]) -> str:
+def _is_loss(key: str, lines: Sequence[dict[str, Any]]) -> bool:
+    """Whether a figure has the loss's values in all lines of all runs."""
+    figures = [_figures(line, split) for line in lines for split in DASHES]
+    values = [(found.get("loss"), found.get(key)) for found in figures]
+    values = [pair for pair in values if pair != (None, None)]
+    return bool(values) and all(
+        isinstance(a, int | float)
+        and isinstance(b, int | float)
+        and math.isclose(a, b, rel_tol=1e-6)
+        for a, b in values
+    )
+
+
+def _curve(
+    key: str, title: str, histories: Sequence[list[dict[str, Any]]], names: Sequence[str]
+) -> str:
     figure = go.Figure()
     for i, (history, name) in enumerate(zip(histories, names, strict=True)):
         for split, dash in DASHES.items():
@@ -42,7 +69,7 @@ def _curve(key: str, histories: Sequence[list[dict[str, Any]]], names: Sequence[
                 line={"color": colour(i), "width": 2, "dash": dash},
             )
     styled(figure, "epoch", "", hovermode="x unified", showlegend=True)
-    return plot({"figure": as_dict(figure)}, f"{key} by epoch", key)
+    return plot({"figure": as_dict(figure)}, f"{title} by epoch", title)
 
 
 def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:

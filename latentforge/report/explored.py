@@ -13,8 +13,9 @@ from markupsafe import Markup
 from latentforge.checking import plain
 from latentforge.drawing import html
 from latentforge.errors import LatentForgeError, one_line
-from latentforge.findings import Scatter
+from latentforge.findings import Bars, Lines, Scatter
 from latentforge.report.facts import joint_rows
+from latentforge.report.layout import Block, Part, arranged
 from latentforge.report.pictures import embed
 from latentforge.run import Run
 from latentforge.toml import as_toml
@@ -24,6 +25,7 @@ PICTURE = (
     '<figure class="lf-figure"><div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
     "{}</div></figure>"
 )
+FOLDED = '<details><summary><span class="again">{}: </span>{}, frame by frame</summary>{}</details>'
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Entry:
     notes: Sequence[str] = ()
     command: list[str] = field(default_factory=list)
     items: Sequence[Any] = ()
-    blocks: list[Markup] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # files that the page does not show
 
 
@@ -72,6 +74,10 @@ class Group:
         ]
 
     @property
+    def arranged(self) -> list[tuple[Entry, list[Part]]]:
+        return arranged(self.entries)
+
+    @property
     def options(self) -> list[tuple[str, list[Any]]]:
         """The options that differ between the entries."""
         sound = [entry for entry in self.entries if not entry.broken]
@@ -91,9 +97,11 @@ def explored(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> 
     points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
     groups: dict[str, Group] = {}
     for entry in entries:
-        _show(entry, points, warnings)
         explorer = str(entry.about.get("explorer") or _explorer_of(entry.folder))
         groups.setdefault(explorer, Group(explorer, [])).entries.append(entry)
+    for group in groups.values():
+        for entry in group.entries:
+            _show(entry, points, group, warnings)
     return sorted(groups.values(), key=_maps_last_to_first)
 
 
@@ -142,32 +150,44 @@ def _read(run: Run, name: str, folder: Path) -> Entry:
     return entry
 
 
-def _show(entry: Entry, points: int, warnings: list[str]) -> None:
+def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
     for item in entry.items:
         try:
-            blocks = list(_blocks(item, points))
+            blocks = list(_blocks(item, points, _alike(item, group), entry.name))
             entry.blocks += blocks
             entry.others += [] if blocks else [file.name for file in item.files]
         except Exception as error:
             message = f"{item.name} cannot be shown: {one_line(error)}"
-            entry.blocks.append(Markup('<p class="warning">{}</p>').format(message))
+            words = Markup('<p class="warning">{}</p>').format(message)
+            entry.blocks.append(Block(item.name, words))
             warnings.append(f"{entry.folder}: {message}")
 
 
-def _blocks(item: Any, points: int) -> Iterator[Markup]:
+def _alike(item: Any, group: Group) -> list[Any]:
+    """The charts of the same finding, which share the scale of y."""
+    found = [other.finding for entry in group.entries for other in entry.items]
+    own = item.finding
+    return [
+        other
+        for other in found
+        if isinstance(own, Lines | Bars)
+        and isinstance(other, type(own))
+        and (other.name, other.y_title) == (own.name, own.y_title)
+    ]
+
+
+def _blocks(item: Any, points: int, alike: Sequence[Any], name: str) -> Iterator[Block]:
     """A chart where there are numbers, else pictures: the first one open, others folded."""
     if item.finding is not None and hasattr(item.finding, "title"):
-        yield Markup(html.chart(item.finding, points=points))
+        yield Block(item.name, Markup(html.chart(item.finding, points=points, alike=alike)))
         return
     pictures = [made for file in item.files if (made := embed(file, item.title))]
     pictures.sort(key=lambda picture: picture.kind != "image/gif")  # a film before its strip
     for i, picture in enumerate(pictures):
-        if i == 0:  # its title is drawn in it
-            yield Markup(PICTURE).format(item.title, picture.tag)
-        else:
-            folded = Markup(PICTURE).format(item.title, picture.tag)
-            wrap = Markup("<details><summary>{}, frame by frame</summary>{}</details>")
-            yield wrap.format(item.title, folded)
+        shown = Markup(PICTURE).format(item.title, picture.tag)
+        if i:  # the title of the first one is drawn in it
+            shown = Markup(FOLDED).format(name, item.title, shown)
+        yield Block(f"{item.name} {i}", shown, picture.wide, folded=i > 0)
 
 
 def command(entry: Entry) -> list[str]:

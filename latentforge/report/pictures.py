@@ -23,10 +23,16 @@ DRAWN = 1.6  # our PNG have 150 dpi, a page 96
 LARGE = 1_500_000  # bytes of a picture; beyond, it is shrunk to half its side
 
 
+COLUMN = 560  # pixels of a column where two folders are side by side
+
+
 @dataclass(frozen=True)
 class Picture:
+    """`wide`: in a column it would become a thin strip whose words nobody can read."""
+
     kind: str
     tag: Markup
+    wide: bool = False
 
 
 def embed(file: Path, title: str) -> Picture | None:
@@ -45,7 +51,8 @@ def embed(file: Path, title: str) -> Picture | None:
         with Image.open(io.BytesIO(content)) as image:
             size = image.size
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
-    return Picture(kind, tag.format(title, data_uri(content, kind), _sized(size)))
+    wide = size is not None and size[0] > max(COLUMN, 2 * size[1])
+    return Picture(kind, tag.format(title, data_uri(content, kind), _sized(size)), wide)
 
 
 def _sized(size: tuple[int, int] | None) -> Markup:

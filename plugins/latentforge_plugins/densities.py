@@ -6,6 +6,7 @@ torch's default generator.
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
@@ -19,6 +20,9 @@ from torch.distributions import (
     Normal,
 )
 
+FULL = 64
+"""Dimensions up to which a mixture has full covariances: beyond, they are dearer than they tell."""
+
 FITTED = 10_000
 """Codes that a mixture is fitted on at the most: more change nothing that one could see."""
 
@@ -30,32 +34,47 @@ def standard(z: Tensor) -> Distribution:
 
 def fit_gaussian(z: Tensor) -> Distribution:
     """The Gaussian with the mean and the full covariance of the codes, (N, D) with N > 1."""
+    known = z.double()
     # A dead dimension has no variance; a millionth of the largest keeps the matrix invertible.
-    covariance = torch.cov(z.T).reshape(z.shape[1], z.shape[1])
+    covariance = torch.cov(known.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
-    return MultivariateNormal(z.mean(0), covariance + floor * torch.eye(len(covariance)).to(z))
+    covariance.diagonal().add_(floor)
+    return MultivariateNormal(z.mean(0), scale_tril=torch.linalg.cholesky(covariance).to(z))
 
 
-def fit_mixture(
-    z: Tensor, components: int, seed: int, covariance: Literal["full", "diag"] = "full"
-) -> MixtureSameFamily:
+def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     """A mixture of Gaussians fitted by scikit-learn's expectation maximisation on codes (N, D).
 
-    The aggregate posterior of a model, and the sampler of Ghosh et al. 2020 (RAE). Fewer codes than
-    components give as many components as codes.
+    The sampler of Ghosh et al. 2020 (RAE). Covariances are full up to FULL dimensions, diagonal
+    above. Fewer codes than components give as many components as codes.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[:FITTED]
     chosen = z[order.to(z.device)].double().cpu()
-    # relative to the codes' spread: a fixed floor would swallow a narrow latent space
-    floor = max(1e-6 * float(chosen.var(0).max()), 1e-12)
     model = GaussianMixture(
-        min(components, len(chosen)), covariance_type=covariance, reg_covar=floor, random_state=seed
-    ).fit(chosen.numpy())
-    weights, means, spread = (
-        torch.as_tensor(part).to(z) for part in (model.weights_, model.means_, model.covariances_)
+        min(components, len(chosen)),
+        covariance_type=covariances(z.shape[1]),
+        # relative to the codes' spread: a fixed floor would swallow a narrow latent space
+        reg_covar=max(1e-6 * float(chosen.var(0).max()), 1e-12),
+        random_state=seed,
     )
-    full = spread if covariance == "full" else torch.diag_embed(spread)
-    each = MultivariateNormal(means, scale_tril=torch.linalg.cholesky(full))
-    return MixtureSameFamily(Categorical(weights), each)
+    with warnings.catch_warnings():
+        # one that stopped a little early serves as well; few codes may have fewer clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(chosen.numpy())
+    weights, means, spread = map(
+        torch.as_tensor, (model.weights_, model.means_, model.covariances_)
+    )
+    each: Distribution
+    if covariances(z.shape[1]) == "full":
+        each = MultivariateNormal(means.to(z), scale_tril=torch.linalg.cholesky(spread).to(z))
+    else:
+        each = Independent(Normal(means.to(z), spread.sqrt().to(z)), 1)
+    return MixtureSameFamily(Categorical(weights.to(z)), each)
+
+
+def covariances(dimensions: int) -> Literal["full", "diag"]:
+    """The kind of a mixture's covariances for codes of so many dimensions."""
+    return "full" if dimensions <= FULL else "diag"

@@ -1,5 +1,6 @@
 """What the walks through a latent space share: runs side by side, decoding many codes, class means,
-quantiles of a latent dimension, and what a classifier thinks. Codes are flat here, (N, D)."""
+quantiles of a latent dimension, what a classifier thinks, and examples that are no pictures. Codes
+are flat here, (N, D)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch.distributions import Normal
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Finding
+from latentforge.findings import Arrays, Finding, ImageGrid
 
 AT_ONCE = 1000  # codes that are decoded together
 
@@ -95,10 +96,15 @@ def codes_in(model: Any) -> int:
 
 
 def drawn(
-    context: ExploreContext, pictures: Sequence[Finding], numbers: Arrays
+    context: ExploreContext, shown: Sequence[Finding], numbers: Arrays
 ) -> tuple[list[Finding], list[str]]:
-    """The findings, without the pictures where an example is none, and the note that says so."""
+    """The findings, without grids of images where an example is no picture, and the note on it."""
     if context.data.drawable:
-        return [*pictures, numbers], []
-    what = f"examples of shape {context.data.shape} are no pictures"
-    return [numbers], [f"{what}: what would be drawn is in {numbers.name}.npz"]
+        return [*shown, numbers], []
+    charts = [item for item in shown if not isinstance(item, ImageGrid)]
+    return [*charts, numbers], [no_picture(context, f"their values are in {numbers.name}.npz")]
+
+
+def no_picture(context: ExploreContext, so: str) -> str:
+    """The line for people where examples cannot be drawn, and what follows."""
+    return f"examples of shape {context.data.shape} are no pictures: {so}"

@@ -110,7 +110,7 @@ def test_a_tap_shows_the_image_too(visit, file, a_map, lonely):
     opened.page.touchscreen.tap(left, top)
     np.testing.assert_array_equal(grey(opened.page, TIP), as_bytes(a_map.images[lonely[0]]))
     x, _ = opened.page.evaluate(PLACE, [left, top])
-    assert opened.page.locator(".lf-decoded figcaption").inner_text().startswith(f"z1 {x:.2f}")
+    assert opened.page.locator(".lf-decoded figcaption").inner_text().startswith(f"z0 {x:.2f}")
     assert opened.complaints == []
 
 

@@ -8,12 +8,14 @@ import sys
 import types
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from latentforge import Forge, contracts, options
+from latentforge import Forge, contracts, findings, options, search
+from latentforge.engine.search import Found
 from latentforge.settings import DataConfig
-from latentforge.specs import KINDS
+from latentforge.specs import KINDS, ExplorerSpec
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "contracts.md"
 TEXT = PAGE.read_text("utf-8")
@@ -63,8 +65,40 @@ def test_the_page_names_every_field_that_components_get():
         assert f"`{name}`" in TEXT
 
 
+def test_the_page_describes_every_field_of_every_finding():
+    for kind in get_args(findings.Finding):
+        [row] = re.findall(rf"^\| `{kind.__name__}` \|.*$", TEXT, re.MULTILINE)
+        own = {f.name for f in fields(kind)} - {"name", "title"}
+        missing = [name for name in own if f"`{name}`" not in row]
+        assert not missing, kind
+
+
+def test_the_page_describes_what_an_explorer_works_with_and_what_its_spec_says():
+    [section] = re.findall(r"^## Explorers\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    first = "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
+    for name in (f.name for f in fields(contracts.ExploreContext)):
+        assert re.search(rf"`{name}\b", first), name
+    for name in (f.name for f in fields(ExplorerSpec)):
+        assert re.search(rf"\b{name}\b", section), name
+    for name in (f.name for f in fields(findings.Findings)):
+        assert name in section
+
+
+def test_the_page_describes_every_argument_of_a_search_and_what_it_returns():
+    [section] = re.findall(r"^## Objectives\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    first = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", "".join(first))) == {*inspect.signature(search).parameters}
+    for name, argument in inspect.signature(search).parameters.items():
+        [row] = re.findall(rf"^\| .*?`{name}`.*?\| (.*) \|$", section, re.MULTILINE)
+        if isinstance(argument.default, int | float):
+            assert re.search(rf"(?<![\d.]){argument.default:g}(?!\.?\d)", row), name
+    for field in fields(Found):
+        assert f"`{field.name}`" in section
+
+
 def test_the_page_names_every_option_that_a_component_cannot_have():
-    taken = {*inspect.signature(Forge.explore).parameters, "name"} - {"self", "options"}
+    taken = {*inspect.signature(Forge.explore).parameters, "name", "objective"}
+    taken -= {"self", "options"}
     taken |= {field.name for field in fields(DataConfig)}
     [said] = re.findall(r"Some names are taken: (.*?)\n\n", TEXT, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", said)) == taken

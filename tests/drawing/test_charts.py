@@ -174,6 +174,16 @@ def test_as_many_panels_as_titles_and_none_is_cut(count, look):
     assert picture.shape[1] <= 13 * 150
 
 
+@pytest.mark.parametrize(
+    ("count", "rows"), [(3, 1), (6, 2), (7, 2), (10, 2), (12, 3), (16, 4), (17, 3), (100, 13)]
+)
+def test_panels_stand_in_a_block_with_few_places_left_empty(count, rows):
+    item = Histogram("h", "t", {f"map {i}": torch.arange(9.0) for i in range(count)}, "x")
+    [grid] = {axes.get_gridspec() for axes in draw_histogram(item).axes}
+    assert grid.nrows == rows
+    assert grid.nrows * grid.ncols - count < grid.ncols
+
+
 def test_panels_without_a_spread_or_a_number_say_so():
     item = Histogram(
         "h", "", {"same": torch.full((9,), 2.0), "none": torch.tensor([NAN])}, "x", True

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentforge.drawing.film import LAST, STEP, draw_frames, gif, spread
+from latentforge.drawing.film import LAST, STEP, _change, _stage, draw_frames, gif, spread
 from latentforge.drawing.palette import COLOURS, colour
 from latentforge.drawing.strip import sheet, strip
 from latentforge.findings import Bars, Film, ImageGrid, Scatter
@@ -161,6 +161,19 @@ def test_several_images_a_frame_are_rows_of_the_strip(digits):
     assert torch.equal(grid.rows[4], digits.x[[4, 5]])
     assert list(grid.row_titles) == ["up a", "up b", "up c", "down a", "down b", "down c"]
     assert [list(row) for row in grid.captions][4] == ["0: 4", "1: 4"]
+
+
+def test_the_title_of_a_panel_stands_over_those_of_its_columns(digits):
+    grid = ImageGrid("g", "decoded", [digits.x[:3]], column_titles=("a", "a long\ntitle", "c"))
+    figure, stage = _stage(Film("f", "A film", [[grid]]), "")
+    _change(stage, [grid])
+    figure.canvas.draw()
+    [(axes, _)] = stage
+    columns = [text.get_window_extent() for text in axes.texts]
+    assert len(columns) == 3
+    title = axes.title.get_window_extent()
+    assert title.y0 > max(box.y1 for box in columns)
+    assert title.y1 < figure.bbox.y1
 
 
 def test_frames_without_images_are_shown_whole(digits):

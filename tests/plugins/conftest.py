@@ -59,7 +59,8 @@ def affine() -> Any:
 def look() -> Callable[..., Any]:
     """`look("sample", model, x, y, n=20)` gives the checked findings of an explorer.
 
-    `x` are all splits, unless `train` is another (x, y); `roles` are other models by role.
+    `x` are all splits, unless `train` is another (x, y); `roles` are other models by role,
+    `provides` the model's abilities, where the explorer asks.
     """
     from types import SimpleNamespace
 
@@ -68,9 +69,12 @@ def look() -> Callable[..., Any]:
 
     registry = Forge().registry
 
-    def call(name, model, x, y=None, *, train=None, roles=None, seed=0, **options):
+    def call(
+        name, model, x, y=None, *, train=None, roles=None, seed=0, provides=(), loss=None,
+        binarize="none", **options,
+    ):  # fmt: skip
         given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
-        splits = prepare_whole(given, "arrays")
+        splits = prepare_whole(given, "arrays", binarize=binarize)
         entry = registry.get("explorers", name)
         checked_options = check_options(entry.spec.config, options, name)
         context = ExploreContext(
@@ -81,6 +85,9 @@ def look() -> Callable[..., Any]:
             seed=seed,
             roles={k: SimpleNamespace(name=k, model=v.eval()) for k, v in (roles or {}).items()},
             name="own",
+            loss=loss,
+            provides=frozenset(provides),
+            preprocessing=splits.preprocessing,
         )
         torch.manual_seed(seed)
         with torch.no_grad():

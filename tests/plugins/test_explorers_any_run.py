@@ -31,6 +31,14 @@ def test_vectors_give_arrays_and_figures_and_the_note_says_so(look, affine, name
     assert found.protocol
 
 
+def test_charts_of_vectors_are_drawn(look, affine):
+    x, y = torch.rand(30, 5), torch.arange(30) % 2
+    model = affine.Affine((5,), (3,), log_var=[0.0] * 3)
+    assert [i.name for i in look("traverse", model, x, y).items] == ["kl", "codes"]
+    found = look("arithmetic", model, x, y, roles={"classifier": torch.nn.Linear(5, 2)})
+    assert [i.name for i in found.items] == ["shares", "codes"]
+
+
 @pytest.mark.parametrize("name", WALKS)
 def test_spatial_codes_and_colour_images_are_walked_too(look, affine, name):
     x, y = torch.rand(30, 3, 2, 4), torch.arange(30) % 2

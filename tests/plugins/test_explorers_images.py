@@ -13,33 +13,19 @@ from scipy import stats
 from torch import nn
 
 from latentforge import Forge, LatentSpec
-from latentforge.config import check_options
-from latentforge.contracts import Arrays, ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import checked
 from latentforge.latent import Gaussian, Point
-from latentforge.preparation import prepare_whole
-
-REGISTRY = Forge().registry
 
 
-def explore(name, model, x, y=None, *, provides=(), loss=None, seed=0, **own):
+@pytest.fixture
+def explore(look):
     """Findings by name, and all of them, of an explorer on arrays."""
-    splits = prepare_whole({"test": Arrays(x, y)}, "arrays")
-    spec = REGISTRY.get("explorers", name).spec
-    context = ExploreContext(
-        model=model.eval(),
-        data=splits.spec,
-        images=splits.split,
-        device=torch.device("cpu"),
-        seed=seed,
-        loss=loss,
-        provides=frozenset(provides),
-    )
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        found = checked(spec.explore(context, check_options(spec.config, own, name)))
-    return {item.name: item for item in found.items}, found
+
+    def call(*given, **options):
+        found = look(*given, **options)
+        return {item.name: item for item in found.items}, found
+
+    return call
 
 
 class Darker(nn.Module):
@@ -86,7 +72,7 @@ def test_best_and_worst_are_those_of_the_likelihood_the_run_was_trained_with(cli
     assert Path(answer["files"][0]).name == "reconstructions.png"
 
 
-def test_without_a_likelihood_the_error_is_the_squared_difference():
+def test_without_a_likelihood_the_error_is_the_squared_difference(explore):
     x = torch.rand(7, 1, 2, 2)
     items, found = explore("reconstruct", Darker(), x, provides=AE, n=20)
     squared = (0.1 * x).square().flatten(1).mean(1)
@@ -102,7 +88,7 @@ def test_without_a_likelihood_the_error_is_the_squared_difference():
     assert grid.title.endswith("squared differences")
 
 
-def test_a_learnt_sigma_counts_and_captions_name_the_class():
+def test_a_learnt_sigma_counts_and_captions_name_the_class(explore):
     class Loss(nn.Module):
         likelihood = Gaussian(0.5)
 
@@ -114,7 +100,7 @@ def test_a_learnt_sigma_counts_and_captions_name_the_class():
     assert items["reconstructions"].captions[0] == ["image 0: 0", "image 1: 1"]
 
 
-def test_reconstructions_of_vectors_are_numbers_only():
+def test_reconstructions_of_vectors_are_numbers_only(explore):
     class Vectors(Darker):
         def decode(self, z):
             return 0.9 * z
@@ -134,7 +120,7 @@ def digits(trained):
     return Forge().open_run(trained / "cnn").load_model(), data.x / 255, data.y
 
 
-def test_mean_maps_and_features_are_those_of_a_direct_loop(digits):
+def test_mean_maps_and_features_are_those_of_a_direct_loop(explore, digits):
     model, x, y = digits
     items, found = explore("activations", model, x, y)
     h, after = F.pad(x, model.padding), {}
@@ -195,7 +181,7 @@ class Units(nn.Module):
         return self.names
 
 
-def test_a_model_without_maps_has_histograms_of_its_units():
+def test_a_model_without_maps_has_histograms_of_its_units(explore):
     x, y = torch.rand(1300, 1, 2, 2), torch.arange(1300) % 3
     items, found = explore("activations", Units(), x, y)
     assert set(items) == {"features", "activations"}
@@ -213,7 +199,7 @@ def test_a_model_without_maps_has_histograms_of_its_units():
     assert set(named) == {"features", "activations"}
 
 
-def test_layers_and_classes_can_be_named_and_must_be_there(digits):
+def test_layers_and_classes_can_be_named_and_must_be_there(explore, digits):
     model, x, y = digits
     chosen = {"layers": ["features.1"], "classes": [3, 8], "channels": 2}
     items, _ = explore("activations", model, x, y, **chosen)
@@ -263,7 +249,7 @@ def test_noise_has_its_closed_form():
     assert torch.stack(spread).numpy() == pytest.approx(np.ones(3), abs=0.02)
 
 
-def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone():
+def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone(explore):
     x = torch.rand(30, 1, 8, 8)
     items, found = explore("corruption", nn.Identity(), x, images=(4, 2), steps=5)
     arrays = items["noisy"].arrays
@@ -292,7 +278,7 @@ def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone():
     assert not torch.equal(other["noisy"].arrays["x"], noisy)
 
 
-def test_what_a_classifier_makes_of_noise(digits):
+def test_what_a_classifier_makes_of_noise(explore, digits):
     model, x, y = digits
     items, found = explore(
         *("corruption", model, x, y), provides=("classify",), n=10_000, images=(1, 5)
@@ -310,7 +296,7 @@ def test_what_a_classifier_makes_of_noise(digits):
     assert "error" not in items
 
 
-def test_what_an_autoencoder_makes_of_noise():
+def test_what_an_autoencoder_makes_of_noise(explore):
     x = torch.rand(50, 1, 2, 2)
     items, found = explore("corruption", Darker(), x, provides=AE, images=(7,), steps=3)
     noisy, recon = items["noisy"].arrays["x"], items["noisy"].arrays["recon"]
@@ -339,7 +325,7 @@ def test_images_that_are_not_there_and_numbers_that_make_no_sense_are_refused(cl
     assert "features: must be" in refused("activations", "features=0", "runs/cnn")
 
 
-def test_the_command_shows_an_autoencoder_under_noise_and_vectors_are_not_drawn(cli, runs):
+def test_the_command_shows_an_autoencoder_under_noise_and_vectors_are_not_drawn(explore, cli, runs):
     answer = cli("explore", "corruption", "runs/ae", "--set", "steps=4", "--json").json
     names = {Path(file).name for file in answer["files"]}
     assert {"corruption.png", "error.png", "noisy.npz"} <= names

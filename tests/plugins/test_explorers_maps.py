@@ -15,12 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from latentforge import Forge, LatentSpec
-from latentforge.config import check_options
-from latentforge.contracts import Arrays, ExploreContext
 from latentforge.errors import MissingError, UsageError
-from latentforge.findings import checked
 from latentforge.latent import Point
-from latentforge.preparation import prepare_whole
 
 
 class Plain(nn.Module):
@@ -41,28 +37,15 @@ class Levels(Plain):
         return z[:, [0, 0, 1, 1]].sigmoid().view(-1, 1, 2, 2)
 
 
-REGISTRY = Forge().registry
-
-
-def explore(name, model, test, train=None, *, provides=("encode",), seed=0, binarize="none", **own):
+@pytest.fixture
+def explore(look):
     """Findings by name, and all of them, of an explorer on arrays (x, y)."""
-    splits = prepare_whole(
-        {"train": Arrays(*(train or test)), "test": Arrays(*test)}, "arrays", binarize=binarize
-    )
-    spec = REGISTRY.get("explorers", name).spec
-    context = ExploreContext(
-        model=model,
-        data=splits.spec,
-        images=splits.split,
-        device=torch.device("cpu"),
-        seed=seed,
-        provides=frozenset(provides),
-        preprocessing=splits.preprocessing,
-    )
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        found = checked(spec.explore(context, check_options(spec.config, own, name)))
-    return {item.name: item for item in found.items}, found
+
+    def call(name, model, test, train=None, *, provides=("encode",), **options):
+        found = look(name, model, *test, train=train, provides=provides, **options)
+        return {item.name: item for item in found.items}, found
+
+    return call
 
 
 def blobs(count: int, size: int, seed: int = 0):
@@ -78,7 +61,7 @@ def blobs(count: int, size: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("at_once", [2**22, 5000])
-def test_figures_of_a_pca_map_are_those_of_scikit_learn(at_once, monkeypatch):
+def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkeypatch):
     from latentforge_plugins.latent_map import mapping
 
     monkeypatch.setattr(mapping, "DISTANCES", at_once)
@@ -108,12 +91,13 @@ def test_figures_of_a_pca_map_are_those_of_scikit_learn(at_once, monkeypatch):
     assert items["map"].axes == axes
 
 
-def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to():
+def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to(explore):
     x, y = blobs(60, 4)
     square = x.view(-1, 1, 2, 2)
     items, found = explore("latent-map", Levels(2), (square, y), provides=("encode", "decode"))
     scatter = items["map"]
     assert torch.equal(scatter.points, square.flatten(1)[:, :2])
+    assert scatter.axes == ("z0", "z1")
     assert torch.equal(scatter.codes, scatter.points)
     assert torch.equal(scatter.images, square)
     assert torch.equal(scatter.labels, y)
@@ -126,27 +110,28 @@ def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to():
     )
     rows, columns = plane.images.shape[:2]
     for r, c in ((0, 0), (0, columns - 1), (rows - 1, 0), (5, 20)):
-        z1 = np.interp(c, [0, columns - 1], plane.x)
-        z2 = np.interp(r, [0, rows - 1], plane.y)
-        expected = torch.tensor([z1, z1, z2, z2]).sigmoid().view(1, 2, 2)
+        z0 = np.interp(c, [0, columns - 1], plane.x)
+        z1 = np.interp(r, [0, rows - 1], plane.y)
+        expected = torch.tensor([z0, z0, z1, z1]).sigmoid().view(1, 2, 2)
         assert plane.images[r, c].numpy() == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_a_map_of_a_model_that_cannot_decode_has_no_plane():
+def test_a_map_of_a_model_that_cannot_decode_has_no_plane(explore):
     x, y = blobs(60, 4)
     items, _ = explore("latent-map", Levels(2), (x, y), provides=("encode",))
     assert items["map"].plane is None
 
 
-def test_one_dimension_is_shown_on_a_line():
+def test_one_dimension_is_shown_on_a_line(explore):
     x, y = blobs(40, 3)
     items, _ = explore("latent-map", Plain(1), (x, y))
     assert torch.equal(items["map"].points[:, 0], x[:, 0, 0, 0])
     assert not items["map"].points[:, 1].any()
+    assert items["map"].axes == ("z0", "")
     assert items["map"].plane is None
 
 
-def test_codes_with_height_and_width_are_mapped_flat():
+def test_codes_with_height_and_width_are_mapped_flat(explore):
     class Spatial(Plain):
         def __init__(self):
             super().__init__(6)
@@ -162,7 +147,7 @@ def test_codes_with_height_and_width_are_mapped_flat():
     assert found.notes == ("codes of shape (3, 1, 2) are mapped flat",)
 
 
-def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed():
+def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed(explore):
     x, y = blobs(150, 5)
     x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y  # with gaps
     first, found = explore("latent-map", Plain(5), (x, y), k=5)
@@ -179,7 +164,7 @@ def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed():
     assert "explained_variance" not in found.metrics
 
 
-def test_more_images_than_n_are_drawn_at_random_and_it_says_so():
+def test_more_images_than_n_are_drawn_at_random_and_it_says_so(explore):
     x, y = blobs(300, 4)
     items, found = explore("latent-map", Plain(4), (x, y), n=50, method="pca")
     index = items["index"].arrays["index"]
@@ -203,7 +188,7 @@ def memory_of(megabytes: float, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(memory, "MEMINFO", file)
 
 
-def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(tmp_path, monkeypatch):
+def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, tmp_path, monkeypatch):
     x, y = blobs(300, 4)
     memory_of(81, tmp_path, monkeypatch)
     items, found = explore("latent-map", Plain(4), (x, y), perplexity=10)
@@ -237,7 +222,7 @@ def test_memory_is_what_the_system_or_the_container_leaves(tmp_path, monkeypatch
     assert memory.available() == 8000
 
 
-def test_large_images_are_reduced_where_all_together_take_too_much(monkeypatch):
+def test_large_images_are_reduced_where_all_together_take_too_much(explore, monkeypatch):
     from latentforge_plugins.latent_map import mapping
 
     x = torch.rand(12, 3, 16, 32)
@@ -250,7 +235,7 @@ def test_large_images_are_reduced_where_all_together_take_too_much(monkeypatch):
     assert items["map"].images.numpy() == pytest.approx(halved.numpy(), abs=1e-6)
 
 
-def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures():
+def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures(explore):
     x = torch.rand(30, 6)
     items, found = explore("latent-map", Plain(6), (x,), method="pca")
     assert items["map"].labels is None
@@ -266,12 +251,12 @@ def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures():
         (torch.rand(4, 3), "4 images are too few for a map by tsne"),
     ],
 )
-def test_codes_that_make_no_map_are_refused(x, said):
+def test_codes_that_make_no_map_are_refused(explore, x, said):
     with pytest.raises(UsageError, match=said):
         explore("latent-map", Plain(3), (x,))
 
 
-def test_codes_that_are_not_finite_are_refused():
+def test_codes_that_are_not_finite_are_refused(explore):
     class Broken(Plain):
         def encode(self, x):
             return Point(x.flatten(1).log())
@@ -288,7 +273,7 @@ def test_pacmap_is_an_extra_and_the_error_says_which(cli, runs, monkeypatch):
 
 
 @pytest.mark.slow
-def test_pacmap_keeps_clouds_apart():
+def test_pacmap_keeps_clouds_apart(explore):
     x, y = blobs(200, 5)
     x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y
     items, found = explore("latent-map", Plain(5), (x, y), method="pacmap")
@@ -312,7 +297,7 @@ def test_the_command_writes_the_same_files_again(cli, runs):
 
 
 @pytest.mark.parametrize(("space", "size"), [("codes", 2), ("pixels", 5)])
-def test_neighbours_and_their_distances_are_those_of_numpy(space, size):
+def test_neighbours_and_their_distances_are_those_of_numpy(explore, space, size):
     train, test = blobs(1300, 5, seed=1), blobs(20, 5, seed=2)
     items, found = explore(
         *("neighbours", Plain(2), test, train), images=(3, 0, 7), n=6, space=space
@@ -333,7 +318,7 @@ def test_neighbours_and_their_distances_are_those_of_numpy(space, size):
     assert grid.row_titles == ["test 3", "test 0", "test 7"]
 
 
-def test_codes_and_pixels_stand_above_each_other():
+def test_codes_and_pixels_stand_above_each_other(explore):
     train, test = blobs(50, 5, seed=1), blobs(20, 5, seed=2)
     items, found = explore("neighbours", Plain(2), test, train, images=(1, 2), space="both")
     assert len(items["neighbours"].rows) == 4
@@ -343,7 +328,7 @@ def test_codes_and_pixels_stand_above_each_other():
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_training_image_is_not_its_own_neighbour(split):
+def test_a_training_image_is_not_its_own_neighbour(explore, split):
     train = blobs(50, 5)  # data without splits of its own: test is the same
     items, _ = explore("neighbours", Plain(5), train, images=(4, 5), n=3, split=split)
     index = items["nearest"].arrays["index_codes"]
@@ -361,7 +346,7 @@ def saved(path: Path, x: torch.Tensor, mode: str = "L") -> Path:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_file_has_the_neighbours_of_the_same_image(tmp_path, mode):
+def test_a_file_has_the_neighbours_of_the_same_image(explore, tmp_path, mode):
     train = (torch.rand(40, 1, 4, 6).mul(255).round() / 255, None)
     test = (torch.rand(3, 1, 4, 6).mul(255).round() / 255, None)
     by_index, _ = explore("neighbours", Plain(24), test, train, images=(1,))
@@ -374,7 +359,7 @@ def test_a_file_has_the_neighbours_of_the_same_image(tmp_path, mode):
     assert "nearest of a file" in found.protocol
 
 
-def test_a_file_is_made_black_and_white_where_the_data_is(tmp_path):
+def test_a_file_is_made_black_and_white_where_the_data_is(explore, tmp_path):
     train = (torch.rand(40, 1, 4, 4), None)
     grey = torch.rand(4, 4)
     file = saved(tmp_path / "grey.png", grey)
@@ -382,7 +367,7 @@ def test_a_file_is_made_black_and_white_where_the_data_is(tmp_path):
     assert torch.equal(items["nearest"].arrays["x"][0, 0], (grey >= 0.5).float())
 
 
-def test_a_negative_is_told(tmp_path):
+def test_a_negative_is_told(explore, tmp_path):
     train = (torch.rand(40, 1, 4, 4) * 0.2, None)
     file = saved(tmp_path / "paper.png", 1 - train[0][0, 0])
     _, found = explore("neighbours", Plain(16), train, file=file)
@@ -391,7 +376,7 @@ def test_a_negative_is_told(tmp_path):
     )
 
 
-def test_files_that_do_not_fit_are_refused_with_what_is_wrong(tmp_path):
+def test_files_that_do_not_fit_are_refused_with_what_is_wrong(explore, tmp_path):
     data = (torch.rand(30, 1, 4, 6), None)
     wide = saved(tmp_path / "wide.png", torch.rand(5, 7))
     with pytest.raises(UsageError, match=r"is 5 x 7 .*, the run's images are 4 x 6"):
@@ -440,7 +425,7 @@ def test_the_command_finds_what_the_codes_of_the_run_say(cli, runs):
     assert "neighbours.png" in {Path(f).name for f in answer["files"]}
 
 
-def test_neighbours_of_vectors_are_numbers_only():
+def test_neighbours_of_vectors_are_numbers_only(explore):
     items, found = explore("neighbours", Plain(3), (torch.rand(30, 6), None), images=(0,))
     assert set(items) == {"nearest"}
     assert "are no pictures" in found.notes[0]

@@ -257,3 +257,24 @@ def put_nan_into(path):
     name = next(iter(tensors["model"]))
     tensors["model"][name] = torch.full_like(tensors["model"][name], float("nan"))
     store.save("broken", tensors, saved.state)
+
+
+def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    x = (0.25 + 0.5 * y[:, None] + 0.1 * rng.standard_normal((400, 6))).clip(0, 1)
+    data, forge = (x.astype("float32"), y), Forge()
+    options = {"data": data, "quiet": True}
+    ae = forge.train(
+        "ae", model={"hidden": [16], "latent_dim": 1}, train={"epochs": 20, "lr": 1e-2}, **options
+    )
+    guide = forge.train("mlp-classifier", train={"epochs": 10, "lr": 1e-2}, **options)
+    made = forge.explore("guided", ae, roles={"classifier": guide}, n=4, steps=20, quiet=True)
+    assert made["metrics"]["success_share"] == 1.0
+    assert {Path(file).name for file in made["files"]} == {
+        *("walks.png", "walks.npz", "walks.html", "found.npz", "progress.png", "progress.npz"),
+        "findings.json",
+    }
+    assert made["notes"] == [
+        "examples of shape (6,) are no pictures: their values are in found.npz"
+    ]

@@ -122,7 +122,7 @@ def test_a_long_path_becomes_at_most_thirty_frames_from_start_to_end():
 
 
 def test_no_text_in_the_json_ends_its_script_element():
-    axes = ("</script><script>alert(1)</script>", "<!-- & z2")
+    axes = ("</script><script>alert(1)</script>", "<!-- & z1")
     fragment = chart(Scatter("m", "m", torch.rand(20, 2), axes=axes))
     assert fragment.count("<script") == fragment.count("</script>") == 1
     assert "<!--" not in fragment

@@ -29,12 +29,17 @@
     return look;
   }
 
+  // A trace's `meta.colours` says which of the page's colours each of its attributes takes.
   async function recolour(plot) {
-    const inked = plot.data.flatMap((trace, i) => (trace.meta === "ink" ? [i] : []));
+    const alike = {};
+    plot.data.forEach(({ meta }, i) => {
+      const look = JSON.stringify((meta && meta.colours) || {});
+      (alike[look] = alike[look] || []).push(i);
+    });
     await Plotly.relayout(plot, colours(plot.layout));
-    if (inked.length) {
-      const fg = css("--fg");
-      await Plotly.restyle(plot, { "line.color": fg, "marker.color": fg, "marker.line.color": fg }, inked);
+    for (const [look, traces] of Object.entries(alike)) {
+      const wanted = Object.entries(JSON.parse(look)).map(([attribute, name]) => [attribute, css(name)]);
+      if (wanted.length) await Plotly.restyle(plot, Object.fromEntries(wanted), traces);
     }
   }
 
@@ -195,26 +200,44 @@
     });
   }
 
-  function film(box, plot, frames) {
+  // The walks after a part of their way: their lines cut there, and the stars where they end.
+  function grown(whole, part) {
+    const frame = { data: [], traces: [] };
+    const cut = ({ x, y }) => {
+      const count = 1 + Math.round(part * (x.length - 1));
+      return { x: x.slice(0, count), y: y.slice(0, count) };
+    };
+    whole.forEach((trace, i) => {
+      const { grows, ends } = trace.meta || {};
+      if (!grows && !ends) return;
+      const last = (axis) => ends.map((line) => cut(whole[line])[axis].at(-1));
+      frame.data.push(grows ? cut(trace) : { x: last("x"), y: last("y") });
+      frame.traces.push(i);
+    });
+    return frame;
+  }
+
+  function film(box, plot, count) {
+    const whole = plot.data.map(({ x, y, meta }) => ({ x, y, meta }));
     const bar = element("div", "lf-film", box);
     const button = element("button", "", bar), slider = element("input", "", bar);
     button.type = "button";
-    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, value: frames.length - 1 });
-    slider.setAttribute("aria-label", "step of the path");
+    Object.assign(slider, { type: "range", min: 0, max: count - 1, value: count - 1 });
+    slider.setAttribute("aria-label", "how far along the paths");
     let timer = 0;
     const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; };
-    const show = () => Plotly.animate(plot, [frames[slider.value].name],
+    const show = () => Plotly.animate(plot, grown(whole, slider.value / (count - 1)),
       { mode: "immediate", frame: { duration: 0, redraw: false }, transition: { duration: 0 } });
     slider.addEventListener("input", () => { stop(); show(); });
     button.addEventListener("click", () => {
       if (timer) return stop();
-      if (+slider.value === frames.length - 1) slider.value = 0;
+      if (+slider.value === count - 1) slider.value = 0;
       button.textContent = "Pause";
       show();
       timer = setInterval(() => {
         slider.value = +slider.value + 1;
         show();
-        if (+slider.value === frames.length - 1) stop();
+        if (+slider.value === count - 1) stop();
       }, 150);
     });
     stop();
@@ -223,18 +246,18 @@
   async function draw(box) {
     const plot = box.querySelector(".lf-plot");
     const content = JSON.parse(box.querySelector("script").textContent);
-    const { data, layout, frames } = content.figure;
+    const { data, layout } = content.figure;
     const tools = content.axes && !still;
     if (still) layout.dragmode = false;
     if (tools) layout.margin.t = 32; // where plotly puts them
     const config = { displaylogo: false, displayModeBar: tools ? "hover" : false,
       modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
-    await Plotly.newPlot(plot, { data, layout, frames, config });
+    await Plotly.newPlot(plot, { data, layout, config });
     drawn.push(plot);
     resized.observe(plot);
     await recolour(plot);
     if (content.axes) await map(box, plot, content);
-    if (frames && frames.length) film(box, plot, frames);
+    if (content.frames) film(box, plot, content.frames);
     box.classList.add("lf-ready");
   }
 

@@ -1,15 +1,15 @@
-"""Which layers of a model are looked at, and their outputs by forward hooks."""
+"""Which layers of a model are looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge.errors import UsageError, did_you_mean
+from latentforge_plugins.layers import last_with_weights
 
 POOLING = (
     *(nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d),
@@ -37,33 +37,11 @@ def of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
 
 def last_features(model: Any) -> str:
     """The last convolution; without one, the last layer with weights."""
-    names = of_type(model, (nn.Conv2d,)) or [
-        name
-        for name in model.layers()
-        if getattr(model.get_submodule(name), "weight", None) is not None
-    ]
-    if not names:
+    convolutions = of_type(model, (nn.Conv2d,))
+    name = convolutions[-1] if convolutions else last_with_weights(model)
+    if name is None:
         raise UsageError("the model's layers() name none with weights, so there are no features")
-    return names[-1]
-
-
-@contextmanager
-def collected(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that holds, after each call of the model, the outputs of the named layers."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            outputs[name] = output.clone()  # the next layer may work in place
-
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    return name
 
 
 def pooled(output: Tensor, grid: int) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, Histogram, ImageGrid
+from latentforge_plugins.layers import outputs
 from latentforge_plugins.measures import BATCH
 
-from .layers import chosen, collected, last_features, pooled
+from .layers import chosen, last_features, pooled
 
 if TYPE_CHECKING:
     from latentforge.data import Images
@@ -63,12 +64,12 @@ def look(
     count = torch.bincount(images.y, minlength=len(context.data.classes))
     sums: dict[str, Tensor] = {}
     features = []
-    with collected(context.model, {*layers, source}) as outputs:
+    with outputs(context.model, {*layers, source}) as made:
         for batch in images.batches(BATCH):
             context.model(batch.x)
-            features.append(pooled(outputs[source], grid).cpu())
+            features.append(pooled(made[source], grid).cpu())
             for layer in layers:
-                maps = outputs[layer].double()
+                maps = made[layer].double()
                 if maps.ndim == 4:
                     total = sums.setdefault(layer, maps.new_zeros(len(count), *maps.shape[1:]))
                     total.index_add_(0, batch.y, maps)

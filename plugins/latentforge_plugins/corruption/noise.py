@@ -40,20 +40,16 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     places = torch.randperm(len(images))[:count].sort().values.to(images.device)
     curves = figures(context, images, places, levels)
     arrays = {"s": levels, "x": noisy, "index": chosen.index} | curves
-    pictures: list[Finding] = []
-    if context.data.drawable:
-        pictures.append(picture(context, config, noisy, levels))
     if "reconstructing" in jobs(context):
         arrays["recon"] = torch.stack([reconstructed(context.model, row) for row in noisy])
-    items, notes = drawn(context, pictures, Arrays("noisy", arrays))
+    shown = [*lines(levels, curves), picture(context, config, noisy, levels)]
+    items, notes = drawn(context, shown, Arrays("noisy", arrays))
     metrics = {
         f"{name}_at_{float(s):.2f}": float(value)
         for name, curve in curves.items()
         for s, value in zip(levels, curve, strict=True)
     }
-    return Findings(
-        [*lines(levels, curves), *items], metrics, protocol(context, config, count, curves), notes
-    )
+    return Findings(items, metrics, protocol(context, config, count, curves), notes)
 
 
 def jobs(context: ExploreContext) -> list[str]:

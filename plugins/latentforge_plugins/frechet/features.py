@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from latentforge.contracts import EvaluateContext
 from latentforge.errors import UsageError, did_you_mean
-from latentforge_plugins.layers import output_of
+from latentforge_plugins.layers import last_with_weights, output_of
 
 from . import cache
 
@@ -31,7 +31,11 @@ class Features:
 
     def __init__(self, classifier: Any, layer: str, grid: int) -> None:
         self.model: nn.Module = classifier.model
-        self.layer = layer or last_with_weights(self.model)
+        self.layer = layer or last_with_weights(self.model) or ""
+        if not self.layer:
+            raise UsageError(
+                "the classifier names no layer with weights", remedy="--set fid.layer=NAME"
+            )
         if self.layer not in (known := list(classifier.model.layers())):
             raise UsageError(
                 f"fid.layer is {layer!r}, which is none of the layers of {classifier.run.path}",
@@ -57,14 +61,6 @@ class Features:
     def averaged(self) -> str:
         """For a protocol: how far maps were averaged."""
         return ", maps averaged to {}x{},".format(*self.cells) if self.cells != (1, 1) else ""
-
-
-def last_with_weights(model: Any) -> str:
-    """The last of the model's layers() that has a weight of its own."""
-    for name in reversed(list(model.layers())):
-        if getattr(model.get_submodule(name), "weight", None) is not None:
-            return str(name)
-    raise UsageError("the classifier names no layer with weights", remedy="--set fid.layer=NAME")
 
 
 def trained_on(classifier: Any) -> str:

@@ -13,6 +13,7 @@ from latentforge import search
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Finding, Findings, Lines
+from latentforge_plugins.walks import no_picture
 
 from .pictures import results, walk_film, walk_map
 from .starts import aggregate_posterior, own_prior, spread, starts
@@ -59,9 +60,8 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     )
     rate = count / (time.perf_counter() - began)
     metrics = {"requests_per_second": rate, "log_prior": float(mixture.log_prob(found.z).mean())}
-    told = Findings(
-        [*drawn(context, config, found, start, codes, decode)], metrics, PROTOCOL, notes(context)
-    )
+    notes = [] if context.data.drawable else [no_picture(context, "their values are in found.npz")]
+    told = Findings(drawn(context, config, found, start, codes, decode), metrics, PROTOCOL, notes)
     ends = not getattr(objective, "open_ended", False)
     parts = [successes(context, found)] if ends else []
     if hasattr(objective, "findings"):
@@ -123,28 +123,21 @@ def drawn(
     codes: Tensor,
     decode: Callable[[Tensor], Tensor],
 ) -> list[Finding]:
-    """The pictures, where an example is one, and the numbers."""
+    """The map, the numbers, and where an example is a picture what was found."""
     own = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
     arrays = {"z": found.z, "x": found.x, "start": own, "score": found.score}
     arrays |= {"satisfied": found.satisfied, "steps": found.steps, "round": found.round}
-    numbers = Arrays("found", arrays)
+    rest = [walk_map(context, found, codes, config.shown), Arrays("found", arrays)]
     if not context.data.drawable:
-        return [numbers]
+        return rest
     film = config.film
     if film is None:
         film = max(found.paths, key=lambda request: len(found.paths[request]))
     return [
         results(context, found, decode(own[: config.shown]), config.shown),
         walk_film(context, found, codes, decode, film),
-        walk_map(context, found, codes, config.shown),
-        numbers,
+        *rest,
     ]
-
-
-def notes(context: ExploreContext) -> list[str]:
-    if context.data.drawable:
-        return []
-    return [f"examples of shape {context.data.shape} are no pictures: see found.npz"]
 
 
 def progress(found: Found) -> Lines:

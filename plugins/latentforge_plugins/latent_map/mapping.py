@@ -13,7 +13,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, Plane, Scatter
 from latentforge_plugins.latent_probes.neighbours import DISTANCES, majority
-from latentforge_plugins.walks import decode
+from latentforge_plugins.walks import decode, no_picture
 
 from . import memory, projections
 
@@ -48,7 +48,7 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         notes.append(f"codes of shape {tuple(context.model.latent.shape)} are mapped flat")
     thumbs = thumbnails(images, places) if context.data.drawable else None
     if thumbs is None:
-        notes.append(f"examples of shape {context.data.shape} are no pictures: points have none")
+        notes.append(no_picture(context, "points have none"))
     scatter = Scatter(
         name="map",
         title=f"Latent map of {len(points):,} {config.split} images{described(method, size)}",
@@ -99,7 +99,7 @@ def project(
     """Points (N, 2), what the axes are called, and the figures that the method gives by itself."""
     if method == "codes":
         flat = codes.shape[1] == 1
-        return F.pad(codes, (0, int(flat))), ("z1", "" if flat else "z2"), {}
+        return F.pad(codes, (0, int(flat))), ("z0", "" if flat else "z1"), {}
     if method == "pca":
         points, shares = projections.pca(codes)
         axes = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Finding, Findings, ImageGrid
+from latentforge.findings import Arrays, Findings, ImageGrid
 from latentforge_plugins.measures import BATCH, same
 from latentforge_plugins.walks import drawn
 
@@ -55,10 +55,8 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
         if query.y is not None:
             alike = train.y[index] == query.y[:, None]  # (Q, n)
             metrics[f"same_class_share_{space}"] = float(alike.double().mean())
-    pictures: list[Finding] = []
-    if context.data.drawable:
-        pictures.append(picture(context, config, query, names, train, nearest))
-    items, more = drawn(context, pictures, Arrays("nearest", arrays))
+    grid = picture(context, config, query, names, train, nearest)
+    items, more = drawn(context, [grid], Arrays("nearest", arrays))
     return Findings(items, metrics, protocol(config, len(query.x), len(train)), notes + more)
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import fit_gaussian, fit_mixture, standard
+from latentforge_plugins.densities import covariances, fit_gaussian, fit_mixture, standard
 from latentforge_plugins.walks import AT_ONCE, codes_in, has_prior
 
 if TYPE_CHECKING:
     from . import SampleConfig
 
-FULL = 64  # latent numbers up to which a mixture has full covariances
 LARGEST = 4096  # latent numbers that a covariance is made of
 
 
@@ -53,13 +50,9 @@ def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConf
     known = codes.double().cpu()
     fitted = f"fitted to the {count} training codes"
     if wanted == "mixture":
-        kind = "full" if size <= FULL else "diag"
         components = min(config.components, count)
-        with warnings.catch_warnings():
-            # one that stopped a little early samples as well; few codes may have fewer clusters
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            density = fit_mixture(known, components, context.seed, kind)
-        says = f"{components} Gaussians with {kind} covariances {fitted} afterwards"
+        density = fit_mixture(known, components, context.seed)
+        says = f"{components} Gaussians with {covariances(size)} covariances {fitted} afterwards"
         return with_density("mixture", f"mixture of {components}", says, density, codes)
     says = f"a Gaussian {fitted}"
     if wanted == "prior":
