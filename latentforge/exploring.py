@@ -51,7 +51,7 @@ def explore(
         "weights": weights_of(config.train),
         "options": options,
     }
-    there = out is not None and out.exists()
+    made = [path for path in (out or run.path / "explore",) if not path.exists()]
     try:
         folder = explore_folder(run.path, out, explorer.name)
     except OSError as error:
@@ -68,9 +68,9 @@ def explore(
     except OSError as error:
         raise unwritable(folder, error) from None
     finally:
-        if not there:
+        for path in [*([folder] if out is None else []), *made]:
             with suppress(OSError):  # what failed before it wrote leaves no empty folder
-                folder.rmdir()
+                path.rmdir()
     return {
         "explorer": explorer.name,
         "weights": about["weights"],

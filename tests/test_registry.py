@@ -11,7 +11,15 @@ from latentforge.errors import PluginError, PluginProblem, UsageError
 from latentforge.forge import Forge
 from latentforge.registry import Entry, Plugin, Registry, normalise, spec_faults
 from latentforge.settings import DataConfig
-from latentforge.specs import KINDS, RESERVED, DatasetSpec, ExplorerSpec, LossSpec, ModelSpec
+from latentforge.specs import (
+    KINDS,
+    RESERVED,
+    DatasetSpec,
+    ExplorerSpec,
+    LossSpec,
+    ModelSpec,
+    ObjectiveSpec,
+)
 
 BUILTIN = Plugin("autoencoder", "latentforge", "0.1", "latentforge_plugins.autoencoder")
 STRANGER = Plugin("swirl", "latentforge-swirl", "2.0", "swirl")
@@ -110,7 +118,8 @@ def test_distribution_names_compare_as_indexes_compare_them(name):
 
 def test_options_that_the_core_reads_itself_are_reserved():
     parameters = set(inspect.signature(Forge.explore).parameters) - {"self", "options"}
-    assert RESERVED[ExplorerSpec] == parameters
+    assert RESERVED[ExplorerSpec] == parameters | {"objective"}
+    assert RESERVED[ObjectiveSpec] == RESERVED[ExplorerSpec]
     assert RESERVED[DatasetSpec] == {"name", *(field.name for field in fields(DataConfig))}
 
     @dataclass(frozen=True)

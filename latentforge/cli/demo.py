@@ -146,7 +146,7 @@ def told(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-class Indented(io.StringIO):
+class Indented(io.TextIOBase):
     """A stream that is no terminal: on one, training would write a line for each epoch."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -154,7 +154,7 @@ class Indented(io.StringIO):
 
     def write(self, text: str) -> int:
         for line in text.splitlines(keepends=True):
-            self.stream.write(line if True else f"      {line}")
+            self.stream.write(line if self.inside else f"      {line}")
             self.inside = not line.endswith("\n")
         return len(text)
 

@@ -88,6 +88,8 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
         of = markers == kind
         axes.scatter(points[of, 0], points[of, 1], c=colours[of].tolist(), marker=kind, **look)
     letters = LABEL + (2 if side == SIDE else -1)
+    if len(item.paths) > 1:
+        return  # whose ends have names of their own
     unit = max(limits[0][1] - limits[0][0], limits[1][1] - limits[1][0]) / side  # of an inch
     for name, at in places(points, labels, item.classes, letters, unit):
         axes.text(

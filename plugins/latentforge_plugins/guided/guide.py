@@ -65,14 +65,15 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     ends = not getattr(objective, "open_ended", False)
     parts = [successes(context, found)] if ends else []
     if hasattr(objective, "findings"):
-        parts.append(objective.findings(found.x))
+        parts.insert(0, objective.findings(found.x))
     return joined([*parts, told])
 
 
 def joined(parts: Sequence[Findings]) -> Findings:
-    """Several findings as one."""
+    """Several findings as one: figures of all, pictures before charts."""
+    items = [item for part in parts for item in part.items]
     return Findings(
-        [item for part in parts for item in part.items],
+        sorted(items, key=lambda item: isinstance(item, Lines | Arrays)),
         {name: value for part in parts for name, value in part.metrics.items()},
         "; ".join(part.protocol for part in parts),
         [note for part in parts for note in part.notes],

@@ -40,7 +40,7 @@ def results(context: ExploreContext, found: Found, first: Tensor, shown: int) ->
     told = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
     if not getattr(context.objective, "open_ended", False):
         met, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
-        told = [f"{'met' if m else 'not met'}, {s} steps" for m, s in zip(met, steps, strict=True)]
+        told = [f"met after {s} steps" if m else "not met" for m, s in zip(met, steps, strict=True)]
     return ImageGrid(
         "results",
         "Where the search began, and what it found",
@@ -88,7 +88,12 @@ def walk_film(
             panels.append(Bars("p", "p(class | image)", classifier.data.classes, heights, "p"))
         frames.append(panels)
     titles = [f"step {moment}" for moment in moments.tolist()]
-    return Film("walk", f"Searching for {context.objective.requests[request]}", frames, titles)
+    return Film(
+        "walk",
+        f"Searching for {context.objective.requests[request]}: its best walk",
+        frames,
+        titles,
+    )
 
 
 def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:

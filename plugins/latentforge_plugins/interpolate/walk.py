@@ -65,7 +65,7 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
             metrics[f"{prefix}endpoint_mse_per_pixel"] = float(off.square().mean())
     seen = look_at_pairs(context, config, runs)
     names = names_of_stops(images, config, stops)
-    grid = draw(walks, t, stops, names, title_of(config, names))
+    grid = draw(walks, t, stops, short_names(images, config, stops), title_of(config, names))
     items, notes = drawn(context, [grid, *seen.curves], Arrays("codes", arrays))
     both = f"; other_: of {runs[1].name}, the others of {runs[0].name}" if runs[1:] else ""
     protocol = f"{PROTOCOL}; {seen.protocol}{both}"
@@ -121,6 +121,14 @@ def names_of_stops(images: Images, config: InterpolateConfig, stops: Batch | Non
     return [f"{name} (class {classes[int(y)]})" for name, y in zip(names, stops.y, strict=True)]
 
 
+def short_names(images: Images, config: InterpolateConfig, stops: Batch | None) -> list[str]:
+    """What a row's title has room for: the class where there is one, else the image's place."""
+    if stops is not None and stops.y is None:
+        return [str(int(i)) for i in stops.index]
+    labels = (config.classes or ()) if stops is None or stops.y is None else stops.y.tolist()
+    return [images.spec.classes[label] for label in labels]
+
+
 def title_of(config: InterpolateConfig, names: Sequence[str]) -> str:
     means = config.between == "class_means"
     kind = "the mean code of " if means else f"{config.split} "
@@ -132,7 +140,7 @@ def title_of(config: InterpolateConfig, names: Sequence[str]) -> str:
 
 
 def draw(
-    walks: Sequence[Walk], t: Tensor, stops: Batch | None, names: Sequence[str], title: str
+    walks: Sequence[Walk], t: Tensor, stops: Batch | None, short: Sequence[str], title: str
 ) -> ImageGrid:
     """A row for each leg of each walk, between the images that it goes from and to."""
     steps = len(t)
@@ -142,7 +150,7 @@ def draw(
         for leg, x in enumerate(walk.x):
             ends = (stops.x[leg : leg + 1], stops.x[leg + 1 : leg + 2]) if stops else ()
             rows.append(torch.cat([*ends[:1], x[shown], *ends[1:]]))
-            way = f" {leg + 1} to {leg + 2}" if len(walk.x) > 1 else ""
+            way = f" {short[leg]} to {short[leg + 1]}" if len(walk.x) > 1 else ""
             titles.append(f"{walk.side.says}{walk.path}{way}")
     times = [f"t = {float(w):.2f}" for w in t[shown]]
     return ImageGrid(
