@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -51,26 +52,19 @@ def explore(
         "weights": weights_of(config.train),
         "options": options,
     }
-    made = [path for path in (out or run.path / "explore",) if not path.exists()]
+    check_writable(out or run.path / "explore")
+    watch = SearchWatch(stream, explorer.name)
+    with using_threads(config.train.threads):
+        findings = look(opened, explorer, objective, watch.attach)
+    from latentforge.drawing import noted, write_findings  # matplotlib takes half a second
+
+    findings = noted(findings)
     try:
         folder = explore_folder(run.path, out, explorer.name)
-    except OSError as error:
-        raise unwritable(out or run.path / "explore", error) from None
-    watch = SearchWatch(stream, explorer.name)
-    try:
-        with using_threads(config.train.threads):
-            findings = look(opened, explorer, objective, watch.attach)
-        from latentforge.drawing import noted, write_findings  # matplotlib takes half a second
-
-        findings = noted(findings)
         files = write_findings(findings, folder, about)
         watch.write(folder)
     except OSError as error:
-        raise unwritable(folder, error) from None
-    finally:
-        for path in [*([folder] if out is None else []), *made]:
-            with suppress(OSError):  # what failed before it wrote leaves no empty folder
-                path.rmdir()
+        raise unwritable(out or run.path / "explore", error) from None
     return {
         "explorer": explorer.name,
         "weights": about["weights"],
@@ -122,6 +116,13 @@ def check_finite(model: nn.Module, run: Path) -> None:
                 f"the weights of {run} are not finite: {name} holds NaN or infinity",
                 remedy=f"--checkpoint best, or `latentforge doctor {run}`",
             )
+
+
+def check_writable(path: Path) -> None:
+    """RunFailed where nothing can be made at `path`: said before the work and not after it."""
+    there = next(above for above in (path, *path.parents) if above.exists())
+    if not os.access(there, os.W_OK):
+        raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def explore_folder(run: Path, out: Path | None, name: str) -> Path:
