@@ -132,7 +132,8 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
 
 def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:
     """One look for all: no ground of its own, the legend above, room for what the axes say."""
-    axis = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
+    axis: dict[str, Any] = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
+    axis["title_standoff"] = 10  # else the title of y may lie upon long labels
     figure.update_xaxes(title_text=text(x_title), **axis)
     figure.update_yaxes(title_text=text(y_title), **axis)
     layout = {"showlegend": len(figure.data) > 1, "hovermode": "closest", **layout}

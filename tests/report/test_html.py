@@ -14,7 +14,9 @@ from PIL import Image
 
 from latentforge.drawing.html import SPRITE_BYTES, chart, write_page
 from latentforge.drawing.html_figures import evenly
+from latentforge.drawing.html_paths import away
 from latentforge.findings import Bars, Histogram, Lines, Plane, Scatter
+from latentforge.report.layout import Block, arranged
 
 
 def content(fragment):
@@ -110,15 +112,44 @@ def test_the_knots_of_a_plane_lie_row_by_row_the_lowest_y_first():
     np.testing.assert_array_equal(cell(found, 3 * 7 + 2), wanted)
 
 
-def test_a_long_path_becomes_at_most_thirty_frames_from_start_to_end():
+def test_long_paths_make_thirty_frames_at_most_and_add_only_their_own_places():
     walk = torch.stack([torch.linspace(0, 1, 400), torch.zeros(400)], 1)
-    item = Scatter("m", "m", torch.rand(20, 2), paths={"walk": walk})
-    frames = content(chart(item))["figure"]["frames"]
-    assert len(frames) == 30
-    assert len(frames[0]["data"][0]["x"]) == 1
-    assert len(frames[-1]["data"][0]["x"]) == 400
-    item = Scatter("m", "m", torch.rand(20, 2), paths={"a": walk, "b": walk})
-    assert "frames" not in content(chart(item))["figure"]
+    for paths, frames in (
+        ({"walk": walk}, 30),
+        ({"a": walk, "b": walk[:7]}, 30),
+        ({"a": walk[:7]}, 7),
+    ):
+        found = content(chart(Scatter("m", "m", torch.rand(20, 2), paths=paths)))
+        assert found["frames"] == frames
+        grown = [t for t in found["figure"]["data"] if t.get("meta", {}).get("grows")]
+        assert [len(trace["x"]) for trace in grown] == [
+            len(p) for p in paths.values() for _ in "ab"
+        ]
+    assert "frames" not in content(chart(Scatter("m", "m", torch.rand(20, 2))))
+    single = Scatter("m", "m", torch.rand(20, 2), paths={"a": walk[:1], "none": walk[:0]})
+    assert "frames" not in content(chart(single))
+
+
+def test_names_stand_on_the_side_away_from_the_other_ends():
+    ends = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 9.0]])
+    left, right, above = away(ends)
+    assert "left" in left
+    assert "right" in right
+    assert "top" in above
+    assert away(ends[:1]) == ["top right"]
+    assert len(away(np.zeros((3, 2)))) == 3  # all in one place
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [([0.5, 0.9], (0, 0), (0.9, 1)), ([2.0, 4.0], (1.8, 2), (4, 4.2)), ([0, 0], (-1, 0), (0, 1))],
+)
+def test_shares_begin_at_0_and_other_curves_where_they_are(values, low, high):
+    item = Lines("l", "l", torch.arange(2.0), {"y": torch.tensor(values)}, "x", "y")
+    bottom, top = content(chart(item))["figure"]["layout"]["yaxis"]["range"]
+    assert low[0] <= bottom <= low[1]
+    assert high[0] <= top <= high[1]
+    assert bottom < top
 
 
 def test_no_text_in_the_json_ends_its_script_element():
@@ -157,3 +188,16 @@ def test_values_of_which_none_is_finite_still_make_a_page(tmp_path):
     write_page(empty, tmp_path / "page.html", "a note with </p><script>")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert "a note with &lt;/p&gt;&lt;script&gt;" in text
+
+
+def test_three_folders_have_two_columns_and_no_two_parts_in_one_place():
+    class Folder:
+        blocks = tuple(Block(key, "", wide="w" in key) for key in ("a", "w1", "w2", "b", "c"))
+
+    found = [part for _, parts in arranged([Folder(), Folder(), Folder()]) for part in parts]
+    places = [(part.row, part.column) for part in found]
+    assert len(set(places)) == len(places) == 15  # heading, a, w1, w2, b with c, three times
+    wide = {part.row for part in found if part.wide}
+    assert wide.isdisjoint(part.row for part in found if not part.wide)
+    keys = [[block.key for block in p.blocks] for p in sorted(found, key=lambda p: p.row)]
+    assert keys == [[]] * 3 + [["a"]] * 3 + [["w1"]] * 3 + [["w2"]] * 3 + [["b", "c"]] * 3

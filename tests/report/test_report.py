@@ -155,8 +155,8 @@ def test_two_folders_of_one_explorer_share_a_table_and_say_what_differs(explored
     assert cli("report", "runs/ae").code == 0
     text = read("runs/ae/report.html").text
     assert "figure interpolate interpolate-2" in text
-    assert "option interpolate interpolate-2 steps 4 5" in text
-    assert "classes" not in text.split("Options that differ")[1].split("steps 4 5")[0]
+    assert "option that differs interpolate interpolate-2 steps 4 5" in text
+    assert "classes" not in text.split("option that differs")[1].split("steps 4 5")[0]
 
 
 def test_several_runs_are_compared_beside_them(explored, cli):
@@ -284,3 +284,25 @@ def test_a_place_that_cannot_be_written_is_a_failure_not_a_traceback(runs, cli):
     assert refused.code == 1
     assert refused.err.startswith("error: cannot")
     assert json.loads(Path("runs/ae/run.json").read_text())["status"] == "done"
+
+
+# ---------------------------------------------------------------- the curves of a training
+
+
+def drawn(page):
+    """The titles of the training curves."""
+    return re.findall(r'<p class="lf-panel-title">(.*?)</p>', Path(page).read_text("utf-8"))
+
+
+def test_a_term_that_is_the_loss_itself_is_not_drawn_twice(runs, cli):
+    lines = [
+        {"epoch": i, "train": {"loss": 9.0 / i, "recon": 9.0 / i, "mse": 1.0}} for i in (1, 2, 3)
+    ]
+    file = Path("runs/ae/metrics.jsonl")
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert cli("report", "runs/ae").code == 0
+    assert drawn("runs/ae/report.html") == ["loss = recon", "mse"]
+    lines[1]["train"]["recon"] = 4.0
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert cli("report", "runs/ae").code == 0
+    assert drawn("runs/ae/report.html") == ["loss", "recon", "mse"]

@@ -251,9 +251,11 @@
     if (still) layout.dragmode = false;
     if (tools) layout.margin.t = 32; // where plotly puts them
     const config = { displaylogo: false, displayModeBar: tools ? "hover" : false,
+      doubleClick: still ? false : "reset+autosize", // a tap would draw the chart anew
       modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
     await Plotly.newPlot(plot, { data, layout, config });
     drawn.push(plot);
+    widths.set(plot, plot.clientWidth); // an observer reports at once what it is given
     resized.observe(plot);
     await recolour(plot);
     if (content.axes) await map(box, plot, content);
@@ -262,9 +264,12 @@
   }
 
   // The width of a chart changes with the window, and when a folded part of the page opens.
+  const widths = new WeakMap();
   const resized = new ResizeObserver((entries) => {
-    for (const { target, contentRect } of entries) {
-      if (contentRect.width && contentRect.width !== target.layout.width) Plotly.Plots.resize(target);
+    for (const { target } of entries) {
+      const width = target.clientWidth;
+      if (width && width !== widths.get(target)) Plotly.Plots.resize(target);
+      widths.set(target, width);
     }
   });
 
