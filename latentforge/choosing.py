@@ -136,6 +136,8 @@ def choose_explorer(
     if entry.spec.searches:
         objective = registry.get("objectives", str(given.pop("objective", entry.spec.searches)))
         theirs = [field.name for field in fields(objective.spec.config)]
+        if isinstance(prefixed := given.get(objective.name), Mapping):  # as errors name them
+            given = {**{k: v for k, v in given.items() if v is not prefixed}, **prefixed}
         for field in fields(entry.spec.config):
             if field.name in theirs:
                 raise PluginError(
@@ -182,7 +184,8 @@ def check_same_images(run: Run, role: str, other: Run) -> None:
     prepared, here = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
     differing += [
         f"{key}: {prepared.get(key)!r}, not {here.get(key)!r}"
-        for key in sorted({*prepared, *here} - {"stored"})  # how files hold them; divide_by says it
+        # the shape is said above; stored is how files hold them, which divide_by says
+        for key in sorted({*prepared, *here} - {"stored", "shape"})
         if prepared.get(key) != here.get(key)
     ]
     if differing:
@@ -215,7 +218,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             names += f" and {len(entries) - 3} more" if len(entries) > 3 else ""
             raise UsageError(
                 f"no role {role!r}: {entries[0].kind.singular} {names} "
-                f"takes {', '.join(sorted(wanted)) or 'none'}",
+                f"{'take' if len(entries) > 1 else 'takes'} {', '.join(sorted(wanted)) or 'none'}",
                 remedy=did_you_mean(role, list(wanted)),
             )
         if missing := sorted(wanted[role] - set(model.spec.provides)):

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 class Found:
     """The best code of each of N requests, and how it was found.
 
-    `z` (N, *latent), `x` (N, ...) what it decodes to, `score` (N,), `satisfied` bool (N,).
-    `round` int64 (N,): the start that `z` came from; `steps` int64 (N,): gradient steps that led
-    there, those of all rounds before included and settling left out. `evaluations` counts decoded
-    codes. `paths` holds for each watched request the codes (T, *latent) from the start of that
-    round to `z`.
+    `z` (N, *latent), `x` (N, ...) what it decodes to, `score` (N,), `satisfied` bool (N,). `round`
+    int64 (N,): the start that `z` came from.
+    `first_round` and `steps` int64 (N,): in which round the request was first satisfied, and after
+    how many gradient steps, those of all rounds before included; where it never was, of `z`.
+    `paths` holds for each watched request the codes (T, *latent) from the start of `z` to `z`,
+    settling included.
     """
 
     z: Tensor
@@ -40,8 +41,8 @@ class Found:
     score: Tensor
     satisfied: Tensor
     round: Tensor
+    first_round: Tensor
     steps: Tensor
-    evaluations: int
     paths: dict[int, Tensor]
 
 
@@ -89,14 +90,26 @@ def search(
             f"start must be (restarts, {requests}, *latent) for {requests} requests, "
             f"not {tuple(start.shape)}"
         )
-    if not bool(start.isfinite().all()):
-        raise UsageError("start holds NaN or infinity")
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, not {steps}")
+    if not (start.is_floating_point() and bool(start.isfinite().all())):
+        raise UsageError("start must hold finite floats")
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
+    least: dict[str, tuple[float, int]] = {
+        "steps": (steps, 1),
+        "solutions": (solutions, 1),
+        "settle": (settle, 0),
+    }
+    least |= {"noise": (noise, 0), "jitter": (jitter, 0), "prior_weight": (prior_weight, 0)}
+    for name, (value, bound) in least.items():
+        if not bound <= value < math.inf:
+            raise UsageError(f"{name} must be at least {bound} and finite, not {value}")
+    unit = torch.as_tensor(scale).to(start)
+    if not bool((unit > 0).all()) or not 0 < lr < math.inf:
+        raise UsageError(f"lr and scale must be above 0, not {lr} and {scale}")
+    if strangers := [request for request in watch if not 0 <= request < requests]:
+        raise UsageError(f"no request {strangers[0]} to watch: there are {requests}")
     best = _Best(objective, start, watch)
-    walk = _Walk(torch.as_tensor(scale).to(start), optimizer, lr)
+    walk = _Walk(unit, optimizer, lr)
     draw = generator(start.device, "search", seed)
 
     def heights(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,6 +121,8 @@ def search(
     def look(made: int) -> Tensor:
         """Remember where the walks are, and which are solved there; what they climb (B,)."""
         x, score, height = heights(z := walk.z(), walk.rows)
+        if made == 0:
+            check_objective(objective, score, len(z))
         walk.solved = best.look(z, x, score, height, walk.rows, engine.state.epoch - 1, made)
         return height
 
@@ -154,6 +169,21 @@ def search(
         return best.found(decode)
 
 
+def check_objective(objective: Objective, score: Tensor, count: int) -> None:
+    """UsageError where the objective breaks its contract."""
+    name = type(objective).__name__
+    if score.shape != (count,):
+        raise UsageError(
+            f"objective {name}: score must have one number for each row of x, ({count},), "
+            f"not {tuple(score.shape)}"
+        )
+    if torch.is_grad_enabled() and not score.requires_grad:
+        raise UsageError(
+            f"objective {name}: its score has no gradient, so there is no way up",
+            remedy="score(x, request) must be differentiable in x: no .detach(), no .item()",
+        )
+
+
 class _Walk:
     """The codes of the open requests in one round, and the optimizer that moves them."""
 
@@ -177,8 +207,8 @@ class _Walk:
         return (self.u + self._noise(jitter, draw) if jitter else self.u) * self.scale
 
     def climb(self, height: Tensor) -> None:
-        self.u.grad = None
-        (-height.sum()).backward()  # type: ignore[no-untyped-call]
+        # not backward(), which would leave gradients in the caller's decoder
+        (self.u.grad,) = torch.autograd.grad(-height.sum(), self.u)
         self.by.step()
         self.made += 1
 
@@ -216,14 +246,14 @@ class _Best:
     def __init__(self, objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
         count, device = start.shape[1], start.device
         self.objective = objective
-        self.z = start[0].clone()
+        self.z = start[0].detach().clone()
         self.score = torch.full((count,), -math.inf, dtype=start.dtype, device=device)
         self.height = self.score.clone()
         self.satisfied = torch.zeros(count, dtype=torch.bool, device=device)
         self.solutions = torch.zeros(count, dtype=torch.int64, device=device)
-        self.round = torch.zeros(count, dtype=torch.int64, device=device)
-        self.steps = torch.zeros(count, dtype=torch.int64, device=device)
-        self.evaluations = 0
+        self.round, self.first_round, self.steps = (
+            torch.zeros(count, dtype=torch.int64, device=device) for _ in range(3)
+        )
         self.walked: dict[int, list[Tensor]] = {request: [] for request in watch}
         self.paths: dict[int, Tensor] = {}
 
@@ -246,7 +276,8 @@ class _Best:
         steps: int,
     ) -> Tensor:
         """Remember what is better than before; which of these codes are satisfied (B,)."""
-        met, done = self.objective.satisfied(x, rows), self.satisfied[rows]
+        met = self.objective.satisfied(x, rows) & score.isfinite()
+        done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])
         new = ((met & ~done) | (higher & (met | ~done))).nonzero().squeeze(1)
         better, first = rows[new], rows[new[~done[new]]]
@@ -254,9 +285,9 @@ class _Best:
         self.score[better] = score[new].to(self.score)
         self.height[better] = height[new].to(self.height)
         self.satisfied[better] = met[new]
-        self.round[first] = round  # a better solution changes neither
+        self.round[better] = round
+        self.first_round[first] = round
         self.steps[first] = steps
-        self.evaluations += len(rows)
         for request, walk in self.walked.items():
             for row in (rows == request).nonzero().flatten().tolist():
                 walk.append(z[row].clone())  # a copy: the next step moves the codes in place
@@ -271,8 +302,7 @@ class _Best:
                 f"the score of request {self.objective.requests[lost[0]]!r} was never finite",
                 remedy="check the decoder and the objective for NaN and infinity",
             )
-        x = decode(self.z)
-        made = self.evaluations
+        rounds = self.round, self.first_round
         return Found(
-            self.z, x, self.score, self.satisfied, self.round, self.steps, made, self.paths
+            self.z, decode(self.z), self.score, self.satisfied, *rounds, self.steps, self.paths
         )

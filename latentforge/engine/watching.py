@@ -20,7 +20,7 @@ class SearchWatch:
         self.stream, self.tag = stream, tag
         self.curve: list[tuple[int, float]] = []
         self.bar = bool(stream and stream.isatty())
-        self.shown = time.monotonic()
+        self.shown, self.told = time.monotonic(), False
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.tick)
@@ -32,7 +32,11 @@ class SearchWatch:
         if self.stream is None or now - self.shown < (BAR_INTERVAL if self.bar else LINE_INTERVAL):
             return
         self.shown = now
-        state = engine.state
+        self.tell(engine)
+
+    def tell(self, engine: Engine) -> None:
+        assert self.stream is not None
+        state, self.told = engine.state, True
         text = (
             f"search: start {state.epoch} of {state.max_epochs}, step {state.iteration}, "
             f"{100 * state.metrics['satisfied']:.1f} % of the requests met"
@@ -52,7 +56,9 @@ class SearchWatch:
             board.scalars({f"{self.tag}/satisfied": share}, step)
         board.close()
 
-    def close(self) -> None:
+    def close(self, engine: Engine) -> None:
+        if self.told and not self.bar:
+            self.tell(engine)
         if self.stream is not None and self.bar:  # leave the terminal's last line empty
             self.stream.write("\r\x1b[K")
             self.stream.flush()

@@ -1,7 +1,7 @@
 """Densities of codes, (N, D): what stands for a prior, to sample from and to search under.
 
 Each is a torch distribution, so `log_prob` is in nats, differentiable, and `sample` is seeded by
-torch's default generator.
+torch's default generator. They check no arguments: where a code is NaN, so is its density.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from torch.distributions import (
 FULL = 64
 """Dimensions up to which a mixture has full covariances: beyond, they are dearer than they tell."""
 
+LARGEST = 4096
+"""Dimensions that a density is fitted in at the most."""
+
 FITTED = 10_000
 """Codes that a mixture is fitted on at the most: more change nothing that one could see."""
 
 
 def standard(z: Tensor) -> Distribution:
     """N(0, I) of the codes' dimension, the prior of a VAE."""
-    return Independent(Normal(torch.zeros_like(z[0]), torch.ones_like(z[0])), 1)
+    each = Normal(torch.zeros_like(z[0]), torch.ones_like(z[0]), validate_args=False)
+    return Independent(each, 1, validate_args=False)
 
 
 def fit_gaussian(z: Tensor) -> Distribution:
@@ -39,7 +43,8 @@ def fit_gaussian(z: Tensor) -> Distribution:
     covariance = torch.cov(known.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
     covariance.diagonal().add_(floor)
-    return MultivariateNormal(z.mean(0), scale_tril=torch.linalg.cholesky(covariance).to(z))
+    root = torch.linalg.cholesky(covariance).to(z)
+    return MultivariateNormal(z.mean(0), scale_tril=root, validate_args=False)
 
 
 def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
@@ -69,10 +74,12 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     )
     each: Distribution
     if covariances(z.shape[1]) == "full":
-        each = MultivariateNormal(means.to(z), scale_tril=torch.linalg.cholesky(spread).to(z))
+        root = torch.linalg.cholesky(spread).to(z)
+        each = MultivariateNormal(means.to(z), scale_tril=root, validate_args=False)
     else:
-        each = Independent(Normal(means.to(z), spread.sqrt().to(z)), 1)
-    return MixtureSameFamily(Categorical(weights.to(z)), each)
+        each = Normal(means.to(z), spread.sqrt().to(z), validate_args=False)
+        each = Independent(each, 1, validate_args=False)
+    return MixtureSameFamily(Categorical(weights.to(z)), each, validate_args=False)
 
 
 def covariances(dimensions: int) -> Literal["full", "diag"]:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from ignite.engine import Events
+from latentforge_plugins.densities import fit_mixture
 from torch.distributions import Normal
 
 from latentforge import search
@@ -48,7 +49,13 @@ def test_a_request_stops_at_the_step_that_its_closed_form_says():
     lr, distances = 0.1, [0.05, 1.0, 2.0, 8.0]
     objective = Near([[d] for d in distances])
     start = torch.zeros(1, 4, 1, dtype=torch.float64)
-    found = search(same, objective, start, steps=200, lr=lr, optimizer="sgd")
+    decoded = []
+
+    def decode(z):
+        decoded.append(len(z))
+        return z
+
+    found = search(decode, objective, start, steps=200, lr=lr, optimizer="sgd")
     expected = [max(0, math.ceil(math.log(0.1 / d) / math.log(1 - lr))) for d in distances]
     assert found.satisfied.all()
     assert found.steps.tolist() == expected
@@ -56,7 +63,8 @@ def test_a_request_stops_at_the_step_that_its_closed_form_says():
     torch.testing.assert_close(found.z[:, 0], at(*distances) - left)
     torch.testing.assert_close(found.score, -0.5 * left**2)
     assert found.round.tolist() == [0] * 4
-    assert found.evaluations == sum(k + 1 for k in expected)  # nobody is decoded after it is done
+    # nobody is decoded after it is done, but all once at the end
+    assert sum(decoded) == sum(k + 1 for k in expected) + 4
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
@@ -204,7 +212,7 @@ def test_of_several_solutions_the_surest_is_kept():
     assert float(one.z) == pytest.approx(-3.0, abs=0.1)
     assert float(two.z) == pytest.approx(3.0, abs=0.1)
     assert torch.equal(one.steps, two.steps)
-    assert two.round.tolist() == [0]
+    assert (two.round.tolist(), two.first_round.tolist()) == ([1], [0])
 
 
 def test_any_shape_of_code_and_any_decoder():
@@ -241,9 +249,15 @@ def test_handlers_see_rounds_steps_and_the_share_that_is_met():
         (torch.zeros(2, 1), {}, r"start must be \(restarts, 2, \*latent\) for 2 requests"),
         (torch.zeros(1, 3, 1), {}, r"not \(1, 3, 1\)"),
         (torch.zeros(0, 2, 1), {}, r"not \(0, 2, 1\)"),
-        (torch.full((1, 2, 1), math.nan), {}, "start holds NaN"),
+        (torch.full((1, 2, 1), math.nan), {}, "start must hold finite floats"),
         (torch.zeros(1, 2, 1), {"optimizer": "adma"}, "optimizer must be one of adam, "),
         (torch.zeros(1, 2, 1), {"steps": 0}, "steps must be at least 1"),
+        (torch.zeros(1, 2, 1, dtype=torch.int64), {}, "start must hold finite floats"),
+        (torch.zeros(1, 2, 1), {"solutions": 0}, "solutions must be at least 1"),
+        (torch.zeros(1, 2, 1), {"noise": math.nan}, "noise must be at least 0 and finite"),
+        (torch.zeros(1, 2, 1), {"lr": -1.0}, "lr and scale must be above 0"),
+        (torch.zeros(1, 2, 1), {"scale": 0.0}, "lr and scale must be above 0"),
+        (torch.zeros(1, 2, 1), {"watch": [2]}, "no request 2 to watch: there are 2"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(start, options, message):
@@ -255,3 +269,48 @@ def test_a_score_that_is_never_finite_is_an_error_that_names_the_request():
     objective = Near([[1.0], [math.nan]])
     with pytest.raises(RunFailed, match=r"the score of request 'be near \[nan\]'"):
         search(same, objective, torch.zeros(1, 2, 1, dtype=torch.float64), steps=3)
+
+
+def test_the_path_of_a_request_leads_from_the_start_of_its_code_to_it():
+    objective = Near([[3.0], [0.4], [9.0]], reach=0.5)
+    start = at([[-9.0], [0.0], [0.0]], [[2.0], [1.0], [0.0]], [[2.4], [0.6], [8.0]])
+    options = {"steps": 12, "settle": 5, "solutions": 2}
+    found = search(same, objective, start, watch=[0, 1, 2], **options)
+    for request, path in found.paths.items():
+        assert torch.equal(path[0], start[found.round[request], request])
+        assert torch.equal(path[-1], found.z[request])
+    assert set(found.round.tolist()) != {0}
+
+
+def test_a_walk_that_runs_into_nan_is_lost_alone_and_its_start_is_kept():
+    class Cliff(Near):
+        def score(self, x, request):
+            return super().score(x, request) + 0.0 * (4.0 - x[:, 0]).log()
+
+    objective = Cliff([[1.0], [9.0]])
+    start = torch.zeros(1, 2, 1, dtype=torch.float64)
+    mixture = fit_mixture(torch.randn(500, 1, dtype=torch.float64), 2, 0)
+    found = search(
+        same, objective, start, steps=80, lr=0.2, prior=mixture.log_prob, prior_weight=0.01
+    )
+    assert found.satisfied.tolist() == [True, False]
+    assert 3.0 < float(found.z[1]) < 4.0
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda self, x, request: x.mean(), r"one number for each row of x, \(1,\), not \(\)"),
+        (lambda self, x, request: x.detach()[:, 0], "its score has no gradient"),
+    ],
+)
+def test_an_objective_that_breaks_its_contract_is_named(score, message):
+    broken = type("Broken", (Near,), {"score": score})([[1.0]])
+    with pytest.raises(UsageError, match=f"objective Broken: .*{message}"):
+        search(same, broken, torch.zeros(1, 1, 1))
+
+
+def test_a_search_leaves_no_gradients_in_the_decoder():
+    decoder = torch.nn.Linear(1, 1, dtype=torch.float64)
+    search(decoder, Near([[50.0]]), torch.zeros(1, 1, 1, dtype=torch.float64), steps=3)
+    assert decoder.weight.grad is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from latentforge_plugins.guided import GuidedConfig
+from latentforge_plugins.guided.guide import guide
+from latentforge_plugins.guided.pictures import Map
 from latentforge_plugins.guided.starts import data_starts, spread, starts
 
-from latentforge import Forge
+from latentforge import Forge, LatentSpec
 from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Arrays, ExploreContext
 from latentforge.errors import UsageError
+from latentforge.findings import checked
+from latentforge.latent import DiagonalGaussian
 from latentforge.preparation import prepare_whole
 
 
@@ -70,7 +75,9 @@ def test_the_figures_follow_from_what_was_found(guided, work):
     assert met.mean() > 0.5
     assert metrics["success_share"] == pytest.approx(met.mean())
     assert metrics["success_at_start"] == pytest.approx((met & (found["steps"] == 0)).mean())
-    assert metrics["success_single_start"] == pytest.approx((met & (found["round"] == 0)).mean())
+    assert metrics["success_single_start"] == pytest.approx(
+        (met & (found["first_round"] == 0)).mean()
+    )
     assert metrics["median_steps"] == torch.tensor(found["steps"][met]).float().median()
     with torch.no_grad():
         forge, x = Forge(), torch.from_numpy(found["x"])
@@ -278,3 +285,143 @@ def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
     assert made["notes"] == [
         "examples of shape (6,) are no pictures: their values are in found.npz"
     ]
+
+
+class Same:
+    """A model whose images, codes and decoded codes are the same two numbers."""
+
+    def __init__(self, prior):
+        self.latent = LatentSpec(shape=(2,), prior=prior)
+
+    def encode(self, x):
+        return DiagonalGaussian(x, torch.full_like(x, 2 * math.log(0.5)))
+
+    def decode(self, z):
+        return z
+
+
+class Toward:
+    """Be at `goal`: minus half the squared distance, met within `reach`."""
+
+    def __init__(self, goal, reach=0.0, count=3):
+        self.goal, self.reach = torch.tensor(goal), reach
+        self.requests = [f"be there, {i}" for i in range(count)]
+
+    def score(self, x, request):
+        return -0.5 * (x - self.goal).square().sum(1)
+
+    def satisfied(self, x, request):
+        return self.score(x, request) > -self.reach
+
+
+def guide_there(objective, **options):
+    """What `guided` finds with a model whose geometry is known, and the codes it was trained on."""
+    rng = np.random.default_rng(0)
+    x = (0.5 + 0.1 * rng.standard_normal((2000, 2)) * [1.0, 0.5]).clip(0, 1).astype("float32")
+    data = prepare_whole({"train": Arrays(x)}, "arrays")
+    context = ExploreContext(
+        Same("normal"), data.spec, data.split, torch.device("cpu"), 0, objective=objective
+    )
+    torch.manual_seed(0)
+    findings = checked(guide(context, GuidedConfig(**options)))
+    items = {item.name: item for item in findings.items}
+    return items["found"].arrays, items, findings, x
+
+
+QUIET = {"noise": 0.0, "settle": 0, "restarts": 1, "solutions": 1, "optimizer": "sgd"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_the_prior_has_its_weight(weight):
+    # the mode of N(z; a, I) N(z; 0, I)^w is a / (1 + w)
+    found, *_ = guide_there(
+        Toward([2.0, -1.0]), prior_weight=weight, prior="gaussian", unit="one", steps=200, **QUIET
+    )
+    expected = torch.tensor([2.0, -1.0]) / (1.0 + weight)
+    torch.testing.assert_close(found["z"], expected.expand(3, 2), atol=1e-3, rtol=0)
+
+
+def test_steps_are_in_units_of_the_codes_spread_or_plain():
+    moved = {}
+    for unit in ("codes", "one"):
+        found, _, _, x = guide_there(
+            Toward([2.0, -1.0]), prior="none", unit=unit, steps=1, lr=0.1, **QUIET
+        )
+        moved[unit] = (found["z"] - found["start"]) / (torch.tensor([2.0, -1.0]) - found["start"])
+    torch.testing.assert_close(moved["one"], torch.full((3, 2), 0.1))
+    sizes = np.diff(np.quantile(x, [0.16, 0.84], axis=0), axis=0)[0] / 2
+    expected = torch.tensor(0.1 * sizes**2, dtype=torch.float32).expand(3, 2)
+    torch.testing.assert_close(moved["codes"], expected, rtol=1e-3, atol=0)
+
+
+def test_settling_and_a_second_solution_make_results_surer():
+    options = {"prior": "none", "unit": "one", "start": "wide", "noise": 0.0, "steps": 200}
+    options |= {"lr": 0.1, "optimizer": "sgd", "jitter": 0.0}
+    scores = {}
+    for settle in (0, 30):
+        found, *_ = guide_there(Toward([0.0, 0.0], reach=0.5), settle=settle, **options)
+        assert found["satisfied"].all()
+        scores[settle] = found["score"]
+    assert (scores[0] < -0.3).all()
+    assert (scores[30] > -0.01).all()
+    one, *_ = guide_there(Toward([0.0, 0.0], 0.5, 50), settle=0, solutions=1, **options)
+    two, *_ = guide_there(Toward([0.0, 0.0], 0.5, 50), settle=0, solutions=2, **options)
+    assert (two["score"] >= one["score"]).all()
+    assert (two["score"] > one["score"]).float().mean() > 0.2
+    assert set(two["round"].tolist()) == {0, 1}
+    assert two["first_round"].tolist() == [0] * 50
+
+
+def test_the_curve_of_a_search_is_a_staircase_to_its_last_step():
+    _, items, findings, _ = guide_there(
+        Toward([0.9, 0.9], reach=0.0005, count=40), steps=10, restarts=3, noise=2.0, settle=0
+    )
+    curve = items["progress"]
+    share = curve.series["share"]
+    assert (curve.x[0], share[0]) == (0, 0)
+    assert share[-1] == pytest.approx(findings.metrics["success_share"])
+    assert 0 < share[-1] < 1
+    assert curve.x[-1] == 30
+    assert (curve.x.diff() >= 0).all()
+    assert (share.diff() >= 0).all()
+    found = items["found"].arrays
+    for step in range(0, 30, 5):
+        met = (found["satisfied"] & (found["steps"] <= step)).float().mean()
+        at_step = share[curve.x <= step][-1]
+        assert at_step == pytest.approx(float(met))
+
+
+def test_the_start_that_is_shown_is_where_the_walk_began():
+    _, items, *_ = guide_there(Toward([0.5, 0.5], 0.004, 8), steps=10, restarts=6, settle=3)
+    walks = items["walks"].paths
+    for request, path in enumerate(walks.values()):
+        torch.testing.assert_close(path[0], items["found"].arrays["start"][request])
+        torch.testing.assert_close(path[-1], items["found"].arrays["z"][request])
+
+
+def test_the_density_of_results_is_that_of_the_posteriors_and_not_of_their_means():
+    # codes are spread by 0.1 and 0.05, a posterior by 0.5: one mixture of all has about 0.26 each
+    _, _, findings, _ = guide_there(Toward([0.5, 0.5]), components=1, steps=100, **QUIET)
+    variances = torch.tensor([0.1**2, 0.05**2]) + 0.25
+    expected = -0.5 * (2 * math.pi * variances).log().sum()
+    assert findings.metrics["log_prior"] == pytest.approx(float(expected), abs=0.1)
+
+
+def test_the_map_of_more_dimensions_is_their_two_principal_directions():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(3000, 5, generator=generator) * torch.tensor([0.1, 3.0, 0.2, 1.0, 0.05])
+    places = Map(codes)(codes)
+    assert places.var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+
+
+def test_a_judge_that_has_nothing_to_judge_is_said(guided):
+    made = guided(objective="inpaint", n=2, steps=3, roles=("judge",))
+    assert "the judge was not asked: this objective asks for no class" in made["notes"]
+
+
+def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide", "--quiet"]
+    answer = cli(*command, "--set", "class.n=2", "--set", "guided.steps=2", "--json")
+    assert answer.code == 0
+    with np.load(Path(answer.json["out"], "found.npz")) as found:
+        assert len(found["z"]) == 2

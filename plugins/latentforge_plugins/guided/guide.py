@@ -16,7 +16,7 @@ from latentforge.findings import Arrays, Finding, Findings, Lines
 from latentforge_plugins.walks import no_picture
 
 from .pictures import results, walk_film, walk_map
-from .starts import aggregate_posterior, own_prior, spread, starts
+from .starts import aggregate_posterior, can_fit, own_prior, spread, starts
 
 if TYPE_CHECKING:
     from latentforge.engine.search import Found
@@ -36,8 +36,15 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         return images
 
     codes = context.codes("train").flatten(1)  # (M, D)
-    mixture = aggregate_posterior(context, config.components)
-    prior = {"mixture": mixture, "gaussian": own_prior(model, codes), "none": None}[config.prior]
+    mixture = aggregate_posterior(context, config.components) if can_fit(codes) else None
+    if config.prior == "mixture" and mixture is None:
+        raise UsageError(
+            f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} numbers",
+            remedy="--set prior=none",
+        )
+    prior = own_prior(model, codes) if config.prior == "gaussian" else mixture
+    if config.prior == "none":
+        prior = None
     start = starts(context, config, codes)
     began = time.perf_counter()
     found = search(
@@ -58,12 +65,15 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
-    rate = count / (time.perf_counter() - began)
-    metrics = {"requests_per_second": rate, "log_prior": float(mixture.log_prob(found.z).mean())}
+    metrics = {"requests_per_second": count / (time.perf_counter() - began)}
+    if mixture:
+        metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
     notes = [] if context.data.drawable else [no_picture(context, "their values are in found.npz")]
     told = Findings(drawn(context, config, found, start, codes, decode), metrics, PROTOCOL, notes)
     ends = not getattr(objective, "open_ended", False)
-    parts = [successes(context, found)] if ends else []
+    parts = [successes(context, config, found)] if ends else []
+    if "judge" in context.roles and not hasattr(objective, "classes"):
+        notes.append("the judge was not asked: this objective asks for no class")
     if hasattr(objective, "findings"):
         parts.insert(0, objective.findings(found.x))
     return joined([*parts, told])
@@ -95,13 +105,13 @@ JUDGED = (
 )
 
 
-def successes(context: ExploreContext, found: Found) -> Findings:
+def successes(context: ExploreContext, config: GuidedConfig, found: Found) -> Findings:
     """How many requests were met, how fast, and what an independent judge says."""
     met = found.satisfied
     shares = {
         "success_share": met,
         "success_at_start": met & (found.steps == 0),
-        "success_single_start": met & (found.round == 0),
+        "success_single_start": met & (found.first_round == 0),
     }
     metrics = {name: float(which.float().mean()) for name, which in shares.items()}
     protocol, judge = SUCCESSES, context.roles.get("judge")
@@ -113,7 +123,7 @@ def successes(context: ExploreContext, found: Found) -> Findings:
     if not bool(met.any()):
         return Findings([], metrics, protocol)
     metrics["median_steps"] = float(found.steps[met].float().median())
-    return Findings([progress(found)], metrics, protocol)
+    return Findings([progress(found, config.restarts * config.steps)], metrics, protocol)
 
 
 def drawn(
@@ -127,7 +137,8 @@ def drawn(
     """The map, the numbers, and where an example is a picture what was found."""
     own = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
     arrays = {"z": found.z, "x": found.x, "start": own, "score": found.score}
-    arrays |= {"satisfied": found.satisfied, "steps": found.steps, "round": found.round}
+    arrays |= {"satisfied": found.satisfied, "steps": found.steps}
+    arrays |= {"round": found.round, "first_round": found.first_round}
     rest = [walk_map(context, found, codes, config.shown), Arrays("found", arrays)]
     if not context.data.drawable:
         return rest
@@ -141,16 +152,19 @@ def drawn(
     ]
 
 
-def progress(found: Found) -> Lines:
-    """The share of requests that were met within so many steps."""
-    met = found.steps[found.satisfied].sort().values
-    x, counts = met.unique_consecutive(return_counts=True)
-    share = counts.cumsum(0) / len(found.satisfied)
+def progress(found: Found, longest: int) -> Lines:
+    """The share of requests that were met within so many steps: a staircase from 0 to the last step
+    that was made, `longest` where some were never met."""
+    met, counts = found.steps[found.satisfied].unique(return_counts=True)
+    share = (counts.cumsum(0) / len(found.satisfied)).cpu()
+    before = torch.cat([torch.zeros(1), share[:-1]])
+    x, y = torch.stack([met.cpu(), met.cpu()], 1).flatten(), torch.stack([before, share], 1)
+    last = met.max().cpu()[None] if bool(found.satisfied.all()) else torch.tensor([longest])
     return Lines(
         "progress",
         "Requests that met the objective",
-        x.float(),
-        {"share": share},
+        torch.cat([torch.zeros(1), x, last]),
+        {"share": torch.cat([torch.zeros(1), y.flatten(), share[-1:]])},
         "gradient steps, over all starts",
         "share of requests",
     )

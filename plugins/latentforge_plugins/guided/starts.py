@@ -10,13 +10,18 @@ from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import fit_gaussian, fit_mixture, standard
+from latentforge_plugins.densities import LARGEST, fit_gaussian, fit_mixture, standard
 
 if TYPE_CHECKING:
     from . import GuidedConfig
 
 WIDE = 10.0
 """The standard deviation of wide starts: far off the data, as the first write-up has it."""
+
+
+def can_fit(codes: Tensor) -> bool:
+    """Whether there is enough of the codes (N, D) to fit a density to, and not too much."""
+    return len(codes) > 1 and codes.shape[1] <= LARGEST
 
 
 def own_prior(model: Any, codes: Tensor) -> Distribution:
