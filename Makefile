@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test slow lint bench reproduce clean
+.PHONY: demo test slow lint bench reproduce gallery clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -25,6 +25,9 @@ bench: $(READY)
 
 reproduce: $(READY)
 	$(BIN)/python benchmarks/reproduce.py $(foreach name,$(ONLY),--only $(name))
+
+gallery: $(READY)
+	$(BIN)/python benchmarks/gallery.py $(if $(RUNS),--runs $(RUNS))
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
