@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
@@ -72,8 +71,9 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
 
 
 def prior_quantiles(p: Tensor) -> Tensor:
-    """Where the standard normal's distribution function is p."""
-    return Normal(torch.zeros_like(p), torch.ones_like(p)).icdf(p)
+    """Where the standard normal's distribution function is p, of p's own precision: of float64 it
+    is finite for every p between 0 and 1."""
+    return torch.special.ndtri(p)
 
 
 def code_quantiles(codes: Tensor, p: Tensor) -> Tensor:

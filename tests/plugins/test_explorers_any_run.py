@@ -70,6 +70,7 @@ def test_images_and_classes_out_of_range_are_refused(look, affine, x, name, opti
     ("name", "option"),
     [
         ("interpolate", {"steps": 1}),
+        ("interpolate", {"steps": 1001}),
         ("interpolate", {"images": [3]}),
         ("interpolate", {"pairs": 0}),
         ("sample", {"n": 0}),

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
 
 from latentforge.errors import ConfigError, UsageError
 
@@ -114,6 +115,51 @@ def test_the_distance_to_the_nearest_training_image_is_that_of_brute_force(look,
     assert "nearest_train_test" not in look("sample", model, x, n=20).metrics  # the same images
 
 
+def test_the_nearest_training_image_may_lie_in_any_batch(look, affine):
+    from latentforge_plugins.sample.draw import COMPARED
+
+    train = torch.rand(4100, *SHAPE)
+    held = train[:COMPARED] + 0.01 * torch.rand(COMPARED, *SHAPE)
+    held[: COMPARED // 2] = train[-COMPARED // 2 :] + 0.02
+    found = look("sample", affine.Affine(SHAPE, (6,)), held.clamp(0, 1), train=(train, None), n=500)
+    flat = train.flatten(1).double().numpy()
+    tree = NearestNeighbors(n_neighbors=1).fit(flat)
+    expected = tree.kneighbors(held.clamp(0, 1).flatten(1).double().numpy())[0].mean()
+    assert found.metrics["nearest_train_test"] == pytest.approx(expected, rel=1e-2)
+
+
+def test_test_images_that_stand_class_by_class_are_compared_from_all_classes(look, affine):
+    train = torch.zeros(10, *SHAPE)
+    held = torch.zeros(1000, *SHAPE)
+    held[500:, 0, 0, 0] = 1.0
+    y = torch.arange(1000) // 500
+    found = look("sample", affine.Affine(SHAPE, (6,)), held, y, train=(train, y[:10]), n=1000)
+    share = found.metrics["nearest_train_test"]  # each lies 0 or 1 away
+    assert share == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 500))
+
+
+def test_the_protocol_says_how_many_codes_the_mixture_was_fitted_to(look, affine):
+    x = torch.rand(10_001, *SHAPE)
+    model = affine.Affine(SHAPE, (2,))
+    options = {"sources": ["mixture", "gaussian"], "components": 1, "n": 10}
+    said = look("sample", model, x, **options).protocol
+    assert "covariances fitted to 10000 drawn ones of the 10001 training codes" in said
+    assert "a Gaussian fitted to the 10001 training codes" in said
+    said = look("sample", model, x[1:], **options).protocol
+    assert "covariances fitted to the 10000 training codes" in said
+
+
+def test_the_entropy_of_one_certain_class_is_zero_and_not_minus_zero(look, affine):
+    class Sure(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([[0.0, 1000.0]]).repeat(len(x), 1)
+
+    x, y = torch.rand(20, *SHAPE), torch.arange(20) % 2
+    model, roles = affine.Affine(SHAPE, (6,)), {"classifier": Sure()}
+    found = look("sample", model, x, y, sources=["gaussian"], n=10, roles=roles)
+    assert str(found.metrics["class_entropy_gaussian"]) == "0.0"
+
+
 def test_a_classifiers_opinion_of_the_samples(look, affine, x):
     roles = {"classifier": affine.Threshold()}
     y = torch.arange(400) % 2
@@ -196,7 +242,21 @@ def test_the_principal_plane_is_that_of_a_pca(look, affine, x):
 def test_a_plane_that_there_is_not_is_refused(look, affine, x):
     with pytest.raises(UsageError, match="no latent dimension 3: this model has 3"):
         look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[0, 3])
-    with pytest.raises(UsageError, match="needs two latent dimensions; this model has one"):
+    with pytest.raises(UsageError, match="needs two latent dimensions; this model has one") as one:
         look("manifold", affine.Affine(SHAPE, (1,)), x)
+    assert one.value.remedy == "latentforge explore traverse RUN"
     with pytest.raises(ConfigError, match="two different ones"):
         look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[1, 1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"plane": "principal", "dims": [1, 2]},
+        {"plane": "principal", "reach": 2.0},
+        {"spacing": "quantile", "reach": 2.0},
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(look, affine, x, options):
+    with pytest.raises(ConfigError, match=r"exclude each other|reach needs"):
+        look("manifold", affine.Affine(SHAPE, (3,)), x, **options)

@@ -312,6 +312,15 @@ def test_what_an_autoencoder_makes_of_noise(explore):
     assert "10 images of the split test" in found.protocol
 
 
+def test_a_split_of_two_images_is_shown_whole_unless_others_are_asked_for(explore):
+    x = torch.rand(2, 1, 2, 2)
+    items, _ = explore("corruption", Darker(), x, provides=AE)
+    assert items["noisy"].arrays["index"].tolist() == [0, 1]
+    assert items["corruption"].row_titles == ["test 0", "decoded", "test 1", "decoded"]
+    with pytest.raises(UsageError, match="no image 2: this split has 2"):
+        explore("corruption", Darker(), x, provides=AE, images=(0, 2))
+
+
 def test_images_that_are_not_there_and_numbers_that_make_no_sense_are_refused(cli, runs):
     def refused(explorer, option, run="runs/ae"):
         answer = cli("explore", explorer, run, "--set", option)

@@ -207,6 +207,16 @@ def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, tmp_
     assert "method=pca" in error.value.remedy
 
 
+def test_a_perplexity_beyond_the_points_is_lowered_and_takes_no_memory(explore):
+    x, y = blobs(61, 4)
+    items, found = explore("latent-map", Plain(4), (x, y), perplexity=1e7)
+    assert found.notes == ("perplexity 1e+07 is lowered to 20, the largest for 61 points",)
+    assert len(items["map"].points) == 61
+    most, found = explore("latent-map", Plain(4), (x, y), perplexity=20)
+    assert found.notes == ()
+    assert torch.equal(most["map"].points, items["map"].points)
+
+
 def test_memory_is_what_the_system_or_the_container_leaves(tmp_path, monkeypatch):
     from latentforge_plugins.latent_map import memory
 
@@ -391,6 +401,8 @@ def test_files_that_do_not_fit_are_refused_with_what_is_wrong(explore, tmp_path)
         explore("neighbours", Plain(3), data, file=text)
     with pytest.raises(MissingError, match="there is no"):
         explore("neighbours", Plain(3), data, file=tmp_path / "none.png")
+    with pytest.raises(UsageError, match="is a folder"):
+        explore("neighbours", Plain(3), data, file=tmp_path)
     with pytest.raises(UsageError, match="data has shape"):
         explore("neighbours", Plain(3), (torch.rand(30, 6), None), file=wide)
 

@@ -132,6 +132,32 @@ def test_the_confidence_along_the_way_is_the_classifiers(look, affine):
     np.testing.assert_allclose(curve, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [None, torch.zeros(4, dtype=torch.int64)])
+def test_pairs_without_classes_to_tell_apart_are_of_two_images(look, affine, labels):
+    from latentforge_plugins.interpolate.paths import draw_pairs
+
+    from latentforge.contracts import Arrays
+    from latentforge.preparation import prepare_whole
+
+    x = torch.rand(4, *SHAPE)
+    given = Arrays(x, labels)
+    images = prepare_whole({"train": given, "test": given}, "arrays").split("test")
+    first, second = draw_pairs(images, 50)
+    assert len(first) == 50
+    assert (first != second).all()
+    found = look("interpolate", affine.Affine(SHAPE, (6,)), x, labels, pairs=50)
+    assert "over 50 drawn pairs of test images;" in f"{found.protocol};"
+
+
+def test_the_protocol_says_what_the_pairs_differ_in(look, affine, x, y):
+    model = affine.Affine(SHAPE, (6,))
+    said = look("interpolate", model, x, y, pairs=5).protocol
+    assert "5 drawn pairs of test images of different classes" in said
+    alone = look("interpolate", model, x[:1], y[:1], images=[0, 0], pairs=5)
+    assert "5 drawn pairs of test images, each with itself" in alone.protocol
+    assert alone.metrics["off_crossfade_linear"] == 0
+
+
 def test_class_means_need_classes(look, affine, x, y):
     with pytest.raises(ConfigError, match="classes"):
         look("interpolate", affine.Affine(SHAPE, (6,)), x, y, between="class_means")
@@ -155,6 +181,32 @@ def test_a_traversal_moves_one_dimension_over_prior_quantiles(look, affine, x):
     grid = item(found, "traversal")
     assert list(grid.column_titles) == ["-1.28", "-0.52", "0.00", "0.52", "1.28"]
     assert "around test image 7" in grid.title
+
+
+def test_quantiles_next_to_0_and_1_are_far_out_and_finite(look, affine, x):
+    ends = [1e-300, 0.9999999999999999]
+    model = affine.Affine(SHAPE, (6,), log_var=[0.0] * 6)
+    found = look("traverse", model, x, steps=2, quantiles=ends)
+    got = codes(found)
+    moved = got["z"][0][:, got["dimension"][0]]
+    np.testing.assert_allclose(moved, norm.ppf(ends), rtol=1e-5)
+    assert list(item(found, "traversal").column_titles) == ["-37.05", "8.21"]
+    without = codes(look("traverse", affine.Affine(SHAPE, (6,)), x, steps=2, quantiles=ends))
+    z = x.flatten(1).numpy() - 0.5
+    first = without["dimension"][0]
+    expected = [z[:, first].min(), z[:, first].max()]
+    np.testing.assert_allclose(without["z"][0][:, first], expected, atol=1e-6)
+
+
+def test_a_traversal_to_nowhere_is_refused(look, affine, x):
+    class Lost(affine.Affine):
+        def encode(self, x):
+            codes = super().encode(x)
+            codes.z[0, 0] = torch.nan
+            return codes
+
+    with pytest.raises(UsageError, match=r"quantiles 0\.02 and 0\.98 are not all finite"):
+        look("traverse", Lost(SHAPE, (6,)), x)
 
 
 def test_rows_stand_in_the_order_of_the_models_own_kl(look, affine, x):

@@ -250,6 +250,24 @@ def test_the_baselines_are_those_of_a_double_loop(build, alone, split):
     assert "true class" in findings.protocol
 
 
+def test_a_search_that_is_worse_than_a_baseline_says_so(build, alone, unlabelled):
+    objective = build("inpaint", alone, images=[5, 0])
+    truth = alone.images("test").batch_at([5, 0]).x
+    assert objective.findings(truth).notes == []
+    worse = objective.findings(1 - truth)
+    own, mean, nearest = (
+        worse.metrics[f"hidden_mse_{name}"] for name in ("per_pixel", "class_mean", "nearest")
+    )
+    assert worse.notes == [
+        "the hidden part is further from the truth than the class mean: mean squared difference "
+        f"{own:.4f} against {mean:.4f}",
+        "the hidden part is further from the truth than the nearest image: mean squared difference "
+        f"{own:.4f} against {nearest:.4f}",
+    ]
+    at_mean = build("inpaint", unlabelled, n=2).findings(torch.full((2, 3, 5, 7), -1.0))
+    assert "than the mean image:" in at_mean.notes[0]
+
+
 def test_without_labels_the_baseline_is_the_mean_of_all_training_images(build, unlabelled):
     objective = build("inpaint", unlabelled, mask="upper", images=[1, 3])
     train = torch.cat([b.x for b in unlabelled.images("train").batches(16)])
@@ -451,5 +469,11 @@ def test_a_layer_without_a_classifier_is_told_how_to_hand_one_over(seek):
 def test_a_missing_class_names_those_that_there_are(build, context):
     with pytest.raises(UsageError) as error:
         build("class", context, target=10)
-    assert "0 (0), 1 (1), 2 (2)" in error.value.details[0]
+    assert error.value.details == ("classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",)
     assert "9" in error.value.remedy
+
+
+def test_classes_with_names_are_listed_with_their_numbers():
+    from latentforge_plugins.class_objective.objective import listed
+
+    assert listed(["0", "cat", "1"]) == "0, 1 (cat), 2 (1)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,10 +27,9 @@ class ClassObjective:
         classifier: Any = context.roles["classifier"]
         names = classifier.data.classes
         if config.target is not None and config.target >= len(names):
-            listed = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
             raise UsageError(
                 f"no class {config.target}: the classifier {classifier.name} knows {len(names)}",
-                details=[f"classes: {listed}"],
+                details=[f"classes: {listed(names)}"],
                 remedy=f"--set target= one from 0 to {len(names) - 1}, or none for all in turn",
             )
         turn = range(len(names)) if config.target is None else [config.target]
@@ -47,3 +47,9 @@ class ClassObjective:
 
     def _of_wanted(self, log_probs: Tensor, request: Tensor) -> Tensor:
         return log_probs.gather(1, self.classes[request][:, None]).squeeze(1)  # (B,)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`0 (cat), 1 (dog)`: the classes by number, with the names that tell more than it."""
+    numbered = enumerate(names)
+    return ", ".join(name if name == str(i) else f"{i} ({name})" for i, name in numbered)

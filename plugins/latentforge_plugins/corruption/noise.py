@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,7 @@ def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
 def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     images = context.images(config.split)
     levels = torch.linspace(0, 1, config.steps).to(context.device)
-    chosen = images.batch_at(config.images)
+    chosen = images.batch_at(wanted(config, len(images)))
     noise = torch.randn(chosen.x.shape).to(chosen.x)  # one for all levels: it grows, nothing else
     noisy = torch.stack([corrupt(chosen.x, noise, s) for s in levels], 1)  # (images, levels, ...)
     count = min(config.n, len(images))
@@ -42,7 +43,7 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     arrays = {"s": levels, "x": noisy, "index": chosen.index} | curves
     if "reconstructing" in jobs(context):
         arrays["recon"] = torch.stack([reconstructed(context.model, row) for row in noisy])
-    shown = [*lines(levels, curves), picture(context, config, noisy, levels)]
+    shown = [*lines(levels, curves), picture(context, config, chosen.index.tolist(), noisy, levels)]
     items, notes = drawn(context, shown, Arrays("noisy", arrays))
     metrics = {
         f"{name}_at_{float(s):.2f}": float(value)
@@ -50,6 +51,14 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
         for s, value in zip(levels, curve, strict=True)
     }
     return Findings(items, metrics, protocol(context, config, count, curves), notes)
+
+
+def wanted(config: CorruptionConfig, total: int) -> tuple[int, ...]:
+    """The places of the images to draw: of those by default, the ones that a split of `total`
+    has."""
+    if config.images != type(config).images:
+        return config.images
+    return tuple(place for place in config.images if place < total)
 
 
 def jobs(context: ExploreContext) -> list[str]:
@@ -119,13 +128,17 @@ def lines(levels: Tensor, curves: dict[str, Tensor]) -> list[Finding]:
 
 
 def picture(
-    context: ExploreContext, config: CorruptionConfig, noisy: Tensor, levels: Tensor
+    context: ExploreContext,
+    config: CorruptionConfig,
+    places: Sequence[int],
+    noisy: Tensor,
+    levels: Tensor,
 ) -> ImageGrid:
     """A row for each image, with the class that a classifier sees, and below it what an
     autoencoder makes of it. Only here values outside [0, 1] are cut off."""
     rows, titles, captions = [], [], []
     able = jobs(context)
-    for place, row in zip(config.images, noisy, strict=True):
+    for place, row in zip(places, noisy, strict=True):
         rows.append(row.clamp(0, 1))
         titles.append(f"{config.split} {place}")
         seen = [""] * len(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,7 +80,8 @@ class Inpaint:
                     row_titles=list(rows),
                 )
             )
-        return Findings(items, metrics, self.protocol())
+        of = {"hidden_mse_class_mean": mean, "hidden_mse_nearest": "nearest image"}
+        return Findings(items, metrics, self.protocol(), worse_than(metrics, of))
 
     def hidden_in_words(self) -> str:
         about = {"box": f"box {list(self.config.box or ())}", "random": "random pixels"}
@@ -104,3 +106,14 @@ class Inpaint:
     def _pasted(self, image: Tensor) -> Tensor:
         """The known part of the targets, with the hidden part of these images."""
         return torch.where(self.known, self.truth, image)
+
+
+def worse_than(metrics: Mapping[str, float], baselines: Mapping[str, str]) -> list[str]:
+    """The lines for people on the baselines, figures by name, that the search has not reached."""
+    own = metrics["hidden_mse_per_pixel"]
+    return [
+        f"the hidden part is further from the truth than the {name}: mean squared difference "
+        f"{own:.4f} against {metrics[figure]:.4f}"
+        for figure, name in baselines.items()
+        if own > metrics[figure]
+    ]

@@ -24,7 +24,7 @@ class InterpolateConfig:
     images: Annotated[tuple[Count, ...], MinLen(2)] = (0, 1)
     classes: Annotated[tuple[Count, ...], MinLen(2)] | None = None
     between: Literal["images", "class_means"] = "images"
-    steps: Annotated[int, Ge(2)] = 10
+    steps: Annotated[int, Ge(2), Le(1000)] = 10
     path: Literal["linear", "spherical", "both"] = "both"
     split: str = "test"
     pairs: Annotated[Size, Le(2000)] = 200

@@ -50,7 +50,8 @@ def look_at_pairs(
     """How far the middle is from a mere cross-fade of the ends and, with a classifier, how sure
     that is along the way; the same pairs for every run."""
     images = context.images(config.split)
-    pairs = [images.batch(places).x for places in draw_pairs(images, config.pairs)]
+    places = draw_pairs(images, config.pairs)
+    pairs = [images.batch(part).x for part in places]
     t = torch.linspace(0.0, 1.0, TIMES, device=context.device)
     classifier = context.roles.get("classifier")
     metrics: dict[str, float] = {}
@@ -67,11 +68,10 @@ def look_at_pairs(
                 metrics[f"{side.prefix}end_confidence_{path}"] = float(mean[[0, -1]].mean())
                 metrics[f"{side.prefix}middle_confidence_{path}"] = float(mean[TIMES // 2])
                 curves[f"{side.says}{path}"] = mean
-    kind = "of different classes " if images.y is not None else ""
     protocol = (
         f"off_crossfade: the decoded middle's distance from the mean of the two decoded ends, "
         f"over half the distance of these, Euclidean in pixels, 0 is a mere cross-fade; mean over "
-        f"{len(pairs[0])} drawn pairs {kind}of {config.split} images"
+        f"{len(pairs[0])} drawn pairs of {config.split} images{differing(images, *places)}"
     )
     if not classifier:
         return OverPairs(metrics, protocol, [])
@@ -86,14 +86,22 @@ def look_at_pairs(
 
 
 def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
-    """The places of both images of at most `count` pairs, of different classes where there are
-    labels of more than one; the same for every run on these images."""
+    """The places of both images of at most `count` pairs: of different classes where there are
+    such, else of two images, else of the only one; the same for every run on these images."""
     drawing = generator("cpu", "pairs of images")
     first, second = torch.randint(len(images), (2, 4 * count), generator=drawing).to(images.device)
-    differ = first != second if images.y is None else images.y[first] != images.y[second]
-    if not differ.any():
-        differ[:] = True
+    tries = [first != second, torch.ones_like(first, dtype=torch.bool)]
+    if images.y is not None:
+        tries.insert(0, images.y[first] != images.y[second])
+    differ = next(found for found in tries if found.any())
     return first[differ][:count], second[differ][:count]
+
+
+def differing(images: Images, first: Tensor, second: Tensor) -> str:
+    """For the protocol: in what the images at these places differ, pair by pair."""
+    if images.y is not None and bool((images.y[first] != images.y[second]).all()):
+        return " of different classes"
+    return "" if bool((first != second).all()) else ", each with itself, for there is only one"
 
 
 def off_crossfade(x: Tensor) -> float:

@@ -77,7 +77,8 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
     notes = []
     if method in ("tsne", "pacmap"):
         free = memory.available()
-        count = min(wanted, memory.most_points(size, config.perplexity, free))
+        perplexity = min(config.perplexity, projections.most_perplexity(wanted))
+        count = min(wanted, memory.most_points(size, perplexity, free))
         if count < projections.FEWEST <= wanted:
             raise UsageError(
                 f"{free / 2**20:,.0f} MB of memory are free, too few for a map by {NAMES[method]}",
@@ -88,6 +89,9 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
                 f"{NAMES[method]} of {wanted:,} images needs more than the {free / 2**20:,.0f} MB "
                 f"of memory that are free: {count:,} of them, drawn at random"
             )
+    if method == "tsne" and config.perplexity > (most := projections.most_perplexity(count)):
+        lowered = f"lowered to {most:.4g}, the largest for {count:,} points"
+        notes.append(f"perplexity {config.perplexity:g} is {lowered}")
     if count == wanted < total:
         notes.append(f"{count:,} of {total:,} images, drawn at random (n)")
     return torch.randperm(total)[:count].sort().values, notes

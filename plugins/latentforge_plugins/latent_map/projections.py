@@ -32,7 +32,7 @@ def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
     from openTSNE import TSNE
 
     map_of = TSNE(
-        perplexity=min(perplexity, (len(codes) - 1) / 3),
+        perplexity=min(perplexity, most_perplexity(len(codes))),
         initialization="pca",
         n_jobs=torch.get_num_threads(),
         random_state=mix("t-SNE", seed) % 2**32,
@@ -40,6 +40,11 @@ def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on versions of what it is built on
         return torch.tensor(map_of.fit(codes.numpy()))
+
+
+def most_perplexity(count: int) -> float:
+    """The largest perplexity of so many points: t-SNE looks at three times as many neighbours."""
+    return (count - 1) / 3
 
 
 def pacmap(codes: Tensor, seed: int) -> Tensor:

@@ -30,6 +30,11 @@ class ManifoldConfig:
     def __post_init__(self) -> None:
         if self.dims[0] == self.dims[1]:
             raise ValueError(f"dims must be two different ones, got {list(self.dims)}")
+        default = type(self)  # what differs from it was asked for, and would have no effect
+        if self.plane == "principal" and self.dims != default.dims:
+            raise ValueError("dims and plane='principal' exclude each other")
+        if self.reach != default.reach and (self.plane, self.spacing) != ("dims", "linear"):
+            raise ValueError("reach needs plane='dims' and spacing='linear'")
 
 
 def explore(context: ExploreContext, config: ManifoldConfig) -> Findings:

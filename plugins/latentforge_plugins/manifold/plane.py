@@ -81,7 +81,7 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
     if size < 2:
         raise UsageError(
             "a manifold needs two latent dimensions; this model has one",
-            remedy=f"latentforge explore traverse {context.name}".rstrip(),
+            remedy="latentforge explore traverse RUN",
         )
     if config.plane == "dims" and max(config.dims) >= size:
         raise UsageError(

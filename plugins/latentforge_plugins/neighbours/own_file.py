@@ -22,6 +22,8 @@ def read(file: Path, context: ExploreContext) -> Images:
     shape = context.data.shape
     if not context.data.drawable:
         raise UsageError(f"file is an image, and this run's data has shape {shape}")
+    if file.is_dir():
+        raise UsageError(f"file: {file} is a folder", remedy="--set file=IMAGE, one of its files")
     if not file.is_file():
         raise MissingError(f"file: there is no {file}", remedy="--set file=IMAGE")
     pixels = attempt(file, None, "auto")  # uint8 (1 or 3, H, W)

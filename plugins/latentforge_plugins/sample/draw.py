@@ -91,7 +91,11 @@ def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, flo
 
 
 def distances(seen: Mapping[str, Tensor], train: Images) -> dict[str, float]:
-    return {f"nearest_train_{k}": nearest(x[:COMPARED], train) for k, x in seen.items()}
+    # drawn: the test images are in the order of their split, which may be by class
+    return {
+        f"nearest_train_{name}": nearest(x[some(COMPARED, len(x), x.device)], train)
+        for name, x in seen.items()
+    }
 
 
 def nearest(x: Tensor, images: Images) -> float:
@@ -110,5 +114,6 @@ def opinions(classifier: Any, seen: Mapping[str, Tensor]) -> dict[str, float]:
         p = probabilities(classifier, x)  # (N, classes)
         mean = p.mean(0)
         found[f"confidence_{name}"] = float(p.amax(1).mean())
-        found[f"class_entropy_{name}"] = float(-torch.xlogy(mean, mean).sum())
+        # of one certain class the sum is -0, or rounded below 0
+        found[f"class_entropy_{name}"] = max(0.0, -float(torch.xlogy(mean, mean).sum()))
     return found

@@ -12,13 +12,18 @@ from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import covariances, fit_gaussian, fit_mixture, standard
+from latentforge_plugins.densities import (
+    FITTED,
+    LARGEST,
+    covariances,
+    fit_gaussian,
+    fit_mixture,
+    standard,
+)
 from latentforge_plugins.walks import AT_ONCE, codes_in, has_prior
 
 if TYPE_CHECKING:
     from . import SampleConfig
-
-LARGEST = 4096  # latent numbers that a covariance is made of
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConf
     if wanted == "mixture":
         components = min(config.components, count)
         density = fit_mixture(known, components, context.seed)
+        if count > FITTED:
+            fitted = f"fitted to {FITTED} drawn ones of the {count} training codes"
         says = f"{components} Gaussians with {covariances(size)} covariances {fitted} afterwards"
         return with_density("mixture", f"mixture of {components}", says, density, codes)
     says = f"a Gaussian {fitted}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.data import Images
+from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Bars, Finding, Findings, ImageGrid
 from latentforge_plugins.walks import (
     Side,
@@ -114,18 +115,33 @@ def mean_kl(model: Any, images: Images) -> Tensor | None:
 
 
 def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
-    """Where each dimension goes: (D, steps), even in probability."""
-    p = torch.linspace(*config.quantiles, config.steps, device=codes.device)
+    """Where each dimension goes: (D, steps), even in probability. UsageError where that is at
+    infinity or nowhere."""
+    p = probabilities(config)
     if has_prior(model):
-        return prior_quantiles(p).expand(codes.shape[1], -1)
-    return code_quantiles(codes, p)
+        found = prior_quantiles(p).to(codes).expand(codes.shape[1], -1)
+    else:
+        found = code_quantiles(codes, p.to(codes))
+    if not bool(found.isfinite().all()):
+        low, high = config.quantiles
+        raise UsageError(
+            f"the codes between the quantiles {low:g} and {high:g} are not all finite",
+            remedy="--set 'quantiles=[0.02, 0.98]', or `latentforge doctor RUN` for codes of NaN",
+        )
+    return found
+
+
+def probabilities(config: TraverseConfig) -> Tensor:
+    """The steps from quantile to quantile, (steps,), on the CPU in float64: in float32 one close to
+    0 or 1 is 0 or 1, whose place under a prior is at infinity."""
+    return torch.linspace(*config.quantiles, config.steps, dtype=torch.float64)
 
 
 def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     unit = "KL" if t.by_kl else "var"
     rows = len(t.x)
     pairs = zip(t.order[:rows].tolist(), t.weight[:rows].tolist(), strict=True)
-    at = torch.linspace(*config.quantiles, config.steps)
+    at = probabilities(config)
     if has_prior(t.side.model):
         columns = [f"{round(float(v), 2) + 0.0:.2f}" for v in prior_quantiles(at)]  # no -0.00
     else:
