@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,20 +52,16 @@ def explore(
         "checkpoint": loaded.checkpoint,
         "weights": weights_of(config.train),
         "options": options,
+        "plugins": unpackaged(explorer, objective),
     }
     check_writable(out or run.path / "explore")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads):
         findings = look(opened, explorer, objective, watch.attach)
-    from latentforge.drawing import noted, write_findings  # matplotlib takes half a second
+    from latentforge.drawing import noted  # matplotlib takes half a second
 
     findings = noted(findings)
-    try:
-        folder = explore_folder(run.path, out, explorer.name)
-        files = write_findings(findings, folder, about)
-        watch.write(folder)
-    except OSError as error:
-        raise unwritable(out or run.path / "explore", error) from None
+    folder, files = write(findings, opened, explorer, out, about, watch)
     return {
         "explorer": explorer.name,
         "weights": about["weights"],
@@ -74,6 +71,48 @@ def explore(
         "protocol": findings.protocol,
         "notes": list(findings.notes),
     }
+
+
+def write(
+    findings: Findings,
+    opened: Opened,
+    explorer: Component,
+    out: Path | None,
+    about: dict[str, Any],
+    watch: SearchWatch,
+) -> tuple[Path, list[Path]]:
+    """Draw findings into their folder; a folder made for them goes again when that fails.
+
+    Raises PluginError where they cannot be drawn, RunFailed where nothing can be written.
+    """
+    from latentforge.drawing import write_findings
+
+    made: Path | None = None
+    try:
+        new = out is None or not out.exists()
+        folder = explore_folder(opened.run.path, out, explorer.name)
+        made = folder if new else None
+        with blame(f"drawing what explorer {explorer.name!r} found", explorer.entry):
+            try:
+                files = write_findings(findings, folder, about)
+            except OSError as error:
+                raise unwritable(folder, error) from None
+        watch.write(folder)
+    except BaseException as error:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise unwritable(out or opened.run.path / "explore", error) from None
+        raise
+    return folder, files
+
+
+def unpackaged(*components: Component | None) -> list[str]:
+    """What `-p` takes for those components that no installed package offers."""
+    plugins = [component.entry.plugin for component in components if component]
+    loose = [p for p in plugins if not (p.builtin or p.distribution)]
+    named = [p.module for p in loose if p.module.endswith(".py") or p.module == p.name]
+    return list(dict.fromkeys(named))  # without objects handed over in Python
 
 
 def look(

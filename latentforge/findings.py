@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 FRAMES = 30
 """Frames of a film at the most: a page with several films must stay small."""
+
+RESERVED = ("findings.json", "projector_config.pbtxt")
+"""Files that the core itself writes beside those of findings."""
 
 
 @dataclass(frozen=True)
@@ -174,36 +178,146 @@ def checked(findings: object) -> Findings:
 
 
 def _check(item: Finding) -> None:
-    if isinstance(item, ImageGrid) and not (item.rows and all(map(_is_images, item.rows))):
-        shapes = [tuple(row.shape) for row in item.rows]
+    """TypeError or ValueError that names the finding, where it cannot be drawn or written."""
+    for key in ("title", "x_title", "y_title"):
+        if not isinstance(getattr(item, key, ""), str):
+            raise TypeError(f"{key} of {item.name!r} must be a text")
+    match item:
+        case ImageGrid():
+            _check_grid(item)
+        case Scatter():
+            _check_scatter(item)
+        case Lines():
+            _check_lines(item)
+        case Bars():
+            _check_bars(item)
+        case Histogram():
+            _check_tensors(item.name, item.panels)
+            if not item.panels:
+                raise ValueError(f"{item.name!r} must have a panel")
+        case Film():
+            _check_film(item)
+        case Table():
+            _check_table(item)
+        case Arrays():
+            _check_tensors(item.name, item.arrays)
+        case Raw():
+            _check_raw(item)
+
+
+def _check_grid(item: ImageGrid) -> None:
+    if not (item.rows and all(map(_is_images, item.rows))):
+        shapes = [tuple(getattr(row, "shape", ())) for row in item.rows]
         raise ValueError(f"rows of {item.name!r} must be (n, 1 or 3, H, W), not {shapes}")
-    if isinstance(item, Scatter):
-        count = len(item.points)
-        if item.points.ndim != 2 or item.points.shape[1] != 2 or not count:
-            raise ValueError(f"points of {item.name!r} must be (N, 2)")
-        if item.labels is not None and item.labels.shape != (count,):
-            raise ValueError(f"{item.name!r} must have one label a point")
-        if item.images is not None and (len(item.images) != count or not _is_images(item.images)):
-            raise ValueError(f"{item.name!r} must have one image (1 or 3, H, W) a point")
-        if any(path.ndim != 2 or path.shape[1] != 2 for path in item.paths.values()):
-            raise ValueError(f"paths of {item.name!r} must be (T, 2)")
-    if isinstance(item, Lines) and any(y.shape != item.x.shape for y in item.series.values()):
+    _check_texts(item.name, [*item.column_titles, *item.row_titles])
+    _check_texts(item.name, [text for row in item.captions for text in row])
+
+
+def _check_scatter(item: Scatter) -> None:
+    _check_tensors(item.name, {"points": item.points, **item.paths})
+    count = len(item.points)
+    if item.points.ndim != 2 or item.points.shape[1] != 2 or not count:
+        raise ValueError(f"points of {item.name!r} must be (N, 2)")
+    _check_texts(item.name, [*item.classes, *item.axes])
+    if item.labels is not None:
+        _check_labels(item, item.labels)
+    if item.images is not None and not (_is_images(item.images) and len(item.images) == count):
+        raise ValueError(f"{item.name!r} must have one image (1 or 3, H, W) a point")
+    if item.codes is not None:
+        _check_tensors(item.name, {"codes": item.codes})
+        if item.codes.ndim < 2 or len(item.codes) != count or not item.codes.numel():
+            raise ValueError(f"{item.name!r} must have one code (D,) a point")
+    if any(path.ndim != 2 or path.shape[1] != 2 for path in item.paths.values()):
+        raise ValueError(f"paths of {item.name!r} must be (T, 2)")
+    if item.plane is not None:
+        _check_tensors(item.name, {"plane": item.plane.images})
+        if item.plane.images.ndim != 5 or not _is_images(item.plane.images.flatten(0, 1)):
+            raise ValueError(f"plane of {item.name!r} must be (rows, columns, 1 or 3, H, W)")
+
+
+def _check_labels(item: Scatter, labels: Tensor) -> None:
+    _check_tensors(item.name, {"labels": labels})
+    if labels.shape != (len(item.points),):
+        raise ValueError(f"{item.name!r} must have one label a point")
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels of {item.name!r} must be whole numbers, not {labels.dtype}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (item.classes and high >= len(item.classes)):
+        wanted = f"0 to {len(item.classes) - 1}, as there are {len(item.classes)} classes"
+        wanted = wanted if item.classes else "0 and above"
+        raise ValueError(f"labels of {item.name!r} must be {wanted}, not {low} to {high}")
+
+
+def _check_lines(item: Lines) -> None:
+    _check_tensors(item.name, {"x": item.x, **item.series})
+    if item.x.ndim != 1:
+        raise ValueError(f"x of {item.name!r} must be (n,), not {tuple(item.x.shape)}")
+    if any(y.shape != item.x.shape for y in item.series.values()):
         raise ValueError(f"series of {item.name!r} must be as long as x")
-    if isinstance(item, Bars) and any(len(y) != len(item.labels) for y in item.series.values()):
-        raise ValueError(f"series of {item.name!r} must have one height a label")
-    if isinstance(item, Table) and any(len(row) != len(item.columns) for row in item.rows):
+
+
+def _check_bars(item: Bars) -> None:
+    _check_texts(item.name, item.labels)
+    for heights in item.series.values():
+        if len(heights) != len(item.labels):
+            raise ValueError(f"series of {item.name!r} must have one height a label")
+        if not all(map(_is_number, heights)):
+            raise TypeError(f"heights of {item.name!r} must be numbers, not {list(heights)}")
+
+
+def _check_film(item: Film) -> None:
+    if not 1 <= len(item.frames) <= FRAMES:
+        raise ValueError(f"{item.name!r} must have 1 to {FRAMES} frames")
+    _check_texts(item.name, item.frame_titles)
+    if not item.frames[0]:
+        raise ValueError(f"a frame of {item.name!r} must have a panel")
+    for frame in item.frames:
+        if [type(panel) for panel in frame] != [type(panel) for panel in item.frames[0]]:
+            raise ValueError(f"all frames of {item.name!r} must have the same panels")
+        for panel in frame:
+            if not isinstance(panel, ImageGrid | Scatter | Bars):
+                raise TypeError(f"a film has no panel such as {type(panel).__name__}: {item.name}")
+            _check(panel)
+
+
+def _check_table(item: Table) -> None:
+    _check_texts(item.name, item.columns)
+    if any(len(row) != len(item.columns) for row in item.rows):
         raise ValueError(f"rows of {item.name!r} must be as long as its columns")
-    if isinstance(item, Raw) and not re.fullmatch(r"\.[a-z0-9]+", item.suffix):
+    for cell in (cell for row in item.rows for cell in row):
+        if not isinstance(cell, str | Real):
+            raise TypeError(f"cells of {item.name!r} must be texts or numbers, not {cell!r}")
+
+
+def _check_raw(item: Raw) -> None:
+    if not re.fullmatch(r"\.[a-z0-9]+", item.suffix):
         raise ValueError(f"the suffix of {item.name!r} must be like '.svg', not {item.suffix!r}")
-    if isinstance(item, Film):
-        if not 1 <= len(item.frames) <= FRAMES:
-            raise ValueError(f"{item.name!r} must have 1 to {FRAMES} frames")
-        for frame in item.frames:
-            if [type(panel) for panel in frame] != [type(panel) for panel in item.frames[0]]:
-                raise ValueError(f"all frames of {item.name!r} must have the same panels")
-            for panel in frame:
-                _check(panel)
+    if f"{item.name}{item.suffix}".lower() in RESERVED:
+        raise ValueError(f"{item.name}{item.suffix} is a file of LatentForge; give another name")
+    if not isinstance(item.content, bytes):
+        raise TypeError(f"content of {item.name!r} must be bytes")
 
 
-def _is_images(x: Tensor) -> bool:
-    return x.ndim == 4 and len(x) > 0 and x.shape[1] in (1, 3)
+def _check_tensors(name: str, values: Mapping[str, object]) -> None:
+    from torch import Tensor
+
+    for key, value in values.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise TypeError(f"{key} of {name!r} must be a tensor, not {kind}")
+
+
+def _check_texts(name: str, texts: Sequence[object]) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"titles and labels of {name!r} must be texts, not {text!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) or getattr(value, "ndim", None) == 0
+
+
+def _is_images(x: object) -> bool:
+    from torch import Tensor
+
+    return isinstance(x, Tensor) and x.ndim == 4 and x.numel() > 0 and x.shape[1] in (1, 3)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from latentforge.drawing.canvas import LABEL, LEGEND, charts, height, plain, text_width
 from latentforge.drawing.charts import bar_limits, fill_bars, frame_bars
-from latentforge.drawing.maps import fill_map, fill_paths, frame_map, legend_of, limits_of
+from latentforge.drawing.maps import fill_map, fill_paths, frame_map, legend_of, limits_of, tallness
 from latentforge.drawing.palette import COLOURS as CLASSES
 from latentforge.drawing.palette import INK, colour
 from latentforge.drawing.pixels import Array
@@ -123,10 +123,10 @@ def _width(shots: Sequence[Any], legend: bool) -> float:
     """The inches of a panel across; of a map with the names of its classes beside it."""
     match shots[0]:
         case Scatter() as item:
-            (x0, x1), (y0, y1) = limits_of(shots)
+            ratio = tallness(limits_of(shots))
             names = item.classes if legend else ()
             beside = max((text_width(name, LABEL - 1) + 0.3 for name in names), default=0.0)
-            return (TALL - 0.8) * min(1.6, (x1 - x0) / (y1 - y0)) + 0.6 + beside
+            return (TALL - 0.8) * min(1.6, 1 / ratio) + 0.6 + beside
         case Bars() as item:
             return min(max(2.3, 0.8 + 0.22 * len(item.labels) * len(item.series)), 4.2)
         case grid:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def table(item: Table) -> str:
     def cell(value: str | float) -> str:
         if isinstance(value, str):
             return f"<td>{escape(value)}</td>"
-        return f'<td class="lf-number">{value:.4g}</td>'
+        words = str(value) if isinstance(value, Integral) else f"{value:.4g}"
+        return f'<td class="lf-number">{words}</td>'
 
     head = "".join(f'<th scope="col">{escape(str(title))}</th>' for title in item.columns)
     rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in item.rows)

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from latentforge.drawing.html_paths import add_paths, array, numbers, text
 from latentforge.drawing.palette import COLOURS, colour
+from latentforge.drawing.pixels import one_unit
 from latentforge.findings import Bars, Histogram, Lines, Scatter
 
 # The markers of palette.py, as plotly calls them
@@ -123,8 +124,9 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
     x_title, y_title = item.axes
     legend = item.labels is not None or bool(item.paths)
     styled(figure, x_title, y_title, hovermode=False, showlegend=legend)
-    spans = np.ptp(points, axis=0) + 1e-12
-    if 1 / 3 < spans[0] / spans[1] < 3:  # one scale for both axes, unless that makes a sliver
+    places = np.concatenate([array(part) for part in (item.points, *item.paths.values())])
+    places = places[np.isfinite(places).all(1)].astype(float)
+    if len(places) and one_unit(np.ptp(places, axis=0)):
         figure.update_yaxes(scaleanchor="x", constrain="domain")
         figure.update_xaxes(constrain="domain", constraintoward="left")
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -14,10 +14,11 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from latentforge.drawing.canvas import LABEL, LEGEND, charts, plain, text_width, tidy
 from latentforge.drawing.palette import COLOURS, INK, colour, marker
-from latentforge.drawing.pixels import Array, to_numpy
+from latentforge.drawing.pixels import Array, one_unit, to_numpy
 from latentforge.findings import Scatter
 
 SIDE = 6.0  # inches of the longer side of a map
+FREE = 0.8  # height by width of a map whose axes have a unit each
 FEW = 1000  # points, so large that each class can have its own marker
 NAMED = 30  # classes at the most whose names stand in the map
 LISTED = 40  # classes at the most in a legend
@@ -27,8 +28,7 @@ Limits = tuple[tuple[float, float], tuple[float, float]]
 def draw_scatter(item: Scatter, note: str = "") -> Figure:
     """The map on a figure of its own, its legend at the right."""
     limits = limits_of([item])
-    (x0, x1), (y0, y1) = limits
-    ratio = (y1 - y0) / (x1 - x0)
+    ratio = tallness(limits)
     wide, tall = (SIDE, SIDE * ratio) if ratio < 1 else (SIDE / ratio, SIDE)
     names = [shown(name) for name in item.classes] if item.labels is not None else []
     names += ["start"] if item.paths else []
@@ -45,8 +45,8 @@ def draw_scatter(item: Scatter, note: str = "") -> Figure:
 
 
 def limits_of(items: Sequence[Scatter]) -> Limits:
-    """One pair of limits that holds all finite points and paths of all items, at most twice as
-    wide as high and the other way about."""
+    """One pair of limits that holds all finite points and paths of all items. Where both axes share
+    a unit, at most twice as wide as high and the other way about; else each axis has its own."""
     parts = {id(p): p for item in items for p in (item.points, *item.paths.values())}
     arrays = [to_numpy(part).astype(float) for part in parts.values() if len(part)]
     seen = np.concatenate(arrays)
@@ -56,16 +56,29 @@ def limits_of(items: Sequence[Scatter]) -> Limits:
     low, high = seen.min(0), seen.max(0)
     span = high - low
     side = max(float(span.max()), 1e-6 * float(np.abs(seen).max()), 1e-6)
-    half = np.maximum(span, side / 2) * 0.54
+    shared = not span.min() or one_unit(span)
+    half = (np.maximum(span, side / 2) if shared else span) * 0.54
     middle = (low + high) / 2
     (x0, y0), (x1, y1) = (middle - half).tolist(), (middle + half).tolist()
     return (x0, x1), (y0, y1)
 
 
+def spans_of(limits: Limits) -> Array:
+    return np.array([high - low for low, high in limits])
+
+
+def tallness(limits: Limits) -> float:
+    """The height of a map by its width."""
+    wide, tall = spans_of(limits)
+    return float(tall / wide) if one_unit(spans_of(limits)) else FREE
+
+
 def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
-    """Axes of these limits, with their titles and the same unit on both."""
+    """Axes of these limits, with their titles, and with the same unit on both unless that would
+    make a sliver."""
     tidy(axes)
-    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
+    aspect: Literal["equal", "auto"] = "equal" if one_unit(spans_of(limits)) else "auto"
+    axes.set(xlim=limits[0], ylim=limits[1], aspect=aspect)
     axes.set(xlabel=plain(item.axes[0]), ylabel=plain(item.axes[1]))
 
 
@@ -90,7 +103,9 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
     letters = LABEL + (2 if side == SIDE else -1)
     if len(item.paths) > 1:
         return  # whose ends have names of their own
-    unit = max(limits[0][1] - limits[0][0], limits[1][1] - limits[1][0]) / side  # of an inch
+    spans = spans_of(limits)
+    ratio = tallness(limits)
+    unit = spans / (side * np.array([min(1, 1 / ratio), min(1, ratio)]))  # of an inch
     for name, at in places(points, labels, item.classes, letters, unit):
         axes.text(
             *at, plain(name), ha="center", va="center", weight="bold", color=INK, zorder=5,
@@ -107,10 +122,10 @@ def shown(name: str) -> str:
 
 
 def places(
-    points: Array, labels: Array, classes: Sequence[str], size: float, unit: float
+    points: Array, labels: Array, classes: Sequence[str], size: float, unit: Array | float
 ) -> list[tuple[str, tuple[float, float]]]:
     """Where to write the name of each class that has points: at its median, moved off the others
-    where classes lie upon each other. An inch of the axes is `unit` long."""
+    where classes lie upon each other. An inch of the axes is `unit` long, or (2,) of each."""
     there = np.unique(labels).tolist()
     if len(there) > NAMED or not classes:
         return []
@@ -121,14 +136,14 @@ def places(
         if 0 <= i < len(classes) and len(own):
             names.append(shown(classes[i]))
             at.append(np.median(own, 0))
-    moved = _apart(np.array(at).reshape(-1, 2), names, size, unit)
+    moved = _apart(np.array(at).reshape(-1, 2) / unit, names, size) * unit
     return [(name, (float(x), float(y))) for name, (x, y) in zip(names, moved, strict=True)]
 
 
-def _apart(at: Array, names: Sequence[str], size: float, unit: float) -> Array:
-    """The places, pushed apart until no two names cover each other."""
-    wide = np.array([text_width(name, size) * 1.15 + 0.03 for name in names]) * unit  # it is bold
-    tall = size / 72 * 1.1 * unit
+def _apart(at: Array, names: Sequence[str], size: float) -> Array:
+    """The places, in inches, pushed apart until no two names cover each other."""
+    wide = np.array([text_width(name, size) * 1.15 + 0.03 for name in names])  # it is bold
+    tall = size / 72 * 1.1
     at = at.copy()
     for _ in range(50):
         still = True

@@ -32,3 +32,9 @@ def to_numpy(x: Tensor) -> Array:
     x = x.detach().cpu()
     array: Array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     return array
+
+
+def one_unit(spans: Array) -> bool:
+    """Whether axes that reach over `spans` (2,) can share a unit without making a sliver."""
+    low, high = float(spans.min()), float(spans.max())
+    return low > 0 and high <= 4 * low

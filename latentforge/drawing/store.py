@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def _numbered(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
 
 
 def _cell(value: Any) -> str | int | float:
-    return value if isinstance(value, str | int) else float(value)
+    if isinstance(value, str | int):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def write_summary(

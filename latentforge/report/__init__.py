@@ -5,9 +5,11 @@ Where it goes and what it may overwrite; `page.py` and the modules beside it mak
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +52,39 @@ def report(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
 
 
 def default_path(runs: Sequence[Run]) -> Path:
-    """RUN/report.html; of several runs `report-A-B.html` in the folder that holds them all."""
+    """RUN/report.html; of several runs `report-A-B.html` in the folder that holds them all.
+
+    Where only the root holds them all it is the working folder, with a number after the name where
+    that is taken by anything but the report of these runs.
+    """
     if len(runs) == 1:
         return runs[0].path / "report.html"
     names = "-".join(run.path.resolve().name for run in runs)
     if len(names) > 100:
         names = f"{runs[0].path.resolve().name[:80]}-and-{len(runs) - 1}-more"
-    above = [str(run.path.resolve().parent) for run in runs]
-    folder = Path(os.path.commonpath(above))
-    return _as_given(folder) / f"report-{names}.html"
+    try:
+        folder = Path(os.path.commonpath([run.path.resolve().parent for run in runs]))
+    except ValueError:  # on several drives
+        folder = Path(os.path.sep)
+    if folder != Path(folder.anchor):
+        return _as_given(folder) / f"report-{names}.html"
+    numbered = (Path(f"report-{names}-{number}.html") for number in count(2))
+    places = chain([Path(f"report-{names}.html")], numbered)
+    return next(path for path in places if not path.exists() or _is_of(runs, path))
+
+
+def mark(runs: Sequence[Run]) -> str:
+    """The line of a page that says which runs it is of, whatever their paths hold."""
+    paths = "\n".join(str(run.path.resolve()) for run in runs)
+    digest = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()
+    return f'<meta name="runs" content="{digest}">'
+
+
+def _is_of(runs: Sequence[Run], path: Path) -> bool:
+    try:
+        return mark(runs) in _beginning(path)
+    except OSError:
+        return False
 
 
 def check_place(path: Path) -> None:
@@ -68,14 +94,21 @@ def check_place(path: Path) -> None:
             return
         if path.is_dir():
             raise UsageError(f"{path} is a folder", remedy=f"--out {path / 'report.html'}")
-        with path.open("r", encoding="utf-8", errors="replace") as file:
-            ours = MARK in file.read(2000)
+        ours = MARK in _beginning(path)
     except OSError as error:
         raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
     if not ours:
         raise UsageError(
             f"{path} is no report of LatentForge; nothing is overwritten", remedy="another --out"
         )
+
+
+def _beginning(path: Path) -> str:
+    """The first letters of a file; none of what is a folder."""
+    if path.is_dir():
+        return ""
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        return file.read(2000)
 
 
 def _as_given(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from latentforge.checking import plain
 from latentforge.drawing import html
 from latentforge.errors import LatentForgeError, one_line
 from latentforge.findings import Bars, Lines, Scatter
-from latentforge.report.facts import joint_rows
+from latentforge.report.facts import joint_rows, unpackaged, with_plugins
 from latentforge.report.layout import Block, Part, arranged
 from latentforge.report.pictures import embed
+from latentforge.report.values import shell
 from latentforge.run import Run
 from latentforge.toml import as_toml
 
@@ -139,7 +141,7 @@ def _read(run: Run, name: str, folder: Path) -> Entry:
 
     try:
         stored = read_findings(folder)
-        entry.about = dict(stored.about)
+        entry.about = known(stored.about, folder)
         entry.metrics, entry.protocol = dict(stored.metrics), str(stored.protocol)
         entry.notes, entry.items = list(stored.notes), list(stored.items)
         entry.command = command(entry)
@@ -190,11 +192,26 @@ def _blocks(item: Any, points: int, alike: Sequence[Any], name: str) -> Iterator
         yield Block(f"{item.name} {i}", shown, picture.wide, folded=i > 0)
 
 
+def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What a folder says of itself; what is missing or of another type than it must be is empty."""
+    texts = {"explorer": _explorer_of(folder), "run": "", "checkpoint": "", "weights": ""}
+    found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
+    roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
+    return {
+        **about,
+        **found,
+        "roles": dict(roles) if isinstance(roles, Mapping) else {},
+        "options": dict(options) if isinstance(options, Mapping) else {},
+        "plugins": [p for p in plugins if isinstance(p, str)] if isinstance(plugins, list) else [],
+    }
+
+
 def command(entry: Entry) -> list[str]:
     """The command line that finds the same: options that are not the explorer's defaults."""
     about = entry.about
-    words = ["latentforge", "explore", str(about["explorer"]), str(about.get("run", ""))]
-    for role, other in (about.get("roles") or {}).items():
+    words = ["latentforge", *with_plugins([*unpackaged(entry.run), *about["plugins"]])]
+    words += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
+    for role, other in about["roles"].items():
         words += ["--with", f"{role}={other}"]
     best = entry.run.path / "checkpoints" / "BEST"
     last = entry.run.path / "checkpoints" / "LATEST"
@@ -202,7 +219,7 @@ def command(entry: Entry) -> list[str]:
     if used != _pointer(last) and used == _pointer(best):
         words += ["--checkpoint", "best"]
     defaults = _defaults(entry.run, about)
-    for key, value in (about.get("options") or {}).items():
+    for key, value in about["options"].items():
         if value is not None and (key not in defaults or defaults[key] != value):
             words += ["--set", f"{key}={_value(value)}"]
     return words
@@ -220,18 +237,18 @@ def _pointer(file: Path) -> str:
 
 
 def _defaults(run: Run, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The default options, where the explorer's plugin is here."""
-    registry, options = run.forge.registry, about.get("options") or {}
-    try:
-        explorer = registry.get("explorers", str(about["explorer"]))
-        known = plain(explorer.spec.config())
-        if explorer.spec.searches:
-            known["objective"] = explorer.spec.searches
-            objective = registry.get("objectives", str(options.get("objective")))
-            known |= plain(objective.spec.config())
-    except LatentForgeError:
-        return {}
-    return known
+    """The default options of the explorer and of its objective, where their plugins are here."""
+    found: dict[str, Any] = {}
+    registry = run.forge.registry
+    with suppress(LatentForgeError):
+        explorer = registry.get("explorers", about["explorer"]).spec
+        found = plain(explorer.config())
+        if explorer.searches:
+            found["objective"] = explorer.searches
+    with suppress(LatentForgeError):
+        if isinstance(objective := about["options"].get("objective"), str):
+            found |= plain(registry.get("objectives", objective).spec.config())
+    return found
 
 
 def suggestion(run: Run) -> str:
@@ -249,4 +266,5 @@ def suggestion(run: Run) -> str:
     if not fitting:
         return "latentforge list explorers"
     chosen = "latent-map" if "latent-map" in fitting else fitting[0]
-    return f"latentforge explore {chosen} {run.path}"
+    words = with_plugins(unpackaged(run))
+    return shell(["latentforge", *words, "explore", chosen, str(run.path)])

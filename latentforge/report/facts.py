@@ -147,5 +147,22 @@ def commands(run: Run, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "given": ["latentforge", *map(str, given)] if by_us else [],
-        "again": ["latentforge", "train", "--config", f"{run.path.resolve().name}.toml"],
+        "again": [
+            *("latentforge", *with_plugins(unpackaged(run))),
+            *("train", "--config", f"{run.path.resolve().name}.toml"),
+        ],
     }
+
+
+def unpackaged(run: Run) -> list[str]:
+    """What `-p` takes for the plugins of a run that no installed package offers."""
+    plugins = run.manifest.get("plugins") or []
+    loose = [
+        (str(p.get("module", "")), p.get("plugin")) for p in plugins if not p.get("distribution")
+    ]
+    return [m for m, name in loose if m.endswith(".py") or (m and m == name)]
+
+
+def with_plugins(modules: Sequence[str]) -> list[str]:
+    """The words of a command line that load each plugin once."""
+    return [word for module in dict.fromkeys(modules) for word in ("-p", module)]

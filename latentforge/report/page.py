@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from latentforge import __version__
 from latentforge.drawing.html import head
-from latentforge.report import MARK, default_path
+from latentforge.report import MARK, default_path, mark
 from latentforge.report.curves import curves, per_dimension
 from latentforge.report.explored import explored, suggestion
 from latentforge.report.facts import (
@@ -48,7 +48,7 @@ def render(runs: Sequence[Run], path: Path) -> Page:
     template = environment.from_string((assets / "report.html").read_text("utf-8"))
     again = ["latentforge", "report", *(str(run.path) for run in runs)]
     text = template.render(
-        mark=Markup(MARK),
+        mark=Markup(f"{MARK}\n{mark(runs)}"),
         head=Markup(head()),
         style=Markup((assets / "report.css").read_text("utf-8")),
         version=__version__,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from matplotlib.colors import to_hex
 
 from latentforge.drawing.charts import draw_bars, draw_histogram, draw_lines
 from latentforge.drawing.files import png, write_finding
+from latentforge.drawing.html import chart
 from latentforge.drawing.maps import draw_scatter, limits_of, places
 from latentforge.drawing.palette import COLOURS, colour
 from latentforge.findings import Bars, Histogram, Lines, Scatter
@@ -50,6 +53,24 @@ def test_names_of_classes_that_lie_upon_each_other_are_moved_apart():
     apart = np.abs(at[:, None] - at) + np.eye(4)[..., None] * 9
     assert (apart.max(-1) > 10 / 72).all()  # inches: the height of a letter
     assert np.abs(at).max() < 1.5
+
+
+def test_axes_of_very_different_reach_have_a_unit_each():
+    x = torch.linspace(1, 4.5, 50)
+    for far, shared in ((0.09, False), (2.0, True)):
+        item = Scatter(
+            "map", "A map", torch.stack([x, 0.13 + far * torch.linspace(0, 1, 50) ** 2], 1)
+        )
+        axes = draw_scatter(item).axes[0]
+        assert (axes.get_aspect() == 1) is shared
+        (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+        assert x0 < 1 < 4.5 < x1
+        assert y0 < 0.13
+        if not shared:
+            assert y1 - y0 < 1.1 * far
+        [content] = re.findall(r'json">(.*?)</script>', chart(item))
+        layout = json.loads(content)["figure"]["layout"]
+        assert (layout["yaxis"].get("scaleanchor") == "x") is shared
 
 
 def test_a_map_has_the_same_unit_on_both_axes_and_holds_every_point(scatter):

@@ -15,7 +15,7 @@ from PIL import Image
 from latentforge.drawing.html import SPRITE_BYTES, chart, write_page
 from latentforge.drawing.html_figures import evenly
 from latentforge.drawing.html_paths import away
-from latentforge.findings import Bars, Histogram, Lines, Plane, Scatter
+from latentforge.findings import Bars, Histogram, Lines, Plane, Scatter, Table
 from latentforge.report.layout import Block, arranged
 
 
@@ -150,6 +150,12 @@ def test_shares_begin_at_0_and_other_curves_where_they_are(values, low, high):
     assert low[0] <= bottom <= low[1]
     assert high[0] <= top <= high[1]
     assert bottom < top
+
+
+def test_a_table_writes_whole_numbers_whole():
+    fragment = chart(Table("t", "t", ["n", "x"], [[123456, 0.123456], [np.int64(98765432), 1e9]]))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", fragment)
+    assert cells == ["123456", "0.1235", "98765432", "1e+09"]
 
 
 def test_no_text_in_the_json_ends_its_script_element():

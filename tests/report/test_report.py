@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from latentforge import Forge
+from latentforge.report import default_path, report
 from latentforge.report.pictures import smaller
 
 
@@ -176,6 +178,46 @@ def test_several_runs_are_compared_beside_them(explored, cli):
     )  # the same in both
 
 
+def test_runs_that_share_no_folder_are_reported_in_the_working_folder(runs, monkeypatch):
+    one, other = (Forge().open_run(path) for path in ("runs/ae", "runs/cnn"))
+    assert default_path([one, other]) == Path("runs/report-ae-cnn.html")
+    monkeypatch.setattr(os.path, "commonpath", lambda paths: os.path.sep)
+    Path("report-ae-cnn.html").write_text("mine")
+    for _ in range(2):
+        assert report([one, other])["report"] == "report-ae-cnn-2.html"
+    shutil.copytree("runs/cnn", "others/cnn")
+    third = Forge().open_run("others/cnn")
+    assert report([one, third])["report"] == "report-ae-cnn-3.html"
+    assert Path("report-ae-cnn.html").read_text() == "mine"
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from latentforge import ExplorerSpec, hookimpl
+from latentforge.findings import Findings, Table
+
+@dataclass(frozen=True)
+class Config:
+    rows: int = 2
+
+def explore(context, options):
+    return Findings([Table("t", "T", ["n"], [[i] for i in range(options.rows)])])
+
+@hookimpl
+def latentforge_explorers():
+    return [ExplorerSpec(name="count", summary="counts", config=Config, explore=explore)]
+"""
+
+
+def test_the_command_of_an_explorer_from_a_file_loads_the_file(runs, cli):
+    Path("mine.py").write_text(PLUGIN)
+    assert cli("-p", "./mine.py", "explore", "count", "runs/ae", "--set", "rows=3").code == 0
+    assert cli("report", "runs/ae").code == 0
+    [command] = [c for c in read("runs/ae/report.html").commands if " explore " in c]
+    assert command == "latentforge -p ./mine.py explore count runs/ae --set rows=3"
+    assert cli(*shlex.split(command)[1:], "--out", "again").code == 0
+
+
 def test_runs_of_the_same_name_are_told_apart(runs, cli):
     shutil.copytree("runs/ae", "other/ae")
     done = cli("report", "runs/ae", "other/ae", "--json")
@@ -224,6 +266,19 @@ def test_a_broken_folder_is_said_and_costs_nothing_else(explored, cli, harm):
     page = read("runs/ae/report.html")
     assert "runs/ae/explore/interpolate-2" in page.text
     assert len(page.images) == 1  # the other one's
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"]], ids=str)
+@pytest.mark.parametrize("key", ["explorer", "run", "roles", "checkpoint", "weights", "options"])
+def test_what_a_folder_says_of_itself_in_another_type_costs_nothing(explored, cli, key, value):
+    file = Path("runs/ae/explore/interpolate/findings.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value, "plugins": value}))
+    done = cli("report", "runs/ae")
+    assert (done.code, done.err) == (0, "")
+    page = read("runs/ae/report.html")
+    assert len(page.images) == 1
+    [command] = [c for c in page.commands if " explore " in c]
+    assert "explore interpolate runs/ae" in command
 
 
 def test_a_broken_line_of_figures_is_left_out_and_said(runs, cli):

@@ -1,0 +1,94 @@
+"""What cannot be drawn or written is refused before anything is, and by the finding's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentforge import ExplorerSpec, Forge, hookimpl
+from latentforge.errors import PluginError
+from latentforge.findings import (
+    Arrays,
+    Bars,
+    Film,
+    Findings,
+    Histogram,
+    ImageGrid,
+    Lines,
+    Raw,
+    Scatter,
+    Table,
+    checked,
+)
+
+POINTS, IMAGES = torch.rand(4, 2), torch.rand(4, 1, 8, 8)
+CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Film("wrong", "", [[]]),
+        Film("wrong", "", [[CURVE]]),
+        Table("wrong", "", ["a"], [[None]]),
+        Arrays("wrong", {"x": [1, 2]}),
+        ImageGrid("wrong", "", [torch.rand(2, 1, 0, 8)]),
+        ImageGrid("wrong", "", [torch.rand(2, 1, 8, 0)]),
+        ImageGrid("wrong", "", [IMAGES], captions=[[1, 2]]),
+        Lines("wrong", "", torch.rand(3, 2), {"y": torch.rand(3, 2)}, "x", "y"),
+        Bars("wrong", "", ["a"], {"y": [None]}, "y"),
+        Histogram("wrong", "", {}, "x"),
+        Scatter("wrong", "", POINTS, codes=torch.rand(3, 5)),
+        Scatter("wrong", "", POINTS, torch.tensor([0, 1, 2, 0]), ["a", "b"]),
+        Scatter("wrong", "", POINTS, torch.tensor([0, 1, -1, 0]), ["a", "b"]),
+        Scatter("wrong", "", POINTS, torch.rand(4), ["a", "b"]),
+        Scatter("wrong", None, POINTS),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_what_cannot_be_drawn_is_refused_by_name(item):
+    with pytest.raises((TypeError, ValueError), match="wrong"):
+        checked(Findings([item]))
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("findings", ".json"), ("Findings", ".json"), ("projector_config", ".pbtxt")],
+)
+def test_no_finding_takes_the_place_of_a_file_that_is_not_its_own(name, suffix):
+    with pytest.raises(ValueError, match="give another name"):
+        checked(Findings([Raw(name, suffix, b"")]))
+    assert checked(Findings([Raw(name, ".svg", b"")])).items
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+
+class Odd:
+    """A plugin whose second finding cannot be drawn: numpy knows no sparse tensor."""
+
+    @hookimpl
+    def latentforge_explorers(self):
+        def explore(context, options):
+            grid = ImageGrid("fine", "Fine", [IMAGES])
+            return Findings([grid, Arrays("wrong", {"x": torch.eye(3).to_sparse()})])
+
+        return [ExplorerSpec(name="odd", config=Nothing, summary="odd", explore=explore)]
+
+
+def test_a_plugin_is_blamed_for_what_cannot_be_drawn_and_no_half_folder_stays(runs):
+    run = Forge(plugins=[Odd()]).open_run("runs/ae")
+    there = Path("there")
+    there.mkdir()
+    for out in (None, "fresh", there):
+        with pytest.raises(PluginError, match="drawing what explorer 'odd' found failed") as caught:
+            run.explore("odd", out=out)
+        assert "explorer 'odd' of plugin Odd" in caught.value.details[0]
+    assert not Path("runs/ae/explore/odd").exists()
+    assert not Path("fresh").exists()
+    assert there.is_dir()  # it was not made for the findings
