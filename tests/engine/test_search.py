@@ -314,3 +314,16 @@ def test_a_search_leaves_no_gradients_in_the_decoder():
     decoder = torch.nn.Linear(1, 1, dtype=torch.float64)
     search(decoder, Near([[50.0]]), torch.zeros(1, 1, 1, dtype=torch.float64), steps=3)
     assert decoder.weight.grad is None
+
+
+def test_a_solution_gives_way_to_nothing_that_is_none():
+    class Fenced(Near):
+        """The score rises toward 5, but only what is below 1 will do."""
+
+        def satisfied(self, x, request):
+            return x[:, 0] < 1.0
+
+    start = at([[0.5]], [[0.0]])  # (2 restarts, 1 request, 1)
+    found = search(same, Fenced([[5.0]]), start, steps=5, lr=0.3, settle=20, solutions=2)
+    assert found.satisfied.tolist() == [True]
+    assert 0.5 <= float(found.z) < 1.0

@@ -12,12 +12,14 @@ import pytest
 import torch
 from latentforge_plugins.guided import GuidedConfig
 from latentforge_plugins.guided.guide import guide
-from latentforge_plugins.guided.pictures import Map
+from latentforge_plugins.guided.pictures import Map, walk_film
 from latentforge_plugins.guided.starts import data_starts, spread, starts
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentforge import Forge, LatentSpec
 from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Arrays, ExploreContext
+from latentforge.engine.search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import checked
 from latentforge.latent import DiagonalGaussian
@@ -93,7 +95,13 @@ def test_the_figures_follow_from_what_was_found(guided, work):
         assert f"{word}:" in made["protocol"]
     names = {Path(file).name for file in made["files"]}
     assert {"results.png", "walk.gif", "walk.png", "walks.png", "progress.png"} <= names
-    assert next(Path(made["out"]).glob("events.out.tfevents.*"))
+    board = EventAccumulator(made["out"]).Reload()
+    curve = [(event.step, event.value) for event in board.Scalars("guided/satisfied")]
+    assert [step for step, _ in curve] == sorted({step for step, _ in curve})  # a point a round
+    assert curve[-1][1] == pytest.approx(met.mean())
+    solved = found["steps"][met]
+    for step, share in curve:
+        assert share == pytest.approx((solved <= step).sum() / len(met))
 
 
 def test_the_same_seed_finds_the_same(guided):
@@ -425,3 +433,35 @@ def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
     assert answer.code == 0
     with np.load(Path(answer.json["out"], "found.npz")) as found:
         assert len(found["z"]) == 2
+
+
+def test_a_film_follows_the_walk_from_its_start_to_its_end():
+    path = torch.linspace(0.0, 1.0, 75)[:, None] * torch.tensor([0.6, 0.8])
+    found = Found(
+        *(torch.zeros(3) for _ in range(7)),  # of which the film reads none
+        paths={1: path},
+    )
+    x = np.random.default_rng(0).random((50, 4, 4)).astype("float32")
+    data = prepare_whole({"train": Arrays(x)}, "arrays")
+    images = data.split("train")
+    context = ExploreContext(
+        Same("normal"),
+        data.spec,
+        lambda split: images,
+        torch.device("cpu"),
+        0,
+        objective=Toward([1.0, 1.0]),
+    )
+
+    def decode(z):  # the image's value says where on the walk it is
+        return z.norm(dim=1)[:, None, None, None].expand(-1, 1, 4, 4)
+
+    film = walk_film(context, found, torch.rand(50, 2), decode, 1)
+    assert len(film.frames) == 30
+    walked = [frame[0].paths["walk"] for frame in film.frames]
+    assert [len(way) for way in walked] == sorted({len(way) for way in walked})
+    assert (len(walked[0]), len(walked[-1])) == (1, 75)
+    for (_, image), way, title in zip(film.frames, walked, film.frame_titles, strict=True):
+        torch.testing.assert_close(way, path[: len(way)])
+        assert float(image.rows[0].mean()) == pytest.approx(float(way[-1].norm()), abs=1e-5)
+        assert title == f"step {len(way) - 1}"
