@@ -166,7 +166,7 @@ def test_any_scorer_takes_the_place_of_the_toy(package):
 
 @pytest.mark.slow
 def test_the_package_can_be_installed_and_is_found(tmp_path):
-    call = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    call = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path)]
     done = subprocess.run(
         [*call, str(EXAMPLES / "text_objective")], capture_output=True, text=True, cwd=tmp_path
     )
