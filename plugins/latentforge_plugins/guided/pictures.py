@@ -11,6 +11,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.engine.search import Found
 from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
+from latentforge_plugins.walks import code_quantiles
 
 POINTS = 2000  # codes on the map
 
@@ -103,7 +104,7 @@ def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
     some = torch.linspace(0, len(points) - 1, min(POINTS, len(points)), device=points.device).long()
     seen = points[some]
     if len(some) == POINTS:
-        low, high = (torch.stack([c.quantile(q) for c in seen.T]) for q in (0.005, 0.995))
+        low, high = code_quantiles(seen, torch.tensor([0.005, 0.995]).to(seen)).T
         some = some[((seen >= low) & (seen <= high)).all(1)]
     return Scatter(
         "map",

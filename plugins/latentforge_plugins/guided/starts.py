@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge_plugins.densities import LARGEST, fit_gaussian, fit_mixture, standard
+from latentforge_plugins.walks import code_quantiles, has_prior
 
 if TYPE_CHECKING:
     from . import GuidedConfig
@@ -26,16 +27,14 @@ def can_fit(codes: Tensor) -> bool:
 
 def own_prior(model: Any, codes: Tensor) -> Distribution:
     """N(0, I) where the model has that prior, else the Gaussian of its codes (N, D)."""
-    return standard(codes) if model.latent.prior == "normal" else fit_gaussian(codes)
+    return standard(codes) if has_prior(model) else fit_gaussian(codes)
 
 
 def spread(codes: Tensor) -> Tensor:
     """The size of each dimension of the codes (N, D), (D,): half of where the middle 68 % lie. That
     is the standard deviation of a normal one, and not led by the few codes far out that an
     autoencoder has. The standard deviation where it is zero."""
-    low, high = (
-        torch.stack([column.quantile(share) for column in codes.T]) for share in (0.16, 0.84)
-    )
+    low, high = code_quantiles(codes, torch.tensor([0.16, 0.84]).to(codes)).T
     half = (high - low) / 2
     return torch.where(half > 0, half, codes.std(0)).clamp(min=1e-6)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge_plugins.densities import LARGEST
 from latentforge_plugins.walks import (
     code_quantiles,
     codes_in,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from . import ManifoldConfig
 
 TAIL = 0.01  # of the codes, on each side, that a grid over codes leaves out
-LARGEST = 4096  # latent numbers whose covariance gives principal directions
 
 
 @dataclass(frozen=True)
