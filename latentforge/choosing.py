@@ -145,6 +145,9 @@ def choose_explorer(
                     remedy=f"another name for the option in plugin {objective.plugin.name}",
                 )
         own = {key: given.pop(key) for key in theirs if key in given}
+        for key, owner in _options_of_others(registry, objective, entry, given):
+            faults.add(f"{objective.name}.{key}", f"is an option of objective {owner!r}")
+            del given[key]
         chosen = [(objective, check(objective.spec.config, own, objective.name, faults))]
         beside = ["objective", *theirs]
     checked = check(entry.spec.config, given, entry.name, faults, beside=beside)
@@ -155,6 +158,20 @@ def choose_explorer(
             what = f"{part.entry.kind.singular} {part.name!r}"
             raise UsageError(f"{what} needs labels; the data of {run.path} has none")
     return found
+
+
+def _options_of_others(
+    registry: Registry, objective: Entry, explorer: Entry, given: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Those given options that neither takes and another objective has, with its name."""
+    taken = {field.name for field in fields(explorer.spec.config)}
+    owners = {
+        field.name: other.name
+        for other in registry.entries("objectives")
+        if other is not objective
+        for field in fields(other.spec.config)
+    }
+    return [(key, owners[key]) for key in given if key in owners and key not in taken]
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:

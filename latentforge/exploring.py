@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +19,7 @@ from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
 from latentforge.guard import blame
 from latentforge.loading import Opened
-from latentforge.run import numbered_folder, unwritable
+from latentforge.run import check_writable, numbered_folder, unwritable
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import weights_of
 from latentforge.training import using_threads
@@ -54,7 +52,8 @@ def explore(
         "options": options,
         "plugins": unpackaged(explorer, objective),
     }
-    check_writable(out or run.path / "explore")
+    if out is None:  # one that is given was looked at before
+        check_writable(run.path / "explore")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads):
         findings = look(opened, explorer, objective, watch.attach)
@@ -157,20 +156,14 @@ def check_finite(model: nn.Module, run: Path) -> None:
             )
 
 
-def check_writable(path: Path) -> None:
-    """RunFailed where nothing can be made at `path`: said before the work and not after it."""
-    there = next(above for above in (path, *path.parents) if above.exists())
-    if not os.access(there, os.W_OK):
-        raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-
-
 def explore_folder(run: Path, out: Path | None, name: str) -> Path:
     """`out`, else RUN/explore/NAME, and NAME-2 when that is taken."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         return out
     root = run / "explore"
-    if not (root / name).exists():
+    try:
         (root / name).mkdir(parents=True)
-        return root / name
-    return numbered_folder(root, f"{name}-", 2)
+    except FileExistsError:
+        return numbered_folder(root, f"{name}-", 2)
+    return root / name

@@ -137,10 +137,11 @@ class Registry:
         close = closest(name, self._entries[kind])
         not_loaded = _troubles(self.plugins)
         error = PluginError if not_loaded and not close else UsageError
+        own = "" if close else ", or `latentforge -p FILE ...` for one of your own"
         raise error(
             f"unknown {singular} {name!r}" + suggest(close),
             details=not_loaded,
-            remedy=f"latentforge list {kind}",
+            remedy=f"latentforge list {kind}{own}",
         )
 
     def plugin(self, name: str) -> Plugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -109,10 +110,23 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
 
 
 def check_free(path: Path) -> None:
-    """UsageError where anything is there that a new folder would have to overwrite."""
+    """UsageError where anything is there that a new folder would have to overwrite, RunFailed where
+    none can be made."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "is not empty" if path.is_dir() else "is a file"
-        raise UsageError(f"{path} {what}; nothing is overwritten", remedy="another folder")
+        named = path if path.name else path.resolve()  # "" is the folder that one is in
+        raise UsageError(f"{named} {what}; nothing is overwritten", remedy="another folder")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """RunFailed where nothing can be made in the folder `path`, or it cannot be made: said before
+    the work and not after it."""
+    there = next(above for above in (path, *path.absolute().parents) if above.exists())
+    if not there.is_dir():
+        raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
+    if not os.access(there, os.W_OK):
+        raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def numbered_folder(root: Path, stem: str, first: int) -> Path:

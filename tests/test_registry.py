@@ -76,8 +76,9 @@ def test_an_unknown_name_suggests_and_names_the_next_command():
     assert type(error.value) is UsageError
     assert error.value.message == "unknown model 'aee', did you mean 'ae'?"
     assert error.value.remedy == "latentforge list models"
-    with pytest.raises(UsageError, match=r"unknown model 'resnet'\n"):
+    with pytest.raises(UsageError, match=r"unknown model 'resnet'\n") as error:
         some.get("models", "resnet")
+    assert "latentforge -p FILE" in str(error.value.remedy)
 
 
 def test_a_plugin_with_problems_may_be_the_one_that_has_it():

@@ -443,6 +443,24 @@ def test_a_place_where_nothing_can_be_written_is_named(refused, runs, command):
     assert "cannot write to /proc/latentforge" in refused(1, *command.split())
 
 
+@pytest.mark.parametrize("inside", ["inside", "deep/inside"])
+def test_a_folder_below_a_file_is_refused_before_the_work(refused, runs, inside):
+    text = refused(1, "explore", "interpolate", "runs/ae", "--out", f"runs/ae/run.json/{inside}")
+    assert "run.json is a file" in text
+
+
+def test_no_name_for_a_folder_is_the_one_that_one_is_in(refused, runs, work):
+    text = refused(2, "explore", "interpolate", "runs/ae", "--out", "")
+    assert f"{work} is not empty" in text
+
+
+def test_an_option_of_another_objective_is_told_its_owner(refused, runs):
+    options = ("--set", "objective=inpaint", "--set", "target=3", "--set", "steps=5")
+    text = refused(2, "explore", "guided", "runs/ae", *options)
+    assert "inpaint.target: is an option of objective 'class'" in text
+    assert text.count("\n  - ") == 1
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_named(refused, work):
     (work / "locked").mkdir(mode=0o555)
