@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,7 +23,17 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from latentforge.durable import (
+    leads_out,
+    read_json,
+    replace_synced,
+    sha256,
+    sync_folder,
+    write_synced,
+)
 from latentforge.errors import LatentForgeError, MissingError, RunFailed
+
+log = logging.getLogger("latentforge")
 
 FORMAT = "latentforge-checkpoint"
 VERSION = 1
@@ -30,8 +41,10 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 LATEST = "LATEST"
 BEST = "BEST"
+POINTERS = {"last": LATEST, "best": BEST}
 TEMPORARY = ".tmp-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_POINTER = re.compile(rf"({_NAME.pattern})(?:\s*|\n([0-9a-f]{{64}})\n)")
 _RESERVED = {"latest", "last", "best"}  # the pointers, also where file names ignore case
 
 
@@ -50,14 +63,21 @@ class Checkpoint:
         ends = ".safetensors"
         return tuple(sorted(f.removesuffix(ends) for f in self.files if f.endswith(ends)))
 
-    def tensors(self, group: str) -> dict[str, Tensor]:
-        """One group's tensors on the CPU, contiguous, each with memory of its own."""
+    def size(self, group: str) -> int:
+        """The bytes of one group's file, 0 where there is none."""
+        return int(self.files.get(f"{group}.safetensors", {"size": 0})["size"])
+
+    def tensors(self, group: str, *, limit: int | None = None) -> dict[str, Tensor]:
+        """One group's tensors on the CPU, contiguous, each with memory of its own. RunFailed, and
+        nothing is read, where they take more than `limit` bytes."""
         if group not in self.groups:
             raise MissingError(
                 f"checkpoint {self.path} has no tensors {group!r}",
                 details=[f"it has {', '.join(self.groups) or 'none'}"],
             )
         file = f"{group}.safetensors"
+        if limit is not None and (size := self.size(group)) > limit:
+            raise _damaged(self.path, f"{file} has {size} bytes, more than belong there ({limit})")
         try:
             return tensors_from_bytes(_verified(self.path, file, self.files[file]))
         except SafetensorError as error:
@@ -67,8 +87,9 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints in one folder, which has one writer at a time.
 
-    `LATEST` and `BEST` are text files that name a folder beside them. A save keeps these two and
-    the one that was LATEST before it, and removes the others that a store has made.
+    `LATEST` and `BEST` are text files that name a folder beside them and the SHA-256 of its
+    manifest. A save keeps these two and the one that was LATEST before it, and removes the others
+    that a store has made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,17 +114,18 @@ class CheckpointStore:
         files = {f"{group}.safetensors": _bytes(named) for group, named in tensors.items()}
         files[STATE] = _json(state)
         path = self.folder / name
-        before, best_before = self._pointed(LATEST), self._pointed(BEST)  # damaged: fail right here
+        # where one is damaged, this fails before anything is written
+        before, best_before = self._pointed(LATEST)[0], self._pointed(BEST)[0]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._clean()
+            self.clean()
             path = self._free(name)
             self._write(path, files)
             self._publish(LATEST, path.name)
             if best:
                 self._publish(BEST, path.name)
         except OSError as error:
-            self._clean()
+            self.clean()
             reason = error.strerror or str(error)
             raise RunFailed(
                 f"cannot write checkpoint {path}: {reason}",
@@ -124,15 +146,49 @@ class CheckpointStore:
                 remedy="last, best, or the name of a checkpoint's folder",
             )
         try:
-            files = _manifest(path)
-            for file, entry in files.items():
-                _verified(path, file, entry)
-            state = json.loads(_verified(path, STATE, files[STATE]))
+            found = self._load(path)
+            if which in POINTERS:
+                self._check_pointed(POINTERS[which], path)
+            return found
         except RunFailed as error:
             raise RunFailed(
                 error.message, details=self._others(path.name), remedy=error.remedy
             ) from error
+
+    def load_newest(self) -> Checkpoint:
+        """The last checkpoint, or, where that is damaged, the newest that is sound, which a warning
+        then names. Raises MissingError where there is none, RunFailed where none is sound."""
+        try:
+            return self.load("last")
+        except LatentForgeError as fault:
+            for name in reversed(self.names()):
+                with contextlib.suppress(RunFailed):
+                    found = self._load(self.folder / name)
+                    log.warning("%s; instead: %s", fault.message, found.path)
+                    return found
+            raise
+
+    def _load(self, path: Path) -> Checkpoint:
+        if leads_out(path, self.folder) or leads_out(self.folder, self.folder.parent):
+            raise _damaged(path, "a link leads out of the run, and nothing outside it is read")
+        files = _manifest(path)
+        for file, entry in files.items():
+            _verify(path, file, entry)
+        try:
+            state = dict(read_json(path / STATE))
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, f"{STATE} cannot be read: {error}") from None
         return Checkpoint(path.name, path, state, files)
+
+    def _check_pointed(self, pointer: str, path: Path) -> None:
+        """RunFailed where a checkpoint is not the one that was published under this pointer."""
+        _, published = self._pointed(pointer)
+        try:
+            if published in (None, sha256(path / MANIFEST)):
+                return
+        except OSError as error:
+            raise _damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
+        raise _damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
 
     def names(self) -> list[str]:
         """The checkpoints in the folder, oldest first; not verified."""
@@ -142,14 +198,14 @@ class CheckpointStore:
         return [p.name for p in sorted(found, key=lambda p: (_written(p), p.name))]
 
     def _resolve(self, which: str) -> str:
-        if which not in ("last", "best"):
+        if which not in POINTERS:
             if not _NAME.fullmatch(which):
                 raise MissingError(f"no checkpoint {which!r} in {self.folder}")
             return which
-        name = self._pointed(BEST if which == "best" else LATEST)
+        name, _ = self._pointed(POINTERS[which])
         if name is not None:
             return name
-        if which == "best" and self._pointed(LATEST) is not None:
+        if which == "best" and self._pointed(LATEST)[0] is not None:
             raise MissingError(
                 f"no best checkpoint in {self.folder}",
                 details=["best exists only with a validation split"],
@@ -161,23 +217,24 @@ class CheckpointStore:
         others = [other for other in self.names() if other != name]
         return [f"there are also: {', '.join(others)}"] if others else []
 
-    def _pointed(self, pointer: str) -> str | None:
-        """The name in a pointer file, or None where there is none."""
+    def _pointed(self, pointer: str) -> tuple[str | None, str | None]:
+        """The name in a pointer file and the hash, if it has one; None where there is none."""
         try:
-            text = (self.folder / pointer).read_text(encoding="utf-8", errors="replace").strip()
+            text = (self.folder / pointer).read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return None, None
         except OSError as error:
             raise RunFailed(
                 f"cannot read {self.folder / pointer}: {error.strerror}",
             ) from error
-        if not _NAME.fullmatch(text):  # also keeps a hostile "../.." inside the folder
+        named = _POINTER.fullmatch(text)
+        if not named:  # also keeps a hostile "../.." inside the folder
             raise RunFailed(
                 f"{self.folder / pointer} is damaged: it names no checkpoint",
                 details=self._others(""),
                 remedy="write the name of a checkpoint folder into it",
             )
-        return text
+        return named[1], named[2]
 
     def _free(self, name: str) -> Path:
         path, number = self.folder / name, 2
@@ -195,22 +252,21 @@ class CheckpointStore:
         temporary = self.folder / f"{TEMPORARY}{path.name}-{os.getpid()}"
         temporary.mkdir()
         for file, data in {**files, MANIFEST: _json(manifest)}.items():
-            _write_synced(temporary / file, data)
-        _sync_folder(temporary)
+            write_synced(temporary / file, data)
+        sync_folder(temporary)
         temporary.rename(path)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         try:
             for file, entry in _manifest(path).items():
-                _verified(path, file, entry)
+                _verify(path, file, entry)
         except LatentForgeError:
             self._remove(path)
             raise
 
     def _publish(self, pointer: str, name: str) -> None:
+        text = f"{name}\n{sha256(self.folder / name / MANIFEST)}\n"
         temporary = self.folder / f"{TEMPORARY}{pointer}-{os.getpid()}"
-        _write_synced(temporary, f"{name}\n".encode())
-        temporary.replace(self.folder / pointer)
-        _sync_folder(self.folder)
+        replace_synced(self.folder / pointer, text.encode(), temporary)
 
     def _retire(self, keep: set[str | None]) -> None:
         for path in list(self.folder.iterdir()):
@@ -226,7 +282,8 @@ class CheckpointStore:
             return
         shutil.rmtree(temporary, ignore_errors=True)
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Remove what a writer that was killed left half done."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -258,29 +315,12 @@ def _json(value: Any) -> bytes:
         raise RunFailed(f"the state of the run is not JSON: {error}") from error
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows opens no folder, and its renames are journalled
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _is_ours(path: Path) -> bool:
     """Whether a store made this folder: only such folders are ever removed."""
     if not _NAME.fullmatch(path.name) or path.is_symlink():
         return False
     try:
-        return bool(json.loads((path / MANIFEST).read_bytes())["format"] == FORMAT)
+        return bool(read_json(path / MANIFEST)["format"] == FORMAT)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
@@ -299,9 +339,9 @@ def _damaged(path: Path, what: str) -> RunFailed:
 def _manifest(path: Path) -> dict[str, dict[str, Any]]:
     """File name -> {"sha256", "size"}, for every file of the checkpoint but the manifest."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = read_json(path / MANIFEST)
         made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
-        entries = {str(f): {"sha256": e["sha256"], "size": e["size"]} for f, e in files.items()}
+        entries = {str(f): {"sha256": e["sha256"], "size": +e["size"]} for f, e in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path, f"{MANIFEST} cannot be read ({type(error).__name__})") from error
     if made_by != FORMAT or version != VERSION:
@@ -314,16 +354,38 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _verified(path: Path, file: str, entry: Mapping[str, Any]) -> bytes:
-    """The bytes of one file, once their number and hash are those of the manifest."""
+def _verify(path: Path, file: str, entry: Mapping[str, Any]) -> None:
+    """RunFailed unless a file has the size and the hash of the manifest; it may be of any size."""
+    _check_size(path, file, entry)
     try:
-        data = (path / file).read_bytes()
-    except FileNotFoundError:
-        raise _damaged(path, f"{file} is missing") from None
+        found = sha256(path / file)
     except OSError as error:
         raise _damaged(path, f"{file} cannot be read: {error.strerror}") from error
-    if len(data) != entry["size"]:
-        raise _damaged(path, f"{file} has {len(data)} bytes of {entry['size']}")
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise _damaged(path, f"{file} is not what was written (its SHA-256 differs)")
+    _check_hash(path, file, entry, found)
+
+
+def _verified(path: Path, file: str, entry: Mapping[str, Any]) -> bytes:
+    """The bytes of one file, once their number and hash are those of the manifest."""
+    _check_size(path, file, entry)  # before memory is taken for them
+    try:
+        data = (path / file).read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"{file} cannot be read: {error.strerror}") from error
+    _check_hash(path, file, entry, hashlib.sha256(data).hexdigest())
     return data
+
+
+def _check_size(path: Path, file: str, entry: Mapping[str, Any]) -> None:
+    if leads_out(path / file, path):
+        raise _damaged(path, f"{file} is a link that leads out of it")
+    try:
+        size = (path / file).stat().st_size
+    except FileNotFoundError:
+        raise _damaged(path, f"{file} is missing") from None
+    if size != entry["size"]:
+        raise _damaged(path, f"{file} has {size} bytes of {entry['size']}")
+
+
+def _check_hash(path: Path, file: str, entry: Mapping[str, Any], found: str) -> None:
+    if found != entry["sha256"]:
+        raise _damaged(path, f"{file} is not what was written (its SHA-256 differs)")

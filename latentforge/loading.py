@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from latentforge import doctor
-from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint import Checkpoint, CheckpointStore
 from latentforge.config import IN_MEMORY, Component, RunConfig
 from latentforge.contracts import Step
 from latentforge.data import DataSplits
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 log = logging.getLogger("latentforge")
+
+HEADER = 2**24  # bytes that names and shapes may take in a file of weights
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,16 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
     """Build the run's model and loss and fill in the verified weights of a checkpoint."""
     about = run.manifest["data"]
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
-    saved = CheckpointStore(run.path / "checkpoints").load(checkpoint)
+    store = CheckpointStore(run.path / "checkpoints")
+    saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
+    check_size(saved, config, spec)
     with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
         model, loss = build_modules(config, spec)
     average = "ema-" if config.train.ema else ""
     for module, part in ((model, config.model), (loss, config.loss)):
         group = average + part.entry.kind.singular
         try:
-            module.load_state_dict(saved.tensors(group) if group in saved.groups else {})
+            module.load_state_dict(weights(saved, group, module))
         except RuntimeError as error:
             raise RunFailed(
                 f"the weights of {saved.path} do not fit {part.entry.kind.singular} {part.name!r}",
@@ -76,6 +80,36 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return Loaded(run, model, loss, spec, saved.name, step)
+
+
+def check_size(saved: Checkpoint, config: RunConfig, spec: DataSpec) -> None:
+    """RunFailed where the run's settings describe a model that its checkpoint is too small for: who
+    wrote these need not be who uses them, and building it could take all memory."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            built = build_modules(config, spec)
+    except Exception:  # a model that cannot be built so is built without a look ahead
+        return
+    for module, part in zip(built, (config.model, config.loss), strict=True):
+        held, wanted = saved.size(part.entry.kind.singular), size_of(module)
+        if held < wanted:
+            raise RunFailed(
+                f"the weights of {saved.path} do not fit {part.entry.kind.singular} {part.name!r}",
+                details=[f"run.json describes {wanted} bytes of them, and here are {held}"],
+                remedy="the run.json that the run was made with",
+            )
+
+
+def weights(saved: Checkpoint, group: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds for a module; RunFailed where that is far more than belongs there."""
+    if group not in saved.groups:
+        return {}
+    return saved.tensors(group, limit=2 * size_of(module) + HEADER)
+
+
+def size_of(module: nn.Module) -> int:
+    """The bytes of a module's parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
 
 
 def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import pickle
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -107,8 +111,10 @@ def test_the_last_the_one_before_and_the_best_are_kept(store: CheckpointStore):
         path = store.save(f"step-{step}", weights(step), {"step": step}, best=step == 2)
         assert path == store.folder / f"step-{step}"
     assert store.names() == ["step-2", "step-4", "step-5"]
-    assert (store.folder / "LATEST").read_text() == "step-5\n"
-    assert (store.folder / "BEST").read_text() == "step-2\n"
+    for pointer, name in (("LATEST", "step-5"), ("BEST", "step-2")):
+        manifest = (store.folder / name / "manifest.json").read_bytes()
+        published = f"{name}\n{hashlib.sha256(manifest).hexdigest()}\n"
+        assert (store.folder / pointer).read_text() == published
     assert store.load().state == {"step": 5}
     assert store.load("best").state == {"step": 2}
     assert store.load("step-4").tensors("model")["w"][0] == 4
@@ -200,20 +206,51 @@ def test_one_flipped_bit_in_any_byte_is_found(store: CheckpointStore, file: str)
     assert store.load().state == {"step": 1}
 
 
-def test_a_flipped_bit_in_the_manifest_is_found_or_changes_nothing(store: CheckpointStore):
-    path = store.save("step-1", weights(1), {"step": 1}) / "manifest.json"
-    found = 0
+@pytest.mark.parametrize("file", ["step-2/manifest.json", "LATEST"])
+def test_a_flipped_bit_in_the_manifest_or_the_pointer_is_found(store: CheckpointStore, file: str):
+    store.save("step-1", weights(1), {"step": 1})
+    store.save("step-2", weights(2), {"step": 2})
+    path = store.folder / file
     for place in range(path.stat().st_size):
         for bit in (0, 2, 6):
             flip(path, place, bit)
-            try:
-                loaded = store.load()
-                assert loaded.state == {"step": 1}
-                assert loaded.tensors("model")["w"].tolist() == [1.0] * 8
-            except LatentForgeError:
-                found += 1
+            with pytest.raises(LatentForgeError):
+                store.load()
             flip(path, place, bit)
-    assert found > 2 * path.stat().st_size  # what remains is white space
+    assert store.load().state == {"step": 2}
+
+
+def test_a_pointer_turned_to_another_sound_checkpoint_is_found(store: CheckpointStore):
+    store.save("step-2", weights(2), {"step": 2})
+    store.save("step-3", weights(3), {"step": 3})
+    flip(store.folder / "LATEST", len("step-"))  # 3 and 2 differ in one bit
+    assert (store.folder / "LATEST").read_text().startswith("step-2\n")
+    with pytest.raises(RunFailed, match="is not the one that LATEST names"):
+        store.load()
+
+
+def test_a_pointer_without_a_hash_is_that_of_an_old_store_or_of_a_hand(store: CheckpointStore):
+    store.save("step-1", weights(1), {"step": 1})
+    (store.folder / "LATEST").write_text("step-1\n")
+    assert store.load().state == {"step": 1}
+
+
+def test_the_newest_that_is_sound_stands_in_for_a_damaged_one_and_is_named(store, caplog):
+    for step in (1, 2, 3):
+        store.save(f"step-{step}", weights(step), {"step": step}, best=step == 1)
+    assert store.load_newest().state == {"step": 3}
+    assert not caplog.messages
+    flip(store.folder / "step-3" / "model.safetensors", -1)
+    with caplog.at_level(logging.WARNING, "latentforge"):
+        assert store.load_newest().state == {"step": 2}
+    assert "step-3 is damaged" in caplog.text
+    assert f"instead: {store.folder / 'step-2'}" in caplog.text
+    (store.folder / "step-2" / "state.json").unlink()
+    (store.folder / "LATEST").write_text("\0")
+    assert store.load_newest().state == {"step": 1}
+    flip(store.folder / "step-1" / "state.json", 0)
+    with pytest.raises(RunFailed, match="LATEST is damaged"):
+        store.load_newest()
 
 
 @pytest.mark.parametrize("file", [*FILES, "manifest.json"])
@@ -259,6 +296,84 @@ def test_a_manifest_cannot_point_outside_its_folder(store: CheckpointStore):
     path.write_text(json.dumps(manifest))
     with pytest.raises(RunFailed, match="does not list"):
         store.load()
+
+
+# ---------------------------------------------------------------- folders from strangers
+
+
+@pytest.mark.parametrize("what", ["file", "checkpoint", "checkpoints"])
+def test_a_link_out_of_the_run_is_not_followed(tmp_path: Path, what: str):
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    inside = store.save("step-1", weights(1), {"step": 1})
+    path = {"file": inside / "state.json", "checkpoint": inside, "checkpoints": store.folder}[what]
+    outside = tmp_path / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    with pytest.raises(RunFailed, match="leads out of"):
+        store.load()
+
+
+def test_a_run_that_is_reached_by_a_link_loads(store: CheckpointStore, tmp_path: Path):
+    store.save("step-1", weights(1), {"step": 1})
+    (tmp_path / "link").symlink_to(store.folder.parent, target_is_directory=True)
+    assert CheckpointStore(tmp_path / "link" / "checkpoints").load().state == {"step": 1}
+
+
+def rewrite(path: Path, file: str, data: bytes) -> None:
+    """A file with a manifest that agrees, as who makes a folder by hand can write it."""
+    (path / file).write_bytes(data)
+    manifest = json.loads((path / "manifest.json").read_text())
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    manifest["files"][file] = entry
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path.parent / "LATEST").write_text(path.name)
+
+
+DEEP = b"[" * 10**6 + b"]" * 10**6
+HUGE = json.dumps({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "said"),
+    [
+        ("state.json", DEEP, "nested too deep"),
+        ("state.json", b"[1, 2]", "cannot be read"),
+        ("state.json", b" " * 2**26 + b"{}", "more than"),
+        ("model.safetensors", pickle.dumps({"w": 1}), "cannot be read"),
+        ("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE, "cannot be read"),
+        ("model.safetensors", struct.pack("<Q", 2**62), "cannot be read"),
+    ],
+    ids=["deep", "list", "long", "pickle", "huge shape", "huge header"],
+)
+def test_a_hostile_file_with_a_right_hash_is_refused(store, file, data, said):
+    rewrite(store.save("step-1", weights(1), {"step": 1}), file, data)
+    with pytest.raises(RunFailed, match=said):
+        store.load().tensors("model")
+
+
+@pytest.mark.parametrize("entry", [{"sha256": "0", "size": "9"}, {"sha256": 1, "size": None}, 7])
+def test_a_manifest_of_another_shape_is_damage(store: CheckpointStore, entry: object):
+    path = store.save("step-1", weights(1), {}) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["state.json"] = entry
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(RunFailed, match="damaged"):
+        store.load()
+
+
+def test_a_deep_manifest_is_damage(store: CheckpointStore):
+    (store.save("step-1", weights(1), {}) / "manifest.json").write_bytes(DEEP)
+    with pytest.raises(RunFailed, match=r"manifest\.json cannot be read"):
+        store.load()
+
+
+def test_more_bytes_than_expected_are_never_read(store: CheckpointStore):
+    path = store.save("step-1", weights(1, size=4), {})
+    expected = (path / "model.safetensors").stat().st_size
+    loaded = store.load()
+    assert loaded.tensors("model", limit=expected)["w"].numel() == 4
+    with pytest.raises(RunFailed, match="more than belong there"):
+        loaded.tensors("model", limit=expected - 1)
 
 
 @pytest.mark.parametrize("text", ["", "../elsewhere", "\x00\x00", "two\nlines"])

@@ -161,7 +161,7 @@ def test_a_training_leaves_a_run_folder(cli, work):
     left = files_in(work / "here")
     assert {"run.json", "metrics.jsonl", "checkpoints/LATEST", "checkpoints/BEST"} <= left
     assert any(name.startswith("events.out.tfevents.") for name in left)
-    assert (work / "here" / "checkpoints" / "LATEST").read_text() == "step-00000003\n"
+    assert (work / "here" / "checkpoints" / "LATEST").read_text().split()[0] == "step-00000003"
     manifest = json.loads((work / "here" / "run.json").read_text())
     assert (manifest["status"], manifest["epochs"], manifest["error"]) == ("done", 1, "")
 
@@ -226,6 +226,22 @@ def test_a_config_file_is_trained_and_options_win_over_it(cli, work):
     assert answer.json["epochs"] == 1
     config = json.loads(Path("r/run.json").read_text())["config"]
     assert (config["model"]["hidden"], config["train"]["batch_size"]) == ([8], 999)
+
+
+def test_a_preset_for_an_explorer_is_not_trained_and_its_command_is_told(cli, runs):
+    refused = cli("train", "--preset", "inpaint-lower-half")
+    assert refused.code == 2
+    said, remedy = refused.err.splitlines()
+    assert said.startswith("error: preset 'inpaint-lower-half' has the options of an explorer")
+    assert remedy == "  try: latentforge explore guided RUN --preset inpaint-lower-half"
+    words = remedy.split("latentforge ")[1].replace("RUN", "runs/ae").split()
+    assert cli(*words, "--set", "n=1", "--set", "steps=1", "--quiet").code == 0
+    Path("mine.toml").write_text('[explore]\nname = "sample"\n')
+    for line in ("train --config mine.toml --set model.name=ae", "config check mine.toml"):
+        refused = cli(*line.split())
+        assert refused.code == 2
+        assert "mine.toml has the options of an explorer" in refused.err
+        assert "try: latentforge explore sample RUN --set" in refused.err
 
 
 def test_a_preset_is_trained_with_other_data_on_request(cli):
@@ -301,7 +317,7 @@ def test_split_checkpoint_and_measures_can_be_chosen(cli, runs):
     ).json
     assert said["split"] == "validation"
     assert list(said["metrics"]) == ["recon", "mse_per_pixel"]
-    best = (runs / "ae" / "checkpoints" / "BEST").read_text().strip()
+    best = (runs / "ae" / "checkpoints" / "BEST").read_text().split()[0]
     assert said["checkpoint"] == best
     lines = [json.loads(s) for s in (runs / "ae" / "metrics.jsonl").read_text().splitlines()]
     least = min(line["validation"]["loss"] for line in lines)
@@ -316,8 +332,8 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(cli):
     lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
     best = min(lines, key=lambda line: line["validation"]["loss"])["step"]
     assert best != lines[-1]["step"]  # with so large a learning rate the second epoch is worse
-    assert Path("r/checkpoints/BEST").read_text() == f"step-{best:08d}\n"
-    assert Path("r/checkpoints/LATEST").read_text() == f"step-{lines[-1]['step']:08d}\n"
+    assert Path("r/checkpoints/BEST").read_text().split()[0] == f"step-{best:08d}"
+    assert Path("r/checkpoints/LATEST").read_text().split()[0] == f"step-{lines[-1]['step']:08d}"
 
 
 def test_every_evaluation_is_kept_in_the_run(cli, runs):

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from latentforge.checkpoint import CheckpointStore
+
 SMALL = ("--set", "model.hidden=[16]", "--batch-size", 512, "--epochs", 1)
 
 
@@ -305,11 +307,33 @@ def test_a_run_of_a_newer_format_says_so(refused, runs):
 
 
 def test_a_run_with_a_damaged_checkpoint_says_which_file(refused, runs):
-    name = (runs / "ae" / "checkpoints" / "LATEST").read_text().strip()
-    weights = runs / "ae" / "checkpoints" / name / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
+    name = (runs / "ae" / "checkpoints" / "LATEST").read_text().split()[0]
+    for weights in (runs / "ae" / "checkpoints").glob("*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1])
     text = refused(1, "evaluate", "runs/ae")
     assert f"checkpoint runs/ae/checkpoints/{name} is damaged: model.safetensors has" in text
+
+
+def test_the_checkpoint_before_a_damaged_one_stands_in_and_is_named(cli, runs):
+    latest = CheckpointStore(runs / "ae" / "checkpoints").save("step-2", {"model": {}}, {})
+    (latest / "state.json").unlink()
+    answer = cli("evaluate", "runs/ae", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["checkpoint"] == "step-00000033"
+    assert "checkpoint runs/ae/checkpoints/step-2 is damaged: state.json is missing" in answer.err
+    assert "instead: runs/ae/checkpoints/step-00000033" in answer.err
+
+
+def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_is_built(
+    refused, runs
+):
+    path = runs / "ae" / "run.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["model"]["latent_dim"] = 10**12
+    path.write_text(json.dumps(manifest))
+    text = refused(1, "evaluate", "runs/ae")
+    assert "do not fit model 'ae'" in text
+    assert "run.json describes" in text
 
 
 def test_an_unknown_checkpoint_is_told_which_there_are(refused, runs):
@@ -652,7 +676,7 @@ def test_an_interrupt_lets_the_step_end_and_keeps_a_checkpoint(cli, trap, work):
     manifest = json.loads((work / "r" / "run.json").read_text())
     assert manifest["status"] == "interrupted"
     assert manifest["steps"] == 15  # the step at which it came
-    latest = (work / "r" / "checkpoints" / "LATEST").read_text().strip()
+    latest = (work / "r" / "checkpoints" / "LATEST").read_text().split()[0]
     assert latest == f"step-{manifest['steps']:08d}"
     assert cli("-p", "./trap.py", "evaluate", "r", "--json").json["checkpoint"] == latest
 
@@ -664,7 +688,7 @@ def test_an_interrupt_at_the_end_of_an_epoch_is_no_other(cli, trap, work, step):
     assert answer.code == 130
     manifest = json.loads((work / "r" / "run.json").read_text())
     assert (manifest["status"], manifest["steps"]) == ("interrupted", step)
-    assert (work / "r" / "checkpoints" / "LATEST").read_text() == f"step-{step:08d}\n"
+    assert (work / "r" / "checkpoints" / "LATEST").read_text().split()[0] == f"step-{step:08d}"
 
 
 @posix
@@ -716,7 +740,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(start, trap, work):
     assert (said["status"], said["run"], said["exit_code"]) == ("interrupted", "r", 130)
     manifest = json.loads((work / "r" / "run.json").read_text())
     assert manifest["status"] == "interrupted"
-    assert (work / "r" / "checkpoints" / "LATEST").read_text() == "step-00000011\n"
+    assert (work / "r" / "checkpoints" / "LATEST").read_text().split()[0] == "step-00000011"
 
 
 @posix
