@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +17,18 @@ class History:
     """Collects each step's terms; `read` fetches them in one transfer and averages.
 
     Reading a number from a device waits for it, so a step only keeps its tensors. A loss that is
-    not finite is therefore noticed at the next read, which still knows its step.
+    not finite is therefore noticed at the next read, which still knows its step. Sums grow step by
+    step, so that they are the same bits however often somebody reads.
     """
 
     def __init__(self) -> None:
         self.terms: tuple[str, ...] = ()
         self._weighted: dict[str, None] = {}  # the terms that were ever given a weight, in order
-        # of each step since the last read: its terms, detached, their weights, its images
+        # of each step that is still on the device: its terms, detached, their weights, its images
         self._steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = []
-        self._epoch: dict[str, float] = {}  # sums over the epoch's images
-        self._epoch_images = 0
-        self._per_dim: dict[str, Tensor] = {}  # the same of each vector, on its device
+        self._window = Sums()  # since the last read
+        self._epoch = Sums()
+        self._per_dim: dict[str, Tensor] = {}  # of the epoch, on its device
 
     def add(self, terms: Terms, images: int) -> None:
         values = {name: value.detach() for name, value in terms.values.items()}
@@ -39,13 +41,20 @@ class History:
 
     def read(self, step: int) -> dict[str, float]:
         """Means over the steps since the last read, of the loss, its terms and, as `<term>_weight`,
-        the weights it gave them; `step` counts all steps up to now.
+        the weights it gave them; `step` counts all steps up to now. Raises as `fetch` does."""
+        self.fetch(step)
+        means = self._window.means()
+        self._window = Sums()
+        return means
+
+    def fetch(self, step: int) -> None:
+        """Take over what is on the device.
 
         Raises RunFailed with the first step whose loss was not finite, and the term that made it
         so; a term of weight 0 may be anything. ValueError when the terms are not always the same.
         """
         if not self._steps:
-            return {}
+            return
         self.terms = self.terms or tuple(self._steps[0][0])
         for values, _, _ in self._steps:
             if tuple(values) != self.terms:
@@ -53,37 +62,69 @@ class History:
         flat = torch.stack([value for values, _, _ in self._steps for value in values.values()])
         rows = flat.reshape(-1, len(self.terms)).tolist()  # (steps, terms)
         first = step - len(rows) + 1
-        for _, weights, _ in self._steps:
-            self._weighted |= dict.fromkeys(weights)
-        sums = dict.fromkeys(("loss", *self.terms), 0.0)
-        sums |= dict.fromkeys((f"{name}_weight" for name in self._weighted), 0.0)
-        count = 0
         for i, (row, (_, weights, images)) in enumerate(zip(rows, self._steps, strict=True)):
-            for name, value in zip(self.terms, row, strict=True):
+            loss, told = 0.0, dict(zip(self.terms, row, strict=True))
+            for name, value in told.items():
                 if weight := weights.get(name, 1.0):
                     if not math.isfinite(weight * value):
                         raise not_finite(weight * value, first + i, name)
-                    sums["loss"] += weight * value * images
-                sums[name] += value * images
-            for name in self._weighted:
-                sums[f"{name}_weight"] += weights.get(name, 1.0) * images
-            count += images
-        for name, total in sums.items():
-            self._epoch[name] = self._epoch.get(name, 0.0) + total
-        self._epoch_images += count
+                    loss += weight * value
+            self._weighted |= dict.fromkeys(weights)
+            given = {f"{name}_weight": weights.get(name, 1.0) for name in self._weighted}
+            for sums in (self._window, self._epoch):
+                sums.add({"loss": loss, **told, **given}, images)
         self._steps = []
-        return {name: total / count for name, total in sums.items()}
 
     def close_epoch(self) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Means over all images read since the last call, of the terms and of each vector; empty
+        """Means over all images fetched since the last call, of the terms and of each vector; empty
         when there were none."""
-        count = self._epoch_images
-        means = {name: total / count for name, total in self._epoch.items()}
+        means, images = self._epoch.means(), self._epoch.images
         per_dim = {
-            name: (total / count).flatten().tolist() for name, total in self._per_dim.items()
+            name: (total / images).flatten().tolist() for name, total in self._per_dim.items()
         }
-        self._epoch, self._epoch_images, self._per_dim = {}, 0, {}
+        self._epoch, self._per_dim = Sums(), {}
         return means, per_dim
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What `restore` takes: tensors, and JSON values. Only what was fetched is in it."""
+        tensors = {f"per_dim.{name}": total for name, total in self._per_dim.items()}
+        for part, sums in (("window", self._window), ("epoch", self._epoch)):
+            for name, total in sums.totals.items():  # tensors, because a JSON number is never NaN
+                tensors[f"{part}.{name}"] = torch.tensor(total, dtype=torch.float64)
+        facts = {"terms": [*self.terms], "weighted": [*self._weighted]}
+        images = {"window": self._window.images, "epoch": self._epoch.images}
+        return tensors, {**facts, "images": images, "per_dim": [*self._per_dim]}
+
+    def restore(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+    ) -> None:
+        """Go on from where `state` was taken."""
+        self.terms, self._weighted = tuple(facts["terms"]), dict.fromkeys(facts["weighted"])
+        names = ["loss", *self.terms, *(f"{name}_weight" for name in self._weighted)]
+        for part, sums in (("window", self._window), ("epoch", self._epoch)):
+            sums.images = facts["images"][part]
+            held = [(name, tensors.get(f"{part}.{name}")) for name in names]  # in their order
+            sums.totals = {name: float(total) for name, total in held if total is not None}
+        per_dim = {name: tensors[f"per_dim.{name}"] for name in facts["per_dim"]}
+        self._per_dim = {name: total.to(device) for name, total in per_dim.items()}
+
+
+class Sums:
+    """Totals over images, each value weighted by how many had it."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = {}
+        self.images = 0
+
+    def add(self, values: Mapping[str, float], images: int) -> None:
+        for name, value in values.items():
+            # a weight that is given late was 1 before
+            before = self.images if name.endswith("_weight") else 0.0
+            self.totals[name] = self.totals.get(name, before) + value * images
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.images for name, total in self.totals.items()}
 
 
 def not_finite(value: float, step: int, term: str) -> RunFailed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 import torch
 
@@ -81,3 +84,31 @@ def test_weights_are_those_of_their_step():
 def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():
     terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
     assert terms.total().item() == 2.0
+
+
+def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_restart():
+    torch.manual_seed(0)
+    calm, watched = History(), History()
+    for i in range(60):
+        values = {"recon": 100 * torch.rand(()), "kl": torch.rand(())}
+        step = Terms(values, {"kl": 0.5 + i / 7}, {"kl": torch.rand(3)})
+        for history in (calm, watched):
+            history.add(step, 10 + i % 13)
+        watched.fetch(i + 1)
+        tensors, facts = watched.state()
+        watched = History()
+        watched.restore(tensors, json.loads(json.dumps(facts)), torch.device("cpu"))
+    assert [*watched.read(60).items()] == [*calm.read(60).items()]
+    for ours, theirs in zip(watched.close_epoch(), calm.close_epoch(), strict=True):
+        assert [*ours.items()] == [*theirs.items()]
+
+
+def test_a_sum_that_is_nan_outlives_a_restart():
+    history, again = History(), History()
+    values = {"recon": torch.tensor(2.0), "kl": torch.tensor(float("nan"))}
+    history.add(Terms(values, {"kl": 0.0}), 3)
+    history.fetch(1)
+    again.restore(*history.state(), torch.device("cpu"))
+    means = again.read(1)
+    assert means["loss"] == 2.0
+    assert math.isnan(means["kl"])
