@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,15 @@ from PIL import Image
 
 from latentforge.drawing.canvas import LABEL, LEGEND, charts, height, plain, text_width
 from latentforge.drawing.charts import bar_limits, fill_bars, frame_bars
-from latentforge.drawing.maps import fill_map, fill_paths, frame_map, legend_of, limits_of, tallness
+from latentforge.drawing.maps import (
+    ends_legend,
+    fill_map,
+    fill_paths,
+    frame_map,
+    legend_of,
+    limits_of,
+    tallness,
+)
 from latentforge.drawing.palette import COLOURS as CLASSES
 from latentforge.drawing.palette import INK, colour
 from latentforge.drawing.pixels import Array
@@ -148,22 +157,31 @@ def _tall(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
 def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
     limits, first = limits_of(shots), shots[0]
     frame_map(axes, first, limits)
-    ends = len([item for item in shots if item.paths][:1]) * 2
-    handles = legend_of(next((item for item in shots if item.paths), first))
+    ends: list[Artist] = []
+    if any(item.paths for item in shots):
+        ends = ends_legend(growing=not all(ended(item, shots) for item in shots))
+    handles = [*legend_of(replace(first, paths={})), *ends]
     if legend and handles:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
     elif ends:  # under the title of the x axis
         where = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
-        axes.legend(handles=handles[-ends:], ncols=2, **where)
-    if all(same(first, item) for item in shots[1:]):
+        axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **where)
+    still = all(same(first, item) for item in shots[1:])
+    if still:
         fill_map(axes, first, limits, TALL - 0.8)
-        return lambda item: fill_paths(axes, item)
 
     def fill(item: Scatter) -> None:
-        fill_map(axes, item, limits, TALL - 0.8)
-        fill_paths(axes, item)
+        if not still:
+            fill_map(axes, item, limits, TALL - 0.8)
+        fill_paths(axes, item, ended(item, shots), TALL - 0.8)
 
     return fill
+
+
+def ended(item: Scatter, shots: Sequence[Scatter]) -> bool:
+    """Whether the walks of a frame are as long as they become."""
+    lengths = [[len(path) for path in shot.paths.values()] for shot in (item, shots[-1])]
+    return lengths[0] == lengths[1]
 
 
 def same(one: Scatter, other: Scatter) -> bool:

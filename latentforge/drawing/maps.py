@@ -22,6 +22,7 @@ FREE = 0.8  # height by width of a map whose axes have a unit each
 FEW = 1000  # points, so large that each class can have its own marker
 NAMED = 30  # classes at the most whose names stand in the map
 LISTED = 40  # classes at the most in a legend
+NOW = "s"  # marks where a walk is that has not ended
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -73,6 +74,12 @@ def tallness(limits: Limits) -> float:
     return float(tall / wide) if one_unit(spans_of(limits)) else FREE
 
 
+def inch(limits: Limits, side: float) -> Array:
+    """An inch of both axes, (2,), where the longer of them has `side` inches."""
+    ratio = tallness(limits)
+    return spans_of(limits) / (side * np.array([min(1, 1 / ratio), min(1, ratio)]))
+
+
 def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
     """Axes of these limits, with their titles, and with the same unit on both unless that would
     make a sliver."""
@@ -103,10 +110,7 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
     letters = LABEL + (2 if side == SIDE else -1)
     if len(item.paths) > 1:
         return  # whose ends have names of their own
-    spans = spans_of(limits)
-    ratio = tallness(limits)
-    unit = spans / (side * np.array([min(1, 1 / ratio), min(1, ratio)]))  # of an inch
-    for name, at in places(points, labels, item.classes, letters, unit):
+    for name, at in places(points, labels, item.classes, letters, inch(limits, side)):
         axes.text(
             *at, plain(name), ha="center", va="center", weight="bold", color=INK, zorder=5,
             fontsize=letters, path_effects=halo(2.5),
@@ -162,10 +166,12 @@ def _apart(at: Array, names: Sequence[str], size: float) -> Array:
     return at
 
 
-def fill_paths(axes: Axes, item: Scatter) -> None:
-    """Walks with a ring at the start and a star at the end: one in black, of several each in a
-    colour, with its name at the end."""
+def fill_paths(axes: Axes, item: Scatter, ended: bool = True, side: float = SIDE) -> None:
+    """Walks with a ring at the start and a star at the end, or a square where they are now: one in
+    black, of several each in a colour, with its name at the end."""
     several = len(item.paths) > 1
+    mark, size = ("*", 15) if ended else (NOW, 7)
+    names, ends, fills = [], [], []
     for i, (name, path) in enumerate(item.paths.items()):
         x, y = to_numpy(path).astype(float).reshape(-1, 2).T
         of = item.classes.index(name) if name in item.classes else i
@@ -174,12 +180,37 @@ def fill_paths(axes: Axes, item: Scatter) -> None:
         inside = fill if several else "white"
         axes.plot(x[:1], y[:1], "o", ms=7, mfc=inside, mec=INK, mew=1.4, zorder=7)
         if len(x) > 1:
-            axes.plot(x[-1:], y[-1:], "*", ms=15, mfc=inside, mec=INK, mew=1.2, zorder=8)
-        if len(x) and several:
-            axes.annotate(
-                plain(shown(name)), (x[-1], y[-1]), (9, 7), textcoords="offset points",
-                fontsize=LABEL, weight="bold", color=INK, zorder=9, path_effects=halo(2.5),
-            )  # fmt: skip
+            axes.plot(x[-1:], y[-1:], mark, ms=size, mfc=inside, mec=INK, mew=1.2, zorder=8)
+        if len(x) and np.isfinite([x[-1], y[-1]]).all():
+            names.append(shown(name))
+            ends.append((x[-1], y[-1]))
+            fills.append(fill)
+    if several:
+        _name_ends(axes, names, np.array(ends).reshape(-1, 2), fills, side)
+
+
+def _name_ends(
+    axes: Axes, names: Sequence[str], ends: Array, fills: Sequence[str], side: float
+) -> None:
+    """The names of walks beside their ends (n, 2), inside the axes and not upon each other, in
+    frames of their colours."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    unit, size = inch(limits, side), 1.35 * LABEL  # with the frame
+    half = np.array([[0.57 * text_width(name, LABEL) + 0.04, size / 144] for name in names])
+    half = half.reshape(-1, 2)
+    low, high = (np.array(ends_of) / unit for ends_of in zip(*limits, strict=True))
+    at = ends / unit
+    right = at[:, 0] + 2 * half[:, 0] < high[0] - 0.2  # else at the left, where there is room
+    at = at + np.stack([np.where(right, 1, -1) * (half[:, 0] + 0.14), np.full(len(at), 0.12)], 1)
+    for _ in range(5):  # what is pushed out comes back, perhaps upon another
+        at = np.clip(_apart(at, names, size), low + half, np.maximum(high - half, low + half))
+    for name, end, place, fill in zip(names, ends, at * unit, fills, strict=True):
+        axes.annotate(
+            plain(name), (end[0], end[1]), (place[0], place[1]), ha="center", va="center",
+            fontsize=LABEL, weight="bold", color=INK, zorder=9,
+            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": fill, "lw": 1.4},
+            arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.7},
+        )  # fmt: skip
 
 
 def halo(width: float, around: str = "white") -> list[AbstractPathEffect]:
@@ -189,6 +220,16 @@ def halo(width: float, around: str = "white") -> list[AbstractPathEffect]:
 
 def legend_of(item: Scatter) -> list[Artist]:
     """A sample of each class that has points, and of the ends of a path."""
+    return [*_class_samples(item), *(ends_legend() if item.paths else [])]
+
+
+def ends_legend(growing: bool = False) -> list[Artist]:
+    """Samples of where a walk starts and ends, and of where it is while it grows."""
+    now = [_sample("now", NOW, "white", INK)] if growing else []
+    return [_sample("start", "o", "white", INK), *now, _sample("end", "*", "white", INK, 11)]
+
+
+def _class_samples(item: Scatter) -> list[Artist]:
     labels = labels_of(item)
     few = len(item.points) <= FEW
     there = [] if labels is None or not item.classes else np.unique(labels).tolist()
@@ -198,9 +239,6 @@ def legend_of(item: Scatter) -> list[Artist]:
     ]
     if len(there) > LISTED:
         handles.append(_sample(f"and {len(there) - LISTED} more", "", "none"))
-    if item.paths:
-        handles.append(_sample("start", "o", "white", INK))
-        handles.append(_sample("end", "*", "white", INK, 11))
     return handles
 
 

@@ -7,7 +7,8 @@ requests that are still open. It needs no run: a decoder is any differentiable f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,10 +81,39 @@ def search(
     carries codes over plateaus that have no gradient. `attach(engine)` may add handlers: an epoch
     is a round, and `engine.state.metrics` has `satisfied`, the share so far.
 
-    Raises UsageError for a start that does not fit the objective and for an unknown optimizer,
-    RunFailed where a score is never finite. Nguyen et al. 2016 move codes by a classifier's
+    Gradients are on whatever the caller's mode. Raises UsageError for a start that does not fit the
+    objective, an unknown optimizer, and weights made in inference_mode; RunFailed where a score is
+    never finite. Nguyen et al. 2016 move codes by a classifier's
     gradient under a prior; the noise is simulated annealing (Kirkpatrick et al. 1983).
     """
+    check_start(objective, start, watch)
+    check_numbers(
+        {"steps": (steps, 1), "solutions": (solutions, 1), "settle": (settle, 0)},
+        {"noise": (noise, 0), "jitter": (jitter, 0), "prior_weight": (prior_weight, 0)},
+    )
+    if optimizer not in OPTIMIZERS:
+        raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
+    # inside inference_mode there is no gradient, whatever enable_grad says
+    with torch.inference_mode(False), torch.enable_grad(), inference_tensors_named():
+        start, unit = start.clone(), torch.as_tensor(scale).to(start).clone()
+        if not bool((unit > 0).all()) or not 0 < lr < math.inf:
+            raise UsageError(f"lr and scale must be above 0, not {lr} and {scale}")
+        slope = _Slope(decode, objective, prior, prior_weight)
+        best = _Best(objective, start, watch)
+        walk = _Walk(unit, optimizer, lr, generator(start.device, "search", seed))
+        rounds = _Rounds(slope, best, walk, start, steps, noise, settle, jitter, solutions)
+        engine = quiet_engine(rounds.step)
+        engine.add_event_handler(Events.EPOCH_STARTED, rounds.begin)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, rounds.end)
+        if attach:
+            attach(engine)
+        engine.run(max_epochs=len(start), epoch_length=steps)
+        with torch.no_grad():
+            return best.found(decode)
+
+
+def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
+    """UsageError for starts that do not fit the requests, and for a request that is not there."""
     requests = len(objective.requests)
     if start.ndim < 3 or start.shape[1] != requests or not start.numel():
         raise UsageError(
@@ -92,81 +122,31 @@ def search(
         )
     if not (start.is_floating_point() and bool(start.isfinite().all())):
         raise UsageError("start must hold finite floats")
-    if optimizer not in OPTIMIZERS:
-        raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
-    least: dict[str, tuple[float, int]] = {
-        "steps": (steps, 1),
-        "solutions": (solutions, 1),
-        "settle": (settle, 0),
-    }
-    least |= {"noise": (noise, 0), "jitter": (jitter, 0), "prior_weight": (prior_weight, 0)}
-    for name, (value, bound) in least.items():
-        if not bound <= value < math.inf:
-            raise UsageError(f"{name} must be at least {bound} and finite, not {value}")
-    unit = torch.as_tensor(scale).to(start)
-    if not bool((unit > 0).all()) or not 0 < lr < math.inf:
-        raise UsageError(f"lr and scale must be above 0, not {lr} and {scale}")
     if strangers := [request for request in watch if not 0 <= request < requests]:
         raise UsageError(f"no request {strangers[0]} to watch: there are {requests}")
-    best = _Best(objective, start, watch)
-    walk = _Walk(unit, optimizer, lr)
-    draw = generator(start.device, "search", seed)
 
-    def heights(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, the score (B,), and with the prior what is climbed (B,)."""
-        x = decode(z)
-        score = objective.score(x, rows)
-        return x, score, score if prior is None else score + prior_weight * prior(z)
 
-    def look(made: int) -> Tensor:
-        """Remember where the walks are, and which are solved there; what they climb (B,)."""
-        x, score, height = heights(z := walk.z(), walk.rows)
-        if made == 0:
-            check_objective(objective, score, len(z))
-        walk.solved = best.look(z, x, score, height, walk.rows, engine.state.epoch - 1, made)
-        return height
+def check_numbers(*least: Mapping[str, tuple[float, int]]) -> None:
+    """UsageError for a number, by name, that is below its bound or not finite."""
+    for name, (value, bound) in ((name, pair) for part in least for name, pair in part.items()):
+        if not bound <= value < math.inf:
+            raise UsageError(f"{name} must be at least {bound} and finite, not {value}")
 
-    def step(engine: Engine, _: None) -> None:
-        height = look(engine.state.iteration - 1)
-        at = walk.z().detach()  # a copy: the step moves the codes in place
-        walk.climb(height)
-        walk.shake(noise * (1.0 - walk.made / steps), draw)
-        walk.end_solved(at)
-        engine.state.metrics = {"satisfied": best.share()}
-        if not len(walk.rows):
-            engine.terminate_epoch()
 
-    engine = quiet_engine(step)
-
-    @engine.on(Events.EPOCH_STARTED)
-    def begin() -> None:
-        open = (best.solutions < solutions).nonzero().squeeze(1)
-        walk.begin(open, start[engine.state.epoch - 1, open])
-        best.begin()
-
-    @engine.on(Events.EPOCH_COMPLETED)
-    def end() -> None:
-        if len(walk.rows):  # where the last step led
-            with torch.no_grad():
-                look(engine.state.iteration)
-            walk.end_solved(walk.z().detach())
-        rows, z = walk.solutions()
-        best.solutions[rows] += 1
-        walk.begin(rows, z)
-        for _ in range(settle if len(rows) else 0):
-            walk.climb(heights(walk.z(jitter, draw), rows)[2])
-            with torch.no_grad():
-                look(engine.state.iteration)
-        engine.state.metrics = {"satisfied": best.share()}
-        if bool((best.solutions >= solutions).all()):
-            engine.terminate()
-
-    if attach:
-        attach(engine)
-    with torch.enable_grad():
-        engine.run(max_epochs=len(start), epoch_length=steps)
-    with torch.no_grad():
-        return best.found(decode)
+@contextmanager
+def inference_tensors_named() -> Iterator[None]:
+    """UsageError in place of torch's error where what was made in inference_mode needs a gradient:
+    a decoder's weights, say."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise UsageError(
+            "the decoder, the objective or the prior holds tensors made inside "
+            "torch.inference_mode(), and these have no gradients",
+            remedy="make it under torch.no_grad(), or outside",
+        ) from None
 
 
 def check_objective(objective: Objective, score: Tensor, count: int) -> None:
@@ -184,11 +164,92 @@ def check_objective(objective: Objective, score: Tensor, count: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Slope:
+    """What is climbed: the score of what codes decode to, and the prior."""
+
+    decode: Callable[[Tensor], Tensor]
+    objective: Objective
+    prior: Callable[[Tensor], Tensor] | None
+    weight: float
+
+    def at(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, the score (B,), and with the prior the height (B,)."""
+        x = self.decode(z)
+        score = self.objective.score(x, rows)
+        return x, score, score if self.prior is None else score + self.weight * self.prior(z)
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """The handlers of the engine, in the order in which they are called: `begin` a round, `step`
+    until nothing is open or `steps` are made, `end` the round, which lets solutions settle."""
+
+    slope: _Slope
+    best: _Best
+    walk: _Walk
+    start: Tensor
+    steps: int
+    noise: float
+    settle: int
+    jitter: float
+    solutions: int
+
+    def begin(self, engine: Engine) -> None:
+        open = (self.best.solutions < self.solutions).nonzero().squeeze(1)
+        self.walk.begin(open, self.start[engine.state.epoch - 1, open])
+        self.best.begin()
+
+    def step(self, engine: Engine, _: None) -> None:
+        height = self.look(engine, engine.state.iteration - 1)
+        at = self.walk.z().detach()  # a copy: the step moves the codes in place
+        self.walk.climb(height)
+        self.walk.shake(self.noise * (1.0 - self.walk.made / self.steps))
+        self.walk.end_solved(at)
+        engine.state.metrics = {"satisfied": self.best.share()}
+        if not len(self.walk.rows):
+            engine.terminate_epoch()
+
+    def end(self, engine: Engine) -> None:
+        if len(self.walk.rows):  # where the last step led
+            with torch.no_grad():
+                self.look(engine, engine.state.iteration)
+            self.walk.end_solved(self.walk.z().detach())
+        rows, z = self.walk.solutions()
+        self.best.solutions[rows] += 1
+        self.walk.begin(rows, z)
+        if len(rows):
+            self.let_settle(engine)
+        engine.state.metrics = {"satisfied": self.best.share()}
+        if bool((self.best.solutions >= self.solutions).all()):
+            engine.terminate()
+
+    def let_settle(self, engine: Engine) -> None:
+        """Each step looks for the way up `jitter` away; without, where the last look was."""
+        height: Tensor | None = None
+        for left in reversed(range(self.settle)):
+            if height is None or self.jitter:
+                height = self.slope.at(self.walk.z(self.jitter), self.walk.rows)[2]
+            self.walk.climb(height)
+            with torch.set_grad_enabled(left > 0 and not self.jitter):
+                height = self.look(engine, engine.state.iteration)
+
+    def look(self, engine: Engine, made: int) -> Tensor:
+        """Remember where the walks are after so many steps, and which are solved there; their
+        heights (B,)."""
+        walk, round = self.walk, engine.state.epoch - 1
+        x, score, height = self.slope.at(z := walk.z(), walk.rows)
+        if made == 0:
+            check_objective(self.slope.objective, score, len(z))
+        walk.solved = self.best.look(z, x, score, height, walk.rows, round, made)
+        return height
+
+
 class _Walk:
     """The codes of the open requests in one round, and the optimizer that moves them."""
 
-    def __init__(self, scale: Tensor, optimizer: str, lr: float) -> None:
-        self.scale, self.optimizer, self.lr = scale, optimizer, lr
+    def __init__(self, scale: Tensor, optimizer: str, lr: float, draw: torch.Generator) -> None:
+        self.scale, self.optimizer, self.lr, self.draw = scale, optimizer, lr, draw
 
     def begin(self, rows: Tensor, z: Tensor) -> None:
         """Start the requests `rows`, int64 (B,), at z (B, *latent), without moments."""
@@ -202,9 +263,9 @@ class _Walk:
         self.by = OPTIMIZERS[self.optimizer]([self.u], lr=self.lr)  # type: ignore[call-arg]
         self.by.state[self.u].update(state)
 
-    def z(self, jitter: float = 0.0, draw: torch.Generator | None = None) -> Tensor:
+    def z(self, jitter: float = 0.0) -> Tensor:
         """The codes (B, *latent), each moved by Gaussian `jitter` in units of the scale."""
-        return (self.u + self._noise(jitter, draw) if jitter else self.u) * self.scale
+        return (self.u + self._noise(jitter) if jitter else self.u) * self.scale
 
     def climb(self, height: Tensor) -> None:
         # not backward(), which would leave gradients in the caller's decoder
@@ -212,12 +273,12 @@ class _Walk:
         self.by.step()
         self.made += 1
 
-    def shake(self, noise: float, draw: torch.Generator) -> None:
+    def shake(self, noise: float) -> None:
         if noise:
-            self.u.data.add_(self._noise(noise, draw))
+            self.u.data.add_(self._noise(noise))
 
-    def _noise(self, size: float, draw: torch.Generator | None) -> Tensor:
-        return size * torch.randn(self.u.shape, generator=draw, device=self.u.device)
+    def _noise(self, size: float) -> Tensor:
+        return size * torch.randn(self.u.shape, generator=self.draw, device=self.u.device)
 
     def end_solved(self, z: Tensor) -> None:
         """Those that are solved end at z; the others go on, each with its moments."""

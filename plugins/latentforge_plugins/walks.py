@@ -1,6 +1,6 @@
 """What the walks through a latent space share: runs side by side, decoding many codes, class means,
-quantiles of a latent dimension, what a classifier thinks, and examples that are no pictures. Codes
-are flat here, (N, D)."""
+quantiles and principal directions of codes, what a classifier thinks, and examples that are no
+pictures. Codes are flat here, (N, D)."""
 
 from __future__ import annotations
 
@@ -80,6 +80,26 @@ def code_quantiles(codes: Tensor, p: Tensor) -> Tensor:
     """The quantiles p, (P,), of each column of the codes (N, D): (D, P)."""
     # one by one, because torch.quantile takes no more than 2^24 numbers
     return torch.stack([column.quantile(p) for column in codes.T])
+
+
+def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of codes (N, D), N and D above 1: their mean (D,), the two directions of largest variance
+    (2, D), and the share of the variance that each has, (2,). All float64.
+
+    A direction's sign is chance; here its largest entry is positive, so that the same codes make
+    the same map on every machine.
+    """
+    known = codes.double()
+    mean = known.mean(0)
+    centred = known - mean
+    if codes.shape[1] > len(codes):
+        _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
+        variances, axes = scale.square(), directions[:2]
+    else:  # the covariance is the smaller matrix
+        variances, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
+        variances, axes = variances.flip(0), directions[:, [-1, -2]].T
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return mean, axes * largest.sign(), variances[:2] / variances.sum().clamp(min=1e-300)
 
 
 def shape_note(model: Any) -> list[str]:

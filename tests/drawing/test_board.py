@@ -133,6 +133,22 @@ def test_codes_of_any_shape_without_labels_and_images_are_served_flat(digits, tm
     assert np.loadtxt(tmp_path / embedding.tensor_path).shape == (6, 8)
 
 
+def test_images_that_are_not_square_are_cut_out_of_the_sheet_by_their_width_and_height(tmp_path):
+    images = torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(0))  # 6 wide
+    points = torch.arange(10.0).reshape(5, 2)
+    write_projector(Findings([Scatter("m", "", points, images=images, codes=points)]), tmp_path)
+    config = ProjectorConfig()
+    text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
+    sprite = config.embeddings[0].sprite
+    width, height = sprite.single_image_dim  # TensorBoard's documentation has them in this order
+    sheet = Image.open(tmp_path / sprite.image_path)
+    across = sheet.width // width
+    for i, image in enumerate(images):
+        left, top = i % across * width, i // across * height
+        cell = np.asarray(sheet.crop((left, top, left + width, top + height)))
+        assert np.array_equal(cell, (image[0] * 255).round().byte().numpy())
+
+
 @pytest.mark.parametrize(
     ("count", "shape", "kept"),
     [

@@ -102,6 +102,26 @@ def test_nothing_of_a_frame_is_left_in_the_next(walk):
     assert not np.array_equal(frames[0], frames[1])
 
 
+def markers(film, frame):
+    """What marks the ends of the walks of a frame, and what the legend names."""
+    _, stage = _stage(film, "")
+    _change(stage, film.frames[frame])
+    axes = stage[0][0]
+    drawn = [line.get_marker() for line in axes.lines if line.get_marker() not in ("None", None)]
+    return drawn, [text.get_text() for text in axes.get_legend().get_texts()][-3:]
+
+
+def test_a_walk_has_ended_in_its_last_frame_alone_and_before_it_is_where_it_is_now(walk, digits):
+    assert markers(walk, 0) == (["o"], ["start", "now", "end"])  # one place: the start
+    for frame in range(1, FRAMES - 1):
+        assert markers(walk, frame)[0] == ["o", "s"]
+    assert markers(walk, FRAMES - 1)[0] == ["o", "*"]
+    path = torch.zeros(4, 2)
+    shots = [[Scatter("m", "", digits.z[:50, :2] + s, paths={"z": path})] for s in (0, 1)]
+    for frame in (0, 1):  # one that stands still while the map moves
+        assert markers(Film("f", "", shots), frame) == (["o", "*"], ["start", "end"])
+
+
 def test_points_that_move_are_drawn_anew(digits):
     shots = [
         [Scatter("m", "", digits.z[:50, :2] * s, digits.y[:50], digits.classes)] for s in (1, 2)

@@ -327,3 +327,48 @@ def test_a_solution_gives_way_to_nothing_that_is_none():
     found = search(same, Fenced([[5.0]]), start, steps=5, lr=0.3, settle=20, solutions=2)
     assert found.satisfied.tolist() == [True]
     assert 0.5 <= float(found.z) < 1.0
+
+
+@pytest.mark.parametrize(("jitter", "each"), [(0.0, 1), (0.2, 2)])
+def test_a_step_of_settling_decodes_again_only_where_it_looks_elsewhere(jitter, each):
+    decoded = []
+
+    def decode(z):
+        decoded.append(z.detach().clone())
+        return z
+
+    start, settle = torch.zeros(1, 1, 1, dtype=torch.float64), 7
+    found = search(
+        decode, Near([[0.3]], reach=0.5), start, steps=1, lr=0.1, settle=settle, jitter=jitter,
+        optimizer="sgd", watch=[0],
+    )  # fmt: skip
+    # where it begins; the first way up from there; each step; the result
+    assert len(decoded) == 1 + (0 if jitter else 1) + each * settle + 1
+    if not jitter:  # from 0 to 0.3 (1 - 0.9^k), the best of which is the last
+        torch.testing.assert_close(found.z[0, 0], at(0.3 * (1 - 0.9**settle))[0])
+        expected = [at(0.3 * (1 - 0.9**k))[None] for k in range(settle + 1)]
+        torch.testing.assert_close(decoded[1:-1], expected)
+
+
+def test_inference_mode_around_a_search_changes_nothing():
+    decoder = torch.nn.Linear(1, 1)
+    goals = Near([[0.7], [-2.0]])
+    goals.goals = goals.goals.float()
+    options = {"steps": 20, "noise": 0.1, "settle": 3, "jitter": 0.1, "watch": [0]}
+    start = torch.zeros(2, 2, 1)
+    outside = search(decoder, goals, start, scale=torch.tensor([2.0]), **options)
+    with torch.inference_mode():
+        start, scale = torch.zeros(2, 2, 1), torch.tensor([2.0])
+        inside = search(decoder, goals, start, scale=scale, **options)
+    assert torch.equal(outside.z, inside.z)
+    assert torch.equal(outside.paths[0], inside.paths[0])
+    assert outside.satisfied.any()
+    assert not inside.z.is_inference()
+
+
+def test_weights_that_have_no_gradients_are_an_error_that_says_so():
+    with torch.inference_mode():
+        decoder = torch.nn.Linear(1, 1, dtype=torch.float64)
+    with pytest.raises(UsageError, match=r"made inside torch\.inference_mode\(\)") as caught:
+        search(decoder, Near([[0.7]]), torch.zeros(1, 1, 1, dtype=torch.float64))
+    assert "torch.no_grad()" in str(caught.value.remedy)

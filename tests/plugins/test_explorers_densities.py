@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from latentforge_plugins.walks import principal_directions
 from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -237,6 +238,33 @@ def test_the_principal_plane_is_that_of_a_pca(look, affine, x):
     ends = np.quantile(pca.transform(z)[:, 0], [0.01, 0.99])
     ends = np.sort(ends) if got["z"][0, -1, 4] > got["z"][0, 0, 4] else ends
     np.testing.assert_allclose(np.sort(np.abs(got["axis_x"][[0, -1]])), np.sort(np.abs(ends)), 1e-3)
+
+
+def test_a_reach_that_no_prior_gives_a_meaning_is_said(look, affine, x):
+    plain = look("manifold", affine.Affine(SHAPE, (3,)), x, size=3)
+    told = look("manifold", affine.Affine(SHAPE, (3,)), x, size=3, reach=2.0)
+    assert plain.notes == ()
+    assert [note.split(":")[0] for note in told.notes] == ["reach 2 had no effect"]
+    assert "from the codes' 1% to their 99% quantile" in told.notes[0]
+    np.testing.assert_array_equal(codes(plain)["z"], codes(told)["z"])
+    model = affine.Affine(SHAPE, (3,), log_var=[0.0] * 3)
+    assert look("manifold", model, x, size=3, reach=2.0).notes == ()
+
+
+@pytest.mark.parametrize(("count", "size"), [(300, 7), (300, 2), (6, 40)])
+def test_principal_directions_are_those_of_a_singular_value_decomposition(count, size):
+    generator = torch.Generator().manual_seed(count)
+    z = torch.randn(count, size, generator=generator) * torch.linspace(1, 3, size) + 5.0
+    mean, axes, shares = principal_directions(z)
+    known = z.double().numpy()
+    _, scale, expected = np.linalg.svd(known - known.mean(0), full_matrices=False)
+    expected = expected[:2]
+    expected *= np.sign(expected[[0, 1], np.abs(expected).argmax(1)])[:, None]
+    np.testing.assert_allclose(mean, known.mean(0))
+    np.testing.assert_allclose(axes, expected, atol=1e-9)
+    np.testing.assert_allclose(shares, scale[:2] ** 2 / (scale**2).sum(), rtol=1e-9)
+    again = principal_directions(torch.cat([z, 2 * z.double().mean(0) - z]))  # mirrored: same plane
+    np.testing.assert_allclose(again[1], axes, atol=1e-6)
 
 
 def test_a_plane_that_there_is_not_is_refused(look, affine, x):

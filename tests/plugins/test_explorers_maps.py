@@ -91,6 +91,25 @@ def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkey
     assert items["map"].axes == axes
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "said"),
+    [
+        (1, {"method": "tsne"}, ["method tsne had no effect: codes of one number are shown"]),
+        (1, {"perplexity": 5}, ["perplexity 5 had no effect: this map shows codes as they are"]),
+        (4, {"method": "pca", "perplexity": 5}, ["perplexity 5 had no effect: this map shows PCA"]),
+        (1, {}, []),
+        (2, {}, []),
+        (2, {"method": "tsne", "perplexity": 5}, []),
+    ],
+)
+def test_an_option_without_effect_is_said(explore, size, options, said):
+    x, y = blobs(40, 4)
+    items, found = explore("latent-map", Plain(size), (x, y), **options)
+    assert len(found.notes) == len(said)
+    assert all(note.startswith(start) for note, start in zip(found.notes, said, strict=True))
+    assert ("t-SNE of 2" in items["map"].title) is (options.get("method") == "tsne" and size == 2)
+
+
 def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to(explore):
     x, y = blobs(60, 4)
     square = x.view(-1, 1, 2, 2)

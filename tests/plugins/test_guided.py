@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from latentforge_plugins.guided import GuidedConfig
 from latentforge_plugins.guided.guide import guide
-from latentforge_plugins.guided.pictures import Map, walk_film
+from latentforge_plugins.guided.pictures import (
+    Map,
+    film_title,
+    results,
+    walk_film,
+    walk_map,
+    walk_names,
+)
 from latentforge_plugins.guided.starts import data_starts, spread, starts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentforge import Forge, LatentSpec
 from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Arrays, ExploreContext
+from latentforge.drawing.maps import limits_of
 from latentforge.engine.search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import checked
@@ -136,21 +146,21 @@ def test_searches_start_at_images_of_all_other_classes_and_of_no_other():
     y = np.arange(300) % 3
     context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
     places = torch.arange(300.0)[:, None]
-    begun = data_starts(context, places, 8, other=True).squeeze(2).long() % 3  # (8, 200) classes
     wanted = context.objective.classes
+    begun = data_starts(context, places, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
     assert begun.shape == (8, 200)
     assert not (begun == wanted).any()
     for label in range(3):
         others = begun[:, wanted == label].unique().tolist()
         assert others == [other for other in range(3) if other != label]
-    anywhere = data_starts(context, places, 8, other=False).squeeze(2).long() % 3
+    anywhere = data_starts(context, places, 8, None).squeeze(2).long() % 3
     assert (anywhere == wanted).float().mean() == pytest.approx(1 / 3, abs=0.06)
 
 
 def test_without_another_class_there_is_nowhere_to_start():
     context = context_of(np.zeros(9, int), ["a"], [0, 0])
     with pytest.raises(UsageError, match="every training image is of class 0") as caught:
-        data_starts(context, torch.zeros(9, 1), 2, other=True)
+        data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
     assert "any_class=true" in str(caught.value.remedy)
 
 
@@ -200,6 +210,8 @@ BAD = [
     ("--set n=0", 2, "class.n: must be greater than 0"),
     ("--set target=11", 2, "no class 11: the classifier guide knows 10"),
     ("--set film=20 --set n=20", 2, "no request 20 to film: there are 20"),
+    ("--set any_class=true --set start=wide", 2, "any_class needs start='data'"),
+    ("--set prior=none --set prior_weight=2.0", 2, "prior_weight needs a prior"),
     ("--set objective=klass", 2, "did you mean 'class'"),
     ("--set steps=0", 2, "guided.steps: must be greater than 0"),
     ("--set optimizer=adma", 2, "optimizer must be one of adam"),
@@ -286,6 +298,7 @@ def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
     guide = forge.train("mlp-classifier", train={"epochs": 10, "lr": 1e-2}, **options)
     made = forge.explore("guided", ae, roles={"classifier": guide}, n=4, steps=20, quiet=True)
     assert made["metrics"]["success_share"] == 1.0
+    assert all(f"{word}:" in made["protocol"] for word in made["metrics"])
     assert {Path(file).name for file in made["files"]} == {
         *("walks.png", "walks.npz", "walks.html", "found.npz", "progress.png", "progress.npz"),
         "findings.json",
@@ -417,9 +430,11 @@ def test_the_density_of_results_is_that_of_the_posteriors_and_not_of_their_means
 
 def test_the_map_of_more_dimensions_is_their_two_principal_directions():
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randn(3000, 5, generator=generator) * torch.tensor([0.1, 3.0, 0.2, 1.0, 0.05])
-    places = Map(codes)(codes)
-    assert places.var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+    codes = torch.randn(3000, 5, generator=generator) * torch.tensor([0.1, -3.0, 0.2, -1.0, 0.05])
+    place = Map(codes)
+    assert place(codes).var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+    assert (place.directions.max(1).values == place.directions.abs().max(1).values).all()
+    torch.testing.assert_close(place(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
 
 
 def test_a_judge_that_has_nothing_to_judge_is_said(guided):
@@ -435,17 +450,24 @@ def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
         assert len(found["z"]) == 2
 
 
+class Norm(Same):
+    """Its images' value says where on the walk they are."""
+
+    def decode(self, z):
+        return z.norm(dim=1)[:, None, None, None].expand(-1, 1, 4, 4)
+
+
 def test_a_film_follows_the_walk_from_its_start_to_its_end():
     path = torch.linspace(0.0, 1.0, 75)[:, None] * torch.tensor([0.6, 0.8])
     found = Found(
-        *(torch.zeros(3) for _ in range(7)),  # of which the film reads none
+        *(torch.zeros(3) for _ in range(7)),  # of which the film reads what was satisfied
         paths={1: path},
     )
     x = np.random.default_rng(0).random((50, 4, 4)).astype("float32")
     data = prepare_whole({"train": Arrays(x)}, "arrays")
     images = data.split("train")
     context = ExploreContext(
-        Same("normal"),
+        Norm("normal"),
         data.spec,
         lambda split: images,
         torch.device("cpu"),
@@ -453,10 +475,7 @@ def test_a_film_follows_the_walk_from_its_start_to_its_end():
         objective=Toward([1.0, 1.0]),
     )
 
-    def decode(z):  # the image's value says where on the walk it is
-        return z.norm(dim=1)[:, None, None, None].expand(-1, 1, 4, 4)
-
-    film = walk_film(context, found, torch.rand(50, 2), decode, 1)
+    film = walk_film(context, found, torch.rand(50, 2), 1)
     assert len(film.frames) == 30
     walked = [frame[0].paths["walk"] for frame in film.frames]
     assert [len(way) for way in walked] == sorted({len(way) for way in walked})
@@ -465,3 +484,161 @@ def test_a_film_follows_the_walk_from_its_start_to_its_end():
         torch.testing.assert_close(way, path[: len(way)])
         assert float(image.rows[0].mean()) == pytest.approx(float(way[-1].norm()), abs=1e-5)
         assert title == f"step {len(way) - 1}"
+
+
+# ---------------------------------------------------------------- what is said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"restarts": 3, "steps": 7, "components": 4},
+            "starts: codes of random training images; each request begins at up to 3 of them until "
+            "it has 2 solutions, 7 steps each; climbs the score + 0.1 x the log density of a "
+            "mixture of 4 Gaussians fitted on the training images' posteriors;",
+        ),
+        (
+            {"start": "wide", "restarts": 1, "solutions": 1, "prior": "none", "steps": 4},
+            "starts: normal draws of standard deviation 10; each request begins at 1 of them, 4 "
+            "steps each; climbs the score alone;",
+        ),
+        (
+            {"start": "prior", "restarts": 2, "solutions": 1, "prior": "gaussian", "steps": 3},
+            "starts: N(0, I), the model's prior; each request begins at up to 2 of them until it "
+            "has 1 solution, 3 steps each; climbs the score + 0.1 x the log density of N(0, I), "
+            "the model's prior;",
+        ),
+    ],
+)
+def test_the_protocol_says_where_searches_begin_and_what_they_climb(options, said):
+    _, _, findings, _ = guide_there(Toward([0.5, 0.5], 1.0), settle=0, **options)
+    assert said in findings.protocol
+    guides = options.get("prior") is None
+    under = "that mixture" if guides else "a mixture of 10 Gaussians fitted on the training images'"
+    assert f"log_prior: mean log density of the results under {under}" in findings.protocol
+
+
+def test_the_protocol_names_no_figure_that_is_not_there():
+    _, _, findings, _ = guide_there(Toward([9.0, 9.0], 1e-6), steps=2, restarts=1, settle=0)
+    assert findings.metrics["success_share"] == 0
+    assert "median_steps" not in {*findings.metrics, *findings.protocol.replace(":", " ").split()}
+    assert all(f"{name}:" in findings.protocol for name in findings.metrics)
+
+
+def test_starts_of_any_class_for_want_of_labels_are_said():
+    class Classed(Toward):
+        classes = torch.tensor([0, 1, 2])
+
+    _, _, findings, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0)
+    assert "starts: codes of random training images of any class;" in findings.protocol
+    assert "the training images have no labels: the starts are of any class" in findings.notes
+    _, _, asked, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
+    assert "of any class;" in asked.protocol
+    assert not any("labels" in note for note in asked.notes)
+
+
+def test_starts_of_other_classes_are_said(guided):
+    made = guided(n=2, restarts=2, steps=2, settle=0)
+    said = "starts: codes of random training images of other classes than the one asked for;"
+    assert said in made["protocol"]
+
+
+def asking(requests, classes=None, names=(), **more):
+    """A context whose objective makes these requests, of the data's classes `names`."""
+    wanted = SimpleNamespace(requests=requests, **more)
+    if classes is not None:
+        wanted.classes = torch.tensor(classes)
+    context = context_of(np.arange(4) % 2, ["a", "b"], [0])
+    return replace(context, objective=wanted, data=replace(context.data, classes=tuple(names)))
+
+
+DIGITS = "0123456789"
+
+
+@pytest.mark.parametrize(
+    ("requests", "classes", "names"),
+    [
+        (["a 3", "a 5"], [3, 5], ["3", "5"]),
+        (["a 3", "a 5", "a 3"], [3, 5, 3], ["3", "5", "3 (#2)"]),
+        (["a 5"] * 3, [5, 5, 5], ["#0", "#1", "#2"]),
+        (["a 5"], [5], ["5"]),
+        ([f"complete test image {i}" for i in (4, 17)], None, ["image 4", "image 17"]),
+        (
+            ["like test image 4 (class 5)", "like test image 7 (class 1)"],
+            None,
+            ["image 4 (class 5)", "image 7 (class 1)"],
+        ),
+        (["a horse that looks to the left", "a very long cat"], None, ["#0", "#1"]),
+        (["be there", "be there"], None, ["#0", "#1"]),
+    ],
+)
+def test_walks_have_short_names_that_tell_them_apart(requests, classes, names):
+    assert walk_names(asking(requests, classes, DIGITS), 20) == names
+    assert walk_names(asking(requests, classes, DIGITS), 1) == walk_names(
+        asking(requests[:1], classes and classes[:1], DIGITS), 20
+    )
+
+
+def test_a_number_on_the_map_is_found_over_its_result():
+    x, path = torch.rand(3, 1, 4, 4), torch.rand(5, 2)
+    met = torch.tensor([1, 0, 1]).bool()
+    found = Found(path[:3], x, *(met for _ in range(5)), paths={0: path, 1: path, 2: path})
+    context = asking(["a 5"] * 3, [5, 5, 5], DIGITS)
+    walks = walk_map(context, found, torch.rand(4, 2), 2)
+    assert list(walks.paths) == ["#0", "#1"]
+    assert walks.title == "Walks over the codes of training images: a 5, a colour for each request"
+    grid = results(context, found, x[:2], 2)
+    assert list(grid.column_titles) == ["#0 a 5", "#1 a 5"]
+    assert [len(row) for row in grid.rows] == [2, 2]
+    named = asking(["a 3", "a 5"], [3, 5], DIGITS)
+    assert list(results(named, found, x[:2], 2).column_titles) == ["a 3", "a 5"]
+    assert walk_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
+
+
+def test_a_film_says_whether_its_request_was_met():
+    met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
+    context = asking(["a 3", "a 5"])
+    assert film_title(context, met, 0) == "How request 0 was met: a 3"
+    assert film_title(context, met, 1) == "Request 1 was not met, its best walk: a 5"
+    endless = asking(["complete test image 4"], open_ended=True)
+    assert film_title(endless, met, 0) == "The walk of request 0: complete test image 4"
+
+
+def test_a_run_opened_inside_inference_mode_cannot_be_searched_and_it_is_said(guided, work):
+    options = {"n": 4, "restarts": 2, "steps": 10, "settle": 3, "roles": ("classifier",)}
+    outside = guided(**options)
+    with torch.inference_mode(), pytest.raises(UsageError, match=r"made inside torch\.inference_m"):
+        guided(**options)
+    assert outside["metrics"]["success_share"] > 0
+
+
+def test_weights_of_a_role_that_are_not_finite_are_refused(cli, guided):
+    put_nan_into("runs/guide")
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide"]
+    answer = cli(*command)
+    assert answer.code == 1
+    assert "the weights of runs/guide are not finite" in answer.err
+    assert not Path("runs/vae/explore").exists()
+
+
+@pytest.mark.parametrize("dimensions", [2, 5])
+def test_a_film_has_the_walk_and_nearly_all_codes_in_view_and_not_the_few_far_out(dimensions):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(4000, dimensions, generator=generator)
+    codes[:8, 0] = 900.0  # of 4,000
+    path = torch.randn(20, dimensions, generator=generator).cumsum(0)
+    met = torch.zeros(1, dtype=torch.bool)
+    context = asking(["be there"])
+    context = replace(
+        context, model=Norm("normal"), images=lambda split: SimpleNamespace(y=None), roles={}
+    )
+    film = walk_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
+    limits = torch.tensor(limits_of([frame[0] for frame in film.frames]))  # (2, 2)
+    place = Map(codes)
+    seen, walked = place(codes), place(path)
+    assert ((walked > limits[:, 0]) & (walked < limits[:, 1])).all()
+    middle = seen.quantile(torch.tensor([0.05, 0.95]), 0).T  # (2, 2)
+    assert (limits[:, 0] < middle[:, 0]).all()
+    assert (limits[:, 1] > middle[:, 1]).all()
+    assert (limits.diff(dim=1) < 60).all()

@@ -444,6 +444,8 @@ def test_an_explorer_that_searches_writes_the_objectives_findings(seek):
         ("mask=box box=[0,29,1,1]", "it ends at row 1, column 30"),
         ("mask=box box=[0,0,28,28]", "the mask leaves nothing known of an image of 28x28 pixels"),
         ("mask=random share=0.0005", "the mask leaves nothing hidden of an image of 28x28 pixels"),
+        ("share=0.2", "share needs mask=random"),
+        ("images=[1,2] n=5", "n and images exclude each other"),
         ("mask=random share=1.0", "inpaint.share: must be less than 1"),
         ("objective=match images=[]", "match.images: must have at least 1 values"),
         ("objective=match images=[359]", "no image 359"),

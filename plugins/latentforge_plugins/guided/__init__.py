@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class GuidedConfig:
     """Each request begins at `restarts` starts in turn, until it has so many `solutions`, of which
     the surest is kept. Starts: `data` are the codes of random training images (of other classes
-    than the one asked for, unless `any_class`), `prior` draws from the prior, `wide` from N(0, 10).
+    than the one asked for, unless `any_class`), `prior` draws from the prior, `wide` from a normal
+    distribution of standard deviation 10.
 
     A step of `lr`, annealed `noise` and `jitter` are in units of the codes' spread, or plain with
     unit = one. `prior` with its weight keeps codes where codes lie: a `mixture` of Gaussians fitted
@@ -44,6 +45,13 @@ class GuidedConfig:
     components: Size = 10
     shown: Annotated[Size, Le(20)] = 10
     film: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.any_class and self.start != "data":
+            raise ValueError("any_class needs start='data'")
+        default = type(self).prior_weight  # another was asked for, and would have no effect
+        if self.prior == "none" and self.prior_weight not in (0, default):
+            raise ValueError("prior_weight needs a prior")
 
 
 def explore(context: ExploreContext, config: GuidedConfig) -> Findings:

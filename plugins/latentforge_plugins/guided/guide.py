@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +14,23 @@ from latentforge import search
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Finding, Findings, Lines
-from latentforge_plugins.walks import no_picture
+from latentforge_plugins.walks import decode, no_picture
 
 from .pictures import results, walk_film, walk_map
-from .starts import aggregate_posterior, can_fit, own_prior, spread, starts
+from .starts import (
+    aggregate_posterior,
+    can_fit,
+    classes_to_leave,
+    own_prior,
+    prior_in_words,
+    spread,
+    starts,
+    starts_in_words,
+)
 
 if TYPE_CHECKING:
+    from torch.distributions import MixtureSameFamily
+
     from latentforge.engine.search import Found
 
     from . import GuidedConfig
@@ -30,11 +42,6 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if config.film is not None and config.film >= count:
         raise UsageError(f"no request {config.film} to film: there are {count}, from 0")
     check_independent(context)
-
-    def decode(z: Tensor) -> Tensor:  # (B, D) to (B, *data.shape)
-        images: Tensor = model.decode(z.reshape(-1, *model.latent.shape))
-        return images
-
     codes = context.codes("train").flatten(1)  # (M, D)
     mixture = aggregate_posterior(context, config.components) if can_fit(codes) else None
     if config.prior == "mixture" and mixture is None:
@@ -48,7 +55,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     start = starts(context, config, codes)
     began = time.perf_counter()
     found = search(
-        decode,
+        partial(decode, model),
         objective,
         start,
         steps=config.steps,
@@ -68,12 +75,10 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     metrics = {"requests_per_second": count / (time.perf_counter() - began)}
     if mixture:
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
-    notes = [] if context.data.drawable else [no_picture(context, "their values are in found.npz")]
-    told = Findings(drawn(context, config, found, start, codes, decode), metrics, PROTOCOL, notes)
+    items = drawn(context, config, found, start, codes)
+    told = Findings(items, metrics, protocol(context, config, mixture), notes(context, config))
     ends = not getattr(objective, "open_ended", False)
     parts = [successes(context, config, found)] if ends else []
-    if "judge" in context.roles and not hasattr(objective, "classes"):
-        notes.append("the judge was not asked: this objective asks for no class")
     if hasattr(objective, "findings"):
         parts.insert(0, objective.findings(found.x))
     return joined([*parts, told])
@@ -90,15 +95,51 @@ def joined(parts: Sequence[Findings]) -> Findings:
     )
 
 
-PROTOCOL = (
-    "requests_per_second: the search alone; log_prior: mean log density of the results under a "
-    "mixture of Gaussians fitted on the training images' posteriors, in nats"
-)
-SUCCESSES = (
-    "success_share: requests that met the objective; success_at_start: before a step, which "
-    "is retrieval and not search; success_single_start: from the first start alone; median_steps: "
-    "gradient steps of those that met it until they did, over all their starts"
-)
+def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
+    """The lines for people on what was left out, and what an option could not do."""
+    found, classes = [], hasattr(context.objective, "classes")
+    if not context.data.drawable:
+        found.append(no_picture(context, "their values are in found.npz"))
+    if "judge" in context.roles and not classes:
+        found.append("the judge was not asked: this objective asks for no class")
+    left = classes_to_leave(context, config)
+    if classes and left is None and config.start == "data" and not config.any_class:
+        found.append("the training images have no labels: the starts are of any class")
+    return found
+
+
+def protocol(
+    context: ExploreContext, config: GuidedConfig, mixture: MixtureSameFamily | None
+) -> str:
+    """Where the requests began, what was climbed, and what the figures of every search are."""
+    until = "1 solution" if config.solutions == 1 else f"{config.solutions} solutions"
+    until = f"up to {config.restarts} of them until it has {until}"
+    if config.restarts == 1 or getattr(context.objective, "open_ended", False):
+        until = f"{config.restarts} of them"
+    told = f"starts: {starts_in_words(context, config)}; each request begins at {until}, "
+    told += f"{config.steps} steps each"
+    fitted = "" if mixture is None else in_words(mixture)
+    density = {"mixture": fitted, "gaussian": prior_in_words(context)}.get(config.prior)
+    told += f"; climbs the score + {config.prior_weight:g} x the log density of " if density else ""
+    told += density or "; climbs the score alone"
+    told += "; requests_per_second: the search alone"
+    if mixture is None:
+        return told
+    under = "that mixture" if config.prior == "mixture" else f"{fitted}, which did not guide"
+    return f"{told}; log_prior: mean log density of the results under {under}, in nats"
+
+
+def in_words(mixture: MixtureSameFamily) -> str:
+    count = len(mixture.mixture_distribution.probs)
+    return f"a mixture of {count} Gaussians fitted on the training images' posteriors"
+
+
+SUCCESSES = {
+    "success_share": "requests that met the objective",
+    "success_at_start": "before a step, which is retrieval and not search",
+    "success_single_start": "from the first start alone",
+    "median_steps": "gradient steps of those that met it until they did, over all their starts",
+}
 JUDGED = (
     "judge_agreement: share of all requests whose result {}, which did not guide, puts in the "
     "class asked for"
@@ -114,16 +155,17 @@ def successes(context: ExploreContext, config: GuidedConfig, found: Found) -> Fi
         "success_single_start": met & (found.first_round == 0),
     }
     metrics = {name: float(which.float().mean()) for name, which in shares.items()}
-    protocol, judge = SUCCESSES, context.roles.get("judge")
+    if bool(met.any()):
+        metrics["median_steps"] = float(found.steps[met].float().median())
+    protocol = "; ".join(f"{name}: {SUCCESSES[name]}" for name in metrics)
+    judge = context.roles.get("judge")
     wanted = getattr(context.objective, "classes", None)
     if judge is not None and wanted is not None:
         agreed = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == wanted
         metrics["judge_agreement"] = float(agreed.float().mean())
         protocol += "; " + JUDGED.format(judge.name)
-    if not bool(met.any()):
-        return Findings([], metrics, protocol)
-    metrics["median_steps"] = float(found.steps[met].float().median())
-    return Findings([progress(found, config.restarts * config.steps)], metrics, protocol)
+    curve = [progress(found, config.restarts * config.steps)] if bool(met.any()) else []
+    return Findings(curve, metrics, protocol)
 
 
 def drawn(
@@ -132,7 +174,6 @@ def drawn(
     found: Found,
     start: Tensor,
     codes: Tensor,
-    decode: Callable[[Tensor], Tensor],
 ) -> list[Finding]:
     """The map, the numbers, and where an example is a picture what was found."""
     own = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
@@ -146,8 +187,8 @@ def drawn(
     if film is None:
         film = max(found.paths, key=lambda request: len(found.paths[request]))
     return [
-        results(context, found, decode(own[: config.shown]), config.shown),
-        walk_film(context, found, codes, decode, film),
+        results(context, found, decode(context.model, own[: config.shown]), config.shown),
+        walk_film(context, found, codes, film),
         *rest,
     ]
 

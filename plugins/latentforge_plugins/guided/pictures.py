@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.engine.search import Found
 from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
-from latentforge_plugins.walks import code_quantiles
+from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 
 POINTS = 2000  # codes on the map
+LONG = 20  # letters: longer names are cut where they are drawn
 
 
 class Map:
@@ -21,23 +23,22 @@ class Map:
     directions."""
 
     def __init__(self, codes: Tensor) -> None:
-        self.mean, self.axes = codes.mean(0), ("z0", "z1")
-        dimension = codes.shape[1]
-        self.directions = torch.eye(dimension, 2).to(codes)
-        if dimension == 1:  # one row of places
-            self.directions = torch.tensor([[1.0, 0.0]]).to(codes)
-        if dimension > 2:
-            self.directions = torch.linalg.eigh(torch.cov(codes.T)).eigenvectors[:, [-1, -2]]
+        self.axes, self.offset = ("z0", "z1"), torch.zeros_like(codes[0])
+        self.directions = torch.eye(2, codes.shape[1]).to(codes)  # of one dimension a row of places
+        if codes.shape[1] > 2:
             self.axes = ("first principal direction", "second principal direction")
-        self.offset = self.mean if dimension > 2 else torch.zeros_like(self.mean)
+            mean, directions, _ = principal_directions(codes)
+            self.offset, self.directions = mean.to(codes), directions.to(codes)
 
     def __call__(self, codes: Tensor) -> Tensor:
-        return (codes - self.offset) @ self.directions
+        return (codes - self.offset) @ self.directions.T
 
 
 def results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
     """Where the first requests began over what they came to."""
-    requests = context.objective.requests[:shown]
+    requests, names = context.objective.requests[:shown], walk_names(context, shown)
+    if numbered(names):  # the map calls the walks so
+        requests = [f"{name} {words}" for name, words in zip(names, requests, strict=True)]
     told = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
     if not getattr(context.objective, "open_ended", False):
         met, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
@@ -54,12 +55,14 @@ def results(context: ExploreContext, found: Found, first: Tensor, shown: int) ->
 
 def walk_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
     """The walks of the first requests over the map of the training codes."""
-    place, paths = Map(codes), {}
-    for request, path in found.paths.items():
-        name = _name(context, request)
-        if request < shown:
-            paths[f"{name} ({request})" if name in paths else name] = place(path)
+    place = Map(codes)
+    names = walk_names(context, shown)
+    paths = {name: place(found.paths[request]) for request, name in enumerate(names)}
     title = "Walks over the codes of training images"
+    if len(names) > 1 and names[0] not in context.data.classes:
+        asked = set(context.objective.requests[:shown])
+        title += f": {asked.pop()}" if len(asked) == 1 else ""
+        title += ", a colour for each request"
     return replace(_codes_on(place, codes, context), name="walks", title=title, paths=paths)
 
 
@@ -67,7 +70,6 @@ def walk_film(
     context: ExploreContext,
     found: Found,
     codes: Tensor,
-    decode: Callable[[Tensor], Tensor],
     request: int,
 ) -> Film:
     """One request's walk: the map with the path so far, what the code decodes to, and, where a
@@ -75,7 +77,7 @@ def walk_film(
     place, path = Map(codes), found.paths[request]  # (T, D)
     background, walked = _codes_on(place, codes, context), place(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
-    x = decode(path[moments])
+    x = decode(context.model, path[moments])
     classifier = context.roles.get("classifier")
     p = classifier.model(x).softmax(1).cpu() if classifier else None  # (frames, classes)
     frames = []
@@ -89,12 +91,17 @@ def walk_film(
             panels.append(Bars("p", "p(class | image)", classifier.data.classes, heights, "p"))
         frames.append(panels)
     titles = [f"step {moment}" for moment in moments.tolist()]
-    return Film(
-        "walk",
-        f"Searching for {context.objective.requests[request]}: its best walk",
-        frames,
-        titles,
-    )
+    return Film("walk", film_title(context, found, request), frames, titles)
+
+
+def film_title(context: ExploreContext, found: Found, request: int) -> str:
+    """Which request it is, and whether it was met."""
+    words = context.objective.requests[request]
+    if getattr(context.objective, "open_ended", False):
+        return f"The walk of request {request}: {words}"
+    if bool(found.satisfied[request]):
+        return f"How request {request} was met: {words}"
+    return f"Request {request} was not met, its best walk: {words}"
 
 
 def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
@@ -116,10 +123,31 @@ def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
     )
 
 
-def _name(context: ExploreContext, request: int) -> str:
-    """What a request asks for: a class of the data by its name, so that it gets that class's
-    colour."""
+def walk_names(context: ExploreContext, shown: int) -> list[str]:
+    """What the walks of the first requests are called, each otherwise and shortly: by the class of
+    the data that it asks for, so that it gets that class's colour; else by what tells its request
+    from the others; where nothing short does, by its number."""
+    requests = list(context.objective.requests[:shown])
     classes = getattr(context.objective, "classes", None)
-    if classes is None or not context.data.classes:
-        return str(context.objective.requests[request])
-    return context.data.classes[int(classes[request])]
+    if classes is not None and context.data.classes:
+        asked = [context.data.classes[label] for label in classes[:shown].tolist()]
+        if len(set(asked)) > 1 or len(asked) == 1:
+            first = [name not in asked[:i] for i, name in enumerate(asked)]
+            return [name if first[i] else f"{name} (#{i})" for i, name in enumerate(asked)]
+    names = without_common_words(requests)
+    if len(set(names)) < len(names) or max(map(len, names)) > LONG:
+        return [f"#{i}" for i in range(len(names))]
+    return names
+
+
+def numbered(names: Sequence[str]) -> bool:
+    """Whether walks are called by their numbers alone."""
+    return names[0] == "#0"
+
+
+def without_common_words(texts: Sequence[str]) -> list[str]:
+    """The texts without the words that all begin with, but for the last of these: `image 4`."""
+    words = [text.split() for text in texts]
+    columns = zip(*words, strict=False)  # to the end of the shortest
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
+    return [" ".join(own[max(0, shared - 1) :]) for own in words]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MixtureSameFamily
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
@@ -18,6 +18,32 @@ if TYPE_CHECKING:
 
 WIDE = 10.0
 """The standard deviation of wide starts: far off the data, as the first write-up has it."""
+
+
+def classes_to_leave(context: ExploreContext, config: GuidedConfig) -> Tensor | None:
+    """The class that each request asks for, (N,), where its starts are to be of other ones."""
+    if config.start != "data" or config.any_class or context.images("train").y is None:
+        return None
+    return getattr(context.objective, "classes", None)
+
+
+def starts_in_words(context: ExploreContext, config: GuidedConfig) -> str:
+    """For the protocol: where each request begins."""
+    if config.start == "wide":
+        return f"normal draws of standard deviation {WIDE:g}"
+    if config.start == "prior":
+        return prior_in_words(context)
+    if classes_to_leave(context, config) is not None:
+        return "codes of random training images of other classes than the one asked for"
+    return "codes of random training images" + (
+        " of any class" if hasattr(context.objective, "classes") else ""
+    )
+
+
+def prior_in_words(context: ExploreContext) -> str:
+    if has_prior(context.model):
+        return "N(0, I), the model's prior"
+    return "the Gaussian fitted on the training images' codes"
 
 
 def can_fit(codes: Tensor) -> bool:
@@ -39,7 +65,7 @@ def spread(codes: Tensor) -> Tensor:
     return torch.where(half > 0, half, codes.std(0)).clamp(min=1e-6)
 
 
-def aggregate_posterior(context: ExploreContext, components: int) -> Distribution:
+def aggregate_posterior(context: ExploreContext, components: int) -> MixtureSameFamily:
     """A mixture fitted on one sample of each training image's posterior: of a dimension that a VAE
     does not use, its mean says nothing and its sample follows the prior."""
     batches = context.images("train").batches(1000)
@@ -51,27 +77,28 @@ def starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tens
     """Where each request begins, (restarts, N, D)."""
     size = (config.restarts, len(context.objective.requests))
     if config.start == "data":
-        return data_starts(context, codes, config.restarts, other=not config.any_class)
+        return data_starts(context, codes, config.restarts, classes_to_leave(context, config))
     if config.start == "prior":
         return own_prior(context.model, codes).sample(torch.Size(size))
     return WIDE * torch.randn(*size, codes.shape[1], device=codes.device)
 
 
-def data_starts(context: ExploreContext, codes: Tensor, restarts: int, *, other: bool) -> Tensor:
-    """The codes (restarts, N, D) of random training images; with `other`, only of images of other
-    classes than the objective asks for."""
+def data_starts(
+    context: ExploreContext, codes: Tensor, restarts: int, leave: Tensor | None
+) -> Tensor:
+    """The codes (restarts, N, D) of random training images, of none whose class is to be left:
+    int64 (N,), one for each request."""
     y, count = context.images("train").y, len(context.objective.requests)
-    classes = getattr(context.objective, "classes", None)
     places = torch.randint(len(codes), (restarts, count), device=codes.device)
-    if other and classes is not None and y is not None:
-        for label in classes.unique():
+    if leave is not None and y is not None:
+        for label in leave.unique():
             allowed = (y != label).nonzero().squeeze(1)
             if not len(allowed):
                 raise UsageError(
                     f"every training image is of class {int(label)}: there is no other to start at",
                     remedy="--set any_class=true",
                 )
-            wanted = (classes == label).nonzero().squeeze(1)
+            wanted = (leave == label).nonzero().squeeze(1)
             pick = torch.randint(len(allowed), (restarts, len(wanted)), device=codes.device)
             places[:, wanted] = allowed[pick]
     return codes[places]

@@ -28,6 +28,11 @@ class InpaintConfig:
     def __post_init__(self) -> None:
         if (self.mask == "box") != (self.box is not None):
             raise ValueError("mask=box and box=[top, left, height, width] go together")
+        default = type(self)  # what differs from it was asked for, and would have no effect
+        if self.share != default.share and self.mask != "random":
+            raise ValueError("share needs mask=random")
+        if self.images and self.n not in (default.n, len(self.images)):
+            raise ValueError("n and images exclude each other")
 
 
 def build(config: InpaintConfig, context: ExploreContext) -> Objective:

@@ -39,6 +39,7 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
     elif method == "auto":
         method = "tsne"
     places, notes = choose(len(codes), size, method, config)
+    notes += without_effect(config, method)
     codes = codes[places]
     projections.check(codes, method)
     points, axes, metrics = project(codes, method, config, context.seed)
@@ -95,6 +96,19 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
     if count == wanted < total:
         notes.append(f"{count:,} of {total:,} images, drawn at random (n)")
     return torch.randperm(total)[:count].sort().values, notes
+
+
+def without_effect(config: LatentMapConfig, method: str) -> list[str]:
+    """The lines for people on options that this map had no use for."""
+    notes = []
+    if method == "codes" and config.method != "auto":
+        notes.append(
+            f"method {config.method} had no effect: codes of one number are shown as they are"
+        )
+    if method != "tsne" and config.perplexity != type(config).perplexity:
+        shown = NAMES.get(method, "codes as they are")
+        notes.append(f"perplexity {config.perplexity:g} had no effect: this map shows {shown}")
+    return notes
 
 
 def project(

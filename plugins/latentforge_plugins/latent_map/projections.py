@@ -11,19 +11,15 @@ from torch import Tensor
 
 from latentforge.errors import MissingError, UsageError
 from latentforge.seeding import mix
+from latentforge_plugins.walks import principal_directions
 
 FEWEST = 5  # points of which each can have neighbours that others do not have
 
 
 def pca(codes: Tensor) -> tuple[Tensor, Tensor]:
     """The two principal components, (N, 2), and the share of the variance that each has, (2,)."""
-    centred = codes - codes.mean(0)
-    _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
-    directions = directions[:2]
-    # the sign is arbitrary: let the largest entry be positive, on every machine
-    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    points = centred @ (directions * largest.sign()).T
-    return points, scale[:2].square() / scale.square().sum()
+    mean, axes, shares = principal_directions(codes)
+    return (codes - mean) @ axes.T, shares
 
 
 def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:

@@ -19,6 +19,7 @@ from latentforge_plugins.walks import (
     decode,
     drawn,
     has_prior,
+    principal_directions,
     prior_quantiles,
     shape_note,
 )
@@ -73,6 +74,12 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
         "coordinates lie in these ranges"
     )
     metrics = {"codes_inside": float(inside.double().mean())}
+    if config.reach != type(config).reach and not plane.prior:
+        notes.append(
+            f"reach {config.reach:g} had no effect: it is for the axes of a prior, and this model "
+            f"has none, so the grid goes from the codes' {TAIL:.0%} to their {1 - TAIL:.0%} "
+            "quantile"
+        )
     return Findings(items, metrics, protocol, [*notes, *shape_note(context.model)])
 
 
@@ -111,12 +118,8 @@ def through_dims(context: ExploreContext, config: ManifoldConfig, codes: Tensor)
 
 def principal(codes: Tensor) -> Plane:
     """The plane through the mean of the codes along their two directions of largest variance."""
-    mean = codes.double().mean(0)
-    variances, directions = torch.linalg.eigh(torch.cov(codes.double().T))  # ascending
-    axes = directions[:, [-1, -2]].T  # (2, D)
-    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-    axes = axes * largest.sign()  # an eigenvector's sign is chance: its largest entry is positive
-    share = float(variances[-2:].sum() / variances.sum().clamp(min=1e-300))
+    mean, axes, shares = principal_directions(codes)
+    share = float(shares.sum())
     says = f"principal directions of the training codes, {share:.0%} of their variance"
     places = (codes.double() - mean) @ axes.T
     mean, axes, places = (part.to(codes) for part in (mean, axes, places))
