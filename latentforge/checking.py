@@ -63,7 +63,7 @@ def check(
             inner = dataclasses.fields(typing.cast("type[Any]", annotations[key]))[0].name
             faults.add(here, f"must be a table; write {here}.{inner}=..., got {_shown(value)}")
         else:
-            values[key] = _check_value(annotations[key], value, here, faults)
+            values[key] = _check_value(annotations[key], value, here, faults, fields[key])
     for name, spec in fields.items():
         if name not in given and _default(spec) is dataclasses.MISSING:
             faults.add(f"{path}.{name}", "is required")
@@ -76,7 +76,9 @@ def check(
         return None
 
 
-def _check_value(annotation: Any, value: Any, path: str, faults: Faults) -> Any:
+def _check_value(
+    annotation: Any, value: Any, path: str, faults: Faults, spec: dataclasses.Field[Any]
+) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     # Through JSON, because strict mode then still takes a list for a tuple, as TOML writes it.
@@ -88,10 +90,43 @@ def _check_value(annotation: Any, value: Any, path: str, faults: Faults) -> Any:
         return checked.expanduser().absolute() if isinstance(checked, Path) else checked
     except ValidationError as error:
         for where, message, seen in _fault_messages(error.errors(), json.loads(text)):
+            if message == "must be a list" and not where:
+                message += _example(adapter, value, _default(spec), path, faults.origins.get(path))
             faults.add(path + where, f"{message}, got {_shown(seen)}")
     except (TypeError, RecursionError) as error:
         faults.add(path, f"cannot be read: {error}")
     return None
+
+
+def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | None) -> str:
+    """How a list that was given as something else is written: of what was given if that makes
+    one, else as the default is."""
+    from pydantic import ValidationError
+
+    from latentforge.toml import as_toml
+
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+    numbers = [_number(part) if isinstance(part, str) else part for part in parts]
+    pair = [*numbers, 1 + numbers[-1]] if type(numbers[-1]) in (int, float) else []
+    for guess in (numbers, parts, default, pair):
+        try:
+            adapter.validate_json(json.dumps(guess, default=_as_json))
+        except (ValidationError, TypeError):
+            continue
+        if isinstance(guess, list | tuple) and guess:
+            written = as_toml(list(guess))
+            typed = (origin is None or origin.startswith("--set")) and "[" not in path
+            return f", as in --set '{path}={written}'" if typed else f", such as {written}"
+    return ""
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _as_json(value: Any) -> Any:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,11 +161,9 @@ class CheckpointStore:
         try:
             return self.load("last")
         except LatentForgeError as fault:
-            for name in reversed(self.names()):
-                with contextlib.suppress(RunFailed):
-                    found = self._load(self.folder / name)
-                    log.warning("%s; instead: %s", fault.message, found.path)
-                    return found
+            if sound := list(self.sound()):
+                log.warning("%s; instead: %s", fault.message, sound[-1].path)
+                return sound[-1]
             raise
 
     def _load(self, path: Path) -> Checkpoint:
@@ -189,6 +187,19 @@ class CheckpointStore:
         except OSError as error:
             raise _damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
         raise _damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
+
+    def sound(self) -> Iterator[Checkpoint]:
+        """Every checkpoint that is whole, oldest first."""
+        for name in self.names():
+            with contextlib.suppress(RunFailed):
+                yield self._load(self.folder / name)
+
+    def publish(self, which: str, name: str | None) -> None:
+        """Let "last" or "best" name another checkpoint of the folder, or none."""
+        if name is not None:
+            self._publish(POINTERS[which], name)
+        else:
+            (self.folder / POINTERS[which]).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         """The checkpoints in the folder, oldest first; not verified."""

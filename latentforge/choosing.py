@@ -12,16 +12,14 @@ from typing import Any
 
 from latentforge.checking import Faults, check
 from latentforge.config import (
-    IN_MEMORY,
     Component,
-    Draft,
     RunConfig,
     check_options,
     raise_faults,
     read_assignments,
-    read_toml,
     resolve,
 )
+from latentforge.drafting import IN_MEMORY, SECTIONS, Draft, read_toml
 from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
 from latentforge.registry import Entry, Registry
 from latentforge.run import Run
@@ -66,16 +64,28 @@ def config_of(registry: Registry, run: Run) -> RunConfig:
 
     Without its callbacks: they belong to the training, and nothing else needs their plugins.
     """
-    draft = Draft()
-    for section in ("model", "loss", "data", "train"):
-        draft.update(section, run.config[section], "run.json")
-    in_memory = run.config["data"]["name"] == IN_MEMORY
-    if in_memory:
-        del draft.values["data"]["name"]
+    draft = draft_of(run)
+    draft.callbacks = []
     for wanted in run.manifest["plugins"]:
         if wanted["kind"] != "callbacks":
             require(registry, run.path, wanted)
-    return resolve(draft, registry, in_memory=in_memory)
+    return resolve(draft, registry, in_memory=is_in_memory(run))
+
+
+def draft_of(run: Run) -> Draft:
+    """What a run was trained with, as if it were asked for again."""
+    draft = Draft()
+    for section in SECTIONS:
+        draft.update(section, run.config[section], "run.json")
+    if is_in_memory(run):
+        del draft.values["data"]["name"]
+    draft.callbacks = [dict(callback) for callback in run.config["callbacks"]]
+    return draft
+
+
+def is_in_memory(run: Run) -> bool:
+    """Whether Python handed its data over."""
+    return bool(run.config["data"]["name"] == IN_MEMORY)
 
 
 def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:

@@ -1,25 +1,20 @@
-"""The configuration of a run: TOML file, then options, then `section.key=VALUE`, checked as one.
+"""The configuration of a run, checked as one: every default filled in, every fault told.
 
 Torch-free: `latentforge config check` and every usage error answer without waiting for torch.
 """
 
 from __future__ import annotations
 
-import copy
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from latentforge.checking import Faults, check, plain
-from latentforge.errors import ConfigError, LatentForgeError, PluginError, UsageError, did_you_mean
+from latentforge.drafting import IN_MEMORY, SECTIONS, Draft, nest, toml_value
+from latentforge.errors import ConfigError, LatentForgeError, PluginError
 from latentforge.registry import Entry, Registry
 from latentforge.settings import DataConfig, TrainConfig
 from latentforge.specs import LossSpec, ModelSpec
-
-SECTIONS = ("model", "loss", "data", "train")
-IN_MEMORY = "in-memory"  # the data section's name when Python handed the data over
 
 
 @dataclass(frozen=True)
@@ -69,128 +64,6 @@ class RunConfig:
             "train": plain(self.train),
             "callbacks": [callback.as_dict() for callback in self.callbacks],
         }
-
-
-@dataclass
-class Draft:
-    """Values as they come in, later ones over earlier ones, with where each came from."""
-
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    callbacks: list[dict[str, Any]] = field(default_factory=list)
-    origins: dict[str, str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-    def put(self, section: str, key: str, value: Any, origin: str) -> None:
-        self.values.setdefault(section, {})[key] = value
-        self.origins[f"{section}.{key}"] = origin
-
-    def choose(self, section: str, name: str, origin: str) -> None:
-        """Name a section's component; options meant for another one do not carry over."""
-        chosen = self.values.get(section, {})
-        if chosen.get("name") not in (None, name):
-            keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
-            self.values[section] = {k: v for k, v in chosen.items() if k in keep}
-        self.put(section, "name", name, origin)
-
-    def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
-        if "name" in options:  # first, because it drops the options of another component
-            self.choose(section, options["name"], origin)
-        for key, value in options.items():
-            if key != "name":
-                self.put(section, key, copy.deepcopy(value), origin)
-
-    def read_file(self, path: Path) -> None:
-        """Take over a TOML file; raises UsageError when it cannot be read as one."""
-        for section, value in read_toml(path).items():
-            if section == "callbacks":
-                self.read_callbacks(value, path)
-            elif section == "explore":
-                self.faults.append(
-                    f"explore: {path} is for an explorer; latentforge explore NAME RUN --preset ..."
-                )
-            elif section not in SECTIONS:
-                hint = did_you_mean(section, [*SECTIONS, "callbacks"])
-                known = "sections are [model] [loss] [data] [train] and [[callbacks]]"
-                self.faults.append(f"{section}: no such section in {path}; {hint or known}")
-            elif not isinstance(value, dict):
-                self.faults.append(f"{section}: must be a section, [{section}], in {path}")
-            else:
-                self.update(section, value, str(path))
-
-    def read_callbacks(self, given: Any, path: Path) -> None:
-        if not isinstance(given, list):
-            self.faults.append(f"callbacks: must be tables, [[callbacks]], in {path}")
-            return
-        for i, table in enumerate(given):
-            if isinstance(table, dict):
-                self.callbacks.append(table)
-            else:
-                self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
-
-    def assign_all(self, texts: Sequence[str]) -> None:
-        """`assign` each; names first, because naming a component drops the options of another."""
-        for text in sorted(texts, key=lambda text: ".name=" not in text):
-            self.assign(text)
-
-    def assign(self, text: str) -> None:
-        """One `section.key=VALUE`; VALUE is TOML, else a string; dots nest."""
-        key, equals, value = text.partition("=")
-        section, *path = key.strip().split(".")
-        if not equals or not path or not all((section, *path)):
-            self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
-        elif section == "callbacks" and len(path) > 1:
-            nest(self.callback(path[0]), path[1:], toml_value(value))
-        elif section == "callbacks":
-            self.faults.append(f"--set {text}: no such key; write callbacks.NAME.key=VALUE")
-        elif section not in SECTIONS:
-            hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
-            self.faults.append(f"--set {text}: no such section; {hint}")
-        elif path == ["name"]:
-            self.choose(section, str(toml_value(value)), f"--set {text}")
-        elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
-            self.origins[".".join((section, *path))] = f"--set {text}"
-        else:
-            self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
-
-    def callback(self, name: str) -> dict[str, Any]:
-        """The options of a callback, which is switched on by this."""
-        for given in self.callbacks:
-            if given.get("name") == name:
-                return given
-        self.callbacks.append({"name": name})
-        return self.callbacks[-1]
-
-
-def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
-    """Put a value at a path of keys; False where something on the way is no table."""
-    *outer, last = path
-    for part in outer:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
-            return False
-    values[last] = value
-    return True
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file, or a UsageError that says where it is wrong."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no config file at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the config file {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML", details=[str(error)]) from None
-
-
-def toml_value(text: str) -> Any:
-    """A command-line value: TOML where it parses (3, 1e-3, [128], true), else the string itself."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text  # a line break would smuggle in keys
 
 
 def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
@@ -249,6 +122,20 @@ def resolve_data(
     if not options:
         return None, config
     return _component("datasets", options, "data", registry, faults, sorted(own)), config
+
+
+def dataset_of(
+    registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any]
+) -> tuple[Component, DataConfig]:
+    """A dataset by its name, with options of [data] as a mapping or as train writes them."""
+    faults = Faults()
+    if not isinstance(options, Mapping):
+        options = [text.removeprefix("data.") for text in options]
+    given = {"name": name, **read_assignments(options, faults)}
+    dataset, own = resolve_data(given, registry, faults)
+    raise_faults(faults)
+    assert dataset is not None
+    return dataset, own
 
 
 def _component(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,40 @@ class Codes:
 
 
 # ---------------------------------------------------------------- while training
+
+
+@dataclass
+class Course:
+    """The warnings of a training, check by check: since which epoch, and whether still."""
+
+    seen: dict[str, tuple[int, int, Finding]] = field(default_factory=dict)  # first, last epoch
+    epoch: int = 0
+
+    def follow(self, epoch: int, found: Sequence[Finding]) -> list[Finding]:
+        """Take in what `trouble` found after an epoch; the warnings of checks that are new."""
+        self.epoch = epoch
+        warnings = {finding.check: finding for finding in found if finding.severity == "warning"}
+        known = set(self.seen)
+        for check, finding in warnings.items():
+            first = self.seen[check][0] if check in self.seen else epoch
+            self.seen[check] = (first, epoch, finding)
+        return [finding for finding in self.findings() if finding.check not in known]
+
+    def findings(self) -> list[Finding]:
+        """One a check: a warning with the figures of now, or a note on what has passed."""
+        return [self._told(*seen) for seen in self.seen.values()]
+
+    def passed(self) -> list[Finding]:
+        return [finding for finding in self.findings() if finding.severity == "note"]
+
+    def _told(self, first: int, last: int, finding: Finding) -> Finding:
+        if last == self.epoch:
+            since = f"since epoch {first}" if first < last else f"after epoch {first}"
+            return replace(finding, saw=f"{since}: {finding.saw}")
+        when = f"from epoch {first} to epoch {last}" if first < last else f"after epoch {first}"
+        fact, _, _ = finding.saw.partition(": ")  # without what would follow if it were still so
+        saw = f"{when}, and not since: {fact}"
+        return replace(finding, severity="note", saw=saw, attempt="nothing: it has passed")
 
 
 def trouble(
@@ -183,8 +217,8 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
         yield Finding(
             "posterior collapse",
             "warning",
-            f"the KL is {total:.3g} nats per image {where}"
-            + (", and no posterior mean varies over them" if still else "")
+            f"a KL of {total:.3g} nats per image {where}"
+            + (", and no posterior mean that varies over them" if still else "")
             + ": the decoder learns nothing from the code",
             "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
             "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
@@ -222,8 +256,8 @@ def exploding_kl(kl: Sequence[float]) -> Iterator[Finding]:
         yield Finding(
             "log-variance",
             "warning",
-            f"the KL of latent dimension {kl.index(largest)} is {largest:.3g} nats per image: "
-            "its codes or their variance lie far from the prior",
+            f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
+            "codes or their variance lie far from the prior",
             "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
         )
 
@@ -243,7 +277,7 @@ def overfitting(
         yield Finding(
             "overfitting",
             "warning" if rises or gap > LARGE_GAP else "note",
-            f"the loss is {train:.5g} on {of_train}, and {held[-1]:.5g} on {of_held}{again}",
+            f"a loss of {train:.5g} on {of_train}, and of {held[-1]:.5g} on {of_held}{again}",
             "train.patience (it wants a validation split), more images, a smaller network, "
             "train.weight_decay",
         )

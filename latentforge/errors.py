@@ -15,7 +15,7 @@ class LatentForgeError(Exception):
     """What a user can understand and mend: what was wrong, the details, and what to do.
 
     `exit_code` is the command line's: 1 the run failed, 2 usage or config, 3 a plugin, 4 something
-    missing, 130 interrupted.
+    missing, 130 interrupted, 143 terminated.
     """
 
     exit_code = 1
@@ -63,6 +63,12 @@ class Interrupted(LatentForgeError):
     """The user stopped the run; what was reached is kept."""
 
     exit_code = 130
+
+
+class Terminated(Interrupted):
+    """Somebody else did, such as a scheduler: SIGTERM."""
+
+    exit_code = 143
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -48,6 +49,7 @@ def explore(
         "run": str(run.path),
         "roles": {role: str(other.run.path) for role, other in opened.roles.items()},
         "checkpoint": loaded.checkpoint,
+        "role_checkpoints": {role: other.checkpoint for role, other in opened.roles.items()},
         "weights": weights_of(config.train),
         "options": options,
         "plugins": unpackaged(explorer, objective),
@@ -80,7 +82,8 @@ def write(
     about: dict[str, Any],
     watch: SearchWatch,
 ) -> tuple[Path, list[Path]]:
-    """Draw findings into their folder; a folder made for them goes again when that fails.
+    """Draw findings into their folder; where that fails, the folder is as it was before, and one
+    made for them goes again.
 
     Raises PluginError where they cannot be drawn, RunFailed where nothing can be written.
     """
@@ -88,9 +91,8 @@ def write(
 
     made: Path | None = None
     try:
-        new = out is None or not out.exists()
-        folder = explore_folder(opened.run.path, out, explorer.name)
-        made = folder if new else None
+        before = set(out.iterdir()) if out is not None and out.exists() else None
+        folder = made = explore_folder(opened.run.path, out, explorer.name)
         with blame(f"drawing what explorer {explorer.name!r} found", explorer.entry):
             try:
                 files = write_findings(findings, folder, about)
@@ -99,11 +101,20 @@ def write(
         watch.write(folder)
     except BaseException as error:
         if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+            with suppress(OSError):  # the first error is the one to tell
+                take_back(made, before)
         if isinstance(error, OSError):
             raise unwritable(out or opened.run.path / "explore", error) from None
         raise
     return folder, files
+
+
+def take_back(folder: Path, before: set[Path] | None) -> None:
+    """Remove what is new in a folder, and the folder itself where nothing was there before."""
+    for path in set(folder.iterdir()) - (before or set()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if before is None:
+        folder.rmdir()
 
 
 def unpackaged(*components: Component | None) -> list[str]:

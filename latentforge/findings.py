@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
@@ -150,12 +150,14 @@ Finding = ImageGrid | Scatter | Lines | Bars | Histogram | Film | Table | Arrays
 @dataclass(frozen=True)
 class Findings:
     """What an explorer returns: things to draw, and figures by name with the sentence that says
-    what they are. `notes` are lines for people, such as what was left out."""
+    what they are. `notes` are lines for people, such as what was left out. `roles` has, by the
+    finding's name, the role of the run that it shows, where that is not the run itself."""
 
     items: Sequence[Finding]
     metrics: Mapping[str, float] = field(default_factory=dict)
     protocol: str = ""
     notes: Sequence[str] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 def checked(findings: object) -> Findings:
@@ -173,8 +175,10 @@ def checked(findings: object) -> Findings:
             raise ValueError(f"two findings are called {name!r}")
     for item in findings.items:
         _check(item)
+    if strange := sorted(set(findings.roles) - set(names)):
+        raise ValueError(f"roles names {strange[0]!r}, and there is no such finding")
     metrics = {name: float(value) for name, value in findings.metrics.items()}
-    return Findings(findings.items, metrics, findings.protocol, tuple(findings.notes))
+    return replace(findings, metrics=metrics, notes=tuple(findings.notes))
 
 
 def _check(item: Finding) -> None:

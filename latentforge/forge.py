@@ -8,30 +8,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from latentforge.checking import Faults
 from latentforge.choosing import (
     check_roles,
     check_same_images,
     choose_explorer,
     choose_measures,
     config_of,
+    draft_of,
+    is_in_memory,
+    require,
 )
-from latentforge.config import (
-    IN_MEMORY,
-    Component,
-    Draft,
-    RunConfig,
-    raise_faults,
-    read_assignments,
-    resolve,
-    resolve_data,
-)
+from latentforge.config import RunConfig, dataset_of, resolve
+from latentforge.drafting import Draft
 from latentforge.errors import UsageError
 from latentforge.guard import blame
 from latentforge.plugins import from_environment, load_plugins
 from latentforge.registry import Entry, Registry
 from latentforge.run import Run, check_free, read_manifest
-from latentforge.settings import DataConfig, check_device
+from latentforge.settings import check_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,34 +80,18 @@ class Forge:
         Raises ConfigError with every wrong option, MissingError, PluginError, RunFailed, and
         Interrupted after Ctrl-C.
         """
-        draft = Draft()
-        self.start_draft(draft, name, config, preset)
-        in_memory = data is not None and not isinstance(data, str) and not is_section(data)
-        if in_memory:  # a preset's or a file's dataset is not this one, but its cuts are
-            draft.choose("data", IN_MEMORY, "data=")
-            del draft.values["data"]["name"]
-            if isinstance(data, Mapping):  # numbers are shares to cut, everything else is a split
-                shares = {k: v for k, v in data.items() if isinstance(v, int | float)}
-                draft.update("data", shares, "data=")
-                data = {k: v for k, v in data.items() if k not in shares}
-        elif data is not None:
-            draft.update("data", {"name": data} if isinstance(data, str) else data, "data=")
+        draft = self.start_draft(name, config, preset)
+        data = draft.data(data)
         if loss is not None:
             draft.update("loss", {"name": loss} if isinstance(loss, str) else loss, "loss=")
         if name is not None and "name" in (model or {}):
             raise UsageError("name the model once: as the first argument, or in model=")
         draft.update("model", model or {}, "model=")
         draft.update("train", train or {}, "train=")
-        for given in callbacks:
-            if not isinstance(given, str | Mapping):
-                raise UsageError(f"callbacks: a name or a mapping with one, not {given!r}")
-            options = {"name": given} if isinstance(given, str) else dict(given)
-            draft.callback(str(options.get("name"))).update(options)
-        return self.train_draft(draft, run=run, quiet=quiet, data=data if in_memory else None)
+        draft.switch_on(callbacks)
+        return self.train_draft(draft, run=run, quiet=quiet, data=data)
 
-    def start_draft(
-        self, draft: Draft, name: str | None, config: str | Path | None, preset: str | None
-    ) -> None:
+    def start_draft(self, name: str | None, config: str | Path | None, preset: str | None) -> Draft:
         """Begin with the one of model name, config file and preset that was given."""
         given = [what for what in (name, config, preset) if what is not None]
         if len(given) != 1:
@@ -122,12 +100,14 @@ class Forge:
                 details=[f"given: {', '.join(map(str, given)) or 'none'}"],
                 remedy="latentforge train ae",
             )
+        draft = Draft()
         if name is not None:
             draft.choose("model", name, "the model's name")
         elif config is not None:
             draft.read_file(Path(config))
         elif preset is not None:
-            draft.read_file(Path(self.registry.get("presets", preset).spec.path))
+            draft.read_file(Path(self.registry.get("presets", preset).spec.path), preset)
+        return draft
 
     def train_draft(
         self, draft: Draft, *, run: str | Path | None = None, quiet: bool = False, data: Any = None
@@ -138,11 +118,44 @@ class Forge:
 
         return train(self, config, run=Path(run) if run else None, quiet=quiet, data=data)
 
+    def resume(
+        self,
+        run: Run | str | Path,
+        *,
+        checkpoint: str = "last",
+        train: Mapping[str, Any] | None = None,
+        data: Any = None,
+        quiet: bool = False,
+    ) -> Run:
+        """Go on with a run from a checkpoint, which may lie in the middle of an epoch, and end with
+        the same bits as the run that was never stopped.
+
+        `train` may raise `epochs` and change what does not move the result (`threads`,
+        `log_every`, `checkpoint_every`, `checkpoint_seconds`); ConfigError names anything else.
+        `data` is what a run was trained on that got its data in Python.
+        """
+        run = self._as_run(run)
+        draft = draft_of(run)
+        data = draft.data(data)
+        draft.update("train", train or {}, "train=")
+        return self.resume_draft(run, draft, checkpoint=checkpoint, quiet=quiet, data=data)
+
+    def resume_draft(
+        self, run: Run, draft: Draft, *, checkpoint: str, quiet: bool = False, data: Any = None
+    ) -> Run:
+        """Go on with a run as a draft describes it, which was begun by `draft_of`."""
+        for wanted in run.manifest["plugins"]:
+            require(self.registry, run.path, wanted)
+        config = resolve(draft, self.registry, in_memory=is_in_memory(run))
+        from latentforge.resuming import resume
+
+        return resume(run, config, checkpoint=checkpoint, quiet=quiet, data=data)
+
     # ------------------------------------------------------------ data
 
     def load_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
         """A dataset's splits; `options` are those of the section [data]."""
-        dataset, own = self._dataset(name, options)
+        dataset, own = dataset_of(self.registry, name, options)
         from latentforge.sources import load_splits
 
         return load_splits(dataset, own)
@@ -163,25 +176,13 @@ class Forge:
 
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
         """Download a dataset and return its folder; UsageError when nothing is to fetch."""
-        dataset, _ = self._dataset(name, options)
+        dataset, _ = dataset_of(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
             raise UsageError(f"dataset {name!r} has nothing to fetch; it is there already")
         with blame(f"fetching dataset {name!r}", dataset.entry):
             folder: Path = fetch(dataset.options)
         return folder
-
-    def _dataset(
-        self, name: str, options: Sequence[str] | Mapping[str, Any]
-    ) -> tuple[Component, DataConfig]:
-        faults = Faults()
-        if not isinstance(options, Mapping):  # as train writes them
-            options = [text.removeprefix("data.") for text in options]
-        given = {"name": name, **read_assignments(options, faults)}
-        dataset, own = resolve_data(given, self.registry, faults)
-        raise_faults(faults)
-        assert dataset is not None
-        return dataset, own
 
     # ------------------------------------------------------------ runs
 
@@ -387,11 +388,6 @@ class Forge:
             entries, {role: self.config_of(run).model.entry for role, run in others.items()}
         )
         return others
-
-
-def is_section(data: Any) -> bool:
-    """Whether `data=` is the section [data] and not data itself, as a mapping of splits is."""
-    return isinstance(data, Mapping) and "train" not in data
 
 
 def open_run(path: str | Path, *, plugins: Sequence[str | ModuleType | object] = ()) -> Run:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from latentforge.errors import LatentForgeError, PluginError, RunFailed, one_line, place_in
+from latentforge.plugins import FILE, module_name
 from latentforge.registry import Entry
+
+
+def home_of(module: str) -> str:
+    """The module or package that holds the code of a plugin, by what it was loaded from."""
+    if FILE.search(module):
+        return module_name(Path(module).expanduser().absolute())
+    name = module.partition(":")[0]
+    while name not in sys.modules and "." in name:  # an object handed over in Python
+        name = name.rpartition(".")[0]
+    if hasattr(sys.modules.get(name), "__path__"):
+        return name
+    return name.rpartition(".")[0] or name  # its neighbours in the package are the plugin's too
 
 
 @contextmanager
@@ -33,7 +48,7 @@ def blame(doing: str, *entries: Entry) -> Iterator[None]:
             details=[
                 f"{e.kind.singular} {e.name!r} of plugin {e.plugin.name}"
                 + (f" ({e.plugin.distribution} {e.plugin.version})" if e.plugin.version else "")
-                + place_in(error, e.plugin.module.partition(":")[0])
+                + place_in(error, home_of(e.plugin.module))
                 for e in entries
             ],
             remedy="LATENTFORGE_DEBUG=1 shows the traceback",

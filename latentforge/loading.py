@@ -13,10 +13,11 @@ from torch import nn
 
 from latentforge import doctor
 from latentforge.checkpoint import Checkpoint, CheckpointStore
-from latentforge.config import IN_MEMORY, Component, RunConfig
+from latentforge.config import Component, RunConfig
 from latentforge.contracts import Step
 from latentforge.data import DataSplits
 from latentforge.doctor import Finding
+from latentforge.drafting import IN_MEMORY
 from latentforge.engine.device import resolve_device
 from latentforge.engine.evaluator import BATCH, Evaluator
 from latentforge.errors import RunFailed, UsageError

@@ -169,7 +169,7 @@ def _explicit(extra: str | os.PathLike[str] | ModuleType | object) -> _Candidate
                 f"plugin {text} cannot be loaded: {path} {what}",
                 remedy="-p ./FILE.py for a file, -p package.module for a module",
             )
-        return _Candidate(Plugin(path.stem, module=text), path, _module_name(path), required=True)
+        return _Candidate(Plugin(path.stem, module=text), path, module_name(path), required=True)
     if isinstance(extra, str):
         return _Candidate(Plugin(extra, module=extra), extra, extra.split(".")[0], required=True)
     home = extra.__name__ if isinstance(extra, ModuleType) else type(extra).__module__
@@ -178,7 +178,7 @@ def _explicit(extra: str | os.PathLike[str] | ModuleType | object) -> _Candidate
     return _Candidate(plugin, extra, home.split(".")[0], required=True)
 
 
-def _module_name(path: Path) -> str:
+def module_name(path: Path) -> str:
     """A name for sys.modules that no other module has; dataclasses and pickle look there."""
     return f"latentforge_file_{path.stem}_{zlib.crc32(bytes(path)):08x}"
 
@@ -263,7 +263,7 @@ def _import(source: object) -> object:
 
 
 def _run_file(path: Path) -> ModuleType:
-    name = _module_name(path)
+    name = module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 MANIFEST = "run.json"
+LOCK = ".lock"
 FORMAT = 1
 
 
@@ -127,6 +129,28 @@ def check_writable(path: Path) -> None:
         raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
     if not os.access(there, os.W_OK):
         raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Two processes never train into one run. The system lets go of the lock when a process ends,
+    however it ends. UsageError where another one holds it."""
+    from filelock import FileLock, Timeout  # only training pays for its import
+
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"another process is training into {folder}",
+            remedy="wait for it to end, or end it, which keeps a checkpoint",
+        ) from None
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def numbered_folder(root: Path, stem: str, first: int) -> Path:

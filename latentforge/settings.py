@@ -82,6 +82,9 @@ class TrainConfig:
     `accumulate` cuts each batch in so many parts, to save memory. `clip_grad_norm` and `ema` (the
     decay of an average of the weights, which is then measured and explored) are off at 0. BEST is
     by the validation figure `monitor`; `patience` epochs without a better one end the training.
+
+    A checkpoint is written at the end of every epoch, and after every `checkpoint_every` steps or
+    `checkpoint_seconds` where these are not 0.
     """
 
     epochs: Size = 10
@@ -104,3 +107,5 @@ class TrainConfig:
     monitor: str = "loss"
     patience: Count = 0
     min_delta: NonNegative = 0.0
+    checkpoint_every: Count = 0
+    checkpoint_seconds: NonNegative = 0.0

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentforge.config import IN_MEMORY, Component
+from latentforge.config import Component
 from latentforge.contracts import Arrays
 from latentforge.data import DataSplits
+from latentforge.drafting import IN_MEMORY
 from latentforge.errors import MissingError, UsageError
 from latentforge.guard import blame
 from latentforge.preparation import SPLITS, prepare

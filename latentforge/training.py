@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -16,19 +17,27 @@ import torch
 from torch import nn
 
 from latentforge import __version__
-from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint import Checkpoint, CheckpointStore
 from latentforge.choosing import choose_measures
 from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits
 from latentforge.doctor import at_the_start
 from latentforge.engine.device import resolve_device
+from latentforge.engine.outcome import Outcome, outcome_of
 from latentforge.engine.step import Trainee, build_optimizer
 from latentforge.engine.tensorboard import Board, flat_metrics
-from latentforge.engine.trainer import Outcome, Trainer
-from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError, one_line
+from latentforge.engine.trainer import Trainer
+from latentforge.errors import (
+    Interrupted,
+    LatentForgeError,
+    RunFailed,
+    Terminated,
+    UsageError,
+    one_line,
+)
 from latentforge.guard import blame
 from latentforge.registry import Registry
-from latentforge.run import FORMAT, Run, create_folder
+from latentforge.run import FORMAT, Run, create_folder, locked
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import weights_of
 from latentforge.sources import load_splits
@@ -51,11 +60,8 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
-    monitor, measures = training_measures(forge.registry, config, splits)
-    with (
-        using_threads(config.train.threads),
-        callers_state_kept(device),
-    ):
+    training_measures(forge.registry, config, splits)
+    with using_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
         facts = facts_of(trainee, config, splits.spec)
         build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
@@ -69,36 +75,61 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             with suppress(OSError):
                 folder.rmdir()  # no run, no folder
             raise
-        outcome = Outcome()
-        with recorded(made, outcome), closing(Board(folder)) as board:
-            trainer = Trainer(
-                trainee,
-                on_device(splits, device),
-                config,
-                device=device,
-                measures=measures,
-                monitor=monitor,
-                store=CheckpointStore(folder / "checkpoints"),
-                board=board,
-                record=made.record,
-                stream=None if quiet else sys.stderr,
-                outcome=outcome,
-            )
-            for name, value in facts.items():
-                shown = f"{value:.4g}" if isinstance(value, float) else value
-                trainer.progress.note(f"{name}: {shown}")
-            outcome.findings += at_the_start(
-                trainer.images,
-                getattr(trainee.loss, "likelihood", None),
-                kl="kl" in config.model.entry.spec.provides,
-            )
-            for finding in outcome.findings:
-                trainer.progress.warn(str(finding))
-            trainer.fit()
-            made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
-            if outcome.status == "done":  # one run without test figures would hide everyone's
-                board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
+        with locked(folder):
+            carry_out(made, config, splits, trainee, device, quiet=quiet)
     return made
+
+
+def carry_out(
+    made: Run,
+    config: RunConfig,
+    splits: DataSplits,
+    trainee: Trainee,
+    device: torch.device,
+    *,
+    quiet: bool,
+    saved: Checkpoint | None = None,
+) -> None:
+    """Train into a run's folder, from its start or from the checkpoint `saved`."""
+    monitor, measures = training_measures(made.forge.registry, config, splits)
+    outcome = outcome_of(saved) if saved else Outcome()
+    with recorded(made, outcome), closing(Board(made.path)) as board:
+        trainer = Trainer(
+            trainee,
+            on_device(splits, device),
+            config,
+            device=device,
+            measures=measures,
+            monitor=monitor,
+            store=CheckpointStore(made.path / "checkpoints"),
+            board=board,
+            record=made.record,
+            stream=None if quiet else sys.stderr,
+            outcome=outcome,
+        )
+        if saved:
+            trainer.resume(saved)
+            board.restart_after(outcome.steps)
+            trainer.progress.note(f"goes on after step {outcome.steps} ({saved.name})")
+        else:
+            greet(trainer, made.manifest["facts"])
+        trainer.fit()
+        made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
+        if outcome.status == "done":  # one run without test figures would hide everyone's
+            board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
+
+
+def greet(trainer: Trainer, facts: dict[str, Any]) -> None:
+    """Say what the loss and the first look at the data have to say."""
+    for line in fact_lines(facts):
+        trainer.progress.note(line)
+    trainer.outcome.findings += at_the_start(
+        trainer.images,
+        getattr(trainer.trainee.loss, "likelihood", None),
+        kl="kl" in trainer.config.model.entry.spec.provides,
+    )
+    for finding in trainer.outcome.findings:
+        trainer.progress.warn(str(finding))
 
 
 def training_measures(
@@ -126,6 +157,16 @@ def facts_of(trainee: Trainee, config: RunConfig, spec: DataSpec) -> dict[str, A
     with blame(f"the facts of loss {config.loss.name!r}", config.loss.entry):
         facts: dict[str, Any] = json.loads(json.dumps(dict(tell(trainee.model, spec))))
     return facts
+
+
+def fact_lines(facts: dict[str, Any]) -> list[str]:
+    """A line for each fact; those that differ in what stands in brackets alone share one."""
+    found: dict[str, list[str]] = {}
+    for name, value in facts.items():
+        what, _, how = name.removesuffix(")").partition(" (")
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        found.setdefault(what, []).append(f"{shown} ({how})" if how else shown)
+    return [f"{what}: {', '.join(values)}" for what, values in found.items()]
 
 
 @contextmanager
@@ -158,7 +199,9 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
     if outcome.status == "interrupted":
         kept = (run.path / "checkpoints" / "LATEST").exists()
         keeps = f"; {run.path} keeps its last checkpoint" if kept else ""
-        stopped = Interrupted(f"interrupted at step {outcome.steps}{keeps}")
+        kind = Terminated if outcome.signal == signal.SIGTERM else Interrupted
+        what = f"{kind.__name__.lower()} at step {outcome.steps}{keeps}"
+        stopped = kind(what, remedy=f"latentforge train --resume {run.path}" if kept else "")
         stopped.result = run.summary()
         raise stopped
 

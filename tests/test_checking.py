@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from annotated_types import Ge, Lt
 
 from latentforge import Count, Fraction, NonNegative, Positive, Seed, Size
 from latentforge.checking import Faults, Option, check, describe, plain
+from latentforge.drafting import toml_value
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,38 @@ def test_an_optional_value_may_be_there_or_not(value):
 
 def test_a_table_becomes_the_nested_dataclass():
     assert checked(inner={"width": 9}).inner == Inner(width=9)
+
+
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [
+        ({"hidden": 8}, "--set 'model.hidden=[8]'"),
+        ({"hidden": "8, 16"}, "--set 'model.hidden=[8, 16]'"),
+        ({"hidden": "wide"}, "--set 'model.hidden=[64]'"),  # as by default
+        ({"names": "a,b"}, """--set 'model.names=["a", "b"]'"""),
+        ({"names": "3"}, """--set 'model.names=["3"]'"""),
+        ({"ends": 0.5}, "--set 'model.ends=[0.1, 0.9]'"),
+        ({"pair": 3}, "--set 'model.pair=[3, 4]'"),
+    ],
+)
+def test_what_must_be_a_list_has_an_example_that_can_be_typed(given, example):
+    @dataclass(frozen=True)
+    class Lists:
+        hidden: tuple[Size, ...] = (64,)
+        names: tuple[str, ...] = ()
+        ends: tuple[float, float] = (0.1, 0.9)
+        pair: tuple[int, int] | None = None
+
+    faults = Faults()
+    assert check(Lists, given, "model", faults) is None
+    [line] = faults.lines
+    assert f"must be a list, as in {example}, got " in line
+    [text] = shlex.split(example)[1:]
+    key, _, value = text.partition("=")
+    assert check(Lists, {key.removeprefix("model."): toml_value(value)}, "model", Faults())
+    of_file = Faults({f"model.{next(iter(given))}": "run.toml"})
+    check(Lists, given, "model", of_file)
+    assert "must be a list, such as [" in of_file.lines[0]
 
 
 def test_an_empty_list_is_a_tuple_of_nothing():

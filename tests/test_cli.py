@@ -228,6 +228,15 @@ def test_a_config_file_is_trained_and_options_win_over_it(cli, work):
     assert (config["model"]["hidden"], config["train"]["batch_size"]) == ([8], 999)
 
 
+def test_what_is_found_names_the_checkpoint_of_the_other_run_too(cli, runs):
+    shutil.copytree("runs/ae", "runs/second")
+    answer = cli("explore", "traverse", "runs/ae", "--with", "other=runs/second", "--json")
+    about = json.loads((Path(answer.json["out"]) / "findings.json").read_text())
+    assert about["roles"] == {"other": "runs/second"}
+    latest, *_ = Path("runs/second/checkpoints/LATEST").read_text().splitlines()
+    assert about["role_checkpoints"] == {"other": latest}
+
+
 def test_a_preset_for_an_explorer_is_not_trained_and_its_command_is_told(cli, runs):
     refused = cli("train", "--preset", "inpaint-lower-half")
     assert refused.code == 2

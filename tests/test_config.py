@@ -12,7 +12,8 @@ import pytest
 
 from latentforge import CallbackSpec, Fraction, Size, hookimpl
 from latentforge.cli.config import toml
-from latentforge.config import Draft, RunConfig, read_toml, resolve, toml_value
+from latentforge.config import RunConfig, resolve
+from latentforge.drafting import Draft, read_toml, toml_value
 from latentforge.errors import ConfigError, PluginError, UsageError
 from latentforge.plugins import load_plugins
 

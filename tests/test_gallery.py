@@ -15,7 +15,8 @@ from latentforge import Forge
 from latentforge.choosing import check_roles, choose_explorer
 from latentforge.cli import app
 from latentforge.cli.output import roles
-from latentforge.config import Draft, resolve
+from latentforge.config import resolve
+from latentforge.drafting import Draft
 from latentforge.run import Run
 
 DOCS = Path(__file__).parents[1] / "docs"

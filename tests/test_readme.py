@@ -13,7 +13,8 @@ import pytest
 
 from latentforge import Forge
 from latentforge.cli import run as run_cli
-from latentforge.config import Draft, resolve
+from latentforge.config import resolve
+from latentforge.drafting import Draft
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)

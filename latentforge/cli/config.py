@@ -28,7 +28,8 @@ def check(
 
     Example: latentforge config check my-run.toml
     """
-    from latentforge.config import Draft, resolve
+    from latentforge.config import resolve
+    from latentforge.drafting import Draft
 
     forge = forge_of(ctx)
     draft = Draft()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentforge.cli.output import Json, Sets, answer, figures, forge_of, table, weights
+from latentforge.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentforge.drafting import Draft
+    from latentforge.run import Run
 
 # Values stay strings here: the check of the whole configuration reads them, so that it can report
 # every wrong one at once.
@@ -35,6 +40,12 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="New run folder.  [default: runs/<model>-<data>-<n>]"),
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run, in its own folder.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best|NAME", help="With --resume: from which on.")
+    ] = "last",
     epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
     lr: Annotated[
@@ -51,21 +62,25 @@ def train(
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Train a model: exactly one of MODEL, --config and --preset.
+    """Train a model: exactly one of MODEL, --config, --preset and --resume.
 
     Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
+
+    Example: latentforge train --resume runs/ae-mnist-1 --epochs 20
 
     More keys of [train] for --set: optimizer, optimizer_options, weight_decay, schedule.name
     (linear, cosine, exponential, step), schedule.epochs, schedule.warmup_epochs, schedule.end,
     clip_grad_norm, accumulate, ema, monitor, patience, min_delta, threads, log_every,
-    evaluate_every; of [data]: validation, test, split_seed, binarize. All of them with their
-    defaults: `latentforge config check FILE`.
+    evaluate_every, checkpoint_every (steps), checkpoint_seconds; of [data]: validation, test,
+    split_seed, binarize. All of them with their defaults: `latentforge config check FILE`.
     """
-    from latentforge.config import Draft, toml_value
+    from latentforge.drafting import toml_value
 
     forge = forge_of(ctx)
-    draft = Draft()
-    forge.start_draft(draft, model, config, preset)
+    if resume is None:
+        draft = forge.start_draft(model, config, preset)
+    else:
+        draft = begin_resumed(forge.open_run(resume), model, config, preset, run)
     if data is not None:
         draft.choose("data", data, "--data")
     if loss is not None:
@@ -77,7 +92,10 @@ def train(
     for name in callback or ():
         draft.callback(name)
     draft.assign_all(set_ or ())
-    made = forge.train_draft(draft, run=run, quiet=quiet)
+    if resume is None:
+        made = forge.train_draft(draft, run=run, quiet=quiet)
+    else:
+        made = forge.resume_draft(forge.open_run(resume), draft, checkpoint=checkpoint, quiet=quiet)
     result = made.summary()
     rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]
     answer(
@@ -92,6 +110,18 @@ def train(
             f"watch: tensorboard --logdir {made.path}",
         ],
     )
+
+
+def begin_resumed(run: Run, *others: object) -> Draft:
+    """The run's own settings; UsageError where something else is to be trained as well."""
+    from latentforge.choosing import draft_of
+
+    if given := [str(other) for other in others if other is not None]:
+        raise UsageError(
+            f"--resume goes on with {run.path}, and takes no {', '.join(given)}",
+            remedy=f"latentforge train --resume {run.path}",
+        )
+    return draft_of(run)
 
 
 def best(manifest: dict[str, Any]) -> list[str]:

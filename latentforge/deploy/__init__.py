@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from latentforge.checking import Faults
 from latentforge.choosing import check_abilities
-from latentforge.config import IN_MEMORY, raise_faults, read_assignments
+from latentforge.config import raise_faults, read_assignments
+from latentforge.drafting import IN_MEMORY
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.run import Run, check_free
 from latentforge.settings import check_device

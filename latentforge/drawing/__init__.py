@@ -23,12 +23,22 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
     from latentforge.drawing.board import write_board  # tensorboard takes half a second
 
     findings = noted(findings)
-    note = f"{about['run']}, {about['checkpoint']}"
-    files = [write_finding(item, folder, note) for item in findings.items]
+    files = [
+        write_finding(item, folder, source(about, findings.roles.get(item.name, "")))
+        for item in findings.items
+    ]
     write_projector(findings, folder)
     write_board(findings, files, folder, str(about.get("explorer", folder.name)))
     summary = write_summary(folder, about, findings, files)
     return [*(file for own in files for file in own), summary]
+
+
+def source(about: dict[str, Any], role: str = "") -> str:
+    """The run and the checkpoint that a finding shows, its own or another one's."""
+    if role not in about.get("roles", {}):
+        return f"{about['run']}, {about['checkpoint']}"
+    checkpoint = about.get("role_checkpoints", {}).get(role)
+    return f"{about['roles'][role]}, {checkpoint}" if checkpoint else str(about["roles"][role])
 
 
 def noted(findings: Findings) -> Findings:

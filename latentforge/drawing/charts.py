@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from latentforge.drawing.bins import Bins, binned
 from latentforge.drawing.canvas import LABEL, LEGEND, charts, plain, text_width, tidy
 from latentforge.drawing.palette import COLOURS, INK, MARKERS, colour
 from latentforge.drawing.pixels import Array, to_numpy
@@ -17,7 +18,6 @@ from latentforge.findings import Bars, Histogram, Lines
 
 STYLES = ("-", "--", "-.", ":")
 MARKED = 40  # points of a curve at the most that get a marker each
-BINS = 40
 NORMAL = "line: the normal density of the same mean and standard deviation"
 
 
@@ -104,8 +104,9 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
         note = f"{NORMAL}\n{note}".strip()
     figure = charts(max(columns * wide + 0.7, 4.6), rows * tall + 0.3, item.title, note)
     panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for i, (title, values) in enumerate(item.panels.items()):
-        _panel(panels[i], title, to_numpy(values), item.normal)
+    found, reach = binned(item.panels)
+    for i, (title, bins) in enumerate(found.items()):
+        _panel(panels[i], title, bins, reach, normal=item.normal)
         if i % columns == 0:
             panels[i].set_ylabel("density", fontsize=LABEL - 1, color=INK)
         if i + columns >= count:  # the lowest of its column
@@ -123,30 +124,21 @@ def across(count: int) -> int:
     return min(8, min(square, square + 1, key=lambda columns: -count % columns))
 
 
-def _panel(axes: Axes, title: str, values: Array, normal: bool) -> None:
+def _panel(axes: Axes, title: str, bins: Bins, reach: tuple[float, float], *, normal: bool) -> None:
     tidy(axes)
     axes.set_title(plain(title), fontsize=LABEL, color=INK, pad=4)
     axes.locator_params(nbins=4)
     axes.tick_params(labelsize=LABEL - 2)
-    kept = values[np.isfinite(values)].astype(float).ravel()
-    if not len(kept):
-        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", fontsize=8)
+    if bins.said:
+        axes.text(0.5, 0.5, bins.said, transform=axes.transAxes, ha="center", fontsize=8)
         axes.set(xticks=[], yticks=[])
         return
-    mean, deviation = float(kept.mean()), float(kept.std())
-    if deviation <= 1e-12 * max(1.0, abs(mean)):  # no width, so no density
-        axes.text(0.5, 0.5, f"all {mean:.3g}", transform=axes.transAxes, ha="center", fontsize=8)
-        axes.set(xticks=[], yticks=[])
-        return
-    bins = min(BINS, max(10, math.ceil(math.sqrt(len(kept)))))
-    axes.hist(kept, bins=bins, density=True, color=COLOURS[0], alpha=0.75)
+    width = np.diff(bins.edges)
+    axes.bar(bins.edges[:-1], bins.density, width, align="edge", color=COLOURS[0], alpha=0.75)
+    axes.set_xlim(reach)
     if normal:
-        low, high = axes.get_xlim()
-        x = np.linspace(low, high, 200)
-        density = np.exp(-((x - mean) ** 2) / (2 * deviation**2)) / (
-            deviation * math.sqrt(2 * math.pi)
-        )
-        axes.plot(x, density, color=COLOURS[2], lw=1.4)
+        x = np.linspace(*reach, 200)
+        axes.plot(x, bins.normal(x), color=COLOURS[2], lw=1.4)
 
 
 def _legend(series: Mapping[str, object]) -> float:

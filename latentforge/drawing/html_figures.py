@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from latentforge.drawing.bins import Bins, binned
 from latentforge.drawing.html_paths import add_paths, array, numbers, text
 from latentforge.drawing.palette import COLOURS, colour
 from latentforge.drawing.pixels import one_unit
@@ -64,32 +65,27 @@ def reach(items: Sequence[Lines | Bars]) -> list[float] | None:
 
 def histograms(item: Histogram) -> dict[str, go.Figure]:
     """A figure for each panel, on one scale of x, so that panels can be compared."""
-    panels = {title: array(values).ravel() for title, values in item.panels.items()}
-    panels = {title: values[np.isfinite(values)] for title, values in panels.items()}
-    together = np.concatenate(list(panels.values()))
-    low, high = (together.min(), together.max()) if len(together) else (0.0, 0.0)
-    reach = (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
-    return {title: _histogram(v, reach, item) for title, v in panels.items()}
+    found, reach = binned(item.panels)
+    return {title: _histogram(bins, reach, normal=item.normal) for title, bins in found.items()}
 
 
-def _histogram(
-    values: np.ndarray[Any, Any], reach: tuple[float, float], item: Histogram
-) -> go.Figure:
-    count = int(np.clip(np.sqrt(len(values)), 10, 40))
-    heights, edges = np.histogram(values, bins=count, range=reach, density=len(values) > 0)
+def _histogram(bins: Bins, reach: tuple[float, float], *, normal: bool) -> go.Figure:
     figure = go.Figure()
-    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    if bins.said:
+        place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+        figure.add_annotation(text=text(bins.said), **place)
+        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+        return styled(figure, "", "", showlegend=False)
+    middle, width = (bins.edges[1:] + bins.edges[:-1]) / 2, bins.edges[1] - bins.edges[0]
     figure.add_bar(
-        x=numbers(middle), y=numbers(heights), width=float(width), marker_color=colour(0)
+        x=numbers(middle), y=numbers(bins.density), width=float(width), marker_color=colour(0)
     )
-    if item.normal and len(values) > 1 and values.std() > 0:
+    if normal:
         x = np.linspace(*reach, 80)
-        scaled = (x - values.mean()) / values.std()
-        y = np.exp(-(scaled**2) / 2) / (values.std() * np.sqrt(2 * np.pi))
         curve = {"color": colour(1), "width": 2}
-        figure.add_scatter(x=numbers(x), y=numbers(y), mode="lines", line=curve)
+        figure.add_scatter(x=numbers(x), y=numbers(bins.normal(x)), mode="lines", line=curve)
     figure.update_traces(hoverinfo="x+y")
-    figure.update_xaxes(nticks=4, tickangle=0)
+    figure.update_xaxes(nticks=4, tickangle=0, range=list(reach))
     figure.update_yaxes(showticklabels=False, rangemode="tozero")
     return styled(figure, "", "", showlegend=False, bargap=0)
 

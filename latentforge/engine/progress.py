@@ -24,6 +24,7 @@ class Progress:
         self.interval = BAR_INTERVAL if self.bar else LINE_INTERVAL
         self.started = self.shown = time.monotonic()
         self.loss: float | None = None  # not read from the device yet
+        self.first = 0  # steps that were made before, in a run that goes on
 
     def tick(self, step: int) -> None:
         """Called after every step; draws only when the interval has passed."""
@@ -68,8 +69,9 @@ class Progress:
 
     def _line(self, step: int, seconds: float) -> str:
         total = self.epochs * self.steps
-        rate = step * self.batch_size / seconds
-        left = (total - step) * seconds / step
+        made = step - self.first
+        rate = made * self.batch_size / seconds
+        left = (total - step) * seconds / made
         loss = "" if self.loss is None else f"loss {self.loss:.4g}  "
         text = (
             f"epoch {min((step - 1) // self.steps + 1, self.epochs)}/{self.epochs}  "

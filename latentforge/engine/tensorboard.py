@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
@@ -40,6 +40,11 @@ class Board:
             raise unwritable(self.path, error) from None
         self.records = RecordWriter(self.file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def restart_after(self, step: int) -> None:
+        """A run goes on: what earlier files of the folder hold of later steps no longer counts."""
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def _write(self, event: Any) -> None:
         try:

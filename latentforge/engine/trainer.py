@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, TextIO
 
 import torch
 from ignite.engine import Engine, Events
 
-from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint import Checkpoint, CheckpointStore
 from latentforge.config import Component, RunConfig
 from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
-from latentforge.doctor import Finding, trouble
+from latentforge.doctor import Course, trouble
 from latentforge.engine.averaging import Average
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
 from latentforge.engine.history import History
+from latentforge.engine.outcome import Outcome
 from latentforge.engine.progress import Progress
 from latentforge.engine.schedule import rate
 from latentforge.engine.selection import Selection
+from latentforge.engine.signals import stop_on_signals
+from latentforge.engine.state import capture, check_finite, restore
 from latentforge.engine.step import Trainee, build_optimizer, take_step
 from latentforge.engine.tensorboard import Board, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
@@ -38,26 +39,6 @@ from latentforge.seeding import Noise, permutation
 SHOWN = 8  # images in the reconstructions of each epoch
 SETTLED = 3  # epochs before the figures are judged: a KL near 0 may yet grow
 DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
-
-
-@dataclass
-class Outcome:
-    """How far a training came. `seconds` is training time: start-up and evaluation are left out."""
-
-    status: str = "running"
-    epochs: int = 0  # completed ones
-    steps: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    per_dim: dict[str, list[float]] = field(default_factory=dict)  # of the last epoch
-    best: dict[str, float] = field(default_factory=dict)  # the best epoch and its figure
-    stopped: str = ""  # why the training ended early, if it did
-    findings: list[Finding] = field(default_factory=list)  # what looked wrong on the way
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds if self.seconds else 0.0
 
 
 class Trainer:
@@ -100,8 +81,11 @@ class Trainer:
         self.selection = Selection(train, monitor.entry)
         self.saved_step = -1
         self.held: list[float] = []  # the validation loss of each epoch
+        self.course = Course()
         self.closed_step = -1  # the last step that was measured and recorded
         self.stopping = False
+        self.callbacks: list[tuple[Component, Any]] = []
+        self._saved_at = time.monotonic()
         self._since = 0.0  # when the running lap of training time began
         self.order: tuple[torch.Tensor, ...] = ()
         measured = self.average.trainee if self.average else trainee
@@ -123,10 +107,26 @@ class Trainer:
         )
         for callback in self.config.callbacks:
             with blame(f"callback {callback.name!r}", callback.entry):
-                callback.entry.spec.build(callback.options).attach(engines)
+                built = callback.entry.spec.build(callback.options)
+                built.attach(engines)
+            self.callbacks.append((callback, built))
         # After the callbacks' own handlers, so that a checkpoint holds what they did.
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        if self.train_config.checkpoint_every or self.train_config.checkpoint_seconds:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_when_due)
         return engine
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint, which may lie in the middle of an epoch."""
+        restore(self, saved)
+        self.progress.first = self.outcome.steps
+        self.engine.load_state_dict(
+            {
+                "iteration": self.outcome.steps,
+                "epoch_length": self.epoch_length,
+                "max_epochs": self.train_config.epochs,
+            }
+        )
 
     def fit(self) -> None:
         """Run to the end, or until Ctrl-C; the outcome's status says which."""
@@ -135,13 +135,18 @@ class Trainer:
             self.outcome.status = "done"
             if self.outcome.epochs < self.train_config.epochs:
                 self._finish_early()
+            for passed in self.course.passed():
+                self.progress.note(str(passed))
 
     def _run_engine(self) -> None:
         self.trainee.train()
         self._since = time.perf_counter()
         try:
-            with stop_on_interrupt(self):
-                self.engine.run(max_epochs=self.train_config.epochs, epoch_length=self.epoch_length)
+            with stop_on_signals(self.stop):
+                if self._end_open_epoch():
+                    self.engine.run(
+                        max_epochs=self.train_config.epochs, epoch_length=self.epoch_length
+                    )
         except Exception as error:
             if self._is_of_a_callback(error):
                 with blame("a callback", *(callback.entry for callback in self.config.callbacks)):
@@ -150,16 +155,23 @@ class Trainer:
         finally:
             self._lap()
 
-    def stop(self) -> None:
+    def _end_open_epoch(self) -> bool:
+        """End an epoch that was stopped between its last step and its figures; whether there is
+        more to train."""
+        done = self.outcome.steps
+        if done and done % self.epoch_length == 0 and self.closed_step != done:
+            self.engine.fire_event(Events.EPOCH_COMPLETED)
+        return done < self.total_steps and not self.engine.should_terminate
+
+    def stop(self, number: int = signal.SIGINT) -> None:
         """End after the step that is running; its checkpoint is kept. Safe in a signal handler."""
-        self.stopping = True
+        self.stopping, self.outcome.signal = True, number
         self.engine.terminate()
 
     def _finish_early(self) -> None:
-        """After Ctrl-C, or when the engine was stopped: keep what was reached."""
+        """After a signal, or when the engine was stopped: keep what was reached."""
         if self.stopping:
             self.outcome.status = "interrupted"
-            self._read_history()
             self._save()
         elif self.closed_step != self.outcome.steps:  # stopped in the middle of an epoch
             self._close_epoch(last=True)
@@ -221,7 +233,8 @@ class Trainer:
 
     def _end_epoch(self, engine: Engine) -> None:
         self.outcome.epochs = engine.state.epoch
-        stopped = bool(engine.should_terminate)  # by a callback, whose handlers run before this one
+        # by a callback, whose handlers run before this one; a signal ends no epoch early
+        stopped = bool(engine.should_terminate) and not self.stopping
         self._close_epoch(last=stopped or engine.state.epoch == self.train_config.epochs)
 
     def _close_epoch(self, *, last: bool) -> None:
@@ -246,23 +259,22 @@ class Trainer:
         self._since = time.perf_counter()  # evaluation is not training time
         figures = {split: self.outcome.metrics[split] for split in splits}
         self._log_epoch(epoch, figures, per_dim)
+        self.closed_step = self.outcome.steps  # first, because the checkpoint says so
         self._save(best=best)
-        self.closed_step = self.outcome.steps
         self.progress.epoch(epoch, figures)
         self._warn(epoch)
         self._lap()
 
     def _warn(self, epoch: int) -> None:
-        """Say, once each, what looks wrong when the first epochs have settled."""
+        """Say, once each, what looks wrong when the first epochs have settled, and keep what of it
+        still does."""
         if epoch < min(SETTLED, self.train_config.epochs):
             return
         train = self._loss_of_a_sample() if self.held else None
-        found = trouble(self.outcome.per_dim, train, self.held)
-        said = {finding.check for finding in self.outcome.findings}
-        for finding in found:
-            if finding.severity == "warning" and finding.check not in said:
-                self.outcome.findings.append(finding)
-                self.progress.warn(str(finding))
+        for finding in self.course.follow(epoch, trouble(self.outcome.per_dim, train, self.held)):
+            self.progress.warn(str(finding))
+        others = [f for f in self.outcome.findings if f.check not in self.course.seen]
+        self.outcome.findings[:] = [*others, *self.course.findings()]
 
     def _loss_of_a_sample(self) -> float:
         """The loss of some training images, taken as that of the validation images is."""
@@ -331,66 +343,28 @@ class Trainer:
 
     # ------------------------------------------------------------ state and time
 
+    def _save_when_due(self) -> None:
+        """In the middle of an epoch; at its end there is one anyway, with its figures."""
+        step, every = self.outcome.steps, self.train_config.checkpoint_every
+        seconds = self.train_config.checkpoint_seconds
+        due = (every and step % every == 0) or (
+            seconds and time.monotonic() - self._saved_at >= seconds
+        )
+        if due and step % self.epoch_length:
+            self._save()
+
     def _save(self, *, best: bool = False) -> None:
         step = self.outcome.steps
         if step == self.saved_step:
             return
-        groups = {
-            "model": self.trainee.model.state_dict(),
-            "loss": self.trainee.loss.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer),
-        }
-        if self.average:
-            groups["ema-model"] = self.average.trainee.model.state_dict()
-            groups["ema-loss"] = self.average.trainee.loss.state_dict()
-        self.store.save(
-            f"step-{step:08d}",
-            {name: tensors for name, tensors in groups.items() if tensors},
-            {
-                "step": step,
-                "epoch": self.outcome.epochs,
-                "total_steps": self.total_steps,
-                "best_score": self.selection.best,
-                "best_epoch": self.selection.epoch,
-                "waited": self.selection.waited,
-                "seed": self.train_config.seed,
-                "threads": torch.get_num_threads(),
-            },
-            best=best,
-        )
-        self.saved_step = step
+        with blame("reading the loss", self.config.loss.entry):
+            self.history.fetch(step)
+        check_finite(self.trainee, step)
+        self._lap()
+        self.store.save(f"step-{step:08d}", *capture(self), best=best)
+        self.saved_step, self._saved_at = step, time.monotonic()
 
     def _lap(self) -> None:
         now = time.perf_counter()
         self.outcome.seconds += now - self._since
         self._since = now
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by `parameter.key`, numbers as 0-d tensors."""
-    return {
-        f"{index}.{key}": torch.as_tensor(value)
-        for index, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
-        if value is not None
-    }
-
-
-@contextmanager
-def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C lets the step finish and saves; the second one stops at once."""
-    previous = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if not main or previous in (signal.SIG_IGN, None):
-        yield  # only the main thread may set handlers; a job that ignores Ctrl-C goes on doing so
-        return
-
-    def request_stop(_signum: int, _frame: Any) -> None:
-        signal.signal(signal.SIGINT, previous)
-        trainer.stop()
-
-    signal.signal(signal.SIGINT, request_stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -22,19 +23,61 @@ DASHES = {"train": "dot", "validation": "solid"}
 def curves(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> list[tuple[str, str]]:
     """Figures and their fragments: the loss and its terms first, then the other figures.
 
-    A figure that is the loss itself, such as the only term there is, is not drawn again.
+    Runs share an axis where a figure is the same thing in all of them; else each kind has a panel
+    of its own, which says what it is. A figure that is the loss itself, such as the only term there
+    is, is not drawn again.
     """
     histories = [read_lines(run.path / "metrics.jsonl", warnings) for run in runs]
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _figures(line, split)]
     keys = list(dict.fromkeys(ordered))
-    same = [key for key in keys if key != "loss" and _is_loss(key, lines)]
-    titles = {"loss": " = ".join(["loss", *same])}
-    return [
-        (key, _curve(key, titles.get(key, key), histories, names))
-        for key in keys
-        if key not in same
+    kinds = {key: alike(key, runs, histories) for key in keys}
+
+    def is_loss(key: str, places: list[int]) -> bool:
+        own = [line for i in places for line in histories[i]]
+        return places in kinds.get("loss", {}).values() and _is_loss(key, own)
+
+    found = []
+    for key in keys:
+        panels = ""
+        for what, places in kinds[key].items():
+            if key != "loss" and is_loss(key, places):
+                continue
+            same = [k for k in keys if k != key and is_loss(k, places)] if key == "loss" else []
+            title = " = ".join([key, *same])
+            if len(kinds[key]) == 1:
+                panels += _curve(key, title, histories, names, places)
+            else:
+                of = ", ".join(names[i] for i in places)
+                panel = _curve(key, f"{title} of {of}", histories, names, places)
+                panels += f'<div>{panel}<p class="lf-note">{escape(what)}</p></div>'
+        found += [(key, panels)] if panels else []
+    return found
+
+
+def alike(
+    key: str, runs: Sequence[Run], histories: Sequence[Sequence[dict[str, Any]]]
+) -> dict[str, list[int]]:
+    """The places of the runs that have a figure, by what it is there: its protocol; of the loss
+    its name and the protocols of its terms."""
+    having = [
+        i
+        for i, history in enumerate(histories)
+        if any(key in _figures(line, split) for line in history for split in DASHES)
     ]
+    protocols = [runs[i].manifest.get("protocol") or {} for i in having]
+    found: dict[str, list[int]] = {}
+    for i, protocol in zip(having, protocols, strict=True):
+        name = f"loss {runs[i].config['loss']['name']}"
+        what = name
+        if all(protocols) and key == "loss":  # a run that is not done has none
+            terms = dict.fromkeys(k for line in histories[i] for k in _figures(line, "train"))
+            parts = [f"{k}: {protocol[k]}" for k in terms if k in protocol and k != "loss"]
+            what = "; ".join([name, *parts])
+        elif all(protocols):
+            what = protocol.get(key, name)
+        found.setdefault(what, []).append(i)
+    return found
 
 
 def _is_loss(key: str, lines: Sequence[dict[str, Any]]) -> bool:
@@ -51,10 +94,15 @@ def _is_loss(key: str, lines: Sequence[dict[str, Any]]) -> bool:
 
 
 def _curve(
-    key: str, title: str, histories: Sequence[list[dict[str, Any]]], names: Sequence[str]
+    key: str,
+    title: str,
+    histories: Sequence[list[dict[str, Any]]],
+    names: Sequence[str],
+    places: Sequence[int],
 ) -> str:
     figure = go.Figure()
-    for i, (history, name) in enumerate(zip(histories, names, strict=True)):
+    for i in places:
+        history, name = histories[i], names[i]
         for split, dash in DASHES.items():
             points = [(line["epoch"], _figures(line, split).get(key)) for line in history]
             points = [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
@@ -90,5 +138,6 @@ def per_dimension(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         labels = [f"z{i}" for i in range(longest)]
         figure = bars(Bars(f"per_dim_{key}", key, labels, padded, ""))
         title = f"{key} of each latent dimension"
+        title += f" of {next(iter(series))}" if len(series) == 1 < len(runs) else ""
         charts.append(plot({"figure": as_dict(figure)}, title, title))
     return charts

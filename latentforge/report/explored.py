@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from latentforge.toml import as_toml
 
 POINTS_OF_A_PAGE = 12_000  # of all maps with images together
 PICTURE = (
-    '<figure class="lf-figure"><div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
+    '<figure class="lf-figure">{}<div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
     "{}</div></figure>"
 )
 FOLDED = '<details><summary><span class="again">{}: </span>{}, frame by frame</summary>{}</details>'
@@ -46,6 +46,7 @@ class Entry:
     items: Sequence[Any] = ()
     blocks: list[Block] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # files that the page does not show
+    one_of_many: bool = False  # others are on the page, so that each picture wants the name
 
 
 @dataclass
@@ -103,6 +104,7 @@ def explored(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> 
         groups.setdefault(explorer, Group(explorer, [])).entries.append(entry)
     for group in groups.values():
         for entry in group.entries:
+            entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
             _show(entry, points, group, warnings)
     return sorted(groups.values(), key=_maps_last_to_first)
 
@@ -155,7 +157,7 @@ def _read(run: Run, name: str, folder: Path) -> Entry:
 def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
     for item in entry.items:
         try:
-            blocks = list(_blocks(item, points, _alike(item, group), entry.name))
+            blocks = list(_blocks(item, points, _alike(item, group), entry))
             entry.blocks += blocks
             entry.others += [] if blocks else [file.name for file in item.files]
         except Exception as error:
@@ -178,17 +180,20 @@ def _alike(item: Any, group: Group) -> list[Any]:
     ]
 
 
-def _blocks(item: Any, points: int, alike: Sequence[Any], name: str) -> Iterator[Block]:
+def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Iterator[Block]:
     """A chart where there are numbers, else pictures: the first one open, others folded."""
+    name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
     if item.finding is not None and hasattr(item.finding, "title"):
-        yield Block(item.name, Markup(html.chart(item.finding, points=points, alike=alike)))
+        shown = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
+        yield Block(item.name, Markup(html.chart(shown, points=points, alike=alike)))
         return
+    caption = Markup("<figcaption>{}</figcaption>").format(name) if name else ""
     pictures = [made for file in item.files if (made := embed(file, item.title))]
     pictures.sort(key=lambda picture: picture.kind != "image/gif")  # a film before its strip
     for i, picture in enumerate(pictures):
-        shown = Markup(PICTURE).format(item.title, picture.tag)
+        shown = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
         if i:  # the title of the first one is drawn in it
-            shown = Markup(FOLDED).format(name, item.title, shown)
+            shown = Markup(FOLDED).format(entry.name, item.title, shown)
         yield Block(f"{item.name} {i}", shown, picture.wide, folded=i > 0)
 
 
@@ -233,7 +238,8 @@ def _value(value: Any) -> str:
 
 
 def _pointer(file: Path) -> str:
-    return file.read_text("utf-8").strip() if file.is_file() else ""
+    """The name in it; the hash after that is the store's business."""
+    return file.read_text("utf-8").partition("\n")[0] if file.is_file() else ""
 
 
 def _defaults(run: Run, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,11 @@ def figure_table(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
         columns = {name: run.metrics.get(split) or {} for name, run in pairs}
         caption = f"Figures on the {split} images at the end of the training"
     protocols = joint_protocols(runs, names)
+    losses = [run.config["loss"]["name"] for run in runs]
+    if "loss" in protocols and len(set(losses)) > 1:
+        pairs = zip(names, losses, strict=True)
+        kinds = ", ".join(f"{loss} in {name}" for name, loss in pairs)
+        protocols["loss"] += f"; not the same figure: {kinds}"
     rows = joint_rows(columns)
     if "train" in columns and "train" in protocols:
         caption += f"; train: {protocols['train']}"

@@ -53,7 +53,7 @@ def test_wide_pictures_have_the_whole_width_each_below_its_folders_name(visit, f
     assert first["y"] + first["height"] <= second["y"]
     assert first["width"] == second["width"] > 700
     for box, name in ((first, "search"), (second, "search-2")):
-        heading = page.locator("h4.again").get_by_text(name, exact=True).bounding_box()
+        heading = page.locator("figcaption").get_by_text(name, exact=True).first.bounding_box()
         assert 0 < box["y"] - heading["y"] - heading["height"] < 60
 
 
@@ -82,5 +82,5 @@ def test_on_a_phone_one_folder_follows_the_other(visit, file):
     commands = [one.bounding_box() for one in page.locator(".entry .command").all()]
     order = [commands[0], wide[0], narrow[0], commands[1], wide[1], narrow[1]]
     assert [box["y"] for box in order] == sorted(box["y"] for box in order)
-    assert page.locator("h4.again:visible, span.again:visible").count() == 0
+    assert page.locator("span.again:visible").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") == 390

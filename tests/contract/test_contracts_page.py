@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import types
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_args
 
@@ -71,6 +71,21 @@ def test_the_page_describes_every_field_of_every_finding():
         own = {f.name for f in fields(kind)} - {"name", "title"}
         missing = [name for name in own if f"`{name}`" not in row]
         assert not missing, kind
+
+
+def test_the_page_has_the_arguments_of_every_finding_in_their_order():
+    said = re.sub(r"\n *#  +", " ", TEXT)
+    for kind in (*get_args(findings.Finding), findings.Findings, findings.Plane):
+        parts = []
+        for field in fields(kind):
+            value = field.default_factory() if callable(field.default_factory) else field.default
+            parts.append(field.name + (f"={value!r}" if value is not MISSING else ""))
+        assert f"{kind.__name__}({', '.join(parts)})" in said
+
+
+def test_the_page_names_the_files_that_no_finding_may_be():
+    [section] = re.findall(r"^## Explorers\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    assert all(f"`{name}`" in section for name in findings.RESERVED)
 
 
 def test_the_page_describes_what_an_explorer_works_with_and_what_its_spec_says():

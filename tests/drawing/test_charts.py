@@ -114,6 +114,25 @@ def test_several_paths_have_a_colour_and_a_name_each_that_of_their_class_if_ther
     assert [text.get_text() for text in axes.texts[-2:]] == ["first", "7"]
 
 
+def test_the_names_of_walks_lie_inside_the_map_and_not_upon_each_other(scatter):
+    ends = [[3.9, 0.0], [3.9, 0.1], [-3.9, 9.0], [-3.9, 9.1], [0.0, 0.0], [0.0, 0.05], [0.1, 0.0]]
+    paths = {
+        f"image {i} (class {i})": torch.tensor([[0.0, 0.0], end]) for i, end in enumerate(ends)
+    }
+    figure = draw_scatter(replace(scatter, paths=paths))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    boxes = [text.get_bbox_patch().get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(paths)
+    inside = axes.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    rims = [to_hex(text.get_bbox_patch().get_edgecolor()) for text in axes.texts]
+    assert rims == [colour(i) for i in range(7)]
+
+
 @pytest.mark.parametrize("count", [1, 100, 10_000])
 def test_few_points_are_large_and_many_small(count, look, digits):
     few = Scatter("m", "", digits.z[:, :2].repeat(10_000 // len(digits.z) + 1, 1)[:count])
@@ -182,6 +201,35 @@ def test_a_histogram_is_a_density_with_the_fitted_normal_over_it():
     deviation = float(values.double().std(unbiased=False))
     assert density.max() == pytest.approx(1 / (deviation * math.sqrt(2 * math.pi)), rel=1e-3)
     assert panels[1].get_title() == "b"
+
+
+def test_the_page_has_the_bars_of_the_picture_and_so_has_numpy():
+    torch.manual_seed(0)
+    values = {"few": torch.randn(50), "many": 3 * torch.randn(3000), "same": torch.ones(4)}
+    values["few"][7] = math.inf
+    item = Histogram("h", "", values, "x", normal=True)
+    panels = re.findall(r'json">(.*?)</script>', chart(item))
+    drawn = draw_histogram(item).axes
+    for fragment, axes, kept, count in zip(
+        panels[:2],
+        drawn[:2],
+        (values["few"][values["few"].isfinite()], values["many"]),
+        (10, 40),
+        strict=True,
+    ):
+        figure = json.loads(fragment)["figure"]
+        bars, curve = figure["data"]
+        density, edges = np.histogram(kept.double().numpy(), count, density=True)
+        np.testing.assert_allclose([bar.get_height() for bar in axes.patches], density)
+        np.testing.assert_allclose(bars["y"], density, rtol=1e-4)
+        middle = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+        np.testing.assert_allclose(middle, (edges[1:] + edges[:-1]) / 2)
+        np.testing.assert_allclose(bars["x"], middle, rtol=2e-4)
+        np.testing.assert_allclose(figure["layout"]["xaxis"]["range"], axes.get_xlim())
+        x, y = axes.lines[0].get_data()
+        np.testing.assert_allclose(np.interp(curve["x"], x, y), curve["y"], atol=2e-3)
+    same = json.loads(panels[2])["figure"]["layout"]["annotations"][0]["text"]
+    assert same == drawn[2].texts[0].get_text() == "all 1"
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])

@@ -91,4 +91,4 @@ def test_a_plugin_is_blamed_for_what_cannot_be_drawn_and_no_half_folder_stays(ru
         assert "explorer 'odd' of plugin Odd" in caught.value.details[0]
     assert not Path("runs/ae/explore/odd").exists()
     assert not Path("fresh").exists()
-    assert there.is_dir()  # it was not made for the findings
+    assert list(there.iterdir()) == []  # it was not made for the findings, and stays

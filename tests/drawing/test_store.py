@@ -25,6 +25,7 @@ from latentforge.findings import (
     Raw,
     Scatter,
     Table,
+    checked,
 )
 
 ABOUT = {
@@ -101,6 +102,19 @@ def equal(one, other):
 
 
 # ---------------------------------------------------------------- there and back
+
+
+def test_below_a_finding_stands_the_run_that_it_shows(digits, tmp_path):
+    maps = [Scatter(name, "A map", digits.z[:9, :2]) for name in ("own", "theirs")]
+    about = {**ABOUT, "role_checkpoints": {"judge": "step-00000007"}}
+    write_findings(Findings(maps, roles={"theirs": "judge"}), tmp_path, about)
+    own, theirs = ((tmp_path / f"{m.name}.html").read_text("utf-8") for m in maps)
+    assert f"{ABOUT['run']}, {ABOUT['checkpoint']}" in own
+    assert "runs/cnn" not in own
+    assert "runs/cnn, step-00000007" in theirs
+    assert ABOUT["run"] not in theirs
+    with pytest.raises(ValueError, match="roles names 'nothing', and there is no such finding"):
+        checked(Findings(maps, roles={"nothing": "judge"}))
 
 
 def test_every_finding_gives_its_files_and_all_are_named_in_order(findings, tmp_path):

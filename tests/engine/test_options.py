@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from latentforge.errors import ConfigError, UsageError
 from latentforge.registry import Entry, Plugin
 from latentforge.settings import ScheduleConfig, TrainConfig
 from latentforge.specs import KINDS, CallbackSpec, LossSpec, MeasureSpec
+from latentforge.training import fact_lines
 
 
 @pytest.fixture(scope="module")
@@ -405,6 +408,23 @@ def test_a_training_that_reaches_its_end_was_not_stopped_early(falling, tmp_path
 
 
 # ---------------------------------------------------------------- facts and vectors
+
+
+def test_facts_that_are_one_thing_counted_in_several_ways_share_a_line():
+    facts = {"beta (sums)": 4.0, "sigma": None, "beta (mean over pixels)": 4 / 784, "n (of z)": 2}
+    assert fact_lines(facts) == [
+        "beta: 4 (sums), 0.005102 (mean over pixels)",
+        "sigma: None",
+        "n: 2 (of z)",
+    ]
+    assert fact_lines({}) == []
+
+
+def test_a_vae_says_its_beta_in_one_line(cli, work):
+    said = cli("train", "vae", "--epochs", 1, "--run", "vae").err.splitlines()
+    assert [line[:5] for line in said if "beta" in line] == ["beta:"]
+    assert said[0].startswith("beta: 1 (sums over pixels and latents), 0.001276 (mean over pixels")
+    assert len(json.loads(Path("vae/run.json").read_text())["facts"]) == 4
 
 
 def test_facts_are_printed_and_kept_and_vectors_are_logged_each_epoch(tmp_path, capsys):

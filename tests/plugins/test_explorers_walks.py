@@ -260,6 +260,25 @@ def test_two_runs_are_traversed_around_the_same_image(look, affine, x):
     assert bars.series["other"][4:] == [0.0, 0.0]
     assert bars.series["other"][0] == pytest.approx(float(got["other_kl"][0]))
     assert found.metrics["other_active_dims"] == sum(got["other_kl"] > 0.01)
+    assert found.roles == {"traversal-other": "other"}
+    parts = found.protocol.split("; ")
+    assert len(set(parts)) == len(parts) == 5
+    assert "other_...: the same of other" in parts
+
+
+def test_of_a_second_run_the_protocol_says_what_is_not_the_same(look, affine, x):
+    own = affine.Affine(SHAPE, (6,), log_var=[-1.0] * 6)
+    found = look("traverse", own, x, roles={"other": affine.Affine(SHAPE, (4,))}, steps=3)
+    [said] = [part for part in found.protocol.split("; ") if part.startswith("other_")]
+    assert said == (
+        "other_...: the same of other, variance of codes in place of mean KL(q(z|x) || p(z)) in "
+        "nats, its training codes in place of the prior N(0, I), the mean code in place of 0"
+    )
+    spatial = {"other": affine.Affine(SHAPE, (1, 2, 2))}
+    notes = look("traverse", affine.Affine(SHAPE, (1, 2, 2)), x, roles=spatial, steps=3).notes
+    assert len([note for note in notes if "taken flat" in note]) == 1
+    notes = look("traverse", affine.Affine(SHAPE, (1, 2, 3)), x, roles=spatial, steps=3).notes
+    assert [note.split(":")[0] for note in notes if "taken flat" in note] == ["own", "other"]
 
 
 # ---------------------------------------------------------------- arithmetic

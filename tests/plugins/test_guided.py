@@ -100,6 +100,9 @@ def test_the_figures_follow_from_what_was_found(guided, work):
     assert ((p >= 0.9).numpy() == met).all()
     torch.testing.assert_close(p.log(), torch.from_numpy(found["score"]), rtol=1e-4, atol=1e-5)
     assert metrics["judge_agreement"] == pytest.approx(float((said == wanted).float().mean()))
+    agreed = int((said == wanted).sum())
+    assert made["notes"][0].startswith(f"{met.sum()} of 20 requests met; ")
+    assert made["notes"][0].endswith(f", which did not guide, agrees on {agreed}")
     torch.testing.assert_close(decoded, x)
     for word in metrics:
         assert f"{word}:" in made["protocol"]
@@ -304,7 +307,8 @@ def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
         "findings.json",
     }
     assert made["notes"] == [
-        "examples of shape (6,) are no pictures: their values are in found.npz"
+        "4 of 4 requests met",
+        "examples of shape (6,) are no pictures: their values are in found.npz",
     ]
 
 

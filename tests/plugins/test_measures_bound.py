@@ -154,7 +154,8 @@ def test_a_learnt_sigma_is_the_one_in_the_figure_and_in_its_protocol(measured, v
 
 def test_a_model_without_a_kl_is_measured_by_recon_alone():
     from latentforge.choosing import choose_measures
-    from latentforge.config import Draft, resolve
+    from latentforge.config import resolve
+    from latentforge.drafting import Draft
 
     registry = Forge().registry
     draft = Draft()

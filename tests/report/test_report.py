@@ -70,7 +70,7 @@ def test_it_is_written_into_the_run_and_again_over_itself(explored, cli):
         assert done.json["explored"] == ["runs/ae/explore/interpolate"]
         assert done.json["warnings"] == []
     assert Path("runs/ae/report.html").stat().st_size == done.json["bytes"] < 15e6
-    assert [path.name for path in Path("runs/ae").glob(".*")] == []  # no temporary file stays
+    assert [path.name for path in Path("runs/ae").glob(".report*")] == []
 
 
 def test_the_page_asks_for_no_file(explored, cli):
@@ -361,3 +361,58 @@ def test_a_term_that_is_the_loss_itself_is_not_drawn_twice(runs, cli):
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert cli("report", "runs/ae").code == 0
     assert drawn("runs/ae/report.html") == ["loss", "recon", "mse"]
+
+
+def axes(page):
+    """Of each chart of the training the title and the names of its curves."""
+    text = Path(page).read_text("utf-8").split('<section id="curves">')[1].split("</section>")[0]
+    found = re.findall(r'lf-panel-title">(.*?)</p>.*?json">(.*?)</script>', text, re.DOTALL)
+    return {
+        title: [trace["name"] for trace in json.loads(content)["figure"]["data"]]
+        for title, content in found
+    }
+
+
+def test_losses_that_are_not_the_same_have_an_axis_each_and_say_what_they_are(runs, cli):
+    assert cli("report", "runs/ae", "runs/cnn").code == 0
+    found = axes("runs/report-ae-cnn.html")
+    assert found["loss = recon of ae"] == ["ae, train", "ae, validation"]
+    assert found["loss of cnn"] == ["cnn, train", "cnn, validation"]
+    assert not any({"ae, train", "cnn, train"} <= set(traces) for traces in found.values())
+    text = read("runs/report-ae-cnn.html").text
+    assert "loss reconstruction; recon: nats per image, summed over pixels" in text
+    assert "not the same figure: reconstruction in ae, cross-entropy in cnn" in text
+
+
+def test_losses_that_are_the_same_share_an_axis_and_another_likelihood_is_another_loss(runs, cli):
+    same, other = (Path(f"runs/{name}") for name in ("ae-2", "ae-3"))
+    for path in (same, other):
+        shutil.copytree("runs/ae", path)
+    manifest = json.loads((other / "run.json").read_text())
+    manifest["protocol"]["recon"] += ", of another likelihood"
+    (other / "run.json").write_text(json.dumps(manifest))
+    assert cli("report", "runs/ae", same, other, "--out", "page.html").code == 0
+    found = axes("page.html")
+    shared = ["ae, train", "ae, validation", "ae-2, train", "ae-2, validation"]
+    assert found["loss = recon of ae, ae-2"] == shared
+    assert found["loss = recon of ae-3"] == ["ae-3, train", "ae-3, validation"]
+    assert len(found["mse_per_pixel"]) == 3  # of the validation images, the same in all
+    assert cli("report", "runs/ae", same, "--out", "page.html").code == 0
+    assert axes("page.html")["loss = recon"] == shared
+    assert "not the same figure" not in read("page.html").text
+
+
+def test_every_chart_and_picture_of_a_comparison_has_the_name_of_its_run(explored, cli):
+    assert cli("explore", "latent-map", "runs/ae", "--quiet").code == 0
+    shutil.copytree("runs/ae", "runs/other")
+    assert cli("explore", "neighbours", "runs/other", "--quiet").code == 0
+    assert cli("report", "runs/ae", "runs/other").code == 0
+    page = Path("runs/report-ae-other.html").read_text("utf-8")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    maps = [caption for caption in captions if "Latent map" in caption]
+    assert [caption.split(":")[0] for caption in maps] == ["ae", "other"]
+    assert sorted(set(captions) - set(maps)) == ["ae", "other"]
+    assert len(captions) == page.count('class="lf-figure"') == 5
+    assert cli("report", "runs/ae").code == 0
+    alone = Path("runs/ae/report.html").read_text("utf-8")
+    assert re.findall("<figcaption>(.*?)</figcaption>", alone) == [maps[0].removeprefix("ae: ")]

@@ -158,14 +158,16 @@ def successes(context: ExploreContext, config: GuidedConfig, found: Found) -> Fi
     if bool(met.any()):
         metrics["median_steps"] = float(found.steps[met].float().median())
     protocol = "; ".join(f"{name}: {SUCCESSES[name]}" for name in metrics)
+    verdict = f"{int(met.sum())} of {len(met)} requests met"
     judge = context.roles.get("judge")
     wanted = getattr(context.objective, "classes", None)
     if judge is not None and wanted is not None:
         agreed = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == wanted
         metrics["judge_agreement"] = float(agreed.float().mean())
         protocol += "; " + JUDGED.format(judge.name)
+        verdict += f"; {judge.name}, which did not guide, agrees on {int(agreed.sum())}"
     curve = [progress(found, config.restarts * config.steps)] if bool(met.any()) else []
-    return Findings(curve, metrics, protocol)
+    return Findings(curve, metrics, protocol, [verdict])
 
 
 def drawn(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from . import TraverseConfig
 
 ACTIVE = 0.01  # nats, or variance: what a dimension in use has more of
+OTHER = "traversal-other"  # the picture of the other run
 BARS = 30  # dimensions in the picture of their KL at the most
 
 
@@ -64,8 +65,11 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
         metrics[f"{prefix}largest_effect"] = float(t.effect.max())
         metrics[f"{prefix}effect_of_first"] = float(t.effect[0])
     items, notes = drawn(context, pictures, Arrays("codes", arrays))
-    notes += [note for t in found for note in shape_note(t.side.model)]
-    return Findings(items, metrics, protocol_of(found, config), notes)
+    told = [(t, note) for t in found for note in shape_note(t.side.model)]
+    alike = len({note for _, note in told}) == 1
+    notes += [told[0][1]] if alike else [f"{t.side.says}{note}" for t, note in told]
+    roles = {item.name: "other" for item in items if item.name == OTHER}
+    return Findings(items, metrics, protocol_of(found, config), notes, roles)
 
 
 def look(
@@ -149,7 +153,7 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     around = f", around {config.split} image {config.image}" if config.image is not None else ""
     of = "prior's" if has_prior(t.side.model) else "codes'"
     return ImageGrid(
-        "traversal-other" if t.side.prefix else "traversal",
+        OTHER if t.side.prefix else "traversal",
         f"{t.side.says}Each dimension over the {of} quantiles{around}",
         rows=list(t.x),
         column_titles=columns,
@@ -173,19 +177,31 @@ def bars(found: Sequence[Traversal]) -> Bars:
 
 
 def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
+    """What the figures are; of a second run only what is not the same there."""
     low, high = config.quantiles
-    said = []
-    for t in found:
-        of = "the prior N(0, I)" if has_prior(t.side.model) else "its training codes"
-        what = "mean KL(q(z|x) || p(z)) in nats" if t.by_kl else "variance of codes"
-        rest = "0" if has_prior(t.side.model) else "the mean code"
-        if config.image is not None:
-            rest = f"the code of {config.split} image {config.image}"
-        said.append(
-            f"{t.side.prefix}active_dims: dimensions whose {what}, over the training images, is "
-            f"above {ACTIVE}; {t.side.prefix}largest_effect: largest mean squared change of a "
-            f"pixel, values in [0, 1], against the image at {rest}, over {config.steps} steps from "
-            f"the {low:g} to the {high:g} quantile of {of}, the other dimensions at {rest}"
-        )
-    said.append("effect_of_first: that of the dimension in the first row; z the posterior mode")
-    return "; ".join(said)
+    (what, of, rest), *others = [words_of(t, config) for t in found]
+    said = [
+        f"active_dims: dimensions whose {what}, over the training images, is above {ACTIVE}",
+        "largest_effect: largest mean squared change of a pixel, values in [0, 1], against the "
+        f"image at {rest}, over {config.steps} steps from the {low:g} to the {high:g} quantile of "
+        f"{of}, the other dimensions at {rest}",
+        "effect_of_first: that of the dimension in the first row",
+    ]
+    for t, theirs in zip(found[1:], others, strict=True):
+        changed = [
+            f"{new} in place of {old}"
+            for new, old in zip(theirs, (what, of, rest), strict=True)
+            if new != old
+        ]
+        said.append(", ".join([f"{t.side.prefix}...: the same of {t.side.name}", *changed]))
+    return "; ".join([*said, "z the posterior mode"])
+
+
+def words_of(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
+    """What weighs a dimension, whose quantiles it goes over, and where the others stay."""
+    prior = has_prior(t.side.model)
+    rest = "0" if prior else "the mean code"
+    if config.image is not None:
+        rest = f"the code of {config.split} image {config.image}"
+    what = "mean KL(q(z|x) || p(z)) in nats" if t.by_kl else "variance of codes"
+    return what, "the prior N(0, I)" if prior else "its training codes", rest

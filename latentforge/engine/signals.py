@@ -1,0 +1,37 @@
+"""How a training is asked to end: Ctrl-C, or SIGTERM from a scheduler."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ASKS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
+    """The first signal calls `stop` with its number; the second one is not held back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    previous = {number: signal.getsignal(number) for number in ASKS}
+    # None is a handler that was not set from Python; a job that ignores Ctrl-C goes on doing so
+    taken = [n for n, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
+
+    def give_back() -> None:
+        for number in taken:
+            signal.signal(number, previous[number])
+
+    def asked(number: int, _frame: Any) -> None:
+        give_back()
+        stop(number)
+
+    for number in taken:
+        signal.signal(number, asked)
+    try:
+        yield
+    finally:
+        give_back()

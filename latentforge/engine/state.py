@@ -1,0 +1,177 @@
+"""What a checkpoint holds of a training, so that it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.checkpoint import Checkpoint
+from latentforge.doctor import Finding
+from latentforge.errors import RunFailed
+from latentforge.guard import blame
+from latentforge.run import finite
+
+if TYPE_CHECKING:
+    from latentforge.engine.trainer import Trainer
+
+LARGEST = 16
+"""How many times the bytes of all parameters an optimizer's state may take; Adam's takes two."""
+
+
+def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Groups of tensors, and JSON values. The history must have been fetched."""
+    history, facts = trainer.history.state()
+    groups = {
+        "model": trainer.trainee.model.state_dict(),
+        "loss": trainer.trainee.loss.state_dict(),
+        "optimizer": optimizer_tensors(trainer.optimizer),
+        "history": history,
+    }
+    if trainer.average:
+        groups["ema-model"] = trainer.average.trainee.model.state_dict()
+        groups["ema-loss"] = trainer.average.trainee.loss.state_dict()
+    outcome, selection = trainer.outcome, trainer.selection
+    state = {
+        "step": outcome.steps,
+        "epoch": outcome.epochs,
+        "closed_step": trainer.closed_step,
+        "total_steps": trainer.total_steps,
+        "best_score": selection.best,
+        "best_epoch": selection.epoch,
+        "waited": selection.waited,
+        "seed": trainer.train_config.seed,
+        "threads": torch.get_num_threads(),
+        "device": trainer.device.type,
+        "config": trainer.config.as_dict(),
+        "history": facts,
+        "held": trainer.held,
+        "course": asdict(trainer.course),
+        "optimizer": [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in trainer.optimizer.state_dict()["param_groups"]
+        ],
+        "outcome": finite({**asdict(outcome), "status": "running", "signal": 0}),
+        "protocol": trainer.evaluator.protocol,
+        "callbacks": callback_states(trainer),
+    }
+    return {name: tensors for name, tensors in groups.items() if tensors}, state
+
+
+def check_finite(trainee: nn.Module, step: int) -> None:
+    """RunFailed where a parameter is NaN or infinite: such weights are never kept."""
+    for name, parameter in trainee.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise RunFailed(
+                f"the weights became NaN or infinite by step {step} ({name})",
+                details=["the checkpoint before it is as it was"],
+                remedy="a smaller --lr",
+            )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by `parameter.key`, numbers as 0-d tensors."""
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    groups: list[dict[str, Any]],
+) -> None:
+    """Take up an optimizer's state, each tensor in the layout of its parameter: the file has them
+    contiguous, and a fused step would pair the wrong elements without an error."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    now = optimizer.state_dict()["param_groups"]
+    for group, kept in zip(now, groups, strict=True):
+        for key, given in kept.items():
+            group[key] = tuple(given) if isinstance(group.get(key), tuple) else given
+    optimizer.load_state_dict({"state": state, "param_groups": now})
+
+
+def restore(trainer: Trainer, saved: Checkpoint) -> None:
+    """Put a new trainer where the one was that wrote `saved`.
+
+    Raises RunFailed where the checkpoint does not fit, or is of a version that kept less.
+    """
+    state = saved.state
+    if "history" not in state:
+        raise RunFailed(
+            f"{saved.path} was written by a version that kept too little to go on from",
+            remedy="train it anew; what it holds can be evaluated and explored",
+        )
+    try:
+        _restore_tensors(trainer, saved)
+        _restore_values(trainer, state)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise RunFailed(
+            f"the state of {saved.path} does not fit this training",
+            details=[str(error).splitlines()[0]],
+            remedy="the versions of LatentForge and of the plugins that run.json names",
+        ) from error
+    restore_callbacks(trainer, state["callbacks"])
+
+
+def _restore_tensors(trainer: Trainer, saved: Checkpoint) -> None:
+    trainee, average = trainer.trainee, trainer.average
+    size = sum(p.numel() * p.element_size() for p in trainee.state_dict().values())
+    limit = LARGEST * size + 2**24
+
+    def group(name: str) -> dict[str, Tensor]:
+        return saved.tensors(name, limit=limit) if name in saved.groups else {}
+
+    trainee.model.load_state_dict(group("model"))  # copies, and so keeps each layout
+    trainee.loss.load_state_dict(group("loss"))
+    if average:
+        average.trainee.model.load_state_dict(group("ema-model"))
+        average.trainee.loss.load_state_dict(group("ema-loss"))
+    restore_optimizer(trainer.optimizer, group("optimizer"), saved.state["optimizer"])
+    trainer.history.restore(group("history"), saved.state["history"], trainer.device)
+
+
+def _restore_values(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    outcome, selection = trainer.outcome, trainer.selection
+    selection.best, selection.epoch = state["best_score"], state["best_epoch"]
+    selection.waited = state["waited"]
+    trainer.held = list(state["held"])
+    trainer.course.epoch = state["course"]["epoch"]
+    trainer.course.seen = {
+        check: (first, last, Finding(**finding))
+        for check, (first, last, finding) in state["course"]["seen"].items()
+    }
+    trainer.closed_step = state["closed_step"]
+    trainer.evaluator.protocol.update(state["protocol"])
+    # an epoch's end that was interrupted is written again, with its figures
+    open_end = outcome.steps % trainer.epoch_length == 0 and trainer.closed_step != outcome.steps
+    trainer.saved_step = -1 if open_end else outcome.steps
+
+
+def callback_states(trainer: Trainer) -> list[Any]:
+    """What each callback that has `state_dict()` wants back: JSON values."""
+    kept = []
+    for component, callback in trainer.callbacks:
+        with blame(f"the state of callback {component.name!r}", component.entry):
+            kept.append(callback.state_dict() if hasattr(callback, "state_dict") else None)
+    return kept
+
+
+def restore_callbacks(trainer: Trainer, states: list[Any]) -> None:
+    for (component, callback), state in zip(trainer.callbacks, states, strict=True):
+        if state is not None:
+            with blame(f"restoring callback {component.name!r}", component.entry):
+                callback.load_state_dict(state)

@@ -1,0 +1,222 @@
+"""Going on with a run from one of its checkpoints, as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentforge import __version__
+from latentforge.checkpoint import Checkpoint, CheckpointStore
+from latentforge.config import RunConfig
+from latentforge.data import DataSplits
+from latentforge.engine.device import resolve_device
+from latentforge.engine.step import build_optimizer
+from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
+from latentforge.run import Run, locked, read_manifest, write_text
+from latentforge.seeding import callers_state_kept
+from latentforge.sources import load_splits
+from latentforge.training import build_trainee, carry_out, now, using_threads
+
+log = logging.getLogger("latentforge")
+
+FREE = {"train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"}
+"""Settings that a resumed run may change: they do not move its result. Threads move its last bits,
+which is said."""
+
+
+def resume(
+    run: Run, config: RunConfig, *, checkpoint: str = "last", quiet: bool = False, data: Any = None
+) -> Run:
+    """Train on, in the run's own folder; `config` is the run's with what was changed of it."""
+    check_changes(run.config, config)
+    device = resolve_device(config.train.device)
+    splits = same_data(run, config, data)
+    with locked(run.path), using_threads(config.train.threads), callers_state_kept(device):
+        run.manifest = read_manifest(run.path)  # as whoever trained last has left it
+        store = CheckpointStore(run.path / "checkpoints")
+        store.clean()
+        saved = load(store, checkpoint)
+        check_unfinished(run, config, saved)
+        for what in differences(run, config, saved, device):
+            log.warning("%s: the end is not bit for bit that of a run that never stopped", what)
+        trainee = build_trainee(config, splits).to(device)
+        build_optimizer(trainee, config.train)
+        if saved:
+            publish(store, saved)
+        cut_back(run.path / "metrics.jsonl", saved.state["step"] if saved else 0)
+        run.update(
+            status="running",
+            error="",
+            config=config.as_dict(),
+            resumed=[*run.manifest.get("resumed", []), account(saved, device)],
+        )
+        carry_out(run, config, splits, trainee, device, quiet=quiet, saved=saved)
+    return run
+
+
+def load(store: CheckpointStore, which: str) -> Checkpoint | None:
+    """The checkpoint to go on from; None where a run was killed before it wrote one."""
+    try:
+        return store.load_newest() if which == "last" else store.load(which)
+    except MissingError:
+        if which == "last" and not store.names():
+            return None
+        raise
+
+
+def publish(store: CheckpointStore, saved: Checkpoint) -> None:
+    """Let LATEST name where the run goes on, and BEST what was best by then."""
+    store.publish("last", saved.name)
+    was_best = [
+        found.name
+        for found in store.sound()
+        if found.state.get("best_epoch") == found.state["epoch"] > 0
+        and found.state["step"] <= saved.state["step"]
+    ]
+    try:
+        ahead = store.load("best").state["step"] > saved.state["step"]
+    except MissingError:
+        return
+    except RunFailed as damaged:
+        log.warning("%s; it is written anew with the next best epoch", damaged.message)
+        store.publish("best", was_best[-1] if was_best else None)
+        return
+    if ahead and was_best:
+        store.publish("best", was_best[-1])
+
+
+def check_changes(was: Mapping[str, Any], config: RunConfig) -> None:
+    """ConfigError that names each setting that is not the run's own and could move its result."""
+    before, after = flat(was), flat(config.as_dict())
+    dataset = config.dataset.options if config.dataset else None
+    refused = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        name = key.partition(".")[2]
+        # where the data lies is not what it is, which its fingerprint says
+        moved = key.startswith("data.") and isinstance(getattr(dataset, name, None), Path)
+        if old == new or key in FREE or moved or key not in before:
+            continue
+        if key != "train.epochs":
+            refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
+        elif config.train.epochs < was["train"]["epochs"]:
+            refused.append(f"{key}: it can be raised, from {old}, and not lowered to {new}")
+    if refused:
+        raise ConfigError(
+            "a run goes on with the settings that it began with",
+            details=refused,
+            remedy="train a new run with the others; only --epochs can be raised",
+        )
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by `section.key`, and the callbacks as one."""
+    found: dict[str, Any] = {}
+
+    def add(values: Mapping[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                add(value, f"{prefix}{key}.")
+            else:
+                found[prefix + key] = value
+
+    add(config, "")
+    return found
+
+
+def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
+    """The images that the run was trained on. UsageError where they are others: what came of them
+    would be the result of neither."""
+    if data is None and run.in_memory is not None:
+        kept: DataSplits = run.in_memory
+        return kept
+    if data is None and config.dataset is None:
+        raise UsageError(
+            f"{run.path} was trained on data that Python handed over",
+            remedy="Forge().resume(run, data=...)",
+        )
+    splits = load_splits(config.dataset, config.data, data)
+    about = run.manifest["data"]
+    sizes = {name: len(images) for name, images in splits.splits.items()}
+    if splits.fingerprint != about["fingerprint"] or sizes != about["images"]:
+        raise UsageError(
+            f"the dataset {config.data_name} has changed since {run.path} was trained",
+            details=[f"images then: {about['images']}, now: {sizes}"],
+            remedy="the data of then, or a new run",
+        )
+    return splits
+
+
+def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint | None) -> None:
+    """UsageError where there is nothing left to train."""
+    if run.status != "done" or saved is None:
+        return
+    epochs = run.manifest["epochs"]
+    if stopped := run.manifest.get("stopped"):
+        raise UsageError(
+            f"{run.path} ended by itself after epoch {epochs}: {stopped}", remedy="train a new run"
+        )
+    if saved.state["step"] == run.manifest["steps"] and config.train.epochs <= epochs:
+        raise UsageError(
+            f"{run.path} has been trained to its end, {epochs} epochs",
+            remedy=f"--epochs {2 * epochs}",
+        )
+
+
+def differences(
+    run: Run, config: RunConfig, saved: Checkpoint | None, device: torch.device
+) -> Iterator[str]:
+    """What is not as it was when the checkpoint was written, and moves the last bits."""
+    if saved is None:
+        return
+    state, then = saved.state, run.manifest["environment"]
+    if (threads := torch.get_num_threads()) != state.get("threads", threads):
+        yield (
+            f"{state['threads']} threads before, {threads} now "
+            f"(--set train.threads={state['threads']})"
+        )
+    if (before := state.get("device", device.type)) != device.type:
+        yield f"on {before} before, on {device.type} now"
+    if then.get("torch") != torch.__version__:
+        yield f"torch {then.get('torch')} before, {torch.__version__} now"
+    versions = {(p["kind"], p["name"]): p.get("version", "") for p in run.manifest["plugins"]}
+    for part in config.components():
+        entry = part.entry
+        before = versions.get((entry.kind.plural, entry.reference), entry.plugin.version)
+        if before != entry.plugin.version:
+            yield f"plugin {entry.plugin.name} {before} before, {entry.plugin.version} now"
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Keep the lines of metrics up to a step; one that a kill has left half written goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        try:
+            reached = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            reached = False
+        if reached and line.endswith("\n"):
+            kept.append(line)
+    write_text(path, "".join(kept))
+
+
+def account(saved: Checkpoint | None, device: torch.device) -> dict[str, Any]:
+    """For run.json: when and from where a run went on."""
+    return {
+        "at": now(),
+        "step": saved.state["step"] if saved else 0,
+        "checkpoint": saved.name if saved else None,
+        "latentforge": __version__,
+        "torch": torch.__version__,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv[1:],
+    }
