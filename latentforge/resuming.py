@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,8 +17,10 @@ from latentforge import __version__
 from latentforge.checkpoint import Checkpoint, CheckpointStore
 from latentforge.config import RunConfig
 from latentforge.data import DataSplits
+from latentforge.durable import leads_out
 from latentforge.engine.device import resolve_device
 from latentforge.engine.step import build_optimizer
+from latentforge.engine.tensorboard import EVENTS
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
 from latentforge.run import Run, locked, read_manifest, write_text
 from latentforge.seeding import callers_state_kept
@@ -47,16 +51,20 @@ def resume(
             log.warning("%s: the end is not bit for bit that of a run that never stopped", what)
         trainee = build_trainee(config, splits).to(device)
         build_optimizer(trainee, config.train)
-        if saved:
-            publish(store, saved)
-        cut_back(run.path / "metrics.jsonl", saved.state["step"] if saved else 0)
-        run.update(
-            status="running",
-            error="",
-            config=config.as_dict(),
-            resumed=[*run.manifest.get("resumed", []), account(saved, device)],
-        )
-        carry_out(run, config, splits, trainee, device, quiet=quiet, saved=saved)
+
+        def begin() -> None:
+            """Give up what is there of later steps; up to here the run is as it was."""
+            if saved:
+                publish(store, saved)
+            run.update(
+                status="running",
+                error="",
+                config=config.as_dict(),
+                resumed=[*run.manifest.get("resumed", []), account(saved, device)],
+            )
+            cut_back(run, saved.state if saved else {})
+
+        carry_out(run, config, splits, trainee, device, quiet=quiet, saved=saved, begin=begin)
     return run
 
 
@@ -193,19 +201,31 @@ def differences(
             yield f"plugin {entry.plugin.name} {before} before, {entry.plugin.version} now"
 
 
-def cut_back(path: Path, step: int) -> None:
-    """Keep the lines of metrics up to a step; one that a kill has left half written goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
-        try:
-            reached = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
-            reached = False
-        if reached and line.endswith("\n"):
-            kept.append(line)
-    write_text(path, "".join(kept))
+def cut_back(run: Run, state: Mapping[str, Any]) -> None:
+    """Leave of metrics.jsonl and of TensorBoard's files what was there at the checkpoint: the rest
+    is made again. A line that a kill has left half written goes too."""
+    path = run.path / "metrics.jsonl"
+    if path.exists():
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        closed = state.get("closed_step", 0)
+        write_text(path, "".join(line for line in lines if reached(line) <= closed))
+    kept = state.get("events", {})
+    for name in run.manifest.get("events", []):
+        file = run.path / Path(name).name
+        if not file.is_file() or not name.startswith(EVENTS) or leads_out(file, run.path):
+            continue
+        if name not in kept:
+            file.unlink()
+        elif file.stat().st_size > kept[name]:
+            os.truncate(file, kept[name])
+
+
+def reached(line: str) -> float:
+    """The step that a line of metrics is about; later than any where it is not whole."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def account(saved: Checkpoint | None, device: torch.device) -> dict[str, Any]:

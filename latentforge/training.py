@@ -7,7 +7,7 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,11 +89,14 @@ def carry_out(
     *,
     quiet: bool,
     saved: Checkpoint | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train into a run's folder, from its start or from the checkpoint `saved`."""
+    """Train into a run's folder, from its start or from the checkpoint `saved`. `begin` is called
+    when nothing but the training itself can fail any more."""
     monitor, measures = training_measures(made.forge.registry, config, splits)
     outcome = outcome_of(saved) if saved else Outcome()
-    with recorded(made, outcome), closing(Board(made.path)) as board:
+    written = saved.state.get("events") if saved else None
+    with recorded(made, outcome), closing(Board(made.path, written)) as board:
         trainer = Trainer(
             trainee,
             on_device(splits, device),
@@ -109,6 +112,9 @@ def carry_out(
         )
         if saved:
             trainer.resume(saved)
+        begin()
+        made.update(events=[*board.written()])
+        if saved:
             board.restart_after(outcome.steps)
             trainer.progress.note(f"goes on after step {outcome.steps} ({saved.name})")
         else:
@@ -190,8 +196,9 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
     except BaseException as error:
         outcome.status = "failed"
         ours = isinstance(error, LatentForgeError)
-        with suppress(RunFailed):  # on a full disk this fails too, and the first error is the one
-            finish(run, outcome, error=str(error) if ours else one_line(error))
+        if run.status == "running":  # else it could not go on, and is as it was
+            with suppress(RunFailed):  # on a full disk this fails too, and the first error counts
+                finish(run, outcome, error=str(error) if ours else one_line(error))
         if isinstance(error, LatentForgeError):
             error.result = run.summary()
         raise

@@ -56,6 +56,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         ],
         "outcome": finite({**asdict(outcome), "status": "running", "signal": 0}),
         "protocol": trainer.evaluator.protocol,
+        "events": trainer.board.written(),
         "callbacks": callback_states(trainer),
     }
     return {name: tensors for name, tensors in groups.items() if tensors}, state

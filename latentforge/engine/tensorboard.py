@@ -22,6 +22,7 @@ from torch.utils.tensorboard.summary import histogram, hparams, image
 from latentforge.run import unwritable
 
 BINS = 40  # of a histogram
+EVENTS = "events.out.tfevents."  # how TensorBoard knows its files
 
 
 class Board:
@@ -31,18 +32,24 @@ class Board:
     The stock FileWriter writes in a thread, where a full disk is a traceback that nobody catches.
     """
 
-    def __init__(self, folder: Path) -> None:
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / name
+    def __init__(self, folder: Path, before: Mapping[str, int] | None = None) -> None:
+        """`before`: the files that a run which goes on has written, with their bytes."""
+        name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self.path, self.before = folder / name, dict(before or {})
         try:
-            self.file = self.path.open("ab")
+            self.file = self.path.open("xb")
         except OSError as error:
             raise unwritable(self.path, error) from None
         self.records = RecordWriter(self.file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._header = self.file.tell()
+
+    def written(self) -> dict[str, int]:
+        """Each file of this run and its bytes up to now."""
+        return {**self.before, self.path.name: self.file.tell()}
 
     def restart_after(self, step: int) -> None:
-        """A run goes on: what earlier files of the folder hold of later steps no longer counts."""
+        """A run goes on: what a TensorBoard has already read of later steps no longer counts."""
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
@@ -89,8 +96,12 @@ class Board:
             self._summary(summary)
 
     def close(self) -> None:
+        """Every way out of a training leads here. A file of which nothing came goes again."""
         with suppress(OSError):  # a full disk has been reported by the write that found it
+            empty = self.file.tell() == self._header
             self.file.close()
+            if empty:
+                self.path.unlink()
 
 
 def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -259,10 +259,10 @@ class Trainer:
         self._since = time.perf_counter()  # evaluation is not training time
         figures = {split: self.outcome.metrics[split] for split in splits}
         self._log_epoch(epoch, figures, per_dim)
-        self.closed_step = self.outcome.steps  # first, because the checkpoint says so
-        self._save(best=best)
         self.progress.epoch(epoch, figures)
         self._warn(epoch)
+        self.closed_step = self.outcome.steps  # the checkpoint says so, and what was found
+        self._save(best=best)
         self._lap()
 
     def _warn(self, epoch: int) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +20,12 @@ from torch import nn
 from latentforge import CallbackSpec, Forge, ModelSpec, hookimpl
 from latentforge.checkpoint import CheckpointStore
 from latentforge.errors import (
+    ConfigError,
     Interrupted,
+    MissingError,
+    RunFailed,
     Terminated,
+    UsageError,
 )
 
 EPOCHS, IMAGES, BATCH = 3, 50, 10
@@ -123,7 +130,7 @@ STOPS = {
     "first step": {"step": 1},
     "mid-epoch": {"step": STEPS + 2},
     "last step of an epoch": {"step": 2 * STEPS},
-    "end of an epoch": {"epoch": 2},
+    "end of an epoch": {"epoch": 1},
     "after an epoch": {"step": STEPS + 1},
     "last step": {"step": EPOCHS * STEPS},
 }
@@ -137,7 +144,7 @@ def data():
     return {"train": (x, y), "validation": 0.2, "test": (x[:7], y[:7])}
 
 
-def train(data, run, model, way, **stop):
+def train(data, run, model, way, options=None, *, every=0, **stop):
     name = "vae" if model == "beta-vae" else model
     return FORGE.train(
         name,
@@ -153,19 +160,35 @@ def train(data, run, model, way, **stop):
             "log_every": 3,
             "evaluate_every": 2,
             "threads": 1,
+            "checkpoint_every": every,
             **WAYS[way],
+            **(options or {}),
         },
     )
+
+
+def without_stop(run):
+    """So that a step that is made again does not ask for the end again."""
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["config"]["callbacks"][0] |= {"step": 0, "epoch": 0}
+    (run / "run.json").write_text(json.dumps(manifest))
 
 
 def resumed(run, data, **options):
     return FORGE.resume(run, data=data, quiet=True, **options)
 
 
+def files(folder):
+    """Every file but the lock, with its bytes."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in found}
+
+
 def without_times(value):
-    """A record without what a clock says, and without when this test stops a run."""
+    """A record without what a clock says, without names of files, and without when this test stops
+    a run."""
     if isinstance(value, dict):
-        clocks = {"seconds", "images_per_second", "callbacks"}
+        clocks = {"seconds", "images_per_second", "callbacks", "events"}
         return {k: without_times(v) for k, v in value.items() if k not in clocks}
     return value
 
@@ -252,3 +275,222 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(undisturbed, data, 
             resumed(run, data)
     assert len(resumed(run, data).manifest["resumed"]) == EPOCHS * STEPS
     assert_same(run, undisturbed("vae", "averaged"))
+
+
+# ---------------------------------------------------------------- from where
+
+
+@pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
+def test_what_came_after_the_checkpoint_is_made_again(data, tmp_path, step):
+    """As after a kill: figures and events are ahead of the checkpoint that the run goes on from."""
+    train(data, tmp_path / "whole", "vae", "averaged", every=1)
+    expected = seen(tmp_path / "whole")
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "averaged", every=1, step=step)
+    shutil.copytree(tmp_path / "run/checkpoints", tmp_path / "kept")
+    resumed(tmp_path / "run", data)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    shutil.copytree(tmp_path / "kept", tmp_path / "run/checkpoints")
+    FORGE.open_run(tmp_path / "run").update(status="running", epochs=0, steps=0, metrics={})
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 9, "st')  # a line that a kill has left half written
+    resumed(tmp_path / "run", data)
+    assert_same(tmp_path / "run", expected)
+
+
+def test_a_run_killed_after_its_last_checkpoint_gets_its_figures(undisturbed, data, tmp_path):
+    train(data, tmp_path / "run", "vae", "plain")
+    FORGE.open_run(tmp_path / "run").update(
+        status="running", epochs=0, steps=0, metrics={}, per_dim={}, best={}, protocol={}
+    )
+    resumed(tmp_path / "run", data)
+    assert_same(tmp_path / "run", undisturbed("vae", "plain"))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_at_the_beginning(
+    undisturbed, data, tmp_path
+):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "plain", step=1)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    without_stop(tmp_path / "run")
+    made = resumed(tmp_path / "run", data)
+    assert made.manifest["resumed"][0]["step"] == 0
+    assert_same(tmp_path / "run", undisturbed("vae", "plain"))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, data, tmp_path, caplog):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "plain", step=2 * STEPS + 2)
+    checkpoints = tmp_path / "run/checkpoints"
+    latest = checkpoints / (checkpoints / "LATEST").read_text().split()[0]
+    (latest / "optimizer.safetensors").write_bytes(b"")
+    without_stop(tmp_path / "run")
+    made = resumed(tmp_path / "run", data)
+    assert "optimizer.safetensors has 0 bytes" in caplog.text
+    assert made.manifest["resumed"][0]["step"] == 2 * STEPS
+    assert_same(tmp_path / "run", undisturbed("vae", "plain"))
+
+
+def test_a_damaged_best_pointer_is_mended(undisturbed, data, tmp_path, caplog):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "plain", step=STEPS + 1)
+    (tmp_path / "run/checkpoints/BEST").write_text("\0")
+    resumed(tmp_path / "run", data)
+    assert "BEST is damaged" in caplog.text
+    best = undisturbed("vae", "plain").manifest["best"]["epoch"]
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    assert store.load("best").state["epoch"] == best
+
+
+@pytest.mark.parametrize("step", [STEPS, 2 * STEPS + 1, 3 * STEPS])
+def test_best_score_and_patience_go_on(data, tmp_path, step):
+    options = {"epochs": 9, "patience": 3, "min_delta": 1e6}  # never again so much better
+    train(data, tmp_path / "whole", "ae", "plain", options)
+    expected = seen(tmp_path / "whole")
+    assert expected.manifest["stopped"]
+    assert expected.state["waited"] == 3
+    assert step < expected.manifest["steps"]
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", options, step=step)
+    resumed(tmp_path / "run", data)
+    assert_same(tmp_path / "run", expected)
+    with pytest.raises(UsageError, match="ended by itself after epoch"):
+        resumed(tmp_path / "run", data)
+
+
+def test_more_epochs_are_those_of_a_longer_run(data, tmp_path):
+    """Also under a schedule, whose length is its own: the past is not rewritten."""
+    way = {"schedule": {"name": "cosine", "epochs": EPOCHS}, "ema": 0.9}
+    train(data, tmp_path / "whole", "vae", "plain", {**way, "epochs": EPOCHS + 2})
+    train(data, tmp_path / "run", "vae", "plain", way)
+    with pytest.raises(UsageError, match="trained to its end, 3 epochs"):
+        resumed(tmp_path / "run", data)
+    made = resumed(tmp_path / "run", data, train={"epochs": EPOCHS + 2})
+    assert made.config["train"]["epochs"] == EPOCHS + 2
+    found, expected = seen(tmp_path / "run"), seen(tmp_path / "whole")
+    for group, tensors in expected.tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(found.tensors[group][name], value), (group, name)
+    assert found.lines[-1] == expected.lines[-1]
+
+
+# ---------------------------------------------------------------- refused, or said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lr": 0.1}, "train.lr: 0.001 in the run, not 0.1"),
+        ({"epochs": 2}, "train.epochs: it can be raised, from 3, and not lowered to 2"),
+        ({"schedule": {"name": "step"}}, 'train.schedule.name: "constant" in the run'),
+        ({"device": "cuda:7"}, 'train.device: "auto" in the run'),
+        ({"ema": 0.5, "seed": 4}, "train.seed"),
+    ],
+)
+def test_other_settings_are_refused_by_name_and_nothing_is_touched(data, tmp_path, change, said):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    before = files(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        resumed(tmp_path / "run", data, train=change)
+    assert said in str(error.value)
+    assert files(tmp_path) == before
+
+
+def test_settings_that_do_not_move_the_result_may_change(undisturbed, data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "plain", step=2)
+    made = resumed(tmp_path / "run", data, train={"checkpoint_every": 2, "checkpoint_seconds": 9.0})
+    assert made.config["train"]["checkpoint_every"] == 2
+    expected, found = undisturbed("vae", "plain"), seen(tmp_path / "run")
+    assert all(
+        torch.equal(found.tensors[group][name], value)
+        for group, tensors in expected.tensors.items()
+        for name, value in tensors.items()
+    )
+    assert found.lines == expected.lines
+
+
+def test_another_number_of_threads_is_said(data, tmp_path, caplog):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    resumed(tmp_path / "run", data, train={"threads": 2})
+    assert "1 threads before, 2 now (--set train.threads=1)" in caplog.text
+
+
+def test_other_data_is_refused(data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    x, y = data["train"]
+    with pytest.raises(UsageError, match="has changed since"):
+        resumed(tmp_path / "run", {**data, "train": (255 - x, y)})
+    with pytest.raises(UsageError, match="data that Python handed over"):
+        resumed(tmp_path / "run", None)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    holder = "import sys; from pathlib import Path; from latentforge.run import locked\n"
+    holder += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    arguments = [sys.executable, "-c", holder, str(tmp_path / "run")]
+    with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="another process is training into"):
+            resumed(tmp_path / "run", data)
+        process.kill()
+    resumed(tmp_path / "run", data)
+
+
+def test_the_lock_is_held_while_training(data, tmp_path):
+    class Try:
+        def attach(self, engines):
+            @engines.trainer.on(Events.ITERATION_COMPLETED(once=1))
+            def other_process():
+                code = "import sys; from pathlib import Path; from latentforge.run import locked\n"
+                code += "with locked(Path(sys.argv[1])): pass"
+                run = [sys.executable, "-c", code, str(tmp_path / "run")]
+                self.answer = subprocess.run(run, capture_output=True, text=True)
+
+    tried = Try()
+
+    class Locked:
+        @hookimpl
+        def latentforge_callbacks(self):
+            yield CallbackSpec(name="try", summary="Locks", build=lambda config: tried)
+
+    options = {"data": data, "quiet": True, "train": {"epochs": 1}, "model": {"hidden": [4]}}
+    Forge([Locked()]).train("ae", run=tmp_path / "run", callbacks=["try"], **options)
+    assert "another process is training into" in tried.answer.stderr
+
+
+def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "run-format-1", run)
+    FORGE.open_run(run).update(status="interrupted")
+    before = files(run)
+    with pytest.raises(RunFailed, match="kept too little to go on from"):
+        FORGE.resume(run, train={"epochs": 4}, quiet=True)
+    assert files(run) == before
+
+
+def test_a_state_that_does_not_fit_is_one_clear_error(data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    saved = store.load()
+    groups = {group: saved.tensors(group) for group in saved.groups}
+    groups["optimizer"]["99.exp_avg"] = torch.zeros(3)
+    store.save("other", groups, saved.state)
+    before = files(tmp_path / "run")
+    with pytest.raises(RunFailed, match="does not fit this training"):
+        resumed(tmp_path / "run", data)
+    assert files(tmp_path / "run") == before
+
+
+def test_an_unknown_checkpoint_is_named(data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    with pytest.raises(MissingError, match="no checkpoint"):
+        resumed(tmp_path / "run", data, checkpoint="step-9")
