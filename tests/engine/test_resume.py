@@ -15,6 +15,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
 from latentforge import CallbackSpec, Forge, ModelSpec, hookimpl
@@ -209,6 +210,12 @@ def seen(run):
             if "images_per_second" not in tag
         },
         pictures={tag: [e.step for e in board.Images(tag)] for tag in board.Tags()["images"]},
+        events=sorted(
+            (value.tag, event.step)
+            for file in Path(run).glob("events.*")
+            for event in EventFileLoader(str(file)).Load()
+            for value in event.summary.value
+        ),
         manifest={
             key: manifest[key]
             for key in ("status", "metrics", "per_dim", "best", "stopped", "findings", "protocol")
@@ -230,6 +237,7 @@ def assert_same(run, expected):
     assert found.lines == expected.lines
     assert found.scalars == expected.scalars
     assert found.pictures == expected.pictures
+    assert found.events == expected.events
     assert found.manifest == expected.manifest
 
 
@@ -278,6 +286,28 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(undisturbed, data, 
 
 
 # ---------------------------------------------------------------- from where
+
+
+@pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
+def test_a_process_that_was_killed_later_than_its_last_checkpoint_leaves_nothing_twice(
+    data, tmp_path, step
+):
+    """Its own events file goes on after what the checkpoint knows of it."""
+    run = tmp_path / "run"
+    copy = {"step": step, "how": "SIGUSR1"}
+    kept = tmp_path / "kept"
+    before = signal.signal(signal.SIGUSR1, lambda *_: shutil.copytree(run / "checkpoints", kept))
+    try:
+        train(data, run, "vae", "averaged", every=1, **copy)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    expected = seen(run)
+    shutil.rmtree(run / "checkpoints")
+    shutil.copytree(kept, run / "checkpoints")
+    FORGE.open_run(run).update(status="running", epochs=0, steps=0, metrics={})
+    without_stop(run)
+    resumed(run, data)
+    assert_same(run, expected)
 
 
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
