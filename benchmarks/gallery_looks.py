@@ -106,7 +106,7 @@ SECTIONS = (
                     "results.png": "Ten decoded starts far off the codes, over what plain gradient "
                     "steps came to: few are the digit asked for",
                 },
-                "**The search as its write-up prints it**, a preset: one start from N(0, 10) in "
+                "**The search as its write-up prints it**, a preset: one start from N(0, 10²) in "
                 "each dimension, plain gradient steps, no prior. {success_share:.1%} reach "
                 "p >= 0.9, and the judge agrees on {judge_agreement:.1%} of all.",
             ),

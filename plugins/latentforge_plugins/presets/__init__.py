@@ -24,7 +24,7 @@ SUMMARIES = {
     "vanilla-ae": "784-128-16 autoencoder, 10 epochs",
     "vanilla-ae-relu": "784-128-16 autoencoder with a ReLU at the code, 10 epochs",
     "vanilla-vae": "784-256-128-16 VAE, 15 epochs, test ELBO -104 nats",
-    "latent-differentiation-search": "explore guided: one start from N(0, 10), no prior",
+    "latent-differentiation-search": "explore guided: one start from N(0, 10²), no prior",
     "inpaint-lower-half": "explore guided: complete the lower half of 100 test images",
 }
 
