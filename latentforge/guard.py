@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,21 @@ def home_of(module: str) -> str:
     return name.rpartition(".")[0] or name  # its neighbours in the package are the plugin's too
 
 
+def asked_for(message: str) -> str:
+    """` asked for 1.5 GiB`, where an allocator's message says how much it was."""
+    if found := re.search(r"allocate ([\d.]+ ?[KMGT]i?B)", message):  # on CUDA
+        return f" asked for {found[1]}"
+    if found := re.search(r"allocate (\d+) bytes", message):
+        return f" asked for {int(found[1]) / 2**30:.3g} GiB"
+    return ""
+
+
 @contextmanager
-def blame(doing: str, *entries: Entry) -> Iterator[None]:
+def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> Iterator[None]:
     """Turn a stranger's exception into a PluginError that names every component involved.
 
     LatentForge's own errors pass: a plugin raises those to speak to the user. Want of memory is
-    nobody's fault.
+    nobody's fault; `save_memory` says what would need less.
     """
     try:
         yield
@@ -39,9 +49,9 @@ def blame(doing: str, *entries: Entry) -> Iterator[None]:
         names = {kind.__name__ for kind in type(error).__mro__}  # torch's own without torch
         if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
             raise RunFailed(
-                f"out of memory: {doing}",
+                f"out of memory: {doing}" + asked_for(str(error)),
                 details=[one_line(error)],
-                remedy="a smaller --batch-size, or a smaller model",
+                remedy=save_memory,
             ) from error
         raise PluginError(
             f"{doing} failed: {one_line(error)}",

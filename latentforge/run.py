@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentforge.durable import read_json
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ class Run:
         return {"run": str(self.path), **{key: self.manifest[key] for key in keys}}
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one an epoch."""
+        """The lines of metrics.jsonl, one an epoch; without one that a kill has left half."""
         path = self.path / "metrics.jsonl"
         text = path.read_text("utf-8") if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The trained model in evaluation mode, from the checkpoint `last` or `best`."""
@@ -176,7 +177,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """run.json of a run folder; MissingError when there is none or it is none of ours."""
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         names = [run.name for run in run_folders(path.parent)]
         hint = did_you_mean(path.name, names)
@@ -185,7 +186,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             details=[hint] if hint else [],
             remedy=f"`latentforge runs {path.parent}` lists the runs there",
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a run: {error}") from None
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
         raise MissingError(
@@ -252,5 +253,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(value)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before a checkpoint that says that the line is there
     except OSError as error:
         raise unwritable(path, error) from None

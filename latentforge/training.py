@@ -246,7 +246,7 @@ def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Modu
 
 
 def on_device(splits: DataSplits, device: torch.device) -> DataSplits:
-    with blame("moving the images to the device"):  # for want of memory
+    with blame("moving the images to the device", save_memory="--device cpu, or fewer images"):
         return splits.to(device)
 
 

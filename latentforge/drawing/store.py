@@ -3,7 +3,6 @@ beside. Pictures, films and files of other kinds are not read back: they are the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentforge.drawing.pixels import Array, to_numpy, to_uint8
+from latentforge.durable import leads_out, read_json
 from latentforge.errors import MissingError, UsageError, one_line
 from latentforge.findings import (
     Arrays,
@@ -151,10 +151,10 @@ def read_findings(folder: Path) -> Stored:
     """
     path = folder / SUMMARY
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
     try:
         return Stored(
@@ -201,6 +201,8 @@ def _beside(folder: Path, name: str) -> Path:
     """A file of the folder itself, which is there."""
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is no file of this folder")
+    if leads_out(folder / name, folder):
+        raise ValueError(f"{name!r} is a link that leads out of this folder")
     if not (folder / name).is_file():
         raise MissingError(f"there is no {folder / name}", remedy="explore again")
     return folder / name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,20 @@ def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
     engine = Engine(process)
     engine.logger = logging.Logger("latentforge.engine", logging.CRITICAL)
     return engine
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients; afterwards each module is in the mode that it was in."""
+    before = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in zip(modules, before, strict=True):
+            module.train(training)
 
 
 class Evaluator:
@@ -67,36 +82,22 @@ class Evaluator:
             roles=self.roles,
         )
         self._running = []
-        was_training = self.model.training, self.loss.training
-        self.model.eval()
-        self.loss.eval()
-        try:
-            with torch.no_grad():
-                for measure in self.measures:
-                    self.noise.reseed(0)  # batches count from 1
-                    with blame(f"building measure {measure.name!r}", measure.entry):
-                        built = measure.entry.spec.build(measure.options, context)
-                    self._running.append((measure, built))
-                batches = math.ceil(len(images) / BATCH)
-                setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
-                self.engine.run(images.batches(BATCH), max_epochs=1, epoch_length=batches)
-        finally:
-            self.model.train(was_training[0])
-            self.loss.train(was_training[1])
+        with evaluating(self.model, self.loss):
+            for measure in self.measures:
+                self.noise.reseed(0)  # batches count from 1
+                with blame(f"building measure {measure.name!r}", measure.entry):
+                    built = measure.entry.spec.build(measure.options, context)
+                self._running.append((measure, built))
+            batches = math.ceil(len(images) / BATCH)
+            setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
+            self.engine.run(images.batches(BATCH), max_epochs=1, epoch_length=batches)
         return dict(self.engine.state.metrics)
 
     def loss_of(self, batch: Batch, step: Step) -> float:
         """The loss of one batch, in evaluation mode and without gradients."""
-        was_training = self.model.training, self.loss.training
-        self.model.eval()
-        self.loss.eval()
         self.noise.reseed(1)
-        try:
-            with torch.no_grad():
-                return float(self.loss(self.model, batch, step).total())
-        finally:
-            self.model.train(was_training[0])
-            self.loss.train(was_training[1])
+        with evaluating(self.model, self.loss):
+            return float(self.loss(self.model, batch, step).total())
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)

@@ -39,18 +39,17 @@ class History:
             else:
                 self._per_dim[name] = vector * images
 
-    def read(self, step: int) -> dict[str, float]:
-        """Means over the steps since the last read, of the loss, its terms and, as `<term>_weight`,
-        the weights it gave them; `step` counts all steps up to now. Raises as `fetch` does."""
-        self.fetch(step)
+    def read(self) -> dict[str, float]:
+        """Means over the steps that were fetched since the last read, of the loss, its terms and,
+        as `<term>_weight`, the weights it gave them."""
         means = self._window.means()
         self._window = Sums()
         return means
 
     def fetch(self, step: int) -> None:
-        """Take over what is on the device.
+        """Take over what is on the device; `step` counts all steps up to now.
 
-        Raises RunFailed with the first step whose loss was not finite, and the term that made it
+        Raises NotFinite with the first step whose loss was not finite, and the term that made it
         so; a term of weight 0 may be anything. ValueError when the terms are not always the same.
         """
         if not self._steps:
@@ -67,7 +66,7 @@ class History:
             for name, value in told.items():
                 if weight := weights.get(name, 1.0):
                     if not math.isfinite(weight * value):
-                        raise not_finite(weight * value, first + i, name)
+                        raise NotFinite(weight * value, first + i, name)
                     loss += weight * value
             self._weighted |= dict.fromkeys(weights)
             given = {f"{name}_weight": weights.get(name, 1.0) for name in self._weighted}
@@ -127,8 +126,10 @@ class Sums:
         return {name: total / self.images for name, total in self.totals.items()}
 
 
-def not_finite(value: float, step: int, term: str) -> RunFailed:
-    return RunFailed(
-        f"the loss became {value} at step {step} (its term {term!r})",
-        remedy="a smaller --lr",
-    )
+class NotFinite(RunFailed):
+    """The loss of `step`, counted from 1, was NaN or infinite because of one of its terms."""
+
+    def __init__(self, value: float, step: int, term: str) -> None:
+        message = f"the loss became {value} at step {step} (its term {term!r})"
+        super().__init__(message, remedy="a smaller --lr")
+        self.step = step

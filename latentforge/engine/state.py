@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentforge.checkpoint import Checkpoint
 from latentforge.doctor import Finding
@@ -60,17 +60,6 @@ def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         "callbacks": callback_states(trainer),
     }
     return {name: tensors for name, tensors in groups.items() if tensors}, state
-
-
-def check_finite(trainee: nn.Module, step: int) -> None:
-    """RunFailed where a parameter is NaN or infinite: such weights are never kept."""
-    for name, parameter in trainee.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise RunFailed(
-                f"the weights became NaN or infinite by step {step} ({name})",
-                details=["the checkpoint before it is as it was"],
-                remedy="a smaller --lr",
-            )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, TextIO
 
 import torch
@@ -22,15 +22,16 @@ from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
 from latentforge.doctor import Course, trouble
 from latentforge.engine.averaging import Average
-from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
-from latentforge.engine.history import History
+from latentforge.engine.evaluator import BATCH, Evaluator, evaluating, quiet_engine
+from latentforge.engine.finite import check_finite, largest_gradient
+from latentforge.engine.history import History, NotFinite
 from latentforge.engine.outcome import Outcome
 from latentforge.engine.progress import Progress
 from latentforge.engine.schedule import rate
 from latentforge.engine.selection import Selection
 from latentforge.engine.signals import stop_on_signals
-from latentforge.engine.state import capture, check_finite, restore
-from latentforge.engine.step import Trainee, build_optimizer, take_step
+from latentforge.engine.state import capture, restore
+from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
 from latentforge.engine.tensorboard import Board, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
 from latentforge.guard import blame
@@ -38,6 +39,7 @@ from latentforge.seeding import Noise, permutation
 
 SHOWN = 8  # images in the reconstructions of each epoch
 SETTLED = 3  # epochs before the figures are judged: a KL near 0 may yet grow
+SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
 
 
@@ -76,16 +78,15 @@ class Trainer:
         self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
         self.average = Average(trainee, train.ema) if train.ema else None
         self.noise = Noise(device, "train", train.seed)
-        self.history = History()
+        self.history, self.gate = History(), Gate(device)
         self.outcome = outcome  # the caller's, who reads it when fit raises
         self.selection = Selection(train, monitor.entry)
         self.saved_step = -1
         self.held: list[float] = []  # the validation loss of each epoch
         self.course = Course()
         self.closed_step = -1  # the last step that was measured and recorded
-        self.stopping = False
+        self.stopping, self._saved_at = False, time.monotonic()
         self.callbacks: list[tuple[Component, Any]] = []
-        self._saved_at = time.monotonic()
         self._since = 0.0  # when the running lap of training time began
         self.order: tuple[torch.Tensor, ...] = ()
         measured = self.average.trainee if self.average else trainee
@@ -200,20 +201,54 @@ class Trainer:
             if self.schedule:
                 self._set_rate(rate(self.schedule, done, self.epoch_length))
             terms = take_step(
-                self.trainee, self.optimizer, batch, step, parts=self.parts, clip=self.clip
+                self.trainee,
+                self.optimizer,
+                batch,
+                step,
+                gate=self.gate,
+                parts=self.parts,
+                clip=self.clip,
             )
             if self.average:
                 self.average.update(done)
         except Exception:  # `with blame` around every step would cost 2 µs each
-            with blame(f"step {done + 1}", self.config.model.entry, self.config.loss.entry):
+            entries = self.config.model.entry, self.config.loss.entry
+            with blame(f"step {done + 1}", *entries, save_memory=SAVE_MEMORY):
                 raise
         self.history.add(terms, len(index))
         self.outcome.images += len(index)
         self.outcome.steps = done + 1
+        if self.gate.shut:
+            self._fetch_history()
         if (done + 1) % self.train_config.log_every == 0:
             self._read_history()
         self.progress.tick(done + 1)
         return terms
+
+    def _fetch_history(self) -> None:
+        """Raises RunFailed where a loss was not finite, with what its step can tell."""
+        step = self.outcome.steps
+        try:
+            with blame("reading the loss", self.config.loss.entry):
+                self.history.fetch(step)
+        except NotFinite as error:
+            error.details = tuple(self._post_mortem(error.step))
+            raise
+        if self.gate.closed():
+            raise RunFailed(
+                f"the gradient became NaN or infinite by step {step}, and its loss did not",
+                details=self._post_mortem(step) if self.gate.wait else (),
+                remedy="a smaller --lr",
+            )
+
+    def _post_mortem(self, number: int) -> list[str]:
+        """The gradients of a step that did not move the weights, made again."""
+        index = self.order[(number - 1) % self.epoch_length]
+        self.noise.reseed(number - 1)
+        step = Step(number - 1, self.total_steps, len(self.images), self.epoch_length)
+        with suppress(Exception):  # the first error is the one to tell
+            gradients(self.trainee, self.optimizer, self.images.batch(index), step, self.parts)
+        return largest_gradient(self.trainee)
 
     def _set_rate(self, factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
@@ -221,9 +256,8 @@ class Trainer:
 
     def _read_history(self) -> None:
         step = self.outcome.steps
-        with blame("reading the loss", self.config.loss.entry):
-            means = self.history.read(step)
-        if means:
+        self._fetch_history()
+        if means := self.history.read():
             self.progress.loss = means["loss"]
             lr = self.optimizer.param_groups[0]["lr"]
             scalars = {f"step/{name}": value for name, value in means.items()}
@@ -334,11 +368,8 @@ class Trainer:
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         shown = images.batch_at(list(range(min(SHOWN, len(images))))).x
         model: Any = self.evaluator.model
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             recon = model.decode(model.encode(shown).mode())
-        model.train(was_training)
         self.board.picture("reconstructions", pair_sheet(shown, recon), step)
 
     # ------------------------------------------------------------ state and time
@@ -357,8 +388,7 @@ class Trainer:
         step = self.outcome.steps
         if step == self.saved_step:
             return
-        with blame("reading the loss", self.config.loss.entry):
-            self.history.fetch(step)
+        self._fetch_history()
         check_finite(self.trainee, step)
         self._lap()
         self.store.save(f"step-{step:08d}", *capture(self), best=best)

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from latentforge.checking import plain
 from latentforge.drawing import html
-from latentforge.errors import LatentForgeError, one_line
+from latentforge.durable import leads_out
+from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.findings import Bars, Lines, Scatter
 from latentforge.report.facts import joint_rows, unpackaged, with_plugins
 from latentforge.report.layout import Block, Part, arranged
@@ -142,6 +143,8 @@ def _read(run: Run, name: str, folder: Path) -> Entry:
     from latentforge.drawing import read_findings
 
     try:
+        if leads_out(folder, run.path):
+            raise UsageError(f"{folder} is a link that leads out of the run")
         stored = read_findings(folder)
         entry.about = known(stored.about, folder)
         entry.metrics, entry.protocol = dict(stored.metrics), str(stored.protocol)

@@ -17,7 +17,7 @@ from latentforge.contracts import Batch, Step, Terms
 from latentforge.engine.averaging import Average
 from latentforge.engine.schedule import rate
 from latentforge.engine.selection import Selection
-from latentforge.engine.step import Trainee, cut, take_step
+from latentforge.engine.step import Gate, Trainee, cut, take_step
 from latentforge.errors import ConfigError, UsageError
 from latentforge.registry import Entry, Plugin
 from latentforge.settings import ScheduleConfig, TrainConfig
@@ -164,9 +164,9 @@ STEP = Step(0, 10, 100, 5)
 @pytest.mark.parametrize("parts", [2, 3, 7, 50])
 def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
     whole, optimizer = trainee_and_optimizer()
-    terms = take_step(whole, optimizer, batch_of(7), STEP)
+    terms = take_step(whole, optimizer, batch_of(7), STEP, gate=Gate("cpu"))
     cut_up, optimizer = trainee_and_optimizer()
-    terms_cut = take_step(cut_up, optimizer, batch_of(7), STEP, parts=parts)
+    terms_cut = take_step(cut_up, optimizer, batch_of(7), STEP, gate=Gate("cpu"), parts=parts)
     for a, b in zip(whole.parameters(), cut_up.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     for key in ("first", "second"):
@@ -185,10 +185,10 @@ def test_parts_hold_every_image_once_and_are_even():
 def test_gradients_are_clipped_to_the_norm():
     free, optimizer = trainee_and_optimizer(lr=1.0)
     before = nn.utils.parameters_to_vector(free.parameters()).clone()
-    take_step(free, optimizer, batch_of(8), STEP)
+    take_step(free, optimizer, batch_of(8), STEP, gate=Gate("cpu"))
     step = nn.utils.parameters_to_vector(free.parameters()) - before
     clipped, optimizer = trainee_and_optimizer(lr=1.0)
-    take_step(clipped, optimizer, batch_of(8), STEP, clip=0.25)
+    take_step(clipped, optimizer, batch_of(8), STEP, gate=Gate("cpu"), clip=0.25)
     small = nn.utils.parameters_to_vector(clipped.parameters()) - before
     assert step.norm() > 0.5
     assert small.norm().item() == pytest.approx(0.25, rel=1e-4)

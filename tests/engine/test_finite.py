@@ -1,0 +1,144 @@
+"""A loss that is not finite: the weights stay as they were before it, and the message says why."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from latentforge import Forge, LossSpec, hookimpl
+from latentforge.checkpoint import CheckpointStore
+from latentforge.contracts import Batch, Step, Terms
+from latentforge.engine.step import FUSED, OPTIMIZERS, Gate, Trainee, take_step
+from latentforge.errors import RunFailed
+
+STEP = Step(3, 10, 8, 2)
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class Squares(nn.Module):
+    """The loss is times `factor`, which a test may make what it likes."""
+
+    factor = 1.0
+
+    def forward(self, model, batch, step):
+        return Terms({"squares": model(batch.x).pow(2).mean() * self.factor})
+
+
+def batch():
+    draw = torch.Generator().manual_seed(1)
+    return Batch(torch.randn(8, 3, generator=draw), None, torch.arange(8))
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["cpu", "device"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("parts", [1, 2])
+def test_no_step_from_the_first_bad_one_on_moves_the_weights(name, bad, wait, parts):
+    """On a device a fused optimizer obeys a flag, so that nobody has to wait for the loss."""
+    trainee = Trainee(Linear(), Squares())
+    options = {"fused": True} if name in FUSED else {}
+    optimizer = OPTIMIZERS[name](trainee.parameters(), lr=0.1, **options)
+    gate = Gate("cpu", wait=wait)
+
+    def step():
+        take_step(trainee, optimizer, batch(), STEP, gate=gate, parts=parts)
+        return [value.detach().clone() for value in trainee.state_dict().values()]
+
+    first, good = step(), step()
+    assert not all(map(torch.equal, first, good))
+    assert not gate.closed()
+    trainee.loss.factor = bad
+    assert all(map(torch.equal, step(), good))
+    trainee.loss.factor = 1.0
+    assert all(map(torch.equal, step(), good))  # neither do those that come after it
+    assert gate.closed()
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["cpu", "device"])
+def test_a_gradient_without_a_norm_moves_nothing_either(wait):
+    trainee = Trainee(Linear(), Squares())
+    optimizer = torch.optim.Adam(trainee.parameters(), lr=0.1, fused=True)
+    gate = Gate("cpu", wait=wait)
+    before = [value.clone() for value in trainee.state_dict().values()]
+    trainee.model.net.weight.register_hook(lambda grad: grad * math.inf)
+    take_step(trainee, optimizer, batch(), STEP, gate=gate, clip=1.0)
+    assert all(map(torch.equal, trainee.state_dict().values(), before))
+    assert gate.closed()
+
+
+class Burst(nn.Module):
+    """Reconstructs, and in step 5 (from 0) multiplies by what makes the loss infinite."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def forward(self, model, batch, step):
+        loss = (model.decode(model.encode(batch.x).mode()) - batch.x).pow(2).sum(1).mean()
+        if self.where == "loss" and step.index == 5:
+            loss = loss * 1e38 * 1e38
+        if self.where == "gradient" and step.index == 5:
+            loss = loss + (model.decode(model.encode(batch.x).mode()) * 0).abs().sqrt().sum()
+        return Terms({"squares": loss, "idle": loss * math.nan}, {"idle": 0.0})
+
+
+def failing(tmp_path, where, **train):
+    class Plugin:
+        @hookimpl
+        def latentforge_losses(self):
+            yield LossSpec(name="burst", summary="Bursts", build=lambda c, d: Burst(where))
+
+    x = torch.rand(40, 12, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RunFailed) as error:
+        Forge([Plugin()]).train(
+            "ae",
+            data={"train": x, "test": x[:5]},
+            loss="burst",
+            model={"hidden": [8], "latent_dim": 2},
+            train={"batch_size": 10, "epochs": 3, "checkpoint_every": 1, "threads": 1, **train},
+            run=tmp_path / "run",
+            quiet=True,
+        )
+    return error.value, Forge().open_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("log_every", [1, 50])
+def test_the_message_has_the_first_bad_step_its_term_and_its_largest_gradient(tmp_path, log_every):
+    error, run = failing(tmp_path, "loss", log_every=log_every)
+    assert error.message == "the loss became inf at step 6 (its term 'squares')"
+    assert error.details[0].startswith("its largest gradient: nan, of model.")
+    assert run.status == "failed"
+    store = CheckpointStore(run.path / "checkpoints")
+    assert store.load().state["step"] == 5
+    assert all(bool(t.isfinite().all()) for t in store.load().tensors("model").values())
+
+
+def test_with_clipping_a_gradient_that_is_no_number_ends_the_run_at_its_step(tmp_path):
+    error, run = failing(tmp_path, "gradient", clip_grad_norm=1.0)
+    assert "the gradient became NaN or infinite by step 6" in error.message
+    assert "nan, of model." in error.details[0]
+    assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 5
+
+
+def test_weights_that_a_gradient_has_ruined_are_never_kept(tmp_path):
+    error, run = failing(tmp_path, "gradient")
+    assert "the weights became NaN or infinite by step 6 (model." in error.message
+    assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 5
+
+
+def test_ruined_weights_are_told_from_a_loss_that_went_wrong_by_itself(tmp_path):
+    error, _ = failing(tmp_path, "gradient", checkpoint_every=0, epochs=1, batch_size=6)
+    assert error.message.startswith("the loss became nan at step 7")
+    assert "was not finite: the step before has ruined it" in error.details[0]
