@@ -44,8 +44,9 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Go on with a run, in its own folder.")
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option(metavar="last|best|NAME", help="With --resume: from which on.")
-    ] = "last",
+        str | None,
+        typer.Option(metavar="last|best|NAME", help="Where to go on from.  [default: last]"),
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
     lr: Annotated[
@@ -77,10 +78,13 @@ def train(
     from latentforge.drafting import toml_value
 
     forge = forge_of(ctx)
-    if resume is None:
+    if resume is None and checkpoint is not None:
+        raise UsageError("--checkpoint is for --resume: a new run begins without one")
+    resumed = None if resume is None else forge.open_run(resume)
+    if resumed is None:
         draft = forge.start_draft(model, config, preset)
     else:
-        draft = begin_resumed(forge.open_run(resume), model, config, preset, run)
+        draft = begin_resumed(resumed, model, config, preset, run)
     if data is not None:
         draft.choose("data", data, "--data")
     if loss is not None:
@@ -92,10 +96,11 @@ def train(
     for name in callback or ():
         draft.callback(name)
     draft.assign_all(set_ or ())
-    if resume is None:
+    if resumed is None:
         made = forge.train_draft(draft, run=run, quiet=quiet)
     else:
-        made = forge.resume_draft(forge.open_run(resume), draft, checkpoint=checkpoint, quiet=quiet)
+        given = checkpoint or "last"
+        made = forge.resume_draft(resumed, draft, checkpoint=given, quiet=quiet)
     result = made.summary()
     rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]
     answer(

@@ -1,0 +1,150 @@
+"""`latentforge train --resume`: what a user types after a process has ended in whatever way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+
+import pytest
+import torch
+
+from latentforge.checkpoint import CheckpointStore
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+LINE = (
+    *("train", "vae", "--set", "model.encoder=[32]", "--set", "model.decoder=[32]"),
+    *("--epochs", 12, "--batch-size", 32, "--set", "train.checkpoint_every=7"),
+    *("--set", "train.threads=1", "--set", "data.size=8", "--quiet"),
+)
+
+
+def weights(run):
+    return CheckpointStore(run / "checkpoints").load().tensors("model")
+
+
+def end(process, work, number) -> str:
+    """Send a signal in the middle of the third epoch or later; what it wrote for people."""
+    lines = work / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not lines.exists() or lines.read_text().count("\n") < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+    ],
+)
+def test_a_run_that_a_signal_has_ended_goes_on_to_the_same_weights(
+    start, cli, work, number, code, word
+):
+    process = start(*LINE, "--run", "r", before="pass")
+    err = end(process, work, number)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    status = json.loads((work / "r" / "run.json").read_text())["status"]
+    assert status == ("interrupted" if word else "running")
+    if word:
+        assert f"error: {word} at step" in err
+        assert "try: latentforge train --resume r" in err
+    assert cli("evaluate", "r").code == 0
+
+    resumed = cli("train", "--resume", "r", "--quiet", "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["status"] == "done"
+    assert cli(*LINE, "--run", "whole").code == 0
+    ours, whole = weights(work / "r"), weights(work / "whole")
+    assert all(torch.equal(ours[name], value) for name, value in whole.items())
+
+
+@posix
+def test_a_second_sigterm_does_not_wait(start, work):
+    """A step that never ends: the first signal asks, the second one is not held back."""
+    (work / "slow.py").write_text(SLOW)
+    line = ("-p", "./slow.py", *LINE, "--callback", "slow", "--run", "r")
+    process = start(*line, before="pass")
+    deadline = time.monotonic() + 60
+    while not (work / "asleep").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    while not (work / "heard").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert not (work / "awake").exists()
+
+
+SLOW = """
+import time
+from pathlib import Path
+from latentforge import CallbackSpec, hookimpl
+
+class Slow:
+    def attach(self, engines):
+        from ignite.engine import Events
+
+        @engines.trainer.on(Events.ITERATION_COMPLETED(once=3))
+        def sleep(engine):
+            Path("asleep").touch()
+            for _ in range(600):
+                time.sleep(0.1)
+                if engine.should_terminate:
+                    Path("heard").touch()
+            Path("awake").touch()
+
+@hookimpl
+def latentforge_callbacks():
+    yield CallbackSpec(name="slow", summary="Sleeps", build=lambda config: Slow())
+"""
+
+
+def test_more_epochs_are_asked_for_by_resuming(cli, runs):
+    before = json.loads((runs / "ae" / "run.json").read_text())["epochs"]
+    refused = cli("train", "--resume", "runs/ae")
+    assert refused.code == 2
+    assert f"runs/ae has been trained to its end, {before} epochs" in refused.err
+    assert f"try: --epochs {2 * before}" in refused.err
+    more = cli("train", "--resume", "runs/ae", "--epochs", before + 1, "--json")
+    assert more.code == 0, more.err
+    assert "goes on after step" in more.err
+    assert (more.json["status"], more.json["epochs"]) == ("done", before + 1)
+    lines = (runs / "ae" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [*range(1, before + 2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("train vae --resume runs/ae", 2, "--resume goes on with runs/ae, and takes no vae"),
+        ("train --resume runs/ae --run other", 2, "takes no other"),
+        ("train --resume runs/ae --preset vanilla-ae", 2, "takes no vanilla-ae"),
+        ("train --resume runs/ae --lr 0.5 --epochs 99", 2, "train.lr: 0.003 in the run, not 0.5"),
+        ("train --resume runs/ae --data mnist --epochs 99", 2, 'data.name: "digits" in the run'),
+        ("train --resume runs/nothing", 4, "no run at runs/nothing"),
+        ("train --resume runs/ae --checkpoint step-9 --epochs 99", 4, "no checkpoint"),
+        ("train --resume runs/ae --epochs 1", 2, "can be raised"),
+        ("train ae --checkpoint best", 2, "--checkpoint is for --resume"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(cli, runs, line, code, said):
+    before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file() and p.name != ".lock"}
+    answer = cli(*line.split(), "--quiet")
+    assert (answer.code, answer.out) == (code, "")
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    after = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before
