@@ -14,15 +14,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from latentforge.checkpoint_files import (
+    FORMAT,
+    MANIFEST,
+    STATE,
+    VERSION,
+    Checkpoint,
+    damaged,
+    read_manifest,
+    verify,
+)
 from latentforge.durable import (
     leads_out,
     read_json,
@@ -35,10 +42,6 @@ from latentforge.errors import LatentForgeError, MissingError, RunFailed
 
 log = logging.getLogger("latentforge")
 
-FORMAT = "latentforge-checkpoint"
-VERSION = 1
-MANIFEST = "manifest.json"
-STATE = "state.json"
 LATEST = "LATEST"
 BEST = "BEST"
 POINTERS = {"last": LATEST, "best": BEST}
@@ -46,42 +49,6 @@ TEMPORARY = ".tmp-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POINTER = re.compile(rf"({_NAME.pattern})(?:\s*|\n([0-9a-f]{{64}})\n)")
 _RESERVED = {"latest", "last", "best"}  # the pointers, also where file names ignore case
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint whose files have all been verified. `state` is what `save` was given."""
-
-    name: str
-    path: Path
-    state: dict[str, Any]
-    files: Mapping[str, Any]  # file name -> {"sha256", "size"}
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The names of the tensor groups, sorted."""
-        ends = ".safetensors"
-        return tuple(sorted(f.removesuffix(ends) for f in self.files if f.endswith(ends)))
-
-    def size(self, group: str) -> int:
-        """The bytes of one group's file, 0 where there is none."""
-        return int(self.files.get(f"{group}.safetensors", {"size": 0})["size"])
-
-    def tensors(self, group: str, *, limit: int | None = None) -> dict[str, Tensor]:
-        """One group's tensors on the CPU, contiguous, each with memory of its own. RunFailed, and
-        nothing is read, where they take more than `limit` bytes."""
-        if group not in self.groups:
-            raise MissingError(
-                f"checkpoint {self.path} has no tensors {group!r}",
-                details=[f"it has {', '.join(self.groups) or 'none'}"],
-            )
-        file = f"{group}.safetensors"
-        if limit is not None and (size := self.size(group)) > limit:
-            raise _damaged(self.path, f"{file} has {size} bytes, more than belong there ({limit})")
-        try:
-            return tensors_from_bytes(_verified(self.path, file, self.files[file]))
-        except SafetensorError as error:
-            raise _damaged(self.path, f"{file} cannot be read: {error}") from error
 
 
 class CheckpointStore:
@@ -168,14 +135,14 @@ class CheckpointStore:
 
     def _load(self, path: Path) -> Checkpoint:
         if leads_out(path, self.folder) or leads_out(self.folder, self.folder.parent):
-            raise _damaged(path, "a link leads out of the run, and nothing outside it is read")
-        files = _manifest(path)
+            raise damaged(path, "a link leads out of the run, and nothing outside it is read")
+        files = read_manifest(path)
         for file, entry in files.items():
-            _verify(path, file, entry)
+            verify(path, file, entry)
         try:
             state = dict(read_json(path / STATE))
         except (OSError, ValueError, TypeError) as error:
-            raise _damaged(path, f"{STATE} cannot be read: {error}") from None
+            raise damaged(path, f"{STATE} cannot be read: {error}") from None
         return Checkpoint(path.name, path, state, files)
 
     def _check_pointed(self, pointer: str, path: Path) -> None:
@@ -185,8 +152,8 @@ class CheckpointStore:
             if published in (None, sha256(path / MANIFEST)):
                 return
         except OSError as error:
-            raise _damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
-        raise _damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
+            raise damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
+        raise damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
 
     def sound(self) -> Iterator[Checkpoint]:
         """Every checkpoint that is whole, oldest first."""
@@ -268,8 +235,8 @@ class CheckpointStore:
         temporary.rename(path)
         sync_folder(self.folder)
         try:
-            for file, entry in _manifest(path).items():
-                _verify(path, file, entry)
+            for file, entry in read_manifest(path).items():
+                verify(path, file, entry)
         except LatentForgeError:
             self._remove(path)
             raise
@@ -341,62 +308,3 @@ def _written(path: Path) -> int:
         return (path / MANIFEST).stat().st_mtime_ns
     except FileNotFoundError:  # another process has just retired it
         return 0
-
-
-def _damaged(path: Path, what: str) -> RunFailed:
-    return RunFailed(f"checkpoint {path} is damaged: {what}", remedy="load another checkpoint")
-
-
-def _manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """File name -> {"sha256", "size"}, for every file of the checkpoint but the manifest."""
-    try:
-        manifest = read_json(path / MANIFEST)
-        made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
-        entries = {str(f): {"sha256": e["sha256"], "size": +e["size"]} for f, e in files.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"{MANIFEST} cannot be read ({type(error).__name__})") from error
-    if made_by != FORMAT or version != VERSION:
-        raise RunFailed(
-            f"checkpoint {path} has the format {made_by} {version}; this is {FORMAT} {VERSION}",
-            remedy="use the version of LatentForge that wrote it",
-        )
-    if STATE not in entries or any(Path(file).name != file for file in entries):
-        raise _damaged(path, f"{MANIFEST} does not list the files of a checkpoint")
-    return entries
-
-
-def _verify(path: Path, file: str, entry: Mapping[str, Any]) -> None:
-    """RunFailed unless a file has the size and the hash of the manifest; it may be of any size."""
-    _check_size(path, file, entry)
-    try:
-        found = sha256(path / file)
-    except OSError as error:
-        raise _damaged(path, f"{file} cannot be read: {error.strerror}") from error
-    _check_hash(path, file, entry, found)
-
-
-def _verified(path: Path, file: str, entry: Mapping[str, Any]) -> bytes:
-    """The bytes of one file, once their number and hash are those of the manifest."""
-    _check_size(path, file, entry)  # before memory is taken for them
-    try:
-        data = (path / file).read_bytes()
-    except OSError as error:
-        raise _damaged(path, f"{file} cannot be read: {error.strerror}") from error
-    _check_hash(path, file, entry, hashlib.sha256(data).hexdigest())
-    return data
-
-
-def _check_size(path: Path, file: str, entry: Mapping[str, Any]) -> None:
-    if leads_out(path / file, path):
-        raise _damaged(path, f"{file} is a link that leads out of it")
-    try:
-        size = (path / file).stat().st_size
-    except FileNotFoundError:
-        raise _damaged(path, f"{file} is missing") from None
-    if size != entry["size"]:
-        raise _damaged(path, f"{file} has {size} bytes of {entry['size']}")
-
-
-def _check_hash(path: Path, file: str, entry: Mapping[str, Any], found: str) -> None:
-    if found != entry["sha256"]:
-        raise _damaged(path, f"{file} is not what was written (its SHA-256 differs)")

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from latentforge import doctor
-from latentforge.checkpoint import Checkpoint, CheckpointStore
+from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import Component, RunConfig
 from latentforge.contracts import Step
 from latentforge.data import DataSplits

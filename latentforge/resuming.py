@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from latentforge import __version__
-from latentforge.checkpoint import Checkpoint, CheckpointStore
+from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import RunConfig
 from latentforge.data import DataSplits
 from latentforge.durable import leads_out

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from latentforge import __version__
-from latentforge.checkpoint import Checkpoint, CheckpointStore
+from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint_files import Checkpoint
 from latentforge.choosing import choose_measures
 from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits

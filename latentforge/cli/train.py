@@ -43,9 +43,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run, in its own folder.")
     ] = None,
-    checkpoint: Annotated[
+    from_: Annotated[
         str | None,
-        typer.Option(metavar="last|best|NAME", help="Where to go on from.  [default: last]"),
+        typer.Option("--from", metavar="NAME", help="The checkpoint to resume.  [default: last]"),
     ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
@@ -78,8 +78,8 @@ def train(
     from latentforge.drafting import toml_value
 
     forge = forge_of(ctx)
-    if resume is None and checkpoint is not None:
-        raise UsageError("--checkpoint is for --resume: a new run begins without one")
+    if resume is None and from_ is not None:
+        raise UsageError("--from is for --resume: a new run begins without a checkpoint")
     resumed = None if resume is None else forge.open_run(resume)
     if resumed is None:
         draft = forge.start_draft(model, config, preset)
@@ -99,8 +99,7 @@ def train(
     if resumed is None:
         made = forge.train_draft(draft, run=run, quiet=quiet)
     else:
-        given = checkpoint or "last"
-        made = forge.resume_draft(resumed, draft, checkpoint=given, quiet=quiet)
+        made = forge.resume_draft(resumed, draft, checkpoint=from_ or "last", quiet=quiet)
     result = made.summary()
     rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]
     answer(

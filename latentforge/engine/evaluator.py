@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from latentforge.config import Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step
@@ -98,6 +98,14 @@ class Evaluator:
         self.noise.reseed(1)
         with evaluating(self.model, self.loss):
             return float(self.loss(self.model, batch, step).total())
+
+    def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first held-out images and their reconstructions, (n, C, H, W) each, n <= `count`."""
+        images = self.data.split("validation" if "validation" in self.data.splits else "test")
+        shown = images.batch_at(list(range(min(count, len(images))))).x
+        model: Any = self.model
+        with evaluating(model):
+            return shown, model.decode(model.encode(shown).mode())
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)

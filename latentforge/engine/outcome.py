@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from latentforge.checkpoint import Checkpoint
+from latentforge.checkpoint_files import Checkpoint
 from latentforge.doctor import Finding
 
 

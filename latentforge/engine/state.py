@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentforge.checkpoint import Checkpoint
+from latentforge.checkpoint_files import Checkpoint
 from latentforge.doctor import Finding
 from latentforge.errors import RunFailed
 from latentforge.guard import blame

@@ -16,13 +16,14 @@ from typing import Any, TextIO
 import torch
 from ignite.engine import Engine, Events
 
-from latentforge.checkpoint import Checkpoint, CheckpointStore
+from latentforge.checkpoint import CheckpointStore
+from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import Component, RunConfig
 from latentforge.contracts import Engines, Step, Terms
 from latentforge.data import DataSplits
 from latentforge.doctor import Course, trouble
 from latentforge.engine.averaging import Average
-from latentforge.engine.evaluator import BATCH, Evaluator, evaluating, quiet_engine
+from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
 from latentforge.engine.finite import check_finite, largest_gradient
 from latentforge.engine.history import History, NotFinite
 from latentforge.engine.outcome import Outcome
@@ -365,12 +366,8 @@ class Trainer:
         provided = self.config.model.entry.spec.provides
         if not {"encode", "decode"} <= provided or not self.data.spec.drawable:
             return
-        images = self.data.split("validation" if "validation" in self.data.splits else "test")
-        shown = images.batch_at(list(range(min(SHOWN, len(images))))).x
-        model: Any = self.evaluator.model
-        with evaluating(model):
-            recon = model.decode(model.encode(shown).mode())
-        self.board.picture("reconstructions", pair_sheet(shown, recon), step)
+        pair = self.evaluator.reconstructions(SHOWN)
+        self.board.picture("reconstructions", pair_sheet(*pair), step)
 
     # ------------------------------------------------------------ state and time
 

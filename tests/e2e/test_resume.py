@@ -135,9 +135,9 @@ def test_more_epochs_are_asked_for_by_resuming(cli, runs):
         ("train --resume runs/ae --lr 0.5 --epochs 99", 2, "train.lr: 0.003 in the run, not 0.5"),
         ("train --resume runs/ae --data mnist --epochs 99", 2, 'data.name: "digits" in the run'),
         ("train --resume runs/nothing", 4, "no run at runs/nothing"),
-        ("train --resume runs/ae --checkpoint step-9 --epochs 99", 4, "no checkpoint"),
+        ("train --resume runs/ae --from step-9 --epochs 99", 4, "no checkpoint"),
         ("train --resume runs/ae --epochs 1", 2, "can be raised"),
-        ("train ae --checkpoint best", 2, "--checkpoint is for --resume"),
+        ("train ae --from best", 2, "--from is for --resume"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused(cli, runs, line, code, said):
