@@ -80,24 +80,26 @@ def load(store: CheckpointStore, which: str) -> Checkpoint | None:
 
 
 def publish(store: CheckpointStore, saved: Checkpoint) -> None:
-    """Let LATEST name where the run goes on, and BEST what was best by then."""
+    """Let LATEST name where the run goes on, and BEST the end of what was the best epoch by then:
+    a kill may have come between the two."""
     store.publish("last", saved.name)
-    was_best = [
+    step, epoch = saved.state["step"], saved.state["best_epoch"]
+    best = [
         found.name
         for found in store.sound()
-        if found.state.get("best_epoch") == found.state["epoch"] > 0
-        and found.state["step"] <= saved.state["step"]
+        if found.state.get("closed_step") == found.state["step"] <= step
+        and found.state["epoch"] == epoch
     ]
+    if best:
+        store.publish("best", best[-1])
+        return
     try:
-        ahead = store.load("best").state["step"] > saved.state["step"]
+        store.load("best")
     except MissingError:
-        return
+        pass
     except RunFailed as damaged:
-        log.warning("%s; it is written anew with the next best epoch", damaged.message)
-        store.publish("best", was_best[-1] if was_best else None)
-        return
-    if ahead and was_best:
-        store.publish("best", was_best[-1])
+        log.warning("%s; the next best epoch is written anew", damaged.message)
+        store.publish("best", None)
 
 
 def check_changes(was: Mapping[str, Any], config: RunConfig) -> None:

@@ -362,15 +362,33 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, data, 
     assert_same(tmp_path / "run", undisturbed("vae", "plain"))
 
 
-def test_a_damaged_best_pointer_is_mended(undisturbed, data, tmp_path, caplog):
+@pytest.mark.parametrize("what", ["damaged", "gone", "behind"])
+def test_best_is_named_again_where_a_kill_came_before_its_pointer(data, tmp_path, what):
+    """An epoch that is never the best again: without its pointer it would stay lost."""
+    never = {"min_delta": 1e6}
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "plain", never, step=STEPS + 1)
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    pointer = store.folder / "BEST"
+    first = pointer.read_text()
+    if what == "behind":
+        store.publish("best", store.load().name)
+    else:
+        pointer.write_text("\0") if what == "damaged" else pointer.unlink()
+    resumed(tmp_path / "run", data)
+    assert pointer.read_text() == first
+    assert store.load("best").state["epoch"] == 1
+
+
+def test_a_damaged_pointer_to_what_is_gone_is_said_and_given_up(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "plain", step=STEPS + 1)
-    (tmp_path / "run/checkpoints/BEST").write_text("\0")
-    resumed(tmp_path / "run", data)
-    assert "BEST is damaged" in caplog.text
-    best = undisturbed("vae", "plain").manifest["best"]["epoch"]
     store = CheckpointStore(tmp_path / "run/checkpoints")
-    assert store.load("best").state["epoch"] == best
+    shutil.rmtree(store.load("best").path)
+    (store.folder / "BEST").write_text("\0")
+    made = resumed(tmp_path / "run", data)
+    assert "BEST is damaged" in caplog.text
+    assert store.load("best").state["epoch"] == made.manifest["best"]["epoch"]
 
 
 @pytest.mark.parametrize("step", [STEPS, 2 * STEPS + 1, 3 * STEPS])
