@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test slow lint bench reproduce gallery clean
+.PHONY: demo test slow torture lint bench reproduce gallery clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -14,6 +14,9 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+torture: $(READY)
+	$(BIN)/python tests/torture.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
