@@ -67,18 +67,18 @@ SECTIONS = (
         [
             Look(
                 "guided-ae2",
-                SEARCH.format("ae2") + "--set n=1000 --set film=1",
+                SEARCH.format("ae2") + "--set n=1000 --set film=4",
                 {
                     "walk.gif": "A film: a walk over the map of codes, the image that the place "
-                    "decodes to, and its class probabilities, from a zero to a one",
+                    "decodes to, and its class probabilities, until it is a four",
                     "results.png": "Ten digits of other classes at which the search began, over "
                     "the digits 0 to 9 that it found",
                     "walks.png": "Ten walks over the map of codes, each from a circle to a star",
                 },
                 "**An autoencoder of two dimensions.** Each request begins at the code of a random "
                 "training image of another class, and the code moves until the classifier that "
-                "guides is sure of the digit asked for. The film is the walk of the second of the "
-                "1,000 requests, which asks for a one. {success_share:.1%} of the requests reach "
+                "guides is sure of the digit asked for. The film is the walk of the fifth of the "
+                "1,000 requests, which asks for a four. {success_share:.1%} of the requests reach "
                 "p >= 0.9; {success_at_start:.1%} do so before the first step, "
                 "{success_single_start:.1%} from their first start, and the others from up to 16, "
                 "the median after {median_steps:.0f} gradient steps over all starts. A classifier "

@@ -202,7 +202,7 @@ def _beside(folder: Path, name: str) -> Path:
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is no file of this folder")
     if leads_out(folder / name, folder):
-        raise ValueError(f"{name!r} is a link that leads out of this folder")
+        raise UsageError(f"{folder / name} is a link that leads out of the folder")
     if not (folder / name).is_file():
         raise MissingError(f"there is no {folder / name}", remedy="explore again")
     return folder / name
