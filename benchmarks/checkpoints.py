@@ -49,7 +49,9 @@ def of_an_epoch(folder: Path, repeats: int) -> dict[str, float]:
             saving.append(time.perf_counter() - began)
 
     CheckpointStore.save = timed  # type: ignore[method-assign]
-    run = Forge().train("ae", data="mnist", train={"epochs": repeats}, run=folder / "run", quiet=True)
+    run = Forge().train(
+        "ae", data="mnist", train={"epochs": repeats}, run=folder / "run", quiet=True
+    )
     CheckpointStore.save = save  # type: ignore[method-assign]
     seconds = run.manifest["seconds"] / repeats  # with the saving
     saved = statistics.median(saving[1:])

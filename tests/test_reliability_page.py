@@ -23,7 +23,7 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("line", re.findall(r"^latentforge .+$", TEXT, re.M))
 def test_its_commands_parse(line):
-    program, name, *arguments = shlex.split(line)
+    _, name, *arguments = shlex.split(line)
     get_command(app).commands[name].make_context(name, arguments)
 
 
