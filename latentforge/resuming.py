@@ -23,7 +23,7 @@ from latentforge.engine.device import resolve_device
 from latentforge.engine.step import build_optimizer
 from latentforge.engine.tensorboard import EVENTS
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
-from latentforge.run import Run, locked, read_manifest, write_text
+from latentforge.run import METRICS, Run, locked, read_manifest, sweep, write_text
 from latentforge.seeding import callers_state_kept
 from latentforge.sources import load_splits
 from latentforge.training import build_trainee, carry_out, now, using_threads
@@ -46,6 +46,7 @@ def resume(
         run.manifest = read_manifest(run.path)  # as whoever trained last has left it
         store = CheckpointStore(run.path / "checkpoints")
         store.clean()
+        sweep(run.path)
         saved = load(store, checkpoint)
         check_unfinished(run, config, saved)
         for what in differences(run, config, saved, device):
@@ -207,7 +208,7 @@ def differences(
 def cut_back(run: Run, state: Mapping[str, Any]) -> None:
     """Leave of metrics.jsonl and of TensorBoard's files what was there at the checkpoint: the rest
     is made again. A line that a kill has left half written goes too."""
-    path = run.path / "metrics.jsonl"
+    path = run.path / METRICS
     if path.exists():
         lines = path.read_text("utf-8").splitlines(keepends=True)
         closed = state.get("closed_step", 0)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 MANIFEST = "run.json"
+METRICS = "metrics.jsonl"
 LOCK = ".lock"
 FORMAT = 1
 
@@ -63,7 +64,7 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, one an epoch; without one that a kill has left half."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         text = path.read_text("utf-8") if path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -92,7 +93,7 @@ class Run:
         write_json(self.path / MANIFEST, self.manifest)
 
     def record(self, line: Mapping[str, Any]) -> None:
-        append_json_line(self.path / "metrics.jsonl", line)
+        append_json_line(self.path / METRICS, line)
 
 
 def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
@@ -104,12 +105,20 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
                     f"{wanted} already holds a run",
                     remedy=f"another --run; `latentforge runs {wanted.parent}` lists what is there",
                 )
+            sweep(wanted)
             check_free(wanted)
             wanted.mkdir(parents=True, exist_ok=True)
             return wanted
         return numbered_folder(root, f"{name}-", 1)
     except OSError as error:
         raise unwritable(wanted or root, error) from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a writer that was killed has left of its own temporary files."""
+    for name in (MANIFEST, METRICS):
+        for half in folder.glob(f".{name}.*"):
+            half.unlink(missing_ok=True)
 
 
 def check_free(path: Path) -> None:

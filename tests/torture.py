@@ -216,7 +216,7 @@ def same(run: Path, expected: str) -> None:
     found = digest(run)
     if found != expected:
         raise AssertionError(f"{run}: {found} is not {expected}")
-    if leftovers := [*run.rglob(".tmp-*"), *run.glob(".run.json.*")]:
+    if leftovers := [*run.rglob(".tmp-*"), *run.glob(".*.*")]:
         raise AssertionError(f"{run}: left behind {leftovers}")
 
 
