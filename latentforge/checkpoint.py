@@ -129,7 +129,9 @@ class CheckpointStore:
             return self.load("last")
         except LatentForgeError as fault:
             if sound := list(self.sound()):
-                log.warning("%s; instead: %s", fault.message, sound[-1].path)
+                lost = isinstance(fault, MissingError) and not (self.folder / LATEST).exists()
+                what = f"{self.folder} has no {LATEST}" if lost else fault.message
+                log.warning("%s; instead: %s", what, sound[-1].path)
                 return sound[-1]
             raise
 

@@ -114,6 +114,19 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
         raise unwritable(wanted or root, error) from None
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains into a run at this moment."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except (Timeout, OSError):  # a folder that one may not write to: nobody can tell
+        return True
+
+
 def sweep(folder: Path) -> None:
     """Remove what a writer that was killed has left of its own temporary files."""
     for name in (MANIFEST, METRICS):

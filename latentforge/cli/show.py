@@ -110,9 +110,12 @@ def find_kind(word: str) -> Kind:
 
 
 def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    from latentforge.run import is_locked
+
+    killed = manifest["status"] == "running" and not is_locked(path)
     return {
         "run": str(path),
-        "status": manifest["status"],
+        "status": "killed" if killed else manifest["status"],
         "model": manifest["config"]["model"]["name"],
         "data": manifest["config"]["data"]["name"],
         "epochs": manifest.get("epochs", 0),

@@ -54,6 +54,8 @@ def test_a_run_that_a_signal_has_ended_goes_on_to_the_same_weights(
     assert "Traceback" not in err
     status = json.loads((work / "r" / "run.json").read_text())["status"]
     assert status == ("interrupted" if word else "running")
+    [listed] = cli("runs", ".", "--json").json["runs"]
+    assert listed["status"] == ("interrupted" if word else "killed")
     if word:
         assert f"error: {word} at step" in err
         assert "try: latentforge train --resume r" in err
