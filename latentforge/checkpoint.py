@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from latentforge.checkpoint_files import (
 )
 from latentforge.durable import (
     leads_out,
+    read_bytes,
     read_json,
     replace_synced,
     sha256,
@@ -128,16 +129,25 @@ class CheckpointStore:
         try:
             return self.load("last")
         except LatentForgeError as fault:
-            if sound := list(self.sound()):
+            if sound := self.sound():
                 lost = isinstance(fault, MissingError) and not (self.folder / LATEST).exists()
                 what = f"{self.folder} has no {LATEST}" if lost else fault.message
                 log.warning("%s; instead: %s", what, sound[-1].path)
                 return sound[-1]
             raise
 
+    def _check_place(self) -> None:
+        if leads_out(self.folder, self.folder.parent):
+            raise RunFailed(
+                f"{self.folder} is a link that leads out of the run",
+                details=["nothing outside of a run is read, written or removed"],
+                remedy="the folder itself in its place",
+            )
+
     def _load(self, path: Path) -> Checkpoint:
-        if leads_out(path, self.folder) or leads_out(self.folder, self.folder.parent):
-            raise damaged(path, "a link leads out of the run, and nothing outside it is read")
+        self._check_place()
+        if leads_out(path, self.folder):
+            raise damaged(path, "it is a link that leads out of the run")
         files = read_manifest(path)
         for file, entry in files.items():
             verify(path, file, entry)
@@ -157,18 +167,27 @@ class CheckpointStore:
             raise damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
         raise damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
 
-    def sound(self) -> Iterator[Checkpoint]:
-        """Every checkpoint that is whole, oldest first."""
+    def sound(self) -> list[Checkpoint]:
+        """Every checkpoint that is whole, by its step: a copy of a run has other times of files."""
+        found = []
         for name in self.names():
             with contextlib.suppress(RunFailed):
-                yield self._load(self.folder / name)
+                found.append(self._load(self.folder / name))
+        return sorted(found, key=lambda saved: _number(saved.state.get("step")))
 
     def publish(self, which: str, name: str | None) -> None:
         """Let "last" or "best" name another checkpoint of the folder, or none."""
-        if name is not None:
-            self._publish(POINTERS[which], name)
-        else:
-            (self.folder / POINTERS[which]).unlink(missing_ok=True)
+        self._check_place()
+        try:
+            if name is not None:
+                self._publish(POINTERS[which], name)
+            else:
+                (self.folder / POINTERS[which]).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFailed(
+                f"cannot write {self.folder / POINTERS[which]}: {error.strerror}",
+                remedy="free or mend the disk",
+            ) from error
 
     def names(self) -> list[str]:
         """The checkpoints in the folder, oldest first; not verified."""
@@ -200,13 +219,15 @@ class CheckpointStore:
     def _pointed(self, pointer: str) -> tuple[str | None, str | None]:
         """The name in a pointer file and the hash, if it has one; None where there is none."""
         try:
-            text = (self.folder / pointer).read_text(encoding="utf-8", errors="replace")
+            text = read_bytes(self.folder / pointer, limit=4096).decode("utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None, None
         except OSError as error:
             raise RunFailed(
                 f"cannot read {self.folder / pointer}: {error.strerror}",
             ) from error
+        except ValueError as error:
+            raise RunFailed(f"{self.folder / pointer} is damaged: {error}") from None
         named = _POINTER.fullmatch(text)
         if not named:  # also keeps a hostile "../.." inside the folder
             raise RunFailed(
@@ -264,6 +285,7 @@ class CheckpointStore:
 
     def clean(self) -> None:
         """Remove what a writer that was killed left half done."""
+        self._check_place()
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -303,6 +325,10 @@ def _is_ours(path: Path) -> bool:
         return bool(read_json(path / MANIFEST)["format"] == FORMAT)
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else -1.0
 
 
 def _written(path: Path) -> int:

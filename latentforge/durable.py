@@ -11,8 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-JSON_LIMIT = 64 * 2**20
+JSON_LIMIT = 16 * 2**20
 """Bytes; a larger JSON file is none that LatentForge has written."""
+LARGEST = 2**28
+"""Bytes of a picture or of a file of lines; a run of a million epochs has no more."""
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -51,17 +53,37 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
+def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
+    """A plain file. Raises OSError, and ValueError for one that is too large or no plain file: a
+    pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise ValueError(f"it has more than {limit} bytes")
+        return file.read(limit)
+
+
+def read_json(path: Path) -> Any:
     """A JSON file. Raises OSError, and ValueError for one that is too large, too deep or no JSON:
     a reader has one kind of fault to name."""
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"it has more than {limit} bytes")
+    return parse_json(read_bytes(path, JSON_LIMIT))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError also where it is nested too deep."""
     try:
-        return json.loads(data)
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, with their ends; none where there is no file. Bytes that are no
+    text become marks, so that a line with them is no JSON."""
+    if not path.exists():
+        return []
+    return read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
 
 
 def leads_out(path: Path, folder: Path) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 from latentforge.checking import plain
 from latentforge.config import Component
 from latentforge.contracts import ExploreContext
+from latentforge.durable import leads_out
 from latentforge.engine.watching import SearchWatch
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
@@ -173,6 +174,8 @@ def explore_folder(run: Path, out: Path | None, name: str) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         return out
     root = run / "explore"
+    if leads_out(root, run):
+        raise RunFailed(f"{root} is a link that leads out of the run", remedy="--out DIR")
     try:
         (root / name).mkdir(parents=True)
     except FileExistsError:

@@ -16,13 +16,17 @@ import torch
 from latentforge import __version__
 from latentforge.checkpoint import CheckpointStore
 from latentforge.checkpoint_files import Checkpoint
-from latentforge.config import RunConfig
+from latentforge.choosing import draft_of, is_in_memory
+from latentforge.config import RunConfig, resolve
 from latentforge.data import DataSplits
-from latentforge.durable import leads_out
+from latentforge.durable import leads_out, parse_json, read_lines
 from latentforge.engine.device import resolve_device
+from latentforge.engine.outcome import outcome_of
+from latentforge.engine.state import check_state, versions
 from latentforge.engine.step import build_optimizer
 from latentforge.engine.tensorboard import EVENTS
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
+from latentforge.loading import check_size
 from latentforge.run import METRICS, Run, locked, read_manifest, sweep, write_text
 from latentforge.seeding import callers_state_kept
 from latentforge.sources import load_splits
@@ -39,23 +43,33 @@ def resume(
     run: Run, config: RunConfig, *, checkpoint: str = "last", quiet: bool = False, data: Any = None
 ) -> Run:
     """Train on, in the run's own folder; `config` is the run's with what was changed of it."""
-    check_changes(run.config, config)
+    with locked(run.path):
+        run.manifest = read_manifest(run.path)  # as whoever trained last has left it
+        was = resolve(draft_of(run), run.forge.registry, in_memory=is_in_memory(run))
+        check_changes(was, config)
+        go_on(run, config, checkpoint, quiet, data)
+    return run
+
+
+def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) -> None:
     device = resolve_device(config.train.device)
     splits = same_data(run, config, data)
-    with locked(run.path), using_threads(config.train.threads), callers_state_kept(device):
-        run.manifest = read_manifest(run.path)  # as whoever trained last has left it
+    with using_threads(config.train.threads), callers_state_kept(device):
         store = CheckpointStore(run.path / "checkpoints")
-        store.clean()
-        sweep(run.path)
-        saved = load(store, checkpoint)
-        check_unfinished(run, config, saved)
-        for what in differences(run, config, saved, device):
-            log.warning("%s: the end is not bit for bit that of a run that never stopped", what)
+        saved = load(run, store, checkpoint)
+        if saved:
+            check_state(saved)
+            check_unfinished(run, config, saved)
+            check_size(saved, config, splits.spec)
+            for what in differences(saved, config, device):
+                log.warning("%s: the end is not bit for bit that of a run never stopped", what)
         trainee = build_trainee(config, splits).to(device)
         build_optimizer(trainee, config.train)
 
         def begin() -> None:
             """Give up what is there of later steps; up to here the run is as it was."""
+            store.clean()
+            sweep(run.path)
             if saved:
                 publish(store, saved)
             run.update(
@@ -64,18 +78,19 @@ def resume(
                 config=config.as_dict(),
                 resumed=[*run.manifest.get("resumed", []), account(saved, device)],
             )
+            run.training = True
             cut_back(run, saved.state if saved else {})
 
         carry_out(run, config, splits, trainee, device, quiet=quiet, saved=saved, begin=begin)
-    return run
 
 
-def load(store: CheckpointStore, which: str) -> Checkpoint | None:
+def load(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
     """The checkpoint to go on from; None where a run was killed before it wrote one."""
     try:
         return store.load_newest() if which == "last" else store.load(which)
     except MissingError:
-        if which == "last" and not store.names():
+        ended = run.status == "done" or (run.path / METRICS).exists()
+        if which == "last" and not ended and not store.names():
             return None
         raise
 
@@ -88,8 +103,8 @@ def publish(store: CheckpointStore, saved: Checkpoint) -> None:
     best = [
         found.name
         for found in store.sound()
-        if found.state.get("closed_step") == found.state["step"] <= step
-        and found.state["epoch"] == epoch
+        if found.state.get("closed_step") == found.state.get("step") <= step
+        and found.state.get("epoch") == epoch
     ]
     if best:
         store.publish("best", best[-1])
@@ -103,9 +118,9 @@ def publish(store: CheckpointStore, saved: Checkpoint) -> None:
         store.publish("best", None)
 
 
-def check_changes(was: Mapping[str, Any], config: RunConfig) -> None:
+def check_changes(was: RunConfig, config: RunConfig) -> None:
     """ConfigError that names each setting that is not the run's own and could move its result."""
-    before, after = flat(was), flat(config.as_dict())
+    before, after = flat(was.as_dict()), flat(config.as_dict())
     dataset = config.dataset.options if config.dataset else None
     refused = []
     for key in sorted({*before, *after}):
@@ -113,11 +128,11 @@ def check_changes(was: Mapping[str, Any], config: RunConfig) -> None:
         name = key.partition(".")[2]
         # where the data lies is not what it is, which its fingerprint says
         moved = key.startswith("data.") and isinstance(getattr(dataset, name, None), Path)
-        if old == new or key in FREE or moved or key not in before:
+        if old == new or key in FREE or moved:
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
-        elif config.train.epochs < was["train"]["epochs"]:
+        elif config.train.epochs < was.train.epochs:
             refused.append(f"{key}: it can be raised, from {old}, and not lowered to {new}")
     if refused:
         raise ConfigError(
@@ -128,7 +143,7 @@ def check_changes(was: Mapping[str, Any], config: RunConfig) -> None:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by `section.key`, and the callbacks as one."""
+    """Settings by `section.key` and `section.outer.inner`, and the callbacks as one."""
     found: dict[str, Any] = {}
 
     def add(values: Mapping[str, Any], prefix: str) -> None:
@@ -165,12 +180,12 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     return splits
 
 
-def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint | None) -> None:
-    """UsageError where there is nothing left to train."""
-    if run.status != "done" or saved is None:
+def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
+    """UsageError where there is nothing left to train after a checkpoint, and a run says so."""
+    if run.status != "done":
         return
     epochs = run.manifest["epochs"]
-    if stopped := run.manifest.get("stopped"):
+    if stopped := outcome_of(saved).stopped:
         raise UsageError(
             f"{run.path} ended by itself after epoch {epochs}: {stopped}", remedy="train a new run"
         )
@@ -181,55 +196,54 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint | None) -> N
         )
 
 
-def differences(
-    run: Run, config: RunConfig, saved: Checkpoint | None, device: torch.device
-) -> Iterator[str]:
+def differences(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[str]:
     """What is not as it was when the checkpoint was written, and moves the last bits."""
-    if saved is None:
-        return
-    state, then = saved.state, run.manifest["environment"]
-    if (threads := torch.get_num_threads()) != state.get("threads", threads):
-        yield (
-            f"{state['threads']} threads before, {threads} now "
-            f"(--set train.threads={state['threads']})"
-        )
-    if (before := state.get("device", device.type)) != device.type:
-        yield f"on {before} before, on {device.type} now"
-    if then.get("torch") != torch.__version__:
-        yield f"torch {then.get('torch')} before, {torch.__version__} now"
-    versions = {(p["kind"], p["name"]): p.get("version", "") for p in run.manifest["plugins"]}
-    for part in config.components():
-        entry = part.entry
-        before = versions.get((entry.kind.plural, entry.reference), entry.plugin.version)
-        if before != entry.plugin.version:
-            yield f"plugin {entry.plugin.name} {before} before, {entry.plugin.version} now"
+    state, threads = saved.state, torch.get_num_threads()
+    if state["threads"] != threads:
+        advice = f"--set train.threads={state['threads']}"
+        yield f"{state['threads']} threads before, {threads} now ({advice})"
+    if state["device"] != device.type:
+        yield f"on {state['device']} before, on {device.type} now"
+    if state["torch"] != torch.__version__:
+        yield f"torch {state['torch']} before, {torch.__version__} now"
+    for name, version in versions(config).items():
+        if version != (before := state["plugins"].get(name, version)):
+            yield f"plugin {name} {before} before, {version} now"
 
 
 def cut_back(run: Run, state: Mapping[str, Any]) -> None:
     """Leave of metrics.jsonl and of TensorBoard's files what was there at the checkpoint: the rest
     is made again. A line that a kill has left half written goes too."""
     path = run.path / METRICS
-    if path.exists():
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-        closed = state.get("closed_step", 0)
-        write_text(path, "".join(line for line in lines if reached(line) <= closed))
-    kept = state.get("events", {})
-    for name in run.manifest.get("events", []):
-        file = run.path / Path(name).name
-        if not file.is_file() or not name.startswith(EVENTS) or leads_out(file, run.path):
-            continue
-        if name not in kept:
-            file.unlink()
-        elif file.stat().st_size > kept[name]:
-            os.truncate(file, kept[name])
+    closed, kept = state.get("closed_step", 0), state.get("events", {})
+    try:
+        lines = read_lines(path)
+        found = [reached(line) for line in lines]
+        if any(math.isnan(step) for step in found[:-1]):
+            log.warning("%s: a damaged line in its middle is left out", path)
+        if lines:
+            pairs = zip(lines, found, strict=True)
+            write_text(path, "".join(line for line, step in pairs if step <= closed))
+        for name in run.manifest.get("events", []):
+            file = run.path / Path(name).name
+            if not file.is_file() or not name.startswith(EVENTS) or leads_out(file, run.path):
+                continue
+            if name not in kept:
+                file.unlink()
+            elif file.stat().st_size > kept[name]:
+                os.truncate(file, kept[name])
+    except (OSError, ValueError) as error:
+        raise RunFailed(
+            f"{run.path} cannot go on: {error}", remedy="free or mend the disk"
+        ) from None
 
 
 def reached(line: str) -> float:
-    """The step that a line of metrics is about; later than any where it is not whole."""
+    """The step that a line of metrics is about; NaN where it is not whole."""
     try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+        return float(parse_json(line)["step"]) if line.endswith("\n") else math.nan
     except (ValueError, KeyError, TypeError):
-        return math.inf
+        return math.nan
 
 
 def account(saved: Checkpoint | None, device: torch.device) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentforge.durable import read_json
+from latentforge.durable import leads_out, parse_json, read_json, read_lines
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Run:
         self.manifest = manifest
         self.forge = forge
         self.in_memory: Any = None  # the data splits, where Python handed the data over
+        self.training = False  # whether this process trains into it, and writes how that ends
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, status={self.status!r})"
@@ -63,10 +65,14 @@ class Run:
         return {"run": str(self.path), **{key: self.manifest[key] for key in keys}}
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one an epoch; without one that a kill has left half."""
-        path = self.path / METRICS
-        text = path.read_text("utf-8") if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        """The lines of metrics.jsonl, one an epoch; without one that a kill has left half.
+
+        Raises RunFailed where one of them is damaged."""
+        try:
+            lines = read_lines(self.path / METRICS)
+            return [parse_json(line) for line in lines if line.endswith("\n")]
+        except (OSError, ValueError) as error:
+            raise RunFailed(f"{self.path / METRICS} is damaged: {error}") from None
 
     def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The trained model in evaluation mode, from the checkpoint `last` or `best`."""
@@ -105,7 +111,6 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
                     f"{wanted} already holds a run",
                     remedy=f"another --run; `latentforge runs {wanted.parent}` lists what is there",
                 )
-            sweep(wanted)
             check_free(wanted)
             wanted.mkdir(parents=True, exist_ok=True)
             return wanted
@@ -127,17 +132,23 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
+def is_half(path: Path) -> bool:
+    """Whether a file is what `write_text` writes first, and a kill may have left."""
+    names = "|".join(map(re.escape, (MANIFEST, METRICS)))
+    return bool(re.fullmatch(rf"\.({names})\.\d+", path.name)) and path.is_file()
+
+
 def sweep(folder: Path) -> None:
-    """Remove what a writer that was killed has left of its own temporary files."""
-    for name in (MANIFEST, METRICS):
-        for half in folder.glob(f".{name}.*"):
-            half.unlink(missing_ok=True)
+    """Remove what a writer that was killed has left half written; the folder must be locked."""
+    for path in folder.iterdir():
+        if is_half(path):
+            path.unlink(missing_ok=True)
 
 
 def check_free(path: Path) -> None:
     """UsageError where anything is there that a new folder would have to overwrite, RunFailed where
     none can be made."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(map(is_half, path.iterdir()))):
         what = "is not empty" if path.is_dir() else "is a file"
         named = path if path.name else path.resolve()  # "" is the folder that one is in
         raise UsageError(f"{named} {what}; nothing is overwritten", remedy="another folder")
@@ -160,7 +171,7 @@ def locked(folder: Path) -> Iterator[None]:
     however it ends. UsageError where another one holds it."""
     from filelock import FileLock, Timeout  # only training pays for its import
 
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=1)  # who only asks holds it for a moment
     try:
         lock.acquire()
     except Timeout:
@@ -272,6 +283,8 @@ def finite(value: Any) -> Any:
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    if leads_out(path, path.parent):
+        raise RunFailed(f"{path} is a link that leads out of its folder: nothing is written there")
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(value)) + "\n")

@@ -38,7 +38,7 @@ from latentforge.errors import (
 )
 from latentforge.guard import blame
 from latentforge.registry import Registry
-from latentforge.run import FORMAT, Run, create_folder, locked
+from latentforge.run import FORMAT, Run, create_folder, locked, sweep
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import weights_of
 from latentforge.sources import load_splits
@@ -77,6 +77,8 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
                 folder.rmdir()  # no run, no folder
             raise
         with locked(folder):
+            sweep(folder)
+            made.training = True
             carry_out(made, config, splits, trainee, device, quiet=quiet)
     return made
 
@@ -193,11 +195,13 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if not run.training:
+            raise
         outcome.status = "interrupted"
     except BaseException as error:
         outcome.status = "failed"
         ours = isinstance(error, LatentForgeError)
-        if run.status == "running":  # else it could not go on, and is as it was
+        if run.training:  # else it could not go on, and is as it was
             with suppress(RunFailed):  # on a full disk this fails too, and the first error counts
                 finish(run, outcome, error=str(error) if ours else one_line(error))
         if isinstance(error, LatentForgeError):

@@ -8,9 +8,9 @@ from latentforge.errors import RunFailed
 
 
 def check_finite(trainee: nn.Module, step: int) -> None:
-    """RunFailed where a parameter is NaN or infinite: such weights are never kept."""
-    for name, parameter in trainee.named_parameters():
-        if not bool(parameter.isfinite().all()):
+    """RunFailed where a parameter or a buffer is NaN or infinite: such weights are never kept."""
+    for name, value in trainee.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
             raise RunFailed(
                 f"the weights became NaN or infinite by step {step} ({name})",
                 details=["the checkpoint before it is as it was"],

@@ -101,7 +101,7 @@ class History:
         self.terms, self._weighted = tuple(facts["terms"]), dict.fromkeys(facts["weighted"])
         names = ["loss", *self.terms, *(f"{name}_weight" for name in self._weighted)]
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
-            sums.images = facts["images"][part]
+            sums.images = int(facts["images"][part])
             held = [(name, tensors.get(f"{part}.{name}")) for name in names]  # in their order
             sums.totals = {name: float(total) for name, total in held if total is not None}
         per_dim = {name: tensors[f"per_dim.{name}"] for name in facts["per_dim"]}

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from latentforge.checkpoint_files import Checkpoint
+from latentforge.config import RunConfig
 from latentforge.doctor import Finding
+from latentforge.engine.outcome import outcome_of
 from latentforge.errors import RunFailed
 from latentforge.guard import blame
 from latentforge.run import finite
@@ -22,8 +24,20 @@ LARGEST = 16
 """How many times the bytes of all parameters an optimizer's state may take; Adam's takes two."""
 
 
+KEPT: dict[str, type] = {
+    **dict.fromkeys(("step", "epoch", "closed_step", "best_epoch", "waited", "threads"), int),
+    **dict.fromkeys(("history", "course", "outcome", "protocol", "events", "plugins"), dict),
+    **dict.fromkeys(("held", "optimizer", "callbacks"), list),
+    **dict.fromkeys(("device", "torch"), str),
+}
+"""What a state has, and of which kind."""
+
+
 def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Groups of tensors, and JSON values. The history must have been fetched."""
+    """Groups of tensors, and JSON values. The history must have been fetched.
+
+    Raises RunFailed where a module keeps something else, which nothing could bring back.
+    """
     history, facts = trainer.history.state()
     groups = {
         "model": trainer.trainee.model.state_dict(),
@@ -34,6 +48,12 @@ def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
     if trainer.average:
         groups["ema-model"] = trainer.average.trainee.model.state_dict()
         groups["ema-loss"] = trainer.average.trainee.loss.state_dict()
+    for name, value in trainer.trainee.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise RunFailed(
+                f"{name} of the model or its loss is a {type(value).__name__}, not a tensor",
+                remedy="keep it in a buffer: a checkpoint holds tensors",
+            )
     outcome, selection = trainer.outcome, trainer.selection
     state = {
         "step": outcome.steps,
@@ -43,10 +63,10 @@ def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         "best_score": selection.best,
         "best_epoch": selection.epoch,
         "waited": selection.waited,
-        "seed": trainer.train_config.seed,
         "threads": torch.get_num_threads(),
         "device": trainer.device.type,
-        "config": trainer.config.as_dict(),
+        "torch": torch.__version__,
+        "plugins": versions(trainer.config),
         "history": facts,
         "held": trainer.held,
         "course": asdict(trainer.course),
@@ -84,27 +104,51 @@ def restore_optimizer(
     for name, value in tensors.items():
         index, _, key = name.partition(".")
         like = parameters[int(index)]
-        if value.shape == like.shape:
+        if key != "step" and value.shape == like.shape:
             value = torch.empty_like(like, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[key] = value
     now = optimizer.state_dict()["param_groups"]
     for group, kept in zip(now, groups, strict=True):
         for key, given in kept.items():
+            if isinstance(group.get(key), float) and not isinstance(given, float | int):
+                raise TypeError(f"{key} of the optimizer is {given!r}")
             group[key] = tuple(given) if isinstance(group.get(key), tuple) else given
     optimizer.load_state_dict({"state": state, "param_groups": now})
 
 
-def restore(trainer: Trainer, saved: Checkpoint) -> None:
-    """Put a new trainer where the one was that wrote `saved`.
+def versions(config: RunConfig) -> dict[str, str]:
+    """The version of each plugin that a training uses."""
+    return {part.entry.plugin.name: part.entry.plugin.version for part in config.components()}
 
-    Raises RunFailed where the checkpoint does not fit, or is of a version that kept less.
-    """
-    state = saved.state
-    if "history" not in state:
+
+def check_state(saved: Checkpoint) -> None:
+    """RunFailed where a checkpoint's state is of a version that kept less, or not what it should
+    be: anybody may have written it."""
+    if "history" not in saved.state:
         raise RunFailed(
             f"{saved.path} was written by a version that kept too little to go on from",
             remedy="train it anew; what it holds can be evaluated and explored",
         )
+    wrong = [key for key, kind in KEPT.items() if not isinstance(saved.state.get(key), kind)]
+    try:
+        outcome_of(saved)
+        if not all(isinstance(size, int) for size in saved.state["events"].values()):
+            wrong.append("events")
+    except (TypeError, AttributeError, KeyError):
+        wrong.append("outcome")
+    if wrong:
+        raise RunFailed(
+            f"checkpoint {saved.path} is damaged: its state has no sound {wrong[0]!r}",
+            remedy="--from an older one",
+        )
+
+
+def restore(trainer: Trainer, saved: Checkpoint) -> None:
+    """Put a new trainer where the one was that wrote `saved`, whose state has been checked.
+
+    Raises RunFailed where the checkpoint does not fit.
+    """
+    state = saved.state
     try:
         _restore_tensors(trainer, saved)
         _restore_values(trainer, state)

@@ -6,7 +6,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils.tensorboard.summary import histogram, hparams, image
 
 from latentforge.run import unwritable
 
+DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
 BINS = 40  # of a histogram
 EVENTS = "events.out.tfevents."  # how TensorBoard knows its files
 
@@ -107,6 +108,15 @@ class Board:
 def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Figures by split as TensorBoard's tags: `test/recon`."""
     return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}
+
+
+def flat_dims(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Figures of latent dimensions, of the first ones, as TensorBoard's tags: `kl_per_dim/03`."""
+    return {
+        f"{name}_per_dim/{i:02d}": value
+        for name, values in per_dim.items()
+        for i, value in enumerate(values[:DIMS_SHOWN])
+    }
 
 
 def pair_sheet(originals: Tensor, recons: Tensor) -> Tensor:

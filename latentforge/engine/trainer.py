@@ -33,15 +33,15 @@ from latentforge.engine.selection import Selection
 from latentforge.engine.signals import stop_on_signals
 from latentforge.engine.state import capture, restore
 from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
-from latentforge.engine.tensorboard import Board, flat_metrics, pair_sheet
+from latentforge.engine.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
 
 SHOWN = 8  # images in the reconstructions of each epoch
 SETTLED = 3  # epochs before the figures are judged: a KL near 0 may yet grow
+BY_A_CALLBACK = "a callback ended the training"
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
-DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
 
 
 class Trainer:
@@ -99,6 +99,10 @@ class Trainer:
     def _build_engine(self) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        if self.config.callbacks:  # what they draw is a function of the step too
+            drawn = Noise(self.device, "callbacks", self.train_config.seed)
+            for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
+                engine.add_event_handler(event, lambda: drawn.reseed(self.outcome.steps))
         engines = Engines(
             trainer=engine,
             evaluator=self.evaluator.engine,
@@ -159,11 +163,12 @@ class Trainer:
 
     def _end_open_epoch(self) -> bool:
         """End an epoch that was stopped between its last step and its figures; whether there is
-        more to train."""
+        more to train. Handlers see what they see of any epoch."""
         done = self.outcome.steps
         if done and done % self.epoch_length == 0 and self.closed_step != done:
+            self.engine.fire_event(Events.STARTED)
             self.engine.fire_event(Events.EPOCH_COMPLETED)
-        return done < self.total_steps and not self.engine.should_terminate
+        return done < self.total_steps and not self.outcome.stopped
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """End after the step that is running; its checkpoint is kept. Safe in a signal handler."""
@@ -176,11 +181,13 @@ class Trainer:
             self.outcome.status = "interrupted"
             self._save()
         elif self.closed_step != self.outcome.steps:  # stopped in the middle of an epoch
+            self.outcome.stopped = BY_A_CALLBACK
             self._close_epoch(last=True)
 
     def _is_of_a_callback(self, error: Exception) -> bool:
         """Whether it was raised in a handler that is none of ours."""
-        ours = {Trainer._step.__code__, Trainer._start_epoch.__code__, Trainer._end_epoch.__code__}
+        own = (Trainer._step, Trainer._start_epoch, Trainer._end_epoch, Trainer._save_when_due)
+        ours = {function.__code__ for function in own}
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
         return bool(self.config.callbacks) and not codes & ours
 
@@ -270,7 +277,10 @@ class Trainer:
         self.outcome.epochs = engine.state.epoch
         # by a callback, whose handlers run before this one; a signal ends no epoch early
         stopped = bool(engine.should_terminate) and not self.stopping
-        self._close_epoch(last=stopped or engine.state.epoch == self.train_config.epochs)
+        last = engine.state.epoch == self.train_config.epochs
+        if stopped and not last:
+            self.outcome.stopped = BY_A_CALLBACK
+        self._close_epoch(last=stopped or last)
 
     def _close_epoch(self, *, last: bool) -> None:
         """Measure, log, save; for an epoch that a callback cut short too."""
@@ -323,7 +333,7 @@ class Trainer:
         if self.selection.best is not None:
             figure = f"validation/{self.selection.figure}"
             self.outcome.best = {"epoch": self.selection.epoch, figure: self.selection.best}
-        last = epoch == self.train_config.epochs or self.engine.should_terminate
+        last = epoch == self.train_config.epochs or self.outcome.stopped
         if self.selection.exhausted and not last:
             self.outcome.stopped = self.selection.reason()
             self.progress.note(f"stopped after epoch {epoch}: {self.outcome.stopped}")
@@ -352,22 +362,13 @@ class Trainer:
         self._lap()
         rate = self.outcome.images_per_second
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        dims = {
-            f"{name}_per_dim/{i:02d}": value
-            for name, values in per_dim.items()
-            for i, value in enumerate(values[:DIMS_SHOWN])
-        }
-        self.board.scalars({**flat_metrics(figures), **speed, **dims}, step)
-        self._log_reconstructions(step)
+        self.board.scalars({**flat_metrics(figures), **speed, **flat_dims(per_dim)}, step)
+        provided = self.config.model.entry.spec.provides
+        if {"encode", "decode"} <= provided and self.data.spec.drawable:
+            pair = self.evaluator.reconstructions(SHOWN)
+            self.board.picture("reconstructions", pair_sheet(*pair), step)
         line = {"epoch": epoch, "step": step, "images_per_second": rate, **figures}
         self.record({**line, "per_dim": per_dim} if per_dim else line)
-
-    def _log_reconstructions(self, step: int) -> None:
-        provided = self.config.model.entry.spec.provides
-        if not {"encode", "decode"} <= provided or not self.data.spec.drawable:
-            return
-        pair = self.evaluator.reconstructions(SHOWN)
-        self.board.picture("reconstructions", pair_sheet(*pair), step)
 
     # ------------------------------------------------------------ state and time
 

@@ -14,7 +14,7 @@ from latentforge.drawing.html_figures import as_dict, bars, styled
 from latentforge.drawing.html_paths import numbers, text
 from latentforge.drawing.palette import colour
 from latentforge.findings import Bars
-from latentforge.report.values import read_lines
+from latentforge.report.values import read_objects
 from latentforge.run import Run
 
 DASHES = {"train": "dot", "validation": "solid"}
@@ -27,7 +27,7 @@ def curves(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> li
     of its own, which says what it is. A figure that is the loss itself, such as the only term there
     is, is not drawn again.
     """
-    histories = [read_lines(run.path / "metrics.jsonl", warnings) for run in runs]
+    histories = [read_objects(run.path / "metrics.jsonl", warnings) for run in runs]
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _figures(line, split)]
     keys = list(dict.fromkeys(ordered))

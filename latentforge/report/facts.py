@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from latentforge.report.values import number, read_lines
+from latentforge.report.values import number, read_objects
 from latentforge.run import Run
 from latentforge.settings import AS_TRAINED
 from latentforge.toml import toml
@@ -94,7 +94,7 @@ def evaluations(
     """Later measurements, newest first; of those that are the same to the digit the last one."""
     found: dict[str, dict[str, Any]] = {}
     for run, name in zip(runs, names, strict=True):
-        for line in read_lines(run.path / "evaluations.jsonl", warnings):
+        for line in read_objects(run.path / "evaluations.jsonl", warnings):
             if not isinstance(line.get("metrics"), Mapping):
                 continue
             same = repr((name, *(line.get(k) for k in ("split", "checkpoint", "metrics"))))

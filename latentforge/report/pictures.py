@@ -10,6 +10,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from latentforge.drawing.html_sprites import data_uri, png
+from latentforge.durable import read_bytes
 
 KINDS = {
     ".png": "image/png",
@@ -40,7 +41,7 @@ def embed(file: Path, title: str) -> Picture | None:
     kind = KINDS.get(file.suffix.lower())
     if kind is None:
         return None
-    content = file.read_bytes()
+    content = read_bytes(file)
     size: tuple[int, int] | None = None
     if kind == "image/png":
         with Image.open(io.BytesIO(content)) as image:

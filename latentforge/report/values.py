@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from latentforge.durable import parse_json, read_lines
 
 
 def number(value: Any) -> str:
@@ -33,18 +34,18 @@ def shell(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def read_lines(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
     """The JSON objects of a file of lines; a broken line is left out, and said."""
     try:
-        texts = path.read_text("utf-8").splitlines() if path.exists() else []
+        texts = read_lines(path)
     except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read: {error}")
         return []
     found = []
     for i, text in enumerate(texts, 1):
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
+            line = parse_json(text)
+        except ValueError:
             line = None
         if isinstance(line, dict):
             found.append(line)
