@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 import sys
+from types import FrameType
+
+
+def interrupted(_number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. Inside an import, which has nothing to clean up, an exception would be swallowed by a
+    module written in C, or leave half of it behind: the process ends right there."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            import os
+
+            sys.stderr.write("error: interrupted\n")
+            sys.stderr.flush()
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -14,6 +29,8 @@ def main() -> None:
     try:
         import signal
 
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupted)
         from latentforge.cli import run
 
         code = run(sys.argv[1:])

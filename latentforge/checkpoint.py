@@ -108,9 +108,10 @@ class CheckpointStore:
         is none, RunFailed where it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
+            named = [f"{self.folder / POINTERS[which]} names it"] if which in POINTERS else []
             raise MissingError(
                 f"no checkpoint {path}",
-                details=self._others(path.name),
+                details=[*named, *self._others(path.name)],
                 remedy="last, best, or the name of a checkpoint's folder",
             )
         try:
@@ -207,7 +208,7 @@ class CheckpointStore:
         if which == "best" and self._pointed(LATEST)[0] is not None:
             raise MissingError(
                 f"no best checkpoint in {self.folder}",
-                details=["best exists only with a validation split"],
+                details=["best exists only with a validation split, and from its first epoch on"],
                 remedy="take the last one",
             )
         raise MissingError(f"no checkpoint yet in {self.folder}", details=self._others(""))

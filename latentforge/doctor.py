@@ -119,17 +119,16 @@ def trouble(
 
 
 def failure(run: Run) -> list[Finding]:
-    """What ended a run that failed."""
+    """What ended a run before its end."""
+    after = f"after {run.manifest['steps']} steps"
+    if run.status in ("killed", "interrupted"):
+        attempt = f"latentforge train --resume {run.path}"
+        return [Finding(run.status, "warning", f"{after} or a few more", attempt)]
     if run.status != "failed":
         return []
-    return [
-        Finding(
-            "failed",
-            "warning",
-            f"after {run.manifest['steps']} steps: {run.manifest.get('error') or 'no reason kept'}",
-            "mend that and train again; a loss that is not finite wants a smaller train.lr",
-        )
-    ]
+    why = (run.manifest.get("error") or "no reason kept").partition("\n  try: ")[0]
+    attempt = "mend that and train again; a loss that is not finite wants a smaller train.lr"
+    return [Finding("failed", "warning", f"{after}: {why}", attempt)]
 
 
 def at_the_start(images: Images, likelihood: Any, *, kl: bool) -> list[Finding]:

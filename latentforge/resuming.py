@@ -89,10 +89,16 @@ def load(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
     try:
         return store.load_newest() if which == "last" else store.load(which)
     except MissingError:
-        ended = run.status == "done" or (run.path / METRICS).exists()
-        if which == "last" and not ended and not store.names():
-            return None
-        raise
+        if which != "last" or store.names():
+            raise
+        # the line of an epoch is written before its checkpoint, which may not have come to be
+        if run.status == "done" or len(run.history()) > 1:
+            raise MissingError(
+                f"{run.path} has no checkpoint left to go on from",
+                details=[f"{METRICS} has {len(run.history())} epochs, which are not trained anew"],
+                remedy="its checkpoints folder back in its place, or a new run",
+            ) from None
+        return None
 
 
 def publish(store: CheckpointStore, saved: Checkpoint) -> None:
@@ -138,7 +144,7 @@ def check_changes(was: RunConfig, config: RunConfig) -> None:
         raise ConfigError(
             "a run goes on with the settings that it began with",
             details=refused,
-            remedy="train a new run with the others; only --epochs can be raised",
+            remedy="a new run with the others; what may change here is said in docs/reliability.md",
         )
 
 
@@ -174,7 +180,12 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     if splits.fingerprint != about["fingerprint"] or sizes != about["images"]:
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
-            details=[f"images then: {about['images']}, now: {sizes}"],
+            details=[
+                f"{then} {name} images then, {sizes.get(name, 0)} now"
+                for name, then in about["images"].items()
+                if sizes.get(name) != then
+            ]
+            or ["as many images as then, and other values"],
             remedy="the data of then, or a new run",
         )
     return splits
@@ -200,8 +211,8 @@ def differences(saved: Checkpoint, config: RunConfig, device: torch.device) -> I
     """What is not as it was when the checkpoint was written, and moves the last bits."""
     state, threads = saved.state, torch.get_num_threads()
     if state["threads"] != threads:
-        advice = f"--set train.threads={state['threads']}"
-        yield f"{state['threads']} threads before, {threads} now ({advice})"
+        advice = f"--set train.threads={state['threads']} keeps to them"
+        yield f"threads: {state['threads']} before, {threads} now ({advice})"
     if state["device"] != device.type:
         yield f"on {state['device']} before, on {device.type} now"
     if state["torch"] != torch.__version__:
@@ -221,6 +232,10 @@ def cut_back(run: Run, state: Mapping[str, Any]) -> None:
         found = [reached(line) for line in lines]
         if any(math.isnan(step) for step in found[:-1]):
             log.warning("%s: a damaged line in its middle is left out", path)
+        if (there := sum(step <= closed for step in found)) < state.get("epoch", 0):
+            log.warning(
+                "%s has lines of %d epochs, and %d were trained", path, there, state["epoch"]
+            )
         if lines:
             pairs = zip(lines, found, strict=True)
             write_text(path, "".join(line for line, step in pairs if step <= closed))

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        return str(self.manifest["status"])
+        """running, done, interrupted, failed or killed."""
+        return "running" if self.training else status_of(self.path, self.manifest)
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -119,6 +120,13 @@ def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
         raise unwritable(wanted or root, error) from None
 
 
+def status_of(path: Path, manifest: Mapping[str, Any]) -> str:
+    """How a run stands. Nobody can write that it was killed: it is said to run, and no process
+    trains into it."""
+    said = str(manifest["status"])
+    return "killed" if said == "running" and not is_locked(path) else said
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a process trains into a run at this moment."""
     from filelock import FileLock, Timeout
@@ -162,7 +170,7 @@ def check_writable(path: Path) -> None:
     if not there.is_dir():
         raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
     if not os.access(there, os.W_OK):
-        raise unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise unwritable(path, PermissionError(errno.EACCES, f"{there} is not writable"))
 
 
 @contextmanager
@@ -269,7 +277,8 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from None
 
 

@@ -98,6 +98,12 @@ def carry_out(
     when nothing but the training itself can fail any more."""
     monitor, measures = training_measures(made.forge.registry, config, splits)
     outcome = outcome_of(saved) if saved else Outcome()
+
+    def record(line: dict[str, Any]) -> None:
+        """Of each epoch; run.json has it too, for whoever looks while it runs or after a kill."""
+        made.record(line)
+        made.update(**told(outcome))
+
     written = saved.state.get("events") if saved else None
     with recorded(made, outcome), closing(Board(made.path, written)) as board:
         trainer = Trainer(
@@ -109,7 +115,7 @@ def carry_out(
             monitor=monitor,
             store=CheckpointStore(made.path / "checkpoints"),
             board=board,
-            record=made.record,
+            record=record,
             stream=None if quiet else sys.stderr,
             outcome=outcome,
         )
@@ -120,6 +126,8 @@ def carry_out(
         if saved:
             board.restart_after(outcome.steps)
             trainer.progress.note(f"goes on after step {outcome.steps} ({saved.name})")
+            if 0 < (length := config.train.schedule.epochs) < config.train.epochs:
+                trainer.progress.note(f"the schedule ends with epoch {length}: lr then stays")
         else:
             greet(trainer, made.manifest["facts"])
         trainer.fit()
@@ -219,20 +227,23 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
 
 
 def finish(run: Run, outcome: Outcome, error: str = "") -> None:
-    run.update(
-        status=outcome.status,
-        error=error,
-        ended=now(),
-        epochs=outcome.epochs,
-        steps=outcome.steps,
-        seconds=round(outcome.seconds, 3),
-        images_per_second=round(outcome.images_per_second, 1),
-        metrics=outcome.metrics,
-        per_dim=outcome.per_dim,
-        best=outcome.best,
-        stopped=outcome.stopped,
-        findings=[finding.as_dict() for finding in outcome.findings],
-    )
+    run.training = False
+    run.update(status=outcome.status, error=error, ended=now(), **told(outcome))
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    """How far a training has come, for run.json."""
+    return {
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 3),
+        "images_per_second": round(outcome.images_per_second, 1),
+        "metrics": outcome.metrics,
+        "per_dim": outcome.per_dim,
+        "best": outcome.best,
+        "stopped": outcome.stopped,
+        "findings": [finding.as_dict() for finding in outcome.findings],
+    }
 
 
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:

@@ -215,7 +215,10 @@ def test_without_a_validation_split_nothing_is_selected(cli):
     assert not Path("r/checkpoints/BEST").exists()
     refused = cli("evaluate", "r", "--checkpoint", "best", "--json")
     assert (refused.code, refused.json["exit_code"]) == (4, 4)
-    assert "best exists only with a validation split" in refused.json["details"]
+    assert (
+        "best exists only with a validation split, and from its first epoch on"
+        in refused.json["details"]
+    )
 
 
 def test_a_config_file_is_trained_and_options_win_over_it(cli, work):

@@ -32,6 +32,7 @@ from typing import Any
 import ignite.engine
 import matplotlib  # noqa: F401
 import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import latentforge.resuming
 from latentforge import Forge
@@ -40,7 +41,18 @@ from latentforge.errors import LatentForgeError, RunFailed
 
 FORGE = Forge()
 IMAGES, SIZE = 32, 36
-TRAIN = {"epochs": 3, "batch_size": 8, "checkpoint_every": 1, "ema": 0.9, "threads": 1}
+TRAIN = {  # patience ends it after the third epoch
+    "epochs": 9,
+    "batch_size": 9,
+    "checkpoint_every": 1,
+    "threads": 1,
+    "log_every": 2,
+    "ema": 0.9,
+    "accumulate": 2,
+    "patience": 2,
+    "min_delta": 1e6,
+    "schedule": {"name": "cosine", "epochs": 4},
+}
 CHILDREN = 2  # at a time
 TOLD = 10  # the exit code of a child whose run could not go on and said so
 OPERATIONS = {  # what a writer asks of the system: the module and the function
@@ -87,11 +99,23 @@ def digest(run: Path) -> str:
             for name, tensor in sorted(saved.tensors(group).items()):
                 found.update(f"{which} {group} {name} {tensor.dtype}".encode())
                 found.update(tensor.numpy().tobytes())
+        outcome = {k: v for k, v in saved.state["outcome"].items() if k != "seconds"}
+        state = {k: v for k, v in saved.state.items() if k != "events"} | {"outcome": outcome}
+        found.update(json.dumps(state, sort_keys=True).encode())
+    events = sorted(
+        (value.tag, event.step, value.simple_value)
+        for file in run.glob("events.*")
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if "images_per_second" not in value.tag and value.HasField("simple_value")
+    )
+    found.update(json.dumps(events).encode())
     for line in (run / "metrics.jsonl").read_text().splitlines():
         kept = {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
         found.update(json.dumps(kept).encode())
     manifest = json.loads((run / "run.json").read_text())
-    kept = {k: manifest[k] for k in ("status", "epochs", "steps", "metrics", "best", "protocol")}
+    keys = ("status", "epochs", "steps", "metrics", "best", "protocol", "stopped")
+    kept = {k: manifest[k] for k in keys}
     found.update(json.dumps(kept).encode())
     return found.hexdigest()
 
@@ -256,7 +280,7 @@ def kill_campaign(
             elif code != 0:
                 told["losses"] += 1
                 print(f"{run}: the child ended with {code} at {point}", file=sys.stderr)
-        if not finished(run) and wait(child(same, run, expected)) != 0:
+        if wait(child(same, run, expected)) != 0:
             told["losses"] += 1
             print(f"{run} was lost", file=sys.stderr)
         else:
@@ -282,9 +306,12 @@ def fault_campaign(
     kinds = [(name, "before") for name in ("open", "write", "fsync", "rename", "replace", "mkdir")]
     for where in [*kinds, ("write", "half")]:
         for reason in (errno.ENOSPC, errno.EACCES):
-            for _ in range(3):
+            for i in range(4):
                 run = folder / f"fault-{told['faults']}"
                 number = draw.randint(1, points[where])
+                if i % 2:  # a run that goes on meets it too, mostly at its beginning
+                    wait(child(disturbed, run, ("fsync", "after"), 40, die))
+                    number = draw.randint(1, max(1, min(12, points[where] // 2)))
                 code = wait(child(disturbed, run, where, number, fail(reason)))
                 told["faults"] += 1
                 if code == 0:  # a fault at what nothing depends on, such as sweeping up
@@ -292,7 +319,7 @@ def fault_campaign(
                 elif code != TOLD:
                     told["losses"] += 1
                     print(f"{run}: {where} {number} ended with {code}", file=sys.stderr)
-                if not finished(run) and wait(child(same, run, expected)) != 0:
+                if wait(child(same, run, expected)) != 0:
                     told["losses"] += 1
                     print(f"{run}: {where} {number} was lost", file=sys.stderr)
     return dict(told)

@@ -110,12 +110,11 @@ def find_kind(word: str) -> Kind:
 
 
 def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    from latentforge.run import is_locked
+    from latentforge.run import status_of
 
-    killed = manifest["status"] == "running" and not is_locked(path)
     return {
         "run": str(path),
-        "status": "killed" if killed else manifest["status"],
+        "status": status_of(path, manifest),
         "model": manifest["config"]["model"]["name"],
         "data": manifest["config"]["data"]["name"],
         "epochs": manifest.get("epochs", 0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from latentforge.errors import RunFailed
 
@@ -10,7 +10,11 @@ from latentforge.errors import RunFailed
 def check_finite(trainee: nn.Module, step: int) -> None:
     """RunFailed where a parameter or a buffer is NaN or infinite: such weights are never kept."""
     for name, value in trainee.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
+        if (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and not bool(value.isfinite().all())
+        ):
             raise RunFailed(
                 f"the weights became NaN or infinite by step {step} ({name})",
                 details=["the checkpoint before it is as it was"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -196,11 +197,17 @@ def _restore_values(trainer: Trainer, state: Mapping[str, Any]) -> None:
 
 
 def callback_states(trainer: Trainer) -> list[Any]:
-    """What each callback that has `state_dict()` wants back: JSON values."""
+    """What each callback that has `state_dict()` wants back: JSON values.
+
+    Raises PluginError that names the one that has others, or that could not take them back.
+    """
     kept = []
     for component, callback in trainer.callbacks:
         with blame(f"the state of callback {component.name!r}", component.entry):
-            kept.append(callback.state_dict() if hasattr(callback, "state_dict") else None)
+            state = callback.state_dict() if hasattr(callback, "state_dict") else None
+            if state is not None and not hasattr(callback, "load_state_dict"):
+                raise TypeError("it has state_dict() and no load_state_dict(state)")
+            kept.append(json.loads(json.dumps(state, allow_nan=False)))
     return kept
 
 

@@ -31,7 +31,7 @@ from latentforge.engine.progress import Progress
 from latentforge.engine.schedule import rate
 from latentforge.engine.selection import Selection
 from latentforge.engine.signals import stop_on_signals
-from latentforge.engine.state import capture, restore
+from latentforge.engine.state import callback_states, capture, restore
 from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
 from latentforge.engine.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
@@ -136,6 +136,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Run to the end, or until Ctrl-C; the outcome's status says which."""
+        callback_states(self)  # what is wrong with one is told before it costs an epoch
         with closing(self.progress):
             self._run_engine()
             self.outcome.status = "done"

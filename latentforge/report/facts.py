@@ -151,12 +151,22 @@ def commands(run: Run, name: str) -> dict[str, Any]:
     by_us = any(word in ("train", "demo") for word in map(str, given))
     return {
         "name": name,
-        "given": ["latentforge", *map(str, given)] if by_us else [],
+        "given": [
+            ["latentforge", *map(str, words)]
+            for words in ([given] if by_us else []) + _resumed(run)
+        ],
         "again": [
             *("latentforge", *with_plugins(unpackaged(run))),
             *("train", "--config", f"{run.path.resolve().name}.toml"),
         ],
     }
+
+
+def _resumed(run: Run) -> list[list[Any]]:
+    """The command lines with which a run went on."""
+    entries = run.manifest.get("resumed")
+    words = [entry.get("command") for entry in entries] if isinstance(entries, list) else []
+    return [line for line in words if isinstance(line, list) and "--resume" in line]
 
 
 def unpackaged(run: Run) -> list[str]:

@@ -760,6 +760,24 @@ sys.meta_path.insert(0, Interrupt())
 
 
 @posix
+@pytest.mark.parametrize("module", ["numpy.linalg", "torch.autograd", "ignite.engine"])
+def test_ctrl_c_inside_the_import_of_another_package_ends_the_process(process, work, module):
+    """An exception there would be swallowed, or leave half a package behind for what follows."""
+    before = f"""
+import importlib.abc
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+    answer = process("train", "ae", "--run", "r", "--epochs", 1, before=before)
+    assert answer.code == 130
+    assert answer.err == "error: interrupted\n"
+    assert not (work / "r").exists()
+
+
+@posix
 def test_ctrl_c_while_the_process_ends_keeps_the_exit_code(start, trap, work):
     """Unloading takes a fifth of a second, in which a second Ctrl-C finds nothing left to stop."""
     process = start(*trap("interrupt", "--epochs", 9, "--json", step=3), before="pass")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def change(run: Path, **parts: object) -> None:
     (run / "run.json").write_text(json.dumps({**manifest, **parts}))
 
 
-@pytest.mark.parametrize("text", ["[" * 10**6 + "]" * 10**6, '{"a":' * 10**6, " " * 2**26 + "{}"])
+@pytest.mark.parametrize("text", ["[" * 10**6 + "]" * 10**6, '{"a":' * 10**6, " " * 2**25 + "{}"])
 def test_a_manifest_of_any_depth_and_size_is_refused(cli, runs, text):
     (runs / "ae" / "run.json").write_text(text)
     for line in ("evaluate runs/ae", "train --resume runs/ae --epochs 9", "report runs/ae"):
@@ -82,16 +83,81 @@ def test_a_pointer_that_names_a_path_leads_nowhere(cli, runs, name):
 
 def test_events_that_a_run_names_are_cut_in_its_own_folder_alone(cli, runs, work):
     """A resumed run removes what came after its checkpoint: only its own files of events."""
+    manifest = json.loads((runs / "ae" / "run.json").read_text())
+    own = runs / "ae" / manifest["events"][0]  # the checkpoint knows its size
     outside = work / "events.out.tfevents.1.host.1"
+    long = own.read_text("latin-1") + SECRET * 1000
     for file in (outside, runs / "ae" / "notes.txt", runs / "ae" / "events.out.tfevents.mine"):
-        file.write_text(SECRET)
-    link = runs / "ae" / "events.out.tfevents.2.host.2"
-    link.symlink_to(outside)
-    names = [f"../../{outside.name}", str(outside), link.name, "notes.txt", "../../work"]
+        file.write_text(long, "latin-1")
+    own.unlink()
+    own.symlink_to(outside)
+    names = [own.name, f"../../{outside.name}", str(outside), "notes.txt", "../../work"]
     change(runs / "ae", events=names)
     assert cli("train", "--resume", "runs/ae", "--epochs", 9, "--quiet").code == 0
     for file in (outside, runs / "ae" / "notes.txt", runs / "ae" / "events.out.tfevents.mine"):
-        assert file.read_text() == SECRET
+        assert file.read_text("latin-1") == long
+
+
+@pytest.mark.parametrize(
+    ("link", "line"),
+    [
+        ("checkpoints", "train --resume runs/ae --epochs 9 --quiet"),
+        ("metrics.jsonl", "train --resume runs/ae --epochs 9 --quiet"),
+        ("evaluations.jsonl", "evaluate runs/ae"),
+        ("explore", "explore interpolate runs/ae --quiet"),
+    ],
+)
+def test_nothing_is_written_or_removed_where_a_link_leads(cli, runs, work, link, line):
+    path, outside = runs / "ae" / link, work / "outside"
+    if path.exists():
+        path.rename(outside)
+    elif link == "explore":
+        outside.mkdir()
+    else:
+        outside.write_text(SECRET)
+    path.symlink_to(outside)
+    if outside.is_dir():
+        (outside / ".tmp-mine").write_text(SECRET)
+    before = everything(outside)
+    answer = cli(*line.split())
+    assert "Traceback" not in answer.err
+    assert everything(outside) == before
+    # the lines of metrics are replaced, link and all
+    assert ("leads out of" in answer.err) == (link != "metrics.jsonl")
+
+
+def everything(path: Path) -> dict[str, bytes]:
+    found = path.rglob("*") if path.is_dir() else [path]
+    return {str(file): file.read_bytes() for file in found if file.is_file()}
+
+
+def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_goes_on(cli, runs):
+    manifest = json.loads((runs / "ae" / "run.json").read_text())
+    manifest["config"]["model"]["hidden"] = [10**7, 10**7]
+    (runs / "ae" / "run.json").write_text(json.dumps(manifest))
+    answer = cli("train", "--resume", "runs/ae", "--epochs", 9, "--quiet")
+    assert answer.code == 1
+    assert "do not fit model 'ae'" in answer.err
+
+
+@pytest.mark.parametrize("file", ["checkpoints/LATEST", "metrics.jsonl", "evaluations.jsonl"])
+def test_a_file_as_large_as_a_disk_takes_no_memory(cli, runs, file):
+    """Sparse: 2^40 bytes of which none is stored."""
+    with (runs / "ae" / file).open("ab") as large:
+        large.truncate(2**40)
+    for line in ("report runs/ae", "train --resume runs/ae --epochs 9 --quiet"):
+        answer = cli(*line.split())
+        assert "Traceback" not in answer.err
+        assert "in LatentForge itself" not in answer.err
+    assert "bytes" in answer.err or file == "evaluations.jsonl"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(cli, runs):
+    (runs / "ae" / "metrics.jsonl").unlink()
+    os.mkfifo(runs / "ae" / "metrics.jsonl")
+    answer = cli("report", "runs/ae")
+    assert "it is no file" in answer.err
 
 
 def test_a_class_that_is_called_like_a_script_is_text_in_the_report(cli, runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,10 +21,12 @@ from torch import nn
 
 from latentforge import CallbackSpec, Forge, ModelSpec, hookimpl
 from latentforge.checkpoint import CheckpointStore
+from latentforge.engine.step import OPTIMIZERS
 from latentforge.errors import (
     ConfigError,
     Interrupted,
     MissingError,
+    PluginError,
     RunFailed,
     Terminated,
     UsageError,
@@ -49,13 +52,13 @@ class Stop:
         self.config, self.seen = config, 0
 
     def attach(self, engines):
-        number = getattr(signal, self.config.how)
+        number = getattr(signal, self.config.how, None)
 
         @engines.trainer.on(Events.ITERATION_COMPLETED)
         def after_step(engine):
             self.seen += 1
             if engine.state.iteration == self.config.step:
-                signal.raise_signal(number)
+                signal.raise_signal(number) if number else engine.terminate()
 
         @engines.trainer.on(Events.EPOCH_COMPLETED)
         def after_epoch(engine):
@@ -407,6 +410,33 @@ def test_best_score_and_patience_go_on(data, tmp_path, step):
         resumed(tmp_path / "run", data)
 
 
+@pytest.mark.parametrize("how", ["killed", "asked while it was judged"])
+def test_a_run_that_patience_has_ended_does_not_train_on(data, tmp_path, how):
+    """Neither after a kill before run.json says so, nor after a signal in that last evaluation."""
+    options = {"epochs": 9, "patience": 3, "min_delta": 1e6}
+    train(data, tmp_path / "whole", "ae", "plain", options)
+    expected = seen(tmp_path / "whole")
+    if how == "killed":
+        train(data, tmp_path / "run", "ae", "plain", options)
+        FORGE.open_run(tmp_path / "run").update(status="running", stopped="", epochs=0, steps=0)
+    else:
+        with pytest.raises(Terminated):
+            train(data, tmp_path / "run", "ae", "plain", options, epoch=4)
+    resumed(tmp_path / "run", data)
+    assert_same(tmp_path / "run", expected)
+
+
+def test_a_run_that_a_callback_has_ended_does_not_train_on(data, tmp_path):
+    train(data, tmp_path / "run", "ae", "plain", step=STEPS + 2, how="END")
+    before = files(tmp_path / "run")
+    assert FORGE.open_run(tmp_path / "run").status == "done"
+    with pytest.raises(UsageError, match="a callback ended the training"):
+        resumed(tmp_path / "run", data, train={"epochs": 9})
+    assert files(tmp_path / "run") == before
+    FORGE.open_run(tmp_path / "run").update(status="running")  # killed before it was written
+    assert resumed(tmp_path / "run", data).manifest["steps"] == STEPS + 2
+
+
 def test_more_epochs_are_those_of_a_longer_run(data, tmp_path):
     """Also under a schedule, whose length is its own: the past is not rewritten."""
     way = {"schedule": {"name": "cosine", "epochs": EPOCHS}, "ema": 0.9}
@@ -423,7 +453,245 @@ def test_more_epochs_are_those_of_a_longer_run(data, tmp_path):
     assert found.lines[-1] == expected.lines[-1]
 
 
+def test_an_older_checkpoint_takes_best_back_with_it(data, tmp_path):
+    """And the later epochs, which are made again, name it anew."""
+    run = tmp_path / "run"
+    train(data, run, "vae", "plain")
+    store = CheckpointStore(run / "checkpoints")
+    assert store.load("best").state["epoch"] == 3
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["config"]["callbacks"][0]["step"] = 2 * STEPS + 1
+    (run / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(Terminated):
+        resumed(run, data, checkpoint=f"step-{2 * STEPS:08d}")
+    assert store.load("best").state["epoch"] == 2
+    resumed(run, data)
+    assert store.load("best").state["epoch"] == 3
+
+
+def test_a_copy_whose_files_have_other_times_goes_on_from_the_latest_step(data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "vae", "plain", step=2 * STEPS + 2)
+    folder = tmp_path / "run/checkpoints"
+    (folder / "LATEST").unlink()
+    for i, path in enumerate(sorted(folder.glob("*/manifest.json"), reverse=True)):
+        os.utime(path, (i, i))
+    made = resumed(tmp_path / "run", data)
+    assert made.manifest["resumed"][0]["step"] == 2 * STEPS + 2
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_every_optimizer_goes_on_with_a_learned_loss_and_a_shorter_last_batch(
+    data, tmp_path, optimizer
+):
+    def go(run, **stop):
+        options = {"optimizer": optimizer, "batch_size": 9, "accumulate": 2, "ema": 0.8}
+        return FORGE.train(
+            "vae",
+            data=data,
+            run=run,
+            quiet=True,
+            loss={"name": "elbo", "likelihood": "gaussian", "learn_sigma": True},
+            model=MODELS["vae"]["model"],
+            callbacks=[{"name": "stop", **stop}],
+            train={"epochs": 3, "threads": 1, "evaluate_every": 1, **options},
+        )
+
+    go(tmp_path / "whole")
+    with pytest.raises(Terminated):
+        go(tmp_path / "run", step=7)
+    resumed(tmp_path / "run", data)
+    assert_same(tmp_path / "run", seen(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_epoch_of_one_step_goes_on(data, tmp_path, step):
+    train(data, tmp_path / "whole", "ae", "plain", {"batch_size": 64})
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", {"batch_size": 64}, step=step)
+    resumed(tmp_path / "run", data)
+    assert_same(tmp_path / "run", seen(tmp_path / "whole"))
+
+
+def test_a_checkpoint_is_written_when_its_seconds_are_over(data, tmp_path):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", {"checkpoint_seconds": 1e-6}, step=3)
+    assert CheckpointStore(tmp_path / "run/checkpoints").names() == [
+        "step-00000002",
+        "step-00000003",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "step"),
+    [  # EPOCH_STARTED fires again for an epoch that goes on in its middle
+        ("EPOCH_STARTED", STEPS),
+        ("ITERATION_STARTED", STEPS),
+        ("ITERATION_STARTED", STEPS + 2),
+        ("EPOCH_COMPLETED", STEPS),
+        ("EPOCH_COMPLETED", STEPS + 2),
+    ],
+)
+def test_what_a_callback_draws_is_the_same_after_a_restart(data, tmp_path, event, step):
+    class Shake:
+        def attach(self, engines):
+            @engines.trainer.on(Events.STARTED)
+            def begin(engine):
+                self.scale = 0.01
+
+            @engines.trainer.on(Events[event])
+            def shake(engine):
+                for parameter in engines.model.parameters():
+                    parameter.data.add_(self.scale * torch.randn_like(parameter))
+
+    class Shaking:
+        @hookimpl
+        def latentforge_callbacks(self):
+            yield CallbackSpec(name="shake", summary="Shakes", build=lambda config: Shake())
+
+    forge = Forge([Plugin(), Shaking()])
+
+    def go(run, **stop):
+        callbacks = ["shake", {"name": "stop", **stop}]
+        options = {"epochs": 3, "batch_size": BATCH, "threads": 1}
+        return forge.train(
+            "ae", data=data, run=run, quiet=True, callbacks=callbacks, train=options, **MODELS["ae"]
+        )
+
+    go(tmp_path / "whole")
+    with pytest.raises(Terminated):
+        go(tmp_path / "run", step=step)
+    forge.resume(tmp_path / "run", data=data, quiet=True)
+    assert_same(tmp_path / "run", seen(tmp_path / "whole"))
+
+
 # ---------------------------------------------------------------- refused, or said
+
+
+def test_a_run_without_its_checkpoints_is_not_trained_anew_over_its_record(data, tmp_path):
+    train(data, tmp_path / "run", "ae", "plain")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    before = files(tmp_path / "run")
+    with pytest.raises(MissingError, match="no checkpoint left to go on from"):
+        resumed(tmp_path / "run", data)
+    assert files(tmp_path / "run") == before
+
+
+def test_a_run_whose_first_checkpoint_failed_starts_at_the_beginning(undisturbed, data, tmp_path):
+    """The line of its epoch was written, and then the disk was full."""
+    run = tmp_path / "run"
+    with pytest.raises(Terminated):
+        train(data, run, "vae", "plain", step=STEPS + 1)
+    shutil.rmtree(run / "checkpoints")
+    without_stop(run)
+    FORGE.open_run(run).update(status="failed")
+    assert resumed(run, data).manifest["resumed"][0]["step"] == 0
+    assert_same(run, undisturbed("vae", "plain"))
+
+
+def test_lines_of_metrics_that_are_gone_are_said(data, tmp_path, caplog):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2 * STEPS + 1)
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run/metrics.jsonl").write_text("[" * 9**5 + "\n" + lines[1])
+    resumed(tmp_path / "run", data)
+    assert "a damaged line in its middle is left out" in caplog.text
+    assert "has lines of 1 epochs, and 2 were trained" in caplog.text
+
+
+def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp_path):
+    class Odd:
+        def __init__(self, state):
+            self.state = state
+
+        def attach(self, engines):
+            pass
+
+        def state_dict(self):
+            return self.state
+
+    class WithoutWayBack(Odd):
+        load_state_dict = property()
+
+    def failing(callback):
+        class Named:
+            @hookimpl
+            def latentforge_callbacks(self):
+                yield CallbackSpec(name="odd", summary="Odd", build=lambda config: callback)
+
+        with pytest.raises(PluginError, match="the state of callback 'odd' failed") as error:
+            Forge([Named()]).train(
+                "ae", data=data, run=tmp_path / "r", quiet=True, callbacks=["odd"]
+            )
+        assert error.value.details == ("callback 'odd' of plugin Named",)
+        shutil.rmtree(tmp_path / "r")
+        return error.value.message
+
+    assert "no load_state_dict(state)" in failing(WithoutWayBack({}))
+    Odd.load_state_dict = lambda self, state: None
+    assert "not JSON serializable" in failing(Odd({1, 2}))
+    assert "not JSON compliant" in failing(Odd({"best": float("nan")}))
+
+
+def test_another_torch_or_plugin_is_said(data, tmp_path, caplog):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    saved = store.load()
+    groups = {group: saved.tensors(group) for group in saved.groups}
+    plugins = {**saved.state["plugins"], "autoencoder": "0.0.1"}
+    other = {"torch": "2.0.0", "device": "cuda", "plugins": plugins}
+    store.save("other", groups, {**saved.state, **other})
+    resumed(tmp_path / "run", data)
+    assert f"torch 2.0.0 before, {torch.__version__} now" in caplog.text
+    assert "on cuda before, on cpu now" in caplog.text
+    assert "plugin autoencoder 0.0.1 before" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", "3"),
+        ("events", {"events.out.tfevents.1": "many"}),
+        ("outcome", {"status": "done", "evil": 1}),
+        ("history", []),
+        ("threads", None),
+    ],
+)
+def test_a_state_of_another_kind_is_damage_and_nothing_is_touched(data, tmp_path, key, value):
+    with pytest.raises(Terminated):
+        train(data, tmp_path / "run", "ae", "plain", step=2)
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    saved = store.load()
+    groups = {group: saved.tensors(group) for group in saved.groups}
+    store.save("other", groups, {**saved.state, key: value})
+    before = files(tmp_path / "run")
+    with pytest.raises(RunFailed, match=f"has no sound '{key}'"):
+        resumed(tmp_path / "run", data)
+    assert files(tmp_path / "run") == before
+
+
+def test_what_is_no_tensor_cannot_be_kept_and_is_named(data, tmp_path):
+    class Extra(ChannelsLast):
+        def get_extra_state(self):
+            return {"seen": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    class Odd:
+        @hookimpl
+        def latentforge_models(self):
+            yield ModelSpec(
+                name="extra",
+                summary="Keeps a dict",
+                build=lambda config, data: Extra(data),
+                provides={"classify", "layers"},
+                default_loss="cross-entropy",
+            )
+
+    with pytest.raises(RunFailed, match="_extra_state of the model or its loss is a dict"):
+        Forge([Odd()]).train("extra", data=data, run=tmp_path / "run", quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -434,6 +702,7 @@ def test_more_epochs_are_those_of_a_longer_run(data, tmp_path):
         ({"schedule": {"name": "step"}}, 'train.schedule.name: "constant" in the run'),
         ({"device": "cuda:7"}, 'train.device: "auto" in the run'),
         ({"ema": 0.5, "seed": 4}, "train.seed"),
+        ({"optimizer_options": {"amsgrad": True}}, "train.optimizer_options.amsgrad: null in the"),
     ],
 )
 def test_other_settings_are_refused_by_name_and_nothing_is_touched(data, tmp_path, change, said):
@@ -464,7 +733,7 @@ def test_another_number_of_threads_is_said(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     resumed(tmp_path / "run", data, train={"threads": 2})
-    assert "1 threads before, 2 now (--set train.threads=1)" in caplog.text
+    assert "threads: 1 before, 2 now (--set train.threads=1 keeps to them)" in caplog.text
 
 
 def test_other_data_is_refused(data, tmp_path):
