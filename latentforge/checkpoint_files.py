@@ -16,7 +16,7 @@ from safetensors.torch import load as tensors_from_bytes
 from torch import Tensor
 
 from latentforge.durable import leads_out, read_json, sha256
-from latentforge.errors import MissingError, RunFailed
+from latentforge.errors import MissingError, RunFailed, one_line
 
 FORMAT = "latentforge-checkpoint"
 VERSION = 1
@@ -71,7 +71,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
         entries = {str(f): {"sha256": e["sha256"], "size": +e["size"]} for f, e in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise damaged(path, f"{MANIFEST} cannot be read ({type(error).__name__})") from error
+        raise damaged(path, f"{MANIFEST} cannot be read ({one_line(error)})") from error
     if made_by != FORMAT or version != VERSION:
         raise RunFailed(
             f"checkpoint {path} has the format {made_by} {version}; this is {FORMAT} {VERSION}",

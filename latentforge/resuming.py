@@ -52,6 +52,7 @@ def resume(
 
 
 def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) -> None:
+    """What `resume` does once the run is locked and its settings are those of the run."""
     device = resolve_device(config.train.device)
     splits = same_data(run, config, data)
     with using_threads(config.train.threads), callers_state_kept(device):

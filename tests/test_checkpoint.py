@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -464,6 +466,56 @@ def test_a_kill_before_any_file_operation_leaves_whole_checkpoints(tmp_path: Pat
     killed, last = map(int, done.stdout.split())
     assert killed > 15  # each fsync, rename and deletion of one save
     assert last == 0  # and the loop went on until a save ended by itself
+
+
+class Fault:
+    """Lets the system refuse one of the operations that are counted while it is armed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+        self.left, self.reason = 0, reason
+        for module, name in (
+            *((os, name) for name in ("fsync", "rename", "replace", "mkdir")),
+            (io, "open"),
+        ):
+            monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
+
+    def counted(self, real):
+        def call(*args, **kwargs):
+            self.left -= 1
+            if self.left == 0:
+                raise OSError(self.reason, os.strerror(self.reason))
+            return real(*args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_a_fault_at_any_file_operation_is_one_error_and_what_was_there_loads(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, reason: int
+):
+    """Operation by operation, until a save comes through."""
+    for step in (1, 2):
+        store.save(f"step-{step}", weights(step), {"step": step}, best=True)
+    fault, told = Fault(monkeypatch, reason), []
+    for operation in range(1, 200):
+        fault.left = operation
+        try:
+            store.save("next", weights(9), {"step": 9}, best=True)
+        except RunFailed as error:
+            told.append(str(error))
+        met, fault.left = fault.left <= 0, 0
+        if not met:
+            break
+        for which in ("last", "best"):
+            loaded = store.load(which)
+            assert loaded.state["step"] in (2, 9), operation
+            assert loaded.tensors("model")["w"].tolist() == [float(loaded.state["step"])] * 8
+    assert not met
+    assert all(os.strerror(reason) in said for said in told)
+    assert len(told) > 15  # the others were at what nothing depends on, such as sweeping up
+    store.save("after", weights(7), {"step": 7})
+    assert store.load().state == {"step": 7}
+    assert not list(store.folder.glob(".tmp-*"))
 
 
 FULL_DISK = """
