@@ -21,6 +21,7 @@ from latentforge.doctor import Finding
 from latentforge.drafting import IN_MEMORY
 from latentforge.engine.device import resolve_device
 from latentforge.engine.evaluator import BATCH, Evaluator
+from latentforge.engine.state import HEADER, size_of
 from latentforge.errors import RunFailed, UsageError
 from latentforge.preparation import prepare_whole
 from latentforge.run import Run, append_json_line
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 log = logging.getLogger("latentforge")
-
-HEADER = 2**24  # bytes that names and shapes may take in a file of weights
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,6 @@ def weights(saved: Checkpoint, group: str, module: nn.Module) -> dict[str, torch
     if group not in saved.groups:
         return {}
     return saved.tensors(group, limit=2 * size_of(module) + HEADER)
-
-
-def size_of(module: nn.Module) -> int:
-    """The bytes of a module's parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
 
 
 def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:

@@ -93,10 +93,11 @@ def load(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
         if which != "last" or store.names():
             raise
         # the line of an epoch is written before its checkpoint, which may not have come to be
-        if run.status == "done" or len(run.history()) > 1:
+        epochs = len(run.history())
+        if run.status == "done" or epochs > 1:
             raise MissingError(
                 f"{run.path} has no checkpoint left to go on from",
-                details=[f"{METRICS} has {len(run.history())} epochs, which are not trained anew"],
+                details=[f"{METRICS} has {epochs} epochs, which are not trained anew"],
                 remedy="its checkpoints folder back in its place, or a new run",
             ) from None
         return None

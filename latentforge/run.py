@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentforge.durable import leads_out, parse_json, read_json, read_lines
+from latentforge.durable import leads_out, parse_json, read_json, read_lines, replace_synced
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -271,11 +271,7 @@ def write_text(path: Path, text: str) -> None:
     """Write-new, fsync, rename: a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_synced(path, text.encode(), temporary)
     except OSError as error:
         with suppress(OSError):  # the first error is the one to tell
             temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import RunConfig
@@ -21,6 +21,7 @@ from latentforge.run import finite
 if TYPE_CHECKING:
     from latentforge.engine.trainer import Trainer
 
+HEADER = 2**24  # bytes that names and shapes may take in a file of tensors
 LARGEST = 16
 """How many times the bytes of all parameters an optimizer's state may take; Adam's takes two."""
 
@@ -122,6 +123,11 @@ def versions(config: RunConfig) -> dict[str, str]:
     return {part.entry.plugin.name: part.entry.plugin.version for part in config.components()}
 
 
+def size_of(module: nn.Module) -> int:
+    """The bytes of a module's parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+
+
 def check_state(saved: Checkpoint) -> None:
     """RunFailed where a checkpoint's state is of a version that kept less, or not what it should
     be: anybody may have written it."""
@@ -164,8 +170,7 @@ def restore(trainer: Trainer, saved: Checkpoint) -> None:
 
 def _restore_tensors(trainer: Trainer, saved: Checkpoint) -> None:
     trainee, average = trainer.trainee, trainer.average
-    size = sum(p.numel() * p.element_size() for p in trainee.state_dict().values())
-    limit = LARGEST * size + 2**24
+    limit = LARGEST * size_of(trainee) + HEADER
 
     def group(name: str) -> dict[str, Tensor]:
         return saved.tensors(name, limit=limit) if name in saved.groups else {}
