@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any, TextIO
 
 import torch
@@ -19,29 +19,27 @@ from ignite.engine import Engine, Events
 from latentforge.checkpoint import CheckpointStore
 from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import Component, RunConfig
-from latentforge.contracts import Engines, Step, Terms
+from latentforge.contracts import Engines, Terms
 from latentforge.data import DataSplits
 from latentforge.doctor import Course, trouble
-from latentforge.engine.averaging import Average
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
-from latentforge.engine.finite import check_finite, largest_gradient
+from latentforge.engine.finite import check_finite
 from latentforge.engine.history import History, NotFinite
 from latentforge.engine.outcome import Outcome
 from latentforge.engine.progress import Progress
-from latentforge.engine.schedule import rate
 from latentforge.engine.selection import Selection
 from latentforge.engine.signals import stop_on_signals
 from latentforge.engine.state import callback_states, capture, restore
-from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
+from latentforge.engine.step import Trainee
+from latentforge.engine.stepper import Stepper
 from latentforge.engine.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
 from latentforge.errors import RunFailed
 from latentforge.guard import blame
-from latentforge.seeding import Noise, permutation
+from latentforge.seeding import Noise
 
 SHOWN = 8  # images in the reconstructions of each epoch
 SETTLED = 3  # epochs before the figures are judged: a KL near 0 may yet grow
 BY_A_CALLBACK = "a callback ended the training"
-SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 
 
 class Trainer:
@@ -66,20 +64,15 @@ class Trainer:
         train = config.train
         self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
         self.store, self.board, self.record = store, board, record
-        self.device = device
-        self.parts, self.clip = train.accumulate, train.clip_grad_norm
-        self.images = data.split("train")
-        self.epoch_length = math.ceil(len(self.images) / train.batch_size)
-        self.total_steps = train.epochs * self.epoch_length
+        self.device, self.images = device, data.split("train")
+        self.stepper = Stepper(trainee, self.images, config, device)
+        self.optimizer, self.average = self.stepper.optimizer, self.stepper.average
+        self.epoch_length = self.stepper.epoch_length
+        self.total_steps = self.stepper.total_steps
         self.progress = Progress(
             stream, epochs=train.epochs, steps=self.epoch_length, batch_size=train.batch_size
         )
-        self.optimizer = build_optimizer(trainee, train)
-        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
-        self.average = Average(trainee, train.ema) if train.ema else None
-        self.noise = Noise(device, "train", train.seed)
-        self.history, self.gate = History(), Gate(device)
+        self.history = History()
         self.outcome = outcome  # the caller's, who reads it when fit raises
         self.selection = Selection(train, monitor.entry)
         self.saved_step = -1
@@ -89,7 +82,6 @@ class Trainer:
         self.stopping, self._saved_at = False, time.monotonic()
         self.callbacks: list[tuple[Component, Any]] = []
         self._since = 0.0  # when the running lap of training time began
-        self.order: tuple[torch.Tensor, ...] = ()
         measured = self.average.trainee if self.average else trainee
         self.evaluator = Evaluator(
             measured.model, measured.loss, data, measures, seed=train.seed, device=device
@@ -197,37 +189,15 @@ class Trainer:
     def _start_epoch(self, engine: Engine) -> None:
         if self.stopping:  # asked for before the engine ran, which forgets it when it starts
             engine.terminate()
-        order = permutation(len(self.images), self.train_config.seed, engine.state.epoch - 1)
-        self.order = torch.split(order.to(self.device), self.train_config.batch_size)
+        self.stepper.start_epoch(engine.state.epoch - 1)
 
     def _step(self, _engine: Engine, _batch: None) -> Terms:
         done = self.outcome.steps
-        index = self.order[done % self.epoch_length]
-        self.noise.reseed(done)
-        batch = self.images.batch(index)
-        try:
-            step = Step(done, self.total_steps, len(self.images), self.epoch_length)
-            if self.schedule:
-                self._set_rate(rate(self.schedule, done, self.epoch_length))
-            terms = take_step(
-                self.trainee,
-                self.optimizer,
-                batch,
-                step,
-                gate=self.gate,
-                parts=self.parts,
-                clip=self.clip,
-            )
-            if self.average:
-                self.average.update(done)
-        except Exception:  # `with blame` around every step would cost 2 µs each
-            entries = self.config.model.entry, self.config.loss.entry
-            with blame(f"step {done + 1}", *entries, save_memory=SAVE_MEMORY):
-                raise
-        self.history.add(terms, len(index))
-        self.outcome.images += len(index)
+        terms, images = self.stepper.take(done)
+        self.history.add(terms, images)
+        self.outcome.images += images
         self.outcome.steps = done + 1
-        if self.gate.shut:
+        if self.stepper.gate.shut:
             self._fetch_history()
         if (done + 1) % self.train_config.log_every == 0:
             self._read_history()
@@ -241,36 +211,22 @@ class Trainer:
             with blame("reading the loss", self.config.loss.entry):
                 self.history.fetch(step)
         except NotFinite as error:
-            error.details = tuple(self._post_mortem(error.step))
+            error.details = tuple(self.stepper.post_mortem(error.step))
             raise
-        if self.gate.closed():
+        if self.stepper.gate.closed():
             raise RunFailed(
                 f"the gradient became NaN or infinite by step {step}, and its loss did not",
-                details=self._post_mortem(step) if self.gate.wait else (),
+                details=self.stepper.post_mortem(step) if self.stepper.gate.wait else (),
                 remedy="a smaller --lr",
             )
-
-    def _post_mortem(self, number: int) -> list[str]:
-        """The gradients of a step that did not move the weights, made again."""
-        index = self.order[(number - 1) % self.epoch_length]
-        self.noise.reseed(number - 1)
-        step = Step(number - 1, self.total_steps, len(self.images), self.epoch_length)
-        with suppress(Exception):  # the first error is the one to tell
-            gradients(self.trainee, self.optimizer, self.images.batch(index), step, self.parts)
-        return largest_gradient(self.trainee)
-
-    def _set_rate(self, factor: float) -> None:
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = lr * factor
 
     def _read_history(self) -> None:
         step = self.outcome.steps
         self._fetch_history()
         if means := self.history.read():
             self.progress.loss = means["loss"]
-            lr = self.optimizer.param_groups[0]["lr"]
             scalars = {f"step/{name}": value for name, value in means.items()}
-            self.board.scalars({**scalars, "step/lr": lr}, step)
+            self.board.scalars({**scalars, "step/lr": self.stepper.lr()}, step)
 
     # ------------------------------------------------------------ one epoch
 
@@ -326,7 +282,7 @@ class Trainer:
         """The loss of some training images, taken as that of the validation images is."""
         places = torch.arange(min(BATCH, len(self.images)), device=self.device)
         batch = self.images.batch(places * len(self.images) // len(places))
-        return self.evaluator.loss_of(batch, self._end())
+        return self.evaluator.loss_of(batch, self.stepper.end())
 
     def _select(self, epoch: int) -> bool:
         """Whether the epoch is the best; ends the training where patience has run out."""
@@ -344,17 +300,13 @@ class Trainer:
     def _measure(self, split: str) -> None:
         """Raises RunFailed where the last step has ruined the weights, which its loss, taken
         before it, does not show."""
-        figures = self.evaluator.run(split, self._end())
+        figures = self.evaluator.run(split, self.stepper.end())
         if not math.isfinite(loss := figures["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.outcome.steps}",
                 remedy="a smaller --lr",
             )
         self.outcome.metrics[split] = figures
-
-    def _end(self) -> Step:
-        """The end of the training: during a warm-up early weights are not to be the best."""
-        return Step(self.total_steps, self.total_steps, len(self.images), self.epoch_length)
 
     def _log_epoch(
         self, epoch: int, figures: dict[str, dict[str, float]], per_dim: dict[str, list[float]]
