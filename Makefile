@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test slow torture lint bench reproduce gallery clean
+.PHONY: demo test slow torture lint bench gpu-test gpu-bench reproduce gallery clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -26,6 +26,13 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py
+
+# With the torch that is on the machine: a CPU build in .venv would see no GPU.
+gpu-test:
+	$(PYTHON) -m pytest tests/gpu
+
+gpu-bench:
+	$(PYTHON) benchmarks/gpu.py
 
 reproduce: $(READY)
 	$(BIN)/python benchmarks/reproduce.py $(foreach name,$(ONLY),--only $(name))

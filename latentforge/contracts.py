@@ -110,6 +110,12 @@ class Step:
     epoch_length: int
 
     @property
+    def first(self) -> bool:
+        """Whether it is the first of all, where a loss may look at what it gets. A loss that asks
+        this, and neither `index` nor `epoch`, can be replayed as a CUDA graph."""
+        return self.index == 0
+
+    @property
     def epoch(self) -> float:
         """Epochs done, with their fraction: what warm-ups and schedules are written in."""
         return self.index / self.epoch_length

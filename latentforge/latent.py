@@ -16,6 +16,11 @@ from torch import Tensor
 from latentforge.errors import UsageError
 
 
+def widened(values: Tensor) -> Tensor:
+    """What a network under autocast gives in 16 bits as float32: sums over pixels need more."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 class Point:
     """A posterior without spread: the code itself, as a plain autoencoder gives it."""
 
@@ -40,8 +45,8 @@ class DiagonalGaussian:
     """
 
     def __init__(self, mean: Tensor, log_var: Tensor) -> None:
-        self.mean = mean
-        self.log_var = log_var.clamp(*LOG_VAR_RANGE)
+        self.mean = widened(mean)
+        self.log_var = widened(log_var).clamp(*LOG_VAR_RANGE)
 
     def mode(self) -> Tensor:
         return self.mean
@@ -99,7 +104,7 @@ class Bernoulli(Likelihood):
         return bernoulli_nll(model.decode_logits(z), x)
 
     def mean_nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
-        logits = model.decode_logits(z)
+        logits = widened(model.decode_logits(z))
         return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
 
@@ -122,13 +127,13 @@ class Gaussian(Likelihood):
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """-log Bernoulli(x; sigmoid(logits)) in nats, (B, ...) to (B,)."""
-    each = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    each = F.binary_cross_entropy_with_logits(widened(logits), x, reduction="none")
     return each.flatten(1).sum(1)
 
 
 def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     """-log N(x; mean, sigma^2 I) in nats, its constant included, (B, ...) to (B,)."""
-    squared = (x - mean).square().flatten(1).sum(1)
+    squared = (x - widened(mean)).square().flatten(1).sum(1)
     log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
     constant = x[0].numel() * (0.5 * math.log(2 * math.pi) + log_sigma)
     return squared / (2 * sigma**2) + constant

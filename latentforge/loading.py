@@ -21,6 +21,7 @@ from latentforge.doctor import Finding
 from latentforge.drafting import IN_MEMORY
 from latentforge.engine.device import resolve_device
 from latentforge.engine.evaluator import BATCH, Evaluator
+from latentforge.engine.layout import lay_out
 from latentforge.engine.state import HEADER, size_of
 from latentforge.errors import RunFailed, UsageError
 from latentforge.preparation import prepare_whole
@@ -73,6 +74,7 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
                 details=str(error).splitlines()[1:5],
                 remedy="the plugin's version that the run was made with, named in run.json",
             ) from None
+        lay_out(module, config.train)  # as it was trained and measured
         module.to(device)
         module.eval()
         module.requires_grad_(False)

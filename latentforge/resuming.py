@@ -21,6 +21,7 @@ from latentforge.config import RunConfig, resolve
 from latentforge.data import DataSplits
 from latentforge.durable import leads_out, parse_json, read_lines
 from latentforge.engine.device import resolve_device
+from latentforge.engine.layout import by_pixel
 from latentforge.engine.outcome import outcome_of
 from latentforge.engine.state import check_state, versions
 from latentforge.engine.step import build_optimizer
@@ -62,9 +63,9 @@ def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) 
             check_state(saved)
             check_unfinished(run, config, saved)
             check_size(saved, config, splits.spec)
-            for what in differences(saved, config, device):
-                log.warning("%s: the end is not bit for bit that of a run never stopped", what)
         trainee = build_trainee(config, splits).to(device)
+        for what in differences(saved, config, device, by_pixel(trainee)) if saved else ():
+            log.warning("%s: the end is not bit for bit that of a run never stopped", what)
         build_optimizer(trainee, config.train)
 
         def begin() -> None:
@@ -209,8 +210,11 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
         )
 
 
-def differences(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[str]:
-    """What is not as it was when the checkpoint was written, and moves the last bits."""
+def differences(
+    saved: Checkpoint, config: RunConfig, device: torch.device, pixelwise: bool
+) -> Iterator[str]:
+    """What is not as it was when the checkpoint was written, and moves the last bits; `pixelwise`:
+    whether convolutions now lie so."""
     state, threads = saved.state, torch.get_num_threads()
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} keeps to them"
@@ -219,6 +223,8 @@ def differences(saved: Checkpoint, config: RunConfig, device: torch.device) -> I
         yield f"on {state['device']} before, on {device.type} now"
     if state["torch"] != torch.__version__:
         yield f"torch {state['torch']} before, {torch.__version__} now"
+    if pixelwise and not state.get("ways", {}).get("channels_last", False):
+        yield "convolutions by channel before, by pixel now (train.channels_last)"
     for name, version in versions(config).items():
         if version != (before := state["plugins"].get(name, version)):
             yield f"plugin {name} {before} before, {version} now"

@@ -85,6 +85,11 @@ class TrainConfig:
 
     A checkpoint is written at the end of every epoch, and after every `checkpoint_every` steps or
     `checkpoint_seconds` where these are not 0.
+
+    `precision` bf16 multiplies matrices in bfloat16 while training; weights, losses and evaluation
+    stay float32. `channels_last` stores convolutions by pixel, auto where there are any.
+    `compile` hands the forward pass to torch.compile. `cuda_graph` replays the whole step as one
+    graph on CUDA: auto for small models, and step by step where it cannot be; on refuses instead.
     """
 
     epochs: Size = 10
@@ -109,3 +114,7 @@ class TrainConfig:
     min_delta: NonNegative = 0.0
     checkpoint_every: Count = 0
     checkpoint_seconds: NonNegative = 0.0
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    compile: bool = False
+    cuda_graph: Literal["auto", "on", "off"] = "auto"

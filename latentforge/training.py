@@ -24,6 +24,7 @@ from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits
 from latentforge.doctor import at_the_start
 from latentforge.engine.device import resolve_device
+from latentforge.engine.layout import lay_out
 from latentforge.engine.outcome import Outcome, outcome_of
 from latentforge.engine.step import Trainee, build_optimizer
 from latentforge.engine.tensorboard import Board, flat_metrics
@@ -62,6 +63,11 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
     training_measures(forge.registry, config, splits)
+    if config.train.cuda_graph == "on" and device.type != "cuda":
+        raise UsageError(
+            f"train.cuda_graph is on, and {device} has no CUDA graphs",
+            remedy="--set train.cuda_graph=auto",
+        )
     with using_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
         facts = facts_of(trainee, config, splits.spec)
@@ -122,7 +128,7 @@ def carry_out(
         if saved:
             trainer.resume(saved)
         begin()
-        made.update(events=[*board.written()])
+        made.update(events=[*board.written()], steps_made=trainer.stepper.ways())
         if saved:
             board.restart_after(outcome.steps)
             trainer.progress.note(f"goes on after step {outcome.steps} ({saved.name})")
@@ -131,6 +137,7 @@ def carry_out(
         else:
             greet(trainer, made.manifest["facts"])
         trainer.fit()
+        made.manifest["steps_made"] = trainer.stepper.ways()
         made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
         if outcome.status == "done":  # one run without test figures would hide everyone's
             board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
@@ -140,6 +147,7 @@ def greet(trainer: Trainer, facts: dict[str, Any]) -> None:
     """Say what the loss and the first look at the data have to say."""
     for line in fact_lines(facts):
         trainer.progress.note(line)
+    trainer.progress.note(f"steps: {', '.join(trainer.stepper.told())}")
     trainer.outcome.findings += at_the_start(
         trainer.images,
         getattr(trainer.trainee.loss, "likelihood", None),
@@ -249,7 +257,9 @@ def told(outcome: Outcome) -> dict[str, Any]:
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Model and loss on the CPU, their weights a function of the seed."""
     torch.manual_seed(mix("init", config.train.seed))
-    return Trainee(*build_modules(config, splits.spec))
+    trainee = Trainee(*build_modules(config, splits.spec), config.train.precision)
+    lay_out(trainee, config.train)
+    return trainee
 
 
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:

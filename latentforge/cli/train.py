@@ -72,7 +72,8 @@ def train(
     More keys of [train] for --set: optimizer, optimizer_options, weight_decay, schedule.name
     (linear, cosine, exponential, step), schedule.epochs, schedule.warmup_epochs, schedule.end,
     clip_grad_norm, accumulate, ema, monitor, patience, min_delta, threads, log_every,
-    evaluate_every, checkpoint_every (steps), checkpoint_seconds; of [data]: validation, test,
+    evaluate_every, checkpoint_every (steps), checkpoint_seconds, precision (bf16), channels_last,
+    cuda_graph, compile; of [data]: validation, test,
     split_seed, binarize. All of them with their defaults: `latentforge config check FILE`.
     """
     from latentforge.drafting import toml_value

@@ -24,15 +24,14 @@ class History:
     def __init__(self) -> None:
         self.terms: tuple[str, ...] = ()
         self._weighted: dict[str, None] = {}  # the terms that were ever given a weight, in order
-        # of each step that is still on the device: its terms, detached, their weights, its images
+        # of each step that is still on the device: its terms, their weights, its images
         self._steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = []
         self._window = Sums()  # since the last read
         self._epoch = Sums()
         self._per_dim: dict[str, Tensor] = {}  # of the epoch, on its device
 
     def add(self, terms: Terms, images: int) -> None:
-        values = {name: value.detach() for name, value in terms.values.items()}
-        self._steps.append((values, dict(terms.weights), images))
+        self._steps.append((dict(terms.values), dict(terms.weights), images))
         for name, vector in terms.per_dim.items():
             if name in self._per_dim:
                 self._per_dim[name].add_(vector, alpha=images)

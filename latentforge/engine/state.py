@@ -68,12 +68,17 @@ def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         "threads": torch.get_num_threads(),
         "device": trainer.device.type,
         "torch": torch.__version__,
+        "ways": trainer.stepper.ways(),
         "plugins": versions(trainer.config),
         "history": facts,
         "held": trainer.held,
         "course": asdict(trainer.course),
         "optimizer": [
-            {key: value for key, value in group.items() if key != "params"}
+            {
+                key: float(value) if isinstance(value, Tensor) else value
+                for key, value in group.items()
+                if key != "params"
+            }
             for group in trainer.optimizer.state_dict()["param_groups"]
         ],
         "outcome": finite({**asdict(outcome), "status": "running", "signal": 0}),

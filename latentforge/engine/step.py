@@ -23,19 +23,27 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
 }
-FUSED = {"adam", "adamw", "sgd", "adagrad"}  # one kernel for all parameters, on cpu and cuda
+FUSED = {  # which have one kernel for all parameters, by the kind of device
+    "cpu": {"adam", "adamw", "sgd", "adagrad"},
+    "cuda": {"adam", "adamw", "sgd"},
+}
 
 
 class Trainee(nn.Module):
     """Model and loss as one module, so that they are moved, optimised and wrapped together."""
 
-    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss: nn.Module, precision: str = "float32") -> None:
         super().__init__()
         self.model = model
         self.loss = loss
+        self.precision = precision
 
     def forward(self, batch: Batch, step: Step) -> Terms:
-        terms: Terms = self.loss(self.model, batch, step)
+        if self.precision == "bf16":
+            with torch.autocast(batch.x.device.type, torch.bfloat16):
+                terms: Terms = self.loss(self.model, batch, step)
+            return terms
+        terms = self.loss(self.model, batch, step)
         return terms
 
 
@@ -45,8 +53,8 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
     if not parameters:
         raise ConfigError("the model and its loss have no parameters to train")
     options = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_options}
-    on_fast_device = {p.device.type for p in parameters} <= {"cpu", "cuda"}
-    if config.optimizer in FUSED and on_fast_device and not options.get("foreach"):
+    [kind] = {p.device.type for p in parameters}
+    if config.optimizer in FUSED.get(kind, ()) and not options.get("foreach"):
         options.setdefault("fused", True)
     try:
         return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
@@ -79,7 +87,10 @@ def take_step(
         total = total + 0.0 * norm  # finite only where both are
     if gate.passes(total, optimizer):
         optimizer.step()
-    return terms
+    # Detached: whoever keeps them would keep autograd's graph too, whose nodes remember their
+    # stream, and a capture on another one would add gradients beside it.
+    values = {name: value.detach() for name, value in terms.values.items()}
+    return terms._replace(values=values)
 
 
 def gradients(
@@ -128,8 +139,10 @@ class Gate:
 
 
 def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
-    terms: Terms = trainee(batch, step)
-    if step.index == 0:
+    if not step.first:
+        terms: Terms = trainee(batch, step)
+    else:
+        terms = trainee.forward(batch, step)  # not compiled: it looks at what it gets, once
         if not isinstance(terms, Terms):
             raise TypeError(f"the loss returned {type(terms).__name__}, not Terms")
         terms.check()

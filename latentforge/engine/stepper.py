@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from typing import Any
 
 import torch
 
@@ -14,26 +15,34 @@ from latentforge.config import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data import Images
 from latentforge.engine.averaging import Average
+from latentforge.engine.captured import CapturedStep, NotCapturable, check_capturable
 from latentforge.engine.finite import largest_gradient
+from latentforge.engine.layout import by_pixel
 from latentforge.engine.schedule import rate
 from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
+from latentforge.errors import RunFailed, one_line
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
 
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
+WARM = 2  # steps before the capture: the optimizer's state is there, and libraries have loaded
 
 
 class Stepper:
-    """Trains `trainee` on `images`, both on `device`, one step at a time."""
+    """Trains `trainee` on `images`, both on `device`, one step at a time.
+
+    `graph` says in words whether the steps are replayed as a CUDA graph, and if not, why.
+    """
 
     def __init__(
         self, trainee: Trainee, images: Images, config: RunConfig, device: torch.device
     ) -> None:
-        train = config.train
+        train = self.config = config.train
         self.trainee, self.images, self.device = trainee, images, device
         self.seed, self.batch_size = train.seed, train.batch_size
         self.parts, self.clip = train.accumulate, train.clip_grad_norm
         self.epoch_length = math.ceil(len(images) / train.batch_size)
+        self.full = len(images) // train.batch_size  # batches of an epoch that are whole
         self.total_steps = train.epochs * self.epoch_length
         self.optimizer = build_optimizer(trainee, train)
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -42,33 +51,58 @@ class Stepper:
         self.noise, self.gate = Noise(device, "train", train.seed), Gate(device)
         self.entries = config.model.entry, config.loss.entry  # to blame
         self.order: tuple[torch.Tensor, ...] = ()
+        self.made = 0  # steps, by this process
+        self.captured: CapturedStep | None = None
+        self.graph = ""
+        self._rates: list[torch.Tensor] = []  # on the device, where a graph reads them
+        if train.compile:
+            trainee.compile(dynamic=False)
+        try:
+            check_capturable(self)
+        except NotCapturable as reason:
+            self._go_without(reason)
+        else:
+            for group in self.optimizer.param_groups if self.schedule else ():
+                self._rates.append(torch.tensor(group["lr"], device=device))
 
     def start_epoch(self, epoch: int) -> None:
         """Lay out the batches of an epoch, counted from 0."""
         order = permutation(len(self.images), self.seed, epoch)
         self.order = torch.split(order.to(self.device), self.batch_size)
+        if self.captured:
+            self.captured.start_epoch()
 
     def take(self, done: int) -> tuple[Terms, int]:
         """The step after `done` others: its terms, still on the device, and how many images."""
-        batch = self._batch(done)
+        images = len(self.order[done % self.epoch_length])
         try:
-            if self.schedule:
-                self._set_rate(rate(self.schedule, done, self.epoch_length))
-            terms = take_step(
-                self.trainee,
-                self.optimizer,
-                batch,
-                self._at(done),
-                gate=self.gate,
-                parts=self.parts,
-                clip=self.clip,
-            )
+            self._set_rate(done)
+            whole = images == self.batch_size
+            if not self.graph and whole and self.made >= WARM:
+                self._try_capture(done)
+            if self.captured and whole:
+                terms = self.captured.replay(done)
+            else:
+                terms = self.step_by_step(done)
             if self.average:
                 self.average.update(done)
         except Exception:  # `with blame` around every step would cost 2 µs each
             with blame(f"step {done + 1}", *self.entries, save_memory=SAVE_MEMORY):
                 raise
-        return terms, len(batch.index)
+        self.made += 1
+        return terms, images
+
+    def step_by_step(self, done: int) -> Terms:
+        """The step, its kernels launched one by one."""
+        return take_step(
+            self.trainee,
+            self.optimizer,
+            self._batch(done),
+            self._at(done),
+            gate=self.gate,
+            parts=self.parts,
+            clip=self.clip,
+        )
 
     def post_mortem(self, number: int) -> list[str]:
         """The gradients of a step, counted from 1, that did not move the weights, made again."""
@@ -85,6 +119,26 @@ class Stepper:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def ways(self) -> dict[str, Any]:
+        """How the steps are made, for run.json."""
+        return {
+            "precision": self.config.precision,
+            "channels_last": by_pixel(self.trainee),
+            "compile": self.config.compile,
+            "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
+            "cuda_graph": self.graph,
+        }
+
+    def told(self) -> list[str]:
+        """The same for people: what differs from a plain step."""
+        ways = self.ways()
+        words = ["bfloat16 autocast" if ways["precision"] == "bf16" else "float32"]
+        words += [name for name in ("channels_last", "compile") if ways[name]]
+        words += ["fused optimizer"] if ways["fused"] else []
+        if self.device.type == "cuda":
+            words.append(self.graph or "a CUDA graph after the first ones")
+        return words
+
     def _batch(self, done: int) -> Batch:
         """The images of a step; what is drawn from here on is the step's own noise."""
         self.noise.reseed(done)
@@ -93,6 +147,32 @@ class Stepper:
     def _at(self, done: int) -> Step:
         return Step(done, self.total_steps, len(self.images), self.epoch_length)
 
-    def _set_rate(self, factor: float) -> None:
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = lr * factor
+    def _set_rate(self, done: int) -> None:
+        if not self.schedule:
+            return
+        factor = rate(self.schedule, done, self.epoch_length)
+        for i, (group, lr) in enumerate(
+            zip(self.optimizer.param_groups, self.base_lrs, strict=True)
+        ):
+            group["lr"] = self._rates[i].fill_(lr * factor) if self._rates else lr * factor
+
+    def _try_capture(self, done: int) -> None:
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:  # what a checkpoint had may say otherwise
+                group["capturable"] = True
+        try:
+            self.captured = CapturedStep.build(self, done)
+            self.captured.start_epoch()
+            self.graph = "the whole step, found equal to steps one by one"
+        except NotCapturable as reason:
+            self._go_without(reason)
+        except Exception as error:  # torch's own words on what cannot be captured
+            self._go_without(NotCapturable(one_line(error)))
+
+    def _go_without(self, reason: NotCapturable) -> None:
+        if self.config.cuda_graph == "on":
+            raise RunFailed(
+                f"the step cannot be captured as a CUDA graph: {reason}",
+                remedy="--set train.cuda_graph=auto",
+            )
+        self.graph = f"no: {reason}"

@@ -48,7 +48,7 @@ def batch():
 def test_no_step_from_the_first_bad_one_on_moves_the_weights(name, bad, wait, parts):
     """On a device a fused optimizer obeys a flag, so that nobody has to wait for the loss."""
     trainee = Trainee(Linear(), Squares())
-    options = {"fused": True} if name in FUSED else {}
+    options = {"fused": True} if name in FUSED["cpu"] else {}
     optimizer = OPTIMIZERS[name](trainee.parameters(), lr=0.1, **options)
     gate = Gate("cpu", wait=wait)
 

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from latentforge.contracts import Batch, Step, Terms
+from latentforge.latent import widened
 
 
 class CrossEntropy(nn.Module):
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
-        return Terms({"cross_entropy": F.cross_entropy(model(batch.x), batch.y)})
+        return Terms({"cross_entropy": F.cross_entropy(widened(model(batch.x)), batch.y)})

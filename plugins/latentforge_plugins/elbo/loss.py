@@ -58,7 +58,9 @@ class BetaElbo(Elbo):
 
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         terms = super().forward(model, batch, step)
-        beta = self.beta * share(self.config, step.epoch)
+        beta = self.beta
+        if self.config.schedule != "constant":  # else the step is not read, and can be replayed
+            beta *= share(self.config, step.epoch)
         if not self.config.capacity:
             return terms._replace(weights={**terms.weights, "kl": beta})
         gap = (terms.values["kl"] - capacity(self.config, step.epoch)).abs()

@@ -37,7 +37,7 @@ class Reconstruction(nn.Module):
     def recon(self, model: nn.Module, z: Tensor, x: Tensor, step: Step) -> Terms:
         """The term that every loss on this likelihood has; `sigma` beside it where it is learnt."""
         likelihood = self.likelihood
-        if step.index == 0:
+        if step.first:
             likelihood.check(x)
         recon = likelihood.mean_nll(model, z, x)
         if not self.config.learn_sigma:

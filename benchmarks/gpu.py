@@ -1,0 +1,152 @@
+"""Training speed on a GPU: steps replayed as one CUDA graph against the same steps one by one.
+
+    python benchmarks/gpu.py [--epochs 4] [--repeats 3] [--case vae] [--json FILE]
+
+Three sides take turns in one process: a loop written by hand over the same modules (images on the
+device, fused Adam, nothing logged), LatentForge with `train.cuda_graph=off`, and LatentForge as it
+comes. Images a second are those of the epochs after the first, so that the capture is not in them;
+what it costs is in the line of the preset `fast-mnist-cnn`, whose seconds hold everything but
+reading the files. MNIST through LATENTFORGE_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentforge import Forge
+from latentforge.config import resolve
+from latentforge.contracts import Step
+from latentforge.drafting import Draft
+from latentforge.run import Run
+from latentforge.sources import load_splits
+from latentforge.training import build_trainee
+
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "mlp-classifier 64": ("mlp-classifier", {}, {"batch_size": 64}),
+    "ae z=16, 64": ("ae", {"hidden": [128], "latent_dim": 16}, {"batch_size": 64}),
+    "vae z=16, 128": ("vae", {}, {"batch_size": 128}),
+    "ae z=2, 64": ("ae", {"hidden": [512, 128], "latent_dim": 2}, {"batch_size": 64}),
+    "cnn-classifier 256": ("cnn-classifier", {}, {"batch_size": 256}),
+    "cnn-classifier 256, bf16": ("cnn-classifier", {}, {"batch_size": 256, "precision": "bf16"}),
+    "conv-vae 128": ("conv-vae", {}, {"batch_size": 128}),
+    "conv-vae 128, by channel": ("conv-vae", {}, {"batch_size": 128, "channels_last": "off"}),
+    "conv-vae 128, bf16": ("conv-vae", {}, {"batch_size": 128, "precision": "bf16"}),
+}
+
+
+def after_the_first(run: Run) -> float:
+    """Images a second of the epochs after the first."""
+    images = run.manifest["data"]["images"]["train"]
+    lines = run.history()
+    seconds = [(i + 1) * images / line["images_per_second"] for i, line in enumerate(lines)]
+    return (len(lines) - 1) * images / (seconds[-1] - seconds[0])
+
+
+def by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: int) -> float:
+    forge, draft = Forge(), Draft()
+    draft.choose("model", name, "the case")
+    draft.update("model", options, "the case")
+    draft.update("train", train, "the case")
+    draft.update("data", {"name": "mnist"}, "the case")
+    config = resolve(draft, forge.registry)
+    splits = load_splits(config.dataset, config.data).to("cuda")
+    trainee = build_trainee(config, splits).to("cuda")
+    images, size = splits.split("train"), config.train.batch_size
+    optimizer = torch.optim.Adam(trainee.parameters(), lr=1e-3, fused=True)
+    rates = []
+    for epoch in range(epochs):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        total = torch.zeros((), device="cuda")
+        for index in torch.randperm(len(images), device="cuda").split(size):
+            loss = trainee(images.batch(index), Step(epoch + 1, epochs, len(images), 1)).total()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        assert torch.isfinite(total)
+        rates.append(len(images) / (time.perf_counter() - began))
+    return statistics.median(rates[1:])
+
+
+def ours(name: str, options: dict[str, Any], train: dict[str, Any], folder: Path) -> Run:
+    run = folder / f"run-{len(list(folder.iterdir()))}"
+    return Forge().train(name, data="mnist", model=options, train=train, run=run, quiet=True)
+
+
+def compare(case: str, epochs: int, repeats: int) -> dict[str, Any]:
+    name, options, train = CASES[case]
+    sides: dict[str, list[float]] = {"by_hand": [], "stepwise": [], "latentforge": []}
+    said = ""
+    with tempfile.TemporaryDirectory() as scratch:
+        for _ in range(repeats):
+            sides["by_hand"].append(by_hand(name, options, train, epochs))
+            for side, graph in (("stepwise", "off"), ("latentforge", "auto")):
+                given = {**train, "epochs": epochs, "cuda_graph": graph}
+                run = ours(name, options, given, Path(scratch))
+                sides[side].append(after_the_first(run))
+                said = run.manifest["steps_made"]["cuda_graph"]
+    found: dict[str, Any] = {side: statistics.median(rates) for side, rates in sides.items()}
+    for side in ("by_hand", "stepwise"):
+        pairs = zip(sides["latentforge"], sides[side], strict=True)
+        found[f"over_{side}"] = statistics.median(a / b for a, b in pairs)
+    return {**found, "cuda_graph": said}
+
+
+def to_99_percent(seeds: int) -> list[dict[str, float]]:
+    """Seconds of training and test accuracy of the preset, each seed a run of its own."""
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in range(seeds):
+            run = Forge().train(
+                preset="fast-mnist-cnn",
+                train={"seed": seed, "device": "cuda"},
+                run=Path(scratch) / str(seed),
+                quiet=True,
+            )
+            accuracy = run.metrics["test"]["accuracy"]
+            found.append({"seconds": run.manifest["seconds"], "accuracy": accuracy})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--case", choices=CASES, action="append")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py needs a CUDA device, and torch sees none")
+    machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    print(f"MNIST, {machine}\n")
+    print(f"{'case':26}{'by hand':>12}{'stepwise':>12}{'LatentForge':>13}{'ratios':>14}  images/s")
+    cases = {}
+    for case in options.case or CASES:
+        found = cases[case] = compare(case, options.epochs, options.repeats)
+        print(
+            f"{case:26}{found['by_hand']:12,.0f}{found['stepwise']:12,.0f}"
+            f"{found['latentforge']:13,.0f}{found['over_by_hand']:7.2f}"
+            f"{found['over_stepwise']:7.2f}  {found['cuda_graph']}",
+            flush=True,
+        )
+    fast = to_99_percent(options.seeds)
+    for seed, found in enumerate(fast):
+        print(f"fast-mnist-cnn, seed {seed}: {found['accuracy']:.2%} in {found['seconds']:.2f} s")
+    if options.json:
+        told = {"machine": machine, "cases": cases, "fast_mnist_cnn": fast}
+        options.json.write_text(json.dumps(told, indent=2))
+
+
+if __name__ == "__main__":
+    main()
