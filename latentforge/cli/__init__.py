@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from latentforge import __version__
+from latentforge import __version__, torchrun
 from latentforge.cli import (
     config,
     data,
@@ -27,7 +27,13 @@ from latentforge.cli import (
     train,
 )
 from latentforge.cli.output import Globals, answer_json
-from latentforge.errors import Interrupted, LatentForgeError, format_error, one_line
+from latentforge.errors import (
+    Interrupted,
+    LatentForgeError,
+    LostProcess,
+    format_error,
+    one_line,
+)
 
 
 class Root(TyperGroup):
@@ -131,6 +137,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(error: LatentForgeError, arguments: list[str]) -> int:
+    if torchrun.several() and not isinstance(error, LostProcess):
+        if isinstance(error, Interrupted) and torchrun.rank():
+            return error.exit_code
+        torchrun.leave_word_to_the_first()
     if os.environ.get("LATENTFORGE_DEBUG"):
         traceback.print_exception(error)
     print(format_error(error), file=sys.stderr)
