@@ -264,6 +264,8 @@ class Trainer:
         self._lap()
         epoch = math.ceil(self.outcome.steps / self.epoch_length)
         means, per_dim = self.history.close_epoch()
+        if self.together:  # who had no images in a small batch does not know its weights
+            means, per_dim = self.together.tell([means, per_dim])
         self.outcome.metrics["train"], self.outcome.per_dim = means, per_dim
         splits = ["train"]
         best = False
