@@ -73,7 +73,7 @@ def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) 
         def begin() -> None:
             """Give up what is there of later steps; up to here the run is as it was."""
             if shared:
-                shared.together.barrier()  # all have read it
+                shared.together.barrier("at the start")  # all have read it
             if run.writes:
                 store.clean()
                 sweep(run.path)

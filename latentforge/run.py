@@ -102,6 +102,7 @@ class Run:
             write_json(self.path / MANIFEST, self.manifest)
 
     def record(self, line: Mapping[str, Any]) -> None:
+        """Append an epoch's line to metrics.jsonl."""
         if self.writes:
             append_json_line(self.path / METRICS, line)
 

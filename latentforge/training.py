@@ -7,6 +7,7 @@ import json
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from latentforge.engine.trainer import Trainer
 from latentforge.errors import (
     Interrupted,
     LatentForgeError,
+    LostProcess,
     RunFailed,
     Terminated,
     UsageError,
@@ -173,16 +175,22 @@ def carry_out(
 def training_together(made: Run, shared: SharedStep | None) -> Iterator[None]:
     """To an end that is written before any of several processes leaves.
 
-    torchrun sends SIGTERM to all as soon as one has ended: a first signal ends no process, it asks
-    for the end of the training.
+    torchrun sends SIGTERM to all as soon as one has ended. A first signal therefore ends no
+    process, it asks for the end of the training, and none keeps a process from saying that another
+    one was lost; torchrun ends it half a minute later in any case.
     """
     if shared is None:
         yield
         return
     together = shared.together
     together.remedy = f"torchrun ... -m -- latentforge train --resume {made.path}"
-    with stop_on_signals(together.ask), together.together_to_the_end():
-        yield
+    try:
+        with stop_on_signals(together.ask), together.together_to_the_end():
+            yield
+    except LostProcess:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
 
 
 def greet(trainer: Trainer, facts: dict[str, Any]) -> None:

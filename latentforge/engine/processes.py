@@ -63,22 +63,22 @@ class Processes:
         with self._watched(when):
             dist.all_reduce(flat)
 
-    def any(self, flag: bool) -> bool:
+    def any(self, flag: bool, when: str) -> bool:
         """Whether `flag` is set in any process."""
         told = torch.tensor([flag], dtype=torch.int32)
-        with self._watched("while it was asked for the end of the training"):
+        with self._watched(when):
             dist.all_reduce(told, dist.ReduceOp.MAX, group=self.words)
         return bool(told)
 
-    def barrier(self) -> None:
+    def barrier(self, when: str) -> None:
         """Until all are here."""
-        self.any(False)
+        self.any(False, when)
 
-    def tell(self, value: Any) -> Any:
+    def tell(self, value: Any, when: str) -> Any:
         """The JSON value that the first process has; what others give does not matter."""
         text = json.dumps(value).encode() if self.first else b""
         size = torch.tensor([len(text)])
-        with self._watched("while it was told something"):
+        with self._watched(when):
             dist.broadcast(size, 0, group=self.words)
             held = torch.frombuffer(bytearray(text or int(size)), dtype=torch.uint8)
             dist.broadcast(held, 0, group=self.words)
@@ -95,7 +95,7 @@ class Processes:
             except LatentForgeError as error:
                 failed = error
                 told["error"] = [type(error).__name__, error.message, error.details, error.remedy]
-        told = self.tell(told)
+        told = self.tell(told, "at the start")
         if failed:
             raise failed
         if "error" in told:
@@ -128,10 +128,10 @@ class Processes:
             yield
         except Interrupted:
             with suppress(LostProcess):
-                self.barrier()
+                self.barrier("at the end")
             raise
         with suppress(LostProcess):
-            self.barrier()
+            self.barrier("at the end")
 
 
 def join(device: torch.device, batch_size: int) -> Processes:

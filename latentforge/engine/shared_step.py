@@ -74,7 +74,8 @@ class SharedStep:
         if terms is not None:
             self.idle = {i for i, p in enumerate(parameters) if p.grad is None}
         if not self.layout:
-            self.layout = self.together.tell(terms and layout_of(terms, self.idle))
+            own = terms and layout_of(terms, self.idle)
+            self.layout = self.together.tell(own, f"in step {step.index + 1}")
             self.idle = self.idle if terms else set(self.layout["idle"])
         names, vectors = self.layout["values"], self.layout["per_dim"]
         if terms is not None and (*terms.values,) != (*names,):

@@ -244,8 +244,11 @@ class Trainer:
 
     def _end_together(self, engine: Engine) -> None:
         """A callback that ends the training in one process ends it in all."""
-        if self.together and self.together.any(bool(engine.should_terminate)):
+        if self.together and self.together.any(bool(engine.should_terminate), self._when()):
             engine.terminate()
+
+    def _when(self) -> str:
+        return f"after step {self.outcome.steps}"
 
     # ------------------------------------------------------------ one epoch
 
@@ -265,7 +268,7 @@ class Trainer:
         epoch = math.ceil(self.outcome.steps / self.epoch_length)
         means, per_dim = self.history.close_epoch()
         if self.together:  # who had no images in a small batch does not know its weights
-            means, per_dim = self.together.tell([means, per_dim])
+            means, per_dim = self.together.tell([means, per_dim], self._when())
         self.outcome.metrics["train"], self.outcome.per_dim = means, per_dim
         splits = ["train"]
         best = False
@@ -323,7 +326,7 @@ class Trainer:
         before it, does not show."""
         figures = self.evaluator.run(split, self.stepper.end())
         if self.together:  # each has measured every image; what is decided is decided for all
-            figures = self.together.tell(figures)
+            figures = self.together.tell(figures, self._when())
         if not math.isfinite(loss := figures["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.outcome.steps}",

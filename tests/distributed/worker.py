@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Events
 
 from latentforge import CallbackSpec, Forge, hookimpl
-from latentforge.errors import Terminated
+from latentforge.errors import LatentForgeError, Terminated
 
 EPOCHS = 3
 BATCH = 13  # of 40 images: the last batch of an epoch has one
@@ -74,7 +74,7 @@ class Stop:
                 if self.config.how == "terminate":
                     engine.terminate()
                 else:
-                    signal.raise_signal(signal.SIGTERM)
+                    signal.raise_signal(getattr(signal, self.config.how))
 
 
 class Plugin:
@@ -116,10 +116,17 @@ def trained_and_resumed(folder: Path) -> None:
         train(folder / f"{way}-whole", way, **batch)
         run = folder / f"{way}-resumed"
         try:
-            train(run, way, stop={"step": STEPS + 1, "how": "signal"}, **batch)
+            train(run, way, stop={"step": STEPS + 1, "how": "SIGTERM"}, **batch)
         except Terminated as stopped:
             say(folder, f"{way} {stopped.message.partition(';')[0]}")
         FORGE.resume(run, data=data(), quiet=True)
+
+
+def refused(folder: Path, run: Path, **options) -> None:
+    try:
+        train(run, "ae", **options)
+    except LatentForgeError as error:
+        say(folder, error.message)
 
 
 def say(folder: Path, line: str) -> None:
@@ -133,14 +140,13 @@ def main() -> None:
         made = train(folder / way, way)
         say(folder, json.dumps([way, made.metrics, made.manifest["steps"]]))
     if os.environ["WORLD_SIZE"] != "2":
+        refused(folder, folder / "killed", stop={"step": STEPS + 1, "how": "SIGKILL"})
         return
     made = train(folder / "ended", "ae", stop={"step": STEPS + 2})
     say(folder, json.dumps(["ended", made.manifest["steps"], made.manifest["stopped"]]))
     trained_and_resumed(folder)
-    try:
-        train(folder / "one", "ae", batch_size=1)
-    except Exception as error:
-        say(folder, str(error))
+    refused(folder, folder / "one", batch_size=1)
+    refused(folder, folder / "ae")
 
 
 if __name__ == "__main__":
