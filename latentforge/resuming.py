@@ -26,12 +26,13 @@ from latentforge.engine.outcome import outcome_of
 from latentforge.engine.state import check_state, versions
 from latentforge.engine.step import build_optimizer
 from latentforge.engine.tensorboard import EVENTS
+from latentforge.engine.together import share_steps
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
 from latentforge.loading import check_size
 from latentforge.run import METRICS, Run, locked, read_manifest, sweep, write_text
 from latentforge.seeding import callers_state_kept
 from latentforge.sources import load_splits
-from latentforge.training import build_trainee, carry_out, now, share_steps, using_threads
+from latentforge.training import build_trainee, carry_out, now, using_threads
 
 log = logging.getLogger("latentforge")
 

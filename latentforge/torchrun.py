@@ -29,6 +29,12 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if several() else 0
 
 
+def again(command: str) -> str:
+    """How to start a command as this one was started. `--`: torchrun takes options that begin as
+    its own do for its own, such as --run."""
+    return f"torchrun ... -m -- {command}" if several() else command
+
+
 def leave_word_to_the_first() -> None:
     """What is wrong with a request, every process finds by itself. The first one of a machine says
     it and ends, whereupon torchrun ends the others here; who is still there has an error of its

@@ -7,7 +7,6 @@ import json
 import platform
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -26,14 +25,13 @@ from latentforge.data import DataSplits
 from latentforge.doctor import at_the_start
 from latentforge.engine.device import training_device
 from latentforge.engine.outcome import Outcome, outcome_of
-from latentforge.engine.signals import stop_on_signals
 from latentforge.engine.step import Trainee, build_optimizer
 from latentforge.engine.tensorboard import Board, NoBoard, flat_metrics
+from latentforge.engine.together import new_folder, share_steps, training_together
 from latentforge.engine.trainer import Trainer
 from latentforge.errors import (
     Interrupted,
     LatentForgeError,
-    LostProcess,
     RunFailed,
     Terminated,
     UsageError,
@@ -41,7 +39,7 @@ from latentforge.errors import (
 )
 from latentforge.guard import blame
 from latentforge.registry import Registry
-from latentforge.run import FORMAT, Run, create_folder, locked, sweep
+from latentforge.run import FORMAT, Run, locked, sweep
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import weights_of
 from latentforge.sources import load_splits
@@ -71,7 +69,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
         facts = facts_of(trainee, config, splits.spec)
         build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
         shared = share_steps(config, device)
-        folder = new_folder(run, f"{config.model.name}-{config.data_name}", shared)
+        folder = new_folder(run, RUNS, f"{config.model.name}-{config.data_name}", shared)
         made = Run(folder, {**manifest(config, splits, device), "facts": facts}, forge)
         made.writes = not torchrun.rank()
         if data is not None:
@@ -88,23 +86,6 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             made.training = True
             carry_out(made, config, splits, trainee, device, quiet=quiet, shared=shared)
     return made
-
-
-def share_steps(config: RunConfig, device: torch.device) -> SharedStep | None:
-    """Join the processes that torchrun has started to train together; None in one by itself."""
-    if not torchrun.several():
-        return None
-    from latentforge.engine.processes import join
-    from latentforge.engine.shared_step import SharedStep
-
-    return SharedStep(join(device, config.train.batch_size), config.train.seed)
-
-
-def new_folder(run: Path | None, name: str, shared: SharedStep | None) -> Path:
-    """The folder of a new run, which the first of several processes makes for all."""
-    if shared is None:
-        return create_folder(run, RUNS, name)
-    return Path(shared.together.once(lambda: str(create_folder(run, RUNS, name))))
 
 
 def carry_out(
@@ -132,7 +113,7 @@ def carry_out(
     written = saved.state.get("events") if saved else None
     board_of = Board if made.writes else NoBoard
     with (
-        training_together(made, shared),
+        training_together(made.path, shared),
         recorded(made, outcome),
         closing(board_of(made.path, written)) as board,
     ):
@@ -169,28 +150,6 @@ def carry_out(
         made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
         if outcome.status == "done":  # one run without test figures would hide everyone's
             board.hparams(flat_options(made.config), flat_metrics(outcome.metrics))
-
-
-@contextmanager
-def training_together(made: Run, shared: SharedStep | None) -> Iterator[None]:
-    """To an end that is written before any of several processes leaves.
-
-    torchrun sends SIGTERM to all as soon as one has ended. A first signal therefore ends no
-    process, it asks for the end of the training, and none keeps a process from saying that another
-    one was lost; torchrun ends it half a minute later in any case.
-    """
-    if shared is None:
-        yield
-        return
-    together = shared.together
-    together.remedy = f"torchrun ... -m -- latentforge train --resume {made.path}"
-    try:
-        with stop_on_signals(together.ask), together.together_to_the_end():
-            yield
-    except LostProcess:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise
 
 
 def greet(trainer: Trainer, facts: dict[str, Any]) -> None:
@@ -278,7 +237,8 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
         keeps = f"; {run.path} keeps its last checkpoint" if kept else ""
         kind = Terminated if outcome.signal == signal.SIGTERM else Interrupted
         what = f"{kind.__name__.lower()} at step {outcome.steps}{keeps}"
-        stopped = kind(what, remedy=f"latentforge train --resume {run.path}" if kept else "")
+        command = torchrun.again(f"latentforge train --resume {run.path}")
+        stopped = kind(what, remedy=command if kept else "")
         stopped.result = run.summary()
         raise stopped
 

@@ -134,6 +134,18 @@ def say(folder: Path, line: str) -> None:
         file.write(line + "\n")
 
 
+def drawn(folder: Path) -> None:
+    """What is drawn in a step for the whole batch, and by whoever does not know that it is shared."""
+    from latentforge.engine.processes import Processes
+    from latentforge.engine.shared_step import SharedStep
+
+    shared = SharedStep(Processes(torch.device("cpu")), seed=0)
+    images = FORGE.load_data("digits").split("train")
+    shared.batch(images, torch.arange(10), 5, 1)
+    say(folder, json.dumps(["common", torch.rand(3, generator=shared.draw).tolist()]))
+    say(folder, json.dumps(["own", torch.rand(3).tolist()]))
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     for way in PLAIN:
@@ -142,6 +154,8 @@ def main() -> None:
     if os.environ["WORLD_SIZE"] != "2":
         refused(folder, folder / "killed", stop={"step": STEPS + 1, "how": "SIGKILL"})
         return
+    drawn(folder)
+    train(folder / "one-step", "conv-vae", batch_size=40, epochs=1)
     made = train(folder / "ended", "ae", stop={"step": STEPS + 2})
     say(folder, json.dumps(["ended", made.manifest["steps"], made.manifest["stopped"]]))
     trained_and_resumed(folder)
