@@ -135,7 +135,7 @@ def say(folder: Path, line: str) -> None:
 
 
 def drawn(folder: Path) -> None:
-    """What is drawn in a step for the whole batch, and by whoever does not know that it is shared."""
+    """What is drawn in a step for the whole batch, and by whoever does not know of it."""
     from latentforge.engine.processes import Processes
     from latentforge.engine.shared_step import SharedStep
 
