@@ -238,6 +238,14 @@ def test_what_is_wrong_with_a_request_is_said_once(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_other_commands_are_of_one_process(tmp_path):
+    code, _, err = ended(launch(2, "-m", "--", "latentforge", "demo", cwd=tmp_path))
+    assert code
+    assert re.findall("error: .*", err) == [
+        "error: torchrun is for train, and demo is of one process"
+    ]
+
+
 @pytest.fixture
 def training(tmp_path):
     """A long run of two processes, when it has its first checkpoint: torchrun, the run's folder,

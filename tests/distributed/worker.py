@@ -126,7 +126,7 @@ def refused(folder: Path, run: Path, **options) -> None:
     try:
         train(run, "ae", **options)
     except LatentForgeError as error:
-        say(folder, error.message)
+        say(folder, str(error))
 
 
 def say(folder: Path, line: str) -> None:
@@ -161,6 +161,7 @@ def main() -> None:
     trained_and_resumed(folder)
     refused(folder, folder / "one", batch_size=1)
     refused(folder, folder / "ae")
+    refused(folder, folder / "ruined", lr=1e20, optimizer="sgd")
 
 
 if __name__ == "__main__":
