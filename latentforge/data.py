@@ -15,6 +15,7 @@ from torch import Tensor
 from latentforge.contracts import Batch
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.seeding import generator
+from latentforge.sharing import shared_generator
 from latentforge.specs import DataSpec
 
 
@@ -52,7 +53,7 @@ class Images:
         if x.dtype == torch.uint8:
             x = torch.div(x, self._white)
         if self.dynamic:
-            x = torch.bernoulli(x)
+            x = torch.bernoulli(x, generator=shared_generator())
         y = None if self.y is None else torch.index_select(self.y, 0, index)
         return Batch(x, y, index)
 

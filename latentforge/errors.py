@@ -37,6 +37,10 @@ class RunFailed(LatentForgeError):
     """The run started and could not end well."""
 
 
+class LostProcess(RunFailed):
+    """Another process of a run that several train together has ended, or does not answer."""
+
+
 class UsageError(LatentForgeError):
     """What was asked for cannot be done as asked."""
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge.errors import UsageError
+from latentforge.sharing import noise_like as noise_like
 
 
 def widened(values: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class DiagonalGaussian:
 
     def sample(self) -> Tensor:
         """mean + exp(log_var / 2) eps with eps ~ N(0, I): differentiable in both."""
-        return torch.addcmul(self.mean, (0.5 * self.log_var).exp(), torch.randn_like(self.mean))
+        return torch.addcmul(self.mean, (0.5 * self.log_var).exp(), noise_like(self.mean))
 
     def kl(self) -> Tensor:
         """KL(q || p) = (mean^2 + exp(log_var) - 1 - log_var) / 2 of each dimension, in nats."""

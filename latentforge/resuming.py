@@ -8,24 +8,26 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from latentforge import __version__
+from latentforge import __version__, torchrun
 from latentforge.checkpoint import CheckpointStore
 from latentforge.checkpoint_files import Checkpoint
 from latentforge.choosing import draft_of, is_in_memory
 from latentforge.config import RunConfig, resolve
 from latentforge.data import DataSplits
 from latentforge.durable import leads_out, parse_json, read_lines
-from latentforge.engine.device import resolve_device
+from latentforge.engine.device import training_device
 from latentforge.engine.layout import by_pixel
 from latentforge.engine.outcome import outcome_of
 from latentforge.engine.state import check_state, versions
 from latentforge.engine.step import build_optimizer
 from latentforge.engine.tensorboard import EVENTS
+from latentforge.engine.together import share_steps
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
 from latentforge.loading import check_size
 from latentforge.run import METRICS, Run, locked, read_manifest, sweep, write_text
@@ -44,7 +46,8 @@ def resume(
     run: Run, config: RunConfig, *, checkpoint: str = "last", quiet: bool = False, data: Any = None
 ) -> Run:
     """Train on, in the run's own folder; `config` is the run's with what was changed of it."""
-    with locked(run.path):
+    run.writes = not torchrun.rank()
+    with locked(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as whoever trained last has left it
         was = resolve(draft_of(run), run.forge.registry, in_memory=is_in_memory(run))
         check_changes(was, config)
@@ -54,7 +57,7 @@ def resume(
 
 def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) -> None:
     """What `resume` does once the run is locked and its settings are those of the run."""
-    device = resolve_device(config.train.device)
+    device = training_device(config.train.device)
     splits = same_data(run, config, data)
     with using_threads(config.train.threads), callers_state_kept(device):
         store = CheckpointStore(run.path / "checkpoints")
@@ -67,13 +70,17 @@ def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) 
         for what in differences(saved, config, device, by_pixel(trainee)) if saved else ():
             log.warning("%s: the end is not bit for bit that of a run never stopped", what)
         build_optimizer(trainee, config.train)
+        shared = share_steps(config, device)
 
         def begin() -> None:
             """Give up what is there of later steps; up to here the run is as it was."""
-            store.clean()
-            sweep(run.path)
-            if saved:
-                publish(store, saved)
+            if shared:
+                shared.together.barrier("at the start")  # all have read it
+            if run.writes:
+                store.clean()
+                sweep(run.path)
+                if saved:
+                    publish(store, saved)
             run.update(
                 status="running",
                 error="",
@@ -81,9 +88,20 @@ def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) 
                 resumed=[*run.manifest.get("resumed", []), account(saved, device)],
             )
             run.training = True
-            cut_back(run, saved.state if saved else {})
+            if run.writes:
+                cut_back(run, saved.state if saved else {})
 
-        carry_out(run, config, splits, trainee, device, quiet=quiet, saved=saved, begin=begin)
+        carry_out(
+            run,
+            config,
+            splits,
+            trainee,
+            device,
+            quiet=quiet,
+            saved=saved,
+            begin=begin,
+            shared=shared,
+        )
 
 
 def load(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
@@ -219,6 +237,8 @@ def differences(
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} keeps to them"
         yield f"threads: {state['threads']} before, {threads} now ({advice})"
+    if (processes := state.get("processes", 1)) != torchrun.count():
+        yield f"processes: {processes} before, {torchrun.count()} now"
     if state["device"] != device.type:
         yield f"on {state['device']} before, on {device.type} now"
     if state["torch"] != torch.__version__:
@@ -279,5 +299,6 @@ def account(saved: Checkpoint | None, device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "processes": torchrun.count(),
         "command": sys.argv[1:],
     }

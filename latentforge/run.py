@@ -34,6 +34,7 @@ class Run:
         self.manifest = manifest
         self.forge = forge
         self.in_memory: Any = None  # the data splits, where Python handed the data over
+        self.writes = True  # not where another process of the same training does
         self.training = False  # whether this process trains into it, and writes how that ends
 
     def __repr__(self) -> str:
@@ -97,10 +98,13 @@ class Run:
     def update(self, **changes: Any) -> None:
         """Change the manifest and write it, whole or not at all."""
         self.manifest.update(changes)
-        write_json(self.path / MANIFEST, self.manifest)
+        if self.writes:
+            write_json(self.path / MANIFEST, self.manifest)
 
     def record(self, line: Mapping[str, Any]) -> None:
-        append_json_line(self.path / METRICS, line)
+        """Append an epoch's line to metrics.jsonl."""
+        if self.writes:
+            append_json_line(self.path / METRICS, line)
 
 
 def create_folder(wanted: Path | None, root: Path, name: str) -> Path:

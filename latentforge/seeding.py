@@ -58,6 +58,10 @@ class Noise:
 
     def reseed(self, step: int) -> None:
         """From here on, draw the noise of `step`."""
-        seed = (self._start + step * STRIDE) & (2**63 - 1)
+        seed = self.seed_of(step)
         for manual_seed in self._seeders:
             manual_seed(seed)
+
+    def seed_of(self, step: int) -> int:
+        """What `reseed` seeds with, for a generator that is not a default one."""
+        return (self._start + step * STRIDE) & (2**63 - 1)

@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from latentforge import __version__
+from latentforge import __version__, torchrun
 from latentforge.checkpoint import CheckpointStore
 from latentforge.checkpoint_files import Checkpoint
 from latentforge.choosing import choose_measures
 from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits
 from latentforge.doctor import at_the_start
-from latentforge.engine.device import resolve_device
+from latentforge.engine.device import training_device
 from latentforge.engine.layout import lay_out
 from latentforge.engine.outcome import Outcome, outcome_of
 from latentforge.engine.step import Trainee, build_optimizer
-from latentforge.engine.tensorboard import Board, flat_metrics
+from latentforge.engine.tensorboard import Board, NoBoard, flat_metrics
+from latentforge.engine.together import new_folder, share_steps, training_together
 from latentforge.engine.trainer import Trainer
 from latentforge.errors import (
     Interrupted,
@@ -39,13 +40,14 @@ from latentforge.errors import (
 )
 from latentforge.guard import blame
 from latentforge.registry import Registry
-from latentforge.run import FORMAT, Run, create_folder, locked, sweep
+from latentforge.run import FORMAT, Run, locked, sweep
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.settings import weights_of
 from latentforge.sources import load_splits
 from latentforge.specs import DataSpec
 
 if TYPE_CHECKING:
+    from latentforge.engine.shared_step import SharedStep
     from latentforge.forge import Forge
 
 RUNS = Path("runs")
@@ -58,7 +60,7 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
     What can be wrong with the request (device, data, network, optimizer) is found before the folder
     is made.
     """
-    device = resolve_device(config.train.device)
+    device = training_device(config.train.device)
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
@@ -72,8 +74,10 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
         trainee = build_trainee(config, splits).to(device)
         facts = facts_of(trainee, config, splits.spec)
         build_optimizer(trainee, config.train)  # raises what the trainer's own would, too late
-        folder = create_folder(run, RUNS, f"{config.model.name}-{config.data_name}")
+        shared = share_steps(config, device)
+        folder = new_folder(run, RUNS, f"{config.model.name}-{config.data_name}", shared)
         made = Run(folder, {**manifest(config, splits, device), "facts": facts}, forge)
+        made.writes = not torchrun.rank()
         if data is not None:
             made.in_memory = splits
         try:
@@ -82,10 +86,11 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
             with suppress(OSError):
                 folder.rmdir()  # no run, no folder
             raise
-        with locked(folder):
-            sweep(folder)
+        with locked(folder) if made.writes else nullcontext():
+            if made.writes:
+                sweep(folder)
             made.training = True
-            carry_out(made, config, splits, trainee, device, quiet=quiet)
+            carry_out(made, config, splits, trainee, device, quiet=quiet, shared=shared)
     return made
 
 
@@ -99,6 +104,7 @@ def carry_out(
     quiet: bool,
     saved: Checkpoint | None = None,
     begin: Callable[[], None] = lambda: None,
+    shared: SharedStep | None = None,
 ) -> None:
     """Train into a run's folder, from its start or from the checkpoint `saved`. `begin` is called
     when nothing but the training itself can fail any more."""
@@ -111,7 +117,14 @@ def carry_out(
         made.update(**told(outcome))
 
     written = saved.state.get("events") if saved else None
-    with recorded(made, outcome), closing(Board(made.path, written)) as board:
+    board_of = Board if made.writes else NoBoard
+    with (
+        training_together(made.path, shared),
+        recorded(made, outcome),
+        closing(board_of(made.path, written)) as board,
+    ):
+        if shared:
+            shared.together.equalise(trainee)
         trainer = Trainer(
             trainee,
             on_device(splits, device),
@@ -122,8 +135,9 @@ def carry_out(
             store=CheckpointStore(made.path / "checkpoints"),
             board=board,
             record=record,
-            stream=None if quiet else sys.stderr,
+            stream=None if quiet or not made.writes else sys.stderr,
             outcome=outcome,
+            shared=shared,
         )
         if saved:
             trainer.resume(saved)
@@ -136,6 +150,8 @@ def carry_out(
                 trainer.progress.note(f"the schedule ends with epoch {length}: lr then stays")
         else:
             greet(trainer, made.manifest["facts"])
+        for note in shared.notes(trainee, config.train.batch_size) if shared else ():
+            trainer.progress.warn(note)
         trainer.fit()
         made.manifest["steps_made"] = trainer.stepper.ways()
         made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
@@ -229,7 +245,8 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
         keeps = f"; {run.path} keeps its last checkpoint" if kept else ""
         kind = Terminated if outcome.signal == signal.SIGTERM else Interrupted
         what = f"{kind.__name__.lower()} at step {outcome.steps}{keeps}"
-        stopped = kind(what, remedy=f"latentforge train --resume {run.path}" if kept else "")
+        command = torchrun.again(f"latentforge train --resume {run.path}")
+        stopped = kind(what, remedy=command if kept else "")
         stopped.result = run.summary()
         raise stopped
 
@@ -318,6 +335,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
             "ignite": importlib.metadata.version("pytorch-ignite"),
             "device": str(device),
             "threads": torch.get_num_threads(),
+            "processes": torchrun.count(),
             "command": sys.argv[1:],
         },
         "epochs": 0,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from latentforge import __version__
+from latentforge import __version__, torchrun
 from latentforge.cli import (
     config,
     data,
@@ -27,7 +27,14 @@ from latentforge.cli import (
     train,
 )
 from latentforge.cli.output import Globals, answer_json
-from latentforge.errors import Interrupted, LatentForgeError, format_error, one_line
+from latentforge.errors import (
+    Interrupted,
+    LatentForgeError,
+    LostProcess,
+    UsageError,
+    format_error,
+    one_line,
+)
 
 
 class Root(TyperGroup):
@@ -78,6 +85,11 @@ def root(
     Begin with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
     those plugins; LATENTFORGE_DATA is where datasets lie; LATENTFORGE_DEBUG=1 shows tracebacks.
     """
+    if torchrun.several() and ctx.invoked_subcommand != "train":
+        raise UsageError(
+            f"torchrun is for train, and {ctx.invoked_subcommand} is of one process",
+            remedy=f"latentforge {ctx.invoked_subcommand}",
+        )
     given = plugin or []
     ctx.obj = Globals(
         plugins=[p for p in given if not p.startswith("no:")],
@@ -131,6 +143,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(error: LatentForgeError, arguments: list[str]) -> int:
+    if torchrun.several() and not isinstance(error, LostProcess):
+        if isinstance(error, Interrupted) and torchrun.rank():
+            return error.exit_code
+        torchrun.leave_word_to_the_first()
     if os.environ.get("LATENTFORGE_DEBUG"):
         traceback.print_exception(error)
     print(format_error(error), file=sys.stderr)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentforge import torchrun
 from latentforge.errors import UsageError
 from latentforge.settings import AS_TRAINED
 
@@ -36,12 +37,13 @@ class Globals:
 
         warnings = logging.StreamHandler()  # stderr, where progress goes too
         warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+        warnings.addFilter(lambda _: not torchrun.rank())  # one of several says it for all
         logging.getLogger("latentforge").handlers = [warnings]
         forge = Forge(self.plugins, off=self.off)
         registry = forge.registry
         lines = [f"warning: {problem}" for problem in registry.problems]
         lines += [f"note: {notice}" for notice in registry.notices]
-        for line in lines if warn else ():
+        for line in lines if warn and not torchrun.rank() else ():
             print(line, file=sys.stderr)
         return forge
 
@@ -52,7 +54,10 @@ def forge_of(ctx: typer.Context) -> Forge:
 
 
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
-    """Print the result: one JSON object, or lines for people."""
+    """Print the result: one JSON object, or lines for people; once, where several processes have
+    come to it together."""
+    if torchrun.rank():
+        return
     if as_json:
         answer_json(result)
     else:
@@ -62,6 +67,8 @@ def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> Non
 def answer_json(result: Mapping[str, Any]) -> None:
     from latentforge.run import finite
 
+    if torchrun.rank():
+        return
     print(json.dumps(finite(result), default=str))
 
 

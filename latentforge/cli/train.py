@@ -69,6 +69,8 @@ def train(
 
     Example: latentforge train --resume runs/ae-mnist-1 --epochs 20
 
+    Several processes together: torchrun --nproc-per-node 2 -m -- latentforge train ae
+
     More keys of [train] for --set: optimizer, optimizer_options, weight_decay, schedule.name
     (linear, cosine, exponential, step), schedule.epochs, schedule.warmup_epochs, schedule.end,
     clip_grad_norm, accumulate, ema, monitor, patience, min_delta, threads, log_every,

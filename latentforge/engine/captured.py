@@ -52,6 +52,8 @@ def check_capturable(stepper: Stepper) -> None:
         raise NotCapturable(f"there are no CUDA graphs on {stepper.device.type}")
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")
+    if stepper.shared:
+        raise NotCapturable("several processes take each step together")
     if stepper.config.compile:
         raise NotCapturable("train.compile is on")
     if not all(group.get("fused") for group in optimizer.param_groups):

@@ -4,7 +4,32 @@ from __future__ import annotations
 
 import torch
 
-from latentforge.errors import MissingError
+from latentforge import torchrun
+from latentforge.errors import MissingError, UsageError
+
+
+def training_device(wanted: str) -> torch.device:
+    """The device that this process trains on: under torchrun each takes a GPU of its own.
+
+    UsageError for a device that several processes cannot each have one of.
+    """
+    if not torchrun.several():
+        return resolve_device(wanted)
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"device {wanted} is one, and torchrun has started several processes",
+            remedy="--device cuda, of which each process takes its own, or --device cpu",
+        )
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    own = torchrun.local_rank()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if own >= count:
+        raise MissingError(
+            f"no CUDA device for process {own} of this machine, which has {count}",
+            remedy=f"--nproc-per-node {count}" if count else "--device cpu",
+        )
+    return torch.device("cuda", own)
 
 
 def resolve_device(wanted: str) -> torch.device:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from latentforge import torchrun
 from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import RunConfig
 from latentforge.doctor import Finding
@@ -66,6 +67,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
         "best_epoch": selection.epoch,
         "waited": selection.waited,
         "threads": torch.get_num_threads(),
+        "processes": torchrun.count(),
         "device": trainer.device.type,
         "torch": torch.__version__,
         "ways": trainer.stepper.ways(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -27,6 +27,11 @@ FUSED = {  # which have one kernel for all parameters, by the kind of device
     "cpu": {"adam", "adamw", "sgd", "adagrad"},
     "cuda": {"adam", "adamw", "sgd"},
 }
+
+
+Backward = Callable[
+    [nn.Module, torch.optim.Optimizer, Batch, Step, int], tuple[Terms, torch.Tensor]
+]
 
 
 class Trainee(nn.Module):
@@ -74,14 +79,15 @@ def take_step(
     gate: Gate,
     parts: int = 1,
     clip: float = 0.0,
+    backward: Backward | None = None,
 ) -> Terms:
     """Forward, backward, update. Returns the terms, still on the device.
 
     The batch goes through in `parts`, one after the other, whose gradients add up to the batch's
     own; they are scaled down to a norm of `clip`, unless that is 0. Where the loss or that norm is
-    not finite, `gate` keeps the weights as they are.
+    not finite, `gate` keeps the weights as they are. `backward` stands in for `gradients`.
     """
-    terms, total = gradients(trainee, optimizer, batch, step, parts)
+    terms, total = (backward or gradients)(trainee, optimizer, batch, step, parts)
     if clip:
         norm = torch.nn.utils.clip_grad_norm_(trainee.parameters(), clip)
         total = total + 0.0 * norm  # finite only where both are

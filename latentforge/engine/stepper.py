@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,9 @@ from latentforge.errors import RunFailed, one_line
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
 
+if TYPE_CHECKING:
+    from latentforge.engine.shared_step import SharedStep
+
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 WARM = 2  # steps before the capture: the optimizer's state is there, and libraries have loaded
 
@@ -35,7 +38,12 @@ class Stepper:
     """
 
     def __init__(
-        self, trainee: Trainee, images: Images, config: RunConfig, device: torch.device
+        self,
+        trainee: Trainee,
+        images: Images,
+        config: RunConfig,
+        device: torch.device,
+        shared: SharedStep | None = None,
     ) -> None:
         train = self.config = config.train
         self.trainee, self.images, self.device = trainee, images, device
@@ -49,6 +57,7 @@ class Stepper:
         self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
         self.average = Average(trainee, train.ema) if train.ema else None
         self.noise, self.gate = Noise(device, "train", train.seed), Gate(device)
+        self.shared = shared  # where several processes take each step together
         self.entries = config.model.entry, config.loss.entry  # to blame
         self.order: tuple[torch.Tensor, ...] = ()
         self.made = 0  # steps, by this process
@@ -74,7 +83,7 @@ class Stepper:
 
     def take(self, done: int) -> tuple[Terms, int]:
         """The step after `done` others: its terms, still on the device, and how many images."""
-        images = len(self.order[done % self.epoch_length])
+        images = len(self._index(done))
         try:
             self._set_rate(done)
             whole = images == self.batch_size
@@ -102,13 +111,16 @@ class Stepper:
             gate=self.gate,
             parts=self.parts,
             clip=self.clip,
+            backward=self.shared.gradients if self.shared else None,
         )
 
     def post_mortem(self, number: int) -> list[str]:
         """The gradients of a step, counted from 1, that did not move the weights, made again."""
         done = number - 1
         with suppress(Exception):  # the first error is the one to tell
-            gradients(self.trainee, self.optimizer, self._batch(done), self._at(done), self.parts)
+            # together only where all find out at the same step
+            again = self.shared.gradients if self.shared and self.gate.wait else gradients
+            again(self.trainee, self.optimizer, self._batch(done), self._at(done), self.parts)
         return largest_gradient(self.trainee)
 
     def end(self) -> Step:
@@ -141,8 +153,13 @@ class Stepper:
 
     def _batch(self, done: int) -> Batch:
         """The images of a step; what is drawn from here on is the step's own noise."""
+        if self.shared:
+            return self.shared.batch(self.images, self._index(done), done, self.parts)
         self.noise.reseed(done)
-        return self.images.batch(self.order[done % self.epoch_length])
+        return self.images.batch(self._index(done))
+
+    def _index(self, done: int) -> torch.Tensor:
+        return self.order[done % self.epoch_length]
 
     def _at(self, done: int) -> Step:
         return Step(done, self.total_steps, len(self.images), self.epoch_length)

@@ -105,6 +105,22 @@ class Board:
                 self.path.unlink()
 
 
+class NoBoard(Board):
+    """Of a process that trains beside the one that writes."""
+
+    def __init__(self, folder: Path, before: Mapping[str, int] | None = None) -> None:
+        self.path, self.before = folder, dict(before or {})
+
+    def written(self) -> dict[str, int]:
+        return dict(self.before)
+
+    def _write(self, event: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Figures by split as TensorBoard's tags: `test/recon`."""
     return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}

@@ -128,6 +128,8 @@ WAYS = {
         "patience": 3,
         "optimizer_options": {"amsgrad": True},
     },
+    "bf16": {"precision": "bf16"},
+    "by channel": {"channels_last": "off"},
     "accumulated": {"accumulate": 3, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9}},
 }
 STOPS = {

@@ -1,0 +1,162 @@
+"""The fast paths of a step change how it is made, and not what is trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from latentforge import Forge, open_run
+from latentforge.contracts import Batch, Step
+from latentforge.engine.captured import NotCapturable, Replayed, distance, put_back, tensors_of
+from latentforge.engine.layout import by_pixel, lay_out
+from latentforge.engine.step import Gate, Trainee, build_optimizer, take_step
+from latentforge.errors import UsageError
+from latentforge.settings import TrainConfig
+from latentforge.training import build_modules
+
+STEP = Step(index=3, total=10, images=64, epoch_length=5)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Forge().load_data("digits")
+
+
+def trained(tmp_path, name, **train):
+    folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+    settings = {"epochs": 2, "batch_size": 128, **train}
+    return Forge().train(name, data="digits", train=settings, run=folder, quiet=True)
+
+
+@pytest.mark.parametrize("name", ["conv-vae", "cnn-classifier"])
+def test_convolutions_are_stored_by_pixel_and_train_to_the_same_figures(tmp_path, name):
+    plain = trained(tmp_path, name, channels_last="off")
+    fast = trained(tmp_path, name)
+    assert fast.manifest["steps_made"]["channels_last"] is True
+    assert plain.manifest["steps_made"]["channels_last"] is False
+    assert by_pixel(fast.load_model())
+    for split, figures in plain.metrics.items():
+        assert fast.metrics[split]["loss"] == pytest.approx(figures["loss"], rel=1e-2)
+    # measured again from the checkpoint, in the layout of the training: the same bits
+    assert open_run(fast.path).evaluate()["loss"] == fast.metrics["test"]["loss"]
+
+
+def test_what_has_no_convolution_lies_as_its_shape_says():
+    assert not lay_out(nn.Linear(4, 3), TrainConfig())
+    assert lay_out(nn.Sequential(nn.Conv2d(3, 4, 3)), TrainConfig())
+    assert not lay_out(nn.Conv2d(3, 4, 3), TrainConfig(channels_last="off"))
+
+
+@pytest.mark.parametrize("name", ["ae", "vae", "cnn-classifier"])
+def test_bf16_trains_to_the_figures_of_float32_and_keeps_float32_weights(tmp_path, name):
+    full, half = trained(tmp_path, name), trained(tmp_path, name, precision="bf16")
+    assert half.manifest["steps_made"]["precision"] == "bf16"
+    assert {p.dtype for p in half.load_model().parameters()} == {torch.float32}
+    assert half.metrics["test"]["loss"] == pytest.approx(full.metrics["test"]["loss"], rel=0.03)
+
+
+def test_bf16_multiplies_in_bfloat16_and_sums_the_loss_in_float32(digits):
+    seen = []
+    net = nn.Linear(64, 64)
+    net.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def decode_logits(self, z):
+            return self.net(z)
+
+    from latentforge.contracts import Terms
+    from latentforge.latent import Bernoulli
+
+    class Loss(nn.Module):
+        def forward(self, model, batch, step):
+            return Terms({"recon": Bernoulli().mean_nll(model, batch.x, batch.x)})
+
+    trainee = Trainee(Model(), Loss(), "bf16")
+    optimizer = build_optimizer(trainee, TrainConfig())
+    x = torch.rand(8, 64)
+    terms = take_step(trainee, optimizer, Batch(x, None, torch.arange(8)), STEP, gate=Gate("cpu"))
+    assert seen == [torch.bfloat16]
+    assert terms.values["recon"].dtype == torch.float32
+
+
+def test_a_step_leaves_no_graph_of_autograd_behind(digits):
+    trainee = trainee_of("vae", digits)
+    optimizer = build_optimizer(trainee, TrainConfig())
+    batch = digits.split("train").batch(torch.arange(8))
+    terms = take_step(trainee, optimizer, batch, STEP, gate=Gate("cpu"))
+    assert all(value.grad_fn is None for value in terms.values.values())
+
+
+def trainee_of(name, digits, **loss) -> Trainee:
+    from latentforge.config import resolve
+    from latentforge.drafting import Draft
+
+    forge, draft = Forge(), Draft()
+    draft.choose("model", name, "the test")
+    draft.update("loss", loss, "the test")
+    return Trainee(*build_modules(resolve(draft, forge.registry), digits.spec))
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "reads"),
+    [
+        ("ae", {}, None),
+        ("vae", {}, None),
+        ("beta-vae", {}, None),
+        ("cnn-classifier", {}, None),
+        ("beta-vae", {"schedule": "linear"}, "epoch"),
+        ("beta-vae", {"capacity": 5.0}, "epoch"),
+    ],
+)
+def test_only_losses_that_follow_the_step_ask_for_its_number(digits, name, loss, reads):
+    trainee = trainee_of(name, digits, **loss)
+    batch = digits.split("train").batch(torch.arange(8))
+    step = Replayed(-1, 10, 100, 5)
+    if reads is None:
+        assert torch.isfinite(trainee(batch, step).total())
+    else:
+        with pytest.raises(NotCapturable, match=rf"step\.{reads}"):
+            trainee(batch, step)
+
+
+def test_what_a_step_writes_is_put_back_to_the_bit(digits):
+    """As the self-test of the graph does, here on the CPU."""
+    trainee = trainee_of("conv-vae", digits)
+    optimizer, gate = build_optimizer(trainee, TrainConfig()), Gate("cpu")
+    batch = digits.split("train").batch(torch.arange(16))
+    take_step(trainee, optimizer, batch, STEP, gate=gate)
+
+    class Whole:
+        pass
+
+    whole = Whole()
+    whole.trainee, whole.optimizer, whole.gate = trainee, optimizer, gate
+    kept = [(tensor, tensor.clone()) for tensor in tensors_of(whole)]
+    before = [value for _, value in kept]
+    take_step(trainee, optimizer, batch, STEP, gate=gate)
+    assert distance(tensors_of(whole), before) > 0
+    put_back(kept)
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(whole), before, strict=True))
+
+
+def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):
+    with pytest.raises(UsageError, match="no CUDA graphs"):
+        trained(tmp_path, "ae", cuda_graph="on", device="cpu")
+    assert not list(tmp_path.iterdir())
+    run = trained(tmp_path, "ae", device="cpu")
+    assert run.manifest["steps_made"]["cuda_graph"] == "no: there are no CUDA graphs on cpu"
+
+
+@pytest.mark.slow
+def test_a_compiled_training_ends_at_the_figures_of_one_that_is_not(tmp_path):
+    plain = trained(tmp_path, "vae")
+    compiled = trained(tmp_path, "vae", compile=True)
+    assert compiled.manifest["steps_made"]["compile"] is True
+    assert compiled.metrics["test"]["loss"] == pytest.approx(
+        plain.metrics["test"]["loss"], rel=1e-3
+    )
