@@ -1,109 +1,197 @@
-"""Training speed: LatentForge against a loop written by hand for the same network, in one process.
+"""Training speed: LatentForge against four other ways to train the same network, in one process.
 
-The two sides take short turns, each training from scratch; what counts is the median of the ratios
-of neighbouring turns, for a shared machine is never equally fast for long.
-The hand-written side keeps float images in memory (padded beforehand where the network wants
-that), uses fused Adam, and adds up its loss; LatentForge logs, shows progress and writes a
-checkpoint an epoch, as it always does. Evaluation is left out on both sides.
+    python benchmarks/throughput.py [--repeats 5] [--case ae] [--side by-hand] [--json FILE]
 
-    python benchmarks/throughput.py [--repeats 15] [--epochs 1] [--threads N] [--case ae]
+The sides take short turns, each training from scratch; what counts is the median of the ratios of
+neighbouring turns, for a shared machine is never equally fast for long.
 
-Real MNIST through LATENTFORGE_DATA; without it, 60,000 random images, and the output says so.
+- write-up: torchvision's MNIST, ToTensor, a DataLoader that shuffles, an eager loop, plain Adam.
+- lightning: the same data under PyTorch Lightning (extra `bench`), its checkpoints and logs off.
+- ignite: the same data under create_supervised_trainer with RunningAverage and ProgressBar.
+- by-hand: float images in memory (padded beforehand where the network wants that), fused Adam, the
+  loss added up.
+- latentforge: as it comes: it logs, shows progress and writes a checkpoint an epoch.
+
+Evaluation is left out on every side. The three with a DataLoader train on the first --images only,
+which is said: their images a second do not depend on it. Real MNIST through LATENTFORGE_DATA;
+without it, random images, and the output says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import logging
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from latentforge_plugins.torchvision_remedy import import_torchvision
+from networks import CASES, Case
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from latentforge import Forge
 
 
-@dataclass
-class Case:
-    """The same training on both sides."""
+class AsUsual(Dataset[tuple[Tensor, int]]):
+    """What torchvision's MNIST does for each image: PIL, then ToTensor."""
 
-    model: str
-    options: dict[str, Any]
-    batch_size: int
-    network: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
-    pad: int = 0
+    def __init__(self, x: Tensor, y: Tensor, pad: int) -> None:
+        import_torchvision()
+        from torchvision import transforms
 
+        steps = [transforms.Pad(pad)] if pad else []
+        self.x, self.y = x.squeeze(1).numpy(), y
+        self.transform = transforms.Compose([*steps, transforms.ToTensor()])
 
-def autoencoder() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 16),
-        nn.Linear(16, 128), nn.ReLU(), nn.Linear(128, 784),
-    )  # fmt: skip
+    def __len__(self) -> int:
+        return len(self.x)
 
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        from PIL import Image
 
-def autoencoder_loss(network: nn.Module, x: Tensor, _: Tensor) -> Tensor:
-    flat = x.flatten(1)
-    return F.binary_cross_entropy_with_logits(network(flat), flat, reduction="sum") / len(x)
+        return self.transform(Image.fromarray(self.x[i], mode="L")), int(self.y[i])
 
 
-def classifier() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding="same"), nn.ReLU(), nn.AvgPool2d(4),
-        nn.Flatten(), nn.Dropout(0.5), nn.Linear(128, 10),
-    )  # fmt: skip
+def loader(case: Case, x: Tensor, y: Tensor) -> DataLoader[Any]:
+    return DataLoader(AsUsual(x, y, case.pad), case.batch_size, shuffle=True)
 
 
-def classifier_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(network(x), y)
+def write_up(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
+    network = case.network()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    batches, total = loader(case, x, y), 0.0
+    began = time.perf_counter()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = case.loss(network, images, labels)
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return len(x) / (time.perf_counter() - began)
 
 
-CASES = {
-    "ae": Case("ae", {"hidden": [128], "latent_dim": 16}, 64, autoencoder, autoencoder_loss),
-    "cnn-classifier": Case("cnn-classifier", {}, 256, classifier, classifier_loss, pad=2),
-}
+def with_lightning(case: Case, x: Tensor, y: Tensor, folder: Path) -> float:
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = case.network()
+
+        def training_step(self, batch: Any, _: int) -> Tensor:
+            loss = case.loss(self.network, *batch)
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+        def on_train_start(self) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_end(self) -> None:
+            self.seconds = time.perf_counter() - self.began
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    module = Module()
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, loader(case, x, y))
+    return len(x) / module.seconds
 
 
-def by_hand(case: Case, x: Tensor, y: Tensor, epochs: int) -> float:
-    """Images per second of a plain loop over tensors in memory."""
+def with_ignite(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
+    from ignite.engine import create_supervised_trainer
+    from ignite.handlers import ProgressBar
+    from ignite.metrics import RunningAverage
+
+    class Whole(nn.Module):
+        """Ignite's factory calls model(x) and loss(model(x), y): the loss is in the model here."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = case.network()
+
+        def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+            return case.loss(self.network, *batch)
+
+    network = Whole()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    trainer = create_supervised_trainer(
+        network,
+        optimizer,
+        lambda loss, _: loss,
+        prepare_batch=lambda batch, *_, **__: (batch, batch[1]),
+    )
+    RunningAverage(output_transform=float).attach(trainer, "loss")
+    with contextlib.redirect_stderr(io.StringIO()):
+        ProgressBar().attach(trainer, ["loss"])
+        batches, began = loader(case, x, y), time.perf_counter()
+        trainer.run(batches, max_epochs=1)
+    return len(x) / (time.perf_counter() - began)
+
+
+def by_hand(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
     x = F.pad(x.float() / 255, (case.pad,) * 4).contiguous()
     network = case.network()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-    started = time.perf_counter()
-    for _ in range(epochs):
-        total = torch.zeros(())
-        for index in torch.randperm(len(x)).split(case.batch_size):
-            loss = case.loss(network, x[index], y[index])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        assert torch.isfinite(total)
-    return epochs * len(x) / (time.perf_counter() - started)
+    began = time.perf_counter()
+    total = torch.zeros(())
+    for index in torch.randperm(len(x)).split(case.batch_size):
+        loss = case.loss(network, x[index], y[index])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+    assert torch.isfinite(total)
+    return len(x) / (time.perf_counter() - began)
 
 
-def with_latentforge(case: Case, x: Tensor, y: Tensor, epochs: int, folder: Path) -> float:
-    """Images per second as a run reports them: logging included, evaluation not."""
-    run = Forge().train(
-        case.model,
-        model=case.options,
-        data={"train": (x, y), "test": (x[:1000], y[:1000])},
-        train={"epochs": epochs, "batch_size": case.batch_size},
-        run=folder / f"run-{len(list(folder.iterdir()))}",
-    )
-    return float(run.manifest["images_per_second"])
+def with_latentforge(settings: dict[str, Any]) -> Callable[[Case, Tensor, Tensor, Path], float]:
+    def side(case: Case, x: Tensor, y: Tensor, folder: Path) -> float:
+        run = Forge().train(
+            case.model,
+            model=case.options,
+            data={"train": (x, y), "test": (x[:100], y[:100])},
+            train={"epochs": 1, "batch_size": case.batch_size, **settings},
+            run=folder / f"run-{len(list(folder.iterdir()))}",
+            quiet=True,
+        )
+        ours, theirs = parameters(run.load_model()), parameters(case.network())
+        if ours != theirs:
+            raise SystemExit(f"{case.model}: {ours} parameters, and by hand {theirs}")
+        return float(run.manifest["images_per_second"])
+
+    return side
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+SLOW = {"write-up": write_up, "lightning": with_lightning, "ignite": with_ignite}
 
 
 def images() -> tuple[Tensor, Tensor, str]:
@@ -111,39 +199,74 @@ def images() -> tuple[Tensor, Tensor, str]:
         train = Forge().load_data("mnist").split("train")
         assert train.y is not None
         return train.x, train.y, "MNIST"
-    torch.manual_seed(0)
-    x = torch.randint(0, 256, (60_000, 1, 28, 28), dtype=torch.uint8)
-    return x, torch.randint(0, 10, (60_000,)), "random images"
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (60_000, 1, 28, 28), dtype=torch.uint8, generator=draw)
+    return x, torch.randint(0, 10, (60_000,), generator=draw), "random images"
+
+
+def measure(
+    case: Case, sides: dict[str, Any], x: Tensor, y: Tensor, few: int, repeats: int
+) -> dict[str, Any]:
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    with tempfile.TemporaryDirectory() as scratch:
+        for _ in range(repeats):
+            for name, side in sides.items():
+                count = few if name in SLOW else len(x)
+                rates[name].append(side(case, x[:count], y[:count], Path(scratch)))
+    ours = rates["latentforge"]
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        for name, theirs in rates.items()
+        if name != "latentforge"
+    }
+    return {"images_per_second": rates, "ratios": ratios, "target": case.target}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--images", type=int, help="of the sides in memory; default: all")
+    parser.add_argument("--few", type=int, default=12_800, help="images of the other sides")
     parser.add_argument("--case", choices=CASES, action="append")
+    others = [*SLOW, "by-hand"]
+    parser.add_argument("--side", choices=others, action="append", help="default: every one")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     x, y, source = images()
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{source}, {machine}, torch {torch.__version__}")
-    print(f"{'case':16}{'by hand':>14}{'LatentForge':>14}{'ratio':>8}   (images/s, medians)")
-    results = {}
+    x, y = x[: options.images], y[: options.images]
+    named: dict[str, Any] = {**SLOW, "by-hand": by_hand}
+    sides = {name: named[name] for name in others if name in (options.side or others)}
+    if "lightning" in sides:
+        import_torchvision()  # first: lightning imports it too, and knows no remedy
+        try:
+            import lightning  # noqa: F401
+        except ImportError:
+            print("without lightning: pip install 'latentforge[bench]'")
+            del sides["lightning"]
+    sides["latentforge"] = with_latentforge({"precision": options.precision})
+    few = min(options.few, len(x))
+    print(
+        f"{source}, {len(x):,} images ({few:,} for the sides with a DataLoader), "
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"LatentForge in {options.precision}; medians of {options.repeats} turns\n"
+    )
+    print(f"{'images/s':16}" + "".join(f"{name:>13}" for name in sides))
+    found = {}
     for name in options.case or CASES:
-        case = CASES[name]
-        hand, ours = [], []
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(options.repeats):
-                hand.append(by_hand(case, x, y, options.epochs))
-                ours.append(with_latentforge(case, x, y, options.epochs, Path(folder)))
-        ratio = statistics.median(o / h for o, h in zip(ours, hand, strict=True))
-        medians = statistics.median(hand), statistics.median(ours)
-        print(f"{name:16}{medians[0]:14,.0f}{medians[1]:14,.0f}{ratio:8.3f}", flush=True)
-        results[name] = {"by_hand": hand, "latentforge": ours, "median_ratio": ratio}
+        found[name] = told = measure(CASES[name], sides, x, y, few, options.repeats)
+        rates = told["images_per_second"].values()
+        print(f"{name:16}" + "".join(f"{statistics.median(r):13,.0f}" for r in rates))
+        ratios = "".join(f"{ratio:13.2f}" for ratio in told["ratios"].values())
+        hand, lightning_ = CASES[name].target
+        asked = f"(aims: by hand {hand}, lightning {lightning_})"
+        print(f"{'  LatentForge x':16}{ratios}{'':13}  {asked}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps({"data": source, "cases": results}, indent=2))
+        told = {"data": source, "precision": options.precision, "cases": found}
+        options.json.write_text(json.dumps(told, indent=2))
 
 
 if __name__ == "__main__":

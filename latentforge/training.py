@@ -163,7 +163,8 @@ def greet(trainer: Trainer, facts: dict[str, Any]) -> None:
     """Say what the loss and the first look at the data have to say."""
     for line in fact_lines(facts):
         trainer.progress.note(line)
-    trainer.progress.note(f"steps: {', '.join(trainer.stepper.told())}")
+    if told := trainer.stepper.told():
+        trainer.progress.note(f"steps: {', '.join(told)}")
     trainer.outcome.findings += at_the_start(
         trainer.images,
         getattr(trainer.trainee.loss, "likelihood", None),

@@ -142,11 +142,10 @@ class Stepper:
         }
 
     def told(self) -> list[str]:
-        """The same for people: what differs from a plain step."""
+        """The same for people: what is not as in a plain float32 step."""
         ways = self.ways()
-        words = ["bfloat16 autocast" if ways["precision"] == "bf16" else "float32"]
+        words = ["bfloat16 autocast"] if ways["precision"] == "bf16" else []
         words += [name for name in ("channels_last", "compile") if ways[name]]
-        words += ["fused optimizer"] if ways["fused"] else []
         if self.device.type == "cuda":
             words.append(self.graph or "a CUDA graph after the first ones")
         return words
