@@ -24,8 +24,10 @@ from latentforge.errors import UsageError
 from latentforge.guard import blame
 from latentforge.plugins import from_environment, load_plugins
 from latentforge.registry import Entry, Registry
+from latentforge.requesting import draft_request, start_draft
 from latentforge.run import Run, check_free, read_manifest
 from latentforge.settings import check_device
+from latentforge.sweeping import Sweeps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from latentforge.doctor import Finding
 
 
-class Forge:
-    """Plugins, and what can be done with them: train, evaluate, explore.
+class Forge(Sweeps):
+    """Plugins, and what can be done with them: train, sweep, evaluate, explore.
 
     `plugins` are modules, objects with hooks, `./file.py` or `package.module`; `off` are entry
     points to leave out; `discover=False` ignores installed plugins, the built-in ones too.
@@ -80,34 +82,22 @@ class Forge:
         Raises ConfigError with every wrong option, MissingError, PluginError, RunFailed, and
         Interrupted after Ctrl-C.
         """
-        draft = self.start_draft(name, config, preset)
-        data = draft.data(data)
-        if loss is not None:
-            draft.update("loss", {"name": loss} if isinstance(loss, str) else loss, "loss=")
-        if name is not None and "name" in (model or {}):
-            raise UsageError("name the model once: as the first argument, or in model=")
-        draft.update("model", model or {}, "model=")
-        draft.update("train", train or {}, "train=")
-        draft.switch_on(callbacks)
+        draft, data = draft_request(
+            self.registry,
+            name,
+            config=config,
+            preset=preset,
+            data=data,
+            loss=loss,
+            model=model,
+            train=train,
+            callbacks=callbacks,
+        )
         return self.train_draft(draft, run=run, quiet=quiet, data=data)
 
     def start_draft(self, name: str | None, config: str | Path | None, preset: str | None) -> Draft:
         """Begin with the one of model name, config file and preset that was given."""
-        given = [what for what in (name, config, preset) if what is not None]
-        if len(given) != 1:
-            raise UsageError(
-                "say what to train with exactly one of a model's name, a config file and a preset",
-                details=[f"given: {', '.join(map(str, given)) or 'none'}"],
-                remedy="latentforge train ae",
-            )
-        draft = Draft()
-        if name is not None:
-            draft.choose("model", name, "the model's name")
-        elif config is not None:
-            draft.read_file(Path(config))
-        elif preset is not None:
-            draft.read_file(Path(self.registry.get("presets", preset).spec.path), preset)
-        return draft
+        return start_draft(self.registry, name, config, preset)
 
     def train_draft(
         self, draft: Draft, *, run: str | Path | None = None, quiet: bool = False, data: Any = None

@@ -24,6 +24,7 @@ from latentforge.cli import (
     plugins,
     report,
     show,
+    sweep,
     train,
 )
 from latentforge.cli.output import Globals, answer_json
@@ -98,6 +99,7 @@ def root(
 
 
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("explore")(explore.explore)

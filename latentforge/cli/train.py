@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,7 @@ def train(
         typer.Option(metavar="DIR", help="New run folder.  [default: runs/<model>-<data>-<n>]"),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with a run, in its own folder.")
+        Path | None, typer.Option(metavar="DIR", help="Go on with a run, in its own folder.")
     ] = None,
     from_: Annotated[
         str | None,
@@ -78,8 +79,6 @@ def train(
     cuda_graph, compile; of [data]: validation, test,
     split_seed, binarize. All of them with their defaults: `latentforge config check FILE`.
     """
-    from latentforge.drafting import toml_value
-
     forge = forge_of(ctx)
     if resume is None and from_ is not None:
         raise UsageError("--from is for --resume: a new run begins without a checkpoint")
@@ -88,17 +87,8 @@ def train(
         draft = forge.start_draft(model, config, preset)
     else:
         draft = begin_resumed(resumed, model, config, preset, run)
-    if data is not None:
-        draft.choose("data", data, "--data")
-    if loss is not None:
-        draft.choose("loss", loss, "--loss")
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
-    for key, text in values.items():
-        if text is not None:
-            draft.put("train", key, toml_value(text), OPTIONS[key])
-    for name in callback or ():
-        draft.callback(name)
-    draft.assign_all(set_ or ())
+    fill(draft, data, loss, values, callback, set_)
     if resumed is None:
         made = forge.train_draft(draft, run=run, quiet=quiet)
     else:
@@ -117,6 +107,29 @@ def train(
             f"watch: tensorboard --logdir {made.path}",
         ],
     )
+
+
+def fill(
+    draft: Draft,
+    data: str | None,
+    loss: str | None,
+    values: Mapping[str, str | None],
+    callbacks: Sequence[str] | None,
+    sets: Sequence[str] | None,
+) -> None:
+    """Put the options over what a draft has: `values` are those of [train], by key."""
+    from latentforge.drafting import toml_value
+
+    if data is not None:
+        draft.choose("data", data, "--data")
+    if loss is not None:
+        draft.choose("loss", loss, "--loss")
+    for key, text in values.items():
+        if text is not None:
+            draft.put("train", key, toml_value(text), OPTIONS[key])
+    for name in callbacks or ():
+        draft.callback(name)
+    draft.assign_all(sets or ())
 
 
 def begin_resumed(run: Run, *others: object) -> Draft:

@@ -1,0 +1,154 @@
+"""`latentforge sweep`."""
+
+from __future__ import annotations
+
+import json as js
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentforge.cli.output import Json, Sets, answer, forge_of, table
+from latentforge.cli.train import fill
+from latentforge.errors import RunFailed, UsageError
+
+if TYPE_CHECKING:
+    from latentforge.registry import Registry
+    from latentforge.sweeping.folder import Sweep
+
+
+def sweep(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="See `latentforge list models`.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in config.")] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=[A,B]", help="The values of a key; repeatable: all by all."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="New sweep folder.  [default: runs/sweep-<model>-<data>-<n>]"
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with a sweep, in its own folder.")
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="With --resume: also with members that failed.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
+    lr: Annotated[
+        str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="[default: 0]")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
+    ] = None,
+    callback: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Switch on; repeatable.")
+    ] = None,
+    set_: Sets = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train a member for each combination of a grid's values; options as those of train.
+
+    Example: latentforge sweep vae --loss beta-elbo --grid 'loss.beta=[1, 2, 4]'
+
+    Example: latentforge sweep --resume runs/sweep-vae-digits-1 --retry
+
+    Each member is a run folder in the sweep's, for evaluate, explore, report and train --resume.
+    One that fails stops no other; the exit code is then 1.
+    """
+    forge = forge_of(ctx)
+    values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
+    if resume is not None:
+        others = [model, config, preset, out, data, loss, *values.values()]
+        given = [str(other) for other in [*others, *(grid or ()), *(callback or ()), *(set_ or ())]]
+        if given := [text for text in given if text != "None"]:
+            raise UsageError(
+                f"--resume goes on with {resume} as it began, and takes no {', '.join(given)}",
+                remedy=f"latentforge sweep --resume {resume}",
+            )
+        made = forge.resume_sweep(resume, retry=retry, quiet=quiet)
+    else:
+        from latentforge.sweeping.plan import read_grid
+
+        if retry:
+            raise UsageError("--retry is for --resume: a new sweep has no members that failed")
+        draft = forge.start_draft(model, config, preset)
+        fill(draft, data, loss, values, callback, set_)
+        made = forge.sweep_draft(draft, read_grid(grid or ()), out=out, quiet=quiet)
+    finish(made, forge.registry, json)
+
+
+def finish(made: Sweep, registry: Registry, json: bool) -> None:
+    """Print how it went; RunFailed where a member failed."""
+    result = made.summary()
+    failed = made.failed
+    if not (json and failed):  # the error's own answer is then the one JSON object
+        answer(result, json, [*comparison(made, registry), *places(made)])
+    if failed:
+        error = RunFailed(
+            f"{len(failed)} of {len(made.members)} members failed",
+            details=[f"{name}: {why.splitlines()[0]}" for name, why in failed.items()],
+            remedy=f"latentforge sweep --resume {made.path} --retry",
+        )
+        error.result = {**result, "status": "failed"}
+        raise error
+
+
+def places(made: Sweep) -> list[str]:
+    lines = [f"{made.path}: {made.status}, {len(made.members)} members"]
+    lines += [f"report: {made.record['report']}"] if made.record["report"] else []
+    return [*lines, f"watch: tensorboard --logdir {made.path}"]
+
+
+def comparison(made: Sweep, registry: Registry) -> list[str]:
+    """A row for each member: its values and its figures, the best of each figure marked.
+
+    The figures are those of the validation split, by which one may choose; where there is none,
+    those of the test split, which are then no longer figures of unseen images.
+    """
+    every = [member["metrics"] for member in made.members if member["metrics"]]
+    split = "validation" if all("validation" in metrics for metrics in every) else "test"
+    names = list(dict.fromkeys(name for metrics in every for name in metrics.get(split, {})))
+    best = {name: best_of(made, registry, split, name) for name in names}
+    rows = [["MEMBER", *(key.upper() for key in made.record["grid"]), "STATUS", *names]]
+    for member in made.members:
+        told = member["metrics"].get(split, {})
+        values = [js.dumps(value) for value in member["values"].values()]
+        shown = [
+            f"{number(told.get(name))}{'*' * (member['name'] == best[name])}" for name in names
+        ]
+        rows.append([member["name"], *values, member["status"], *shown])
+    return [*table(rows), f"{split} figures; * the best of a column" if names else ""]
+
+
+def number(value: Any) -> str:
+    return "-" if value is None else f"{value:.5g}"
+
+
+def best_of(made: Sweep, registry: Registry, split: str, figure: str) -> str:
+    """The member with the best value of a figure; none where no measure says which way is up, or
+    where the loss is not the same one for all."""
+    if figure == "loss" and any(key.startswith("loss.") for key in made.record["grid"]):
+        return ""
+    better = {
+        entry.name.replace("-", "_"): entry.spec.better for entry in registry.entries("measures")
+    }.get(figure)
+    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in made.members}
+    found = {name: float(value) for name, value in told.items() if value is not None}
+    if better is None or len(found) < 2:
+        return ""
+    ordered = sorted(found, key=lambda name: found[name])
+    return ordered[-1] if better == "higher" else ordered[0]

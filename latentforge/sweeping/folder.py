@@ -1,0 +1,143 @@
+"""A sweep's folder: sweep.json, and a run folder for each member. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentforge.drafting import SECTIONS, Draft
+from latentforge.durable import read_json
+from latentforge.errors import MissingError, UsageError
+from latentforge.run import MANIFEST, Run, check_free, numbered_folder, unwritable, write_json
+from latentforge.sweeping.plan import Member, members_of
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+RECORD = "sweep.json"
+FORMAT = 1
+
+
+class Sweep:
+    """Trainings that differ in a few values, each an ordinary run in a folder of its own;
+    `Forge.sweep` returns it. `record` is what sweep.json holds."""
+
+    def __init__(self, path: Path, record: dict[str, Any], forge: Forge) -> None:
+        self.path = path
+        self.record = record
+        self.forge = forge
+
+    def __repr__(self) -> str:
+        return f"Sweep({str(self.path)!r}, {len(self.members)} members, {self.status})"
+
+    @property
+    def status(self) -> str:
+        """running, done, failed (a member did) or interrupted."""
+        return str(self.record["status"])
+
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """Of each member its name, values, status, error and figures by split."""
+        members: list[dict[str, Any]] = self.record["members"]
+        return members
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The error of each member that failed, by name."""
+        return {m["name"]: m["error"] for m in self.members if m["status"] == "failed"}
+
+    def runs(self) -> list[Run]:
+        """The runs of the members that have begun, in their order."""
+        paths = [self.path / member["name"] for member in self.members]
+        return [self.forge.open_run(path) for path in paths if (path / MANIFEST).exists()]
+
+    def summary(self) -> dict[str, Any]:
+        """How the sweep went, as `latentforge sweep --json` answers it."""
+        keys = ("status", "grid", "members", "report")
+        return {"sweep": str(self.path), **{key: self.record[key] for key in keys}}
+
+    def plan(self) -> list[Member]:
+        """The members as they were planned."""
+        return [Member(member["name"], member["values"]) for member in self.members]
+
+    def draft(self) -> Draft:
+        """What all members have in common."""
+        base, draft = self.record["base"], Draft()
+        for section in SECTIONS:
+            draft.update(section, base.get(section, {}), RECORD)
+        draft.callbacks = [dict(callback) for callback in base["callbacks"]]
+        return draft
+
+    def note(self, name: str, **facts: Any) -> None:
+        """Say how a member stands, in sweep.json too."""
+        next(member for member in self.members if member["name"] == name).update(facts)
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        """Change the record and write it, whole or not at all."""
+        self.record.update(changes)
+        write_json(self.path / RECORD, self.record)
+
+
+def plain_base(draft: Draft) -> dict[str, Any]:
+    """A draft as JSON values."""
+    return {**_plain(draft.values), "callbacks": _plain(draft.callbacks)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def new_folder(wanted: Path | None, root: Path, name: str) -> Path:
+    """An empty folder: `wanted`, which must hold nothing yet, else the first free `root/name-N`."""
+    try:
+        if wanted is None:
+            return numbered_folder(root, f"{name}-", 1)
+        if (wanted / RECORD).exists():
+            raise UsageError(
+                f"{wanted} already holds a sweep",
+                remedy=f"latentforge sweep --resume {wanted}, or another --out",
+            )
+        check_free(wanted)
+        wanted.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(wanted or root, error) from None
+    return wanted
+
+
+def open_sweep(forge: Forge, path: Path) -> Sweep:
+    """A sweep's folder as a Sweep; MissingError where there is none, or none of ours."""
+    file = path / RECORD
+    try:
+        record = read_json(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(
+            f"no sweep at {path}", remedy="latentforge sweep vae --grid 'loss.beta=[1, 4]'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise MissingError(f"{file} cannot be read as a sweep: {error}") from None
+    if not _is_record(record):
+        raise MissingError(f"{file} is not the record of a sweep of format {FORMAT}")
+    return Sweep(path, record, forge)
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it is what we write. A member's name is the folder that it trains into: one that
+    anybody has written must not lead elsewhere, so the names are those that the grid gives."""
+    try:
+        planned = members_of(record["grid"])
+        return (
+            record["format"] == FORMAT
+            and all(isinstance(record["base"].get(section, {}), dict) for section in SECTIONS)
+            and all(isinstance(callback, dict) for callback in record["base"]["callbacks"])
+            and {"status", "in_memory", "report"} <= set(record)
+            and all({"status", "error", "metrics"} <= set(m) for m in record["members"])
+            and planned == [Member(m["name"], m["values"]) for m in record["members"]]
+        )
+    except (TypeError, KeyError, AttributeError, UsageError):
+        return False

@@ -1,0 +1,256 @@
+"""A sweep over a grid: a run for each combination, and what becomes of those that fail or stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.errors import ConfigError, MissingError, UsageError
+from latentforge.sweeping.plan import members_of, name_of, read_grid
+
+TINY = {"encoder": [16], "decoder": [16], "latent_dim": 2}
+ONCE = {"epochs": 1, "batch_size": 256}
+TINY_VAE = ["vae", "--loss=beta-elbo", "--set=model.encoder=[16]", "--set=model.decoder=[16]"]
+FAST = ["--epochs=1", "--batch-size=256", "--quiet"]
+
+
+def read(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A grid of two betas by two seeds, trained: read only."""
+    folder = tmp_path_factory.mktemp("swept") / "grid"
+    grid = {"loss.beta": [0.5, 4.0], "train.seed": [3, 8]}
+    return Forge().sweep(
+        "vae", loss="beta-elbo", model=TINY, train=ONCE, grid=grid, out=folder, quiet=True
+    )
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_every_combination_is_a_member_with_the_last_key_varying_fastest():
+    found = members_of({"loss.beta": [1, 4], "train.lr": [1e-3, 0.5, 1e-2]})
+    assert [tuple(member.values.values()) for member in found] == [
+        (1, 1e-3), (1, 0.5), (1, 1e-2), (4, 1e-3), (4, 0.5), (4, 1e-2),
+    ]  # fmt: skip
+    assert found[1].name == "2-beta=1-lr=0.5"
+
+
+def test_a_name_is_a_folder_on_every_system_and_never_leads_elsewhere():
+    assert name_of("1", {"data.root": "../../x/y: *"}) == "1-root=.._.._x_y"
+    assert len(name_of("1", {"model.hidden": list(range(100))})) <= 80
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("loss.beta", "write section.key="),
+        ("loss.beta=4", "write section.key="),
+        ("loss.beta=[1", "write section.key="),
+        ("beta=[1]", "no such section"),
+        ("lsos.beta=[1]", "did you mean 'loss'"),
+        ("loss.beta=[]", "a value or more"),
+        ("loss.beta=[1, 2, 1]", "there twice"),
+        ("loss.beta=[1, -2]", "loss.beta (from the grid)"),
+        ("loss.bta=[1]", "did you mean 'beta'"),
+        ("model.name=['vae', 'veu']", "did you mean 'vae'"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_said_before_anything_is_trained(cli, work, text, said):
+    answer = cli("sweep", *TINY_VAE, "--grid", text)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (work / "runs").exists()
+
+
+def test_a_key_given_twice_and_no_grid_at_all_are_refused(cli):
+    with pytest.raises(ConfigError, match="given twice"):
+        read_grid(["train.seed=[0]", "train.seed=[1]"])
+    assert cli("sweep", "vae").code == 2
+
+
+# ---------------------------------------------------------------- members
+
+
+def test_a_member_is_the_run_that_train_makes_of_the_same_settings(swept, tmp_path):
+    member = swept.runs()[2]
+    assert member.config["loss"]["beta"] == 4.0
+    assert member.config["train"]["seed"] == 3
+    alone = Forge().train(
+        "vae",
+        loss={"name": "beta-elbo", "beta": 4.0},
+        model=TINY,
+        train={**ONCE, "seed": 3},
+        run=tmp_path / "alone",
+        quiet=True,
+    )
+    assert member.metrics["test"] == pytest.approx(alone.metrics["test"], rel=1e-4)
+    assert member.history()[0].keys() == alone.history()[0].keys()
+
+
+def test_members_are_evaluated_explored_and_gone_on_with_as_any_run(swept, tmp_path):
+    import shutil
+
+    path = shutil.copytree(swept.runs()[1].path, tmp_path / "member")
+    forge = Forge()
+    run = forge.open_run(path)
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
+    assert run.explore("interpolate", steps=3, quiet=True)["files"]
+    assert forge.resume(run, train={"epochs": 2}, quiet=True).manifest["epochs"] == 2
+
+
+def test_the_record_has_the_grid_the_base_and_each_members_figures(swept):
+    record = read(swept.path / "sweep.json")
+    assert record["status"] == "done"
+    assert record["grid"] == {"loss.beta": [0.5, 4.0], "train.seed": [3, 8]}
+    assert record["base"]["model"]["latent_dim"] == 2
+    for told, run in zip(record["members"], swept.runs(), strict=True):
+        assert told["name"] == run.name
+        assert told["status"] == "done"
+        assert told["metrics"]["test"] == pytest.approx(run.metrics["test"])
+
+
+def test_the_report_shows_all_members_side_by_side(swept):
+    page = (swept.path / "report.html").read_text("utf-8")
+    assert all(run.name in page for run in swept.runs())
+
+
+def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
+    x = torch.rand(60, 6, 6, generator=torch.Generator().manual_seed(0))
+    forge, grid = Forge(), {"train.seed": [0, 1]}
+    made = forge.sweep(
+        "vae", data=x, model=TINY, train=ONCE, grid=grid, out=tmp_path / "s", quiet=True
+    )
+    assert [run.status for run in made.runs()] == ["done", "done"]
+    with pytest.raises(UsageError, match="handed over") as caught:
+        forge.resume_sweep(made.path)
+    assert "data=" in caught.value.remedy
+    assert forge.resume_sweep(made.path, data=x, quiet=True).status == "done"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
+    answer = cli("sweep", *TINY_VAE, *FAST, "--grid=loss.beta=[1, 4]", "--grid=train.lr=[1e-3]")
+    assert answer.code == 0, answer.err
+    head, *rows = answer.out.splitlines()[:3]
+    columns = head.split()
+    assert columns[:4] == ["MEMBER", "LOSS.BETA", "TRAIN.LR", "STATUS"]
+    recons = [row.split()[columns.index("recon")] for row in rows]
+    values = [float(recon.rstrip("*")) for recon in recons]
+    assert recons[values.index(min(values))].endswith("*")
+    assert sum(recon.endswith("*") for recon in recons) == 1
+    assert not any("*" in row.split()[columns.index("loss")] for row in rows)
+
+
+def test_json_is_one_object_with_every_member(cli):
+    answer = cli("sweep", "ae", *FAST, "--grid=train.seed=[0, 1]", "--json")
+    assert answer.code == 0, answer.err
+    assert [member["status"] for member in answer.json["members"]] == ["done", "done"]
+    assert answer.json["report"].endswith("report.html")
+
+
+def test_one_member_that_fails_stops_no_other_and_the_exit_code_is_one(cli, work):
+    grid = "--grid=train.lr=[1e30, 1e-3]"
+    answer = cli("sweep", "ae", *FAST, "--epochs=2", grid, "--set=train.optimizer=sgd", "--json")
+    assert answer.code == 1
+    failed, done = answer.json["members"]
+    assert (failed["status"], done["status"]) == ("failed", "done")
+    assert "1 of 2 members failed" in answer.json["error"]
+    assert failed["name"] in answer.json["details"][0]
+    assert "--retry" in answer.json["remedy"]
+
+
+def test_a_failed_member_is_left_alone_unless_it_is_to_be_tried_again(cli, work):
+    folder = work / "runs/sweep-ae-digits-1"
+    cli(
+        "sweep",
+        "ae",
+        *FAST,
+        "--epochs=2",
+        "--grid=train.lr=[1e30, 1e-3]",
+        "--set=train.optimizer=sgd",
+    )
+    told = read(folder / "1-lr=1e+30" / "run.json")
+    assert cli("sweep", "--resume", folder, "--quiet").code == 1
+    assert read(folder / "1-lr=1e+30" / "run.json") == told
+    assert cli("sweep", "--resume", folder, "--retry", "--quiet").code == 1
+    assert read(folder / "1-lr=1e+30" / "run.json")["resumed"]
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_going_on_leaves_what_is_done_and_trains_what_is_not(swept, tmp_path):
+    import shutil
+
+    path = shutil.copytree(swept.path, tmp_path / "copy")
+    record = read(path / "sweep.json")
+    shutil.rmtree(path / record["members"][3]["name"])
+    record["members"][3].update(status="waiting", metrics={})
+    (path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    before = [(path / told["name"] / "run.json").read_bytes() for told in record["members"][:3]]
+    made = Forge().resume_sweep(path, quiet=True)
+    assert made.status == "done"
+    assert before == [(run.path / "run.json").read_bytes() for run in made.runs()[:3]]
+    assert made.runs()[3].metrics["test"] == pytest.approx(
+        swept.runs()[3].metrics["test"], rel=1e-4
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_sweep_and_it_goes_on_to_the_end_of_one_never_stopped(
+    start, process, work, number, code
+):
+    words = ["sweep", "ae", "--batch-size=32", "--epochs=4", "--grid=model.latent_dim=[2, 3]"]
+    started = start(*words, "--out=stopped")
+    metrics = work / "stopped/1-latent_dim=2/metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists():
+            break
+        time.sleep(0.05)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == code, err
+    assert "latentforge sweep --resume stopped" in err
+    assert read(work / "stopped/sweep.json")["status"] == "interrupted"
+    assert process("sweep", "--resume", "stopped", "--quiet").code == 0
+    assert process(*words, "--out=whole", "--quiet").code == 0
+    for told in read(work / "whole/sweep.json")["members"]:
+        again = read(work / "stopped" / told["name"] / "run.json")
+        assert again["metrics"] == read(work / "whole" / told["name"] / "run.json")["metrics"]
+
+
+def test_a_sweep_that_another_process_trains_is_not_gone_on_with(swept):
+    from latentforge.run import locked
+
+    with locked(swept.path), pytest.raises(UsageError, match="another process"):
+        Forge().resume_sweep(swept.path)
+
+
+def test_a_folder_that_is_no_sweep_or_whose_members_lead_elsewhere_is_refused(swept, tmp_path):
+    with pytest.raises(MissingError, match="no sweep at"):
+        Forge().resume_sweep(tmp_path)
+    record = read(swept.path / "sweep.json")
+    record["members"][0]["name"] = "../elsewhere"
+    (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(MissingError, match="not the record of a sweep"):
+        Forge().resume_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--epochs=3", "--grid=train.seed=[1]", "--set=train.lr=1"])
+def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, option):
+    answer = cli("sweep", "--resume", swept.path, option)
+    assert answer.code == 2
+    assert "as it began" in answer.err
