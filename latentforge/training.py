@@ -80,18 +80,23 @@ def train(forge: Forge, config: RunConfig, *, run: Path | None, quiet: bool, dat
         made.writes = not torchrun.rank()
         if data is not None:
             made.in_memory = splits
-        try:
-            made.update()
-        except RunFailed:
-            with suppress(OSError):
-                folder.rmdir()  # no run, no folder
-            raise
+        write_first(made)
         with locked(folder) if made.writes else nullcontext():
             if made.writes:
                 sweep(folder)
             made.training = True
             carry_out(made, config, splits, trainee, device, quiet=quiet, shared=shared)
     return made
+
+
+def write_first(made: Run) -> None:
+    """Write run.json of a new run."""
+    try:
+        made.update()
+    except RunFailed:
+        with suppress(OSError):
+            made.path.rmdir()  # no run, no folder
+        raise
 
 
 def carry_out(
@@ -108,6 +113,24 @@ def carry_out(
 ) -> None:
     """Train into a run's folder, from its start or from the checkpoint `saved`. `begin` is called
     when nothing but the training itself can fail any more."""
+    with ready(made, config, splits, trainee, device, quiet, saved, begin, shared) as trainer:
+        trainer.fit()
+
+
+@contextmanager
+def ready(
+    made: Run,
+    config: RunConfig,
+    splits: DataSplits,
+    trainee: Trainee,
+    device: torch.device,
+    quiet: bool,
+    saved: Checkpoint | None = None,
+    begin: Callable[[], None] = lambda: None,
+    shared: SharedStep | None = None,
+    trainer_of: type[Trainer] = Trainer,
+) -> Iterator[Trainer]:
+    """A trainer that is ready to train into a run's folder; how that ends is written there."""
     monitor, measures = training_measures(made.forge.registry, config, splits)
     outcome = outcome_of(saved) if saved else Outcome()
 
@@ -125,7 +148,7 @@ def carry_out(
     ):
         if shared:
             shared.together.equalise(trainee)
-        trainer = Trainer(
+        trainer = trainer_of(
             trainee,
             on_device(splits, device),
             config,
@@ -152,7 +175,7 @@ def carry_out(
             greet(trainer, made.manifest["facts"])
         for note in shared.notes(trainee, config.train.batch_size) if shared else ():
             trainer.progress.warn(note)
-        trainer.fit()
+        yield trainer
         made.manifest["steps_made"] = trainer.stepper.ways()
         made.manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
         if outcome.status == "done":  # one run without test figures would hide everyone's

@@ -38,6 +38,13 @@ def sweep(
     retry: Annotated[
         bool, typer.Option("--retry", help="With --resume: also with members that failed.")
     ] = False,
+    together: Annotated[
+        bool | None,
+        typer.Option(
+            "--together/--no-together",
+            help="Train as one model those that differ in numbers alone.  [default: together]",
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")
     ] = None,
@@ -72,7 +79,8 @@ def sweep(
     forge = forge_of(ctx)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is not None:
-        others = [model, config, preset, out, data, loss, *values.values()]
+        kept = None if together is None else f"--{'no-' * (not together)}together"
+        others = [model, config, preset, kept, out, data, loss, *values.values()]
         given = [str(other) for other in [*others, *(grid or ()), *(callback or ()), *(set_ or ())]]
         if given := [text for text in given if text != "None"]:
             raise UsageError(
@@ -87,7 +95,9 @@ def sweep(
             raise UsageError("--retry is for --resume: a new sweep has no members that failed")
         draft = forge.start_draft(model, config, preset)
         fill(draft, data, loss, values, callback, set_)
-        made = forge.sweep_draft(draft, read_grid(grid or ()), out=out, quiet=quiet)
+        made = forge.sweep_draft(
+            draft, read_grid(grid or ()), together=together is not False, out=out, quiet=quiet
+        )
     finish(made, forge.registry, json)
 
 

@@ -31,6 +31,7 @@ class Sweeps:
         /,
         *,
         grid: Mapping[str, Sequence[Any]],
+        together: bool = True,
         out: str | Path | None = None,
         quiet: bool = False,
         **request: Any,
@@ -41,17 +42,21 @@ class Sweeps:
         trained is said as in `train`. `out` is the new sweep's folder,
         `runs/sweep-<model>-<data>-<n>` by default, with a run folder in it for each member.
 
+        `together` trains members that differ in numbers alone as one model, where a few steps both
+        ways give the same; docs/sweeps.md says which.
+
         A member that fails does not stop the others: `failed` names it. Raises what `train` does
         of the request, and Interrupted after Ctrl-C.
         """
         draft, data = draft_request(self.registry, name, **request)
-        return self.sweep_draft(draft, grid, out=out, quiet=quiet, data=data)
+        return self.sweep_draft(draft, grid, together=together, out=out, quiet=quiet, data=data)
 
     def sweep_draft(
         self,
         draft: Draft,
         grid: Mapping[str, Sequence[Any]],
         *,
+        together: bool = True,
         out: str | Path | None = None,
         quiet: bool = False,
         data: Any = None,
@@ -59,7 +64,15 @@ class Sweeps:
         """Train what a draft and a grid describe; `data` is in-memory data or None."""
         from latentforge.sweeping.running import start
 
-        return start(self._forge(), draft, grid, Path(out) if out else None, quiet=quiet, data=data)
+        return start(
+            self._forge(),
+            draft,
+            grid,
+            Path(out) if out else None,
+            together=together,
+            quiet=quiet,
+            data=data,
+        )
 
     def resume_sweep(
         self, sweep: str | Path, *, retry: bool = False, data: Any = None, quiet: bool = False

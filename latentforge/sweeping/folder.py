@@ -135,7 +135,7 @@ def _is_record(record: Any) -> bool:
             record["format"] == FORMAT
             and all(isinstance(record["base"].get(section, {}), dict) for section in SECTIONS)
             and all(isinstance(callback, dict) for callback in record["base"]["callbacks"])
-            and {"status", "in_memory", "report"} <= set(record)
+            and {"status", "in_memory", "together", "report"} <= set(record)
             and all({"status", "error", "metrics"} <= set(m) for m in record["members"])
             and planned == [Member(m["name"], m["values"]) for m in record["members"]]
         )

@@ -13,7 +13,7 @@ from latentforge import __version__
 from latentforge.config import RunConfig
 from latentforge.drafting import Draft
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError, one_line
-from latentforge.run import MANIFEST, locked, status_of
+from latentforge.run import MANIFEST, Run, locked, status_of
 from latentforge.sweeping.folder import (
     FORMAT,
     RECORD,
@@ -22,6 +22,7 @@ from latentforge.sweeping.folder import (
     open_sweep,
     plain_base,
 )
+from latentforge.sweeping.grouping import groups_of
 from latentforge.sweeping.plan import Member, members_of, resolve_all
 from latentforge.training import RUNS, now, train
 
@@ -37,6 +38,7 @@ def start(
     grid: Mapping[str, Sequence[Any]],
     out: Path | None,
     *,
+    together: bool,
     quiet: bool,
     data: Any,
 ) -> Sweep:
@@ -54,6 +56,7 @@ def start(
         "grid": {key: list(values) for key, values in grid.items()},
         "base": plain_base(draft),
         "in_memory": data is not None,
+        "together": together,
         "report": "",
         "members": [
             {
@@ -62,6 +65,7 @@ def start(
                 "status": "waiting",
                 "error": "",
                 "metrics": {},
+                "alone_because": "",
             }
             for member in members
         ],
@@ -120,8 +124,9 @@ class Sweeper:
         """Train them all. Raises Interrupted, when what was reached is kept and recorded."""
         self.sweep.write(status="running")
         try:
-            for number, (member, config) in enumerate(todo, 1):
-                self.say(f"{member.name}, {number} of {len(todo)}")
+            alone = self.train_groups(todo)
+            for number, (member, config) in enumerate(alone, 1):
+                self.say(f"{member.name}, {number} of {len(alone)}")
                 self.train(member, config)
         except (KeyboardInterrupt, Interrupted) as stop:
             self.sweep.write(status="interrupted", ended=now())
@@ -132,6 +137,47 @@ class Sweeper:
             raise
         self.sweep.write(status="failed" if self.sweep.failed else "done", ended=now())
         self.report()
+
+    def train_groups(
+        self, todo: Sequence[tuple[Member, RunConfig]]
+    ) -> Sequence[tuple[Member, RunConfig]]:
+        """Train together those that can be; the others are returned."""
+        if not self.sweep.record["together"]:
+            return todo
+        begun = [(self.sweep.path / member.name / MANIFEST).exists() for member, _ in todo]
+        fresh = [place for place, there in enumerate(begun) if not there]
+        groups, reasons = groups_of([todo[place][1] for place in fresh])
+        why = {fresh[place]: reason for place, reason in reasons.items()}
+        why |= {place: "it goes on by itself" for place, there in enumerate(begun) if there}
+        for group in groups:
+            places = [fresh[place] for place in group]
+            if reason := self.train_group([todo[place] for place in places]):
+                why |= dict.fromkeys(places, reason)
+        for place, reason in why.items():
+            self.sweep.note(todo[place][0].name, alone_because=reason)
+        if told := sorted(set(why.values())):
+            self.say(f"one by one, {len(why)} members: {'; '.join(told)}")
+        return [todo[place] for place in sorted(why)]
+
+    def train_group(self, group: Sequence[tuple[Member, RunConfig]]) -> str:
+        """Train members together; why that cannot be, where it cannot, with none begun."""
+        from latentforge.sweeping.together import Together
+
+        names = [member.name for member, _ in group]
+
+        def told(place: int, run: Run | None, error: BaseException | None) -> None:
+            if isinstance(error, Interrupted):
+                self.sweep.note(names[place], status="interrupted")
+            elif error is not None:
+                self.failed(names[place], error)
+            elif run is not None:
+                self.sweep.note(names[place], status="done", metrics=run.metrics)
+
+        self.say(f"{len(group)} members, together if they can be: {', '.join(names)}")
+        paths = [self.sweep.path / name for name in names]
+        configs = [config for _, config in group]
+        making = Together(self.sweep.forge, paths, configs, told, quiet=self.quiet, data=self.data)
+        return making.train()
 
     def train(self, member: Member, config: RunConfig) -> None:
         """Train a member, or go on with it; its failure is recorded and raised no further."""
@@ -147,12 +193,14 @@ class Sweeper:
             self.sweep.note(member.name, status="interrupted")
             raise
         except Exception as error:
-            ours = isinstance(error, LatentForgeError)
-            told = str(error) if ours else one_line(error)
-            self.sweep.note(member.name, status="failed", error=told)
-            log.warning("%s failed: %s", member.name, told.splitlines()[0])
+            self.failed(member.name, error)
         else:
             self.sweep.note(member.name, status="done", metrics=run.metrics)
+
+    def failed(self, name: str, error: BaseException) -> None:
+        told = str(error) if isinstance(error, LatentForgeError) else one_line(error)
+        self.sweep.note(name, status="failed", error=told)
+        log.warning("%s failed: %s", name, told.splitlines()[0])
 
     def interrupted(self, stop: BaseException) -> Interrupted:
         kind = type(stop) if isinstance(stop, Interrupted) else Interrupted
