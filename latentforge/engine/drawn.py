@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from latentforge.engine.stacked_ops import REPLACED
+
 
 class NotTogether(Exception):
     """Why members cannot be trained together, in words."""
@@ -77,7 +79,7 @@ class Given(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func not in KINDS or (kwargs or {}).get("generator") is not None:
-            return func(*args, **(kwargs or {}))
+            return REPLACED.get(func, func)(*args, **(kwargs or {}))
         draw, noise = next(self.left, (None, None))
         if draw is None or noise is None or draw.kind != KINDS[func] or not fits(draw, args):
             raise NotTogether("its steps do not all draw the same noise")
