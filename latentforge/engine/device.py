@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from latentforge import torchrun
@@ -50,3 +53,19 @@ def resolve_device(wanted: str) -> torch.device:
         seen = f"torch {torch.__version__} sees no Metal device"
         raise MissingError("no device mps here", details=[seen], remedy="--device auto")
     return torch.device(wanted)
+
+
+@contextmanager
+def one_result() -> Iterator[None]:
+    """cuDNN chooses only among kernels that give the same bits each time.
+
+    Else the weights' gradients of convolutions differ in their last bits from one step to its
+    repetition, and after a few steps of Adam in their second digit: a resumed run would not end
+    with the same bits, and a captured step could not be told from a wrong one.
+    """
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

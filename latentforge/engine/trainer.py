@@ -22,6 +22,7 @@ from latentforge.config import Component, RunConfig
 from latentforge.contracts import Engines, Terms
 from latentforge.data import DataSplits
 from latentforge.doctor import Course, trouble
+from latentforge.engine.device import one_result
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
 from latentforge.engine.finite import check_finite
 from latentforge.engine.history import History, NotFinite
@@ -141,7 +142,7 @@ class Trainer:
     def fit(self) -> None:
         """Run to the end, or until Ctrl-C; the outcome's status says which."""
         callback_states(self)  # what is wrong with one is told before it costs an epoch
-        with closing(self.progress):
+        with closing(self.progress), one_result():
             self._run_engine()
             self.outcome.status = "done"
             if self.outcome.epochs < self.train_config.epochs:
