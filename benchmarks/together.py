@@ -2,10 +2,11 @@
 
 The two sides take turns; what counts is the median of the ratios of neighbouring turns, for a
 shared machine is never equally fast for long. `steps`: the seconds of the optimizer steps alone;
-`whole`: of the sweep as a user waits for it, with evaluation, checkpoints and report.
+`whole`: of the sweep as a user waits for it, with evaluation, checkpoints and report; `one`: the seconds of
+all members' steps together over those of a single member's.
 
     python benchmarks/together.py [--members 16] [--epochs 2] [--repeats 5] [--data mnist]
-        [--hidden 128] [--batch-size 64]
+        [--hidden 128] [--batch-size 64] [--device cuda]
 
 Real MNIST through LATENTFORGE_DATA.
 """
@@ -31,7 +32,11 @@ def sweep(options: argparse.Namespace, together: bool, folder: Path) -> tuple[fl
         loss="beta-elbo",
         data=options.data,
         model={"encoder": [options.hidden], "decoder": [options.hidden], "latent_dim": 16},
-        train={"epochs": options.epochs, "batch_size": options.batch_size, "device": "cpu"},
+        train={
+            "epochs": options.epochs,
+            "batch_size": options.batch_size,
+            "device": options.device,
+        },
         grid={"loss.beta": [0.5 * (1 + member) for member in range(options.members)]},
         together=together,
         out=folder,
@@ -41,7 +46,7 @@ def sweep(options: argparse.Namespace, together: bool, folder: Path) -> tuple[fl
     if any(member["alone_because"] for member in made.members) or made.status != "done":
         raise SystemExit(f"not what was to be measured: {made.members[0]}")
     seconds = [run.manifest["seconds"] for run in made.runs()]
-    return max(seconds) if together else sum(seconds), whole
+    return (max(seconds) if together else sum(seconds)), whole
 
 
 def main() -> None:
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--data", default="mnist")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     ratios: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -66,8 +72,9 @@ def main() -> None:
     steps, whole = (statistics.median(column) for column in zip(*ratios, strict=True))
     print(
         f"{options.members} beta-VAEs on {options.data}, hidden {options.hidden}, batch "
-        f"{options.batch_size}, {torch.get_num_threads()} threads: together "
-        f"{steps:.2f} times as fast in steps, {whole:.2f} times as a whole"
+        f"{options.batch_size}, {options.device}, {torch.get_num_threads()} threads: together "
+        f"{steps:.2f} times as fast in steps, {whole:.2f} times as a whole; all together take "
+        f"{options.members / steps:.2f} times the steps of one"
     )
 
 
