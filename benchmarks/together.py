@@ -2,8 +2,8 @@
 
 The two sides take turns; what counts is the median of the ratios of neighbouring turns, for a
 shared machine is never equally fast for long. `steps`: the seconds of the optimizer steps alone;
-`whole`: of the sweep as a user waits for it, with evaluation, checkpoints and report. Last it says how
-many times the steps of one member all together take.
+`whole`: of the sweep as a user waits for it, with evaluation, checkpoints and report. Last it says
+how many times the steps of one member all of them together take.
 
     python benchmarks/together.py [--members 16] [--epochs 2] [--repeats 5] [--data mnist]
         [--hidden 128] [--batch-size 64] [--device cuda]
