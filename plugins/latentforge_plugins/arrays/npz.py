@@ -8,7 +8,8 @@ import numpy as np
 
 from latentforge.contracts import Arrays
 from latentforge.npz import Array, Member, keys, member, opened
-from latentforge.preparation import CHANNELS, MOST_CLASSES, ROUNDING, scaling
+from latentforge.pixels import CHANNELS, ROUNDING, scaling
+from latentforge.preparation import MOST_CLASSES
 
 
 def read(path: Path) -> Arrays:
