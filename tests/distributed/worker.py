@@ -31,7 +31,7 @@ PLAIN = {
     "streamed": {
         "name": "vae",
         "model": SMALL,
-        "data": {"stream": "always", "workers": 1},
+        "data": {"stream": "always"},
         "train": {"accumulate": 3},
     },
     "beta-vae": {
