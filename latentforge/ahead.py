@@ -86,11 +86,18 @@ class Ahead:
         x = self._pull() if self._ready is None else self._ready
         self.left -= 1
         if self.side is None:
+            if (
+                not self.left
+            ):  # not when somebody drops this: other workers may have started by then
+                self.close()
             return x
         now = torch.cuda.current_stream(self.device)
         now.wait_stream(self.side)  # before the next copy is queued there
         x.record_stream(now)
-        self._ready = self._pull() if self.left else None
+        if self.left:
+            self._ready = self._pull()
+        else:
+            self.close()
         return x
 
     def _pull(self) -> Tensor:

@@ -31,7 +31,7 @@ PLAIN = {
     "streamed": {
         "name": "vae",
         "model": SMALL,
-        "data": {"stream": "always"},
+        "data": {"stream": "always", "workers": 1},
         "train": {"accumulate": 3},
     },
     "beta-vae": {
