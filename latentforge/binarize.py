@@ -24,6 +24,11 @@ def binarized(images: Images, mode: Binarize, split: str, seed: int) -> Images:
     """
     if mode == "none":
         return images
+    if type(images) is not Images:
+        from latentforge.streamed import Streamed  # which knows the modes by their name from here
+
+        assert isinstance(images, Streamed)
+        return images.binarized(mode, split, seed)
     if mode == "dynamic" and split == "train":
         return replace(images, dynamic=True)
     noise = generator("cpu", f"binarize {split}", seed)

@@ -169,7 +169,7 @@ def _component(
 
 def dataset_of_path(name: str) -> str:
     """What to write for a dataset's name that is a file or a folder; empty for other names."""
-    if name.endswith(".npz"):
+    if name.endswith((".npz", ".npy")):
         return f"try --data arrays --set data.path={name}"
     if name.startswith((".", "/", "~")) or name.endswith("/"):
         return f"try --data folder --set data.root={name}"

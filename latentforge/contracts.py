@@ -332,6 +332,9 @@ class ExploreContext:
         another run's `model` where one is given."""
         import torch
 
+        from latentforge.data import at_once
+
         encoder = self.model if model is None else model
         with torch.no_grad():
-            return torch.cat([encoder.encode(b.x).mode() for b in self.images(split).batches(1000)])
+            size = at_once(self.data, 1000)
+            return torch.cat([encoder.encode(b.x).mode() for b in self.images(split).batches(size)])

@@ -17,11 +17,16 @@ from latentforge.errors import UsageError, did_you_mean
 from latentforge.seeding import generator
 from latentforge.sharing import shared_generator
 from latentforge.specs import DataSpec
+from latentforge.streaming import Streaming, device_memory
+
+LARGEST_BATCH = 2**25
+"""Values, 128 MB of floats: 1000 images of up to 105x105 pixels in colour."""
 
 
 @dataclass(frozen=True, eq=False)  # == on tensors has no single answer
 class Images:
-    """One split, whole, on one device.
+    """One split, whole, on one device; `latentforge.streamed.Streamed` is one that is not, and has
+    no `x`. Both give the same batches.
 
     `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,) that indexes `spec.classes`,
     or None. `dynamic`: each batch is drawn black and white with the grey values as probabilities,
@@ -46,6 +51,26 @@ class Images:
     @property
     def device(self) -> torch.device:
         return self.x.device
+
+    @property
+    def stored(self) -> torch.dtype:
+        """The type in which the images are stored, uint8 or float32."""
+        return self.x.dtype
+
+    def raw(self, index: Tensor) -> Tensor:
+        """The images at `index` as they are stored, (B, *spec.shape)."""
+        return torch.index_select(self.x, 0, index)
+
+    def taken(self, places: Tensor) -> Images:
+        """The images at `places`, int64 (n,), as a split of their own."""
+        y = None if self.y is None else self.y.index_select(0, places)
+        return Images(self.x.index_select(0, places), y, self.spec, self.dynamic)
+
+    def same_as(self, other: Images) -> bool:
+        """Whether two splits hold the same images, as those of data without own splits do."""
+        if type(other) is not Images:
+            return other is self
+        return self.x is other.x or (self.x.shape == other.x.shape and torch.equal(self.x, other.x))
 
     def batch(self, index: Tensor) -> Batch:
         """The examples at `index`, int64 (B,) on the same device."""
@@ -95,11 +120,17 @@ class Images:
         return Images(self.x.to(device), y, self.spec, self.dynamic)
 
 
+def at_once(spec: DataSpec, most: int) -> int:
+    """How many images, of `most`, are floats in memory at once where a split is gone through."""
+    return max(1, min(most, LARGEST_BATCH // spec.size))
+
+
 @dataclass(frozen=True)
 class DataSplits:
     """A prepared dataset: `splits` has "train", "test" and, if there is one, "validation".
 
-    `fingerprint` is the SHA-256 of the source data and class names, whatever the cuts.
+    `fingerprint` is the SHA-256 of the source data and class names, whatever the cuts; of streamed
+    data it is `sample`, that of a sample, which all data has.
     `preprocessing` says in JSON values how stored numbers become what the model sees.
     """
 
@@ -107,6 +138,8 @@ class DataSplits:
     splits: Mapping[str, Images]
     fingerprint: str
     preprocessing: dict[str, Any]
+    sample: str = ""
+    streaming: Streaming = field(default_factory=Streaming)
 
     def split(self, name: str) -> Images:
         """The images of one split; raises UsageError that names the splits there are."""
@@ -116,7 +149,26 @@ class DataSplits:
             raise UsageError(f"no split {name!r}: there are {', '.join(known)}", remedy=remedy)
         return self.splits[name]
 
+    def is_of(self, about: Mapping[str, Any]) -> bool:
+        """Whether this is the data that a run.json describes under `data`: by all values, or by the
+        sample where one of the two is streamed."""
+        then = about["fingerprint"]
+        if then.startswith("sample-") or self.fingerprint == self.sample:
+            return bool(self.sample == about.get("sample", then))
+        return bool(self.fingerprint == then)
+
     def to(self, device: torch.device | str) -> DataSplits:
-        """All splits on another device; what several of them share is moved once."""
-        moved = {id(images): images.to(device) for images in self.splits.values()}
+        """All splits on another device; what several of them share is moved once. Images that are
+        too many for a GPU stay in the host's memory, and are streamed from there."""
+        device = torch.device(device)
+        own = {id(images): images for images in self.splits.values()}
+        if device.type == "cuda":
+            size = sum(i.x.nbytes for i in own.values() if type(i) is Images)
+            if why := self.streaming.why(size, device_memory(device), "memory of the GPU"):
+                from latentforge.streamed import from_memory
+
+                for key, images in own.items():
+                    if type(images) is Images:
+                        own[key] = from_memory(images, self.streaming.workers, why)
+        moved = {key: images.to(device) for key, images in own.items()}
         return replace(self, splits={k: moved[id(images)] for k, images in self.splits.items()})

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from latentforge.data import Images
+from latentforge.data import Images, at_once
 from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
 from latentforge.run import Run
 
@@ -133,7 +133,8 @@ def failure(run: Run) -> list[Finding]:
 
 def at_the_start(images: Images, likelihood: Any, *, kl: bool) -> list[Finding]:
     """What is wrong with the training images to begin with, by a sample of them."""
-    places = torch.arange(min(BATCH, len(images)), device=images.device)
+    most = at_once(images.spec, BATCH)
+    places = torch.arange(min(most, len(images)), device=images.device)
     sample = images.batch(places * len(images) // len(places)).x
     shown = Images(sample, None, images.spec)
     return [f for f in value_range(shown, likelihood, kl=kl) if f.severity == "warning"]
@@ -171,8 +172,12 @@ def value_range(images: Images, likelihood: Any, *, kl: bool) -> Iterator[Findin
 
 def constant_pixels(images: Images) -> Iterator[Finding]:
     """Values that are the same in every training image."""
-    low = torch.stack([batch.x.amin(0) for batch in images.batches(BATCH)]).amin(0)
-    high = torch.stack([batch.x.amax(0) for batch in images.batches(BATCH)]).amax(0)
+    low = torch.stack(
+        [batch.x.amin(0) for batch in images.batches(at_once(images.spec, BATCH))]
+    ).amin(0)
+    high = torch.stack(
+        [batch.x.amax(0) for batch in images.batches(at_once(images.spec, BATCH))]
+    ).amax(0)
     constant, count = int((low == high).sum()), low.numel()
     if constant == count:
         yield Finding(
@@ -301,7 +306,7 @@ def running_average(recorded: float, now: float, held: float, split: str) -> Ite
 def spread(images: Images) -> tuple[float, float, float, float]:
     """Smallest and largest of all values, their standard deviation, and the share of grey ones."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
-    for batch in images.batches(BATCH):
+    for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64
         low, high = min(low, float(x.min())), max(high, float(x.max()))
         total += float(x.sum())
@@ -315,7 +320,7 @@ def spread(images: Images) -> tuple[float, float, float, float]:
 def look_at_codes(model: Any, images: Images, *, kl: bool) -> Codes:
     """One pass of the encoder over a split."""
     modes, kls, log_vars = [], [], []
-    for batch in images.batches(BATCH):
+    for batch in images.batches(at_once(images.spec, BATCH)):
         posterior = model.encode(batch.x)
         modes.append(posterior.mode().flatten(1).cpu())
         if kl:

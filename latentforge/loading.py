@@ -30,6 +30,7 @@ from latentforge.seeding import callers_state_kept
 from latentforge.settings import weights_of
 from latentforge.sources import given_splits, load_splits
 from latentforge.specs import DataSpec
+from latentforge.streaming import Streaming
 from latentforge.training import build_modules, now, on_device, using_threads
 
 if TYPE_CHECKING:
@@ -125,13 +126,19 @@ def load_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     else:
         given = given_splits(data)
         own = config.data
-        splits = prepare_whole(given, IN_MEMORY, binarize=own.binarize, split_seed=own.split_seed)
-        if splits.fingerprint == about["fingerprint"]:
+        splits = prepare_whole(
+            given,
+            IN_MEMORY,
+            binarize=own.binarize,
+            split_seed=own.split_seed,
+            streaming=Streaming(own.stream, own.workers),
+        )
+        if splits.is_of(about):
             splits = load_splits(None, config.data, data)
         elif list(given) == ["train"]:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
     check_fits(run, splits)
-    if data is None and splits.fingerprint != about["fingerprint"]:
+    if data is None and not splits.is_of(about):
         log.warning(
             "the dataset %s has changed since %s was trained: figures do not compare",
             config.data_name,

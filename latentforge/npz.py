@@ -113,6 +113,39 @@ def member(archive: ZipFile, path: Path, key: str) -> Member:
     return found
 
 
+def mapped(path: Path, where: str) -> Array:
+    """The array of an .npy file, mapped: what of it is looked at is read. `where` names the option.
+
+    Raises MissingError where there is no file, and UsageError for what is no whole array of numbers
+    in C order.
+    """
+    if not path.exists():
+        raise MissingError(f"{where}: there is no file {path}")
+    try:
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            if version not in HEADERS:
+                raise damaged(path, "it", f"its format is {version}")
+            shape, fortran, dtype = HEADERS[version](file)
+            start, there = file.tell(), path.stat().st_size
+    except DAMAGE as error:
+        raise UsageError(
+            f"{where}: {path} is no .npy file", details=[one_line(error)], remedy="numpy.save"
+        ) from error
+    if dtype.hasobject:
+        raise UsageError(f"{where}: {path} holds Python objects, which are never unpickled")
+    if fortran and len(shape) > 1:
+        remedy = "numpy.save(path, numpy.ascontiguousarray(x))"
+        raise UsageError(f"{where}: {path} is in Fortran order", remedy=remedy)
+    if (size := start + math.prod(shape) * dtype.itemsize) != there:
+        raise damaged(
+            path, "it", f"{size} bytes are declared, shape {shape}, and {there} are there"
+        )
+    if not math.prod(shape):
+        raise UsageError(f"{where}: {path} has no examples: its shape is {shape}")
+    return np.memmap(path, dtype, "r", start, shape)
+
+
 def damaged(path: Path, key: str, why: str) -> UsageError:
     return UsageError(
         f"{path}: {key} is truncated or damaged", details=[why], remedy="make or copy it anew"

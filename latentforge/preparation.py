@@ -6,9 +6,8 @@ Knows no dataset, and does not import Ignite.
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,9 +17,20 @@ from torch import Tensor
 from latentforge.binarize import Binarize, binarized
 from latentforge.contracts import Arrays
 from latentforge.data import DataSplits, Images
-from latentforge.errors import UsageError, one_line
+from latentforge.errors import UsageError
+from latentforge.pixels import as_tensor, laid_out, pixels, type_name
 from latentforge.seeding import generator
 from latentforge.specs import DataSpec
+from latentforge.stored import (
+    Examples,
+    InMemory,
+    Source,
+    check_dataset,
+    class_names,
+    streamable,
+)
+from latentforge.streamed import Streamed
+from latentforge.streaming import AUTO, Streaming, host_memory
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -28,16 +38,16 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # of all images, where there is no official test split
 VALIDATION = 0.1  # of the training images, where there is no official test split
-CHANNELS = (1, 3, 4)  # what the last of four dimensions must be to count as channels
 MOST_CLASSES = 65_536  # of labels without names
-ROUNDING = 1e-6  # how far beyond [0, 1] a float may lie and be clamped: resizing leaves 1.0000001
+SAMPLE = 256  # images of a split that a fingerprint of streamed data looks at
+AT_ONCE = 16  # of them in memory
 
 
 @dataclass(frozen=True)
 class _Source:
     """One official split after its checks; `where` names it in errors."""
 
-    x: Tensor  # (N, C, H, W) or (N, D), uint8 or float32
+    x: Tensor | Source  # (N, C, H, W) or (N, D), uint8 or float32
     y: Tensor | None  # int64 (N,)
     classes: tuple[str, ...]
     where: str
@@ -52,18 +62,18 @@ def prepare(
     split_seed: int,
     binarize: Binarize = "none",
     name: str,
+    streaming: Streaming = AUTO,
 ) -> DataSplits:
     """Loads, checks and cuts the dataset `name`, whose own splits are `official`.
 
     An official test split is left as it is; without one, the share `test` is cut off train. Then
     `validation` is cut off what is left: None means 0 with an official test split and 0.1 without;
     None for `test` means 0.2.
-    Both cuts are a pure function of `split_seed`. Raises UsageError for data that does not fit.
+    Both cuts are a pure function of `split_seed`. `streaming` says which images are read as they
+    are wanted, not now. Raises UsageError for data that does not fit.
     """
     _check_splits(official, validation, test, name)
-    sources = {split: _source(load(split), f"{name}, split {split}") for split in official}
-    spec = _spec(list(sources.values()))
-    splits = {split: Images(source.x, source.y, spec) for split, source in sources.items()}
+    sources, splits, spec = _loaded({split: load(split) for split in official}, name, streaming)
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
     if "test" not in official:
@@ -73,17 +83,44 @@ def prepare(
         splits["train"], splits["validation"] = _cut(
             splits["train"], validation, "validation", split_seed, name
         )
-    return _data_splits(spec, sources, splits, binarize, split_seed)
+    return _data_splits(spec, sources, splits, binarize, split_seed, streaming)
 
 
 def prepare_whole(
-    given: Mapping[str, Any], name: str, *, binarize: Binarize = "none", split_seed: int = 0
+    given: Mapping[str, Any],
+    name: str,
+    *,
+    binarize: Binarize = "none",
+    split_seed: int = 0,
+    streaming: Streaming = AUTO,
 ) -> DataSplits:
     """Each given split as it is, nothing cut off. Raises UsageError for data that does not fit."""
-    sources = {split: _source(value, f"{name}, split {split}") for split, value in given.items()}
+    sources, splits, spec = _loaded(dict(given), name, streaming)
+    return _data_splits(spec, sources, splits, binarize, split_seed, streaming)
+
+
+def _loaded(
+    given: dict[str, Any], name: str, streaming: Streaming
+) -> tuple[dict[str, _Source], dict[str, Images], DataSpec]:
+    """The given splits after their checks; all of them streamed, or all in memory."""
+    wheres = {split: f"{name}, split {split}" for split in given}
+    files = {}
+    if streaming.mode != "never":
+        files = {split: streamable(value, wheres[split]) for split, value in given.items()}
+    size = sum(source.nbytes for source in files.values() if source)
+    why = streaming.why(size, host_memory(), "memory")
+    sources = {}
+    for split, where in wheres.items():
+        loaded = given.pop(split)  # so that what was converted need not stay
+        sources[split] = _streamed(loaded, files[split], where) if why else _whole(loaded, where)
     spec = _spec(list(sources.values()))
-    splits = {split: Images(source.x, source.y, spec) for split, source in sources.items()}
-    return _data_splits(spec, sources, splits, binarize, split_seed)
+    splits: dict[str, Images] = {}
+    for split, source in sources.items():
+        if isinstance(source.x, Tensor):
+            splits[split] = Images(source.x, source.y, spec)
+        else:
+            splits[split] = Streamed(source.x, source.y, spec, workers=streaming.workers, why=why)
+    return sources, splits, spec
 
 
 def _data_splits(
@@ -92,8 +129,11 @@ def _data_splits(
     splits: Mapping[str, Images],
     binarize: Binarize,
     seed: int,
+    streaming: Streaming,
 ) -> DataSplits:
-    stored = next(iter(splits.values())).x.dtype
+    stored = next(iter(splits.values())).stored
+    sample = _sampled(sources, spec.classes)
+    streamed = any(isinstance(images, Streamed) for images in splits.values())
     return DataSplits(
         spec=spec,
         splits={
@@ -101,8 +141,10 @@ def _data_splits(
             for split in SPLITS
             if split in splits
         },
-        fingerprint=_fingerprint(sources, spec.classes),
+        fingerprint=sample if streamed else _fingerprint(sources, spec.classes),
         preprocessing={**_preprocessing(spec, stored), "binarize": binarize},
+        sample=sample,
+        streaming=streaming,
     )
 
 
@@ -122,12 +164,44 @@ def _check_splits(
             )
 
 
-def _source(loaded: Any, where: str) -> _Source:
+def _whole(loaded: Any, where: str) -> _Source:
+    """All images in memory."""
     arrays = loaded if isinstance(loaded, Arrays) else _gather(loaded, where)
-    x = _pixels(_layout(_tensor(arrays.x, where), where), where)
-    classes = tuple(_printable(str(name)) for name in arrays.classes)
-    y = None if arrays.y is None else _labels(_tensor(arrays.y, where), len(x), classes, where)
-    return _Source(x, y, classes, where)
+    x = pixels(laid_out(as_tensor(arrays.x, where), where), where)
+    return _labelled(x, arrays.y, arrays.classes, where)
+
+
+def _streamed(loaded: Any, source: Source | None, where: str) -> _Source:
+    """Images that stay where they are, and labels in memory."""
+    if source is None:
+        held = _whole(loaded, where)
+        assert isinstance(held.x, Tensor)
+        return replace(held, x=InMemory(held.x, where))
+    if isinstance(source, Examples):
+        return _labelled(source, source.labels(), class_names(loaded), where)
+    return _labelled(source, loaded.y, loaded.classes, where)
+
+
+def _labelled(x: Tensor | Source, y: Any, classes: Sequence[str], where: str) -> _Source:
+    names = tuple(_printable(str(name)) for name in classes)
+    labels = None if y is None else _labels(as_tensor(y, where), len(x), names, where)
+    return _Source(x, labels, names, where)
+
+
+def _gather(dataset: Any, where: str) -> Arrays:
+    """A map-style dataset, whole; by a `whole()` of its own where it has one."""
+    check_dataset(dataset, where)
+    if callable(own := getattr(dataset, "whole", None)):
+        arrays: Arrays = own()
+        return arrays
+    examples = Examples(dataset, where)
+    x = np.empty((len(dataset), *examples.first.shape), examples.first.dtype)
+    y = None if examples.label is None else np.empty(len(dataset), np.int64)
+    for i in range(len(dataset)):
+        x[i], label = examples.one(i)
+        if y is not None and label is not None:
+            y[i] = label
+    return Arrays(x, y, class_names(dataset))
 
 
 def _printable(name: str) -> str:
@@ -138,123 +212,9 @@ def _printable(name: str) -> str:
     )
 
 
-def _gather(dataset: Any, where: str) -> Arrays:
-    """A map-style dataset of x or (x, y), whole; x a tensor, an array or a PIL image."""
-    mapped = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if not mapped or isinstance(dataset, (tuple, Mapping, str)):
-        raise UsageError(
-            f"{where}: load gave a {type(dataset).__name__}",
-            remedy="return Arrays(x=..., y=...), or a Dataset with __getitem__ and __len__",
-        )
-    if not len(dataset):
-        raise UsageError(f"{where}: there are no examples")
-    first, label = _item(dataset, 0, where)
-    x = np.empty((len(dataset), *first.shape), first.dtype)
-    y = None if label is None else np.empty(len(dataset), np.int64)
-    for i in range(len(dataset)):
-        x_i, y_i = _item(dataset, i, where)
-        if (x_i.shape, x_i.dtype, y_i is None) != (first.shape, first.dtype, y is None):
-            raise UsageError(
-                f"{where}: example {i} is {_described(x_i, y_i)}, "
-                f"example 0 is {_described(first, label)}",
-                remedy="give every example the same shape and type (resize, convert)",
-            )
-        x[i] = x_i
-        if y is not None and y_i is not None:
-            y[i] = y_i
-    classes = getattr(dataset, "classes", ())  # torchvision's convention
-    return Arrays(x, y, classes if isinstance(classes, (list, tuple)) else ())
-
-
-def _item(dataset: Any, i: int, where: str) -> tuple[np.ndarray[Any, Any], int | None]:
-    try:
-        item = dataset[i]
-    except Exception as error:
-        raise UsageError(f"{where}: example {i} cannot be read: {one_line(error)}") from error
-    x, *rest = item if isinstance(item, (tuple, list)) else (item,)
-    if len(rest) > 1:
-        raise UsageError(f"{where}: example {i} has {1 + len(rest)} parts; it may be x or (x, y)")
-    if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
-    try:
-        return np.asarray(x), operator.index(rest[0]) if rest else None
-    except TypeError:  # from operator.index; int() would cut 0.5 down to 0
-        raise UsageError(f"{where}: the label of example {i} is {rest[0]!r}, no integer") from None
-
-
-def _described(x: np.ndarray[Any, Any], y: int | None) -> str:
-    return f"{x.dtype} {x.shape} {'without a label' if y is None else 'with a label'}"
-
-
-def _tensor(values: Any, where: str) -> Tensor:
-    """A tensor on the CPU that shares the memory of `values` where it can."""
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    array = np.asarray(values)
-    if array.dtype.kind == "f" and array.dtype != np.float32:
-        array = array.astype(np.float32)
-    elif array.dtype.kind in "iu" and array.dtype != np.uint8:
-        array = array.astype(np.int64)
-    elif array.dtype.kind not in "fiub":
-        raise UsageError(f"{where}: values of type {array.dtype} are not numbers")
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _layout(x: Tensor, where: str) -> Tensor:
-    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W); (N, D) stays."""
-    if x.ndim not in (2, 3, 4):
-        raise UsageError(
-            f"{where}: x has shape {tuple(x.shape)}",
-            remedy="give (N, H, W), (N, C, H, W) or (N, D)",
-        )
-    if not x.numel():
-        raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
-    if x.ndim == 3:
-        x = x.unsqueeze(1)
-    elif x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[3] in CHANNELS:
-        x = x.permute(0, 3, 1, 2)
-    return x.contiguous()
-
-
-def _pixels(x: Tensor, where: str) -> Tensor:
-    """uint8 as it is; floats as float32 once they are known to lie in [0, 1]."""
-    if x.dtype == torch.uint8:
-        return x
-    if not x.is_floating_point():
-        raise UsageError(
-            f"{where}: x is {_dtype(x)}",
-            remedy="give uint8 from 0 to 255, or floats from 0 to 1",
-        )
-    x = x.to(torch.float32)
-    low, high = (float(v) for v in x.aminmax())  # nan if there is one
-    if low >= 0.0 and high <= 1.0:
-        return x
-    if bad := x.numel() - int(x.isfinite().sum()):
-        raise UsageError(
-            f"{where}: {bad} of {x.numel()} values of x are NaN or infinite",
-            remedy="remove or replace them in the dataset's load",
-        )
-    if low < -ROUNDING or high > 1.0 + ROUNDING:
-        raise UsageError(
-            f"{where}: x lies in [{low:g}, {high:g}], and floats must lie in [0, 1]",
-            remedy=scaling(low, high),
-        )
-    return x.clamp(0.0, 1.0)
-
-
-def scaling(low: float, high: float) -> str:
-    """What to give in place of floats in [low, high]."""
-    if low >= 0.0 and 2.0 <= high <= 255.0:
-        return "divide by 255, or give uint8"
-    if low >= -1.0 - ROUNDING and high <= 1.0 + ROUNDING:
-        return "give (x + 1) / 2"
-    return f"give (x - {low:g}) / {high - low:g}"
-
-
 def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise UsageError(f"{where}: y is {_dtype(y)}, and labels must be integers")
+        raise UsageError(f"{where}: y is {type_name(y)}, and labels must be integers")
     if y.shape != (count,):
         raise UsageError(f"{where}: y has shape {tuple(y.shape)}, and x has {count} examples")
     y = y.to(torch.int64).contiguous()
@@ -270,17 +230,13 @@ def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor
     return y
 
 
-def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
-
-
 def _spec(sources: Sequence[_Source]) -> DataSpec:
     """What all splits share; raises UsageError where they differ."""
     first = sources[0]
     for other in sources[1:]:
         seen = (
             ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
-            ("type", _dtype(first.x), _dtype(other.x)),
+            ("type", type_name(first.x), type_name(other.x)),
             ("labels", *("no" if s.y is None else "some" for s in (first, other))),
             ("classes", first.classes, other.classes),
         )
@@ -308,24 +264,40 @@ def _cut(images: Images, share: float, purpose: str, seed: int, name: str) -> tu
             remedy=f"choose another {purpose} share",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))
-    return _taken(images, order[count:]), _taken(images, order[:count])
-
-
-def _taken(images: Images, places: Tensor) -> Images:
-    places = places.sort().values
-    y = None if images.y is None else images.y.index_select(0, places)
-    return Images(images.x.index_select(0, places), y, images.spec)
+    left, cut = (part.sort().values for part in (order[count:], order[:count]))
+    return images.taken(left), images.taken(cut)
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
+    """The fingerprint of images that lie in memory: SHA-256 of every value, label and name."""
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):
         for key, values in (("x", sources[split].x), ("y", sources[split].y)):
             if values is None:
                 continue
-            digest.update(f"{split} {key} {_dtype(values)} {tuple(values.shape)}".encode())
+            assert isinstance(values, Tensor)
+            digest.update(f"{split} {key} {type_name(values)} {tuple(values.shape)}".encode())
             digest.update(values.numpy().data)
     return digest.hexdigest()
+
+
+def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
+    """The fingerprint of images too many to read first: of names, sizes, types, every label, and
+    the values of `SAMPLE` images of each split, the same ones each time.
+
+    Not of the time of a file, which a copy to another machine does not keep.
+    """
+    digest = hashlib.sha256(repr(tuple(classes)).encode())
+    for split in sorted(sources):
+        x, y = sources[split].x, sources[split].y
+        digest.update(f"{split} {type_name(x)} {tuple(x.shape)}".encode())
+        if y is not None:
+            digest.update(y.numpy().data)
+        order = torch.randperm(len(x), generator=generator("cpu", "fingerprint"))
+        for places in torch.split(order[:SAMPLE].sort().values, AT_ONCE):
+            some = x[places] if isinstance(x, Tensor) else x.read(places.tolist())
+            digest.update(some.numpy().data)
+    return f"sample-{digest.hexdigest()}"
 
 
 def _preprocessing(spec: DataSpec, stored: torch.dtype) -> dict[str, Any]:

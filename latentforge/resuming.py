@@ -37,7 +37,10 @@ from latentforge.training import build_trainee, carry_out, now, using_threads
 
 log = logging.getLogger("latentforge")
 
-FREE = {"train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"}
+FREE = {
+    *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
+    *("data.stream", "data.workers"),
+}
 """Settings that a resumed run may change: they do not move its result. Threads move its last bits,
 which is said."""
 
@@ -198,7 +201,7 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
     sizes = {name: len(images) for name, images in splits.splits.items()}
-    if splits.fingerprint != about["fingerprint"] or sizes != about["images"]:
+    if not splits.is_of(about) or sizes != about["images"]:
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
             details=[

@@ -24,12 +24,18 @@ class DataConfig:
     """What the core does with any dataset. `validation` is the share cut off for choosing: 0 by
     default where there is an official test split, else 0.1. `test` is cut off where there is no
     official one: 0.2 by default. `binarize`: threshold at 0.5, fixed: drawn once with the grey
-    value as probability, dynamic: training images drawn anew each time."""
+    value as probability, dynamic: training images drawn anew each time.
+
+    `stream` reads images as they are wanted: auto where they are more than half of the free memory.
+    `workers` are processes that then read ahead. 0, reading in the training's own process, needs
+    no more memory and no room in /dev/shm, and does for files of numbers; decoding wants some."""
 
     validation: Fraction | None = None
     test: Fraction | None = None
     split_seed: Seed = 0
     binarize: Literal["none", "threshold", "fixed", "dynamic"] = "none"
+    stream: Literal["auto", "always", "never"] = "auto"
+    workers: Annotated[int, Ge(0), Le(256)] = 0
 
 
 DEVICES = "auto, cpu, mps, cuda or cuda:N"

@@ -16,6 +16,7 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.guard import blame
 from latentforge.preparation import SPLITS, prepare
 from latentforge.settings import DataConfig
+from latentforge.streaming import Streaming
 
 
 def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
@@ -45,6 +46,7 @@ def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: s
         split_seed=own.split_seed,
         binarize=own.binarize,
         name=name,
+        streaming=Streaming(own.stream, own.workers),
     )
 
 

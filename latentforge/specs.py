@@ -196,7 +196,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,
     CallbackSpec: _SECTION,
-    DatasetSpec: _SECTION | {"validation", "test", "split_seed", "binarize"},
+    DatasetSpec: _SECTION | {"validation", "test", "split_seed", "binarize", "stream", "workers"},
     ExplorerSpec: _EXPLORE | {"objective"},
     ObjectiveSpec: _EXPLORE | {"objective"},
 }

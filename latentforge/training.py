@@ -340,6 +340,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
             "images": {name: len(images) for name, images in splits.splits.items()},
             "preprocessing": splits.preprocessing,
             "fingerprint": splits.fingerprint,
+            "sample": splits.sample,
         },
         "plugins": [
             {

@@ -76,8 +76,8 @@ def train(
     (linear, cosine, exponential, step), schedule.epochs, schedule.warmup_epochs, schedule.end,
     clip_grad_norm, accumulate, ema, monitor, patience, min_delta, threads, log_every,
     evaluate_every, checkpoint_every (steps), checkpoint_seconds, precision (bf16), channels_last,
-    cuda_graph, compile; of [data]: validation, test,
-    split_seed, binarize. All of them with their defaults: `latentforge config check FILE`.
+    cuda_graph, compile; of [data]: validation, test, split_seed, binarize, stream, workers.
+    All of them with their defaults: `latentforge config check FILE`.
     """
     forge = forge_of(ctx)
     if resume is None and from_ is not None:

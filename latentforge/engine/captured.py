@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentforge.contracts import Step, Terms
 from latentforge.engine.step import take_step
+from latentforge.streamed import Streamed
 
 if TYPE_CHECKING:
     from latentforge.engine.stepper import Stepper
@@ -53,6 +54,8 @@ def check_capturable(stepper: Stepper) -> None:
         raise NotCapturable(f"there are no CUDA graphs on {stepper.device.type}")
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")
+    if isinstance(stepper.images, Streamed):
+        raise NotCapturable("the images are streamed, and a graph gathers them on the device")
     if stepper.shared:
         raise NotCapturable("several processes take each step together")
     if stepper.config.compile:

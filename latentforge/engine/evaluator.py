@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from latentforge.config import Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step
-from latentforge.data import DataSplits
+from latentforge.data import DataSplits, at_once
 from latentforge.guard import blame
 from latentforge.seeding import Noise
 
@@ -88,9 +88,10 @@ class Evaluator:
                 with blame(f"building measure {measure.name!r}", measure.entry):
                     built = measure.entry.spec.build(measure.options, context)
                 self._running.append((measure, built))
-            batches = math.ceil(len(images) / BATCH)
+            size = at_once(self.data.spec, BATCH)
+            batches = math.ceil(len(images) / size)
             setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
-            self.engine.run(images.batches(BATCH), max_epochs=1, epoch_length=batches)
+            self.engine.run(images.batches(size), max_epochs=1, epoch_length=batches)
         return dict(self.engine.state.metrics)
 
     def loss_of(self, batch: Batch, step: Step) -> float:

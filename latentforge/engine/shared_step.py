@@ -42,20 +42,28 @@ class SharedStep:
         self.noise.reseed(done)
         self.draw.manual_seed(self.common.seed_of(done))
         self.images = len(index)
-        own, self.shares = [], []
-        for number, (start, stop) in enumerate(cuts(0, len(index), min(parts, len(index)))):
-            # turned by one each time: the odd image of every part is not the same process's
-            mine = (self.together.rank + number) % self.together.count
-            low, high = list(cuts(0, stop - start, self.together.count))[mine]
-            own.append(torch.arange(start + low, start + high, device=index.device))
-            self.shares.append(Share(self.draw, low, high, stop - start))
-        places = torch.cat(own)
+        places, self.shares = self._cut(index, parts)
         if not images.dynamic:
             return images.batch(index[places])
         with sharing(Share(self.draw, 0, len(index), len(index))):
             whole = images.batch(index)  # drawn for all of them
         y = None if whole.y is None else whole.y[places]
         return Batch(whole.x[places], y, index[places])
+
+    def own(self, index: Tensor, parts: int) -> Tensor:
+        """Which of the images at `index` are this process's."""
+        return index[self._cut(index, parts)[0]]
+
+    def _cut(self, index: Tensor, parts: int) -> tuple[Tensor, list[Share]]:
+        """This process's places in a batch, and its share of each part."""
+        own, shares = [], []
+        for number, (start, stop) in enumerate(cuts(0, len(index), min(parts, len(index)))):
+            # turned by one each time: the odd image of every part is not the same process's
+            mine = (self.together.rank + number) % self.together.count
+            low, high = list(cuts(0, stop - start, self.together.count))[mine]
+            own.append(torch.arange(start + low, start + high, device=index.device))
+            shares.append(Share(self.draw, low, high, stop - start))
+        return torch.cat(own), shares
 
     def gradients(
         self,

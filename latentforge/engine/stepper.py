@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from latentforge.ahead import lost_worker
 from latentforge.config import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data import Images
@@ -23,6 +24,7 @@ from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, t
 from latentforge.errors import RunFailed, one_line
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
+from latentforge.streamed import Streamed
 
 if TYPE_CHECKING:
     from latentforge.engine.shared_step import SharedStep
@@ -77,7 +79,11 @@ class Stepper:
     def start_epoch(self, epoch: int) -> None:
         """Lay out the batches of an epoch, counted from 0."""
         order = permutation(len(self.images), self.seed, epoch)
-        self.order = torch.split(order.to(self.device), self.batch_size)
+        if isinstance(self.images, Streamed):  # which reads on the CPU
+            self.order = torch.split(order, self.batch_size)
+            self.images.expect([self._read(index) for index in self.order])
+        else:
+            self.order = torch.split(order.to(self.device), self.batch_size)
         if self.captured:
             self.captured.start_epoch()
 
@@ -95,11 +101,18 @@ class Stepper:
                 terms = self.step_by_step(done)
             if self.average:
                 self.average.update(done)
-        except Exception:  # `with blame` around every step would cost 2 µs each
+        except Exception as error:  # `with blame` around every step would cost 2 µs each
+            if lost := lost_worker(error):  # torch raises it wherever the step is
+                raise lost from error
             with blame(f"step {done + 1}", *self.entries, save_memory=SAVE_MEMORY):
                 raise
         self.made += 1
         return terms, images
+
+    def close(self) -> None:
+        """Read no more images ahead."""
+        if isinstance(self.images, Streamed):
+            self.images.close()
 
     def step_by_step(self, done: int) -> Terms:
         """The step, its kernels launched one by one."""
@@ -139,6 +152,7 @@ class Stepper:
             "compile": self.config.compile,
             "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
             "cuda_graph": self.graph,
+            "images": self._residence(),
         }
 
     def told(self) -> list[str]:
@@ -148,7 +162,14 @@ class Stepper:
         words += [name for name in ("channels_last", "compile") if ways[name]]
         if self.device.type == "cuda":
             words.append(self.graph or "a CUDA graph after the first ones")
+        if isinstance(self.images, Streamed):
+            words.append(f"images {ways['images']}")
         return words
+
+    def _residence(self) -> str:
+        if not isinstance(self.images, Streamed):
+            return "in memory"
+        return f"streamed ({self.images.why}; data.workers={self.images.workers})"
 
     def _batch(self, done: int) -> Batch:
         """The images of a step; what is drawn from here on is the step's own noise."""
@@ -156,6 +177,12 @@ class Stepper:
             return self.shared.batch(self.images, self._index(done), done, self.parts)
         self.noise.reseed(done)
         return self.images.batch(self._index(done))
+
+    def _read(self, index: torch.Tensor) -> torch.Tensor:
+        """What this process reads of a batch."""
+        if self.shared and not self.images.dynamic:
+            return self.shared.own(index, self.parts)
+        return index
 
     def _index(self, done: int) -> torch.Tensor:
         return self.order[done % self.epoch_length]

@@ -20,7 +20,7 @@ from latentforge.checkpoint import CheckpointStore
 from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import Component, RunConfig
 from latentforge.contracts import Engines, Terms
-from latentforge.data import DataSplits
+from latentforge.data import DataSplits, at_once
 from latentforge.doctor import Course, trouble
 from latentforge.engine.device import one_result
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
@@ -165,6 +165,7 @@ class Trainer:
                     raise
             raise
         finally:
+            self.stepper.close()
             self._lap()
 
     def _end_open_epoch(self) -> bool:
@@ -305,7 +306,8 @@ class Trainer:
 
     def _loss_of_a_sample(self) -> float:
         """The loss of some training images, taken as that of the validation images is."""
-        places = torch.arange(min(BATCH, len(self.images)), device=self.device)
+        most = at_once(self.data.spec, BATCH)
+        places = torch.arange(min(most, len(self.images)), device=self.device)
         batch = self.images.batch(places * len(self.images) // len(places))
         return self.evaluator.loss_of(batch, self.stepper.end())
 

@@ -65,8 +65,8 @@ class Together:
             images = splits.split("train")
         except LatentForgeError as error:
             return error.message
-        if not isinstance(images, Images):
-            return "its images do not fit into memory"
+        if type(images) is not Images:
+            return "its images are streamed"
         with using_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]

@@ -27,7 +27,13 @@ SMALL = {"encoder": [16], "decoder": [16], "latent_dim": 3}
 PLAIN = {
     "ae": {"name": "ae", "model": {"hidden": [16], "latent_dim": 3}},
     "vae": {"name": "vae", "model": SMALL},
-    "dynamic": {"name": "vae", "model": SMALL, "binarize": "dynamic"},
+    "dynamic": {"name": "vae", "model": SMALL, "data": {"binarize": "dynamic"}},
+    "streamed": {
+        "name": "vae",
+        "model": SMALL,
+        "data": {"stream": "always", "workers": 1},
+        "train": {"accumulate": 3},
+    },
     "beta-vae": {
         "name": "vae",
         "model": SMALL,
@@ -97,8 +103,8 @@ def train(run, way, *, stop=None, **train):
     draft.update("model", told["model"], "model=")
     if "loss" in told:
         draft.update("loss", told["loss"], "loss=")
-    if "binarize" in told:
-        draft.update("data", {"binarize": told["binarize"]}, "data=")
+    if "data" in told:
+        draft.update("data", told["data"], "data=")
     options = {"epochs": EPOCHS, "batch_size": BATCH, "log_every": 1, "threads": 1}
     draft.update("train", {**options, **told.get("train", {}), **train}, "train=")
     if stop:

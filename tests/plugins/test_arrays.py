@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import io
+import os
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from latentforge_plugins.arrays import ArraysConfig, load
 
-from latentforge.errors import UsageError
+from latentforge.errors import RunFailed, UsageError
 from latentforge.preparation import prepare_whole
+from latentforge.streaming import Streaming
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.random((12, 28, 20)).astype(np.float32)
@@ -307,3 +310,54 @@ def test_an_autoencoder_trains_on_it(cli, path: Path, x, shape):
     shown = cli("data", "show", "arrays", "--set", f"path={path}", "--json").json
     assert shown["shape"] == shape
     assert shown["images"] == {"train": 9, "validation": 1, "test": 2}
+
+
+# ---------------------------------------------------------------- .npy
+
+
+@pytest.mark.parametrize("shape", [(20, 6, 5), (20, 6, 5, 3), (20, 3, 6, 5), (20, 7)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_an_npy_file_streams_what_it_gives_in_memory(tmp_path, shape, dtype):
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 256, shape, np.uint8) if dtype is np.uint8 else draw.random(shape)
+    np.save(tmp_path / "x.npy", x.astype(dtype))
+    np.save(tmp_path / "y.npy", np.arange(20) % 3)
+    config = ArraysConfig(tmp_path / "x.npy", tmp_path / "y.npy")
+    both = [
+        prepare_whole({"train": load(config, "train")}, "a", streaming=Streaming(mode, 0))
+        for mode in ("always", "never")
+    ]
+    one, other = (splits.split("train") for splits in both)
+    assert both[0].spec == both[1].spec
+    for batch, same in zip(one.batches(8), other.batches(8), strict=True):
+        assert torch.equal(batch.x, same.x)
+        assert torch.equal(batch.y, same.y)
+        assert torch.equal(batch.index, same.index)
+
+
+def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((4, 3, 3), np.uint8))
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(UsageError, match=r"x\.npy: it is truncated"):
+        load(ArraysConfig(path), "train")
+    np.save(path, np.asfortranarray(np.zeros((4, 3, 3), np.uint8)))
+    with pytest.raises(UsageError, match="Fortran order"):
+        load(ArraysConfig(path), "train")
+    np.save(path, np.zeros((4, 3, 3), np.uint8))
+    np.save(tmp_path / "y.npy", np.zeros(3, np.int64))
+    with pytest.raises(UsageError, match=r"y\.npy: it has shape \(3,\), and x has 4"):
+        load(ArraysConfig(path, tmp_path / "y.npy"), "train")
+    with pytest.raises(UsageError, match=r"data\.labels is for images in an \.npy"):
+        load(ArraysConfig(tmp_path / "x.npz", tmp_path / "y.npy"), "train")
+
+
+def test_floats_beyond_1_are_found_where_they_are_read(tmp_path):
+    x = np.full((40, 3, 3), 0.5, np.float32)
+    np.save(tmp_path / "x.npy", x)
+    given = {"train": load(ArraysConfig(tmp_path / "x.npy"), "train")}
+    images = prepare_whole(given, "a", streaming=Streaming("always", 0)).split("train")
+    x[7, 1, 1] = 9.0
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(RunFailed, match=r"example 7: x lies in \[0\.5, 9\]"):
+        images.batch_at([3, 7])

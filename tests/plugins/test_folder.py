@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from latentforge_plugins.folder import FolderConfig, load
 from PIL import Image
 
+from latentforge.errors import RunFailed
 from latentforge.preparation import prepare_whole
+from latentforge.streaming import Streaming
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (6, 5), dtype=np.uint8)
@@ -32,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, **options):
-    return load(FolderConfig(root, **options), "train")
+    return load(FolderConfig(root, **options), "train").whole()
 
 
 def pixels(root: Path, **options) -> np.ndarray:
@@ -305,3 +308,36 @@ def test_a_classifier_trains_on_a_colour_folder(cli, root: Path):
         assert trained.code == 0, trained.err
     shown = cli("data", "show", "folder", "--set", f"root={root}", "--json").json
     assert (shown["shape"], shown["classes"]) == ([3, 32, 32], ["dark", "light"])
+
+
+# ---------------------------------------------------------------- streamed
+
+
+def test_streamed_pictures_are_the_batches_of_pictures_in_memory(root: Path):
+    for i in range(12):
+        save(root / f"c{i % 2}" / f"{i}.png", np.full((6, 5, 3), 20 * i, np.uint8))
+
+    def splits(stream):
+        given = {"train": load(FolderConfig(root), "train")}
+        return prepare_whole(given, "folder", streaming=Streaming(stream, 0))
+
+    streamed, resident = splits("always"), splits("never")
+    assert streamed.spec == resident.spec
+    assert (streamed.sample, streamed.fingerprint) == (resident.sample, resident.sample)
+    pairs = [s.split("train").batch_at([7, 0, 3]) for s in (streamed, resident)]
+    assert torch.equal(pairs[0].x, pairs[1].x)
+    assert torch.equal(pairs[0].y, pairs[1].y)
+
+
+def test_a_picture_that_cannot_be_read_while_it_is_streamed_is_named(root: Path):
+    for i in range(4):
+        save(root / f"{i}.png", np.full((6, 5, 3), i, np.uint8))
+    given = {"train": load(FolderConfig(root), "train")}
+    images = prepare_whole(given, "f", streaming=Streaming("always", 0)).split("train")
+    (root / "2.png").write_bytes((root / "2.png").read_bytes()[:40])
+    with pytest.raises(RunFailed) as caught:
+        images.batch_at([1, 2])
+    assert f"{root / '2.png'}: " in caught.value.details[0]
+    save(root / "2.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(RunFailed, match=r"images of several sizes.*2\.png is 9 x 9"):
+        images.batch_at([1, 2])

@@ -12,22 +12,34 @@ from latentforge.errors import UsageError
 
 @dataclass(frozen=True)
 class ArraysConfig:
-    """`path`: an .npz file. Its key `x` is (N, H, W), (N, H, W, C), (N, C, H, W) or (N, D), uint8
-    or float in [0, 1]; of the second and the last of four numbers the smaller one counts the
-    channels. `y`, if there: (N,) integers from 0. `classes`, if there: their names, strings."""
+    """`path`: an .npz file, or an .npy file of images alone, which can be larger than memory and
+    whose labels may lie in another one, `labels`.
+
+    The images, key `x` of an .npz, are (N, H, W), (N, H, W, C), (N, C, H, W) or (N, D), uint8 or
+    float in [0, 1]; of the second and the last of four numbers the smaller one counts the channels.
+    Labels, key `y`, if there: (N,) integers from 0. Key `classes`, if there: their names, strings.
+    """
 
     path: Path | None = None
+    labels: Path | None = None
 
 
 def load(config: ArraysConfig, split: str) -> Arrays:
     """The arrays as they are stored; UsageError names the file and the key that does not fit."""
     if config.path is None:
         raise UsageError(
-            "data.path is not given: dataset arrays reads an .npz file",
+            "data.path is not given: dataset arrays reads an .npz or an .npy file",
             remedy="--set data.path=FILE.npz, made by numpy.savez('FILE.npz', x=images, y=labels)",
         )
-    from .npz import read
+    from .npz import read, read_npy
 
+    if config.path.suffix == ".npy":
+        return read_npy(config.path, config.labels)
+    if config.labels is not None:
+        raise UsageError(
+            f"data.labels is for images in an .npy file, and data.path is {config.path}",
+            remedy="labels of an .npz file are its key y",
+        )
     return read(config.path)
 
 
@@ -35,7 +47,7 @@ def load(config: ArraysConfig, split: str) -> Arrays:
 def latentforge_datasets() -> Iterable[DatasetSpec]:
     yield DatasetSpec(
         name="arrays",
-        summary="Your own arrays: x, and y if there are labels, in an .npz file (data.path)",
+        summary="Your own arrays: images, and labels if there are any, in an .npz or .npy file",
         load=load,
         config=ArraysConfig,
         splits=("train",),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from latentforge import Arrays, DatasetSpec, Size, hookimpl
+from latentforge import DatasetSpec, Size, hookimpl
 from latentforge.errors import UsageError
+
+if TYPE_CHECKING:
+    from .pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,20 @@ class FolderConfig:
     channels: Literal["auto", "grey", "rgb"] = "auto"
 
 
-def load(config: FolderConfig, split: str) -> Arrays:
-    """uint8 (N, 1 or 3, H, W) in the natural order of the names; labels index the sub-folders."""
+def load(config: FolderConfig, split: str) -> Pictures:
+    """uint8 (1 or 3, H, W) each, in the natural order of the names, decoded when they are wanted;
+    labels index the sub-folders."""
     if config.root is None:
         raise UsageError(
             "data.root is not given: dataset folder reads the image files of a folder",
             remedy="--set data.root=FOLDER",
         )
     from .listing import listed
-    from .reader import read
+    from .pictures import Pictures
 
     root = config.root.expanduser().absolute()
     files, labels, classes = listed(root)
-    return Arrays(read(files, config.size, config.channels), labels, classes)
+    return Pictures(files, labels, classes, config.size, config.channels)
 
 
 @hookimpl

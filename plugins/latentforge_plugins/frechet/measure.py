@@ -124,9 +124,9 @@ class Fid:
         """The features' fit of the chosen images, from the cache if it is there."""
         state = hashlib.sha256(self.features.key.encode())
         state.update(json.dumps(self.context.preprocessing, sort_keys=True).encode())
-        state.update(f"{images.x.dtype} {tuple(images.x.shape[1:])} {images.dynamic}".encode())
-        for x in images.x[chosen].split(BATCH):
-            state.update(x.cpu().numpy().tobytes())
+        state.update(f"{images.stored} {images.spec.shape} {images.dynamic}".encode())
+        for places in chosen.nonzero().squeeze(1).split(BATCH):
+            state.update(images.raw(places).cpu().numpy().tobytes())
         key = state.hexdigest()
         if (kept := cache.read(key)) is not None:
             return kept

@@ -1,0 +1,85 @@
+"""Stored numbers as images: tensors of one layout, uint8 or floats in [0, 1]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentforge.errors import UsageError
+
+CHANNELS = (1, 3, 4)  # what the last of four dimensions must be to count as channels
+ROUNDING = 1e-6  # how far beyond [0, 1] a float may lie and be clamped: resizing leaves 1.0000001
+
+
+def as_tensor(values: Any, where: str) -> Tensor:
+    """A tensor on the CPU that shares the memory of `values` where it can."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and array.dtype != np.float32:
+        array = array.astype(np.float32)
+    elif array.dtype.kind in "iu" and array.dtype != np.uint8:
+        array = array.astype(np.int64)
+    elif array.dtype.kind not in "fiub":
+        raise UsageError(f"{where}: values of type {array.dtype} are not numbers")
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def laid_out(x: Tensor, where: str) -> Tensor:
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W); (N, D) stays."""
+    if x.ndim not in (2, 3, 4):
+        raise UsageError(
+            f"{where}: x has shape {tuple(x.shape)}",
+            remedy="give (N, H, W), (N, C, H, W) or (N, D)",
+        )
+    if not x.numel():
+        raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    elif x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[3] in CHANNELS:
+        x = x.permute(0, 3, 1, 2)
+    return x.contiguous()
+
+
+def pixels(x: Tensor, where: str) -> Tensor:
+    """uint8 as it is; floats as float32 once they are known to lie in [0, 1]."""
+    if x.dtype == torch.uint8:
+        return x
+    if not x.is_floating_point():
+        raise UsageError(
+            f"{where}: x is {type_name(x)}",
+            remedy="give uint8 from 0 to 255, or floats from 0 to 1",
+        )
+    x = x.to(torch.float32)
+    low, high = (float(v) for v in x.aminmax())  # nan if there is one
+    if low >= 0.0 and high <= 1.0:
+        return x
+    if bad := x.numel() - int(x.isfinite().sum()):
+        raise UsageError(
+            f"{where}: {bad} of {x.numel()} values of x are NaN or infinite",
+            remedy="remove or replace them in the dataset's load",
+        )
+    if low < -ROUNDING or high > 1.0 + ROUNDING:
+        raise UsageError(
+            f"{where}: x lies in [{low:g}, {high:g}], and floats must lie in [0, 1]",
+            remedy=scaling(low, high),
+        )
+    return x.clamp(0.0, 1.0)
+
+
+def scaling(low: float, high: float) -> str:
+    """What to give in place of floats in [low, high]."""
+    if low >= 0.0 and 2.0 <= high <= 255.0:
+        return "divide by 255, or give uint8"
+    if low >= -1.0 - ROUNDING and high <= 1.0 + ROUNDING:
+        return "give (x + 1) / 2"
+    return f"give (x - {low:g}) / {high - low:g}"
+
+
+def type_name(x: Any) -> str:
+    """The type of a tensor's values, as numpy says it: uint8, float32."""
+    return str(x.dtype).removeprefix("torch.")

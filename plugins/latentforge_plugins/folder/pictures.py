@@ -1,0 +1,60 @@
+"""The image files of a folder as a map-style dataset, which decodes each when it is wanted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+
+from latentforge import Arrays
+
+from .reader import HeightWidth, Pixels, attempt, mixed, read, unreadable
+
+
+class Pictures:
+    """Item i is the picture of `files[i]`, uint8 (1 or 3, H, W), with its label if there is one.
+
+    `whole` decodes all at once. Both raise UsageError for what cannot be read, and for a picture of
+    another size or colour than the first.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        targets: Sequence[int] | None,
+        classes: Sequence[str],
+        size: HeightWidth | None,
+        channels: str,
+    ) -> None:
+        self.files, self.targets, self.classes = files, targets, tuple(classes)
+        self.size, self.channels = size, channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Pixels, int] | Pixels:
+        image = self.decoded(i)
+        if image.shape != self.shape:
+            raise mixed(self.files[0], self.shape, self.files[i], image.shape)
+        return image if self.targets is None else (image, self.targets[i])
+
+    def whole(self) -> Arrays:
+        """Every picture, decoded by several threads."""
+        return Arrays(read(self.files, self.size, self.channels), self.targets, self.classes)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """That of the first picture, which all others must have."""
+        return self.decoded(0).shape
+
+    def decoded(self, i: int) -> Pixels:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = attempt(self.files[i], self.size, self.channels)
+        if isinstance(image, Exception):
+            raise unreadable([(self.files[i], image)], len(self.files))
+        return image

@@ -1,0 +1,69 @@
+"""Data that is streamed, from the command line: trained, measured, explored, and damaged."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+SMALL = ["--set", "model.hidden=[16]", "--set", "model.latent_dim=3"]
+
+
+@pytest.fixture
+def stored(work):
+    """The options that stream 200 images of a file."""
+    draw = np.random.default_rng(0)
+    np.save(work / "x.npy", draw.integers(0, 256, (200, 8, 8), dtype=np.uint8))
+    np.save(work / "y.npy", np.arange(200) % 5)
+    return ["arrays", *(f"--set=data.{key}" for key in ("path=x.npy", "labels=y.npy"))]
+
+
+def test_a_run_on_streamed_images_is_trained_measured_and_explored(cli, stored):
+    options = [*SMALL, "--set=data.stream=always", "--set=data.workers=1", "--epochs", 1]
+    trained = cli("train", "ae", "--data", *stored, *options, "--run", "run")
+    assert trained.code == 0, trained.err
+    assert "steps: images streamed (data.stream is always; data.workers=1)" in trained.err
+    assert cli("evaluate", "run").code == 0
+    for explorer in (
+        "interpolate",
+        "latent-map",
+        "reconstruct",
+        "sample",
+        "traverse",
+        "corruption",
+    ):
+        answer = cli("explore", explorer, "run")
+        assert answer.code == 0, answer.err
+    assert cli("doctor", "run").code in (0, 1)
+    assert cli("encode", "run", "--out", "codes.npz").code == 0
+
+
+def test_a_file_that_ends_early_in_mid_training_is_named_without_a_traceback(process, work, stored):
+    plugin = """
+import os
+from dataclasses import dataclass
+from ignite.engine import Events
+from latentforge import CallbackSpec, hookimpl
+
+class Cut:
+    def __init__(self, config):
+        pass
+
+    def attach(self, engines):
+        engines.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED(once=2), lambda: os.truncate("x.npy", 2000)
+        )
+
+@hookimpl
+def latentforge_callbacks():
+    yield CallbackSpec(name="cut", summary="Cuts the file", build=Cut)
+"""
+    (work / "cut.py").write_text(plugin)
+    options = [*SMALL, "--set=data.stream=always", "--callback", "cut", "--batch-size", 16]
+    answer = process("-p", "./cut.py", "train", "ae", "--data", *stored, *options)
+    assert answer.code == 1
+    assert "x.npy cannot be read" in answer.err
+    assert "latentforge train --resume RUN" in answer.err
+    assert "Traceback" not in answer.err
+    assert os.path.getsize(work / "x.npy") == 2000
