@@ -51,6 +51,7 @@ class Forge(Sweeps):
         discover: bool = True,
     ) -> None:
         only = from_environment()
+        self.given = (tuple(plugins), tuple(off), discover)  # for other processes of a sweep
         self.registry: Registry = load_plugins(plugins, off=off, only=only, discover=discover)
 
     # ------------------------------------------------------------ train

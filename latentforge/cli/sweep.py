@@ -45,6 +45,10 @@ def sweep(
             help="Train as one model those that differ in numbers alone.  [default: together]",
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="So many at a time, in processes.  [default: 1]"),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")
     ] = None,
@@ -87,7 +91,7 @@ def sweep(
                 f"--resume goes on with {resume} as it began, and takes no {', '.join(given)}",
                 remedy=f"latentforge sweep --resume {resume}",
             )
-        made = forge.resume_sweep(resume, retry=retry, quiet=quiet)
+        made = forge.resume_sweep(resume, retry=retry, jobs=jobs, quiet=quiet)
     else:
         from latentforge.sweeping.plan import read_grid
 
@@ -96,7 +100,12 @@ def sweep(
         draft = forge.start_draft(model, config, preset)
         fill(draft, data, loss, values, callback, set_)
         made = forge.sweep_draft(
-            draft, read_grid(grid or ()), together=together is not False, out=out, quiet=quiet
+            draft,
+            read_grid(grid or ()),
+            together=together is not False,
+            jobs=jobs or 1,
+            out=out,
+            quiet=quiet,
         )
     finish(made, forge.registry, json)
 

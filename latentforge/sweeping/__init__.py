@@ -32,6 +32,7 @@ class Sweeps:
         *,
         grid: Mapping[str, Sequence[Any]],
         together: bool = True,
+        jobs: int = 1,
         out: str | Path | None = None,
         quiet: bool = False,
         **request: Any,
@@ -43,13 +44,16 @@ class Sweeps:
         `runs/sweep-<model>-<data>-<n>` by default, with a run folder in it for each member.
 
         `together` trains members that differ in numbers alone as one model, where a few steps both
-        ways give the same; docs/sweeps.md says which.
+        ways give the same; docs/sweeps.md says which. `jobs` members, or groups of them, are
+        trained at a time, each in a process of its own with its share of the threads.
 
         A member that fails does not stop the others: `failed` names it. Raises what `train` does
         of the request, and Interrupted after Ctrl-C.
         """
         draft, data = draft_request(self.registry, name, **request)
-        return self.sweep_draft(draft, grid, together=together, out=out, quiet=quiet, data=data)
+        return self.sweep_draft(
+            draft, grid, together=together, jobs=jobs, out=out, quiet=quiet, data=data
+        )
 
     def sweep_draft(
         self,
@@ -57,6 +61,7 @@ class Sweeps:
         grid: Mapping[str, Sequence[Any]],
         *,
         together: bool = True,
+        jobs: int = 1,
         out: str | Path | None = None,
         quiet: bool = False,
         data: Any = None,
@@ -70,15 +75,23 @@ class Sweeps:
             grid,
             Path(out) if out else None,
             together=together,
+            jobs=jobs,
             quiet=quiet,
             data=data,
         )
 
     def resume_sweep(
-        self, sweep: str | Path, *, retry: bool = False, data: Any = None, quiet: bool = False
+        self,
+        sweep: str | Path,
+        *,
+        retry: bool = False,
+        jobs: int | None = None,
+        data: Any = None,
+        quiet: bool = False,
     ) -> Sweep:
         """Go on with a sweep: members that are done stay as they are, stopped ones go on from their
-        last checkpoint, with `retry` failed ones too, and the others begin."""
+        last checkpoint, with `retry` failed ones too, and the others begin; `jobs` as before, or as
+        given."""
         from latentforge.sweeping.running import resume
 
-        return resume(self._forge(), Path(sweep), retry=retry, quiet=quiet, data=data)
+        return resume(self._forge(), Path(sweep), retry=retry, jobs=jobs, quiet=quiet, data=data)

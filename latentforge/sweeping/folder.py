@@ -44,8 +44,9 @@ class Sweep:
 
     @property
     def failed(self) -> dict[str, str]:
-        """The error of each member that failed, by name."""
-        return {m["name"]: m["error"] for m in self.members if m["status"] == "failed"}
+        """The error of each member that failed, or whose process was killed, by name."""
+        bad = ("failed", "killed")
+        return {m["name"]: m["error"] for m in self.members if m["status"] in bad}
 
     def runs(self) -> list[Run]:
         """The runs of the members that have begun, in their order."""

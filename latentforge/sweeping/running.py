@@ -1,19 +1,22 @@
-"""The training of a sweep's members, one after the other; one that fails stops no other."""
+"""The training of a sweep's members; one that fails stops no other."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from latentforge import __version__
 from latentforge.config import RunConfig
 from latentforge.drafting import Draft
-from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError, one_line
-from latentforge.run import MANIFEST, Run, locked, status_of
+from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError
+from latentforge.run import MANIFEST, locked, status_of
 from latentforge.sweeping.folder import (
     FORMAT,
     RECORD,
@@ -23,8 +26,10 @@ from latentforge.sweeping.folder import (
     plain_base,
 )
 from latentforge.sweeping.grouping import groups_of
+from latentforge.sweeping.job import Job
 from latentforge.sweeping.plan import Member, members_of, resolve_all
-from latentforge.training import RUNS, now, train
+from latentforge.sweeping.pool import Here, Pool, check_jobs
+from latentforge.training import RUNS, now
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -39,10 +44,12 @@ def start(
     out: Path | None,
     *,
     together: bool,
+    jobs: int,
     quiet: bool,
     data: Any,
 ) -> Sweep:
     """Train a new sweep. What is wrong with any member's request is found before the first one."""
+    check_jobs(forge, jobs, data)
     members = members_of(grid)
     configs = resolve_all(draft, members, forge.registry, in_memory=data is not None)
     first = configs[0]
@@ -57,6 +64,7 @@ def start(
         "base": plain_base(draft),
         "in_memory": data is not None,
         "together": together,
+        "jobs": jobs,
         "report": "",
         "members": [
             {
@@ -78,11 +86,13 @@ def start(
             folder.rmdir()  # no sweep, no folder
         raise
     with locked(folder):
-        Sweeper(sweep, data, quiet=quiet).run(list(zip(members, configs, strict=True)))
+        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(members, configs, strict=True)))
     return sweep
 
 
-def resume(forge: Forge, path: Path, *, retry: bool, quiet: bool, data: Any) -> Sweep:
+def resume(
+    forge: Forge, path: Path, *, retry: bool, jobs: int | None, quiet: bool, data: Any
+) -> Sweep:
     """Go on with a sweep in its own folder."""
     open_sweep(forge, path)  # before a lock is made in a folder that is none of ours
     with locked(path):
@@ -97,9 +107,12 @@ def resume(forge: Forge, path: Path, *, retry: bool, quiet: bool, data: Any) -> 
                 "Python handed over",
                 remedy="Forge().resume_sweep(path, data=...) with what it was trained on",
             )
+        jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
+        check_jobs(forge, jobs, data)
         wanted = [member for member in sweep.plan() if open_end(sweep, member, retry=retry)]
         configs = resolve_all(draft, wanted, forge.registry, in_memory=data is not None)
-        Sweeper(sweep, data, quiet=quiet).run(list(zip(wanted, configs, strict=True)))
+        sweep.write(jobs=jobs)
+        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(wanted, configs, strict=True)))
     return sweep
 
 
@@ -117,17 +130,24 @@ def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
 class Sweeper:
     """Trains members of `sweep`, which is locked, and keeps its record."""
 
-    def __init__(self, sweep: Sweep, data: Any, *, quiet: bool) -> None:
-        self.sweep, self.data, self.quiet = sweep, data, quiet
+    def __init__(self, sweep: Sweep, data: Any, *, jobs: int, quiet: bool) -> None:
+        self.sweep, self.data, self.jobs, self.quiet = sweep, data, jobs, quiet
+        self.configs: dict[str, RunConfig] = {}  # of members, by name
+        self.queue: deque[Job] = deque()
 
     def run(self, todo: Sequence[tuple[Member, RunConfig]]) -> None:
         """Train them all. Raises Interrupted, when what was reached is kept and recorded."""
+        with self.recorded():
+            self.configs = {member.name: config for member, config in todo}
+            self.queue = deque(self.planned(todo))
+            self.place().run(self.take, self.told, self.ended)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Write how the sweep ends, whichever way that is."""
         self.sweep.write(status="running")
         try:
-            alone = self.train_groups(todo)
-            for number, (member, config) in enumerate(alone, 1):
-                self.say(f"{member.name}, {number} of {len(alone)}")
-                self.train(member, config)
+            yield
         except (KeyboardInterrupt, Interrupted) as stop:
             self.sweep.write(status="interrupted", ended=now())
             raise self.interrupted(stop) from None
@@ -138,69 +158,71 @@ class Sweeper:
         self.sweep.write(status="failed" if self.sweep.failed else "done", ended=now())
         self.report()
 
-    def train_groups(
-        self, todo: Sequence[tuple[Member, RunConfig]]
-    ) -> Sequence[tuple[Member, RunConfig]]:
-        """Train together those that can be; the others are returned."""
+    def place(self) -> Here | Pool:
+        """Where jobs are done."""
+        forge, folder = self.sweep.forge, self.sweep.path
+        if self.jobs == 1:
+            return Here(
+                forge,
+                folder,
+                lambda member: self.configs[member.name],
+                quiet=self.quiet,
+                data=self.data,
+            )
+        threads = max(1, torch.get_num_threads() // self.jobs)
+        return Pool(forge, folder, self.jobs, threads, said=lambda line: log.warning("%s", line))
+
+    def planned(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
+        """A job for each group that may be trained together, and for each other member."""
         if not self.sweep.record["together"]:
-            return todo
+            return [Job((member,)) for member, _ in todo]
         begun = [(self.sweep.path / member.name / MANIFEST).exists() for member, _ in todo]
         fresh = [place for place, there in enumerate(begun) if not there]
         groups, reasons = groups_of([todo[place][1] for place in fresh])
-        why = {fresh[place]: reason for place, reason in reasons.items()}
-        why |= {place: "it goes on by itself" for place, there in enumerate(begun) if there}
-        for group in groups:
-            places = [fresh[place] for place in group]
-            if reason := self.train_group([todo[place] for place in places]):
-                why |= dict.fromkeys(places, reason)
-        for place, reason in why.items():
+        jobs = [Job(tuple(todo[fresh[place]][0] for place in group)) for group in groups]
+        alone = {fresh[place]: reason for place, reason in reasons.items()}
+        alone |= {place: "it goes on by itself" for place, there in enumerate(begun) if there}
+        singles = [Job((todo[place][0],)) for place in sorted(alone)]
+        for place, reason in alone.items():
             self.sweep.note(todo[place][0].name, alone_because=reason)
-        if told := sorted(set(why.values())):
-            self.say(f"one by one, {len(why)} members: {'; '.join(told)}")
-        return [todo[place] for place in sorted(why)]
+        if why := sorted(set(alone.values())):
+            self.say(f"one by one, {len(alone)} members: {'; '.join(why)}")
+        return [*jobs, *singles]
 
-    def train_group(self, group: Sequence[tuple[Member, RunConfig]]) -> str:
-        """Train members together; why that cannot be, where it cannot, with none begun."""
-        from latentforge.sweeping.together import Together
+    def take(self) -> Job | None:
+        """The next job, which begins now."""
+        if not self.queue:
+            return None
+        job = self.queue.popleft()
+        names = [member.name for member in job.members]
+        if len(names) > 1:
+            self.say(f"{len(names)} members, together if they can be: {', '.join(names)}")
+        elif self.jobs == 1:
+            self.say(f"{names[0]}, {len(self.queue) + 1} to go")
+        for name in names:
+            self.sweep.note(name, status="running" if len(names) == 1 else "waiting", error="")
+        return job
 
-        names = [member.name for member, _ in group]
+    def told(self, name: str, status: str, error: str) -> None:
+        """Note how a member stands."""
+        path = self.sweep.path / name
+        facts: dict[str, Any] = {"status": status, "error": error}
+        if status == "done":
+            facts["metrics"] = self.sweep.forge.open_run(path).metrics
+        self.sweep.note(name, **facts)
+        if error:
+            log.warning("%s failed: %s", name, error.splitlines()[0])
+        elif self.jobs > 1:
+            over = sum(m["status"] in ("done", "failed", "killed") for m in self.sweep.members)
+            self.say(f"{name}: {status}, {over} of {len(self.sweep.members)} members")
 
-        def told(place: int, run: Run | None, error: BaseException | None) -> None:
-            if isinstance(error, Interrupted):
-                self.sweep.note(names[place], status="interrupted")
-            elif error is not None:
-                self.failed(names[place], error)
-            elif run is not None:
-                self.sweep.note(names[place], status="done", metrics=run.metrics)
-
-        self.say(f"{len(group)} members, together if they can be: {', '.join(names)}")
-        paths = [self.sweep.path / name for name in names]
-        configs = [config for _, config in group]
-        making = Together(self.sweep.forge, paths, configs, told, quiet=self.quiet, data=self.data)
-        return making.train()
-
-    def train(self, member: Member, config: RunConfig) -> None:
-        """Train a member, or go on with it; its failure is recorded and raised no further."""
-        forge, path = self.sweep.forge, self.sweep.path / member.name
-        self.sweep.note(member.name, status="running", error="")
-        try:
-            if (path / MANIFEST).exists():
-                run = forge.open_run(path)
-                run = forge.resume(run, data=self.data, quiet=self.quiet)
-            else:
-                run = train(forge, config, run=path, quiet=self.quiet, data=self.data)
-        except (KeyboardInterrupt, Interrupted):
-            self.sweep.note(member.name, status="interrupted")
-            raise
-        except Exception as error:
-            self.failed(member.name, error)
-        else:
-            self.sweep.note(member.name, status="done", metrics=run.metrics)
-
-    def failed(self, name: str, error: BaseException) -> None:
-        told = str(error) if isinstance(error, LatentForgeError) else one_line(error)
-        self.sweep.note(name, status="failed", error=told)
-        log.warning("%s failed: %s", name, told.splitlines()[0])
+    def ended(self, job: Job, reason: str) -> None:
+        """Let members that cannot be trained together be trained one by one."""
+        if reason:
+            for member in job.members:
+                self.sweep.note(member.name, alone_because=reason)
+            self.say(f"one by one, {len(job.members)} members: {reason}")
+            self.queue.extend(Job((member,)) for member in job.members)
 
     def interrupted(self, stop: BaseException) -> Interrupted:
         kind = type(stop) if isinstance(stop, Interrupted) else Interrupted

@@ -1,0 +1,241 @@
+"""Where the jobs of a sweep are done: in this process, or in several at a time. Either way `take`
+gives the next job or None, `told` hears how each member stands, `ended` that a job is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, Queue
+from typing import IO, TYPE_CHECKING, Any
+
+from latentforge.config import RunConfig
+from latentforge.engine.signals import stop_on_signals
+from latentforge.errors import Interrupted, Terminated, UsageError
+from latentforge.sweeping.job import Job, Told, do_job
+from latentforge.sweeping.plan import Member
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+
+Take = Callable[[], Job | None]
+Ended = Callable[[Job, str], None]  # with the reason why several cannot be trained together
+
+
+class Here:
+    """One job after the other, in this process."""
+
+    def __init__(
+        self,
+        forge: Forge,
+        folder: Path,
+        config_of: Callable[[Member], RunConfig],
+        *,
+        quiet: bool,
+        data: Any,
+    ) -> None:
+        self.forge, self.folder, self.config_of = forge, folder, config_of
+        self.how = {"quiet": quiet, "data": data}
+
+    def run(self, take: Take, told: Told, ended: Ended) -> None:
+        """Do all jobs; raises Interrupted after a signal."""
+        while job := take():
+            configs = [self.config_of(member) for member in job.members]
+            ended(job, do_job(self.forge, self.folder, job, configs, told, **self.how))
+
+
+class Pool:
+    """`count` jobs at a time, each in a process of its own with `threads` threads.
+
+    `said` hears the lines that the processes write to stderr, with the name of the job.
+    """
+
+    def __init__(
+        self, forge: Forge, folder: Path, count: int, threads: int, said: Callable[[str], None]
+    ) -> None:
+        self.folder, self.count, self.threads, self.said = folder, count, threads, said
+        self.plugins = plugins_by_name(forge)
+        self.events: Queue[tuple[Worker, str | None]] = Queue()
+        self.workers: list[Worker] = []
+        self.heard = 0  # the signal that asks for the end
+
+    def run(self, take: Take, told: Told, ended: Ended) -> None:
+        """Do all jobs. Raises Interrupted after a signal, when every process has ended."""
+        try:
+            with stop_on_signals(self.stop):
+                while self._hand_out(take) or self._busy():
+                    self._hear(told, ended)
+        except BaseException:  # a second signal too: nothing is waited for any more
+            for worker in self.workers:
+                worker.process.kill()
+            raise
+        finally:
+            for worker in self.workers:
+                worker.close()
+        if self.heard:
+            kind = Terminated if self.heard == signal.SIGTERM else Interrupted
+            raise kind(kind.__name__.lower())
+
+    def stop(self, number: int) -> None:
+        """For a signal handler: every training ends at a checkpoint."""
+        self.heard = number
+        for worker in self.workers:
+            worker.process.terminate()
+
+    def _busy(self) -> bool:
+        return any(worker.job for worker in self.workers)
+
+    def _hand_out(self, take: Take) -> bool:
+        """Give a job to each process that has none; whether one was given."""
+        given = False
+        while not self.heard:
+            self.workers = [w for w in self.workers if w.job or w.process.poll() is None]
+            idle = next((worker for worker in self.workers if not worker.job), None)
+            if idle is None and len(self.workers) >= self.count:
+                break
+            job = take()
+            if job is None:
+                break
+            if idle is None:
+                idle = Worker(self.threads, self.events, self.said)
+                self.workers.append(idle)
+            idle.begin(job, {**self.plugins, "sweep": str(self.folder)})
+            if self.heard:  # it came while this one began
+                idle.process.terminate()
+            given = True
+        return given
+
+    def _hear(self, told: Told, ended: Ended) -> None:
+        try:
+            worker, line = self.events.get(timeout=0.2)  # so that a signal is never waited for
+        except Empty:
+            return
+        if worker.job is None:
+            return  # it had nothing to do, and ended
+        if line is None:
+            self._lost(worker, told, ended)
+            return
+        said = json.loads(line)
+        if said.get("ended"):
+            job, worker.job = worker.job, None
+            if not self.heard:
+                ended(job, said["reason"])
+        else:
+            worker.open.discard(said["name"])
+            told(said["name"], said["status"], said["error"])
+
+    def _lost(self, worker: Worker, told: Told, ended: Ended) -> None:
+        """A process ended with a job in hand: its members have failed, or were told to stop."""
+        job, worker.job = worker.job, None
+        assert job is not None
+        code = worker.process.wait()
+        for name in sorted(worker.open):
+            if self.heard:
+                told(name, "interrupted", "")
+            elif code < 0:
+                told(name, "killed", f"its process was killed by {signal_name(-code)}")
+            else:
+                told(name, "failed", f"its process ended with exit code {code}: {worker.last}")
+        if not self.heard:
+            ended(job, "")
+
+
+class Worker:
+    """A process of `latentforge.sweeping.worker`, and the job that it has in hand."""
+
+    def __init__(
+        self,
+        threads: int,
+        events: Queue[tuple[Worker, str | None]],
+        said: Callable[[str], None],
+    ) -> None:
+        self.job: Job | None = None
+        self.open: set[str] = set()  # members of the job of which nothing is heard yet
+        self.last = ""  # line of stderr
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "latentforge.sweeping.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # a terminal's Ctrl-C is for who sweeps alone
+        )
+        pipes = self.process.stdout, self.process.stderr
+        self.readers = [
+            threading.Thread(target=self._answers, args=(pipes[0], events), daemon=True),
+            threading.Thread(target=self._errors, args=(pipes[1], said), daemon=True),
+        ]
+        for reader in self.readers:
+            reader.start()
+
+    def begin(self, job: Job, request: dict[str, Any]) -> None:
+        self.job, self.open = job, {member.name for member in job.members}
+        members = [[member.name, dict(member.values)] for member in job.members]
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it was killed just now, which its reader notices
+            self.process.stdin.write(json.dumps({**request, "members": members}) + "\n")
+            self.process.stdin.flush()
+
+    def _answers(self, pipe: IO[str], events: Queue[tuple[Worker, str | None]]) -> None:
+        for line in pipe:
+            events.put((self, line))
+        self.process.wait()
+        self.readers[1].join(timeout=1)  # what it said last is its error
+        events.put((self, None))
+
+    def _errors(self, pipe: IO[str], said: Callable[[str], None]) -> None:
+        for line in pipe:
+            self.last = line.strip() or self.last
+            said(f"{self.job.name}: {line.rstrip()}" if self.job else line.rstrip())
+
+    def close(self) -> None:
+        """Let it end; it has no job, or was killed."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        for reader in self.readers:
+            reader.join(timeout=1)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def plugins_by_name(forge: Forge) -> dict[str, Any]:
+    """How another process comes to the same plugins; UsageError where they were handed over."""
+    plugins, off, discover = forge.given
+    if handed := [plugin for plugin in plugins if not isinstance(plugin, str)]:
+        raise UsageError(
+            f"jobs: other processes cannot load plugin {handed[0]!r}, which Python handed over",
+            remedy="Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
+        )
+    return {"plugins": list(plugins), "off": list(off), "discover": discover}
+
+
+def check_jobs(forge: Forge, jobs: int, data: Any) -> None:
+    """UsageError for a number that cannot be, and for what other processes do not have."""
+    if jobs < 1:
+        raise UsageError(f"jobs must be 1 or more, got {jobs}")
+    if jobs > 1:
+        plugins_by_name(forge)
+    if jobs > 1 and data is not None:
+        raise UsageError(
+            "jobs: other processes do not have data that Python handed over",
+            remedy="jobs=1, or the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
+        )
