@@ -18,6 +18,7 @@ from torch.func import functional_call
 from latentforge.config import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.engine.drawn import Draw, Given, NotTogether, Recorder, generators_state
+from latentforge.engine.quick import quick_update
 from latentforge.engine.schedule import rate
 from latentforge.engine.step import OPTIMIZERS, Trainee
 from latentforge.engine.stepper import Stepper
@@ -70,6 +71,7 @@ class Ensemble:
         self.draws: dict[int, list[Draw]] = {}  # by the images of a batch
         self.leaves, self.fixed = stack([stepper.trainee for stepper in self.steppers])
         self.optimizer = self._stack_optimizers()
+        self.update = quick_update(self.optimizer) or self.optimizer.step
         self.orders = torch.empty(0)
 
     # ------------------------------------------------------------ steps
@@ -234,7 +236,7 @@ class Ensemble:
             lrs = [lr for lr, _ in groupby(config.train.lr for config in self.configs)]
             for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * factor
-        self.optimizer.step()
+        self.update()
 
     def hand_back(self) -> None:
         """Let each member's own optimizer have its rows of the state."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from latentforge.contracts import Batch, Step, Terms
+from latentforge.engine.quick import Update
 from latentforge.errors import ConfigError, one_line
 from latentforge.settings import TrainConfig
 
@@ -80,19 +81,21 @@ def take_step(
     parts: int = 1,
     clip: float = 0.0,
     backward: Backward | None = None,
+    update: Update | None = None,
 ) -> Terms:
     """Forward, backward, update. Returns the terms, still on the device.
 
     The batch goes through in `parts`, one after the other, whose gradients add up to the batch's
     own; they are scaled down to a norm of `clip`, unless that is 0. Where the loss or that norm is
-    not finite, `gate` keeps the weights as they are. `backward` stands in for `gradients`.
+    not finite, `gate` keeps the weights as they are. `backward` stands in for `gradients`, `update`
+    for `optimizer.step`.
     """
     terms, total = (backward or gradients)(trainee, optimizer, batch, step, parts)
     if clip:
         norm = torch.nn.utils.clip_grad_norm_(trainee.parameters(), clip)
         total = total + 0.0 * norm  # finite only where both are
     if gate.passes(total, optimizer):
-        optimizer.step()
+        (update or optimizer.step)()
     # Detached: whoever keeps them would keep autograd's graph too, whose nodes remember their
     # stream, and a capture on another one would add gradients beside it.
     values = {name: value.detach() for name, value in terms.values.items()}

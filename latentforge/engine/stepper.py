@@ -19,6 +19,7 @@ from latentforge.engine.averaging import Average
 from latentforge.engine.captured import CapturedStep, NotCapturable, check_capturable
 from latentforge.engine.finite import largest_gradient
 from latentforge.engine.layout import by_pixel
+from latentforge.engine.quick import quick_update
 from latentforge.engine.schedule import rate
 from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
 from latentforge.errors import RunFailed, one_line
@@ -55,6 +56,7 @@ class Stepper:
         self.full = len(images) // train.batch_size  # batches of an epoch that are whole
         self.total_steps = train.epochs * self.epoch_length
         self.optimizer = build_optimizer(trainee, train)
+        self.update = None if config.callbacks else quick_update(self.optimizer)
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
         self.average = Average(trainee, train.ema) if train.ema else None
@@ -125,6 +127,7 @@ class Stepper:
             parts=self.parts,
             clip=self.clip,
             backward=self.shared.gradients if self.shared else None,
+            update=self.update,
         )
 
     def post_mortem(self, number: int) -> list[str]:

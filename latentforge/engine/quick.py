@@ -1,0 +1,77 @@
+"""Adam's step on a CPU without what torch does around its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Update = Callable[[], Any]
+Lists = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
+"""Parameters, the means of their gradients and of those squared, and counts of steps."""
+
+
+def quick_update(optimizer: torch.optim.Optimizer) -> Update | None:
+    """What does the same as `optimizer.step()`, to the bit, in less time; None where nothing does.
+
+    Hooks of the optimizer, which a callback may have set, are not called.
+    """
+    own = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+    return QuickAdam(optimizer) if own and all(map(plain, optimizer.param_groups)) else None
+
+
+def plain(group: dict[str, Any]) -> bool:
+    others = ("amsgrad", "capturable", "differentiable")
+    on_cpu = all(parameter.device.type == "cpu" for parameter in group["params"])
+    return bool(group["fused"]) and on_cpu and not any(group[option] for option in others)
+
+
+class QuickAdam:
+    """Calls the fused kernel with lists that are made once.
+
+    `optimizer.step()` makes them anew each time, sorts them by device and opens a span for the
+    profiler: 65 to 90 µs, where a step of a small network takes 1 to 2 ms. The state stays the
+    optimizer's own, so a checkpoint does not know the difference.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.lists: list[tuple[dict[str, Any], Lists]] = []
+
+    def __call__(self) -> None:
+        groups = self.optimizer.param_groups
+        grads = [[parameter.grad for parameter in group["params"]] for group in groups]
+        every = not any(grad is None for group in grads for grad in group)
+        if not (every and self.lists):
+            self.optimizer.step()  # the first makes the state, or takes over a checkpoint's
+            self.lists = self._lists() if every else []
+            return
+        with torch.no_grad():
+            for (group, lists), given in zip(self.lists, grads, strict=True):
+                self._step(group, lists, given)
+
+    def _lists(self) -> list[tuple[dict[str, Any], Lists]]:
+        made = []
+        for group in self.optimizer.param_groups:
+            states = [self.optimizer.state[parameter] for parameter in group["params"]]
+            kept = [[state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")]
+            made.append((group, (group["params"], kept[0], kept[1], kept[2])))
+        return made
+
+    def _step(self, group: dict[str, Any], lists: Lists, grads: list[Tensor | None]) -> None:
+        parameters, means, squares, steps = lists
+        decoupled = group["decoupled_weight_decay"]
+        kernel: Any = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        torch._foreach_add_(steps, 1)
+        kernel(
+            *(parameters, grads, means, squares, [], steps),
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=group["maximize"],
+        )
