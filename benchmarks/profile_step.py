@@ -4,7 +4,7 @@
 
 The sides of throughput.py train one epoch each, in turns. A clock runs around the real parts of
 both, and gives each the time that is its own: without the parts that it calls. So the rows of a
-side add up to its epoch. The clock takes about 1 µs of each part, on both sides.
+side add up to its epoch. The clock itself takes about 1 µs of each part, and by hand has fewer.
 
 `step`: µs of one step. `epoch`: ms that come once an epoch, for whatever number of images.
 """
