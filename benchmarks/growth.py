@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, list[Size]]] = {
     "larger": ("vae", [Size(1 / 4, 28), Size(1 / 4, 64), Size(1 / 4, 128)]),
     "larger-conv": (
         # a layer's output of 128 images of 128x128 pixels alone would be 512 MB
-        *("conv-vae", [Size(1 / 40, 28, 32), Size(1 / 40, 64, 32), Size(1 / 40, 128, 32)]),
+        *("conv-vae", [Size(1 / 60, 28, 32), Size(1 / 60, 64, 32), Size(1 / 60, 128, 32)]),
     ),
 }
 
