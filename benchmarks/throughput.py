@@ -12,8 +12,8 @@ neighbouring turns, for a shared machine is never equally fast for long.
   loss added up.
 - latentforge: as it comes: it logs, shows progress and writes a checkpoint an epoch.
 
-Evaluation is left out on every side. The three with a DataLoader train on the first --few images only,
-which is said: their images a second do not depend on it. In `conv-vae` all sides take half of
+Evaluation is left out on every side. The three with a DataLoader train on the first --few images
+only, which is said: their images a second do not depend on it. In `conv-vae` all sides take half of
 these. Real MNIST through LATENTFORGE_DATA; without it, random images, and the output says so.
 """
 
