@@ -4,6 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# In this order; each of them says at its top what it compares. About 40 minutes on two cores.
+BENCHMARKS := throughput profile_step whole growth together search checkpoints
+MEASURED   ?= runs/bench
+
 .PHONY: demo test slow torture lint bench gpu-test gpu-bench reproduce gallery clean
 
 demo: $(READY)
@@ -24,8 +28,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)
-	$(BIN)/python benchmarks/throughput.py
+bench: $(VENV)/.bench
+	@mkdir -p $(MEASURED)
+	@set -e; for name in $(BENCHMARKS); do \
+	  $(BIN)/python benchmarks/$$name.py --json $(MEASURED)/$$name.json; \
+	done
 
 # With the torch that is on the machine: a CPU build in .venv would see no GPU.
 gpu-test:
@@ -48,6 +55,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,8 @@ class Case:
     """The same training on every side: the plugin with its options, and the network by hand.
 
     `loss` takes the network, images (B, 1, 28, 28) and labels, and gives nats per image.
-    `target` is what LatentForge is to reach: over the loop by hand, and over Lightning.
+    `target` is what LatentForge is to reach: over the loop by hand, and over Lightning. `slow`:
+    a few images have to do.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Case:
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
     target: tuple[float, float]
     pad: int = 0
+    slow: bool = False
 
 
 def mlp(*widths: int) -> list[nn.Module]:
@@ -129,5 +131,5 @@ CASES = {
     "cnn-classifier": Case(
         "cnn-classifier", {}, 256, cnn, classifier_loss, target=(1.6, 2.4), pad=2
     ),
-    "conv-vae": Case("conv-vae", {}, 128, conv_vae, vae_loss, target=(1.25, 1.3)),
+    "conv-vae": Case("conv-vae", {}, 128, conv_vae, vae_loss, target=(1.25, 1.3), slow=True),
 }

@@ -1,6 +1,6 @@
 """Training speed: LatentForge against four other ways to train the same network, in one process.
 
-    python benchmarks/throughput.py [--repeats 5] [--case ae] [--side by-hand] [--json FILE]
+    python benchmarks/throughput.py [--repeats 3] [--case ae] [--side by-hand] [--json FILE]
 
 The sides take short turns, each training from scratch; what counts is the median of the ratios of
 neighbouring turns, for a shared machine is never equally fast for long.
@@ -12,31 +12,29 @@ neighbouring turns, for a shared machine is never equally fast for long.
   loss added up.
 - latentforge: as it comes: it logs, shows progress and writes a checkpoint an epoch.
 
-Evaluation is left out on every side. The three with a DataLoader train on the first --images only,
-which is said: their images a second do not depend on it. Real MNIST through LATENTFORGE_DATA;
-without it, random images, and the output says so.
+Evaluation is left out on every side. The three with a DataLoader train on the first --few images
+only, which is said: their images a second do not depend on it. In `conv-vae` all sides take half of
+these. Real MNIST through LATENTFORGE_DATA; without it, random images, and the output says so.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import logging
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import turns
 from latentforge_plugins.torchvision_remedy import import_torchvision
 from networks import CASES, Case
 from torch import Tensor, nn
@@ -207,24 +205,48 @@ def images() -> tuple[Tensor, Tensor, str]:
 def measure(
     case: Case, sides: dict[str, Any], x: Tensor, y: Tensor, few: int, repeats: int
 ) -> dict[str, Any]:
-    rates: dict[str, list[float]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as scratch:
-        for _ in range(repeats):
-            for name, side in sides.items():
-                count = few if name in SLOW else len(x)
-                rates[name].append(side(case, x[:count], y[:count], Path(scratch)))
+        counts = {name: few if name in SLOW else len(x) for name in sides}
+        if case.slow:
+            counts = dict.fromkeys(sides, few // 2)
+        rates: dict[str, list[float]] = turns.take_turns(
+            {
+                name: partial(side, case, x[: counts[name]], y[: counts[name]], Path(scratch))
+                for name, side in sides.items()
+            },
+            repeats,
+        )
     ours = rates["latentforge"]
     ratios = {
-        name: statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-        for name, theirs in rates.items()
-        if name != "latentforge"
+        name: turns.ratio(ours, theirs) for name, theirs in rates.items() if name != "latentforge"
     }
     return {"images_per_second": rates, "ratios": ratios, "target": case.target}
 
 
+def show(table: turns.Table, name: str, told: dict[str, Any]) -> None:
+    rates = told["images_per_second"].values()
+    table.row(f"{name}: images/s", *(f"{statistics.median(rate):,.0f}" for rate in rates))
+    aims = dict(zip(("by-hand", "lightning"), told["target"], strict=True))
+    table.row("LatentForge x", *(f"{ratio:.2f}" for ratio in told["ratios"].values()), "")
+    table.row("its aim", *(f"{aims[side]}" if side in aims else "" for side in told["ratios"]), "")
+
+
+def chosen_sides(wanted: list[str] | None, precision: str) -> dict[str, Any]:
+    """The functions of the wanted sides, by name, LatentForge last."""
+    named: dict[str, Any] = {**SLOW, "by-hand": by_hand}
+    sides = {name: side for name, side in named.items() if name in (wanted or named)}
+    if "lightning" in sides:
+        import_torchvision()  # first: lightning imports it too, and knows no remedy
+        try:
+            import lightning  # noqa: F401
+        except ImportError:
+            print("without lightning: pip install 'latentforge[bench]'\n")
+            del sides["lightning"]
+    return {**sides, "latentforge": with_latentforge({"precision": precision})}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = turns.arguments(__doc__, repeats=3)
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--images", type=int, help="of the sides in memory; default: all")
     parser.add_argument("--few", type=int, default=12_800, help="images of the other sides")
@@ -232,42 +254,26 @@ def main() -> None:
     others = [*SLOW, "by-hand"]
     parser.add_argument("--side", choices=others, action="append", help="default: every one")
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     x, y, source = images()
     x, y = x[: options.images], y[: options.images]
-    named: dict[str, Any] = {**SLOW, "by-hand": by_hand}
-    sides = {name: named[name] for name in others if name in (options.side or others)}
-    if "lightning" in sides:
-        import_torchvision()  # first: lightning imports it too, and knows no remedy
-        try:
-            import lightning  # noqa: F401
-        except ImportError:
-            print("without lightning: pip install 'latentforge[bench]'")
-            del sides["lightning"]
-    sides["latentforge"] = with_latentforge({"precision": options.precision})
+    sides = chosen_sides(options.side, options.precision)
     few = min(options.few, len(x))
-    print(
-        f"{source}, {len(x):,} images ({few:,} for the sides with a DataLoader), "
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"LatentForge in {options.precision}; medians of {options.repeats} turns\n"
+    on = turns.headline(
+        "Training speed",
+        f"{source}, {len(x):,} images ({few:,} for the sides with a DataLoader, {few // 2:,} in "
+        f"conv-vae), LatentForge in {options.precision}; medians of {options.repeats} turns",
     )
-    print(f"{'images/s':16}" + "".join(f"{name:>13}" for name in sides))
+    table = turns.Table("case", *sides)
     found = {}
     for name in options.case or CASES:
-        found[name] = told = measure(CASES[name], sides, x, y, few, options.repeats)
-        rates = told["images_per_second"].values()
-        print(f"{name:16}" + "".join(f"{statistics.median(r):13,.0f}" for r in rates))
-        ratios = "".join(f"{ratio:13.2f}" for ratio in told["ratios"].values())
-        hand, lightning_ = CASES[name].target
-        asked = f"(aims: by hand {hand}, lightning {lightning_})"
-        print(f"{'  LatentForge x':16}{ratios}{'':13}  {asked}", flush=True)
-    if options.json:
-        told = {"data": source, "precision": options.precision, "cases": found}
-        options.json.write_text(json.dumps(told, indent=2))
+        found[name] = measure(CASES[name], sides, x, y, few, options.repeats)
+        show(table, name, found[name])
+    told = {"data": source, "precision": options.precision, "cases": found}
+    turns.finish(options.json, on, {**told, "images": len(x), "few": few})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,30 +1,36 @@
 """A sweep of beta-VAEs trained together against the same sweep one by one, in one process.
 
+    python benchmarks/together.py [--members 16] [--epochs 1] [--repeats 3] [--data mnist]
+        [--hidden 128] [--batch-size 64] [--device cuda] [--json FILE]
+
 The two sides take turns; what counts is the median of the ratios of neighbouring turns, for a
 shared machine is never equally fast for long. `steps`: the seconds of the optimizer steps alone;
 `whole`: of the sweep as a user waits for it, with evaluation, checkpoints and report. Last it says
 how many times the steps of one member all of them together take.
 
-    python benchmarks/together.py [--members 16] [--epochs 2] [--repeats 5] [--data mnist]
-        [--hidden 128] [--batch-size 64] [--device cuda]
-
-Real MNIST through LATENTFORGE_DATA.
+Real MNIST through LATENTFORGE_DATA; without it, digits.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import torch
+import turns
 
 from latentforge import Forge
 
 
-def sweep(options: argparse.Namespace, together: bool, folder: Path) -> tuple[float, float]:
+def sweep(
+    options: argparse.Namespace, together: bool, scratch: Path, number: Iterator[int]
+) -> tuple[float, float]:
     """Seconds of the steps of all members, and of the whole sweep."""
     began = time.perf_counter()
     made = Forge().sweep(
@@ -39,7 +45,7 @@ def sweep(options: argparse.Namespace, together: bool, folder: Path) -> tuple[fl
         },
         grid={"loss.beta": [0.5 * (1 + member) for member in range(options.members)]},
         together=together,
-        out=folder,
+        out=scratch / f"sweep-{next(number)}",
         quiet=True,
     )
     whole = time.perf_counter() - began
@@ -50,31 +56,39 @@ def sweep(options: argparse.Namespace, together: bool, folder: Path) -> tuple[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = turns.arguments(__doc__, repeats=3)
     parser.add_argument("--members", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--data", default="mnist")
+    default = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
+    parser.add_argument("--data", default=default)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    ratios: list[tuple[float, float]] = []
+    on = turns.headline(
+        f"{options.members} models together",
+        f"beta-VAEs on {options.data}, hidden {options.hidden}, batch {options.batch_size}, "
+        f"{options.device}, epochs: {options.epochs}; medians of {options.repeats} turns",
+    )
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(options.repeats):
-            alone = sweep(options, False, Path(folder) / f"{turn}-alone")
-            together = sweep(options, True, Path(folder) / f"{turn}-together")
-            ratios.append((alone[0] / together[0], alone[1] / together[1]))
-            print(
-                f"turn {turn + 1}: steps {alone[0]:.1f} s and {together[0]:.1f} s, "
-                f"whole {alone[1]:.1f} s and {together[1]:.1f} s"
-            )
-    steps, whole = (statistics.median(column) for column in zip(*ratios, strict=True))
-    print(
-        f"{options.members} beta-VAEs on {options.data}, hidden {options.hidden}, batch "
-        f"{options.batch_size}, {options.device}, {torch.get_num_threads()} threads: together "
-        f"{steps:.2f} times as fast in steps, {whole:.2f} times as a whole; all together take "
-        f"{options.members / steps:.2f} times the steps of one"
+        number = itertools.count()
+        sides = {
+            side: partial(sweep, options, side == "together", Path(folder), number)
+            for side in ("one by one", "together")
+        }
+        took = turns.take_turns(sides, options.repeats)
+    table = turns.Table("seconds", *sides, "times as fast")
+    ratios = {}
+    for place, part in enumerate(("steps", "whole")):
+        alone, together = ([one[place] for one in took[side]] for side in sides)
+        ratios[part] = turns.ratio(alone, together)
+        medians = [f"{statistics.median(seconds):.1f}" for seconds in (alone, together)]
+        table.row(part, *medians, f"{ratios[part]:.2f}")
+    of_one = options.members / ratios["steps"]
+    print(f"\nAll together take {of_one:.2f} times the steps of one.")
+    told = {"members": options.members, "data": options.data, "epochs": options.epochs}
+    turns.finish(
+        options.json, on, {**told, "seconds": took, "ratios": ratios, "steps_of_one": of_one}
     )
 
 

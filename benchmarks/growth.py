@@ -1,0 +1,134 @@
+"""Whether more images, and larger ones, cost in proportion: images/s and peak memory.
+
+    python benchmarks/growth.py [--repeats 2] [--images 60000] [--case more] [--json FILE]
+
+Each size is trained in a process of its own, so that its peak memory is its own, and the sizes take
+turns. Images are random bytes, for the speed does not depend on what they show; the rate is that of
+the second of two epochs. `of the first`: for more images, images/s over those of the first size;
+for larger ones, pixels/s, because each image is then more work. 1.00 is linear.
+
+The data is made in the process, so its bytes are in the peak; `beside` is the peak without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import turns
+
+
+class Size(NamedTuple):
+    images: float  # times --images
+    pixels: int
+    batch_size: int = 128
+
+    @property
+    def name(self) -> str:
+        times = f", {self.images:g}x" if self.images >= 1 else ""
+        return f"{self.pixels}x{self.pixels}{times}"
+
+
+CASES: dict[str, tuple[str, list[Size]]] = {
+    "more": ("vae", [Size(1, 28), Size(4, 28), Size(16, 28)]),
+    "larger": ("vae", [Size(1 / 4, 28), Size(1 / 4, 64), Size(1 / 4, 128)]),
+    "larger-conv": (
+        # a layer's output of 128 images of 128x128 pixels alone would be 512 MB
+        *("conv-vae", [Size(1 / 60, 28, 32), Size(1 / 60, 64, 32), Size(1 / 60, 128, 32)]),
+    ),
+}
+
+
+def train(model: str, images: int, pixels: int, batch_size: int) -> dict[str, Any]:
+    """Two epochs in this process, and the images/s of the second."""
+    import torch
+
+    from latentforge import Forge
+
+    draw = torch.Generator().manual_seed(0)
+    shape = (images, 1, pixels, pixels)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Forge().train(
+            model,
+            data={"train": x, "test": x[:batch_size]},
+            train={"epochs": 2, "batch_size": batch_size, "device": "cpu"},
+            run=Path(scratch) / "run",
+            quiet=True,
+        )
+        # of all epochs so far, after each of them
+        first, both = (line["images_per_second"] for line in run.history())
+    seconds = 2 * images / both - images / first
+    told = run.manifest["steps_made"]["images"]
+    return {"images_per_second": images / seconds, "held": told}
+
+
+def in_a_process(model: str, size: Size, images: int) -> dict[str, Any]:
+    count = max(1, round(size.images * images))
+    words = [model, str(count), str(size.pixels), str(size.batch_size)]
+    ran = turns.run([sys.executable, __file__, "--one", *words])
+    told: dict[str, Any] = json.loads(ran.out.splitlines()[-1])
+    data = count * size.pixels**2 / 2**20
+    return {**told, "images": count, "data_mb": data, "peak_mb": ran.peak_mb}
+
+
+def grown(case: str, images: int, repeats: int) -> dict[str, Any]:
+    """Of each size what was measured, and its speed over that of the first."""
+    model, sizes = CASES[case]
+    ran = turns.take_turns(
+        {size.name: partial(in_a_process, model, size, images) for size in sizes}, repeats
+    )
+    found: dict[str, Any] = {}
+    work: dict[str, list[float]] = {}  # of images, or of pixels
+    for size in sizes:
+        took = ran[size.name]
+        rates = [one["images_per_second"] for one in took]
+        work[size.name] = [rate * size.pixels**2 for rate in rates]
+        found[size.name] = {
+            **{key: took[0][key] for key in ("images", "data_mb", "held")},
+            "images_per_second": rates,
+            "peak_mb": [one["peak_mb"] for one in took],
+            "of_the_first": turns.ratio(work[size.name], work[sizes[0].name]),
+        }
+    return {"model": model, "sizes": found}
+
+
+def show(case: str, told: dict[str, Any]) -> None:
+    print(f"{told['model']}, {'more' if case == 'more' else 'larger'} images:\n")
+    table = turns.Table("size", "images", "images/s", "of the first", "peak MB", "beside", first=18)
+    for name, size in told["sizes"].items():
+        rate, peak = (statistics.median(size[key]) for key in ("images_per_second", "peak_mb"))
+        speed = [f"{size['images']:,}", f"{rate:,.0f}", f"{size['of_the_first']:.2f}"]
+        table.row(name, *speed, f"{peak:,.0f}", f"{peak - size['data_mb']:,.0f}")
+        if size["held"] != "in memory":
+            print(f"{name}: {size['held']}")
+    print()
+
+
+def main() -> None:
+    parser = turns.arguments(__doc__, repeats=2)
+    parser.add_argument("--images", type=int, default=60_000, help="of 1x  [default: 60000]")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: every one")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # a size, in this process
+    options = parser.parse_args()
+    if options.one:
+        model, *numbers = options.one
+        print(json.dumps(train(model, *map(int, numbers))))
+        return
+    detail = f"random images, 1x is {options.images:,}; medians of {options.repeats} turns"
+    on = turns.headline("Growth", detail)
+    cases = {}
+    for case in options.case or CASES:
+        cases[case] = grown(case, options.images, options.repeats)
+        show(case, cases[case])
+    turns.finish(options.json, on, {"images": options.images, "cases": cases})
+
+
+if __name__ == "__main__":
+    main()

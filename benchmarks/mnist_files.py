@@ -1,0 +1,43 @@
+"""MNIST as files, whole or the first part of it, for sides that are processes of their own.
+
+    python benchmarks/mnist_files.py DIR IMAGES
+
+A script, so that the memory that this takes is not that of the process which measures memory.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+from latentforge_plugins.mnist.idx import images_and_labels, raw_folder
+
+SPLITS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}  # file names begin so; images
+
+
+def write(folder: Path, images: int) -> str:
+    """Write so many training images, and a sixth as many test images, to MNIST/raw in `folder`;
+    says which they are. MNIST's own through LATENTFORGE_DATA, and without that random ones."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    real = bool(os.environ.get("LATENTFORGE_DATA"))
+    for split, (name, count) in SPLITS.items():
+        some = max(1, count * images // 60_000)
+        if real:
+            x, y = images_and_labels(raw_folder(None), split)
+        else:
+            draw = np.random.default_rng(0)
+            x = draw.integers(0, 256, (some, 28, 28), np.uint8)
+            y = draw.integers(0, 10, some, np.uint8)
+        for values, kind in ((x[:some], "images"), (y[:some], "labels")):
+            header = struct.pack(f">I{values.ndim}I", 0x800 | values.ndim, *values.shape)
+            file = raw / f"{name}-{kind}-idx{values.ndim}-ubyte"
+            file.write_bytes(header + values.tobytes())
+    return "MNIST" if real else "random images"
+
+
+if __name__ == "__main__":
+    print(write(Path(sys.argv[1]), int(sys.argv[2])))

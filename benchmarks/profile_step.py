@@ -1,0 +1,195 @@
+"""Where the time of one training step goes, in LatentForge and in the loop by hand, part by part.
+
+    python benchmarks/profile_step.py [--repeats 5] [--case vae] [--images 60000] [--json FILE]
+
+The sides of throughput.py train one epoch each, in turns. A clock runs around the real parts of
+both, and gives each the time that is its own: without the parts that it calls. So the rows of a
+side add up to its epoch. The clock itself takes about 1 µs of each part, and by hand has fewer.
+
+`step`: µs of one step. `epoch`: ms that come once an epoch, for whatever number of images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import turns
+from networks import CASES, Case
+from throughput import images
+from torch import Tensor
+
+from latentforge import Forge
+from latentforge.checkpoint import CheckpointStore
+from latentforge.data import Images
+from latentforge.engine import step
+from latentforge.engine.history import History
+from latentforge.engine.step import Gate, Trainee
+from latentforge.engine.stepper import Stepper
+from latentforge.engine.trainer import Trainer
+from latentforge.seeding import Noise
+
+STEP = {
+    "gather": "gather images, to float",
+    "forward": "forward, with the loss",
+    "backward": "backward",
+    "optimizer": "optimizer",
+    "gradients": "zero_grad, adding up the loss",
+    "seed": "seeding of the noise",
+    "gate": "is the loss finite",
+    "history": "keeping the loss, its terms",
+    "logs": "reading and logging every 50",
+    "step": "between these",
+    "engine": "Ignite's events",
+}
+EPOCH = {
+    "order": "order of the images",
+    "checkpoint": "checkpoint, synced, read back",
+    "evaluation": "evaluation of the test images",
+    "figures": "figures, TensorBoard",
+}
+PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part that this is
+    (torch.Tensor, "backward", "backward"),
+    (torch.optim.Adam, "step", "optimizer"),
+    (Images, "batch", "gather"),
+    (Trainee, "forward", "forward"),
+    (step, "gradients", "gradients"),
+    (Noise, "reseed", "seed"),
+    (Gate, "passes", "gate"),
+    (History, "add", "history"),
+    (Trainer, "_read_history", "logs"),
+    (Trainer, "_step", "step"),
+    (Stepper, "start_epoch", "order"),
+    (CheckpointStore, "save", "checkpoint"),
+    (Trainer, "_measure", "evaluation"),
+    (Trainer, "_end_epoch", "figures"),
+    (Trainer, "_run_engine", "engine"),
+]
+
+
+class Clock:
+    """Seconds by part, each without those of the parts that ran inside it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.inner = [0.0]  # of the parts that are running: the seconds of those inside
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.inner.append(0.0)
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                took = time.perf_counter() - began
+                self.seconds[part] = self.seconds.get(part, 0.0) + took - self.inner.pop()
+                self.inner[-1] += took
+
+        return call
+
+    @contextmanager
+    def around_the_parts(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for owner, name, part in PARTS:
+                function = self.timed(part, getattr(owner, name))
+                stack.enter_context(patch.object(owner, name, function))
+            yield
+
+
+def by_hand(case: Case, x: Tensor, y: Tensor) -> dict[str, float]:
+    clock = Clock()
+    floats = x.float() / 255
+    network = case.network()
+    with clock.around_the_parts():
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+        order = clock.timed("order", lambda: torch.randperm(len(x)).split(case.batch_size))
+        gather = clock.timed("gather", lambda index: (floats[index], y[index]))
+        forward = clock.timed("forward", lambda batch: case.loss(network, *batch))
+        zero_grad = clock.timed("gradients", lambda: optimizer.zero_grad(set_to_none=True))
+        add = clock.timed("history", lambda total, loss: total + loss.detach())
+
+        def loop() -> None:
+            total = torch.zeros(())
+            for index in order():
+                loss = forward(gather(index))
+                zero_grad()
+                loss.backward()
+                optimizer.step()
+                total = add(total, loss)
+
+        clock.timed("step", loop)()
+    return clock.seconds
+
+
+def with_latentforge(case: Case, data: dict[str, Any], folder: Path) -> dict[str, float]:
+    clock = Clock()
+    with clock.around_the_parts():
+        Forge().train(
+            case.model,
+            model=case.options,
+            data=data,
+            train={"epochs": 1, "batch_size": case.batch_size, "device": "cpu"},
+            run=folder / f"run-{len(list(folder.iterdir()))}",
+            quiet=True,
+        )
+    return clock.seconds
+
+
+def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[str, float]]:
+    """By side and part, the median over the turns: µs of a step, ms of an epoch."""
+    steps = -(-len(data["train"][0]) // case.batch_size)
+    with tempfile.TemporaryDirectory() as scratch:
+        sides = {
+            "by-hand": partial(by_hand, case, *data["train"]),
+            "latentforge": partial(with_latentforge, case, data, Path(scratch)),
+        }
+        took = turns.take_turns(sides, repeats)
+    unit = {**dict.fromkeys(STEP, 1e6 / steps), **dict.fromkeys(EPOCH, 1e3)}
+    return {
+        side: {
+            part: factor * statistics.median(one.get(part, 0.0) for one in told)
+            for part, factor in unit.items()
+        }
+        for side, told in took.items()
+    }
+
+
+def show(name: str, found: dict[str, dict[str, float]]) -> None:
+    for parts, what in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
+        table = turns.Table(what, "by hand", "LatentForge", "more", first=34)
+        rows = {words: [found[side][part] for side in found] for part, words in parts.items()}
+        rows["together"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+        for words, (hand, ours) in rows.items():
+            table.row(words, f"{hand:,.1f}", f"{ours:,.1f}", f"{ours - hand:+,.1f}")
+        print()
+
+
+def main() -> None:
+    names = ("vae", "ae", "mlp-classifier")
+    parser = turns.arguments(__doc__, repeats=5)
+    parser.add_argument("--images", type=int, default=60_000, help="[default: 60000]")
+    parser.add_argument("--case", choices=names, action="append", help="default: every one")
+    options = parser.parse_args()
+    x, y, source = images()
+    x, y = x[: options.images], y[: options.images]
+    data = {"train": (x, y), "test": (x[: len(x) // 6 + 1], y[: len(x) // 6 + 1])}
+    detail = f"{source}, {len(x):,} images; medians of {options.repeats} turns"
+    on = turns.headline("Where a step's time goes", detail)
+    cases = {}
+    for name in options.case or names:
+        cases[name] = profile(CASES[name], data, options.repeats)
+        show(f"{name}, {CASES[name].batch_size}", cases[name])
+    turns.finish(options.json, on, {"data": source, "images": len(x), "cases": cases})
+
+
+if __name__ == "__main__":
+    main()

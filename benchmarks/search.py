@@ -1,0 +1,158 @@
+"""Guided requests a second: the explorer `guided` against the same search by hand, one by one.
+
+    python benchmarks/search.py [--repeats 3] [--data mnist] [--requests 100] [--json FILE]
+
+A `vae` and an `mlp-classifier` are trained first. Each request asks for an image that the
+classifier takes for a given class with p >= 0.9, and begins at the code of an image of another.
+
+- alike: `guided` made as plain as the loop: one start, Adam of rate 0.1, at most 60 steps, without
+  noise and prior, and nothing after a request is met. All requests move as one batch.
+- by-hand: a loop over the requests, from the same starts with the same steps; --most of them, since
+  its requests a second do not depend on their number. `same` is the share of these that both
+  sides met after as many steps, or both did not meet.
+- as it comes: `guided` with its defaults (up to 16 starts, two solutions of each request, annealed
+  noise, a prior, 60 more steps for each solution), which is another search and has no ratio.
+
+Requests a second are those of the search alone. `explore` is all that the explorer takes beside the
+start of Python: reading the run, encoding the training images, fitting the mixture, figures, film.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import turns
+from torch import Tensor, nn
+
+from latentforge import Forge, Run
+
+STEPS, LR, SURE = 60, 0.1, 0.9
+ALIKE: dict[str, Any] = {"restarts": 1, "solutions": 1, "steps": STEPS, "threshold": SURE}
+ALIKE |= {"optimizer": "adam", "lr": LR, "unit": "one", "prior": "none"}
+ALIKE |= {"noise": 0.0, "jitter": 0.0, "settle": 0}
+
+
+class Search:
+    """All sides of a search on one trained pair, for one number of requests."""
+
+    def __init__(self, vae: Run, classifier: Run, requests: int, most: int) -> None:
+        self.vae, self.classifier, self.requests, self.most = vae, classifier, requests, most
+        self.models = [run.load_model().requires_grad_(False) for run in (vae, classifier)]
+        self.found: dict[str, Any] = {}  # of the last turn of `alike`, which `by_hand` follows
+
+    def guided(self, **options: Any) -> dict[str, Any]:
+        began = time.perf_counter()
+        answer = self.vae.explore(
+            "guided", roles={"classifier": self.classifier}, quiet=True, n=self.requests, **options
+        )
+        seconds = time.perf_counter() - began
+        with np.load(Path(answer["out"]) / "found.npz") as found:
+            self.found = dict(found)
+        figures = {key: answer["metrics"][key] for key in ("requests_per_second", "success_share")}
+        return {**figures, "explore_seconds": seconds}
+
+    def alike(self) -> dict[str, Any]:
+        return self.guided(**ALIKE)
+
+    def by_hand(self) -> dict[str, Any]:
+        start = torch.from_numpy(self.found["start"])[: self.most]
+        began = time.perf_counter()
+        walks = [one(*self.models, z, request % 10) for request, z in enumerate(start)]
+        seconds = time.perf_counter() - began
+        steps, met = (np.array(column) for column in zip(*walks, strict=True))
+        theirs = [self.found[key][: self.most] for key in ("steps", "satisfied")]
+        same = (met == theirs[1]) & (~met | (steps == theirs[0]))
+        return {
+            "requests_per_second": len(walks) / seconds,
+            "success_share": float(met.mean()),
+            "same": float(same.mean()),
+        }
+
+
+def one(vae: nn.Module, classifier: nn.Module, start: Tensor, label: int) -> tuple[int, bool]:
+    """The steps of one request, and whether it was met."""
+    z = start[None].clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=LR)
+    for step in range(STEPS + 1):
+        log_p = classifier(vae.decode(z)).log_softmax(1)[0, label]  # type: ignore[operator]
+        if log_p.item() >= math.log(SURE):
+            return step, True
+        if step < STEPS:
+            optimizer.zero_grad()
+            (-log_p).backward()
+            optimizer.step()
+    return STEPS, False
+
+
+def measure(search: Search, repeats: int) -> dict[str, Any]:
+    sides: dict[str, Callable[[], dict[str, Any]]] = {
+        "alike": search.alike,
+        "by-hand": search.by_hand,
+        "as it comes": search.guided,
+    }
+    took = turns.take_turns(sides, repeats)
+    found: dict[str, Any] = {
+        side: {key: [turn[key] for turn in told] for key in told[0]} for side, told in took.items()
+    }
+    rates = [found[side]["requests_per_second"] for side in ("alike", "by-hand")]
+    return {**found, "ratio": turns.ratio(*rates)}
+
+
+def show(table: turns.Table, requests: int, found: dict[str, Any]) -> None:
+    for side in ("alike", "by-hand", "as it comes"):
+        told = {key: statistics.median(values) for key, values in found[side].items()}
+        explore = f"{told['explore_seconds']:.1f}" if "explore_seconds" in told else ""
+        ratio = f"{found['ratio']:.1f}" if side == "alike" else ""
+        same = f"{told['same']:.0%}" if "same" in told else ""
+        rate, met = f"{told['requests_per_second']:,.1f}", f"{told['success_share']:.0%}"
+        table.row(f"{requests:,} requests, {side}", rate, ratio, met, same, explore)
+
+
+def trained(options: argparse.Namespace, folder: Path) -> list[Run]:
+    return [
+        Forge().train(
+            model,
+            data=options.data,
+            train={"epochs": options.epochs, "batch_size": 128, "device": "cpu"},
+            run=folder / model,
+            quiet=True,
+        )
+        for model in ("vae", "mlp-classifier")
+    ]
+
+
+def main() -> None:
+    default = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
+    parser = turns.arguments(__doc__, repeats=3)
+    parser.add_argument("--data", default=default, choices=["mnist", "digits"])
+    parser.add_argument("--epochs", type=int, default=3, help="of both trainings  [default: 3]")
+    sizes_help = "repeatable  [default: 10, 100, 1000]"
+    parser.add_argument("--requests", type=int, action="append", help=sizes_help)
+    parser.add_argument("--most", type=int, default=100, help="requests by hand  [default: 100]")
+    options = parser.parse_args()
+    detail = f"{options.data}, {options.epochs} epochs; medians of {options.repeats} turns"
+    on = turns.headline("Guided search", detail)
+    sizes: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = trained(options, Path(scratch))
+        columns = ("requests/s", "over by hand", "met", "same", "explore, s")
+        table = turns.Table("search", *columns, first=30)
+        for requests in options.requests or (10, 100, 1000):
+            found = measure(Search(*runs, requests, options.most), options.repeats)
+            sizes[str(requests)] = found
+            show(table, requests, found)
+    turns.finish(options.json, on, {"data": options.data, "requests": sizes})
+
+
+if __name__ == "__main__":
+    main()
