@@ -6,7 +6,9 @@ The sides of throughput.py train one epoch each, in turns. A clock runs around t
 both, and gives each the time that is its own: without the parts that it calls. So the rows of a
 side add up to its epoch. The clock itself takes about 1 µs of each part, and by hand has fewer.
 
-`step`: µs of one step. `epoch`: ms that come once an epoch, for whatever number of images.
+`step`: µs of one step. `epoch`: ms that come once an epoch, for whatever number of images. Below
+the steps stand the network's matrix products alone, forward and backward, on tensors that are
+there: what no way of calling torch can save.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from pathlib import Path
+from timeit import Timer
 from typing import Any
 from unittest.mock import patch
 
@@ -25,13 +28,14 @@ import torch
 import turns
 from networks import CASES, Case
 from throughput import images
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentforge import Forge
 from latentforge.checkpoint import CheckpointStore
 from latentforge.data import Images
 from latentforge.engine import step
 from latentforge.engine.history import History
+from latentforge.engine.quick import QuickAdam
 from latentforge.engine.step import Gate, Trainee
 from latentforge.engine.stepper import Stepper
 from latentforge.engine.trainer import Trainer
@@ -59,6 +63,7 @@ EPOCH = {
 PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part that this is
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
+    (QuickAdam, "__call__", "optimizer"),
     (Images, "batch", "gather"),
     (Trainee, "forward", "forward"),
     (step, "gradients", "gradients"),
@@ -144,6 +149,27 @@ def with_latentforge(case: Case, data: dict[str, Any], folder: Path) -> dict[str
     return clock.seconds
 
 
+def products(case: Case) -> float:
+    """µs of the matrix products that a step of the network's linear layers needs."""
+    layers = [layer for layer in case.network().modules() if isinstance(layer, nn.Linear)]
+    weights = [layer.weight.detach() for layer in layers]
+    biases = [layer.bias.detach() for layer in layers]
+    inputs = [torch.randn(case.batch_size, weight.shape[1]) for weight in weights]
+    grads = [torch.randn(case.batch_size, weight.shape[0]) for weight in weights]
+
+    def all_of_them() -> None:
+        for x, weight, bias in zip(inputs, weights, biases, strict=True):
+            torch.addmm(bias, x, weight.t())
+        for x, grad in zip(inputs, grads, strict=True):
+            torch.mm(grad.t(), x)
+        for grad, weight in zip(grads[1:], weights[1:], strict=True):  # images have no gradient
+            torch.mm(grad, weight)
+
+    timer = Timer("all_of_them()", globals={"all_of_them": all_of_them})
+    timer.timeit(20)
+    return 1e6 * statistics.median(timer.repeat(20, 20)) / 20
+
+
 def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[str, float]]:
     """By side and part, the median over the turns: µs of a step, ms of an epoch."""
     steps = -(-len(data["train"][0]) // case.batch_size)
@@ -163,13 +189,15 @@ def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[st
     }
 
 
-def show(name: str, found: dict[str, dict[str, float]]) -> None:
+def show(name: str, found: dict[str, dict[str, float]], alone: float) -> None:
     for parts, what in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
         table = turns.Table(what, "by hand", "LatentForge", "more", first=34)
         rows = {words: [found[side][part] for side in found] for part, words in parts.items()}
         rows["together"] = [sum(column) for column in zip(*rows.values(), strict=True)]
         for words, (hand, ours) in rows.items():
             table.row(words, f"{hand:,.1f}", f"{ours:,.1f}", f"{ours - hand:+,.1f}")
+        if parts is STEP:
+            table.row("its matrix products alone", f"{alone:,.1f}", f"{alone:,.1f}", "")
         print()
 
 
@@ -186,8 +214,10 @@ def main() -> None:
     on = turns.headline("Where a step's time goes", detail)
     cases = {}
     for name in options.case or names:
-        cases[name] = profile(CASES[name], data, options.repeats)
-        show(f"{name}, {CASES[name].batch_size}", cases[name])
+        case = CASES[name]
+        found, alone = profile(case, data, options.repeats), products(case)
+        show(f"{name}, {case.batch_size}", found, alone)
+        cases[name] = {**found, "products": alone}
     turns.finish(options.json, on, {"data": source, "images": len(x), "cases": cases})
 
 

@@ -149,6 +149,7 @@ def test_profile_step(measured):
         assert min(sides["latentforge"].values()) > 0
         for part in ("gather", "forward", "backward", "optimizer", "gradients", "history"):
             assert sides["by-hand"][part] > 0
+        assert sides["products"] > 0
 
 
 @pytest.mark.slow
