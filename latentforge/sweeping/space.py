@@ -135,6 +135,8 @@ def read_range(text: str) -> Range | str:
         low, high = (int(end) if kind == "int" else float(end) for end in ends)
     except ValueError:
         return f"{kind} needs two {'whole ' * (kind == 'int')}numbers"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{kind} needs two finite numbers"
     if not math.isfinite(high - low) or (kind == "int" and max(-low, high) > LARGEST):
         return "the range is too large"
     if low >= high:
@@ -167,7 +169,7 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
                 for places, lines in tried
                 if places[key] == place
             ]
-            if all(seen):  # with whatever else, this value will not do
+            if seen and all(seen):  # with whatever else, this value will not do
                 faults.update(dict.fromkeys(seen[0]))
     if not faults and fits is None:
         faults = dict.fromkeys(tried[0][1])

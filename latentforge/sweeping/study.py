@@ -4,7 +4,7 @@ sweeps share. Optuna is an optional dependency, and imported here alone.
 
 from __future__ import annotations
 
-import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ FOLDER = "latentforge:folder"  # attributes of a trial: which sweep's folder ask
 PLACE = "latentforge:place"  # how many trials were there before it,
 AGAIN = "latentforge:again"  # and of which failed trial it is the second attempt
 
-log = logging.getLogger("latentforge")
+WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to make the tables of a storage
 
 
 def check_optuna() -> None:
@@ -61,17 +61,19 @@ class Study:
             if not new and not (folder / FILE).exists():
                 raise MissingError(f"{folder / FILE} is gone, which kept the trials of the search")
         with opening(self.url), said_as_ours(self.url):
+            self.storage = storage_of(self.url)
             self._open(new)
 
     def _open(self, new: bool) -> None:
         import optuna
 
-        local = {"connect_args": {"timeout": 60}} if self.url.startswith("sqlite") else {}
-        self.storage = optuna.storages.RDBStorage(self.url, engine_kwargs=local)
         name = self.search["study"]
         if not new and name not in optuna.get_all_study_names(self.storage):
             self.close()
-            raise MissingError(f"there is no search {name} in the storage {masked(self.url)}")
+            raise MissingError(
+                f"there is no search {name} in the storage {masked(self.url)}",
+                remedy="--storage URL, where it is now",
+            )
         self.study = optuna.create_study(
             storage=self.storage,
             study_name=name,
@@ -197,7 +199,27 @@ def own_url(folder: Path) -> str:
     """The URL of the database in the sweep's folder."""
     from sqlalchemy import URL
 
-    return URL.create("sqlite", database=str(folder / FILE)).render_as_string(hide_password=False)
+    return URL.create("sqlite", database=str(folder.absolute() / FILE)).render_as_string(
+        hide_password=False
+    )
+
+
+def storage_of(url: str) -> Any:
+    """The storage at a URL. Several that begin at once all make its tables, and all but one find
+    that there are some."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+
+    local = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for seconds in WAITS:
+        try:
+            return RDBStorage(url, engine_kwargs=local)
+        except SQLAlchemyError as error:
+            raced = isinstance(error, IntegrityError | ProgrammingError)
+            if not raced and "already exists" not in str(error):
+                raise
+            time.sleep(seconds)
+    return RDBStorage(url, engine_kwargs=local)
 
 
 @contextmanager
@@ -226,13 +248,14 @@ def said_as_ours(url: str) -> Iterator[None]:
     """What fails in a storage as an error of ours, in which no password stands. Nothing is said of
     what Optuna logs, such as that it has made a study."""
     import optuna
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.simplefilter("ignore", SAWarning)  # of options in the URL, with their values
             yield
     except ArgumentError:
         raise
