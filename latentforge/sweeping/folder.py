@@ -57,9 +57,9 @@ class Sweep:
 
     def summary(self) -> dict[str, Any]:
         """How the sweep went, as `latentforge sweep --json` answers it."""
-        varied = ("search", "best") if self.search else ("grid",)
+        varied = ("search", "best", "best_of_all") if self.search else ("grid",)
         told = {"sweep": str(self.path), "status": self.status}
-        found = {**self.record, "best": self.best}
+        found = {"best_of_all": {}, **self.record, "best": self.best}
         return {**told, **{key: found[key] for key in (*varied, "members", "report")}}
 
     @property

@@ -48,7 +48,7 @@ class Study:
         """Begin the search's study or join it; where it is not `new`, it must be there. UsageError
         for a storage URL that is none, MissingError for a storage that cannot be used."""
         check_optuna()
-        self.search, self.space = search, read_space(search["space"])
+        self.search, self.space, self.folder = search, read_space(search["space"]), folder
         self.own = not search["storage"]
         if storage is None and MASK in search["storage"]:
             raise UsageError(
@@ -97,7 +97,9 @@ class Study:
                 yield
         except LatentForgeError as error:
             raise RunFailed(
-                error.message, details=error.details, remedy="latentforge sweep --resume DIR"
+                error.message,
+                details=error.details,
+                remedy=f"latentforge sweep --resume {self.folder}",
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
