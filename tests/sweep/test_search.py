@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from contextlib import closing
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from latentforge import Forge
-from latentforge.errors import ConfigError, MissingError, UsageError
+from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
 from latentforge.masking import masked, without_secrets
 from latentforge.sweeping.space import read_space, read_texts
 from latentforge.sweeping.study import Study
@@ -409,6 +410,17 @@ def test_a_storage_that_cannot_be_used_is_an_error_without_its_password(cli, wor
     assert "Traceback" not in answer.err
     assert "ter2" not in answer.err
     assert not (work / "runs").exists()
+
+
+def test_a_storage_that_fails_on_the_way_is_an_error_that_says_how_to_go_on(searched, tmp_path):
+    path = shutil.copytree(searched.path, tmp_path / "copy")
+    search = {**searched.search, "trials": TRIALS + 1}
+    with closing(Study(search, path, None, new=False)) as study:
+        with closing(sqlite3.connect(path / "search.db")) as database:
+            database.execute("DROP TABLE trials")
+        with pytest.raises(RunFailed, match="cannot be used") as caught:
+            study.ask()
+    assert caught.value.remedy == f"latentforge sweep --resume {path}"
 
 
 def test_passwords_are_masked_wherever_a_url_has_them():
