@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,6 +29,7 @@ from latentforge.engine.tensorboard import EVENTS
 from latentforge.engine.together import share_steps
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
 from latentforge.loading import check_size
+from latentforge.masking import command_line
 from latentforge.run import METRICS, Run, locked, read_manifest, sweep, write_text
 from latentforge.seeding import callers_state_kept
 from latentforge.sources import load_splits
@@ -303,5 +303,5 @@ def account(saved: Checkpoint | None, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "threads": torch.get_num_threads(),
         "processes": torchrun.count(),
-        "command": sys.argv[1:],
+        "command": command_line(),
     }

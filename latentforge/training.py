@@ -39,6 +39,7 @@ from latentforge.errors import (
     one_line,
 )
 from latentforge.guard import blame
+from latentforge.masking import command_line
 from latentforge.registry import Registry
 from latentforge.run import FORMAT, Run, locked, sweep
 from latentforge.seeding import callers_state_kept, mix
@@ -361,7 +362,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
             "device": str(device),
             "threads": torch.get_num_threads(),
             "processes": torchrun.count(),
-            "command": sys.argv[1:],
+            "command": command_line(),
         },
         "epochs": 0,
         "steps": 0,

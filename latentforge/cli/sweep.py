@@ -26,6 +26,29 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="KEY=[A,B]", help="The values of a key; repeatable: all by all."),
     ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="In the place of a grid: N trials, chosen by Optuna."),
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=RANGE",
+            help="What --search varies: log(A, B), uniform(A, B), int(A, B) or [A, B]; repeatable.",
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIGURE", help="Of validation, for --search.  [default: train.monitor's]"
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Optuna's, to share a search.  [default: a file in the folder]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -71,9 +94,12 @@ def sweep(
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Train a member for each combination of a grid's values; options as those of train.
+    """Train a member for each combination of a grid's values, or for each trial of a search;
+    options as those of train.
 
     Example: latentforge sweep vae --loss beta-elbo --grid 'loss.beta=[1, 2, 4]'
+
+    Example: latentforge sweep vae --search 20 --space 'train.lr=log(1e-4, 1e-2)'
 
     Example: latentforge sweep --resume runs/sweep-vae-digits-1 --retry
 
@@ -84,17 +110,21 @@ def sweep(
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is not None:
         kept = None if together is None else f"--{'no-' * (not together)}together"
-        others = [model, config, preset, kept, out, data, loss, *values.values()]
-        given = [str(other) for other in [*others, *(grid or ()), *(callback or ()), *(set_ or ())]]
+        others = [model, config, preset, search, objective, kept, out, data, loss]
+        lists = [*(grid or ()), *(space or ()), *(callback or ()), *(set_ or ())]
+        given = [str(other) for other in [*others, *values.values(), *lists]]
         if given := [text for text in given if text != "None"]:
             raise UsageError(
                 f"--resume goes on with {resume} as it began, and takes no {', '.join(given)}",
                 remedy=f"latentforge sweep --resume {resume}",
             )
-        made = forge.resume_sweep(resume, retry=retry, jobs=jobs, quiet=quiet)
+        made = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
     else:
         from latentforge.sweeping.plan import read_grid
+        from latentforge.sweeping.space import read_texts
 
+        if search is not None and together:
+            raise UsageError("--together is for a grid: each trial follows from those before it")
         if retry:
             raise UsageError("--retry is for --resume: a new sweep has no members that failed")
         draft = forge.start_draft(model, config, preset)
@@ -102,6 +132,10 @@ def sweep(
         made = forge.sweep_draft(
             draft,
             read_grid(grid or ()),
+            search=search,
+            space=read_texts(space or ()),
+            objective=objective,
+            storage=storage,
             together=together is not False,
             jobs=jobs or 1,
             out=out,
@@ -120,7 +154,7 @@ def finish(made: Sweep, registry: Registry, json: bool) -> None:
         error = RunFailed(
             f"{len(failed)} of {len(made.members)} members failed",
             details=[f"{name}: {why.splitlines()[0]}" for name, why in failed.items()],
-            remedy=f"latentforge sweep --resume {made.path} --retry",
+            remedy=f"{made.again} --retry",
         )
         error.result = {**result, "status": "failed"}
         raise error
@@ -128,12 +162,19 @@ def finish(made: Sweep, registry: Registry, json: bool) -> None:
 
 def places(made: Sweep) -> list[str]:
     lines = [f"{made.path}: {made.status}, {len(made.members)} members"]
+    if made.best:
+        lines.append(f"best by {made.search['objective']}: {made.path / made.best}")
+    over_all = made.record.get("best_of_all")
+    if over_all and not over_all["here"]:
+        value = f"{over_all['value']:.5g}"
+        lines.append(f"better still, in another folder: trial {over_all['trial']}, {value}")
     lines += [f"report: {made.record['report']}"] if made.record["report"] else []
     return [*lines, f"watch: tensorboard --logdir {made.path}"]
 
 
 def comparison(made: Sweep, registry: Registry) -> list[str]:
-    """A row for each member: its values and its figures, the best of each figure marked.
+    """A row for each member, those of a search best first: its values and its figures, the best of
+    each figure marked.
 
     The figures are those of the validation split, by which one may choose; where there is none,
     those of the test split, which are then no longer figures of unseen images.
@@ -142,15 +183,21 @@ def comparison(made: Sweep, registry: Registry) -> list[str]:
     split = "validation" if all("validation" in metrics for metrics in every) else "test"
     names = list(dict.fromkeys(name for metrics in every for name in metrics.get(split, {})))
     best = {name: best_of(made, registry, split, name) for name in names}
-    rows = [["MEMBER", *(key.upper() for key in made.record["grid"]), "STATUS", *names]]
-    for member in made.members:
+    rows = [["MEMBER", *(key.upper() for key in made.keys), "STATUS", *names]]
+    for member in made.ranked if made.search else made.members:
         told = member["metrics"].get(split, {})
-        values = [js.dumps(value) for value in member["values"].values()]
+        values = [shown_value(value) for value in member["values"].values()]
         shown = [
             f"{number(told.get(name))}{'*' * (member['name'] == best[name])}" for name in names
         ]
         rows.append([member["name"], *values, member["status"], *shown])
     return [*table(rows), f"{split} figures; * the best of a column" if names else ""]
+
+
+def shown_value(value: Any) -> str:
+    """A member's value; what Optuna chose has more digits than one wants to read."""
+    text = js.dumps(value)
+    return f"{value:.6g}" if isinstance(value, float) and len(text) > 8 else text
 
 
 def number(value: Any) -> str:
@@ -160,7 +207,7 @@ def number(value: Any) -> str:
 def best_of(made: Sweep, registry: Registry, split: str, figure: str) -> str:
     """The member with the best value of a figure; none where no measure says which way is up, or
     where the loss is not the same one for all."""
-    if figure == "loss" and any(key.startswith("loss.") for key in made.record["grid"]):
+    if figure == "loss" and any(key.startswith("loss.") for key in made.keys):
         return ""
     better = {
         entry.name.replace("-", "_"): entry.spec.better for entry in registry.entries("measures")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.drafting import SECTIONS, Draft
 from latentforge.durable import read_json
-from latentforge.errors import MissingError, UsageError
+from latentforge.errors import MissingError, RunFailed, UsageError
+from latentforge.masking import MASK
 from latentforge.run import MANIFEST, Run, check_free, numbered_folder, unwritable, write_json
-from latentforge.sweeping.plan import Member, members_of
+from latentforge.sweeping.plan import Member
+from latentforge.sweeping.record import FORMAT, is_record, objective_value
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 RECORD = "sweep.json"
-FORMAT = 1
 
 
 class Sweep:
@@ -55,8 +57,46 @@ class Sweep:
 
     def summary(self) -> dict[str, Any]:
         """How the sweep went, as `latentforge sweep --json` answers it."""
-        keys = ("status", "grid", "members", "report")
-        return {"sweep": str(self.path), **{key: self.record[key] for key in keys}}
+        varied = ("search", "best", "best_of_all") if self.search else ("grid",)
+        told = {"sweep": str(self.path), "status": self.status}
+        found = {"best_of_all": {}, **self.record, "best": self.best}
+        return {**told, **{key: found[key] for key in (*varied, "members", "report")}}
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """How many trials a search has, its space, objective and study; empty of a grid."""
+        search: dict[str, Any] = self.record.get("search", {})
+        return search
+
+    @property
+    def keys(self) -> list[str]:
+        """What the members differ in."""
+        return list(self.search["space"] if self.search else self.record["grid"])
+
+    @property
+    def ranked(self) -> list[dict[str, Any]]:
+        """The members of a search, the best first and those without the figure last."""
+
+        def rank(member: Mapping[str, Any]) -> tuple[bool, float]:
+            value = objective_value(self.search, member)
+            sign = 1.0 if self.search["better"] == "lower" else -1.0
+            return value is None, sign * (value or 0.0)
+
+        return sorted(self.members, key=rank)
+
+    @property
+    def best(self) -> str:
+        """The name of a search's best member; empty where none has the figure, and of a grid."""
+        if not self.search or not self.members:
+            return ""
+        first = self.ranked[0]
+        return "" if objective_value(self.search, first) is None else str(first["name"])
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with it."""
+        storage = " --storage URL" if MASK in self.search.get("storage", "") else ""
+        return f"latentforge sweep --resume {self.path}{storage}"
 
     def plan(self) -> list[Member]:
         """The members as they were planned."""
@@ -81,17 +121,14 @@ class Sweep:
         write_json(self.path / RECORD, self.record)
 
 
-def plain_base(draft: Draft) -> dict[str, Any]:
-    """A draft as JSON values."""
-    return {**_plain(draft.values), "callbacks": _plain(draft.callbacks)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+def write_first(sweep: Sweep) -> None:
+    """Write sweep.json of a new sweep."""
+    try:
+        sweep.write()
+    except RunFailed:
+        with suppress(OSError):
+            sweep.path.rmdir()  # no sweep, no folder
+        raise
 
 
 def new_folder(wanted: Path | None, root: Path, name: str) -> Path:
@@ -122,23 +159,6 @@ def open_sweep(forge: Forge, path: Path) -> Sweep:
         ) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a sweep: {error}") from None
-    if not _is_record(record):
+    if not is_record(record):
         raise MissingError(f"{file} is not the record of a sweep of format {FORMAT}")
     return Sweep(path, record, forge)
-
-
-def _is_record(record: Any) -> bool:
-    """Whether it is what we write. A member's name is the folder that it trains into: one that
-    anybody has written must not lead elsewhere, so the names are those that the grid gives."""
-    try:
-        planned = members_of(record["grid"])
-        return (
-            record["format"] == FORMAT
-            and all(isinstance(record["base"].get(section, {}), dict) for section in SECTIONS)
-            and all(isinstance(callback, dict) for callback in record["base"]["callbacks"])
-            and {"status", "in_memory", "together", "report"} <= set(record)
-            and all({"status", "error", "metrics"} <= set(m) for m in record["members"])
-            and planned == [Member(m["name"], m["values"]) for m in record["members"]]
-        )
-    except (TypeError, KeyError, AttributeError, UsageError):
-        return False

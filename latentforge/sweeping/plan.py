@@ -47,7 +47,11 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
     """A member for each combination, the last key varying fastest; ConfigError with every fault."""
-    faults = [fault for key, values in grid.items() for fault in _faults(key, values)]
+    faults = [
+        fault
+        for key, values in grid.items()
+        for fault in key_faults(key) or list_faults(key, values)
+    ]
     if not grid:
         raise UsageError("a sweep varies something", remedy="--grid 'loss.beta=[1, 2, 4]'")
     if faults:
@@ -63,28 +67,35 @@ def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
     return found
 
 
-def _faults(key: str, values: Any) -> list[str]:
+def key_faults(key: str) -> list[str]:
+    """What is wrong with a key, before anybody knows the components that it is of."""
     section, *path = key.split(".")
     if section not in SECTIONS:
         hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
         return [f"{key}: no such section; {hint}"]
     if not path or not all(path):
         return [f"{key}: write section.key, as in loss.beta"]
+    return []
+
+
+def list_faults(key: str, values: Any) -> list[str]:
+    """What is wrong with a key's list of values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         return [f"{key}: must be a list with a value or more, got {values!r}"]
     told = [json.dumps(value, sort_keys=True, default=str) for value in values]
     return [f"{key}: a value is there twice, in {values!r}"] if len({*told}) < len(told) else []
 
 
-def name_of(number: str, values: Mapping[str, Any]) -> str:
+def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
     """`03-beta=4-seed=1`: what a folder may be called everywhere."""
-    said = "-".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in values.items())
+    pairs = ((key.rpartition(".")[2], value) for key, value in values.items())
+    said = "-".join(f"{key}={_short(value, digits)}" for key, value in pairs)
     plain = re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{number}-{said}")
     return plain[:LONGEST].rstrip("._-")
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _short(value: Any, digits: int) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def draft_member(base: Draft, member: Member, origin: str = "the grid") -> Draft:

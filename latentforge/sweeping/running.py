@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentforge import __version__
 from latentforge.config import RunConfig
 from latentforge.drafting import Draft
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError
 from latentforge.run import MANIFEST, locked, status_of
-from latentforge.sweeping.folder import (
-    FORMAT,
-    RECORD,
-    Sweep,
-    new_folder,
-    open_sweep,
-    plain_base,
-)
+from latentforge.sweeping.folder import RECORD, Sweep, new_folder, open_sweep, write_first
 from latentforge.sweeping.grouping import groups_of
 from latentforge.sweeping.job import Job
 from latentforge.sweeping.plan import Member, members_of, resolve_all
 from latentforge.sweeping.pool import Here, Pool, check_jobs
+from latentforge.sweeping.record import first_record
 from latentforge.training import RUNS, now
 
 if TYPE_CHECKING:
@@ -54,44 +47,31 @@ def start(
     configs = resolve_all(draft, members, forge.registry, in_memory=data is not None)
     first = configs[0]
     folder = new_folder(out, RUNS, f"sweep-{first.model.name}-{first.data_name}")
-    record = {
-        "format": FORMAT,
-        "latentforge": __version__,
-        "status": "running",
-        "created": now(),
-        "command": sys.argv[1:],
-        "grid": {key: list(values) for key, values in grid.items()},
-        "base": plain_base(draft),
-        "in_memory": data is not None,
-        "together": together,
-        "jobs": jobs,
-        "report": "",
-        "members": [
-            {
-                "name": member.name,
-                "values": dict(member.values),
-                "status": "waiting",
-                "error": "",
-                "metrics": {},
-                "alone_because": "",
-            }
-            for member in members
-        ],
-    }
+    record = first_record(
+        draft,
+        members,
+        created=now(),
+        grid={key: list(values) for key, values in grid.items()},
+        in_memory=data is not None,
+        together=together,
+        jobs=jobs,
+    )
     sweep = Sweep(folder, record, forge)
-    try:
-        sweep.write()
-    except RunFailed:
-        with suppress(OSError):
-            folder.rmdir()  # no sweep, no folder
-        raise
+    write_first(sweep)
     with locked(folder):
         Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(members, configs, strict=True)))
     return sweep
 
 
 def resume(
-    forge: Forge, path: Path, *, retry: bool, jobs: int | None, quiet: bool, data: Any
+    forge: Forge,
+    path: Path,
+    *,
+    retry: bool,
+    jobs: int | None,
+    quiet: bool,
+    data: Any,
+    storage: str | None,
 ) -> Sweep:
     """Go on with a sweep in its own folder."""
     open_sweep(forge, path)  # before a lock is made in a folder that is none of ours
@@ -110,6 +90,13 @@ def resume(
         jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
         check_jobs(forge, jobs, data)
         wanted = [member for member in sweep.plan() if open_end(sweep, member, retry=retry)]
+        if sweep.search:
+            from latentforge.sweeping.searching import go_on
+
+            go_on(sweep, draft, data, wanted, storage=storage, jobs=jobs, quiet=quiet)
+            return sweep
+        if storage is not None:
+            raise UsageError(f"{path} is a grid, which has no storage")
         configs = resolve_all(draft, wanted, forge.registry, in_memory=data is not None)
         sweep.write(jobs=jobs)
         Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(wanted, configs, strict=True)))
@@ -198,10 +185,18 @@ class Sweeper:
         if len(names) > 1:
             self.say(f"{len(names)} members, together if they can be: {', '.join(names)}")
         elif self.jobs == 1:
-            self.say(f"{names[0]}, {len(self.queue) + 1} to go")
+            self.say(f"{names[0]}, {self.left() + 1} to go")
         for name in names:
             self.sweep.note(name, status="running" if len(names) == 1 else "waiting", error="")
         return job
+
+    def left(self) -> int:
+        """How many jobs have not begun."""
+        return len(self.queue)
+
+    def total(self) -> int:
+        """How many members there are, or will be."""
+        return len(self.sweep.members)
 
     def told(self, name: str, status: str, error: str) -> None:
         """Note how a member stands."""
@@ -214,7 +209,7 @@ class Sweeper:
             log.warning("%s failed: %s", name, error.splitlines()[0])
         elif self.jobs > 1:
             over = sum(m["status"] in ("done", "failed", "killed") for m in self.sweep.members)
-            self.say(f"{name}: {status}, {over} of {len(self.sweep.members)} members")
+            self.say(f"{name}: {status}, {over} of {self.total()} members")
 
     def ended(self, job: Job, reason: str) -> None:
         """Let members that cannot be trained together be trained one by one."""
@@ -228,8 +223,8 @@ class Sweeper:
         kind = type(stop) if isinstance(stop, Interrupted) else Interrupted
         done = sum(member["status"] == "done" for member in self.sweep.members)
         error = kind(
-            f"{kind.__name__.lower()} with {done} of {len(self.sweep.members)} members done",
-            remedy=f"latentforge sweep --resume {self.sweep.path}",
+            f"{kind.__name__.lower()} with {done} of {self.total()} members done",
+            remedy=self.sweep.again,
         )
         error.result = self.sweep.summary()
         return error
