@@ -37,6 +37,7 @@ def test_every_preset_is_a_system_of_the_page(reproduce):
     assert presets == {system.preset for system in reproduce.SYSTEMS} | of_a_gpu
 
 
+@pytest.mark.slow  # 20 s
 def test_every_preset_trains_and_is_on_the_page(reproduce, tmp_path):
     page = tmp_path / "page.md"
     done = script("--epochs", "1", "--page", str(page))

@@ -119,6 +119,7 @@ def test_a_text_that_cannot_be_met_is_refused(package, text):
         scorer.read(text)
 
 
+@pytest.mark.slow  # 10 s
 def test_texts_are_searched_for_in_a_trained_run(package, cli, tmp_path):
     run = tmp_path / "ae"  # one whose decoder can draw what is asked for
     fit = {"epochs": 30, "batch_size": 128, "lr": 3e-3}

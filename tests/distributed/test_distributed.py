@@ -221,6 +221,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_message(shared):
 # ---------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow  # a torchrun of its own
 def test_only_the_first_process_writes_and_speaks(tmp_path):
     """A run that takes its name by itself, and warns; stdout is one JSON object."""
     line = ["train", "conv-vae", "--set", "model.channels=[4, 3]", "--set", "model.hidden=8"]
@@ -245,6 +246,7 @@ def test_what_is_wrong_with_a_request_is_said_once(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow  # a torchrun of its own
 def test_other_commands_are_of_one_process(tmp_path):
     code, _, err = ended(launch(2, "-m", "--", "latentforge", "demo", cwd=tmp_path))
     assert code
@@ -271,6 +273,7 @@ def training(tmp_path):
         started.kill()
 
 
+@pytest.mark.slow  # a torchrun of its own
 def test_where_the_first_process_is_killed_another_one_says_so(training):
     started, run, processes = training
     os.kill(processes[0], signal.SIGKILL)
@@ -282,6 +285,7 @@ def test_where_the_first_process_is_killed_another_one_says_so(training):
     assert "try: torchrun ... -m -- latentforge train --resume run" in err
 
 
+@pytest.mark.slow  # a torchrun of its own
 def test_a_scheduler_that_ends_torchrun_ends_the_run_with_a_checkpoint(training):
     started, run, _ = training
     started.send_signal(signal.SIGTERM)

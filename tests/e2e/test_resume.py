@@ -40,7 +40,7 @@ def end(process, work, number) -> str:
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [
-        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGKILL, -signal.SIGKILL, ""),
     ],

@@ -22,12 +22,14 @@ def walk(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # 30 s of commands
 @pytest.mark.skipif(sys.platform == "win32", reason="bash: not on Windows")
 def test_the_command_line_walk(tmp_path):
     out = walk(["bash", str(HERE / "walk_cli.sh")], tmp_path)
     assert out.endswith("the walk is done\n")
 
 
+@pytest.mark.slow  # 20 s
 def test_the_python_walk(tmp_path):
     out = walk([sys.executable, str(HERE / "walk_python.py")], tmp_path)
     assert out.endswith("the walk is done\n")

@@ -29,7 +29,9 @@ def trained(tmp_path, name, **train):
     return Forge().train(name, data="digits", train=settings, run=folder, quiet=True)
 
 
-@pytest.mark.parametrize("name", ["conv-vae", "cnn-classifier"])
+@pytest.mark.parametrize(
+    "name", ["cnn-classifier", pytest.param("conv-vae", marks=pytest.mark.slow)]
+)
 def test_convolutions_are_stored_by_pixel_and_train_to_the_same_figures(tmp_path, name):
     plain = trained(tmp_path, name, channels_last="off")
     fast = trained(tmp_path, name)

@@ -209,7 +209,10 @@ def test_going_on_leaves_what_is_done_and_trains_what_is_not(swept, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_the_sweep_and_it_goes_on_to_the_end_of_one_never_stopped(
     start, process, work, number, code
 ):

@@ -83,6 +83,7 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
     assert (work / "several/report.html").exists()
 
 
+@pytest.mark.slow  # three processes and their imports
 def test_threads_are_shared_out_unless_they_are_set(process, work):
     words = ["sweep", *TINY, "--epochs=1", "--batch-size=256", "--quiet"]
     env = {"OMP_NUM_THREADS": "2"}
@@ -114,6 +115,7 @@ def test_a_group_is_one_job_and_members_that_cannot_be_stacked_become_jobs_of_th
     assert [run.manifest["together_with"] for run in made.runs()] == [["2-seed=1"], ["1-seed=0"]]
 
 
+@pytest.mark.slow  # three processes and their imports, twice
 def test_a_killed_process_is_its_members_failure_alone_and_it_goes_on(running, process, work):
     killed, other = workers_of(running.pid)
     os.kill(killed, signal.SIGKILL)
@@ -137,9 +139,10 @@ def test_a_killed_process_is_its_members_failure_alone_and_it_goes_on(running, p
     assert read(work / "s" / name / "run.json")["resumed"][0]["step"] > 0
 
 
+@pytest.mark.slow  # four processes and their imports
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
 def test_a_signal_stops_all_at_a_checkpoint_and_the_sweep_goes_on(
     running, process, work, number, code
@@ -164,6 +167,7 @@ def test_a_signal_stops_all_at_a_checkpoint_and_the_sweep_goes_on(
     assert [m["status"] for m in read(work / "s/sweep.json")["members"]] == ["done", "done"]
 
 
+@pytest.mark.slow  # three processes and their imports
 def test_no_process_is_left_when_the_one_that_sweeps_is_killed(running, work):
     pids = workers_of(running.pid)
     running.kill()

@@ -159,6 +159,7 @@ def test_data_from_python_is_searched(tmp_path):
         Forge().resume_sweep(made.path)
 
 
+@pytest.mark.slow  # two processes and their imports
 def test_members_in_processes_of_their_own_are_told_too(process, work):
     answer = process(*WORDS, "--search=3", "--jobs=2", "--out=s", "--json")
     assert answer.code == 0, answer.err
@@ -290,6 +291,7 @@ def test_a_folder_that_has_lost_its_trials_and_a_storage_for_a_grid_are_refused(
 # ---------------------------------------------------------------- a storage that is shared
 
 
+@pytest.mark.slow  # three processes and their imports
 def test_two_sweeps_share_one_search_and_keep_no_password(start, cli, work):
     """The one in this URL is not needed, and is kept from files as any other."""
     url = "sqlite:///file:shared.db?uri=true&token=hunter2"

@@ -362,7 +362,11 @@ def test_a_member_whose_patience_runs_out_ends_and_the_others_do_not(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow  # 15 s each
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+)
 def test_a_signal_stops_all_and_each_goes_on_from_where_it_was(start, process, work, number, code):
     words = ["sweep", "vae", "--epochs=12", "--batch-size=16", "--grid=train.seed=[0, 1]"]
     started = start(*words, "--out=stopped")
