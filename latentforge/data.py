@@ -163,12 +163,16 @@ class DataSplits:
         device = torch.device(device)
         own = {id(images): images for images in self.splits.values()}
         if device.type == "cuda":
-            size = sum(i.x.nbytes for i in own.values() if type(i) is Images)
+            elsewhere = {
+                key: images
+                for key, images in own.items()
+                if type(images) is Images and images.device != device
+            }
+            size = sum(images.x.nbytes for images in elsewhere.values())
             if why := self.streaming.why(size, device_memory(device), "memory of the GPU"):
                 from latentforge.streamed import from_memory
 
-                for key, images in own.items():
-                    if type(images) is Images:
-                        own[key] = from_memory(images, self.streaming.workers, why)
+                for key, images in elsewhere.items():
+                    own[key] = from_memory(images, self.streaming.workers, why)
         moved = {key: images.to(device) for key, images in own.items()}
         return replace(self, splits={k: moved[id(images)] for k, images in self.splits.items()})

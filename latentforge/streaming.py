@@ -45,8 +45,9 @@ def in_words(size: int) -> str:
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes that are free on a CUDA device."""
-    return int(torch.cuda.mem_get_info(device)[0])
+    """Bytes that are free on a CUDA device, or kept by torch of what it has freed."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def host_memory() -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latentforge.data import DataSplits, Images, at_once
 from latentforge.drawing.png import draw_grid
@@ -20,9 +21,7 @@ SAMPLES = 10  # of each class in the picture of a dataset
 def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
     """Sizes, classes and range of a dataset, and the path of a picture of each class."""
     spec, train = splits.spec, splits.split("train")
-    looked = len(train) if type(train) is Images else at_once(spec, SEEN)
-    places = torch.arange(min(looked, len(train)), device=train.device)
-    values = train.raw(places * len(train) // len(places))
+    values = train.x if type(train) is Images else some_of(train, at_once(spec, SEEN))
     facts: dict[str, Any] = {
         "dataset": name,
         "images": {split: len(images) for split, images in splits.splits.items()},
@@ -41,6 +40,12 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
             raise unwritable(path, error) from None
         facts["picture"] = str(path)
     return facts
+
+
+def some_of(images: Images, most: int) -> Tensor:
+    """So many of them, evenly spaced, as they are stored."""
+    places = torch.arange(min(most, len(images)), device=images.device)
+    return images.raw(places * len(images) // len(places))
 
 
 def picture_path(out: Path | None, name: str) -> Path:

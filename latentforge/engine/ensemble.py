@@ -24,6 +24,9 @@ from latentforge.engine.step import OPTIMIZERS, Trainee
 from latentforge.engine.stepper import Stepper
 from latentforge.seeding import permutation
 
+OF_ALL = ("step", "mu_product")
+"""What an optimizer keeps once for all values of a parameter, which may itself be a single one."""
+
 
 class Later(Step):
     """A step of which vmap sees nothing but numbers: a loss looks at the first one, which is taken
@@ -221,7 +224,7 @@ class Ensemble:
             if states[0]:
                 stacked.state[part] = {
                     key: torch.stack([state[key] for state in states])
-                    if isinstance(value, Tensor) and key != "step" and value.shape == shape
+                    if isinstance(value, Tensor) and key not in OF_ALL and value.shape == shape
                     else copy.deepcopy(value)
                     for key, value in states[0].items()
                 }
@@ -246,7 +249,7 @@ class Ensemble:
                 stepper = self.steppers[row]
                 stepper.optimizer.state[stepper.trainee.get_parameter(name)] = {
                     key: value[row - start]
-                    if isinstance(value, Tensor) and key != "step" and value.shape == part.shape
+                    if isinstance(value, Tensor) and key not in OF_ALL and value.shape == part.shape
                     else copy.deepcopy(value)
                     for key, value in state.items()
                 }

@@ -17,6 +17,7 @@ from latentforge.engine.progress import Progress
 from latentforge.engine.signals import stop_on_signals
 from latentforge.engine.stepper import Stepper
 from latentforge.engine.trainer import Trainer
+from latentforge.errors import RunFailed
 from latentforge.guard import blame
 
 log = logging.getLogger("latentforge")
@@ -160,6 +161,10 @@ class Group:
         steppers = self.ensemble.steppers
         if not taken.finite:  # whose loss it is stops here, with the weights before it
             bad = [row for row, _ in enumerate(steppers) if not _finite(taken, row)]
+            if not bad:
+                self._drop_for_a_term_without_weight(taken, done)
+                self._take_again(epoch, done)
+                return
             ruined = {id(steppers[row]): row for row in bad}
             self.ensemble.hand_back()
             for trainer in [t for t in self.live if id(t.taken) in ruined]:
@@ -167,13 +172,35 @@ class Group:
                 self.live.remove(trainer)
                 self._advance(trainer, epoch + 1, 0.0)
             self._gather()
-            if self.live:
-                self.ensemble.start_epoch(epoch)
-                self._take(epoch, done)
+            self._take_again(epoch, done)
             return
         for row, stepper in enumerate(steppers):
             assert isinstance(stepper, TakenSteps)
             stepper.told_later.append((taken, row))
+
+    def _take_again(self, epoch: int, done: int) -> None:
+        if self.live:
+            self.ensemble.start_epoch(epoch)
+            self._take(epoch, done)
+
+    def _drop_for_a_term_without_weight(self, taken: Taken, done: int) -> None:
+        """Fail the members that have an infinite term of weight 0: alone they leave it out, and in
+        the sum that all share 0 times infinity is NaN."""
+        self.ensemble.hand_back()
+        dropped = False
+        for row, stepper in enumerate(list(self.ensemble.steppers)):
+            bad = [name for name, value in taken.values.items() if not value[row].isfinite()]
+            for trainer in [t for t in self.live if bad and t.taken is stepper]:
+                error = RunFailed(
+                    f"the term {bad[0]!r}, whose weight is 0, became NaN or infinite at step "
+                    f"{done + 1}, and members that are trained together cannot leave it out",
+                    remedy="sweep --resume with --retry, which trains it by itself",
+                )
+                self._drop(trainer)
+                self.failed(trainer, error)
+                dropped = True
+        if not dropped:
+            raise RunFailed(f"the sum of the members' losses became NaN at step {done + 1}")
 
     def _advance(self, trainer: MemberTrainer, epoch: int, seconds: float) -> None:
         """End the epoch of one member, and the member where that is its last one."""

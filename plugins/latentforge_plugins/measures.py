@@ -45,11 +45,6 @@ def some(count: int, total: int, device: torch.device) -> Tensor:
     return chosen.to(device)
 
 
-def same(one: Images, other: Images) -> bool:
-    """Whether two splits hold the same images, as those of data without splits of its own do."""
-    return one.same_as(other)
-
-
 def codes_of(model: Any, images: Images) -> Tensor:
     """The posterior modes of a whole split, (N, D) on the CPU, in its order."""
     parts = [model.encode(batch.x).mode().flatten(1).cpu() for batch in images.batches(BATCH)]

@@ -7,13 +7,16 @@ import torch
 from torch import nn
 
 from latentforge import Forge, open_run
+from latentforge.config import resolve
 from latentforge.contracts import Batch, Step
 from latentforge.engine.captured import NotCapturable, Replayed, distance, put_back, tensors_of
 from latentforge.engine.layout import by_pixel, lay_out
 from latentforge.engine.step import Gate, Trainee, build_optimizer, take_step
+from latentforge.engine.stepper import Stepper
 from latentforge.errors import UsageError
+from latentforge.requesting import draft_request
 from latentforge.settings import TrainConfig
-from latentforge.training import build_modules
+from latentforge.training import build_modules, build_trainee
 
 STEP = Step(index=3, total=10, images=64, epoch_length=5)
 
@@ -95,7 +98,6 @@ def test_a_step_leaves_no_graph_of_autograd_behind(digits):
 
 
 def trainee_of(name, digits, **loss) -> Trainee:
-    from latentforge.config import resolve
     from latentforge.drafting import Draft
 
     forge, draft = Forge(), Draft()
@@ -128,22 +130,19 @@ def test_only_losses_that_follow_the_step_ask_for_its_number(digits, name, loss,
 
 def test_what_a_step_writes_is_put_back_to_the_bit(digits):
     """As the self-test of the graph does, here on the CPU."""
-    trainee = trainee_of("conv-vae", digits)
-    optimizer, gate = build_optimizer(trainee, TrainConfig()), Gate("cpu")
-    batch = digits.split("train").batch(torch.arange(16))
-    take_step(trainee, optimizer, batch, STEP, gate=gate)
-
-    class Whole:
-        pass
-
-    whole = Whole()
-    whole.trainee, whole.optimizer, whole.gate = trainee, optimizer, gate
-    kept = [(tensor, tensor.clone()) for tensor in tensors_of(whole)]
+    forge = Forge()
+    draft, _ = draft_request(forge.registry, "conv-vae", train={"batch_size": 16})
+    config = resolve(draft, forge.registry)
+    trainee = build_trainee(config, digits).train()
+    stepper = Stepper(trainee, digits.split("train"), config, torch.device("cpu"))
+    stepper.start_epoch(0)
+    stepper.take(0)
+    kept = [(tensor, tensor.clone()) for tensor in tensors_of(stepper)]
     before = [value for _, value in kept]
-    take_step(trainee, optimizer, batch, STEP, gate=gate)
-    assert distance(tensors_of(whole), before) > 0
+    stepper.take(1)
+    assert distance(tensors_of(stepper), before) > 0
     put_back(kept)
-    assert all(torch.equal(a, b) for a, b in zip(tensors_of(whole), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(stepper), before, strict=True))
 
 
 def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):

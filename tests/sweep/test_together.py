@@ -182,7 +182,6 @@ def test_only_members_that_differ_in_numbers_alone_are_in_one_group():
 
 
 STRANGER = """
-from dataclasses import dataclass
 from latentforge import LossSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import VaeConfig
 from latentforge_plugins.elbo import BetaElboConfig, needs
@@ -323,42 +322,6 @@ def test_a_member_is_evaluated_explored_exported_and_goes_on(both, tmp_path):
     other = shutil.copytree(both[1].runs()[2].path, tmp_path / "other")
     alone = forge.resume(other, train={"epochs": 3}, quiet=True)
     assert went_on.metrics["test"] == pytest.approx(alone.metrics["test"], rel=0.02, abs=0.02)
-
-
-def test_a_member_that_fails_leaves_the_others_as_they_are_without_it(tmp_path):
-    request = {"model": SMALL, "train": {"epochs": 2, "batch_size": 128, "optimizer": "sgd"}}
-    both = [
-        Forge().sweep(
-            "vae", **request, grid={"train.lr": rates}, out=tmp_path / str(len(rates)), quiet=True
-        )
-        for rates in ([1e30, 1e-4, 1e-5], [1e-4, 1e-5])
-    ]
-    assert both[0].status == "failed"
-    ruined, *others = both[0].runs()
-    assert ruined.status == "failed"
-    assert "at step 2" in ruined.manifest["error"]
-    assert reasons(both[0]) == {""}
-    for one, other in zip(others, both[1].runs(), strict=True):
-        assert one.status == "done"
-        assert one.metrics["test"] == pytest.approx(other.metrics["test"], rel=1e-4)
-
-
-def test_a_member_whose_patience_runs_out_ends_and_the_others_do_not(tmp_path):
-    made = Forge().sweep(
-        "vae",
-        model=SMALL,
-        train={"epochs": 5, "batch_size": 256, "patience": 1, "min_delta": 0.5},
-        grid={"train.lr": [1e-12, 1e-2]},
-        out=tmp_path / "sweep",
-        quiet=True,
-    )
-    still, moving = made.runs()
-    assert reasons(made) == {""}
-    assert (still.status, moving.status) == ("done", "done")
-    assert still.manifest["epochs"] == 2
-    assert "no better validation loss" in still.manifest["stopped"]
-    assert moving.manifest["epochs"] == 5
-    assert still.metrics["test"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")

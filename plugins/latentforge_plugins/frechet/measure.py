@@ -14,7 +14,7 @@ from torch import Tensor
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.data import Images
 from latentforge.errors import UsageError
-from latentforge_plugins.measures import BATCH, Moments, products, same, some
+from latentforge_plugins.measures import BATCH, Moments, products, some
 
 from . import cache
 from .features import Features, check_same_data, trained_on
@@ -37,7 +37,7 @@ class Fid:
         self.context = context
         split, other = context.split, "test" if context.split == "train" else "train"
         real, others = context.images(split), context.images(other)
-        if same(real, others):
+        if real.same_as(others):
             raise UsageError(
                 "fid compares the images with other real ones, and there is only one split",
                 remedy='data={"train": ..., "test": ...}',

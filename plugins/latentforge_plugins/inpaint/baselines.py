@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext
-from latentforge_plugins.measures import BATCH, same
+from latentforge_plugins.measures import BATCH
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str
     training images themselves, it is another one.
     """
     train = context.images("train")
-    own = same(context.images(split), train)
+    own = context.images(split).same_as(train)
     wanted = targets.x.flatten(1)[:, known]  # (N, known)
     classes = max(1, len(context.data.classes)) if train.y is not None else 1
     sums = torch.zeros(classes, len(known), device=wanted.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
 from latentforge.measuring import MeanPerImage
-from latentforge_plugins.measures import codes_of, same
+from latentforge_plugins.measures import codes_of
 
 if TYPE_CHECKING:
     from . import KnnConfig
@@ -26,7 +26,7 @@ class KnnAccuracy(MeanPerImage):
     def __init__(self, config: KnnConfig, context: EvaluateContext) -> None:
         super().__init__("knn_accuracy", self.correct)
         train = context.images("train")
-        self.among_them = same(context.images(context.split), train)
+        self.among_them = context.images(context.split).same_as(train)
         self.k = config.k
         if self.k > len(train) - self.among_them:
             raise UsageError(

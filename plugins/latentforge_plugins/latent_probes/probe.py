@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
-from latentforge_plugins.measures import codes_of, same
+from latentforge_plugins.measures import codes_of
 
 STEPS = 1000
 
@@ -24,7 +24,7 @@ class ProbeAccuracy:
         if len(train.y.unique()) < 2:
             raise UsageError("probe_accuracy needs training images of two classes or more")
         self.codes, self.labels = codes_of(context.model, train), train.y.cpu()
-        seen = "the same" if same(context.images(context.split), train) else "other"
+        seen = "the same" if context.images(context.split).same_as(train) else "other"
         self.protocol = (
             "share of images, from 0 to 1, that logistic regression (L2, C=1) of the standardised "
             f"posterior means gets right, fitted to {len(train)} images of the train split and "

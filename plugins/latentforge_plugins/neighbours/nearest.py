@@ -11,7 +11,7 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, ImageGrid
-from latentforge_plugins.measures import BATCH, same
+from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import drawn
 
 from . import own_file
@@ -30,7 +30,7 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
     if config.file is None:
         images = context.images(config.split)
         query = images.batch_at(config.images)
-        own = query.index if same(images, train) else None
+        own = query.index if images.same_as(train) else None
         names = [f"{config.split} {i}" for i in config.images]
     else:
         image = own_file.read(config.file, context)

@@ -12,7 +12,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.data import Images
 from latentforge.findings import Arrays, Findings, ImageGrid
-from latentforge_plugins.measures import same, some
+from latentforge_plugins.measures import some
 from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabilities
 
 from .sources import Source, make
@@ -39,7 +39,7 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     metrics = log_densities(sources, held_codes.flatten(1))
     said = [source.says for source in sources.values()]
     said.append(f"code_log_density: of the codes of {len(held)} test images under it, nats, mean")
-    if same(train, test):
+    if train.same_as(test):
         said.append("no distances: the test images are the training images")
     else:
         metrics |= distances(seen, train)
