@@ -21,12 +21,12 @@ from latentforge.config import RunConfig, resolve
 from latentforge.data import DataSplits
 from latentforge.durable import leads_out, parse_json, read_lines
 from latentforge.engine.device import training_device
+from latentforge.engine.joining import share_steps
 from latentforge.engine.layout import by_pixel
 from latentforge.engine.outcome import outcome_of
 from latentforge.engine.state import check_state, versions
 from latentforge.engine.step import build_optimizer
 from latentforge.engine.tensorboard import EVENTS
-from latentforge.engine.together import share_steps
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
 from latentforge.loading import check_size
 from latentforge.masking import command_line
@@ -78,7 +78,7 @@ def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) 
         def begin() -> None:
             """Give up what is there of later steps; up to here the run is as it was."""
             if shared:
-                shared.together.barrier("at the start")  # all have read it
+                shared.processes.barrier("at the start")  # all have read it
             if run.writes:
                 store.clean()
                 sweep(run.path)

@@ -24,11 +24,11 @@ from latentforge.config import Component, RunConfig
 from latentforge.data import DataSplits
 from latentforge.doctor import at_the_start
 from latentforge.engine.device import training_device
+from latentforge.engine.joining import new_folder, share_steps, training_with_others
 from latentforge.engine.layout import lay_out
 from latentforge.engine.outcome import Outcome, outcome_of
 from latentforge.engine.step import Trainee, build_optimizer
 from latentforge.engine.tensorboard import Board, NoBoard, flat_metrics
-from latentforge.engine.together import new_folder, share_steps, training_together
 from latentforge.engine.trainer import Trainer
 from latentforge.errors import (
     Interrupted,
@@ -143,12 +143,12 @@ def ready(
     written = saved.state.get("events") if saved else None
     board_of = Board if made.writes else NoBoard
     with (
-        training_together(made.path, shared),
+        training_with_others(made.path, shared),
         recorded(made, outcome),
         closing(board_of(made.path, written)) as board,
     ):
         if shared:
-            shared.together.equalise(trainee)
+            shared.processes.equalise(trainee)
         trainer = trainer_of(
             trainee,
             on_device(splits, device),

@@ -26,11 +26,11 @@ class SharedStep:
     batch comes from `draw`, which all processes seed alike; the default generators are each
     process's own, so that its dropout is not that of the others."""
 
-    def __init__(self, together: Processes, seed: int) -> None:
-        self.together, device = together, together.device
+    def __init__(self, processes: Processes, seed: int) -> None:
+        self.processes, device = processes, processes.device
         self.draw = torch.Generator(device)
         self.common = Noise(device, "train", seed)  # its seeds are those of a process by itself
-        self.noise = Noise(device, f"train, process {together.rank}", seed)
+        self.noise = Noise(device, f"train, process {processes.rank}", seed)
         self.shares: list[Share] = []  # of the batch's parts, in order
         self.images = 0  # of the whole batch
         self.layout: dict[str, Any] = {}  # of the terms, for who has no images to make them from
@@ -59,8 +59,8 @@ class SharedStep:
         own, shares = [], []
         for number, (start, stop) in enumerate(cuts(0, len(index), min(parts, len(index)))):
             # turned by one each time: the odd image of every part is not the same process's
-            mine = (self.together.rank + number) % self.together.count
-            low, high = list(cuts(0, stop - start, self.together.count))[mine]
+            mine = (self.processes.rank + number) % self.processes.count
+            low, high = list(cuts(0, stop - start, self.processes.count))[mine]
             own.append(torch.arange(start + low, start + high, device=index.device))
             shares.append(Share(self.draw, low, high, stop - start))
         return torch.cat(own), shares
@@ -83,7 +83,7 @@ class SharedStep:
             self.idle = {i for i, p in enumerate(parameters) if p.grad is None}
         if not self.layout:
             own = terms and layout_of(terms, self.idle)
-            self.layout = self.together.tell(own, f"in step {step.index + 1}")
+            self.layout = self.processes.tell(own, f"in step {step.index + 1}")
             self.idle = self.idle if terms else set(self.layout["idle"])
         names, vectors = self.layout["values"], self.layout["per_dim"]
         if terms is not None and (*terms.values,) != (*names,):
@@ -95,7 +95,7 @@ class SharedStep:
             *(terms.per_dim[n] if terms else torch.zeros(s) for n, s in vectors.items()),
             *(terms.values[name] if terms else torch.zeros(()) for name in names),
             total,
-            torch.tensor([float(self.together.asked == n) for n in SIGNALS]),
+            torch.tensor([float(self.processes.asked == n) for n in SIGNALS]),
         ]
         summed = iter(self._sum(pieces, step))
         for i, parameter in enumerate(parameters):
@@ -108,9 +108,9 @@ class SharedStep:
         per_dim = {name: next(summed) for name in vectors}
         values = {name: next(summed) for name in names}
         total = next(summed)
-        if self.together.device.type == "cpu" or step.index % LISTENS == 0:
+        if self.processes.device.type == "cpu" or step.index % LISTENS == 0:
             asked = next(summed).tolist()
-            self.together.heard = max(
+            self.processes.heard = max(
                 (n for n, a in zip(SIGNALS, asked, strict=True) if a), default=0
             )
         return Terms(values, weights, per_dim), total
@@ -118,10 +118,10 @@ class SharedStep:
     def notes(self, trainee: nn.Module, batch_size: int) -> Iterator[str]:
         """What is not as in one process, for the start of a run."""
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
-            own = batch_size // self.together.count
+            own = batch_size // self.processes.count
             yield (
-                f"warning: batch norm: each of {self.together.count} processes normalises with its "
-                f"own {own} of {batch_size} images; without torchrun it is with all of them"
+                f"warning: batch norm: each of {self.processes.count} processes normalises with "
+                f"its own {own} of {batch_size} images; without torchrun it is with all of them"
             )
 
     def _own(self, trainee: nn.Module, batch: Batch, step: Step) -> tuple[Terms | None, Tensor]:
@@ -130,7 +130,7 @@ class SharedStep:
         values: dict[str, Tensor] = {}
         per_dim: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
-        total = torch.zeros((), device=self.together.device)
+        total = torch.zeros((), device=self.processes.device)
         first = 0
         for share in self.shares:
             own = slice(first, first := first + share.stop - share.start)
@@ -156,16 +156,16 @@ class SharedStep:
         for name, buffer in trainee.named_buffers():
             now, old, weight = buffer, before[name], own / self.images
             if not buffer.is_floating_point():
-                now, old, weight = now.float(), old.float(), float(self.together.first)
+                now, old, weight = now.float(), old.float(), float(self.processes.first)
             yield torch.where(now == old, 0.0, now - old) * weight  # an infinite one stays too
 
     def _sum(self, pieces: list[Tensor], step: Step) -> list[Tensor]:
         """Each of the tensors summed over all processes, as views of one buffer."""
         kinds = {piece.dtype for piece in pieces if piece.dtype.is_floating_point}
         dtype = torch.float64 if torch.float64 in kinds else torch.float32
-        device = self.together.device
+        device = self.processes.device
         flat = torch.cat([piece.detach().to(device, dtype).flatten() for piece in pieces])
-        self.together.add(flat, f"in step {step.index + 1}")
+        self.processes.add(flat, f"in step {step.index + 1}")
         sizes = [piece.numel() for piece in pieces]
         return [
             part.view(piece.shape)

@@ -70,7 +70,7 @@ class Trainer:
         self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
         self.store, self.board, self.record = store, board, record
         self.device, self.images = device, data.split("train")
-        self.together = shared.together if shared else None
+        self.processes = shared.processes if shared else None
         self.stepper = Stepper(trainee, self.images, config, device, shared)
         self.optimizer, self.average = self.stepper.optimizer, self.stepper.average
         self.epoch_length = self.stepper.epoch_length
@@ -115,14 +115,14 @@ class Trainer:
                 built.attach(engines)
             self.callbacks.append((callback, built))
         # After the callbacks' own handlers, so that a checkpoint holds what they did.
-        if self.together and self.callbacks:
+        if self.processes and self.callbacks:
             for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED):
-                engine.add_event_handler(event, self._end_together)
+                engine.add_event_handler(event, self._end_in_all)
             for event in (Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
-                engine.add_event_handler(event, self._end_together)
+                engine.add_event_handler(event, self._end_in_all)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        if self.together and self.callbacks:  # theirs on the evaluator's events
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_together)
+        if self.processes and self.callbacks:  # theirs on the evaluator's events
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_in_all)
         if self.train_config.checkpoint_every or self.train_config.checkpoint_seconds:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_when_due)
         return engine
@@ -154,7 +154,7 @@ class Trainer:
         self.trainee.train()
         self._since = time.perf_counter()
         try:
-            with nullcontext() if self.together else stop_on_signals(self.stop):
+            with nullcontext() if self.processes else stop_on_signals(self.stop):
                 if self._end_open_epoch():
                     self.engine.run(
                         max_epochs=self.train_config.epochs, epoch_length=self.epoch_length
@@ -211,8 +211,8 @@ class Trainer:
         self.history.add(terms, images)
         self.outcome.images += images
         self.outcome.steps = done + 1
-        if self.together and self.together.heard:
-            self.stop(self.together.heard)
+        if self.processes and self.processes.heard:
+            self.stop(self.processes.heard)
         if self.stepper.gate.shut:
             self._fetch_history()
         if (done + 1) % self.train_config.log_every == 0:
@@ -244,9 +244,9 @@ class Trainer:
             scalars = {f"step/{name}": value for name, value in means.items()}
             self.board.scalars({**scalars, "step/lr": self.stepper.lr()}, step)
 
-    def _end_together(self, engine: Engine) -> None:
+    def _end_in_all(self, engine: Engine) -> None:
         """A callback that ends the training in one process ends it in all."""
-        if self.together and self.together.any(bool(engine.should_terminate), self._when()):
+        if self.processes and self.processes.any(bool(engine.should_terminate), self._when()):
             engine.terminate()
 
     def _when(self) -> str:
@@ -269,8 +269,8 @@ class Trainer:
         self._lap()
         epoch = math.ceil(self.outcome.steps / self.epoch_length)
         means, per_dim = self.history.close_epoch()
-        if self.together:  # who had no images in a small batch does not know its weights
-            means, per_dim = self.together.tell([means, per_dim], self._when())
+        if self.processes:  # who had no images in a small batch does not know its weights
+            means, per_dim = self.processes.tell([means, per_dim], self._when())
         self.outcome.metrics["train"], self.outcome.per_dim = means, per_dim
         splits = ["train"]
         best = False
@@ -328,8 +328,8 @@ class Trainer:
         """Raises RunFailed where the last step has ruined the weights, which its loss, taken
         before it, does not show."""
         figures = self.evaluator.run(split, self.stepper.end())
-        if self.together:  # each has measured every image; what is decided is decided for all
-            figures = self.together.tell(figures, self._when())
+        if self.processes:  # each has measured every image; what is decided is decided for all
+            figures = self.processes.tell(figures, self._when())
         if not math.isfinite(loss := figures["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.outcome.steps}",
@@ -371,7 +371,7 @@ class Trainer:
         self._fetch_history()
         check_finite(self.trainee, step)
         self._lap()
-        if not self.together or self.together.first:
+        if not self.processes or self.processes.first:
             self.store.save(f"step-{step:08d}", *capture(self), best=best)
         self.saved_step, self._saved_at = step, time.monotonic()
 

@@ -37,11 +37,11 @@ def new_folder(wanted: Path | None, root: Path, name: str, shared: SharedStep | 
     """The folder of a new run, which the first of several processes makes for all."""
     if shared is None:
         return create_folder(wanted, root, name)
-    return Path(shared.together.once(lambda: str(create_folder(wanted, root, name))))
+    return Path(shared.processes.once(lambda: str(create_folder(wanted, root, name))))
 
 
 @contextmanager
-def training_together(run: Path, shared: SharedStep | None) -> Iterator[None]:
+def training_with_others(run: Path, shared: SharedStep | None) -> Iterator[None]:
     """To an end that is written before any of several processes leaves.
 
     torchrun sends SIGTERM to all as soon as one has ended. A first signal therefore ends no
@@ -51,10 +51,10 @@ def training_together(run: Path, shared: SharedStep | None) -> Iterator[None]:
     if shared is None:
         yield
         return
-    together = shared.together
-    together.remedy = torchrun.again(f"latentforge train --resume {run}")
+    processes = shared.processes
+    processes.remedy = torchrun.again(f"latentforge train --resume {run}")
     try:
-        with stop_on_signals(together.ask), together.together_to_the_end():
+        with stop_on_signals(processes.ask), processes.together_to_the_end():
             yield
     except LostProcess:
         if threading.current_thread() is threading.main_thread():
