@@ -182,6 +182,7 @@ def test_only_members_that_differ_in_numbers_alone_are_in_one_group():
 
 
 STRANGER = """
+from dataclasses import dataclass
 from latentforge import LossSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import VaeConfig
 from latentforge_plugins.elbo import BetaElboConfig, needs
