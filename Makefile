@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# In this order; each of them says at its top what it compares. About 40 minutes on two cores.
+# In this order; each of them says at its top what it compares. Half an hour on two cores.
 BENCHMARKS := throughput profile_step whole growth together search checkpoints
 MEASURED   ?= runs/bench
 
