@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +30,27 @@ def plain(group: dict[str, Any]) -> bool:
     return bool(group["fused"]) and on_cpu and not any(group[option] for option in others)
 
 
+WRAPPED = ("add_param_group", "state_dict", "load_state_dict")
+"""An optimizer's functions that torch keeps away from its compiler, and for that imports it."""
+
+
+@contextmanager
+def compiler_left_out() -> Iterator[None]:
+    """Inside, these functions do not import torch's compiler, which takes half a second: nothing
+    compiles them here. Where torch does it in another way, nothing changes."""
+    functions = [getattr(getattr(torch.optim.Optimizer, n), "__wrapped__", None) for n in WRAPPED]
+    if "torch._dynamo" in sys.modules or None in functions:
+        yield
+        return
+    for function in functions:
+        vars(function)["__dynamo_disable"] = function  # where torch looks before it imports
+    try:
+        yield
+    finally:
+        for function in functions:
+            del vars(function)["__dynamo_disable"]
+
+
 class QuickAdam:
     """Calls the fused kernel with lists that are made once.
 
@@ -44,20 +67,23 @@ class QuickAdam:
         groups = self.optimizer.param_groups
         grads = [[parameter.grad for parameter in group["params"]] for group in groups]
         every = not any(grad is None for group in grads for grad in group)
-        if not (every and self.lists):
-            self.optimizer.step()  # the first makes the state, or takes over a checkpoint's
-            self.lists = self._lists() if every else []
+        if not every:
+            self.optimizer.step()
+            self.lists = []
             return
+        self.lists = self.lists or self._lists()
         with torch.no_grad():
             for (group, lists), given in zip(self.lists, grads, strict=True):
                 self._step(group, lists, given)
 
     def _lists(self) -> list[tuple[dict[str, Any], Lists]]:
+        """Of each group, by Adam's own function, which makes the state where there is none yet."""
         made = []
         for group in self.optimizer.param_groups:
-            states = [self.optimizer.state[parameter] for parameter in group["params"]]
-            kept = [[state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")]
-            made.append((group, (group["params"], kept[0], kept[1], kept[2])))
+            lists: Lists = ([], [], [], [])
+            parameters, means, squares, steps = lists
+            self.optimizer._init_group(group, parameters, [], means, squares, [], steps)  # type: ignore[attr-defined]
+            made.append((group, lists))
         return made
 
     def _step(self, group: dict[str, Any], lists: Lists, grads: list[Tensor | None]) -> None:

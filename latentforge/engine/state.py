@@ -15,6 +15,7 @@ from latentforge.checkpoint_files import Checkpoint
 from latentforge.config import RunConfig
 from latentforge.doctor import Finding
 from latentforge.engine.outcome import outcome_of
+from latentforge.engine.quick import compiler_left_out
 from latentforge.errors import RunFailed
 from latentforge.guard import blame
 from latentforge.run import finite
@@ -36,6 +37,7 @@ KEPT: dict[str, type] = {
 """What a state has, and of which kind."""
 
 
+@compiler_left_out()
 def capture(trainer: Trainer) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Groups of tensors, and JSON values. The history must have been fetched.
 
@@ -101,6 +103,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
+@compiler_left_out()
 def restore_optimizer(
     optimizer: torch.optim.Optimizer,
     tensors: Mapping[str, Tensor],

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.engine.quick import Update
+from latentforge.engine.quick import Update, compiler_left_out
 from latentforge.errors import ConfigError, one_line
 from latentforge.settings import TrainConfig
 
@@ -53,6 +53,7 @@ class Trainee(nn.Module):
         return terms
 
 
+@compiler_left_out()
 def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of the config, fused where torch has it; ConfigError for bad options."""
     parameters = [p for p in trainee.parameters() if p.requires_grad]

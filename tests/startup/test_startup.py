@@ -150,3 +150,13 @@ def test_the_public_names_load_on_first_use_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["set()", "True"]
+
+
+def test_a_training_that_compiles_nothing_does_not_wait_for_the_compiler(tmp_path):
+    """Trained, saved and gone on with; the second optimizer restores a state."""
+    line = ["train", "ae", "--set", "model.hidden=[8]", "--epochs", "1", "--run", "r", "--quiet"]
+    onwards = ["train", "--resume", "r", "--epochs", "2", "--quiet"]
+    for code, modules in modules_after(line, onwards, cwd=tmp_path):
+        assert code == 0
+        assert "torch" in modules
+        assert "torch._dynamo" not in modules
