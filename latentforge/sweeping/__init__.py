@@ -94,17 +94,20 @@ class Sweeps:
         data: Any = None,
     ) -> Sweep:
         """Train what a draft and a grid or a space describe; `data` is in-memory data or None."""
+        from latentforge.sweeping.plain import plain, plain_draft
+
         check_kind(grid, search, space=space, objective=objective, storage=storage)
+        draft, grid, space = plain_draft(draft), plain(grid or {}), plain(space or {})
         folder = Path(out) if out else None
         how: dict[str, Any] = {"jobs": jobs, "quiet": quiet, "data": data}
         if search is None:
             from latentforge.sweeping.running import start
 
-            return start(self._forge(), draft, grid or {}, folder, together=together, **how)
+            return start(self._forge(), draft, grid, folder, together=together, **how)
         from latentforge.sweeping import searching
 
         how |= {"objective": objective, "storage": storage}
-        return searching.search(self._forge(), draft, search, space or {}, folder, **how)
+        return searching.search(self._forge(), draft, search, space, folder, **how)
 
     def resume_sweep(
         self,

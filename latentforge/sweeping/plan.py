@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from latentforge.config import RunConfig, resolve
@@ -95,6 +96,8 @@ def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
 
 
 def _short(value: Any, digits: int) -> str:
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name  # the folders above it would leave no room for what differs
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 

@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 def first_record(draft: Draft, members: Sequence[Member], **facts: Any) -> dict[str, Any]:
-    """sweep.json of a new sweep."""
+    """sweep.json of a new sweep, whose values are plain."""
     return {
         "format": FORMAT,
         "latentforge": __version__,
@@ -44,16 +44,7 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
 
 
 def plain_base(draft: Draft) -> dict[str, Any]:
-    """A draft as JSON values."""
-    return {**_plain(draft.values), "callbacks": _plain(draft.callbacks)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return {**draft.values, "callbacks": draft.callbacks}
 
 
 def is_record(record: Any) -> bool:

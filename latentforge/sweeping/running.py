@@ -19,6 +19,7 @@ from latentforge.run import MANIFEST, locked, status_of
 from latentforge.sweeping.folder import RECORD, Sweep, new_folder, open_sweep, write_first
 from latentforge.sweeping.grouping import groups_of
 from latentforge.sweeping.job import Job
+from latentforge.sweeping.plain import rooted_draft, rooted_grid
 from latentforge.sweeping.plan import Member, members_of, resolve_all
 from latentforge.sweeping.pool import Here, Pool, check_jobs
 from latentforge.sweeping.record import first_record
@@ -45,13 +46,15 @@ def start(
     check_jobs(forge, jobs, data)
     members = members_of(grid)
     configs = resolve_all(draft, members, forge.registry, in_memory=data is not None)
+    draft, grid = rooted_draft(draft, configs), rooted_grid(grid, configs)
+    members = members_of(grid)  # again, since they are named after their values
     first = configs[0]
     folder = new_folder(out, RUNS, f"sweep-{first.model.name}-{first.data_name}")
     record = first_record(
         draft,
         members,
         created=now(),
-        grid={key: list(values) for key, values in grid.items()},
+        grid=grid,
         in_memory=data is not None,
         together=together,
         jobs=jobs,

@@ -20,6 +20,7 @@ from latentforge.sources import load_splits
 from latentforge.sweeping.folder import Sweep, new_folder, write_first
 from latentforge.sweeping.job import Job
 from latentforge.sweeping.objective import check_objective, figure_of
+from latentforge.sweeping.plain import rooted_draft
 from latentforge.sweeping.plan import Member, draft_member
 from latentforge.sweeping.pool import check_jobs
 from latentforge.sweeping.record import first_record, member_record, plain_base, trial_name
@@ -54,6 +55,7 @@ def search(
         raise UsageError(f"search must be 1 or more trials, got {trials}")
     check_jobs(forge, jobs, data)
     config, told = described(forge, draft, read_space(space), objective, data)
+    draft = rooted_draft(draft, [config])
     told |= {"trials": trials, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
     if storage:  # what is wrong with it is said before there is a folder
         Study(told, Path(), storage, new=True).close()
