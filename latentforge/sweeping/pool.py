@@ -70,8 +70,13 @@ class Pool:
         """Do all jobs. Raises Interrupted after a signal, when every process has ended."""
         try:
             with stop_on_signals(self.stop):
-                while self._hand_out(take) or self._busy():
-                    self._hear(told, ended)
+                try:
+                    while self._hand_out(take) or self._busy():
+                        self._hear(told, ended)
+                except Exception:  # of the sweep's own record, say, which is no fault of trainings
+                    self.stop(signal.SIGTERM)
+                    self._drain(told, ended)
+                    raise
         except BaseException:  # a second signal too: nothing is waited for any more
             for worker in self.workers:
                 worker.process.kill()
@@ -85,9 +90,17 @@ class Pool:
 
     def stop(self, number: int) -> None:
         """For a signal handler: every training ends at a checkpoint."""
+        if self.heard:  # a second SIGTERM would end them at once
+            return
         self.heard = number
         for worker in self.workers:
             worker.process.terminate()
+
+    def _drain(self, told: Told, ended: Ended) -> None:
+        """Hear of the trainings that are stopping what can still be recorded."""
+        while self._busy():
+            with suppress(Exception):  # the first error is the one to tell
+                self._hear(told, ended)
 
     def _busy(self) -> bool:
         return any(worker.job for worker in self.workers)
