@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from latentforge import __version__
 from latentforge.drafting import SECTIONS, Draft
 from latentforge.errors import UsageError
-from latentforge.masking import command_line
+from latentforge.masking import MASK, command_line
 from latentforge.sweeping.plan import Member, members_of, name_of
 from latentforge.sweeping.space import read_space
 
@@ -45,6 +46,12 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
 
 def plain_base(draft: Draft) -> dict[str, Any]:
     return {**draft.values, "callbacks": draft.callbacks}
+
+
+def command_again(folder: Path, search: Mapping[str, Any]) -> str:
+    """The command that goes on with the sweep in `folder`; `search` is empty of a grid."""
+    storage = " --storage URL" if MASK in search.get("storage", "") else ""
+    return f"latentforge sweep --resume {folder}{storage}"
 
 
 def is_record(record: Any) -> bool:

@@ -187,7 +187,7 @@ class Sweeper:
         names = [member.name for member in job.members]
         if len(names) > 1:
             self.say(f"{len(names)} members, together if they can be: {', '.join(names)}")
-        elif self.jobs == 1:
+        elif self.jobs == 1 and not self.quiet:  # a search asks its storage how many
             self.say(f"{names[0]}, {self.left() + 1} to go")
         for name in names:
             self.sweep.note(name, status="running" if len(names) == 1 else "waiting", error="")
