@@ -173,13 +173,13 @@ class Worker:
         self.open: set[str] = set()  # members of the job of which nothing is heard yet
         self.last = ""  # line of stderr
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "latentforge.sweeping.worker"],
+            [sys.executable, "-P", "-m", "latentforge.sweeping.worker"],  # -P: see `worker_path`
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": worker_path()},
             start_new_session=True,  # a terminal's Ctrl-C is for who sweeps alone
         )
         pipes = self.process.stdout, self.process.stderr
@@ -221,6 +221,12 @@ class Worker:
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def worker_path() -> str:
+    """Where modules are found, as here: a script's own folder too, and the folder that one is in
+    only where that is so here, since a json.py beside the data would hide the real one."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
 
 
 def signal_name(number: int) -> str:
