@@ -25,7 +25,7 @@ def first_record(draft: Draft, members: Sequence[Member], **facts: Any) -> dict[
         "status": "running",
         "command": command_line(),
         **facts,
-        "base": plain_base(draft),
+        "base": {**draft.values, "callbacks": draft.callbacks},
         "report": "",
         "members": [member_record(member) for member in members],
     }
@@ -42,10 +42,6 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
         "alone_because": "",
         **facts,
     }
-
-
-def plain_base(draft: Draft) -> dict[str, Any]:
-    return {**draft.values, "callbacks": draft.callbacks}
 
 
 def command_again(folder: Path, search: Mapping[str, Any]) -> str:
