@@ -205,14 +205,17 @@ def number(value: Any) -> str:
 
 
 def best_of(made: Sweep, registry: Registry, split: str, figure: str) -> str:
-    """The member with the best value of a figure; none where no measure says which way is up, or
-    where the loss is not the same one for all."""
-    if figure == "loss" and any(key.startswith("loss.") for key in made.keys):
+    """The member, of those that are done, with the best value of a figure; none where no measure
+    says which way is up, or where the loss is not the same one for all."""
+    from latentforge.sweeping.plan import changes_of_loss
+
+    if figure == "loss" and changes_of_loss(made.keys, made.record["base"]):
         return ""
     better = {
         entry.name.replace("-", "_"): entry.spec.better for entry in registry.entries("measures")
     }.get(figure)
-    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in made.members}
+    done = [m for m in made.members if m["status"] == "done"]
+    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in done}
     found = {name: float(value) for name, value in told.items() if value is not None}
     if better is None or len(found) < 2:
         return ""

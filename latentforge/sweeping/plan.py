@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,15 @@ def key_faults(key: str) -> list[str]:
     if not path or not all(path):
         return [f"{key}: write section.key, as in loss.beta"]
     return []
+
+
+def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
+    """What makes the losses of members others, so that their values do not compare: those of the
+    keys that do; `base` is what all members have in common, by section."""
+    found = [key for key in keys if key.startswith("loss.")]
+    if "model.name" in keys and "name" not in base.get("loss", {}):
+        found.append("model.name, whose loss follows from it")
+    return found
 
 
 def list_faults(key: str, values: Any) -> list[str]:

@@ -22,7 +22,7 @@ from latentforge.sweeping.folder import Sweep, new_folder, write_first
 from latentforge.sweeping.job import Job
 from latentforge.sweeping.objective import check_objective, figure_of
 from latentforge.sweeping.plain import path_keys, rooted_draft
-from latentforge.sweeping.plan import Member, draft_member
+from latentforge.sweeping.plan import Member, changes_of_loss, draft_member
 from latentforge.sweeping.pool import check_jobs
 from latentforge.sweeping.record import first_record, member_record, trial_name
 from latentforge.sweeping.running import Sweeper
@@ -77,9 +77,7 @@ def described(
 ) -> tuple[RunConfig, dict[str, Any]]:
     """A configuration of the search, and what sweep.json says of it: its space, its objective, and
     the name of its study, which is the same for all that search for the same."""
-    changed = [key for key in space if key.startswith("loss.")]
-    if "model.name" in space and "name" not in draft.values.get("loss", {}):
-        changed.append("model.name, whose loss follows from it")
+    changed = changes_of_loss(space, draft.values)
     name = check_objective(objective, changed) if objective else ""
     config = check_space(draft, space, forge.registry, in_memory=data is not None)
     name = name or check_objective(config.train.monitor, changed)
