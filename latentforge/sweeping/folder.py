@@ -108,9 +108,12 @@ class Sweep:
         draft.callbacks = [dict(callback) for callback in base["callbacks"]]
         return draft
 
-    def note(self, name: str, **facts: Any) -> None:
-        """Say how a member stands, in sweep.json too."""
-        next(member for member in self.members if member["name"] == name).update(facts)
+    def note(self, *names: str, **facts: Any) -> None:
+        """Say how members stand, in sweep.json too, which is written once for all of them."""
+        wanted = set(names)
+        for member in self.members:
+            if member["name"] in wanted:
+                member.update(facts)
         self.write()
 
     def write(self, **changes: Any) -> None:
