@@ -208,7 +208,8 @@ class Worker:
     def _errors(self, pipe: IO[str], said: Callable[[str], None]) -> None:
         for line in pipe:
             self.last = line.strip() or self.last
-            said(f"{self.job.name}: {line.rstrip()}" if self.job else line.rstrip())
+            text = line.rstrip().removeprefix("warning: ")  # it is said as a warning anyway
+            said(f"{self.job.name}: {text}" if self.job else text)
 
     def close(self) -> None:
         """Let it end; it has no job, or was killed."""
