@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from latentforge_plugins import elbo
@@ -83,6 +84,18 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
         assert one["environment"]["threads"] == other["environment"]["threads"] == 1
         assert one["metrics"] == other["metrics"]
     assert (work / "several/report.html").exists()
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_a_warning_of_a_process_is_said_once_and_with_the_members_name(process, work):
+    np.save("x.npy", np.random.default_rng(0).random((60, 6, 6), np.float32) / 10)
+    words = ["sweep", *TINY, "--data=arrays", "--set=data.path=x.npy", "--epochs=1", "--quiet"]
+    answer = process(*words, "--grid=train.seed=[0, 1]", "--out=s")
+    assert answer.code == 0, answer.err
+    for name in ("1-seed=0", "2-seed=1"):
+        [line] = [line for line in answer.err.splitlines() if name in line]
+        assert line.count("warning: ") == 1
+        assert line.startswith(f"warning: {name}: ")
 
 
 @pytest.mark.slow  # three processes and their imports
