@@ -37,8 +37,8 @@ def lost_worker(error: BaseException) -> RunFailed | None:
     return RunFailed(
         "a process that reads images has ended (data.workers)",
         details=[one_line(error)],
-        remedy="latentforge train --resume RUN, with --set data.workers=0 or fewer of them where "
-        "memory, or room in /dev/shm, has run out",
+        remedy="go on with the run (train --resume), with --set data.workers=0 or fewer of them "
+        "where memory, or room in /dev/shm, has run out",
     )
 
 

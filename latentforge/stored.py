@@ -24,7 +24,7 @@ from latentforge.pixels import as_tensor, laid_out, pixels
 
 Array = np.ndarray[Any, Any]
 
-MEND = "mend or replace it; latentforge train --resume RUN goes on from the last checkpoint"
+MEND = "mend or replace it; train --resume goes on with a run from its last checkpoint"
 
 
 class Source:

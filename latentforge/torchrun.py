@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from latentforge.errors import UsageError
+
 PATIENCE = 15.0
 """Seconds that torchrun has to end a process whose error another one tells too."""
 
@@ -33,6 +35,12 @@ def again(command: str) -> str:
     """How to start a command as this one was started. `--`: torchrun takes options that begin as
     its own do for its own, such as --run."""
     return f"torchrun ... -m -- {command}" if several() else command
+
+
+def refuse(what: str, remedy: str) -> None:
+    """UsageError under torchrun for what one process does."""
+    if several():
+        raise UsageError(f"torchrun is for train, and {what} is of one process", remedy=remedy)
 
 
 def leave_word_to_the_first() -> None:

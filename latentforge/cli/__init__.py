@@ -32,7 +32,6 @@ from latentforge.errors import (
     Interrupted,
     LatentForgeError,
     LostProcess,
-    UsageError,
     format_error,
     one_line,
 )
@@ -86,11 +85,8 @@ def root(
     Begin with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
     those plugins; LATENTFORGE_DATA is where datasets lie; LATENTFORGE_DEBUG=1 shows tracebacks.
     """
-    if torchrun.several() and ctx.invoked_subcommand != "train":
-        raise UsageError(
-            f"torchrun is for train, and {ctx.invoked_subcommand} is of one process",
-            remedy=f"latentforge {ctx.invoked_subcommand}",
-        )
+    if ctx.invoked_subcommand != "train":
+        torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     given = plugin or []
     ctx.obj = Globals(
         plugins=[p for p in given if not p.startswith("no:")],

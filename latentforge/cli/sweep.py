@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from latentforge.registry import Registry
     from latentforge.sweeping.folder import Sweep
 
+WITH_RESUME = ("resume", "retry", "jobs", "storage", "json", "quiet")
+
 
 def sweep(
     ctx: typer.Context,
@@ -109,11 +111,7 @@ def sweep(
     forge = forge_of(ctx)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is not None:
-        kept = None if together is None else f"--{'no-' * (not together)}together"
-        others = [model, config, preset, search, objective, kept, out, data, loss]
-        lists = [*(grid or ()), *(space or ()), *(callback or ()), *(set_ or ())]
-        given = [str(other) for other in [*others, *values.values(), *lists]]
-        if given := [text for text in given if text != "None"]:
+        if given := of_a_new_sweep(ctx):
             raise UsageError(
                 f"--resume goes on with {resume} as it began, and takes no {', '.join(given)}",
                 remedy=f"latentforge sweep --resume {resume}",
@@ -142,6 +140,15 @@ def sweep(
             quiet=quiet,
         )
     finish(made, forge.registry, json)
+
+
+def of_a_new_sweep(ctx: typer.Context) -> list[str]:
+    """What stands on the command line that --resume does not take, by the options' names."""
+    return [
+        "/".join([*param.opts, *param.secondary_opts]) if param.opts[0].startswith("-") else "MODEL"
+        for param in ctx.command.params
+        if param.name not in WITH_RESUME and ctx.params[str(param.name)] not in (None, [], ())
+    ]
 
 
 def finish(made: Sweep, registry: Registry, json: bool) -> None:
@@ -205,14 +212,17 @@ def number(value: Any) -> str:
 
 
 def best_of(made: Sweep, registry: Registry, split: str, figure: str) -> str:
-    """The member with the best value of a figure; none where no measure says which way is up, or
-    where the loss is not the same one for all."""
-    if figure == "loss" and any(key.startswith("loss.") for key in made.keys):
+    """The member, of those that are done, with the best value of a figure; none where no measure
+    says which way is up, or where the loss is not the same one for all."""
+    from latentforge.sweeping.plan import changes_of_loss
+
+    if figure == "loss" and changes_of_loss(made.keys, made.record["base"]):
         return ""
     better = {
         entry.name.replace("-", "_"): entry.spec.better for entry in registry.entries("measures")
     }.get(figure)
-    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in made.members}
+    done = [m for m in made.members if m["status"] == "done"]
+    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in done}
     found = {name: float(value) for name, value in told.items() if value is not None}
     if better is None or len(found) < 2:
         return ""

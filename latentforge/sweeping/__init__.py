@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from latentforge import torchrun
 from latentforge.drafting import Draft
 from latentforge.errors import UsageError
 from latentforge.registry import Registry
@@ -94,17 +95,21 @@ class Sweeps:
         data: Any = None,
     ) -> Sweep:
         """Train what a draft and a grid or a space describe; `data` is in-memory data or None."""
+        from latentforge.sweeping.plain import plain, plain_draft
+
+        check_alone()
         check_kind(grid, search, space=space, objective=objective, storage=storage)
+        draft, grid, space = plain_draft(draft), plain(grid or {}), plain(space or {})
         folder = Path(out) if out else None
         how: dict[str, Any] = {"jobs": jobs, "quiet": quiet, "data": data}
         if search is None:
             from latentforge.sweeping.running import start
 
-            return start(self._forge(), draft, grid or {}, folder, together=together, **how)
+            return start(self._forge(), draft, grid, folder, together=together, **how)
         from latentforge.sweeping import searching
 
         how |= {"objective": objective, "storage": storage}
-        return searching.search(self._forge(), draft, search, space or {}, folder, **how)
+        return searching.search(self._forge(), draft, search, space, folder, **how)
 
     def resume_sweep(
         self,
@@ -121,8 +126,14 @@ class Sweeps:
         given. `storage` is wanted again where its URL has a password, which no sweep keeps."""
         from latentforge.sweeping.running import resume
 
+        check_alone()
         how: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
         return resume(self._forge(), Path(sweep), storage=storage, **how)
+
+
+def check_alone() -> None:
+    """UsageError under torchrun, where each process would train every member."""
+    torchrun.refuse("sweep", "the same without torchrun; jobs=2 trains two members at a time")
 
 
 def check_kind(grid: Any, search: int | None, **of_a_search: Any) -> None:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from latentforge.drafting import SECTIONS, Draft
 from latentforge.durable import read_json
 from latentforge.errors import MissingError, RunFailed, UsageError
-from latentforge.masking import MASK
 from latentforge.run import MANIFEST, Run, check_free, numbered_folder, unwritable, write_json
 from latentforge.sweeping.plan import Member
-from latentforge.sweeping.record import FORMAT, is_record, objective_value
+from latentforge.sweeping.record import FORMAT, command_again, is_record, objective_value
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -95,8 +94,7 @@ class Sweep:
     @property
     def again(self) -> str:
         """The command that goes on with it."""
-        storage = " --storage URL" if MASK in self.search.get("storage", "") else ""
-        return f"latentforge sweep --resume {self.path}{storage}"
+        return command_again(self.path, self.search)
 
     def plan(self) -> list[Member]:
         """The members as they were planned."""
@@ -110,9 +108,12 @@ class Sweep:
         draft.callbacks = [dict(callback) for callback in base["callbacks"]]
         return draft
 
-    def note(self, name: str, **facts: Any) -> None:
-        """Say how a member stands, in sweep.json too."""
-        next(member for member in self.members if member["name"] == name).update(facts)
+    def note(self, *names: str, **facts: Any) -> None:
+        """Say how members stand, in sweep.json too, which is written once for all of them."""
+        wanted = set(names)
+        for member in self.members:
+            if member["name"] in wanted:
+                member.update(facts)
         self.write()
 
     def write(self, **changes: Any) -> None:

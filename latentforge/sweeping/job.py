@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentforge.config import RunConfig
 from latentforge.errors import Interrupted, LatentForgeError, one_line
-from latentforge.run import MANIFEST, Run
+from latentforge.run import MANIFEST
 from latentforge.sweeping.plan import Member
 from latentforge.training import train
 
@@ -46,7 +46,7 @@ def do_job(
 
     names = [member.name for member in job.members]
 
-    def ended(place: int, _run: Run | None, error: BaseException | None) -> None:
+    def ended(place: int, error: BaseException | None) -> None:
         told(names[place], *_standing(error))
 
     return Together(forge, [folder / name for name in names], configs, ended, **how).train()

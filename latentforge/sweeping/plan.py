@@ -6,8 +6,9 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from latentforge.config import RunConfig, resolve
@@ -78,6 +79,15 @@ def key_faults(key: str) -> list[str]:
     return []
 
 
+def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
+    """What makes the losses of members others, so that their values do not compare: those of the
+    keys that do; `base` is what all members have in common, by section."""
+    found = [key for key in keys if key.startswith("loss.")]
+    if "model.name" in keys and "name" not in base.get("loss", {}):
+        found.append("model.name, whose loss follows from it")
+    return found
+
+
 def list_faults(key: str, values: Any) -> list[str]:
     """What is wrong with a key's list of values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
@@ -95,6 +105,8 @@ def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
 
 
 def _short(value: Any, digits: int) -> str:
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name  # the folders above it would leave no room for what differs
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 

@@ -70,8 +70,13 @@ class Pool:
         """Do all jobs. Raises Interrupted after a signal, when every process has ended."""
         try:
             with stop_on_signals(self.stop):
-                while self._hand_out(take) or self._busy():
-                    self._hear(told, ended)
+                try:
+                    while self._hand_out(take) or self._busy():
+                        self._hear(told, ended)
+                except Exception:  # of the sweep's own record, say, which is no fault of trainings
+                    self.stop(signal.SIGTERM)
+                    self._drain(told, ended)
+                    raise
         except BaseException:  # a second signal too: nothing is waited for any more
             for worker in self.workers:
                 worker.process.kill()
@@ -85,9 +90,17 @@ class Pool:
 
     def stop(self, number: int) -> None:
         """For a signal handler: every training ends at a checkpoint."""
+        if self.heard:  # a second SIGTERM would end them at once
+            return
         self.heard = number
         for worker in self.workers:
             worker.process.terminate()
+
+    def _drain(self, told: Told, ended: Ended) -> None:
+        """Hear of the trainings that are stopping what can still be recorded."""
+        while self._busy():
+            with suppress(Exception):  # the first error is the one to tell
+                self._hear(told, ended)
 
     def _busy(self) -> bool:
         return any(worker.job for worker in self.workers)
@@ -160,13 +173,13 @@ class Worker:
         self.open: set[str] = set()  # members of the job of which nothing is heard yet
         self.last = ""  # line of stderr
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "latentforge.sweeping.worker"],
+            [sys.executable, "-P", "-m", "latentforge.sweeping.worker"],  # -P: see `worker_path`
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": worker_path()},
             start_new_session=True,  # a terminal's Ctrl-C is for who sweeps alone
         )
         pipes = self.process.stdout, self.process.stderr
@@ -195,7 +208,8 @@ class Worker:
     def _errors(self, pipe: IO[str], said: Callable[[str], None]) -> None:
         for line in pipe:
             self.last = line.strip() or self.last
-            said(f"{self.job.name}: {line.rstrip()}" if self.job else line.rstrip())
+            text = line.rstrip().removeprefix("warning: ")  # it is said as a warning anyway
+            said(f"{self.job.name}: {text}" if self.job else text)
 
     def close(self) -> None:
         """Let it end; it has no job, or was killed."""
@@ -208,6 +222,12 @@ class Worker:
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def worker_path() -> str:
+    """Where modules are found, as here: a script's own folder too, and the folder that one is in
+    only where that is so here, since a json.py beside the data would hide the real one."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
 
 
 def signal_name(number: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from latentforge import __version__
 from latentforge.drafting import SECTIONS, Draft
 from latentforge.errors import UsageError
-from latentforge.masking import command_line
+from latentforge.masking import MASK, command_line
 from latentforge.sweeping.plan import Member, members_of, name_of
 from latentforge.sweeping.space import read_space
 
@@ -17,14 +18,14 @@ FORMAT = 1
 
 
 def first_record(draft: Draft, members: Sequence[Member], **facts: Any) -> dict[str, Any]:
-    """sweep.json of a new sweep."""
+    """sweep.json of a new sweep, whose values are plain."""
     return {
         "format": FORMAT,
         "latentforge": __version__,
         "status": "running",
         "command": command_line(),
         **facts,
-        "base": plain_base(draft),
+        "base": {**draft.values, "callbacks": draft.callbacks},
         "report": "",
         "members": [member_record(member) for member in members],
     }
@@ -43,17 +44,10 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
     }
 
 
-def plain_base(draft: Draft) -> dict[str, Any]:
-    """A draft as JSON values."""
-    return {**_plain(draft.values), "callbacks": _plain(draft.callbacks)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+def command_again(folder: Path, search: Mapping[str, Any]) -> str:
+    """The command that goes on with the sweep in `folder`; `search` is empty of a grid."""
+    storage = " --storage URL" if MASK in search.get("storage", "") else ""
+    return f"latentforge sweep --resume {folder}{storage}"
 
 
 def is_record(record: Any) -> bool:

@@ -19,6 +19,7 @@ from latentforge.run import MANIFEST, locked, status_of
 from latentforge.sweeping.folder import RECORD, Sweep, new_folder, open_sweep, write_first
 from latentforge.sweeping.grouping import groups_of
 from latentforge.sweeping.job import Job
+from latentforge.sweeping.plain import rooted_draft, rooted_grid
 from latentforge.sweeping.plan import Member, members_of, resolve_all
 from latentforge.sweeping.pool import Here, Pool, check_jobs
 from latentforge.sweeping.record import first_record
@@ -45,13 +46,15 @@ def start(
     check_jobs(forge, jobs, data)
     members = members_of(grid)
     configs = resolve_all(draft, members, forge.registry, in_memory=data is not None)
+    draft, grid = rooted_draft(draft, configs), rooted_grid(grid, configs)
+    members = members_of(grid)  # again, since they are named after their values
     first = configs[0]
     folder = new_folder(out, RUNS, f"sweep-{first.model.name}-{first.data_name}")
     record = first_record(
         draft,
         members,
         created=now(),
-        grid={key: list(values) for key, values in grid.items()},
+        grid=grid,
         in_memory=data is not None,
         together=together,
         jobs=jobs,
@@ -136,14 +139,21 @@ class Sweeper:
         try:
             yield
         except (KeyboardInterrupt, Interrupted) as stop:
-            self.sweep.write(status="interrupted", ended=now())
+            self.at_rest()
             raise self.interrupted(stop) from None
         except BaseException:  # of the sweep's own folder, or a fault of ours
             with suppress(RunFailed):
-                self.sweep.write(status="interrupted", ended=now())
+                self.at_rest()
             raise
         self.sweep.write(status="failed" if self.sweep.failed else "done", ended=now())
         self.report()
+
+    def at_rest(self) -> None:
+        """Nobody trains any more, and of some members nobody has said how they ended."""
+        for member in self.sweep.members:
+            if member["status"] == "running":
+                member["status"] = "interrupted"
+        self.sweep.write(status="interrupted", ended=now())
 
     def place(self) -> Here | Pool:
         """Where jobs are done."""
@@ -170,9 +180,11 @@ class Sweeper:
         alone = {fresh[place]: reason for place, reason in reasons.items()}
         alone |= {place: "it goes on by itself" for place, there in enumerate(begun) if there}
         singles = [Job((todo[place][0],)) for place in sorted(alone)]
-        for place, reason in alone.items():
-            self.sweep.note(todo[place][0].name, alone_because=reason)
-        if why := sorted(set(alone.values())):
+        why = sorted(set(alone.values()))
+        for reason in why:  # a file of thousands of members is not written for each of them
+            names = [todo[place][0].name for place in alone if alone[place] == reason]
+            self.sweep.note(*names, alone_because=reason)
+        if why:
             self.say(f"one by one, {len(alone)} members: {'; '.join(why)}")
         return [*jobs, *singles]
 
@@ -184,10 +196,9 @@ class Sweeper:
         names = [member.name for member in job.members]
         if len(names) > 1:
             self.say(f"{len(names)} members, together if they can be: {', '.join(names)}")
-        elif self.jobs == 1:
+        elif self.jobs == 1 and not self.quiet:  # a search asks its storage how many
             self.say(f"{names[0]}, {self.left() + 1} to go")
-        for name in names:
-            self.sweep.note(name, status="running" if len(names) == 1 else "waiting", error="")
+        self.sweep.note(*names, status="running", error="")
         return job
 
     def left(self) -> int:
@@ -214,8 +225,8 @@ class Sweeper:
     def ended(self, job: Job, reason: str) -> None:
         """Let members that cannot be trained together be trained one by one."""
         if reason:
-            for member in job.members:
-                self.sweep.note(member.name, alone_because=reason)
+            names = [member.name for member in job.members]
+            self.sweep.note(*names, status="waiting", alone_because=reason)
             self.say(f"one by one, {len(job.members)} members: {reason}")
             self.queue.extend(Job((member,)) for member in job.members)
 

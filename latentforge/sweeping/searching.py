@@ -15,14 +15,16 @@ from latentforge.config import RunConfig, resolve
 from latentforge.drafting import Draft
 from latentforge.errors import LatentForgeError, UsageError
 from latentforge.masking import masked
+from latentforge.resuming import FREE, flat
 from latentforge.run import locked
 from latentforge.sources import load_splits
 from latentforge.sweeping.folder import Sweep, new_folder, write_first
 from latentforge.sweeping.job import Job
 from latentforge.sweeping.objective import check_objective, figure_of
-from latentforge.sweeping.plan import Member, draft_member
+from latentforge.sweeping.plain import path_keys, rooted_draft
+from latentforge.sweeping.plan import Member, changes_of_loss, draft_member
 from latentforge.sweeping.pool import check_jobs
-from latentforge.sweeping.record import first_record, member_record, plain_base, trial_name
+from latentforge.sweeping.record import first_record, member_record, trial_name
 from latentforge.sweeping.running import Sweeper
 from latentforge.sweeping.space import Space, check_space, read_space
 from latentforge.sweeping.study import Study, check_optuna
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 log = logging.getLogger("latentforge")
-ELSEWHERE = ("device", "threads")  # of [train]: where something is trained, and not what
+ELSEWHERE = FREE | {"train.device"}  # how and where something is trained, and not what
 
 
 def search(
@@ -54,6 +56,7 @@ def search(
         raise UsageError(f"search must be 1 or more trials, got {trials}")
     check_jobs(forge, jobs, data)
     config, told = described(forge, draft, read_space(space), objective, data)
+    draft = rooted_draft(draft, [config])
     told |= {"trials": trials, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
     if storage:  # what is wrong with it is said before there is a folder
         Study(told, Path(), storage, new=True).close()
@@ -74,9 +77,7 @@ def described(
 ) -> tuple[RunConfig, dict[str, Any]]:
     """A configuration of the search, and what sweep.json says of it: its space, its objective, and
     the name of its study, which is the same for all that search for the same."""
-    changed = [key for key in space if key.startswith("loss.")]
-    if "model.name" in space and "name" not in draft.values.get("loss", {}):
-        changed.append("model.name, whose loss follows from it")
+    changed = changes_of_loss(space, draft.values)
     name = check_objective(objective, changed) if objective else ""
     config = check_space(draft, space, forge.registry, in_memory=data is not None)
     name = name or check_objective(config.train.monitor, changed)
@@ -89,7 +90,7 @@ def described(
         "better": better,
         "seed": base_seed(draft),
     }
-    return config, {**told, "study": study_name(draft, told, splits.fingerprint)}
+    return config, {**told, "study": study_name(config, told, splits.sample)}
 
 
 def go_on(
@@ -117,11 +118,16 @@ def base_seed(draft: Draft) -> int:
     return seed if isinstance(seed, int) else 0  # not used, where the space has another
 
 
-def study_name(draft: Draft, told: Mapping[str, Any], fingerprint: str) -> str:
-    """The same for all that search for the same, whatever machine they train on."""
-    base = plain_base(draft)
-    train = {key: value for key, value in base.get("train", {}).items() if key not in ELSEWHERE}
-    text = json.dumps([{**base, "train": train}, dict(told), fingerprint], sort_keys=True)
+def study_name(config: RunConfig, told: Mapping[str, Any], sample: str) -> str:
+    """The same for all that search for the same, whatever machine they train on. Where its images
+    lie is not which images they are, and that `sample` says, which streamed data has too."""
+    places = {key for key in path_keys(config) if key.startswith("data.")}
+    settings = {
+        key: value
+        for key, value in flat(config.as_dict()).items()
+        if key not in ELSEWHERE | places and value is not None  # None: a path that is not given
+    }
+    text = json.dumps([settings, dict(told), sample], sort_keys=True)
     return f"latentforge-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from latentforge.errors import LatentForgeError, MissingError, RunFailed, UsageError, one_line
 from latentforge.masking import MASK, masked, without_secrets
 from latentforge.seeding import mix
-from latentforge.sweeping.record import objective_value
+from latentforge.sweeping.record import command_again, objective_value
 from latentforge.sweeping.space import read_space
 
 FILE = "search.db"
@@ -53,7 +53,7 @@ class Study:
         if storage is None and MASK in search["storage"]:
             raise UsageError(
                 f"{folder} does not keep the password of its storage, {search['storage']}",
-                remedy=f"latentforge sweep --resume {folder} --storage URL",
+                remedy=command_again(folder, search),
             )
         self.url = storage or str(search["storage"])
         if self.own:
@@ -99,7 +99,7 @@ class Study:
             raise RunFailed(
                 error.message,
                 details=error.details,
-                remedy=f"latentforge sweep --resume {self.folder}",
+                remedy=command_again(self.folder, self.search),
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
@@ -129,7 +129,8 @@ class Study:
 
     def left(self) -> int:
         """How many trials nobody has asked for yet."""
-        return int(self.search["trials"]) - self._counted()
+        with self.reached():
+            return int(self.search["trials"]) - self._counted()
 
     def _counted(self, before: float = float("inf")) -> int:
         return sum(

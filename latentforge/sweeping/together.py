@@ -14,7 +14,7 @@ from latentforge.engine.device import training_device
 from latentforge.engine.members import Group, MemberTrainer
 from latentforge.engine.rehearsal import why_not
 from latentforge.engine.trainer import Trainer
-from latentforge.errors import Interrupted, LatentForgeError
+from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.run import Run, create_folder, locked, sweep
 from latentforge.seeding import callers_state_kept
 from latentforge.sources import load_splits
@@ -22,6 +22,7 @@ from latentforge.training import (
     build_trainee,
     facts_of,
     manifest,
+    on_device,
     ready,
     using_threads,
     write_first,
@@ -34,22 +35,22 @@ if TYPE_CHECKING:
 
 
 class Together:
-    """Trains `configs` into the folders `paths`. `told` hears how each ends, by its place: its run,
-    and the error, None of one that is done."""
+    """Trains `configs` into the folders `paths`. `told` hears how each ends, by its place: the
+    error, None of one that is done."""
 
     def __init__(
         self,
         forge: Forge,
         paths: Sequence[Path],
         configs: Sequence[RunConfig],
-        told: Callable[[int, Run | None, BaseException | None], None],
+        told: Callable[[int, BaseException | None], None],
         *,
         quiet: bool,
         data: Any,
     ) -> None:
         self.forge, self.paths, self.configs, self.told = forge, paths, configs, told
         self.quiet, self.data = quiet, data
-        self.stacks: dict[Trainer, tuple[int, Run, ExitStack]] = {}
+        self.stacks: dict[Trainer, tuple[int, ExitStack]] = {}
         self.stopped: Interrupted | None = None
 
     def train(self) -> str:
@@ -60,18 +61,17 @@ class Together:
         config = self.configs[0]
         try:  # what is wrong with the request is said of each member, made alone
             device = training_device(config.train.device)
-            splits = load_splits(config.dataset, config.data, self.data)
-            splits = splits.to(device)
+            splits = on_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
-        except LatentForgeError as error:
-            return error.message
+        except Exception as error:
+            return reason_of(error)
         if type(images) is not Images:
             return "its images are streamed"
         with using_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
-            except LatentForgeError as error:
-                return error.message
+            except Exception as error:  # there is memory for one, perhaps, and not for all
+                return reason_of(error)
             if reason := why_not(trainees, self.configs, images, device, splits.spec):
                 return reason
             try:
@@ -87,8 +87,11 @@ class Together:
         for place, trainee in enumerate(trainees):
             try:
                 self._begin(place, trainee, splits, device)
-            except LatentForgeError as error:
-                self.told(place, None, error)
+            except Interrupted as stop:
+                self.told(place, stop)
+                raise KeyboardInterrupt from None  # the others end as this one did
+            except Exception as error:
+                self.told(place, error)
         trainers = [t for t in self.stacks if isinstance(t, MemberTrainer)]
         if not trainers:
             return
@@ -117,11 +120,11 @@ class Together:
             trainer = entered.enter_context(
                 ready(made, config, splits, trainee, device, quiet=True, trainer_of=MemberTrainer)
             )
-            self.stacks[trainer] = (place, made, entered.pop_all())
+            self.stacks[trainer] = (place, entered.pop_all())
 
     def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Let a member's run be written to its end, as failed where there is an error."""
-        place, made, stack = self.stacks.pop(trainer)
+        place, stack = self.stacks.pop(trainer)
         try:
             if error is None:
                 stack.close()
@@ -129,8 +132,12 @@ class Together:
                 raise error
         except Interrupted as stop:
             self.stopped = stop
-            self.told(place, made, stop)
+            self.told(place, stop)
         except Exception as ended:
-            self.told(place, made, ended)
+            self.told(place, ended)
         else:
-            self.told(place, made, None)
+            self.told(place, None)
+
+
+def reason_of(error: Exception) -> str:
+    return error.message if isinstance(error, LatentForgeError) else one_line(error)

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -35,14 +36,8 @@ def main() -> None:
             answers.write(json.dumps(said) + "\n")
             answers.flush()
 
-    forge = None
     while (line := lines.get()) is not None:
-        asked = json.loads(line)
-        if forge is None:
-            from latentforge.forge import Forge
-
-            forge = Forge(asked["plugins"], off=asked["off"], discover=asked["discover"])
-        work(forge, asked, answer)
+        work(json.loads(line), answer)
 
 
 def listen(lines: Queue[str | None]) -> None:
@@ -52,7 +47,14 @@ def listen(lines: Queue[str | None]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # a training ends at a checkpoint, and what is idle ends
 
 
-def work(forge: Any, asked: dict[str, Any], answer: Callable[..., None]) -> None:
+@cache
+def forge_of(plugins: tuple[str, ...], off: tuple[str, ...], discover: bool) -> Any:
+    from latentforge.forge import Forge
+
+    return Forge(plugins, off=off, discover=discover)
+
+
+def work(asked: dict[str, Any], answer: Callable[..., None]) -> None:
     """Do one job, and answer how each member stands and then that the job has ended."""
     from latentforge.errors import Interrupted, LatentForgeError
     from latentforge.sweeping.folder import open_sweep
@@ -65,12 +67,13 @@ def work(forge: Any, asked: dict[str, Any], answer: Callable[..., None]) -> None
     folder = Path(asked["sweep"])
     job = Job(tuple(Member(name, values) for name, values in asked["members"]))
     try:
+        forge = forge_of(tuple(asked["plugins"]), tuple(asked["off"]), asked["discover"])
         draft = open_sweep(forge, folder).draft()
         configs = resolve_all(draft, job.members, forge.registry, in_memory=False)
         reason = do_job(forge, folder, job, configs, told, quiet=True, data=None)
     except Interrupted:
         reason = ""
-    except LatentForgeError as error:  # of the job as a whole, such as a plugin that has gone
+    except LatentForgeError as error:  # of the job as a whole, such as a plugin that is gone
         for member in job.members:
             told(member.name, "failed", str(error))
         reason = ""

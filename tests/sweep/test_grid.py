@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -11,8 +12,12 @@ import pytest
 import torch
 
 from latentforge import Forge
+from latentforge.cli.sweep import best_of
 from latentforge.errors import ConfigError, MissingError, UsageError
-from latentforge.sweeping.plan import members_of, name_of, read_grid
+from latentforge.sweeping.folder import Sweep
+from latentforge.sweeping.job import Job
+from latentforge.sweeping.plan import members_of, name_of, read_grid, resolve_all
+from latentforge.sweeping.running import Sweeper
 
 TINY = {"encoder": [16], "decoder": [16], "latent_dim": 2}
 ONCE = {"epochs": 1, "batch_size": 256}
@@ -98,8 +103,6 @@ def test_a_member_is_the_run_that_train_makes_of_the_same_settings(swept, tmp_pa
 
 
 def test_members_are_evaluated_explored_and_gone_on_with_as_any_run(swept, tmp_path):
-    import shutil
-
     path = shutil.copytree(swept.runs()[1].path, tmp_path / "member")
     forge = Forge()
     run = forge.open_run(path)
@@ -137,7 +140,86 @@ def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
     assert forge.resume_sweep(made.path, data=x, quiet=True).status == "done"
 
 
+def test_under_torchrun_a_sweep_is_refused(swept, tmp_path, monkeypatch):
+    """Each of its processes would train every member."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="torchrun is for train"):
+        Forge().sweep("ae", grid={"train.seed": [0]}, out=tmp_path / "s")
+    with pytest.raises(UsageError, match="torchrun is for train"):
+        Forge().resume_sweep(swept.path)
+    assert not (tmp_path / "s").exists()
+
+
+# ---------------------------------------------------------------- the record
+
+
+class Counted(Sweep):
+    """Counts how often sweep.json is written."""
+
+    writes = 0
+
+    def write(self, **changes):
+        self.writes += 1
+        super().write(**changes)
+
+
+def waiting(swept, folder, grid):
+    """A sweep of which nothing is trained, what would train it, and its members' settings."""
+    members = members_of(grid)
+    told = [{**swept.members[0], "name": m.name, "status": "waiting"} for m in members]
+    sweep = Counted(folder, {**swept.record, "grid": grid, "members": told}, swept.forge)
+    configs = resolve_all(sweep.draft(), members, swept.forge.registry, in_memory=False)
+    return sweep, Sweeper(sweep, None, jobs=1, quiet=True), list(zip(members, configs, strict=True))
+
+
+def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reason(swept, tmp_path):
+    sweep, sweeper, todo = waiting(swept, tmp_path, {"model.latent_dim": [2, 3, 4, 5]})
+    assert len(sweeper.planned(todo)) == 4
+    assert sweep.writes == 1
+    record = read(tmp_path / "sweep.json")
+    assert all("no other member" in member["alone_because"] for member in record["members"])
+
+
+def test_a_group_runs_from_its_beginning_and_waits_where_it_cannot_be_one(swept, tmp_path):
+    sweep, sweeper, todo = waiting(swept, tmp_path, {"train.seed": [0, 1, 2]})
+    [job] = sweeper.planned(todo)
+    sweeper.queue.append(job)
+    sweeper.take()
+    statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
+    assert statuses == ["running"] * 3
+    sweeper.ended(job, "it draws otherwise")
+    statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
+    assert statuses == ["waiting"] * 3
+    assert list(sweeper.queue) == [Job((member,)) for member in job.members]
+    assert sweep.writes == 2
+
+
 # ---------------------------------------------------------------- the command
+
+
+def test_a_member_that_failed_is_never_the_best_of_a_column(swept):
+    members = [{**member, "metrics": {"test": {"recon": 9.0 - n, "elbo": 1.0 + n}}}
+               for n, member in enumerate(swept.members)]  # fmt: skip
+    members[3]["status"] = "failed"
+    made = Sweep(swept.path, {**swept.record, "members": members}, swept.forge)
+    assert best_of(made, swept.forge.registry, "test", "recon") == members[2]["name"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "loss", "marked"),
+    [
+        (["model.name"], {}, False),
+        (["model.name"], {"name": "elbo"}, True),
+        (["loss.beta"], {}, False),
+        (["train.seed"], {}, True),
+    ],
+)
+def test_a_loss_is_marked_where_it_is_the_same_one_for_all(swept, keys, loss, marked):
+    grid = {key: [1, 2] for key in keys}
+    base = {**swept.record["base"], "loss": loss}
+    made = Sweep(swept.path, {**swept.record, "grid": grid, "base": base}, swept.forge)
+    assert bool(best_of(made, swept.forge.registry, "test", "loss")) == marked
 
 
 def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
@@ -192,8 +274,6 @@ def test_a_failed_member_is_left_alone_unless_it_is_to_be_tried_again(cli, work)
 
 
 def test_going_on_leaves_what_is_done_and_trains_what_is_not(swept, tmp_path):
-    import shutil
-
     path = shutil.copytree(swept.path, tmp_path / "copy")
     record = read(path / "sweep.json")
     shutil.rmtree(path / record["members"][3]["name"])
@@ -252,8 +332,17 @@ def test_a_folder_that_is_no_sweep_or_whose_members_lead_elsewhere_is_refused(sw
         Forge().resume_sweep(tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--epochs=3", "--grid=train.seed=[1]", "--set=train.lr=1"])
-def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, option):
-    answer = cli("sweep", "--resume", swept.path, option)
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--epochs=3", "--epochs"),
+        ("--grid=train.seed=[1]", "--grid"),
+        ("--set=train.lr=1", "--set"),
+        ("--no-together", "--together/--no-together"),
+        ("ae", "MODEL"),
+    ],
+)
+def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, word, said):
+    answer = cli("sweep", "--resume", swept.path, "--quiet", "--json", word)
     assert answer.code == 2
-    assert "as it began" in answer.err
+    assert f"as it began, and takes no {said}\n" in answer.err

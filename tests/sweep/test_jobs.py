@@ -6,14 +6,17 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from latentforge_plugins import elbo
 
 from latentforge import Forge
 from latentforge.errors import UsageError
+from latentforge.sweeping.worker import work as do_work
 
 TINY = ["ae", "--set=model.hidden=[16]", "--no-together", "--jobs=2"]
 LONG = [*TINY, "--batch-size=16", "--epochs=400", "--grid=model.latent_dim=[2, 3]", "--out=s"]
@@ -81,6 +84,18 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
         assert one["environment"]["threads"] == other["environment"]["threads"] == 1
         assert one["metrics"] == other["metrics"]
     assert (work / "several/report.html").exists()
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_a_warning_of_a_process_is_said_once_and_with_the_members_name(process, work):
+    np.save("x.npy", np.random.default_rng(0).random((60, 6, 6), np.float32) / 10)
+    words = ["sweep", *TINY, "--data=arrays", "--set=data.path=x.npy", "--epochs=1", "--quiet"]
+    answer = process(*words, "--grid=train.seed=[0, 1]", "--out=s")
+    assert answer.code == 0, answer.err
+    for name in ("1-seed=0", "2-seed=1"):
+        [line] = [line for line in answer.err.splitlines() if name in line]
+        assert line.count("warning: ") == 1
+        assert line.startswith(f"warning: {name}: ")
 
 
 @pytest.mark.slow  # three processes and their imports
@@ -178,6 +193,78 @@ def test_no_process_is_left_when_the_one_that_sweeps_is_killed(running, work):
         time.sleep(0.05)
     runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
     assert [run["status"] for run in runs] == ["interrupted", "interrupted"]
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_a_record_that_cannot_be_written_stops_the_others_at_a_checkpoint(running, work):
+    """What an hour of training has come to is not lost with it."""
+    killed, other = workers_of(running.pid)
+    (work / "s/sweep.json").unlink()
+    (work / "s/sweep.json").mkdir()
+    os.kill(killed, signal.SIGKILL)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1, err
+    assert "cannot write to s/sweep.json" in err
+    assert not is_alive(other)
+    runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
+    assert sorted(run["status"] for run in runs) == ["interrupted", "running"]
+
+
+SCRIPT = """
+from latentforge import Forge
+made = Forge(["beside"]).sweep(
+    "mine",
+    train={"epochs": 1, "batch_size": 512},
+    grid={"model.latent_dim": [2, 3]},
+    jobs=2,
+    out="s",
+    quiet=True,
+)
+print([member["error"] for member in made.members])
+"""
+BESIDE = """
+from latentforge import ModelSpec, hookimpl
+from latentforge_plugins.autoencoder import AutoencoderConfig, build
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(
+        name="mine",
+        summary="-",
+        build=build,
+        config=AutoencoderConfig,
+        provides={"encode", "decode", "decode_logits"},
+        default_loss="reconstruction",
+    )
+"""
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_processes_find_a_scripts_neighbours_and_not_what_lies_beside_the_data(work, tmp_path):
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "script.py").write_text(SCRIPT, "utf-8")
+    (scripts / "beside.py").write_text(BESIDE, "utf-8")
+    (work / "queue.py").write_text("raise SystemExit('this is no module of Python')", "utf-8")
+    done = subprocess.run(
+        [sys.executable, scripts / "script.py"], cwd=work, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['', '']"
+
+
+def test_a_plugin_that_a_process_does_not_find_is_the_error_of_its_members(tmp_path):
+    heard = []
+    members = [["1-seed=0", {"train.seed": 0}], ["2-seed=1", {"train.seed": 1}]]
+    asked = {"plugins": ["no_such_module"], "off": [], "discover": True, "members": members}
+    do_work({**asked, "sweep": str(tmp_path)}, lambda **said: heard.append(said))
+    *told, last = heard
+    assert [(said["name"], said["status"]) for said in told] == [
+        ("1-seed=0", "failed"),
+        ("2-seed=1", "failed"),
+    ]
+    assert all("plugin no_such_module cannot be loaded" in said["error"] for said in told)
+    assert last == {"ended": True, "reason": ""}
 
 
 def test_what_other_processes_cannot_have_is_refused_before_anything_is_made(tmp_path, cli):
