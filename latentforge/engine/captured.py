@@ -43,7 +43,7 @@ class Replayed(Step):
 
     def __getattribute__(self, name: str) -> object:
         if name in ("index", "epoch"):
-            raise NotCapturable(f"the loss reads step.{name}, which a graph cannot follow")
+            raise NotCapturable(f"the loss reads step.{name}, which changes with each step")
         return super().__getattribute__(name)
 
 

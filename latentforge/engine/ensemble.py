@@ -16,25 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from latentforge.config import RunConfig
-from latentforge.contracts import Batch, Step, Terms
+from latentforge.contracts import Batch, Terms
 from latentforge.engine.drawn import Draw, Given, NotTogether, Recorder, generators_state
 from latentforge.engine.quick import quick_update
 from latentforge.engine.schedule import rate
-from latentforge.engine.step import OPTIMIZERS, Trainee
+from latentforge.engine.step import OPTIMIZERS, Later, Trainee
 from latentforge.engine.stepper import Stepper
 from latentforge.seeding import permutation
 
 OF_ALL = ("step", "mu_product")
 """What an optimizer keeps once for all values of a parameter, which may itself be a single one."""
-
-
-class Later(Step):
-    """A step of which vmap sees nothing but numbers: a loss looks at the first one, which is taken
-    alone beforehand."""
-
-    @property
-    def first(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)

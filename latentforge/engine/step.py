@@ -35,6 +35,15 @@ Backward = Callable[
 ]
 
 
+class Later(Step):
+    """A step after the first one, which alone a loss looks at. Where that follows from the class,
+    and not from the number, one compiled or vmapped step can stand for all of them."""
+
+    @property
+    def first(self) -> bool:
+        return False
+
+
 class Trainee(nn.Module):
     """Model and loss as one module, so that they are moved, optimised and wrapped together."""
 

@@ -5,6 +5,7 @@ A step is a pure function of (weights, optimizer state, seed, step): nothing els
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,17 @@ from latentforge.config import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data import Images
 from latentforge.engine.averaging import Average
-from latentforge.engine.captured import CapturedStep, NotCapturable, check_capturable
+from latentforge.engine.captured import (
+    CapturedStep,
+    NotCapturable,
+    Replayed,
+    check_capturable,
+)
 from latentforge.engine.finite import largest_gradient
 from latentforge.engine.layout import by_pixel
 from latentforge.engine.quick import quick_update
 from latentforge.engine.schedule import rate
-from latentforge.engine.step import Gate, Trainee, build_optimizer, gradients, take_step
+from latentforge.engine.step import Gate, Later, Trainee, build_optimizer, gradients, take_step
 from latentforge.errors import RunFailed, one_line
 from latentforge.guard import blame
 from latentforge.seeding import Noise, permutation
@@ -30,6 +36,7 @@ from latentforge.streamed import Streamed
 if TYPE_CHECKING:
     from latentforge.engine.shared_step import SharedStep
 
+log = logging.getLogger("latentforge")
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 WARM = 2  # steps before the capture: the optimizer's state is there, and libraries have loaded
 
@@ -68,8 +75,7 @@ class Stepper:
         self.captured: CapturedStep | None = None
         self.graph = ""
         self._rates: list[torch.Tensor] = []  # on the device, where a graph reads them
-        if train.compile:
-            trainee.compile(dynamic=False)
+        self.compiled: bool | None = None  # whether the forward pass is, once that is known
         try:
             check_capturable(self)
         except NotCapturable as reason:
@@ -93,6 +99,8 @@ class Stepper:
         """The step after `done` others: its terms, still on the device, and how many images."""
         images = len(self._index(done))
         try:
+            if self.config.compile and self.compiled is None:
+                self._compile(done)
             self._set_rate(done)
             whole = images == self.batch_size
             if not self.graph and whole and self.made >= WARM:
@@ -152,7 +160,7 @@ class Stepper:
         return {
             "precision": self.config.precision,
             "channels_last": by_pixel(self.trainee),
-            "compile": self.config.compile,
+            "compile": self.config.compile and self.compiled is not False,
             "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
             "cuda_graph": self.graph,
             "images": self._residence(),
@@ -191,7 +199,25 @@ class Stepper:
         return self.order[done % self.epoch_length]
 
     def _at(self, done: int) -> Step:
-        return Step(done, self.total_steps, len(self.images), self.epoch_length)
+        kind = Later if self.config.compile and done else Step
+        return kind(done, self.total_steps, len(self.images), self.epoch_length)
+
+    def _compile(self, done: int) -> None:
+        """Compile the forward pass, unless the loss follows the step's number: torch would compile
+        it anew for each, and give up after a few."""
+        probe = Replayed(done, self.total_steps, len(self.images), self.epoch_length)
+        try:
+            self.trainee.eval()  # in which nothing is kept of what was seen
+            with torch.no_grad():
+                self.trainee.forward(self._batch(done), probe)
+        except NotCapturable as reason:
+            self.compiled = False
+            log.warning("train.compile is left out: %s", reason)
+        else:
+            self.compiled = True
+            self.trainee.compile(dynamic=False)
+        finally:
+            self.trainee.train()
 
     def _set_rate(self, done: int) -> None:
         if not self.schedule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo
 from torch import nn
 
 from latentforge import Forge, open_run
@@ -153,11 +154,28 @@ def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):
     assert run.manifest["steps_made"]["cuda_graph"] == "no: there are no CUDA graphs on cpu"
 
 
+def test_a_loss_that_follows_the_step_is_not_compiled_and_that_is_said(tmp_path, caplog):
+    run = Forge().train(
+        "vae",
+        data="digits",
+        loss={"name": "beta-elbo", "schedule": "linear"},
+        train={"epochs": 1, "batch_size": 500, "compile": True},
+        run=tmp_path / "run",
+        quiet=True,
+    )
+    assert run.manifest["steps_made"]["compile"] is False
+    assert "train.compile is left out: the loss reads step.epoch" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_compiled_training_ends_at_the_figures_of_one_that_is_not(tmp_path):
     plain = trained(tmp_path, "vae")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     compiled = trained(tmp_path, "vae", compile=True)
     assert compiled.manifest["steps_made"]["compile"] is True
+    # for whole batches and for the last one, and not anew for each step's number
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     # the compiler's kernels draw noise of their own, which is a function of the step too
     assert compiled.metrics["test"]["loss"] == pytest.approx(
         plain.metrics["test"]["loss"], rel=0.01
