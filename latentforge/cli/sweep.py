@@ -160,21 +160,28 @@ def finish(made: Sweep, registry: Registry, json: bool) -> None:
     if failed:
         error = RunFailed(
             f"{len(failed)} of {len(made.members)} members failed",
-            details=[f"{name}: {why.splitlines()[0]}" for name, why in failed.items()],
+            details=[f"{name}: {in_short(why)}" for name, why in failed.items()],
             remedy=f"{made.again} --retry",
         )
         error.result = {**result, "status": "failed"}
         raise error
 
 
+def in_short(error: str) -> str:
+    """What a member's error says first, and what it says to try."""
+    first, *others = error.splitlines()
+    return "; ".join([first, *(line.strip() for line in others if line.startswith("  try: "))])
+
+
 def places(made: Sweep) -> list[str]:
-    lines = [f"{made.path}: {made.status}, {len(made.members)} members"]
+    count = len(made.members)
+    lines = [f"{made.path}: {made.status}, {count} member{'s' * (count != 1)}"]
     if made.best:
         lines.append(f"best by {made.search['objective']}: {made.path / made.best}")
     over_all = made.record.get("best_of_all")
     if over_all and not over_all["here"]:
         value = f"{over_all['value']:.5g}"
-        lines.append(f"better still, in another folder: trial {over_all['trial']}, {value}")
+        lines.append(f"best of all folders: trial {over_all['trial']} of another, {value}")
     lines += [f"report: {made.record['report']}"] if made.record["report"] else []
     return [*lines, f"watch: tensorboard --logdir {made.path}"]
 
@@ -186,6 +193,8 @@ def comparison(made: Sweep, registry: Registry) -> list[str]:
     The figures are those of the validation split, by which one may choose; where there is none,
     those of the test split, which are then no longer figures of unseen images.
     """
+    if not made.members:
+        return ["the search has all its trials: a larger --search asks the same storage for more"]
     every = [member["metrics"] for member in made.members if member["metrics"]]
     split = "validation" if all("validation" in metrics for metrics in every) else "test"
     names = list(dict.fromkeys(name for metrics in every for name in metrics.get(split, {})))
@@ -224,7 +233,7 @@ def best_of(made: Sweep, registry: Registry, split: str, figure: str) -> str:
     done = [m for m in made.members if m["status"] == "done"]
     told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in done}
     found = {name: float(value) for name, value in told.items() if value is not None}
-    if better is None or len(found) < 2:
+    if better is None or len({*found.values()}) < 2:  # one alone, or all the same
         return ""
     ordered = sorted(found, key=lambda name: found[name])
     return ordered[-1] if better == "higher" else ordered[0]

@@ -156,7 +156,7 @@ def open_sweep(forge: Forge, path: Path) -> Sweep:
         record = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError(
-            f"no sweep at {path}", remedy="latentforge sweep vae --grid 'loss.beta=[1, 4]'"
+            f"no sweep at {path}", remedy="latentforge sweep beta-vae --grid 'loss.beta=[1, 4]'"
         ) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a sweep: {error}") from None

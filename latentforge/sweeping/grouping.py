@@ -40,7 +40,7 @@ def groups_of(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, 
             if len(part) > 1:
                 groups.append(part)
             else:
-                reasons[part[0]] = "no other member differs from it in numbers alone"
+                reasons[part[0]] = "no other member differs from this one in numbers alone"
     return groups, reasons
 
 

@@ -36,7 +36,10 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, given = text.partition("=")
         key, values = key.strip(), toml_value(given)
         if not equals or not isinstance(values, list):
-            faults.append(f"--grid {text}: write section.key=[VALUE, ...], as in loss.beta=[1, 4]")
+            faults.append(
+                f"--grid {text}: write section.key=[VALUE, ...], as in loss.beta=[1, 4] or, with "
+                'quotes around texts, model.name=["ae", "vae"]'
+            )
         elif key in grid:
             faults.append(f"--grid {text}: {key} is given twice")
         else:

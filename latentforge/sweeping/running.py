@@ -130,6 +130,8 @@ class Sweeper:
         with self.recorded():
             self.configs = {member.name: config for member, config in todo}
             self.queue = deque(self.planned(todo))
+            if self.jobs > 1:
+                self.say(f"{self.total()} members, {self.jobs} at a time")
             self.place().run(self.take, self.told, self.ended)
 
     @contextmanager

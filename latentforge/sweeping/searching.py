@@ -27,7 +27,7 @@ from latentforge.sweeping.pool import check_jobs
 from latentforge.sweeping.record import first_record, member_record, trial_name
 from latentforge.sweeping.running import Sweeper
 from latentforge.sweeping.space import Space, check_space, read_space
-from latentforge.sweeping.study import Study, check_optuna
+from latentforge.sweeping.study import Study, check_optuna, rooted
 from latentforge.training import RUNS, now
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def search(
 ) -> Sweep:
     """Train a new search, or take part in one that a storage has. What is wrong with the request
     is found before the first member."""
+    storage = rooted(storage) if storage else None
     if trials < 1:
         raise UsageError(f"search must be 1 or more trials, got {trials}")
     check_jobs(forge, jobs, data)
@@ -67,8 +68,6 @@ def search(
     with locked(folder), closing(Study(told, folder, storage, new=True)) as study:
         searcher = Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet)
         searcher.run([])
-        if not sweep.members:
-            searcher.say(f"the search has its {trials} trials already")
     return sweep
 
 
@@ -106,6 +105,7 @@ def go_on(
     """Go on with a search, whose folder is locked, and with the members that are `wanted`."""
     if storage is not None and not sweep.search["storage"]:
         raise UsageError(f"{sweep.path} keeps its trials in its own folder, and takes no --storage")
+    storage = rooted(storage) if storage else None
     with closing(Study(sweep.search, sweep.path, storage, new=False)) as study:
         sweep.write(jobs=jobs)
         searcher = Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet)

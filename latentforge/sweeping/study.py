@@ -58,8 +58,11 @@ class Study:
         self.url = storage or str(search["storage"])
         if self.own:
             self.url = own_url(folder)
-            if not new and not (folder / FILE).exists():
-                raise MissingError(f"{folder / FILE} is gone, which kept the trials of the search")
+        if not new and (file := file_of(self.url)) and not file.exists():
+            raise MissingError(
+                f"{file} is not there, where the trials of the search are kept",
+                remedy="" if self.own else "--storage URL, where it is now",
+            )
         with opening(self.url), said_as_ours(self.url):
             self.storage = storage_of(self.url)
             self._open(new)
@@ -196,6 +199,23 @@ class Study:
             number = best.user_attrs.get(AGAIN, best.number)
             here = best.user_attrs.get(FOLDER) == self.search["folder"]
             return {"trial": number, "value": best.value, "here": here}
+
+
+SQLITE = "sqlite:///"
+
+
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite storage; None of others, and of one in memory."""
+    place = url.removeprefix(SQLITE).partition("?")[0]
+    named = place and not place.startswith((":memory:", "file:"))
+    return Path(place) if url.startswith(SQLITE) and named else None
+
+
+def rooted(url: str) -> str:
+    """The URL with the path of an SQLite file absolute, so that it is found from every folder."""
+    file = file_of(url)
+    _, question, options = url.partition("?")
+    return url if file is None else f"{SQLITE}{file.absolute()}{question}{options}"
 
 
 def own_url(folder: Path) -> str:

@@ -346,3 +346,16 @@ def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, word, 
     answer = cli("sweep", "--resume", swept.path, "--quiet", "--json", word)
     assert answer.code == 2
     assert f"as it began, and takes no {said}\n" in answer.err
+
+
+def test_the_best_of_equals_is_marked_nowhere_and_a_failure_says_what_to_try(cli, work):
+    words = ["sweep", "ae", "--set", "model.hidden=[8]", "--epochs", "1", "--quiet"]
+    answer = cli(*words, "--grid", "train.log_every=[10, 20]")  # which changes no figure
+    assert answer.code == 0
+    assert answer.out.count("*") == 1  # of the line that explains it
+    answer = cli(*words, "--grid", "train.lr=[1e-3, 1e30]")
+    assert answer.code == 1
+    assert "2-lr=1e+30: the loss became" in answer.err
+    assert "; try: a smaller --lr" in answer.err
+    answer = cli(*words, "--grid", "model.name=[ae, vae]")
+    assert 'with quotes around texts, model.name=["ae", "vae"]' in answer.err

@@ -281,7 +281,7 @@ def test_a_record_whose_members_lead_elsewhere_is_refused(searched, tmp_path, na
 
 def test_a_folder_that_has_lost_its_trials_and_a_storage_for_a_grid_are_refused(searched, tmp_path):
     shutil.copy(searched.path / "sweep.json", tmp_path)
-    with pytest.raises(MissingError, match=r"search\.db is gone"):
+    with pytest.raises(MissingError, match=r"search\.db is not there"):
         Forge().resume_sweep(tmp_path)
     with pytest.raises(UsageError, match="takes no --storage"):
         Forge().resume_sweep(searched.path, storage="sqlite:///x.db")

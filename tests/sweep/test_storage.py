@@ -16,7 +16,7 @@ from latentforge.masking import masked, without_secrets
 from latentforge.requesting import draft_request
 from latentforge.sweeping.searching import described
 from latentforge.sweeping.space import read_space
-from latentforge.sweeping.study import Study
+from latentforge.sweeping.study import Study, rooted
 
 WORDS = ["sweep", "ae", "--epochs=1", "--batch-size=512"]
 WORDS += ["--space=train.lr=log(1e-4, 1e-1)", "--space=model.latent_dim=int(2, 6)"]
@@ -132,3 +132,31 @@ def test_passwords_are_masked_wherever_a_url_has_them():
     assert masked("sqlite:///C:/folder/x.db") == "sqlite:///C:/folder/x.db"
     told = without_secrets("no user 'p@ss' at a://u:p%40ss@h/x", "a://u:p%40ss@h/x")
     assert told == "no user '***' at a://u:***@h/x"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("sqlite:///study.db", "sqlite:///{here}/study.db"),
+        ("sqlite:///./a/study.db?timeout=3", "sqlite:///{here}/a/study.db?timeout=3"),
+        ("sqlite:////data/study.db", "sqlite:////data/study.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("postgresql://me@host/study", "postgresql://me@host/study"),
+    ],
+)
+def test_a_file_of_trials_is_found_from_every_folder(given, kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert rooted(given) == kept.format(here=tmp_path)
+
+
+def test_going_on_with_trials_that_are_elsewhere_makes_no_file(tmp_path, cli, work):
+    words = [*WORDS, "--search=1", "--storage=sqlite:///there.db", "--out", "one", "--quiet"]
+    assert cli(*words).code == 0
+    answer = cli("sweep", "--resume", "one", "--storage", "sqlite:///not-there.db")
+    assert answer.code == 4
+    assert f"{work / 'not-there.db'} is not there" in answer.err
+    assert not (work / "not-there.db").exists()
+    again = cli(*words[:-3], "--out", "two")
+    assert again.code == 0
+    assert "the search has all its trials" in again.out
+    assert "MEMBER" not in again.out
