@@ -17,8 +17,10 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
+# Those of tests/slow train with every core, and so have the machine to themselves.
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests/slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/slow -n auto --dist loadfile
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py
