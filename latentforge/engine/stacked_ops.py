@@ -11,6 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import _add_batch_dim, _unwrap_batched
+from torch._functorch.pyfunctorch import (
+    retrieve_current_functorch_interpreter,
+    temporarily_pop_interpreter_stack,
+)
 
 
 class StackedLinear(torch.autograd.Function):
@@ -47,57 +52,29 @@ class StackedCrossEntropy(torch.autograd.Function):
         return torch.sigmoid(x).sub_(target).mul_(each), None
 
 
-class _Member(torch.autograd.Function):
-    """What one member computes under vmap, whose rule is one of the functions above."""
+def stacked(function: type[torch.autograd.Function], *given: Tensor) -> Tensor:
+    """A function of stacked tensors, called with what one member has under vmap.
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError("autograd sees the stacked function alone")
-
-
-class Linear(_Member):
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], *given: Tensor) -> tuple[Tensor, int]:
-        x, weight, bias = _in_front(info.batch_size, dims, given)
-        result: Tensor = StackedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return result, 0
+    A custom function of torch's may have a rule for vmap itself, but each call of one then takes
+    0.4 ms of Python, a tenth of the step.
+    """
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    members, level = interpreter.batch_size(), interpreter.level()
+    plain = [_in_front(members, *_unwrap_batched(value, level)) for value in given]
+    with temporarily_pop_interpreter_stack():
+        result = function.apply(*plain)  # type: ignore[no-untyped-call]
+    return _add_batch_dim(result, 0, level)
 
 
-class CrossEntropy(_Member):
-    @staticmethod
-    def forward(x: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(x, target, reduction="sum")
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], *given: Tensor) -> tuple[Tensor, int]:
-        x, target = _in_front(info.batch_size, dims, given)
-        result: Tensor = StackedCrossEntropy.apply(x, target)  # type: ignore[no-untyped-call]
-        return result, 0
-
-
-def _in_front(
-    members: int, dims: tuple[int | None, ...], given: tuple[Tensor, ...]
-) -> list[Tensor]:
-    """Each tensor with the members as its first dimension."""
-    return [
-        value.expand(members, *value.shape) if dim is None else value.movedim(dim, 0)
-        for value, dim in zip(given, dims, strict=True)
-    ]
+def _in_front(members: int, value: Tensor, dim: int | None) -> Tensor:
+    """A tensor with the members as its first dimension."""
+    return value.expand(members, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None or x.ndim != 2:
         return F.linear(x, weight, bias)
-    result: Tensor = Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return result
+    return stacked(StackedLinear, x, weight, bias)
 
 
 def cross_entropy(input: Tensor, target: Tensor, **options: Any) -> Tensor:
@@ -105,8 +82,7 @@ def cross_entropy(input: Tensor, target: Tensor, **options: Any) -> Tensor:
     plain = not any(value is not None for value in options.values())
     if not plain or reduction != "sum" or target.requires_grad:
         return F.binary_cross_entropy_with_logits(input, target, reduction=reduction, **options)
-    result: Tensor = CrossEntropy.apply(input, target)  # type: ignore[no-untyped-call]
-    return result
+    return stacked(StackedCrossEntropy, input, target)
 
 
 REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
