@@ -52,12 +52,12 @@ def search(
 ) -> Sweep:
     """Train a new search, or take part in one that a storage has. What is wrong with the request
     is found before the first member."""
-    storage = rooted(storage) if storage else None
     if trials < 1:
         raise UsageError(f"search must be 1 or more trials, got {trials}")
     check_jobs(forge, jobs, data)
     config, told = described(forge, draft, read_space(space), objective, data)
     draft = rooted_draft(draft, [config])
+    storage = rooted(storage) if storage else None
     told |= {"trials": trials, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
     if storage:  # what is wrong with it is said before there is a folder
         Study(told, Path(), storage, new=True).close()
@@ -105,7 +105,6 @@ def go_on(
     """Go on with a search, whose folder is locked, and with the members that are `wanted`."""
     if storage is not None and not sweep.search["storage"]:
         raise UsageError(f"{sweep.path} keeps its trials in its own folder, and takes no --storage")
-    storage = rooted(storage) if storage else None
     with closing(Study(sweep.search, sweep.path, storage, new=False)) as study:
         sweep.write(jobs=jobs)
         searcher = Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet)

@@ -60,7 +60,7 @@ class Study:
             self.url = own_url(folder)
         if not new and (file := file_of(self.url)) and not file.exists():
             raise MissingError(
-                f"{file} is not there, where the trials of the search are kept",
+                f"{file.absolute()} is not there, where the trials of the search are kept",
                 remedy="" if self.own else "--storage URL, where it is now",
             )
         with opening(self.url), said_as_ours(self.url):
@@ -201,21 +201,25 @@ class Study:
             return {"trial": number, "value": best.value, "here": here}
 
 
-SQLITE = "sqlite:///"
-
-
 def file_of(url: str) -> Path | None:
-    """The file of an SQLite storage; None of others, and of one in memory."""
-    place = url.removeprefix(SQLITE).partition("?")[0]
+    """The file of an SQLite storage; None of others, and of one in memory. UsageError for a URL
+    that is none."""
+    from sqlalchemy import make_url
+
+    with opening(url):
+        parsed = make_url(url)
+    place = parsed.database or ""
     named = place and not place.startswith((":memory:", "file:"))
-    return Path(place) if url.startswith(SQLITE) and named else None
+    return Path(place) if named and parsed.get_backend_name() == "sqlite" else None
 
 
 def rooted(url: str) -> str:
     """The URL with the path of an SQLite file absolute, so that it is found from every folder."""
-    file = file_of(url)
-    _, question, options = url.partition("?")
-    return url if file is None else f"{SQLITE}{file.absolute()}{question}{options}"
+    from sqlalchemy import make_url
+
+    if (file := file_of(url)) is None:
+        return url
+    return make_url(url).set(database=str(file.absolute())).render_as_string(hide_password=False)
 
 
 def own_url(folder: Path) -> str:

@@ -160,3 +160,10 @@ def test_going_on_with_trials_that_are_elsewhere_makes_no_file(tmp_path, cli, wo
     assert again.code == 0
     assert "the search has all its trials" in again.out
     assert "MEMBER" not in again.out
+
+
+def test_a_search_goes_on_in_a_folder_of_any_name(cli, work):
+    name = "ä #1%20"
+    assert cli(*WORDS, "--search=1", "--out", name, "--quiet").code == 0
+    answer = cli("sweep", "--resume", name, "--quiet")
+    assert answer.code == 0, answer.err
