@@ -4,6 +4,7 @@ tell each other. Imported by no process that trains by itself.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import signal
@@ -36,7 +37,8 @@ class Processes:
         self.remedy = ""  # where to go on after a process was lost
         if not self.first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
-        if not dist.is_initialized():
+        self.began = not dist.is_initialized()
+        if self.began:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             with self._watched("at the start"):
@@ -44,8 +46,16 @@ class Processes:
                     "nccl" if device.type == "cuda" else "gloo", timeout=SILENCE
                 )
         self.count = dist.get_world_size()
-        # words go over the CPU: a GPU would be waited for
-        self.words = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+        # words go over the CPU, as a GPU would be waited for; None is the group of all
+        self.words = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        atexit.register(self._leave)
+
+    def _leave(self) -> None:
+        """A thread of gloo lets go of a tensor when it likes, and where the interpreter has ended
+        by then, that is a SIGABRT. A group that nobody holds waits for its threads."""
+        self.words = None
+        if self.began and dist.is_initialized():
+            dist.destroy_process_group()
 
     @contextmanager
     def _watched(self, when: str) -> Iterator[None]:

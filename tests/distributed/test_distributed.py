@@ -140,6 +140,11 @@ def test_all_processes_return_the_same_figures(shared):
         assert all(other == first for other in others)
 
 
+def test_no_thread_is_left_that_could_abort_the_process(shared):
+    for rank in (0, 1):
+        assert told(shared[2], rank)[-1] == '["threads", []]'
+
+
 def test_batch_norm_keeps_the_statistics_of_all_images(shared, alone):
     """Those of the first layer, whose input no other layer has normalised."""
     one = tensors(alone("conv-vae", batch_size=40, epochs=1))
