@@ -278,7 +278,7 @@ def test_deconv_vae_on_mnist_is_the_published_network():
         ("Linear", (2, 512)),  # mean
         ("Linear", (2, 512)),  # log-variance
         ("Linear", (1024, 2)),
-        ("ConvTranspose2d", (1024, 256, 4, 4), 2),
+        ("FromCells", (1024, 256, 4, 4), 2),  # which is a ConvTranspose2d
         ("ConvTranspose2d", (256, 128, 6, 6), 2),
         ("ConvTranspose2d", (128, 1, 6, 6), 2),
     ]
@@ -287,6 +287,19 @@ def test_deconv_vae_on_mnist_is_the_published_network():
     encoder = 544 + 32832 + 73856 + linear(512, 4)
     decoder = linear(2, 1024) + 4_194_560 + 1_179_776 + 4_609
     assert parameters(model) == encoder + decoder == 5_491_301
+
+
+@pytest.mark.parametrize("side", [28, 30, 36])  # one cell, one cell and padding, more cells
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_first_layer_of_deconv_vaes_decoder_is_a_transposed_convolution(side, memory_format):
+    model = build("deconv-vae", (1, side, side), encoder=(2, 2, 2), decoder=(5, 4, 2))
+    [layer] = [m for m in model.modules() if type(m).__name__ == "FromCells"]
+    layer.to(memory_format=memory_format)
+    x = torch.rand(3, 5, *[(side - 20) // 8] * 2)
+    expected = torch.nn.functional.conv_transpose2d(
+        x, layer.weight, layer.bias, stride=2, output_padding=layer.output_padding
+    )
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("side", [*range(28, 46), 64, 101])

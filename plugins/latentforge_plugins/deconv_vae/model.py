@@ -35,6 +35,18 @@ def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
     return cells, (rest >> 2, rest >> 1 & 1, rest & 1)
 
 
+class FromCells(nn.ConvTranspose2d):
+    """A transposed convolution. What it makes of a single cell is a product of matrices, which
+    takes a quarter of the time on a CPU without AVX-512."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if x.shape[2:] != (1, 1) or any(self.output_padding):
+            return super().forward(x, output_size)
+        by_pixel = self.weight.movedim(1, -1)  # (A, k, k, B), as channels_last stores it
+        grown = (x.flatten(1) @ by_pixel.flatten(1)).unflatten(1, by_pixel.shape[1:])
+        return (grown + self.bias).movedim(-1, 1)  # (batch, B, k, k)
+
+
 class DeconvVae(nn.Module):
     def __init__(self, config: DeconvVaeConfig, data: DataSpec) -> None:
         super().__init__()
@@ -61,7 +73,7 @@ class DeconvVae(nn.Module):
         self.decoder = nn.Sequential(
             *(nn.Linear(config.latent_dim, a * rows * columns), nn.ReLU()),
             nn.Unflatten(1, (a, rows, columns)),  # (B, 1024, 1, 1) for MNIST
-            *(nn.ConvTranspose2d(a, b, UP[0], stride=2, output_padding=p), nn.ReLU()),
+            *(FromCells(a, b, UP[0], stride=2, output_padding=p), nn.ReLU()),
             *(nn.ConvTranspose2d(b, c, UP[1], stride=2, output_padding=q), nn.ReLU()),
             nn.ConvTranspose2d(c, channels, UP[2], stride=2, output_padding=r),
         )
