@@ -40,10 +40,12 @@ def check(
     path: str,
     faults: Faults,
     *,
+    of: str = "",
     beside: Sequence[str] = (),
 ) -> Any:
     """An instance of the dataclass `cls` from `given`, or None with the reasons in `faults`.
 
+    `of` says whose options they are, such as "loss 'elbo'", which the section does not show.
     `beside` are keys that the section knows too and that somebody else checks.
 
     Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too.
@@ -56,7 +58,7 @@ def check(
     for key, value in given.items():
         here = f"{path}.{key}" if path else key
         if key not in fields:
-            faults.add(here, _unknown_key(str(key), [*fields, *beside]))
+            faults.add(here, _unknown_key(str(key), [*fields, *beside], of))
         elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
             values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
         elif dataclasses.is_dataclass(annotations[key]):
@@ -187,9 +189,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> str:
+def _unknown_key(key: str, known: Sequence[str], of: str) -> str:
     hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none'}"
-    return f"no such option; {hint}"
+    return f"no such option of {of}; {hint}" if of else f"no such option; {hint}"
 
 
 def _default(spec: dataclasses.Field[Any]) -> Any:

@@ -164,7 +164,8 @@ def _component(
         reasons = [error.message, *error.details, f"try {error.remedy}"]
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
-    return Component(entry, check(entry.spec.config, options, path, faults, beside=beside))
+    of = "" if beside else f"{entry.kind.singular} {name!r}"
+    return Component(entry, check(entry.spec.config, options, path, faults, of=of, beside=beside))
 
 
 def dataset_of_path(name: str) -> str:

@@ -297,10 +297,14 @@ class Forge(Sweeps):
         return explore(opened, *chosen, out=folder, stream=None if quiet else sys.stderr)
 
     def report(self, *runs: Run | str | Path, out: str | Path | None = None) -> dict[str, Any]:
-        """Write one self-contained HTML page of a run, or of several side by side: `report`, its
-        path, and what it shows. `out` is RUN/report.html by default; an earlier one is replaced."""
-        from latentforge.report import report
+        """Write one self-contained HTML page of a run, of several side by side, or of a sweep, by
+        its folder: `report`, its path, and what it shows. `out` is RUN/report.html by default; an
+        earlier one is replaced."""
+        from latentforge.report import report, report_of_sweep
+        from latentforge.sweeping.folder import is_sweep, open_sweep
 
+        if len(runs) == 1 and not isinstance(runs[0], Run) and is_sweep(Path(runs[0])):
+            return report_of_sweep(open_sweep(self, Path(runs[0])), Path(out) if out else None)
         return report([self._as_run(run) for run in runs], Path(out) if out else None)
 
     # ------------------------------------------------------------ deploy and hand on

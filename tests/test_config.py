@@ -238,21 +238,21 @@ def test_a_misspelt_component_is_told_the_likely_one(faults, section, name, mean
 
 
 @pytest.mark.parametrize(
-    ("assignment", "meant"),
+    ("assignment", "of", "meant"),
     [
-        ("model.latentdim=3", "latent_dim"),
-        ("loss.sgima=3", "sigma"),
-        ("data.sise=3", "size"),
-        ("data.validaton=0.1", "validation"),  # the core's own key, and
-        ("data.splitseed=1", "split_seed"),
-        ("train.epoch=3", "epochs"),
-        ("train.learning_rate=3", ""),
+        ("model.latentdim=3", " of model 'ae'", "latent_dim"),
+        ("loss.sgima=3", " of loss 'reconstruction'", "sigma"),
+        ("data.sise=3", "", "size"),
+        ("data.validaton=0.1", "", "validation"),  # the core's own key, and
+        ("data.splitseed=1", "", "split_seed"),
+        ("train.epoch=3", "", "epochs"),
+        ("train.learning_rate=3", "", ""),
     ],
 )
-def test_a_misspelt_key_is_told_the_likely_one(faults, assignment, meant):
+def test_a_misspelt_key_is_told_the_likely_one(faults, assignment, of, meant):
     (line,) = faults('[model]\nname = "ae"', assignment)
     key = assignment.partition("=")[0]
-    assert line.startswith(f"{key} (from --set {assignment}): no such option; ")
+    assert line.startswith(f"{key} (from --set {assignment}): no such option{of}; ")
     assert (f"did you mean {meant!r}?" if meant else "there are epochs, batch_size, lr") in line
 
 

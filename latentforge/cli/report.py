@@ -13,7 +13,10 @@ from latentforge.cli.output import Json, answer, forge_of
 def report(
     ctx: typer.Context,
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run folder; several are compared.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="A run folder; several are compared. Or one of a sweep."
+        ),
     ],
     out: Annotated[
         Path | None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json as js
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +12,6 @@ from latentforge.cli.train import fill
 from latentforge.errors import RunFailed, UsageError
 
 if TYPE_CHECKING:
-    from latentforge.registry import Registry
     from latentforge.sweeping.folder import Sweep
 
 WITH_RESUME = ("resume", "retry", "jobs", "storage", "json", "quiet")
@@ -139,7 +137,7 @@ def sweep(
             out=out,
             quiet=quiet,
         )
-    finish(made, forge.registry, json)
+    finish(made, json)
 
 
 def of_a_new_sweep(ctx: typer.Context) -> list[str]:
@@ -151,12 +149,12 @@ def of_a_new_sweep(ctx: typer.Context) -> list[str]:
     ]
 
 
-def finish(made: Sweep, registry: Registry, json: bool) -> None:
+def finish(made: Sweep, json: bool) -> None:
     """Print how it went; RunFailed where a member failed."""
     result = made.summary()
     failed = made.failed
     if not (json and failed):  # the error's own answer is then the one JSON object
-        answer(result, json, [*comparison(made, registry), *places(made)])
+        answer(result, json, [*comparison(made), *places(made)])
     if failed:
         error = RunFailed(
             f"{len(failed)} of {len(made.members)} members failed",
@@ -186,54 +184,20 @@ def places(made: Sweep) -> list[str]:
     return [*lines, f"watch: tensorboard --logdir {made.path}"]
 
 
-def comparison(made: Sweep, registry: Registry) -> list[str]:
-    """A row for each member, those of a search best first: its values and its figures, the best of
-    each figure marked.
+def comparison(made: Sweep) -> list[str]:
+    """A row for each member, whose name has its values: its figures, the best of each marked."""
+    from latentforge.sweeping.comparing import compare
 
-    The figures are those of the validation split, by which one may choose; where there is none,
-    those of the test split, which are then no longer figures of unseen images.
-    """
-    if not made.members:
+    found = compare(made)
+    if not found.members:
         return ["the search has all its trials: a larger --search asks the same storage for more"]
-    every = [member["metrics"] for member in made.members if member["metrics"]]
-    split = "validation" if all("validation" in metrics for metrics in every) else "test"
-    names = list(dict.fromkeys(name for metrics in every for name in metrics.get(split, {})))
-    best = {name: best_of(made, registry, split, name) for name in names}
-    rows = [["MEMBER", *(key.upper() for key in made.keys), "STATUS", *names]]
-    for member in made.ranked if made.search else made.members:
-        told = member["metrics"].get(split, {})
-        values = [shown_value(value) for value in member["values"].values()]
+    rows = [["MEMBER", "STATUS", *found.figures]]
+    for member in found.members:
+        values = {name: found.value(member, name) for name in found.figures}
         shown = [
-            f"{number(told.get(name))}{'*' * (member['name'] == best[name])}" for name in names
+            "-" if value is None else f"{value:.5g}{'*' * (member['name'] == found.best[name])}"
+            for name, value in values.items()
         ]
-        rows.append([member["name"], *values, member["status"], *shown])
-    return [*table(rows), f"{split} figures; * the best of a column" if names else ""]
-
-
-def shown_value(value: Any) -> str:
-    """A member's value; what Optuna chose has more digits than one wants to read."""
-    text = js.dumps(value)
-    return f"{value:.6g}" if isinstance(value, float) and len(text) > 8 else text
-
-
-def number(value: Any) -> str:
-    return "-" if value is None else f"{value:.5g}"
-
-
-def best_of(made: Sweep, registry: Registry, split: str, figure: str) -> str:
-    """The member, of those that are done, with the best value of a figure; none where no measure
-    says which way is up, or where the loss is not the same one for all."""
-    from latentforge.sweeping.plan import changes_of_loss
-
-    if figure == "loss" and changes_of_loss(made.keys, made.record["base"]):
-        return ""
-    better = {
-        entry.name.replace("-", "_"): entry.spec.better for entry in registry.entries("measures")
-    }.get(figure)
-    done = [m for m in made.members if m["status"] == "done"]
-    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in done}
-    found = {name: float(value) for name, value in told.items() if value is not None}
-    if better is None or len({*found.values()}) < 2:  # one alone, or all the same
-        return ""
-    ordered = sorted(found, key=lambda name: found[name])
-    return ordered[-1] if better == "higher" else ordered[0]
+        rows.append([member["name"], member["status"], *shown])
+    said = f"{found.split} figures; * the best of a column"
+    return [*table(rows), said if found.figures else ""]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from latentforge.engine.shared_step import SharedStep
 
 SHOWN = 8  # images in the reconstructions of each epoch
-SETTLED = 3  # epochs before the figures are judged: a KL near 0 may yet grow
+SETTLED = 3, 300  # epochs and steps before the figures are judged: a KL near 0 may yet grow
 BY_A_CALLBACK = "a callback ended the training"
 
 
@@ -288,15 +288,15 @@ class Trainer:
         figures = {split: self.outcome.metrics[split] for split in splits}
         self._log_epoch(epoch, figures, per_dim)
         self.progress.epoch(epoch, figures)
-        self._warn(epoch)
+        self._warn(epoch, last=last)
         self.closed_step = self.outcome.steps  # the checkpoint says so, and what was found
         self._save(best=best)
         self._lap()
 
-    def _warn(self, epoch: int) -> None:
+    def _warn(self, epoch: int, *, last: bool) -> None:
         """Say, once each, what looks wrong when the first epochs have settled, and keep what of it
         still does."""
-        if epoch < min(SETTLED, self.train_config.epochs):
+        if not last and (epoch < SETTLED[0] or self.outcome.steps < SETTLED[1]):
             return
         train = self._loss_of_a_sample() if self.held else None
         for finding in self.course.follow(epoch, trouble(self.outcome.per_dim, train, self.held)):

@@ -11,18 +11,24 @@ import os
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentforge.errors import RunFailed, UsageError
 from latentforge.run import Run, unwritable, write_text
+
+if TYPE_CHECKING:
+    from latentforge.sweeping.folder import Sweep
 
 log = logging.getLogger(__name__)
 
 MARK = '<meta name="generator" content="LatentForge report">'
 
 
-def report(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
+def report(
+    runs: Sequence[Run], out: Path | None = None, sweep: Sweep | None = None
+) -> dict[str, Any]:
     """Write the page: `report`, `runs`, `explored` (folders shown), `bytes`, `warnings`, `next`.
+    Of a sweep, whose members the runs are, it begins with how they compare.
 
     An earlier report is written anew; anything else in its place raises UsageError.
     """
@@ -33,7 +39,7 @@ def report(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
     check_place(path)
     from latentforge.report.page import render  # plotly and jinja2 take their time
 
-    page = render(runs, path)
+    page = render(runs, path, sweep)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,6 +55,17 @@ def report(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
         "warnings": page.warnings,
         "next": page.next,
     }
+
+
+def report_of_sweep(sweep: Sweep, out: Path | None = None) -> dict[str, Any]:
+    """Write the page of a sweep, SWEEP/report.html by default. UsageError where nothing is done."""
+    done = {m["name"] for m in sweep.members if m["status"] == "done"}
+    runs = {run.name: run for run in sweep.runs() if run.name in done}
+    if not runs:
+        raise UsageError(f"no member of {sweep.path} is done", remedy=sweep.again)
+    order = sweep.ranked if sweep.search else sweep.members
+    ordered = [runs[member["name"]] for member in order if member["name"] in runs]
+    return report(ordered, out or sweep.path / "report.html", sweep)
 
 
 def default_path(runs: Sequence[Run]) -> Path:

@@ -18,6 +18,7 @@ from latentforge.report.values import read_objects
 from latentforge.run import Run
 
 DASHES = {"train": "dot", "validation": "solid"}
+NAMED = 8  # runs of which a chart can say whose colour is whose; of more the pointer does
 
 
 def curves(runs: Sequence[Run], names: Sequence[str], warnings: list[str]) -> list[tuple[str, str]]:
@@ -103,11 +104,10 @@ def _curve(
     figure = go.Figure()
     for i in places:
         history, name = histories[i], names[i]
-        for split, dash in DASHES.items():
-            points = [(line["epoch"], _figures(line, split).get(key)) for line in history]
-            points = [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
-            if not points:
-                continue
+        found = {split: _points(history, split, key) for split in DASHES}
+        drawn = [split for split in DASHES if found[split]]
+        for split in drawn:
+            points, dash = found[split], DASHES[split]
             epochs, values = zip(*points, strict=True)
             figure.add_scatter(
                 x=epochs,
@@ -115,9 +115,17 @@ def _curve(
                 name=text(f"{name}, {split}" if len(names) > 1 else split),
                 mode="lines" if len(points) > 3 else "lines+markers",
                 line={"color": colour(i), "width": 2, "dash": dash},
+                showlegend=len(names) == 1 or split == drawn[-1],  # once a run
             )
-    styled(figure, "epoch", "", hovermode="x unified", showlegend=True)
+    few = len(places) <= NAMED
+    styled(figure, "epoch", "", hovermode="x unified" if few else "closest", showlegend=few)
     return plot({"figure": as_dict(figure)}, f"{title} by epoch", title)
+
+
+def _points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tuple[Any, float]]:
+    """The epochs that have a figure, each with its value."""
+    points = [(line.get("epoch"), _figures(line, split).get(key)) for line in history]
+    return [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
 
 
 def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:
@@ -126,9 +134,9 @@ def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:
 
 
 def per_dimension(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Bars for figures of each latent dimension, such as its KL."""
+    """Bars for figures of each latent dimension, such as its KL; of the first of many runs."""
     found: dict[str, dict[str, list[float]]] = {}
-    for run, name in zip(runs, names, strict=True):
+    for run, name in zip(runs[:NAMED], names[:NAMED], strict=True):
         for key, values in (run.manifest.get("per_dim") or {}).items():
             found.setdefault(key, {})[name] = list(values)
     charts = []
@@ -139,5 +147,6 @@ def per_dimension(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         figure = bars(Bars(f"per_dim_{key}", key, labels, padded, ""))
         title = f"{key} of each latent dimension"
         title += f" of {next(iter(series))}" if len(series) == 1 < len(runs) else ""
+        title += f", of the first {NAMED}" if len(runs) > NAMED else ""
         charts.append(plot({"figure": as_dict(figure)}, title, title))
     return charts

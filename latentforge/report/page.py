@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
@@ -23,8 +24,12 @@ from latentforge.report.facts import (
     figure_table,
     settings,
 )
+from latentforge.report.members import members
 from latentforge.report.values import number, shell, short_date
 from latentforge.run import Run
+
+if TYPE_CHECKING:
+    from latentforge.sweeping.folder import Sweep
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Page:
     next: str  # the command to run where nothing is explored yet
 
 
-def render(runs: Sequence[Run], path: Path) -> Page:
+def render(runs: Sequence[Run], path: Path, sweep: Sweep | None = None) -> Page:
     warnings: list[str] = []
     names = distinct_names(runs)
     groups = explored(runs, names, warnings)
@@ -46,13 +51,16 @@ def render(runs: Sequence[Run], path: Path) -> Page:
     )
     environment.filters |= {"number": number, "date": short_date, "shell": shell}
     template = environment.from_string((assets / "report.html").read_text("utf-8"))
-    again = ["latentforge", "report", *(str(run.path) for run in runs)]
+    of = [sweep.path] if sweep else [run.path for run in runs]
+    usual = sweep.path / "report.html" if sweep else default_path(runs)
+    again = ["latentforge", "report", *map(str, of)]
     text = template.render(
         mark=Markup(f"{MARK}\n{mark(runs)}"),
         head=Markup(head()),
         style=Markup((assets / "report.css").read_text("utf-8")),
         version=__version__,
-        title=" · ".join(names),
+        title=sweep.path.resolve().name if sweep else " · ".join(names),
+        sweep=members(sweep) if sweep else None,
         runs=[facts(run, name) for run, name in zip(runs, names, strict=True)],
         figures=figure_table(runs, names),
         curves=[(key, Markup(chart)) for key, chart in curves(runs, names, warnings)],
@@ -63,7 +71,7 @@ def render(runs: Sequence[Run], path: Path) -> Page:
         differences=differences(runs),
         settings=[settings(run, name) for run, name in zip(runs, names, strict=True)],
         commands=[commands(run, name) for run, name in zip(runs, names, strict=True)],
-        again=again if path == default_path(runs) else [*again, "--out", str(path)],
+        again=again if path == usual else [*again, "--out", str(path)],
         warnings=warnings,
     )
     shown = [str(entry.folder) for group in groups for entry in group.entries]

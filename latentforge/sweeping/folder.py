@@ -137,7 +137,7 @@ def new_folder(wanted: Path | None, root: Path, name: str) -> Path:
     try:
         if wanted is None:
             return numbered_folder(root, f"{name}-", 1)
-        if (wanted / RECORD).exists():
+        if is_sweep(wanted):
             raise UsageError(
                 f"{wanted} already holds a sweep",
                 remedy=f"latentforge sweep --resume {wanted}, or another --out",
@@ -147,6 +147,11 @@ def new_folder(wanted: Path | None, root: Path, name: str) -> Path:
     except OSError as error:
         raise unwritable(wanted or root, error) from None
     return wanted
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder is that of a sweep, rather than of a run."""
+    return (path / RECORD).exists()
 
 
 def open_sweep(forge: Forge, path: Path) -> Sweep:

@@ -54,13 +54,22 @@ class Here:
 class Pool:
     """`count` jobs at a time, each in a process of its own with `threads` threads.
 
-    `said` hears the lines that the processes write to stderr, with the name of the job.
+    `said` hears the lines that the processes write to stderr, with the name of the job; `waits` is
+    called a few times a second while they say nothing.
     """
 
     def __init__(
-        self, forge: Forge, folder: Path, count: int, threads: int, said: Callable[[str], None]
+        self,
+        forge: Forge,
+        folder: Path,
+        count: int,
+        threads: int,
+        *,
+        said: Callable[[str], None],
+        waits: Callable[[], None],
     ) -> None:
-        self.folder, self.count, self.threads, self.said = folder, count, threads, said
+        self.folder, self.count, self.threads = folder, count, threads
+        self.said, self.waits = said, waits
         self.plugins = plugins_by_name(forge)
         self.events: Queue[tuple[Worker, str | None]] = Queue()
         self.workers: list[Worker] = []
@@ -129,6 +138,7 @@ class Pool:
         try:
             worker, line = self.events.get(timeout=0.2)  # so that a signal is never waited for
         except Empty:
+            self.waits()
             return
         if worker.job is None:
             return  # it had nothing to do, and ended

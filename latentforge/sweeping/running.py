@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,8 +15,9 @@ import torch
 
 from latentforge.config import RunConfig
 from latentforge.drafting import Draft
+from latentforge.durable import read_lines
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, UsageError
-from latentforge.run import MANIFEST, locked, status_of
+from latentforge.run import MANIFEST, METRICS, locked, status_of
 from latentforge.sweeping.folder import RECORD, Sweep, new_folder, open_sweep, write_first
 from latentforge.sweeping.grouping import groups_of
 from latentforge.sweeping.job import Job
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 log = logging.getLogger("latentforge")
+
+SHOWN = 4  # of the members in other processes, how many it is said of how far they are
+SILENCE = 30.0  # seconds after which that is said
 
 
 def start(
@@ -124,6 +129,7 @@ class Sweeper:
         self.sweep, self.data, self.jobs, self.quiet = sweep, data, jobs, quiet
         self.configs: dict[str, RunConfig] = {}  # of members, by name
         self.queue: deque[Job] = deque()
+        self.spoke = time.monotonic()
 
     def run(self, todo: Sequence[tuple[Member, RunConfig]]) -> None:
         """Train them all. Raises Interrupted, when what was reached is kept and recorded."""
@@ -169,7 +175,11 @@ class Sweeper:
                 data=self.data,
             )
         threads = max(1, torch.get_num_threads() // self.jobs)
-        return Pool(forge, folder, self.jobs, threads, said=lambda line: log.warning("%s", line))
+
+        def said(line: str) -> None:
+            log.warning("%s", line)
+
+        return Pool(forge, folder, self.jobs, threads, said=said, waits=self.wait)
 
     def planned(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
         """A job for each group that may be trained together, and for each other member."""
@@ -222,7 +232,19 @@ class Sweeper:
             log.warning("%s failed: %s", name, error.splitlines()[0])
         elif self.jobs > 1:
             over = sum(m["status"] in ("done", "failed", "killed") for m in self.sweep.members)
-            self.say(f"{name}: {status}, {over} of {self.total()} members")
+            self.say(f"{name}: {status}; {over} of {self.total()} members have ended")
+
+    def wait(self) -> None:
+        """Say how far those are that other processes train, where nothing was said for long."""
+        if self.quiet or time.monotonic() - self.spoke < SILENCE:
+            return
+        running = [m["name"] for m in self.sweep.members if m["status"] == "running"]
+        said = []
+        for name in running[:SHOWN]:
+            epoch = len(read_lines(self.sweep.path / name / METRICS))
+            said.append(f"{name}: epoch {epoch} of {self.configs[name].train.epochs}")
+        more = len(running) - len(said)
+        self.say("; ".join([*said, f"{more} more"] if more else said))
 
     def ended(self, job: Job, reason: str) -> None:
         """Let members that cannot be trained together be trained one by one."""
@@ -244,17 +266,16 @@ class Sweeper:
 
     def report(self) -> None:
         """One page of all members that are done; a fault of it is said, and is none of theirs."""
-        done = {m["name"] for m in self.sweep.members if m["status"] == "done"}
-        runs = [run for run in self.sweep.runs() if run.name in done]
-        if not runs:
+        if not any(member["status"] == "done" for member in self.sweep.members):
             return
         try:
-            made = self.sweep.forge.report(*runs, out=self.sweep.path / "report.html")
+            made = self.sweep.forge.report(self.sweep.path)
             self.sweep.write(report=made["report"])
         except LatentForgeError as error:
             log.warning("no report of the sweep: %s", error.message)
 
     def say(self, text: str) -> None:
+        self.spoke = time.monotonic()
         if not self.quiet:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from latentforge import Forge
-from latentforge.cli.sweep import best_of
 from latentforge.errors import ConfigError, MissingError, UsageError
+from latentforge.sweeping.comparing import best_of
 from latentforge.sweeping.folder import Sweep
 from latentforge.sweeping.job import Job
 from latentforge.sweeping.plan import members_of, name_of, read_grid, resolve_all
@@ -122,9 +124,49 @@ def test_the_record_has_the_grid_the_base_and_each_members_figures(swept):
         assert told["metrics"]["test"] == pytest.approx(run.metrics["test"])
 
 
-def test_the_report_shows_all_members_side_by_side(swept):
-    page = (swept.path / "report.html").read_text("utf-8")
-    assert all(run.name in page for run in swept.runs())
+def first_table(page):
+    """The cells of the report's first table, row by row."""
+    text = page.read_text("utf-8").partition('aria-label="Members of the sweep"')[2]
+    rows = text.partition("</table>")[0].split("<tr>")[1:]
+    return [
+        [re.sub("<.*?>", "", cell) for cell in re.findall("<t[hd].*?</t[hd]>", r)] for r in rows
+    ]
+
+
+def test_the_report_begins_with_how_the_members_compare(swept):
+    page = swept.path / "report.html"
+    assert "<h1>grid</h1>" in page.read_text("utf-8")
+    head, *rows = first_table(page)
+    assert head[:4] == ["member", "loss.beta", "train.seed", "status"]
+    for row, member in zip(rows, swept.members, strict=True):
+        values = [json.dumps(value) for value in member["values"].values()]
+        assert row[:4] == [member["name"], *values, "done"]
+        figures = dict(zip(head[4:], row[4:], strict=True))
+        for name, value in member["metrics"]["validation"].items():
+            assert float(figures[name].replace(",", "")) == pytest.approx(value, rel=1e-3)
+
+
+def test_the_report_of_a_sweep_is_written_anew_by_its_folder(swept, tmp_path, cli):
+    path = shutil.copytree(swept.path, tmp_path / "copy")
+    page = path / "report.html"
+    assert f"latentforge report {swept.path}<" in page.read_text("utf-8")
+    page.unlink()
+    answer = cli("report", path)
+    assert answer.code == 0, answer.err
+    assert first_table(page) == first_table(swept.path / "report.html")
+    shutil.rmtree(path / swept.members[0]["name"])
+    assert cli("report", path).code == 0  # of the members that are there
+
+
+def test_a_sweep_of_which_nothing_is_done_has_no_report(swept, tmp_path, cli):
+    record = read(swept.path / "sweep.json")
+    for member in record["members"]:
+        member.update(status="waiting", metrics={})
+    (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    answer = cli("report", tmp_path)
+    assert answer.code == 2
+    assert f"no member of {tmp_path} is done" in answer.err
+    assert f"latentforge sweep --resume {tmp_path}" in answer.err
 
 
 def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
@@ -203,7 +245,7 @@ def test_a_member_that_failed_is_never_the_best_of_a_column(swept):
                for n, member in enumerate(swept.members)]  # fmt: skip
     members[3]["status"] = "failed"
     made = Sweep(swept.path, {**swept.record, "members": members}, swept.forge)
-    assert best_of(made, swept.forge.registry, "test", "recon") == members[2]["name"]
+    assert best_of(made, "test", "recon") == members[2]["name"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +261,7 @@ def test_a_loss_is_marked_where_it_is_the_same_one_for_all(swept, keys, loss, ma
     grid = {key: [1, 2] for key in keys}
     base = {**swept.record["base"], "loss": loss}
     made = Sweep(swept.path, {**swept.record, "grid": grid, "base": base}, swept.forge)
-    assert bool(best_of(made, swept.forge.registry, "test", "loss")) == marked
+    assert bool(best_of(made, "test", "loss")) == marked
 
 
 def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
@@ -227,7 +269,8 @@ def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
     assert answer.code == 0, answer.err
     head, *rows = answer.out.splitlines()[:3]
     columns = head.split()
-    assert columns[:4] == ["MEMBER", "LOSS.BETA", "TRAIN.LR", "STATUS"]
+    assert columns[:2] == ["MEMBER", "STATUS"]
+    assert [row.split()[0] for row in rows] == ["1-beta=1-lr=0.001", "2-beta=4-lr=0.001"]
     recons = [row.split()[columns.index("recon")] for row in rows]
     values = [float(recon.rstrip("*")) for recon in recons]
     assert recons[values.index(min(values))].endswith("*")
@@ -249,6 +292,9 @@ def test_one_member_that_fails_stops_no_other_and_the_exit_code_is_one(cli, work
     failed, done = answer.json["members"]
     assert (failed["status"], done["status"]) == ("failed", "done")
     assert "1 of 2 members failed" in answer.json["error"]
+    page = Path(answer.json["report"])
+    assert [row[2] for row in first_table(page)[1:]] == ["failed", "done"]
+    assert f"<b>{failed['name']}</b> failed: the loss became" in page.read_text("utf-8")
     assert failed["name"] in answer.json["details"][0]
     assert "--retry" in answer.json["remedy"]
 

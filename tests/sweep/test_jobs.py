@@ -76,7 +76,7 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
     assert answer.code == 1, answer.err
     assert [member["status"] for member in answer.json["members"]] == ["failed", "done", "done"]
     assert "became nan" in answer.json["members"][0]["error"]
-    ends = [line for line in answer.err.splitlines() if ": done, " in line]
+    ends = [line for line in answer.err.splitlines() if ": done; " in line]
     assert len(ends) == 2
     assert process(*words, grid, "--jobs=1", "--out=one", "--quiet").code == 1
     for name in ("2-lr=0.001", "3-lr=0.01"):
@@ -84,6 +84,15 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
         assert one["environment"]["threads"] == other["environment"]["threads"] == 1
         assert one["metrics"] == other["metrics"]
     assert (work / "several/report.html").exists()
+
+
+@pytest.mark.slow  # two processes and their imports
+def test_it_is_said_how_far_the_members_in_other_processes_are(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("latentforge.sweeping.running.SILENCE", 0.0)
+    train, grid = {"epochs": 2, "batch_size": 256}, {"model.latent_dim": [2, 3]}
+    Forge().sweep("ae", train=train, grid=grid, jobs=2, out=tmp_path / "s")
+    said = capsys.readouterr().err.splitlines()
+    assert f"{FIRST}: epoch 0 of 2; {SECOND}: epoch 0 of 2" in said
 
 
 @pytest.mark.slow  # three processes and their imports

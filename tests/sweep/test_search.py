@@ -74,7 +74,7 @@ def test_an_option_of_one_component_is_no_fault_where_the_name_varies_too(tmp_pa
     for member in made.members:
         fits = member["values"]["loss.name"] == "beta-elbo"
         assert member["status"] == ("done" if fits else "failed")
-        assert fits or "loss.beta (from the search): no such option" in member["error"]
+        assert fits or "loss.beta (from the search): no such option of loss" in member["error"]
     assert {member["status"] for member in made.members} == {"done", "failed"}
     assert [s == "COMPLETE" for s in states(own_trials(made.path))] == [
         member["status"] == "done" for member in made.members

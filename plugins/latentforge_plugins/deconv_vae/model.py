@@ -37,7 +37,7 @@ def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
 
 class FromCells(nn.ConvTranspose2d):
     """A transposed convolution. What it makes of a single cell is a product of matrices, which
-    takes a quarter of the time on a CPU without AVX-512."""
+    takes a third of the time on a CPU without AVX-512."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if x.shape[2:] != (1, 1) or any(self.output_padding):
