@@ -5,6 +5,7 @@ the device beside the running step. The order is given; nothing here draws a num
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from latentforge import torchrun
 from latentforge.errors import RunFailed, one_line
 from latentforge.stored import Fault, Reader
 
 LOST = "DataLoader worker"  # how torch begins its errors about workers that have ended
+
+
+AT_REST = 0.05
+"""Seconds before workers are forked beside other processes of a run. After each sum over these a
+thread of gloo asks for the interpreter; a child that is forked in that moment waits for ever."""
 
 
 def leave_signals_alone(_worker: int) -> None:
@@ -76,6 +83,8 @@ class Ahead:
         self.device = device
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.left = len(batches)
+        if workers and torchrun.several():
+            time.sleep(AT_REST)
         self._read: Iterator[Any] | None = iter(
             loader(reader, batches, workers, pin=self.side is not None)
         )
