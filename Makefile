@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 # In this order; each of them says at its top what it compares. Half an hour on two cores.
-BENCHMARKS := throughput profile_step whole growth together search checkpoints
+BENCHMARKS := throughput profile_step whole growth together search checkpoints plugins
 MEASURED   ?= runs/bench
 
 .PHONY: demo test slow torture lint bench gpu-test gpu-bench reproduce gallery clean

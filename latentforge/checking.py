@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from latentforge.errors import did_you_mean
+from latentforge.errors import did_you_mean, one_line
 
 
 @dataclass
@@ -198,6 +198,16 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
     if spec.default_factory is not dataclasses.MISSING:
         return spec.default_factory()
     return spec.default
+
+
+def faults_of_defaults(cls: type[Any]) -> list[str]:
+    """What is wrong with the defaults of a config dataclass: its author's fault, not the user's."""
+    faults = Faults()
+    try:
+        check(cls, plain(cls()), cls.__name__, faults)
+    except Exception as error:  # a default factory or __post_init__ that raises
+        return [f"{cls.__name__}(): {one_line(error)}"]
+    return faults.lines
 
 
 def plain(config: Any) -> dict[str, Any]:

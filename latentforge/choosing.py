@@ -5,6 +5,7 @@ Torch-free: what is wrong with a request is said before torch loads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +23,10 @@ from latentforge.config import (
 from latentforge.drafting import IN_MEMORY, SECTIONS, Draft, read_toml
 from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
 from latentforge.registry import Entry, Registry
+from latentforge.requirements import is_older, pip_install
 from latentforge.run import Run
+
+log = logging.getLogger("latentforge")
 
 
 def choose_measures(
@@ -89,9 +93,10 @@ def is_in_memory(run: Run) -> bool:
 
 
 def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
-    """PluginError that says what to install where a component of a run is not here."""
+    """PluginError that says what to install where a component of a run is not here; a warning where
+    it is of an older version than the run's."""
     try:
-        registry.get(wanted["kind"], wanted["name"])
+        plugin = registry.get(wanted["kind"], wanted["name"]).plugin
     except LatentForgeError as error:
         packaged = wanted["distribution"]
         off = [p.off_by for p in registry.plugins if p.is_called(wanted["plugin"])]
@@ -106,6 +111,10 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
             details=[error.message, *error.details],
             remedy=remedy,
         ) from None
+    if plugin.distribution and is_older(plugin.version, wanted["version"]):
+        made, here = f"{plugin.distribution} {wanted['version']}", plugin.version
+        newer = pip_install([f"{plugin.distribution}>={wanted['version']}"])
+        log.warning("%s was made with %s, and %s is installed; try: %s", run, made, here, newer)
 
 
 def check_needs(entry: Entry, model: Entry) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from latentforge.checking import Faults, check, plain
+from latentforge.checking import Faults, check, faults_of_defaults, plain
 from latentforge.drafting import IN_MEMORY, SECTIONS, Draft, nest, toml_value
 from latentforge.errors import ConfigError, LatentForgeError, PluginError
 from latentforge.registry import Entry, Registry
@@ -164,8 +164,20 @@ def _component(
         reasons = [error.message, *error.details, f"try {error.remedy}"]
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
+    check_defaults(entry)
     of = "" if beside else f"{entry.kind.singular} {name!r}"
     return Component(entry, check(entry.spec.config, options, path, faults, of=of, beside=beside))
+
+
+def check_defaults(entry: Entry) -> None:
+    """PluginError where the defaults of a stranger's options are wrong, whatever the user gives."""
+    wrong = [] if entry.plugin.builtin else faults_of_defaults(entry.spec.config)
+    if wrong:
+        raise PluginError(
+            f"{entry.kind.singular} {entry.name!r} of {entry.plugin.title} has wrong defaults",
+            details=wrong,
+            remedy=f"latentforge plugins check {entry.plugin.name}",
+        )
 
 
 def dataset_of_path(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import ConfigError, UsageError, did_you_mean
+from latentforge.requirements import KEY, check_requirements
 from latentforge.settings import DataConfig
 
 SECTIONS = ("model", "loss", "data", "train")
@@ -45,9 +46,11 @@ class Draft:
                 self.put(section, key, copy.deepcopy(value), origin)
 
     def read_file(self, path: Path, preset: str = "") -> None:
-        """Take over a TOML file; raises UsageError when it cannot be read as one, or is one of
-        options of an explorer, in which nothing is to train."""
+        """Take over a TOML file. Raises UsageError when it cannot be read as one, or is one of
+        options of an explorer, in which nothing is to train; PluginError where a plugin that it
+        requires is not here, before anything else is looked at."""
         content = read_toml(path)
+        check_requirements(content.pop(KEY, []), str(path))
         if isinstance(explore := content.get("explore"), dict):
             name = explore.get("name", "NAME")
             what = f"preset {preset!r}" if preset else str(path)

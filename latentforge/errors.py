@@ -19,6 +19,7 @@ class LatentForgeError(Exception):
     """
 
     exit_code = 1
+    id = "error"  # docs/errors.md has all
 
     def __init__(self, message: str, *, details: Iterable[str] = (), remedy: str = "") -> None:
         super().__init__(message)
@@ -36,42 +37,53 @@ class LatentForgeError(Exception):
 class RunFailed(LatentForgeError):
     """The run started and could not end well."""
 
+    id = "failed"
+
 
 class LostProcess(RunFailed):
     """Another process of a run that several train together has ended, or does not answer."""
+
+    id = "lost-process"
 
 
 class UsageError(LatentForgeError):
     """What was asked for cannot be done as asked."""
 
+    id = "usage"
     exit_code = 2
 
 
 class ConfigError(UsageError):
     """One or more options are wrong; `details` has a line for each, with its key path."""
 
+    id = "config"
+
 
 class PluginError(LatentForgeError):
     """A plugin that the run needs is broken, switched off, or not there."""
 
+    id = "plugin"
     exit_code = 3
 
 
 class MissingError(LatentForgeError):
     """Data, a package, a device or a run that is not there."""
 
+    id = "missing"
     exit_code = 4
 
 
 class Interrupted(LatentForgeError):
     """The user stopped the run; what was reached is kept."""
 
+    id = "interrupted"
     exit_code = 130
 
 
 class Terminated(Interrupted):
     """Somebody else did, such as a scheduler: SIGTERM."""
 
+    id = "terminated"
     exit_code = 143
 
 
@@ -91,7 +103,7 @@ class PluginProblem:
         return f"plugin {self.plugin}{origin}: {self.stage}: {self.cause}; {self.remedy}"
 
     def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+        return {"id": f"plugin-{self.stage}", **asdict(self)}
 
 
 def format_error(error: LatentForgeError) -> str:

@@ -133,20 +133,7 @@ def look(
     attach: Callable[[Engine], None],
 ) -> Findings:
     """What an explorer finds; `attach` goes to the search that it makes."""
-    loaded, seed = opened.loaded, opened.config.train.seed
-    context = ExploreContext(
-        model=loaded.model,
-        data=opened.splits.spec,
-        images=opened.splits.split,
-        device=opened.device,
-        seed=seed,
-        roles=opened.roles,
-        name=opened.run.name,
-        loss=loaded.loss,
-        provides=opened.config.model.entry.spec.provides,
-        preprocessing=opened.splits.preprocessing,
-        attach=attach,
-    )
+    seed, context = opened.config.train.seed, context_for(opened, attach)
     with callers_state_kept(opened.device), torch.no_grad():
         if objective:
             torch.manual_seed(mix("objective", seed))
@@ -156,6 +143,24 @@ def look(
         torch.manual_seed(mix("explore", seed))
         with blame(f"explorer {explorer.name!r}", explorer.entry):
             return checked(explorer.entry.spec.explore(context, explorer.options))
+
+
+def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) -> ExploreContext:
+    """What an explorer, or an objective, is given of a loaded run."""
+    loaded = opened.loaded
+    return ExploreContext(
+        model=loaded.model,
+        data=opened.splits.spec,
+        images=opened.splits.split,
+        device=opened.device,
+        seed=opened.config.train.seed,
+        roles=opened.roles,
+        name=opened.run.name,
+        loss=loaded.loss,
+        provides=opened.config.model.entry.spec.provides,
+        preprocessing=opened.splits.preprocessing,
+        attach=attach,
+    )
 
 
 def check_finite(model: nn.Module, run: Path) -> None:

@@ -19,10 +19,11 @@ from latentforge.choosing import (
     require,
 )
 from latentforge.config import RunConfig, dataset_of, resolve
+from latentforge.discovery import from_environment
 from latentforge.drafting import Draft
 from latentforge.errors import UsageError
 from latentforge.guard import blame
-from latentforge.plugins import from_environment, load_plugins
+from latentforge.plugins import load_plugins
 from latentforge.registry import Entry, Registry
 from latentforge.requesting import draft_request, start_draft
 from latentforge.run import Run, check_free, read_manifest

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from latentforge.discovery import FILE, module_name
 from latentforge.errors import LatentForgeError, PluginError, RunFailed, one_line, place_in
-from latentforge.plugins import FILE, module_name
 from latentforge.registry import Entry
 
 

@@ -1,12 +1,14 @@
 """Every hook, in one file; each docstring is a complete plugin that a test runs. Torch-free.
 
-A hook function is called once, takes nothing, and yields specs; the order in which plugins are
-called means nothing. Put heavy imports inside `build`.
+A hook function that offers components is called once, takes nothing, and yields specs; the order in
+which plugins are called means nothing. Put heavy imports inside `build`. The last three hooks are
+told what becomes of runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -20,6 +22,9 @@ from latentforge.specs import (
     ObjectiveSpec,
     PresetSpec,
 )
+
+if TYPE_CHECKING:
+    from latentforge.run import Run
 
 PROJECT = "latentforge"
 
@@ -249,3 +254,44 @@ def latentforge_presets() -> Iterable[PresetSpec]:
         )
     """
     raise NotImplementedError
+
+
+@hookspec
+def latentforge_run_started(run: Run) -> None:
+    """A training begins, or goes on: its folder is there, no step is made yet. An observer: what it
+    raises is said with the plugin's name and ends nothing, and what it returns does not matter. Of
+    several processes the first alone calls it.
+
+    from latentforge import hookimpl
+
+    @hookimpl
+    def latentforge_run_started(run):
+        (run.path / "notes.txt").write_text(f"began {run.name}: {run.config['model']['name']}")
+    """
+
+
+@hookspec
+def latentforge_run_finished(run: Run, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """A training has ended well, and all is written; `metrics` has its last figures by split. An
+    observer, as `latentforge_run_started`.
+
+    import json
+    from latentforge import hookimpl
+
+    @hookimpl
+    def latentforge_run_finished(run, metrics):
+        (run.path / "last.json").write_text(json.dumps(metrics["test"]))
+    """
+
+
+@hookspec
+def latentforge_run_failed(run: Run, error: BaseException) -> None:
+    """A training has ended early, by an error, or by a signal, when `error` is an Interrupted. An
+    observer, as `latentforge_run_started`.
+
+    from latentforge import hookimpl
+
+    @hookimpl
+    def latentforge_run_failed(run, error):
+        (run.path / "why.txt").write_text(str(error))
+    """

@@ -5,15 +5,19 @@ A built-in always wins on the plain name; `distribution/name` reaches every comp
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentforge.errors import PluginError, PluginProblem, UsageError, closest
+from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
 from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
 
+log = logging.getLogger(__name__)
+
+SLOW = 0.5  # seconds that the import of a plugin may take without a word
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -29,6 +33,7 @@ class Plugin:
     problems: tuple[PluginProblem, ...] = ()
     seconds: float = 0.0  # the time its import took
     off_by: str = ""  # what switched it off
+    heavy: tuple[str, ...] = ()  # packages that its import has loaded, and should not
 
     @property
     def builtin(self) -> bool:
@@ -40,13 +45,29 @@ class Plugin:
         return self.distribution or self.name
 
     @property
+    def title(self) -> str:
+        """`plugin swirl (latentforge-swirl 0.2)`."""
+        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
+        return f"plugin {self.name}{origin}"
+
+    @property
+    def notice(self) -> str:
+        """What makes every command slower, or an empty string."""
+        if not (self.heavy or self.seconds > SLOW):
+            return ""
+        what = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
+        return (
+            f"{self.title} {what} while it loads, {self.seconds:.1f} s of every command;"
+            f" its author: latentforge plugins check {self.name}"
+        )
+
+    @property
     def trouble(self) -> str:
         """One line about why components of this plugin may be missing, or an empty string."""
-        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
         causes = [f"{problem.stage}: {problem.cause}" for problem in self.problems]
         if self.status == "disabled":
             causes = [f"switched off by {self.off_by}"]
-        return f"plugin {self.name}{origin}: {'; '.join(causes)}" if causes else ""
+        return f"{self.title}: {'; '.join(causes)}" if causes else ""
 
     def is_called(self, name: str) -> bool:
         """Whether `name` is this plugin's name or its `distribution/name`."""
@@ -77,11 +98,27 @@ class Entry:
         return self.name if self.plugin.builtin else self.qualified
 
 
+@dataclass(frozen=True)
+class Observer:
+    """A plugin's function that is told what becomes of runs; `call` takes what the hook gives."""
+
+    plugin: Plugin
+    hook: str
+    call: Callable[..., object]
+    package: str  # the module of its code, to find its own frames in a traceback
+
+
 class Registry:
     """All that the loaded plugins offer, and all that went wrong with those that did not load."""
 
-    def __init__(self, plugins: Iterable[Plugin], entries: Iterable[Entry]) -> None:
+    def __init__(
+        self,
+        plugins: Iterable[Plugin],
+        entries: Iterable[Entry],
+        observers: Iterable[Observer] = (),
+    ) -> None:
         self.plugins = tuple(plugins)
+        self.observers = tuple(observers)
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         self._qualified: dict[tuple[str, str, str], Entry] = {}
         for entry in entries:
@@ -96,8 +133,9 @@ class Registry:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a user should know though nothing is wrong: components that a built-in hides."""
-        return tuple(
+        """What a user should know though nothing is wrong: plugins that make every command slower,
+        and components that a built-in hides."""
+        return self.faulty_loads + tuple(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
             f" the built-in; reach it as {entry.qualified}"
             for kind in KINDS
@@ -105,6 +143,37 @@ class Registry:
             if not entry.plugin.builtin
             and any(other.plugin.builtin for other in self._entries[kind][entry.name])
         )
+
+    @property
+    def faulty_loads(self) -> tuple[str, ...]:
+        """The plugins that make every command slower."""
+        return tuple(plugin.notice for plugin in self.plugins if plugin.notice)
+
+    def status_of(self, plugin: Plugin) -> str:
+        """ok, disabled, failed, or conflict: another plugin has its name, or offers something of
+        the same name, so that the plain name does not reach what this one offers."""
+        if any(problem.stage == "register" for problem in plugin.problems):
+            return "conflict"
+        own = [e for kind in KINDS for e in self.entries(kind) if e.plugin is plugin]
+        shared = any(len(self._entries[e.kind.plural][e.name]) > 1 for e in own)
+        return "conflict" if shared and not plugin.builtin else plugin.status
+
+    def notify(self, hook: str, **given: object) -> None:
+        """Tell the observers of a hook, such as latentforge_run_started. What one of them raises is
+        said with the plugin's name, and ends nothing."""
+        for observer in self.observers:
+            if observer.hook != hook:
+                continue
+            try:
+                observer.call(**given)
+            except (Exception, SystemExit) as error:
+                log.warning(
+                    "%s: %s: %s%s; the run is none the worse",
+                    observer.plugin.title,
+                    hook,
+                    one_line(error),
+                    place_in(error, observer.package),
+                )
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
         """Every component of a kind ("models"), by name; a built-in before its namesakes."""

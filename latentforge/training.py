@@ -174,6 +174,7 @@ def ready(
                 trainer.progress.note(f"the schedule ends with epoch {length}: lr then stays")
         else:
             greet(trainer, made.manifest["facts"])
+        notify(made, "run_started")
         for note in shared.notes(trainee, config.train.batch_size) if shared else ():
             trainer.progress.warn(note)
         yield trainer
@@ -261,6 +262,7 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
         if run.training:  # else it could not go on, and is as it was
             with suppress(RunFailed):  # on a full disk this fails too, and the first error counts
                 finish(run, outcome, error=str(error) if ours else one_line(error))
+            notify(run, "run_failed", error=error)
         if isinstance(error, LatentForgeError):
             error.result = run.summary()
         raise
@@ -273,7 +275,15 @@ def recorded(run: Run, outcome: Outcome) -> Iterator[None]:
         command = torchrun.again(f"latentforge train --resume {run.path}")
         stopped = kind(what, remedy=command if kept else "")
         stopped.result = run.summary()
+        notify(run, "run_failed", error=stopped)
         raise stopped
+    notify(run, "run_finished", metrics=run.metrics)
+
+
+def notify(run: Run, what: str, **given: Any) -> None:
+    """Tell the plugins that observe runs; of several processes the first does."""
+    if run.writes:
+        run.forge.registry.notify(f"latentforge_{what}", run=run, **given)
 
 
 def finish(run: Run, outcome: Outcome, error: str = "") -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from latentforge.testing import Answer
 
 # Small networks on a busy machine: threads that wait for each other cost up to 30 times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,24 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command line left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """stdout, which must be one JSON object and nothing else (json.loads takes no more)."""
-        value = json.loads(self.out, parse_constant=refuse)
-        assert isinstance(value, dict)
-        return value
+pytest_plugins = ["latentforge.testing"]
 
 
 @pytest.fixture(scope="session")
@@ -69,15 +53,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(latentforge_work: Path) -> Path:
     """An empty working folder, with nothing of the user's environment."""
-    for name in ("PLUGINS", "DATA", "DEBUG"):
-        monkeypatch.delenv(f"LATENTFORGE_{name}", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
+    return latentforge_work
 
 
 @pytest.fixture
@@ -88,17 +66,9 @@ def runs(work: Path, trained: Path) -> Path:
 
 
 @pytest.fixture
-def cli(work: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+def cli(latentforge_cli: Callable[..., Answer]) -> Callable[..., Answer]:
     """Runs a command line in this process, in the working folder."""
-    from latentforge.cli import run
-
-    def call(*arguments: object) -> Answer:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return Answer(code, out, err)
-
-    return call
+    return latentforge_cli
 
 
 # SIGINT may be ignored where the tests run in the background; a terminal does not ignore it.
@@ -134,6 +104,8 @@ def start(work: Path) -> Callable[..., subprocess.Popen[str]]:
 @pytest.fixture
 def process(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answer]:
     """Runs a command line in a process of its own to its end."""
+
+    from latentforge.testing import Answer
 
     def call(*arguments: object, **options: Any) -> Answer:
         started = start(*arguments, **options)

@@ -88,6 +88,14 @@ def test_a_process_that_fails_ends_the_benchmark_with_its_words(turns):
 
 
 @pytest.mark.slow
+def test_plugins_are_installed_and_removed_again(measured):
+    told = measured("plugins")
+    assert set(told["commands"]) == {"plugins list", "--help"}
+    for command in told["commands"].values():
+        assert len(command["with"]) == len(command["without"]) == 1
+
+
+@pytest.mark.slow
 def test_throughput(measured):
     told = measured("throughput", "--case", "ae", "--side", "write-up", "--side", "by-hand")
     case = told["cases"]["ae"]

@@ -530,7 +530,7 @@ def test_plugins_are_listed_with_what_they_offer(cli):
         "ok"
     }
     header, *rows = cli("plugins", "list").out.splitlines()
-    assert header.split() == ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "OFFERS"]
+    assert header.split() == ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "IMPORT", "OFFERS"]
     assert len(rows) == len(said)
 
 

@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentforge import Forge, hookspecs
+from latentforge.errors import RunFailed
 from latentforge.specs import KINDS
 
 HOOKS = {
@@ -109,8 +110,33 @@ def use_presets(forge, folder):
     assert run.config["train"]["epochs"] == 1
 
 
-def test_there_is_a_hook_for_each_kind_of_component():
-    assert sorted(HOOKS) == sorted(kind.hook for kind in KINDS.values())
+def use_run_started(forge, folder):
+    """A note in the run's folder, of a run that then ends."""
+    run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
+    assert (run.path / "notes.txt").read_text() == "began run: ae"
+
+
+def use_run_finished(forge, folder):
+    """The test figures, as the run has them."""
+    run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
+    assert json.loads((run.path / "last.json").read_text()) == run.metrics["test"]
+
+
+def use_run_failed(forge, folder):
+    """Why it failed; a run that ends well leaves nothing."""
+    run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
+    assert not (run.path / "why.txt").exists()
+    train = {**SMALL["train"], "optimizer": "sgd", "lr": 1e30}
+    with pytest.raises(RunFailed):
+        forge.train("ae", model=TINY, train=train, run=folder / "other", quiet=True)
+    assert "became" in (folder / "other/why.txt").read_text()
+
+
+OBSERVERS = ["latentforge_run_failed", "latentforge_run_finished", "latentforge_run_started"]
+
+
+def test_there_is_a_hook_for_each_kind_of_component_and_three_for_runs():
+    assert sorted(HOOKS) == sorted([*(kind.hook for kind in KINDS.values()), *OBSERVERS])
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -132,5 +158,6 @@ def test_the_example_in_the_docstring_works(hook, tmp_path):
         for entry in forge.registry.entries(kind)
         if entry.plugin.name == "example"
     ]
-    assert [entry.kind.hook for entry in offered] == [hook]
+    observed = [o.hook for o in forge.registry.observers if o.plugin.name == "example"]
+    assert [*(entry.kind.hook for entry in offered), *observed] == [hook]
     use(forge, tmp_path)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from latentforge import ModelSpec, hookimpl
+from latentforge.discovery import from_environment
 from latentforge.errors import PluginError, UsageError
-from latentforge.plugins import from_environment, load_plugins
+from latentforge.plugins import load_plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """

@@ -24,6 +24,7 @@ from latentforge.cli import (
     plugins,
     report,
     show,
+    strangers,
     sweep,
     train,
 )
@@ -38,7 +39,15 @@ from latentforge.errors import (
 
 
 class Root(TyperGroup):
-    """Lets Ctrl-C reach us; Typer would turn it into exit code 1."""
+    """Lets Ctrl-C reach us; Typer would turn it into exit code 1. Has the commands of plugins too,
+    which are not imported before one of them is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in strangers.commands() if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or strangers.commands().get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -76,6 +85,10 @@ def root(
             help="Load ./file.py or package.module too; no:NAME leaves a plugin out.",
         ),
     ] = None,
+    strict_plugins: Annotated[
+        bool,
+        typer.Option("--strict-plugins", help="Let a fault of any plugin end the command, exit 3."),
+    ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
     ] = False,
@@ -91,6 +104,7 @@ def root(
     ctx.obj = Globals(
         plugins=[p for p in given if not p.startswith("no:")],
         off=[p.removeprefix("no:") for p in given if p.startswith("no:")],
+        strict=strict_plugins,
     )
 
 
@@ -114,6 +128,7 @@ app.command("demo")(demo.demo)
 
 def run(arguments: list[str]) -> int:
     """Run a command line; returns its exit code and lets no traceback reach the user."""
+    strangers.commands.cache_clear()  # what is installed may be other than in an earlier call
     try:
         try:
             app(arguments, prog_name="latentforge")
@@ -121,8 +136,9 @@ def run(arguments: list[str]) -> int:
             sys.stdout.flush()  # here, where a closed pipe is expected, and not at the exit
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        if code and "--json" in arguments:  # Typer has said on stderr what it is
-            failed = {"status": "failed", "error": "the command line is wrong; stderr says how"}
+        if code == 2 and "--json" in arguments:  # Typer has said on stderr what it is
+            what = "the command line is wrong; stderr says how"
+            failed = {"status": "failed", "id": "usage", "error": what, "details": [], "remedy": ""}
             answer_json({**failed, "exit_code": code})
         return code
     except BrokenPipeError:  # `latentforge list | head`
@@ -150,5 +166,6 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
     print(format_error(error), file=sys.stderr)
     if "--json" in arguments:
         said = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
-        answer_json({"status": "failed", **said, **error.result, "exit_code": error.exit_code})
+        told = {"status": "failed", "id": error.id, **said}
+        answer_json({**told, **error.result, "exit_code": error.exit_code})
     return error.exit_code

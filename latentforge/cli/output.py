@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge import torchrun
-from latentforge.errors import UsageError
+from latentforge.errors import PluginError, UsageError
 from latentforge.settings import AS_TRAINED
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Globals:
 
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
+    strict: bool = False  # whether a fault of any plugin ends the command
 
     def forge(self, *, warn: bool = True) -> Forge:
         """Forge with these plugins; faults of plugins go to stderr, a line each."""
@@ -41,6 +42,13 @@ class Globals:
         logging.getLogger("latentforge").handlers = [warnings]
         forge = Forge(self.plugins, off=self.off)
         registry = forge.registry
+        faults = [*map(str, registry.problems), *registry.faulty_loads]
+        if self.strict and warn and faults:
+            raise PluginError(
+                f"{len(faults)} fault{'s' * (len(faults) > 1)} of plugins, with --strict-plugins",
+                details=faults,
+                remedy="latentforge plugins list",
+            )
         lines = [f"warning: {problem}" for problem in registry.problems]
         lines += [f"note: {notice}" for notice in registry.notices]
         for line in lines if warn and not torchrun.rank() else ():

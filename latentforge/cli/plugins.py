@@ -1,35 +1,62 @@
-"""`latentforge plugins`: which there are and what is wrong with them. No torch, no numpy."""
+"""`latentforge plugins`: which there are, what is wrong with them, and how to begin one. Neither
+torch nor numpy is imported but by `check --deep`."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentforge.cli.output import Globals, Json, answer, table
+from latentforge.cli.strangers import commands, named
+from latentforge.errors import PluginError, UsageError
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
+    from latentforge.conformance.reviewing import Result
+    from latentforge.forge import Forge
     from latentforge.registry import Plugin, Registry
 
-app = typer.Typer(help="List and inspect plugins.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, check and begin plugins.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command("list")
-def list_plugins(ctx: typer.Context, json: Json = False) -> None:
-    """List plugins with their distribution, version and status.
+def list_plugins(
+    ctx: typer.Context,
+    json: Json = False,
+    requirements: Annotated[
+        bool, typer.Option("--requirements", help="Print what `pip install -r` takes.")
+    ] = False,
+) -> None:
+    """List plugins: status (ok, disabled, failed, conflict), import time, and what they offer.
 
     Example: latentforge plugins list
+
+    Example: latentforge plugins list --requirements > requirements.txt
     """
     registry = _registry(ctx)
     found = [_facts(registry, plugin) for plugin in registry.plugins]
+    if requirements:
+        pinned = _requirements(registry)
+        answer({"requirements": pinned}, json, pinned)
+        return
+    keys = ("name", "distribution", "version", "status")
     rows = [
-        [str(f[key]) for key in ("name", "distribution", "version", "status")] + [_offer(f)]
-        for f in found
+        [*(str(f[key]) for key in keys), f"{1000 * f['seconds']:.0f} ms", _offer(f)] for f in found
     ]
+    header = ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "IMPORT", "OFFERS"]
     problems = [f"  {problem}" for problem in registry.problems]
-    lines = table([["NAME", "DISTRIBUTION", "VERSION", "STATUS", "OFFERS"], *rows])
-    answer({"plugins": found}, json, [*lines, *(["problems:", *problems] if problems else [])])
+    notices = [f"  {notice}" for notice in registry.notices]
+    lines = table([header, *rows])
+    lines += ["problems:", *problems] if problems else []
+    lines += ["notices:", *notices] if notices else []
+    answer({"plugins": found}, json, lines)
 
 
 @app.command("show")
@@ -51,10 +78,124 @@ def show(
     answer(facts, json, [*lines, *(f"problem: {problem}" for problem in plugin.problems)])
 
 
+@app.command("check")
+def check(
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|PATH",
+            help="A plugin or a distribution, a .py file, or a package's folder.  "
+            "[default: all that are not built in]",
+        ),
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also build, train and explore, in seconds for each.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check that plugins keep their contracts, and say what to mend; exit code 3 if one does not.
+
+    Example: latentforge plugins check ./latentforge-swirl --deep
+    """
+    given: Globals = ctx.obj
+    forge, plugins = _target(given, target)
+    from latentforge.conformance.reviewing import review
+
+    def told(result: Result) -> None:
+        if not json:
+            more = f": {result.saw}" if result.saw else ""
+            print(f"{result.status:8}{result.of}: {result.check}{more}", flush=True)
+
+    results = review(forge, plugins, deep=deep, told=told)
+    counts: Counter[str] = Counter(result.status for result in results)
+    said = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
+    checks = [result.as_dict() for result in results]
+    known = {status: counts[status] for status in ("passed", "failed", "skipped")}
+    summary: dict[str, Any] = {"checks": checks, "deep": deep, **known}
+    failed = [result for result in results if result.status == "failed"]
+    if failed:
+        error = PluginError(
+            f"{said} of {len(results)} checks",
+            details=[f"{r.of}: {r.check}: {r.mend}" for r in failed],
+            remedy="mend these; docs/contracts.md says what each kind promises",
+        )
+        error.result = summary
+        raise error
+    deeper = "" if deep else "; --deep also builds, trains and explores"
+    answer({"status": "ok", **summary}, json, [f"{said}{deeper}"])
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Lower-case, such as swirl: latentforge-swirl.")],
+    kind: Annotated[
+        str, typer.Option(help="model, loss, dataset, explorer, objective or callback.")
+    ] = "model",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where its folder goes.  [default: here]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Begin a plugin: a package that pip installs, with code that works, and its tests.
+
+    Example: latentforge plugins new swirl --kind model
+    """
+    from latentforge.scaffold import new_plugin
+
+    folder, files = new_plugin(name, kind, out)
+    lines = [
+        *(str(file) for file in files),
+        f"next: cd {folder} && pip install -e '.[test]' && pytest",
+    ]
+    answer({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
+
+
 def _registry(ctx: typer.Context) -> Registry:
     """The registry, without its warnings: these commands show the problems."""
     given: Globals = ctx.obj
     return given.forge(warn=False).registry
+
+
+def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
+    """The plugins that are to be checked, and a Forge that has loaded them."""
+    if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
+        named = [target] if target.endswith(".py") else modules_of(Path(target))
+        forge = Globals([*given.plugins, *named], given.off).forge(warn=False)
+        wanted = {*named}
+        found = [p for p in forge.registry.plugins if p.module in wanted]
+        return forge, [p for p in found if p.status != "disabled"]
+    forge = given.forge(warn=False)
+    plugins = forge.registry.plugins
+    if target is None:
+        found = [p for p in plugins if not p.builtin and p.status != "disabled"]
+        if not found:
+            raise UsageError(
+                "there are no plugins but the built-in ones",
+                remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
+            )
+        return forge, found
+    whole = [p for p in plugins if p.distribution and p.distribution == target]
+    return forge, whole or [forge.registry.plugin(target)]
+
+
+def modules_of(folder: Path) -> list[str]:
+    """The hook modules that a package's pyproject.toml names, importable from here on."""
+    from latentforge.drafting import read_toml
+
+    file = folder / "pyproject.toml"
+    points: Any = read_toml(file)
+    for key in ("project", "entry-points", "latentforge"):
+        points = points.get(key) if isinstance(points, dict) else None
+    if not points or not isinstance(points, dict):
+        raise UsageError(
+            f"{file} has no [project.entry-points.latentforge]",
+            remedy='there, one line for each plugin: swirl = "latentforge_swirl"',
+        )
+    for place in (folder / "src", folder):
+        if place.is_dir():
+            sys.path.insert(0, os.fspath(place.absolute()))
+    return [str(module) for module in points.values()]
 
 
 def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
@@ -66,12 +207,30 @@ def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
         "distribution": plugin.distribution,
         "version": plugin.version,
         "module": plugin.module,
-        "status": plugin.status,
+        "status": registry.status_of(plugin),
         "seconds": round(plugin.seconds, 4),
         "offers": {kind: names for kind, names in offers.items() if names},
+        "commands": sorted(
+            name
+            for name, command in commands().items()
+            if plugin.distribution and plugin.distribution == named(command.point)
+        ),
         "problems": [problem.as_dict() for problem in plugin.problems],
     }
 
 
 def _offer(facts: dict[str, Any]) -> str:
-    return "; ".join(f"{kind} {', '.join(names)}" for kind, names in facts["offers"].items())
+    offers = {**facts["offers"], **({"commands": c} if (c := facts["commands"]) else {})}
+    return "; ".join(f"{kind} {', '.join(names)}" for kind, names in offers.items())
+
+
+def _requirements(registry: Registry) -> list[str]:
+    """A line for each distribution whose plugins are in use; of one without packaging a comment."""
+    lines: dict[str, None] = {}
+    for plugin in registry.plugins:
+        if plugin.status == "disabled":
+            continue
+        pinned = f"{plugin.distribution}=={plugin.version}"
+        known = pinned if plugin.version else plugin.distribution
+        lines[known if plugin.distribution else f"# {plugin.module} is in no package"] = None
+    return list(lines)

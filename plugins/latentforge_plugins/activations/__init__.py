@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ActivationsConfig:
     """`layers` are names of the model's layers(), by default those that pool; of each the first
-    `channels` are drawn, for the `classes`, by default the first 20. `features` histograms, of the
-    last convolution averaged to `grid` x `grid` cells."""
+    `channels` are drawn, for the `classes` of the `split`, by default the first 20. `features`
+    histograms, of the last convolution averaged to `grid` x `grid` cells."""
 
     layers: tuple[str, ...] = ()
     classes: tuple[Count, ...] = ()

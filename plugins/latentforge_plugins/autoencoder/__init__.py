@@ -16,8 +16,9 @@ LatentActivation = Literal["none", "relu", "tanh"]
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """`hidden` are the encoder's widths from the input on; the decoder mirrors them.
-    `latent_activation` acts on the code: relu keeps it in [0, inf), tanh in (-1, 1)."""
+    """`hidden` are the encoder's widths from the input on, with an `activation` after each; the
+    decoder mirrors them. `latent_activation` acts on the code, which has `latent_dim` numbers: relu
+    keeps it in [0, inf), tanh in (-1, 1)."""
 
     hidden: tuple[Size, ...] = (512, 128)
     latent_dim: Size = 16

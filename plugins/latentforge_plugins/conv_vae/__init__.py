@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ConvVaeConfig:
     """`channels` of the encoder's two convolutions, `hidden` the width of the layer after them; the
-    decoder mirrors both. `latent_activation` acts on the posterior's mean."""
+    decoder mirrors both. A code has `latent_dim` numbers; `latent_activation` acts on the
+    posterior's mean."""
 
     channels: tuple[Size, Size] = (64, 32)
     hidden: Size = 400

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GuidedConfig:
     """Each request begins at `restarts` starts in turn, until it has so many `solutions`, of which
-    the surest is kept. Starts: `data` are the codes of random training images (of other classes
+    the surest is kept. By `start`, `data` are the codes of random training images (of other classes
     than the one asked for, unless `any_class`), `prior` draws from the prior, `wide` from a normal
     distribution of standard deviation 10.
 
-    A step of `lr`, annealed `noise` and `jitter` are in units of the codes' spread, or plain with
-    unit = one. `prior` with its weight keeps codes where codes lie: a `mixture` of Gaussians fitted
-    on them, or the model's own N(0, I), `gaussian` (a fitted one where the model has no prior).
+    A start has so many `steps` of `optimizer`, one of torch.optim. Its `lr`, annealed `noise` and
+    `jitter` are in units of the codes' spread, or plain with `unit` one. `prior` with its
+    `prior_weight` keeps codes where codes lie: a `mixture` of `components` Gaussians fitted on
+    them, or the model's own N(0, I), `gaussian` (a fitted one where the model has no prior).
     What meets its objective makes `settle` more steps, away from the edge of what does, each in the
     direction that is up `jitter` away. The first `shown` requests are drawn, and of these the one
     with the longest walk is filmed, or the one of number `film`.

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatentMapConfig:
-    """`method` auto shows two dimensions as they are, and more of them by t-SNE. `n` images at the
-    most, drawn from the split. In the figures `k` neighbours vote."""
+    """`method` auto shows two dimensions as they are, and more of them by t-SNE, whose `perplexity`
+    says how many neighbours a code has. `n` images at the most, drawn from the `split`. In the
+    figures `k` neighbours vote."""
 
     method: Literal["auto", "pca", "tsne", "pacmap"] = "auto"
     n: Size = 10_000

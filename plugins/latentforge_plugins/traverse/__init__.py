@@ -20,7 +20,7 @@ Probability = Annotated[float, Gt(0), Lt(1)]
 class TraverseConfig:
     """`steps` codes between two `quantiles` of the prior, or of the training codes where there is
     none, along at most `rows` dimensions. The others stay at the prior's mean (the mean code), or
-    at the code of test image `image`."""
+    at the code of image number `image` of the `split`."""
 
     rows: Annotated[Size, Le(64)] = 10
     steps: Annotated[int, Ge(2), Le(30)] = 11

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`encoder` and `decoder` are widths in the order of the data's way through them.
+    """`encoder` and `decoder` are widths in the order of the data's way through them, `latent_dim`
+    is the length of a code.
 
     `activate_last` puts the activation after the encoder's last layer too: by default where there
     is only one, which would else be linear. `latent_activation` acts on the posterior's mean.

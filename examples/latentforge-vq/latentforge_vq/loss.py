@@ -1,0 +1,29 @@
+"""The loss, in nats and squared distances per image."""
+
+from torch import nn
+from torch.nn import functional as F
+
+from latentforge.contracts import Terms
+from latentforge.latent import bernoulli_nll
+
+from .codebook import perplexity
+
+
+class Vq(nn.Module):
+    def __init__(self, config) -> None:
+        super().__init__()
+        self.commitment = config.commitment
+
+    def forward(self, model, batch, step) -> Terms:
+        posterior = model.encode(batch.x)
+        recon = bernoulli_nll(model.decode_logits(posterior.sample()), batch.x)
+        used = F.one_hot(posterior.entry, len(model.codebook)).float().mean((0, 1, 2))  # (K,)
+        return Terms(
+            {
+                "recon": recon.mean(),
+                "codebook": posterior.codebook().mean(),
+                "commitment": posterior.commitment().mean(),
+                "perplexity": perplexity(used),
+            },
+            {"commitment": self.commitment, "perplexity": 0.0},
+        )

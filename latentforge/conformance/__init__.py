@@ -1,0 +1,55 @@
+"""Whether components keep their contracts: named checks, one for each promise of docs/contracts.md.
+
+`latentforge.testing` gives them to the tests of a plugin, `latentforge plugins check` to everybody.
+No pytest and, until a check is called, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from latentforge.conformance.subject import Check, CheckFailed, CheckSkipped, Subject
+from latentforge.errors import UsageError
+
+__all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "checks_of"]
+
+CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "callbacks")
+"""The kinds of components that there are checks for."""
+
+
+def checks_of(
+    kind: str,
+    name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    plugins: Sequence[Any] = (),
+    forge: Any = None,
+    example: Callable[[], Any] | None = None,
+) -> list[Check]:
+    """The checks of a component, in order; nothing is loaded before the first one is called.
+
+    `options` are those of the component where its defaults will not do for a test. `plugins` are
+    what `Forge(plugins=...)` takes; a `forge` that is given has loaded them. `example` makes the
+    rows (5, ...) that an objective looks at where they are no images.
+    """
+    if kind not in CHECKED:
+        raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
+    import importlib
+
+    subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example)
+    common = importlib.import_module("latentforge.conformance.common")
+    own = importlib.import_module(f"latentforge.conformance.{kind}")
+    found: list[Check] = []
+    for function in (*common.CHECKS, *own.CHECKS):
+        cases: Mapping[str, Any] = getattr(function, "cases", {"": None})
+        for case, value in cases.items():
+            given = (subject,) if value is None else (subject, value)
+            found.append(Check(name_of(function, case), function, given))
+    return found
+
+
+def name_of(function: Callable[..., None], case: str = "") -> str:
+    """`gradients_reach_every_parameter` as one reads it."""
+    words = function.__name__.replace("_", " ")
+    return f"{words} [{case}]" if case else words

@@ -1,0 +1,101 @@
+"""What every component promises: options that are right and described, a light hook module."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from latentforge.conformance.subject import CheckSkipped, Subject, require
+from latentforge.plugins import HEAVY
+
+
+def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
+    seen = imported_by(subject)
+    require(
+        not seen,
+        f"loading plugin {subject.entry.plugin.name} imports {', '.join(seen)}",
+        "put the import inside `build`, and names for annotations under `if TYPE_CHECKING:`",
+    )
+
+
+def every_option_has_a_valid_default(subject: Subject) -> None:
+    from latentforge.checking import faults_of_defaults
+
+    wrong = faults_of_defaults(subject.entry.spec.config)
+    require(not wrong, "; ".join(wrong), "mend the default, or the type of the option")
+
+
+def every_option_is_described(subject: Subject) -> None:
+    """In the docstring of its dataclass, which `latentforge show` prints."""
+    config = subject.entry.spec.config
+    text = " ".join(own_docstrings(config))
+    missing = [
+        field.name
+        for field in dataclasses.fields(config)
+        if not re.search(rf"\b{re.escape(field.name)}\b", text)
+    ]
+    require(
+        not missing,
+        f"the docstring of {config.__name__} says nothing of {', '.join(missing)}",
+        "name each option there in `backticks`, with its unit and what it does",
+    )
+
+
+CHECKS = (
+    the_hook_module_imports_nothing_heavy,
+    every_option_has_a_valid_default,
+    every_option_is_described,
+)
+
+
+def own_docstrings(config: type[Any]) -> Iterator[str]:
+    """Those of a dataclass and the dataclasses that it extends, but for what @dataclass writes."""
+    for cls in config.__mro__:
+        text = cls.__dict__.get("__doc__") or ""
+        if dataclasses.is_dataclass(cls) and not text.startswith(f"{cls.__name__}("):
+            yield text
+
+
+def imported_by(subject: Subject) -> list[str]:
+    """Which heavy packages a new process has imported after it has loaded the component's plugin
+    with a bare `latentforge`."""
+    module = subject.entry.plugin.module
+    if not (module.endswith(".py") or importable(module)):
+        raise CheckSkipped(f"{module} is an object that Python handed over")
+    code = (
+        "import importlib, json, sys; sys.path[:0] = json.loads(sys.argv[2]); import latentforge; "
+        "from latentforge.plugins import load_plugins; before = {*sys.modules}; "
+        "module, _, name = sys.argv[1].partition(':'); "
+        "target = getattr(importlib.import_module(module), name) if name else module; "
+        "load_plugins([target], discover=False); "
+        "print(json.dumps(sorted({*sys.modules} - before)))"
+    )
+    target = str(Path(module).expanduser().absolute()) if module.endswith(".py") else module
+    path = json.dumps([entry for entry in sys.path if entry])
+    done = subprocess.run(
+        [sys.executable, "-c", code, target, path],
+        capture_output=True,
+        text=True,
+    )
+    require(
+        done.returncode == 0,
+        f"{module} cannot be loaded by itself: {(done.stderr.strip().splitlines() or [''])[-1]}",
+        f"latentforge -p {target} plugins show {subject.entry.plugin.name}",
+    )
+    return sorted({*HEAVY} & set(json.loads(done.stdout.splitlines()[-1])))
+
+
+def importable(module: str) -> bool:
+    """Whether a name is one that `import` finds, rather than that of an object."""
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(module.partition(":")[0]) is not None
+    except (ImportError, ValueError):
+        return False

@@ -1,0 +1,158 @@
+"""What an explorer promises."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import torch
+
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.tiny import roles_of, run_with, scratch
+from latentforge.conformance.trying import nothing_global_changed
+from latentforge.errors import UsageError
+
+
+def it_finds_something(subject: Subject) -> None:
+    found = explored(subject)
+    require(
+        found["files"],
+        "it returned no findings",
+        "return Findings([...]) with a picture, a table or arrays",
+    )
+    require(
+        not found["metrics"] or found["protocol"],
+        f"it gives {', '.join(found['metrics'])} and no protocol",
+        "Findings(..., protocol='a sentence: unit, what it sums over, which codes')",
+    )
+
+
+def the_same_run_gives_the_same_findings(subject: Subject) -> None:
+    one, other = explored(subject), explored(subject)
+    first, second = (repr(without_clock(found["metrics"])) for found in (one, other))
+    require(first == second, f"{first}, and a second time {second}", SEED)
+    differ = [name for name in one["arrays"] if one["arrays"][name] != other["arrays"].get(name)]
+    require(not differ, f"a second time {', '.join(differ)} differ", SEED)
+
+
+def it_writes_no_file_of_its_own(subject: Subject) -> None:
+    """The core draws and writes what it returns."""
+    run = run_with(subject, subject.entry.spec.needs)
+    before = {path for place in (run.path, Path.cwd()) for path in place.iterdir()}
+    explored(subject)
+    after = {path for place in (run.path, Path.cwd()) for path in place.iterdir()}
+    new = sorted(path.name for path in after - before)
+    require(not new, f"it leaves {', '.join(new)}", "return findings, and write nothing")
+
+
+def it_leaves_the_model_as_it_is(subject: Subject) -> None:
+    from latentforge.conformance.tiny import opened
+    from latentforge.exploring import look
+
+    seen = opened(subject)
+    before = fingerprint(seen.loaded.model)
+    look(seen, chosen(subject), objective_of(subject), lambda _engine: None)
+    require(
+        fingerprint(seen.loaded.model) == before,
+        "the model's weights or buffers are others afterwards",
+        "work on a copy (copy.deepcopy), and keep the model in evaluation mode",
+    )
+
+
+def a_class_without_images_works(subject: Subject) -> None:
+    tried(subject, "a run of which one class has no images", what="empty", empty=1)
+
+
+def one_test_image_works(subject: Subject) -> None:
+    tried(subject, "a run with one test image", what="one", test=1)
+
+
+def nothing_global_is_changed(subject: Subject) -> None:
+    explored(subject)  # whose first call may import what sets something up
+    with nothing_global_changed("exploring"):
+        explored(subject)
+
+
+SEED = "torch's default generator is seeded before: draw from it, or from the seed in the context"
+
+CHECKS = (
+    it_finds_something,
+    the_same_run_gives_the_same_findings,
+    it_writes_no_file_of_its_own,
+    it_leaves_the_model_as_it_is,
+    a_class_without_images_works,
+    one_test_image_works,
+    nothing_global_is_changed,
+)
+
+
+def tried(subject: Subject, of: str, **given: Any) -> None:
+    """What works, or is refused in words for the user."""
+    try:
+        explored(subject, **given)
+    except UsageError as error:
+        raise CheckSkipped(f"it refuses {of}: {error.message}") from None
+    except CheckSkipped:
+        raise
+    except Exception as error:
+        raise CheckFailed(
+            f"of {of}: {error}", "look at what there is, or raise UsageError with a remedy"
+        ) from error
+
+
+def explored(subject: Subject, **given: Any) -> dict[str, Any]:
+    """Metrics, files, and what the files of arrays hold, of a tiny run."""
+    spec = subject.entry.spec
+    run = run_with(subject, spec.needs, **given)
+    with scratch() as folder:
+        found: dict[str, Any] = subject.forge.explore(
+            subject.entry.reference,
+            run,
+            roles=roles_of(subject, **given),
+            out=folder / "found",
+            device="cpu",
+            quiet=True,
+            **subject.options,
+        )
+        found["arrays"] = arrays(folder / "found")
+    return found
+
+
+def arrays(folder: Path) -> dict[str, str]:
+    """What each array in a folder's .npz files holds, as a digest of its member in the archive."""
+    found = {}
+    for path in sorted(folder.rglob("*.npz")):
+        with ZipFile(path) as archive:
+            for name in archive.namelist():
+                found[f"{path.name}:{name}"] = hashlib.sha256(archive.read(name)).hexdigest()
+    return found
+
+
+def without_clock(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures that no clock gives; its own end in `seconds` or `per_second`."""
+    return {k: v for k, v in metrics.items() if not k.endswith(("seconds", "per_second"))}
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256(str(model.training).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def chosen(subject: Subject) -> Any:
+    from latentforge.config import Component
+
+    return Component(subject.entry, subject.config)
+
+
+def objective_of(subject: Subject) -> Any:
+    """What an explorer that searches takes by default."""
+    from latentforge.config import Component, check_options
+
+    if not subject.entry.spec.searches:
+        return None
+    entry = subject.forge.registry.get("objectives", subject.entry.spec.searches)
+    return Component(entry, check_options(entry.spec.config, {}, entry.name))

@@ -1,0 +1,377 @@
+"""What a model promises."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.config import check_options
+from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
+from latentforge.conformance.trying import (
+    CLASSES,
+    SHAPES,
+    accepted,
+    batch_of,
+    build,
+    data_of,
+    nothing_global_changed,
+    only_for,
+    require_same,
+    require_tensor,
+    seeded,
+    step_of,
+    taken_shape,
+)
+from latentforge.specs import LatentSpec
+
+ABILITIES = {
+    "encode": "encode",
+    "decode": "decode",
+    "decode_logits": "decode_logits",
+    "layers": "layers",
+    "classify": "forward",
+}
+DRAWS = 400  # of a posterior, to estimate its KL
+Shape = tuple[int, ...]
+
+
+@cases(SHAPES)
+def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
+    model = accepted(subject, shape).eval()
+    provides, x = subject.entry.spec.provides, batch_of(shape).x
+    with torch.no_grad():
+        if "encode" in provides:
+            latent = latent_of(model)
+            posterior = model.encode(x)
+            require_tensor(posterior.mode(), (6, *latent.shape), "the mode", torch.float32)
+            require_tensor(posterior.sample(), (6, *latent.shape), "a sample", torch.float32)
+        if "decode" in provides:
+            latent = latent_of(model)
+            image = model.decode(torch.randn(6, *latent.shape))
+            require_tensor(image, (6, *shape), "a decoded image", torch.float32)
+            low, high = float(image.min()), float(image.max())
+            require(
+                low >= 0 and high <= 1,
+                f"decoded values go from {low:.3g} to {high:.3g}",
+                "let decode end with a sigmoid, or another way into [0, 1]",
+            )
+        if "decode_logits" in provides:
+            z = torch.randn(6, *latent_of(model).shape)
+            require_tensor(model.decode_logits(z), (6, *shape), "the logits", torch.float32)
+        if "classify" in provides:
+            require_tensor(model(x), (6, len(CLASSES)), "the logits", torch.float32)
+
+
+def it_has_what_it_provides(subject: Subject) -> None:
+    model = built(subject)
+    for ability in sorted(subject.entry.spec.provides & set(ABILITIES)):
+        method = ABILITIES[ability]
+        require(
+            callable(getattr(model, method, None)),
+            f"it provides {ability!r} and has no method {method}",
+            f"write {method}, or take the word out of `provides`",
+        )
+    if "layers" in subject.entry.spec.provides:
+        names = {name for name, _ in model.named_modules()}
+        unknown = [name for name in model.layers() if name not in names]
+        require(not unknown, f"layers() names {unknown}, which are no submodules", "mend layers()")
+
+
+def gradients_reach_every_parameter(subject: Subject) -> None:
+    """Under its default loss, in training mode."""
+    shape = taken_shape(subject)
+    model, loss = build(subject, shape).train(), default_loss(subject, shape)
+    seeded(0)
+    torch.autograd.backward(loss(model, batch_of(shape), step_of()).total())
+    untouched = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not bool(parameter.grad.any()))
+    ]
+    require(
+        not untouched,
+        f"no gradient of loss {subject.entry.spec.default_loss!r} reaches {', '.join(untouched)}",
+        "use them, take them out, or freeze them with requires_grad_(False)",
+    )
+
+
+def one_step_lowers_the_default_loss(subject: Subject) -> None:
+    shape = taken_shape(subject)
+    model, loss, batch = build(subject, shape), default_loss(subject, shape), batch_of(shape)
+    parameters = [*model.parameters(), *loss.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+
+    def value() -> Tensor:
+        seeded(0)
+        total: Tensor = loss(model, batch, step_of()).total()
+        return total
+
+    before = value().item()
+    for _ in range(10):
+        optimizer.zero_grad()
+        torch.autograd.backward(value())
+        optimizer.step()
+    after = value().item()
+    require(
+        after < before,
+        f"ten steps of Adam take the loss from {before:.5g} to {after:.5g}",
+        "look at the sign of what is minimised, and at the sizes of the first activations",
+    )
+
+
+def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
+    shape = taken_shape(subject)
+    one, same, other = (build(subject, shape, seed).state_dict() for seed in (0, 0, 1))
+    differ = [name for name in one if not torch.equal(one[name], same[name])]
+    require(
+        not differ,
+        f"built twice under one seed, {', '.join(differ)} differ",
+        "draw weights from torch's default generator, and keep none of your own",
+    )
+    weights = [name for name, value in one.items() if value.is_floating_point()]
+    require(
+        not weights or any(not torch.equal(one[name], other[name]) for name in weights),
+        "another seed gives the same weights",
+        "draw them from torch's default generator: do not seed it",
+    )
+
+
+def inference_draws_nothing(subject: Subject) -> None:
+    """In evaluation mode the posterior's mode and what it decodes to are the same each time."""
+    model, x = built(subject).eval(), batch_of(taken_shape(subject)).x
+    results = []
+    for seed in (0, 1):
+        seeded(seed)
+        results.append(inferred(subject, model, x))
+    for name, value in results[0].items():
+        require(
+            torch.equal(value, results[1][name]),
+            f"{name} differs from one call to the next",
+            "mode() is the mean, not a sample; dropout and noise belong to training mode",
+        )
+
+
+def the_mode_is_the_mean(subject: Subject) -> None:
+    only_for(subject, "diagonal_gaussian")
+    posterior = posterior_of(subject)
+    require_same(posterior.mean, posterior.mode(), "mode() is not the mean", "return self.mean")
+
+
+def samples_follow_the_seed(subject: Subject) -> None:
+    only_for(subject, "kl")
+    posterior = posterior_of(subject)
+    drawn = []
+    for seed in (0, 0, 1):
+        seeded(seed)
+        drawn.append(posterior.sample())
+    require(
+        torch.equal(drawn[0], drawn[1]),
+        "under one seed two samples differ",
+        "draw with torch.randn_like, or latentforge.latent.noise_like",
+    )
+    require(
+        not torch.equal(drawn[0], drawn[2]),
+        "every sample is the same one",
+        "sample() draws; mode() is what does not",
+    )
+
+
+def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
+    """By its own samples and log_prob, under N(0, I), within five standard errors."""
+    only_for(subject, "kl")
+    latent = latent_of(built(subject))
+    posterior = posterior_of(subject)
+    kl = posterior.kl()
+    require_tensor(kl, (6, *latent.shape), "kl()", torch.float32)
+    if latent.prior != "normal":
+        require(False, f"it provides kl, and latent.prior is {latent.prior!r}", "prior='normal'")
+    only_for(subject, "log_prob")
+    from latentforge.latent import standard_normal_log_prob
+
+    seeded(0)
+    values = []
+    with torch.no_grad():
+        for _ in range(DRAWS):
+            z = posterior.sample()
+            values.append(posterior.log_prob(z) - standard_normal_log_prob(z))
+    drawn = torch.stack(values).double()  # (draws, 6)
+    mean, error = drawn.mean(0), drawn.std(0) / math.sqrt(len(drawn))
+    off = (mean - kl.detach().flatten(1).sum(1)).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
+    require(
+        bool((off < 0).all()),
+        f"kl() sums to {kl.flatten(1).sum(1).tolist()}, samples say {mean.tolist()}",
+        "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)",
+    )
+
+
+def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
+    only_for(subject, "decode_logits")
+    only_for(subject, "decode")
+    model = built(subject).eval()
+    z = torch.randn(6, *latent_of(model).shape)
+    with torch.no_grad():
+        require_same(
+            model.decode(z),
+            model.decode_logits(z).sigmoid(),
+            "sigmoid(decode_logits(z)) is not decode(z)",
+            "let decode call decode_logits",
+        )
+
+
+def images_are_differentiable_in_the_code(subject: Subject) -> None:
+    only_for(subject, "decode")
+    model = built(subject).eval()
+    z = torch.randn(3, *latent_of(model).shape, requires_grad=True)
+    image = model.decode(z)
+    require(image.requires_grad, "decode(z) has no gradient", "do not detach z in decode")
+    [gradient] = torch.autograd.grad(image.sum(), z, allow_unused=True)
+    require(
+        gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
+        "no finite gradient goes from the image back to z",
+        "a search moves codes by that gradient: keep decode differentiable",
+    )
+
+
+def a_batch_of_one_works(subject: Subject) -> None:
+    model, batch = built(subject).eval(), batch_of(taken_shape(subject))
+    one = inferred(subject, model, batch.x[:1])
+    for name, value in one.items():
+        require(len(value) == 1, f"{name} of one image has {len(value)} rows", "do not squeeze")
+
+
+def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
+    model, batch = built(subject).eval(), batch_of(taken_shape(subject))
+    alone, together = (inferred(subject, model, x) for x in (batch.x[2:3], batch.x))
+    for name, value in together.items():
+        require_same(
+            value[2:3],
+            alone[name],
+            f"{name} of an image differs with the other images of its batch",
+            "in evaluation mode normalise with kept statistics, not with those of the batch",
+        )
+
+
+def state_survives_saving_and_loading(subject: Subject) -> None:
+    shape = taken_shape(subject)
+    one, other = build(subject, shape, 0), build(subject, shape, 1)
+    with torch.no_grad():  # as a training leaves it
+        for parameter in one.parameters():
+            parameter.add_(0.01)
+    other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
+    x = batch_of(shape).x
+    before, after = (inferred(subject, model.eval(), x) for model in (one, other))
+    for name, value in before.items():
+        require_same(
+            value,
+            after[name],
+            f"{name} of the reloaded model is another",
+            "what a model needs is a parameter, a buffer (register_buffer) or an option",
+        )
+
+
+def it_moves_to_another_device(subject: Subject) -> None:
+    """To a GPU where there is one, else to torch's device without numbers, on which a tensor that
+    stayed behind is an error too."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
+    model = built(subject).eval().to(device)
+    x = batch_of(taken_shape(subject)).x.to(device)
+    try:
+        for name, value in inferred(subject, model, x).items():
+            require(value.device.type == device.type, f"{name} is on {value.device}", MOVES)
+    except (RuntimeError, NotImplementedError) as error:
+        if device.type == "meta" and "meta tensor" in str(error) and "item" in str(error):
+            raise CheckSkipped("it looks at values, of which that device has none") from None
+        require(False, f"on {device}: {error}", MOVES)
+
+
+def nothing_global_is_changed(subject: Subject) -> None:
+    shape = taken_shape(subject)
+    with nothing_global_changed("building and running it"):
+        model, batch = build(subject, shape), batch_of(shape)
+        inferred(subject, model.eval(), batch.x)
+
+
+def two_models_share_nothing(subject: Subject) -> None:
+    one, other = (built(subject, seed) for seed in (0, 1))
+    places = {value.data_ptr() for value in tensors(one)}
+    shared = [name for name, p in other.named_parameters() if p.data_ptr() in places]
+    require(not shared, f"two models share {', '.join(shared)}", "make the layers inside build")
+
+
+MOVES = "register buffers, and make tensors with device=x.device (x.new_zeros, torch.zeros_like)"
+
+CHECKS = (
+    it_has_what_it_provides,
+    codes_and_images_have_their_shapes,
+    gradients_reach_every_parameter,
+    one_step_lowers_the_default_loss,
+    the_same_seed_gives_the_same_weights,
+    inference_draws_nothing,
+    the_mode_is_the_mean,
+    samples_follow_the_seed,
+    the_kl_is_that_of_its_posterior,
+    decode_is_the_sigmoid_of_its_logits,
+    images_are_differentiable_in_the_code,
+    a_batch_of_one_works,
+    an_image_does_not_depend_on_its_batch,
+    state_survives_saving_and_loading,
+    it_moves_to_another_device,
+    nothing_global_is_changed,
+    two_models_share_nothing,
+)
+
+
+def built(subject: Subject, seed: int = 0) -> Any:
+    """A model of its own for a shape that it takes."""
+    return build(subject, taken_shape(subject), seed)
+
+
+def posterior_of(subject: Subject) -> Any:
+    """q(z|x) of six images, by a model whose weights are not quite those it began with."""
+    model = built(subject).eval()
+    return model.encode(batch_of(taken_shape(subject)).x)
+
+
+def latent_of(model: nn.Module) -> LatentSpec:
+    latent = getattr(model, "latent", None)
+    require(
+        isinstance(latent, LatentSpec),
+        f"model.latent is {type(latent).__name__}",
+        "self.latent = LatentSpec(shape=(latent_dim,), prior='normal') in __init__",
+    )
+    assert isinstance(latent, LatentSpec)
+    return latent
+
+
+def inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
+    """What the model makes of images as an explorer asks it, by names."""
+    provides = subject.entry.spec.provides
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        if "encode" in provides:
+            found["the code"] = model.encode(x).mode()
+        if "decode" in provides:
+            z = found.get("the code")
+            if z is None:
+                z = torch.ones(len(x), *latent_of(model).shape, device=x.device)
+            found["the decoded image"] = model.decode(z)
+        if "classify" in provides:
+            found["the logits"] = model(x)
+    if not found:
+        raise CheckSkipped("it provides none of encode, decode and classify")
+    return found
+
+
+def default_loss(subject: Subject, shape: Shape) -> nn.Module:
+    """The loss that the model is trained with unless one says otherwise."""
+    entry = subject.forge.registry.get("losses", subject.entry.spec.default_loss)
+    options = check_options(entry.spec.config, {}, entry.name)
+    loss: nn.Module = entry.spec.build(options, data_of(shape))
+    return loss
+
+
+def tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

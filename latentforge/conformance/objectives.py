@@ -1,0 +1,123 @@
+"""What an objective promises a search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.tiny import context_of
+from latentforge.conformance.trying import (
+    batch_of,
+    nothing_global_changed,
+    require_same,
+    require_tensor,
+    seeded,
+)
+
+SHAPE = (1, 16, 16)
+ROWS = 5
+
+
+def it_asks_for_something_in_words(subject: Subject) -> None:
+    requests = objective_of(subject).requests
+    require(len(requests) > 0, "it makes no request", "give `requests` a text for each")
+    texts = all(isinstance(text, str) and text.strip() for text in requests)
+    require(texts, f"its requests are {list(requests)!r}", "say in words what each one asks for")
+
+
+def scores_and_answers_are_one_a_row(subject: Subject) -> None:
+    objective, x, request = tried(subject)
+    score, met = objective.score(x, request), objective.satisfied(x, request)
+    require_tensor(score, (ROWS,), "score(x, request)", x.dtype)
+    require_tensor(met, (ROWS,), "satisfied(x, request)", torch.bool)
+
+
+def the_score_is_differentiable_in_x(subject: Subject) -> None:
+    objective, x, request = tried(subject)
+    x = x.requires_grad_()
+    score = objective.score(x, request)
+    require(score.requires_grad, "the score has no gradient in x", "do not detach x, do not round")
+    [gradient] = torch.autograd.grad(score.sum(), x, allow_unused=True)
+    require(
+        gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
+        "the gradient of the score is not finite, or 0 everywhere",
+        "a search follows that gradient",
+    )
+
+
+def rows_do_not_mix(subject: Subject) -> None:
+    """A search drops rows that are done, so none may depend on the others."""
+    objective, x, request = tried(subject)
+    score = objective.score(x, request)
+    met = objective.satisfied(x, request)
+    for row in range(ROWS):
+        part = slice(row, row + 1)
+        alone = objective.score(x[part], request[part])
+        saw = "the score of a row differs with the other rows"
+        require_same(score[part], alone, saw, "do not take means over the batch")
+        same = torch.equal(objective.satisfied(x[part], request[part]), met[part])
+        require(same, "satisfied of a row differs with the other rows", "look at each row alone")
+
+
+def the_same_images_score_the_same(subject: Subject) -> None:
+    objective, x, request = tried(subject)
+    scores = []
+    for seed in (0, 1):
+        seeded(seed)
+        scores.append(objective.score(x, request))
+    require(torch.equal(*scores), "two calls give two scores", "draw nothing in score")
+
+
+def its_classes_are_one_a_request(subject: Subject) -> None:
+    objective = objective_of(subject)
+    classes = getattr(objective, "classes", None)
+    if classes is None:
+        raise CheckSkipped("it asks for no classes")
+    require_tensor(classes, (len(objective.requests),), "classes", torch.int64)
+
+
+def nothing_global_is_changed(subject: Subject) -> None:
+    with nothing_global_changed("building and asking it"):
+        objective, x, request = tried(subject)
+        objective.score(x, request)
+
+
+CHECKS = (
+    it_asks_for_something_in_words,
+    scores_and_answers_are_one_a_row,
+    the_score_is_differentiable_in_x,
+    rows_do_not_mix,
+    the_same_images_score_the_same,
+    its_classes_are_one_a_request,
+    nothing_global_is_changed,
+)
+
+
+def objective_of(subject: Subject) -> Any:
+    """A new objective; with the context of a tiny run where it does not do without."""
+    seeded(0, "objective")
+    build = subject.entry.spec.build
+    try:
+        return build(subject.config, None)
+    except Exception:  # it wants a run, as one that asks a classifier does
+        context = subject.once("context", lambda: context_of(subject))
+        with torch.no_grad():
+            return build(subject.config, context)
+
+
+def tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
+    """An objective, and attempts at its requests in turn: the example's rows, else images."""
+    objective = objective_of(subject)
+    x = subject.example() if subject.example else batch_of(SHAPE, ROWS).x
+    if len(x) != ROWS:
+        raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS}")
+    request = torch.arange(ROWS) % len(objective.requests)
+    if not subject.example:
+        try:
+            objective.score(x, request)
+        except Exception as error:
+            raise CheckSkipped(f"it scores no images ({error}); example= makes others") from None
+    return objective, x, request

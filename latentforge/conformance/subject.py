@@ -1,0 +1,97 @@
+"""What a check is, what it is of, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from latentforge.registry import Entry
+
+
+class CheckFailed(AssertionError):
+    """A promise that is not kept: what was seen, and what to mend."""
+
+    def __init__(self, saw: str, mend: str) -> None:
+        super().__init__(f"{saw}; {mend}")
+        self.saw, self.mend = saw, mend
+
+
+class CheckSkipped(Exception):
+    """A check that does not concern this component, or cannot be made here; says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise of one component. Called, it raises CheckFailed where that is not kept, and
+    CheckSkipped where there is nothing to check; what the component raises passes through."""
+
+    name: str
+    function: Callable[..., None]
+    given: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        self.function(*self.given)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def require(kept: Any, saw: str, mend: str) -> None:
+    """CheckFailed unless `kept`."""
+    if not bool(kept):
+        raise CheckFailed(saw, mend)
+
+
+def cases(values: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Make a check for each of these values, whose name it then has in brackets."""
+
+    def mark(function: Any) -> Any:
+        function.cases = values
+        return function
+
+    return mark
+
+
+@dataclass(eq=False)
+class Subject:
+    """A component under test, by its kind and name. What is made of it is made once."""
+
+    kind: str
+    name: str
+    options: dict[str, Any]
+    plugins: tuple[Any, ...]
+    given: Any = None  # a Forge
+    example: Any = None  # a function that makes what an objective looks at, where it is no image
+
+    @cached_property
+    def forge(self) -> Any:
+        from latentforge.forge import Forge
+
+        return self.given or Forge(self.plugins)
+
+    @cached_property
+    def entry(self) -> Entry:
+        entry: Entry = self.forge.registry.get(self.kind, self.name)
+        return entry
+
+    @cached_property
+    def config(self) -> Any:
+        from latentforge.config import check_options
+
+        return check_options(self.entry.spec.config, self.options, self.name)
+
+    @property
+    def title(self) -> str:
+        return f"{self.entry.kind.singular} {self.name!r}"
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What checks have made that others use too, by a name."""
+        return {}
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]

@@ -1,0 +1,153 @@
+"""Small images, models and steps on which components are tried, and what must stay as it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.contracts import Batch, Step
+from latentforge.errors import UsageError
+from latentforge.seeding import mix
+from latentforge.specs import DataSpec
+
+SHAPES = {
+    "1x28x28": (1, 28, 28),
+    "3x32x32": (3, 32, 32),
+    "1x17x30": (1, 17, 30),
+    "12 numbers": (12,),
+}
+CLASSES = ("zero", "one", "two")
+
+
+def data_of(shape: tuple[int, ...]) -> DataSpec:
+    return DataSpec(shape, "image" if len(shape) == 3 else "vector", CLASSES)
+
+
+def batch_of(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
+    """Smooth random images with labels: each class is brighter than the one before."""
+    draw = torch.Generator().manual_seed(mix("conformance images", seed))
+    y = torch.arange(count) % len(CLASSES)
+    level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
+    noise = torch.rand(count, *shape, generator=draw)
+    return Batch((level + 0.3 * noise).clamp(0, 1), y, torch.arange(count))
+
+
+def step_of(index: int = 3) -> Step:
+    return Step(index, total=100, images=60, epoch_length=10)
+
+
+def seeded(number: int, purpose: str = "conformance") -> None:
+    """Draw from here on as a run does that has this seed."""
+    torch.manual_seed(mix(purpose, number))
+
+
+def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
+    """The module that a model's or a loss's `build` makes, in training mode."""
+    seeded(seed, "init")
+    module = subject.entry.spec.build(subject.config, data_of(shape))
+    require(
+        isinstance(module, nn.Module),
+        f"build returned {type(module).__name__}",
+        "return an nn.Module",
+    )
+    return module
+
+
+def taken_shape(subject: Subject) -> tuple[int, ...]:
+    """The first of the shapes that a model takes."""
+
+    def find() -> tuple[int, ...]:
+        refusals = []
+        for shape in SHAPES.values():
+            try:
+                build(subject, shape)
+            except UsageError as error:
+                refusals.append(error.message)
+            else:
+                return shape
+        raise CheckFailed(
+            f"it takes none of the shapes {', '.join(SHAPES)}: {'; '.join(refusals)}",
+            "take one of them, or check it with options that do",
+        )
+
+    shape: tuple[int, ...] = subject.once("taken shape", find)
+    return shape
+
+
+def accepted(subject: Subject, shape: tuple[int, ...]) -> Any:
+    """The model for a shape; CheckSkipped where it says that it does not take it."""
+    try:
+        return build(subject, shape)
+    except UsageError as error:
+        taken_shape(subject)  # it must take one
+        raise CheckSkipped(f"it refuses that shape: {error.message}") from None
+
+
+def only_for(subject: Subject, ability: str) -> None:
+    """CheckSkipped unless the model provides an ability."""
+    if ability not in subject.entry.spec.provides:
+        raise CheckSkipped(f"it does not provide {ability}")
+
+
+def shape_of(value: Any) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dtype) -> None:
+    """A finite tensor of that shape and type."""
+    require(
+        isinstance(value, Tensor) and tuple(value.shape) == shape,
+        f"{what} has shape {shape_of(value)}, not {shape}",
+        f"return one of {shape}: the first number is the batch",
+    )
+    require(value.dtype == kind, f"{what} is {value.dtype}", f"return {kind}")
+    if value.is_floating_point():
+        require(value.isfinite().all(), f"{what} holds NaN or infinity", "mend the arithmetic")
+
+
+def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: float = 1e-4) -> None:
+    """Equal but for the rounding of sums in another order."""
+    scale = float(one.detach().abs().max()) + 1e-6
+    worst = float((one.detach() - other.detach()).abs().max())
+    require(worst <= tolerance * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
+
+
+def state_of_the_world() -> dict[str, Any]:
+    """What a component must leave as it is."""
+    return {
+        "torch's default type": torch.get_default_dtype(),
+        "torch's default device": str(torch.get_default_device()),
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's number of threads": torch.get_num_threads(),
+        "torch's anomaly mode": torch.is_anomaly_enabled(),
+        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "the generator of `random`": hash(random.getstate()),
+        "the generator of numpy.random": hash(str(np.random.get_state())),
+        "the environment": dict(os.environ),
+        "the working folder": os.getcwd(),
+        "sys.path": list(sys.path),
+        "what Ctrl-C does": __import__("signal").getsignal(2),
+    }
+
+
+@contextmanager
+def nothing_global_changed(doing: str) -> Iterator[None]:
+    """CheckFailed where something of the process is other than before."""
+    before = state_of_the_world()
+    yield
+    after = state_of_the_world()
+    changed = [name for name, value in before.items() if after[name] != value]
+    require(
+        not changed,
+        f"{doing} changes {', '.join(changed)}",
+        "leave what belongs to the whole process alone, or put it back",
+    )

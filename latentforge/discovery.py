@@ -1,0 +1,188 @@
+"""Which plugins there are before any is imported: entry points, files, modules, objects, and what
+switches them off. No CLI, no torch, no pydantic."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
+from latentforge.registry import Plugin, normalise, same, suggest
+from latentforge.specs import Kind, Spec
+
+ENVIRONMENT = "LATENTFORGE_PLUGINS"
+FILE = re.compile(rf"\.py$|[/{re.escape(os.sep)}]")
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> tuple[str, ...] | None:
+    """The allow-list of LATENTFORGE_PLUGINS (comma separated); None when it is not set."""
+    names = environ.get(ENVIRONMENT)
+    return None if names is None else tuple(n for n in map(str.strip, names.split(",")) if n)
+
+
+class Hooks:
+    """The good hooks of one plugin: a bad one must not take them with it, and pluggy compares and
+    hashes what it registers, which an author's object may not stand."""
+
+    def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
+        vars(self).update(hooks)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A plugin on its way: what is known of it so far."""
+
+    plugin: Plugin
+    source: object  # what to load: an EntryPoint, the Path of a file, a module's name, the object
+    package: str  # the top-level module of its code, to find its own frames in a traceback
+    required: bool = False  # the user named it: nothing goes on without it
+    problems: list[PluginProblem] = field(default_factory=list)
+    error: BaseException | None = None
+    hooks: Hooks | None = None
+    kinds: list[Kind] = field(default_factory=list)  # of its good hooks
+    observes: list[str] = field(default_factory=list)  # the hooks that are told of runs
+    offers: list[tuple[Kind, Spec]] = field(default_factory=list)
+
+    def fault(self, stage: str, cause: str, remedy: str = "") -> None:
+        plugin = self.plugin
+        if not remedy and plugin.distribution:
+            update = f"pip install --upgrade {plugin.distribution}"
+            remedy = f"{update}, or go on without it: latentforge -p no:{plugin.name} ..."
+        remedy = remedy or f"mend {plugin.module}, or leave it out"
+        origin = (plugin.name, plugin.distribution, plugin.version)
+        self.problems.append(PluginProblem(*origin, stage, cause, remedy))
+
+    def caught(self, stage: str, error: BaseException, what: str = "") -> None:
+        """Record what the plugin's code raised, with the place in that code."""
+        self.error = error
+        self.fault(stage, what + one_line(error) + place_in(error, self.package))
+
+    def finish(self) -> Plugin:
+        """The plugin as it ended; raises PluginError when the user named it and it failed."""
+        if self.plugin.status == "disabled":
+            return self.plugin
+        failed = not self.hooks or (bool(self.problems) and not (self.offers or self.observes))
+        if failed and self.required:
+            first, *more = self.problems
+            raise PluginError(
+                f"plugin {self.plugin.module} cannot be loaded: {first.stage}: {first.cause}",
+                details=[problem.cause for problem in more],
+                remedy=first.remedy,
+            ) from self.error
+        problems = tuple(self.problems)
+        return replace(self.plugin, status="failed" if failed else "ok", problems=problems)
+
+
+def installed() -> list[Candidate]:
+    """One candidate for each entry point: the built-ins first, then by distribution and name."""
+    found: list[Candidate] = []
+    points, damaged = points_of("latentforge")
+    for dist, why in damaged:
+        name, version = origin_of(dist)
+        found.append(Candidate(Plugin(name, name, version), None, ""))
+        found[-1].fault("discover", why, f"pip install --force-reinstall {name}")
+    origins: dict[int, tuple[str, str]] = {}  # parsing METADATA costs more than all the rest
+    for point in points:
+        package = re.split(r"[.:\s]", point.value)[0]
+        if id(point.dist) not in origins:
+            origins[id(point.dist)] = origin_of(point.dist, package)
+        plugin = Plugin(point.name, *origins[id(point.dist)], module=point.value)
+        found.append(Candidate(plugin, point, package))
+    return sorted(
+        found,
+        key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),
+    )
+
+
+def points_of(group: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
+    """The installed entry points of a group, and the distributions whose own cannot be read: one
+    malformed entry_points.txt, of any package, hides all the others from importlib."""
+    try:
+        return list(entry_points(group=group)), []
+    except Exception:
+        points: list[EntryPoint] = []
+        damaged = []
+        for dist in distributions():
+            try:
+                points += dist.entry_points.select(group=group)
+            except Exception as error:
+                damaged.append((dist, f"its entry_points.txt cannot be read: {one_line(error)}"))
+        return points, damaged
+
+
+def origin_of(dist: Distribution | None, default: str = "unknown") -> tuple[str, str]:
+    """A distribution's name and version; its METADATA may be damaged or lost."""
+    try:
+        assert dist is not None
+        return dist.metadata["Name"] or default, dist.metadata["Version"] or ""
+    except Exception:
+        return default, ""
+
+
+def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
+    """The candidate for what the user named: `./my.py`, `package.module`, a module or an object."""
+    if isinstance(extra, os.PathLike) or (isinstance(extra, str) and FILE.search(extra)):
+        text = os.fspath(extra)
+        path = Path(text).expanduser().absolute()
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise PluginError(
+                f"plugin {text} cannot be loaded: {path} {what}",
+                remedy="-p ./FILE.py for a file, -p package.module for a module",
+            )
+        return Candidate(Plugin(path.stem, module=text), path, module_name(path), required=True)
+    if isinstance(extra, str):
+        return Candidate(Plugin(extra, module=extra), extra, extra.split(".")[0], required=True)
+    home = extra.__name__ if isinstance(extra, ModuleType) else type(extra).__module__
+    name = str(getattr(extra, "__name__", type(extra).__name__))
+    plugin = Plugin(name, module=home if name == home else f"{home}.{name}")
+    return Candidate(plugin, extra, home.split(".")[0], required=True)
+
+
+def module_name(path: Path) -> str:
+    """A name for sys.modules that no other module has; dataclasses and pickle look there."""
+    return f"latentforge_file_{path.stem}_{zlib.crc32(bytes(path)):08x}"
+
+
+def unique(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Each thing once, however often it is mentioned."""
+    seen: dict[tuple[str, str, object], Candidate] = {}
+    for candidate in candidates:
+        plugin, source = candidate.plugin, candidate.source
+        what = source if isinstance(source, EntryPoint | Path | str) else id(source)
+        seen.setdefault((plugin.distribution, plugin.name, what), candidate)
+    return list(seen.values())
+
+
+def switch_off(
+    candidates: Sequence[Candidate], off: Sequence[str], only: Sequence[str] | None
+) -> None:
+    """Mark what shall not be imported."""
+    reasons = {
+        c: f"-p no:{name}" for name in off for c in named_so(candidates, name, f"-p no:{name}")
+    }
+    if only is not None:
+        kept = {c for name in only for c in named_so(candidates, name, ENVIRONMENT)}
+        for candidate in candidates:
+            if not candidate.required and candidate not in kept:
+                reasons.setdefault(candidate, ENVIRONMENT)
+    for candidate, reason in reasons.items():
+        candidate.plugin = replace(candidate.plugin, status="disabled", off_by=reason)
+
+
+def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[Candidate]:
+    """The candidates of that name, or else those of that distribution."""
+    by_name = [c for c in candidates if c.plugin.is_called(wanted)]
+    whole = [c for c in candidates if c.plugin.distribution and same(c.plugin.distribution, wanted)]
+    if not by_name and not whole:
+        close = closest(wanted, [c.plugin.name for c in candidates])
+        message = f"{source}: there is no plugin {wanted!r}{suggest(close)}"
+        raise UsageError(message, remedy="latentforge plugins list")
+    return by_name or whole

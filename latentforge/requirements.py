@@ -1,0 +1,65 @@
+"""Which plugins a config or a run asks for, and whether they are installed. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from latentforge.errors import ConfigError, PluginError
+
+KEY = "requires_plugins"
+
+
+def check_requirements(wanted: Any, where: str) -> None:
+    """Look for what `requires_plugins` of a config lists, such as ["latentforge-swirl>=0.2"].
+
+    Raises ConfigError for what is no list of requirements, PluginError with what to install where
+    one is not met.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    if not isinstance(wanted, list) or not all(isinstance(text, str) for text in wanted):
+        raise ConfigError(
+            f"{KEY} of {where} cannot be read",
+            details=[f'must be a list of texts such as ["latentforge-swirl>=0.2"], got {wanted!r}'],
+        )
+    try:
+        parsed = [Requirement(text) for text in wanted]
+    except InvalidRequirement as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{KEY} of {where} cannot be read", details=[first]) from None
+    missing = {str(need): said for need in parsed if (said := _lacks(need))}
+    if missing:
+        raise PluginError(
+            f"{where} requires plugins that are not here",
+            details=[f"{need}: {said}" for need, said in missing.items()],
+            remedy=pip_install(list(missing)),
+        )
+
+
+def is_older(installed: str, than: str) -> bool:
+    """Whether a version comes before another; versions that are none are not compared."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(installed) < Version(than)
+    except InvalidVersion:
+        return False
+
+
+def pip_install(needs: Sequence[str]) -> str:
+    """The command that installs them, to be pasted into a shell."""
+    return "pip install " + " ".join(f"'{need}'" for need in needs)
+
+
+def _lacks(need: Any) -> str:
+    """What keeps a requirement from being met, or an empty string."""
+    if need.marker and not need.marker.evaluate():
+        return ""
+    try:
+        installed = version(need.name)
+    except PackageNotFoundError:
+        return "not installed"
+    met = need.specifier.contains(installed, prereleases=True)
+    return "" if met else f"{installed} is installed"

@@ -1,0 +1,84 @@
+"""A new plugin as a package that pip installs: `latentforge plugins new`. Standard library only."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from latentforge import __version__
+from latentforge.errors import UsageError, did_you_mean
+from latentforge.plugins import load_plugins
+from latentforge.run import unwritable, write_text
+from latentforge.specs import KINDS
+
+PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
+IMPLEMENTED = {  # the kinds, and the module beside the hooks
+    "model": "model",
+    "loss": "loss",
+    "dataset": "dataset",
+    "explorer": "explorer",
+    "objective": "objective",
+    "callback": "callback",
+}
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TAKEN = ("none", "true", "false", "point", "terms", "events", "arrays", "findings", "plugins")
+"""What the code of a new plugin has another use for, as a class or as a package."""
+INSIDE = ("explorer", "objective")  # kinds whose config is a preset, and lies in the package
+
+
+def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, list[Path]]:
+    """Write the package `latentforge-NAME` into `out`, or the working folder: its folder, and the
+    files in it. UsageError for a name that no package may have, and where something is there."""
+    if kind not in IMPLEMENTED:
+        hint = did_you_mean(kind, list(IMPLEMENTED)) or f"one of {', '.join(IMPLEMENTED)}"
+        raise UsageError(f"there is no kind {kind!r} to begin with; {hint}")
+    name = name.removeprefix("latentforge-")
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a plugin",
+            remedy="lower-case letters, digits and single hyphens, such as swirl-vae",
+        )
+    if name in TAKEN:
+        raise UsageError(f"{name!r} would hide something else", remedy="another name")
+    if name in load_plugins(only=["latentforge"]).names(PLURAL[kind]):
+        raise UsageError(f"there is a built-in {kind} {name!r}", remedy="another name")
+    folder = (out or Path()) / f"latentforge-{name}"
+    if folder.exists():
+        raise UsageError(f"{folder} is there already", remedy="another name, or --out DIR")
+    texts = written(name, kind)
+    try:
+        for place, text in texts.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / place, text)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return folder, [folder / place for place in texts]
+
+
+def written(name: str, kind: str) -> dict[str, str]:
+    """The text of each file of a new plugin, by its place in the folder."""
+    package = "latentforge_" + name.replace("-", "_")
+    words = {
+        "name": name,
+        "package": package,
+        "kind": kind,
+        "Class": "".join(part.capitalize() for part in name.split("-")),
+        "version": ".".join(__version__.split(".")[:2]),
+        "config": f"{name}.toml",
+    }
+    places = {
+        "common/pyproject.toml": "pyproject.toml",
+        "common/README.md": "README.md",
+        "common/conftest.py": "tests/conftest.py",
+        f"{kind}/hooks.py": f"{package}/__init__.py",
+        f"{kind}/implementation.py": f"{package}/{IMPLEMENTED[kind]}.py",
+        f"{kind}/test.py": f"tests/test_{name.replace('-', '_')}.py",
+        f"{kind}/config.toml": f"{package}/{name}.toml" if kind in INSIDE else f"{name}.toml",
+        f"{kind}/usage.md": "",
+    }
+    root = files("latentforge.scaffold") / "templates"
+    found = {source: (root / f"{source}.txt").read_text("utf-8") for source in places}
+    words["usage"] = Template(found.pop(f"{kind}/usage.md")).substitute(words).strip()
+    return {places[source]: Template(text).substitute(words) for source, text in found.items()}

@@ -1,0 +1,168 @@
+"""For the tests of a plugin: conformance checks, a command line, tiny images, a tiny run; opt in
+with `pytest_plugins = ["latentforge.testing"]`, and see docs/plugins.md. Needs pytest.
+
+    @pytest.mark.parametrize("check", check_model("swirl"), ids=str)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from latentforge.conformance import Check as _Check
+from latentforge.conformance import CheckFailed, CheckSkipped, checks_of
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+    from latentforge.run import Run
+
+__all__ = [
+    "Answer",
+    "Check",
+    "CheckFailed",
+    "check_callback",
+    "check_dataset",
+    "check_explorer",
+    "check_loss",
+    "check_model",
+    "check_objective",
+    "tiny_images",
+]
+
+
+class Check(_Check):
+    """A check for pytest, which is told what does not concern a component."""
+
+    def __call__(self) -> None:
+        try:
+            super().__call__()
+        except CheckSkipped as why:
+            pytest.skip(str(why))
+
+
+def _checks(kind: str, name: str, how: dict[str, Any]) -> list[Check]:
+    return [
+        Check(check.name, check.function, check.given) for check in checks_of(kind, name, **how)
+    ]
+
+
+def check_model(name: str, **how: Any) -> list[Check]:
+    """The checks of a model; `how` are the keywords of `latentforge.conformance.checks_of`."""
+    return _checks("models", name, how)
+
+
+def check_loss(name: str, **how: Any) -> list[Check]:
+    """The checks of a loss; see `check_model`."""
+    return _checks("losses", name, how)
+
+
+def check_dataset(name: str, **how: Any) -> list[Check]:
+    """The checks of a dataset; see `check_model`."""
+    return _checks("datasets", name, how)
+
+
+def check_explorer(name: str, **how: Any) -> list[Check]:
+    """The checks of an explorer; see `check_model`."""
+    return _checks("explorers", name, how)
+
+
+def check_objective(name: str, **how: Any) -> list[Check]:
+    """The checks of an objective; `example=` makes five rows where they are no images."""
+    return _checks("objectives", name, how)
+
+
+def check_callback(name: str, **how: Any) -> list[Check]:
+    """The checks of a callback; see `check_model`."""
+    return _checks("callbacks", name, how)
+
+
+def tiny_images(train: int = 60, test: int = 15) -> dict[str, Any]:
+    """Images (N, 1, 16, 16), uint8, of three classes, as `Forge.train(data=...)` takes them."""
+    from latentforge.conformance.tiny import images
+
+    return images(train, test)
+
+
+# ---------------------------------------------------------------- fixtures
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command line left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """stdout, which must be one JSON object and nothing else (json.loads takes no more)."""
+        value = json.loads(self.out, parse_constant=_refuse)
+        assert isinstance(value, dict)
+        return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+@pytest.fixture(scope="session")
+def latentforge_plugins() -> Sequence[str | ModuleType | object]:
+    """The plugins under test, as `Forge(plugins=...)` takes them: define it anew in conftest.py."""
+    return ()
+
+
+@pytest.fixture
+def latentforge_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, with nothing of the user's environment."""
+    for name in ("PLUGINS", "DATA", "DEBUG"):
+        monkeypatch.delenv(f"LATENTFORGE_{name}", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def latentforge_only(latentforge_work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the installed plugins the built-in ones alone: others would be part of the test."""
+    monkeypatch.setenv("LATENTFORGE_PLUGINS", "latentforge")
+
+
+@pytest.fixture
+def forge(latentforge_only: None, latentforge_plugins: Sequence[Any]) -> Forge:
+    """A Forge of the built-in plugins and those under test, in an empty working folder."""
+    from latentforge.forge import Forge
+
+    return Forge(latentforge_plugins)
+
+
+@pytest.fixture
+def latentforge_cli(
+    latentforge_work: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Runs a command line in this process, in the working folder: `cli("train", "ae").code`."""
+    from latentforge.cli import run
+
+    def call(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def tiny_run(forge: Forge) -> Run:
+    """`ae`, trained for two epochs on `tiny_images()`."""
+    train = {"epochs": 2, "batch_size": 16, "device": "cpu"}
+    model = {"hidden": [16], "latent_dim": 2}
+    return forge.train("ae", data=tiny_images(), model=model, train=train, quiet=True)

@@ -1,0 +1,91 @@
+"""Every check passes on what is good, and fails on a twin that is broken in exactly that way."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from latentforge import Forge
+from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, checks_of
+from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
+from latentforge.errors import PluginError
+
+spec = importlib.util.spec_from_file_location("twins", Path(__file__).with_name("twins.py"))
+twins = sys.modules["twins"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(twins)
+
+RAISES = {("callbacks", "it attaches and trains"): PluginError}  # of the training itself
+LIGHT = "the hook module imports nothing heavy"
+
+
+def checks(kind, offered):
+    forge = Forge([twins.plugin(kind, offered)])
+    return {check.name: check for check in checks_of(kind, "twin/good", forge=forge)}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(work):
+    pass
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_what_is_good_passes(kind):
+    passed = 0
+    for check in checks(kind, twins.GOOD[kind]).values():
+        try:
+            check()
+            passed += 1
+        except CheckSkipped:
+            pass
+    assert passed > 4
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_every_check_has_a_twin(kind):
+    names = set(checks(kind, twins.GOOD[kind]))
+    assert names == {*twins.TWINS[kind], *twins.OPTIONS, LIGHT}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, named in twins.TWINS.items() for name in named]
+)
+def test_a_check_fails_on_its_twin(kind, name):
+    check = checks(kind, twins.TWINS[kind][name])[name]
+    with pytest.raises(RAISES.get((kind, name), CheckFailed)):
+        check()
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+@pytest.mark.parametrize("name", twins.OPTIONS)
+def test_bad_options_are_found_in_every_kind(kind, name):
+    offered = replace(twins.GOOD[kind], config=twins.OPTIONS[name])
+    with pytest.raises(AssertionError) as failure:
+        checks(kind, offered)[name]()
+    assert "size" in str(failure.value)
+
+
+def test_a_heavy_hook_module_is_found_in_every_kind(work):
+    """Whatever it offers: the module is loaded by itself, in a process of its own."""
+    text = (
+        "{first}\nfrom latentforge import ModelSpec, hookimpl\n\n\n@hookimpl\n"
+        "def latentforge_models():\n    yield ModelSpec(name='m', summary='s', build=print,\n"
+        "        provides={{'encode'}}, default_loss='elbo')\n"
+    )
+    for first, heavy in (("import torch", True), ("import json", False)):
+        file = work / f"hooks_{heavy}.py"
+        file.write_text(text.format(first=first))
+        forge = Forge([str(file)])
+        [check] = [
+            check
+            for check in checks_of("models", f"hooks_{heavy}/m", forge=forge)
+            if check.function is the_hook_module_imports_nothing_heavy
+        ]
+        if heavy:
+            with pytest.raises(AssertionError, match="imports torch"):
+                check()
+        else:
+            check()

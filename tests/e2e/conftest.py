@@ -1,0 +1,85 @@
+"""A fresh virtual environment with the wheel of LatentForge, and pip in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def build_wheel(source: Path, out: Path) -> Path:
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = out.glob(f"{source.name.replace('-', '_')}-*.whl")
+    return wheel
+
+
+@dataclass
+class Venv:
+    """A virtual environment. What LatentForge needs, and nothing of ours, comes from that of the
+    tests; pip sees it there."""
+
+    folder: Path
+    work: Path
+
+    def run(self, *command: object, code: int | None = 0) -> str:
+        """A command line with the environment's programs first; stdout and stderr as they come."""
+        programs = str(self.folder / "bin")
+        environment = {**os.environ, "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
+        for name in ("PYTHONPATH", "LATENTFORGE_PLUGINS"):
+            environment.pop(name, None)
+        done = subprocess.run(
+            [*map(str, command)],
+            cwd=self.work,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert code is None or done.returncode == code, f"{command}: {done.stdout}"
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def latentforge_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture
+def venv(tmp_path: Path, latentforge_wheel: Path) -> Venv:
+    made = Venv(tmp_path / "venv", tmp_path / "work")
+    made.work.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", made.folder], check=True)
+    [site] = made.folder.glob("lib/python*/site-packages")
+    # .pth files of that folder, such as our own editable one, are not read this way
+    site.joinpath("rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    made.run("pip", "install", "--quiet", "--no-deps", "--force-reinstall", latentforge_wheel)
+    # its program in this environment, as `pip install -e '.[test]'` leaves it in an empty one
+    made.run("pip", "install", "--quiet", "--no-deps", "--ignore-installed", "pytest")
+    return made
+
+
+@pytest.fixture
+def wheel_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Builds the wheel of a package's folder."""
+
+    def build(source: Path) -> Path:
+        out = tmp_path / "wheels"
+        out.mkdir(exist_ok=True)
+        return build_wheel(source, out)
+
+    return build

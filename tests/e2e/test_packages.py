@@ -1,0 +1,68 @@
+"""Strangers' packages from their wheels, in a fresh environment: installed, used, removed again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from latentforge.scaffold import IMPLEMENTED
+
+pytestmark = pytest.mark.slow
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_vq_vae_is_installed_trained_explored_resumed_and_removed(venv, wheel_of):
+    venv.run("pip", "install", "--quiet", "--no-deps", wheel_of(EXAMPLES / "latentforge-vq"))
+    listed = venv.run("latentforge", "plugins", "list")
+    assert "latentforge-vq  0.1.0" in " ".join(listed.split()).replace(" 0.1.0", "  0.1.0")
+    venv.run("latentforge", "train", "vq-vae", "--epochs", "1", "--run", "vq", "--quiet")
+    manifest = json.loads((venv.work / "vq/run.json").read_text())
+    [plugin] = [p for p in manifest["plugins"] if p["kind"] == "models"]
+    assert (plugin["distribution"], plugin["version"]) == ("latentforge-vq", "0.1.0")
+    venv.run("latentforge", "explore", "codebook", "vq", "--quiet")
+    assert (venv.work / "vq/explore/codebook/entries.png").stat().st_size > 1000
+    venv.run("latentforge", "train", "--resume", "vq", "--epochs", "2", "--quiet")
+    assert json.loads((venv.work / "vq/run.json").read_text())["epochs"] == 2
+
+    shutil.copytree(EXAMPLES / "latentforge-vq/tests", venv.work / "tests")
+    venv.run("python", "-m", "pytest", "-q", "tests")
+    assert "0 failed" in venv.run("latentforge", "plugins", "check", "latentforge-vq", "--deep")
+
+    venv.run("pip", "uninstall", "--quiet", "--yes", "latentforge-vq")
+    assert "vq" not in venv.run("latentforge", "plugins", "list")
+    gone = venv.run("latentforge", "evaluate", "vq", code=3)
+    assert "pip install latentforge-vq==0.1.0" in gone
+    config = venv.work / "vq.toml"
+    config.write_text('requires_plugins = ["latentforge-vq>=0.1"]\n[model]\nname = "vq-vae"\n')
+    assert "pip install 'latentforge-vq>=0.1'" in venv.run(
+        "latentforge", "train", "--config", config, code=3
+    )
+
+
+def test_the_simulator_has_a_command_that_aims(venv, wheel_of):
+    venv.run("pip", "install", "--quiet", "--no-deps", wheel_of(EXAMPLES / "latentforge-physics"))
+    assert "aim" in venv.run("latentforge", "--help")
+    flights = json.loads(venv.run("latentforge", "aim", "--target", "3,0", "--json"))["flights"]
+    assert flights[0]["met"]
+    assert "0 failed" in venv.run(
+        "latentforge", "plugins", "check", "latentforge-physics", "--deep"
+    )
+    shutil.copytree(EXAMPLES / "latentforge-physics/tests", venv.work / "tests")
+    venv.run("python", "-m", "pytest", "-q", "tests")
+    venv.run("pip", "uninstall", "--quiet", "--yes", "latentforge-physics")
+    assert "No such command" in venv.run("latentforge", "aim", "--target", "3,0", code=2)
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTED)
+def test_a_new_package_of_each_kind_passes_its_own_tests_unchanged(venv, kind):
+    venv.run("latentforge", "plugins", "new", "swirl", "--kind", kind)
+    folder = venv.work / "latentforge-swirl"
+    venv.run("pip", "install", "--quiet", "--no-deps", "-e", folder)
+    said = venv.run("python", "-m", "pytest", "-q", folder)
+    assert " passed" in said
+    assert "failed" not in said
+    assert "0 failed" in venv.run("latentforge", "plugins", "check", "swirl", "--deep")
+    venv.run("pip", "uninstall", "--quiet", "--yes", "latentforge-swirl")

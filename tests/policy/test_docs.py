@@ -1,0 +1,118 @@
+"""Every code block of the docs is run by some test, or parsed where running takes an hour."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+from latentforge.cli import app
+from latentforge.cli import run as run_cli
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTED = {  # the page, and what runs its blocks
+    "README.md": "tests/test_readme.py",
+    "docs/contracts.md": "tests/contract/test_contracts_page.py",
+    "docs/gallery.md": "tests/test_gallery.py",
+    "docs/plugins.md": "tests/e2e/test_tutorial.py",
+    "docs/reliability.md": "tests/test_reliability_page.py",
+    "docs/sweeps.md": "tests/policy/test_docs.py",
+    "docs/streaming.md": "tests/policy/test_docs.py",
+    "docs/distributed.md": "tests/policy/test_docs.py",
+}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def parse(words: list[str]) -> None:
+    """Raises where a command line of ours does not parse."""
+    name, *rest = words
+    get_command(app).commands[name].make_context(name, rest)
+
+
+def test_every_page_with_code_has_a_test_that_names_it():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    coded = {
+        page.relative_to(ROOT).as_posix()
+        for page in pages
+        if re.search(r"^```\w", page.read_text("utf-8"), re.MULTILINE)
+    }
+    assert coded == set(TESTED)
+    for page, test in TESTED.items():
+        assert Path(page).name in (ROOT / test).read_text("utf-8"), test
+
+
+def shortened(line: str) -> list[str]:
+    """A command line with one epoch, and few trials."""
+    line = re.sub(r"--epochs \d+", "", line)
+    line = re.sub(r"--search \d+", "--search 3", line)
+    return [*shlex.split(line)[1:], "--epochs", "1", "--quiet"]
+
+
+@pytest.mark.slow  # nine trainings and three
+@pytest.mark.parametrize("line", [b.strip() for b in blocks("docs/sweeps.md", "bash")])
+def test_the_sweeps_run(line, work):
+    assert run_cli(shortened(line)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", blocks("docs/sweeps.md", "python"))
+def test_the_python_of_sweeps_runs(code, work):
+    exec(compile(code, "sweeps.md", "exec"), {})
+
+
+@pytest.mark.slow  # convolutions
+def test_the_trainings_on_streamed_images_run(work):
+    draw = np.random.default_rng(0)
+    np.save("x.npy", draw.integers(0, 256, (40, 12, 12), np.uint8))
+    np.save("y.npy", np.arange(40) % 2)
+    for i in range(20):
+        place = work / "photos" / f"class-{i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (70, 90, 3), np.uint8)).save(place / f"{i}.png")
+    [block] = blocks("docs/streaming.md", "bash")
+    lines = block.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert run_cli(shortened(line)) == 0
+
+
+def test_the_scripts_of_several_machines_are_bash_and_their_commands_parse(tmp_path):
+    scripts = blocks("docs/distributed.md", "bash")
+    assert len(scripts) == 3
+    for text in scripts:
+        file = tmp_path / "script.sh"
+        file.write_text(text)
+        if shutil.which("bash"):
+            subprocess.run(["bash", "-n", file], check=True)
+        commands = re.findall(r"-m -- latentforge (.+)", text.replace("\\\n", " "))
+        assert commands
+        for command in commands:
+            parse(shlex.split(command))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
+def test_two_processes_train_and_resume_as_the_page_says(work):
+    """On digits, for an epoch and one more."""
+    first, second = blocks("docs/distributed.md", "bash")[0].splitlines()
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    for line in (
+        first.replace("mnist", "digits").replace("512", "128 --epochs 1"),
+        second.replace("mnist", "digits") + " --epochs 2",
+    ):
+        words = [*launcher, *shlex.split(line)[1:]]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=work)
+        assert done.returncode == 0, done.stderr
+    assert len((work / "runs/vae-digits-1/metrics.jsonl").read_text().splitlines()) == 2
