@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from latentforge.config import check_options
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.tiny import model_with
 from latentforge.conformance.trying import (
     batch_of,
     build,
@@ -20,7 +21,6 @@ from latentforge.conformance.trying import (
     step_of,
 )
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.errors import UsageError
 from latentforge.registry import Entry
 
 SHAPE, TWICE = (1, 28, 28), (1, 28, 56)
@@ -184,29 +184,13 @@ CHECKS = (
 
 
 def model_for(subject: Subject, shape: tuple[int, ...]) -> nn.Module:
-    """A new model that has what the loss needs, its weights moved off those it begins with."""
-    entry: Entry = subject.once(f"model for {shape}", lambda: choose_model(subject, shape))
+    """A new model that has what the loss needs."""
+    needs = subject.entry.spec.needs
+    needs = needs(subject.config) if callable(needs) else needs
+    entry: Entry = subject.once(f"model for {shape}", lambda: model_with(subject, needs, shape))
     seeded(0, "init")
     model: nn.Module = entry.spec.build(check_options(entry.spec.config, {}, ""), data_of(shape))
     return model
-
-
-def choose_model(subject: Subject, shape: tuple[int, ...]) -> Entry:
-    needs = subject.entry.spec.needs
-    needs = needs(subject.config) if callable(needs) else needs
-    entries = subject.forge.registry.entries("models")
-    fitting = [entry for entry in entries if needs <= entry.spec.provides]
-    own = [entry for entry in fitting if entry.plugin is subject.entry.plugin]
-    meant = [e for e in fitting if e.spec.default_loss == subject.entry.name]
-    built_in = [e for e in fitting if e.plugin.builtin]
-    for entry in dict.fromkeys([*own, *meant, *built_in, *fitting]):
-        try:
-            entry.spec.build(check_options(entry.spec.config, {}, ""), data_of(shape))
-        except UsageError:
-            continue
-        found: Entry = entry
-        return found
-    raise CheckSkipped(f"no model here provides {', '.join(sorted(needs))} for {shape}")
 
 
 def called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms:

@@ -330,7 +330,7 @@ def built(subject: Subject, seed: int = 0) -> Any:
 
 
 def posterior_of(subject: Subject) -> Any:
-    """q(z|x) of six images, by a model whose weights are not quite those it began with."""
+    """q(z|x) of six images, by a new model."""
     model = built(subject).eval()
     return model.encode(batch_of(taken_shape(subject)).x)
 

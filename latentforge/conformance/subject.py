@@ -82,10 +82,6 @@ class Subject:
 
         return check_options(self.entry.spec.config, self.options, self.name)
 
-    @property
-    def title(self) -> str:
-        return f"{self.entry.kind.singular} {self.name!r}"
-
     @cached_property
     def kept(self) -> dict[str, Any]:
         """What checks have made that others use too, by a name."""

@@ -83,7 +83,7 @@ def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: An
     return run
 
 
-def model_with(subject: Subject, needs: Set[str]) -> Entry:
+def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
     """Of the models that provide what is needed and take the images the first: of the component's
     own plugin, or else the smallest."""
     from latentforge.config import check_options
@@ -96,7 +96,7 @@ def model_with(subject: Subject, needs: Set[str]) -> Entry:
     for entry in sorted(subject.forge.registry.entries("models"), key=order):
         if needs <= entry.spec.provides:
             try:
-                entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(SHAPE))
+                entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(shape))
             except UsageError:
                 continue
             found: Entry = entry

@@ -14,14 +14,8 @@ from latentforge.run import unwritable, write_text
 from latentforge.specs import KINDS
 
 PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
-IMPLEMENTED = {  # the kinds, and the module beside the hooks
-    "model": "model",
-    "loss": "loss",
-    "dataset": "dataset",
-    "explorer": "explorer",
-    "objective": "objective",
-    "callback": "callback",
-}
+IMPLEMENTED = ("model", "loss", "dataset", "explorer", "objective", "callback")
+"""The kinds that there is a beginning of; the module beside the hooks has the kind's name."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = ("none", "true", "false", "point", "terms", "events", "arrays", "findings", "plugins")
 """What the code of a new plugin has another use for, as a class or as a package."""
@@ -32,7 +26,7 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
     """Write the package `latentforge-NAME` into `out`, or the working folder: its folder, and the
     files in it. UsageError for a name that no package may have, and where something is there."""
     if kind not in IMPLEMENTED:
-        hint = did_you_mean(kind, list(IMPLEMENTED)) or f"one of {', '.join(IMPLEMENTED)}"
+        hint = did_you_mean(kind, IMPLEMENTED) or f"one of {', '.join(IMPLEMENTED)}"
         raise UsageError(f"there is no kind {kind!r} to begin with; {hint}")
     name = name.removeprefix("latentforge-")
     if not NAME.fullmatch(name):
@@ -73,7 +67,7 @@ def written(name: str, kind: str) -> dict[str, str]:
         "common/README.md": "README.md",
         "common/conftest.py": "tests/conftest.py",
         f"{kind}/hooks.py": f"{package}/__init__.py",
-        f"{kind}/implementation.py": f"{package}/{IMPLEMENTED[kind]}.py",
+        f"{kind}/implementation.py": f"{package}/{kind}.py",
         f"{kind}/test.py": f"tests/test_{name.replace('-', '_')}.py",
         f"{kind}/config.toml": f"{package}/{name}.toml" if kind in INSIDE else f"{name}.toml",
         f"{kind}/usage.md": "",

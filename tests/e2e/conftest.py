@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def build_wheel(source: Path, out: Path) -> Path:
+    before = set(out.glob("*.whl"))
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=out)
     assert done.returncode == 0, done.stdout + done.stderr
-    [wheel] = out.glob(f"{source.name.replace('-', '_')}-*.whl")
+    [wheel] = set(out.glob("*.whl")) - before
     return wheel
 
 
@@ -51,12 +52,7 @@ class Venv:
 
 @pytest.fixture(scope="session")
 def latentforge_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=out)
-    assert done.returncode == 0, done.stdout + done.stderr
-    [wheel] = out.glob("*.whl")
-    return wheel
+    return build_wheel(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture
