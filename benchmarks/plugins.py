@@ -65,17 +65,20 @@ def main() -> None:
     table = turns.Table("command", "without", "with", "added", first=16)
     with tempfile.TemporaryDirectory() as folder:
         install(Path(folder))
+        # pip compiles what it installs, so byte code is kept here whatever the environment says
+        kept = os.path.join(folder, "compiled")
+        compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": kept}
         paths = {"without": before, "with": os.pathsep.join(filter(None, [folder, before]))}
         for command in COMMANDS:
             words = [sys.executable, "-m", "latentforge", *command]
             sides = {
                 side: lambda words=words, path=path: (
-                    1000 * turns.run(words, PYTHONPATH=path).seconds
+                    1000 * turns.run(words, PYTHONPATH=path, **compiled).seconds
                 )
                 for side, path in paths.items()
             }
             for side in sides.values():
-                side()  # compiles the modules
+                side()
             took = turns.take_turns(sides, options.repeats)
             added = turns.difference(took["with"], took["without"])
             medians = [f"{statistics.median(took[side]):,.0f}" for side in paths]

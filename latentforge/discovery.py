@@ -34,6 +34,9 @@ class Hooks:
     def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
         vars(self).update(hooks)
 
+    def __dir__(self) -> Iterable[str]:
+        return vars(self)  # pluggy looks at each name: object's own take it longer than all else
+
 
 @dataclass(eq=False)
 class Candidate:

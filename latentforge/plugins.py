@@ -182,6 +182,8 @@ def _good_hooks(
         return {}
     hooks: dict[str, Callable[..., Any]] = {}
     for name in dir(target):
+        if name.startswith("__"):
+            continue  # Python's own
         options = manager.parse_hookimpl_opts(target, name)
         if options is None:
             if name.startswith("latentforge_") and inspect.isroutine(getattr(target, name)):

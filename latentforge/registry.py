@@ -121,8 +121,10 @@ class Registry:
         self.observers = tuple(observers)
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         self._qualified: dict[tuple[str, str, str], Entry] = {}
-        for entry in entries:
+        self._of: dict[int, list[Entry]] = {id(plugin): [] for plugin in self.plugins}
+        for entry in sorted(entries, key=_order):
             kind = entry.kind.plural
+            self._of[id(entry.plugin)].append(entry)
             self._entries[kind].setdefault(entry.name, []).append(entry)
             self._qualified[kind, normalise(entry.plugin.qualifier), entry.name] = entry
 
@@ -154,7 +156,7 @@ class Registry:
         the same name, so that the plain name does not reach what this one offers."""
         if any(problem.stage == "register" for problem in plugin.problems):
             return "conflict"
-        own = [e for kind in KINDS for e in self.entries(kind) if e.plugin is plugin]
+        own = self.entries_of(plugin)
         shared = any(len(self._entries[e.kind.plural][e.name]) > 1 for e in own)
         return "conflict" if shared and not plugin.builtin else plugin.status
 
@@ -177,12 +179,15 @@ class Registry:
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
         """Every component of a kind ("models"), by name; a built-in before its namesakes."""
-        found = (entry for same in self._entries[kind].values() for entry in same)
-        return tuple(sorted(found, key=lambda e: (e.name, not e.plugin.builtin, e.qualified)))
+        return tuple(entry for same in self._entries[kind].values() for entry in same)
+
+    def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:
+        """What one of `plugins` offers, by name."""
+        return tuple(self._of[id(plugin)])
 
     def names(self, kind: str) -> tuple[str, ...]:
         """The plain names of a kind, sorted."""
-        return tuple(sorted(self._entries[kind]))
+        return tuple(self._entries[kind])
 
     def get(self, kind: str, name: str) -> Entry:
         """The component that a plain or qualified name stands for.
@@ -252,6 +257,10 @@ class Registry:
         # a misspelt name must not end in `pip install`: somebody may have published it
         remedy = f"latentforge list {kind.plural}" if close else f"pip install {origin}"
         return PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
+
+
+def _order(entry: Entry) -> tuple[str, bool, str]:
+    return entry.name, not entry.plugin.builtin, entry.qualified
 
 
 def spec_faults(kind: Kind, spec: object) -> list[str]:

@@ -199,9 +199,9 @@ def modules_of(folder: Path) -> list[str]:
 
 
 def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
-    offers = {
-        kind: [e.name for e in registry.entries(kind) if e.plugin is plugin] for kind in KINDS
-    }
+    offers: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for entry in registry.entries_of(plugin):
+        offers[entry.kind.plural].append(entry.name)
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,
