@@ -23,7 +23,7 @@ from latentforge.config import (
 from latentforge.drafting import IN_MEMORY, SECTIONS, Draft, read_toml
 from latentforge.errors import LatentForgeError, PluginError, UsageError, did_you_mean
 from latentforge.registry import Entry, Registry
-from latentforge.requirements import is_older, pip_install
+from latentforge.requirements import KEY, check_requirements, is_older, pip_install
 from latentforge.run import Run
 
 log = logging.getLogger("latentforge")
@@ -194,9 +194,12 @@ def _options_of_others(
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:
-    """The section [explore] of a preset; UsageError where it is none for this explorer."""
-    spec = registry.get("presets", name).spec
-    section = dict(read_toml(spec.path).get("explore") or {})
+    """The section [explore] of a preset; UsageError where it is none for this explorer, PluginError
+    where a plugin that it requires is not here."""
+    path = registry.get("presets", name).spec.path
+    content = read_toml(path)
+    check_requirements(content.get(KEY, []), str(path))
+    section = dict(content.get("explore") or {})
     if section.pop("name", None) != explorer.name:
         raise UsageError(
             f"preset {name!r} is not one for explorer {explorer.name!r}",

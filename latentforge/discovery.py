@@ -17,6 +17,7 @@ from latentforge.errors import PluginError, PluginProblem, UsageError, closest, 
 from latentforge.registry import Plugin, normalise, same, suggest
 from latentforge.specs import Kind, Spec
 
+PLUGINS, COMMANDS = "latentforge", "latentforge.commands"  # groups of entry points
 ENVIRONMENT = "LATENTFORGE_PLUGINS"
 FILE = re.compile(rf"\.py$|[/{re.escape(os.sep)}]")
 
@@ -43,7 +44,8 @@ class Candidate:
     """A plugin on its way: what is known of it so far."""
 
     plugin: Plugin
-    source: object  # what to load: an EntryPoint, the Path of a file, a module's name, the object
+    source: object  # what to load: an EntryPoint, the Path of a file, a module's name, the object;
+    # None where there is nothing to load, but commands perhaps
     package: str  # the top-level module of its code, to find its own frames in a traceback
     required: bool = False  # the user named it: nothing goes on without it
     problems: list[PluginProblem] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Candidate:
 
     def finish(self) -> Plugin:
         """The plugin as it ended; raises PluginError when the user named it and it failed."""
-        if self.plugin.status == "disabled":
+        if self.plugin.status == "disabled" or (self.source is None and not self.problems):
             return self.plugin
         failed = not self.hooks or (bool(self.problems) and not (self.offers or self.observes))
         if failed and self.required:
@@ -84,37 +86,45 @@ class Candidate:
 
 
 def installed() -> list[Candidate]:
-    """One candidate for each entry point: the built-ins first, then by distribution and name."""
+    """One candidate for each plugin, and for each distribution that has commands alone: the
+    built-ins first, then by distribution and name."""
     found: list[Candidate] = []
-    points, damaged = points_of("latentforge")
+    points, damaged = points_of(PLUGINS, COMMANDS)
     for dist, why in damaged:
         name, version = origin_of(dist)
         found.append(Candidate(Plugin(name, name, version), None, ""))
         found[-1].fault("discover", why, f"pip install --force-reinstall {name}")
     origins: dict[int, tuple[str, str]] = {}  # parsing METADATA costs more than all the rest
-    for point in points:
+    for point in sorted(points, key=lambda point: point.group):
         package = re.split(r"[.:\s]", point.value)[0]
         if id(point.dist) not in origins:
             origins[id(point.dist)] = origin_of(point.dist, package)
-        plugin = Plugin(point.name, *origins[id(point.dist)], module=point.value)
-        found.append(Candidate(plugin, point, package))
+        elif point.group == COMMANDS:
+            continue  # it comes and goes with the plugins
+        origin = origins[id(point.dist)]
+        if point.group == PLUGINS:
+            plugin = Plugin(point.name, *origin, module=point.value)
+            found.append(Candidate(plugin, point, package))
+        else:
+            found.append(Candidate(Plugin(origin[0], *origin, module=point.value), None, package))
     return sorted(
         found,
         key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),
     )
 
 
-def points_of(group: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
-    """The installed entry points of a group, and the distributions whose own cannot be read: one
+def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
+    """The installed entry points of groups, and the distributions whose own cannot be read: one
     malformed entry_points.txt, of any package, hides all the others from importlib."""
     try:
-        return list(entry_points(group=group)), []
+        every = entry_points()
+        return [point for group in groups for point in every.select(group=group)], []
     except Exception:
         points: list[EntryPoint] = []
         damaged = []
         for dist in distributions():
             try:
-                points += dist.entry_points.select(group=group)
+                points += [point for point in dist.entry_points if point.group in groups]
             except Exception as error:
                 damaged.append((dist, f"its entry_points.txt cannot be read: {one_line(error)}"))
         return points, damaged
@@ -130,7 +140,8 @@ def origin_of(dist: Distribution | None, default: str = "unknown") -> tuple[str,
 
 
 def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
-    """The candidate for what the user named: `./my.py`, `package.module`, a module or an object."""
+    """The candidate for what the user named: `./my.py`, `package.module`, `package:object`, a
+    module or an object."""
     if isinstance(extra, os.PathLike) or (isinstance(extra, str) and FILE.search(extra)):
         text = os.fspath(extra)
         path = Path(text).expanduser().absolute()
@@ -142,7 +153,8 @@ def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
             )
         return Candidate(Plugin(path.stem, module=text), path, module_name(path), required=True)
     if isinstance(extra, str):
-        return Candidate(Plugin(extra, module=extra), extra, extra.split(".")[0], required=True)
+        package = re.split(r"[.:]", extra)[0]
+        return Candidate(Plugin(extra, module=extra), extra, package, required=True)
     home = extra.__name__ if isinstance(extra, ModuleType) else type(extra).__module__
     name = str(getattr(extra, "__name__", type(extra).__name__))
     plugin = Plugin(name, module=home if name == home else f"{home}.{name}")
@@ -181,11 +193,17 @@ def switch_off(
 
 
 def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[Candidate]:
-    """The candidates of that name, or else those of that distribution."""
-    by_name = [c for c in candidates if c.plugin.is_called(wanted)]
-    whole = [c for c in candidates if c.plugin.distribution and same(c.plugin.distribution, wanted)]
-    if not by_name and not whole:
+    """Those that are called so; UsageError where there is none."""
+    found = called(candidates, wanted)
+    if not found:
         close = closest(wanted, [c.plugin.name for c in candidates])
         message = f"{source}: there is no plugin {wanted!r}{suggest(close)}"
         raise UsageError(message, remedy="latentforge plugins list")
+    return found
+
+
+def called(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
+    """The candidates of that name, or else those of that distribution."""
+    by_name = [c for c in candidates if c.plugin.is_called(wanted)]
+    whole = [c for c in candidates if c.plugin.distribution and same(c.plugin.distribution, wanted)]
     return by_name or whole

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from operator import attrgetter
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
@@ -86,7 +87,8 @@ def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) ->
     kept = []
     for candidate in candidates:
         kept.append(candidate)
-        if candidate.plugin.status == "disabled" or candidate.problems:
+        off = candidate.plugin.status == "disabled"
+        if off or candidate.problems or candidate.source is None:
             continue
         start, there = perf_counter(), {name for name in HEAVY if name in sys.modules}
         try:
@@ -120,7 +122,9 @@ def _import(source: object) -> object:
             return _run_file(source)
     if isinstance(source, str):
         with _importable(Path.cwd()):
-            return importlib.import_module(source)
+            module, _, name = source.partition(":")
+            target = importlib.import_module(module)
+            return attrgetter(name)(target) if name else target
     return source
 
 
@@ -168,7 +172,7 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
         candidate.hooks = None
         candidate.kinds.clear()
         candidate.observes.clear()
-        candidate.caught("register", error)
+        candidate.caught("validate", error)
 
 
 def _good_hooks(

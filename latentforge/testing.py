@@ -131,9 +131,17 @@ def latentforge_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def latentforge_only(latentforge_work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the installed plugins the built-in ones alone: others would be part of the test."""
-    monkeypatch.setenv("LATENTFORGE_PLUGINS", "latentforge")
+def latentforge_only(
+    latentforge_work: Path, latentforge_plugins: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the installed plugins the built-in ones and those under test: others would be part of
+    the test."""
+    from latentforge.discovery import installed
+
+    under_test = {getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins}
+    found = [c.plugin for c in installed() if c.plugin.module in under_test]
+    kept = ["latentforge", *(f"{plugin.distribution}/{plugin.name}" for plugin in found)]
+    monkeypatch.setenv("LATENTFORGE_PLUGINS", ",".join(kept))
 
 
 @pytest.fixture
@@ -146,14 +154,18 @@ def forge(latentforge_only: None, latentforge_plugins: Sequence[Any]) -> Forge:
 
 @pytest.fixture
 def latentforge_cli(
-    latentforge_work: Path, capsys: pytest.CaptureFixture[str]
+    latentforge_only: None, latentforge_plugins: Sequence[Any], capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
-    """Runs a command line in this process, in the working folder: `cli("train", "ae").code`."""
+    """Runs a command line in this process, in the working folder: `cli("train", "ae").code`. It
+    sees the plugins that `forge` sees, which must be files, dotted names or modules here."""
     from latentforge.cli import run
+
+    named = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins]
+    given = [word for name in named for word in ("-p", name)]
 
     def call(*arguments: object) -> Answer:
         capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
+        code = run([*given, *map(str, arguments)])
         out, err = capsys.readouterr()
         return Answer(code, out, err)
 

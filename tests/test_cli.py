@@ -256,6 +256,28 @@ def test_a_preset_for_an_explorer_is_not_trained_and_its_command_is_told(cli, ru
         assert "try: latentforge explore sample RUN --set" in refused.err
 
 
+EXPLORE_PRESET = """
+from pathlib import Path
+from latentforge import PresetSpec, hookimpl
+
+@hookimpl
+def latentforge_presets():
+    yield PresetSpec(name="draw", summary="s", path=Path(__file__).parent / "draw.toml")
+"""
+
+
+def test_a_preset_for_an_explorer_says_which_plugin_it_requires(cli, runs):
+    Path("mine.py").write_text(EXPLORE_PRESET)
+    wanted = 'requires_plugins = ["latentforge-swirl>=0.2"]\n'
+    Path("draw.toml").write_text(wanted + '[explore]\nname = "sample"\nn = 3\n')
+    words = ["-p", "./mine.py", "explore", "sample", "runs/ae", "--preset", "draw", "--quiet"]
+    refused = cli(*words)
+    assert refused.code == 3
+    assert "latentforge-swirl>=0.2: not installed" in refused.err
+    Path("draw.toml").write_text('requires_plugins = ["latentforge"]\n[explore]\nname = "sample"\n')
+    assert cli(*words).code == 0
+
+
 def test_a_preset_is_trained_with_other_data_on_request(cli):
     answer = cli("train", "--preset", "vanilla-ae", "--data", "digits", "--epochs", 1, "--json")
     assert answer.json["run"] == "runs/ae-digits-1"

@@ -111,6 +111,18 @@ def test_a_dotted_module_is_found_in_the_current_folder(folder):
     assert registry.get("models", "mypack.inner/mine").plugin.name == "mypack.inner"
 
 
+def test_an_object_is_named_as_in_an_entry_point(folder):
+    (folder / "objective_pack.py").write_text(
+        "class Plugins:\n    from latentforge import hookimpl\n"
+        "    @hookimpl\n    def latentforge_models(self):\n        return []\n\n\n"
+        "class Inner:\n    plugins = Plugins()\n"
+    )
+    plugin = load("objective_pack:Inner.plugins").plugins[0]
+    assert (plugin.name, plugin.module) == ("objective_pack:Inner.plugins",) * 2
+    with pytest.raises(PluginError, match=r"import: AttributeError: .* no attribute 'outer'"):
+        load("objective_pack:outer")
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -68,6 +68,18 @@ def test_a_name_or_kind_that_cannot_be_is_refused(words, said, cli, work):
     assert list(work.iterdir()) == []
 
 
+def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
+    assert cli("plugins", "new", "vortex").code == 0
+    file = work / "latentforge-vortex/pyproject.toml"
+    file.write_text(file.read_text().replace('= "latentforge_vortex"', '= "latentforge_vortex:me"'))
+    module = work / "latentforge-vortex/latentforge_vortex/__init__.py"
+    module.write_text(module.read_text() + "\n\nimport sys\nme = sys.modules[__name__]\n")
+    answer = cli("plugins", "check", "latentforge-vortex", "--json")
+    assert answer.code == 0, answer.err
+    seen = {check["check"]: check["status"] for check in answer.json["checks"]}
+    assert seen["the hook module imports nothing heavy"] == "passed"
+
+
 def test_nothing_is_overwritten(cli, work):
     assert cli("plugins", "new", "swirl").code == 0
     (work / "latentforge-swirl/README.md").write_text("mine")

@@ -47,7 +47,8 @@ class Root(TyperGroup):
         return [*own, *(name for name in strangers.commands() if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return super().get_command(ctx, cmd_name) or strangers.commands().get(cmd_name)
+        off = tuple(Globals.of(ctx.params.get("plugin")).off)
+        return super().get_command(ctx, cmd_name) or strangers.commands(off).get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -100,12 +101,7 @@ def root(
     """
     if ctx.invoked_subcommand != "train":
         torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
-    given = plugin or []
-    ctx.obj = Globals(
-        plugins=[p for p in given if not p.startswith("no:")],
-        off=[p.removeprefix("no:") for p in given if p.startswith("no:")],
-        strict=strict_plugins,
-    )
+    ctx.obj = Globals.of(plugin, strict_plugins)
 
 
 app.command("train")(train.train)

@@ -32,6 +32,13 @@ class Globals:
     off: list[str] = field(default_factory=list)
     strict: bool = False  # whether a fault of any plugin ends the command
 
+    @classmethod
+    def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
+        """What `-p` was given: names to load, and `no:NAME` for those to leave out."""
+        given = plugin or ()
+        off = [name.removeprefix("no:") for name in given if name.startswith("no:")]
+        return cls([name for name in given if not name.startswith("no:")], off, strict)
+
     def forge(self, *, warn: bool = True) -> Forge:
         """Forge with these plugins; faults of plugins go to stderr, a line each."""
         from latentforge.forge import Forge

@@ -213,7 +213,7 @@ def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
         "commands": sorted(
             name
             for name, command in commands().items()
-            if plugin.distribution and plugin.distribution == named(command.point)
+            if plugin.status != "disabled" and plugin.distribution == named(command.point)
         ),
         "problems": [problem.as_dict() for problem in plugin.problems],
     }
@@ -225,12 +225,13 @@ def _offer(facts: dict[str, Any]) -> str:
 
 
 def _requirements(registry: Registry) -> list[str]:
-    """A line for each distribution whose plugins are in use; of one without packaging a comment."""
+    """A line for each distribution whose plugins are in use; a comment for what pip has not, or
+    what does not load."""
     lines: dict[str, None] = {}
     for plugin in registry.plugins:
-        if plugin.status == "disabled":
-            continue
-        pinned = f"{plugin.distribution}=={plugin.version}"
-        known = pinned if plugin.version else plugin.distribution
-        lines[known if plugin.distribution else f"# {plugin.module} is in no package"] = None
+        pinned = "==".join(filter(None, [plugin.distribution, plugin.version]))
+        if plugin.status == "failed":
+            lines[f"# {pinned or plugin.module} does not load: plugins show {plugin.name}"] = None
+        elif plugin.status != "disabled":
+            lines[pinned or f"# {plugin.module} is in no package"] = None
     return list(lines)

@@ -4,6 +4,8 @@ their metadata say, and imported when they are called."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -11,11 +13,15 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from latentforge.discovery import from_environment, origin_of, points_of
+from latentforge.discovery import (
+    COMMANDS,
+    called,
+    from_environment,
+    installed,
+    origin_of,
+    points_of,
+)
 from latentforge.errors import LatentForgeError, PluginError, one_line, place_in
-from latentforge.registry import same
-
-GROUP = "latentforge.commands"
 
 
 class Stranger(TyperCommand):
@@ -27,7 +33,9 @@ class Stranger(TyperCommand):
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         """Of the command itself, which is loaded here."""
-        return self.load().make_context(info_name, args, parent=parent, **extra)
+        found = self.load()
+        with self.guard():
+            return found.make_context(info_name, args, parent=parent, **extra)
 
     def load(self) -> Any:
         """Raises PluginError where it cannot be loaded, or two distributions offer it."""
@@ -46,16 +54,22 @@ class Stranger(TyperCommand):
         invoke = found.invoke
 
         def guarded(ctx: Any) -> Any:
-            try:
+            with self.guard():
                 return invoke(ctx)
-            except Exception as error:
-                ours = (LatentForgeError, typer.Abort, BrokenPipeError)
-                if isinstance(error, ours) or hasattr(error, "exit_code"):
-                    raise  # words for the user, ours or click's own, or for whoever called us
-                raise self.fault("failed", error) from error
 
         found.invoke = guarded
         return found
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """PluginError instead of what the command's own code raises."""
+        try:
+            yield
+        except Exception as error:
+            ours = (LatentForgeError, typer.Abort, BrokenPipeError)
+            if isinstance(error, ours) or hasattr(error, "exit_code"):
+                raise  # words for the user, ours or click's own, or for whoever called us
+            raise self.fault("failed", error) from error
 
     def fault(self, how: str, error: BaseException) -> PluginError:
         place = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
@@ -82,15 +96,22 @@ def command_of(target: Any, name: str) -> Any:
 
 
 @cache
-def commands() -> dict[str, Stranger]:
-    """Those of all installed plugins, by name; of LATENTFORGE_PLUGINS where that is set."""
+def commands(off: tuple[str, ...] = ()) -> dict[str, Stranger]:
+    """Those of all installed plugins, by name, but for what LATENTFORGE_PLUGINS and `-p no:NAME`
+    (`off`) leave out: the commands of a distribution go when all of its plugins do."""
+    points = points_of(COMMANDS)[0]
     only = from_environment()
+    if off or only is not None:
+        every = installed()
+        kept = every if only is None else [c for name in only for c in called(every, name)]
+        gone = [c for name in off for c in called(every, name)]
+        left = {c.plugin.distribution for c in kept if c not in gone}
+        points = [point for point in points if named(point) in left]
     found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(points_of(GROUP)[0], key=lambda p: (p.name, named(p))):
-        if only is None or any(same(name, named(point)) or name == point.name for name in only):
-            known = found.setdefault(point.name, [])
-            if all(other.value != point.value for other in known):  # a stale second dist-info
-                known.append(point)
+    for point in sorted(points, key=lambda p: (p.name, named(p))):
+        known = found.setdefault(point.name, [])
+        if all(other.value != point.value for other in known):  # a stale second dist-info
+            known.append(point)
     return {name: Stranger(first, others) for name, (first, *others) in found.items()}
 
 

@@ -69,11 +69,9 @@ def imported_by(subject: Subject) -> list[str]:
     if not (module.endswith(".py") or importable(module)):
         raise CheckSkipped(f"{module} is an object that Python handed over")
     code = (
-        "import importlib, json, sys; sys.path[:0] = json.loads(sys.argv[2]); import latentforge; "
+        "import json, sys; sys.path[:0] = json.loads(sys.argv[2]); import latentforge; "
         "from latentforge.plugins import load_plugins; before = {*sys.modules}; "
-        "module, _, name = sys.argv[1].partition(':'); "
-        "target = getattr(importlib.import_module(module), name) if name else module; "
-        "load_plugins([target], discover=False); "
+        "load_plugins([sys.argv[1]], discover=False); "
         "print(json.dumps(sorted({*sys.modules} - before)))"
     )
     target = str(Path(module).expanduser().absolute()) if module.endswith(".py") else module

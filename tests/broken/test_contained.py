@@ -105,8 +105,14 @@ def test_plugins_list_tells_conflicts(site, capsys):
 def test_requirements_are_what_pip_takes(site, capsys):
     site.add("latentforge-one", site.offering("a"), "one", version="1.5")
     site.add("latentforge-two", site.offering("b"), "two", version="0.2")
+    site.add("latentforge-three", "1 / 0", "three", version="0.3")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
     assert run_cli(["-p", "no:two", "plugins", "list", "--requirements"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["latentforge-one==1.5"]
+    assert capsys.readouterr().out.splitlines() == [
+        "latentforge-aim==1.0",
+        "latentforge-one==1.5",
+        "# latentforge-three==0.3 does not load: plugins show three",
+    ]
 
 
 # ---------------------------------------------------------------- commands
@@ -160,6 +166,25 @@ def test_a_command_that_raises_is_no_traceback(site, capsys):
     assert "Traceback" not in err
 
 
+OPTION_RAISES = """
+from typing import Annotated
+import typer
+
+def aim(far: Annotated[int, typer.Option(callback=lambda value: 1 // value)] = 0):
+    print("aimed")
+"""
+
+
+def test_a_commands_option_that_raises_is_no_traceback(site, capsys):
+    site.module("aiming", OPTION_RAISES)
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
+    assert run_cli(["aim", "--far", "1"]) == 0
+    assert run_cli(["aim"]) == 3
+    err = capsys.readouterr().err
+    assert "command 'aim' of latentforge-aim 0.4 failed: ZeroDivisionError" in err
+    assert run_cli(["aim", "--far", "x"]) == 2  # what Typer says is the user's to mend
+
+
 @pytest.mark.parametrize("metadata", [b"", b"\xff\xfe\x00"])
 def test_damaged_metadata_take_no_help_away(site, capsys, metadata):
     site.module("aiming", "def aim():\n    print('one')\n")
@@ -197,13 +222,49 @@ def test_no_command_takes_the_place_of_a_built_in_one(site, capsys):
     assert "List the runs in a folder" in capsys.readouterr().out
 
 
-def test_latentforge_plugins_keeps_commands_out(site, capsys, monkeypatch):
+def test_a_distribution_of_commands_alone_is_a_plugin_of_its_name(site, capsys):
     site.module("aiming", "def aim():\n    print('one')\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
-    monkeypatch.setenv("LATENTFORGE_PLUGINS", "latentforge-aim")
-    assert run_cli(["aim"]) == 0
-    monkeypatch.setenv("LATENTFORGE_PLUGINS", "latentforge")
-    assert run_cli(["aim"]) == 2
+    commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
+    assert run_cli(["plugins", "list"]) == 0
+    [line] = capsys.readouterr().out.splitlines()[1:]
+    assert line.startswith(
+        "latentforge-aim  latentforge-aim  1.0      ok      0 ms    commands aim, fire"
+    )
+    assert run_cli(["-p", "no:latentforge-aim", "plugins", "list"]) == 0
+    assert "disabled" in capsys.readouterr().out
+    assert "aiming" not in sys.modules
+
+
+ONE_OF_TWO = "[latentforge]\none = one\ntwo = two\n[latentforge.commands]\naim = aiming:aim\n"
+
+
+@pytest.mark.parametrize(
+    ("only", "off", "code"),
+    [
+        (None, [], 0),
+        ("latentforge-aim", [], 0),
+        ("one", [], 0),
+        ("latentforge-aim/two", [], 0),
+        ("latentforge", [], 2),
+        (None, ["one"], 0),
+        (None, ["one", "two"], 2),
+        (None, ["latentforge-aim"], 2),
+        ("one", ["one"], 2),
+    ],
+)
+def test_the_commands_of_a_distribution_go_when_all_its_plugins_do(
+    site, capsys, monkeypatch, only, off, code
+):
+    for name in ("one", "two"):
+        site.module(name, site.offering(name))
+    site.module("aiming", "def aim():\n    print('aimed')\n")
+    (site.metadata("latentforge-aim", "") / "entry_points.txt").write_text(ONE_OF_TWO)
+    if only:
+        monkeypatch.setenv("LATENTFORGE_PLUGINS", only)
+    words = [word for name in off for word in ("-p", f"no:{name}")]
+    assert run_cli([*words, "aim"]) == code
+    assert ("aimed" in capsys.readouterr().out) == (code == 0)
+    assert run_cli(["--help"]) == 0
 
 
 # ---------------------------------------------------------------- observers

@@ -49,7 +49,7 @@ def broken_beside_healthy(site, code):
             ["made for plugin API 2, this LatentForge speaks 1"],
         ),
         ("x = 1", "validate", ["latentforge_bad_bad has no hooks"]),
-        ("def __dir__(): 1 / 0", "register", ["ZeroDivisionError", "latentforge_bad_bad.py:"]),
+        ("def __dir__(): 1 / 0", "validate", ["ZeroDivisionError", "latentforge_bad_bad.py:"]),
         (
             "@hookimpl\ndef latentforge_models(): 1 / 0",
             "collect",
