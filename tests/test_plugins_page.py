@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_the_config_of_the_page_is_read_and_wants_its_plugin_first(work):
     check_requirements(["latentforge>=0.0"], "c.toml")  # which is here
     assert read_toml(work / "c.toml")["requires_plugins"] == ["latentforge-swirl>=0.2"]
     assert run_cli(["train", "--config", "c.toml"]) == 3
+
+
+def test_the_entry_point_of_a_command_is_that_of_the_example():
+    [(_, text)] = blocks("A package's own commands")
+    example = PAGE.parents[1] / "examples/latentforge-physics/pyproject.toml"
+    points = read_toml(example)["project"]["entry-points"]
+    assert tomllib.loads(text)["project"]["entry-points"].items() <= points.items()
 
 
 def test_the_page_names_what_tests_get_and_every_observer():

@@ -18,15 +18,25 @@ from latentforge.cli import app
 from latentforge.cli import run as run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTED = {  # the page, and what runs its blocks
-    "README.md": "tests/test_readme.py",
-    "docs/contracts.md": "tests/contract/test_contracts_page.py",
-    "docs/gallery.md": "tests/test_gallery.py",
-    "docs/plugins.md": "tests/e2e/test_tutorial.py",
-    "docs/reliability.md": "tests/test_reliability_page.py",
-    "docs/sweeps.md": "tests/policy/test_docs.py",
-    "docs/streaming.md": "tests/policy/test_docs.py",
-    "docs/distributed.md": "tests/policy/test_docs.py",
+HERE = "tests/policy/test_docs.py"
+CONTRACTS = "tests/contract/test_contracts_page.py"
+README = "tests/test_readme.py"
+TESTED = {  # the page and the language of its blocks, and the tests of them
+    ("README.md", "bash"): [README],
+    ("README.md", "python"): [README],
+    ("README.md", "toml"): [README],
+    ("docs/contracts.md", "python"): [CONTRACTS],
+    ("docs/contracts.md", "toml"): [CONTRACTS],
+    ("docs/gallery.md", "bash"): ["tests/test_gallery.py"],
+    ("docs/plugins.md", "bash"): ["tests/e2e/test_tutorial.py", "tests/test_plugins_page.py"],
+    ("docs/plugins.md", "python"): ["tests/e2e/test_tutorial.py", "tests/test_plugins_page.py"],
+    ("docs/plugins.md", "toml"): ["tests/test_plugins_page.py"],
+    ("docs/reliability.md", "bash"): ["tests/test_reliability_page.py"],
+    ("docs/reliability.md", "python"): ["tests/test_reliability_page.py"],
+    ("docs/sweeps.md", "bash"): [HERE],
+    ("docs/sweeps.md", "python"): [HERE],
+    ("docs/streaming.md", "bash"): [HERE],
+    ("docs/distributed.md", "bash"): [HERE],
 }
 
 
@@ -41,16 +51,21 @@ def parse(words: list[str]) -> None:
     get_command(app).commands[name].make_context(name, rest)
 
 
-def test_every_page_with_code_has_a_test_that_names_it():
+def test_every_page_with_code_has_a_test_that_reads_it():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     coded = {
-        page.relative_to(ROOT).as_posix()
+        (page.relative_to(ROOT).as_posix(), language)
         for page in pages
-        if re.search(r"^```\w", page.read_text("utf-8"), re.MULTILINE)
+        for language in re.findall(r"^```(\w+)", page.read_text("utf-8"), re.MULTILINE)
     }
     assert coded == set(TESTED)
-    for page, test in TESTED.items():
-        assert Path(page).name in (ROOT / test).read_text("utf-8"), test
+    for (page, language), tests in TESTED.items():
+        for test in tests:
+            code = (ROOT / test).read_text("utf-8")
+            if test == HERE:
+                assert f'blocks("{page}", "{language}")' in code
+            else:
+                assert Path(page).name in code, test
 
 
 def shortened(line: str) -> list[str]:
