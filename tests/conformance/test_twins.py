@@ -14,7 +14,7 @@ from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, checks_o
 from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
 from latentforge.errors import PluginError
 
-spec = importlib.util.spec_from_file_location("twins", Path(__file__).with_name("twins.py"))
+spec = importlib.util.spec_from_file_location("twins", Path(__file__).parent / "twins/__init__.py")
 twins = sys.modules["twins"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(twins)
 

@@ -1,0 +1,66 @@
+"""A good component of each kind, and for each check a twin that is broken in that way.
+
+A twin is named after the check that it fails; what it changes is all that it has of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from latentforge import Size, hookimpl
+
+from .callbacks import CALLBACKS, callback
+from .datasets import DATASETS, dataset
+from .explorers import EXPLORERS, explorer
+from .losses import LOSSES, loss
+from .models import MODELS, model
+from .objectives import OBJECTIVES, objective
+
+
+@dataclass(frozen=True)
+class BadDefault:
+    """`size` is wrong."""
+
+    size: Size = 0
+
+
+@dataclass(frozen=True)
+class Undescribed:
+    """What this is, it does not say."""
+
+    size: Size = 3
+    width: Size = 3
+    names: list[str] = field(default_factory=list)
+
+
+TWINS = {
+    "models": MODELS,
+    "losses": LOSSES,
+    "datasets": DATASETS,
+    "explorers": EXPLORERS,
+    "objectives": OBJECTIVES,
+    "callbacks": CALLBACKS,
+}
+OPTIONS = {
+    "every option has a valid default": BadDefault,
+    "every option is described": Undescribed,
+}
+GOOD = {
+    "models": model(),
+    "losses": loss(),
+    "datasets": dataset(),
+    "explorers": explorer(),
+    "objectives": objective(),
+    "callbacks": callback(),
+}
+
+
+def plugin(kind, spec):
+    """An object with one hook, which offers that spec."""
+
+    def offer():
+        return [spec]
+
+    offer.__name__ = f"latentforge_{kind}"
+    return SimpleNamespace(**{offer.__name__: hookimpl(offer)}, __name__="twin")

@@ -1,0 +1,83 @@
+"""A good callback, and twins of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ignite.engine import Events
+
+from latentforge import CallbackSpec
+
+from .common import GoodConfig, meddle
+
+
+class Watch:
+    def __init__(self, config):
+        self.seen = 0
+
+    def attach(self, engines):
+        @engines.trainer.on(Events.EPOCH_COMPLETED)
+        def count():
+            self.seen += 1
+            engines.log("seen", float(self.seen))
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def callback(cls=Watch, **changes):
+    spec = {"name": "good", "summary": "Counts", "build": cls, "config": GoodConfig}
+    return CallbackSpec(**{**spec, **changes})
+
+
+class Breaks(Watch):
+    def attach(self, engines):
+        raise AttributeError("no such engine")
+
+
+class Jitters(Watch):
+    def attach(self, engines):
+        @engines.trainer.on(Events.EPOCH_COMPLETED)
+        def jitter():
+            draw = np.random.default_rng()
+            with torch.no_grad():
+                for value in engines.model.parameters():
+                    value.mul_(1 + 0.01 * draw.random())
+
+
+class Decays:
+    """Shrinks the weights more each epoch, and does not keep how often it has."""
+
+    def __init__(self, config):
+        self.seen = 0
+
+    def attach(self, engines):
+        @engines.trainer.on(Events.EPOCH_COMPLETED)
+        def shrink():
+            self.seen += 1
+            with torch.no_grad():
+                for value in engines.model.parameters():
+                    value.mul_(1 - 0.01 * self.seen)
+
+
+class NoJson(Watch):
+    def state_dict(self):
+        return {"seen": torch.zeros(1)}
+
+
+class MeddlingWatch(Watch):
+    def attach(self, engines):
+        super().attach(engines)
+        meddle()
+
+
+CALLBACKS = {
+    "it attaches and trains": callback(Breaks),
+    "the same seed gives the same weights": callback(Jitters),
+    "a resumed run ends with the same weights": callback(Decays),
+    "its state is json": callback(NoJson),
+    "nothing global is changed": callback(MeddlingWatch),
+}

@@ -1,0 +1,21 @@
+"""What the twins of every kind share."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from latentforge import Size
+
+
+@dataclass(frozen=True)
+class GoodConfig:
+    """`size` of whatever the component is about."""
+
+    size: Size = 3
+
+
+def meddle():
+    """Change what belongs to the whole process, each time to something else."""
+    os.environ["LATENTFORGE_TWIN"] = str(time.perf_counter_ns())

@@ -1,0 +1,50 @@
+"""Good arrays, and twins of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from latentforge import Arrays, DatasetSpec
+
+from .common import GoodConfig, meddle
+
+
+def good_arrays(config, split):
+    draw = np.random.default_rng({"train": 0, "test": 1}[split])
+    return Arrays(draw.random((40, 8, 8), np.float32), np.arange(40) % 2, ("even", "odd"))
+
+
+def dataset(load=good_arrays, **changes):
+    spec = {"name": "good", "summary": "Noise", "load": load, "config": GoodConfig}
+    return DatasetSpec(**{**spec, **changes})
+
+
+def flat_arrays(config, split):
+    return Arrays(np.zeros((40, 8, 8), np.float32), np.arange(40) % 2, ("even", "odd"))
+
+
+def no_train(config, split):
+    return good_arrays(config, "train")
+
+
+def far_labels(config, split):
+    return Arrays(good_arrays(config, split).x, np.arange(40) % 5, ("even", "odd"))
+
+
+def anew(config, split):
+    return Arrays(torch.rand(40, 8, 8), np.arange(40) % 2, ("even", "odd"))
+
+
+def meddling_load(config, split):
+    meddle()
+    return good_arrays(config, split)
+
+
+DATASETS = {
+    "it loads as images or vectors": dataset(flat_arrays),
+    "its splits are those it names": dataset(no_train, splits=("test",)),
+    "every label has a class": dataset(far_labels),
+    "it is the same each time": dataset(anew),
+    "nothing global is changed": dataset(meddling_load),
+}

@@ -1,0 +1,74 @@
+"""A good explorer, and twins of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latentforge import ExplorerSpec
+from latentforge.findings import Arrays as Numbers
+from latentforge.findings import Findings
+
+from .common import GoodConfig, meddle
+
+
+def good_look(context, config):
+    codes = context.codes("test")
+    drawn = torch.rand(config.size)
+    mean = float(codes.mean())
+    return Findings([Numbers("codes", {"z": codes, "drawn": drawn})], {"mean": mean}, "mean: of z")
+
+
+def explorer(explore=good_look, **changes):
+    spec = {"name": "good", "summary": "Codes", "explore": explore, "config": GoodConfig}
+    return ExplorerSpec(**{**spec, "needs": {"encode"}, **changes})
+
+
+def unexplained(context, config):
+    return Findings(good_look(context, config).items, {"mean": 1.0})
+
+
+def unseeded(context, config):
+    draw = np.random.default_rng()
+    return Findings([Numbers("drawn", {"x": torch.from_numpy(draw.random(3))})])
+
+
+def leaves_files(context, config):
+    Path("left-behind.txt").write_text("here")
+    return good_look(context, config)
+
+
+def trains_on(context, config):
+    for value in context.model.parameters():
+        value.add_(0.1)
+    return good_look(context, config)
+
+
+def wants_all_classes(context, config):
+    y = context.images("test").y
+    means = {f"mean-{c}": context.codes("test")[y == c].mean(0) for c in range(3)}
+    if any(bool(mean.isnan().any()) for mean in means.values()):
+        raise ZeroDivisionError("no images")
+    return Findings([Numbers("means", means)])
+
+
+def wants_two(context, config):
+    return Findings([Numbers("pair", {"z": context.codes("test")[[0, 1]]})])
+
+
+def meddling_look(context, config):
+    meddle()
+    return good_look(context, config)
+
+
+EXPLORERS = {
+    "it finds something": explorer(unexplained),
+    "the same run gives the same findings": explorer(unseeded),
+    "it writes no file of its own": explorer(leaves_files),
+    "it leaves the model as it is": explorer(trains_on),
+    "a class without images works": explorer(wants_all_classes),
+    "one test image works": explorer(wants_two),
+    "nothing global is changed": explorer(meddling_look),
+}

@@ -1,0 +1,132 @@
+"""A good loss, and twins of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from latentforge import LossSpec
+from latentforge.contracts import Terms
+from latentforge.latent import bernoulli_nll
+
+from .common import GoodConfig, meddle
+
+
+class GoodLoss(nn.Module):
+    def __init__(self, config, data):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def terms(self, model, batch, step):
+        posterior = model.encode(batch.x)
+        recon = bernoulli_nll(model.decode_logits(posterior.sample()), batch.x)  # (B,)
+        return {"recon": recon.mean(), "scale": self.log_scale.square() + self.log_scale}
+
+    def forward(self, model, batch, step):
+        return Terms(self.terms(model, batch, step))
+
+
+def loss(cls=GoodLoss, **changes):
+    needs = {"encode", "decode_logits"}
+    spec = {"name": "good", "summary": "-log p(x|z)", "build": cls, "needs": needs}
+    return LossSpec(**{**spec, "config": GoodConfig, **changes})
+
+
+class Rows(GoodLoss):
+    def terms(self, model, batch, step):
+        return {"recon": bernoulli_nll(model.decode_logits(model.encode(batch.x).mode()), batch.x)}
+
+
+class Summed(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"] * len(batch.x)}
+
+
+class MeanOverPixels(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"] / batch.x[0].numel()}
+
+
+class NoGradient(GoodLoss):
+    def terms(self, model, batch, step):
+        with torch.no_grad():
+            recon = super().terms(model, batch, step)["recon"]
+        return {"recon": recon + self.log_scale}
+
+
+class Remembers(GoodLoss):
+    calls = 0
+
+    def terms(self, model, batch, step):
+        self.calls += 1
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"] * (1 + 0.1 * self.calls)}
+
+
+class Renames(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return found if step.index < 50 else {**found, "late": found["recon"]}
+
+
+class Spread(GoodLoss):
+    def terms(self, model, batch, step):
+        x = batch.x.flatten(1)
+        spread = (x - x.mean(0)).square().sum() / (len(x) - 1)  # NaN of one image
+        return {**super().terms(model, batch, step), "spread": spread}
+
+
+class ClassMeans(GoodLoss):
+    def terms(self, model, batch, step):
+        codes = model.encode(batch.x).mode()
+        means = torch.stack([codes[batch.y == c].mean(0) for c in range(3)])  # NaN without any
+        return {**super().terms(model, batch, step), "apart": means.var(0).sum()}
+
+
+class AfterTheEnd(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        left = torch.tensor(float(step.total - step.index))
+        return {**found, "left": left.log()}  # -inf at the end
+
+
+class Forgets(GoodLoss):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.weight = torch.rand(())  # no buffer, and another one in each loss
+
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"] * (1 + self.weight.to(batch.x.device))}
+
+
+class Waits(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        if found["recon"] > 1e6:
+            found["recon"] = found["recon"] * 0
+        return found
+
+
+class SetsVariables(GoodLoss):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        meddle()
+
+
+LOSSES = {
+    "terms are finite numbers on their own": loss(Rows),
+    "terms do not grow with the batch": loss(Summed),
+    "a reconstruction is a sum over pixels": loss(MeanOverPixels),
+    "gradients reach the model and the loss": loss(NoGradient),
+    "the same seed gives the same terms": loss(Remembers),
+    "terms have the same names at every step": loss(Renames),
+    "a batch of one works": loss(Spread),
+    "a class without images works": loss(ClassMeans, labels=True),
+    "it works without gradients": loss(AfterTheEnd),
+    "state survives saving and loading": loss(Forgets),
+    "it waits for no device": loss(Waits),
+    "nothing global is changed": loss(SetsVariables),
+}
