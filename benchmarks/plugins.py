@@ -1,6 +1,7 @@
-"""What fifty installed third-party plugins add to `plugins list` and to `--help`.
+"""What fifty installed third-party plugins add to `plugins list` and to `--help`; and how long
+`plugins check --deep` takes for each built-in plugin of models.
 
-Each command is a process of its own, with the plugins and without them in turn.
+Each command is a process of its own; the first ones are run with the plugins and without, in turn.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import turns
 
 COUNT = 50
 COMMANDS = (("plugins", "list"), ("--help",))
+CHECKED = ("autoencoder", "vae", "conv_vae", "deconv_vae", "mlp_classifier", "cnn_classifier")
 HOOKS = """
 from dataclasses import dataclass
 
@@ -57,9 +61,8 @@ def install(site: Path) -> None:
         (info / "RECORD").write_text("")
 
 
-def main() -> None:
-    options = turns.arguments(__doc__, repeats=15).parse_args()
-    on = turns.headline("Plugins", f"{COUNT} of them; medians of {options.repeats} turns, in ms")
+def loading(repeats: int) -> dict[str, Any]:
+    """The milliseconds of each command, by side, and what the plugins add."""
     before = os.environ.get("PYTHONPATH", "")
     told = {}
     table = turns.Table("command", "without", "with", "added", first=16)
@@ -79,12 +82,37 @@ def main() -> None:
             }
             for side in sides.values():
                 side()
-            took = turns.take_turns(sides, options.repeats)
+            took = turns.take_turns(sides, repeats)
             added = turns.difference(took["with"], took["without"])
             medians = [f"{statistics.median(took[side]):,.0f}" for side in paths]
             table.row(" ".join(command), *medians, f"{added:+,.0f}")
             told[" ".join(command)] = {**took, "added": added}
-    turns.finish(options.json, on, {"plugins": COUNT, "commands": told})
+    return told
+
+
+def checking(names: Sequence[str], repeats: int) -> dict[str, list[float]]:
+    """The seconds of `plugins check NAME --deep`, start of the process included."""
+    command = [sys.executable, "-m", "latentforge", "plugins", "check"]
+    sides = {
+        name: lambda name=name: turns.run([*command, name, "--deep"]).seconds for name in names
+    }
+    took = turns.take_turns(sides, repeats)
+    table = turns.Table("plugin", "seconds", first=16)
+    for name, seconds in took.items():
+        table.row(name, f"{statistics.median(seconds):.1f}")
+    return took
+
+
+def main() -> None:
+    parser = turns.arguments(__doc__, repeats=15)
+    parser.add_argument("--check", action="append", choices=CHECKED, help="[default: all]")
+    options = parser.parse_args()
+    detail = f"{COUNT} of them; medians of {options.repeats} turns, in ms"
+    on = turns.headline("Plugins", detail)
+    commands = loading(options.repeats)
+    print("\nplugins check NAME --deep\n")
+    checks = checking(options.check or CHECKED, max(1, options.repeats // 5))
+    turns.finish(options.json, on, {"plugins": COUNT, "commands": commands, "checks": checks})
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def test_a_process_that_fails_ends_the_benchmark_with_its_words(turns):
 
 @pytest.mark.slow
 def test_plugins_are_installed_and_removed_again(measured):
-    told = measured("plugins")
+    told = measured("plugins", "--check", "vae")
+    assert set(told["checks"]) == {"vae"}
     assert set(told["commands"]) == {"plugins list", "--help"}
     for command in told["commands"].values():
         assert len(command["with"]) == len(command["without"]) == 1
