@@ -249,7 +249,8 @@ def differences(
     if pixelwise and not state.get("ways", {}).get("channels_last", False):
         yield "convolutions by channel before, by pixel now (train.channels_last)"
     for name, version in versions(config).items():
-        if version != (before := state["plugins"].get(name, version)):
+        older = state["plugins"].get(name.rpartition("/")[2], version)  # older ones: the name alone
+        if version != (before := state["plugins"].get(name, older)):
             yield f"plugin {name} {before} before, {version} now"
 
 

@@ -129,8 +129,9 @@ def restore_optimizer(
 
 
 def versions(config: RunConfig) -> dict[str, str]:
-    """The version of each plugin that a training uses."""
-    return {part.entry.plugin.name: part.entry.plugin.version for part in config.components()}
+    """The version of each plugin that a training uses, by `distribution/name`."""
+    plugins = [part.entry.plugin for part in config.components()]
+    return {"/".join(filter(None, [p.distribution, p.name])): p.version for p in plugins}
 
 
 def size_of(module: nn.Module) -> int:

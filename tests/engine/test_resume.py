@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
+import latentforge
 from latentforge import CallbackSpec, Forge, ModelSpec, hookimpl
 from latentforge.checkpoint import CheckpointStore
 from latentforge.engine.step import OPTIMIZERS
@@ -635,19 +636,23 @@ def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp
     assert "not JSON compliant" in failing(Odd({"best": float("nan")}))
 
 
-def test_another_torch_or_plugin_is_said(data, tmp_path, caplog):
+@pytest.mark.parametrize("name", ["latentforge/autoencoder", "autoencoder"])
+def test_another_torch_or_plugin_is_said(data, tmp_path, caplog, name):
+    """Also by a checkpoint of a version that kept the plugin's name without its distribution."""
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     store = CheckpointStore(tmp_path / "run/checkpoints")
     saved = store.load()
     groups = {group: saved.tensors(group) for group in saved.groups}
-    plugins = {**saved.state["plugins"], "autoencoder": "0.0.1"}
+    assert saved.state["plugins"]["latentforge/autoencoder"] == latentforge.__version__
+    kept = {k: v for k, v in saved.state["plugins"].items() if k != "latentforge/autoencoder"}
+    plugins = {**kept, name: "0.0.1"}
     other = {"torch": "2.0.0", "device": "cuda", "plugins": plugins}
     store.save("other", groups, {**saved.state, **other})
     resumed(tmp_path / "run", data)
     assert f"torch 2.0.0 before, {torch.__version__} now" in caplog.text
     assert "on cuda before, on cpu now" in caplog.text
-    assert "plugin autoencoder 0.0.1 before" in caplog.text
+    assert "plugin latentforge/autoencoder 0.0.1 before" in caplog.text
 
 
 @pytest.mark.parametrize(
