@@ -184,7 +184,9 @@ class Objective(Protocol):
     and is searched to the last step.
     """
 
-    requests: Sequence[str]  # what each one asks for, in words
+    @property
+    def requests(self) -> Sequence[str]:
+        """What each one asks for, in words; an attribute will do."""
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
         """How well each row meets its request, higher is better, differentiable; (B,)."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 from typer.main import get_command
 
 from latentforge.cli import app
-from latentforge.scaffold import IMPLEMENTED, written
+from latentforge.scaffold import IMPLEMENTED, new_plugin, written
 
 BROKEN = """
 from dataclasses import dataclass
@@ -78,6 +80,17 @@ def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
     assert answer.code == 0, answer.err
     seen = {check["check"]: check["status"] for check in answer.json["checks"]}
     assert seen["the hook module imports nothing heavy"] == "passed"
+
+
+@pytest.mark.slow  # half a minute: what mypy knows of torch is not kept
+def test_new_packages_pass_a_type_checker(work):
+    for kind in IMPLEMENTED:
+        new_plugin(f"swirl-{kind}", kind, work)
+    packages = sorted(file.parent for file in work.glob("*/*/__init__.py"))
+    assert len(packages) == len(IMPLEMENTED)
+    command = [sys.executable, "-m", "mypy", "--cache-dir", work / "cache", *packages]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=work)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_nothing_is_overwritten(cli, work):

@@ -34,6 +34,7 @@ def test_the_wheel_has_both_packages_and_no_tests(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"latentforge", "latentforge_plugins"}
     assert "latentforge_plugins/presets/vanilla-ae.toml" in names
+    assert {f"{top}/py.typed" for top in tops} <= {*names}  # type checkers look for it
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from latentforge.findings import Arrays, Bars, Findings, ImageGrid
+from latentforge.findings import Arrays, Bars, Finding, Findings, ImageGrid
 
 COLUMNS = 8
 
@@ -17,7 +17,7 @@ class Perplexity:
     """Over the whole split, which is not the mean over its batches: hence an accumulator."""
 
     def __init__(self) -> None:
-        self.counts = 0
+        self.counts = torch.zeros(())
 
     def update(self, seen) -> None:
         entries = len(seen.model.codebook)
@@ -39,7 +39,7 @@ def explore(context, config) -> Findings:
     _, height, width = model.latent.shape
     z = model.codebook[order[: config.shown], :, None, None].expand(-1, -1, height, width)
     names = [str(int(entry)) for entry in order]
-    found = [
+    found: list[Finding] = [
         Bars("use", "How often each entry is used", names, {"share": shares[order].tolist()}, ""),
         Arrays("codebook", {"entries": model.codebook, "counts": counts}),
     ]
