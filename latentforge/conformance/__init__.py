@@ -1,7 +1,7 @@
 """Whether components keep their contracts: named checks, one for each promise of docs/contracts.md.
 
 `latentforge.testing` gives them to the tests of a plugin, `latentforge plugins check` to everybody.
-No pytest and, until a check is called, no torch.
+No pytest.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ def checks_of(
     plugins: Sequence[Any] = (),
     forge: Any = None,
     example: Callable[[], Any] | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> list[Check]:
-    """The checks of a component, in order; nothing is loaded before the first one is called.
+    """The checks of a component, in order; no plugin is loaded before the first one is called.
 
     `options` are those of the component where its defaults will not do for a test. `plugins` are
     what `Forge(plugins=...)` takes; a `forge` that is given has loaded them. `example` makes the
-    rows (5, ...) that an objective looks at where they are no images.
+    rows (5, ...) that an objective looks at where they are no images, and `shape` (C, H, W) or
+    (D,) is that of the images for a model or a loss which takes none of the usual ones.
     """
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
     import importlib
 
-    subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example)
+    subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
     common = importlib.import_module("latentforge.conformance.common")
     own = importlib.import_module(f"latentforge.conformance.{kind}")
     found: list[Check] = []

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from latentforge.checkpoint import CheckpointStore
-from latentforge.conformance.subject import CheckFailed, Subject, require
-from latentforge.conformance.tiny import TRAIN, images, model_with, scratch_of
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.tiny import TRAIN, images, model_with, new_folder
 from latentforge.conformance.trying import nothing_global_changed
+from latentforge.errors import Interrupted, UsageError
+from latentforge.registry import Entry, Registry
+from latentforge.specs import KINDS, CallbackSpec
 
 EPOCHS = 3
+STOP = "conformance-stop"
 
 
 def it_attaches_and_trains(subject: Subject) -> None:
-    run = trained(subject, "plain")
+    run = trained(subject)
     require(
         run.status == "done" and run.manifest["epochs"] >= 1,
         f"the run ends as {run.status} after {run.manifest['epochs']} epochs",
@@ -25,14 +31,20 @@ def it_attaches_and_trains(subject: Subject) -> None:
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
-    same(trained(subject, "plain"), trained(subject, "again"), "a second time")
+    same(trained(subject), train(subject), "a second time")
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
-    """One that goes on after its first epoch, as after a stop."""
-    run = trained(subject, "stopped", epochs=1)
-    resumed = subject.forge.resume(run, train={"epochs": EPOCHS}, quiet=True)
-    same(trained(subject, "plain"), resumed, "stopped after an epoch and gone on with")
+    """One that was stopped after its first epoch, and goes on."""
+    whole = trained(subject)
+    folder, forge = new_folder(subject), stopping(subject)
+    try:
+        train(subject, forge, folder, STOP)
+    except Interrupted:
+        resumed = forge.resume(folder, data=images(), quiet=True)
+        same(whole, resumed, "stopped after an epoch and gone on with")
+    else:
+        raise CheckSkipped("it ends the training before a second epoch begins")
 
 
 def its_state_is_json(subject: Subject) -> None:
@@ -51,9 +63,9 @@ def its_state_is_json(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    trained(subject, "plain")  # whose imports may set something up
+    trained(subject)  # whose imports may set something up
     with nothing_global_changed("training with it"):
-        trained(subject, "once more")
+        train(subject)
 
 
 CHECKS = (
@@ -65,20 +77,37 @@ CHECKS = (
 )
 
 
-def trained(subject: Subject, what: str, epochs: int = EPOCHS) -> Any:
-    """A tiny run with the callback."""
-
-    def train() -> Any:
-        return subject.forge.train(
+def train(subject: Subject, forge: Any = None, folder: Path | None = None, *beside: str) -> Any:
+    """A tiny run with the callback, and with others beside it."""
+    callbacks = [{"name": subject.entry.reference, **subject.options}]
+    try:
+        return (forge or subject.forge).train(
             model_with(subject, {"encode", "decode"}).reference,
             data=images(),
-            train={**TRAIN, "epochs": epochs},
-            callbacks=[{"name": subject.entry.reference, **subject.options}],
-            run=scratch_of(subject) / what.replace(" ", "-"),
+            train={**TRAIN, "epochs": EPOCHS},
+            callbacks=[*callbacks, *({"name": name} for name in beside)],
+            run=folder or new_folder(subject),
             quiet=True,
         )
+    except UsageError as error:
+        raise CheckSkipped(f"it refuses such a training: {error.message}") from None
 
-    return subject.once(f"trained {what}", train)
+
+def trained(subject: Subject) -> Any:
+    return subject.once("trained", lambda: train(subject))
+
+
+def stopping(subject: Subject) -> Any:
+    """The subject's Forge with one more callback, which stops a training."""
+    from latentforge.engine.stopping import StopOnce
+
+    registry, once = subject.forge.registry, StopOnce()
+    spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)
+    entries = [entry for kind in KINDS for entry in registry.entries(kind)]
+    added = Entry(KINDS["callbacks"], spec, subject.entry.plugin)
+    forge = copy(subject.forge)
+    forge.registry = Registry(registry.plugins, [*entries, added], registry.observers)
+    return forge
 
 
 def same(one: Any, other: Any, how: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import torch
@@ -14,11 +16,14 @@ from latentforge.conformance.tiny import roles_of, run_with, scratch
 from latentforge.conformance.trying import nothing_global_changed
 from latentforge.errors import UsageError
 
+if TYPE_CHECKING:
+    from latentforge.loading import Opened
+
 
 def it_finds_something(subject: Subject) -> None:
     found = explored(subject)
     require(
-        found["files"],
+        {Path(file).name for file in found["files"]} - {"findings.json"},
         "it returned no findings",
         "return Findings([...]) with a picture, a table or arrays",
     )
@@ -33,17 +38,18 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
     one, other = explored(subject), explored(subject)
     first, second = (repr(without_clock(found["metrics"])) for found in (one, other))
     require(first == second, f"{first}, and a second time {second}", SEED)
-    differ = [name for name in one["arrays"] if one["arrays"][name] != other["arrays"].get(name)]
+    differ = [name for name, told in one["held"].items() if told != other["held"].get(name)]
     require(not differ, f"a second time {', '.join(differ)} differ", SEED)
 
 
 def it_writes_no_file_of_its_own(subject: Subject) -> None:
     """The core draws and writes what it returns."""
     run = run_with(subject, subject.entry.spec.needs)
-    before = {path for place in (run.path, Path.cwd()) for path in place.iterdir()}
-    explored(subject)
-    after = {path for place in (run.path, Path.cwd()) for path in place.iterdir()}
-    new = sorted(path.name for path in after - before)
+    before = {*run.path.iterdir()}
+    with scratch() as folder:
+        with chdir(folder):
+            explored(subject)
+        new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
     require(not new, f"it leaves {', '.join(new)}", "return findings, and write nothing")
 
 
@@ -52,12 +58,13 @@ def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     from latentforge.exploring import look
 
     seen = opened(subject)
-    before = fingerprint(seen.loaded.model)
+    before = {name: fingerprint(model) for name, model in models_of(seen)}
     look(seen, chosen(subject), objective_of(subject), lambda _engine: None)
+    changed = [name for name, model in models_of(seen) if fingerprint(model) != before[name]]
     require(
-        fingerprint(seen.loaded.model) == before,
-        "the model's weights or buffers are others afterwards",
-        "work on a copy (copy.deepcopy), and keep the model in evaluation mode",
+        not changed,
+        f"weights, buffers, mode or requires_grad of {' and '.join(changed)} are others afterwards",
+        "work on a copy (copy.deepcopy), and keep the models in evaluation mode",
     )
 
 
@@ -116,17 +123,21 @@ def explored(subject: Subject, **given: Any) -> dict[str, Any]:
             quiet=True,
             **subject.options,
         )
-        found["arrays"] = arrays(folder / "found")
+        found["held"] = held(folder / "found")
     return found
 
 
-def arrays(folder: Path) -> dict[str, str]:
-    """What each array in a folder's .npz files holds, as a digest of its member in the archive."""
+def held(folder: Path) -> dict[str, str]:
+    """What the pictures, tables and arrays in a folder hold, as digests: of an archive by its
+    members, which bear the time. Pages and findings.json hold the same again, and times."""
     found = {}
-    for path in sorted(folder.rglob("*.npz")):
-        with ZipFile(path) as archive:
-            for name in archive.namelist():
-                found[f"{path.name}:{name}"] = hashlib.sha256(archive.read(name)).hexdigest()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".npz":
+            with ZipFile(path) as archive:
+                for name in archive.namelist():
+                    found[f"{path.name}:{name}"] = hashlib.sha256(archive.read(name)).hexdigest()
+        elif path.suffix in (".png", ".gif", ".csv"):
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
@@ -135,8 +146,16 @@ def without_clock(metrics: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in metrics.items() if not k.endswith(("seconds", "per_second"))}
 
 
+def models_of(seen: Opened) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The run's model and those of its roles, by what one calls them."""
+    yield "the model", seen.loaded.model
+    for role, loaded in seen.roles.items():
+        yield f"the model of role {role}", loaded.model
+
+
 def fingerprint(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256(str(model.training).encode())
+    flags = [module.training for module in model.modules()]
+    digest = hashlib.sha256(str([flags, [p.requires_grad for p in model.parameters()]]).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()

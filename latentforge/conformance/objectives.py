@@ -37,14 +37,17 @@ def scores_and_answers_are_one_a_row(subject: Subject) -> None:
 
 def the_score_is_differentiable_in_x(subject: Subject) -> None:
     objective, x, request = tried(subject)
-    x = x.requires_grad_()
+    x = x.detach().clone().requires_grad_()
     score = objective.score(x, request)
     require(score.requires_grad, "the score has no gradient in x", "do not detach x, do not round")
     [gradient] = torch.autograd.grad(score.sum(), x, allow_unused=True)
+    require(gradient is not None, "the score does not depend on x", "look at x in score")
+    require(gradient.isfinite().all(), "the gradient of the score is not finite", FOLLOWED)
+    met = objective.satisfied(x, request)  # where there is nothing left to gain
     require(
-        gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
-        "the gradient of the score is not finite, or 0 everywhere",
-        "a search follows that gradient",
+        gradient.any() or met.all(),
+        "the gradient of the score is 0 everywhere, though not all rows meet their requests",
+        FOLLOWED,
     )
 
 
@@ -85,6 +88,8 @@ def nothing_global_is_changed(subject: Subject) -> None:
         objective.score(x, request)
 
 
+FOLLOWED = "a search follows that gradient"
+
 CHECKS = (
     it_asks_for_something_in_words,
     scores_and_answers_are_one_a_row,
@@ -98,26 +103,47 @@ CHECKS = (
 
 def objective_of(subject: Subject) -> Any:
     """A new objective; with the context of a tiny run where it does not do without."""
+    alone = subject.once("does without a run", lambda: scores(subject, made(subject, None)))
+    return made(subject, None if alone else subject.once("context", lambda: context_of(subject)))
+
+
+def made(subject: Subject, context: Any) -> Any:
+    """What `build` makes, or None where it does not do without the context."""
     seeded(0, "objective")
-    build = subject.entry.spec.build
     try:
-        return build(subject.config, None)
-    except Exception:  # it wants a run, as one that asks a classifier does
-        context = subject.once("context", lambda: context_of(subject))
         with torch.no_grad():
-            return build(subject.config, context)
+            return subject.entry.spec.build(subject.config, context)
+    except Exception:
+        if context is None:
+            return None
+        raise
 
 
-def tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
-    """An objective, and attempts at its requests in turn: the example's rows, else images."""
-    objective = objective_of(subject)
+def scores(subject: Subject, objective: Any) -> bool:
+    """Whether an objective that was built without a context can be asked."""
+    try:
+        objective.score(*attempts(subject, objective))
+    except Exception:
+        return False
+    return True
+
+
+def attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
+    """Attempts at its requests in turn: the example's rows, else images."""
     x = subject.example() if subject.example else batch_of(SHAPE, ROWS).x
     if len(x) != ROWS:
         raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS}")
-    request = torch.arange(ROWS) % len(objective.requests)
+    return x, torch.arange(ROWS) % len(objective.requests)
+
+
+def tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
+    """An objective and attempts; CheckSkipped where it looks at other things than images."""
+    objective = objective_of(subject)
+    x, request = attempts(subject, objective)
     if not subject.example:
         try:
             objective.score(x, request)
-        except Exception as error:
-            raise CheckSkipped(f"it scores no images ({error}); example= makes others") from None
+        except (RuntimeError, IndexError, ValueError) as error:  # what a wrong shape leads to
+            why = f"it scores no images of {SHAPE} ({error})"
+            raise CheckSkipped(f"{why}; example= makes what it does score") from None
     return objective, x, request

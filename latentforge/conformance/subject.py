@@ -64,6 +64,7 @@ class Subject:
     plugins: tuple[Any, ...]
     given: Any = None  # a Forge
     example: Any = None  # a function that makes what an objective looks at, where it is no image
+    shape: tuple[int, ...] | None = None  # of the images that a model or a loss is tried on
 
     @cached_property
     def forge(self) -> Any:

@@ -65,17 +65,18 @@ def scratch_of(subject: Subject) -> Path:
     return folder
 
 
+def new_folder(subject: Subject) -> Path:
+    """Where a run may be made; another one each time, for one that fails may leave something."""
+    return Path(tempfile.mkdtemp(dir=scratch_of(subject))) / "run"
+
+
 def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: Any) -> Run:
     """A run whose model provides what is needed, trained on `images(**given)`."""
     entry = model_with(subject, needs)
 
     def train() -> Run:
         made: Run = subject.forge.train(
-            entry.reference,
-            data=images(**given),
-            train=TRAIN,
-            run=scratch_of(subject) / f"{entry.name}-{what}",
-            quiet=True,
+            entry.reference, data=images(**given), train=TRAIN, run=new_folder(subject), quiet=True
         )
         return made
 
@@ -93,15 +94,17 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
         place = FIRST.index(entry.name) if entry.name in FIRST else len(FIRST)
         return entry.plugin is not subject.entry.plugin, place, entry.name
 
+    refusal = ""
     for entry in sorted(subject.forge.registry.entries("models"), key=order):
         if needs <= entry.spec.provides:
             try:
                 entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(shape))
-            except UsageError:
+            except UsageError as error:
+                refusal = f" and takes images of {shape}: {error.message}"
                 continue
             found: Entry = entry
             return found
-    raise CheckSkipped(f"no model here provides {', '.join(sorted(needs))}")
+    raise CheckSkipped(f"no model here provides {', '.join(sorted(needs))}{refusal}")
 
 
 def roles_of(subject: Subject, **given: Any) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step
 from latentforge.errors import UsageError
 from latentforge.seeding import mix
@@ -25,6 +28,7 @@ SHAPES = {
     "1x17x30": (1, 17, 30),
     "12 numbers": (12,),
 }
+LARGER = (3, 64, 64)  # for models that take none of these
 CLASSES = ("zero", "one", "two")
 
 
@@ -62,22 +66,23 @@ def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
     return module
 
 
+def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
+    """What a model is tried on, in this order: the first that it takes."""
+    return (subject.shape,) if subject.shape else (*SHAPES.values(), LARGER)
+
+
 def taken_shape(subject: Subject) -> tuple[int, ...]:
     """The first of the shapes that a model takes."""
 
     def find() -> tuple[int, ...]:
-        refusals = []
-        for shape in SHAPES.values():
+        for shape in shapes_for(subject):
             try:
                 build(subject, shape)
             except UsageError as error:
-                refusals.append(error.message)
+                refusal = error.message
             else:
                 return shape
-        raise CheckFailed(
-            f"it takes none of the shapes {', '.join(SHAPES)}: {'; '.join(refusals)}",
-            "take one of them, or check it with options that do",
-        )
+        raise CheckSkipped(f"it refuses images of {shape} and others: {refusal}; shape= names one")
 
     shape: tuple[int, ...] = subject.once("taken shape", find)
     return shape
@@ -88,7 +93,6 @@ def accepted(subject: Subject, shape: tuple[int, ...]) -> Any:
     try:
         return build(subject, shape)
     except UsageError as error:
-        taken_shape(subject)  # it must take one
         raise CheckSkipped(f"it refuses that shape: {error.message}") from None
 
 
@@ -123,6 +127,7 @@ def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: flo
 
 def state_of_the_world() -> dict[str, Any]:
     """What a component must leave as it is."""
+    root = logging.getLogger()
     return {
         "torch's default type": torch.get_default_dtype(),
         "torch's default device": str(torch.get_default_device()),
@@ -130,21 +135,40 @@ def state_of_the_world() -> dict[str, Any]:
         "torch's number of threads": torch.get_num_threads(),
         "torch's anomaly mode": torch.is_anomaly_enabled(),
         "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "torch's precision of products": torch.get_float32_matmul_precision(),
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cudnn.deterministic": torch.backends.cudnn.deterministic,
         "the generator of `random`": hash(random.getstate()),
         "the generator of numpy.random": hash(str(np.random.get_state())),
         "the environment": dict(os.environ),
         "the working folder": os.getcwd(),
         "sys.path": list(sys.path),
-        "what Ctrl-C does": __import__("signal").getsignal(2),
+        "what Ctrl-C does": signal.getsignal(signal.SIGINT),
+        "the root logger": (root.level, list(root.handlers)),
+        # a library that is imported meanwhile may silence a warning of its own
+        "warnings": [rule for rule in warnings.filters if rule[1] is None and rule[3] is None],
     }
 
 
 @contextmanager
 def nothing_global_changed(doing: str) -> Iterator[None]:
-    """CheckFailed where something of the process is other than before."""
-    before = state_of_the_world()
-    yield
-    after = state_of_the_world()
+    """CheckFailed where something of the process is other than before. What a component may have
+    set when it was tried before is first put back to what it is in a new process."""
+    cudnn, root = torch.backends.cudnn, logging.getLogger()
+    kept = torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.deterministic, root.level
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        torch.set_float32_matmul_precision("highest")
+        cudnn.benchmark = cudnn.deterministic = False
+        root.setLevel(logging.WARNING)
+        try:
+            before = state_of_the_world()
+            yield
+            after = state_of_the_world()
+        finally:
+            torch.set_float32_matmul_precision(kept[0])
+            cudnn.benchmark, cudnn.deterministic = kept[1:3]
+            root.setLevel(kept[3])
     changed = [name for name, value in before.items() if after[name] != value]
     require(
         not changed,

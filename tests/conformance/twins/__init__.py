@@ -1,6 +1,6 @@
-"""A good component of each kind, and for each check a twin that is broken in that way.
+"""A good component of each kind, and for each check twins that are broken in that way.
 
-A twin is named after the check that it fails; what it changes is all that it has of its own.
+Twins stand under the name of the check that they fail; what one changes is all it has of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from latentforge import Size, hookimpl
+from latentforge.errors import PluginError
 
 from .callbacks import CALLBACKS, callback
 from .datasets import DATASETS, dataset
@@ -42,6 +43,7 @@ TWINS = {
     "objectives": OBJECTIVES,
     "callbacks": CALLBACKS,
 }
+RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # by the training itself
 OPTIONS = {
     "every option has a valid default": BadDefault,
     "every option is described": Undescribed,

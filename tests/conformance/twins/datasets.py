@@ -41,10 +41,23 @@ def meddling_load(config, split):
     return good_arrays(config, split)
 
 
+def bright_arrays(config, split):
+    found = good_arrays(config, split)
+    return Arrays(255 * found.x, found.y, found.classes)  # float32
+
+
+def a_list(config, split):
+    return [[0.0, 1.0]]
+
+
 DATASETS = {
-    "it loads as images or vectors": dataset(flat_arrays),
-    "its splits are those it names": dataset(no_train, splits=("test",)),
-    "every label has a class": dataset(far_labels),
-    "it is the same each time": dataset(anew),
-    "nothing global is changed": dataset(meddling_load),
+    "it loads as images or vectors": [
+        dataset(flat_arrays),
+        dataset(far_labels),
+        dataset(bright_arrays),
+        dataset(a_list),
+        dataset(no_train, splits=("test",)),
+    ],
+    "it is the same each time": [dataset(anew)],
+    "nothing global is changed": [dataset(meddling_load)],
 }

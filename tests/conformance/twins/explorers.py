@@ -9,7 +9,7 @@ import torch
 
 from latentforge import ExplorerSpec
 from latentforge.findings import Arrays as Numbers
-from latentforge.findings import Findings
+from latentforge.findings import Findings, ImageGrid
 
 from .common import GoodConfig, meddle
 
@@ -63,12 +63,52 @@ def meddling_look(context, config):
     return good_look(context, config)
 
 
+def nothing(context, config):
+    return Findings([])
+
+
+def unseeded_picture(context, config):
+    draw = np.random.default_rng()
+    x = torch.from_numpy(draw.random((2, 1, 8, 8), np.float32))
+    return Findings([ImageGrid("drawn", "Noise", [x])])
+
+
+def unseeded_figure(context, config):
+    items = good_look(context, config).items
+    return Findings(items, {"mean": float(np.random.default_rng().random())}, "mean: of nothing")
+
+
+def leaves_training_on(context, config):
+    context.model.encoder.train()
+    return good_look(context, config)
+
+
+def freezes(context, config):
+    context.model.requires_grad_(not next(context.model.parameters()).requires_grad)
+    return good_look(context, config)
+
+
+def trains_the_other(context, config):
+    for value in context.roles["judge"].model.parameters():
+        value.add_(0.1)
+    return good_look(context, config)
+
+
 EXPLORERS = {
-    "it finds something": explorer(unexplained),
-    "the same run gives the same findings": explorer(unseeded),
-    "it writes no file of its own": explorer(leaves_files),
-    "it leaves the model as it is": explorer(trains_on),
-    "a class without images works": explorer(wants_all_classes),
-    "one test image works": explorer(wants_two),
-    "nothing global is changed": explorer(meddling_look),
+    "it finds something": [explorer(nothing), explorer(unexplained)],
+    "the same run gives the same findings": [
+        explorer(unseeded),
+        explorer(unseeded_picture),
+        explorer(unseeded_figure),
+    ],
+    "it writes no file of its own": [explorer(leaves_files)],
+    "it leaves the model as it is": [
+        explorer(trains_on),
+        explorer(leaves_training_on),
+        explorer(freezes),
+        explorer(trains_the_other, roles={"judge": {"classify"}}),
+    ],
+    "a class without images works": [explorer(wants_all_classes)],
+    "one test image works": [explorer(wants_two)],
+    "nothing global is changed": [explorer(meddling_look)],
 }

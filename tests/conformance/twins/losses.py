@@ -32,9 +32,24 @@ def loss(cls=GoodLoss, **changes):
     return LossSpec(**{**spec, "config": GoodConfig, **changes})
 
 
+def no_module(config, data):
+    good = GoodLoss(config, data)
+    return lambda model, batch, step: good(model, batch, step)
+
+
+class NoTerms(GoodLoss):
+    def forward(self, model, batch, step):
+        return self.terms(model, batch, step)
+
+
 class Rows(GoodLoss):
     def terms(self, model, batch, step):
         return {"recon": bernoulli_nll(model.decode_logits(model.encode(batch.x).mode()), batch.x)}
+
+
+class NoNumber(GoodLoss):
+    def terms(self, model, batch, step):
+        return {**super().terms(model, batch, step), "none": batch.x.new_tensor(torch.nan)}
 
 
 class Summed(GoodLoss):
@@ -54,6 +69,32 @@ class NoGradient(GoodLoss):
         with torch.no_grad():
             recon = super().terms(model, batch, step)["recon"]
         return {"recon": recon + self.log_scale}
+
+
+class Constant(GoodLoss):
+    def terms(self, model, batch, step):
+        return {name: value.detach() for name, value in super().terms(model, batch, step).items()}
+
+
+class Spare(GoodLoss):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.spare = nn.Parameter(torch.zeros(()))
+
+
+class NanGradient(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "spread": (0 * self.log_scale).square().sqrt()}
+
+
+OWN = torch.Generator().manual_seed(1)
+
+
+class OwnNoise(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"] * (1 + 0.1 * torch.rand((), generator=OWN))}
 
 
 class Remembers(GoodLoss):
@@ -117,16 +158,26 @@ class SetsVariables(GoodLoss):
 
 
 LOSSES = {
-    "terms are finite numbers on their own": loss(Rows),
-    "terms do not grow with the batch": loss(Summed),
-    "a reconstruction is a sum over pixels": loss(MeanOverPixels),
-    "gradients reach the model and the loss": loss(NoGradient),
-    "the same seed gives the same terms": loss(Remembers),
-    "terms have the same names at every step": loss(Renames),
-    "a batch of one works": loss(Spread),
-    "a class without images works": loss(ClassMeans, labels=True),
-    "it works without gradients": loss(AfterTheEnd),
-    "state survives saving and loading": loss(Forgets),
-    "it waits for no device": loss(Waits),
-    "nothing global is changed": loss(SetsVariables),
+    "terms are finite numbers on their own": [
+        loss(no_module),
+        loss(NoTerms),
+        loss(Rows),
+        loss(NoNumber),
+    ],
+    "terms do not grow with the batch": [loss(Summed)],
+    "a reconstruction is a sum over pixels": [loss(MeanOverPixels)],
+    "gradients reach the model and the loss": [
+        loss(NoGradient),
+        loss(Constant),
+        loss(Spare),
+        loss(NanGradient),
+    ],
+    "the same seed gives the same terms": [loss(OwnNoise)],
+    "terms have the same names at every step": [loss(Renames)],
+    "a batch of one works": [loss(Spread)],
+    "a class without images works": [loss(ClassMeans, labels=True)],
+    "it works without gradients": [loss(AfterTheEnd)],
+    "state survives saving and loading": [loss(Forgets), loss(Remembers)],
+    "it waits for no device": [loss(Waits)],
+    "nothing global is changed": [loss(SetsVariables)],
 }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -43,9 +47,113 @@ def model(cls=Good, provides=PROVIDES, **changes):
     return ModelSpec(**{**spec, **changes})
 
 
-class WrongShape(Good):
+# ---------------------------------------------------------------- of what it provides
+
+
+def no_module(config, data):
+    return "a model"
+
+
+class FalseLayers(Good):
+    def layers(self):
+        return ["encoder", "nowhere"]
+
+
+# ---------------------------------------------------------------- of shapes
+
+
+def with_posterior(cls):
+    """A good model but for the posterior that it gives."""
+
+    class Other(Good):
+        def encode(self, x):
+            seen = super().encode(x)
+            return cls(seen.mean, seen.log_var)
+
+    return Other
+
+
+class ShortMode(DiagonalGaussian):
+    def mode(self):
+        return self.mean[:, :1]
+
+
+class ShortSample(DiagonalGaussian):
+    def sample(self):
+        return super().sample()[:, :1]
+
+
+class DoubleMode(DiagonalGaussian):
+    def mode(self):
+        return self.mean.double()
+
+
+class NanMode(DiagonalGaussian):
+    def mode(self):
+        return self.mean / 0 * 0
+
+
+class NoLatent(Good):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.latent = config.size
+
+
+class FlatLogits(Good):
     def decode_logits(self, z):
-        return self.decoder(z)  # flat
+        return self.decoder(z)
+
+    def decode(self, z):
+        return self.decoder(z).unflatten(1, self.shape).sigmoid()
+
+
+class FlatImage(Good):
+    def decode(self, z):
+        return super().decode(z).flatten(1)
+
+
+class Unbounded(Good):
+    def decode(self, z):
+        return 10 * self.decode_logits(z)
+
+
+class Gray(Good):
+    def decode_logits(self, z):
+        logits = super().decode_logits(z)
+        return logits.mean(1, keepdim=True) if logits.dim() == 4 else logits
+
+
+class Transposed(Good):
+    def decode_logits(self, z):
+        logits = super().decode_logits(z)
+        return logits.transpose(2, 3) if logits.dim() == 4 else logits
+
+
+class AsImages(Good):
+    def decode_logits(self, z):
+        logits = super().decode_logits(z)
+        return logits if logits.dim() == 4 else logits[:, None, None]
+
+
+class Classifier(nn.Module):
+    def __init__(self, config, data):
+        super().__init__()
+        self.layer = nn.Linear(data.size, len(data.classes))
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+class OneTooFew(Classifier):
+    def forward(self, x):
+        return super().forward(x)[:, 1:]
+
+
+def classifier(cls):
+    return model(cls, {"classify"}, default_loss="cross-entropy")
+
+
+# ---------------------------------------------------------------- of gradients
 
 
 class Unused(Good):
@@ -54,11 +162,29 @@ class Unused(Good):
         self.spare = nn.Linear(2, 2)
 
 
+class NanGradient(Good):
+    def decode_logits(self, z):
+        return super().decode_logits(z) + (0 * self.decoder.weight).square().sum().sqrt()
+
+
 class Uphill(Good):
     def decode_logits(self, z):
         logits = super().decode_logits(z)
         return 2 * logits.detach() - logits  # the gradient points the other way
 
+
+class Detached(Good):
+    def decode(self, z):
+        return super().decode(z.detach())
+
+
+class WithoutGradient(Good):
+    def decode(self, z):
+        with torch.no_grad():
+            return super().decode(z)
+
+
+# ---------------------------------------------------------------- of seeds
 
 OWN = torch.Generator().manual_seed(1)
 
@@ -69,15 +195,16 @@ class OwnGenerator(Good):
         nn.init.normal_(self.encoder.weight, generator=OWN)
 
 
+class AlwaysTheSame(Good):
+    def __init__(self, config, data):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(config, data)
+
+
 class Sampled(DiagonalGaussian):
     def mode(self):
         return self.sample()
-
-
-class Draws(Good):
-    def encode(self, x):
-        seen = super().encode(x)
-        return Sampled(seen.mean, seen.log_var)
 
 
 class Shifted(DiagonalGaussian):
@@ -85,32 +212,30 @@ class Shifted(DiagonalGaussian):
         return self.mean + 1
 
 
-class OffMean(Good):
-    def encode(self, x):
-        seen = super().encode(x)
-        return Shifted(seen.mean, seen.log_var)
-
-
 class Still(DiagonalGaussian):
     def sample(self):
         return self.mean
 
 
-class NoSpread(Good):
-    def encode(self, x):
-        seen = super().encode(x)
-        return Still(seen.mean, seen.log_var)
+class OwnNoise(DiagonalGaussian):
+    def sample(self):
+        return self.mean + torch.randn(self.mean.shape, generator=OWN)
 
 
-class Twice(DiagonalGaussian):
+class TwiceKl(DiagonalGaussian):
     def kl(self):
         return 2 * super().kl()
 
 
-class WrongKl(Good):
-    def encode(self, x):
-        seen = super().encode(x)
-        return Twice(seen.mean, seen.log_var)
+class SummedKl(DiagonalGaussian):
+    def kl(self):
+        return super().kl().sum(1)
+
+
+class NoPrior(Good):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.latent = LatentSpec((config.size,))
 
 
 class OtherSigmoid(Good):
@@ -118,9 +243,7 @@ class OtherSigmoid(Good):
         return (0.5 * self.decode_logits(z)).sigmoid()
 
 
-class Detached(Good):
-    def decode(self, z):
-        return super().decode(z.detach())
+# ---------------------------------------------------------------- of batches
 
 
 class Squeezed(Good):
@@ -133,6 +256,9 @@ class BatchMean(Good):
         return super().encode(x - x.mean(0))
 
 
+# ---------------------------------------------------------------- of what is kept, and where
+
+
 class Hidden(Good):
     def __init__(self, config, data):
         super().__init__(config, data)
@@ -140,6 +266,15 @@ class Hidden(Good):
 
     def decode_logits(self, z):
         return super().decode_logits(z + self.shift.to(z.device))
+
+
+class RunningMean(Good):
+    centre = 0.0
+
+    def encode(self, x):
+        if self.training:
+            self.centre = 0.9 * self.centre + 0.1 * float(x.mean())
+        return super().encode(x - self.centre)
 
 
 class LeftBehind(Good):
@@ -151,47 +286,78 @@ class LeftBehind(Good):
         return super().decode_logits(z * self.scale)
 
 
-class Meddles(Good):
-    def __init__(self, config, data):
-        super().__init__(config, data)
-        meddle()
-
-
-SHARED: dict[int, nn.Module] = {}
+class HomeComing(Classifier):
+    def forward(self, x):
+        return torch.zeros(len(x), 3)
 
 
 class Shares(Good):
+    kept: ClassVar[dict[int, nn.Module]] = {}
+
     def __init__(self, config, data):
         super().__init__(config, data)
-        self.encoder = SHARED.setdefault(data.size, self.encoder)
+        self.encoder = self.kept.setdefault(data.size, self.encoder)
 
 
-class TakesNothing(Good):
-    def __init__(self, config, data):
-        from latentforge.errors import UsageError
+def meddling(change):
+    """A model that changes something of the whole process when it is built."""
 
-        raise UsageError("it takes nothing")
+    class Meddles(Good):
+        def __init__(self, config, data):
+            super().__init__(config, data)
+            change()
+
+    return model(Meddles)
 
 
+def tune_cudnn():
+    torch.backends.cudnn.benchmark = True
+
+
+SHAPES = "codes and images have their shapes [1x28x28]"
 MODELS = {
-    "it has what it provides": model(provides={*PROVIDES, "layers"}),
-    "codes and images have their shapes [1x28x28]": model(WrongShape),
-    "gradients reach every parameter": model(Unused),
-    "one step lowers the default loss": model(Uphill),
-    "the same seed gives the same weights": model(OwnGenerator),
-    "inference draws nothing": model(Draws),
-    "the mode is the mean": model(OffMean),
-    "samples follow the seed": model(NoSpread),
-    "the kl is that of its posterior": model(WrongKl),
-    "decode is the sigmoid of its logits": model(OtherSigmoid),
-    "images are differentiable in the code": model(Detached),
-    "a batch of one works": model(Squeezed),
-    "an image does not depend on its batch": model(BatchMean),
-    "state survives saving and loading": model(Hidden),
-    "it moves to another device": model(LeftBehind),
-    "nothing global is changed": model(Meddles),
-    "two models share nothing": model(Shares),
-    "codes and images have their shapes [3x32x32]": model(TakesNothing),
-    "codes and images have their shapes [1x17x30]": model(WrongShape),
-    "codes and images have their shapes [12 numbers]": model(TakesNothing),
+    "it has what it provides": [
+        model(provides={*PROVIDES, "layers"}),
+        model(FalseLayers, {*PROVIDES, "layers"}),
+        model(no_module),
+    ],
+    SHAPES: [
+        model(with_posterior(ShortMode)),
+        model(with_posterior(ShortSample)),
+        model(with_posterior(DoubleMode)),
+        model(with_posterior(NanMode)),
+        model(NoLatent),
+        model(FlatLogits),
+        model(FlatImage),
+        model(Unbounded),
+        classifier(OneTooFew),
+    ],
+    SHAPES.replace("1x28x28", "3x32x32"): [model(Gray)],
+    SHAPES.replace("1x28x28", "1x17x30"): [model(Transposed)],
+    SHAPES.replace("1x28x28", "12 numbers"): [model(AsImages)],
+    "gradients reach every parameter": [model(Unused), model(NanGradient)],
+    "ten steps lower the default loss": [model(Uphill)],
+    "the same seed gives the same weights": [model(OwnGenerator), model(AlwaysTheSame)],
+    "inference draws nothing": [model(with_posterior(Sampled))],
+    "the mode is the mean": [model(with_posterior(Shifted))],
+    "samples follow the seed": [model(with_posterior(Still)), model(with_posterior(OwnNoise))],
+    "the kl is that of its posterior": [
+        model(with_posterior(TwiceKl)),
+        model(with_posterior(SummedKl)),
+        model(NoPrior),
+    ],
+    "decode is the sigmoid of its logits": [model(OtherSigmoid)],
+    "images are differentiable in the code": [model(Detached), model(WithoutGradient)],
+    "a batch of one works": [model(Squeezed)],
+    "an image does not depend on its batch": [model(BatchMean)],
+    "state survives saving and loading": [model(Hidden), model(RunningMean)],
+    "it moves to another device": [model(LeftBehind), classifier(HomeComing)],
+    "nothing global is changed": [
+        meddling(meddle),
+        meddling(tune_cudnn),
+        meddling(lambda: torch.set_float32_matmul_precision("high")),
+        meddling(lambda: warnings.filterwarnings("ignore")),
+        meddling(lambda: logging.getLogger().setLevel("ERROR")),
+    ],
+    "two models share nothing": [model(Shares)],
 }

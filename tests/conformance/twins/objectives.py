@@ -46,6 +46,9 @@ class Mixed(Bright):
         score = super().score(x, request)
         return score - score.mean()
 
+    def satisfied(self, x, request):
+        return super().score(x, request) > -0.1
+
 
 class Noisy(Bright):
     def score(self, x, request):
@@ -62,12 +65,53 @@ class MeddlingScore(Bright):
         return super().score(x, request)
 
 
+class SaysNothing(Bright):
+    requests = ("dark", " ")
+
+
+class ScoreOfPixels(Bright):
+    def score(self, x, request):
+        return -(x.flatten(1) - 0.5 * request[:, None]).abs()
+
+    def satisfied(self, x, request):
+        return super().score(x, request) > -0.1
+
+
+class Blind(Bright):
+    def __init__(self, config, context):
+        self.weight = torch.zeros((), requires_grad=True)
+
+    def score(self, x, request):
+        return self.weight - 1.0 * request
+
+
+class Cliff(Bright):
+    def score(self, x, request):
+        return super().score(x, request) + (0 * x.flatten(1)).square().sum(1).sqrt()
+
+
+class Plateau(Bright):
+    def score(self, x, request):
+        return 0 * super().score(x, request) - 1  # and so never satisfied
+
+
+class MixedAnswers(Bright):
+    def satisfied(self, x, request):
+        score = self.score(x, request)
+        return score >= score.max()
+
+
 OBJECTIVES = {
-    "it asks for something in words": objective(AsksNothing),
-    "scores and answers are one a row": objective(OneNumber),
-    "the score is differentiable in x": objective(Rounded),
-    "rows do not mix": objective(Mixed),
-    "the same images score the same": objective(Noisy),
-    "its classes are one a request": objective(ThreeClasses),
-    "nothing global is changed": objective(MeddlingScore),
+    "it asks for something in words": [objective(AsksNothing), objective(SaysNothing)],
+    "scores and answers are one a row": [objective(OneNumber), objective(ScoreOfPixels)],
+    "the score is differentiable in x": [
+        objective(Rounded),
+        objective(Blind),
+        objective(Cliff),
+        objective(Plateau),
+    ],
+    "rows do not mix": [objective(Mixed), objective(MixedAnswers)],
+    "the same images score the same": [objective(Noisy)],
+    "its classes are one a request": [objective(ThreeClasses)],
+    "nothing global is changed": [objective(MeddlingScore)],
 }
