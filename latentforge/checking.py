@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from latentforge.errors import did_you_mean, one_line
+from latentforge.errors import PluginError, did_you_mean, one_line
 
 
 @dataclass
@@ -53,7 +53,7 @@ def check(
     """
     before = len(faults.lines)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    annotations = typing.get_type_hints(cls, include_extras=True)
+    annotations = _annotations(cls)
     values = {}
     for key, value in given.items():
         here = f"{path}.{key}" if path else key
@@ -76,6 +76,22 @@ def check(
     except ValueError as error:
         faults.add(path, str(error))
         return None
+    except Exception as error:
+        raise PluginError(
+            f"config {cls.__name__} cannot be made: {one_line(error)}",
+            remedy="a ValueError in __post_init__ says what the user has to mend",
+        ) from error
+
+
+def _annotations(cls: type[Any]) -> dict[str, Any]:
+    """The types of a config's fields; PluginError for one that cannot be known here."""
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception as error:
+        raise PluginError(
+            f"the types of config {cls.__name__} cannot be read: {one_line(error)}",
+            remedy=f"{cls.__module__} must import them, not under `if TYPE_CHECKING:`",
+        ) from error
 
 
 def _check_value(
@@ -195,9 +211,12 @@ def _unknown_key(key: str, known: Sequence[str], of: str) -> str:
 
 
 def _default(spec: dataclasses.Field[Any]) -> Any:
-    if spec.default_factory is not dataclasses.MISSING:
+    if spec.default_factory is dataclasses.MISSING:
+        return spec.default
+    try:
         return spec.default_factory()
-    return spec.default
+    except Exception as error:
+        raise PluginError(f"the default of {spec.name!r} raises: {one_line(error)}") from error
 
 
 def faults_of_defaults(cls: type[Any]) -> list[str]:
@@ -205,6 +224,8 @@ def faults_of_defaults(cls: type[Any]) -> list[str]:
     faults = Faults()
     try:
         check(cls, plain(cls()), cls.__name__, faults)
+    except PluginError as error:
+        return [error.message]
     except Exception as error:  # a default factory or __post_init__ that raises
         return [f"{cls.__name__}(): {one_line(error)}"]
     return faults.lines
@@ -227,7 +248,7 @@ class Option:
 
 def describe(cls: type[Any]) -> list[Option]:
     """The options of a config dataclass, in order; a nested one's are named `outer.inner`."""
-    annotations = typing.get_type_hints(cls, include_extras=True)
+    annotations = _annotations(cls)
     options = []
     for spec in dataclasses.fields(cls):
         annotation = annotations[spec.name]

@@ -15,6 +15,7 @@ from latentforge.checking import Faults, check
 from latentforge.config import (
     Component,
     RunConfig,
+    check_defaults,
     check_options,
     raise_faults,
     read_assignments,
@@ -55,12 +56,21 @@ def choose_measures(
             fits = spec.needs <= provides and (classes or not spec.labels)
             if spec.default and fits and not spec.roles:
                 by_name.setdefault(entry.name, entry)
-        entries = list(by_name.values())
+        # ours first: where two give one figure, it is the other that is left out
+        entries = sorted(by_name.values(), key=lambda entry: not entry.plugin.builtin)
     given = _by_component(options, [entry.name for entry in entries])
-    return [
-        Component(entry, check_options(entry.spec.config, given[entry.name], entry.name))
-        for entry in entries
-    ]
+    chosen = []
+    for entry in entries:
+        try:
+            check_defaults(entry)
+        except PluginError as error:
+            if names:
+                raise
+            log.warning("%s; it is left out", error.message)
+            continue
+        options = check_options(entry.spec.config, given[entry.name], entry.name)
+        chosen.append(Component(entry, options, unasked=not names))
+    return chosen
 
 
 def config_of(registry: Registry, run: Run) -> RunConfig:
@@ -70,9 +80,8 @@ def config_of(registry: Registry, run: Run) -> RunConfig:
     """
     draft = draft_of(run)
     draft.callbacks = []
-    for wanted in run.manifest["plugins"]:
-        if wanted["kind"] != "callbacks":
-            require(registry, run.path, wanted)
+    wanted = [each for each in run.manifest["plugins"] if each["kind"] != "callbacks"]
+    require_all(registry, run.path, wanted)
     return resolve(draft, registry, in_memory=is_in_memory(run))
 
 
@@ -92,9 +101,17 @@ def is_in_memory(run: Run) -> bool:
     return bool(run.config["data"]["name"] == IN_MEMORY)
 
 
-def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
-    """PluginError that says what to install where a component of a run is not here; a warning where
-    it is of an older version than the run's."""
+def require_all(registry: Registry, run: Path, wanted: Iterable[Mapping[str, str]]) -> None:
+    """PluginError that says what to install where a component of a run is not here; a warning for
+    each distribution that is of an older version than the run's."""
+    for older in dict.fromkeys(require(registry, run, each) for each in wanted):
+        if older:
+            log.warning("%s", older)
+
+
+def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
+    """Whether a component of a run is here, which else is a PluginError; what there is to say of
+    its version, or an empty string."""
     try:
         plugin = registry.get(wanted["kind"], wanted["name"]).plugin
     except LatentForgeError as error:
@@ -104,7 +121,7 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
         if any(off):
             remedy = f"the same without {off[0]}"
         elif packaged:
-            remedy = f"pip install {packaged}=={wanted['version']}"
+            remedy = pip_install([f"{packaged}=={wanted['version']}"])
         raise PluginError(
             f"{run} was made with {wanted['name']!r} of plugin {wanted['plugin']}"
             + (f" ({packaged} {wanted['version']})" if packaged else ""),
@@ -114,7 +131,8 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> None:
     if plugin.distribution and is_older(plugin.version, wanted["version"]):
         made, here = f"{plugin.distribution} {wanted['version']}", plugin.version
         newer = pip_install([f"{plugin.distribution}>={wanted['version']}"])
-        log.warning("%s was made with %s, and %s is installed; try: %s", run, made, here, newer)
+        return f"{run} was made with {made}, and {here} is installed; try: {newer}"
+    return ""
 
 
 def check_needs(entry: Entry, model: Entry) -> None:

@@ -23,6 +23,7 @@ class Component:
 
     entry: Entry
     options: Any
+    unasked: bool = False  # a default measure, which no user has named
 
     @property
     def name(self) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,7 @@ from latentforge.specs import Kind, Spec
 
 PLUGINS, COMMANDS = "latentforge", "latentforge.commands"  # groups of entry points
 ENVIRONMENT = "LATENTFORGE_PLUGINS"
+UNKNOWN = "unknown"  # a distribution without readable METADATA
 FILE = re.compile(rf"\.py$|[/{re.escape(os.sep)}]")
 
 
@@ -59,15 +62,24 @@ class Candidate:
         plugin = self.plugin
         if not remedy and plugin.distribution:
             update = f"pip install --upgrade {plugin.distribution}"
-            remedy = f"{update}, or go on without it: latentforge -p no:{plugin.name} ..."
+            without = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
+            remedy = f"{update}, or go on without it: latentforge -p {without} ..."
         remedy = remedy or f"mend {plugin.module}, or leave it out"
         origin = (plugin.name, plugin.distribution, plugin.version)
         self.problems.append(PluginProblem(*origin, stage, cause, remedy))
 
-    def caught(self, stage: str, error: BaseException, what: str = "") -> None:
-        """Record what the plugin's code raised, with the place in that code."""
-        self.error = error
-        self.fault(stage, what + one_line(error) + place_in(error, self.package))
+    @contextmanager
+    def contained(self, stage: str, what: str = "") -> Iterator[None]:
+        """What the plugin's code raises becomes a fault, with the place in that code."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise  # the user's
+            self.error, remedy = error, ""
+            if isinstance(error, ModuleNotFoundError) and error.name == self.package:
+                remedy = f"its entry point names {self.plugin.module}: mend that, or install it anew"
+            self.fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
 
     def finish(self) -> Plugin:
         """The plugin as it ended; raises PluginError when the user named it and it failed."""
@@ -92,8 +104,11 @@ def installed() -> list[Candidate]:
     points, damaged = points_of(PLUGINS, COMMANDS)
     for dist, why in damaged:
         name, version = origin_of(dist)
+        remedy = f"pip install --force-reinstall {name}"
+        if name == UNKNOWN:
+            remedy = f"see {getattr(dist, '_path', dist.locate_file(''))}"
         found.append(Candidate(Plugin(name, name, version), None, ""))
-        found[-1].fault("discover", why, f"pip install --force-reinstall {name}")
+        found[-1].fault("discover", why, remedy)
     origins: dict[int, tuple[str, str]] = {}  # parsing METADATA costs more than all the rest
     for point in sorted(points, key=lambda point: point.group):
         package = re.split(r"[.:\s]", point.value)[0]
@@ -107,10 +122,23 @@ def installed() -> list[Candidate]:
             found.append(Candidate(plugin, point, package))
         else:
             found.append(Candidate(Plugin(origin[0], *origin, module=point.value), None, package))
+    if not any(c.plugin.builtin for c in found) and (stale := without_plugins("latentforge")):
+        found.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
+        cause = f"its metadata at {stale.locate_file('')} name no plugins, and hide those that do"
+        found[-1].fault("discover", cause, "pip uninstall latentforge, as often as it finds one")
     return sorted(
         found,
         key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),
     )
+
+
+def without_plugins(name: str) -> Distribution | None:
+    """The distribution of that name that Python finds first, where it has no plugins."""
+    try:
+        found = distribution(name)
+        return None if found.entry_points.select(group=PLUGINS) else found
+    except Exception:
+        return None
 
 
 def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
@@ -120,6 +148,9 @@ def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, 
         every = entry_points()
         return [point for group in groups for point in every.select(group=group)], []
     except Exception:
+        # pydantic and torch look for plugins of their own in all packages, and would fail there
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
         points: list[EntryPoint] = []
         damaged = []
         for dist in distributions():
@@ -130,7 +161,7 @@ def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, 
         return points, damaged
 
 
-def origin_of(dist: Distribution | None, default: str = "unknown") -> tuple[str, str]:
+def origin_of(dist: Distribution | None, default: str = UNKNOWN) -> tuple[str, str]:
     """A distribution's name and version; its METADATA may be damaged or lost."""
     try:
         assert dist is not None

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LONGEST = 1000  # letters of a stranger's message that are shown
+
 
 class LatentForgeError(Exception):
     """What a user can understand and mend: what was wrong, the details, and what to do.
@@ -125,11 +127,15 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its type and its message, white space folded."""
+    """An exception as one line: its type and its message, white space folded, not too long."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # a plugin's exception can have a broken __str__
+    except BaseException as broken:  # a plugin's exception can have a __str__ that does anything
+        if isinstance(broken, KeyboardInterrupt):
+            raise
         text = ""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

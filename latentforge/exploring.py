@@ -19,6 +19,7 @@ from latentforge.durable import leads_out
 from latentforge.engine.watching import SearchWatch
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
+from latentforge.folders import folder_kept
 from latentforge.guard import blame
 from latentforge.loading import Opened
 from latentforge.run import check_writable, numbered_folder, unwritable
@@ -134,7 +135,7 @@ def look(
 ) -> Findings:
     """What an explorer finds; `attach` goes to the search that it makes."""
     seed, context = opened.config.train.seed, context_for(opened, attach)
-    with callers_state_kept(opened.device), torch.no_grad():
+    with callers_state_kept(opened.device), torch.no_grad(), folder_kept():
         if objective:
             torch.manual_seed(mix("objective", seed))
             with blame(f"objective {objective.name!r}", objective.entry):

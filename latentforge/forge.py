@@ -16,7 +16,7 @@ from latentforge.choosing import (
     config_of,
     draft_of,
     is_in_memory,
-    require,
+    require_all,
 )
 from latentforge.config import RunConfig, dataset_of, resolve
 from latentforge.discovery import from_environment
@@ -136,8 +136,7 @@ class Forge(Sweeps):
         self, run: Run, draft: Draft, *, checkpoint: str, quiet: bool = False, data: Any = None
     ) -> Run:
         """Go on with a run as a draft describes it, which was begun by `draft_of`."""
-        for wanted in run.manifest["plugins"]:
-            require(self.registry, run.path, wanted)
+        require_all(self.registry, run.path, run.manifest["plugins"])
         config = resolve(draft, self.registry, in_memory=is_in_memory(run))
         from latentforge.resuming import resume
 

@@ -43,9 +43,9 @@ def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> 
     """
     try:
         yield
-    except LatentForgeError:
+    except (LatentForgeError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a component that ends the process is a fault
         names = {kind.__name__ for kind in type(error).__mro__}  # torch's own without torch
         if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
             raise RunFailed(
@@ -53,6 +53,7 @@ def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> 
                 details=[one_line(error)],
                 remedy=save_memory,
             ) from error
+        strangers = [e for e in entries if not e.plugin.builtin and e.plugin.distribution]
         raise PluginError(
             f"{doing} failed: {one_line(error)}",
             details=[
@@ -61,5 +62,8 @@ def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> 
                 + place_in(error, home_of(e.plugin.module))
                 for e in entries
             ],
-            remedy="LATENTFORGE_DEBUG=1 shows the traceback",
+            remedy=next(
+                (f"latentforge plugins check {e.plugin.address} --deep" for e in strangers),
+                "LATENTFORGE_DEBUG=1 shows the traceback",
+            ),
         ) from error

@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from operator import attrgetter
@@ -32,6 +34,7 @@ from latentforge.discovery import (
     unique,
 )
 from latentforge.errors import closest
+from latentforge.folders import folder_kept
 from latentforge.registry import Entry, Observer, Plugin, Registry, normalise, spec_faults, suggest
 from latentforge.specs import KINDS, PLUGIN_API, Kind
 
@@ -46,7 +49,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {  # of every hook
 }
 HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
 """Packages that take a tenth of a second and more to import; a plugin loads with every command."""
-CAUGHT = (Exception, SystemExit)  # what a plugin may raise; KeyboardInterrupt is the user's
+MOST = 10_000  # specs that a hook may offer: one that never ends must end
 
 
 def load_plugins(
@@ -91,10 +94,10 @@ def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) ->
         if off or candidate.problems or candidate.source is None:
             continue
         start, there = perf_counter(), {name for name in HEAVY if name in sys.modules}
-        try:
+        target = None
+        with candidate.contained("import"), _put_back(candidate):
             target = _import(candidate.source)
-        except CAUGHT as error:
-            candidate.caught("import", error)
+        if candidate.problems:
             continue
         heavy = tuple(name for name in HEAVY if name in sys.modules and name not in there)
         took = perf_counter() - start
@@ -143,6 +146,33 @@ def _run_file(path: Path) -> ModuleType:
 
 
 @contextmanager
+def _put_back(candidate: Candidate) -> Iterator[None]:
+    """What a plugin's code changes of the process while it loads is put back, and noted; what it
+    prints goes to stderr, for stdout is the command's answer."""
+    path, filters = list(sys.path), list(warnings.filters)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    changed: list[str] = []
+    try:
+        with redirect_stdout(sys.stderr), folder_kept(changed):
+            yield
+    finally:
+        if lost := [place for place in path if place not in sys.path]:
+            sys.path.extend(lost)
+            changed.append("sys.path")
+        rules: Any = warnings.filters
+        single = [rule for rule in rules if rule not in filters and (rule[1] or rule[3])]
+        if [rule for rule in rules if rule not in single] != filters:
+            rules[:] = [*single, *filters]  # a library may silence warnings of its own
+            changed.append("the filters of all warnings")
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+                changed.append(f"what {number.name} does")
+        known = candidate.plugin.changed
+        candidate.plugin = replace(candidate.plugin, changed=(*known, *changed))
+
+
+@contextmanager
 def _importable(folder: Path) -> Iterator[None]:
     """Modules in `folder` can be imported, and hide no installed one."""
     path = str(folder)
@@ -163,16 +193,15 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
     if manager.has_plugin(name):
         cause = f"another plugin is called {plugin.name}, so {plugin.module} is not loaded"
         return candidate.fault("register", cause, "rename one of them (an object by __name__)")
-    try:
+    with candidate.contained("validate"):
         hooks = _good_hooks(candidate, target, manager)
         if hooks:
             candidate.hooks = Hooks(hooks)
             manager.register(candidate.hooks, name)
-    except CAUGHT as error:
-        candidate.hooks = None
-        candidate.kinds.clear()
-        candidate.observes.clear()
-        candidate.caught("validate", error)
+        return None
+    candidate.hooks = None
+    candidate.kinds.clear()
+    candidate.observes.clear()
 
 
 def _good_hooks(
@@ -181,7 +210,7 @@ def _good_hooks(
     """The hooks that can be called, by attribute; a fault for each that cannot."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
     if api != PLUGIN_API:
-        cause = f"made for plugin API {api}, this LatentForge speaks {PLUGIN_API}"
+        cause = f"made for plugin API {api!r}, this LatentForge speaks {PLUGIN_API}"
         candidate.fault("validate", cause)
         return {}
     hooks: dict[str, Callable[..., Any]] = {}
@@ -241,12 +270,13 @@ def _collect(
     each kind, qualifier and name."""
     others = _others(candidate, manager)
     for kind in dict.fromkeys(candidate.kinds):
-        try:
+        with candidate.contained("collect", f"{kind.hook}: "), _put_back(candidate):
             results = manager.subset_hook_caller(kind.hook, others)()
-            for spec in _specs(candidate, kind, results):
+            for count, spec in enumerate(_specs(candidate, kind, results)):
+                if count == MOST:
+                    candidate.fault("collect", f"{kind.hook} gives more than {MOST:,}", "end it")
+                    break
                 _accept(candidate, kind, spec, owners)
-        except CAUGHT as error:
-            candidate.caught("collect", error, f"{kind.hook}: ")
 
 
 def _others(candidate: Candidate, manager: pluggy.PluginManager) -> set[Any]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
+from latentforge.folders import folder_kept
 from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Plugin:
     seconds: float = 0.0  # the time its import took
     off_by: str = ""  # what switched it off
     heavy: tuple[str, ...] = ()  # packages that its import has loaded, and should not
+    changed: tuple[str, ...] = ()  # what of the process it has changed, and was put back
 
     @property
     def builtin(self) -> bool:
@@ -52,14 +55,20 @@ class Plugin:
 
     @property
     def notice(self) -> str:
-        """What makes every command slower, or an empty string."""
-        if not (self.heavy or self.seconds > SLOW):
-            return ""
-        what = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
-        return (
-            f"{self.title} {what} while it loads, {self.seconds:.1f} s of every command;"
-            f" its author: latentforge plugins check {self.name}"
-        )
+        """What it does to every command, or an empty string: makes it slower, meddles with it."""
+        what = []
+        if self.heavy or self.seconds > SLOW:
+            how = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
+            what = [f"{how} while it loads, {self.seconds:.1f} s of every command"]
+        if self.changed:
+            what.append(f"changes {', '.join(self.changed)} while it loads, which was put back")
+        more = f"its author: latentforge plugins check {self.address}"
+        return f"{self.title} {' and '.join(what)}; {more}" if what else ""
+
+    @property
+    def address(self) -> str:
+        """What means this plugin alone on a command line."""
+        return shlex.quote("/".join(filter(None, [self.distribution, self.name])))
 
     @property
     def trouble(self) -> str:
@@ -156,9 +165,26 @@ class Registry:
         the same name, so that the plain name does not reach what this one offers."""
         if any(problem.stage == "register" for problem in plugin.problems):
             return "conflict"
-        own = self.entries_of(plugin)
-        shared = any(len(self._entries[e.kind.plural][e.name]) > 1 for e in own)
-        return "conflict" if shared and not plugin.builtin else plugin.status
+        return "conflict" if self.conflicts_of(plugin) else plugin.status
+
+    def conflicts_of(self, plugin: Plugin) -> list[str]:
+        """With whom it shares which names, a line each; a built-in keeps its own."""
+        if plugin.builtin or plugin.status == "disabled":
+            return []
+        found = [
+            f"plugin {other.name!r} is also of {other.qualifier}; name one as {plugin.address}"
+            for other in self.plugins
+            if other.name == plugin.name and other is not plugin and other.status != "disabled"
+        ]
+        for entry in self.entries_of(plugin):
+            sharing = self._entries[entry.kind.plural][entry.name]
+            found += [
+                f"{entry.kind.singular} {entry.name!r} is also of {other.plugin.qualifier};"
+                f" reach this one as {entry.qualified}"
+                for other in sharing
+                if other is not entry
+            ]
+        return found
 
     def notify(self, hook: str, **given: object) -> None:
         """Tell the observers of a hook, such as latentforge_run_started. What one of them raises is
@@ -167,8 +193,11 @@ class Registry:
             if observer.hook != hook:
                 continue
             try:
-                observer.call(**given)
-            except (Exception, SystemExit) as error:
+                with folder_kept():
+                    observer.call(**given)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise  # the user's
                 log.warning(
                     "%s: %s: %s%s; the run is none the worse",
                     observer.plugin.title,
@@ -255,7 +284,8 @@ class Registry:
     def _not_installed(self, origin: str, kind: Kind) -> PluginError:
         close = closest(origin, [plugin.qualifier for plugin in self.plugins])
         # a misspelt name must not end in `pip install`: somebody may have published it
-        remedy = f"latentforge list {kind.plural}" if close else f"pip install {origin}"
+        install = f"pip install {shlex.quote(origin)}"
+        remedy = f"latentforge list {kind.plural}" if close else install
         return PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
 
 
@@ -273,7 +303,7 @@ def spec_faults(kind: Kind, spec: object) -> list[str]:
 
 
 def _text_faults(spec: Spec) -> Iterator[str]:
-    if not isinstance(spec.name, str) or not NAME.fullmatch(spec.name):
+    if type(spec.name) is not str or not NAME.fullmatch(spec.name):
         yield f"name {spec.name!r} must be lower-case letters, digits, '-', '_' and '.'"
     for key in ("summary", "default_loss", "protocol"):
         value = getattr(spec, key, "")
@@ -300,6 +330,16 @@ def _ability_faults(spec: Spec) -> Iterator[str]:
             continue
         if not _is_names(value, Set):
             yield f"{key} must be a set of names, not {value!r}"
+    for key in ("roles", "optional_roles"):
+        roles: Any = getattr(spec, key, None) or {}
+        if not isinstance(roles, Mapping) or not all(
+            isinstance(role, str) and _is_names(needs, Set) for role, needs in roles.items()
+        ):
+            yield f"{key} must map names of roles to sets of abilities, not {roles!r}"
+    if not isinstance(searches := getattr(spec, "searches", None), str | None):
+        yield f"searches must be the name of an objective, not {searches!r}"
+    if (better := getattr(spec, "better", "lower")) not in ("lower", "higher"):
+        yield f"better must be 'lower' or 'higher', not {better!r}"
     if isinstance(spec, DatasetSpec) and not (_is_names(spec.splits, tuple) and spec.splits):
         yield f"splits must be a tuple of names, not {spec.splits!r}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,7 +31,7 @@ def check_requirements(wanted: Any, where: str) -> None:
     except InvalidRequirement as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"{KEY} of {where} cannot be read", details=[first]) from None
-    missing = {str(need): said for need in parsed if (said := _lacks(need))}
+    missing = {_plain(need): said for need in parsed if (said := _lacks(need))}
     if missing:
         raise PluginError(
             f"{where} requires plugins that are not here",
@@ -49,8 +51,17 @@ def is_older(installed: str, than: str) -> bool:
 
 
 def pip_install(needs: Sequence[str]) -> str:
-    """The command that installs them, to be pasted into a shell."""
-    return "pip install " + " ".join(f"'{need}'" for need in needs)
+    """The command that installs them, to be pasted into a shell: what a config or a run of somebody
+    else names must not be more than a name there. A Windows shell knows double quotes alone."""
+    quote = (lambda need: f'"{need}"') if os.name == "nt" else shlex.quote
+    return "pip install " + " ".join(map(quote, needs))
+
+
+def _plain(need: Any) -> str:
+    """A requirement without its marker, which is met, and without an address to fetch it from,
+    which somebody else's config must not choose."""
+    extras = f"[{','.join(sorted(need.extras))}]" if need.extras else ""
+    return f"{need.name}{extras}{need.specifier}"
 
 
 def _lacks(need: Any) -> str:
@@ -58,8 +69,12 @@ def _lacks(need: Any) -> str:
     if need.marker and not need.marker.evaluate():
         return ""
     try:
-        installed = version(need.name)
+        installed: str | None = version(need.name)
     except PackageNotFoundError:
         return "not installed"
+    except Exception:
+        installed = None
+    if installed is None:
+        return "its version cannot be read"
     met = need.specifier.contains(installed, prereleases=True)
     return "" if met else f"{installed} is installed"

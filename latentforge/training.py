@@ -147,6 +147,8 @@ def ready(
         recorded(made, outcome),
         closing(board_of(made.path, written)) as board,
     ):
+        if not saved:
+            notify(made, "run_started")
         if shared:
             shared.processes.equalise(trainee)
         trainer = trainer_of(
@@ -166,6 +168,8 @@ def ready(
         if saved:
             trainer.resume(saved)
         begin()
+        if saved:  # till here it could not go on, and was as it had been
+            notify(made, "run_started")
         made.update(events=[*board.written()], steps_made=trainer.stepper.ways())
         if saved:
             board.restart_after(outcome.steps)
@@ -174,7 +178,6 @@ def ready(
                 trainer.progress.note(f"the schedule ends with epoch {length}: lr then stays")
         else:
             greet(trainer, made.manifest["facts"])
-        notify(made, "run_started")
         for note in shared.notes(trainee, config.train.batch_size) if shared else ():
             trainer.progress.warn(note)
         yield trainer
@@ -212,8 +215,8 @@ def training_measures(
         )
     measures = choose_measures(registry, config, classes)
     [monitor] = choose_measures(registry, config, classes, [train.monitor])
-    default = any(measure.entry is monitor.entry for measure in measures)
-    return monitor, measures if default else [*measures, monitor]
+    measures = [monitor if measure.entry is monitor.entry else measure for measure in measures]
+    return monitor, measures if monitor in measures else [*measures, monitor]
 
 
 def facts_of(trainee: Trainee, config: RunConfig, spec: DataSpec) -> dict[str, Any]:

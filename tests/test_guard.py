@@ -67,6 +67,7 @@ def test_of_an_installed_one_the_distribution_is_named(details, runs, monkeypatc
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: latentforge-odd\nVersion: 0.7\n")
     (info / "entry_points.txt").write_text("[latentforge]\noddness = odd_hooks\n")
+    monkeypatch.setenv("LATENTFORGE_PLUGINS", "latentforge,latentforge-odd")
     said = details()
     place = f"{runs.parent / 'odd_hooks.py'}:{LINE}"
     assert said == f"  - explorer 'odd' of plugin oddness (latentforge-odd 0.7) ({place})"

@@ -28,7 +28,7 @@ from latentforge.cli import (
     sweep,
     train,
 )
-from latentforge.cli.output import Globals, answer_json
+from latentforge.cli.output import Globals, answer_json, answers_alone_on_stdout
 from latentforge.errors import (
     Interrupted,
     LatentForgeError,
@@ -44,17 +44,22 @@ class Root(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
-        return [*own, *(name for name in strangers.commands() if name not in own)]
+        return [*own, *(name for name in strangers.commands(left_out(ctx)) if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        off = tuple(Globals.of(ctx.params.get("plugin")).off)
-        return super().get_command(ctx, cmd_name) or strangers.commands(off).get(cmd_name)
+        own = super().get_command(ctx, cmd_name)
+        return own or strangers.commands(left_out(ctx)).get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
+
+
+def left_out(ctx: Any) -> tuple[str, ...]:
+    """What `-p no:NAME` leaves out."""
+    return tuple(Globals.of(ctx.params.get("plugin")).off)
 
 
 # Plain help: rich costs 220 modules, and start-up time with them.
@@ -83,6 +88,7 @@ def root(
             "-p",
             "--plugin",
             metavar="PLUGIN",
+            is_eager=True,  # --help, which is too, lists the commands of plugins
             help="Load ./file.py or package.module too; no:NAME leaves a plugin out.",
         ),
     ] = None,
@@ -102,6 +108,8 @@ def root(
     if ctx.invoked_subcommand != "train":
         torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     ctx.obj = Globals.of(plugin, strict_plugins)
+    if strict_plugins and ctx.invoked_subcommand != "plugins":  # which shows the faults
+        ctx.obj.forge()
 
 
 app.command("train")(train.train)
@@ -127,11 +135,14 @@ def run(arguments: list[str]) -> int:
     strangers.commands.cache_clear()  # what is installed may be other than in an earlier call
     try:
         try:
-            app(arguments, prog_name="latentforge")
+            with answers_alone_on_stdout(arguments):
+                app(arguments, prog_name="latentforge")
         finally:
             sys.stdout.flush()  # here, where a closed pipe is expected, and not at the exit
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if isinstance(stop.code, str):  # of a plugin's command, which Python would print too
+            print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has said on stderr what it is
             what = "the command line is wrong; stderr says how"
             failed = {"status": "failed", "id": "usage", "error": what, "details": [], "remedy": ""}
@@ -142,7 +153,9 @@ def run(arguments: list[str]) -> int:
         return 1
     except LatentForgeError as error:
         return _report(error, arguments)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         wrapped = LatentForgeError(
             f"an error in LatentForge itself: {one_line(error)}",
             remedy="LATENTFORGE_DEBUG=1 shows the traceback; please report it",

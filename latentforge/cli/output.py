@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -68,6 +70,27 @@ def forge_of(ctx: typer.Context) -> Forge:
     return given.forge()
 
 
+STDOUT: list[TextIO] = []  # where answers go while print() writes to stderr
+
+
+@contextmanager
+def answers_alone_on_stdout(arguments: Sequence[str]) -> Iterator[None]:
+    """With --json what plugins print goes to stderr: stdout is one JSON object. A terminal that has
+    not every letter gets what it has."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if "--json" not in arguments:
+        yield
+        return
+    STDOUT.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        STDOUT.pop()
+
+
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
     """Print the result: one JSON object, or lines for people; once, where several processes have
     come to it together."""
@@ -84,7 +107,7 @@ def answer_json(result: Mapping[str, Any]) -> None:
 
     if torchrun.rank():
         return
-    print(json.dumps(finite(result), default=str))
+    print(json.dumps(finite(result), default=str), file=STDOUT[-1] if STDOUT else None)
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli.output import Globals, Json, answer, table
-from latentforge.cli.strangers import commands, named
+from latentforge.cli.strangers import names_by_distribution
 from latentforge.errors import PluginError, UsageError
+from latentforge.registry import same
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ def list_plugins(
     Example: latentforge plugins list --requirements > requirements.txt
     """
     registry = _registry(ctx)
-    found = [_facts(registry, plugin) for plugin in registry.plugins]
     if requirements:
         pinned = _requirements(registry)
         answer({"requirements": pinned}, json, pinned)
         return
+    named = names_by_distribution()
+    found = [_facts(registry, plugin, named) for plugin in registry.plugins]
     keys = ("name", "distribution", "version", "status")
     rows = [
         [*(str(f[key]) for key in keys), f"{1000 * f['seconds']:.0f} ms", _offer(f)] for f in found
@@ -71,11 +73,12 @@ def show(
     """
     registry = _registry(ctx)
     plugin = registry.plugin(name)
-    facts = _facts(registry, plugin)
+    facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
     rows = [[f"{key}:", str(facts[key])] for key in keys]
     lines = table([*rows, ["offers:", _offer(facts)]])
-    answer(facts, json, [*lines, *(f"problem: {problem}" for problem in plugin.problems)])
+    lines += [f"problem: {problem}" for problem in plugin.problems]
+    answer(facts, json, [*lines, *(f"conflict: {text}" for text in facts["conflicts"])])
 
 
 @app.command("check")
@@ -146,7 +149,7 @@ def new(
     folder, files = new_plugin(name, kind, out)
     lines = [
         *(str(file) for file in files),
-        f"next: cd {folder} && pip install -e '.[test]' && pytest",
+        f'next: cd {folder} && pip install -e ".[test]" && pytest',
     ]
     answer({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
 
@@ -175,7 +178,7 @@ def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
                 remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
         return forge, found
-    whole = [p for p in plugins if p.distribution and p.distribution == target]
+    whole = [p for p in plugins if p.distribution and same(p.distribution, target)]
     return forge, whole or [forge.registry.plugin(target)]
 
 
@@ -198,7 +201,7 @@ def modules_of(folder: Path) -> list[str]:
     return [str(module) for module in points.values()]
 
 
-def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
+def _facts(registry: Registry, plugin: Plugin, named: dict[str, list[str]]) -> dict[str, Any]:
     offers: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for entry in registry.entries_of(plugin):
         offers[entry.kind.plural].append(entry.name)
@@ -210,11 +213,8 @@ def _facts(registry: Registry, plugin: Plugin) -> dict[str, Any]:
         "status": registry.status_of(plugin),
         "seconds": round(plugin.seconds, 4),
         "offers": {kind: names for kind, names in offers.items() if names},
-        "commands": sorted(
-            name
-            for name, command in commands().items()
-            if plugin.status != "disabled" and plugin.distribution == named(command.point)
-        ),
+        "commands": named.get(plugin.distribution, []) if plugin.status != "disabled" else [],
+        "conflicts": registry.conflicts_of(plugin),
         "problems": [problem.as_dict() for problem in plugin.problems],
     }
 
@@ -225,13 +225,24 @@ def _offer(facts: dict[str, Any]) -> str:
 
 
 def _requirements(registry: Registry) -> list[str]:
-    """A line for each distribution whose plugins are in use; a comment for what pip has not, or
-    what does not load."""
+    """A line for each distribution whose plugins are in use; a comment for what pip has not, for
+    what does not load, and for what has no version that pip knows."""
+    from packaging.version import InvalidVersion, Version
+
     lines: dict[str, None] = {}
     for plugin in registry.plugins:
-        pinned = "==".join(filter(None, [plugin.distribution, plugin.version]))
+        if plugin.status == "disabled":
+            continue
+        try:
+            line = f"{plugin.distribution}=={Version(plugin.version)}"
+        except InvalidVersion:
+            known = plugin.distribution or plugin.module
+            line = f"# {one_line_of(known)} is in no package of a known version"
         if plugin.status == "failed":
-            lines[f"# {pinned or plugin.module} does not load: plugins show {plugin.name}"] = None
-        elif plugin.status != "disabled":
-            lines[pinned or f"# {plugin.module} is in no package"] = None
+            line = f"# {one_line_of(plugin.title)} does not load: plugins show {plugin.address}"
+        lines[line] = None
     return list(lines)
+
+
+def one_line_of(text: str) -> str:
+    return " ".join(text.split())

@@ -54,7 +54,7 @@ def show(
     if entry.kind.plural == "datasets":
         options += describe(DataConfig)  # the core's keys of the section [data]
     facts = _facts(entry)
-    doc = " ".join((entry.spec.config.__doc__ or "").split())
+    doc = " ".join(str(entry.spec.config.__doc__ or "").split())
     if doc.startswith(f"{entry.spec.config.__name__}("):  # what dataclass writes if nobody did
         doc = ""
     answer(
@@ -69,7 +69,11 @@ def show(
             *table([[f"{key}:", _in_words(value)] for key, value in facts.items()], "  "),
             *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
             *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
-            *(["", entry.spec.path.read_text("utf-8")] if entry.kind.plural == "presets" else []),
+            *(
+                ["", Path(entry.spec.path).read_text("utf-8", errors="replace")]
+                if entry.kind.plural == "presets"
+                else []
+            ),
         ],
     )
 

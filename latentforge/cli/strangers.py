@@ -4,15 +4,17 @@ their metadata say, and imported when they are called."""
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from latentforge.cli.output import STDOUT
 from latentforge.discovery import (
     COMMANDS,
     called,
@@ -22,6 +24,13 @@ from latentforge.discovery import (
     points_of,
 )
 from latentforge.errors import LatentForgeError, PluginError, one_line, place_in
+
+# Words for the user, our own or those that Typer finds for them, and what whoever called us waits
+# for: of its click, which Typer keeps to itself, no other name is public.
+OURS = (
+    *(LatentForgeError, BrokenPipeError, SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort),
+    next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"),
+)
 
 
 class Stranger(TyperCommand):
@@ -49,12 +58,15 @@ class Stranger(TyperCommand):
             found = command_of(self.point.load(), str(self.name))
         except LatentForgeError:
             raise
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self.fault("cannot be loaded", error) from error
         invoke = found.invoke
 
         def guarded(ctx: Any) -> Any:
-            with self.guard():
+            # its answer is its own, with --json too
+            with self.guard(), redirect_stdout(STDOUT[-1] if STDOUT else sys.stdout):
                 return invoke(ctx)
 
         found.invoke = guarded
@@ -65,10 +77,9 @@ class Stranger(TyperCommand):
         """PluginError instead of what the command's own code raises."""
         try:
             yield
-        except Exception as error:
-            ours = (LatentForgeError, typer.Abort, BrokenPipeError)
-            if isinstance(error, ours) or hasattr(error, "exit_code"):
-                raise  # words for the user, ours or click's own, or for whoever called us
+        except BaseException as error:
+            if isinstance(error, OURS):
+                raise
             raise self.fault("failed", error) from error
 
     def fault(self, how: str, error: BaseException) -> PluginError:
@@ -81,12 +92,20 @@ class Stranger(TyperCommand):
 
 def command_of(target: Any, name: str) -> Any:
     """A Typer app, a click command or a function as the command `name`."""
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
     if isinstance(target, typer.Typer):
         found = typer.main.get_command(target)
-    elif hasattr(target, "make_context"):
+    elif isinstance(target, TyperCommand | TyperGroup):
         found = target
+    elif hasattr(target, "main"):  # click's, which Typer's own classes have nothing to do with
+
+        def call(ctx: typer.Context) -> None:
+            target.main(ctx.args, prog_name=f"latentforge {name}")
+
+        whole = {"ignore_unknown_options": True, "allow_extra_args": True}
+        app.command(name, context_settings=whole, add_help_option=False)(call)
+        found = typer.main.get_command(app)
     elif callable(target):
-        app = typer.Typer(rich_markup_mode=None, add_completion=False)
         app.command(name)(target)
         found = typer.main.get_command(app)
     else:
@@ -113,6 +132,14 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, Stranger]:
         if all(other.value != point.value for other in known):  # a stale second dist-info
             known.append(point)
     return {name: Stranger(first, others) for name, (first, *others) in found.items()}
+
+
+def names_by_distribution() -> dict[str, list[str]]:
+    """The names of all commands, by the distribution that offers them."""
+    found: dict[str, list[str]] = {}
+    for name, command in sorted(commands().items()):
+        found.setdefault(named(command.point), []).append(name)
+    return found
 
 
 def named(point: EntryPoint) -> str:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from latentforge.config import Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step
 from latentforge.data import DataSplits, at_once
+from latentforge.errors import PluginError
 from latentforge.guard import blame
 from latentforge.seeding import Noise
 
+log = logging.getLogger("latentforge")
 BATCH = 1000  # images; larger gains nothing on a CPU and costs memory
 
 
@@ -57,7 +59,7 @@ class Evaluator:
         roles: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.loss, self.data = model, loss, data
-        self.measures = measures
+        self.measures = [*measures]
         self.seed, self.roles = seed, roles or {}
         self.noise = Noise(device, "evaluate", seed)
         self.engine = quiet_engine(self._update)
@@ -83,11 +85,11 @@ class Evaluator:
         )
         self._running = []
         with evaluating(self.model, self.loss):
-            for measure in self.measures:
+            for measure in [*self.measures]:
                 self.noise.reseed(0)  # batches count from 1
-                with blame(f"building measure {measure.name!r}", measure.entry):
+                with self._trying("building measure", measure):
                     built = measure.entry.spec.build(measure.options, context)
-                self._running.append((measure, built))
+                    self._running.append((measure, built))
             size = at_once(self.data.spec, BATCH)
             batches = math.ceil(len(images) / size)
             setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
@@ -110,21 +112,35 @@ class Evaluator:
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)
-        for measure, built in self._running:
+        for measure, built in [*self._running]:
             # every measure sees the same noise, whichever others run
             self.noise.reseed(engine.state.iteration)
-            with blame(f"measure {measure.name!r}", measure.entry):
+            with self._trying("measure", measure):
                 built.update(seen)
 
     def _compute(self, engine: Engine) -> None:
         figures: dict[str, float] = {}
-        for measure, built in self._running:
+        for measure, built in [*self._running]:
             self.noise.reseed(0)
-            with blame(f"measure {measure.name!r}", measure.entry):
-                for name, value in built.compute().items():
-                    if name in figures:
-                        raise ValueError(f"another measure already gives a figure {name!r}")
-                    figures[name] = float(value)
-                    stated = getattr(built, "protocol", measure.entry.spec.protocol)
-                    self.protocol[name] = stated
+            with self._trying("measure", measure):
+                found = {name: float(value) for name, value in built.compute().items()}
+                if twice := sorted(found.keys() & figures):
+                    raise ValueError(f"another measure already gives a figure {twice[0]!r}")
+                figures |= found
+                stated = getattr(built, "protocol", measure.entry.spec.protocol)
+                self.protocol |= dict.fromkeys(found, stated)
         engine.state.metrics = figures
+
+    @contextmanager
+    def _trying(self, what: str, measure: Component) -> Iterator[None]:
+        """A plugin's measure that nobody has asked for, and that raises, is left out from here on:
+        it runs for every model, and none is to be lost for it."""
+        try:
+            with blame(f"{what} {measure.name!r}", measure.entry):
+                yield
+        except PluginError as error:
+            if not measure.unasked or measure.entry.plugin.builtin:
+                raise
+            log.warning("%s; it is left out", error.message)
+            self.measures.remove(measure)
+            self._running = [pair for pair in self._running if pair[0] is not measure]

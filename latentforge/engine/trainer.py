@@ -159,7 +159,7 @@ class Trainer:
                     self.engine.run(
                         max_epochs=self.train_config.epochs, epoch_length=self.epoch_length
                     )
-        except Exception as error:
+        except BaseException as error:  # one that calls sys.exit, too
             if self._is_of_a_callback(error):
                 with blame("a callback", *(callback.entry for callback in self.config.callbacks)):
                     raise
@@ -191,7 +191,7 @@ class Trainer:
             self.outcome.stopped = BY_A_CALLBACK
             self._close_epoch(last=True)
 
-    def _is_of_a_callback(self, error: Exception) -> bool:
+    def _is_of_a_callback(self, error: BaseException) -> bool:
         """Whether it was raised in a handler that is none of ours."""
         own = (Trainer._step, Trainer._start_epoch, Trainer._end_epoch, Trainer._save_when_due)
         ours = {function.__code__ for function in own}

@@ -17,8 +17,8 @@ PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
 IMPLEMENTED = ("model", "loss", "dataset", "explorer", "objective", "callback")
 """The kinds that there is a beginning of; the module beside the hooks has the kind's name."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-TAKEN = ("none", "true", "false", "point", "terms", "events", "arrays", "findings", "plugins")
-"""What the code of a new plugin has another use for, as a class or as a package."""
+TAKEN = ("none", "true", "false", "plugins")
+"""What Python, or our own package latentforge_plugins, has another use for."""
 INSIDE = ("explorer", "objective")  # kinds whose config is a preset, and lies in the package
 
 
@@ -34,8 +34,6 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
             f"{name!r} cannot be the name of a plugin",
             remedy="lower-case letters, digits and single hyphens, such as swirl-vae",
         )
-    if name in TAKEN:
-        raise UsageError(f"{name!r} would hide something else", remedy="another name")
     if name in load_plugins(only=["latentforge"]).names(PLURAL[kind]):
         raise UsageError(f"there is a built-in {kind} {name!r}", remedy="another name")
     folder = (out or Path()) / f"latentforge-{name}"
@@ -74,5 +72,8 @@ def written(name: str, kind: str) -> dict[str, str]:
     }
     root = files("latentforge.scaffold") / "templates"
     found = {source: (root / f"{source}.txt").read_text("utf-8") for source in places}
+    code = "".join(text for source, text in found.items() if source.endswith(".py"))
+    if name in TAKEN or re.search(rf"(?<!\$)\b{words['Class']}\b", code):
+        raise UsageError(f"{name!r} would hide something else", remedy="another name")
     words["usage"] = Template(found.pop(f"{kind}/usage.md")).substitute(words).strip()
     return {places[source]: Template(text).substitute(words) for source, text in found.items()}

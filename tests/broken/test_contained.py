@@ -50,7 +50,7 @@ def test_a_slow_import_is_noted_with_its_time(site):
     registry = load_plugins()
     [notice] = registry.notices
     assert notice.startswith("plugin bad (latentforge-bad 0.3) takes long while it loads, 0.")
-    assert "latentforge plugins check bad" in notice
+    assert "latentforge plugins check latentforge-bad/bad" in notice
     assert registry.names("models") == ("m",)
 
 
@@ -111,7 +111,8 @@ def test_requirements_are_what_pip_takes(site, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "latentforge-aim==1.0",
         "latentforge-one==1.5",
-        "# latentforge-three==0.3 does not load: plugins show three",
+        "# plugin three (latentforge-three 0.3) does not load: "
+        "plugins show latentforge-three/three",
     ]
 
 
@@ -342,7 +343,7 @@ def test_a_config_that_wants_a_newer_plugin_says_what_to_install(site, tmp_path,
     err = capsys.readouterr().err
     assert "latentforge-one>=0.2: 0.1 is installed" in err
     assert "no-such: not installed" in err
-    assert "pip install 'latentforge-one>=0.2' 'no-such'" in err
+    assert "pip install 'latentforge-one>=0.2' no-such" in err
 
 
 @pytest.mark.parametrize("value", ['"latentforge"', "[3]", '["two words"]'])

@@ -201,7 +201,7 @@ def test_the_remedy_is_a_next_command(site):
     _, plugin = broken_beside_healthy(site, "import no_such_module")
     (problem,) = plugin.problems
     assert "pip install --upgrade latentforge-bad" in problem.remedy
-    assert "latentforge -p no:bad" in problem.remedy
+    assert "latentforge -p no:latentforge-bad/bad" in problem.remedy
     assert load_plugins(off=["bad"]).problems == ()
 
 
