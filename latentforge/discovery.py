@@ -78,7 +78,9 @@ class Candidate:
                 raise  # the user's
             self.error, remedy = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
-                remedy = f"its entry point names {self.plugin.module}: mend that, or install it anew"
+                remedy = (
+                    f"its entry point names {self.plugin.module}: mend that, or install it anew"
+                )
             self.fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
 
     def finish(self) -> Plugin:

@@ -45,6 +45,11 @@ class Check(_Check):
         except CheckSkipped as why:
             pytest.skip(str(why))
 
+    def see(self, plugins: Sequence[Any]) -> None:
+        """Of plugins that are not installed these, where the check was given none."""
+        subject = self.given[0]
+        subject.plugins = subject.plugins or tuple(plugins)
+
 
 def _checks(kind: str, name: str, how: dict[str, Any]) -> list[Check]:
     return [
@@ -119,9 +124,17 @@ def latentforge_plugins() -> Sequence[str | ModuleType | object]:
 
 
 @pytest.fixture
-def latentforge_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def latentforge_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every installed plugin, whatever the user's environment leaves out."""
+    monkeypatch.delenv("LATENTFORGE_PLUGINS", raising=False)
+
+
+@pytest.fixture
+def latentforge_work(
+    latentforge_all: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """An empty working folder, with nothing of the user's environment."""
-    for name in ("PLUGINS", "DATA", "DEBUG"):
+    for name in ("DATA", "DEBUG"):
         monkeypatch.delenv(f"LATENTFORGE_{name}", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "work"
@@ -132,35 +145,45 @@ def latentforge_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def latentforge_only(
-    latentforge_work: Path, latentforge_plugins: Sequence[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    latentforge_all: None, latentforge_plugins: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> Sequence[Any]:
     """Of the installed plugins the built-in ones and those under test: others would be part of
-    the test."""
+    the test. Gives the latter."""
     from latentforge.discovery import installed
 
     under_test = {getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins}
     found = [c.plugin for c in installed() if c.plugin.module in under_test]
     kept = ["latentforge", *(f"{plugin.distribution}/{plugin.name}" for plugin in found)]
     monkeypatch.setenv("LATENTFORGE_PLUGINS", ",".join(kept))
+    return latentforge_plugins
+
+
+@pytest.fixture(autouse=True)
+def latentforge_checks(request: pytest.FixtureRequest) -> None:
+    """A test of a check sees the plugins that `forge` sees, unless the check names its own."""
+    given = getattr(getattr(request.node, "callspec", None), "params", {})
+    for check in given.values():
+        if isinstance(check, Check):
+            check.see(request.getfixturevalue("latentforge_only"))
 
 
 @pytest.fixture
-def forge(latentforge_only: None, latentforge_plugins: Sequence[Any]) -> Forge:
+def forge(latentforge_work: Path, latentforge_only: Sequence[Any]) -> Forge:
     """A Forge of the built-in plugins and those under test, in an empty working folder."""
     from latentforge.forge import Forge
 
-    return Forge(latentforge_plugins)
+    return Forge(latentforge_only)
 
 
 @pytest.fixture
 def latentforge_cli(
-    latentforge_only: None, latentforge_plugins: Sequence[Any], capsys: pytest.CaptureFixture[str]
+    latentforge_work: Path, latentforge_only: Sequence[Any], capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
     """Runs a command line in this process, in the working folder: `cli("train", "ae").code`. It
     sees the plugins that `forge` sees, which must be files, dotted names or modules here."""
     from latentforge.cli import run
 
-    named = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins]
+    named = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_only]
     given = [word for name in named for word in ("-p", name)]
 
     def call(*arguments: object) -> Answer:

@@ -27,6 +27,16 @@ def latentforge_plugins():
 """
 TESTS = """
 import latentforge_mine
+import pytest
+from latentforge.testing import check_model
+
+CHECKS = [check for check in check_model("mine") if "option" in str(check)]
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_checks_see_it_too(check, latentforge_work):
+    check()
+    plugins = check.given[0].forge.registry.plugins
+    assert {p.distribution for p in plugins if p.status == "ok"} == {"latentforge", __ORIGIN__[0]}
 
 def test_api_and_command_line_see_the_same(forge, latentforge_cli):
     seen = forge.registry.names("models")
@@ -36,7 +46,7 @@ def test_api_and_command_line_see_the_same(forge, latentforge_cli):
 
 def test_it_comes_with_its_distribution_and_commands(forge, latentforge_cli):
     [plugin] = [p for p in forge.registry.plugins if not p.builtin and p.status == "ok"]
-    assert (plugin.distribution, plugin.version) == {origin}
+    assert (plugin.distribution, plugin.version) == __ORIGIN__
     assert (latentforge_cli("hello").out == "hello\\n") == bool(plugin.distribution)
     assert latentforge_cli("bye").code == 2
 
@@ -80,7 +90,7 @@ def test_fixtures_see_the_built_in_plugins_and_those_under_test(tmp_path, packag
                 f"[latentforge.commands]\n{spoken} = latentforge_{name}:speak\n"
             )
     (tmp_path / "conftest.py").write_text(CONFTEST.format(plugin=plugin))
-    (tmp_path / "test_mine.py").write_text(TESTS.replace("{origin}", repr(origin)))
+    (tmp_path / "test_mine.py").write_text(TESTS.replace("__ORIGIN__", repr(origin)))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
@@ -90,4 +100,4 @@ def test_fixtures_see_the_built_in_plugins_and_those_under_test(tmp_path, packag
         capture_output=True,
         text=True,
     )
-    assert "5 passed" in done.stdout, done.stdout + done.stderr
+    assert "7 passed" in done.stdout, done.stdout + done.stderr
