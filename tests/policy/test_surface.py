@@ -76,7 +76,8 @@ def names() -> dict[str, str]:
     fixtures = re.findall(r"^@pytest\.fixture.*\ndef (\w+)", inspect.getsource(testing), re.M)
     found |= dict.fromkeys(fixtures, "a fixture")
     for function in (contracts.Terms, conformance.checks_of):
-        found[function.__name__] = str(inspect.signature(function))
+        written = re.sub(r"ForwardRef\('(.*?)'[^)]*\)", r"\1", str(inspect.signature(function)))
+        found[function.__name__] = written
     return found
 
 
