@@ -100,6 +100,10 @@ def test_plugins_list_tells_conflicts(site, capsys):
     registry = load_plugins()
     found = {plugin.name: registry.status_of(plugin) for plugin in registry.plugins}
     assert found == {"one": "conflict", "two": "conflict", "three": "ok"}
+    assert run_cli(["plugins", "list"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    told = {row[0]: row[3] for row in rows if len(row) > 4}
+    assert {name: told[name] for name in found} == found
 
 
 def test_requirements_are_what_pip_takes(site, capsys):

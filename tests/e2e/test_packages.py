@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_the_vq_vae_is_installed_trained_explored_resumed_and_removed(venv, wheel_of):
     venv.run("pip", "install", "--quiet", "--no-deps", wheel_of(EXAMPLES / "latentforge-vq"))
     listed = venv.run("latentforge", "plugins", "list")
-    assert "latentforge-vq  0.1.0" in " ".join(listed.split()).replace(" 0.1.0", "  0.1.0")
+    assert "latentforge-vq 0.1.0" in " ".join(listed.split())
     venv.run("latentforge", "train", "vq-vae", "--epochs", "1", "--run", "vq", "--quiet")
     manifest = json.loads((venv.work / "vq/run.json").read_text())
     [plugin] = [p for p in manifest["plugins"] if p["kind"] == "models"]

@@ -1,4 +1,6 @@
-"""Every code block of the docs is run by some test, or parsed where running takes an hour."""
+"""Every code block of the docs is run by some test, or parsed where running takes an hour.
+
+The tests of a page take all of its blocks; here, that none stands where they do not look."""
 
 from __future__ import annotations
 
@@ -7,7 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -40,9 +47,41 @@ TESTED = {  # the page and the language of its blocks, and the tests of them
 }
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DRAWN = {"docs/design.md": 1, "docs/reliability.md": 1}  # blocks without a language, no code
+
+
+class Block(NamedTuple):
+    """A fenced block, wherever it stands: in a list it is indented."""
+
+    page: str
+    indent: str
+    language: str
+    code: str
+
+
+def fenced(page: Path) -> Iterator[Block]:
+    """Every block of a page. Found line by line, so that none is missed for how it is written."""
+    name, inside, lines = page.relative_to(ROOT).as_posix(), None, []
+    for line in page.read_text("utf-8").splitlines():
+        fence = re.match(r"(\s*)(```+|~~~+)(.*)", line)
+        if fence and inside is None:
+            assert fence[2] == "```", f"{name}: {line}"
+            inside, lines = (fence[1], fence[3].strip()), []
+        elif fence:
+            assert not fence[3].strip(), f"{name}: {line} opens a block in a block"
+            yield Block(name, *inside, "".join(f"{line}\n" for line in lines))
+            inside = None
+        else:
+            lines.append(line)
+    assert inside is None, f"{name}: a block has no end"
+
+
+BLOCKS = [block for page in PAGES for block in fenced(page)]
+
+
 def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / page).read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [b.code for b in BLOCKS if (b.page, b.indent, b.language) == (page, "", language)]
 
 
 def parse(words: list[str]) -> None:
@@ -52,13 +91,7 @@ def parse(words: list[str]) -> None:
 
 
 def test_every_page_with_code_has_a_test_that_reads_it():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    coded = {
-        (page.relative_to(ROOT).as_posix(), language)
-        for page in pages
-        for language in re.findall(r"^```(\w+)", page.read_text("utf-8"), re.MULTILINE)
-    }
-    assert coded == set(TESTED)
+    assert {(block.page, block.language) for block in BLOCKS if block.language} == set(TESTED)
     for (page, language), tests in TESTED.items():
         for test in tests:
             code = (ROOT / test).read_text("utf-8")
@@ -66,6 +99,27 @@ def test_every_page_with_code_has_a_test_that_reads_it():
                 assert f'blocks("{page}", "{language}")' in code
             else:
                 assert Path(page).name in code, test
+
+
+def test_blocks_without_a_language_are_those_that_are_no_code():
+    assert Counter(block.page for block in BLOCKS if not block.language) == DRAWN
+
+
+def test_the_block_in_a_list_is_the_entry_point_of_a_plugin():
+    """No test of a page sees indented blocks; this is the only one."""
+    [block] = [block for block in BLOCKS if block.indent]
+    assert (block.page, block.language) == ("docs/contracts.md", "toml")
+    assert tomllib.loads(textwrap.dedent(block.code)) == {
+        "project": {"entry-points": {"latentforge": {"swirl": "swirl_plugin"}}}
+    }
+
+
+@pytest.mark.parametrize("page", ["docs/gallery.md", "docs/reliability.md"])
+def test_every_line_of_a_page_whose_commands_are_parsed_is_a_command(page):
+    """Their tests look for lines that begin with `latentforge`, anywhere."""
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    assert lines
+    assert [line for line in lines if not re.match(r"latentforge \w", line)] == []
 
 
 def shortened(line: str) -> list[str]:

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 import typer.main
 
-from latentforge import hookspecs
+import latentforge
+from latentforge import conformance, contracts, hookspecs, specs, testing
 from latentforge.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = Path(__file__).with_name("surface.json")
+CHANGELOG = ROOT / "CHANGELOG.md"
+HEADING = "### Changed interfaces"
+
+
+# ---------------------------------------------------------------- what there is
 
 
 def hooks() -> dict[str, str]:
@@ -37,16 +48,57 @@ def options(command, path: str) -> Iterator[tuple[str, list[str]]]:
         yield from options(sub, f"{path} {name}")
 
 
-def surface() -> dict[str, dict]:
-    commands = dict(options(typer.main.get_command(app), "latentforge"))
-    return {"hooks": hooks(), "commands": commands}
+def described(field) -> str:
+    """A field's type as it is written, and its default."""
+    if field.default is not MISSING:
+        return f"{field.type} = {getattr(field.default, '__name__', repr(field.default))}"
+    return str(field.type) + ("" if field.default_factory is MISSING else " = ...")
+
+
+def field_texts(owner: type) -> dict[str, str]:
+    """The public fields of a dataclass, by `Class.field`."""
+    public = [field for field in fields(owner) if not field.name.startswith("_")]
+    return {f"{owner.__name__}.{field.name}": described(field) for field in public}
+
+
+def names() -> dict[str, str]:
+    """What Python code relies on: public names, the fields of specs and of what components get, and
+    what tests of plugins call or ask for."""
+    found = {f"latentforge.{name}": "" for name in latentforge.__all__}
+    for module in (specs, contracts):
+        for value in vars(module).values():
+            if getattr(value, "__module__", "") == module.__name__ and is_dataclass(value):
+                found |= field_texts(value)
+    for name in testing.__all__:
+        value = getattr(testing, name)
+        found[name] = str(inspect.signature(value))
+        found |= field_texts(value) if is_dataclass(value) else {}
+    fixtures = re.findall(r"^@pytest\.fixture.*\ndef (\w+)", inspect.getsource(testing), re.M)
+    found |= dict.fromkeys(fixtures, "a fixture")
+    for function in (contracts.Terms, conformance.checks_of):
+        written = re.sub(r"ForwardRef\('(.*?)'[^)]*\)", r"\1", str(inspect.signature(function)))
+        found[function.__name__] = written
+    return found
+
+
+def surface() -> dict[str, Any]:
+    return {
+        "release": released(CHANGELOG.read_text("utf-8")),
+        "hooks": hooks(),
+        "names": names(),
+        "commands": dict(options(typer.main.get_command(app), "latentforge")),
+    }
+
+
+# ---------------------------------------------------------------- what has changed
 
 
 def changes(before: dict, now: dict) -> Iterator[str]:
-    """The names of hooks, commands and options that are new, gone or other."""
-    for name in before["hooks"] | now["hooks"]:
-        if before["hooks"].get(name) != now["hooks"].get(name):
-            yield name
+    """The names of hooks, names, commands and options that are new, gone or other."""
+    for part in ("hooks", "names"):
+        for name in before[part] | now[part]:
+            if before[part].get(name) != now[part].get(name):
+                yield name
     for command in before["commands"] | now["commands"]:
         old, new = (set(side["commands"].get(command, [])) for side in (before, now))
         if (command in before["commands"]) != (command in now["commands"]):
@@ -55,11 +107,36 @@ def changes(before: dict, now: dict) -> Iterator[str]:
             yield option.split("/")[0]
 
 
+def sections(changelog: str) -> list[str]:
+    """What stands under each version, the newest first, its heading included."""
+    return changelog.split("\n## ")[1:]
+
+
+def released(changelog: str) -> str:
+    """The newest version that is out; nothing before the first."""
+    headings = [section.split("\n")[0] for section in sections(changelog)]
+    return next((line.split()[0] for line in headings if "(unreleased)" not in line), "")
+
+
+def untold(changed: Iterable[str], changelog: str) -> list[str]:
+    """The changed names that no line under the heading has, in the section that is not out yet."""
+    newest = sections(changelog)[0]
+    _, _, after = newest.partition(f"\n{HEADING}\n")
+    told = after.split("\n### ")[0] if "(unreleased)" in newest.split("\n")[0] else ""
+    return sorted({name for name in changed if f"`{name}`" not in told})
+
+
 def test_what_others_rely_on_changes_only_with_a_line_in_the_changelog():
-    unreleased = (ROOT / "CHANGELOG.md").read_text("utf-8").split("\n## ")[1]
-    changed = set(changes(json.loads(SNAPSHOT.read_text("utf-8")), surface()))
-    untold = sorted(name for name in changed if f"`{name}`" not in unreleased)
-    assert not untold, "write a line with `NAME` for each into CHANGELOG.md"
+    changed = changes(json.loads(SNAPSHOT.read_text("utf-8")), surface())
+    missing = untold(changed, CHANGELOG.read_text("utf-8"))
+    assert not missing, f"a line with `NAME` for each, under {HEADING!r} in CHANGELOG.md"
+
+
+def test_the_snapshot_is_of_the_last_release():
+    of = json.loads(SNAPSHOT.read_text("utf-8"))["release"]
+    assert of == released(CHANGELOG.read_text("utf-8")), (
+        "a release: python tests/policy/test_surface.py"
+    )
 
 
 def test_a_change_is_noticed():
@@ -68,8 +145,55 @@ def test_a_change_is_noticed():
     other["hooks"]["latentforge_models"] = "(config)"
     other["commands"]["latentforge train"].remove("--epochs")
     del other["commands"]["latentforge plugins new"]
-    assert {"latentforge_models", "--epochs", "plugins new"} <= set(changes(other, now))
+    other["names"]["ModelSpec.summary"] = "str = ''"
+    for name in ("latentforge.Size", "check_model", "checks_of", "forge", "Batch.y"):
+        del other["names"][name]
+    assert set(changes(other, now)) >= {
+        *("latentforge_models", "--epochs", "plugins new", "ModelSpec.summary"),
+        *("latentforge.Size", "check_model", "checks_of", "forge", "Batch.y"),
+    }
     assert set(changes(now, now)) == set()
+
+
+def test_the_snapshot_has_what_plugins_rely_on():
+    found = names()
+    assert found["LossSpec.labels"] == "bool = False"
+    assert found["ModelSpec.config"] == "type[Any] = NoOptions"
+    assert found["ExploreContext.roles"] == "Mapping[str, OtherRun] = ..."
+    assert "shape: 'tuple[int, ...] | None' = None" in found["checks_of"]
+    assert "how: 'Any'" in found["check_loss"]
+    assert found["latentforge_cli"] == "a fixture"
+
+
+OUT = "\n## 0.1.0\n\n### Changed interfaces\n\n- `--epochs`\n"
+
+
+@pytest.mark.parametrize(
+    ("newest", "missing"),
+    [
+        ("## 0.2.0 (unreleased)\n\n- `--epochs` is fast.\n", ["--epochs"]),
+        ("## 0.2.0 (unreleased)\n\n### Changed interfaces\n\n- `--epochs` takes a range.\n", []),
+        (
+            "## 0.2.0 (unreleased)\n\n### Changed interfaces\n\n- None.\n\n### Other\n`--epochs`\n",
+            ["--epochs"],
+        ),
+        ("## 0.2.0\n\n### Changed interfaces\n\n- `--epochs` takes a range.\n", ["--epochs"]),
+    ],
+)
+def test_a_line_counts_under_its_heading_and_before_the_release(newest, missing):
+    assert untold(["--epochs"], f"# Changelog\n\n{newest}{OUT}") == missing
+
+
+@pytest.mark.parametrize(
+    ("headings", "version"),
+    [
+        (["0.1.0 (unreleased)"], ""),
+        (["0.2.0 (unreleased)", "0.1.0"], "0.1.0"),
+        (["0.2.0"], "0.2.0"),
+    ],
+)
+def test_the_last_release_is_that_of_the_changelog(headings, version):
+    assert released("# Changelog\n" + "".join(f"\n## {line}\n" for line in headings)) == version
 
 
 def test_every_hook_is_documented_with_its_exact_signature():
@@ -84,4 +208,7 @@ def test_every_hook_is_documented_with_its_exact_signature():
 
 
 if __name__ == "__main__":
+    text = CHANGELOG.read_text("utf-8")
+    if released(text) and "(unreleased)" in sections(text)[0].split("\n")[0]:
+        sys.exit("rewritten at a release alone: take (unreleased) off the newest version first")
     SNAPSHOT.write_text(json.dumps(surface(), indent=1, sort_keys=True) + "\n", "utf-8")
