@@ -94,11 +94,10 @@ def test_a_package_with_several_components_does_all_that_it_offers(wave, work, c
 
 
 def test_its_tests_pass_and_leave_out_what_they_say(wave, work):
-    [(_, text)] = blocks("Tests")
-    [(name, text)] = named([text]).items()
-    (work / name).parent.mkdir()
-    (work / name).write_text(text)
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "latentforge.testing", "tests"]
+    (work / "tests").mkdir()
+    for name, text in named(text for _, text in blocks("Tests")).items():
+        (work / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "tests"]
     path = [str(work), *sys.path]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", f"--override-ini=pythonpath={shlex.join(path)}"],
