@@ -51,13 +51,16 @@ def latentforge_models():
 
 
 def install(site: Path) -> None:
-    """Fifty distributions with a model each, as pip leaves them."""
+    """Fifty distributions with a model and a command each, as pip leaves them."""
     for i in range(COUNT):
         (site / f"stranger_{i}.py").write_text(HOOKS.format(i=i))
         info = site / f"stranger_{i}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{i}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[latentforge]\nstranger-{i} = stranger_{i}\n")
+        (info / "entry_points.txt").write_text(
+            f"[latentforge]\nstranger-{i} = stranger_{i}\n"
+            f"[latentforge.commands]\ncommand-{i} = stranger_{i}:build\n"
+        )
         (info / "RECORD").write_text("")
 
 
