@@ -104,9 +104,11 @@ def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> list[AxesImage]:
             words = wrapped(text, place.size, place.cell)
             under = (c * place.across + place.cell / 2, top + place.tall + 0.03)
             _text(axes, under, words, place.size, "center", "top")
-    for c, words in enumerate(titles_of(grid, place)):
-        above = (c * place.across + place.cell / 2, -0.05)
-        _text(axes, above, words, place.size, "center", "bottom")
+    titles = titles_of(grid, place)
+    level = not any("\n" in words for words in titles)  # on one line, whatever hangs below it
+    for c, words in enumerate(titles):
+        above = (c * place.across + place.cell / 2, -0.08 if level else -0.05)
+        _text(axes, above, words, place.size, "center", "baseline" if level else "bottom")
     axes.set(xlim=(0, place.width), ylim=(place.height(len(grid.rows)), 0), aspect="equal")
     return drawn
 

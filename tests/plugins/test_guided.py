@@ -600,13 +600,14 @@ def test_a_number_on_the_map_is_found_over_its_result():
     assert walk_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
 
 
-def test_a_film_says_whether_its_request_was_met():
+def test_a_film_says_whether_its_request_was_met_and_from_which_start():
     met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
     context = asking(["a 3", "a 5"])
-    assert film_title(context, met, 0) == "How request 0 was met: a 3"
+    assert film_title(context, met, 0) == "How request 0 was met: a 3, from start 2"
     assert film_title(context, met, 1) == "Request 1 was not met, its best walk: a 5"
     endless = asking(["complete test image 4"], open_ended=True)
-    assert film_title(endless, met, 0) == "The walk of request 0: complete test image 4"
+    title = "The walk of request 0: complete test image 4, from start 2"
+    assert film_title(endless, met, 0) == title
 
 
 def test_a_run_opened_inside_inference_mode_cannot_be_searched_and_it_is_said(guided, work):

@@ -95,8 +95,10 @@ def walk_film(
 
 
 def film_title(context: ExploreContext, found: Found, request: int) -> str:
-    """Which request it is, and whether it was met."""
-    words = context.objective.requests[request]
+    """Which request it is, whether it was met, and which of its walks this is: the steps that are
+    told elsewhere count those from earlier starts too."""
+    words, start = context.objective.requests[request], int(found.round[request])
+    words += f", from start {start + 1}" if start else ""
     if getattr(context.objective, "open_ended", False):
         return f"The walk of request {request}: {words}"
     if bool(found.satisfied[request]):

@@ -171,9 +171,9 @@ def bars(found: Sequence[Traversal]) -> Bars:
     labels = [str(rank + 1) for rank in range(count)]
     if len(found) == 1:
         labels = [f"z{dim}" for dim in found[0].order[:count].tolist()]
-    return Bars(
-        "kl", "KL of each dimension, largest first", labels, heights, "nats, mean over images"
-    )
+    every = max(len(t.weight) for t in found)
+    some = f"the {count} largest of {every}" if count < every else "largest first"
+    return Bars("kl", f"KL of each dimension, {some}", labels, heights, "nats, mean over images")
 
 
 def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
