@@ -13,7 +13,7 @@ import torch
 
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.conformance.tiny import roles_of, run_with, scratch
-from latentforge.conformance.trying import nothing_global_changed
+from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def one_test_image_works(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    explored(subject)  # whose first call may import what sets something up
+    with as_it_was():  # its imports may set something up
+        explored(subject)
     with nothing_global_changed("exploring"):
         explored(subject)
 

@@ -17,11 +17,11 @@ from latentforge.conformance.trying import (
     batch_of,
     build,
     data_of,
-    nothing_global_changed,
     seeded,
     shapes_for,
     step_of,
 )
+from latentforge.conformance.world import nothing_global_changed
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.registry import Entry
 

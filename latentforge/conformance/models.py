@@ -18,7 +18,6 @@ from latentforge.conformance.trying import (
     batch_of,
     build,
     data_of,
-    nothing_global_changed,
     only_for,
     require_same,
     require_tensor,
@@ -26,6 +25,7 @@ from latentforge.conformance.trying import (
     step_of,
     taken_shape,
 )
+from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.specs import LatentSpec
 
 ABILITIES = {
@@ -271,10 +271,11 @@ def it_moves_to_another_device(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    shape = taken_shape(subject)
+    with as_it_was():
+        shape = taken_shape(subject)
+    x = batch_of(shape).x
     with nothing_global_changed("building and running it"):
-        model, batch = build(subject, shape), batch_of(shape)
-        inferred(subject, model.eval(), batch.x)
+        inferred(subject, build(subject, shape).eval(), x)
 
 
 def two_models_share_nothing(subject: Subject) -> None:

@@ -11,11 +11,11 @@ from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, 
 from latentforge.conformance.tiny import context_of
 from latentforge.conformance.trying import (
     batch_of,
-    nothing_global_changed,
     require_same,
     require_tensor,
     seeded,
 )
+from latentforge.conformance.world import nothing_global_changed
 
 SHAPE = (1, 16, 16)
 ROWS = 5

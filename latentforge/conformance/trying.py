@@ -1,18 +1,9 @@
-"""Small images, models and steps on which components are tried, and what must stay as it was."""
+"""Small images, models and steps on which components are tried."""
 
 from __future__ import annotations
 
-import logging
-import os
-import random
-import signal
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,55 +114,3 @@ def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: flo
     scale = float(one.detach().abs().max()) + 1e-6
     worst = float((one.detach() - other.detach()).abs().max())
     require(worst <= tolerance * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
-
-
-def state_of_the_world() -> dict[str, Any]:
-    """What a component must leave as it is."""
-    root = logging.getLogger()
-    return {
-        "torch's default type": torch.get_default_dtype(),
-        "torch's default device": str(torch.get_default_device()),
-        "torch's gradient mode": torch.is_grad_enabled(),
-        "torch's number of threads": torch.get_num_threads(),
-        "torch's anomaly mode": torch.is_anomaly_enabled(),
-        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        "torch's precision of products": torch.get_float32_matmul_precision(),
-        "cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "cudnn.deterministic": torch.backends.cudnn.deterministic,
-        "the generator of `random`": hash(random.getstate()),
-        "the generator of numpy.random": hash(str(np.random.get_state())),
-        "the environment": dict(os.environ),
-        "the working folder": os.getcwd(),
-        "sys.path": list(sys.path),
-        "what Ctrl-C does": signal.getsignal(signal.SIGINT),
-        "the root logger": (root.level, list(root.handlers)),
-        # a library that is imported meanwhile may silence a warning of its own
-        "warnings": [rule for rule in warnings.filters if rule[1] is None and rule[3] is None],
-    }
-
-
-@contextmanager
-def nothing_global_changed(doing: str) -> Iterator[None]:
-    """CheckFailed where something of the process is other than before. What a component may have
-    set when it was tried before is first put back to what it is in a new process."""
-    cudnn, root = torch.backends.cudnn, logging.getLogger()
-    kept = torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.deterministic, root.level
-    with warnings.catch_warnings():
-        warnings.resetwarnings()
-        torch.set_float32_matmul_precision("highest")
-        cudnn.benchmark = cudnn.deterministic = False
-        root.setLevel(logging.WARNING)
-        try:
-            before = state_of_the_world()
-            yield
-            after = state_of_the_world()
-        finally:
-            torch.set_float32_matmul_precision(kept[0])
-            cudnn.benchmark, cudnn.deterministic = kept[1:3]
-            root.setLevel(kept[3])
-    changed = [name for name, value in before.items() if after[name] != value]
-    require(
-        not changed,
-        f"{doing} changes {', '.join(changed)}",
-        "leave what belongs to the whole process alone, or put it back",
-    )

@@ -354,6 +354,10 @@ MODELS = {
     "it moves to another device": [model(LeftBehind), classifier(HomeComing)],
     "nothing global is changed": [
         meddling(meddle),
+        meddling(lambda: torch.set_default_dtype(torch.float64)),
+        meddling(lambda: torch.set_num_threads(1)),
+        meddling(lambda: torch.autograd.set_detect_anomaly(True)),
+        meddling(lambda: torch.use_deterministic_algorithms(True)),
         meddling(tune_cudnn),
         meddling(lambda: torch.set_float32_matmul_precision("high")),
         meddling(lambda: warnings.filterwarnings("ignore")),
