@@ -50,6 +50,17 @@ def test_every_python_block_runs_in_order(page, tmp_path):
     ]
 
 
+@pytest.mark.slow  # half a minute
+def test_its_components_keep_the_contract_themselves(page, cli, tmp_path, monkeypatch):
+    parts = [code for _, code in blocks("python") if re.search("@hookimpl|@dataclass", code)]
+    (tmp_path / "page.py").write_text("\n".join(parts))
+    monkeypatch.chdir(tmp_path)
+    answer = cli("plugins", "check", "./page.py", "--deep", "--json")
+    assert answer.code == 0, answer.err
+    for kind in KINDS.values():
+        assert any(check["component"].startswith(kind.singular) for check in answer.json["checks"])
+
+
 def test_the_page_has_an_example_of_every_hook():
     code = "".join(code for _, code in blocks("python"))
     for kind in KINDS.values():
