@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from latentforge.errors import one_line, place_in
+from latentforge.guard import home_of
 from latentforge.registry import Entry
 
 
@@ -92,6 +94,10 @@ class Subject:
     def entry(self) -> Entry:
         entry: Entry = self.forge.registry.get(self.kind, self.name)
         return entry
+
+    def told(self, error: Exception) -> str:
+        """What an exception says, and the innermost line of the plugin's own code."""
+        return one_line(error) + place_in(error, home_of(self.entry.plugin.module))
 
     @cached_property
     def config(self) -> Any:

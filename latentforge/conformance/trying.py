@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentforge.conformance.subject import CheckSkipped, Subject, require
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step
-from latentforge.errors import UsageError
+from latentforge.errors import LatentForgeError, UsageError
 from latentforge.seeding import mix
 from latentforge.specs import DataSpec
 
@@ -45,10 +47,26 @@ def seeded(number: int, purpose: str = "conformance") -> None:
     torch.manual_seed(mix(purpose, number))
 
 
+@contextmanager
+def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
+    """CheckFailed where a shape makes a component raise, and it does not say that it takes none of
+    that shape."""
+    try:
+        yield
+    except (CheckFailed, CheckSkipped, LatentForgeError):
+        raise
+    except Exception as error:
+        raise CheckFailed(
+            f"for {shape} it raises {subject.told(error)}",
+            "mend it; for a shape that it does not take, raise UsageError in `build`",
+        ) from error
+
+
 def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
     """The module that a model's or a loss's `build` makes, in training mode."""
     seeded(seed, "init")
-    module = subject.entry.spec.build(subject.config, data_of(shape))
+    with takes(subject, shape):
+        module = subject.entry.spec.build(subject.config, data_of(shape))
     require(
         isinstance(module, nn.Module),
         f"build returned {type(module).__name__}",
@@ -107,6 +125,30 @@ def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dt
     require(value.dtype == kind, f"{what} is {value.dtype}", f"return {kind}")
     if value.is_floating_point():
         require(value.isfinite().all(), f"{what} holds NaN or infinity", "mend the arithmetic")
+
+
+@contextmanager
+def left_as_it_is(batch: Batch) -> Iterator[None]:
+    """CheckFailed where somebody writes into a batch."""
+    assert batch.y is not None
+    before = batch.x.clone(), batch.y.clone()
+    yield
+    same = torch.equal(batch.x, before[0]) and torch.equal(batch.y, before[1])
+    require(same, "it writes into the batch", "no x.add_() and no x[...] = ...: make new tensors")
+
+
+@contextmanager
+def elsewhere(mend: str) -> Iterator[torch.device]:
+    """A GPU where there is one, else torch's device without numbers, on which a tensor that stayed
+    behind is an error too."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
+    try:
+        yield device
+    except (RuntimeError, NotImplementedError) as error:
+        said = str(error).lower()
+        if device.type == "meta" and "meta tensor" in said and ("item" in said or "nonz" in said):
+            raise CheckSkipped("it looks at values, of which that device has none") from None
+        raise CheckFailed(f"on {device}: {error}", mend) from None
 
 
 def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: float = 1e-4) -> None:
