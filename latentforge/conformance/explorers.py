@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def it_finds_something(subject: Subject) -> None:
-    found = explored(subject)
+    found = once(subject)
     require(
         {Path(file).name for file in found["files"]} - {"findings.json"},
         "it returned no findings",
@@ -42,7 +42,7 @@ def it_finds_something(subject: Subject) -> None:
 
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
-    one, other = explored(subject), explored(subject)
+    one, other = once(subject), explored(subject)
     first, second = (repr(without_clock(found["metrics"])) for found in (one, other))
     require(first == second, f"{first}, and a second time {second}", SEED)
     differ = [name for name, told in one["held"].items() if told != other["held"].get(name)]
@@ -63,7 +63,7 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
 def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     seen = opened(subject)
     before = {name: fingerprint(model) for name, model in models_of(seen)}
-    looked(subject, seen)
+    subject.kept["findings"] = looked(subject, seen)
     changed = [name for name, model in models_of(seen) if fingerprint(model) != before[name]]
     require(
         not changed,
@@ -95,7 +95,8 @@ def it_works_without_labels(subject: Subject) -> None:
 
 
 def images_lie_between_0_and_1(subject: Subject) -> None:
-    for item in looked(subject, opened(subject)).items:
+    findings = subject.once("findings", lambda: looked(subject, opened(subject)))
+    for item in findings.items:
         panels = chain(*item.frames) if isinstance(item, Film) else [item]
         for images in chain(*map(images_of, panels)):
             low, high = float(images.min()), float(images.max())
@@ -116,7 +117,7 @@ def one_test_image_works(subject: Subject) -> None:
 
 def nothing_global_is_changed(subject: Subject) -> None:
     with as_it_was():  # its imports may set something up
-        explored(subject)
+        once(subject)
     with nothing_global_changed("exploring"):
         explored(subject)
 
@@ -128,12 +129,12 @@ SEED = "torch's default generator is seeded before: draw from it, or from the se
 
 CHECKS = (
     it_finds_something,
-    images_lie_between_0_and_1,
     it_needs_no_more_than_it_says,
     it_works_without_labels,
     the_same_run_gives_the_same_findings,
     it_writes_no_file_of_its_own,
     it_leaves_the_model_as_it_is,
+    images_lie_between_0_and_1,
     a_class_without_images_works,
     one_test_image_works,
     nothing_global_is_changed,
@@ -159,6 +160,12 @@ def tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
         raise
     except Exception as error:
         raise CheckFailed(f"of {of}: {error}", mend) from error
+
+
+def once(subject: Subject) -> dict[str, Any]:
+    """What the first exploration gave, for the checks that need no other."""
+    found: dict[str, Any] = subject.once("explored", lambda: explored(subject))
+    return found
 
 
 def explored(subject: Subject, **given: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 
 from latentforge import Forge, contracts, findings, options, search
+from latentforge.conformance.abilities import CORE
 from latentforge.engine.search import Found
 from latentforge.settings import DataConfig
 from latentforge.specs import KINDS, ExplorerSpec
@@ -128,6 +129,11 @@ def test_the_page_names_every_option_that_a_component_cannot_have():
     taken |= {field.name for field in fields(DataConfig)}
     [said] = re.findall(r"Some names are taken: (.*?)\n\n", TEXT, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", said)) == taken
+
+
+def test_the_page_has_the_abilities_that_checks_know():
+    [table] = re.findall(r"^\| ability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
+    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE
 
 
 def test_the_page_names_every_ability_of_the_built_in_models():
