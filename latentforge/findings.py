@@ -6,7 +6,7 @@ Tensors may lie on any device. `latentforge/drawing/` turns findings into files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 FRAMES = 30
 """Frames of a film at the most: a page with several films must stay small."""
+
+LISTS = {
+    "column_titles": "texts",
+    "row_titles": "texts",
+    "captions": "lists of texts",
+    "classes": "texts",
+    "axes": "texts",
+    "columns": "texts",
+    "frames": "lists of panels",
+    "frame_titles": "texts",
+}
+"""Of what the fields are lists, whatever the finding."""
 
 RESERVED = ("findings.json", "projector_config.pbtxt")
 """Files that the core itself writes beside those of findings."""
@@ -164,6 +176,10 @@ def checked(findings: object) -> Findings:
     """What an explorer returned, if it can be drawn and written; else TypeError or ValueError."""
     if not isinstance(findings, Findings):
         raise TypeError(f"an explorer must return Findings, not {type(findings).__name__}")
+    _check_list("Findings", "items", findings.items, "findings")
+    _check_list("Findings", "notes", findings.notes, "texts")
+    _check_mapping("Findings", "metrics", findings.metrics)
+    _check_mapping("Findings", "roles", findings.roles)
     for item in findings.items:
         if not isinstance(item, Finding):
             raise TypeError(f"{type(item).__name__} is no finding")
@@ -186,6 +202,10 @@ def _check(item: Finding) -> None:
     for key in ("title", "x_title", "y_title"):
         if not isinstance(getattr(item, key, ""), str):
             raise TypeError(f"{key} of {item.name!r} must be a text")
+    for key, of in LISTS.items():
+        _check_list(item.name, key, getattr(item, key, ()), of)
+    for key in ("paths", "series", "panels", "arrays"):
+        _check_mapping(item.name, key, getattr(item, key, {}))
     match item:
         case ImageGrid():
             _check_grid(item)
@@ -209,12 +229,28 @@ def _check(item: Finding) -> None:
             _check_raw(item)
 
 
+def _check_list(name: str, key: str, value: object, of: str) -> None:
+    """A text and a tensor can be gone through too, and give letters and rows of numbers."""
+    wrong = isinstance(value, str) or hasattr(value, "shape") or not isinstance(value, Collection)
+    if wrong:
+        raise TypeError(f"{key} of {name!r} must be a list of {of}, not {type(value).__name__}")
+
+
+def _check_mapping(name: str, key: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{key} of {name!r} must be a dict, by name, not {type(value).__name__}")
+
+
 def _check_grid(item: ImageGrid) -> None:
+    _check_list(item.name, "rows", item.rows, "tensors (n, C, H, W)")
+    _check_tensors(item.name, {f"row {i}": row for i, row in enumerate(item.rows)})
     if not (item.rows and all(map(_is_images, item.rows))):
         shapes = [tuple(getattr(row, "shape", ())) for row in item.rows]
         raise ValueError(f"rows of {item.name!r} must be (n, 1 or 3, H, W), not {shapes}")
     _check_texts(item.name, [*item.column_titles, *item.row_titles])
-    _check_texts(item.name, [text for row in item.captions for text in row])
+    for row in item.captions:
+        _check_list(item.name, "a row of captions", row, "texts")
+        _check_texts(item.name, row)
 
 
 def _check_scatter(item: Scatter) -> None:
@@ -225,8 +261,10 @@ def _check_scatter(item: Scatter) -> None:
     _check_texts(item.name, [*item.classes, *item.axes])
     if item.labels is not None:
         _check_labels(item, item.labels)
-    if item.images is not None and not (_is_images(item.images) and len(item.images) == count):
-        raise ValueError(f"{item.name!r} must have one image (1 or 3, H, W) a point")
+    if item.images is not None:
+        _check_tensors(item.name, {"images": item.images})
+        if not (_is_images(item.images) and len(item.images) == count):
+            raise ValueError(f"{item.name!r} must have one image (1 or 3, H, W) a point")
     if item.codes is not None:
         _check_tensors(item.name, {"codes": item.codes})
         if item.codes.ndim < 2 or len(item.codes) != count or not item.codes.numel():
@@ -234,6 +272,9 @@ def _check_scatter(item: Scatter) -> None:
     if any(path.ndim != 2 or path.shape[1] != 2 for path in item.paths.values()):
         raise ValueError(f"paths of {item.name!r} must be (T, 2)")
     if item.plane is not None:
+        if not isinstance(item.plane, Plane):
+            kind = type(item.plane).__name__
+            raise TypeError(f"plane of {item.name!r} must be a Plane, not {kind}")
         _check_tensors(item.name, {"plane": item.plane.images})
         if item.plane.images.ndim != 5 or not _is_images(item.plane.images.flatten(0, 1)):
             raise ValueError(f"plane of {item.name!r} must be (rows, columns, 1 or 3, H, W)")
@@ -261,6 +302,7 @@ def _check_lines(item: Lines) -> None:
 
 
 def _check_bars(item: Bars) -> None:
+    _check_list(item.name, "labels", item.labels, "texts")
     _check_texts(item.name, item.labels)
     for heights in item.series.values():
         if len(heights) != len(item.labels):
@@ -273,6 +315,8 @@ def _check_film(item: Film) -> None:
     if not 1 <= len(item.frames) <= FRAMES:
         raise ValueError(f"{item.name!r} must have 1 to {FRAMES} frames")
     _check_texts(item.name, item.frame_titles)
+    for frame in item.frames:
+        _check_list(item.name, "a frame", frame, "panels")
     if not item.frames[0]:
         raise ValueError(f"a frame of {item.name!r} must have a panel")
     for frame in item.frames:
@@ -311,7 +355,7 @@ def _check_tensors(name: str, values: Mapping[str, object]) -> None:
             raise TypeError(f"{key} of {name!r} must be a tensor, not {kind}")
 
 
-def _check_texts(name: str, texts: Sequence[object]) -> None:
+def _check_texts(name: str, texts: Collection[object]) -> None:
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"titles and labels of {name!r} must be texts, not {text!r}")

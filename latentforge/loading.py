@@ -61,7 +61,7 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
-    check_size(saved, config, spec)
+    check_size(run, saved, config, spec)
     with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
         model, loss = build_modules(config, spec)
     average = "ema-" if config.train.ema else ""
@@ -70,11 +70,7 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
         try:
             module.load_state_dict(weights(saved, group, module))
         except RuntimeError as error:
-            raise RunFailed(
-                f"the weights of {saved.path} do not fit {part.entry.kind.singular} {part.name!r}",
-                details=str(error).splitlines()[1:5],
-                remedy="the plugin's version that the run was made with, named in run.json",
-            ) from None
+            raise misfit(run, saved, part, str(error).splitlines()[1:5]) from None
         lay_out(module, config.train)  # as it was trained and measured
         module.to(device)
         module.eval()
@@ -86,7 +82,7 @@ def load(run: Run, config: RunConfig, checkpoint: str, device: torch.device) -> 
     return Loaded(run, model, loss, spec, saved.name, step)
 
 
-def check_size(saved: Checkpoint, config: RunConfig, spec: DataSpec) -> None:
+def check_size(run: Run, saved: Checkpoint, config: RunConfig, spec: DataSpec) -> None:
     """RunFailed where the run's settings describe a model that its checkpoint is too small for: who
     wrote these need not be who uses them, and building it could take all memory."""
     try:
@@ -97,11 +93,23 @@ def check_size(saved: Checkpoint, config: RunConfig, spec: DataSpec) -> None:
     for module, part in zip(built, (config.model, config.loss), strict=True):
         held, wanted = saved.size(part.entry.kind.singular), size_of(module)
         if held < wanted:
-            raise RunFailed(
-                f"the weights of {saved.path} do not fit {part.entry.kind.singular} {part.name!r}",
-                details=[f"run.json describes {wanted} bytes of them, and here are {held}"],
-                remedy="the run.json that the run was made with",
-            )
+            saw = f"run.json describes {wanted} bytes of them, and here are {held}"
+            raise misfit(run, saved, part, [saw])
+
+
+def misfit(run: Run, saved: Checkpoint, part: Component, details: list[str]) -> RunFailed:
+    """Weights for another model: its code has changed since, or somebody has changed run.json."""
+    kind, plugin = part.entry.kind, part.entry.plugin
+    then = [p["version"] for p in run.manifest["plugins"] if p["kind"] == kind.plural]
+    versions = f": version {then[0]} then, {plugin.version} now" if then and any(then) else ""
+    return RunFailed(
+        f"the weights of {saved.path} do not fit {kind.singular} {part.name!r}",
+        details=[
+            *details,
+            f"the code of plugin {plugin.name} may have changed since the run{versions}",
+        ],
+        remedy="train anew; or the plugin's version, and the run.json, that the run was made with",
+    )
 
 
 def weights(saved: Checkpoint, group: str, module: nn.Module) -> dict[str, torch.Tensor]:

@@ -68,7 +68,7 @@ def go_on(run: Run, config: RunConfig, checkpoint: str, quiet: bool, data: Any) 
         if saved:
             check_state(saved)
             check_unfinished(run, config, saved)
-            check_size(saved, config, splits.spec)
+            check_size(run, saved, config, splits.spec)
         trainee = build_trainee(config, splits).to(device)
         for what in differences(saved, config, device, by_pixel(trainee)) if saved else ():
             log.warning("%s: the end is not bit for bit that of a run never stopped", what)

@@ -40,10 +40,11 @@ def checks_of(
     import importlib
 
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    common = importlib.import_module("latentforge.conformance.common")
     own = importlib.import_module(f"latentforge.conformance.{kind}")
+    subject.foremost = name_of(own.CHECKS[0])
+    common = importlib.import_module("latentforge.conformance.common")
     found: list[Check] = []
-    for function in (*common.CHECKS, *own.CHECKS):
+    for function in (*common.checks_for(kind), *own.CHECKS):
         cases: Mapping[str, Any] = getattr(function, "cases", {"": None})
         for case, value in cases.items():
             given = (subject,) if value is None else (subject, value)

@@ -12,7 +12,7 @@ import torch
 from latentforge.checkpoint import CheckpointStore
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.conformance.tiny import TRAIN, images, model_with, new_folder
-from latentforge.conformance.trying import nothing_global_changed
+from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.errors import Interrupted, UsageError
 from latentforge.registry import Entry, Registry
 from latentforge.specs import KINDS, CallbackSpec
@@ -63,7 +63,8 @@ def its_state_is_json(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    trained(subject)  # whose imports may set something up
+    with as_it_was():  # its imports may set something up
+        trained(subject)
     with nothing_global_changed("training with it"):
         train(subject)
 

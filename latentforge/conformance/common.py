@@ -7,12 +7,17 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from latentforge.conformance.abilities import CORE, needs_of, roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject, require
+from latentforge.errors import closest
 from latentforge.plugins import HEAVY
+from latentforge.registry import Entry
+from latentforge.specs import KINDS
 
 
 def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
@@ -47,11 +52,56 @@ def every_option_is_described(subject: Subject) -> None:
     )
 
 
+def every_ability_is_known(subject: Subject) -> None:
+    """To the core, or to another component that provides or needs it. A word which a model alone
+    has may be for components that are not here, unless it looks like a misspelt one."""
+    entries = [e for kind in KINDS for e in subject.forge.registry.entries(kind)]
+    others = [words_of(entry) for entry in entries if entry is not subject.entry]
+    known = {*CORE, *chain(*chain(*others))}
+    provided, needed = words_of(subject.entry)
+    for word in sorted((provided | needed) - known):
+        close = closest(word, known)
+        require(
+            not close and word not in needed,
+            f"nothing here knows the ability {word!r}" + (f"; is it {close!r}?" if close else ""),
+            "docs/contracts.md has the abilities; for one of your own some model must provide it",
+        )
+    models = [entry.spec.provides for entry in subject.forge.registry.entries("models")]
+    for needs in (needs_of(subject), *roles_of(subject).values()):
+        require(
+            any(needs <= provides for provides in models),
+            f"no model here provides {', '.join(sorted(needs))} together",
+            "mend `needs` or `roles`, or install the plugin that has such a model",
+        )
+
+
 CHECKS = (
     the_hook_module_imports_nothing_heavy,
     every_option_has_a_valid_default,
     every_option_is_described,
 )
+
+
+def checks_for(kind: str) -> tuple[Any, ...]:
+    """Those of a kind ("models"), by the fields of its spec."""
+    named = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
+    return (*CHECKS, *([every_ability_is_known] if named & {"provides", "needs", "roles"} else []))
+
+
+def words_of(entry: Entry) -> tuple[Set[str], Set[str]]:
+    """The abilities that a component provides and needs, those of its roles among them."""
+    spec = entry.spec
+    needs: Any = getattr(spec, "needs", frozenset())
+    if callable(needs):
+        try:
+            needs = needs(spec.config())
+        except Exception:  # another check says what is wrong with the defaults
+            needs = frozenset()
+    roles: list[Mapping[str, Set[str]]] = [
+        getattr(spec, key, None) or {} for key in ("roles", "optional_roles")
+    ]
+    of_roles = chain(*(wanted.values() for wanted in roles))
+    return getattr(spec, "provides", frozenset()), frozenset(needs).union(*of_roles)
 
 
 def own_docstrings(config: type[Any]) -> Iterator[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from latentforge.config import dataset_of
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.trying import nothing_global_changed, seeded
+from latentforge.conformance.trying import seeded
+from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.errors import MissingError, UsageError
 from latentforge.sources import load_splits
 
@@ -40,7 +41,8 @@ def it_is_the_same_each_time(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    loaded(subject)
+    with as_it_was():  # its imports may set something up
+        loaded(subject)
     with nothing_global_changed("loading it"):
         load(subject)
 

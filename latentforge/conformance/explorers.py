@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import chdir
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import torch
 
+from latentforge.conformance.abilities import only_what_is_needed, roles_of
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.tiny import roles_of, run_with, scratch
-from latentforge.conformance.trying import nothing_global_changed
+from latentforge.conformance.tiny import opened, other_runs, run_with, scratch, with_roles
+from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.errors import UsageError
+from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
 if TYPE_CHECKING:
     from latentforge.loading import Opened
 
 
 def it_finds_something(subject: Subject) -> None:
-    found = explored(subject)
+    found = once(subject)
     require(
         {Path(file).name for file in found["files"]} - {"findings.json"},
         "it returned no findings",
         "return Findings([...]) with a picture, a table or arrays",
     )
+    ruined = [name for name, value in found["metrics"].items() if math.isnan(value)]
+    require(not ruined, f"{', '.join(ruined)} is NaN", "leave out a figure that there is none of")
     require(
         not found["metrics"] or found["protocol"],
         f"it gives {', '.join(found['metrics'])} and no protocol",
@@ -35,7 +42,7 @@ def it_finds_something(subject: Subject) -> None:
 
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
-    one, other = explored(subject), explored(subject)
+    one, other = once(subject), explored(subject)
     first, second = (repr(without_clock(found["metrics"])) for found in (one, other))
     require(first == second, f"{first}, and a second time {second}", SEED)
     differ = [name for name, told in one["held"].items() if told != other["held"].get(name)]
@@ -54,18 +61,50 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
 
 
 def it_leaves_the_model_as_it_is(subject: Subject) -> None:
-    from latentforge.conformance.tiny import opened
-    from latentforge.exploring import look
-
     seen = opened(subject)
     before = {name: fingerprint(model) for name, model in models_of(seen)}
-    look(seen, chosen(subject), objective_of(subject), lambda _engine: None)
+    subject.kept["findings"] = looked(subject, seen)
     changed = [name for name, model in models_of(seen) if fingerprint(model) != before[name]]
     require(
         not changed,
         f"weights, buffers, mode or requires_grad of {' and '.join(changed)} are others afterwards",
         "work on a copy (copy.deepcopy), and keep the models in evaluation mode",
     )
+
+
+def it_needs_no_more_than_it_says(subject: Subject) -> None:
+    """Also where it asks which abilities the model provides."""
+    seen, needs = opened(subject), subject.entry.spec.needs
+    entry = seen.config.model.entry
+    bare = replace(entry, spec=replace(entry.spec, provides=needs))
+    config = replace(seen.config, model=replace(seen.config.model, entry=bare))
+    model, loss = seen.loaded.model, seen.loaded.loss
+    beside = type(loss), type(getattr(loss, "likelihood", loss))
+    with (
+        only_what_is_needed((model, entry.spec.provides, needs), named="needs", beside=beside),
+        only_what_is_needed(*with_roles(subject, seen), named="roles"),
+    ):
+        looked(subject, replace(seen, config=config))
+
+
+def it_works_without_labels(subject: Subject) -> None:
+    wanted = {*subject.entry.spec.needs, *chain(*roles_of(subject).values())}
+    if subject.entry.spec.labels or "classify" in wanted:
+        raise CheckSkipped("it has labels=True, or needs a classifier")
+    tried(subject, "a run without labels", LABELS, what="unlabelled", labels=False)
+
+
+def images_lie_between_0_and_1(subject: Subject) -> None:
+    findings = subject.once("findings", lambda: looked(subject, opened(subject)))
+    for item in findings.items:
+        panels = chain(*item.frames) if isinstance(item, Film) else [item]
+        for images in chain(*map(images_of, panels)):
+            low, high = float(images.min()), float(images.max())
+            require(
+                low >= -CLIPPED and high <= 1 + CLIPPED,
+                f"images of {item.name!r} go from {low:.3g} to {high:.3g}",
+                "what is outside [0, 1] is clipped: scale it, or draw it with colours='heat'",
+            )
 
 
 def a_class_without_images_works(subject: Subject) -> None:
@@ -77,25 +116,41 @@ def one_test_image_works(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    explored(subject)  # whose first call may import what sets something up
+    with as_it_was():  # its imports may set something up
+        once(subject)
     with nothing_global_changed("exploring"):
         explored(subject)
 
 
+CLIPPED = 1e-3  # a rounding, which nobody sees
+COPES = "look at what there is, or raise UsageError with a remedy"
+LABELS = "labels=True in its spec, or do without y; UsageError where only an option wants labels"
 SEED = "torch's default generator is seeded before: draw from it, or from the seed in the context"
 
 CHECKS = (
     it_finds_something,
+    it_needs_no_more_than_it_says,
+    it_works_without_labels,
     the_same_run_gives_the_same_findings,
     it_writes_no_file_of_its_own,
     it_leaves_the_model_as_it_is,
+    images_lie_between_0_and_1,
     a_class_without_images_works,
     one_test_image_works,
     nothing_global_is_changed,
 )
 
 
-def tried(subject: Subject, of: str, **given: Any) -> None:
+def images_of(item: Any) -> Iterator[torch.Tensor]:
+    """The pictures of a finding, but for those whose colours stand for any number."""
+    if isinstance(item, ImageGrid) and item.colours == "grey":
+        yield from item.rows
+    if isinstance(item, Scatter):
+        shown = item.images, item.plane.images if item.plane else None
+        yield from (images for images in shown if images is not None)
+
+
+def tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
     """What works, or is refused in words for the user."""
     try:
         explored(subject, **given)
@@ -104,9 +159,13 @@ def tried(subject: Subject, of: str, **given: Any) -> None:
     except CheckSkipped:
         raise
     except Exception as error:
-        raise CheckFailed(
-            f"of {of}: {error}", "look at what there is, or raise UsageError with a remedy"
-        ) from error
+        raise CheckFailed(f"of {of}: {error}", mend) from error
+
+
+def once(subject: Subject) -> dict[str, Any]:
+    """What the first exploration gave, for the checks that need no other."""
+    found: dict[str, Any] = subject.once("explored", lambda: explored(subject))
+    return found
 
 
 def explored(subject: Subject, **given: Any) -> dict[str, Any]:
@@ -117,7 +176,7 @@ def explored(subject: Subject, **given: Any) -> dict[str, Any]:
         found: dict[str, Any] = subject.forge.explore(
             subject.entry.reference,
             run,
-            roles=roles_of(subject, **given),
+            roles=other_runs(subject, **given),
             out=folder / "found",
             device="cpu",
             quiet=True,
@@ -125,6 +184,13 @@ def explored(subject: Subject, **given: Any) -> dict[str, Any]:
         )
         found["held"] = held(folder / "found")
     return found
+
+
+def looked(subject: Subject, seen: Opened) -> Findings:
+    """What it finds in a run that is loaded, and nothing is drawn."""
+    from latentforge.exploring import look
+
+    return look(seen, chosen(subject), objective_of(subject), lambda _engine: None)
 
 
 def held(folder: Path) -> dict[str, str]:

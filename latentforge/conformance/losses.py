@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from latentforge.config import check_options
+from latentforge.conformance.abilities import needs_of, only_what_is_needed
 from latentforge.conformance.steps import stepping, without_gradient
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.conformance.tiny import model_with
@@ -17,16 +18,24 @@ from latentforge.conformance.trying import (
     batch_of,
     build,
     data_of,
-    nothing_global_changed,
+    left_as_it_is,
     seeded,
     shapes_for,
     step_of,
 )
+from latentforge.conformance.world import nothing_global_changed
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.registry import Entry
 
 MORE = 4  # times the images, for terms that must not grow in proportion
 SEEDS = 24  # over which terms that hold noise are averaged
+MENDS = {  # of what Terms.check says
+    "0-d tensor": "a mean over the batch: sum over pixels, then .mean()",
+    "called 'loss'": "another name; the core adds the terms up",
+    "per_dim": "value.detach(), (D,), a mean over the batch",
+    "is no term": "a weight has the name of its term",
+    "nothing to train on": "a weight other than 0 for one of them",
+}
 PER_IMAGE = "means over the batch, in nats per image: sum over pixels, divide by len(batch.x)"
 
 
@@ -40,7 +49,8 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
     try:
         terms.check()
     except (TypeError, ValueError) as error:
-        raise CheckFailed(str(error), PER_IMAGE) from None
+        [mend] = [mend for said, mend in MENDS.items() if said in str(error)]
+        raise CheckFailed(str(error), mend) from None
     for name, value in terms.values.items():
         require(value.isfinite(), f"term {name!r} is {value.item()}", "mend the arithmetic")
 
@@ -94,6 +104,36 @@ def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
         f"no gradient reaches its own {', '.join(own)}",
         "use them, take them out, or freeze them with requires_grad_(False)",
     )
+
+
+def it_needs_no_more_than_it_says(subject: Subject) -> None:
+    shape = shape_for(subject)
+    model, entry = model_for(subject, shape), subject.kept[f"model for {shape}"]
+    with only_what_is_needed((model, entry.spec.provides, needs_of(subject)), named="needs"):
+        terms_of(subject, model)
+
+
+def it_works_without_labels(subject: Subject) -> None:
+    if subject.entry.spec.labels:
+        raise CheckSkipped("it has labels=True")
+    shape = shape_for(subject)
+    batch = batch_of(shape)
+    batch.y = None
+    mend = "labels=True in its spec, or do without batch.y"
+    try:
+        values = terms_of(subject, model_for(subject, shape), batch).values
+    except Exception as error:
+        saw = f"of a batch without labels it raises {subject.told(error)}"
+        raise CheckFailed(saw, mend) from error
+    for name, value in values.items():
+        saw = f"of a batch without labels, term {name!r} is {value.item()}"
+        require(value.isfinite(), saw, mend)
+
+
+def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
+    batch = batch_of(shape_for(subject))
+    with left_as_it_is(batch):
+        terms_of(subject, model_for(subject, shape_for(subject)), batch)
 
 
 def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
@@ -172,9 +212,10 @@ def it_waits_for_no_device(subject: Subject) -> None:
         loss(model, moved, step_of())
     except (RuntimeError, NotImplementedError) as error:
         raise CheckFailed(
-            str(error).partition("\n")[0],
+            subject.told(error),
             "no .item(), float() or `if` on a tensor after the first step; make tensors with "
-            "device=batch.x.device",
+            "device=batch.x.device; give torch.distributions validate_args=False, for they look "
+            "at their arguments",
         ) from None
 
 
@@ -190,6 +231,9 @@ CHECKS = (
     terms_do_not_grow_with_the_batch,
     a_reconstruction_is_a_sum_over_pixels,
     gradients_reach_the_model_and_the_loss,
+    it_needs_no_more_than_it_says,
+    it_works_without_labels,
+    it_leaves_the_batch_as_it_is,
     the_same_seed_gives_the_same_terms,
     terms_have_the_same_names_at_every_step,
     a_batch_of_one_works,
@@ -220,9 +264,8 @@ def shape_for(subject: Subject) -> tuple[int, ...]:
 
 def model_for(subject: Subject, shape: tuple[int, ...]) -> nn.Module:
     """A new model that has what the loss needs."""
-    needs = subject.entry.spec.needs
-    needs = needs(subject.config) if callable(needs) else needs
-    entry: Entry = subject.once(f"model for {shape}", lambda: model_with(subject, needs, shape))
+    key, needs = f"model for {shape}", needs_of(subject)
+    entry: Entry = subject.once(key, lambda: model_with(subject, needs, shape))
     seeded(0, "init")
     options = check_options(entry.spec.config, {}, entry.name)
     model: nn.Module = entry.spec.build(options, data_of(shape))

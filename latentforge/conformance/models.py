@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentforge.config import check_options
+from latentforge.conformance.abilities import OF_MODELS, OF_POSTERIORS
 from latentforge.conformance.steps import stepping, without_gradient
 from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
 from latentforge.conformance.trying import (
@@ -18,23 +20,19 @@ from latentforge.conformance.trying import (
     batch_of,
     build,
     data_of,
-    nothing_global_changed,
+    elsewhere,
+    left_as_it_is,
     only_for,
     require_same,
     require_tensor,
     seeded,
     step_of,
     taken_shape,
+    takes,
 )
+from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.specs import LatentSpec
 
-ABILITIES = {
-    "encode": "encode",
-    "decode": "decode",
-    "decode_logits": "decode_logits",
-    "layers": "layers",
-    "classify": "forward",
-}
 DRAWS = 400  # of a posterior, to estimate its KL
 Shape = tuple[int, ...]
 
@@ -42,7 +40,12 @@ Shape = tuple[int, ...]
 @cases(SHAPES)
 def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
     model = accepted(subject, shape).eval()
-    provides, x = subject.entry.spec.provides, batch_of(shape).x
+    with takes(subject, shape):
+        have_their_shapes(model, subject.entry.spec.provides, shape)
+
+
+def have_their_shapes(model: Any, provides: Set[str], shape: Shape) -> None:
+    x = batch_of(shape).x
     with torch.no_grad():
         if "encode" in provides:
             latent = latent_of(model)
@@ -67,15 +70,17 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
 
 
 def it_has_what_it_provides(subject: Subject) -> None:
-    model = built(subject)
-    for ability in sorted(subject.entry.spec.provides & set(ABILITIES)):
-        method = ABILITIES[ability]
-        require(
-            callable(getattr(model, method, None)),
-            f"it provides {ability!r} and has no method {method}",
-            f"write {method}, or take the word out of `provides`",
-        )
-    if "layers" in subject.entry.spec.provides:
+    """What the other checks ask of the model, and of its posteriors."""
+    model, provides = built(subject).eval(), subject.entry.spec.provides
+    lacks(model, OF_MODELS, provides, "the model")
+    if provides & {"encode", "decode"}:
+        latent_of(model)
+    if "encode" in provides:
+        with torch.no_grad():
+            posterior = model.encode(batch_of(taken_shape(subject)).x)
+        whose = f"what `encode` returns, {type(posterior).__name__},"
+        lacks(posterior, {"encode": ("mode", "sample"), **OF_POSTERIORS}, provides, whose)
+    if "layers" in provides:
         names = {name for name, _ in model.named_modules()}
         unknown = [name for name in model.layers() if name not in names]
         require(not unknown, f"layers() names {unknown}, which are no submodules", "mend layers()")
@@ -256,24 +261,26 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 
 def it_moves_to_another_device(subject: Subject) -> None:
-    """To a GPU where there is one, else to torch's device without numbers, on which a tensor that
-    stayed behind is an error too."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
-    model = built(subject).eval().to(device)
-    x = batch_of(taken_shape(subject)).x.to(device)
-    try:
+    with elsewhere(MOVES) as device:
+        model = built(subject).eval().to(device)
+        x = batch_of(taken_shape(subject)).x.to(device)
         for name, value in inferred(subject, model, x).items():
             require(value.device.type == device.type, f"{name} is on {value.device}", MOVES)
-    except (RuntimeError, NotImplementedError) as error:
-        if device.type == "meta" and "meta tensor" in str(error) and "item" in str(error):
-            raise CheckSkipped("it looks at values, of which that device has none") from None
-        require(False, f"on {device}: {error}", MOVES)
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    shape = taken_shape(subject)
+    with as_it_was():
+        shape = taken_shape(subject)
+    x = batch_of(shape).x
     with nothing_global_changed("building and running it"):
-        model, batch = build(subject, shape), batch_of(shape)
+        inferred(subject, build(subject, shape).eval(), x)
+
+
+def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
+    shape = taken_shape(subject)
+    model, batch = build(subject, shape), batch_of(shape)
+    with left_as_it_is(batch):
+        inferred(subject, model.train(), batch.x)
         inferred(subject, model.eval(), batch.x)
 
 
@@ -289,6 +296,7 @@ MOVES = "register buffers, and make tensors with device=x.device (x.new_zeros, t
 CHECKS = (
     it_has_what_it_provides,
     codes_and_images_have_their_shapes,
+    it_leaves_the_batch_as_it_is,
     gradients_reach_every_parameter,
     ten_steps_lower_the_default_loss,
     the_same_seed_gives_the_same_weights,
@@ -305,6 +313,21 @@ CHECKS = (
     nothing_global_is_changed,
     two_models_share_nothing,
 )
+
+
+def lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], whose: str) -> None:
+    """CheckFailed where a value has not what goes with the abilities that are provided."""
+    for ability in (name for name in names if name in provides):
+        for name in names[ability]:
+            # every module has a forward, which raises where no class of it writes its own
+            theirs = getattr(value, name, None) is not None and (
+                getattr(type(value), name, None) is not nn.Module.forward
+            )
+            require(
+                theirs,
+                f"it provides {ability!r}, and {whose} has no {name}",
+                f"write {name}, or take the word out of `provides`",
+            )
 
 
 def built(subject: Subject, seed: int = 0) -> Any:

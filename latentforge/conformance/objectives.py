@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentforge.conformance.abilities import only_what_is_needed, roles_of
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.tiny import context_of
+from latentforge.conformance.tiny import context_of, opened, with_roles
 from latentforge.conformance.trying import (
     batch_of,
-    nothing_global_changed,
+    elsewhere,
     require_same,
     require_tensor,
     seeded,
 )
+from latentforge.conformance.world import nothing_global_changed
 
 SHAPE = (1, 16, 16)
 ROWS = 5
@@ -23,6 +26,7 @@ ROWS = 5
 
 def it_asks_for_something_in_words(subject: Subject) -> None:
     requests = objective_of(subject).requests
+    require(not isinstance(requests, str), f"its requests are {requests!r}", "a list of texts")
     require(len(requests) > 0, "it makes no request", "give `requests` a text for each")
     texts = all(isinstance(text, str) and text.strip() for text in requests)
     require(texts, f"its requests are {list(requests)!r}", "say in words what each one asks for")
@@ -33,6 +37,40 @@ def scores_and_answers_are_one_a_row(subject: Subject) -> None:
     score, met = objective.score(x, request), objective.satisfied(x, request)
     require_tensor(score, (ROWS,), "score(x, request)", x.dtype)
     require_tensor(met, (ROWS,), "satisfied(x, request)", torch.bool)
+
+
+def it_needs_no_more_than_it_says(subject: Subject) -> None:
+    if not roles_of(subject):
+        raise CheckSkipped("it has no roles")
+    from latentforge.exploring import context_for
+
+    seen = opened(subject)
+    with only_what_is_needed(*with_roles(subject, seen), named="roles"):
+        objective = made(subject, context_for(seen))
+        x, request = attempts(subject, objective)
+        objective.score(x, request)
+        objective.satisfied(x, request)
+
+
+def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
+    """Which are written beside them, so that one name would mean two options."""
+    own = {field.name for field in fields(subject.entry.spec.config)}
+    for entry in subject.forge.registry.entries("explorers"):
+        if entry.spec.searches:
+            both = sorted(own & {field.name for field in fields(entry.spec.config)})
+            saw = f"it and explorer {entry.name!r} both have {', '.join(both)}"
+            require(not both, saw, "other names: the explorer refuses such an objective")
+
+
+def it_moves_to_another_device(subject: Subject) -> None:
+    objective, x, request = tried(subject)
+    if "context" in subject.kept:
+        raise CheckSkipped("it is built for a run, on whose device all x lie")
+    with elsewhere(MOVES) as device:
+        x, request = x.to(device), request.to(device)
+        for name in ("score", "satisfied"):
+            value = getattr(objective, name)(x, request)
+            require(value.device == x.device, f"{name}(x, request) is on {value.device}", MOVES)
 
 
 def the_score_is_differentiable_in_x(subject: Subject) -> None:
@@ -88,11 +126,15 @@ def nothing_global_is_changed(subject: Subject) -> None:
         objective.score(x, request)
 
 
+MOVES = "make tensors with device=x.device (x.new_tensor, torch.zeros_like)"
 FOLLOWED = "a search follows that gradient"
 
 CHECKS = (
     it_asks_for_something_in_words,
     scores_and_answers_are_one_a_row,
+    its_options_are_not_those_of_an_explorer,
+    it_needs_no_more_than_it_says,
+    it_moves_to_another_device,
     the_score_is_differentiable_in_x,
     rows_do_not_mix,
     the_same_images_score_the_same,

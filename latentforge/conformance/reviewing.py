@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import copy
 from dataclasses import asdict, dataclass
+from functools import partial
+from io import StringIO
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
-from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, checks_of
+from typer.main import get_command
+
+from latentforge.choosing import choose_explorer
+from latentforge.cli import strangers
+from latentforge.config import resolve
+from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, checks_of, name_of
+from latentforge.conformance.common import checks_for
+from latentforge.conformance.subject import Subject, require
+from latentforge.drafting import read_toml
 from latentforge.errors import LatentForgeError, one_line, place_in
 from latentforge.guard import home_of
-from latentforge.registry import Entry, Plugin
-from latentforge.specs import KINDS
+from latentforge.registry import SLOW, Entry, Plugin, Registry
 
 if TYPE_CHECKING:
+    from latentforge.cli.strangers import Stranger
     from latentforge.forge import Forge
 
 
@@ -45,13 +59,14 @@ def review(
     hook module is light, and options and presets are right.
     """
     results = []
-    for result in _results(forge, plugins, deep):
+    for result in _results(_without_observers(forge), plugins, deep):
         results.append(result)
         told(result)
     return results
 
 
 def _results(forge: Forge, plugins: Sequence[Plugin], deep: bool) -> Iterator[Result]:
+    commands = list(strangers.commands().values())
     for plugin in plugins:
         for problem in plugin.problems:
             saw = f"{problem.stage}: {problem.cause}"
@@ -60,56 +75,113 @@ def _results(forge: Forge, plugins: Sequence[Plugin], deep: bool) -> Iterator[Re
             yield Result(plugin.name, "", "it loads", "skipped", f"switched off by {plugin.off_by}")
         elif not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
-        for kind in KINDS:
-            for entry in forge.registry.entries(kind):
-                if entry.plugin is plugin:
-                    yield from _of_component(forge, entry, deep)
+            yield _result(plugin, "", "it loads quickly", partial(_quick, plugin))
+        for entry in forge.registry.entries_of(plugin):
+            yield from _of_component(forge, entry, deep)
+        for command in commands:
+            if plugin.distribution and plugin.distribution == strangers.named(command.point):
+                about = f"command {command.name}"
+                yield _result(plugin, about, "it can be called", partial(_callable, command))
 
 
 def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
+    about = f"{entry.kind.singular} {entry.name}"
     if entry.kind.plural == "presets":
-        yield _result(entry, "it can be trained or explored", lambda: _resolves(forge, entry))
+        resolves = partial(_resolves, forge, entry)
+        yield _result(entry.plugin, about, "it can be trained or explored", resolves)
         return
-    for check in _checks(forge, entry, deep):
-        yield _result(entry, check.name, check)
+    common, own = _checks(forge, entry, deep)
+    for check in common:
+        yield _result(entry.plugin, about, check.name, check)
+    results = []
+    for check in own:
+        results.append(_result(entry.plugin, about, check.name, check))
+        yield results[-1]
+    if results and all(result.status == "skipped" for result in results):
+        saw = f"nothing was tried: {results[0].saw}"
+        yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
 
 
-def _checks(forge: Forge, entry: Entry, deep: bool) -> list[Check]:
-    if deep and entry.kind.plural in CHECKED:
-        return checks_of(entry.kind.plural, entry.reference, forge=forge)
-    from latentforge.conformance import name_of
-    from latentforge.conformance.common import CHECKS
-    from latentforge.conformance.subject import Subject
+def _checks(forge: Forge, entry: Entry, deep: bool) -> tuple[list[Check], list[Check]]:
+    """Those of every component, and those of its kind."""
+    kind = entry.kind.plural
+    if deep and kind in CHECKED:
+        found = checks_of(kind, entry.reference, forge=forge)
+        count = len(checks_for(kind))
+        return found[:count], found[count:]
+    subject = Subject(kind, entry.reference, {}, (), forge)
+    return [Check(name_of(f), f, (subject,)) for f in checks_for(kind)], []
 
-    subject = Subject(entry.kind.plural, entry.reference, {}, (), forge)
-    return [Check(name_of(function), function, (subject,)) for function in CHECKS]
 
-
-def _result(entry: Entry, name: str, check: Callable[[], None]) -> Result:
-    about = (entry.plugin.name, f"{entry.kind.singular} {entry.name}", name)
+def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]) -> Result:
+    about = (plugin.name, component, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _in_silence():
             check()
     except CheckSkipped as why:
         return Result(*about, "skipped", str(why))
     except CheckFailed as failed:
         return Result(*about, "failed", failed.saw, failed.mend)
     except LatentForgeError as error:
-        return Result(*about, "failed", error.message, error.remedy or "see docs/contracts.md")
+        saw = "; ".join([error.message, *error.details])
+        return Result(*about, "failed", saw, error.remedy or "see docs/contracts.md")
     except (Exception, SystemExit) as error:
-        place = place_in(error, home_of(entry.plugin.module))
+        place = place_in(error, home_of(plugin.module))
         return Result(*about, "failed", one_line(error) + place, "mend what raises")
     return Result(*about, "passed")
 
 
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without what tiny runs and components say: a reader wants to see the checks."""
+    off = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(off)
+
+
+def _quick(plugin: Plugin) -> None:
+    require(
+        plugin.seconds <= SLOW,
+        f"its import takes {plugin.seconds:.1f} s of every command",
+        "import inside `build` what takes long",
+    )
+
+
+def _callable(command: Stranger) -> None:
+    from latentforge.cli import app
+
+    own: Any = get_command(app)
+    require(
+        command.name not in own.commands,
+        f"LatentForge has a command {command.name!r} itself, so that this one is never called",
+        "give it another name in [project.entry-points]",
+    )
+    command.load()
+
+
 def _resolves(forge: Forge, entry: Entry) -> None:
     """Whether a preset's file is one that today's components understand."""
-    from latentforge.config import resolve
-    from latentforge.drafting import read_toml
-
     told: dict[str, Any] = read_toml(entry.spec.path)
-    if "explore" in told:
-        forge.registry.get("explorers", str(told["explore"].get("name")))
+    if "explore" not in told:
+        resolve(forge.start_draft(None, None, entry.reference), forge.registry)
         return
-    resolve(forge.start_draft(None, None, entry.reference), forge.registry)
+    explorer = forge.registry.get("explorers", str(told["explore"].get("name")))
+    # of any run that has what the explorer needs
+    model = SimpleNamespace(name="any", spec=SimpleNamespace(provides=explorer.spec.needs))
+    config: Any = SimpleNamespace(model=SimpleNamespace(entry=model))
+    run: Any = SimpleNamespace(manifest={"data": {"classes": ["any"]}})
+    choose_explorer(forge.registry, run, config, explorer.reference, (), {}, entry.reference)
+
+
+def _without_observers(forge: Forge) -> Forge:
+    """Other plugins need not be told of the tiny runs."""
+    registry = forge.registry
+    entries = [entry for plugin in registry.plugins for entry in registry.entries_of(plugin)]
+    alone = copy(forge)
+    alone.registry = Registry(registry.plugins, entries)
+    return alone

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from latentforge.errors import one_line, place_in
+from latentforge.guard import home_of
 from latentforge.registry import Entry
 
 
@@ -29,10 +33,22 @@ class Check:
 
     name: str
     function: Callable[..., None]
-    given: tuple[Any, ...]
+    given: tuple[Any, ...]  # the Subject, and for some the case
 
     def __call__(self) -> None:
-        self.function(*self.given)
+        """Whatever the component changes of the process, the next check begins as this one did."""
+        subject: Subject = self.given[0]
+        if subject.barred and self.name != subject.foremost:
+            raise CheckSkipped(f"see {subject.foremost!r}")
+        world = sys.modules.get("latentforge.conformance.world")  # not where torch is not loaded
+        try:
+            with world.as_it_was() if world else nullcontext():
+                self.function(*self.given)
+        except CheckSkipped:
+            raise
+        except BaseException:
+            subject.barred |= self.name == subject.foremost
+            raise
 
     def __str__(self) -> str:
         return self.name
@@ -65,6 +81,8 @@ class Subject:
     given: Any = None  # a Forge
     example: Any = None  # a function that makes what an objective looks at, where it is no image
     shape: tuple[int, ...] | None = None  # of the images that a model or a loss is tried on
+    foremost: str = ""  # the check whose demands the others build on
+    barred: bool = False  # it has failed, so that the others would say the same again
 
     @cached_property
     def forge(self) -> Any:
@@ -76,6 +94,10 @@ class Subject:
     def entry(self) -> Entry:
         entry: Entry = self.forge.registry.get(self.kind, self.name)
         return entry
+
+    def told(self, error: Exception) -> str:
+        """What an exception says, and the innermost line of the plugin's own code."""
+        return one_line(error) + place_in(error, home_of(self.entry.plugin.module))
 
     @cached_property
     def config(self) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from latentforge.conformance.abilities import roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject
 from latentforge.conformance.trying import batch_of
 from latentforge.errors import UsageError
@@ -28,15 +29,17 @@ FIRST = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest that d
 TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
 
 
-def images(train: int = 60, test: int = 15, empty: int | None = None) -> dict[str, Any]:
+def images(
+    train: int = 60, test: int = 15, empty: int | None = None, labels: bool = True
+) -> dict[str, Any]:
     """Images of three classes, as `Forge.train(data=...)` takes them; `empty` is a class that has
-    none."""
+    none, and without `labels` nobody is told of them."""
     found: dict[str, Any] = {"validation": 0.2}
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
         x, y = pair(count, seed)
         if empty is not None:
             x, y = x[y != empty], y[y != empty]
-        found[split] = x, y
+        found[split] = (x, y) if labels else x
     return found
 
 
@@ -107,12 +110,9 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
     raise CheckSkipped(f"no model here provides {', '.join(sorted(needs))}{refusal}")
 
 
-def roles_of(subject: Subject, **given: Any) -> dict[str, Any]:
-    """A run for each role that a component must be given, or the objective that it searches for."""
-    roles = dict(subject.entry.spec.roles or {})
-    if objective := getattr(subject.entry.spec, "searches", None):
-        roles |= subject.forge.registry.get("objectives", objective).spec.roles or {}
-    return {role: run_with(subject, needs, **given) for role, needs in roles.items()}
+def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:
+    """A run for each role that a component must be given."""
+    return {role: run_with(subject, needs, **given) for role, needs in roles_of(subject).items()}
 
 
 def opened(subject: Subject, **given: Any) -> Opened:
@@ -122,7 +122,17 @@ def opened(subject: Subject, **given: Any) -> Opened:
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
     config = subject.forge.config_of(run)
     how: dict[str, Any] = {"checkpoint": "last", "device": "cpu", "data": None}
-    return open_up(subject.forge, run, config, roles=roles_of(subject, **given), **how)
+    return open_up(subject.forge, run, config, roles=other_runs(subject, **given), **how)
+
+
+def with_roles(subject: Subject, seen: Opened) -> list[tuple[Any, Set[str], Set[str]]]:
+    """The model in each role, what it provides, and what the component needs of it."""
+    found = []
+    for role, needs in roles_of(subject).items():
+        other = seen.roles[role]
+        entry = subject.forge.config_of(other.run).model.entry
+        found.append((other.model, entry.spec.provides, needs))
+    return found
 
 
 def context_of(subject: Subject) -> ExploreContext:

@@ -1,24 +1,17 @@
-"""Small images, models and steps on which components are tried, and what must stay as it was."""
+"""Small images, models and steps on which components are tried."""
 
 from __future__ import annotations
 
-import logging
-import os
-import random
-import signal
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentforge.conformance.subject import CheckSkipped, Subject, require
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step
-from latentforge.errors import UsageError
+from latentforge.errors import LatentForgeError, UsageError
 from latentforge.seeding import mix
 from latentforge.specs import DataSpec
 
@@ -54,10 +47,26 @@ def seeded(number: int, purpose: str = "conformance") -> None:
     torch.manual_seed(mix(purpose, number))
 
 
+@contextmanager
+def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
+    """CheckFailed where a shape makes a component raise, and it does not say that it takes none of
+    that shape."""
+    try:
+        yield
+    except (CheckFailed, CheckSkipped, LatentForgeError):
+        raise
+    except Exception as error:
+        raise CheckFailed(
+            f"for {shape} it raises {subject.told(error)}",
+            "mend it; for a shape that it does not take, raise UsageError in `build`",
+        ) from error
+
+
 def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
     """The module that a model's or a loss's `build` makes, in training mode."""
     seeded(seed, "init")
-    module = subject.entry.spec.build(subject.config, data_of(shape))
+    with takes(subject, shape):
+        module = subject.entry.spec.build(subject.config, data_of(shape))
     require(
         isinstance(module, nn.Module),
         f"build returned {type(module).__name__}",
@@ -118,60 +127,32 @@ def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dt
         require(value.isfinite().all(), f"{what} holds NaN or infinity", "mend the arithmetic")
 
 
+@contextmanager
+def left_as_it_is(batch: Batch) -> Iterator[None]:
+    """CheckFailed where somebody writes into a batch."""
+    assert batch.y is not None
+    before = batch.x.clone(), batch.y.clone()
+    yield
+    same = torch.equal(batch.x, before[0]) and torch.equal(batch.y, before[1])
+    require(same, "it writes into the batch", "no x.add_() and no x[...] = ...: make new tensors")
+
+
+@contextmanager
+def elsewhere(mend: str) -> Iterator[torch.device]:
+    """A GPU where there is one, else torch's device without numbers, on which a tensor that stayed
+    behind is an error too."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
+    try:
+        yield device
+    except (RuntimeError, NotImplementedError) as error:
+        said = str(error).lower()
+        if device.type == "meta" and "meta tensor" in said and ("item" in said or "nonz" in said):
+            raise CheckSkipped("it looks at values, of which that device has none") from None
+        raise CheckFailed(f"on {device}: {error}", mend) from None
+
+
 def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: float = 1e-4) -> None:
     """Equal but for the rounding of sums in another order."""
     scale = float(one.detach().abs().max()) + 1e-6
     worst = float((one.detach() - other.detach()).abs().max())
     require(worst <= tolerance * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
-
-
-def state_of_the_world() -> dict[str, Any]:
-    """What a component must leave as it is."""
-    root = logging.getLogger()
-    return {
-        "torch's default type": torch.get_default_dtype(),
-        "torch's default device": str(torch.get_default_device()),
-        "torch's gradient mode": torch.is_grad_enabled(),
-        "torch's number of threads": torch.get_num_threads(),
-        "torch's anomaly mode": torch.is_anomaly_enabled(),
-        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        "torch's precision of products": torch.get_float32_matmul_precision(),
-        "cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "cudnn.deterministic": torch.backends.cudnn.deterministic,
-        "the generator of `random`": hash(random.getstate()),
-        "the generator of numpy.random": hash(str(np.random.get_state())),
-        "the environment": dict(os.environ),
-        "the working folder": os.getcwd(),
-        "sys.path": list(sys.path),
-        "what Ctrl-C does": signal.getsignal(signal.SIGINT),
-        "the root logger": (root.level, list(root.handlers)),
-        # a library that is imported meanwhile may silence a warning of its own
-        "warnings": [rule for rule in warnings.filters if rule[1] is None and rule[3] is None],
-    }
-
-
-@contextmanager
-def nothing_global_changed(doing: str) -> Iterator[None]:
-    """CheckFailed where something of the process is other than before. What a component may have
-    set when it was tried before is first put back to what it is in a new process."""
-    cudnn, root = torch.backends.cudnn, logging.getLogger()
-    kept = torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.deterministic, root.level
-    with warnings.catch_warnings():
-        warnings.resetwarnings()
-        torch.set_float32_matmul_precision("highest")
-        cudnn.benchmark = cudnn.deterministic = False
-        root.setLevel(logging.WARNING)
-        try:
-            before = state_of_the_world()
-            yield
-            after = state_of_the_world()
-        finally:
-            torch.set_float32_matmul_precision(kept[0])
-            cudnn.benchmark, cudnn.deterministic = kept[1:3]
-            root.setLevel(kept[3])
-    changed = [name for name, value in before.items() if after[name] != value]
-    require(
-        not changed,
-        f"{doing} changes {', '.join(changed)}",
-        "leave what belongs to the whole process alone, or put it back",
-    )

@@ -17,7 +17,11 @@ from . import twins
 
 pytestmark = pytest.mark.slow  # the twins again for each demand
 FOLDER = Path(conformance.__file__).parent
-USERS = {"trying": ("models", "losses", "objectives"), "steps": ("models", "losses")}
+USERS = {
+    "trying": ("models", "losses", "objectives"),
+    "steps": ("models", "losses"),
+    "world": ("models", "datasets"),
+}
 DEMANDS = ("require", "require_same", "require_tensor")
 
 

@@ -88,3 +88,29 @@ def test_a_heavy_hook_module_is_found_in_every_kind(work):
                 check()
         else:
             check()
+
+
+def test_the_remedy_fits_the_fault():
+    name = "terms are finite numbers on their own"
+    mends = []
+    for twin in twins.TWINS["losses"][name][2:]:
+        with pytest.raises(CheckFailed) as failure:
+            checks("losses", twin)[name]()
+        mends.append(failure.value.mend)
+    assert len({*mends}) == len(mends)
+
+
+def test_where_the_first_check_fails_the_others_say_no_more():
+    failed, skipped = {}, set()
+    found = checks("models", twins.TWINS["models"]["it has what it provides"][3])
+    del found[LIGHT]
+    for check in found.values():
+        try:
+            check()
+        except CheckFailed as failure:
+            failed[check.name] = failure.saw
+        except CheckSkipped as why:
+            skipped.add(str(why))
+    assert skipped == {"see 'it has what it provides'"}
+    assert list(failed) == ["it has what it provides"]
+    assert "what `encode` returns, tuple, has no mode" in failed["it has what it provides"]

@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 
 from latentforge import Forge, contracts, findings, options, search
+from latentforge.conformance.abilities import CORE
 from latentforge.engine.search import Found
 from latentforge.settings import DataConfig
 from latentforge.specs import KINDS, ExplorerSpec
@@ -48,6 +49,17 @@ def test_every_python_block_runs_in_order(page, tmp_path):
         "tiny-vae-rings-2",
         "tiny-vae-rings-3",
     ]
+
+
+@pytest.mark.slow  # half a minute
+def test_its_components_keep_the_contract_themselves(page, cli, tmp_path, monkeypatch):
+    parts = [code for _, code in blocks("python") if re.search("@hookimpl|@dataclass", code)]
+    (tmp_path / "page.py").write_text("\n".join(parts))
+    monkeypatch.chdir(tmp_path)
+    answer = cli("plugins", "check", "./page.py", "--deep", "--json")
+    assert answer.code == 0, answer.err
+    for kind in KINDS.values():
+        assert any(check["component"].startswith(kind.singular) for check in answer.json["checks"])
 
 
 def test_the_page_has_an_example_of_every_hook():
@@ -117,6 +129,11 @@ def test_the_page_names_every_option_that_a_component_cannot_have():
     taken |= {field.name for field in fields(DataConfig)}
     [said] = re.findall(r"Some names are taken: (.*?)\n\n", TEXT, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", said)) == taken
+
+
+def test_the_page_has_the_abilities_that_checks_know():
+    [table] = re.findall(r"^\| ability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
+    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE
 
 
 def test_the_page_names_every_ability_of_the_built_in_models():

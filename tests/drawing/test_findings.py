@@ -46,12 +46,48 @@ CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
         Scatter("wrong", "", POINTS, torch.tensor([0, 1, -1, 0]), ["a", "b"]),
         Scatter("wrong", "", POINTS, torch.rand(4), ["a", "b"]),
         Scatter("wrong", None, POINTS),
+        ImageGrid("wrong", "", [IMAGES.numpy()]),
+        ImageGrid("wrong", "", [IMAGES], captions=["a"]),
+        ImageGrid("wrong", "", [IMAGES], "title"),
+        Scatter("wrong", "", POINTS, images=IMAGES.numpy()),
+        Scatter("wrong", "", POINTS, plane=IMAGES),
+        Scatter("wrong", "", POINTS, paths=[POINTS]),
+        Bars("wrong", "", POINTS, {"y": [1.0]}, "y"),
+        Bars("wrong", "", ["a"], [[1.0]], "y"),
+        Histogram("wrong", "", POINTS, "x"),
+        Lines("wrong", "", torch.arange(3.0), [torch.arange(3.0)], "x", "y"),
+        Film("wrong", "", IMAGES),
+        Film("wrong", "", [IMAGES]),
+        Table("wrong", "", "ab", [[1, 2]]),
+        Arrays("wrong", POINTS),
     ],
     ids=lambda item: type(item).__name__,
 )
 def test_what_cannot_be_drawn_is_refused_by_name(item):
     with pytest.raises((TypeError, ValueError), match="wrong"):
         checked(Findings([item]))
+
+
+def test_images_that_are_no_list_of_rows_are_told_what_they_must_be():
+    for rows in (IMAGES, IMAGES.numpy()):
+        with pytest.raises(
+            TypeError, match=r"rows of 'g' must be a list of tensors \(n, C, H, W\)"
+        ):
+            checked(Findings([ImageGrid("g", "Grid", rows)]))
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        Findings(Arrays("one", {"x": POINTS})),
+        Findings([], notes="one"),
+        Findings([], metrics=[1.0]),
+        Findings([], roles=["judge"]),
+    ],
+)
+def test_findings_are_lists_and_dicts(findings):
+    with pytest.raises(TypeError, match="of 'Findings' must be a"):
+        checked(findings)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def needs(config: ElboConfig) -> Set[str]:
 
 
 def needs_densities(config: BetaTcConfig) -> Set[str]:
-    return {*needs(config), "diagonal_gaussian"}
+    return {*needs(config), "log_prob", "diagonal_gaussian"}
 
 
 def build_elbo(config: ElboConfig, data: DataSpec) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 
 from latentforge import Size
@@ -17,5 +16,5 @@ class GoodConfig:
 
 
 def meddle():
-    """Change what belongs to the whole process, each time to something else."""
-    os.environ["LATENTFORGE_TWIN"] = str(time.perf_counter_ns())
+    """Change what belongs to the whole process, to the same each time."""
+    os.environ["LATENTFORGE_TWIN"] = "1"

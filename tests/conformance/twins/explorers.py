@@ -9,7 +9,7 @@ import torch
 
 from latentforge import ExplorerSpec
 from latentforge.findings import Arrays as Numbers
-from latentforge.findings import Findings, ImageGrid
+from latentforge.findings import Film, Findings, ImageGrid, Plane, Scatter
 
 from .common import GoodConfig, meddle
 
@@ -67,6 +67,42 @@ def nothing(context, config):
     return Findings([])
 
 
+def no_figure(context, config):
+    return Findings(good_look(context, config).items, {"mean": float("nan")}, "mean: of nothing")
+
+
+def asks_its_role(context, config):
+    other = context.roles["other"].model
+    return Findings([Numbers("x", {"x": other.decode(context.codes("test", other))})])
+
+
+def reads_labels(context, config):
+    return Findings([Numbers("y", {"y": context.images("test").y.clone()})])
+
+
+def shows(make):
+    """An explorer whose one finding is made of four images from -1 to 1."""
+    x = torch.linspace(-1, 1, 4 * 64).reshape(4, 1, 8, 8)
+    return explorer(lambda context, config: Findings([make(x)]))
+
+
+def grid(x):
+    return ImageGrid("g", "Grid", [x])
+
+
+def film(x):
+    return Film("f", "Film", [[grid(x)]])
+
+
+def map_of(x):
+    return Scatter("m", "Map", torch.rand(4, 2), images=x)
+
+
+def plane(x):
+    knots = Plane(x.reshape(2, 2, 1, 8, 8), (0.0, 1.0), (0.0, 1.0))
+    return Scatter("m", "Map", torch.rand(4, 2), plane=knots)
+
+
 def unseeded_picture(context, config):
     draw = np.random.default_rng()
     x = torch.from_numpy(draw.random((2, 1, 8, 8), np.float32))
@@ -95,7 +131,14 @@ def trains_the_other(context, config):
 
 
 EXPLORERS = {
-    "it finds something": [explorer(nothing), explorer(unexplained)],
+    "it finds something": [explorer(nothing), explorer(unexplained), explorer(no_figure)],
+    "every ability is known": [explorer(roles={"judge": {"clasify"}})],
+    "images lie between 0 and 1": [shows(grid), shows(film), shows(map_of), shows(plane)],
+    "it needs no more than it says": [
+        explorer(needs={"decode"}),
+        explorer(asks_its_role, roles={"other": {"encode"}}),
+    ],
+    "it works without labels": [explorer(reads_labels)],
     "the same run gives the same findings": [
         explorer(unseeded),
         explorer(unseeded_picture),

@@ -42,6 +42,16 @@ class NoTerms(GoodLoss):
         return self.terms(model, batch, step)
 
 
+def giving(**changes):
+    """A loss whose Terms have these fields instead."""
+
+    class Other(GoodLoss):
+        def forward(self, model, batch, step):
+            return super().forward(model, batch, step)._replace(**changes)
+
+    return loss(Other)
+
+
 class Rows(GoodLoss):
     def terms(self, model, batch, step):
         return {"recon": bernoulli_nll(model.decode_logits(model.encode(batch.x).mode()), batch.x)}
@@ -50,6 +60,24 @@ class Rows(GoodLoss):
 class NoNumber(GoodLoss):
     def terms(self, model, batch, step):
         return {**super().terms(model, batch, step), "none": batch.x.new_tensor(torch.nan)}
+
+
+class Spreads(GoodLoss):
+    def terms(self, model, batch, step):
+        spread = model.encode(batch.x).log_var.exp().mean()
+        return {**super().terms(model, batch, step), "spread": spread}
+
+
+class Indexes(GoodLoss):
+    def terms(self, model, batch, step):
+        level = batch.x.new_tensor([0.0, 1.0, 2.0])[batch.y.tolist()].mean()
+        return {**super().terms(model, batch, step), "level": level}
+
+
+class Whitens(GoodLoss):
+    def terms(self, model, batch, step):
+        batch.x.clamp_(min=0.5)
+        return super().terms(model, batch, step)
 
 
 class Summed(GoodLoss):
@@ -162,8 +190,22 @@ LOSSES = {
         loss(no_module),
         loss(NoTerms),
         loss(Rows),
+        giving(values={"loss": torch.zeros(())}),
+        giving(per_dim={"kl": torch.zeros(3, requires_grad=True)}),
+        giving(weights={"kl": 2.0}),
+        giving(weights={"recon": 0.0, "scale": 0.0}),
         loss(NoNumber),
     ],
+    "every ability is known": [
+        loss(needs={"encode", "decode_logit"}),
+        loss(needs={"classify", "decode_logits"}),
+    ],
+    "it needs no more than it says": [
+        loss(needs={"encode"}),
+        loss(Spreads, needs={"encode", "decode_logits", "kl"}),
+    ],
+    "it works without labels": [loss(ClassMeans), loss(Indexes)],
+    "it leaves the batch as it is": [loss(Whitens)],
     "terms do not grow with the batch": [loss(Summed)],
     "a reconstruction is a sum over pixels": [loss(MeanOverPixels)],
     "gradients reach the model and the loss": [

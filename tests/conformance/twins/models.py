@@ -54,6 +54,22 @@ def no_module(config, data):
     return "a model"
 
 
+class Pair(Good):
+    def encode(self, x):
+        return tuple(self.encoder(x.flatten(1)).chunk(2, 1))
+
+
+class Unfinished(nn.Module):
+    def __init__(self, config, data):
+        super().__init__()
+        self.layer = nn.Linear(data.size, len(data.classes))
+
+
+class Darkens(Good):
+    def encode(self, x):
+        return super().encode(x.mul_(0.5))
+
+
 class FalseLayers(Good):
     def layers(self):
         return ["encoder", "nowhere"]
@@ -127,6 +143,13 @@ class Transposed(Good):
     def decode_logits(self, z):
         logits = super().decode_logits(z)
         return logits.transpose(2, 3) if logits.dim() == 4 else logits
+
+
+class ImagesAlone(Good):
+    def encode(self, x):
+        if x.dim() != 4:
+            raise RuntimeError("no image")
+        return super().encode(x)
 
 
 class AsImages(Good):
@@ -320,13 +343,17 @@ MODELS = {
         model(provides={*PROVIDES, "layers"}),
         model(FalseLayers, {*PROVIDES, "layers"}),
         model(no_module),
+        model(Pair),
+        classifier(Unfinished),
+        model(NoLatent),
     ],
+    "every ability is known": [model(provides={*PROVIDES - {"decode_logits"}, "decode_logit"})],
+    "it leaves the batch as it is": [model(Darkens)],
     SHAPES: [
         model(with_posterior(ShortMode)),
         model(with_posterior(ShortSample)),
         model(with_posterior(DoubleMode)),
         model(with_posterior(NanMode)),
-        model(NoLatent),
         model(FlatLogits),
         model(FlatImage),
         model(Unbounded),
@@ -334,7 +361,7 @@ MODELS = {
     ],
     SHAPES.replace("1x28x28", "3x32x32"): [model(Gray)],
     SHAPES.replace("1x28x28", "1x17x30"): [model(Transposed)],
-    SHAPES.replace("1x28x28", "12 numbers"): [model(AsImages)],
+    SHAPES.replace("1x28x28", "12 numbers"): [model(AsImages), model(ImagesAlone)],
     "gradients reach every parameter": [model(Unused), model(NanGradient)],
     "ten steps lower the default loss": [model(Uphill)],
     "the same seed gives the same weights": [model(OwnGenerator), model(AlwaysTheSame)],
@@ -354,6 +381,10 @@ MODELS = {
     "it moves to another device": [model(LeftBehind), classifier(HomeComing)],
     "nothing global is changed": [
         meddling(meddle),
+        meddling(lambda: torch.set_default_dtype(torch.float64)),
+        meddling(lambda: torch.set_num_threads(1)),
+        meddling(lambda: torch.autograd.set_detect_anomaly(True)),
+        meddling(lambda: torch.use_deterministic_algorithms(True)),
         meddling(tune_cudnn),
         meddling(lambda: torch.set_float32_matmul_precision("high")),
         meddling(lambda: warnings.filterwarnings("ignore")),

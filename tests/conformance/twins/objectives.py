@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from latentforge import ObjectiveSpec
@@ -55,6 +57,38 @@ class Noisy(Bright):
         return super().score(x, request) + 0.01 * torch.randn(len(x))
 
 
+class OneText(Bright):
+    requests = "dark"
+
+
+class FromTheCpu(Bright):
+    def score(self, x, request):
+        return super().score(x, request) * torch.ones(len(x))
+
+
+class AnswersAtHome(Bright):
+    def satisfied(self, x, request):
+        return torch.ones(len(x), dtype=torch.bool)
+
+
+class Unlike(Bright):
+    """Wants what another autoencoder does not reconstruct."""
+
+    def __init__(self, config, context):
+        self.other = context.roles["other"].model
+
+    def score(self, x, request):
+        code = self.other.encode(x).mode()
+        return (self.other.decode(code) - x).square().flatten(1).sum(1) * (1 + request)
+
+
+@dataclass(frozen=True)
+class StepsConfig:
+    """`steps` up to the light."""
+
+    steps: int = 3
+
+
 class ThreeClasses(Bright):
     classes = torch.tensor([0, 1, 2])
 
@@ -102,7 +136,15 @@ class MixedAnswers(Bright):
 
 
 OBJECTIVES = {
-    "it asks for something in words": [objective(AsksNothing), objective(SaysNothing)],
+    "it asks for something in words": [
+        objective(AsksNothing),
+        objective(SaysNothing),
+        objective(OneText),
+    ],
+    "every ability is known": [objective(roles={"judge": {"clasify"}})],
+    "its options are not those of an explorer": [objective(config=StepsConfig)],
+    "it needs no more than it says": [objective(Unlike, roles={"other": {"encode"}})],
+    "it moves to another device": [objective(FromTheCpu), objective(AnswersAtHome)],
     "scores and answers are one a row": [objective(OneNumber), objective(ScoreOfPixels)],
     "the score is differentiable in x": [
         objective(Rounded),
