@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from typing import Any
 
 import typer
@@ -142,9 +142,20 @@ def names_by_distribution() -> dict[str, list[str]]:
     return found
 
 
+def forget() -> None:
+    """Look anew at what is installed."""
+    commands.cache_clear()
+    origin_once.cache_clear()
+
+
+@cache  # by identity: reading METADATA takes longer than all else that the help does with a command
+def origin_once(dist: Distribution | None) -> tuple[str, str]:
+    return origin_of(dist)
+
+
 def named(point: EntryPoint) -> str:
-    return origin_of(point.dist)[0]
+    return origin_once(point.dist)[0]
 
 
 def origin(point: EntryPoint) -> str:
-    return " ".join(origin_of(point.dist)).strip()
+    return " ".join(origin_once(point.dist)).strip()
