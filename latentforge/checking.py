@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from latentforge.errors import PluginError, did_you_mean, one_line
+from latentforge.errors import LatentForgeError, PluginError, did_you_mean, one_line
 
 
 @dataclass
@@ -76,6 +76,8 @@ def check(
     except ValueError as error:
         faults.add(path, str(error))
         return None
+    except LatentForgeError:
+        raise
     except Exception as error:
         raise PluginError(
             f"config {cls.__name__} cannot be made: {one_line(error)}",
@@ -215,6 +217,8 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
         return spec.default
     try:
         return spec.default_factory()
+    except LatentForgeError:
+        raise
     except Exception as error:
         raise PluginError(f"the default of {spec.name!r} raises: {one_line(error)}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -15,7 +15,8 @@ def folder_kept(changed: list[str] | None = None) -> Iterator[None]:
         yield
     finally:
         if before and _here() != before:
-            os.chdir(before)
+            with suppress(OSError):  # it may be gone
+                os.chdir(before)
             if changed is not None:
                 changed.append("the working folder")
 

@@ -160,9 +160,10 @@ def _put_back(candidate: Candidate) -> Iterator[None]:
             sys.path.extend(lost)
             changed.append("sys.path")
         rules: Any = warnings.filters
-        single = [rule for rule in rules if rule not in filters and (rule[1] or rule[3])]
-        if [rule for rule in rules if rule not in single] != filters:
-            rules[:] = [*single, *filters]  # a library may silence warnings of its own
+        if list(filter(is_blanket, rules)) != list(filter(is_blanket, filters)):
+            # a library may silence warnings of its own
+            own = [rule for rule in rules if rule not in filters and not is_blanket(rule)]
+            rules[:] = [*own, *filters]
             changed.append("the filters of all warnings")
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
@@ -170,6 +171,13 @@ def _put_back(candidate: Candidate) -> Iterator[None]:
                 changed.append(f"what {number.name} does")
         known = candidate.plugin.changed
         candidate.plugin = replace(candidate.plugin, changed=(*known, *changed))
+
+
+def is_blanket(rule: Any) -> bool:
+    """Whether a filter of warnings is for other people's warnings too: for every message of every
+    module, of a category of Python's own."""
+    _, message, category, module, _ = rule
+    return message is None and module is None and category.__module__ == "builtins"
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Globals:
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
     strict: bool = False  # whether a fault of any plugin ends the command
+    loaded: Forge | None = None  # once: a plugin's file may do something that is done once
+    warned: bool = False
 
     @classmethod
     def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
@@ -49,7 +51,7 @@ class Globals:
         warnings.setFormatter(logging.Formatter("warning: %(message)s"))
         warnings.addFilter(lambda _: not torchrun.rank())  # one of several says it for all
         logging.getLogger("latentforge").handlers = [warnings]
-        forge = Forge(self.plugins, off=self.off)
+        forge = self.loaded = self.loaded or Forge(self.plugins, off=self.off)
         registry = forge.registry
         faults = [*map(str, registry.problems), *registry.faulty_loads]
         if self.strict and warn and faults:
@@ -60,8 +62,9 @@ class Globals:
             )
         lines = [f"warning: {problem}" for problem in registry.problems]
         lines += [f"note: {notice}" for notice in registry.notices]
-        for line in lines if warn and not torchrun.rank() else ():
+        for line in lines if warn and not self.warned and not torchrun.rank() else ():
             print(line, file=sys.stderr)
+        self.warned |= warn
         return forge
 
 
@@ -80,7 +83,7 @@ def answers_alone_on_stdout(arguments: Sequence[str]) -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if "--json" not in arguments:
+    if "--json" not in arguments or {"--help", "-h"} & set(arguments):
         yield
         return
     STDOUT.append(sys.stdout)

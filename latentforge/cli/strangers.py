@@ -145,12 +145,18 @@ def names_by_distribution() -> dict[str, list[str]]:
 def forget() -> None:
     """Look anew at what is installed."""
     commands.cache_clear()
-    origin_once.cache_clear()
+    ORIGINS.clear()
 
 
-@cache  # by identity: reading METADATA takes longer than all else that the help does with a command
+# Reading METADATA takes longer than all else that the help does with a command. By identity: each
+# distribution is kept, and with it its id.
+ORIGINS: dict[int, tuple[Distribution | None, tuple[str, str]]] = {}
+
+
 def origin_once(dist: Distribution | None) -> tuple[str, str]:
-    return origin_of(dist)
+    if id(dist) not in ORIGINS:
+        ORIGINS[id(dist)] = dist, origin_of(dist)
+    return ORIGINS[id(dist)][1]
 
 
 def named(point: EntryPoint) -> str:

@@ -73,7 +73,8 @@ def _results(forge: Forge, plugins: Sequence[Plugin], deep: bool) -> Iterator[Re
             yield Result(plugin.name, "", "it loads", "failed", saw, problem.remedy)
         if plugin.status == "disabled":
             yield Result(plugin.name, "", "it loads", "skipped", f"switched off by {plugin.off_by}")
-        elif not plugin.problems:
+            continue
+        if not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
             yield _result(plugin, "", "it loads quickly", partial(_quick, plugin))
         for entry in forge.registry.entries_of(plugin):

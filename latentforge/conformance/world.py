@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from latentforge.conformance.subject import require
+from latentforge.plugins import is_blanket
 
 
 class Setting(NamedTuple):
@@ -129,7 +130,7 @@ def nothing_global_changed(doing: str) -> Iterator[None]:
         yield
         changed = differing(before)
         # a library that is imported meanwhile may silence a warning of its own
-        if any(rule[1] is None and rule[3] is None for rule in warnings.filters):
+        if any(map(is_blanket, warnings.filters)):
             changed.append("warnings")
     require(
         not changed,

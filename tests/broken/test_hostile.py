@@ -90,12 +90,49 @@ MOVES = {
 def test_what_it_changes_of_the_process_is_put_back_and_said(site, work, what):
     code, look = MOVES[what]
     site.add("latentforge-bad", f"{code}\n{MINE}", "bad", version="0.3")
-    before = look()
-    registry = load_plugins()
-    assert look() == before
+    with warnings.catch_warnings():
+        warnings.resetwarnings()  # pytest itself has turned all into errors
+        before = look()
+        registry = load_plugins()
+        assert look() == before
     [notice] = registry.notices
     assert notice.startswith(f"{BAD} changes {what} while it loads, which was put back")
     assert registry.names("models") == ("mine",)
+
+
+def test_a_warning_of_its_own_may_be_silenced_each_time(site):
+    code = (
+        "import warnings\nclass Mine(UserWarning): pass\nwarnings.simplefilter('ignore', Mine)\n"
+        "@hookimpl\ndef latentforge_models():\n"
+        "    warnings.filterwarnings('ignore', message='so')\n    return [model('mine')]\n"
+    )
+    site.add("latentforge-bad", code, "bad")
+    with warnings.catch_warnings():
+        for _ in range(2):
+            assert load_plugins().notices == ()
+
+
+def test_a_plugin_is_loaded_once_with_strict_plugins_too(work, capsys):
+    Path("mine.py").write_text("print('loaded')\n" + MINE_WITH_LETTERS)
+    assert run_cli(["--strict-plugins", "-p", "./mine.py", "list", "models"]) == 0
+    assert capsys.readouterr().err.count("loaded") == 1
+
+
+def test_an_error_of_ours_in_a_config_is_the_users(work, cli):
+    code = TYPES.replace("share: Fraction = None", REFUSES)
+    Path("mine.py").write_text(code)
+    answer = cli("-p", "./mine.py", "train", "mine", "--set", "model.every=0")
+    assert answer.code == 2
+    assert "every must be 1 or more" in answer.err
+
+
+REFUSES = """every: int = 1
+
+    def __post_init__(self):
+        from latentforge.errors import UsageError
+        if self.every < 1:
+            raise UsageError("every must be 1 or more", remedy="every=1")
+"""
 
 
 @pytest.mark.parametrize("line", [["list", "models", "--json"], ["plugins", "list", "--json"]])
