@@ -132,7 +132,7 @@ app.command("demo")(demo.demo)
 
 def run(arguments: list[str]) -> int:
     """Run a command line; returns its exit code and lets no traceback reach the user."""
-    strangers.forget()  # what is installed may be other than in an earlier call
+    strangers.commands.cache_clear()  # what is installed may be other than in an earlier call
     try:
         try:
             with answers_alone_on_stdout(arguments):

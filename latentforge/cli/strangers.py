@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
@@ -37,7 +37,9 @@ class Stranger(TyperCommand):
     """A command whose code is not loaded yet."""
 
     def __init__(self, point: EntryPoint, others: list[EntryPoint]) -> None:
-        super().__init__(point.name, callback=None, short_help=f"A command of {origin(point)}.")
+        self.distribution, version = origin_of(point.dist)
+        whose = f"{self.distribution} {version}".strip()
+        super().__init__(point.name, callback=None, short_help=f"A command of {whose}.")
         self.point, self.others = point, others
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
@@ -56,9 +58,7 @@ class Stranger(TyperCommand):
             )
         try:
             found = command_of(self.point.load(), str(self.name))
-        except LatentForgeError:
-            raise
-        except KeyboardInterrupt:
+        except (LatentForgeError, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise self.fault("cannot be loaded", error) from error
@@ -127,41 +127,27 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, Stranger]:
         left = {c.plugin.distribution for c in kept if c not in gone}
         points = [point for point in points if named(point) in left]
     found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(points, key=lambda p: (p.name, named(p))):
+    for point in points:
         known = found.setdefault(point.name, [])
         if all(other.value != point.value for other in known):  # a stale second dist-info
             known.append(point)
-    return {name: Stranger(first, others) for name, (first, *others) in found.items()}
+    # Only namesakes are told apart by their distributions: reading METADATA takes longer than all
+    # else that the help does with a command.
+    both = {name: sorted(same, key=named) if same[1:] else same for name, same in found.items()}
+    return {name: Stranger(both[name][0], both[name][1:]) for name in sorted(both)}
 
 
 def names_by_distribution() -> dict[str, list[str]]:
     """The names of all commands, by the distribution that offers them."""
     found: dict[str, list[str]] = {}
     for name, command in sorted(commands().items()):
-        found.setdefault(named(command.point), []).append(name)
+        found.setdefault(command.distribution, []).append(name)
     return found
 
 
-def forget() -> None:
-    """Look anew at what is installed."""
-    commands.cache_clear()
-    ORIGINS.clear()
-
-
-# Reading METADATA takes longer than all else that the help does with a command. By identity: each
-# distribution is kept, and with it its id.
-ORIGINS: dict[int, tuple[Distribution | None, tuple[str, str]]] = {}
-
-
-def origin_once(dist: Distribution | None) -> tuple[str, str]:
-    if id(dist) not in ORIGINS:
-        ORIGINS[id(dist)] = dist, origin_of(dist)
-    return ORIGINS[id(dist)][1]
-
-
 def named(point: EntryPoint) -> str:
-    return origin_once(point.dist)[0]
+    return origin_of(point.dist)[0]
 
 
 def origin(point: EntryPoint) -> str:
-    return " ".join(origin_once(point.dist)).strip()
+    return " ".join(origin_of(point.dist)).strip()
