@@ -21,7 +21,7 @@ import torch
 import turns
 
 from latentforge import Forge
-from latentforge.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint import CheckpointStore
 
 MEGABYTE = 2**20 // 4  # float32 numbers
 

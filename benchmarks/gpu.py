@@ -23,12 +23,12 @@ from typing import Any
 import torch
 
 from latentforge import Forge
-from latentforge.config import resolve
+from latentforge.config.request import Draft
+from latentforge.config.resolve import resolve
 from latentforge.contracts import Step
-from latentforge.drafting import Draft
-from latentforge.run import Run
-from latentforge.sources import load_splits
-from latentforge.training import build_trainee
+from latentforge.data.loading import load_splits
+from latentforge.engine.build import build_trainee
+from latentforge.workflows.run import Run
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mlp-classifier 64": ("mlp-classifier", {}, {"batch_size": 64}),

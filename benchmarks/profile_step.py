@@ -31,14 +31,14 @@ from throughput import images
 from torch import Tensor, nn
 
 from latentforge import Forge
-from latentforge.checkpoint import CheckpointStore
-from latentforge.data import Images
+from latentforge.data.images import ImageSplit
 from latentforge.engine import step
-from latentforge.engine.history import History
-from latentforge.engine.quick import QuickAdam
+from latentforge.engine.fused_adam import QuickAdam
+from latentforge.engine.loss_log import History
 from latentforge.engine.step import Gate, Trainee
-from latentforge.engine.stepper import Stepper
+from latentforge.engine.step_runner import Stepper
 from latentforge.engine.trainer import Trainer
+from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import Noise
 
 STEP = {
@@ -64,7 +64,7 @@ PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part th
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
     (QuickAdam, "__call__", "optimizer"),
-    (Images, "batch", "gather"),
+    (ImageSplit, "batch", "gather"),
     (Trainee, "forward", "forward"),
     (step, "gradients", "gradients"),
     (Noise, "reseed", "seed"),

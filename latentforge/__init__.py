@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from latentforge._version import __version__
 
 if TYPE_CHECKING:
     from latentforge.contracts import Arrays as Arrays
-    from latentforge.engine.search import search as search
+    from latentforge.contracts import DataSpec as DataSpec
+    from latentforge.contracts import LatentSpec as LatentSpec
+    from latentforge.engine.latent_search import search as search
     from latentforge.forge import Forge as Forge
     from latentforge.forge import open_run as open_run
     from latentforge.hookspecs import hookimpl as hookimpl
@@ -19,31 +21,27 @@ if TYPE_CHECKING:
     from latentforge.options import Positive as Positive
     from latentforge.options import Seed as Seed
     from latentforge.options import Size as Size
-    from latentforge.run import Run as Run
     from latentforge.specs import CallbackSpec as CallbackSpec
     from latentforge.specs import DatasetSpec as DatasetSpec
-    from latentforge.specs import DataSpec as DataSpec
     from latentforge.specs import ExplorerSpec as ExplorerSpec
-    from latentforge.specs import LatentSpec as LatentSpec
     from latentforge.specs import LossSpec as LossSpec
     from latentforge.specs import MeasureSpec as MeasureSpec
     from latentforge.specs import ModelSpec as ModelSpec
     from latentforge.specs import ObjectiveSpec as ObjectiveSpec
     from latentforge.specs import PresetSpec as PresetSpec
+    from latentforge.workflows.run import Run as Run
 
 _HOMES = {
-    "latentforge.contracts": ("Arrays",),
-    "latentforge.engine.search": ("search",),
+    "latentforge.contracts": ("Arrays", "DataSpec", "LatentSpec"),
+    "latentforge.engine.latent_search": ("search",),
     "latentforge.forge": ("Forge", "open_run"),
     "latentforge.hookspecs": ("hookimpl",),
     "latentforge.options": ("Count", "Fraction", "NonNegative", "Positive", "Seed", "Size"),
-    "latentforge.run": ("Run",),
+    "latentforge.workflows.run": ("Run",),
     "latentforge.specs": (
         "CallbackSpec",
-        "DataSpec",
         "DatasetSpec",
         "ExplorerSpec",
-        "LatentSpec",
         "LossSpec",
         "MeasureSpec",
         "ModelSpec",

@@ -22,7 +22,7 @@ def interrupted(_number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     if sys.argv[1:] == ["--version"]:  # answered before Typer's hundred modules load
-        from latentforge import __version__
+        from latentforge._version import __version__
 
         sys.stdout.write(f"latentforge {__version__}\n")
         return
@@ -32,7 +32,7 @@ def main() -> None:
 
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupted)
-        from latentforge.cli import run
+        from latentforge.cli.app import run
 
         code = run(sys.argv[1:])
         # All is said: a Ctrl-C while the modules unload must not turn the exit code into a signal.

@@ -5,12 +5,12 @@ docs/contracts.md is the prose. torch and Ignite are named for type checkers onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
-
-from latentforge.specs import DataSpec, LatentSpec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,11 +18,45 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
     from torch import Tensor, nn
 
-    from latentforge.data import Images
-    from latentforge.run import Run
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model is built for.
+
+    `shape` is that of one example without the batch: (C, H, W) for an image, (D,) for a vector.
+    `classes` are the label names in order, empty without labels. Values lie in `range`."""
+
+    shape: tuple[int, ...]
+    kind: Literal["image", "vector"] = "image"
+    classes: tuple[str, ...] = ()
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def size(self) -> int:
+        """The numbers in one example: C*H*W pixels, or D."""
+        return math.prod(self.shape)
+
+    @property
+    def drawable(self) -> bool:
+        """Whether an example is a picture, grey or RGB."""
+        return self.kind == "image" and self.shape[0] in (1, 3)
 
 
-# ---------------------------------------------------------------- data
+@dataclass(frozen=True)
+class LatentSpec:
+    """What a code looks like: `shape` without the batch, and the prior if the model has one."""
+
+    shape: tuple[int, ...]
+    prior: Literal["normal"] | None = None
+
+
+LARGEST_BATCH = 2**25
+"""Values, 128 MB of floats: 1000 images of up to 105x105 pixels in colour."""
+
+
+def at_once(spec: DataSpec, most: int) -> int:
+    """How many images, of `most`, are floats in memory at once where a split is gone through."""
+    return max(1, min(most, LARGEST_BATCH // spec.size))
 
 
 @dataclass(frozen=True)
@@ -31,8 +65,7 @@ class Arrays:
 
     `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. (N, H, W, C) is recognised
     where C is 1, 3 or 4 and the second number is none of these. `y`: (N,) integers that index
-    `classes`, or None. numpy arrays and tensors both do.
-    """
+    `classes`, or None. numpy arrays and tensors both do."""
 
     x: np.ndarray[Any, Any] | Tensor
     y: np.ndarray[Any, Any] | Tensor | None = None
@@ -49,7 +82,60 @@ class Batch:
     index: Tensor
 
 
-# ---------------------------------------------------------------- models
+class Images(Protocol):
+    """One split of a run's data, preprocessed, in memory or streamed from disk. `x`: all images,
+    (N, *spec.shape), uint8 or float32 in [0, 1]; UsageError if they are streamed. `y`: int64 (N,)
+    that indexes `spec.classes`, or None. `dynamic`: each batch is binarized at random."""
+
+    @property
+    def spec(self) -> DataSpec: ...
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def y(self) -> Tensor | None: ...
+    @property
+    def dynamic(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def stored(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def raw(self, index: Tensor) -> Tensor:
+        """The images at `index` as they are stored, (B, *spec.shape), uint8 or float32."""
+
+    def same_as(self, other: Any) -> bool:
+        """Whether two splits hold the same images."""
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index`, int64 (B,) on the same device."""
+
+    def batch_at(self, places: Sequence[int]) -> Batch:
+        """The examples at these positions; UsageError for one that does not exist."""
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Every example once, in order, `size` at a time; the last batch may be shorter."""
+
+    def of_class(self, label: int) -> Tensor:
+        """The positions of the examples of one class, int64 (n,), in order."""
+
+
+class RunInfo(Protocol):
+    """What plugins see of a run. `status`: running, done, interrupted, failed or killed. `metrics`:
+    the last ones by split. `config`: resolved, in the shape of the TOML file."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable
@@ -84,19 +170,6 @@ class Autoencoder(Protocol):
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """z to the logits of `decode(z)`, (B, *data.shape)."""
-
-
-class Classifier(Protocol):
-    """A model that provides `classify` and `layers`."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (B, *data.shape) to logits (B, classes)."""
-
-    def layers(self) -> Sequence[str]:
-        """Names of the submodules whose outputs a forward hook may collect."""
-
-
-# ---------------------------------------------------------------- losses
 
 
 @dataclass(slots=True)
@@ -171,9 +244,6 @@ class Loss(Protocol):
         for the device."""
 
 
-# ---------------------------------------------------------------- latent search
-
-
 class Objective(Protocol):
     """What a latent search maximises. One objective makes `len(requests)` requests at once; row i
     of `x` is an attempt at request `request[i]`, so that a search can restart some, drop others.
@@ -193,9 +263,6 @@ class Objective(Protocol):
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
         """Which rows meet their request; bool (B,)."""
-
-
-# ---------------------------------------------------------------- measures
 
 
 @dataclass
@@ -265,11 +332,7 @@ class Measure(Protocol):
     """An accumulator: it is shown every batch of the split, then asked for its figures."""
 
     def update(self, seen: Seen) -> None: ...
-
     def compute(self) -> Mapping[str, float]: ...
-
-
-# ---------------------------------------------------------------- callbacks and explorers
 
 
 @dataclass(frozen=True)
@@ -295,15 +358,12 @@ class OtherRun(Protocol):
 
     @property
     def name(self) -> str: ...
-
     @property
     def model(self) -> Any: ...
-
     @property
     def data(self) -> DataSpec: ...
-
     @property
-    def run(self) -> Run: ...
+    def run(self) -> RunInfo: ...
 
 
 @dataclass(frozen=True)
@@ -331,10 +391,8 @@ class ExploreContext:
 
     def codes(self, split: str, model: Any = None) -> Tensor:
         """The posterior's mode of every image of a split, (N, *latent.shape), in its order; of
-        another run's `model` where one is given."""
+        another run's `model` if one is given."""
         import torch
-
-        from latentforge.data import at_once
 
         encoder = self.model if model is None else model
         with torch.no_grad():

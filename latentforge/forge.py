@@ -1,48 +1,39 @@
-"""Forge: the Python API, which the command line uses too. torch is imported by what needs it."""
+"""Forge: the Python API, a thin facade over workflows and sweeps. Torch is imported on demand."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from latentforge.choosing import (
-    check_roles,
-    check_same_images,
-    choose_explorer,
-    choose_measures,
-    config_of,
-    draft_of,
-    is_in_memory,
-    require_all,
-)
-from latentforge.config import RunConfig, dataset_of, resolve
-from latentforge.discovery import from_environment
-from latentforge.drafting import Draft
+from latentforge.config.request import draft_request
+from latentforge.config.resolve import dataset_of, resolve
 from latentforge.errors import UsageError
-from latentforge.guard import blame
-from latentforge.plugins import load_plugins
-from latentforge.registry import Entry, Registry
-from latentforge.requesting import draft_request, start_draft
-from latentforge.run import Run, check_free, read_manifest
-from latentforge.settings import check_device
-from latentforge.sweeping import Sweeps
+from latentforge.plugins.attribution import blame
+from latentforge.plugins.discovery import from_environment
+from latentforge.plugins.loading import load_plugins
+from latentforge.plugins.registry import Registry
+from latentforge.runs.compatibility import draft_of, resumed_config
+from latentforge.runs.folder import RunFolder, open_folder
+from latentforge.workflows.evaluate import evaluate
+from latentforge.workflows.explore import explore
+from latentforge.workflows.run import Run
+from latentforge.workflows.run import open_run as open_run_folder
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from latentforge.data import DataSplits
-    from latentforge.doctor import Finding
+    from latentforge.data.splits import DataSplits
+    from latentforge.engine.diagnostics import Finding
+    from latentforge.sweeps.folder import Sweep
 
 
-class Forge(Sweeps):
+class Forge:
     """Plugins, and what can be done with them: train, sweep, evaluate, explore.
 
     `plugins` are modules, objects with hooks, `./file.py` or `package.module`; `off` are entry
-    points to leave out; `discover=False` ignores installed plugins, the built-in ones too.
-    """
+    points to leave out; `discover=False` ignores installed plugins, the built-in ones too."""
 
     def __init__(
         self,
@@ -51,11 +42,7 @@ class Forge(Sweeps):
         off: Sequence[str] = (),
         discover: bool = True,
     ) -> None:
-        only = from_environment()
-        self.given = (tuple(plugins), tuple(off), discover)  # for other processes of a sweep
-        self.registry: Registry = load_plugins(plugins, off=off, only=only, discover=discover)
-
-    # ------------------------------------------------------------ train
+        self.registry: Registry = load_plugins(plugins, off, from_environment(), discover)
 
     def train(
         self,
@@ -81,8 +68,7 @@ class Forge(Sweeps):
         number is a share to cut off: {"train": x, "validation": 0.2}. `run` is the new run's
         folder, `runs/<model>-<data>-<n>` by default.
 
-        Raises ConfigError with every wrong option, MissingError, PluginError, RunFailed, and
-        Interrupted after Ctrl-C.
+        Raises ConfigError with every wrong option, PluginError, RunFailed, Interrupted on Ctrl-C.
         """
         draft, data = draft_request(
             self.registry,
@@ -95,20 +81,11 @@ class Forge(Sweeps):
             train=train,
             callbacks=callbacks,
         )
-        return self.train_draft(draft, run=run, quiet=quiet, data=data)
+        settings = resolve(draft, self.registry, in_memory=data is not None)
+        from latentforge.workflows.train import train as train_run
 
-    def start_draft(self, name: str | None, config: str | Path | None, preset: str | None) -> Draft:
-        """Begin with the one of model name, config file and preset that was given."""
-        return start_draft(self.registry, name, config, preset)
-
-    def train_draft(
-        self, draft: Draft, *, run: str | Path | None = None, quiet: bool = False, data: Any = None
-    ) -> Run:
-        """Train what a draft describes; `data` is in-memory data or None."""
-        config = resolve(draft, self.registry, in_memory=data is not None)
-        from latentforge.training import train
-
-        return train(self, config, run=Path(run) if run else None, quiet=quiet, data=data)
+        folder = Path(run) if run else None
+        return train_run(self.registry, settings, run=folder, quiet=quiet, data=data)
 
     def resume(
         self,
@@ -130,26 +107,90 @@ class Forge(Sweeps):
         draft = draft_of(run)
         data = draft.data(data)
         draft.update("train", train or {}, "train=")
-        return self.resume_draft(run, draft, checkpoint=checkpoint, quiet=quiet, data=data)
-
-    def resume_draft(
-        self, run: Run, draft: Draft, *, checkpoint: str, quiet: bool = False, data: Any = None
-    ) -> Run:
-        """Go on with a run as a draft describes it, which was begun by `draft_of`."""
-        require_all(self.registry, run.path, run.manifest["plugins"])
-        config = resolve(draft, self.registry, in_memory=is_in_memory(run))
-        from latentforge.resuming import resume
+        config = resumed_config(self.registry, run, draft)
+        from latentforge.workflows.resume import resume
 
         return resume(run, config, checkpoint=checkpoint, quiet=quiet, data=data)
 
-    # ------------------------------------------------------------ data
+    def sweep(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        grid: Mapping[str, Sequence[Any]] | None = None,
+        search: int | None = None,
+        space: Mapping[str, str | Sequence[Any]] | None = None,
+        objective: str | None = None,
+        storage: str | None = None,
+        together: bool = True,
+        jobs: int = 1,
+        out: str | Path | None = None,
+        quiet: bool = False,
+        **request: Any,
+    ) -> Sweep:
+        """Train a member for each combination of a grid's values, or for each trial of a search,
+        and return the sweep.
+
+        `grid` has lists by key: {"loss.beta": [1, 2, 4], "train.seed": [0, 1]}. What else is
+        trained is said as in `train`. `out` is the new sweep's folder,
+        `runs/sweep-<model>-<data>-<n>` by default, with a run folder in it for each member.
+
+        `search` is how many trials Optuna chooses from `space`, ranges and lists by key:
+        {"train.lr": "log(1e-4, 1e-2)", "model.latent_dim": "int(2, 32)"}. `objective` is the
+        validation figure that it optimizes, by default the one of `train.monitor`; `storage` an
+        Optuna storage URL, by default a file in the sweep's folder.
+
+        `together` trains members that differ in numbers alone as one model, where a few steps both
+        ways give the same; docs/sweeps.md says which. `jobs` members, or groups of them, are
+        trained at a time, each in a process of its own with its share of the threads.
+
+        A member that fails does not stop the others: `failed` names it. Raises what `train` does
+        of the request, MissingError for a search without Optuna or with a storage that cannot be
+        used, and Interrupted after Ctrl-C.
+        """
+        draft, data = draft_request(self.registry, name, **request)
+        from latentforge.sweeps.search import start_sweep
+
+        return start_sweep(
+            self.registry,
+            draft,
+            grid or {},
+            search=search,
+            space=space,
+            objective=objective,
+            storage=storage,
+            together=together,
+            jobs=jobs,
+            out=out,
+            quiet=quiet,
+            data=data,
+        )
+
+    def resume_sweep(
+        self,
+        sweep: str | Path,
+        *,
+        retry: bool = False,
+        jobs: int | None = None,
+        storage: str | None = None,
+        data: Any = None,
+        quiet: bool = False,
+    ) -> Sweep:
+        """Go on with a sweep: members that are done stay as they are, stopped ones go on from their
+        last checkpoint, with `retry` failed ones too, and the others begin; `jobs` as before, or as
+        given. `storage` is wanted again where its URL has a password, which no sweep keeps."""
+        from latentforge.sweeps.grid import check_alone
+        from latentforge.sweeps.resume import resume
+
+        check_alone()
+        how: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
+        return resume(self.registry, Path(sweep), storage=storage, **how)
 
     def load_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
         """A dataset's splits; `options` are those of the section [data]."""
-        dataset, own = dataset_of(self.registry, name, options)
-        from latentforge.sources import load_splits
+        from latentforge.data.loading import load_dataset
 
-        return load_splits(dataset, own)
+        return load_dataset(self.registry, name, options)
 
     def describe_data(
         self,
@@ -161,7 +202,7 @@ class Forge(Sweeps):
         """A dataset's sizes, classes and range, and `picture`, the path of samples of each class:
         `out`, or the first free `data-<name>-<n>.png`."""
         splits = self.load_data(name, options)
-        from latentforge.drawing.dataset import describe_data
+        from latentforge.rendering.dataset_preview import describe_data
 
         return describe_data(splits, name, Path(out) if out else None)
 
@@ -175,35 +216,22 @@ class Forge(Sweeps):
             folder: Path = fetch(dataset.options)
         return folder
 
-    # ------------------------------------------------------------ runs
-
     def open_run(self, path: str | Path) -> Run:
         """A run folder as a Run; MissingError when there is none."""
-        return Run(Path(path), read_manifest(Path(path)), self)
-
-    def config_of(self, run: Run) -> RunConfig:
-        """A run's configuration with today's plugins; PluginError names the one to install."""
-        return config_of(self.registry, run)
+        return open_run_folder(self.registry, path)
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The model of a run in evaluation mode."""
-        check_device(device)
-        config = self.config_of(run)
-        from latentforge.engine.device import resolve_device
-        from latentforge.loading import load
-
-        return load(run, config, checkpoint, resolve_device(device)).model
-
-    # ------------------------------------------------------------ evaluate and explore
+        return run.load_model(checkpoint, device=device)
 
     def evaluate(
         self,
-        run: Run | str | Path,
+        run: RunFolder | str | Path,
         split: str = "test",
         *,
         checkpoint: str = "last",
         measures: Sequence[str] = (),
-        roles: Mapping[str, Run | str | Path] | None = None,
+        roles: Mapping[str, RunFolder | str | Path] | None = None,
         options: Sequence[str] | Mapping[str, Any] = (),
         device: str = "auto",
         data: Any = None,
@@ -214,23 +242,21 @@ class Forge(Sweeps):
         `measure.key=value`. `data` replaces the run's own: what the run was trained on is cut as it
         was then; other data is measured whole.
         """
-        check_device(device)
-        run = self._as_run(run)
-        config = self.config_of(run)
-        chosen = choose_measures(
-            self.registry, config, run.manifest["data"]["classes"], measures, options
+        return evaluate(
+            self.registry,
+            open_folder(run),
+            split,
+            checkpoint=checkpoint,
+            measures=measures,
+            roles=roles,
+            options=options,
+            device=device,
+            data=data,
         )
-        others = self._roles(roles, [measure.entry for measure in chosen])
-        from latentforge.loading import evaluate, open_up
-
-        opened = open_up(
-            self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
-        )
-        return evaluate(opened, split, chosen)
 
     def diagnose(
         self,
-        run: Run | str | Path,
+        run: RunFolder | str | Path,
         split: str | None = None,
         *,
         checkpoint: str = "last",
@@ -241,30 +267,20 @@ class Forge(Sweeps):
 
         `split` holds the images that the model has not seen: validation if there is one, else test.
         """
-        from latentforge.doctor import failure
+        from latentforge.workflows.diagnose import diagnose
 
-        check_device(device)
-        run = self._as_run(run)
-        config = self.config_of(run)
-        failed = failure(run)
-        if failed and not (run.path / "checkpoints" / "LATEST").exists():
-            return failed  # there is nothing else to look at
-        loss = choose_measures(self.registry, config, (), ["loss"])[0]
-        held = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
-        from latentforge.loading import diagnose, open_up
-
-        opened = open_up(
-            self, run, config, checkpoint=checkpoint, roles={}, device=device, data=data
+        folder = open_folder(run)
+        return diagnose(
+            self.registry, folder, split, checkpoint=checkpoint, device=device, data=data
         )
-        return [*failed, *diagnose(opened, held, loss)]
 
     def explore(
         self,
         explorer: str,
-        run: Run | str | Path,
+        run: RunFolder | str | Path,
         *,
         checkpoint: str = "last",
-        roles: Mapping[str, Run | str | Path] | None = None,
+        roles: Mapping[str, RunFolder | str | Path] | None = None,
         out: str | Path | None = None,
         assignments: Sequence[str] = (),
         device: str = "auto",
@@ -278,40 +294,40 @@ class Forge(Sweeps):
         Its own options are keywords (`steps=5`) or `key=value` texts in `assignments`, over those
         of a `preset`. `out` is `RUN/explore/<explorer>` by default, numbered when that is taken.
         """
-        check_device(device)
-        folder = Path(out) if out else None
-        if folder:
-            check_free(folder)
-        run = self._as_run(run)
-        config = self.config_of(run)
-        chosen = choose_explorer(self.registry, run, config, explorer, assignments, options, preset)
-        others = self._roles(roles, [component.entry for component in chosen])
-        for role, other in others.items():
-            check_same_images(run, role, other)
-        from latentforge.exploring import explore
-        from latentforge.loading import open_up
-
-        opened = open_up(
-            self, run, config, checkpoint=checkpoint, roles=others, device=device, data=data
+        return explore(
+            self.registry,
+            explorer,
+            open_folder(run),
+            checkpoint=checkpoint,
+            roles=roles,
+            out=out,
+            assignments=assignments,
+            device=device,
+            data=data,
+            preset=preset,
+            quiet=quiet,
+            **options,
         )
-        return explore(opened, *chosen, out=folder, stream=None if quiet else sys.stderr)
 
-    def report(self, *runs: Run | str | Path, out: str | Path | None = None) -> dict[str, Any]:
+    def report(
+        self, *runs: RunFolder | str | Path, out: str | Path | None = None
+    ) -> dict[str, Any]:
         """Write one self-contained HTML page of a run, of several side by side, or of a sweep, by
         its folder: `report`, its path, and what it shows. `out` is RUN/report.html by default; an
         earlier one is replaced."""
-        from latentforge.report import report, report_of_sweep
-        from latentforge.sweeping.folder import is_sweep, open_sweep
+        from latentforge.rendering.report.write import report
+        from latentforge.sweeps.folder import is_sweep, open_sweep
 
-        if len(runs) == 1 and not isinstance(runs[0], Run) and is_sweep(Path(runs[0])):
-            return report_of_sweep(open_sweep(self, Path(runs[0])), Path(out) if out else None)
-        return report([self._as_run(run) for run in runs], Path(out) if out else None)
+        path = Path(out) if out else None
+        if len(runs) == 1 and not isinstance(runs[0], RunFolder) and is_sweep(Path(runs[0])):
+            from latentforge.sweeps.comparison import report_of_sweep
 
-    # ------------------------------------------------------------ deploy and hand on
+            return report_of_sweep(open_sweep(self.registry, Path(runs[0])), path)
+        return report([open_folder(run) for run in runs], self.registry, path)
 
     def export(
         self,
-        run: Run | str | Path,
+        run: RunFolder | str | Path,
         part: str | None = None,
         *,
         format: str = "onnx",
@@ -325,14 +341,16 @@ class Forge(Sweeps):
         `out` is `RUN/export/<part>-onnx` by default, or `RUN/export/model-safetensors`, numbered
         when that is taken.
         """
-        from latentforge.deploy import export
+        from latentforge.workflows.export_checks import export
 
         folder = Path(out) if out else None
-        return export(self, self._as_run(run), part, format, checkpoint=checkpoint, out=folder)
+        return export(
+            self.registry, open_folder(run), part, format, checkpoint=checkpoint, out=folder
+        )
 
     def encode(
         self,
-        run: Run | str | Path,
+        run: RunFolder | str | Path,
         out: str | Path,
         *,
         data: Any = None,
@@ -346,15 +364,17 @@ class Forge(Sweeps):
 
         `data` replaces the run's own: a dataset's name with its `options`, or as in `evaluate`.
         """
-        from latentforge.deploy import encode
+        from latentforge.workflows.export_checks import encode
 
         wanted = {"data": data, "options": options, "split": split}
-        opened = self._as_run(run)
-        return encode(self, opened, Path(out), **wanted, checkpoint=checkpoint, device=device)
+        folder = open_folder(run)
+        return encode(
+            self.registry, folder, Path(out), **wanted, checkpoint=checkpoint, device=device
+        )
 
     def decode(
         self,
-        run: Run | str | Path,
+        run: RunFolder | str | Path,
         codes: Any,
         out: str | Path,
         *,
@@ -366,23 +386,13 @@ class Forge(Sweeps):
         `codes` are an .npz or .parquet file with `z`, or an array or tensor, (N, D) or
         (N, *latent.shape).
         """
-        from latentforge.deploy import decode
+        from latentforge.workflows.export_checks import decode
 
-        opened = self._as_run(run)
-        return decode(self, opened, codes, Path(out), checkpoint=checkpoint, device=device)
+        folder = open_folder(run)
+        return decode(self.registry, folder, codes, Path(out), checkpoint=checkpoint, device=device)
 
     def _as_run(self, run: Run | str | Path) -> Run:
         return run if isinstance(run, Run) else self.open_run(run)
-
-    def _roles(
-        self, roles: Mapping[str, Run | str | Path] | None, entries: Sequence[Entry]
-    ) -> dict[str, Run]:
-        """The other runs by role, each one that the entries take and with a model that fits."""
-        others = {role: self._as_run(other) for role, other in (roles or {}).items()}
-        check_roles(
-            entries, {role: self.config_of(run).model.entry for role, run in others.items()}
-        )
-        return others
 
 
 def open_run(path: str | Path, *, plugins: Sequence[str | ModuleType | object] = ()) -> Run:

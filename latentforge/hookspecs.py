@@ -24,7 +24,7 @@ from latentforge.specs import (
 )
 
 if TYPE_CHECKING:
-    from latentforge.run import Run
+    from latentforge.contracts import RunInfo
 
 PROJECT = "latentforge"
 
@@ -185,7 +185,7 @@ def latentforge_measures() -> Iterable[MeasureSpec]:
     from latentforge import MeasureSpec, hookimpl
 
     def build(config, context):
-        from latentforge.measuring import MeanPerImage
+        from latentforge.metrics import MeanPerImage
 
         return MeanPerImage("code_norm", lambda seen: seen.z.flatten(1).norm(dim=1))
 
@@ -257,7 +257,7 @@ def latentforge_presets() -> Iterable[PresetSpec]:
 
 
 @hookspec
-def latentforge_run_started(run: Run) -> None:
+def latentforge_run_started(run: RunInfo) -> None:
     """A training begins, or goes on: its folder is there, no step is made yet. An observer: what it
     raises is said with the plugin's name and ends nothing, and what it returns does not matter. Of
     several processes the first alone calls it.
@@ -271,7 +271,7 @@ def latentforge_run_started(run: Run) -> None:
 
 
 @hookspec
-def latentforge_run_finished(run: Run, metrics: Mapping[str, Mapping[str, float]]) -> None:
+def latentforge_run_finished(run: RunInfo, metrics: Mapping[str, Mapping[str, float]]) -> None:
     """A training has ended well, and all is written; `metrics` has its last figures by split. An
     observer, as `latentforge_run_started`.
 
@@ -285,7 +285,7 @@ def latentforge_run_finished(run: Run, metrics: Mapping[str, Mapping[str, float]
 
 
 @hookspec
-def latentforge_run_failed(run: Run, error: BaseException) -> None:
+def latentforge_run_failed(run: RunInfo, error: BaseException) -> None:
     """A training has ended early, by an error, or by a signal, when `error` is an Interrupted. An
     observer, as `latentforge_run_started`.
 

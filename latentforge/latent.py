@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge.errors import UsageError
-from latentforge.sharing import noise_like as noise_like
+from latentforge.seeding import noise_like as noise_like
 
 
 def widened(values: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ for the heavy imports.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from latentforge.contracts import DataSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,38 +34,6 @@ PLUGIN_API = 1
 @dataclass(frozen=True)
 class NoOptions:
     """The config of a component that has none."""
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What a model is built for.
-
-    `shape` is that of one example without the batch: (C, H, W) for an image, (D,) for a vector.
-    `classes` are the label names in order, empty without labels. Values lie in `range`.
-    """
-
-    shape: tuple[int, ...]
-    kind: Literal["image", "vector"] = "image"
-    classes: tuple[str, ...] = ()
-    range: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def size(self) -> int:
-        """The numbers in one example: C*H*W pixels, or D."""
-        return math.prod(self.shape)
-
-    @property
-    def drawable(self) -> bool:
-        """Whether an example is a picture, grey or RGB."""
-        return self.kind == "image" and self.shape[0] in (1, 3)
-
-
-@dataclass(frozen=True)
-class LatentSpec:
-    """What a code looks like: `shape` without the batch, and the prior if the model has one."""
-
-    shape: tuple[int, ...]
-    prior: Literal["normal"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from latentforge.conformance import CheckFailed, CheckSkipped, checks_of
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
-    from latentforge.run import Run
+    from latentforge.workflows.run import Run
 
 __all__ = [
     "Answer",
@@ -89,7 +89,7 @@ def check_callback(name: str, **how: Any) -> list[Check]:
 
 def tiny_images(train: int = 60, test: int = 15) -> dict[str, Any]:
     """Images (N, 1, 16, 16), uint8, of three classes, as `Forge.train(data=...)` takes them."""
-    from latentforge.conformance.tiny import images
+    from latentforge.conformance.fixtures import images
 
     return images(train, test)
 
@@ -149,7 +149,7 @@ def latentforge_only(
 ) -> Sequence[Any]:
     """Of the installed plugins the built-in ones and those under test: others would be part of
     the test. Gives the latter."""
-    from latentforge.discovery import installed
+    from latentforge.plugins.discovery import installed
 
     under_test = {getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins}
     found = [c.plugin for c in installed() if c.plugin.module in under_test]
@@ -181,7 +181,7 @@ def latentforge_cli(
 ) -> Callable[..., Answer]:
     """Runs a command line in this process, in the working folder: `cli("train", "ae").code`. It
     sees the plugins that `forge` sees, which must be files, dotted names or modules here."""
-    from latentforge.cli import run
+    from latentforge.cli.app import run
 
     named = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_only]
     given = [word for name in named for word in ("-p", name)]

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from latentforge import Arrays, Forge, ModelSpec, hookimpl, open_run
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
-from latentforge.run import Run
+from latentforge.workflows.run import Run
 
 TINY = {"hidden": [16], "latent_dim": 3}
 ONCE = {"epochs": 1}
@@ -208,7 +208,7 @@ def test_other_data_is_measured_whole_and_its_own_again_as_it_was_cut(forge, ima
     run = forge.train("ae", data=images, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     other = images[::-1].copy()
     for again in (open_run(run.path), run):
-        result = again.forge.evaluate(again, data=other)
+        result = forge.evaluate(again, data=other)
         model = again.load_model()
         with torch.no_grad():
             x = torch.from_numpy(other).float()[:, None] / 255
@@ -216,8 +216,8 @@ def test_other_data_is_measured_whole_and_its_own_again_as_it_was_cut(forge, ima
         assert result["images"] == 80
         assert result["fingerprint"] != run.manifest["data"]["fingerprint"]
         assert result["metrics"]["mse_per_pixel"] == pytest.approx(mse, rel=1e-5)
-    assert again.forge.evaluate(again, data={"test": other[:30]})["images"] == 30
-    assert again.forge.evaluate(again, data=images)["images"] == 16
+    assert forge.evaluate(again, data={"test": other[:30]})["images"] == 30
+    assert forge.evaluate(again, data=images)["images"] == 16
 
 
 def test_shares_to_cut_off_can_be_given_with_the_data(forge, images, tmp_path):

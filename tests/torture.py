@@ -34,10 +34,10 @@ import matplotlib  # noqa: F401
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-import latentforge.resuming
+import latentforge.workflows.resume
 from latentforge import Forge
-from latentforge.checkpoint import CheckpointStore
 from latentforge.errors import LatentForgeError, RunFailed
+from latentforge.runs.checkpoint import CheckpointStore
 
 FORGE = Forge()
 IMAGES, SIZE = 32, 36
@@ -395,7 +395,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     options = parser.parse_args()
     assert ignite.engine
-    assert latentforge.resuming
+    assert latentforge.workflows.resume
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

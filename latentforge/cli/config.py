@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from latentforge.cli.output import Json, answer, forge_of
-from latentforge.toml import toml
+from latentforge.io.toml import toml
 
 app = typer.Typer(help="Check config files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,8 +28,8 @@ def check(
 
     Example: latentforge config check my-run.toml
     """
-    from latentforge.config import resolve
-    from latentforge.drafting import Draft
+    from latentforge.config.request import Draft
+    from latentforge.config.resolve import resolve
 
     forge = forge_of(ctx)
     draft = Draft()

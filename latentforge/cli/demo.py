@@ -88,7 +88,7 @@ def demo(
 
     Example: latentforge demo
     """
-    from latentforge.run import create_folder
+    from latentforge.runs.folder import create_folder
 
     began = time.monotonic()
     forge = forge_of(ctx)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge import torchrun
+from latentforge.config.schema import AS_TRAINED
 from latentforge.errors import PluginError, UsageError
-from latentforge.settings import AS_TRAINED
+from latentforge.runtime import torchrun
+from latentforge.runtime.stdout import STDOUT
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -73,27 +72,6 @@ def forge_of(ctx: typer.Context) -> Forge:
     return given.forge()
 
 
-STDOUT: list[TextIO] = []  # where answers go while print() writes to stderr
-
-
-@contextmanager
-def answers_alone_on_stdout(arguments: Sequence[str]) -> Iterator[None]:
-    """With --json what plugins print goes to stderr: stdout is one JSON object. A terminal that has
-    not every letter gets what it has."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if "--json" not in arguments or {"--help", "-h"} & set(arguments):
-        yield
-        return
-    STDOUT.append(sys.stdout)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        STDOUT.pop()
-
-
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
     """Print the result: one JSON object, or lines for people; once, where several processes have
     come to it together."""
@@ -106,7 +84,7 @@ def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> Non
 
 
 def answer_json(result: Mapping[str, Any]) -> None:
-    from latentforge.run import finite
+    from latentforge.io.paths import finite
 
     if torchrun.rank():
         return

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli.output import Globals, Json, answer, table
-from latentforge.cli.strangers import names_by_distribution
 from latentforge.errors import PluginError, UsageError
-from latentforge.registry import same
+from latentforge.plugins.commands import names_by_distribution
+from latentforge.plugins.registry import same
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
-    from latentforge.conformance.reviewing import Result
+    from latentforge.conformance.review import Result
     from latentforge.forge import Forge
-    from latentforge.registry import Plugin, Registry
+    from latentforge.plugins.registry import Plugin, Registry
 
 app = typer.Typer(
     help="List, check and begin plugins.", no_args_is_help=True, rich_markup_mode=None
@@ -103,14 +103,15 @@ def check(
     """
     given: Globals = ctx.obj
     forge, plugins = _target(given, target)
-    from latentforge.conformance.reviewing import review
+    from latentforge.conformance.review import review
 
     def told(result: Result) -> None:
         if not json:
             more = f": {result.saw}" if result.saw else ""
             print(f"{result.status:8}{result.of}: {result.check}{more}", flush=True)
 
-    results = review(forge, plugins, deep=deep, told=told)
+    root: Any = ctx.find_root().command
+    results = review(forge, plugins, deep=deep, reserved=set(root.commands), told=told)
     counts: Counter[str] = Counter(result.status for result in results)
     said = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
     checks = [result.as_dict() for result in results]
@@ -144,7 +145,7 @@ def new(
 
     Example: latentforge plugins new swirl --kind model
     """
-    from latentforge.scaffold import new_plugin
+    from latentforge.plugins.scaffold import new_plugin
 
     folder, files = new_plugin(name, kind, out)
     lines = [
@@ -184,7 +185,7 @@ def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
 
 def modules_of(folder: Path) -> list[str]:
     """The hook modules that a package's pyproject.toml names, importable from here on."""
-    from latentforge.drafting import read_toml
+    from latentforge.config.request import read_toml
 
     file = folder / "pyproject.toml"
     points: Any = read_toml(file)

@@ -12,7 +12,7 @@ from latentforge.cli.train import fill
 from latentforge.errors import RunFailed, UsageError
 
 if TYPE_CHECKING:
-    from latentforge.sweeping.folder import Sweep
+    from latentforge.sweeps.folder import Sweep
 
 WITH_RESUME = ("resume", "retry", "jobs", "storage", "json", "quiet")
 
@@ -116,16 +116,19 @@ def sweep(
             )
         made = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
     else:
-        from latentforge.sweeping.plan import read_grid
-        from latentforge.sweeping.space import read_texts
+        from latentforge.config.request import start_draft
+        from latentforge.sweeps.grid import read_grid
+        from latentforge.sweeps.search import start_sweep
+        from latentforge.sweeps.search_space import read_texts
 
         if search is not None and together:
             raise UsageError("--together is for a grid: each trial follows from those before it")
         if retry:
             raise UsageError("--retry is for --resume: a new sweep has no members that failed")
-        draft = forge.start_draft(model, config, preset)
+        draft = start_draft(forge.registry, model, config, preset)
         fill(draft, data, loss, values, callback, set_)
-        made = forge.sweep_draft(
+        made = start_sweep(
+            forge.registry,
             draft,
             read_grid(grid or ()),
             search=search,
@@ -186,7 +189,7 @@ def places(made: Sweep) -> list[str]:
 
 def comparison(made: Sweep) -> list[str]:
     """A row for each member, whose name has its values: its figures, the best of each marked."""
-    from latentforge.sweeping.comparing import compare
+    from latentforge.sweeps.comparison import compare
 
     found = compare(made)
     if not found.members:

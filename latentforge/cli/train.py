@@ -12,8 +12,8 @@ from latentforge.cli.output import Json, Sets, answer, figures, forge_of, table,
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
-    from latentforge.drafting import Draft
-    from latentforge.run import Run
+    from latentforge.config.request import Draft
+    from latentforge.workflows.run import Run
 
 # Values stay strings here: the check of the whole configuration reads them, so that it can report
 # every wrong one at once.
@@ -79,20 +79,30 @@ def train(
     cuda_graph, compile; of [data]: validation, test, split_seed, binarize, stream, workers.
     All of them with their defaults: `latentforge config check FILE`.
     """
+    from latentforge.config.request import start_draft
+    from latentforge.config.resolve import resolve
+    from latentforge.runs.compatibility import resumed_config
+
     forge = forge_of(ctx)
     if resume is None and from_ is not None:
         raise UsageError("--from is for --resume: a new run begins without a checkpoint")
     resumed = None if resume is None else forge.open_run(resume)
     if resumed is None:
-        draft = forge.start_draft(model, config, preset)
+        draft = start_draft(forge.registry, model, config, preset)
     else:
         draft = begin_resumed(resumed, model, config, preset, run)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     fill(draft, data, loss, values, callback, set_)
     if resumed is None:
-        made = forge.train_draft(draft, run=run, quiet=quiet)
+        settings = resolve(draft, forge.registry)
+        from latentforge.workflows.train import train as train_run
+
+        made = train_run(forge.registry, settings, run=run, quiet=quiet, data=None)
     else:
-        made = forge.resume_draft(resumed, draft, checkpoint=from_ or "last", quiet=quiet)
+        settings = resumed_config(forge.registry, resumed, draft)
+        from latentforge.workflows.resume import resume as resume_run
+
+        made = resume_run(resumed, settings, checkpoint=from_ or "last", quiet=quiet)
     result = made.summary()
     rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]
     answer(
@@ -118,7 +128,7 @@ def fill(
     sets: Sequence[str] | None,
 ) -> None:
     """Put the options over what a draft has: `values` are those of [train], by key."""
-    from latentforge.drafting import toml_value
+    from latentforge.config.request import toml_value
 
     if data is not None:
         draft.choose("data", data, "--data")
@@ -134,7 +144,7 @@ def fill(
 
 def begin_resumed(run: Run, *others: object) -> Draft:
     """The run's own settings; UsageError where something else is to be trained as well."""
-    from latentforge.choosing import draft_of
+    from latentforge.runs.compatibility import draft_of
 
     if given := [str(other) for other in others if other is not None]:
         raise UsageError(

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from latentforge.checkpoint import CheckpointStore
+from latentforge.conformance.fixtures import TRAIN, images, model_with, new_folder
+from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.tiny import TRAIN, images, model_with, new_folder
-from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.errors import Interrupted, UsageError
-from latentforge.registry import Entry, Registry
+from latentforge.plugins.registry import Entry, Registry
+from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec
 
 EPOCHS = 3
@@ -100,7 +100,7 @@ def trained(subject: Subject) -> Any:
 
 def stopping(subject: Subject) -> Any:
     """The subject's Forge with one more callback, which stops a training."""
-    from latentforge.engine.stopping import StopOnce
+    from latentforge.conformance.stop_once import StopOnce
 
     registry, once = subject.forge.registry, StopOnce()
     spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)

@@ -12,11 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from latentforge.conformance.abilities import CORE, needs_of, roles_of
+from latentforge.conformance.capabilities import CORE, needs_of, roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.errors import closest
-from latentforge.plugins import HEAVY
-from latentforge.registry import Entry
+from latentforge.plugins.loading import HEAVY
+from latentforge.plugins.registry import Entry
 from latentforge.specs import KINDS
 
 
@@ -30,7 +30,7 @@ def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
 
 
 def every_option_has_a_valid_default(subject: Subject) -> None:
-    from latentforge.checking import faults_of_defaults
+    from latentforge.config.validation import faults_of_defaults
 
     wrong = faults_of_defaults(subject.entry.spec.config)
     require(not wrong, "; ".join(wrong), "mend the default, or the type of the option")
@@ -120,7 +120,7 @@ def imported_by(subject: Subject) -> list[str]:
         raise CheckSkipped(f"{module} is an object that Python handed over")
     code = (
         "import json, sys; sys.path[:0] = json.loads(sys.argv[2]); import latentforge; "
-        "from latentforge.plugins import load_plugins; before = {*sys.modules}; "
+        "from latentforge.plugins.loading import load_plugins; before = {*sys.modules}; "
         "load_plugins([sys.argv[1]], discover=False); "
         "print(json.dumps(sorted({*sys.modules} - before)))"
     )

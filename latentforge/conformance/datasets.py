@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentforge.config import dataset_of
+from latentforge.config.resolve import dataset_of
+from latentforge.conformance.assertions import seeded
+from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.trying import seeded
-from latentforge.conformance.world import as_it_was, nothing_global_changed
+from latentforge.data.loading import load_splits
 from latentforge.errors import MissingError, UsageError
-from latentforge.sources import load_splits
 
 LOOKED_AT = 200  # images of each split
 

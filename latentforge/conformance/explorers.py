@@ -14,15 +14,15 @@ from zipfile import ZipFile
 
 import torch
 
-from latentforge.conformance.abilities import only_what_is_needed, roles_of
+from latentforge.conformance.capabilities import only_what_is_needed, roles_of
+from latentforge.conformance.fixtures import opened, other_runs, run_with, scratch, with_roles
+from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.tiny import opened, other_runs, run_with, scratch, with_roles
-from latentforge.conformance.world import as_it_was, nothing_global_changed
 from latentforge.errors import UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
 if TYPE_CHECKING:
-    from latentforge.loading import Opened
+    from latentforge.workflows.load import Opened
 
 
 def it_finds_something(subject: Subject) -> None:
@@ -188,7 +188,7 @@ def explored(subject: Subject, **given: Any) -> dict[str, Any]:
 
 def looked(subject: Subject, seen: Opened) -> Findings:
     """What it finds in a run that is loaded, and nothing is drawn."""
-    from latentforge.exploring import look
+    from latentforge.workflows.explore import look
 
     return look(seen, chosen(subject), objective_of(subject), lambda _engine: None)
 
@@ -228,14 +228,15 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def chosen(subject: Subject) -> Any:
-    from latentforge.config import Component
+    from latentforge.config.schema import Component
 
     return Component(subject.entry, subject.config)
 
 
 def objective_of(subject: Subject) -> Any:
     """What an explorer that searches takes by default."""
-    from latentforge.config import Component, check_options
+    from latentforge.config.resolve import check_options
+    from latentforge.config.schema import Component
 
     if not subject.entry.spec.searches:
         return None

@@ -9,12 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from latentforge.config import check_options
-from latentforge.conformance.abilities import needs_of, only_what_is_needed
-from latentforge.conformance.steps import stepping, without_gradient
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.tiny import model_with
-from latentforge.conformance.trying import (
+from latentforge.config.resolve import check_options
+from latentforge.conformance.assertions import (
     batch_of,
     build,
     data_of,
@@ -23,9 +19,13 @@ from latentforge.conformance.trying import (
     shapes_for,
     step_of,
 )
-from latentforge.conformance.world import nothing_global_changed
+from latentforge.conformance.capabilities import needs_of, only_what_is_needed
+from latentforge.conformance.fixtures import model_with
+from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.steps import stepping, without_gradient
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.registry import Entry
+from latentforge.plugins.registry import Entry
 
 MORE = 4  # times the images, for terms that must not grow in proportion
 SEEDS = 24  # over which terms that hold noise are averaged

@@ -9,11 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentforge.config import check_options
-from latentforge.conformance.abilities import OF_MODELS, OF_POSTERIORS
-from latentforge.conformance.steps import stepping, without_gradient
-from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
-from latentforge.conformance.trying import (
+from latentforge.config.resolve import check_options
+from latentforge.conformance.assertions import (
     CLASSES,
     SHAPES,
     accepted,
@@ -30,8 +27,11 @@ from latentforge.conformance.trying import (
     taken_shape,
     takes,
 )
-from latentforge.conformance.world import as_it_was, nothing_global_changed
-from latentforge.specs import LatentSpec
+from latentforge.conformance.capabilities import OF_MODELS, OF_POSTERIORS
+from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.steps import stepping, without_gradient
+from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
+from latentforge.contracts import LatentSpec
 
 DRAWS = 400  # of a posterior, to estimate its KL
 Shape = tuple[int, ...]

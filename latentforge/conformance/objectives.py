@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentforge.conformance.abilities import only_what_is_needed, roles_of
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
-from latentforge.conformance.tiny import context_of, opened, with_roles
-from latentforge.conformance.trying import (
+from latentforge.conformance.assertions import (
     batch_of,
     elsewhere,
     require_same,
     require_tensor,
     seeded,
 )
-from latentforge.conformance.world import as_it_was, nothing_global_changed
+from latentforge.conformance.capabilities import only_what_is_needed, roles_of
+from latentforge.conformance.fixtures import context_of, opened, with_roles
+from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 
 SHAPE = (1, 16, 16)
 ROWS = 5
@@ -42,7 +42,7 @@ def scores_and_answers_are_one_a_row(subject: Subject) -> None:
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
     if not roles_of(subject):
         raise CheckSkipped("it has no roles")
-    from latentforge.exploring import context_for
+    from latentforge.workflows.explore import context_for
 
     seen = opened(subject)
     with only_what_is_needed(*with_roles(subject, seen), named="roles"):

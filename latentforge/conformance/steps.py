@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from latentforge.conformance.assertions import seeded, step_of
 from latentforge.conformance.subject import require
-from latentforge.conformance.trying import seeded, step_of
 from latentforge.contracts import Batch, Step
 
 FEW = (step_of(0), step_of(50), step_of(99))  # of a hundred: a weight may be warmed up, or end

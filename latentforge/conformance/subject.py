@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from latentforge.errors import one_line, place_in
-from latentforge.guard import home_of
-from latentforge.registry import Entry
+from latentforge.plugins.attribution import home_of
+from latentforge.plugins.registry import Entry
 
 
 class CheckFailed(AssertionError):
@@ -40,7 +40,9 @@ class Check:
         subject: Subject = self.given[0]
         if subject.barred and self.name != subject.foremost:
             raise CheckSkipped(f"see {subject.foremost!r}")
-        world = sys.modules.get("latentforge.conformance.world")  # not where torch is not loaded
+        world = sys.modules.get(
+            "latentforge.conformance.global_state"
+        )  # not where torch is not loaded
         try:
             with world.as_it_was() if world else nullcontext():
                 self.function(*self.given)
@@ -101,7 +103,7 @@ class Subject:
 
     @cached_property
     def config(self) -> Any:
-        from latentforge.config import check_options
+        from latentforge.config.resolve import check_options
 
         return check_options(self.entry.spec.config, self.options, self.name)
 

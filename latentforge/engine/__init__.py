@@ -1,1 +1,1 @@
-"""Training and evaluation under Ignite engines. Nothing else in LatentForge imports ignite."""
+"""Training, evaluation and latent search under Ignite engines."""

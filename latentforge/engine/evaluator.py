@@ -12,11 +12,11 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from latentforge.config import Component
-from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step
-from latentforge.data import DataSplits, at_once
+from latentforge.config.schema import Component
+from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
+from latentforge.data.splits import DataSplits
 from latentforge.errors import PluginError
-from latentforge.guard import blame
+from latentforge.plugins.attribution import blame
 from latentforge.seeding import Noise
 
 log = logging.getLogger("latentforge")

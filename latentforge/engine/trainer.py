@@ -16,30 +16,29 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 from ignite.engine import Engine, Events
 
-from latentforge.checkpoint import CheckpointStore
-from latentforge.checkpoint_files import Checkpoint
-from latentforge.config import Component, RunConfig
-from latentforge.contracts import Engines, Terms
-from latentforge.data import DataSplits, at_once
-from latentforge.doctor import Course, trouble
-from latentforge.engine.device import one_result
+from latentforge.config.schema import Component, RunConfig
+from latentforge.contracts import Engines, Terms, at_once
+from latentforge.data.splits import DataSplits
+from latentforge.engine.best_checkpoint import Selection
+from latentforge.engine.checkpoint_state import callback_states, capture, restore
+from latentforge.engine.diagnostics import Course, trouble
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
-from latentforge.engine.finite import check_finite
-from latentforge.engine.history import History, NotFinite
-from latentforge.engine.outcome import Outcome
+from latentforge.engine.loss_log import History, NotFinite
 from latentforge.engine.progress import Progress
-from latentforge.engine.selection import Selection
-from latentforge.engine.signals import stop_on_signals
-from latentforge.engine.state import callback_states, capture, restore
-from latentforge.engine.step import Trainee
-from latentforge.engine.stepper import Stepper
-from latentforge.engine.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
+from latentforge.engine.result import Outcome
+from latentforge.engine.step import Trainee, check_finite
+from latentforge.engine.step_runner import Stepper
 from latentforge.errors import RunFailed
-from latentforge.guard import blame
+from latentforge.plugins.attribution import blame
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint_reader import Checkpoint
+from latentforge.runs.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
+from latentforge.runtime.device import one_result
+from latentforge.runtime.signals import stop_on_signals
 from latentforge.seeding import Noise
 
 if TYPE_CHECKING:
-    from latentforge.engine.shared_step import SharedStep
+    from latentforge.engine.data_parallel import SharedStep
 
 SHOWN = 8  # images in the reconstructions of each epoch
 SETTLED = 3, 300  # epochs and steps before the figures are judged: a KL near 0 may yet grow

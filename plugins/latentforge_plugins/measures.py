@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentforge.contracts import EvaluateContext
-from latentforge.data import Images
+from latentforge.contracts import EvaluateContext, Images
 from latentforge.latent import Bernoulli, Gaussian, Likelihood
 from latentforge.seeding import generator
 

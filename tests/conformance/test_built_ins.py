@@ -12,7 +12,7 @@ from PIL import Image
 from latentforge import Forge
 from latentforge.conformance import CHECKED, CheckSkipped, checks_of
 from latentforge.conformance.common import checks_for
-from latentforge.plugins import load_plugins
+from latentforge.plugins.loading import load_plugins
 
 DATA = os.environ.get("LATENTFORGE_DATA")  # where datasets are that were downloaded
 COMPONENTS = [

@@ -18,9 +18,9 @@ from . import twins
 pytestmark = pytest.mark.slow  # the twins again for each demand
 FOLDER = Path(conformance.__file__).parent
 USERS = {
-    "trying": ("models", "losses", "objectives"),
+    "assertions": ("models", "losses", "objectives"),
     "steps": ("models", "losses"),
-    "world": ("models", "datasets"),
+    "global_state": ("models", "datasets"),
 }
 DEMANDS = ("require", "require_same", "require_tensor")
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from latentforge.checkpoint import CheckpointStore
-from latentforge.run import status_of
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.folder import status_of
 
 WORKER = Path(__file__).parent / "worker.py"
 AE = ["train", "ae", "--set", "model.hidden=[16]", "--set", "model.latent_dim=3"]
@@ -130,7 +130,9 @@ def test_a_process_by_itself_joins_nothing(alone, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert (alone("ae") / "run.json").exists()
     assert not torch.distributed.is_initialized()
-    assert not {"latentforge.engine.processes", "latentforge.engine.shared_step"} & {*sys.modules}
+    assert not {"latentforge.runtime.process_group", "latentforge.engine.data_parallel"} & {
+        *sys.modules
+    }
 
 
 def test_all_processes_return_the_same_figures(shared):

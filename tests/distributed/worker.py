@@ -17,7 +17,10 @@ import torch
 from ignite.engine import Events
 
 from latentforge import CallbackSpec, Forge, hookimpl
+from latentforge.config.request import start_draft
+from latentforge.config.resolve import resolve
 from latentforge.errors import LatentForgeError, Terminated
+from latentforge.workflows.train import train as train_run
 
 EPOCHS = 3
 BATCH = 13  # of 40 images: the last batch of an epoch has one
@@ -99,7 +102,7 @@ def data():
 
 def train(run, way, *, stop=None, **train):
     told = {**PLAIN, **OWN}[way]
-    draft = FORGE.start_draft(told["name"], None, None)
+    draft = start_draft(FORGE.registry, told["name"], None, None)
     given = draft.data(data())
     draft.update("model", told["model"], "model=")
     if "loss" in told:
@@ -110,7 +113,8 @@ def train(run, way, *, stop=None, **train):
     draft.update("train", {**options, **told.get("train", {}), **train}, "train=")
     if stop:
         draft.switch_on([{"name": "stop", **stop}])
-    return FORGE.train_draft(draft, run=run, quiet=True, data=given)
+    config = resolve(draft, FORGE.registry, in_memory=given is not None)
+    return train_run(FORGE.registry, config, run=run, quiet=True, data=given)
 
 
 FORGE = Forge([Plugin()])
@@ -143,8 +147,8 @@ def say(folder: Path, line: str) -> None:
 
 def drawn(folder: Path) -> None:
     """What is drawn in a step for the whole batch, and by whoever does not know of it."""
-    from latentforge.engine.processes import Processes
-    from latentforge.engine.shared_step import SharedStep
+    from latentforge.engine.data_parallel import SharedStep
+    from latentforge.runtime.process_group import Processes
 
     shared = SharedStep(Processes(torch.device("cpu")), seed=0)
     images = FORGE.load_data("digits").split("train")

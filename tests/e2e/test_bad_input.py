@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentforge.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint import CheckpointStore
 
 SMALL = ("--set", "model.hidden=[16]", "--batch-size", 512, "--epochs", 1)
 

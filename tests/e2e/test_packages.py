@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentforge.scaffold import IMPLEMENTED
+from latentforge.plugins.scaffold import IMPLEMENTED
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"

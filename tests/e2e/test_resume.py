@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from latentforge.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint import CheckpointStore
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 LINE = (

@@ -81,7 +81,7 @@ def test_the_gaussian_likelihood_changes_recon_as_its_formula_says(forge, tmp_pa
 def test_evaluation_is_kept_beside_the_run_with_its_protocol(ae):
     import json
 
-    result = ae.forge.evaluate(ae, "train", measures=["recon"])
+    result = Forge().evaluate(ae, "train", measures=["recon"])
     assert list(result["metrics"]) == ["recon"]
     line = json.loads((ae.path / "evaluations.jsonl").read_text().splitlines()[-1])
     assert line["metrics"] == result["metrics"]

@@ -8,16 +8,16 @@ import torch._dynamo
 from torch import nn
 
 from latentforge import Forge, open_run
-from latentforge.config import resolve
+from latentforge.config.request import draft_request
+from latentforge.config.resolve import resolve
+from latentforge.config.schema import TrainConfig
 from latentforge.contracts import Batch, Step
-from latentforge.engine.captured import NotCapturable, Replayed, distance, put_back, tensors_of
-from latentforge.engine.layout import by_pixel, lay_out
+from latentforge.engine.build import build_modules, build_trainee
+from latentforge.engine.cuda_graph import NotCapturable, Replayed, distance, put_back, tensors_of
+from latentforge.engine.memory_format import by_pixel, lay_out
 from latentforge.engine.step import Gate, Trainee, build_optimizer, take_step
-from latentforge.engine.stepper import Stepper
+from latentforge.engine.step_runner import Stepper
 from latentforge.errors import UsageError
-from latentforge.requesting import draft_request
-from latentforge.settings import TrainConfig
-from latentforge.training import build_modules, build_trainee
 
 STEP = Step(index=3, total=10, images=64, epoch_length=5)
 
@@ -99,7 +99,7 @@ def test_a_step_leaves_no_graph_of_autograd_behind(digits):
 
 
 def trainee_of(name, digits, **loss) -> Trainee:
-    from latentforge.drafting import Draft
+    from latentforge.config.request import Draft
 
     forge, draft = Forge(), Draft()
     draft.choose("model", name, "the test")

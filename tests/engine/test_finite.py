@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from latentforge import Forge, LossSpec, hookimpl
-from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.engine.step import FUSED, OPTIMIZERS, Gate, Trainee, take_step
 from latentforge.errors import RunFailed
+from latentforge.runs.checkpoint import CheckpointStore
 
 STEP = Step(3, 10, 8, 2)
 

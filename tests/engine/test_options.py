@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from latentforge import Forge, hookimpl
-from latentforge.checkpoint import CheckpointStore
+from latentforge.config.schema import ScheduleConfig, TrainConfig
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.engine.averaging import Average
-from latentforge.engine.schedule import rate
-from latentforge.engine.selection import Selection
+from latentforge.engine.best_checkpoint import Selection
+from latentforge.engine.ema import Average
+from latentforge.engine.lr_schedule import rate
 from latentforge.engine.step import Gate, Trainee, cut, take_step
 from latentforge.errors import ConfigError, UsageError
-from latentforge.registry import Entry, Plugin
-from latentforge.settings import ScheduleConfig, TrainConfig
+from latentforge.plugins.registry import Entry, Plugin
+from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec, LossSpec, MeasureSpec
-from latentforge.training import fact_lines
+from latentforge.workflows.train import fact_lines
 
 
 @pytest.fixture(scope="module")

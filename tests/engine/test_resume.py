@@ -21,7 +21,6 @@ from torch import nn
 
 import latentforge
 from latentforge import CallbackSpec, Forge, ModelSpec, hookimpl
-from latentforge.checkpoint import CheckpointStore
 from latentforge.engine.step import OPTIMIZERS
 from latentforge.errors import (
     ConfigError,
@@ -32,6 +31,7 @@ from latentforge.errors import (
     Terminated,
     UsageError,
 )
+from latentforge.runs.checkpoint import CheckpointStore
 
 EPOCHS, IMAGES, BATCH = 3, 50, 10
 STEPS = 4  # an epoch: 40 images are left when 10 are held out
@@ -756,7 +756,7 @@ def test_other_data_is_refused(data, tmp_path):
 def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
-    holder = "import sys; from pathlib import Path; from latentforge.run import locked\n"
+    holder = "import sys; from pathlib import Path; from latentforge.runs.folder import locked\n"
     holder += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     arguments = [sys.executable, "-c", holder, str(tmp_path / "run")]
     with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True) as process:
@@ -772,7 +772,8 @@ def test_the_lock_is_held_while_training(data, tmp_path):
         def attach(self, engines):
             @engines.trainer.on(Events.ITERATION_COMPLETED(once=1))
             def other_process():
-                code = "import sys; from pathlib import Path; from latentforge.run import locked\n"
+                code = "import sys; from pathlib import Path\n"
+                code += "from latentforge.runs.folder import locked\n"
                 code += "with locked(Path(sys.argv[1])): pass"
                 run = [sys.executable, "-c", code, str(tmp_path / "run")]
                 self.answer = subprocess.run(run, capture_output=True, text=True)
@@ -791,7 +792,7 @@ def test_the_lock_is_held_while_training(data, tmp_path):
 
 def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(Path(__file__).parents[1] / "data" / "run-format-1", run)
+    shutil.copytree(Path(__file__).parents[1] / "runs" / "stored" / "run-format-1", run)
     FORGE.open_run(run).update(status="interrupted")
     before = files(run)
     with pytest.raises(RunFailed, match="kept too little to go on from"):

@@ -13,9 +13,13 @@ import torch
 from ignite.engine import Events
 
 from latentforge import Arrays, CallbackSpec, Forge, hookimpl
-from latentforge.checkpoint import CheckpointStore
-from latentforge.choosing import draft_of
+from latentforge.config.request import start_draft
+from latentforge.config.resolve import resolve
 from latentforge.errors import RunFailed, Terminated, UsageError
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.compatibility import draft_of, resumed_config
+from latentforge.workflows.resume import resume
+from latentforge.workflows.train import train as train_run
 
 BYTES = np.random.default_rng(0).integers(0, 256, (150, 9, 7), dtype=np.uint8)
 LABELS = np.arange(150) % 3
@@ -99,7 +103,7 @@ def mapped(folder):
 
 
 def train(run, given, stream, workers=0, *, stop=0, cut="", data=None, train=None, **options):
-    draft = FORGE.start_draft("vae", None, None)
+    draft = start_draft(FORGE.registry, "vae", None, None)
     handed = draft.data(given)
     draft.update("model", SMALL, "model=")
     draft.update("data", {"stream": stream, "workers": workers, **(data or {})}, "data=")
@@ -109,7 +113,8 @@ def train(run, given, stream, workers=0, *, stop=0, cut="", data=None, train=Non
         draft.switch_on([{"name": "stop", "step": stop}])
     if cut:
         draft.switch_on([{"name": "cut", "file": str(cut)}])
-    return FORGE.train_draft(draft, run=run, quiet=True, data=handed, **options)
+    config = resolve(draft, FORGE.registry, in_memory=handed is not None)
+    return train_run(FORGE.registry, config, run=run, quiet=True, data=handed, **options)
 
 
 def weights(run):
@@ -155,7 +160,7 @@ def test_a_run_that_was_streamed_goes_on_in_memory_and_the_other_way_round(tmp_p
         draft = draft_of(run)
         given = draft.data(mapped(tmp_path))
         draft.update("data", {"stream": now}, "data=")
-        again = FORGE.resume_draft(run, draft, checkpoint="last", quiet=True, data=given)
+        again = resume(run, resumed_config(FORGE.registry, run, draft), quiet=True, data=given)
         assert_same(whole, again)
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, ModelSpec, hookimpl
-from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Terms
 from latentforge.errors import ConfigError, Interrupted, PluginError, RunFailed
+from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import permutation
 
 SMALL = {"hidden": [32], "latent_dim": 4}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latentforge import Forge
-from latentforge.run import Run
+from latentforge.workflows.run import Run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from latentforge import CallbackSpec, Forge, LossSpec, hookimpl
-from latentforge.checkpoint import CheckpointStore
 from latentforge.contracts import Terms
 from latentforge.errors import RunFailed
-from latentforge.run import Run
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.workflows.run import Run
 
 WAYS = {
     "plain": {},

@@ -21,25 +21,28 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
-from latentforge.cli import app
-from latentforge.cli import run as run_cli
+from latentforge.cli.app import app
+from latentforge.cli.app import run as run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "tests/policy/test_docs.py"
-CONTRACTS = "tests/contract/test_contracts_page.py"
-README = "tests/test_readme.py"
+CONTRACTS = "tests/docs/test_contracts_page.py"
+README = "tests/docs/test_readme.py"
 TESTED = {  # the page and the language of its blocks, and the tests of them
     ("README.md", "bash"): [README],
     ("README.md", "python"): [README],
     ("README.md", "toml"): [README],
     ("docs/contracts.md", "python"): [CONTRACTS],
     ("docs/contracts.md", "toml"): [CONTRACTS],
-    ("docs/gallery.md", "bash"): ["tests/test_gallery.py"],
-    ("docs/plugins.md", "bash"): ["tests/e2e/test_tutorial.py", "tests/test_plugins_page.py"],
-    ("docs/plugins.md", "python"): ["tests/e2e/test_tutorial.py", "tests/test_plugins_page.py"],
-    ("docs/plugins.md", "toml"): ["tests/test_plugins_page.py"],
-    ("docs/reliability.md", "bash"): ["tests/test_reliability_page.py"],
-    ("docs/reliability.md", "python"): ["tests/test_reliability_page.py"],
+    ("docs/gallery.md", "bash"): ["tests/docs/test_gallery.py"],
+    ("docs/plugins.md", "bash"): ["tests/e2e/test_tutorial.py", "tests/docs/test_plugins_page.py"],
+    ("docs/plugins.md", "python"): [
+        "tests/e2e/test_tutorial.py",
+        "tests/docs/test_plugins_page.py",
+    ],
+    ("docs/plugins.md", "toml"): ["tests/docs/test_plugins_page.py"],
+    ("docs/reliability.md", "bash"): ["tests/docs/test_reliability_page.py"],
+    ("docs/reliability.md", "python"): ["tests/docs/test_reliability_page.py"],
     ("docs/sweeps.md", "bash"): [HERE],
     ("docs/sweeps.md", "python"): [HERE],
     ("docs/streaming.md", "bash"): [HERE],

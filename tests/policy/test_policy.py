@@ -18,8 +18,8 @@ import pytest
 import typer.main
 
 import latentforge
-from latentforge.cli import app
-from latentforge.settings import TrainConfig
+from latentforge.cli.app import app
+from latentforge.config.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = sorted((ROOT / "latentforge").rglob("*.py"))

@@ -19,7 +19,7 @@ import typer.main
 
 import latentforge
 from latentforge import conformance, contracts, hookspecs, specs, testing
-from latentforge.cli import app
+from latentforge.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = Path(__file__).with_name("surface.json")

@@ -77,7 +77,7 @@ def leaves(group, path=()):
 def test_the_help_of_every_command_imports_nothing_heavy():
     import typer.main
 
-    from latentforge.cli import app
+    from latentforge.cli.app import app
 
     commands = list(leaves(typer.main.get_command(app)))
     assert ["train"] in commands

@@ -17,9 +17,9 @@ from latentforge_plugins.measures import BATCH
 from .layers import chosen, last_features, pooled
 
 if TYPE_CHECKING:
-    from latentforge.data import Images
+    from latentforge.contracts import Images
 
-    from . import ActivationsConfig
+    from .config import ActivationsConfig
 
 SHOWN = 20  # classes in a picture, where none are named
 

@@ -13,7 +13,7 @@ from latentforge.findings import Arrays, Finding, Findings, ImageGrid, Lines
 from latentforge_plugins.walks import class_means, decode, drawn, probabilities
 
 if TYPE_CHECKING:
-    from . import ArithmeticConfig
+    from .config import ArithmeticConfig
 
 DRAWN = 8  # images of the class in the picture, unless they are chosen
 JUDGED = 1000  # images of the class behind a share at the most

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from latentforge.contracts import Arrays
+from latentforge.data.arrays import CHANNELS, ROUNDING, scaling
+from latentforge.data.preparation import MOST_CLASSES
 from latentforge.errors import UsageError
-from latentforge.npz import Array, Member, keys, mapped, member, opened
-from latentforge.pixels import CHANNELS, ROUNDING, scaling
-from latentforge.preparation import MOST_CLASSES
+from latentforge.io.npz import Array, Member, keys, mapped, member, opened
 
 
 def read(path: Path) -> Arrays:

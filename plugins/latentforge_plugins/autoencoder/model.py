@@ -11,7 +11,7 @@ from latentforge.latent import Point
 from latentforge_plugins.networks import ACTIVATIONS, mlp
 
 if TYPE_CHECKING:
-    from . import AutoencoderConfig
+    from .config import AutoencoderConfig
 
 
 class Autoencoder(nn.Module):

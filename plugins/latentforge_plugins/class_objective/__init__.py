@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from annotated_types import Gt, Lt
+from latentforge import ObjectiveSpec, hookimpl
 
-from latentforge import Count, ObjectiveSpec, Size, hookimpl
+from .config import ClassConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext, Objective
-
-
-@dataclass(frozen=True)
-class ClassConfig:
-    """`n` requests for class `target`, by its number from 0, or for all classes in turn; one is met
-    when the classifier's p(class | x) reaches `threshold`."""
-
-    n: Size = 10
-    target: Count | None = None
-    threshold: Annotated[float, Gt(0), Lt(1)] = 0.9
 
 
 def build(config: ClassConfig, context: ExploreContext) -> Objective:

@@ -13,7 +13,7 @@ from latentforge.errors import UsageError
 from latentforge_plugins.objectives import Scored
 
 if TYPE_CHECKING:
-    from . import ClassConfig
+    from .config import ClassConfig
 
 
 class ClassObjective:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentforge import DataSpec, Fraction, ModelSpec, Size, hookimpl
+from latentforge import DataSpec, ModelSpec, hookimpl
+
+from .config import CnnClassifierConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class CnnClassifierConfig:
-    """`channels` of the three convolutions; `dropout` before the last layer."""
-
-    channels: tuple[Size, Size, Size] = (8, 16, 32)
-    dropout: Fraction = 0.5
 
 
 def build(config: CnnClassifierConfig, data: DataSpec) -> nn.Module:

@@ -11,7 +11,7 @@ from latentforge import DataSpec
 from latentforge_plugins.networks import class_count, image_shape, padding_to
 
 if TYPE_CHECKING:
-    from . import CnnClassifierConfig
+    from .config import CnnClassifierConfig
 
 STRIDE = 16  # what the three poolings divide each side by
 

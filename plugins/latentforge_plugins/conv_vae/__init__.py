@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentforge import DataSpec, ModelSpec, Size, hookimpl
-from latentforge_plugins.autoencoder import LatentActivation
+from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import PROVIDES
+
+from .config import ConvVaeConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class ConvVaeConfig:
-    """`channels` of the encoder's two convolutions, `hidden` the width of the layer after them; the
-    decoder mirrors both. A code has `latent_dim` numbers; `latent_activation` acts on the
-    posterior's mean."""
-
-    channels: tuple[Size, Size] = (64, 32)
-    hidden: Size = 400
-    latent_dim: Size = 20
-    latent_activation: LatentActivation = "none"
 
 
 def build(config: ConvVaeConfig, data: DataSpec) -> nn.Module:

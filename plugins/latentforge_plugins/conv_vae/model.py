@@ -13,7 +13,7 @@ from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, image_shape, padding_to
 
 if TYPE_CHECKING:
-    from . import ConvVaeConfig
+    from .config import ConvVaeConfig
 
 STRIDE = 4  # what the two poolings divide each side by
 

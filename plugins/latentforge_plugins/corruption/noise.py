@@ -14,9 +14,9 @@ from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import drawn
 
 if TYPE_CHECKING:
-    from latentforge.data import Images
+    from latentforge.contracts import Images
 
-    from . import CorruptionConfig
+    from .config import CorruptionConfig
 
 SCHEDULE = (
     "x_s = sqrt(1 - s^2) x + s eps, eps ~ N(0, I), x scaled to [-1, 1], s evenly spaced from 0 to 1"

@@ -19,7 +19,7 @@ def build_loss(config: Any, data: DataSpec) -> nn.Module:
 
 
 def build_accuracy(config: Any, context: EvaluateContext) -> Measure:
-    from latentforge.measuring import MeanPerImage
+    from latentforge.metrics import MeanPerImage
 
     return MeanPerImage("accuracy", lambda seen: seen.logits.argmax(1) == seen.batch.y)
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentforge import DataSpec, ModelSpec, Size, hookimpl
-from latentforge_plugins.autoencoder import LatentActivation
+from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import PROVIDES
+
+from .config import DeconvVaeConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class DeconvVaeConfig:
-    """`encoder`: channels of the three convolutions. `decoder`: channels of the grid that the code
-    is spread to, and after the first two transposed convolutions. A code has `latent_dim` numbers;
-    `latent_activation` acts on the posterior's mean."""
-
-    encoder: tuple[Size, Size, Size] = (32, 64, 128)
-    decoder: tuple[Size, Size, Size] = (1024, 256, 128)
-    latent_dim: Size = 2
-    latent_activation: LatentActivation = "none"
 
 
 def build(config: DeconvVaeConfig, data: DataSpec) -> nn.Module:

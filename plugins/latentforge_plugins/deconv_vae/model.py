@@ -12,7 +12,7 @@ from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, image_shape
 
 if TYPE_CHECKING:
-    from . import DeconvVaeConfig
+    from .config import DeconvVaeConfig
 
 DOWN = (4, 4, 3)  # kernels of the convolutions and
 UP = (4, 6, 6)  # of the transposed ones; all with stride 2 and without padding

@@ -13,7 +13,7 @@ from latentforge.contracts import Batch, Step, Terms
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
 if TYPE_CHECKING:
-    from . import BetaElboConfig
+    from .config import BetaElboConfig
 
 
 class Elbo(Reconstruction):

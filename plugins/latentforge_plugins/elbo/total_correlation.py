@@ -14,7 +14,7 @@ from latentforge.latent import DiagonalGaussian, standard_normal_log_prob
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
 if TYPE_CHECKING:
-    from . import BetaTcConfig
+    from .config import BetaTcConfig
 
 ROWS = 256  # codes at a time, against all posteriors: an evaluation's batch would take gigabytes
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentforge import Count, MeasureSpec, Size, hookimpl
+from latentforge import MeasureSpec, hookimpl
+
+from .config import FidConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import EvaluateContext, Measure
-
-
-@dataclass(frozen=True)
-class FidConfig:
-    """`layer` is one of the classifier's layers(), by default the last one with weights; maps are
-    averaged to `grid` x `grid`. `images` on each side, 0 for as many as there are."""
-
-    layer: str = ""
-    grid: Size = 2
-    images: Count = 0
 
 
 def build(config: FidConfig, context: EvaluateContext) -> Measure:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentforge.contracts import EvaluateContext, Seen
-from latentforge.data import Images
+from latentforge.contracts import EvaluateContext, Images, Seen
 from latentforge.errors import UsageError
 from latentforge_plugins.measures import BATCH, Moments, products, some
 
@@ -21,7 +20,7 @@ from .features import Features, check_same_data, trained_on
 from .gaussian import Fit, fit, frechet_distance, square_root
 
 if TYPE_CHECKING:
-    from . import FidConfig
+    from .config import FidConfig
 
 Draw = Callable[[int], Tensor]
 PER_FEATURE = 10  # images: with fewer the covariance, and so the distance, is mostly noise

@@ -31,9 +31,9 @@ from .starts import (
 if TYPE_CHECKING:
     from torch.distributions import MixtureSameFamily
 
-    from latentforge.engine.search import Found
+    from latentforge.engine.latent_search import Found
 
-    from . import GuidedConfig
+    from .config import GuidedConfig
 
 
 def guide(context: ExploreContext, config: GuidedConfig) -> Findings:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext
-from latentforge.engine.search import Found
+from latentforge.engine.latent_search import Found
 from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
 from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 

@@ -14,7 +14,7 @@ from latentforge_plugins.densities import LARGEST, fit_gaussian, fit_mixture, st
 from latentforge_plugins.walks import code_quantiles, has_prior
 
 if TYPE_CHECKING:
-    from . import GuidedConfig
+    from .config import GuidedConfig
 
 WIDE = 10.0
 """The standard deviation of wide starts: far off the data, as the first write-up has it."""

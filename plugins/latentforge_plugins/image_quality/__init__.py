@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def build_bce(config: Any, context: EvaluateContext) -> Measure:
     from latentforge.latent import bernoulli_nll
-    from latentforge.measuring import MeanPerImage
+    from latentforge.metrics import MeanPerImage
 
     size = context.data.size
     return MeanPerImage(
@@ -21,7 +21,7 @@ def build_bce(config: Any, context: EvaluateContext) -> Measure:
 
 
 def build_mse(config: Any, context: EvaluateContext) -> Measure:
-    from latentforge.measuring import MeanPerImage
+    from latentforge.metrics import MeanPerImage
 
     from .quality import mse
 
@@ -29,7 +29,7 @@ def build_mse(config: Any, context: EvaluateContext) -> Measure:
 
 
 def build_psnr(config: Any, context: EvaluateContext) -> Measure:
-    from latentforge.measuring import MeanPerImage
+    from latentforge.metrics import MeanPerImage
 
     from .quality import psnr
 

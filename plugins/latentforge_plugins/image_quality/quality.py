@@ -8,7 +8,7 @@ from torch import Tensor
 from latentforge import DataSpec
 from latentforge.contracts import Seen
 from latentforge.errors import UsageError
-from latentforge.measuring import MeanPerImage
+from latentforge.metrics import MeanPerImage
 
 NO_ERROR = 1e-10  # what a squared error counts as at the least: 100 dB
 WINDOW, SIGMA = 11, 1.5

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentforge import Count, MeasureSpec, Size, hookimpl
+from latentforge import MeasureSpec, hookimpl
+
+from .config import NllConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import EvaluateContext, Measure
-
-
-@dataclass(frozen=True)
-class NllConfig:
-    """`samples` of z for each image; `images` of the split, drawn at random, 0 for all."""
-
-    samples: Size = 1000
-    images: Count = 0
 
 
 def build(config: NllConfig, context: EvaluateContext) -> Measure:

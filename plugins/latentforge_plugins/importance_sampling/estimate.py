@@ -18,7 +18,7 @@ from latentforge.latent import standard_normal_log_prob
 from latentforge_plugins.measures import in_words, likelihood_of, some
 
 if TYPE_CHECKING:
-    from . import NllConfig
+    from .config import NllConfig
 
 VALUES = 2**18  # decoded at once: 1 MB, which stays in the cache; 334 images of MNIST
 

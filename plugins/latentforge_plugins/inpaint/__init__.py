@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from annotated_types import Gt, Lt
+from latentforge import ObjectiveSpec, hookimpl
 
-from latentforge import Count, ObjectiveSpec, Size, hookimpl
+from .config import InpaintConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext, Objective
-
-
-@dataclass(frozen=True)
-class InpaintConfig:
-    """`mask` says what is hidden: a half, a `box` of [top, left, height, width] pixels, or a random
-    `share` of the pixels. `images` are places in the split; without them, `n` drawn ones."""
-
-    mask: Literal["lower", "upper", "left", "right", "box", "random"] = "lower"
-    n: Size = 10
-    images: tuple[Count, ...] = ()
-    split: str = "test"
-    box: tuple[Count, Count, Size, Size] | None = None
-    share: Annotated[float, Gt(0), Lt(1)] = 0.5
-
-    def __post_init__(self) -> None:
-        if (self.mask == "box") != (self.box is not None):
-            raise ValueError("mask=box and box=[top, left, height, width] go together")
-        default = type(self)  # what differs from it was asked for, and would have no effect
-        if self.share != default.share and self.mask != "random":
-            raise ValueError("share needs mask=random")
-        if self.images and self.n not in (default.n, len(self.images)):
-            raise ValueError("n and images exclude each other")
 
 
 def build(config: InpaintConfig, context: ExploreContext) -> Objective:

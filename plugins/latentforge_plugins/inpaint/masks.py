@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from latentforge.contracts import DataSpec
 from latentforge.errors import UsageError
-from latentforge.specs import DataSpec
 
 if TYPE_CHECKING:
-    from . import InpaintConfig
+    from .config import InpaintConfig
 
 
 def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:

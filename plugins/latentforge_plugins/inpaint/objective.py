@@ -16,7 +16,7 @@ from .baselines import baselines
 from .masks import known_part
 
 if TYPE_CHECKING:
-    from . import InpaintConfig
+    from .config import InpaintConfig
 
 SURE = 1e-6  # decoded probabilities keep this distance from 0 and 1, so that their log is finite
 SHOWN = 10  # columns of the picture at the most

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from annotated_types import Ge, Le, MinLen
+from latentforge import ExplorerSpec, hookimpl
 
-from latentforge import Count, ExplorerSpec, Size, hookimpl
+from .config import InterpolateConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext
     from latentforge.findings import Findings
-
-
-@dataclass(frozen=True)
-class InterpolateConfig:
-    """`images` are indices into the split, two or more in a chain; `classes` takes the first image
-    of each class instead, or its mean code with `between="class_means"`. `steps` of each leg.
-    `path` both draws the straight line above the arc. The figures are means over `pairs` drawn
-    pairs of images."""
-
-    images: Annotated[tuple[Count, ...], MinLen(2)] = (0, 1)
-    classes: Annotated[tuple[Count, ...], MinLen(2)] | None = None
-    between: Literal["images", "class_means"] = "images"
-    steps: Annotated[int, Ge(2), Le(1000)] = 10
-    path: Literal["linear", "spherical", "both"] = "both"
-    split: str = "test"
-    pairs: Annotated[Size, Le(2000)] = 200
-
-    def __post_init__(self) -> None:
-        if self.between == "class_means" and self.classes is None:
-            raise ValueError("between='class_means' needs classes, such as classes=[3, 8]")
 
 
 def explore(context: ExploreContext, config: InterpolateConfig) -> Findings:

@@ -16,9 +16,9 @@ from latentforge.seeding import generator
 from latentforge_plugins.walks import Side, decode, probabilities
 
 if TYPE_CHECKING:
-    from latentforge.data import Images
+    from latentforge.contracts import Images
 
-    from . import InterpolateConfig
+    from .config import InterpolateConfig
 
 TIMES = 11  # odd, so that the middle is one of them
 

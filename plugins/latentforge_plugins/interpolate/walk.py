@@ -18,9 +18,9 @@ from latentforge_plugins.walks import Side, class_means, decode, drawn, sides
 from .paths import PATHS, chosen_paths, look_at_pairs
 
 if TYPE_CHECKING:
-    from latentforge.data import Images
+    from latentforge.contracts import Images
 
-    from . import InterpolateConfig
+    from .config import InterpolateConfig
 
 
 SHOWN = 20  # columns of the picture at the most; the arrays have every step

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from annotated_types import Ge
+from latentforge import ExplorerSpec, hookimpl
 
-from latentforge import ExplorerSpec, Size, hookimpl
+from .config import LatentMapConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext
     from latentforge.findings import Findings
-
-
-@dataclass(frozen=True)
-class LatentMapConfig:
-    """`method` auto shows two dimensions as they are, and more of them by t-SNE, whose `perplexity`
-    says how many neighbours a code has. `n` images at the most, drawn from the `split`. In the
-    figures `k` neighbours vote."""
-
-    method: Literal["auto", "pca", "tsne", "pacmap"] = "auto"
-    n: Size = 10_000
-    k: Size = 10
-    perplexity: Annotated[float, Ge(1)] = 30.0
-    split: str = "test"
 
 
 def explore(context: ExploreContext, config: LatentMapConfig) -> Findings:

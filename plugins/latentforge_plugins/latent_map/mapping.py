@@ -18,9 +18,9 @@ from latentforge_plugins.walks import decode, no_picture
 from . import memory, projections
 
 if TYPE_CHECKING:
-    from latentforge.data import Images
+    from latentforge.contracts import Images
 
-    from . import LatentMapConfig
+    from .config import LatentMapConfig
 
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
 KNOTS = 32  # of the decoded plane, a side

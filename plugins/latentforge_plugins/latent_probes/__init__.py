@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentforge import MeasureSpec, Size, hookimpl
+from latentforge import MeasureSpec, hookimpl
+
+from .config import KnnConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import EvaluateContext, Measure
-
-
-@dataclass(frozen=True)
-class KnnConfig:
-    """`k` neighbours vote."""
-
-    k: Size = 10
 
 
 def build_knn(config: KnnConfig, context: EvaluateContext) -> Measure:

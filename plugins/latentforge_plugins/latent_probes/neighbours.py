@@ -10,11 +10,11 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
-from latentforge.measuring import MeanPerImage
+from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import codes_of
 
 if TYPE_CHECKING:
-    from . import KnnConfig
+    from .config import KnnConfig
 
 DISTANCES = 2**22  # at once, float64: 32 MB
 

@@ -25,7 +25,7 @@ from latentforge_plugins.walks import (
 )
 
 if TYPE_CHECKING:
-    from . import ManifoldConfig
+    from .config import ManifoldConfig
 
 TAIL = 0.01  # of the codes, on each side, that a grid over codes leaves out
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from annotated_types import MinLen
+from latentforge import ObjectiveSpec, hookimpl
 
-from latentforge import Count, ObjectiveSpec, Positive, hookimpl
+from .config import MatchConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext, Objective
-
-
-@dataclass(frozen=True)
-class MatchConfig:
-    """`images` are places in the split, a request each. `features` = pixels, or one of the
-    classifier's layers(). A request is met below `tolerance`, a mean squared distance; the smaller
-    it is, the less the search's prior counts."""
-
-    images: Annotated[tuple[Count, ...], MinLen(1)] = (0,)
-    split: str = "test"
-    features: str = "pixels"
-    tolerance: Positive = 0.01
 
 
 def build(config: MatchConfig, context: ExploreContext) -> Objective:

@@ -14,7 +14,7 @@ from latentforge_plugins.layers import output_of
 from latentforge_plugins.objectives import Scored, chosen, in_words
 
 if TYPE_CHECKING:
-    from . import MatchConfig
+    from .config import MatchConfig
 
 SHOWN = 10  # columns of the picture at the most
 

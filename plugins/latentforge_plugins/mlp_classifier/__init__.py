@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentforge import Count, DataSpec, ModelSpec, Size, hookimpl
+from latentforge import DataSpec, ModelSpec, hookimpl
+
+from .config import MlpClassifierConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class MlpClassifierConfig:
-    """`layers` of linear and ReLU, all of the same `width`, between the first and the last one."""
-
-    layers: Count = 2
-    width: Size = 128
 
 
 def build(config: MlpClassifierConfig, data: DataSpec) -> nn.Module:

@@ -10,7 +10,7 @@ from latentforge import DataSpec
 from latentforge_plugins.networks import class_count, mlp
 
 if TYPE_CHECKING:
-    from . import MlpClassifierConfig
+    from .config import MlpClassifierConfig
 
 
 class MlpClassifier(nn.Module):

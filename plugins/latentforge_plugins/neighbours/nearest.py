@@ -17,9 +17,9 @@ from latentforge_plugins.walks import drawn
 from . import own_file
 
 if TYPE_CHECKING:
-    from latentforge.data import Images
+    from latentforge.contracts import Images
 
-    from . import NeighboursConfig
+    from .config import NeighboursConfig
 
 IN = {"codes": "by code", "pixels": "by pixels"}
 

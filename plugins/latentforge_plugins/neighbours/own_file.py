@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from latentforge.binarize import binarized
-from latentforge.contracts import ExploreContext
-from latentforge.data import Images
+from latentforge.contracts import ExploreContext, Images
+from latentforge.data.binarize import binarized
+from latentforge.data.images import ImageSplit
 from latentforge.errors import MissingError, UsageError, one_line
 
 COLOUR = {1: "grey", 3: "colour"}
@@ -41,7 +41,7 @@ def read(file: Path, context: ExploreContext) -> Images:
     if len(pixels) != shape[0]:
         colours = COLOUR[len(pixels)], COLOUR[shape[0]]
         raise UsageError("file: {} is {}, the run's images are {}".format(file, *colours))
-    images = Images(torch.tensor(pixels)[None], None, context.data)
+    images = ImageSplit(torch.tensor(pixels)[None], None, context.data)
     mode = context.preprocessing.get("binarize", "none")
     return binarized(images, mode, "file", context.seed).to(context.device)
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-from annotated_types import Ge, Le
+from typing import TYPE_CHECKING
 
 from latentforge import ExplorerSpec, hookimpl
+
+from .config import ReconstructConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext
     from latentforge.findings import Findings
-
-
-@dataclass(frozen=True)
-class ReconstructConfig:
-    """`n` images in a row: the first of the split, and the best and the worst of all of it."""
-
-    n: Annotated[int, Ge(1), Le(20)] = 10
-    split: str = "test"
 
 
 def explore(context: ExploreContext, config: ReconstructConfig) -> Findings:

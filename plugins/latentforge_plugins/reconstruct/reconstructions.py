@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from latentforge.contracts import Batch, ExploreContext
-from latentforge.data import Images
+from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.findings import Arrays, Findings, ImageGrid
 from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, in_words
 from latentforge_plugins.walks import drawn
 
 if TYPE_CHECKING:
-    from . import ReconstructConfig
+    from .config import ReconstructConfig
 
 
 def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:

@@ -12,7 +12,7 @@ from latentforge.contracts import Batch, Step, Terms
 from latentforge.latent import Bernoulli, Gaussian, Likelihood
 
 if TYPE_CHECKING:
-    from . import ReconstructionConfig
+    from .config import ReconstructionConfig
 
 
 class Reconstruction(nn.Module):

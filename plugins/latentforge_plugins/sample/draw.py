@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
-from latentforge.data import Images
+from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Arrays, Findings, ImageGrid
 from latentforge_plugins.measures import some
 from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabilities
@@ -18,7 +17,7 @@ from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabi
 from .sources import Source, make
 
 if TYPE_CHECKING:
-    from . import SampleConfig
+    from .config import SampleConfig
 
 COMPARED = 500  # images that a distance is the mean over
 

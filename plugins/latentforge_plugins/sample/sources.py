@@ -23,7 +23,7 @@ from latentforge_plugins.densities import (
 from latentforge_plugins.walks import AT_ONCE, codes_in, has_prior
 
 if TYPE_CHECKING:
-    from . import SampleConfig
+    from .config import SampleConfig
 
 
 @dataclass(frozen=True)

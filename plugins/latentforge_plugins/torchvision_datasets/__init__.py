@@ -11,13 +11,7 @@ from typing import Literal
 
 from latentforge import Arrays, DatasetSpec, hookimpl
 
-
-@dataclass(frozen=True)
-class RootConfig:
-    """`root`: the folder that holds the files, as torchvision lays them out. Without it, the
-    environment's LATENTFORGE_DATA, and without that the user's cache."""
-
-    root: Path | None = None
+from .config import RootConfig
 
 
 @dataclass(frozen=True)

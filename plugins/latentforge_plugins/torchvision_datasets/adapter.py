@@ -19,7 +19,7 @@ from latentforge_plugins.folders import data_folder
 from latentforge_plugins.torchvision_remedy import import_torchvision
 
 if TYPE_CHECKING:
-    from latentforge_plugins.torchvision_datasets import RootConfig
+    from .config import RootConfig
 
 IDX = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}
 DIGITS = tuple("0123456789")

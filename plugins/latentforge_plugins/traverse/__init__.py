@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from annotated_types import Ge, Gt, Le, Lt
+from latentforge import ExplorerSpec, hookimpl
 
-from latentforge import Count, ExplorerSpec, Size, hookimpl
+from .config import TraverseConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import ExploreContext
     from latentforge.findings import Findings
-
-Probability = Annotated[float, Gt(0), Lt(1)]
-
-
-@dataclass(frozen=True)
-class TraverseConfig:
-    """`steps` codes between two `quantiles` of the prior, or of the training codes where there is
-    none, along at most `rows` dimensions. The others stay at the prior's mean (the mean code), or
-    at the code of image number `image` of the `split`."""
-
-    rows: Annotated[Size, Le(64)] = 10
-    steps: Annotated[int, Ge(2), Le(30)] = 11
-    quantiles: tuple[Probability, Probability] = (0.02, 0.98)
-    image: Count | None = None
-    split: str = "test"
-
-    def __post_init__(self) -> None:
-        if self.quantiles[0] >= self.quantiles[1]:
-            raise ValueError("quantiles must go from a lower to a higher one")
 
 
 def explore(context: ExploreContext, config: TraverseConfig) -> Findings:

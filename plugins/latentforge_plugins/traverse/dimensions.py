@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
-from latentforge.data import Images
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Bars, Finding, Findings, ImageGrid
 from latentforge_plugins.walks import (
@@ -25,7 +24,7 @@ from latentforge_plugins.walks import (
 )
 
 if TYPE_CHECKING:
-    from . import TraverseConfig
+    from .config import TraverseConfig
 
 ACTIVE = 0.01  # nats, or variance: what a dimension in use has more of
 OTHER = "traversal-other"  # the picture of the other run

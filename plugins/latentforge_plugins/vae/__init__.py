@@ -6,27 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentforge import DataSpec, ModelSpec, Size, hookimpl
-from latentforge_plugins.autoencoder import Activation, LatentActivation
+
+from .config import VaeConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class VaeConfig:
-    """`encoder` and `decoder` are widths in the order of the data's way through them, `latent_dim`
-    is the length of a code.
-
-    `activate_last` puts the activation after the encoder's last layer too: by default where there
-    is only one, which would else be linear. `latent_activation` acts on the posterior's mean.
-    """
-
-    encoder: tuple[Size, ...] = (256, 128)
-    decoder: tuple[Size, ...] = (128, 256)
-    latent_dim: Size = 16
-    activation: Activation = "relu"
-    activate_last: bool | None = None
-    latent_activation: LatentActivation = "none"
 
 
 @dataclass(frozen=True)

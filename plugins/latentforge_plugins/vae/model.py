@@ -11,7 +11,7 @@ from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, mlp
 
 if TYPE_CHECKING:
-    from . import VaeConfig
+    from .config import VaeConfig
 
 
 class Vae(nn.Module):

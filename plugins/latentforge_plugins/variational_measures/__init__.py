@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentforge import MeasureSpec, Positive, hookimpl
+from latentforge import MeasureSpec, hookimpl
+
+from .config import ActiveUnitsConfig
 
 if TYPE_CHECKING:
     from latentforge.contracts import EvaluateContext, Measure
-
-
-@dataclass(frozen=True)
-class ActiveUnitsConfig:
-    """`threshold` is the variance above which a dimension counts as active."""
-
-    threshold: Positive = 0.01
 
 
 def build_recon(config: Any, context: EvaluateContext) -> Measure:
@@ -31,7 +25,7 @@ def build_recon_mean(config: Any, context: EvaluateContext) -> Measure:
 
 
 def build_kl(config: Any, context: EvaluateContext) -> Measure:
-    from latentforge.measuring import MeanPerImage
+    from latentforge.metrics import MeanPerImage
 
     from .bound import kl
 

@@ -9,7 +9,7 @@ from latentforge.contracts import Seen
 from latentforge_plugins.measures import Moments, squares
 
 if TYPE_CHECKING:
-    from . import ActiveUnitsConfig
+    from .config import ActiveUnitsConfig
 
 
 class ActiveUnits:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.latent import Likelihood, Point
-from latentforge.measuring import MeanPerImage
+from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import in_words, likelihood_of
 
 

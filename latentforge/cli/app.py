@@ -1,0 +1,182 @@
+"""The command line: a thin skin over Forge. Commands import heavy things inside functions."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from latentforge._version import __version__
+from latentforge.cli import (
+    config,
+    data,
+    decode,
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    explore,
+    export,
+    plugins,
+    report,
+    sweep,
+    train,
+)
+from latentforge.cli import list as list_command
+from latentforge.cli.output import Globals, answer_json
+from latentforge.errors import (
+    Interrupted,
+    LatentForgeError,
+    LostProcess,
+    format_error,
+    one_line,
+)
+from latentforge.plugins import commands
+from latentforge.runtime import torchrun
+from latentforge.runtime.stdout import answers_alone_on_stdout
+
+
+class Root(TyperGroup):
+    """Lets Ctrl-C reach us; Typer would turn it into exit code 1. Has the commands of plugins too,
+    which are not imported before one of them is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in commands.commands(left_out(ctx)) if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        return own or commands.commands(left_out(ctx)).get(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+
+def left_out(ctx: Any) -> tuple[str, ...]:
+    """What `-p no:NAME` leaves out."""
+    return tuple(Globals.of(ctx.params.get("plugin")).off)
+
+
+# Plain help: rich costs 220 modules, and start-up time with them.
+app = typer.Typer(
+    cls=Root,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"latentforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--plugin",
+            metavar="PLUGIN",
+            is_eager=True,  # --help, which is too, lists the commands of plugins
+            help="Load ./file.py or package.module too; no:NAME leaves a plugin out.",
+        ),
+    ] = None,
+    strict_plugins: Annotated[
+        bool,
+        typer.Option("--strict-plugins", help="Let a fault of any plugin end the command, exit 3."),
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Train, walk, steer and measure latent spaces.
+
+    Begin with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
+    those plugins; LATENTFORGE_DATA is where datasets lie; LATENTFORGE_DEBUG=1 shows tracebacks.
+    """
+    if ctx.invoked_subcommand != "train":
+        torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
+    ctx.obj = Globals.of(plugin, strict_plugins)
+    if strict_plugins and ctx.invoked_subcommand != "plugins":  # which shows the faults
+        ctx.obj.forge()
+
+
+app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
+app.command("evaluate")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+app.command("explore")(explore.explore)
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.command("encode")(encode.encode)
+app.command("decode")(decode.decode)
+app.command("runs")(list_command.runs)
+app.command("list")(list_command.list_components)
+app.command("show")(list_command.show)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
+app.command("demo")(demo.demo)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; returns its exit code and lets no traceback reach the user."""
+    commands.commands.cache_clear()  # what is installed may be other than in an earlier call
+    try:
+        try:
+            with answers_alone_on_stdout(arguments):
+                app(arguments, prog_name="latentforge")
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is expected, and not at the exit
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if isinstance(stop.code, str):  # of a plugin's command, which Python would print too
+            print(stop.code, file=sys.stderr)
+        if code == 2 and "--json" in arguments:  # Typer has said on stderr what it is
+            what = "the command line is wrong; stderr says how"
+            failed = {"status": "failed", "id": "usage", "error": what, "details": [], "remedy": ""}
+            answer_json({**failed, "exit_code": code})
+        return code
+    except BrokenPipeError:  # `latentforge list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except LatentForgeError as error:
+        return _report(error, arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        wrapped = LatentForgeError(
+            f"an error in LatentForge itself: {one_line(error)}",
+            remedy="LATENTFORGE_DEBUG=1 shows the traceback; please report it",
+        )
+        wrapped.__cause__ = error
+        return _report(wrapped, arguments)
+    return 0
+
+
+def _report(error: LatentForgeError, arguments: list[str]) -> int:
+    if torchrun.several() and not isinstance(error, LostProcess):
+        if isinstance(error, Interrupted) and torchrun.rank():
+            return error.exit_code
+        torchrun.leave_word_to_the_first()
+    if os.environ.get("LATENTFORGE_DEBUG"):
+        traceback.print_exception(error)
+    print(format_error(error), file=sys.stderr)
+    if "--json" in arguments:
+        said = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
+        told = {"status": "failed", "id": error.id, **said}
+        answer_json({**told, **error.result, "exit_code": error.exit_code})
+    return error.exit_code

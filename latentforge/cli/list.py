@@ -1,0 +1,194 @@
+"""`latentforge list`, `show` and `runs`: what there is. None of them imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentforge.cli.output import Json, answer, forge_of, table
+from latentforge.errors import UsageError, did_you_mean
+from latentforge.specs import KINDS, Kind
+
+if TYPE_CHECKING:
+    from latentforge.plugins.registry import Entry
+
+
+def list_components(
+    ctx: typer.Context,
+    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(KINDS)}.")] = None,
+    json: Json = False,
+) -> None:
+    """List components, of one kind or all.
+
+    Example: latentforge list models
+    """
+    kinds = [find_kind(kind)] if kind else list(KINDS.values())
+    registry = forge_of(ctx).registry
+    found = {k.plural: registry.entries(k.plural) for k in kinds}
+    lines: list[str] = []
+    for plural, entries in found.items():
+        lines += [plural, *table([_row(e) for e in entries] or [["(none)", "", ""]], "  ")]
+    result = {plural: [_brief(e) for e in entries] for plural, entries in found.items()}
+    answer(result, json, lines)
+
+
+def show(
+    ctx: typer.Context,
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    name: Annotated[str, typer.Argument(help="A name from `latentforge list`.")],
+    json: Json = False,
+) -> None:
+    """Show one component: what it needs, its options, their types and defaults.
+
+    Example: latentforge show model ae
+    """
+    import json as js
+
+    from latentforge.config.schema import DataConfig
+    from latentforge.config.validation import describe
+
+    entry = forge_of(ctx).registry.get(find_kind(kind).plural, name)
+    options = describe(entry.spec.config)
+    if entry.kind.plural == "datasets":
+        options += describe(DataConfig)  # the core's keys of the section [data]
+    facts = _facts(entry)
+    doc = " ".join(str(entry.spec.config.__doc__ or "").split())
+    if doc.startswith(f"{entry.spec.config.__name__}("):  # what dataclass writes if nobody did
+        doc = ""
+    answer(
+        {
+            **_brief(entry),
+            **facts,
+            "options": [{"name": o.name, "type": o.type, "default": o.default} for o in options],
+        },
+        json,
+        [
+            f"{entry.kind.singular} {entry.name}: {entry.spec.summary}",
+            *table([[f"{key}:", _in_words(value)] for key, value in facts.items()], "  "),
+            *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
+            *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
+            *(
+                ["", Path(entry.spec.path).read_text("utf-8", errors="replace")]
+                if entry.kind.plural == "presets"
+                else []
+            ),
+        ],
+    )
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """List the runs in a folder.
+
+    Example: latentforge runs runs
+    """
+    from latentforge.errors import LatentForgeError, MissingError
+    from latentforge.runs.folder import read_manifest, run_folders
+
+    if not folder.is_dir():
+        raise MissingError(f"no folder {folder}", remedy="latentforge train ae")
+    found: list[dict[str, Any]] = []
+    for path in run_folders(folder):
+        try:
+            found.append(_run_facts(path, read_manifest(path)))
+        except LatentForgeError as error:
+            found.append({"run": str(path), "status": f"unreadable: {error.message}"})
+    keys = ("run", "status", "model", "data", "epochs")
+    rows = [[*(str(run.get(key, "")) for key in keys), _last_figures(run)] for run in found]
+    header = [[*(key.upper() for key in keys), "FIGURES"]] if rows else [[f"no runs in {folder}"]]
+    answer({"runs": found}, json, table(header + rows))
+
+
+def find_kind(word: str) -> Kind:
+    """A kind by its plural or its singular."""
+    for kind in KINDS.values():
+        if word in (kind.plural, kind.singular):
+            return kind
+    words = [w for kind in KINDS.values() for w in (kind.plural, kind.singular)]
+    hint = did_you_mean(word, words) or f"one of {', '.join(KINDS)}"
+    raise UsageError(f"unknown kind {word!r}; {hint}")
+
+
+def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    from latentforge.runs.folder import status_of
+
+    return {
+        "run": str(path),
+        "status": status_of(path, manifest),
+        "model": manifest["config"]["model"]["name"],
+        "data": manifest["config"]["data"]["name"],
+        "epochs": manifest.get("epochs", 0),
+        "created": manifest.get("created", ""),
+        "metrics": manifest["metrics"],
+    }
+
+
+def _last_figures(run: dict[str, Any]) -> str:
+    """Those of the test split, else of validation: an interrupted run has no others."""
+    metrics = run.get("metrics", {})
+    split = "test" if metrics.get("test") else "validation"
+    figures = metrics.get(split, {}).items()
+    shown = [f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in figures]
+    return "  ".join([split, *shown]) if shown else ""
+
+
+def _row(entry: Entry) -> list[str]:
+    origin = "" if entry.plugin.builtin else f"({entry.qualified})"
+    return [entry.name, entry.spec.summary, origin]
+
+
+def _brief(entry: Entry) -> dict[str, Any]:
+    plugin = entry.plugin
+    return {
+        "kind": entry.kind.singular,
+        "name": entry.name,
+        "summary": entry.spec.summary,
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+    }
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """What a spec says besides its name, summary and options."""
+    spec = entry.spec
+    facts: dict[str, Any] = {"plugin": entry.plugin.name, "qualified": entry.qualified}
+    for key in ("provides", "needs", "default_loss", "splits", "protocol", "labels", "default"):
+        value = getattr(spec, key, None)
+        if callable(value):
+            facts[key] = "depends on the options"
+        elif isinstance(value, bool):
+            facts[key] = value
+        elif isinstance(value, (frozenset, tuple)):
+            facts[key] = ", ".join(sorted(value)) or "nothing"
+        elif value is not None:
+            facts[key] = str(value)
+    if takes := _takes(spec):
+        facts["takes"] = ", ".join(takes)
+    if default := getattr(spec, "searches", None):
+        facts["objective"] = (
+            f"{default} unless --set objective=NAME; its options are written beside these "
+            f"(latentforge show objective {default})"
+        )
+    for key in ("better", "path"):
+        if value := getattr(spec, key, None):
+            facts[key] = str(value)
+    return facts
+
+
+def _in_words(fact: str | bool) -> str:
+    return fact if isinstance(fact, str) else "yes" if fact else "no"
+
+
+def _takes(spec: Any) -> list[str]:
+    """The other runs that a component works with, as one hands them over."""
+    optional = getattr(spec, "optional_roles", None) or {}
+    roles = {**(getattr(spec, "roles", None) or {}), **optional}
+    return [
+        f"--with {role}=RUN ({'optional; ' * (role in optional)}needs {', '.join(sorted(needs))})"
+        for role, needs in roles.items()
+    ]

@@ -1,0 +1,218 @@
+"""What a user asked for, not checked yet: TOML file, then options, then `section.key=VALUE`."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from latentforge.config.schema import IN_MEMORY, DataConfig
+from latentforge.errors import ConfigError, UsageError, did_you_mean
+from latentforge.plugins.registry import Registry
+from latentforge.plugins.requirements import KEY, check_requirements
+
+SECTIONS = ("model", "loss", "data", "train")
+
+
+@dataclass
+class Draft:
+    """Values as they come in, later ones over earlier ones, with where each came from."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def put(self, section: str, key: str, value: Any, origin: str) -> None:
+        self.values.setdefault(section, {})[key] = value
+        self.origins[f"{section}.{key}"] = origin
+
+    def choose(self, section: str, name: str, origin: str) -> None:
+        """Name a section's component; options meant for another one do not carry over."""
+        chosen = self.values.get(section, {})
+        if chosen.get("name") not in (None, name):
+            keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
+            self.values[section] = {k: v for k, v in chosen.items() if k in keep}
+        self.put(section, "name", name, origin)
+
+    def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
+        if "name" in options:  # first, because it drops the options of another component
+            self.choose(section, options["name"], origin)
+        for key, value in options.items():
+            if key != "name":
+                self.put(section, key, copy.deepcopy(value), origin)
+
+    def read_file(self, path: Path, preset: str = "") -> None:
+        """Take over a TOML file. Raises UsageError when it cannot be read as one, or is one of
+        options of an explorer, in which nothing is to train; PluginError where a plugin that it
+        requires is not here, before anything else is looked at."""
+        content = read_toml(path)
+        check_requirements(content.pop(KEY, []), str(path))
+        if isinstance(explore := content.get("explore"), dict):
+            name = explore.get("name", "NAME")
+            what = f"preset {preset!r}" if preset else str(path)
+            how = f"--preset {preset}" if preset else "--set KEY=VALUE"
+            raise UsageError(
+                f"{what} has the options of an explorer, and nothing to train",
+                remedy=f"latentforge explore {name} RUN {how}",
+            )
+        for section, value in content.items():
+            if section == "callbacks":
+                self.read_callbacks(value, path)
+            elif section not in SECTIONS:
+                hint = did_you_mean(section, [*SECTIONS, "callbacks"])
+                known = "sections are [model] [loss] [data] [train] and [[callbacks]]"
+                self.faults.append(f"{section}: no such section in {path}; {hint or known}")
+            elif not isinstance(value, dict):
+                self.faults.append(f"{section}: must be a section, [{section}], in {path}")
+            else:
+                self.update(section, value, str(path))
+
+    def read_callbacks(self, given: Any, path: Path) -> None:
+        if not isinstance(given, list):
+            self.faults.append(f"callbacks: must be tables, [[callbacks]], in {path}")
+            return
+        for i, table in enumerate(given):
+            if isinstance(table, dict):
+                self.callbacks.append(table)
+            else:
+                self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
+
+    def assign_all(self, texts: Sequence[str]) -> None:
+        """`assign` each; names first, because naming a component drops the options of another."""
+        for text in sorted(texts, key=lambda text: ".name=" not in text):
+            self.assign(text)
+
+    def assign(self, text: str) -> None:
+        """One `section.key=VALUE`; VALUE is TOML, else a string; dots nest."""
+        key, equals, value = text.partition("=")
+        section, *path = key.strip().split(".")
+        if not equals or not path or not all((section, *path)):
+            self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
+        elif section == "callbacks" and len(path) > 1:
+            nest(self.callback(path[0]), path[1:], toml_value(value))
+        elif section == "callbacks":
+            self.faults.append(f"--set {text}: no such key; write callbacks.NAME.key=VALUE")
+        elif section not in SECTIONS:
+            hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+            self.faults.append(f"--set {text}: no such section; {hint}")
+        elif path == ["name"]:
+            self.choose(section, str(toml_value(value)), f"--set {text}")
+        elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
+            self.origins[".".join((section, *path))] = f"--set {text}"
+        else:
+            self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
+
+    def data(self, given: Any) -> Any:
+        """Take over what Python was given as data: a dataset's name or the section [data]; or the
+        data itself, which is returned without the shares to cut from it."""
+        if given is None:
+            return None
+        if isinstance(given, str) or (isinstance(given, Mapping) and "train" not in given):
+            self.update("data", {"name": given} if isinstance(given, str) else given, "data=")
+            return None
+        self.choose("data", IN_MEMORY, "data=")  # a preset's dataset is not this one, its cuts are
+        del self.values["data"]["name"]
+        if not isinstance(given, Mapping):
+            return given
+        # numbers are shares to cut, everything else is a split
+        shares = {k: v for k, v in given.items() if isinstance(v, int | float)}
+        self.update("data", shares, "data=")
+        return {k: v for k, v in given.items() if k not in shares}
+
+    def switch_on(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
+        """Callbacks by name, or with their options."""
+        for given in callbacks:
+            if not isinstance(given, str | Mapping):
+                raise UsageError(f"callbacks: a name or a mapping with one, not {given!r}")
+            options = {"name": given} if isinstance(given, str) else dict(given)
+            self.callback(str(options.get("name"))).update(options)
+
+    def callback(self, name: str) -> dict[str, Any]:
+        """The options of a callback, which is switched on by this."""
+        for given in self.callbacks:
+            if given.get("name") == name:
+                return given
+        self.callbacks.append({"name": name})
+        return self.callbacks[-1]
+
+
+def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
+    """Put a value at a path of keys; False where something on the way is no table."""
+    *outer, last = path
+    for part in outer:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            return False
+    values[last] = value
+    return True
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file, or a UsageError that says where it is wrong."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no config file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML", details=[str(error)]) from None
+
+
+def toml_value(text: str) -> Any:
+    """A command-line value: TOML where it parses (3, 1e-3, [128], true), else the string itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text  # a line break would smuggle in keys
+
+
+def start_draft(
+    registry: Registry, name: str | None, config: str | Path | None, preset: str | None
+) -> Draft:
+    """Begin with the one of model name, config file and preset that was given."""
+    given = [what for what in (name, config, preset) if what is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "say what to train with exactly one of a model's name, a config file and a preset",
+            details=[f"given: {', '.join(map(str, given)) or 'none'}"],
+            remedy="latentforge train ae",
+        )
+    draft = Draft()
+    if name is not None:
+        draft.choose("model", name, "the model's name")
+    elif config is not None:
+        draft.read_file(Path(config))
+    elif preset is not None:
+        draft.read_file(Path(registry.get("presets", preset).spec.path), preset)
+    return draft
+
+
+def draft_request(
+    registry: Registry,
+    name: str | None,
+    *,
+    config: str | Path | None = None,
+    preset: str | None = None,
+    data: Any = None,
+    loss: str | Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    callbacks: Sequence[str | Mapping[str, Any]] = (),
+) -> tuple[Draft, Any]:
+    """The draft of a training, and the data itself where that was handed over, else None."""
+    draft = start_draft(registry, name, config, preset)
+    data = draft.data(data)
+    if loss is not None:
+        draft.update("loss", {"name": loss} if isinstance(loss, str) else loss, "loss=")
+    if name is not None and "name" in (model or {}):
+        raise UsageError("name the model once: as the first argument, or in model=")
+    draft.update("model", model or {}, "model=")
+    draft.update("train", train or {}, "train=")
+    draft.switch_on(callbacks)
+    return draft, data

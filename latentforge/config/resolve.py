@@ -1,0 +1,202 @@
+"""The configuration of a run, checked as one: every default filled in, every fault told.
+
+Torch-free: `latentforge config check` and every usage error answer without waiting for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from latentforge.config.request import SECTIONS, Draft, nest, toml_value
+from latentforge.config.schema import Component, DataConfig, RunConfig, TrainConfig
+from latentforge.config.validation import Faults, check, faults_of_defaults
+from latentforge.errors import ConfigError, LatentForgeError, PluginError
+from latentforge.plugins.registry import Entry, Registry
+from latentforge.specs import LossSpec, ModelSpec
+
+
+def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
+    """The checked configuration; raises ConfigError with every fault, or PluginError."""
+    faults = Faults(draft.origins, list(draft.faults))
+    values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
+    model = _component("models", values["model"], "model", registry, faults)
+    if model and "name" not in values["loss"]:
+        values["loss"]["name"] = model.entry.spec.default_loss
+    has_loss = "name" in values["loss"]  # else it follows from the model, which is unknown
+    loss = _component("losses", values["loss"], "loss", registry, faults) if has_loss else None
+
+    if not in_memory:
+        values["data"].setdefault("name", "digits")
+    dataset, data = resolve_data(values["data"], registry, faults)
+    train = check(TrainConfig, values["train"], "train", faults)
+    if train:
+        train = with_length(train, faults)
+    callbacks = [
+        _component("callbacks", given, f"callbacks[{i}]", registry, faults)
+        for i, given in enumerate(draft.callbacks)
+    ]
+    if model and train:
+        check_monitor(train.monitor, model.entry, registry, faults)
+    if model and loss:
+        check_match(model.entry.spec, loss.entry.spec, loss.options, faults)
+    raise_faults(faults)
+    chosen = tuple(callback for callback in callbacks if callback)
+    assert model is not None
+    assert loss is not None
+    return RunConfig(model, loss, dataset, data, train, chosen)
+
+
+def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
+    """The config with its schedule's length fixed, so that more epochs later do not rewrite it."""
+    schedule = train.schedule
+    moves = schedule.name != "constant" or schedule.warmup_epochs
+    if moves and not schedule.epochs:
+        schedule = replace(schedule, epochs=train.epochs)
+    if moves and schedule.warmup_epochs >= schedule.epochs:
+        faults.add(
+            "train.schedule",
+            f"the warm-up ends after {schedule.warmup_epochs:g} epochs, "
+            f"and the schedule after {schedule.epochs}: it would end before it starts",
+        )
+    return replace(train, schedule=schedule)
+
+
+def resolve_data(
+    given: Mapping[str, Any], registry: Registry, faults: Faults
+) -> tuple[Component | None, Any]:
+    """The section [data]: the dataset with its options, if it is named, and the core's own keys."""
+    own = {f.name for f in fields(DataConfig)}
+    config = check(DataConfig, {k: v for k, v in given.items() if k in own}, "data", faults)
+    options = {k: v for k, v in given.items() if k not in own}
+    if not options:
+        return None, config
+    return _component("datasets", options, "data", registry, faults, sorted(own)), config
+
+
+def dataset_of(
+    registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any]
+) -> tuple[Component, DataConfig]:
+    """A dataset by its name, with options of [data] as a mapping or as train writes them."""
+    faults = Faults()
+    if not isinstance(options, Mapping):
+        options = [text.removeprefix("data.") for text in options]
+    given = {"name": name, **read_assignments(options, faults)}
+    dataset, own = resolve_data(given, registry, faults)
+    raise_faults(faults)
+    assert dataset is not None
+    return dataset, own
+
+
+def _component(
+    kind: str,
+    given: Mapping[str, Any],
+    path: str,
+    registry: Registry,
+    faults: Faults,
+    beside: Sequence[str] = (),
+) -> Component | None:
+    """The component that a section names; its options are None where they have faults."""
+    options = dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        said = "is required" if name is None else f"must be a string, got {name!r}"
+        faults.add(f"{path}.name", f"{said}; see `latentforge list {kind}`")
+        return None
+    if kind == "datasets" and (remedy := dataset_of_path(name)):
+        faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {remedy}")
+        return None
+    try:
+        entry = registry.get(kind, name)
+    except PluginError:
+        raise  # a plugin's fault, not the user's: exit code 3
+    except LatentForgeError as error:
+        reasons = [error.message, *error.details, f"try {error.remedy}"]
+        faults.add(f"{path}.name", "; ".join(reasons))
+        return None
+    check_defaults(entry)
+    of = "" if beside else f"{entry.kind.singular} {name!r}"
+    return Component(entry, check(entry.spec.config, options, path, faults, of=of, beside=beside))
+
+
+def check_defaults(entry: Entry) -> None:
+    """PluginError where the defaults of a stranger's options are wrong, whatever the user gives."""
+    wrong = [] if entry.plugin.builtin else faults_of_defaults(entry.spec.config)
+    if wrong:
+        raise PluginError(
+            f"{entry.kind.singular} {entry.name!r} of {entry.plugin.title} has wrong defaults",
+            details=wrong,
+            remedy=f"latentforge plugins check {entry.plugin.name}",
+        )
+
+
+def dataset_of_path(name: str) -> str:
+    """What to write for a dataset's name that is a file or a folder; empty for other names."""
+    if name.endswith((".npz", ".npy")):
+        return f"try --data arrays --set data.path={name}"
+    if name.startswith((".", "/", "~")) or name.endswith("/"):
+        return f"try --data folder --set data.root={name}"
+    return ""
+
+
+def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -> None:
+    """Whether the measure that `train.monitor` names can be taken of the model while it trains."""
+    try:
+        spec = registry.get("measures", name).spec
+    except PluginError:
+        raise
+    except LatentForgeError as error:
+        faults.add("train.monitor", f"{error.message}; try {error.remedy}")
+        return
+    if missing := sorted(set(spec.needs) - set(model.spec.provides)):
+        faults.add(
+            "train.monitor",
+            f"measure {name!r} needs {', '.join(missing)}; "
+            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}",
+        )
+    elif spec.roles:
+        takes = ", ".join(spec.roles)
+        faults.add("train.monitor", f"measure {name!r} needs another run ({takes})")
+
+
+def check_match(model: Any, loss: Any, options: Any, faults: Faults) -> None:
+    """Whether the loss finds in the model what it needs; known before torch loads."""
+    assert isinstance(model, ModelSpec)
+    assert isinstance(loss, LossSpec)
+    if options is None and callable(loss.needs):
+        return  # they depend on options that have faults
+    needs = loss.needs(options) if callable(loss.needs) else loss.needs
+    if missing := sorted(set(needs) - set(model.provides)):
+        faults.add(
+            "loss.name",
+            f"loss {loss.name!r} needs {', '.join(missing)}; "
+            f"model {model.name!r} provides {', '.join(sorted(model.provides))}",
+        )
+
+
+def check_options(cls: type[Any], given: Sequence[str] | Mapping[str, Any], what: str) -> Any:
+    """The options of an explorer or a measure from `key=VALUE` texts or a mapping."""
+    faults = Faults()
+    checked = check(cls, read_assignments(given, faults), what, faults)
+    raise_faults(faults)
+    return checked
+
+
+def read_assignments(given: Sequence[str] | Mapping[str, Any], faults: Faults) -> dict[str, Any]:
+    """`key=VALUE` texts as a mapping, in which `outer.inner=VALUE` nests; a mapping as it is."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    values: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path) or not nest(values, path, toml_value(value)):
+            faults.lines.append(f"--set {text}: write key=VALUE")
+    return values
+
+
+def raise_faults(faults: Faults) -> None:
+    if faults.lines:
+        count = f"{len(faults.lines)} errors" if len(faults.lines) > 1 else "an error"
+        raise ConfigError(f"the configuration has {count}", details=faults.lines)

@@ -1,0 +1,288 @@
+"""Checks plain values against a config dataclass, and describes its fields.
+
+Every fault is collected with its key path, so that a user mends them all in one go. pydantic is
+imported only when something is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from latentforge.errors import LatentForgeError, PluginError, did_you_mean, one_line
+
+
+@dataclass
+class Faults:
+    """Collects what is wrong. `origins` says where a value came from, by key path (`--epochs`)."""
+
+    origins: Mapping[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, path: str, message: str) -> None:
+        known = path
+        while known and known not in self.origins:  # of hidden[0] and options.eps, the outer key
+            known = re.sub(r"(^|\.|\[)[^.\[]*$", "", known)
+        origin = self.origins.get(known)
+        self.lines.append(f"{path} (from {origin}): {message}" if origin else f"{path}: {message}")
+
+
+def check(
+    cls: type[Any],
+    given: Mapping[str, Any],
+    path: str,
+    faults: Faults,
+    *,
+    of: str = "",
+    beside: Sequence[str] = (),
+) -> Any:
+    """An instance of the dataclass `cls` from `given`, or None with the reasons in `faults`.
+
+    `of` says whose options they are, such as "loss 'elbo'", which the section does not show.
+    `beside` are keys that the section knows too and that somebody else checks.
+
+    Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too.
+    A ValueError raised by `cls.__post_init__` is a fault of the whole section.
+    """
+    before = len(faults.lines)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    annotations = _annotations(cls)
+    values = {}
+    for key, value in given.items():
+        here = f"{path}.{key}" if path else key
+        if key not in fields:
+            faults.add(here, _unknown_key(str(key), [*fields, *beside], of))
+        elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
+            values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
+        elif dataclasses.is_dataclass(annotations[key]):
+            inner = dataclasses.fields(typing.cast("type[Any]", annotations[key]))[0].name
+            faults.add(here, f"must be a table; write {here}.{inner}=..., got {_shown(value)}")
+        else:
+            values[key] = _check_value(annotations[key], value, here, faults, fields[key])
+    for name, spec in fields.items():
+        if name not in given and _default(spec) is dataclasses.MISSING:
+            faults.add(f"{path}.{name}", "is required")
+    if len(faults.lines) > before:
+        return None
+    try:
+        return cls(**values)
+    except ValueError as error:
+        faults.add(path, str(error))
+        return None
+    except LatentForgeError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"config {cls.__name__} cannot be made: {one_line(error)}",
+            remedy="a ValueError in __post_init__ says what the user has to mend",
+        ) from error
+
+
+def _annotations(cls: type[Any]) -> dict[str, Any]:
+    """The types of a config's fields; PluginError for one that cannot be known here."""
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception as error:
+        raise PluginError(
+            f"the types of config {cls.__name__} cannot be read: {one_line(error)}",
+            remedy=f"{cls.__module__} must import them, not under `if TYPE_CHECKING:`",
+        ) from error
+
+
+def _check_value(
+    annotation: Any, value: Any, path: str, faults: Faults, spec: dataclasses.Field[Any]
+) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    # Through JSON, because strict mode then still takes a list for a tuple, as TOML writes it.
+    adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+    try:
+        text = json.dumps(value, default=_as_json)
+        checked = adapter.validate_json(text)
+        # a run must find its files again from another folder
+        return checked.expanduser().absolute() if isinstance(checked, Path) else checked
+    except ValidationError as error:
+        for where, message, seen in _fault_messages(error.errors(), json.loads(text)):
+            if message == "must be a list" and not where:
+                message += _example(adapter, value, _default(spec), path, faults.origins.get(path))
+            faults.add(path + where, f"{message}, got {_shown(seen)}")
+    except (TypeError, RecursionError) as error:
+        faults.add(path, f"cannot be read: {error}")
+    return None
+
+
+def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | None) -> str:
+    """How a list that was given as something else is written: of what was given if that makes
+    one, else as the default is."""
+    from pydantic import ValidationError
+
+    from latentforge.io.toml import as_toml
+
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+    numbers = [_number(part) if isinstance(part, str) else part for part in parts]
+    pair = [*numbers, 1 + numbers[-1]] if type(numbers[-1]) in (int, float) else []
+    for guess in (numbers, parts, default, pair):
+        try:
+            adapter.validate_json(json.dumps(guess, default=_as_json))
+        except (ValidationError, TypeError):
+            continue
+        if isinstance(guess, list | tuple) and guess:
+            written = as_toml(list(guess))
+            typed = (origin is None or origin.startswith("--set")) and "[" not in path
+            return f", as in --set '{path}={written}'" if typed else f", such as {written}"
+    return ""
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _as_json(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's, everything else as its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, Any]]:
+    """(place inside the value, message, input) of each fault; a union's branches become one."""
+    merged: dict[str, tuple[list[str], Any]] = {}
+    for e in errors:
+        where = _place(e["loc"], value)
+        message = _in_our_words(e["msg"])
+        if e["type"] == "missing":  # too few values; the last one that is missing says how many
+            where, size = _place(e["loc"][:-1], value), e["loc"][-1] + 1
+            merged[where] = [f"must have {size} values"], e["input"]
+            continue
+        if e["type"] in ("too_short", "too_long"):
+            bound, key = ("at least", "min") if e["type"] == "too_short" else ("at most", "max")
+            message = f"must have {bound} {e['ctx'][key + '_length']} values"
+        elif e["type"] == "literal_error":
+            known = [
+                part.strip("'") for part in e["ctx"]["expected"].replace(" or ", ", ").split(", ")
+            ]
+            hint = did_you_mean(str(e["input"]), known)
+            message = f"must be one of {', '.join(known)}" + (f" ({hint})" if hint else "")
+        elif e["type"] == "none_required":
+            continue  # `int | None`: what the user meant is the other branch
+        messages, _ = merged.setdefault(where, ([], e["input"]))
+        messages.append(message)
+    return [
+        (where, " or ".join(dict.fromkeys(messages)), seen)
+        for where, (messages, seen) in merged.items()
+        # in a union, the branch that found a fault further inside is the one that was meant
+        if not any(w.startswith((f"{where}[", f"{where}.")) for w in merged)
+    ]
+
+
+def _place(loc: Sequence[int | str], value: Any) -> str:
+    """`[2].key` for a way into the value; the names of a union's branches are no part of it."""
+    where = ""
+    for part in loc:
+        if isinstance(value, dict) and part in value:
+            where, value = f"{where}.{part}", value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            where, value = f"{where}[{part}]", value[part]
+    return where
+
+
+def _in_our_words(message: str) -> str:
+    """pydantic speaks of JSON; the user writes TOML."""
+    message = message.replace("Input should be", "must be")
+    return message.replace("a valid array", "a list").replace("an object", "a table")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown_key(key: str, known: Sequence[str], of: str) -> str:
+    hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none'}"
+    return f"no such option of {of}; {hint}" if of else f"no such option; {hint}"
+
+
+def _default(spec: dataclasses.Field[Any]) -> Any:
+    if spec.default_factory is dataclasses.MISSING:
+        return spec.default
+    try:
+        return spec.default_factory()
+    except LatentForgeError:
+        raise
+    except Exception as error:
+        raise PluginError(f"the default of {spec.name!r} raises: {one_line(error)}") from error
+
+
+def faults_of_defaults(cls: type[Any]) -> list[str]:
+    """What is wrong with the defaults of a config dataclass: its author's fault, not the user's."""
+    faults = Faults()
+    try:
+        check(cls, plain(cls()), cls.__name__, faults)
+    except PluginError as error:
+        return [error.message]
+    except Exception as error:  # a default factory or __post_init__ that raises
+        return [f"{cls.__name__}(): {one_line(error)}"]
+    return faults.lines
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config dataclass as JSON-able values (tuples become lists)."""
+    value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a config, for people."""
+
+    name: str
+    type: str
+    default: Any
+
+
+def describe(cls: type[Any]) -> list[Option]:
+    """The options of a config dataclass, in order; a nested one's are named `outer.inner`."""
+    annotations = _annotations(cls)
+    options = []
+    for spec in dataclasses.fields(cls):
+        annotation = annotations[spec.name]
+        if dataclasses.is_dataclass(annotation):
+            options += [
+                Option(f"{spec.name}.{inner.name}", inner.type, inner.default)
+                for inner in describe(typing.cast("type[Any]", annotation))
+            ]
+        else:
+            options.append(Option(spec.name, type_name(annotation), _default(spec)))
+    return options
+
+
+def type_name(annotation: Any) -> str:
+    """A type as users read it: `int > 0`, `list of int > 0`, `relu | tanh`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        bounds = [_bound(mark) for mark in args[1:]]
+        return " ".join([type_name(args[0]), " and ".join(b for b in bounds if b)]).strip()
+    if origin is Literal:
+        return " | ".join(str(a) for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join("none" if a is type(None) else type_name(a) for a in args)
+    if origin in (tuple, list):
+        if args and args[-1] is not Ellipsis and len(args) > 1:
+            return f"[{', '.join(type_name(a) for a in args)}]"
+        return f"list of {type_name(args[0])}" if args else "list"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _bound(mark: Any) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return "".join(f"{sign} {getattr(mark, k)}" for k, sign in signs.items() if hasattr(mark, k))

@@ -1,0 +1,159 @@
+"""Small images, models and steps on which components are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.contracts import Batch, DataSpec, Step
+from latentforge.errors import LatentForgeError, UsageError, one_line
+from latentforge.seeding import mix
+
+SHAPES = {
+    "1x28x28": (1, 28, 28),
+    "3x32x32": (3, 32, 32),
+    "1x17x30": (1, 17, 30),
+    "12 numbers": (12,),
+}
+LARGER = (3, 64, 64)  # for models that take none of these
+CLASSES = ("zero", "one", "two")
+
+
+def data_of(shape: tuple[int, ...]) -> DataSpec:
+    return DataSpec(shape, "image" if len(shape) == 3 else "vector", CLASSES)
+
+
+def batch_of(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
+    """Smooth random images with labels: each class is brighter than the one before."""
+    draw = torch.Generator().manual_seed(mix("conformance images", seed))
+    y = torch.arange(count) % len(CLASSES)
+    level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
+    noise = torch.rand(count, *shape, generator=draw)
+    return Batch((level + 0.3 * noise).clamp(0, 1), y, torch.arange(count))
+
+
+def step_of(index: int = 3) -> Step:
+    return Step(index, total=100, images=60, epoch_length=10)
+
+
+def seeded(number: int, purpose: str = "conformance") -> None:
+    """Draw from here on as a run does that has this seed."""
+    torch.manual_seed(mix(purpose, number))
+
+
+@contextmanager
+def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
+    """CheckFailed where a shape makes a component raise, and it does not say that it takes none of
+    that shape."""
+    try:
+        yield
+    except (CheckFailed, CheckSkipped, LatentForgeError):
+        raise
+    except Exception as error:
+        raise CheckFailed(
+            f"for {shape} it raises {subject.told(error)}",
+            "mend it; for a shape that it does not take, raise UsageError in `build`",
+        ) from error
+
+
+def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
+    """The module that a model's or a loss's `build` makes, in training mode."""
+    seeded(seed, "init")
+    with takes(subject, shape):
+        module = subject.entry.spec.build(subject.config, data_of(shape))
+    require(
+        isinstance(module, nn.Module),
+        f"build returned {type(module).__name__}",
+        "return an nn.Module",
+    )
+    return module
+
+
+def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
+    """What a model is tried on, in this order: the first that it takes."""
+    return (subject.shape,) if subject.shape else (*SHAPES.values(), LARGER)
+
+
+def taken_shape(subject: Subject) -> tuple[int, ...]:
+    """The first of the shapes that a model takes."""
+
+    def find() -> tuple[int, ...]:
+        for shape in shapes_for(subject):
+            try:
+                build(subject, shape)
+            except UsageError as error:
+                refusal = error.message
+            else:
+                return shape
+        raise CheckSkipped(f"it refuses images of {shape} and others: {refusal}; shape= names one")
+
+    shape: tuple[int, ...] = subject.once("taken shape", find)
+    return shape
+
+
+def accepted(subject: Subject, shape: tuple[int, ...]) -> Any:
+    """The model for a shape; CheckSkipped where it says that it does not take it."""
+    try:
+        return build(subject, shape)
+    except UsageError as error:
+        raise CheckSkipped(f"it refuses that shape: {error.message}") from None
+
+
+def only_for(subject: Subject, ability: str) -> None:
+    """CheckSkipped unless the model provides an ability."""
+    if ability not in subject.entry.spec.provides:
+        raise CheckSkipped(f"it does not provide {ability}")
+
+
+def shape_of(value: Any) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dtype) -> None:
+    """A finite tensor of that shape and type."""
+    require(
+        isinstance(value, Tensor) and tuple(value.shape) == shape,
+        f"{what} has shape {shape_of(value)}, not {shape}",
+        f"return one of {shape}: the first number is the batch",
+    )
+    require(value.dtype == kind, f"{what} is {value.dtype}", f"return {kind}")
+    if value.is_floating_point():
+        require(value.isfinite().all(), f"{what} holds NaN or infinity", "mend the arithmetic")
+
+
+@contextmanager
+def left_as_it_is(batch: Batch) -> Iterator[None]:
+    """CheckFailed where somebody writes into a batch."""
+    assert batch.y is not None
+    before = batch.x.clone(), batch.y.clone()
+    yield
+    same = torch.equal(batch.x, before[0]) and torch.equal(batch.y, before[1])
+    require(same, "it writes into the batch", "no x.add_() and no x[...] = ...: make new tensors")
+
+
+@contextmanager
+def elsewhere(mend: str) -> Iterator[torch.device]:
+    """A GPU where there is one, else torch's device without numbers, on which a tensor that stayed
+    behind is an error too."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
+    try:
+        yield device
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        said = str(error).lower()
+        mixed = any(words in said for words in ("same device", "two devices", "expected device"))
+        if device.type == "meta" and not mixed:
+            why = "it looks at values, of which torch's device `meta` has none"
+            raise CheckSkipped(f"{why}: {one_line(error)}") from None
+        raise CheckFailed(f"on {device}: {error}", mend) from None
+
+
+def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: float = 1e-4) -> None:
+    """Equal but for the rounding of sums in another order."""
+    scale = float(one.detach().abs().max()) + 1e-6
+    worst = float((one.detach() - other.detach()).abs().max())
+    require(worst <= tolerance * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)

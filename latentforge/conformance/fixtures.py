@@ -1,0 +1,147 @@
+"""Tiny runs, trained in a second, on which explorers, objectives and callbacks are tried."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentforge.conformance.assertions import batch_of
+from latentforge.conformance.capabilities import roles_of
+from latentforge.conformance.subject import CheckSkipped, Subject
+from latentforge.errors import UsageError
+from latentforge.plugins.registry import Entry
+from latentforge.runs.compatibility import config_of
+
+if TYPE_CHECKING:
+    from latentforge.contracts import ExploreContext
+    from latentforge.workflows.load import Opened
+    from latentforge.workflows.run import Run
+
+SHAPE = (1, 16, 16)
+FIRST = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest that do come first
+TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
+
+
+def images(
+    train: int = 60, test: int = 15, empty: int | None = None, labels: bool = True
+) -> dict[str, Any]:
+    """Images of three classes, as `Forge.train(data=...)` takes them; `empty` is a class that has
+    none, and without `labels` nobody is told of them."""
+    found: dict[str, Any] = {"validation": 0.2}
+    for split, count, seed in (("train", train, 1), ("test", test, 2)):
+        x, y = pair(count, seed)
+        if empty is not None:
+            x, y = x[y != empty], y[y != empty]
+        found[split] = (x, y) if labels else x
+    return found
+
+
+def pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    batch = batch_of(SHAPE, count, seed)
+    assert batch.y is not None
+    return (batch.x * 255).to(torch.uint8), batch.y
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that goes again."""
+    with tempfile.TemporaryDirectory(prefix="latentforge-check-") as folder:
+        yield Path(folder)
+
+
+def scratch_of(subject: Subject) -> Path:
+    """A folder that lives as long as the subject."""
+
+    def make() -> Path:
+        folder = tempfile.mkdtemp(prefix="latentforge-check-")
+        weakref.finalize(subject, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    folder: Path = subject.once("scratch", make)
+    return folder
+
+
+def new_folder(subject: Subject) -> Path:
+    """Where a run may be made; another one each time, for one that fails may leave something."""
+    return Path(tempfile.mkdtemp(dir=scratch_of(subject))) / "run"
+
+
+def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: Any) -> Run:
+    """A run whose model provides what is needed, trained on `images(**given)`."""
+    entry = model_with(subject, needs)
+
+    def train() -> Run:
+        made: Run = subject.forge.train(
+            entry.reference, data=images(**given), train=TRAIN, run=new_folder(subject), quiet=True
+        )
+        return made
+
+    run: Run = subject.once(f"run {entry.reference} {what}", train)
+    return run
+
+
+def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
+    """Of the models that provide what is needed and take the images the first: of the component's
+    own plugin, or else the smallest."""
+    from latentforge.config.resolve import check_options
+    from latentforge.conformance.assertions import data_of
+
+    def order(entry: Entry) -> tuple[bool, int, str]:
+        place = FIRST.index(entry.name) if entry.name in FIRST else len(FIRST)
+        return entry.plugin is not subject.entry.plugin, place, entry.name
+
+    refusal = ""
+    for entry in sorted(subject.forge.registry.entries("models"), key=order):
+        if needs <= entry.spec.provides:
+            try:
+                entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(shape))
+            except UsageError as error:
+                refusal = f" and takes images of {shape}: {error.message}"
+                continue
+            found: Entry = entry
+            return found
+    raise CheckSkipped(f"no model here provides {', '.join(sorted(needs))}{refusal}")
+
+
+def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:
+    """A run for each role that a component must be given."""
+    return {role: run_with(subject, needs, **given) for role, needs in roles_of(subject).items()}
+
+
+def opened(subject: Subject, **given: Any) -> Opened:
+    """A tiny run and those of its roles, loaded as for an explorer."""
+    from latentforge.workflows.load import open_up
+
+    run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
+    config = config_of(subject.forge.registry, run)
+    roles = {
+        role: (other, config_of(subject.forge.registry, other))
+        for role, other in other_runs(subject, **given).items()
+    }
+    how: dict[str, Any] = {"checkpoint": "last", "device": "cpu", "data": None}
+    return open_up(run, config, roles=roles, **how)
+
+
+def with_roles(subject: Subject, seen: Opened) -> list[tuple[Any, Set[str], Set[str]]]:
+    """The model in each role, what it provides, and what the component needs of it."""
+    found = []
+    for role, needs in roles_of(subject).items():
+        other = seen.roles[role]
+        entry = config_of(subject.forge.registry, other.run).model.entry
+        found.append((other.model, entry.spec.provides, needs))
+    return found
+
+
+def context_of(subject: Subject) -> ExploreContext:
+    """What an objective that wants a run is built with."""
+    from latentforge.workflows.explore import context_for
+
+    return context_for(opened(subject))

@@ -1,0 +1,139 @@
+"""What belongs to the whole process: every check leaves it as it was, and a component must too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from latentforge.conformance.subject import require
+from latentforge.plugins.loading import is_blanket
+
+
+class Setting(NamedTuple):
+    """How one is read and set, and a value which no component sets it to; None: as it is."""
+
+    get: Callable[[], Any]
+    put: Callable[[Any], object]
+    before: Any = None
+
+
+def put_environment(value: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(value)
+
+
+def of(module: Any, name: str, before: Any) -> Setting:
+    """An attribute of a module."""
+    return Setting(
+        lambda: getattr(module, name), lambda value: setattr(module, name, value), before
+    )
+
+
+def default_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def in_order(mode: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
+
+
+ALL = slice(None)
+CUDNN, ROOT = torch.backends.cudnn, logging.getLogger()
+SETTINGS = {
+    "torch's default type": Setting(
+        torch.get_default_dtype, torch.set_default_dtype, torch.float32
+    ),
+    "torch's default device": Setting(
+        torch.get_default_device, default_device, torch.device("cpu")
+    ),
+    "torch's gradient mode": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's number of threads": Setting(torch.get_num_threads, torch.set_num_threads, 3),
+    "torch's anomaly mode": Setting(
+        torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, False
+    ),
+    "torch's deterministic mode": Setting(
+        lambda: (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        in_order,
+        (False, False),
+    ),
+    "torch's precision of products": Setting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+    ),
+    "cudnn.benchmark": of(CUDNN, "benchmark", False),
+    "cudnn.deterministic": of(CUDNN, "deterministic", False),
+    "the generator of `random`": Setting(
+        random.getstate, random.setstate, random.Random("conformance").getstate()
+    ),
+    "the generator of numpy.random": Setting(
+        np.random.get_state, np.random.set_state, np.random.RandomState(2718281828).get_state()
+    ),
+    "the environment": Setting(lambda: dict(os.environ), put_environment),
+    "the working folder": Setting(os.getcwd, os.chdir),
+    "sys.path": Setting(lambda: list(sys.path), lambda value: sys.path.__setitem__(ALL, value)),
+    "what Ctrl-C does": Setting(
+        lambda: signal.getsignal(signal.SIGINT), lambda value: signal.signal(signal.SIGINT, value)
+    ),
+    "the root logger's level": Setting(lambda: ROOT.level, ROOT.setLevel, logging.WARNING),
+    "the root logger's handlers": Setting(
+        lambda: list(ROOT.handlers), lambda value: ROOT.handlers.__setitem__(ALL, value)
+    ),
+}
+NEW = {name: setting.before for name, setting in SETTINGS.items() if setting.before is not None}
+
+
+def settings() -> dict[str, Any]:
+    return {name: setting.get() for name, setting in SETTINGS.items()}
+
+
+def differing(values: dict[str, Any]) -> list[str]:
+    """The settings that have another value; by their texts, for arrays have no one `==`."""
+    return [name for name, value in values.items() if repr(SETTINGS[name].get()) != repr(value)]
+
+
+def put(values: dict[str, Any]) -> None:
+    for name in differing(values):
+        SETTINGS[name].put(values[name])
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Whatever happens meanwhile, afterwards everything is what it was."""
+    before = settings()
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            put(before)
+
+
+@contextmanager
+def nothing_global_changed(doing: str) -> Iterator[None]:
+    """CheckFailed where something of the process is other than before. That begins with values
+    which no component sets: one that is set to the same each time may have been set already."""
+    with as_it_was():
+        warnings.resetwarnings()
+        put(NEW)
+        before = settings()
+        yield
+        changed = differing(before)
+        # a library that is imported meanwhile may silence a warning of its own
+        if any(map(is_blanket, warnings.filters)):
+            changed.append("warnings")
+    require(
+        not changed,
+        f"{doing} changes {', '.join(changed)}",
+        "leave what belongs to the whole process alone, or put it back",
+    )

@@ -1,0 +1,194 @@
+"""All checks of whole plugins, as values: what `latentforge plugins check` prints."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import copy
+from dataclasses import asdict, dataclass
+from functools import partial
+from io import StringIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
+
+from latentforge.config.request import read_toml, start_draft
+from latentforge.config.resolve import resolve
+from latentforge.config.selection import choose_explorer
+from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, checks_of, name_of
+from latentforge.conformance.common import checks_for
+from latentforge.conformance.subject import Subject, require
+from latentforge.errors import LatentForgeError, one_line, place_in
+from latentforge.plugins import commands as plugin_commands
+from latentforge.plugins.attribution import home_of
+from latentforge.plugins.registry import SLOW, Entry, Plugin, Registry
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
+    from latentforge.plugins.commands import PluginCommand
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one check; `component` is empty where it is of the plugin as a whole."""
+
+    plugin: str
+    component: str
+    check: str
+    status: Literal["passed", "failed", "skipped"]
+    saw: str = ""
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    @property
+    def of(self) -> str:
+        return self.component or f"plugin {self.plugin}"
+
+
+def review(
+    forge: Forge,
+    plugins: Sequence[Plugin],
+    *,
+    deep: bool,
+    reserved: Set[str],
+    told: Callable[[Result], None],
+) -> list[Result]:
+    """The results of all checks of these plugins; `told` is called with each as it comes.
+    `reserved` are the names of LatentForge's own commands.
+
+    Not `deep`, they are those that need neither torch nor a training: whether the plugin loads, its
+    hook module is light, and options and presets are right.
+    """
+    results = []
+    for result in _results(_without_observers(forge), plugins, deep, reserved):
+        results.append(result)
+        told(result)
+    return results
+
+
+def _results(
+    forge: Forge, plugins: Sequence[Plugin], deep: bool, reserved: Set[str]
+) -> Iterator[Result]:
+    commands = list(plugin_commands.commands().values())
+    for plugin in plugins:
+        for problem in plugin.problems:
+            saw = f"{problem.stage}: {problem.cause}"
+            yield Result(plugin.name, "", "it loads", "failed", saw, problem.remedy)
+        if plugin.status == "disabled":
+            yield Result(plugin.name, "", "it loads", "skipped", f"switched off by {plugin.off_by}")
+            continue
+        if not plugin.problems:
+            yield Result(plugin.name, "", "it loads", "passed")
+            yield _result(plugin, "", "it loads quickly", partial(_quick, plugin))
+        for entry in forge.registry.entries_of(plugin):
+            yield from _of_component(forge, entry, deep)
+        for command in commands:
+            if plugin.distribution and plugin.distribution == plugin_commands.named(command.point):
+                about = f"command {command.name}"
+                yield _result(
+                    plugin, about, "it can be called", partial(_callable, command, reserved)
+                )
+
+
+def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
+    about = f"{entry.kind.singular} {entry.name}"
+    if entry.kind.plural == "presets":
+        resolves = partial(_resolves, forge, entry)
+        yield _result(entry.plugin, about, "it can be trained or explored", resolves)
+        return
+    common, own = _checks(forge, entry, deep)
+    for check in common:
+        yield _result(entry.plugin, about, check.name, check)
+    results = []
+    for check in own:
+        results.append(_result(entry.plugin, about, check.name, check))
+        yield results[-1]
+    if results and all(result.status == "skipped" for result in results):
+        saw = f"nothing was tried: {results[0].saw}"
+        yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
+
+
+def _checks(forge: Forge, entry: Entry, deep: bool) -> tuple[list[Check], list[Check]]:
+    """Those of every component, and those of its kind."""
+    kind = entry.kind.plural
+    if deep and kind in CHECKED:
+        found = checks_of(kind, entry.reference, forge=forge)
+        count = len(checks_for(kind))
+        return found[:count], found[count:]
+    subject = Subject(kind, entry.reference, {}, (), forge)
+    return [Check(name_of(f), f, (subject,)) for f in checks_for(kind)], []
+
+
+def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]) -> Result:
+    about = (plugin.name, component, name)
+    try:
+        with _in_silence():
+            check()
+    except CheckSkipped as why:
+        return Result(*about, "skipped", str(why))
+    except CheckFailed as failed:
+        return Result(*about, "failed", failed.saw, failed.mend)
+    except LatentForgeError as error:
+        saw = "; ".join([error.message, *error.details])
+        return Result(*about, "failed", saw, error.remedy or "see docs/contracts.md")
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise  # the user's
+        place = place_in(error, home_of(plugin.module))
+        return Result(*about, "failed", one_line(error) + place, "mend what raises")
+    return Result(*about, "passed")
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without what tiny runs and components say: a reader wants to see the checks."""
+    off = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(off)
+
+
+def _quick(plugin: Plugin) -> None:
+    require(
+        plugin.seconds <= SLOW,
+        f"its import takes {plugin.seconds:.1f} s of every command",
+        "import inside `build` what takes long",
+    )
+
+
+def _callable(command: PluginCommand, reserved: Set[str]) -> None:
+    require(
+        command.name not in reserved,
+        f"LatentForge has a command {command.name!r} itself, so that this one is never called",
+        "give it another name in [project.entry-points]",
+    )
+    command.load()
+
+
+def _resolves(forge: Forge, entry: Entry) -> None:
+    """Whether a preset's file is one that today's components understand."""
+    told: dict[str, Any] = read_toml(entry.spec.path)
+    if "explore" not in told:
+        resolve(start_draft(forge.registry, None, None, entry.reference), forge.registry)
+        return
+    explorer = forge.registry.get("explorers", str(told["explore"].get("name")))
+    # of any run that has what the explorer needs
+    model = SimpleNamespace(name="any", spec=SimpleNamespace(provides=explorer.spec.needs))
+    config: Any = SimpleNamespace(model=SimpleNamespace(entry=model))
+    choose_explorer(forge.registry, config, ["any"], explorer.reference, (), {}, entry.reference)
+
+
+def _without_observers(forge: Forge) -> Forge:
+    """Other plugins need not be told of the tiny runs."""
+    registry = forge.registry
+    entries = [entry for plugin in registry.plugins for entry in registry.entries_of(plugin)]
+    alone = copy(forge)
+    alone.registry = Registry(registry.plugins, entries)
+    return alone

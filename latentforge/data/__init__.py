@@ -1,0 +1,1 @@
+"""Images: reading, preparing, splitting, keeping in memory or streaming."""

@@ -1,0 +1,81 @@
+"""Where a run's images come from: a dataset plugin, or data handed over in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentforge.config.resolve import dataset_of
+from latentforge.config.schema import IN_MEMORY, Component, DataConfig
+from latentforge.contracts import Arrays
+from latentforge.data.memory import Streaming
+from latentforge.data.preparation import SPLITS, prepare
+from latentforge.data.splits import DataSplits
+from latentforge.errors import MissingError, UsageError
+from latentforge.plugins.attribution import blame
+from latentforge.plugins.registry import Registry
+
+
+def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
+    """The images of every split on the CPU; `data` stands in for the chosen dataset."""
+    if data is not None:
+        given = given_splits(data)
+        return _prepare(own, given.__getitem__, list(given), IN_MEMORY)
+    if chosen is None:
+        raise MissingError(
+            "this run was trained on data handed over in Python, which it does not keep",
+            remedy="hand it over again: run.evaluate(data=...)",
+        )
+
+    def load(split: str) -> Any:
+        with blame(f"loading dataset {chosen.name!r}", chosen.entry):
+            return chosen.entry.spec.load(chosen.options, split)
+
+    return _prepare(own, load, chosen.entry.spec.splits, chosen.name)
+
+
+def load_dataset(
+    registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
+) -> DataSplits:
+    """A dataset's splits by its name; `options` are those of the section [data]."""
+    dataset, own = dataset_of(registry, name, options)
+    return load_splits(dataset, own)
+
+
+def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: str) -> DataSplits:
+    return prepare(
+        load,
+        official,
+        validation=own.validation,
+        test=own.test,
+        split_seed=own.split_seed,
+        binarize=own.binarize,
+        name=name,
+        streaming=Streaming(own.stream, own.workers),
+    )
+
+
+def given_splits(data: Any) -> dict[str, Any]:
+    """In-memory data by split; anything but a mapping is the split "train"."""
+    splits = dict(data) if isinstance(data, Mapping) else {"train": data}
+    if unknown := sorted(set(splits) - set(SPLITS)):
+        raise UsageError(
+            f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and 'test'"
+        )
+    return {split: _as_source(value) for split, value in splits.items()}
+
+
+def _as_source(value: Any) -> Any:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return Arrays(value)
+    if isinstance(value, tuple) and len(value) == 2:
+        return Arrays(value[0], value[1])
+    if isinstance(value, Arrays) or (hasattr(value, "__getitem__") and hasattr(value, "__len__")):
+        return value
+    raise UsageError(
+        f"data: cannot train on a {type(value).__name__}",
+        remedy="a dataset's name, an array or tensor, a pair (x, y), or a map-style dataset",
+    )

@@ -1,0 +1,128 @@
+"""Reads the batches to come before they are asked for: worker processes, pinned memory, a copy to
+the device beside the running step. The order is given; nothing here draws a number.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from latentforge.data.readers import Fault, Reader
+from latentforge.errors import RunFailed, one_line
+from latentforge.runtime import torchrun
+
+LOST = "DataLoader worker"  # how torch begins its errors about workers that have ended
+
+
+AT_REST = 0.05
+"""Seconds before workers are forked beside other processes of a run. After each sum over these a
+thread of gloo asks for the interpreter; a child that is forked in that moment waits for ever."""
+
+
+def leave_signals_alone(_worker: int) -> None:
+    """A terminal's Ctrl-C, and a scheduler's SIGTERM, reach workers too; the training then still
+    wants the batches that lead to its checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def as_it_is(read: Any) -> Any:
+    """In the place of torch's collate function: a batch comes as one tensor."""
+    return read
+
+
+def lost_worker(error: BaseException) -> RunFailed | None:
+    """What to say where torch says that a worker has ended; None for any other error."""
+    if not isinstance(error, RuntimeError) or not str(error).startswith(LOST):
+        return None
+    return RunFailed(
+        "a process that reads images has ended (data.workers)",
+        details=[one_line(error)],
+        remedy="go on with the run (train --resume), with --set data.workers=0 or fewer of them "
+        "where memory, or room in /dev/shm, has run out",
+    )
+
+
+def checked(read: Tensor | Fault) -> Tensor:
+    """The images; RunFailed where they could not be read."""
+    if isinstance(read, Fault):
+        raise RunFailed(read.message, details=read.details, remedy=read.remedy)
+    return read
+
+
+def loader(reader: Reader, batches: Sequence[Sequence[int]], workers: int, pin: bool) -> Any:
+    """A DataLoader of these batches in this order."""
+    return DataLoader(
+        reader,  # type: ignore[arg-type]  # a list of places in the place of one
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        collate_fn=as_it_is,
+        pin_memory=pin,
+        worker_init_fn=leave_signals_alone,
+        generator=torch.Generator(),  # its own: the default one is the step's noise
+    )
+
+
+class Ahead:
+    """The batches of `reader` at `batches`, one after the other, on `device` as they are stored.
+
+    On CUDA the next one is copied from pinned memory on a stream of its own while the step that
+    uses the one before it runs.
+    """
+
+    def __init__(
+        self, reader: Reader, batches: Sequence[Sequence[int]], workers: int, device: torch.device
+    ) -> None:
+        self.device = device
+        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.left = len(batches)
+        if workers and torchrun.several():
+            time.sleep(AT_REST)
+        self._read: Iterator[Any] | None = iter(
+            loader(reader, batches, workers, pin=self.side is not None)
+        )
+        self._ready: Tensor | None = None
+
+    def next(self) -> Tensor:
+        """The next batch. RunFailed where it cannot be read, or a worker has ended."""
+        x = self._pull() if self._ready is None else self._ready
+        self.left -= 1
+        if self.side is None:
+            if (
+                not self.left
+            ):  # not when somebody drops this: other workers may have started by then
+                self.close()
+            return x
+        now = torch.cuda.current_stream(self.device)
+        now.wait_stream(self.side)  # before the next copy is queued there
+        x.record_stream(now)
+        if self.left:
+            self._ready = self._pull()
+        else:
+            self.close()
+        return x
+
+    def _pull(self) -> Tensor:
+        assert self._read is not None
+        try:
+            read = next(self._read)
+        except RuntimeError as error:
+            if lost := lost_worker(error):
+                raise lost from error
+            raise
+        x = checked(read)
+        if self.side is None:
+            return x.to(self.device)
+        with torch.cuda.stream(self.side):
+            return x.to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._read = self._ready = None

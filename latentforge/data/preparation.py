@@ -1,0 +1,315 @@
+"""The one preparation of what a dataset gives: layout, checks, splits, fingerprint.
+
+Knows no dataset, and does not import Ignite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentforge.contracts import Arrays, DataSpec
+from latentforge.data.arrays import as_tensor, laid_out, pixels, type_name
+from latentforge.data.binarize import binarized
+from latentforge.data.images import Binarize, ImageSplit
+from latentforge.data.memory import AUTO, Streaming
+from latentforge.data.readers import (
+    Examples,
+    InMemory,
+    Source,
+    check_dataset,
+    class_names,
+    streamable,
+)
+from latentforge.data.splits import DataSplits
+from latentforge.data.streamed import StreamedImages
+from latentforge.errors import UsageError
+from latentforge.runtime.memory import host_memory
+from latentforge.seeding import generator
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+SPLITS = ("train", "validation", "test")
+TEST = 0.2  # of all images, where there is no official test split
+VALIDATION = 0.1  # of the training images, where there is no official test split
+MOST_CLASSES = 65_536  # of labels without names
+SAMPLE = 256  # images of a split that a fingerprint of streamed data looks at
+AT_ONCE = 16  # of them in memory
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One official split after its checks; `where` names it in errors."""
+
+    x: Tensor | Source  # (N, C, H, W) or (N, D), uint8 or float32
+    y: Tensor | None  # int64 (N,)
+    classes: tuple[str, ...]
+    where: str
+
+
+def prepare(
+    load: Callable[[str], Arrays | Dataset[Any]],
+    official: Sequence[str],
+    *,
+    validation: float | None,
+    test: float | None,
+    split_seed: int,
+    binarize: Binarize = "none",
+    name: str,
+    streaming: Streaming = AUTO,
+) -> DataSplits:
+    """Loads, checks and cuts the dataset `name`, whose own splits are `official`.
+
+    An official test split is left as it is; without one, the share `test` is cut off train. Then
+    `validation` is cut off what is left: None means 0 with an official test split and 0.1 without;
+    None for `test` means 0.2.
+    Both cuts are a pure function of `split_seed`. `streaming` says which images are read as they
+    are wanted, not now. Raises UsageError for data that does not fit.
+    """
+    _check_splits(official, validation, test, name)
+    sources, splits, spec = _loaded({split: load(split) for split in official}, name, streaming)
+    if validation is None:
+        validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
+    if "test" not in official:
+        share = TEST if test is None else test
+        splits["train"], splits["test"] = _cut(splits["train"], share, "test", split_seed, name)
+    if validation:
+        splits["train"], splits["validation"] = _cut(
+            splits["train"], validation, "validation", split_seed, name
+        )
+    return _data_splits(spec, sources, splits, binarize, split_seed, streaming)
+
+
+def prepare_whole(
+    given: Mapping[str, Any],
+    name: str,
+    *,
+    binarize: Binarize = "none",
+    split_seed: int = 0,
+    streaming: Streaming = AUTO,
+) -> DataSplits:
+    """Each given split as it is, nothing cut off. Raises UsageError for data that does not fit."""
+    sources, splits, spec = _loaded(dict(given), name, streaming)
+    return _data_splits(spec, sources, splits, binarize, split_seed, streaming)
+
+
+def _loaded(
+    given: dict[str, Any], name: str, streaming: Streaming
+) -> tuple[dict[str, _Source], dict[str, ImageSplit], DataSpec]:
+    """The given splits after their checks; all of them streamed, or all in memory."""
+    wheres = {split: f"{name}, split {split}" for split in given}
+    files = {}
+    if streaming.mode != "never":
+        files = {split: streamable(value, wheres[split]) for split, value in given.items()}
+    size = sum(source.nbytes for source in files.values() if source)
+    why = streaming.why(size, host_memory(), "memory")
+    sources = {}
+    for split, where in wheres.items():
+        loaded = given.pop(split)  # so that what was converted need not stay
+        sources[split] = _streamed(loaded, files[split], where) if why else _whole(loaded, where)
+    spec = _spec(list(sources.values()))
+    splits: dict[str, ImageSplit] = {}
+    for split, source in sources.items():
+        if isinstance(source.x, Tensor):
+            splits[split] = ImageSplit(source.x, source.y, spec)
+        else:
+            splits[split] = StreamedImages(
+                source.x, source.y, spec, workers=streaming.workers, why=why
+            )
+    return sources, splits, spec
+
+
+def _data_splits(
+    spec: DataSpec,
+    sources: Mapping[str, _Source],
+    splits: Mapping[str, ImageSplit],
+    binarize: Binarize,
+    seed: int,
+    streaming: Streaming,
+) -> DataSplits:
+    stored = next(iter(splits.values())).stored
+    sample = _sampled(sources, spec.classes)
+    streamed = any(isinstance(images, StreamedImages) for images in splits.values())
+    return DataSplits(
+        spec=spec,
+        splits={
+            split: binarized(splits[split], binarize, split, seed)
+            for split in SPLITS
+            if split in splits
+        },
+        fingerprint=sample if streamed else _fingerprint(sources, spec.classes),
+        preprocessing={**_preprocessing(spec, stored), "binarize": binarize},
+        sample=sample,
+        streaming=streaming,
+    )
+
+
+def _check_splits(
+    official: Sequence[str], validation: float | None, test: float | None, name: str
+) -> None:
+    if "train" not in official or not set(official) <= set(SPLITS):
+        raise UsageError(
+            f"dataset {name} has the splits {', '.join(official) or '(none)'}",
+            remedy=f"name them {', '.join(SPLITS)}; train must be there",
+        )
+    for split, share in (("validation", validation), ("test", test)):
+        if share and split in official:
+            raise UsageError(
+                f"dataset {name} has its own {split} split",
+                remedy=f"leave out data.{split}, the share to cut off ({share})",
+            )
+
+
+def _whole(loaded: Any, where: str) -> _Source:
+    """All images in memory."""
+    arrays = loaded if isinstance(loaded, Arrays) else _gather(loaded, where)
+    x = pixels(laid_out(as_tensor(arrays.x, where), where), where)
+    return _labelled(x, arrays.y, arrays.classes, where)
+
+
+def _streamed(loaded: Any, source: Source | None, where: str) -> _Source:
+    """Images that stay where they are, and labels in memory."""
+    if source is None:
+        held = _whole(loaded, where)
+        assert isinstance(held.x, Tensor)
+        return replace(held, x=InMemory(held.x, where))
+    if isinstance(source, Examples):
+        return _labelled(source, source.labels(), class_names(loaded), where)
+    return _labelled(source, loaded.y, loaded.classes, where)
+
+
+def _labelled(x: Tensor | Source, y: Any, classes: Sequence[str], where: str) -> _Source:
+    names = tuple(_printable(str(name)) for name in classes)
+    labels = None if y is None else _labels(as_tensor(y, where), len(x), names, where)
+    return _Source(x, labels, names, where)
+
+
+def _gather(dataset: Any, where: str) -> Arrays:
+    """A map-style dataset, whole; by a `whole()` of its own where it has one."""
+    check_dataset(dataset, where)
+    if callable(own := getattr(dataset, "whole", None)):
+        arrays: Arrays = own()
+        return arrays
+    examples = Examples(dataset, where)
+    x = np.empty((len(dataset), *examples.first.shape), examples.first.dtype)
+    y = None if examples.label is None else np.empty(len(dataset), np.int64)
+    for i in range(len(dataset)):
+        x[i], label = examples.one(i)
+        if y is not None and label is not None:
+            y[i] = label
+    return Arrays(x, y, class_names(dataset))
+
+
+def _printable(name: str) -> str:
+    """Names of files may hold bytes that are no text, which no figure can show, and codes that a
+    terminal obeys; escaped, they still differ."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in name
+    )
+
+
+def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UsageError(f"{where}: y is {type_name(y)}, and labels must be integers")
+    if y.shape != (count,):
+        raise UsageError(f"{where}: y has shape {tuple(y.shape)}, and x has {count} examples")
+    y = y.to(torch.int64).contiguous()
+    low, high = (int(v) for v in y.aminmax())
+    if low < 0 or (classes and high >= len(classes)):
+        most = f"to {len(classes) - 1} for the {len(classes)} classes" if classes else "upwards"
+        raise UsageError(f"{where}: labels go from {low} to {high}; they must go from 0 {most}")
+    if not classes and high >= MOST_CLASSES:  # each number up to the highest gets a name
+        raise UsageError(
+            f"{where}: labels go up to {high}, and {MOST_CLASSES} classes are the most",
+            remedy="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
+        )
+    return y
+
+
+def _spec(sources: Sequence[_Source]) -> DataSpec:
+    """What all splits share; raises UsageError where they differ."""
+    first = sources[0]
+    for other in sources[1:]:
+        seen = (
+            ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
+            ("type", type_name(first.x), type_name(other.x)),
+            ("labels", *("no" if s.y is None else "some" for s in (first, other))),
+            ("classes", first.classes, other.classes),
+        )
+        for what, one, two in seen:
+            if one != two:
+                raise UsageError(f"{other.where}: {what} {two}, but {first.where}: {what} {one}")
+    classes: tuple[str, ...] = ()
+    labels = [source.y for source in sources if source.y is not None]
+    if labels:
+        classes = first.classes or tuple(map(str, range(1 + max(int(y.max()) for y in labels))))
+    kind: Literal["image", "vector"] = "image" if first.x.ndim == 4 else "vector"
+    return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
+
+
+def _cut(
+    images: ImageSplit, share: float, purpose: str, seed: int, name: str
+) -> tuple[ImageSplit, ImageSplit]:
+    """What is left, and the part cut off, both in the order of the source."""
+    if not 0.0 <= share < 1.0:
+        raise UsageError(f"the {purpose} share is {share}; it must lie from 0 to below 1")
+    n = len(images)
+    count = round(n * share)
+    if not 0 < count < n:
+        raise UsageError(
+            f"dataset {name}: a {purpose} share of {share} of {n} images is {count}, "
+            f"and leaves {n - count} for training: neither may be empty",
+            remedy=f"choose another {purpose} share",
+        )
+    order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))
+    left, cut = (part.sort().values for part in (order[count:], order[:count]))
+    return images.taken(left), images.taken(cut)
+
+
+def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
+    """The fingerprint of images that lie in memory: SHA-256 of every value, label and name."""
+    digest = hashlib.sha256(repr(tuple(classes)).encode())
+    for split in sorted(sources):
+        for key, values in (("x", sources[split].x), ("y", sources[split].y)):
+            if values is None:
+                continue
+            assert isinstance(values, Tensor)
+            digest.update(f"{split} {key} {type_name(values)} {tuple(values.shape)}".encode())
+            digest.update(values.numpy().data)
+    return digest.hexdigest()
+
+
+def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
+    """The fingerprint of images too many to read first: of names, sizes, types, every label, and
+    the values of `SAMPLE` images of each split, the same ones each time.
+
+    Not of the time of a file, which a copy to another machine does not keep.
+    """
+    digest = hashlib.sha256(repr(tuple(classes)).encode())
+    for split in sorted(sources):
+        x, y = sources[split].x, sources[split].y
+        digest.update(f"{split} {type_name(x)} {tuple(x.shape)}".encode())
+        if y is not None:
+            digest.update(y.numpy().data)
+        order = torch.randperm(len(x), generator=generator("cpu", "fingerprint"))
+        for places in torch.split(order[:SAMPLE].sort().values, AT_ONCE):
+            some = x[places] if isinstance(x, Tensor) else x.read(places.tolist())
+            digest.update(some.numpy().data)
+    return f"sample-{digest.hexdigest()}"
+
+
+def _preprocessing(spec: DataSpec, stored: torch.dtype) -> dict[str, Any]:
+    return {
+        "shape": list(spec.shape),
+        "kind": spec.kind,
+        "stored": str(stored).removeprefix("torch."),
+        "divide_by": 255 if stored == torch.uint8 else 1,
+        "range": list(spec.range),
+    }

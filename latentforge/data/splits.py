@@ -1,0 +1,68 @@
+"""The splits of a dataset: a name for each, one preprocessing and one fingerprint for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from latentforge.contracts import DataSpec
+from latentforge.data.images import ImageSplit
+from latentforge.data.memory import Streaming
+from latentforge.errors import UsageError, did_you_mean
+from latentforge.runtime.memory import device_memory
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """A prepared dataset: `splits` has "train", "test" and, if there is one, "validation".
+
+    `fingerprint` is the SHA-256 of the source data and class names, whatever the cuts; of streamed
+    data it is `sample`, that of a sample, which all data has.
+    `preprocessing` says in JSON values how stored numbers become what the model sees.
+    """
+
+    spec: DataSpec
+    splits: Mapping[str, ImageSplit]
+    fingerprint: str
+    preprocessing: dict[str, Any]
+    sample: str = ""
+    streaming: Streaming = field(default_factory=Streaming)
+
+    def split(self, name: str) -> ImageSplit:
+        """The images of one split; raises UsageError that names the splits there are."""
+        if name not in self.splits:
+            known = list(self.splits)
+            remedy = did_you_mean(name, known) or f"choose from {', '.join(known)}"
+            raise UsageError(f"no split {name!r}: there are {', '.join(known)}", remedy=remedy)
+        return self.splits[name]
+
+    def is_of(self, about: Mapping[str, Any]) -> bool:
+        """Whether this is the data that a run.json describes under `data`: by all values, or by the
+        sample where one of the two is streamed."""
+        then = about["fingerprint"]
+        if then.startswith("sample-") or self.fingerprint == self.sample:
+            return bool(self.sample == about.get("sample", then))
+        return bool(self.fingerprint == then)
+
+    def to(self, device: torch.device | str) -> DataSplits:
+        """All splits on another device; what several of them share is moved once. Images that are
+        too many for a GPU stay in the host's memory, and are streamed from there."""
+        device = torch.device(device)
+        own = {id(images): images for images in self.splits.values()}
+        if device.type == "cuda":
+            elsewhere = {
+                key: images
+                for key, images in own.items()
+                if type(images) is ImageSplit and images.device != device
+            }
+            size = sum(images.x.nbytes for images in elsewhere.values())
+            if why := self.streaming.why(size, device_memory(device), "memory of the GPU"):
+                from latentforge.data.streamed import from_memory
+
+                for key, images in elsewhere.items():
+                    own[key] = from_memory(images, self.streaming.workers, why)
+        moved = {key: images.to(device) for key, images in own.items()}
+        return replace(self, splits={k: moved[id(images)] for k, images in self.splits.items()})

@@ -1,0 +1,203 @@
+"""One optimizer step that several processes take together: each has its part of every batch, and
+one sum over all of them makes gradients, terms and buffers those of the whole batch.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.contracts import Batch, Step, Terms
+from latentforge.data.images import ImageSplit
+from latentforge.engine.step import forward
+from latentforge.runtime.process_group import Processes
+from latentforge.seeding import Noise, Share, sharing
+
+LISTENS = 10  # steps between two looks at what others were asked, where a look waits for the device
+
+
+class SharedStep:
+    """What `Stepper` does otherwise where a batch is shared. Everything that is drawn for a whole
+    batch comes from `draw`, which all processes seed alike; the default generators are each
+    process's own, so that its dropout is not that of the others."""
+
+    def __init__(self, processes: Processes, seed: int) -> None:
+        self.processes, device = processes, processes.device
+        self.draw = torch.Generator(device)
+        self.common = Noise(device, "train", seed)  # its seeds are those of a process by itself
+        self.noise = Noise(device, f"train, process {processes.rank}", seed)
+        self.shares: list[Share] = []  # of the batch's parts, in order
+        self.images = 0  # of the whole batch
+        self.layout: dict[str, Any] = {}  # of the terms, for who has no images to make them from
+        self.idle: set[int] = set()  # the parameters that no gradient reaches
+
+    def batch(self, images: ImageSplit, index: Tensor, done: int, parts: int) -> Batch:
+        """This process's images of the batch at `index`; what is drawn from here on is the step's
+        own noise. There may be none in a batch that is smaller than the number of processes."""
+        self.noise.reseed(done)
+        self.draw.manual_seed(self.common.seed_of(done))
+        self.images = len(index)
+        places, self.shares = self._cut(index, parts)
+        if not images.dynamic:
+            return images.batch(index[places])
+        with sharing(Share(self.draw, 0, len(index), len(index))):
+            whole = images.batch(index)  # drawn for all of them
+        y = None if whole.y is None else whole.y[places]
+        return Batch(whole.x[places], y, index[places])
+
+    def own(self, index: Tensor, parts: int) -> Tensor:
+        """Which of the images at `index` are this process's."""
+        return index[self._cut(index, parts)[0]]
+
+    def _cut(self, index: Tensor, parts: int) -> tuple[Tensor, list[Share]]:
+        """This process's places in a batch, and its share of each part."""
+        own, shares = [], []
+        for number, (start, stop) in enumerate(cuts(0, len(index), min(parts, len(index)))):
+            # turned by one each time: the odd image of every part is not the same process's
+            mine = (self.processes.rank + number) % self.processes.count
+            low, high = list(cuts(0, stop - start, self.processes.count))[mine]
+            own.append(torch.arange(start + low, start + high, device=index.device))
+            shares.append(Share(self.draw, low, high, stop - start))
+        return torch.cat(own), shares
+
+    def gradients(
+        self,
+        trainee: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        step: Step,
+        _parts: int = 1,
+    ) -> tuple[Terms, Tensor]:
+        """As `latentforge.engine.step.gradients`, of the whole batch that `batch` is a share of."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None
+        before = {name: buffer.clone() for name, buffer in trainee.named_buffers()}
+        terms, total = self._own(trainee, batch, step)
+        if terms is not None:
+            self.idle = {i for i, p in enumerate(parameters) if p.grad is None}
+        if not self.layout:
+            own = terms and layout_of(terms, self.idle)
+            self.layout = self.processes.tell(own, f"in step {step.index + 1}")
+            self.idle = self.idle if terms else set(self.layout["idle"])
+        names, vectors = self.layout["values"], self.layout["per_dim"]
+        if terms is not None and (*terms.values,) != (*names,):
+            raise ValueError(f"the loss's terms changed from {names} to {[*terms.values]}")
+        weights = dict(terms.weights) if terms else self.layout["weights"]
+        pieces = [
+            *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters),
+            *self._moved(trainee, before, len(batch.index)),
+            *(terms.per_dim[n] if terms else torch.zeros(s) for n, s in vectors.items()),
+            *(terms.values[name] if terms else torch.zeros(()) for name in names),
+            total,
+            torch.tensor([float(self.processes.asked == n) for n in SIGNALS]),
+        ]
+        summed = iter(self._sum(pieces, step))
+        for i, parameter in enumerate(parameters):
+            given = next(summed)
+            if i not in self.idle:
+                parameter.grad = like(given, parameter)
+        with torch.no_grad():
+            for name, buffer in trainee.named_buffers():
+                buffer.copy_(moved_by(before[name], next(summed)))
+        per_dim = {name: next(summed) for name in vectors}
+        values = {name: next(summed) for name in names}
+        total = next(summed)
+        if self.processes.device.type == "cpu" or step.index % LISTENS == 0:
+            asked = next(summed).tolist()
+            self.processes.heard = max(
+                (n for n, a in zip(SIGNALS, asked, strict=True) if a), default=0
+            )
+        return Terms(values, weights, per_dim), total
+
+    def notes(self, trainee: nn.Module, batch_size: int) -> Iterator[str]:
+        """What is not as in one process, for the start of a run."""
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
+            own = batch_size // self.processes.count
+            yield (
+                f"warning: batch norm: each of {self.processes.count} processes normalises with "
+                f"its own {own} of {batch_size} images; without torchrun it is with all of them"
+            )
+
+    def _own(self, trainee: nn.Module, batch: Batch, step: Step) -> tuple[Terms | None, Tensor]:
+        """Forward and backward of this process's images, as their share of the whole batch; no
+        terms where it has none."""
+        values: dict[str, Tensor] = {}
+        per_dim: dict[str, Tensor] = {}
+        weights: dict[str, float] = {}
+        total = torch.zeros((), device=self.processes.device)
+        first = 0
+        for share in self.shares:
+            own = slice(first, first := first + share.stop - share.start)
+            if own.start == own.stop:
+                continue
+            y = None if batch.y is None else batch.y[own]
+            weight = (own.stop - own.start) / self.images
+            with sharing(share):
+                terms = forward(trainee, Batch(batch.x[own], y, batch.index[own]), step)
+                loss = terms.total() * weight
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            for sums, new in ((values, terms.values), (per_dim, terms.per_dim)):
+                for name, value in new.items():
+                    sums[name] = value.detach() * weight + sums.get(name, 0.0)
+            weights = dict(terms.weights)
+        return (Terms(values, weights, per_dim) if values else None), total
+
+    def _moved(self, trainee: nn.Module, before: dict[str, Tensor], own: int) -> Iterator[Tensor]:
+        """How far each buffer moved in this step: statistics by this process's share of the images,
+        counters and flags as they moved in the first process. What did not move stays, to the
+        bit."""
+        for name, buffer in trainee.named_buffers():
+            now, old, weight = buffer, before[name], own / self.images
+            if not buffer.is_floating_point():
+                now, old, weight = now.float(), old.float(), float(self.processes.first)
+            yield torch.where(now == old, 0.0, now - old) * weight  # an infinite one stays too
+
+    def _sum(self, pieces: list[Tensor], step: Step) -> list[Tensor]:
+        """Each of the tensors summed over all processes, as views of one buffer."""
+        kinds = {piece.dtype for piece in pieces if piece.dtype.is_floating_point}
+        dtype = torch.float64 if torch.float64 in kinds else torch.float32
+        device = self.processes.device
+        flat = torch.cat([piece.detach().to(device, dtype).flatten() for piece in pieces])
+        self.processes.add(flat, f"in step {step.index + 1}")
+        sizes = [piece.numel() for piece in pieces]
+        return [
+            part.view(piece.shape)
+            for part, piece in zip(torch.split(flat, sizes), pieces, strict=True)
+        ]
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def cuts(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
+    """A range in `count` parts whose sizes differ by one at most, the larger ones first."""
+    size, more = divmod(stop - start, count)
+    for number in range(count):
+        end = start + size + (number < more)
+        yield start, end
+        start = end
+
+
+def moved_by(before: Tensor, way: Tensor) -> Tensor:
+    """A buffer as it is after it has moved; a flag moves by 1."""
+    return before + (way if before.dtype == torch.bool else way.to(before.dtype))
+
+
+def layout_of(terms: Terms, idle: set[int]) -> dict[str, Any]:
+    """What a process without images has to know of the terms, as JSON values."""
+    shapes = {name: list(vector.shape) for name, vector in terms.per_dim.items()}
+    weights = dict(terms.weights)
+    return {"values": [*terms.values], "per_dim": shapes, "weights": weights, "idle": sorted(idle)}
+
+
+def like(given: Tensor, parameter: Tensor) -> Tensor:
+    """In the type and memory layout of the parameter: a fused optimizer pairs by memory."""
+    if parameter.is_contiguous() and parameter.dtype == given.dtype:
+        return given
+    return torch.empty_like(parameter).copy_(given)

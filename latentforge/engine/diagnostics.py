@@ -1,0 +1,329 @@
+"""What can be wrong with a run, looked for in its data, its codes and its curves.
+
+Each check gives findings that say what was seen and what to try. `trouble` needs the figures alone
+and runs while training; `diagnose` looks at a finished run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import at_once
+from latentforge.data.images import ImageSplit
+from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
+
+BATCH = 1000
+DEAD_KL = 0.01  # nats per image: a dimension that carries less says nothing about it
+DEAD_VARIANCE = 0.01  # of the means, under a prior of variance 1: Burda et al. 2016
+ENOUGH = 100  # images, for a variance
+DEAD_SHARE = 1e-4  # of the largest variance among the codes of a model without a prior
+COLLAPSED_KL = 0.5  # nats per image, all dimensions together
+LARGE_KL = 1000.0  # nats of one dimension: codes 45 standard deviations out
+LARGE_LOG_VAR = 10.0  # a standard deviation of 150, and the prior's is 1
+GAP = 0.1  # share by which held-out images may do worse than training images
+LARGE_GAP = 0.3  # and by which they may do so where only the end is known
+RISE = 0.01  # share by which their loss may lie above its lowest
+ARTEFACT = 0.01  # share by which the running average must lie above to be worth a word
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`saw` is a fact with its numbers, `attempt` what to do about it; a note is no fault."""
+
+    check: str
+    severity: Literal["warning", "note"]
+    saw: str
+    attempt: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.check}: {self.saw}; {self.attempt}"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The posterior of every image of a split, summed up by latent dimension, (D,) each."""
+
+    variance: Tensor  # of the posterior's mode
+    images: int
+    kl: Tensor | None = None  # mean, nats per image
+    log_var: tuple[float, float] | None = None  # the smallest and the largest of all
+
+
+# ---------------------------------------------------------------- while training
+
+
+@dataclass
+class Course:
+    """The warnings of a training, check by check: since which epoch, and whether still."""
+
+    seen: dict[str, tuple[int, int, Finding]] = field(default_factory=dict)  # first, last epoch
+    epoch: int = 0
+
+    def follow(self, epoch: int, found: Sequence[Finding]) -> list[Finding]:
+        """Take in what `trouble` found after an epoch; the warnings of checks that are new."""
+        self.epoch = epoch
+        warnings = {finding.check: finding for finding in found if finding.severity == "warning"}
+        known = set(self.seen)
+        for check, finding in warnings.items():
+            first = self.seen[check][0] if check in self.seen else epoch
+            self.seen[check] = (first, epoch, finding)
+        return [finding for finding in self.findings() if finding.check not in known]
+
+    def findings(self) -> list[Finding]:
+        """One a check: a warning with the figures of now, or a note on what has passed."""
+        return [self._told(*seen) for seen in self.seen.values()]
+
+    def passed(self) -> list[Finding]:
+        return [finding for finding in self.findings() if finding.severity == "note"]
+
+    def _told(self, first: int, last: int, finding: Finding) -> Finding:
+        if last == self.epoch:
+            since = f"since epoch {first}" if first < last else f"after epoch {first}"
+            return replace(finding, saw=f"{since}: {finding.saw}")
+        when = f"from epoch {first} to epoch {last}" if first < last else f"after epoch {first}"
+        fact, _, _ = finding.saw.partition(": ")  # without what would follow if it were still so
+        saw = f"{when}, and not since: {fact}"
+        return replace(finding, severity="note", saw=saw, attempt="nothing: it has passed")
+
+
+def trouble(
+    per_dim: Mapping[str, Sequence[float]],
+    train: float | None = None,
+    held: Sequence[float] = (),
+) -> list[Finding]:
+    """What the figures of an epoch show by themselves: collapse, explosion, overfitting.
+
+    `train` is a loss of training images, `held` that of the validation images after each epoch so
+    far, all as at the training's end and in evaluation mode: a running average under a schedule is
+    another objective.
+    """
+    kl = per_dim.get("kl")
+    found: list[Finding] = []
+    if kl:
+        found += [*collapse(torch.tensor(kl), "while training"), *exploding_kl(kl)]
+    if train is not None and held:
+        found += overfitting(train, held, "training images", "the validation images")
+    return found
+
+
+# ---------------------------------------------------------------- a finished run
+
+
+def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Finding]:
+    """What is wrong with the training images to begin with, by a sample of them."""
+    most = at_once(images.spec, BATCH)
+    places = torch.arange(min(most, len(images)), device=images.device)
+    sample = images.batch(places * len(images) // len(places)).x
+    shown = ImageSplit(sample, None, images.spec)
+    return [f for f in value_range(shown, likelihood, kl=kl) if f.severity == "warning"]
+
+
+def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Finding]:
+    """The data's range and spread against what the likelihood expects; `kl`: beside a KL term."""
+    low, high, std, grey = spread(images)
+    seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
+    if high <= 0.1:
+        yield Finding(
+            "range", "warning", seen, "scale them to fill [0, 1]: were they divided by 255 twice?"
+        )
+    elif low >= 0.4 or high - low < 0.3:
+        yield Finding("range", "warning", seen, "stretch them over [0, 1]: little contrast is left")
+    if isinstance(likelihood, Bernoulli) and grey > 0.01:
+        yield Finding(
+            "range",
+            "note",
+            f"{grey:.0%} of the values are grey, and a Bernoulli likelihood has black and white: "
+            "its figures are cross-entropies, not log-likelihoods",
+            "compare them with grey figures only, or set data.binarize",
+        )
+    if kl and isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
+        sigma = likelihood.sigma
+        if sigma > 2 * std:
+            yield Finding(
+                "range",
+                "warning",
+                f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
+                f"deviation {std:.3g}, so that hardly a reconstruction is worth its KL",
+                f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
+            )
+
+
+def constant_pixels(images: ImageSplit) -> Iterator[Finding]:
+    """Values that are the same in every training image."""
+    low = torch.stack(
+        [batch.x.amin(0) for batch in images.batches(at_once(images.spec, BATCH))]
+    ).amin(0)
+    high = torch.stack(
+        [batch.x.amax(0) for batch in images.batches(at_once(images.spec, BATCH))]
+    ).amax(0)
+    constant, count = int((low == high).sum()), low.numel()
+    if constant == count:
+        yield Finding(
+            "constant pixels",
+            "warning",
+            f"all {len(images)} training examples are the same",
+            "look at the data: `latentforge data show`",
+        )
+    elif constant:
+        yield Finding(
+            "constant pixels",
+            "note" if constant < count / 2 else "warning",
+            f"{constant} of {count} values never change over the training split",
+            "nothing, if they are a margin; else crop the images, or look at how they are read",
+        )
+
+
+def dead_latents(codes: Codes, where: str) -> Iterator[Finding]:
+    """Latent dimensions that say nothing about the image."""
+    if codes.kl is not None:
+        enough = codes.images >= ENOUGH  # the variance of a few images says little
+        yield from collapse(codes.kl, f"on {where}", codes.variance if enough else None)
+        return
+    largest = float(codes.variance.max())
+    dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
+    if dead:
+        yield Finding(
+            "dead latents",
+            "warning",
+            f"{len(dead)} of {len(codes.variance)} code dimensions ({_listed(dead)}) hardly vary "
+            f"over the images",
+            "fewer latent dimensions, latent_activation=none where it is relu, another seed",
+        )
+
+
+def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Finding]:
+    """Dead dimensions, or all of them, by the KL (D,) in nats and the variance of the means."""
+    dead, total = kl < DEAD_KL, float(kl.sum())
+    still = variance is not None and bool((variance < DEAD_VARIANCE).all())
+    if bool(dead.all()) or total < COLLAPSED_KL or still:
+        yield Finding(
+            "posterior collapse",
+            "warning",
+            f"a KL of {total:.3g} nats per image {where}"
+            + (", and no posterior mean that varies over them" if still else "")
+            + ": the decoder learns nothing from the code",
+            "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
+            "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
+            "more epochs",
+        )
+    elif places := dead.nonzero().flatten().tolist():
+        yield Finding(
+            "dead latents",
+            "note",
+            f"{len(places)} of {len(kl)} latent dimensions ({_listed(places)}) carry less than "
+            f"{DEAD_KL} nats {where}",
+            "nothing, if the figures are good: the model takes what it needs; else a smaller beta "
+            "or a warm-up, or fewer dimensions",
+        )
+
+
+def exploding_log_var(codes: Codes) -> Iterator[Finding]:
+    """A log-variance far from the prior's, or at the clamp."""
+    if codes.log_var is None:
+        return
+    low, high = codes.log_var
+    if not math.isfinite(low + high) or high > LARGE_LOG_VAR or low <= LOG_VAR_RANGE[0]:
+        yield Finding(
+            "log-variance",
+            "warning",
+            f"the posterior's log-variance goes from {low:.3g} to {high:.3g}",
+            "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
+        )
+
+
+def exploding_kl(kl: Sequence[float]) -> Iterator[Finding]:
+    """A KL that only a code or a variance far from the prior's can have."""
+    largest = max(kl)
+    if largest > LARGE_KL:
+        yield Finding(
+            "log-variance",
+            "warning",
+            f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
+            "codes or their variance lie far from the prior",
+            "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
+        )
+
+
+def overfitting(
+    train: float, held: Sequence[float], of_train: str, of_held: str
+) -> Iterator[Finding]:
+    """A gap between the losses of training images and of others, in nats per image.
+
+    `held` is the others' loss, epoch by epoch where that is known. A gap by itself may be the
+    price of a good fit; a loss of unseen images that has risen again is not.
+    """
+    gap, lowest = (held[-1] - train) / max(abs(train), 1e-9), min(held)
+    rises = held[-1] > lowest + RISE * abs(lowest)
+    if gap > GAP and (rises or len(held) == 1):
+        again = f", after {lowest:.5g}" if rises else ""
+        yield Finding(
+            "overfitting",
+            "warning" if rises or gap > LARGE_GAP else "note",
+            f"a loss of {train:.5g} on {of_train}, and of {held[-1]:.5g} on {of_held}{again}",
+            "train.patience (it wants a validation split), more images, a smaller network, "
+            "train.weight_decay",
+        )
+
+
+def running_average(recorded: float, now: float, held: float, split: str) -> Iterator[Finding]:
+    """A recorded training loss above that of held-out images: no magic, but how it is taken."""
+    if recorded > held and recorded - now > ARTEFACT * abs(now):
+        yield Finding(
+            "running average",
+            "note",
+            f"the recorded training loss {recorded:.5g} is above the {split} loss {held:.5g}, and "
+            f"the finished model has {now:.5g} on the same training images",
+            "nothing: the recorded one is a mean over the epoch while the weights still improved, "
+            "with dropout and batch norm in training mode",
+        )
+
+
+# ---------------------------------------------------------------- looking
+
+
+def spread(images: ImageSplit) -> tuple[float, float, float, float]:
+    """Smallest and largest of all values, their standard deviation, and the share of grey ones."""
+    low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        x = batch.x.cpu().double()  # Apple's GPUs have no float64
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+        total += float(x.sum())
+        squares += float(x.square().sum())
+        grey += int(((x > 0) & (x < 1)).sum())
+        count += x.numel()
+    mean = total / count
+    return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count
+
+
+def look_at_codes(model: Any, images: ImageSplit, *, kl: bool) -> Codes:
+    """One pass of the encoder over a split."""
+    modes, kls, log_vars = [], [], []
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        posterior = model.encode(batch.x)
+        modes.append(posterior.mode().flatten(1).cpu())
+        if kl:
+            kls.append(posterior.kl().flatten(1).cpu())
+        log_var = getattr(posterior, "log_var", None)
+        if log_var is not None:
+            log_vars.append(torch.stack(log_var.aminmax()))
+    extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
+    return Codes(
+        variance=torch.cat(modes).double().var(0, correction=0),
+        images=len(images),
+        kl=torch.cat(kls).double().mean(0) if kl else None,
+        log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
+    )
+
+
+def _listed(places: Sequence[int]) -> str:
+    shown = ", ".join(map(str, places[:8]))
+    return shown if len(places) <= 8 else f"{shown}, ..."

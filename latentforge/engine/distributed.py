@@ -1,0 +1,62 @@
+"""How a training begins and ends beside others that torchrun has started; a process by itself joins
+nothing, and imports none of what they need.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from latentforge.config.schema import RunConfig
+from latentforge.errors import LostProcess
+from latentforge.runs.folder import create_folder
+from latentforge.runtime import torchrun
+from latentforge.runtime.signals import stop_on_signals
+
+if TYPE_CHECKING:
+    from latentforge.engine.data_parallel import SharedStep
+
+
+def share_steps(config: RunConfig, device: torch.device) -> SharedStep | None:
+    """Join the processes that torchrun has started to train together; None in one by itself."""
+    if not torchrun.several():
+        return None
+    from latentforge.engine.data_parallel import SharedStep
+    from latentforge.runtime.process_group import join
+
+    return SharedStep(join(device, config.train.batch_size), config.train.seed)
+
+
+def new_folder(wanted: Path | None, root: Path, name: str, shared: SharedStep | None) -> Path:
+    """The folder of a new run, which the first of several processes makes for all."""
+    if shared is None:
+        return create_folder(wanted, root, name)
+    return Path(shared.processes.once(lambda: str(create_folder(wanted, root, name))))
+
+
+@contextmanager
+def training_with_others(run: Path, shared: SharedStep | None) -> Iterator[None]:
+    """To an end that is written before any of several processes leaves.
+
+    torchrun sends SIGTERM to all as soon as one has ended. A first signal therefore ends no
+    process, it asks for the end of the training, and none keeps a process from saying that another
+    one was lost; torchrun ends it half a minute later in any case.
+    """
+    if shared is None:
+        yield
+        return
+    processes = shared.processes
+    processes.remedy = torchrun.again(f"latentforge train --resume {run}")
+    try:
+        with stop_on_signals(processes.ask), processes.together_to_the_end():
+            yield
+    except LostProcess:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise

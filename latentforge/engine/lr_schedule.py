@@ -1,0 +1,33 @@
+"""Learning-rate schedules, each a pure function of the step: resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from latentforge.config.schema import ScheduleConfig
+
+
+def rate(schedule: ScheduleConfig, index: int, epoch_length: int) -> float:
+    """What the learning rate is multiplied by in step `index`, counted from 0.
+
+    A linear warm-up ends at 1 after `warmup_epochs`; the schedule then runs until `epochs` and
+    stays at its last value.
+    """
+    warmup = schedule.warmup_epochs * epoch_length  # steps
+    if index + 1 < warmup:
+        return (index + 1) / warmup
+    length = max(schedule.epochs * epoch_length - warmup, 1)
+    done = min(max(index - warmup, 0.0) / length, 1.0)
+    end = schedule.end
+    match schedule.name:
+        case "linear":
+            return 1.0 + (end - 1.0) * done
+        case "cosine":  # Loshchilov and Hutter 2017, one cycle
+            return end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+        case "exponential":
+            return math.exp(done * math.log(end))
+        case "step":
+            return schedule.factor ** (
+                min(index // epoch_length, schedule.epochs) // schedule.every
+            )
+    return 1.0

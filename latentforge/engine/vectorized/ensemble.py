@@ -1,0 +1,291 @@
+"""One optimizer step of several trainings at once: weights stacked, the loss vmapped over them.
+
+Each has its own images, noise, loss weights, rate and seed; `Stepper` makes the same steps alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from latentforge.config.schema import RunConfig
+from latentforge.contracts import Batch, Terms
+from latentforge.engine.fused_adam import quick_update
+from latentforge.engine.lr_schedule import rate
+from latentforge.engine.step import OPTIMIZERS, Later, Trainee
+from latentforge.engine.step_runner import Stepper
+from latentforge.engine.vectorized.noise import (
+    Draw,
+    Given,
+    NotTogether,
+    Recorder,
+    generators_state,
+)
+from latentforge.seeding import permutation
+
+OF_ALL = ("step", "mu_product")
+"""What an optimizer keeps once for all values of a parameter, which may itself be a single one."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one step said, a row for each of the members that took it."""
+
+    values: Mapping[str, Tensor]  # each (members,)
+    weights: Mapping[str, float | Tensor]  # numbers where all have the same
+    per_dim: Mapping[str, Tensor]
+    images: int
+    finite: bool
+
+    def terms(self, row: int) -> Terms:
+        weights = {
+            name: float(weight[row]) if isinstance(weight, Tensor) else weight
+            for name, weight in self.weights.items()
+        }
+        per_dim = {name: vector[row] for name, vector in self.per_dim.items()}
+        return Terms({name: value[row] for name, value in self.values.items()}, weights, per_dim)
+
+
+class Ensemble:
+    """The trainees and optimizers of `steppers`, as one. The trainees' parameters and buffers
+    become views of the stacked ones, and so are always up to date; the optimizers' state is after
+    `hand_back`. `varied` are the loss's options that differ, by name."""
+
+    def __init__(
+        self, steppers: Sequence[Stepper], configs: Sequence[RunConfig], spec: Any
+    ) -> None:
+        pairs = sorted(zip(steppers, configs, strict=True), key=lambda pair: pair[1].train.lr)
+        self.steppers = [stepper for stepper, _ in pairs]  # those of one rate side by side
+        self.configs = [config for _, config in pairs]
+        self.config, self.spec = self.configs[0], spec
+        first = self.steppers[0]
+        self.trainee, self.images, self.device = first.trainee, first.images, first.device
+        self.varied = varied_options(self.configs, self.device)
+        self.draws: dict[int, list[Draw]] = {}  # by the images of a batch
+        self.leaves, self.fixed = stack([stepper.trainee for stepper in self.steppers])
+        self.optimizer = self._stack_optimizers()
+        self.update = quick_update(self.optimizer) or self.optimizer.step
+        self.orders = torch.empty(0)
+
+    # ------------------------------------------------------------ steps
+
+    def start_epoch(self, epoch: int) -> None:
+        """Lay out the batches of an epoch, counted from 0: (members, images)."""
+        orders = [permutation(len(self.images), s.seed, epoch) for s in self.steppers]
+        self.orders = torch.stack(orders).to(self.device)
+
+    def take(self, done: int) -> Taken:
+        """The step after `done` others. Where a loss is not finite nothing moves, and what is
+        returned says so."""
+        batch, noise = self._batch(done)
+        taken, totals = self._forward(batch, noise, done)
+        if not taken.finite:
+            return taken
+        for leaf in self.leaves.values():
+            leaf.grad = None
+        totals.sum().backward()  # type: ignore[no-untyped-call]
+        self._update(done)
+        return taken
+
+    def _forward(self, batch: Batch, noise: Sequence[Tensor], done: int) -> tuple[Taken, Tensor]:
+        at = self.steppers[0]._at(done)
+        step = Later(at.index, at.total, at.images, at.epoch_length)
+        size = batch.index.shape[1]
+        numbers: dict[str, float] = {}  # the weights that are the same for all
+
+        def one(
+            weights: dict[str, Tensor],
+            options: dict[str, Tensor],
+            x: Tensor,
+            y: Tensor | None,
+            index: Tensor,
+            noise: Sequence[Tensor],
+        ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+            given = Given(self.draws[size], noise)
+            with given:
+                trainee = self._with(options)
+                terms: Terms = functional_call(trainee, weights, (Batch(x, y, index), step))
+            given.check_used()
+            given_weights: Mapping[str, Any] = terms.weights
+            tensors = {k: w for k, w in given_weights.items() if isinstance(w, Tensor)}
+            numbers.update({k: w for k, w in given_weights.items() if k not in tensors})
+            values = {name: value.detach() for name, value in terms.values.items()}
+            return total(terms), values, tensors, dict(terms.per_dim)
+
+        rows = (0, 0, 0, None if batch.y is None else 0, 0, 0)
+        together = torch.vmap(one, in_dims=rows, randomness="error")
+        totals, values, tensors, per_dim = together(
+            {**self.leaves, **self.fixed}, self.varied, batch.x, batch.y, batch.index, noise
+        )
+        told = {name: weight.detach() for name, weight in tensors.items()}
+        finite = bool(totals.isfinite().all())
+        return Taken(values, {**numbers, **told}, per_dim, size, finite), totals
+
+    def _with(self, options: Mapping[str, Tensor]) -> Trainee:
+        """The first member's trainee, its loss built anew where options differ: they are then 0-d
+        tensors in place of numbers."""
+        if not options:
+            return self.trainee
+        config = copy.copy(self.config.loss.options)
+        for name, value in options.items():
+            # frozen, and checked as each member's own; cloned: `beta *= 2` changes no number either
+            object.__setattr__(config, name, value.clone())
+        loss: nn.Module = self.config.loss.entry.spec.build(config, self.spec)
+        loss.train(self.trainee.loss.training)
+        return Trainee(self.trainee.model, loss)
+
+    # ------------------------------------------------------------ images and noise
+
+    def _batch(self, done: int) -> tuple[Batch, list[Tensor]]:
+        """The images and the noise of each member, as it would see and draw them alone."""
+        length, size = self.steppers[0].epoch_length, self.config.train.batch_size
+        start = done % length * size
+        index = self.orders[:, start : start + size]  # (members, images)
+        count = index.shape[1]
+        if count not in self.draws:
+            self.draws[count] = self._probe(index[0], done)
+        draws = self.draws[count]
+        noise = [
+            torch.empty((len(index), *draw.shape), dtype=draw.dtype, device=self.device)
+            for draw in draws
+        ]
+        drawn = []
+        for row, stepper in enumerate(self.steppers) if draws or self.images.dynamic else ():
+            stepper.noise.reseed(done)
+            if self.images.dynamic:
+                drawn.append(self.images.batch(index[row]))
+            for draw, whole in zip(draws, noise, strict=True):
+                draw.into(whole[row])
+        if drawn:
+            y = None if drawn[0].y is None else torch.stack([b.y for b in drawn if b.y is not None])
+            return Batch(torch.stack([batch.x for batch in drawn]), y, index), noise
+        flat = self.images.batch(index.reshape(-1))
+        shape = (len(index), count)
+        y = None if flat.y is None else flat.y.view(shape)
+        return Batch(flat.x.view(*shape, *flat.x.shape[1:]), y, index), noise
+
+    def _probe(self, index: Tensor, done: int) -> list[Draw]:
+        """What a step of the first member draws; NotTogether where that cannot be drawn again."""
+        stepper, recorder = self.steppers[0], Recorder()
+        stepper.noise.reseed(done)
+        batch = self.images.batch(index)
+        with recorder, torch.no_grad():
+            stepper.trainee(batch, stepper._at(done))
+        after = generators_state(self.device)
+        stepper.noise.reseed(done)
+        self.images.batch(index)
+        for draw in recorder.draws:
+            draw.into(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
+        again = generators_state(self.device)
+        if not all(map(torch.equal, after, again)):
+            raise NotTogether("its model or loss draws other noise than randn and rand")
+        return recorder.draws
+
+    # ------------------------------------------------------------ the optimizer
+
+    def _stack_optimizers(self) -> torch.optim.Optimizer:
+        """One of the members' own kind, a group for those of one rate, with the state they have:
+        all of these optimizers treat each weight by itself."""
+        train = self.config.train
+        own = [stepper.optimizer for stepper in self.steppers]
+        options: dict[str, Any] = {"weight_decay": train.weight_decay, **train.optimizer_options}
+        if own[0].defaults.get("fused") is not None:
+            options["fused"] = own[0].defaults["fused"]
+        self.slices: list[tuple[str, int, int, Tensor]] = []
+        groups: list[dict[str, Any]] = []
+        start = 0
+        for lr, same in groupby(config.train.lr for config in self.configs):
+            stop = start + len(list(same))
+            parts = [
+                (name, start, stop, leaf.detach()[start:stop]) for name, leaf in self.leaves.items()
+            ]
+            self.slices += parts
+            groups.append({"params": [part for *_, part in parts], "lr": lr})
+            start = stop
+        stacked = OPTIMIZERS[train.optimizer](groups, **options)
+        for name, start, stop, part in self.slices:
+            states = [
+                optimizer.state.get(stepper.trainee.get_parameter(name), {})
+                for optimizer, stepper in zip(
+                    own[start:stop], self.steppers[start:stop], strict=True
+                )
+            ]
+            shape = part.shape[1:]
+            if states[0]:
+                stacked.state[part] = {
+                    key: torch.stack([state[key] for state in states])
+                    if isinstance(value, Tensor) and key not in OF_ALL and value.shape == shape
+                    else copy.deepcopy(value)
+                    for key, value in states[0].items()
+                }
+        return stacked
+
+    def _update(self, done: int) -> None:
+        for name, start, stop, part in self.slices:
+            whole = self.leaves[name].grad
+            part.grad = None if whole is None else whole[start:stop]
+        if schedule := self.steppers[0].schedule:
+            factor = rate(schedule, done, self.steppers[0].epoch_length)
+            lrs = [lr for lr, _ in groupby(config.train.lr for config in self.configs)]
+            for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+        self.update()
+
+    def hand_back(self) -> None:
+        """Let each member's own optimizer have its rows of the state."""
+        for name, start, stop, part in self.slices:
+            state = self.optimizer.state.get(part, {})
+            for row in range(start, stop) if state else ():
+                stepper = self.steppers[row]
+                stepper.optimizer.state[stepper.trainee.get_parameter(name)] = {
+                    key: value[row - start]
+                    if isinstance(value, Tensor) and key not in OF_ALL and value.shape == part.shape
+                    else copy.deepcopy(value)
+                    for key, value in state.items()
+                }
+
+
+def total(terms: Terms) -> Tensor:
+    """As `Terms.total`, where weights may be tensors."""
+    parts = []
+    for name, value in terms.values.items():
+        weight = terms.weights.get(name, 1.0)
+        if isinstance(weight, Tensor) or weight != 0.0:
+            parts.append(value * weight)
+    return sum(parts[1:], start=parts[0])
+
+
+def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[str, Tensor]:
+    """The numbers among the loss's options that differ, each (members,)."""
+    options = [vars(config.loss.options) for config in configs]
+    # as exact as a Python number, where the device can
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return {
+        name: torch.tensor([each[name] for each in options], dtype=dtype, device=device)
+        for name, value in options[0].items()
+        if isinstance(value, float) and any(each[name] != value for each in options)
+    }
+
+
+def stack(trainees: Sequence[Trainee]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters to train, and what else there is, each (members, ...); the trainees' own become
+    their rows. Inside, a parameter with several names has the first one."""
+    leaves, fixed = {}, {}
+    for name, parameter in trainees[0].named_parameters():
+        whole = torch.stack([trainee.get_parameter(name).detach() for trainee in trainees])
+        for row, trainee in enumerate(trainees):
+            trainee.get_parameter(name).data = whole[row]
+        if parameter.requires_grad:
+            leaves[name] = whole.detach().requires_grad_()
+        else:
+            fixed[name] = whole
+    for name, _ in trainees[0].named_buffers():
+        fixed[name] = torch.stack([trainee.get_buffer(name) for trainee in trainees])
+    return leaves, fixed

@@ -1,0 +1,131 @@
+"""Whether trainings can be made together: a few steps both ways, on copies, must give the same."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.config.schema import RunConfig
+from latentforge.contracts import DataSpec, Terms
+from latentforge.data.images import ImageSplit
+from latentforge.engine.step import Trainee
+from latentforge.engine.step_runner import Stepper
+from latentforge.engine.vectorized.ensemble import Ensemble
+from latentforge.engine.vectorized.noise import NotTogether
+from latentforge.errors import one_line
+
+CLOSE = 1e-2
+"""How far gradients may differ, of their largest. Sums in another order are 1e-5 apart, and after a
+step of Adam a few weights whose gradients are all rounding have gone the other way; another image
+or another noise makes them as different as they are large."""
+
+
+def why_not(
+    trainees: Sequence[Trainee],
+    configs: Sequence[RunConfig],
+    images: ImageSplit,
+    device: torch.device,
+    spec: DataSpec,
+) -> str:
+    """In words why these members cannot be trained together; empty where they can."""
+    try:
+        check_modules(trainees[0])
+        rehearse(trainees, configs, images, device, spec)
+    except NotTogether as reason:
+        return str(reason)
+    except Exception as error:  # vmap's own words on what it cannot do
+        return one_line(error)
+    return ""
+
+
+def check_modules(trainee: Trainee) -> None:
+    for module in trainee.modules():
+        kind = type(module).__name__
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise NotTogether(f"its {kind} keeps statistics of each member")
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
+            raise NotTogether(f"its {kind} draws what cannot be drawn beforehand")
+        if isinstance(module, nn.modules.conv._ConvNd):
+            raise NotTogether(f"its {kind} rounds otherwise under vmap, and drifts in ten steps")
+
+
+def rehearse(
+    trainees: Sequence[Trainee],
+    configs: Sequence[RunConfig],
+    images: ImageSplit,
+    device: torch.device,
+    spec: DataSpec,
+) -> None:
+    """NotTogether where two first steps, or the last of the epoch, whose batch may be smaller,
+    differ from the members' own."""
+
+    def steppers() -> list[Stepper]:
+        pairs = zip(trainees, configs, strict=True)
+        return [Stepper(copy.deepcopy(t).train(), images, config, device) for t, config in pairs]
+
+    alone, taking = steppers(), steppers()
+    ensemble = Ensemble(taking, configs, spec)
+    rows = [ensemble.steppers.index(stepper) for stepper in taking]
+    length = alone[0].epoch_length
+    ensemble.start_epoch(0)
+    for stepper in alone:
+        stepper.start_epoch(0)
+    for done in sorted({0, min(1, length - 1), length - 1}):
+        separate = [stepper.take(done)[0] for stepper in alone]
+        taken = ensemble.take(done)
+        if not taken.finite:  # nothing moves from here on, where a member is as ruined by itself
+            if all(bool(terms.total().isfinite()) for terms in separate):
+                raise NotTogether("its loss is not finite under vmap")
+            return
+        for row, stepper, terms in zip(rows, alone, separate, strict=True):
+            there = taken.terms(row)
+            check_terms(there, terms)
+            for name, parameter in stepper.trainee.named_parameters():
+                leaf = ensemble.leaves.get(name)
+                together = None if leaf is None or leaf.grad is None else leaf.grad[row]
+                if not same(parameter.grad, together):
+                    raise NotTogether(f"the gradient of its {name} is another one under vmap")
+    check_weights(trainees, alone, taking)
+
+
+def check_terms(there: Terms, terms: Terms) -> None:
+    if there.values.keys() != terms.values.keys():
+        raise NotTogether("its loss has other terms under vmap")
+    largest = max(float(value.abs()) for value in terms.values.values())
+    for name, value in terms.values.items():
+        one, other = there.weights.get(name, 1.0), terms.weights.get(name, 1.0)
+        if not math.isclose(one, other, rel_tol=1e-5):
+            raise NotTogether(f"the weight of its term {name!r} is another one under vmap")
+        if not abs(float(there.values[name] - value)) <= CLOSE * abs(float(value)) + 1e-4 * largest:
+            raise NotTogether(f"its term {name!r} is another one under vmap")
+
+
+def check_weights(
+    trainees: Sequence[Trainee], alone: Sequence[Stepper], taking: Sequence[Stepper]
+) -> None:
+    """NotTogether where the optimizer has moved weights elsewhere, or a buffer has changed."""
+    for before, one, other in zip(trainees, alone, taking, strict=True):
+        for name, parameter in before.named_parameters():
+            moved = (one.trainee.get_parameter(name) - parameter).norm()
+            apart = (one.trainee.get_parameter(name) - other.trainee.get_parameter(name)).norm()
+            if not apart <= 0.1 * moved + 1e-6:  # as for gradients, and no for NaN
+                raise NotTogether(f"the optimizer moves its {name} elsewhere")
+        for name, buffer in before.named_buffers():
+            if not torch.equal(buffer, one.trainee.get_buffer(name)):
+                raise NotTogether(f"its buffer {name} changes from step to step")
+
+
+def same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:  # no gradient is one of zeros: neither moves the weights
+        left = one if other is None else other
+        return left is None or not bool(left.any())
+    return near(one, other)
+
+
+def near(one: Tensor, other: Tensor) -> bool:
+    apart, largest = (one - other).abs().max(), other.abs().max()
+    return bool(apart <= CLOSE * largest + 1e-6)

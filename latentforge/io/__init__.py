@@ -1,0 +1,1 @@
+"""Files: atomic writes, paths, .npz archives, secrets kept out of what is stored."""

@@ -1,0 +1,242 @@
+"""Which plugins there are before any is imported: entry points, files, modules, objects, and what
+switches them off. No CLI, no torch, no pydantic."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
+from latentforge.plugins.registry import Plugin, normalise, same, suggest
+from latentforge.specs import Kind, Spec
+
+PLUGINS, COMMANDS = "latentforge", "latentforge.commands"  # groups of entry points
+ENVIRONMENT = "LATENTFORGE_PLUGINS"
+UNKNOWN = "unknown"  # a distribution without readable METADATA
+FILE = re.compile(rf"\.py$|[/{re.escape(os.sep)}]")
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> tuple[str, ...] | None:
+    """The allow-list of LATENTFORGE_PLUGINS (comma separated); None when it is not set."""
+    names = environ.get(ENVIRONMENT)
+    return None if names is None else tuple(n for n in map(str.strip, names.split(",")) if n)
+
+
+class Hooks:
+    """The good hooks of one plugin: a bad one must not take them with it, and pluggy compares and
+    hashes what it registers, which an author's object may not stand."""
+
+    def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
+        vars(self).update(hooks)
+
+    def __dir__(self) -> Iterable[str]:
+        return vars(self)  # pluggy looks at each name: object's own take it longer than all else
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A plugin on its way: what is known of it so far."""
+
+    plugin: Plugin
+    source: object  # what to load: an EntryPoint, the Path of a file, a module's name, the object;
+    # None where there is nothing to load, but commands perhaps
+    package: str  # the top-level module of its code, to find its own frames in a traceback
+    required: bool = False  # the user named it: nothing goes on without it
+    problems: list[PluginProblem] = field(default_factory=list)
+    error: BaseException | None = None
+    hooks: Hooks | None = None
+    kinds: list[Kind] = field(default_factory=list)  # of its good hooks
+    observes: list[str] = field(default_factory=list)  # the hooks that are told of runs
+    offers: list[tuple[Kind, Spec]] = field(default_factory=list)
+
+    def fault(self, stage: str, cause: str, remedy: str = "") -> None:
+        plugin = self.plugin
+        if not remedy and plugin.distribution:
+            update = f"pip install --upgrade {plugin.distribution}"
+            without = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
+            remedy = f"{update}, or go on without it: latentforge -p {without} ..."
+        remedy = remedy or f"mend {plugin.module}, or leave it out"
+        origin = (plugin.name, plugin.distribution, plugin.version)
+        self.problems.append(PluginProblem(*origin, stage, cause, remedy))
+
+    @contextmanager
+    def contained(self, stage: str, what: str = "") -> Iterator[None]:
+        """What the plugin's code raises becomes a fault, with the place in that code."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise  # the user's
+            self.error, remedy = error, ""
+            if isinstance(error, ModuleNotFoundError) and error.name == self.package:
+                remedy = (
+                    f"its entry point names {self.plugin.module}: mend that, or install it anew"
+                )
+            self.fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
+
+    def finish(self) -> Plugin:
+        """The plugin as it ended; raises PluginError when the user named it and it failed."""
+        if self.plugin.status == "disabled" or (self.source is None and not self.problems):
+            return self.plugin
+        failed = not self.hooks or (bool(self.problems) and not (self.offers or self.observes))
+        if failed and self.required:
+            first, *more = self.problems
+            raise PluginError(
+                f"plugin {self.plugin.module} cannot be loaded: {first.stage}: {first.cause}",
+                details=[problem.cause for problem in more],
+                remedy=first.remedy,
+            ) from self.error
+        problems = tuple(self.problems)
+        return replace(self.plugin, status="failed" if failed else "ok", problems=problems)
+
+
+def installed() -> list[Candidate]:
+    """One candidate for each plugin, and for each distribution that has commands alone: the
+    built-ins first, then by distribution and name."""
+    found: list[Candidate] = []
+    points, damaged = points_of(PLUGINS, COMMANDS)
+    for dist, why in damaged:
+        name, version = origin_of(dist)
+        remedy = f"pip install --force-reinstall {name}"
+        if name == UNKNOWN:
+            remedy = f"see {getattr(dist, '_path', dist.locate_file(''))}"
+        found.append(Candidate(Plugin(name, name, version), None, ""))
+        found[-1].fault("discover", why, remedy)
+    origins: dict[int, tuple[str, str]] = {}  # parsing METADATA costs more than all the rest
+    for point in sorted(points, key=lambda point: point.group):
+        package = re.split(r"[.:\s]", point.value)[0]
+        if id(point.dist) not in origins:
+            origins[id(point.dist)] = origin_of(point.dist, package)
+        elif point.group == COMMANDS:
+            continue  # it comes and goes with the plugins
+        origin = origins[id(point.dist)]
+        if point.group == PLUGINS:
+            plugin = Plugin(point.name, *origin, module=point.value)
+            found.append(Candidate(plugin, point, package))
+        else:
+            found.append(Candidate(Plugin(origin[0], *origin, module=point.value), None, package))
+    if not any(c.plugin.builtin for c in found) and (stale := without_plugins("latentforge")):
+        found.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
+        cause = f"its metadata at {stale.locate_file('')} name no plugins, and hide those that do"
+        found[-1].fault("discover", cause, "pip uninstall latentforge, as often as it finds one")
+    return sorted(
+        found,
+        key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),
+    )
+
+
+def without_plugins(name: str) -> Distribution | None:
+    """The distribution of that name that Python finds first, where it has no plugins."""
+    try:
+        found = distribution(name)
+        return None if found.entry_points.select(group=PLUGINS) else found
+    except Exception:
+        return None
+
+
+def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
+    """The installed entry points of groups, and the distributions whose own cannot be read: one
+    malformed entry_points.txt, of any package, hides all the others from importlib."""
+    try:
+        every = entry_points()
+        return [point for group in groups for point in every.select(group=group)], []
+    except Exception:
+        # pydantic and torch look for plugins of their own in all packages, and would fail there
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+        points: list[EntryPoint] = []
+        damaged = []
+        for dist in distributions():
+            try:
+                points += [point for point in dist.entry_points if point.group in groups]
+            except Exception as error:
+                damaged.append((dist, f"its entry_points.txt cannot be read: {one_line(error)}"))
+        return points, damaged
+
+
+def origin_of(dist: Distribution | None, default: str = UNKNOWN) -> tuple[str, str]:
+    """A distribution's name and version; its METADATA may be damaged or lost."""
+    try:
+        assert dist is not None
+        return dist.metadata["Name"] or default, dist.metadata["Version"] or ""
+    except Exception:
+        return default, ""
+
+
+def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
+    """The candidate for what the user named: `./my.py`, `package.module`, `package:object`, a
+    module or an object."""
+    if isinstance(extra, os.PathLike) or (isinstance(extra, str) and FILE.search(extra)):
+        text = os.fspath(extra)
+        path = Path(text).expanduser().absolute()
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise PluginError(
+                f"plugin {text} cannot be loaded: {path} {what}",
+                remedy="-p ./FILE.py for a file, -p package.module for a module",
+            )
+        return Candidate(Plugin(path.stem, module=text), path, module_name(path), required=True)
+    if isinstance(extra, str):
+        package = re.split(r"[.:]", extra)[0]
+        return Candidate(Plugin(extra, module=extra), extra, package, required=True)
+    home = extra.__name__ if isinstance(extra, ModuleType) else type(extra).__module__
+    name = str(getattr(extra, "__name__", type(extra).__name__))
+    plugin = Plugin(name, module=home if name == home else f"{home}.{name}")
+    return Candidate(plugin, extra, home.split(".")[0], required=True)
+
+
+def module_name(path: Path) -> str:
+    """A name for sys.modules that no other module has; dataclasses and pickle look there."""
+    return f"latentforge_file_{path.stem}_{zlib.crc32(bytes(path)):08x}"
+
+
+def unique(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Each thing once, however often it is mentioned."""
+    seen: dict[tuple[str, str, object], Candidate] = {}
+    for candidate in candidates:
+        plugin, source = candidate.plugin, candidate.source
+        what = source if isinstance(source, EntryPoint | Path | str) else id(source)
+        seen.setdefault((plugin.distribution, plugin.name, what), candidate)
+    return list(seen.values())
+
+
+def switch_off(
+    candidates: Sequence[Candidate], off: Sequence[str], only: Sequence[str] | None
+) -> None:
+    """Mark what shall not be imported."""
+    reasons = {
+        c: f"-p no:{name}" for name in off for c in named_so(candidates, name, f"-p no:{name}")
+    }
+    if only is not None:
+        kept = {c for name in only for c in named_so(candidates, name, ENVIRONMENT)}
+        for candidate in candidates:
+            if not candidate.required and candidate not in kept:
+                reasons.setdefault(candidate, ENVIRONMENT)
+    for candidate, reason in reasons.items():
+        candidate.plugin = replace(candidate.plugin, status="disabled", off_by=reason)
+
+
+def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[Candidate]:
+    """Those that are called so; UsageError where there is none."""
+    found = called(candidates, wanted)
+    if not found:
+        close = closest(wanted, [c.plugin.name for c in candidates])
+        message = f"{source}: there is no plugin {wanted!r}{suggest(close)}"
+        raise UsageError(message, remedy="latentforge plugins list")
+    return found
+
+
+def called(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
+    """The candidates of that name, or else those of that distribution."""
+    by_name = [c for c in candidates if c.plugin.is_called(wanted)]
+    whole = [c for c in candidates if c.plugin.distribution and same(c.plugin.distribution, wanted)]
+    return by_name or whole

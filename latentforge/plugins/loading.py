@@ -1,0 +1,327 @@
+"""From names to components: discover -> filter -> load -> validate -> register -> collect.
+
+One broken plugin never stops the others: its faults are values. No CLI, no torch, no pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from operator import attrgetter
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from latentforge import hookspecs
+from latentforge.errors import closest
+from latentforge.io.atomic import folder_kept
+from latentforge.plugins.discovery import (
+    Candidate,
+    Hooks,
+    explicit,
+    installed,
+    module_name,
+    switch_off,
+    unique,
+)
+from latentforge.plugins.registry import (
+    Entry,
+    Observer,
+    Plugin,
+    PluginSelection,
+    Registry,
+    normalise,
+    spec_faults,
+    suggest,
+)
+from latentforge.specs import KINDS, PLUGIN_API, Kind
+
+__all__ = ["Plugin", "load_plugins"]
+
+KIND_OF_HOOK = {kind.hook: kind for kind in KINDS.values()}
+ARGUMENTS: dict[str, tuple[str, ...]] = {  # of every hook
+    **dict.fromkeys(KIND_OF_HOOK, ()),
+    "latentforge_run_started": ("run",),
+    "latentforge_run_finished": ("run", "metrics"),
+    "latentforge_run_failed": ("run", "error"),
+}
+HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
+"""Packages that take a tenth of a second and more to import; a plugin loads with every command."""
+MOST = 10_000  # specs that a hook may offer: one that never ends must end
+
+
+def load_plugins(
+    extra: Sequence[str | os.PathLike[str] | ModuleType | object] = (),
+    off: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    discover: bool = True,
+) -> Registry:
+    """Load the installed plugins and those in `extra`: files, dotted modules, modules, objects.
+
+    `off` and `only` take plugin names, `distribution/name`, or a distribution for all its plugins;
+    what they leave out is never imported. `only` does not concern `extra`. Faults are collected in
+    the registry. Raises UsageError for an unknown name in `off` or `only`, PluginError where a
+    plugin in `extra` cannot be loaded.
+    """
+    candidates = unique([*(installed() if discover else ()), *map(explicit, extra)])
+    switch_off(candidates, off, only if discover else None)
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    candidates = _load_all(candidates, manager)
+    plugins: list[Plugin] = []
+    entries: list[Entry] = []
+    observers: list[Observer] = []
+    owners: dict[tuple[str, str, str], str] = {}
+    for candidate in candidates:
+        _collect(candidate, manager, owners)
+        plugins.append(candidate.finish())
+        entries += [Entry(kind, spec, plugins[-1]) for kind, spec in candidate.offers]
+        for hook in candidate.observes:
+            call = manager.subset_hook_caller(hook, _others(candidate, manager))
+            observers.append(Observer(plugins[-1], hook, call, candidate.package))
+    selection = PluginSelection(tuple(extra), tuple(off), discover)
+    return Registry(plugins, entries, observers, selection)
+
+
+def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) -> list[Candidate]:
+    """Import, validate and register; what the user named and an entry point loads comes once."""
+    loaded: dict[int, tuple[object, Plugin]] = {}  # by identity; keeps the object, and so its id
+    kept = []
+    for candidate in candidates:
+        kept.append(candidate)
+        off = candidate.plugin.status == "disabled"
+        if off or candidate.problems or candidate.source is None:
+            continue
+        start, there = perf_counter(), {name for name in HEAVY if name in sys.modules}
+        target = None
+        with candidate.contained("import"), _put_back(candidate):
+            target = _import(candidate.source)
+        if candidate.problems:
+            continue
+        heavy = tuple(name for name in HEAVY if name in sys.modules and name not in there)
+        took = perf_counter() - start
+        candidate.plugin = replace(candidate.plugin, seconds=took, heavy=heavy)
+        if id(target) not in loaded:
+            _register(candidate, target, manager)
+            if candidate.hooks:
+                loaded[id(target)] = target, candidate.plugin
+        elif candidate.required:
+            kept.pop()
+        else:
+            twin = loaded[id(target)][1]
+            cause = f"{candidate.plugin.module} is already loaded as {twin.qualifier}/{twin.name}"
+            candidate.fault("register", cause)
+    return kept
+
+
+def _import(source: object) -> object:
+    if isinstance(source, EntryPoint):
+        if not source.pattern.match(source.value):
+            raise ImportError(f"entry point {source.value!r} is neither MODULE nor MODULE:OBJECT")
+        return source.load()
+    if isinstance(source, Path):
+        with _importable(source.parent):
+            return _run_file(source)
+    if isinstance(source, str):
+        with _importable(Path.cwd()):
+            module, _, name = source.partition(":")
+            target = importlib.import_module(module)
+            return attrgetter(name)(target) if name else target
+    return source
+
+
+def _run_file(path: Path) -> ModuleType:
+    name = module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextmanager
+def _put_back(candidate: Candidate) -> Iterator[None]:
+    """What a plugin's code changes of the process while it loads is put back, and noted; what it
+    prints goes to stderr, for stdout is the command's answer."""
+    path, filters = list(sys.path), list(warnings.filters)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    changed: list[str] = []
+    try:
+        with redirect_stdout(sys.stderr), folder_kept(changed):
+            yield
+    finally:
+        if lost := [place for place in path if place not in sys.path]:
+            sys.path.extend(lost)
+            changed.append("sys.path")
+        rules: Any = warnings.filters
+        if list(filter(is_blanket, rules)) != list(filter(is_blanket, filters)):
+            # a library may silence warnings of its own
+            own = [rule for rule in rules if rule not in filters and not is_blanket(rule)]
+            rules[:] = [*own, *filters]
+            changed.append("the filters of all warnings")
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+                changed.append(f"what {number.name} does")
+        known = candidate.plugin.changed
+        candidate.plugin = replace(candidate.plugin, changed=(*known, *changed))
+
+
+def is_blanket(rule: Any) -> bool:
+    """Whether a filter of warnings is for other people's warnings too: for every message of every
+    module, of a category of Python's own."""
+    _, message, category, module, _ = rule
+    return message is None and module is None and category.__module__ == "builtins"
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules in `folder` can be imported, and hide no installed one."""
+    path = str(folder)
+    if path in sys.path:
+        yield
+        return
+    sys.path.append(path)
+    try:
+        yield
+    finally:
+        if path in sys.path:
+            sys.path.remove(path)
+
+
+def _register(candidate: Candidate, target: object, manager: pluggy.PluginManager) -> None:
+    plugin = candidate.plugin
+    name = f"{plugin.distribution}:{plugin.name}"
+    if manager.has_plugin(name):
+        cause = f"another plugin is called {plugin.name}, so {plugin.module} is not loaded"
+        return candidate.fault("register", cause, "rename one of them (an object by __name__)")
+    with candidate.contained("validate"):
+        hooks = _good_hooks(candidate, target, manager)
+        if hooks:
+            candidate.hooks = Hooks(hooks)
+            manager.register(candidate.hooks, name)
+        return None
+    candidate.hooks = None
+    candidate.kinds.clear()
+    candidate.observes.clear()
+
+
+def _good_hooks(
+    candidate: Candidate, target: object, manager: pluggy.PluginManager
+) -> dict[str, Callable[..., Any]]:
+    """The hooks that can be called, by attribute; a fault for each that cannot."""
+    api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
+    if api != PLUGIN_API:
+        cause = f"made for plugin API {api!r}, this LatentForge speaks {PLUGIN_API}"
+        candidate.fault("validate", cause)
+        return {}
+    hooks: dict[str, Callable[..., Any]] = {}
+    for name in dir(target):
+        if name.startswith("__"):
+            continue  # Python's own
+        options = manager.parse_hookimpl_opts(target, name)
+        if options is None:
+            if name.startswith("latentforge_") and inspect.isroutine(getattr(target, name)):
+                cause = f"{name} is not marked as a hook"
+                candidate.fault("validate", cause, "put @latentforge.hookimpl above it")
+            continue
+        hook, function = options["specname"] or name, getattr(target, name)
+        wraps = options["wrapper"] or options["hookwrapper"]
+        if fault := _hook_fault(hook, function, wraps):
+            if hook in ARGUMENTS or not options["optionalhook"]:
+                candidate.fault("validate", *fault)
+            continue
+        hooks[name] = function
+        if hook in KIND_OF_HOOK:
+            candidate.kinds.append(KIND_OF_HOOK[hook])
+        elif hook not in candidate.observes:
+            candidate.observes.append(hook)
+    if not hooks and not candidate.problems:
+        remedy = "mark its hook functions with @latentforge.hookimpl"
+        candidate.fault("validate", f"{candidate.plugin.module} has no hooks", remedy)
+    return hooks
+
+
+def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[str, str] | None:
+    """What keeps a hook from being called, and the remedy."""
+    if hook not in ARGUMENTS:
+        return f"there is no hook {hook}{suggest(closest(hook, ARGUMENTS))}", "rename it"
+    given = ARGUMENTS[hook]
+    if wraps:
+        return f"{hook} is a wrapper, and hooks are called one by one", "drop the wrapper option"
+    required = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and p.name not in given
+    ]
+    if required:
+        cause = f"{hook}({', '.join(required)}) takes arguments that the hook does not give"
+        instance = ", or name an instance of the class" if required == ["self"] else ""
+        return cause, f"define it as {hook}({', '.join(given)})" + instance
+    return None
+
+
+def _collect(
+    candidate: Candidate,
+    manager: pluggy.PluginManager,
+    owners: dict[tuple[str, str, str], str],
+) -> None:
+    """Call the hooks of one plugin and keep its good specs; `owners` are the plugins that offer
+    each kind, qualifier and name."""
+    others = _others(candidate, manager)
+    for kind in dict.fromkeys(candidate.kinds):
+        with candidate.contained("collect", f"{kind.hook}: "), _put_back(candidate):
+            results = manager.subset_hook_caller(kind.hook, others)()
+            for count, spec in enumerate(_specs(candidate, kind, results)):
+                if count == MOST:
+                    candidate.fault("collect", f"{kind.hook} gives more than {MOST:,}", "end it")
+                    break
+                _accept(candidate, kind, spec, owners)
+
+
+def _others(candidate: Candidate, manager: pluggy.PluginManager) -> set[Any]:
+    return manager.get_plugins() - {candidate.hooks}
+
+
+def _specs(candidate: Candidate, kind: Kind, results: list[Any]) -> Iterator[object]:
+    for result in results or [None]:  # pluggy leaves out the result None
+        if isinstance(result, Iterable) and not isinstance(result, str):
+            yield from result
+        else:
+            cause = f"{kind.hook} returned {type(result).__name__}, not {kind.spec.__name__}s"
+            candidate.fault("collect", cause, "yield each one, or return a list")
+
+
+def _accept(
+    candidate: Candidate, kind: Kind, spec: object, owners: dict[tuple[str, str, str], str]
+) -> None:
+    name = getattr(spec, "name", None)
+    what = f"{kind.singular} {name!r}: " if isinstance(name, str) else f"{kind.hook}: "
+    faults = spec_faults(kind, spec)
+    if isinstance(spec, kind.spec) and not faults:
+        key = (kind.plural, normalise(candidate.plugin.qualifier), spec.name)
+        if key not in owners:
+            owners[key] = candidate.plugin.name
+            candidate.offers.append((kind, spec))
+            return
+        faults = [f"plugin {owners[key]} already offers one of that name"]
+    for fault in faults:
+        candidate.fault("collect", what + fault)

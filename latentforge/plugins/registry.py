@@ -1,0 +1,392 @@
+"""Which component a name stands for, and which plugin it came from: kind -> name -> spec.
+
+A built-in always wins on the plain name; `distribution/name` reaches every component. Torch-free.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
+from latentforge.io.atomic import folder_kept
+from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
+
+log = logging.getLogger(__name__)
+
+SLOW = 0.5  # seconds that the import of a plugin may take without a word
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class PluginSelection:
+    """Which plugins a registry was loaded from, so that another process can load the same."""
+
+    plugins: tuple[Any, ...] = ()
+    off: tuple[str, ...] = ()
+    discover: bool = True
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin and what became of it."""
+
+    name: str  # of the entry point, the file (its stem) or the module
+    distribution: str = ""  # "" without packaging
+    version: str = ""
+    module: str = ""  # what it was loaded from: "package.module" or "./my.py"
+    status: Literal["ok", "disabled", "failed"] = "ok"
+    problems: tuple[PluginProblem, ...] = ()
+    seconds: float = 0.0  # the time its import took
+    off_by: str = ""  # what switched it off
+    heavy: tuple[str, ...] = ()  # packages that its import has loaded, and should not
+    changed: tuple[str, ...] = ()  # what of the process it has changed, and was put back
+
+    @property
+    def builtin(self) -> bool:
+        return normalise(self.distribution) == "latentforge"
+
+    @property
+    def qualifier(self) -> str:
+        """The left side of `distribution/name`."""
+        return self.distribution or self.name
+
+    @property
+    def title(self) -> str:
+        """`plugin swirl (latentforge-swirl 0.2)`."""
+        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
+        return f"plugin {self.name}{origin}"
+
+    @property
+    def notice(self) -> str:
+        """What it does to every command, or an empty string: makes it slower, meddles with it."""
+        what = []
+        if self.heavy or self.seconds > SLOW:
+            how = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
+            what = [f"{how} while it loads, {self.seconds:.1f} s of every command"]
+        if self.changed:
+            what.append(f"changes {', '.join(self.changed)} while it loads, which was put back")
+        more = f"its author: latentforge plugins check {self.address}"
+        return f"{self.title} {' and '.join(what)}; {more}" if what else ""
+
+    @property
+    def address(self) -> str:
+        """What means this plugin alone on a command line."""
+        return shlex.quote("/".join(filter(None, [self.distribution, self.name])))
+
+    @property
+    def trouble(self) -> str:
+        """One line about why components of this plugin may be missing, or an empty string."""
+        causes = [f"{problem.stage}: {problem.cause}" for problem in self.problems]
+        if self.status == "disabled":
+            causes = [f"switched off by {self.off_by}"]
+        return f"{self.title}: {'; '.join(causes)}" if causes else ""
+
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is this plugin's name or its `distribution/name`."""
+        origin, _, plain = name.rpartition("/")
+        return plain == self.name and (not origin or same(origin, self.distribution))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One component and the plugin that offers it."""
+
+    kind: Kind
+    spec: Any  # of the type `kind.spec`
+    plugin: Plugin
+
+    @property
+    def name(self) -> str:
+        return str(self.spec.name)
+
+    @property
+    def qualified(self) -> str:
+        """The name that nothing else can have: `distribution/name`."""
+        return f"{self.plugin.qualifier}/{self.name}"
+
+    @property
+    def reference(self) -> str:
+        """What a run records: the plain name of a built-in, the full one of anything else."""
+        return self.name if self.plugin.builtin else self.qualified
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A plugin's function that is told what becomes of runs; `call` takes what the hook gives."""
+
+    plugin: Plugin
+    hook: str
+    call: Callable[..., object]
+    package: str  # the module of its code, to find its own frames in a traceback
+
+
+class Registry:
+    """All that the loaded plugins offer, and all that went wrong with those that did not load."""
+
+    def __init__(
+        self,
+        plugins: Iterable[Plugin],
+        entries: Iterable[Entry],
+        observers: Iterable[Observer] = (),
+        selection: PluginSelection | None = None,
+    ) -> None:
+        self.plugins = tuple(plugins)
+        self.selection = selection or PluginSelection()
+        self.observers = tuple(observers)
+        self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
+        self._qualified: dict[tuple[str, str, str], Entry] = {}
+        self._of: dict[int, list[Entry]] = {id(plugin): [] for plugin in self.plugins}
+        for entry in sorted(entries, key=_order):
+            kind = entry.kind.plural
+            self._of[id(entry.plugin)].append(entry)
+            self._entries[kind].setdefault(entry.name, []).append(entry)
+            self._qualified[kind, normalise(entry.plugin.qualifier), entry.name] = entry
+
+    @property
+    def problems(self) -> tuple[PluginProblem, ...]:
+        """Every fault of every plugin, in the order of the plugins."""
+        return tuple(problem for plugin in self.plugins for problem in plugin.problems)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know though nothing is wrong: plugins that make every command slower,
+        and components that a built-in hides."""
+        return self.faulty_loads + tuple(
+            f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
+            f" the built-in; reach it as {entry.qualified}"
+            for kind in KINDS
+            for entry in self.entries(kind)
+            if not entry.plugin.builtin
+            and any(other.plugin.builtin for other in self._entries[kind][entry.name])
+        )
+
+    @property
+    def faulty_loads(self) -> tuple[str, ...]:
+        """The plugins that make every command slower."""
+        return tuple(plugin.notice for plugin in self.plugins if plugin.notice)
+
+    def status_of(self, plugin: Plugin) -> str:
+        """ok, disabled, failed, or conflict: another plugin has its name, or offers something of
+        the same name, so that the plain name does not reach what this one offers."""
+        if any(problem.stage == "register" for problem in plugin.problems):
+            return "conflict"
+        return "conflict" if self.conflicts_of(plugin) else plugin.status
+
+    def conflicts_of(self, plugin: Plugin) -> list[str]:
+        """With whom it shares which names, a line each; a built-in keeps its own."""
+        if plugin.builtin or plugin.status == "disabled":
+            return []
+        found = [
+            f"plugin {other.name!r} is also of {other.qualifier}; name one as {plugin.address}"
+            for other in self.plugins
+            if other.name == plugin.name and other is not plugin and other.status != "disabled"
+        ]
+        for entry in self.entries_of(plugin):
+            sharing = self._entries[entry.kind.plural][entry.name]
+            found += [
+                f"{entry.kind.singular} {entry.name!r} is also of {other.plugin.qualifier};"
+                f" reach this one as {entry.qualified}"
+                for other in sharing
+                if other is not entry
+            ]
+        return found
+
+    def notify(self, hook: str, **given: object) -> None:
+        """Tell the observers of a hook, such as latentforge_run_started. What one of them raises is
+        said with the plugin's name, and ends nothing."""
+        for observer in self.observers:
+            if observer.hook != hook:
+                continue
+            try:
+                with folder_kept():
+                    observer.call(**given)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise  # the user's
+                log.warning(
+                    "%s: %s: %s%s; the run is none the worse",
+                    observer.plugin.title,
+                    hook,
+                    one_line(error),
+                    place_in(error, observer.package),
+                )
+
+    def entries(self, kind: str) -> tuple[Entry, ...]:
+        """Every component of a kind ("models"), by name; a built-in before its namesakes."""
+        return tuple(entry for same in self._entries[kind].values() for entry in same)
+
+    def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:
+        """What one of `plugins` offers, by name."""
+        return tuple(self._of[id(plugin)])
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """The plain names of a kind, sorted."""
+        return tuple(self._entries[kind])
+
+    def get(self, kind: str, name: str) -> Entry:
+        """The component that a plain or qualified name stands for.
+
+        Raises UsageError for a name that is unknown or ambiguous, PluginError where a plugin that
+        did not load may be the one that offers it.
+        """
+        if "/" in name:
+            return self._get_qualified(KINDS[kind], name)
+        found = self._entries[kind].get(name, [])
+        builtin = [entry for entry in found if entry.plugin.builtin]
+        if builtin or len(found) == 1:
+            return (builtin or found)[0]
+        singular = KINDS[kind].singular
+        if found:
+            choices = sorted(entry.qualified for entry in found)
+            raise UsageError(
+                f"{singular} {name!r} is offered by {len(found)} plugins: {' and '.join(choices)}",
+                remedy=f"name one in full, such as {choices[0]}",
+            )
+        close = closest(name, self._entries[kind])
+        not_loaded = _troubles(self.plugins)
+        error = PluginError if not_loaded and not close else UsageError
+        own = "" if close else ", or `latentforge -p FILE ...` for one of your own"
+        raise error(
+            f"unknown {singular} {name!r}" + suggest(close),
+            details=not_loaded,
+            remedy=f"latentforge list {kind}{own}",
+        )
+
+    def plugin(self, name: str) -> Plugin:
+        """The plugin of that name, which may be `distribution/name`."""
+        found = [plugin for plugin in self.plugins if plugin.is_called(name)]
+        found = [plugin for plugin in found if not plugin.distribution] or found
+        if len(found) > 1:
+            choices = " and ".join(sorted(f"{p.distribution}/{p.name}" for p in found))
+            raise UsageError(
+                f"{len(found)} plugins are called {name!r}: {choices}", remedy="name one in full"
+            )
+        if not found:
+            close = closest(name, [plugin.name for plugin in self.plugins])
+            raise UsageError(
+                f"unknown plugin {name!r}" + suggest(close), remedy="latentforge plugins list"
+            )
+        return found[0]
+
+    def _get_qualified(self, kind: Kind, qualified: str) -> Entry:
+        origin, _, name = qualified.partition("/")
+        entry = self._qualified.get((kind.plural, normalise(origin), name))
+        if entry is not None:
+            return entry
+        owners = [plugin for plugin in self.plugins if same(plugin.qualifier, origin)]
+        if not owners:
+            raise self._not_installed(origin, kind)
+        offered = [e.name for e in self.entries(kind.plural) if same(e.plugin.qualifier, origin)]
+        not_loaded = _troubles(owners)
+        error = PluginError if not_loaded else UsageError
+        raise error(
+            f"{owners[0].qualifier} offers no {kind.singular} {name!r}"
+            + suggest(closest(name, offered)),
+            details=not_loaded,
+            remedy=f"latentforge list {kind.plural}",
+        )
+
+    def _not_installed(self, origin: str, kind: Kind) -> PluginError:
+        close = closest(origin, [plugin.qualifier for plugin in self.plugins])
+        # a misspelt name must not end in `pip install`: somebody may have published it
+        install = f"pip install {shlex.quote(origin)}"
+        remedy = f"latentforge list {kind.plural}" if close else install
+        return PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
+
+
+def _order(entry: Entry) -> tuple[str, bool, str]:
+    return entry.name, not entry.plugin.builtin, entry.qualified
+
+
+def spec_faults(kind: Kind, spec: object) -> list[str]:
+    """What is wrong with a spec that a hook of this kind gave, each with its field."""
+    if not isinstance(spec, kind.spec):
+        name = getattr(spec, "name", None)
+        got = type(spec).__name__ + (f" {name!r}" if isinstance(name, str) else "")
+        return [f"expected {kind.spec.__name__}, got {got}"]
+    return [*_text_faults(spec), *_call_faults(spec), *_ability_faults(spec), *_config_faults(spec)]
+
+
+def _text_faults(spec: Spec) -> Iterator[str]:
+    if type(spec.name) is not str or not NAME.fullmatch(spec.name):
+        yield f"name {spec.name!r} must be lower-case letters, digits, '-', '_' and '.'"
+    for key in ("summary", "default_loss", "protocol"):
+        value = getattr(spec, key, "")
+        if not isinstance(value, str):
+            yield f"{key} must be a string, not {value!r}"
+
+
+def _call_faults(spec: Spec) -> Iterator[str]:
+    for key in ("build", "load", "explore", "fetch"):
+        value = getattr(spec, key, None)
+        optional = key == "fetch" and value is None
+        if hasattr(spec, key) and not callable(value) and not optional:
+            yield f"{key} must be a function, not {value!r}"
+    if isinstance(spec, PresetSpec) and not (
+        isinstance(spec.path, Path | str) and Path(spec.path).is_file()
+    ):
+        yield f"path {str(spec.path)!r} is not a file"
+
+
+def _ability_faults(spec: Spec) -> Iterator[str]:
+    for key in ("provides", "needs"):
+        value: object = getattr(spec, key, frozenset())
+        if isinstance(spec, LossSpec) and callable(value):
+            continue
+        if not _is_names(value, Set):
+            yield f"{key} must be a set of names, not {value!r}"
+    for key in ("roles", "optional_roles"):
+        roles: Any = getattr(spec, key, None) or {}
+        if not isinstance(roles, Mapping) or not all(
+            isinstance(role, str) and _is_names(needs, Set) for role, needs in roles.items()
+        ):
+            yield f"{key} must map names of roles to sets of abilities, not {roles!r}"
+    if not isinstance(searches := getattr(spec, "searches", None), str | None):
+        yield f"searches must be the name of an objective, not {searches!r}"
+    if (better := getattr(spec, "better", "lower")) not in ("lower", "higher"):
+        yield f"better must be 'lower' or 'higher', not {better!r}"
+    if isinstance(spec, DatasetSpec) and not (_is_names(spec.splits, tuple) and spec.splits):
+        yield f"splits must be a tuple of names, not {spec.splits!r}"
+
+
+def _config_faults(spec: Spec) -> Iterator[str]:
+    config = spec.config
+    if not isinstance(config, type) or not is_dataclass(config):
+        yield f"config must be a dataclass (the class itself), not {config!r}"
+        return
+    parameters: Any = getattr(config, "__dataclass_params__")  # noqa: B009
+    if not parameters.frozen:
+        yield f"config {config.__name__} must be frozen: @dataclass(frozen=True)"
+    for field in fields(config):
+        if field.name in RESERVED.get(type(spec), ()):
+            yield f"config {config.__name__}.{field.name}: LatentForge has an option of that name"
+        if field.init and field.default is MISSING and field.default_factory is MISSING:
+            yield f"config {config.__name__}.{field.name} has no default"
+
+
+def _is_names(value: Any, container: type[Any]) -> bool:
+    return isinstance(value, container) and all(isinstance(name, str) for name in value)
+
+
+def normalise(distribution: str) -> str:
+    """A distribution's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def same(one: str, other: str) -> bool:
+    return normalise(one) == normalise(other)
+
+
+def suggest(close: str | None) -> str:
+    return f", did you mean {close!r}?" if close else ""
+
+
+def _troubles(plugins: Sequence[Plugin]) -> list[str]:
+    """A line for each plugin that may lack components it would otherwise offer."""
+    return [plugin.trouble for plugin in plugins if plugin.trouble]

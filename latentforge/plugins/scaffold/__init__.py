@@ -1,0 +1,79 @@
+"""A new plugin as a package that pip installs: `latentforge plugins new`. Standard library only."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from latentforge._version import __version__
+from latentforge.errors import UsageError, did_you_mean
+from latentforge.io.paths import unwritable, write_text
+from latentforge.plugins.loading import load_plugins
+from latentforge.specs import KINDS
+
+PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
+IMPLEMENTED = ("model", "loss", "dataset", "explorer", "objective", "callback")
+"""The kinds that there is a beginning of; the module beside the hooks has the kind's name."""
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TAKEN = ("none", "true", "false", "plugins")
+"""What Python, or our own package latentforge_plugins, has another use for."""
+INSIDE = ("explorer", "objective")  # kinds whose config is a preset, and lies in the package
+
+
+def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, list[Path]]:
+    """Write the package `latentforge-NAME` into `out`, or the working folder: its folder, and the
+    files in it. UsageError for a name that no package may have, and where something is there."""
+    if kind not in IMPLEMENTED:
+        hint = did_you_mean(kind, IMPLEMENTED) or f"one of {', '.join(IMPLEMENTED)}"
+        raise UsageError(f"there is no kind {kind!r} to begin with; {hint}")
+    name = name.removeprefix("latentforge-")
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a plugin",
+            remedy="lower-case letters, digits and single hyphens, such as swirl-vae",
+        )
+    if name in load_plugins(only=["latentforge"]).names(PLURAL[kind]):
+        raise UsageError(f"there is a built-in {kind} {name!r}", remedy="another name")
+    folder = (out or Path()) / f"latentforge-{name}"
+    if folder.exists():
+        raise UsageError(f"{folder} is there already", remedy="another name, or --out DIR")
+    texts = written(name, kind)
+    try:
+        for place, text in texts.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / place, text)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return folder, [folder / place for place in texts]
+
+
+def written(name: str, kind: str) -> dict[str, str]:
+    """The text of each file of a new plugin, by its place in the folder."""
+    package = "latentforge_" + name.replace("-", "_")
+    words = {
+        "name": name,
+        "package": package,
+        "kind": kind,
+        "Class": "".join(part.capitalize() for part in name.split("-")),
+        "version": ".".join(__version__.split(".")[:2]),
+        "config": f"{name}.toml",
+    }
+    places = {
+        "common/pyproject.toml": "pyproject.toml",
+        "common/README.md": "README.md",
+        "common/conftest.py": "tests/conftest.py",
+        f"{kind}/hooks.py": f"{package}/__init__.py",
+        f"{kind}/implementation.py": f"{package}/{kind}.py",
+        f"{kind}/test.py": f"tests/test_{name.replace('-', '_')}.py",
+        f"{kind}/config.toml": f"{package}/{name}.toml" if kind in INSIDE else f"{name}.toml",
+        f"{kind}/usage.md": "",
+    }
+    root = files("latentforge.plugins.scaffold") / "templates"
+    found = {source: (root / f"{source}.txt").read_text("utf-8") for source in places}
+    code = "".join(text for source, text in found.items() if source.endswith(".py"))
+    if name in TAKEN or re.search(rf"(?<!\$)\b{words['Class']}\b", code):
+        raise UsageError(f"{name!r} would hide something else", remedy="another name")
+    words["usage"] = Template(found.pop(f"{kind}/usage.md")).substitute(words).strip()
+    return {places[source]: Template(text).substitute(words) for source, text in found.items()}

@@ -1,0 +1,154 @@
+"""Curves, bars and histograms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from latentforge.findings import Bars, Histogram, Lines
+from latentforge.rendering.canvas import LABEL, LEGEND, charts, plain, text_width, tidy
+from latentforge.rendering.histogram import Bins, binned
+from latentforge.rendering.images import Array, to_numpy
+from latentforge.rendering.palette import COLOURS, INK, MARKERS, colour
+
+STYLES = ("-", "--", "-.", ":")
+MARKED = 40  # points of a curve at the most that get a marker each
+NORMAL = "line: the normal density of the same mean and standard deviation"
+
+
+def draw_lines(item: Lines, note: str = "") -> Figure:
+    """Curves told apart by colour, dash and marker."""
+    figure = charts(6.4 + _legend(item.series), 3.9, item.title, note)
+    axes = figure.subplots()
+    tidy(axes)
+    axes.set(xlabel=plain(item.x_title), ylabel=plain(item.y_title))
+    axes.grid(color="0.92", lw=0.8)
+    axes.set_axisbelow(True)
+    x = _finite(to_numpy(item.x))
+    for i, (name, values) in enumerate(item.series.items()):
+        mark = MARKERS[i % len(MARKERS)] if len(x) <= MARKED else "None"
+        style = STYLES[i % len(STYLES)]
+        axes.plot(
+            x, _finite(to_numpy(values)), color=colour(i), ls=style, marker=mark, ms=4, lw=1.6,
+            label=plain(name),
+        )  # fmt: skip
+    if len(x) and np.array_equal(x, np.round(x)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(item.series) > 1:
+        axes.legend(**LEGEND)
+    return figure
+
+
+def draw_bars(item: Bars, note: str = "") -> Figure:
+    """Groups of bars, as wide as their number and their labels ask."""
+    groups, per = len(item.labels), max(len(item.series), 1)
+    wide = min(max(4.6, 0.9 + groups * (0.3 + 0.16 * per)), 12.0)
+    figure = charts(wide + _legend(item.series), 3.7, item.title, note)
+    axes = figure.subplots()
+    frame_bars(axes, item, wide - 0.9, bar_limits([item]))
+    fill_bars(axes, item)
+    if len(item.series) > 1:
+        axes.legend(**LEGEND)
+    return figure
+
+
+def frame_bars(axes: Axes, item: Bars, wide: float, limits: tuple[float, float]) -> None:
+    """All of a bar chart but the bars, in axes `wide` inches wide."""
+    tidy(axes)
+    groups = max(len(item.labels), 1)
+    axes.set_xticks(range(len(item.labels)), [plain(label) for label in item.labels])
+    if any(text_width(label, LABEL - 1) > 0.95 * wide / groups for label in item.labels):
+        for text in axes.get_xticklabels():
+            text.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="x", length=0)
+    axes.set(ylabel=plain(item.y_title), xlim=(-0.6, groups - 0.4), ylim=limits)
+    axes.axhline(0, color="0.55", lw=0.8)
+    axes.grid(axis="y", color="0.92", lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def fill_bars(axes: Axes, item: Bars, colours: Sequence[str] = ()) -> None:
+    """The bars; `colours` are those of the labels, where they are classes."""
+    per = max(len(item.series), 1)
+    width = 0.8 / per
+    for i, (name, values) in enumerate(item.series.items()):
+        at = np.arange(len(values)) - 0.4 + width * (i + 0.5)
+        heights = np.nan_to_num(np.asarray(values, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
+        fill = list(colours) if colours and per == 1 else colour(i)
+        axes.bar(at, heights, width * 0.94, color=fill, label=plain(name))
+
+
+def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
+    """From 0, or below it where bars go there, to above the highest bar of all items."""
+    heights = [float(h) for item in items for bars in item.series.values() for h in bars]
+    heights = [h for h in heights if math.isfinite(h)]
+    low, high = min([0.0, *heights]), max([0.0, *heights])
+    if low == high:
+        return 0.0, 1.0
+    return low * 1.05, high * 1.05
+
+
+def draw_histogram(item: Histogram, note: str = "") -> Figure:
+    """A panel for each title, with the fitted normal density where that is asked for."""
+    count = max(len(item.panels), 1)
+    columns = across(count)
+    rows = math.ceil(count / columns)
+    wide = 4.2 if count == 1 else min(2.2, 12.0 / columns)
+    tall = 3.0 if count == 1 else max(wide * 0.75, 1.2)
+    if item.normal:
+        note = f"{NORMAL}\n{note}".strip()
+    figure = charts(max(columns * wide + 0.7, 4.6), rows * tall + 0.3, item.title, note)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    found, reach = binned(item.panels)
+    for i, (title, bins) in enumerate(found.items()):
+        _panel(panels[i], title, bins, reach, normal=item.normal)
+        if i % columns == 0:
+            panels[i].set_ylabel("density", fontsize=LABEL - 1, color=INK)
+        if i + columns >= count:  # the lowest of its column
+            panels[i].set_xlabel(plain(item.x_title), fontsize=LABEL - 1, color=INK)
+    for axes in panels[len(item.panels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def across(count: int) -> int:
+    """Panels a row: all of a few, else about as many as rows, with few places left empty."""
+    if count <= 5:
+        return count
+    square = math.ceil(math.sqrt(count))
+    return min(8, min(square, square + 1, key=lambda columns: -count % columns))
+
+
+def _panel(axes: Axes, title: str, bins: Bins, reach: tuple[float, float], *, normal: bool) -> None:
+    tidy(axes)
+    axes.set_title(plain(title), fontsize=LABEL, color=INK, pad=4)
+    axes.locator_params(nbins=4)
+    axes.tick_params(labelsize=LABEL - 2)
+    if bins.said:
+        axes.text(0.5, 0.5, bins.said, transform=axes.transAxes, ha="center", fontsize=8)
+        axes.set(xticks=[], yticks=[])
+        return
+    width = np.diff(bins.edges)
+    axes.bar(bins.edges[:-1], bins.density, width, align="edge", color=COLOURS[0], alpha=0.75)
+    axes.set_xlim(reach)
+    if normal:
+        x = np.linspace(*reach, 200)
+        axes.plot(x, bins.normal(x), color=COLOURS[2], lw=1.4)
+
+
+def _legend(series: Mapping[str, object]) -> float:
+    """Inches that a legend at the right takes."""
+    if len(series) < 2:
+        return 0.0
+    return max(text_width(name, LABEL - 1) for name in series) + 0.6
+
+
+def _finite(values: Array) -> Array:
+    """As floats, infinities as NaN: a gap rather than an axis without end."""
+    x = values.astype(float)
+    return np.where(np.isfinite(x), x, np.nan)

@@ -1,0 +1,81 @@
+"""What a dataset holds, in figures and in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import at_once
+from latentforge.data.images import ImageSplit
+from latentforge.data.splits import DataSplits
+from latentforge.errors import UsageError
+from latentforge.findings import ImageGrid
+from latentforge.io.paths import unwritable
+from latentforge.rendering.image_grid import draw_grid
+
+SEEN = 1000  # images, evenly spaced, in the range of data that is streamed
+SAMPLES = 10  # of each class in the picture of a dataset
+
+
+def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
+    """Sizes, classes and range of a dataset, and the path of a picture of each class."""
+    spec, train = splits.spec, splits.split("train")
+    values = train.x if type(train) is ImageSplit else some_of(train, at_once(spec, SEEN))
+    facts: dict[str, Any] = {
+        "dataset": name,
+        "images": {split: len(images) for split, images in splits.splits.items()},
+        "shape": list(spec.shape),
+        "stored": splits.preprocessing["stored"],
+        "range": [float(values.min()), float(values.max())],
+        "classes": list(spec.classes),
+        "fingerprint": splits.fingerprint,
+    }
+    if spec.drawable:
+        path = picture_path(out, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_grid(sample_grid(train, name)).savefig(path)
+        except OSError as error:
+            raise unwritable(path, error) from None
+        facts["picture"] = str(path)
+    return facts
+
+
+def some_of(images: ImageSplit, most: int) -> Tensor:
+    """So many of them, evenly spaced, as they are stored."""
+    places = torch.arange(min(most, len(images)), device=images.device)
+    return images.raw(places * len(images) // len(places))
+
+
+def picture_path(out: Path | None, name: str) -> Path:
+    """`out`, which must not be there yet, else the first free `data-<name>-<n>.png`."""
+    if out is not None:
+        if out.exists():
+            raise UsageError(
+                f"{out} is there already; nothing is overwritten", remedy="another --out"
+            )
+        if out.suffix != ".png":
+            raise UsageError(f"--out {out}: the picture is a PNG", remedy=f"--out {out.stem}.png")
+        return out
+    number = 1
+    while (path := Path(f"data-{name}-{number}.png")).exists():
+        number += 1
+    return path
+
+
+def sample_grid(images: ImageSplit, name: str) -> ImageGrid:
+    """The first images of each class, a row a class; of all images where there are no labels."""
+    if images.y is None:
+        rows = [images.batch_at(list(range(min(SAMPLES, len(images))))).x]
+        return ImageGrid("samples", f"{name}: samples", rows)
+    found = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
+    shown = [(label, index) for label, index in found if len(index)]
+    return ImageGrid(
+        "samples",
+        f"{name}: samples of each class",
+        [images.batch(index).x for _, index in shown],
+        row_titles=[label for label, _ in shown],
+    )

@@ -1,0 +1,278 @@
+"""findings.json and what it is read back from: texts and small numbers in it, tensors in a .npz
+beside. Pictures, films and files of other kinds are not read back: they are there as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentforge.errors import MissingError, UsageError, one_line
+from latentforge.findings import (
+    Arrays,
+    Bars,
+    Finding,
+    Findings,
+    Histogram,
+    Lines,
+    Plane,
+    Scatter,
+    Table,
+    checked,
+)
+from latentforge.io.atomic import leads_out, read_json
+from latentforge.io.npz import keys, member, opened
+from latentforge.io.paths import write_json
+from latentforge.rendering.images import Array, to_numpy, to_uint8
+
+SUMMARY = "findings.json"
+OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys are `about`
+KINDS = {".png": "ImageGrid", ".npz": "Arrays"}  # in folders that did not say what a file is
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """A finding of a folder: its files, the one to look at first; `finding` where it could be
+    stored as more than files: Lines, Bars, Histogram, Table and Scatter."""
+
+    kind: str
+    name: str
+    title: str
+    files: list[Path]
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What an explorer left in a folder. `about` has its options, run, roles and checkpoint."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    protocol: str = ""
+    notes: list[str] = field(default_factory=list)
+    items: list[StoredItem] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What a finding has besides its name and title: JSON values, and arrays by key."""
+    facts: dict[str, Any]
+    match item:
+        case Arrays():
+            return {}, {key: to_numpy(value) for key, value in item.arrays.items()}
+        case Lines():
+            arrays = {"x": to_numpy(item.x), **_numbered("y", item.series)}
+            facts = {"series": list(item.series), "x_title": item.x_title, "y_title": item.y_title}
+            return facts, arrays
+        case Histogram():
+            facts = {"panels": list(item.panels), "x_title": item.x_title, "normal": item.normal}
+            return facts, _numbered("values", item.panels)
+        case Bars():
+            series = {name: [float(y) for y in values] for name, values in item.series.items()}
+            return {"labels": list(item.labels), "series": series, "y_title": item.y_title}, {}
+        case Table():
+            rows = [[_cell(value) for value in row] for row in item.rows]
+            return {"columns": list(item.columns), "rows": rows}, {}
+        case Scatter():
+            return _pack_scatter(item)
+    return {}, {}
+
+
+def _pack_scatter(item: Scatter) -> tuple[dict[str, Any], dict[str, Array]]:
+    arrays = {"points": to_numpy(item.points), **_numbered("path", item.paths)}
+    for key, tensor in (("labels", item.labels), ("codes", item.codes)):
+        if tensor is not None:
+            arrays[key] = to_numpy(tensor)
+    facts: dict[str, Any] = {
+        "classes": list(item.classes),
+        "axes": list(item.axes),
+        "paths": list(item.paths),
+    }
+    if item.images is not None:
+        arrays["images"] = to_uint8(item.images)
+    if item.plane is not None:
+        arrays["plane"] = to_uint8(item.plane.images)
+        facts["plane"] = [list(item.plane.x), list(item.plane.y)]
+    return facts, arrays
+
+
+def _numbered(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Tensors under keys that any archive can have; their names may be any text."""
+    return {f"{key}_{i}": to_numpy(tensor) for i, tensor in enumerate(tensors.values())}
+
+
+def _cell(value: Any) -> str | int | float:
+    if isinstance(value, str | int):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def write_summary(
+    folder: Path, about: Mapping[str, Any], findings: Findings, files: Sequence[Sequence[Path]]
+) -> Path:
+    """Write findings.json; `files` are those of each finding."""
+    items = [
+        {
+            "kind": type(item).__name__,
+            "name": item.name,
+            "title": getattr(item, "title", ""),
+            "files": [file.name for file in own],
+            **pack(item)[0],
+        }
+        for item, own in zip(findings.items, files, strict=True)
+    ]
+    content = {
+        **about,
+        "metrics": dict(findings.metrics),
+        "protocol": findings.protocol,
+        "notes": list(findings.notes),
+        "files": [file.name for own in files for file in own],
+        "items": items,
+    }
+    write_json(folder / SUMMARY, content)
+    return folder / SUMMARY
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_findings(folder: Path) -> Stored:
+    """What `write_findings` left in a folder, tensors on the CPU and images in [0, 1].
+
+    Raises MissingError where there is no findings.json or a file that it names, UsageError where
+    one is damaged; both name the file. Nothing is unpickled.
+    """
+    path = folder / SUMMARY
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    try:
+        return Stored(
+            about={key: value for key, value in content.items() if key not in OWN},
+            metrics={name: _number(value) for name, value in content["metrics"].items()},
+            protocol=str(content.get("protocol", "")),
+            notes=[str(note) for note in content.get("notes", [])],
+            items=[_item(folder, entry) for entry in _entries(content)],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: BaseException) -> UsageError:
+    return UsageError(
+        f"{path} is truncated or damaged",
+        details=[one_line(error)],
+        remedy="delete the folder and explore again",
+    )
+
+
+def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The items; in older folders the files alone, of which each was one."""
+    if "items" in content:
+        return list(content["items"])
+    paths = [Path(name) for name in content.get("files", [])]
+    return [
+        {"kind": KINDS.get(p.suffix, "Raw"), "name": p.stem, "title": p.stem, "files": [p.name]}
+        for p in paths
+    ]
+
+
+def _item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
+    files = [_beside(folder, name) for name in entry["files"]]
+    kind, name, title = (str(entry[key]) for key in ("kind", "name", "title"))
+    finding = None
+    if unpack := UNPACK.get(kind):
+        finding = unpack(name, title, entry, _arrays(files))
+        finding = checked(Findings([finding])).items[0]
+    return StoredItem(kind, name, title, files, finding)
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """A file of the folder itself, which is there."""
+    if not name or Path(name).name != name:
+        raise ValueError(f"{name!r} is no file of this folder")
+    if leads_out(folder / name, folder):
+        raise UsageError(f"{folder / name} is a link that leads out of the folder")
+    if not (folder / name).is_file():
+        raise MissingError(f"there is no {folder / name}", remedy="explore again")
+    return folder / name
+
+
+def _arrays(files: Sequence[Path]) -> dict[str, Tensor]:
+    for path in files:
+        if path.suffix == ".npz":
+            with opened(path, "findings") as archive:
+                return {
+                    key: torch.from_numpy(member(archive, path, key).values().copy())
+                    for key in keys(archive)
+                }
+    return {}
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _lines(name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]) -> Lines:
+    series = {key: arrays[f"y_{i}"] for i, key in enumerate(entry["series"])}
+    return Lines(name, title, arrays["x"], series, entry["x_title"], entry["y_title"])
+
+
+def _histogram(
+    name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]
+) -> Histogram:
+    panels = {key: arrays[f"values_{i}"] for i, key in enumerate(entry["panels"])}
+    return Histogram(name, title, panels, entry["x_title"], entry["normal"])
+
+
+def _bars(name: str, title: str, entry: Mapping[str, Any], _: dict[str, Tensor]) -> Bars:
+    series = {key: [_number(y) for y in values] for key, values in entry["series"].items()}
+    return Bars(name, title, entry["labels"], series, entry["y_title"])
+
+
+def _table(name: str, title: str, entry: Mapping[str, Any], _: dict[str, Tensor]) -> Table:
+    rows = [[float("nan") if cell is None else cell for cell in row] for row in entry["rows"]]
+    return Table(name, title, entry["columns"], rows)
+
+
+def _scatter(name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]) -> Scatter:
+    plane = None
+    if "plane" in entry:
+        x, y = ((float(first), float(last)) for first, last in entry["plane"])
+        plane = Plane(_unit(arrays["plane"]), x, y)
+    first, second = entry["axes"]
+    return Scatter(
+        name,
+        title,
+        points=arrays["points"],
+        labels=arrays.get("labels"),
+        classes=entry["classes"],
+        images=_unit(arrays["images"]) if "images" in arrays else None,
+        plane=plane,
+        paths={key: arrays[f"path_{i}"] for i, key in enumerate(entry["paths"])},
+        codes=arrays.get("codes"),
+        axes=(first, second),
+    )
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels.float() / 255
+
+
+UNPACK: dict[str, Callable[[str, str, Mapping[str, Any], dict[str, Tensor]], Finding]] = {
+    "Lines": _lines,
+    "Histogram": _histogram,
+    "Bars": _bars,
+    "Table": _table,
+    "Scatter": _scatter,
+}

@@ -1,0 +1,168 @@
+"""Findings as plotly figures: only the data and the layout; `html.py` puts them on a page.
+
+Colours of text, grid and ground are the page's, so that one figure serves light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from latentforge.findings import Bars, Histogram, Lines, Scatter
+from latentforge.rendering.histogram import Bins, binned
+from latentforge.rendering.html.paths import add_paths, array, numbers, text
+from latentforge.rendering.images import one_unit
+from latentforge.rendering.palette import COLOURS, colour
+
+# The markers of palette.py, as plotly calls them
+SYMBOLS = (
+    *("circle", "square", "triangle-up", "diamond", "triangle-down"),
+    *("cross", "x", "triangle-left", "triangle-right", "pentagon"),
+)
+
+
+def lines(item: Lines, alike: Sequence[Lines] = ()) -> go.Figure:
+    """`alike` are the charts beside which it stands, with which it shares its scale."""
+    x = numbers(item.x)
+    mode = "lines+markers" if len(x) <= 15 else "lines"
+    figure = go.Figure()
+    for i, (name, y) in enumerate(item.series.items()):
+        figure.add_scatter(
+            x=x, y=numbers(y), name=text(name), mode=mode, line={"color": colour(i), "width": 2}
+        )
+    figure.update_yaxes(range=reach([item, *alike]))
+    return styled(figure, item.x_title, item.y_title, hovermode="x unified")
+
+
+def bars(item: Bars, alike: Sequence[Bars] = ()) -> go.Figure:
+    """`alike` are the charts beside which it stands, with which it shares its scale."""
+    figure = go.Figure()
+    labels = [text(label) for label in item.labels]
+    for i, (name, heights) in enumerate(item.series.items()):
+        figure.add_bar(x=labels, y=numbers(heights), name=text(name), marker_color=colour(i))
+    figure.update_xaxes(type="category")  # labels such as "0" are names, not numbers
+    figure.update_yaxes(range=reach([item, *alike]))
+    return styled(figure, "", item.y_title, hovermode="x unified", barmode="group")
+
+
+def reach(items: Sequence[Lines | Bars]) -> list[float] | None:
+    """The y axis that holds all items; bars, and values that are all from 0 to 1, begin at 0."""
+    parts = [array(y).astype(float).ravel() for item in items for y in item.series.values()]
+    parts += [np.zeros(1) for item in items if isinstance(item, Bars)]
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        low = 0.0
+    edge = 0.05 * ((high - low) or abs(high) or 1.0)
+    return [low and low - edge, high and high + edge] if high > low else [low - edge, high + edge]
+
+
+def histograms(item: Histogram) -> dict[str, go.Figure]:
+    """A figure for each panel, on one scale of x, so that panels can be compared."""
+    found, reach = binned(item.panels)
+    return {title: _histogram(bins, reach, normal=item.normal) for title, bins in found.items()}
+
+
+def _histogram(bins: Bins, reach: tuple[float, float], *, normal: bool) -> go.Figure:
+    figure = go.Figure()
+    if bins.said:
+        place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+        figure.add_annotation(text=text(bins.said), **place)
+        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+        return styled(figure, "", "", showlegend=False)
+    middle, width = (bins.edges[1:] + bins.edges[:-1]) / 2, bins.edges[1] - bins.edges[0]
+    figure.add_bar(
+        x=numbers(middle), y=numbers(bins.density), width=float(width), marker_color=colour(0)
+    )
+    if normal:
+        x = np.linspace(*reach, 80)
+        curve = {"color": colour(1), "width": 2}
+        figure.add_scatter(x=numbers(x), y=numbers(bins.normal(x)), mode="lines", line=curve)
+    figure.update_traces(hoverinfo="x+y")
+    figure.update_xaxes(nticks=4, tickangle=0, range=list(reach))
+    figure.update_yaxes(showticklabels=False, rangemode="tozero")
+    return styled(figure, "", "", showlegend=False, bargap=0)
+
+
+def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
+    """The points `shown`, a trace a class; `customdata` is a point's place in `shown`."""
+    points = array(item.points)[shown]
+    figure = go.Figure()
+    size = 5 if len(shown) > 1500 else 7
+    if item.labels is None:
+        groups = {"codes": np.arange(len(shown))}
+    else:
+        labels = array(item.labels)[shown]
+        names = item.classes or [str(i) for i in range(int(labels.max()) + 1)]
+        groups = {name: np.flatnonzero(labels == i) for i, name in enumerate(names)}
+    for i, (name, chosen) in enumerate(groups.items()):
+        figure.add_scatter(
+            x=numbers(points[chosen, 0]),
+            y=numbers(points[chosen, 1]),
+            customdata=chosen.tolist(),
+            name=text(name),
+            mode="markers",
+            marker={
+                "color": colour(i),
+                "size": size,
+                "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
+                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # dark ones on dark
+            },
+            opacity=0.4 if len(item.paths) > 1 else 0.9,
+        )
+    add_paths(figure, item)
+    x_title, y_title = item.axes
+    legend = item.labels is not None or bool(item.paths)
+    styled(figure, x_title, y_title, hovermode=False, showlegend=legend)
+    places = np.concatenate([array(part) for part in (item.points, *item.paths.values())])
+    places = places[np.isfinite(places).all(1)].astype(float)
+    if len(places) and one_unit(np.ptp(places, axis=0)):
+        figure.update_yaxes(scaleanchor="x", constrain="domain")
+        figure.update_xaxes(constrain="domain", constraintoward="left")
+    return figure
+
+
+def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:
+    """One look for all: no ground of its own, the legend above, room for what the axes say."""
+    axis: dict[str, Any] = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
+    axis["title_standoff"] = 10  # else the title of y may lie upon long labels
+    figure.update_xaxes(title_text=text(x_title), **axis)
+    figure.update_yaxes(title_text=text(y_title), **axis)
+    layout = {"showlegend": len(figure.data) > 1, "hovermode": "closest", **layout}
+    return figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        legend_itemsizing="constant",
+        hoverlabel={"namelength": -1},
+        **layout,
+    )
+
+
+def as_dict(figure: go.Figure) -> dict[str, Any]:
+    """What Plotly.newPlot takes, without the template, which would bring colours of its own."""
+    content: dict[str, Any] = figure.to_plotly_json()
+    content["layout"].pop("template", None)
+    return content
+
+
+def evenly(labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int) -> Any:
+    """At most `limit` of `total` indices, as many of each class as there are, seeded, in order."""
+    random = np.random.default_rng(0)
+    if total <= limit:
+        return np.arange(total)
+    if labels is None:
+        return np.sort(random.choice(total, limit, replace=False))
+    groups = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    chosen: list[np.ndarray[Any, Any]] = []
+    for left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
+        room = limit - sum(map(len, chosen))
+        chosen.append(group[: room // left])  # what a small class leaves goes to the larger ones
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,143 @@
+"""Interactive charts for a page that needs no network: fragments, what they share, a page of one.
+
+A fragment is a figure as JSON; `assets/charts.js` draws it, shows thumbnails and decodes places.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from latentforge.findings import Bars, Histogram, Lines, Scatter, Table
+from latentforge.io.paths import finite
+from latentforge.rendering.html import figures as draw
+from latentforge.rendering.html.paths import array, frames
+from latentforge.rendering.html.sprites import sprite
+
+POINTS = 5000  # of a map at the most, and 2 MB of thumbnails
+SPRITE_BYTES = 2_000_000
+FEWEST = 500
+
+Chart = Scatter | Lines | Bars | Histogram | Table
+
+
+def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> str:
+    """A finding as a fragment of HTML, with its title; a page needs `head()` once as well.
+
+    `alike` are findings of its own type whose scale of y it shares, as they stand side by side.
+    """
+    notes: list[str] = []
+    if isinstance(item, Table):
+        body = table(item)
+    elif isinstance(item, Histogram):
+        panels = [
+            plot({"figure": draw.as_dict(figure)}, f"{item.title}: {title}", title)
+            for title, figure in draw.histograms(item).items()
+        ]
+        body = f'<div class="lf-panels">{"".join(panels)}</div>'
+        fitted = ", with the normal density of the same mean and spread" if item.normal else ""
+        notes.append(f"{item.x_title}: density{fitted}")
+    elif isinstance(item, Scatter):
+        content, notes = map_content(item, points)
+        body = plot(content, item.title)
+    else:
+        figure = draw.lines(item, alike) if isinstance(item, Lines) else draw.bars(item, alike)
+        body = plot({"figure": draw.as_dict(figure)}, item.title)
+    below = "".join(f'<p class="lf-note">{escape(note)}</p>' for note in notes)
+    caption = f"<figcaption>{escape(item.title)}</figcaption>"
+    return f'<figure class="lf-figure">{caption}{body}{below}</figure>'
+
+
+def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
+    """What the page needs of a map, and the lines below it."""
+    total, notes = len(item.points), []
+    labels = None if item.labels is None else array(item.labels)
+    content: dict[str, Any] = {"axes": list(item.axes), "labelled": labels is not None}
+    shown = draw.evenly(labels, total, limit)
+    if item.images is not None:
+        images = array(item.images)
+        thumbnails = sprite(images[shown], math.ceil(math.sqrt(len(shown))))
+        while (size := len(thumbnails["src"]) * 3 // 4) > SPRITE_BYTES and len(shown) > FEWEST:
+            fewer = max(FEWEST, int(len(shown) * 0.95 * SPRITE_BYTES / size))
+            shown = draw.evenly(labels, total, fewer)
+            thumbnails = sprite(images[shown], math.ceil(math.sqrt(len(shown))))
+        content["thumbnails"] = thumbnails
+        notes.append("Point at a point, or tap it, to see its image.")
+    if item.plane is not None:
+        knots = array(item.plane.images)  # (rows, columns, C, H, W)
+        rows, columns = knots.shape[:2]
+        plane = sprite(knots.reshape(-1, *knots.shape[2:]), columns)
+        content["plane"] = {**plane, "rows": rows, "x": item.plane.x, "y": item.plane.y}
+        notes.append(
+            f"The picture by the map is what the place that one points at decodes to, blended from "
+            f"the nearest of {rows} x {columns} decoded places."
+        )
+    if len(shown) < total:
+        how = ", evenly from the classes" if labels is not None else ""
+        notes.append(f"{len(shown):,} of {total:,} points are shown, drawn at random{how}.")
+    if count := frames(item):
+        content["frames"] = count
+    content["figure"] = draw.as_dict(draw.scatter(item, shown))
+    return content, notes
+
+
+def table(item: Table) -> str:
+    def cell(value: str | float) -> str:
+        if isinstance(value, str):
+            return f"<td>{escape(value)}</td>"
+        words = str(value) if isinstance(value, Integral) else f"{value:.4g}"
+        return f'<td class="lf-number">{words}</td>'
+
+    head = "".join(f'<th scope="col">{escape(str(title))}</th>' for title in item.columns)
+    rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in item.rows)
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="lf-scroll" tabindex="0" role="region" aria-label="table">{body}</div>'
+
+
+def plot(content: dict[str, Any], label: str, heading: str = "") -> str:
+    kind = "lf-chart" + " lf-map" * ("axes" in content) + " lf-with-plane" * ("plane" in content)
+    above = f'<p class="lf-panel-title">{escape(heading)}</p>' if heading else ""
+    return (
+        f'<div class="{kind}">{above}<div class="lf-plot" role="img" aria-label="{escape(label)}">'
+        f'</div><script type="application/json">{inert(content)}</script></div>'
+    )
+
+
+def inert(value: Any) -> str:
+    """JSON that no HTML parser takes for a tag."""
+    compact = json.dumps(finite(value), separators=(",", ":"))
+    for character in "<>&":
+        compact = compact.replace(character, f"\\u{ord(character):04x}")
+    return compact
+
+
+def head() -> str:
+    """Styles and scripts of the charts, plotly's own among them; once a page."""
+    from plotly.offline import get_plotlyjs
+
+    return (
+        f"<style>{asset('charts.css')}</style>"
+        f"<script>{get_plotlyjs()}</script><script>{asset('charts.js')}</script>"
+    )
+
+
+def asset(name: str) -> str:
+    return (files("latentforge.rendering") / "assets" / name).read_text("utf-8")
+
+
+def write_page(item: Chart, path: Path, note: str) -> None:
+    """One finding as a page of its own that opens from disk; `note` says where it comes from.
+
+    Raises OSError when the file cannot be written.
+    """
+    parts = {"TITLE": escape(item.title), "HEAD": head(), "CHART": chart(item)}
+    page = asset("page.html")
+    for name, value in {**parts, "NOTE": escape(note)}.items():
+        page = page.replace(f"<!--{name}-->", value, 1)
+    path.write_text(page, "utf-8")

@@ -1,0 +1,140 @@
+"""Grids of images as PNG, from a pair of images to a manifold of hundreds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from latentforge.findings import ImageGrid
+from latentforge.rendering.canvas import (
+    EDGE,
+    LABEL,
+    bare,
+    height,
+    page,
+    plain,
+    text_width,
+    wrapped,
+)
+from latentforge.rendering.images import Array, to_numpy, to_rgb
+from latentforge.rendering.palette import HEAT, INK
+
+CELL = 0.95  # inches a column; at 150 dpi a 28-pixel image is drawn five times its size
+WIDEST = 1.7  # of a column whose captions need it
+WIDTH = 11.5  # inches of all columns at the most
+LEAST = 2.6  # inches of the narrowest figure, so that a title is not a column of words
+GAP = 0.06  # of a cell, between two
+CAPTION = 7.5  # points
+DENSE = 12  # more columns and rows than this make one sheet, without gaps
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the cells of a grid are, in inches: `cell` x `tall` each, `across` and `down` apart."""
+
+    columns: int
+    cell: float
+    tall: float
+    across: float
+    down: float
+    caption: float  # height of the captions under a row; 0 without
+    size: float  # points of titles of columns and captions
+
+    @property
+    def width(self) -> float:
+        return self.columns * self.across - (self.across - self.cell)
+
+    def height(self, rows: int) -> float:
+        return rows * self.down - (self.down - self.tall - self.caption)
+
+
+def layout_of(grid: ImageGrid) -> Layout:
+    """Cells as wide as usual, wider for long captions, narrower where there are many."""
+    columns = max(len(row) for row in grid.rows)
+    ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
+    captions = [text for row in grid.captions for text in row]
+    texts = [*captions, *grid.column_titles]
+    gap = 0.0 if columns > DENSE and len(grid.rows) > DENSE and not captions else GAP
+    wanted = max((text_width(text, CAPTION) for text in texts), default=0.0) + 0.08
+    cell = min(max(CELL, min(wanted, WIDEST)), WIDTH / (columns * (1 + gap)))
+    size = min(LABEL if not captions else CAPTION, CAPTION * cell / wanted if texts else LABEL)
+    size = max(size, 5.0)
+    lines = [wrapped(text, size, cell) for text in captions]
+    caption = max((height(text, size) for text in lines), default=0.0)
+    caption += 0.06 if caption else 0.0
+    tall = cell * ratio
+    return Layout(columns, cell, tall, cell * (1 + gap), tall + cell * gap + caption, caption, size)
+
+
+def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
+    """Rows of images at their aspect, titled by column and, at the left, by row, captions below
+    each; `note` at the foot says where they come from."""
+    place = layout_of(grid)
+    above = max((height(text, place.size) + 0.06 for text in titles_of(grid, place)), default=0.0)
+    left = EDGE + max((text_width(text, LABEL) + 0.12 for text in grid.row_titles), default=0.0)
+    width = max(left + place.width + EDGE, LEAST)
+    left += (width - left - place.width - EDGE) / 2
+    body = place.height(len(grid.rows))
+    figure, bottom, _ = page(width, above + body, grid.title, note)
+    total = figure.get_figheight()
+    axes = figure.add_axes((left / width, bottom / total, place.width / width, body / total))
+    fill_grid(axes, grid, place)
+    return figure
+
+
+def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> list[AxesImage]:
+    """Draw all of a grid but its title into axes whose unit is the inch; the images, row by row."""
+    bare(axes)
+    drawn = []
+    for r, row in enumerate(coloured(grid)):
+        top = r * place.down
+        for c, image in enumerate(row):
+            x = c * place.across
+            extent = (x, x + place.cell, top + place.tall, top)
+            drawn.append(axes.imshow(image, extent=extent, interpolation="nearest"))
+        if r < len(grid.row_titles):
+            _text(axes, (-0.08, top + place.tall / 2), grid.row_titles[r], LABEL, "right", "center")
+        for c, text in enumerate(grid.captions[r] if r < len(grid.captions) else ()):
+            words = wrapped(text, place.size, place.cell)
+            under = (c * place.across + place.cell / 2, top + place.tall + 0.03)
+            _text(axes, under, words, place.size, "center", "top")
+    titles = titles_of(grid, place)
+    level = not any("\n" in words for words in titles)  # on one line, whatever hangs below it
+    for c, words in enumerate(titles):
+        above = (c * place.across + place.cell / 2, -0.08 if level else -0.05)
+        _text(axes, above, words, place.size, "center", "baseline" if level else "bottom")
+    axes.set(xlim=(0, place.width), ylim=(place.height(len(grid.rows)), 0), aspect="equal")
+    return drawn
+
+
+def titles_of(grid: ImageGrid, place: Layout) -> list[str]:
+    """The titles of the columns, each in lines of its width."""
+    titles = grid.column_titles[: place.columns]
+    return [wrapped(text, place.size, place.across) for text in titles]
+
+
+def coloured(grid: ImageGrid) -> list[Array]:
+    """The rows as uint8 (n, H, W, 3). A heat map has one scale for all images of its row."""
+    if grid.colours == "grey":
+        return [to_rgb(row) for row in grid.rows]
+    return [_heat(row) for row in grid.rows]
+
+
+def _heat(row: Tensor) -> Array:
+    x = to_numpy(row.float().nan_to_num().mean(1))  # (n, H, W)
+    low, high = float(x.min()), float(x.max())
+    scaled = (x - low) / (high - low) if high > low else np.zeros_like(x)
+    colours: Array = colormaps[HEAT](scaled, bytes=True)[..., :3]
+    return colours
+
+
+def _text(
+    axes: Axes, at: tuple[float, float], text: str, size: float, across: str, down: str
+) -> None:
+    axes.text(*at, plain(text), fontsize=size, ha=across, va=down, color=INK, linespacing=1.1)

@@ -1,0 +1,154 @@
+"""Training curves of one run or of several: a chart a figure, training dotted, validation whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from latentforge.findings import Bars
+from latentforge.rendering.html.figures import as_dict, bars, styled
+from latentforge.rendering.html.page import plot
+from latentforge.rendering.html.paths import numbers, text
+from latentforge.rendering.palette import colour
+from latentforge.rendering.report.formatting import read_objects
+from latentforge.runs.folder import RunFolder
+
+DASHES = {"train": "dot", "validation": "solid"}
+NAMED = 8  # runs of which a chart can say whose colour is whose; of more the pointer does
+
+
+def curves(
+    runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
+) -> list[tuple[str, str]]:
+    """Figures and their fragments: the loss and its terms first, then the other figures.
+
+    Runs share an axis where a figure is the same thing in all of them; else each kind has a panel
+    of its own, which says what it is. A figure that is the loss itself, such as the only term there
+    is, is not drawn again.
+    """
+    histories = [read_objects(run.path / "metrics.jsonl", warnings) for run in runs]
+    lines = [line for history in histories for line in history]
+    ordered = [key for split in DASHES for line in lines for key in _figures(line, split)]
+    keys = list(dict.fromkeys(ordered))
+    kinds = {key: alike(key, runs, histories) for key in keys}
+
+    def is_loss(key: str, places: list[int]) -> bool:
+        own = [line for i in places for line in histories[i]]
+        return places in kinds.get("loss", {}).values() and _is_loss(key, own)
+
+    found = []
+    for key in keys:
+        panels = ""
+        for what, places in kinds[key].items():
+            if key != "loss" and is_loss(key, places):
+                continue
+            same = [k for k in keys if k != key and is_loss(k, places)] if key == "loss" else []
+            title = " = ".join([key, *same])
+            if len(kinds[key]) == 1:
+                panels += _curve(key, title, histories, names, places)
+            else:
+                of = ", ".join(names[i] for i in places)
+                panel = _curve(key, f"{title} of {of}", histories, names, places)
+                panels += f'<div>{panel}<p class="lf-note">{escape(what)}</p></div>'
+        found += [(key, panels)] if panels else []
+    return found
+
+
+def alike(
+    key: str, runs: Sequence[RunFolder], histories: Sequence[Sequence[dict[str, Any]]]
+) -> dict[str, list[int]]:
+    """The places of the runs that have a figure, by what it is there: its protocol; of the loss
+    its name and the protocols of its terms."""
+    having = [
+        i
+        for i, history in enumerate(histories)
+        if any(key in _figures(line, split) for line in history for split in DASHES)
+    ]
+    protocols = [runs[i].manifest.get("protocol") or {} for i in having]
+    found: dict[str, list[int]] = {}
+    for i, protocol in zip(having, protocols, strict=True):
+        name = f"loss {runs[i].config['loss']['name']}"
+        what = name
+        if all(protocols) and key == "loss":  # a run that is not done has none
+            terms = dict.fromkeys(k for line in histories[i] for k in _figures(line, "train"))
+            parts = [f"{k}: {protocol[k]}" for k in terms if k in protocol and k != "loss"]
+            what = "; ".join([name, *parts])
+        elif all(protocols):
+            what = protocol.get(key, name)
+        found.setdefault(what, []).append(i)
+    return found
+
+
+def _is_loss(key: str, lines: Sequence[dict[str, Any]]) -> bool:
+    """Whether a figure has the loss's values in all lines of all runs."""
+    figures = [_figures(line, split) for line in lines for split in DASHES]
+    values = [(found.get("loss"), found.get(key)) for found in figures]
+    values = [pair for pair in values if pair != (None, None)]
+    return bool(values) and all(
+        isinstance(a, int | float)
+        and isinstance(b, int | float)
+        and math.isclose(a, b, rel_tol=1e-6)
+        for a, b in values
+    )
+
+
+def _curve(
+    key: str,
+    title: str,
+    histories: Sequence[list[dict[str, Any]]],
+    names: Sequence[str],
+    places: Sequence[int],
+) -> str:
+    figure = go.Figure()
+    for i in places:
+        history, name = histories[i], names[i]
+        found = {split: _points(history, split, key) for split in DASHES}
+        drawn = [split for split in DASHES if found[split]]
+        for split in drawn:
+            points, dash = found[split], DASHES[split]
+            epochs, values = zip(*points, strict=True)
+            figure.add_scatter(
+                x=epochs,
+                y=numbers(values),
+                name=text(f"{name}, {split}" if len(names) > 1 else split),
+                mode="lines" if len(points) > 3 else "lines+markers",
+                line={"color": colour(i), "width": 2, "dash": dash},
+                showlegend=len(names) == 1 or split == drawn[-1],  # once a run
+            )
+    few = len(places) <= NAMED
+    styled(figure, "epoch", "", hovermode="x unified" if few else "closest", showlegend=few)
+    return plot({"figure": as_dict(figure)}, f"{title} by epoch", title)
+
+
+def _points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tuple[Any, float]]:
+    """The epochs that have a figure, each with its value."""
+    points = [(line.get("epoch"), _figures(line, split).get(key)) for line in history]
+    return [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
+
+
+def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:
+    figures = line.get(split)
+    return figures if isinstance(figures, dict) and "epoch" in line else {}
+
+
+def per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
+    """Bars for figures of each latent dimension, such as its KL; of the first of many runs."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run, name in zip(runs[:NAMED], names[:NAMED], strict=True):
+        for key, values in (run.manifest.get("per_dim") or {}).items():
+            found.setdefault(key, {})[name] = list(values)
+    charts = []
+    for key, series in found.items():
+        longest = max(map(len, series.values()))
+        padded = {n: [*v, *[float("nan")] * (longest - len(v))] for n, v in series.items()}
+        labels = [f"z{i}" for i in range(longest)]
+        figure = bars(Bars(f"per_dim_{key}", key, labels, padded, ""))
+        title = f"{key} of each latent dimension"
+        title += f" of {next(iter(series))}" if len(series) == 1 < len(runs) else ""
+        title += f", of the first {NAMED}" if len(runs) > NAMED else ""
+        charts.append(plot({"figure": as_dict(figure)}, title, title))
+    return charts

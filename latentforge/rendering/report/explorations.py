@@ -1,0 +1,280 @@
+"""What explorers found, folder by folder: charts, embedded pictures, figures and the command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from latentforge.config.validation import plain
+from latentforge.errors import LatentForgeError, UsageError, one_line
+from latentforge.findings import Bars, Lines, Scatter
+from latentforge.io.atomic import leads_out
+from latentforge.io.toml import as_toml
+from latentforge.plugins.registry import Registry
+from latentforge.rendering.html import page as html
+from latentforge.rendering.report.formatting import shell
+from latentforge.rendering.report.images import embed
+from latentforge.rendering.report.layout import Block, Part, arranged
+from latentforge.rendering.report.run_table import joint_rows, unpackaged, with_plugins
+from latentforge.runs.folder import RunFolder
+
+POINTS_OF_A_PAGE = 12_000  # of all maps with images together
+PICTURE = (
+    '<figure class="lf-figure">{}<div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
+    "{}</div></figure>"
+)
+FOLDED = '<details><summary><span class="again">{}: </span>{}, frame by frame</summary>{}</details>'
+
+
+@dataclass
+class Entry:
+    """One folder of findings."""
+
+    run: RunFolder
+    name: str  # in the headings
+    folder: Path
+    broken: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    protocol: str = ""
+    notes: Sequence[str] = ()
+    command: list[str] = field(default_factory=list)
+    items: Sequence[Any] = ()
+    blocks: list[Block] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # files that the page does not show
+    one_of_many: bool = False  # others are on the page, so that each picture wants the name
+
+
+@dataclass
+class Group:
+    """All that one explorer found."""
+
+    explorer: str
+    entries: list[Entry]
+
+    @property
+    def columns(self) -> list[str]:
+        return [entry.name for entry in self.entries if entry.metrics]
+
+    @property
+    def rows(self) -> list[tuple[str, list[Any]]]:
+        return joint_rows({str(e.folder): e.metrics for e in self.entries if e.metrics})
+
+    @property
+    def protocols(self) -> list[str]:
+        """What the figures are; where that is not the same in all entries, of each."""
+        found: dict[str, list[str]] = {}
+        for entry in self.entries:
+            if entry.protocol:
+                found.setdefault(entry.protocol, []).append(entry.name)
+        return [
+            protocol if len(found) == 1 else f"{', '.join(names)}: {protocol}"
+            for protocol, names in found.items()
+        ]
+
+    @property
+    def arranged(self) -> list[tuple[Entry, list[Part]]]:
+        return arranged(self.entries)
+
+    @property
+    def options(self) -> list[tuple[str, list[Any]]]:
+        """The options that differ between the entries."""
+        sound = [entry for entry in self.entries if not entry.broken]
+        rows = joint_rows({str(e.folder): e.about.get("options", {}) for e in sound})
+        return [(key, values) for key, values in rows if any(v != values[0] for v in values)]
+
+
+def explored(
+    runs: Sequence[RunFolder], names: Sequence[str], registry: Registry, warnings: list[str]
+) -> list[Group]:
+    """Groups by explorer, those with an interactive map first; broken folders are warned of."""
+    entries = [
+        _read(run, name if len(runs) > 1 else "", folder, registry)
+        for run, name in zip(runs, names, strict=True)
+        for folder in _folders(run.path / "explore")
+    ]
+    warnings += [f"{e.folder} is left out: {e.broken}" for e in entries if e.broken]
+    maps = sum(_is_map(item) for entry in entries for item in entry.items)
+    points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
+    groups: dict[str, Group] = {}
+    for entry in entries:
+        explorer = str(entry.about.get("explorer") or _explorer_of(entry.folder))
+        groups.setdefault(explorer, Group(explorer, [])).entries.append(entry)
+    for group in groups.values():
+        for entry in group.entries:
+            entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
+            _show(entry, points, group, warnings)
+    return sorted(groups.values(), key=_maps_last_to_first)
+
+
+def _maps_last_to_first(group: Group) -> tuple[bool, str]:
+    return (not any(_is_map(item) for e in group.entries for item in e.items), group.explorer)
+
+
+def _is_map(item: Any) -> bool:
+    found = item.finding
+    return isinstance(found, Scatter) and (found.images is not None or found.plane is not None)
+
+
+def _folders(root: Path) -> list[Path]:
+    """In the order in which they were numbered: guided, guided-2, guided-10."""
+    if not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.is_dir() and any(path.iterdir())]
+    return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in _parts(p.name)])
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"(\d+)", name)
+
+
+def _explorer_of(folder: Path) -> str:
+    return re.sub(r"-\d+$", "", folder.name)
+
+
+def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
+    """The findings of a folder; whatever is wrong with them is said in `broken`."""
+    numbered = folder.name != _explorer_of(folder)
+    heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
+    entry = Entry(run, heading, folder)
+    from latentforge.rendering import read_findings
+
+    try:
+        if leads_out(folder, run.path):
+            raise UsageError(f"{folder} is a link that leads out of the run")
+        stored = read_findings(folder)
+        entry.about = known(stored.about, folder)
+        entry.metrics, entry.protocol = dict(stored.metrics), str(stored.protocol)
+        entry.notes, entry.items = list(stored.notes), list(stored.items)
+        entry.command = command(entry, registry)
+    except LatentForgeError as error:
+        entry.broken, entry.items = error.message, ()
+    except Exception as error:  # a folder that anyone may have changed must not cost the page
+        entry.broken, entry.items = one_line(error), ()
+    return entry
+
+
+def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
+    for item in entry.items:
+        try:
+            blocks = list(_blocks(item, points, _alike(item, group), entry))
+            entry.blocks += blocks
+            entry.others += [] if blocks else [file.name for file in item.files]
+        except Exception as error:
+            message = f"{item.name} cannot be shown: {one_line(error)}"
+            words = Markup('<p class="warning">{}</p>').format(message)
+            entry.blocks.append(Block(item.name, words))
+            warnings.append(f"{entry.folder}: {message}")
+
+
+def _alike(item: Any, group: Group) -> list[Any]:
+    """The charts of the same finding, which share the scale of y."""
+    found = [other.finding for entry in group.entries for other in entry.items]
+    own = item.finding
+    return [
+        other
+        for other in found
+        if isinstance(own, Lines | Bars)
+        and isinstance(other, type(own))
+        and (other.name, other.y_title) == (own.name, own.y_title)
+    ]
+
+
+def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Iterator[Block]:
+    """A chart where there are numbers, else pictures: the first one open, others folded."""
+    name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
+    if item.finding is not None and hasattr(item.finding, "title"):
+        shown = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
+        yield Block(item.name, Markup(html.chart(shown, points=points, alike=alike)))
+        return
+    caption = Markup("<figcaption>{}</figcaption>").format(name) if name else ""
+    pictures = [made for file in item.files if (made := embed(file, item.title))]
+    pictures.sort(key=lambda picture: picture.kind != "image/gif")  # a film before its strip
+    for i, picture in enumerate(pictures):
+        shown = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
+        if i:  # the title of the first one is drawn in it
+            shown = Markup(FOLDED).format(entry.name, item.title, shown)
+        yield Block(f"{item.name} {i}", shown, picture.wide, folded=i > 0)
+
+
+def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What a folder says of itself; what is missing or of another type than it must be is empty."""
+    texts = {"explorer": _explorer_of(folder), "run": "", "checkpoint": "", "weights": ""}
+    found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
+    roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
+    return {
+        **about,
+        **found,
+        "roles": dict(roles) if isinstance(roles, Mapping) else {},
+        "options": dict(options) if isinstance(options, Mapping) else {},
+        "plugins": [p for p in plugins if isinstance(p, str)] if isinstance(plugins, list) else [],
+    }
+
+
+def command(entry: Entry, registry: Registry) -> list[str]:
+    """The command line that finds the same: options that are not the explorer's defaults."""
+    about = entry.about
+    words = ["latentforge", *with_plugins([*unpackaged(entry.run), *about["plugins"]])]
+    words += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
+    for role, other in about["roles"].items():
+        words += ["--with", f"{role}={other}"]
+    best = entry.run.path / "checkpoints" / "BEST"
+    last = entry.run.path / "checkpoints" / "LATEST"
+    used = about.get("checkpoint")
+    if used != _pointer(last) and used == _pointer(best):
+        words += ["--checkpoint", "best"]
+    defaults = _defaults(registry, about)
+    for key, value in about["options"].items():
+        if value is not None and (key not in defaults or defaults[key] != value):
+            words += ["--set", f"{key}={_value(value)}"]
+    return words
+
+
+def _value(value: Any) -> str:
+    """As `--set` takes it: a plain word needs no quotes."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
+        return value if value not in ("true", "false", "inf", "nan") else as_toml(value)
+    return as_toml(value)
+
+
+def _pointer(file: Path) -> str:
+    """The name in it; the hash after that is the store's business."""
+    return file.read_text("utf-8").partition("\n")[0] if file.is_file() else ""
+
+
+def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The default options of the explorer and of its objective, where their plugins are here."""
+    found: dict[str, Any] = {}
+    with suppress(LatentForgeError):
+        explorer = registry.get("explorers", about["explorer"]).spec
+        found = plain(explorer.config())
+        if explorer.searches:
+            found["objective"] = explorer.searches
+    with suppress(LatentForgeError):
+        if isinstance(objective := about["options"].get("objective"), str):
+            found |= plain(registry.get("objectives", objective).spec.config())
+    return found
+
+
+def suggestion(run: RunFolder, registry: Registry) -> str:
+    """The command to begin with: a map of the codes if the model has codes."""
+    try:
+        model = registry.get("models", run.config["model"]["name"])
+    except LatentForgeError:
+        return "latentforge list explorers"
+    fitting = [
+        entry.name
+        for entry in registry.entries("explorers")
+        if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
+    ]
+    if not fitting:
+        return "latentforge list explorers"
+    chosen = "latent-map" if "latent-map" in fitting else fitting[0]
+    words = with_plugins(unpackaged(run))
+    return shell(["latentforge", *words, "explore", chosen, str(run.path)])

@@ -1,0 +1,80 @@
+"""Where a report is written, and what it may replace."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
+
+from latentforge.errors import RunFailed, UsageError
+from latentforge.runs.folder import RunFolder
+
+MARK = '<meta name="generator" content="LatentForge report">'
+
+
+def default_path(runs: Sequence[RunFolder]) -> Path:
+    """RUN/report.html; of several runs `report-A-B.html` in the folder that holds them all.
+
+    Where only the root holds them all it is the working folder, with a number after the name where
+    that is taken by anything but the report of these runs.
+    """
+    if len(runs) == 1:
+        return runs[0].path / "report.html"
+    names = "-".join(run.path.resolve().name for run in runs)
+    if len(names) > 100:
+        names = f"{runs[0].path.resolve().name[:80]}-and-{len(runs) - 1}-more"
+    try:
+        folder = Path(os.path.commonpath([run.path.resolve().parent for run in runs]))
+    except ValueError:  # on several drives
+        folder = Path(os.path.sep)
+    if folder != Path(folder.anchor):
+        return _as_given(folder) / f"report-{names}.html"
+    numbered = (Path(f"report-{names}-{number}.html") for number in count(2))
+    places = chain([Path(f"report-{names}.html")], numbered)
+    return next(path for path in places if not path.exists() or _is_of(runs, path))
+
+
+def mark(runs: Sequence[RunFolder]) -> str:
+    """The line of a page that says which runs it is of, whatever their paths hold."""
+    paths = "\n".join(str(run.path.resolve()) for run in runs)
+    digest = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()
+    return f'<meta name="runs" content="{digest}">'
+
+
+def _is_of(runs: Sequence[RunFolder], path: Path) -> bool:
+    try:
+        return mark(runs) in _beginning(path)
+    except OSError:
+        return False
+
+
+def check_place(path: Path) -> None:
+    """UsageError unless there is nothing yet, or an earlier report."""
+    try:
+        if not path.exists():
+            return
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", remedy=f"--out {path / 'report.html'}")
+        ours = MARK in _beginning(path)
+    except OSError as error:
+        raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
+    if not ours:
+        raise UsageError(
+            f"{path} is no report of LatentForge; nothing is overwritten", remedy="another --out"
+        )
+
+
+def _beginning(path: Path) -> str:
+    """The first letters of a file; none of what is a folder."""
+    if path.is_dir():
+        return ""
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        return file.read(2000)
+
+
+def _as_given(folder: Path) -> Path:
+    """Relative to the working folder where it lies there: short, and as people type it."""
+    here = Path.cwd().resolve()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

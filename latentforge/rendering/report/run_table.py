@@ -1,0 +1,183 @@
+"""What run.json and evaluations.jsonl say, in the shape of the report's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from latentforge.config.schema import AS_TRAINED
+from latentforge.io.toml import toml
+from latentforge.rendering.report.formatting import number, read_objects
+from latentforge.runs.folder import RunFolder
+
+SPLITS = ("test", "validation", "train")
+
+
+def facts(run: RunFolder, name: str) -> dict[str, Any]:
+    """The head of the page: what was trained, on what, how it ended, and what looked wrong."""
+    manifest, config, data = run.manifest, run.config, run.manifest["data"]
+    images = data["images"] if isinstance(data["images"], Mapping) else {}
+    best = manifest.get("best") or {}
+    said = []
+    if best.get("epoch", manifest.get("epochs")) != manifest.get("epochs"):
+        said.append(f"Figures are of the last epoch; the best one was {best['epoch']}.")
+    if manifest.get("weights", AS_TRAINED) != AS_TRAINED:
+        said.append(f"Measured weights: {manifest['weights']}.")
+    if manifest.get("stopped"):
+        said.append(str(manifest["stopped"]))
+    return {
+        "name": name,
+        "path": str(run.path),
+        "model": config["model"]["name"],
+        "loss": config["loss"]["name"],
+        "data": config["data"]["name"],
+        "shape": " x ".join(map(str, data["shape"])),
+        "images": ", ".join(f"{count:,} {split}" for split, count in images.items()),
+        "fingerprint": data["fingerprint"],
+        "status": run.status,
+        "error": manifest.get("error", ""),
+        "created": manifest.get("created", ""),
+        "training": f"{number(manifest.get('epochs', 0))} epochs, "
+        f"{number(manifest.get('steps', 0))} steps in {manifest.get('seconds') or 0:,.1f} s",
+        "said": said,
+        "findings": [f for f in manifest.get("findings") or [] if isinstance(f, Mapping)],
+    }
+
+
+def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
+    """One run: a column a split. Several: the test figures, a column a run."""
+    if len(runs) == 1:
+        metrics = runs[0].metrics
+        columns = {split: metrics[split] for split in SPLITS if metrics.get(split)}
+        caption = "Figures at the end of the training"
+    else:
+        split = "test" if any(run.metrics.get("test") for run in runs) else "validation"
+        pairs = zip(names, runs, strict=True)
+        columns = {name: run.metrics.get(split) or {} for name, run in pairs}
+        caption = f"Figures on the {split} images at the end of the training"
+    protocols = joint_protocols(runs, names)
+    losses = [run.config["loss"]["name"] for run in runs]
+    if "loss" in protocols and len(set(losses)) > 1:
+        pairs = zip(names, losses, strict=True)
+        kinds = ", ".join(f"{loss} in {name}" for name, loss in pairs)
+        protocols["loss"] += f"; not the same figure: {kinds}"
+    rows = joint_rows(columns)
+    if "train" in columns and "train" in protocols:
+        caption += f"; train: {protocols['train']}"
+    return {"caption": caption, "columns": list(columns), "rows": rows, "protocols": protocols}
+
+
+def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
+    """What each figure is of; where that is not the same in all runs, of each run."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run, name in zip(runs, names, strict=True):
+        for figure, protocol in (run.manifest.get("protocol") or {}).items():
+            found.setdefault(figure, {}).setdefault(protocol, []).append(name)
+    return {
+        figure: next(iter(protocols))
+        if len(protocols) == 1
+        else "; ".join(f"{', '.join(of)}: {protocol}" for protocol, of in protocols.items())
+        for figure, protocols in found.items()
+    }
+
+
+def joint_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """A row for each figure that any column has, in the order of the first that has it."""
+    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
+    absent = ""
+    return [(name, [figures.get(name, absent) for figures in columns.values()]) for name in names]
+
+
+def evaluations(
+    runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
+) -> list[dict[str, Any]]:
+    """Later measurements, newest first; of those that are the same to the digit the last one."""
+    found: dict[str, dict[str, Any]] = {}
+    for run, name in zip(runs, names, strict=True):
+        for line in read_objects(run.path / "evaluations.jsonl", warnings):
+            if not isinstance(line.get("metrics"), Mapping):
+                continue
+            same = repr((name, *(line.get(k) for k in ("split", "checkpoint", "metrics"))))
+            found.pop(same, None)
+            other = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
+            protocol = line.get("protocol") if isinstance(line.get("protocol"), Mapping) else {}
+            rows = joint_rows({"value": line["metrics"]})
+            found[same] = {**line, "name": name, "other_data": other}
+            found[same] |= {"protocol": protocol, "rows": rows}
+    return list(found.values())[::-1]
+
+
+def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
+    """The options that are not the same in all runs: key path, and a value a run."""
+    flat = [
+        {**dict(_flat(run.config)), "images' fingerprint": run.manifest["data"]["fingerprint"][:12]}
+        for run in runs
+    ]
+    rows = joint_rows({str(i): values for i, values in enumerate(flat)})
+    return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", "unset" if value is None else value
+
+
+def settings(run: RunFolder, name: str) -> dict[str, Any]:
+    """Configuration as TOML, plugins, and the machine."""
+    manifest = run.manifest
+    environment = dict(manifest.get("environment") or {})
+    environment.pop("command", None)
+    return {
+        "name": name,
+        "toml": "\n".join(toml(run.config)).strip(),
+        "plugins": [(p["kind"], p["name"], _distribution(p)) for p in manifest["plugins"]],
+        "environment": {"latentforge": manifest.get("latentforge", ""), **environment},
+        "data": manifest["data"],
+        "facts": list((manifest.get("facts") or {}).items()),
+    }
+
+
+def _distribution(plugin: Mapping[str, Any]) -> str:
+    packaged = f"{plugin.get('distribution') or ''} {plugin.get('version') or ''}".strip()
+    return packaged or str(plugin.get("module", plugin["plugin"]))
+
+
+def commands(run: RunFolder, name: str) -> dict[str, Any]:
+    """The command line that trained the run, if it was one, and one that trains it again."""
+    given = (run.manifest.get("environment") or {}).get("command") or []
+    by_us = any(word in ("train", "demo") for word in map(str, given))
+    return {
+        "name": name,
+        "given": [
+            ["latentforge", *map(str, words)]
+            for words in ([given] if by_us else []) + _resumed(run)
+        ],
+        "again": [
+            *("latentforge", *with_plugins(unpackaged(run))),
+            *("train", "--config", f"{run.path.resolve().name}.toml"),
+        ],
+    }
+
+
+def _resumed(run: RunFolder) -> list[list[Any]]:
+    """The command lines with which a run went on."""
+    entries = run.manifest.get("resumed")
+    words = [entry.get("command") for entry in entries] if isinstance(entries, list) else []
+    return [line for line in words if isinstance(line, list) and "--resume" in line]
+
+
+def unpackaged(run: RunFolder) -> list[str]:
+    """What `-p` takes for the plugins of a run that no installed package offers."""
+    plugins = run.manifest.get("plugins") or []
+    loose = [
+        (str(p.get("module", "")), p.get("plugin")) for p in plugins if not p.get("distribution")
+    ]
+    return [m for m, name in loose if m.endswith(".py") or (m and m == name)]
+
+
+def with_plugins(modules: Sequence[str]) -> list[str]:
+    """The words of a command line that load each plugin once."""
+    return [word for module in dict.fromkeys(modules) for word in ("-p", module)]

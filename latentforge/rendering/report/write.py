@@ -1,0 +1,52 @@
+"""Writes the report of one run, or of several side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latentforge.errors import UsageError
+from latentforge.io.paths import unwritable, write_text
+from latentforge.plugins.registry import Registry
+from latentforge.rendering.report.location import check_place, default_path
+from latentforge.runs.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def report(
+    runs: Sequence[RunFolder],
+    registry: Registry,
+    out: Path | None = None,
+    sweep: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the page: `report`, `runs`, `explored` (folders shown), `bytes`, `warnings`, `next`.
+    If the runs are the members of a sweep, `sweep` is the table that the page begins with.
+
+    An earlier report is written anew; anything else in its place raises UsageError.
+    """
+    places = [run.path.resolve() for run in runs]
+    if len(set(places)) < len(places):
+        raise UsageError("a run is given twice", remedy="each run once")
+    path = out or default_path(runs)
+    check_place(path)
+    from latentforge.rendering.report.page import render  # plotly and jinja2 take their time
+
+    page = render(runs, registry, path, sweep)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    write_text(path, page.html)
+    for warning in page.warnings:
+        log.warning("%s", warning)
+    return {
+        "report": str(path),
+        "runs": [str(run.path) for run in runs],
+        "explored": page.explored,
+        "bytes": path.stat().st_size,
+        "warnings": page.warnings,
+        "next": page.next,
+    }

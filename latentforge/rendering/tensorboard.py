@@ -1,0 +1,38 @@
+"""Findings for TensorBoard: pictures and films as they are drawn, figures, and histograms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from latentforge.findings import Findings, Histogram
+from latentforge.rendering.images import to_numpy
+from latentforge.runs.tensorboard import Board
+
+
+def write_board(
+    findings: Findings, files: Sequence[Sequence[Path]], folder: Path, explorer: str
+) -> None:
+    """One events file in `folder`; `files` are those of each finding, all tags begin with
+    `explorer`. A film's strip has a tag of its own."""
+    board = Board(folder)
+    try:
+        metrics = {f"{explorer}/{k}": v for k, v in findings.metrics.items() if math.isfinite(v)}
+        if metrics:
+            board.scalars(metrics, step=0)
+        for item, own in zip(findings.items, files, strict=True):
+            pictures = [file for file in own if file.suffix in (".png", ".gif")]
+            for number, file in enumerate(pictures):
+                tag = f"{explorer}/{item.name}{'-strip' if number else ''}"
+                board.encoded_picture(tag, file.read_bytes(), step=0)
+            if isinstance(item, Histogram):
+                for title, values in item.panels.items():
+                    kept = to_numpy(values).astype(float).ravel()
+                    kept = kept[np.isfinite(kept)]
+                    if len(kept):
+                        board.histogram(f"{explorer}/{item.name}/{title}", kept, step=0)
+    finally:
+        board.close()

@@ -1,0 +1,99 @@
+"""Codes for TensorBoard's projector: numbers and class names as text, images as one sheet.
+
+The projector refuses a sheet with a side above 8192 pixels, and a browser has no room for millions
+of numbers: then it gets some of the points, evenly chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentforge.findings import Finding, Findings, Scatter
+from latentforge.rendering.images import to_numpy, to_uint8
+
+SIDE = 8192  # pixels
+NUMBERS = 5_000_000  # of all codes: 50 MB of text
+CONFIG = "projector_config.pbtxt"
+FOLDER = "projector"
+
+
+def write_projector(findings: Findings, folder: Path) -> None:
+    """Write what the projector shows of each map that has codes; nothing where there is none."""
+    found = [
+        item for item in findings.items if isinstance(item, Scatter) and item.codes is not None
+    ]
+    config = "".join(_embedding(item, folder) for item in found)
+    if config:
+        (folder / CONFIG).write_text(config, "utf-8")
+
+
+def projector_notes(items: Sequence[Finding]) -> list[str]:
+    """A line for each map of which the projector gets some of the points."""
+    return [
+        f"TensorBoard's projector shows {len(chosen):,} of the {len(item.points):,} codes of "
+        f"{item.name!r}, evenly chosen: a browser takes images of {SIDE} x {SIDE} pixels "
+        f"and {NUMBERS:,} numbers"
+        for item in items
+        if isinstance(item, Scatter) and item.codes is not None
+        if len(chosen := projected(item)) < len(item.points)
+    ]
+
+
+def projected(item: Scatter) -> Tensor:
+    """The places of the points that the projector gets: all, or as many as fit, evenly."""
+    assert item.codes is not None
+    count = len(item.codes)
+    most = max(1, NUMBERS // max(1, item.codes[0].numel()))
+    if item.images is not None:
+        height, width = item.images.shape[-2:]
+        most = min(most, max(1, SIDE // max(height, width)) ** 2)
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
+
+
+def _embedding(item: Scatter, folder: Path) -> str:
+    """Write the files of one map; its part of the configuration, in protobuf's text format."""
+    assert item.codes is not None
+    own = folder / FOLDER / item.name
+    own.mkdir(parents=True)
+    place = f"{FOLDER}/{item.name}"
+    chosen = projected(item)
+    codes = to_numpy(item.codes.detach().cpu().flatten(1)[chosen].float())
+    np.savetxt(own / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
+    lines = [("tensor_name", item.name), ("tensor_path", f"{place}/tensors.tsv")]
+    if item.labels is not None:
+        names = [_name(item.classes, int(i)) for i in item.labels.cpu()[chosen]]
+        (own / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        lines.append(("metadata_path", f"{place}/metadata.tsv"))
+    text = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in lines)
+    if item.images is not None:
+        images = item.images.detach().cpu()[chosen]
+        sprite_sheet(images).save(own / "sprite.png")
+        height, width = images.shape[-2:]
+        text += f'  sprite {{\n    image_path: "{place}/sprite.png"\n'
+        text += f"    single_image_dim: {width}\n    single_image_dim: {height}\n  }}\n"
+    return f"embeddings {{\n{text}}}\n"
+
+
+def _name(classes: Sequence[str], i: int) -> str:
+    """The name of a class, on one line and in one column; its number where it has none."""
+    return " ".join(classes[i].split()) if 0 <= i < len(classes) else str(i)
+
+
+def sprite_sheet(images: Tensor) -> Image.Image:
+    """Images (n, C, H, W) row by row on a sheet that has as many rows as columns."""
+    pixels = to_uint8(images)
+    count, channels, height, width = pixels.shape
+    across = math.ceil(math.sqrt(count))
+    cells = np.zeros((across * across, channels, height, width), np.uint8)
+    cells[:count] = pixels
+    sheet = cells.reshape(across, across, channels, height, width).transpose(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(across * height, across * width, channels)
+    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)

@@ -1,0 +1,339 @@
+"""The durable store of a run's checkpoints: safetensors, JSON and SHA-256, never pickle.
+
+Nothing is deleted before its successor is written, synced, read back and published. Knows folders
+and bytes only: what the tensors and the state mean is the engine's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from latentforge.errors import LatentForgeError, MissingError, RunFailed
+from latentforge.io.atomic import (
+    leads_out,
+    read_bytes,
+    read_json,
+    replace_synced,
+    sha256,
+    sync_folder,
+    write_synced,
+)
+from latentforge.runs.checkpoint_reader import (
+    FORMAT,
+    MANIFEST,
+    STATE,
+    VERSION,
+    Checkpoint,
+    damaged,
+    read_manifest,
+    verify,
+)
+
+log = logging.getLogger("latentforge")
+
+LATEST = "LATEST"
+BEST = "BEST"
+POINTERS = {"last": LATEST, "best": BEST}
+TEMPORARY = ".tmp-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_POINTER = re.compile(rf"({_NAME.pattern})(?:\s*|\n([0-9a-f]{{64}})\n)")
+_RESERVED = {"latest", "last", "best"}  # the pointers, also where file names ignore case
+
+
+class CheckpointStore:
+    """The checkpoints in one folder, which has one writer at a time.
+
+    `LATEST` and `BEST` are text files that name a folder beside them and the SHA-256 of its
+    manifest. A save keeps these two and the one that was LATEST before it, and removes the others
+    that a store has made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        name: str,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        *,
+        best: bool = False,
+    ) -> Path:
+        """Writes groups of tensors and a JSON state; returns the folder, which is then LATEST.
+
+        A folder of that name is not written over: the new one is `name.2`, `name.3` and so on.
+        Raises RunFailed when the disk fails; the checkpoints before it are then as they were.
+        """
+        for given in (name, *tensors):
+            if not _NAME.fullmatch(given) or given.lower() in _RESERVED:
+                raise ValueError(f"{given!r} cannot name a checkpoint or a group of tensors")
+        files = {f"{group}.safetensors": _bytes(named) for group, named in tensors.items()}
+        files[STATE] = _json(state)
+        path = self.folder / name
+        # where one is damaged, this fails before anything is written
+        before, best_before = self._pointed(LATEST)[0], self._pointed(BEST)[0]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.clean()
+            path = self._free(name)
+            self._write(path, files)
+            self._publish(LATEST, path.name)
+            if best:
+                self._publish(BEST, path.name)
+        except OSError as error:
+            self.clean()
+            reason = error.strerror or str(error)
+            raise RunFailed(
+                f"cannot write checkpoint {path}: {reason}",
+                details=["the checkpoints before it are as they were"],
+                remedy="free or mend the disk; the checkpoints before it can be evaluated",
+            ) from error
+        self._retire(keep={path.name, before, path.name if best else best_before})
+        return path
+
+    def load(self, which: str = "last") -> Checkpoint:
+        """The checkpoint "last", "best" or of that name, verified. Raises MissingError where there
+        is none, RunFailed where it is damaged."""
+        path = self.folder / self._resolve(which)
+        if not path.is_dir():
+            named = [f"{self.folder / POINTERS[which]} names it"] if which in POINTERS else []
+            raise MissingError(
+                f"no checkpoint {path}",
+                details=[*named, *self._others(path.name)],
+                remedy="last, best, or the name of a checkpoint's folder",
+            )
+        try:
+            found = self._load(path)
+            if which in POINTERS:
+                self._check_pointed(POINTERS[which], path)
+            return found
+        except RunFailed as error:
+            raise RunFailed(
+                error.message, details=self._others(path.name), remedy=error.remedy
+            ) from error
+
+    def load_newest(self) -> Checkpoint:
+        """The last checkpoint, or, where that is damaged, the newest that is sound, which a warning
+        then names. Raises MissingError where there is none, RunFailed where none is sound."""
+        try:
+            return self.load("last")
+        except LatentForgeError as fault:
+            if sound := self.sound():
+                lost = isinstance(fault, MissingError) and not (self.folder / LATEST).exists()
+                what = f"{self.folder} has no {LATEST}" if lost else fault.message
+                log.warning("%s; instead: %s", what, sound[-1].path)
+                return sound[-1]
+            raise
+
+    def _check_place(self) -> None:
+        if leads_out(self.folder, self.folder.parent):
+            raise RunFailed(
+                f"{self.folder} is a link that leads out of the run",
+                details=["nothing outside of a run is read, written or removed"],
+                remedy="the folder itself in its place",
+            )
+
+    def _load(self, path: Path) -> Checkpoint:
+        self._check_place()
+        if leads_out(path, self.folder):
+            raise damaged(path, "it is a link that leads out of the run")
+        files = read_manifest(path)
+        for file, entry in files.items():
+            verify(path, file, entry)
+        try:
+            state = dict(read_json(path / STATE))
+        except (OSError, ValueError, TypeError) as error:
+            raise damaged(path, f"{STATE} cannot be read: {error}") from None
+        return Checkpoint(path.name, path, state, files)
+
+    def _check_pointed(self, pointer: str, path: Path) -> None:
+        """RunFailed where a checkpoint is not the one that was published under this pointer."""
+        _, published = self._pointed(pointer)
+        try:
+            if published in (None, sha256(path / MANIFEST)):
+                return
+        except OSError as error:
+            raise damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
+        raise damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
+
+    def sound(self) -> list[Checkpoint]:
+        """Every checkpoint that is whole, by its step: a copy of a run has other times of files."""
+        found = []
+        for name in self.names():
+            with contextlib.suppress(RunFailed):
+                found.append(self._load(self.folder / name))
+        return sorted(found, key=lambda saved: _number(saved.state.get("step")))
+
+    def publish(self, which: str, name: str | None) -> None:
+        """Let "last" or "best" name another checkpoint of the folder, or none."""
+        self._check_place()
+        try:
+            if name is not None:
+                self._publish(POINTERS[which], name)
+            else:
+                (self.folder / POINTERS[which]).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFailed(
+                f"cannot write {self.folder / POINTERS[which]}: {error.strerror}",
+                remedy="free or mend the disk",
+            ) from error
+
+    def names(self) -> list[str]:
+        """The checkpoints in the folder, oldest first; not verified."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _is_ours(path)]
+        return [p.name for p in sorted(found, key=lambda p: (_written(p), p.name))]
+
+    def _resolve(self, which: str) -> str:
+        if which not in POINTERS:
+            if not _NAME.fullmatch(which):
+                raise MissingError(f"no checkpoint {which!r} in {self.folder}")
+            return which
+        name, _ = self._pointed(POINTERS[which])
+        if name is not None:
+            return name
+        if which == "best" and self._pointed(LATEST)[0] is not None:
+            raise MissingError(
+                f"no best checkpoint in {self.folder}",
+                details=["best exists only with a validation split, and from its first epoch on"],
+                remedy="take the last one",
+            )
+        raise MissingError(f"no checkpoint yet in {self.folder}", details=self._others(""))
+
+    def _others(self, name: str) -> list[str]:
+        others = [other for other in self.names() if other != name]
+        return [f"there are also: {', '.join(others)}"] if others else []
+
+    def _pointed(self, pointer: str) -> tuple[str | None, str | None]:
+        """The name in a pointer file and the hash, if it has one; None where there is none."""
+        try:
+            text = read_bytes(self.folder / pointer, limit=4096).decode("utf-8", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return None, None
+        except OSError as error:
+            raise RunFailed(
+                f"cannot read {self.folder / pointer}: {error.strerror}",
+            ) from error
+        except ValueError as error:
+            raise RunFailed(f"{self.folder / pointer} is damaged: {error}") from None
+        named = _POINTER.fullmatch(text)
+        if not named:  # also keeps a hostile "../.." inside the folder
+            raise RunFailed(
+                f"{self.folder / pointer} is damaged: it names no checkpoint",
+                details=self._others(""),
+                remedy="write the name of a checkpoint folder into it",
+            )
+        return named[1], named[2]
+
+    def _free(self, name: str) -> Path:
+        path, number = self.folder / name, 2
+        while path.exists():
+            path, number = self.folder / f"{name}.{number}", number + 1
+        return path
+
+    def _write(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """The whole folder at `path`, synced and read back, or an exception and nothing."""
+        entries = {
+            file: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            for file, data in files.items()
+        }
+        manifest = {"format": FORMAT, "version": VERSION, "files": entries}
+        temporary = self.folder / f"{TEMPORARY}{path.name}-{os.getpid()}"
+        temporary.mkdir()
+        for file, data in {**files, MANIFEST: _json(manifest)}.items():
+            write_synced(temporary / file, data)
+        sync_folder(temporary)
+        temporary.rename(path)
+        sync_folder(self.folder)
+        try:
+            for file, entry in read_manifest(path).items():
+                verify(path, file, entry)
+        except LatentForgeError:
+            self._remove(path)
+            raise
+
+    def _publish(self, pointer: str, name: str) -> None:
+        text = f"{name}\n{sha256(self.folder / name / MANIFEST)}\n"
+        temporary = self.folder / f"{TEMPORARY}{pointer}-{os.getpid()}"
+        replace_synced(self.folder / pointer, text.encode(), temporary)
+
+    def _retire(self, keep: set[str | None]) -> None:
+        for path in list(self.folder.iterdir()):
+            if path.name not in keep and _is_ours(path):
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """A kill half-way, or a disk that refuses, leaves a temporary name for the next save."""
+        temporary = self.folder / f"{TEMPORARY}retired-{path.name}-{os.getpid()}"
+        try:
+            path.rename(temporary)
+        except OSError:
+            return
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove what a writer that was killed left half done."""
+        self._check_place()
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+# ---------------------------------------------------------------- bytes and files
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """safetensors refuses strided tensors and tensors that share memory, so both are copied; tied
+    weights are stored once for each of their names."""
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        flat = tensor.detach().cpu().contiguous()
+        address = flat.untyped_storage().data_ptr()
+        plain[name] = flat.clone() if address in seen else flat
+        seen.add(address)
+    return tensors_to_bytes(plain)
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise RunFailed(f"the state of the run is not JSON: {error}") from error
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a store made this folder: only such folders are ever removed."""
+    if not _NAME.fullmatch(path.name) or path.is_symlink():
+        return False
+    try:
+        return bool(read_json(path / MANIFEST)["format"] == FORMAT)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else -1.0
+
+
+def _written(path: Path) -> int:
+    try:
+        return (path / MANIFEST).stat().st_mtime_ns
+    except FileNotFoundError:  # another process has just retired it
+        return 0

@@ -1,0 +1,119 @@
+"""The files of one checkpoint, read from anybody: what is not as its manifest says is refused.
+
+safetensors, JSON and SHA-256, never pickle. Nothing is taken into memory before its size is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from torch import Tensor
+
+from latentforge.errors import MissingError, RunFailed, one_line
+from latentforge.io.atomic import leads_out, read_json, sha256
+
+FORMAT = "latentforge-checkpoint"
+VERSION = 1
+MANIFEST = "manifest.json"
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files have all been verified. `state` is what `save` was given."""
+
+    name: str
+    path: Path
+    state: dict[str, Any]
+    files: Mapping[str, Any]  # file name -> {"sha256", "size"}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the tensor groups, sorted."""
+        ends = ".safetensors"
+        return tuple(sorted(f.removesuffix(ends) for f in self.files if f.endswith(ends)))
+
+    def size(self, group: str) -> int:
+        """The bytes of one group's file, 0 where there is none."""
+        return int(self.files.get(f"{group}.safetensors", {"size": 0})["size"])
+
+    def tensors(self, group: str, *, limit: int | None = None) -> dict[str, Tensor]:
+        """One group's tensors on the CPU, contiguous, each with memory of its own. RunFailed, and
+        nothing is read, where they take more than `limit` bytes."""
+        if group not in self.groups:
+            raise MissingError(
+                f"checkpoint {self.path} has no tensors {group!r}",
+                details=[f"it has {', '.join(self.groups) or 'none'}"],
+            )
+        file = f"{group}.safetensors"
+        if limit is not None and (size := self.size(group)) > limit:
+            raise damaged(self.path, f"{file} has {size} bytes, more than belong there ({limit})")
+        try:
+            return tensors_from_bytes(_verified(self.path, file, self.files[file]))
+        except SafetensorError as error:
+            raise damaged(self.path, f"{file} cannot be read: {error}") from error
+
+
+def damaged(path: Path, what: str) -> RunFailed:
+    return RunFailed(f"checkpoint {path} is damaged: {what}", remedy="load another checkpoint")
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """File name -> {"sha256", "size"}, for every file of the checkpoint but the manifest."""
+    try:
+        manifest = read_json(path / MANIFEST)
+        made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
+        entries = {str(f): {"sha256": e["sha256"], "size": +e["size"]} for f, e in files.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{MANIFEST} cannot be read ({one_line(error)})") from error
+    if made_by != FORMAT or version != VERSION:
+        raise RunFailed(
+            f"checkpoint {path} has the format {made_by} {version}; this is {FORMAT} {VERSION}",
+            remedy="use the version of LatentForge that wrote it",
+        )
+    if STATE not in entries or any(Path(file).name != file for file in entries):
+        raise damaged(path, f"{MANIFEST} does not list the files of a checkpoint")
+    return entries
+
+
+def verify(path: Path, file: str, entry: Mapping[str, Any]) -> None:
+    """RunFailed unless a file has the size and the hash of the manifest; it may be of any size."""
+    _check_size(path, file, entry)
+    try:
+        found = sha256(path / file)
+    except OSError as error:
+        raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
+    _check_hash(path, file, entry, found)
+
+
+def _verified(path: Path, file: str, entry: Mapping[str, Any]) -> bytes:
+    """The bytes of one file, once their number and hash are those of the manifest."""
+    _check_size(path, file, entry)  # before memory is taken for them
+    try:
+        data = (path / file).read_bytes()
+    except OSError as error:
+        raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
+    _check_hash(path, file, entry, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _check_size(path: Path, file: str, entry: Mapping[str, Any]) -> None:
+    if leads_out(path / file, path):
+        raise damaged(path, f"{file} is a link that leads out of it")
+    try:
+        size = (path / file).stat().st_size
+    except FileNotFoundError:
+        raise damaged(path, f"{file} is missing") from None
+    if size != entry["size"]:
+        raise damaged(path, f"{file} has {size} bytes of {entry['size']}")
+
+
+def _check_hash(path: Path, file: str, entry: Mapping[str, Any], found: str) -> None:
+    if found != entry["sha256"]:
+        raise damaged(path, f"{file} is not what was written (its SHA-256 differs)")

@@ -1,0 +1,82 @@
+"""run.json at the start of a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentforge._version import __version__
+from latentforge.config.schema import RunConfig, weights_of
+from latentforge.data.splits import DataSplits
+from latentforge.io.redact import command_line
+from latentforge.runs.folder import FORMAT
+from latentforge.runtime import torchrun
+
+RUNS = Path("runs")
+
+
+def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
+    """run.json at the start of a run."""
+    return {
+        "format": FORMAT,
+        "latentforge": __version__,
+        "status": "running",
+        "weights": weights_of(config.train),  # that are measured
+        "created": now(),
+        "config": config.as_dict(),
+        "data": {
+            "name": config.data_name,
+            "kind": splits.spec.kind,
+            "shape": list(splits.spec.shape),
+            "classes": list(splits.spec.classes),
+            "images": {name: len(images) for name, images in splits.splits.items()},
+            "preprocessing": splits.preprocessing,
+            "fingerprint": splits.fingerprint,
+            "sample": splits.sample,
+        },
+        "plugins": [
+            {
+                "kind": part.entry.kind.plural,
+                "name": part.entry.reference,
+                "plugin": part.entry.plugin.name,
+                "module": part.entry.plugin.module,
+                "distribution": part.entry.plugin.distribution,
+                "version": part.entry.plugin.version,
+            }
+            for part in config.components()
+        ],
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+            "ignite": importlib.metadata.version("pytorch-ignite"),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "processes": torchrun.count(),
+            "command": command_line(),
+        },
+        "epochs": 0,
+        "steps": 0,
+        "seconds": 0.0,
+        "images_per_second": 0.0,
+        "metrics": {},
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def flat_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as TensorBoard's hyperparameters: `train.lr`."""
+    return {
+        f"{section}.{key}": value
+        for section, values in config.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }

@@ -1,0 +1,71 @@
+"""Which device a run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from latentforge.errors import MissingError, UsageError
+from latentforge.runtime import torchrun
+
+
+def training_device(wanted: str) -> torch.device:
+    """The device that this process trains on: under torchrun each takes a GPU of its own.
+
+    UsageError for a device that several processes cannot each have one of.
+    """
+    if not torchrun.several():
+        return resolve_device(wanted)
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"device {wanted} is one, and torchrun has started several processes",
+            remedy="--device cuda, of which each process takes its own, or --device cpu",
+        )
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    own = torchrun.local_rank()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if own >= count:
+        raise MissingError(
+            f"no CUDA device for process {own} of this machine, which has {count}",
+            remedy=f"--nproc-per-node {count}" if count else "--device cpu",
+        )
+    return torch.device("cuda", own)
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """`auto` is cuda, then mps, then cpu. MissingError (exit code 4) for one that is not here."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda":
+        index = int(number or 0)  # torch.device refuses one above 127 in words of its own
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if index >= count:
+            seen = f"torch {torch.__version__} sees {count} CUDA devices"
+            raise MissingError(f"no device {wanted} here", details=[seen], remedy="--device auto")
+        return torch.device("cuda", index)
+    if kind == "mps" and not torch.backends.mps.is_available():
+        seen = f"torch {torch.__version__} sees no Metal device"
+        raise MissingError("no device mps here", details=[seen], remedy="--device auto")
+    return torch.device(wanted)
+
+
+@contextmanager
+def one_result() -> Iterator[None]:
+    """cuDNN chooses only among kernels that give the same bits each time.
+
+    Else the weights' gradients of convolutions differ in their last bits from one step to its
+    repetition, and after a few steps of Adam in their second digit: a resumed run would not end
+    with the same bits, and a captured step could not be told from a wrong one.
+    """
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

@@ -1,0 +1,170 @@
+"""A sweep's folder: sweep.json, and a run folder for each member. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from latentforge.config.request import SECTIONS, Draft
+from latentforge.errors import MissingError, RunFailed, UsageError
+from latentforge.io.atomic import read_json
+from latentforge.io.paths import check_free, numbered_folder, unwritable, write_json
+from latentforge.plugins.registry import Registry
+from latentforge.runs.folder import MANIFEST
+from latentforge.sweeps.grid import Member
+from latentforge.sweeps.record import FORMAT, command_again, is_record, objective_value
+from latentforge.workflows.run import Run, open_run
+
+RECORD = "sweep.json"
+
+
+class Sweep:
+    """Trainings that differ in a few values, each an ordinary run in a folder of its own;
+    `Forge.sweep` returns it. `record` is what sweep.json holds."""
+
+    def __init__(self, path: Path, record: dict[str, Any], registry: Registry) -> None:
+        self.path = path
+        self.record = record
+        self.registry = registry
+
+    def __repr__(self) -> str:
+        return f"Sweep({str(self.path)!r}, {len(self.members)} members, {self.status})"
+
+    @property
+    def status(self) -> str:
+        """running, done, failed (a member did) or interrupted."""
+        return str(self.record["status"])
+
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """Of each member its name, values, status, error and figures by split."""
+        members: list[dict[str, Any]] = self.record["members"]
+        return members
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The error of each member that failed, or whose process was killed, by name."""
+        bad = ("failed", "killed")
+        return {m["name"]: m["error"] for m in self.members if m["status"] in bad}
+
+    def runs(self) -> list[Run]:
+        """The runs of the members that have begun, in their order."""
+        paths = [self.path / member["name"] for member in self.members]
+        return [open_run(self.registry, path) for path in paths if (path / MANIFEST).exists()]
+
+    def summary(self) -> dict[str, Any]:
+        """How the sweep went, as `latentforge sweep --json` answers it."""
+        varied = ("search", "best", "best_of_all") if self.search else ("grid",)
+        told = {"sweep": str(self.path), "status": self.status}
+        found = {"best_of_all": {}, **self.record, "best": self.best}
+        return {**told, **{key: found[key] for key in (*varied, "members", "report")}}
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """How many trials a search has, its space, objective and study; empty of a grid."""
+        search: dict[str, Any] = self.record.get("search", {})
+        return search
+
+    @property
+    def keys(self) -> list[str]:
+        """What the members differ in."""
+        return list(self.search["space"] if self.search else self.record["grid"])
+
+    @property
+    def ranked(self) -> list[dict[str, Any]]:
+        """The members of a search, the best first and those without the figure last."""
+
+        def rank(member: Mapping[str, Any]) -> tuple[bool, float]:
+            value = objective_value(self.search, member)
+            sign = 1.0 if self.search["better"] == "lower" else -1.0
+            return value is None, sign * (value or 0.0)
+
+        return sorted(self.members, key=rank)
+
+    @property
+    def best(self) -> str:
+        """The name of a search's best member; empty where none has the figure, and of a grid."""
+        if not self.search or not self.members:
+            return ""
+        first = self.ranked[0]
+        return "" if objective_value(self.search, first) is None else str(first["name"])
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with it."""
+        return command_again(self.path, self.search)
+
+    def plan(self) -> list[Member]:
+        """The members as they were planned."""
+        return [Member(member["name"], member["values"]) for member in self.members]
+
+    def draft(self) -> Draft:
+        """What all members have in common."""
+        base, draft = self.record["base"], Draft()
+        for section in SECTIONS:
+            draft.update(section, base.get(section, {}), RECORD)
+        draft.callbacks = [dict(callback) for callback in base["callbacks"]]
+        return draft
+
+    def note(self, *names: str, **facts: Any) -> None:
+        """Say how members stand, in sweep.json too, which is written once for all of them."""
+        wanted = set(names)
+        for member in self.members:
+            if member["name"] in wanted:
+                member.update(facts)
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        """Change the record and write it, whole or not at all."""
+        self.record.update(changes)
+        write_json(self.path / RECORD, self.record)
+
+
+def write_first(sweep: Sweep) -> None:
+    """Write sweep.json of a new sweep."""
+    try:
+        sweep.write()
+    except RunFailed:
+        with suppress(OSError):
+            sweep.path.rmdir()  # no sweep, no folder
+        raise
+
+
+def new_folder(wanted: Path | None, root: Path, name: str) -> Path:
+    """An empty folder: `wanted`, which must hold nothing yet, else the first free `root/name-N`."""
+    try:
+        if wanted is None:
+            return numbered_folder(root, f"{name}-", 1)
+        if is_sweep(wanted):
+            raise UsageError(
+                f"{wanted} already holds a sweep",
+                remedy=f"latentforge sweep --resume {wanted}, or another --out",
+            )
+        check_free(wanted)
+        wanted.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(wanted or root, error) from None
+    return wanted
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder is that of a sweep, rather than of a run."""
+    return (path / RECORD).exists()
+
+
+def open_sweep(registry: Registry, path: Path) -> Sweep:
+    """A sweep's folder as a Sweep; MissingError where there is none, or none of ours."""
+    file = path / RECORD
+    try:
+        record = read_json(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(
+            f"no sweep at {path}", remedy="latentforge sweep beta-vae --grid 'loss.beta=[1, 4]'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise MissingError(f"{file} cannot be read as a sweep: {error}") from None
+    if not is_record(record):
+        raise MissingError(f"{file} is not the record of a sweep of format {FORMAT}")
+    return Sweep(path, record, registry)

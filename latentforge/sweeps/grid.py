@@ -1,0 +1,154 @@
+"""Which members a grid has, what each is called, and what each trains. Torch-free."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentforge.config.request import SECTIONS, Draft, nest, toml_value
+from latentforge.config.resolve import resolve
+from latentforge.config.schema import RunConfig
+from latentforge.errors import ConfigError, UsageError, did_you_mean
+from latentforge.plugins.registry import Registry
+from latentforge.runtime import torchrun
+
+LONGEST = 80  # letters of a member's name, which is a folder's
+MOST = 10_000  # members; a grid of more was not meant
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training of a sweep: its folder's name, and the values that only it has, by key."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """`section.key=[VALUE, ...]` texts by key; ConfigError with every fault."""
+    grid: dict[str, list[Any]] = {}
+    faults = []
+    for text in texts:
+        key, equals, given = text.partition("=")
+        key, values = key.strip(), toml_value(given)
+        if not equals or not isinstance(values, list):
+            faults.append(
+                f"--grid {text}: write section.key=[VALUE, ...], as in loss.beta=[1, 4] or, with "
+                'quotes around texts, model.name=["ae", "vae"]'
+            )
+        elif key in grid:
+            faults.append(f"--grid {text}: {key} is given twice")
+        else:
+            grid[key] = values
+    if faults:
+        raise ConfigError("the grid cannot be read", details=faults)
+    return grid
+
+
+def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
+    """A member for each combination, the last key varying fastest; ConfigError with every fault."""
+    faults = [
+        fault
+        for key, values in grid.items()
+        for fault in key_faults(key) or list_faults(key, values)
+    ]
+    if not grid:
+        raise UsageError("a sweep varies something", remedy="--grid 'loss.beta=[1, 2, 4]'")
+    if faults:
+        raise ConfigError("the grid cannot be used", details=faults)
+    combinations = list(itertools.islice(itertools.product(*grid.values()), MOST + 1))
+    if len(combinations) > MOST:
+        raise UsageError(f"the grid has more than {MOST} members", remedy="fewer values")
+    width = len(str(len(combinations)))
+    found = []
+    for number, combination in enumerate(combinations, 1):
+        values = dict(zip(grid, combination, strict=True))
+        found.append(Member(name_of(f"{number:0{width}d}", values), values))
+    return found
+
+
+def key_faults(key: str) -> list[str]:
+    """What is wrong with a key, before anybody knows the components that it is of."""
+    section, *path = key.split(".")
+    if section not in SECTIONS:
+        hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+        return [f"{key}: no such section; {hint}"]
+    if not path or not all(path):
+        return [f"{key}: write section.key, as in loss.beta"]
+    return []
+
+
+def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
+    """What makes the losses of members others, so that their values do not compare: those of the
+    keys that do; `base` is what all members have in common, by section."""
+    found = [key for key in keys if key.startswith("loss.")]
+    if "model.name" in keys and "name" not in base.get("loss", {}):
+        found.append("model.name, whose loss follows from it")
+    return found
+
+
+def list_faults(key: str, values: Any) -> list[str]:
+    """What is wrong with a key's list of values."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        return [f"{key}: must be a list with a value or more, got {values!r}"]
+    told = [json.dumps(value, sort_keys=True, default=str) for value in values]
+    return [f"{key}: a value is there twice, in {values!r}"] if len({*told}) < len(told) else []
+
+
+def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
+    """`03-beta=4-seed=1`: what a folder may be called everywhere."""
+    pairs = ((key.rpartition(".")[2], value) for key, value in values.items())
+    said = "-".join(f"{key}={_short(value, digits)}" for key, value in pairs)
+    plain = re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{number}-{said}")
+    return plain[:LONGEST].rstrip("._-")
+
+
+def _short(value: Any, digits: int) -> str:
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name  # the folders above it would leave no room for what differs
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def draft_member(base: Draft, member: Member, origin: str = "the grid") -> Draft:
+    """What a member trains: the base, with its own values over it."""
+    draft = copy.deepcopy(base)
+    # names first, because naming a component drops the options of another
+    for key, value in sorted(member.values.items(), key=lambda pair: not pair[0].endswith(".name")):
+        section, *path = key.split(".")
+        draft.origins[key] = origin
+        if path == ["name"]:
+            draft.choose(section, value, origin)
+        elif not nest(draft.values.setdefault(section, {}), path, copy.deepcopy(value)):
+            draft.faults.append(f"{key}: {key.rpartition('.')[0]} is no table")
+    return draft
+
+
+def resolve_all(
+    base: Draft, members: Sequence[Member], registry: Registry, *, in_memory: bool
+) -> list[RunConfig]:
+    """The checked configuration of each; ConfigError with every fault of any of them, once."""
+    configs: list[RunConfig] = []
+    faults: dict[str, str] = {}  # and the first member that has it
+    for member in members:
+        try:
+            configs.append(resolve(draft_member(base, member), registry, in_memory=in_memory))
+        except ConfigError as error:
+            for line in error.details:
+                faults.setdefault(line, member.name)
+    if faults:
+        raise ConfigError(
+            "members of the sweep cannot be trained",
+            details=[f"{line} (member {name})" for line, name in faults.items()],
+        )
+    return configs
+
+
+def check_alone() -> None:
+    """UsageError under torchrun, where each process would train every member."""
+    torchrun.refuse("sweep", "the same without torchrun; jobs=2 trains two members at a time")

@@ -1,0 +1,270 @@
+"""Where the jobs of a sweep are done: in this process, or in several at a time. Either way `take`
+gives the next job or None, `told` hears how each member stands, `ended` that a job is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, Queue
+from typing import IO, Any
+
+from latentforge.config.schema import RunConfig
+from latentforge.errors import Interrupted, Terminated, UsageError
+from latentforge.plugins.registry import Registry
+from latentforge.runtime.signals import stop_on_signals
+from latentforge.sweeps.grid import Member
+from latentforge.sweeps.job import Job, Told, do_job
+
+Take = Callable[[], Job | None]
+Ended = Callable[[Job, str], None]  # with the reason why several cannot be trained together
+
+
+class Here:
+    """One job after the other, in this process."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        folder: Path,
+        config_of: Callable[[Member], RunConfig],
+        *,
+        quiet: bool,
+        data: Any,
+    ) -> None:
+        self.registry, self.folder, self.config_of = registry, folder, config_of
+        self.how = {"quiet": quiet, "data": data}
+
+    def run(self, take: Take, told: Told, ended: Ended) -> None:
+        """Do all jobs; raises Interrupted after a signal."""
+        while job := take():
+            configs = [self.config_of(member) for member in job.members]
+            ended(job, do_job(self.registry, self.folder, job, configs, told, **self.how))
+
+
+class Pool:
+    """`count` jobs at a time, each in a process of its own with `threads` threads.
+
+    `said` hears the lines that the processes write to stderr, with the name of the job; `waits` is
+    called a few times a second while they say nothing.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        folder: Path,
+        count: int,
+        threads: int,
+        *,
+        said: Callable[[str], None],
+        waits: Callable[[], None],
+    ) -> None:
+        self.folder, self.count, self.threads = folder, count, threads
+        self.said, self.waits = said, waits
+        self.plugins = plugins_by_name(registry)
+        self.events: Queue[tuple[Worker, str | None]] = Queue()
+        self.workers: list[Worker] = []
+        self.heard = 0  # the signal that asks for the end
+
+    def run(self, take: Take, told: Told, ended: Ended) -> None:
+        """Do all jobs. Raises Interrupted after a signal, when every process has ended."""
+        try:
+            with stop_on_signals(self.stop):
+                try:
+                    while self._hand_out(take) or self._busy():
+                        self._hear(told, ended)
+                except Exception:  # of the sweep's own record, say, which is no fault of trainings
+                    self.stop(signal.SIGTERM)
+                    self._drain(told, ended)
+                    raise
+        except BaseException:  # a second signal too: nothing is waited for any more
+            for worker in self.workers:
+                worker.process.kill()
+            raise
+        finally:
+            for worker in self.workers:
+                worker.close()
+        if self.heard:
+            kind = Terminated if self.heard == signal.SIGTERM else Interrupted
+            raise kind(kind.__name__.lower())
+
+    def stop(self, number: int) -> None:
+        """For a signal handler: every training ends at a checkpoint."""
+        if self.heard:  # a second SIGTERM would end them at once
+            return
+        self.heard = number
+        for worker in self.workers:
+            worker.process.terminate()
+
+    def _drain(self, told: Told, ended: Ended) -> None:
+        """Hear of the trainings that are stopping what can still be recorded."""
+        while self._busy():
+            with suppress(Exception):  # the first error is the one to tell
+                self._hear(told, ended)
+
+    def _busy(self) -> bool:
+        return any(worker.job for worker in self.workers)
+
+    def _hand_out(self, take: Take) -> bool:
+        """Give a job to each process that has none; whether one was given."""
+        given = False
+        while not self.heard:
+            self.workers = [w for w in self.workers if w.job or w.process.poll() is None]
+            idle = next((worker for worker in self.workers if not worker.job), None)
+            if idle is None and len(self.workers) >= self.count:
+                break
+            job = take()
+            if job is None:
+                break
+            if idle is None:
+                idle = Worker(self.threads, self.events, self.said)
+                self.workers.append(idle)
+            idle.begin(job, {**self.plugins, "sweep": str(self.folder)})
+            if self.heard:  # it came while this one began
+                idle.process.terminate()
+            given = True
+        return given
+
+    def _hear(self, told: Told, ended: Ended) -> None:
+        try:
+            worker, line = self.events.get(timeout=0.2)  # so that a signal is never waited for
+        except Empty:
+            self.waits()
+            return
+        if worker.job is None:
+            return  # it had nothing to do, and ended
+        if line is None:
+            self._lost(worker, told, ended)
+            return
+        said = json.loads(line)
+        if said.get("ended"):
+            job, worker.job = worker.job, None
+            if not self.heard:
+                ended(job, said["reason"])
+        else:
+            worker.open.discard(said["name"])
+            told(said["name"], said["status"], said["error"])
+
+    def _lost(self, worker: Worker, told: Told, ended: Ended) -> None:
+        """A process ended with a job in hand: its members have failed, or were told to stop."""
+        job, worker.job = worker.job, None
+        assert job is not None
+        code = worker.process.wait()
+        for name in sorted(worker.open):
+            if self.heard:
+                told(name, "interrupted", "")
+            elif code < 0:
+                told(name, "killed", f"its process was killed by {signal_name(-code)}")
+            else:
+                told(name, "failed", f"its process ended with exit code {code}: {worker.last}")
+        if not self.heard:
+            ended(job, "")
+
+
+class Worker:
+    """A process of `latentforge.sweeps.worker`, and the job that it has in hand."""
+
+    def __init__(
+        self,
+        threads: int,
+        events: Queue[tuple[Worker, str | None]],
+        said: Callable[[str], None],
+    ) -> None:
+        self.job: Job | None = None
+        self.open: set[str] = set()  # members of the job of which nothing is heard yet
+        self.last = ""  # line of stderr
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "latentforge.sweeps.worker"],  # -P: see `worker_path`
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": worker_path()},
+            start_new_session=True,  # a terminal's Ctrl-C is for who sweeps alone
+        )
+        pipes = self.process.stdout, self.process.stderr
+        self.readers = [
+            threading.Thread(target=self._answers, args=(pipes[0], events), daemon=True),
+            threading.Thread(target=self._errors, args=(pipes[1], said), daemon=True),
+        ]
+        for reader in self.readers:
+            reader.start()
+
+    def begin(self, job: Job, request: dict[str, Any]) -> None:
+        self.job, self.open = job, {member.name for member in job.members}
+        members = [[member.name, dict(member.values)] for member in job.members]
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it was killed just now, which its reader notices
+            self.process.stdin.write(json.dumps({**request, "members": members}) + "\n")
+            self.process.stdin.flush()
+
+    def _answers(self, pipe: IO[str], events: Queue[tuple[Worker, str | None]]) -> None:
+        for line in pipe:
+            events.put((self, line))
+        self.process.wait()
+        self.readers[1].join(timeout=1)  # what it said last is its error
+        events.put((self, None))
+
+    def _errors(self, pipe: IO[str], said: Callable[[str], None]) -> None:
+        for line in pipe:
+            self.last = line.strip() or self.last
+            text = line.rstrip().removeprefix("warning: ")  # it is said as a warning anyway
+            said(f"{self.job.name}: {text}" if self.job else text)
+
+    def close(self) -> None:
+        """Let it end; it has no job, or was killed."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        for reader in self.readers:
+            reader.join(timeout=1)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def worker_path() -> str:
+    """Where modules are found, as here: a script's own folder too, and the folder that one is in
+    only where that is so here, since a json.py beside the data would hide the real one."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def plugins_by_name(registry: Registry) -> dict[str, Any]:
+    """How another process comes to the same plugins; UsageError where they were handed over."""
+    selection = registry.selection
+    plugins, off, discover = selection.plugins, selection.off, selection.discover
+    if handed := [plugin for plugin in plugins if not isinstance(plugin, str)]:
+        raise UsageError(
+            f"jobs: other processes cannot load plugin {handed[0]!r}, which Python handed over",
+            remedy="Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
+        )
+    return {"plugins": list(plugins), "off": list(off), "discover": discover}
+
+
+def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
+    """UsageError for a number that cannot be, and for what other processes do not have."""
+    if jobs < 1:
+        raise UsageError(f"jobs must be 1 or more, got {jobs}")
+    if jobs > 1:
+        plugins_by_name(registry)
+    if jobs > 1 and data is not None:
+        raise UsageError(
+            "jobs: other processes do not have data that Python handed over",
+            remedy="jobs=1, or the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
+        )

@@ -1,0 +1,171 @@
+"""What sweep.json holds: a new one, and whether a file is one. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latentforge._version import __version__
+from latentforge.config.request import SECTIONS, Draft
+from latentforge.config.schema import RunConfig
+from latentforge.errors import UsageError
+from latentforge.io.redact import MASK, command_line
+from latentforge.sweeps.grid import Member, members_of, name_of
+from latentforge.sweeps.search_space import read_space
+
+FORMAT = 1
+
+
+def first_record(draft: Draft, members: Sequence[Member], **facts: Any) -> dict[str, Any]:
+    """sweep.json of a new sweep, whose values are plain."""
+    return {
+        "format": FORMAT,
+        "latentforge": __version__,
+        "status": "running",
+        "command": command_line(),
+        **facts,
+        "base": {**draft.values, "callbacks": draft.callbacks},
+        "report": "",
+        "members": [member_record(member) for member in members],
+    }
+
+
+def member_record(member: Member, **facts: Any) -> dict[str, Any]:
+    """What sweep.json has of a member that has not begun."""
+    return {
+        "name": member.name,
+        "values": dict(member.values),
+        "status": "waiting",
+        "error": "",
+        "metrics": {},
+        "alone_because": "",
+        **facts,
+    }
+
+
+def command_again(folder: Path, search: Mapping[str, Any]) -> str:
+    """The command that goes on with the sweep in `folder`; `search` is empty of a grid."""
+    storage = " --storage URL" if MASK in search.get("storage", "") else ""
+    return f"latentforge sweep --resume {folder}{storage}"
+
+
+def is_record(record: Any) -> bool:
+    """Whether it is what we write. A member's name is the folder that it trains into: one that
+    anybody has written must not lead elsewhere, so the names are those that its values give."""
+    try:
+        known = _is_search if "search" in record else _is_grid
+        return (
+            record["format"] == FORMAT
+            and all(isinstance(record["base"].get(section, {}), dict) for section in SECTIONS)
+            and all(isinstance(callback, dict) for callback in record["base"]["callbacks"])
+            and {"status", "in_memory", "together", "report"} <= set(record)
+            and all({"status", "error", "metrics"} <= set(m) for m in record["members"])
+            and known(record)
+        )
+    except (TypeError, KeyError, AttributeError, UsageError):
+        return False
+
+
+def _is_grid(record: Mapping[str, Any]) -> bool:
+    planned = members_of(record["grid"])
+    return planned == [Member(m["name"], m["values"]) for m in record["members"]]
+
+
+def _is_search(record: Mapping[str, Any]) -> bool:
+    search, keys = record["search"], list(read_space(record["search"]["space"]))
+    return (
+        isinstance(search["trials"], int)
+        and isinstance(search["seed"], int)
+        and all(isinstance(search[key], str) for key in ("objective", "study", "storage", "folder"))
+        and search["better"] in ("lower", "higher")
+        and all(isinstance(m["metrics"].get("validation", {}), dict) for m in record["members"])
+        and all(list(m["values"]) == keys for m in record["members"])
+        and all(type(m["trial"]) is int for m in record["members"])
+        and all(m["name"] == trial_name(m["trial"], m["values"]) for m in record["members"])
+        and len({m["name"] for m in record["members"]}) == len(record["members"])
+    )
+
+
+def trial_name(number: int, values: Mapping[str, Any]) -> str:
+    """The folder of a search's member, whose number is that of the trial in Optuna."""
+    return name_of(str(number), values, digits=3)
+
+
+def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> float | None:
+    """A member's value of what a search optimizes; None where it is not done or not finite."""
+    split, _, figure = str(search["objective"]).partition("/")
+    value = member["metrics"].get(split, {}).get(figure)
+    found = member["status"] == "done" and value is not None and math.isfinite(value)
+    return float(value) if found else None
+
+
+def plain(value: Any) -> Any:
+    """A value that Python was given as JSON has it: numpy's as Python's, a path as its text."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Path):
+        return absolute(str(value))
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def plain_draft(draft: Draft) -> Draft:
+    return replace(draft, values=plain(draft.values), callbacks=plain(draft.callbacks))
+
+
+def absolute(text: str) -> str:
+    """A path's text as the check of a configuration reads it."""
+    return str(Path(text).expanduser().absolute())
+
+
+def path_keys(config: RunConfig) -> set[str]:
+    """The keys of the options that are paths: `data.root`."""
+    parts = {"model": config.model, "loss": config.loss, "data": config.dataset}
+    options = {section: part.options for section, part in parts.items() if part}
+    return {key for section, given in options.items() for key in _paths_in(given, f"{section}.")}
+
+
+def _paths_in(options: Any, prefix: str) -> Iterator[str]:
+    for spec in fields(options):
+        value = getattr(options, spec.name)
+        if isinstance(value, Path):
+            yield prefix + spec.name
+        elif is_dataclass(value):
+            yield from _paths_in(value, f"{prefix}{spec.name}.")
+
+
+def rooted_draft(draft: Draft, configs: Sequence[RunConfig]) -> Draft:
+    """The draft of these configurations with its paths absolute."""
+    keys = {key for config in configs for key in path_keys(config)}
+    callbacks = [
+        _rooted(given, set(_paths_in(callback.options, "")))
+        for given, callback in zip(draft.callbacks, configs[0].callbacks, strict=True)
+    ]
+    return replace(draft, values=_rooted(draft.values, keys), callbacks=callbacks)
+
+
+def _rooted(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    found = dict(values)
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found[key] = _rooted(value, keys, f"{prefix}{key}.")
+        elif prefix + key in keys and isinstance(value, str):
+            found[key] = absolute(value)
+    return found
+
+
+def rooted_grid(
+    grid: Mapping[str, Sequence[Any]], configs: Sequence[RunConfig]
+) -> dict[str, list[Any]]:
+    """The grid of these configurations with its paths absolute."""
+    paths = {key for config in configs for key in path_keys(config)}
+    return {
+        key: [absolute(v) if key in paths and isinstance(v, str) else v for v in values]
+        for key, values in grid.items()
+    }

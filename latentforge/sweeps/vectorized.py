@@ -1,0 +1,139 @@
+"""Members that are trained together into their own run folders: what `train` does, for several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentforge.config.schema import RunConfig
+from latentforge.data.images import ImageSplit
+from latentforge.data.loading import load_splits
+from latentforge.engine.build import build_trainee, on_device
+from latentforge.engine.trainer import Trainer
+from latentforge.engine.vectorized.equivalence import why_not
+from latentforge.engine.vectorized.trainer import Group, MemberTrainer
+from latentforge.errors import Interrupted, LatentForgeError, one_line
+from latentforge.plugins.registry import Registry
+from latentforge.runs.folder import create_folder, locked, sweep
+from latentforge.runs.manifest import manifest
+from latentforge.runtime.device import training_device
+from latentforge.runtime.threads import using_threads
+from latentforge.seeding import callers_state_kept
+from latentforge.workflows.run import Run
+from latentforge.workflows.train import facts_of, ready, write_first
+
+if TYPE_CHECKING:
+    from latentforge.data.splits import DataSplits
+    from latentforge.engine.step import Trainee
+
+
+class Together:
+    """Trains `configs` into the folders `paths`. `told` hears how each ends, by its place: the
+    error, None of one that is done."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        paths: Sequence[Path],
+        configs: Sequence[RunConfig],
+        told: Callable[[int, BaseException | None], None],
+        *,
+        quiet: bool,
+        data: Any,
+    ) -> None:
+        self.registry, self.paths, self.configs, self.told = registry, paths, configs, told
+        self.quiet, self.data = quiet, data
+        self.stacks: dict[Trainer, tuple[int, ExitStack]] = {}
+        self.stopped: Interrupted | None = None
+
+    def train(self) -> str:
+        """Train them, or say in words why they cannot be trained together, and begin none.
+
+        Raises Interrupted after a signal. A member's own error is told and not raised.
+        """
+        config = self.configs[0]
+        try:  # what is wrong with the request is said of each member, made alone
+            device = training_device(config.train.device)
+            splits = on_device(load_splits(config.dataset, config.data, self.data), device)
+            images = splits.split("train")
+        except Exception as error:
+            return reason_of(error)
+        if type(images) is not ImageSplit:
+            return "its images are streamed"
+        with using_threads(config.train.threads), callers_state_kept(device):
+            try:
+                trainees = [build_trainee(each, splits).to(device) for each in self.configs]
+            except Exception as error:  # there is memory for one, perhaps, and not for all
+                return reason_of(error)
+            if reason := why_not(trainees, self.configs, images, device, splits.spec):
+                return reason
+            try:
+                self._train(trainees, splits, device)
+            finally:
+                for trainer in list(self.stacks):  # where the steps of all have failed
+                    self._end(trainer, sys.exc_info()[1])
+        if self.stopped:
+            raise self.stopped
+        return ""
+
+    def _train(self, trainees: Sequence[Trainee], splits: DataSplits, device: Any) -> None:
+        for place, trainee in enumerate(trainees):
+            try:
+                self._begin(place, trainee, splits, device)
+            except Interrupted as stop:
+                self.told(place, stop)
+                raise KeyboardInterrupt from None  # the others end as this one did
+            except Exception as error:
+                self.told(place, error)
+        trainers = [t for t in self.stacks if isinstance(t, MemberTrainer)]
+        if not trainers:
+            return
+        stream = None if self.quiet else sys.stderr
+        group = Group(trainers, failed=self._end, done=self._end, stream=stream)
+        try:
+            group.fit()
+        except Exception as error:
+            for trainer in list(self.stacks):
+                self._end(trainer, error)
+
+    def _begin(self, place: int, trainee: Trainee, splits: DataSplits, device: Any) -> None:
+        config, path = self.configs[place], self.paths[place]
+        with ExitStack() as entered:
+            facts = facts_of(trainee, config, splits.spec)
+            folder = create_folder(path, path.parent, "")
+            others = [other.name for other in self.paths if other != path]
+            told = {**manifest(config, splits, device), "facts": facts, "together_with": others}
+            made = Run(folder, told, self.registry)
+            if self.data is not None:
+                made.in_memory = splits
+            write_first(made)
+            entered.enter_context(locked(folder))
+            sweep(folder)
+            made.training = True
+            trainer = entered.enter_context(
+                ready(made, config, splits, trainee, device, quiet=True, trainer_of=MemberTrainer)
+            )
+            self.stacks[trainer] = (place, entered.pop_all())
+
+    def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:
+        """Let a member's run be written to its end, as failed where there is an error."""
+        place, stack = self.stacks.pop(trainer)
+        try:
+            if error is None:
+                stack.close()
+            elif not stack.__exit__(type(error), error, error.__traceback__):
+                raise error
+        except Interrupted as stop:
+            self.stopped = stop
+            self.told(place, stop)
+        except Exception as ended:
+            self.told(place, ended)
+        else:
+            self.told(place, None)
+
+
+def reason_of(error: Exception) -> str:
+    return error.message if isinstance(error, LatentForgeError) else one_line(error)

@@ -1,0 +1,85 @@
+"""A process that trains a sweep's members: `python -m latentforge.sweeps.worker`.
+
+It reads jobs on stdin, a JSON line each, and answers on stdout. The end of stdin, which the system
+brings about when the process that sweeps is gone, however it went, stops what is trained here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who sweeps hears it, and sends SIGTERM
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a plugin prints is no answer
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("latentforge").handlers = [warnings]
+
+    lines: Queue[str | None] = Queue()
+    threading.Thread(target=listen, args=(lines,), daemon=True).start()
+
+    def answer(**said: Any) -> None:
+        with suppress(OSError):  # nobody is there to hear it
+            answers.write(json.dumps(said) + "\n")
+            answers.flush()
+
+    while (line := lines.get()) is not None:
+        work(json.loads(line), answer)
+
+
+def listen(lines: Queue[str | None]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    lines.put(None)
+    os.kill(os.getpid(), signal.SIGTERM)  # a training ends at a checkpoint, and what is idle ends
+
+
+@cache
+def registry_of(plugins: tuple[str, ...], off: tuple[str, ...], discover: bool) -> Any:
+    from latentforge.plugins.discovery import from_environment
+    from latentforge.plugins.loading import load_plugins
+
+    return load_plugins(plugins, off=off, only=from_environment(), discover=discover)
+
+
+def work(asked: dict[str, Any], answer: Callable[..., None]) -> None:
+    """Do one job, and answer how each member stands and then that the job has ended."""
+    from latentforge.errors import Interrupted, LatentForgeError
+    from latentforge.sweeps.folder import open_sweep
+    from latentforge.sweeps.grid import Member, resolve_all
+    from latentforge.sweeps.job import Job, do_job
+
+    def told(name: str, status: str, error: str) -> None:
+        answer(name=name, status=status, error=error)
+
+    folder = Path(asked["sweep"])
+    job = Job(tuple(Member(name, values) for name, values in asked["members"]))
+    try:
+        registry = registry_of(tuple(asked["plugins"]), tuple(asked["off"]), asked["discover"])
+        draft = open_sweep(registry, folder).draft()
+        configs = resolve_all(draft, job.members, registry, in_memory=False)
+        reason = do_job(registry, folder, job, configs, told, quiet=True, data=None)
+    except Interrupted:
+        reason = ""
+    except LatentForgeError as error:  # of the job as a whole, such as a plugin that is gone
+        for member in job.members:
+            told(member.name, "failed", str(error))
+        reason = ""
+    answer(ended=True, reason=reason)
+
+
+if __name__ == "__main__":
+    main()

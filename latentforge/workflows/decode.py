@@ -1,0 +1,201 @@
+"""Codes back to images: decoded.npz, a PNG each and a contact sheet. One batch at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentforge.config.schema import RunConfig
+from latentforge.errors import UsageError
+from latentforge.findings import ImageGrid
+from latentforge.io.npz import Array, keys, member, opened, write_array
+from latentforge.io.paths import finite, write_json
+from latentforge.plugins.attribution import blame
+from latentforge.runs.folder import RunFolder
+from latentforge.runtime.device import resolve_device
+from latentforge.seeding import callers_state_kept, mix
+from latentforge.workflows.encode import BATCH, METADATA, to_uint8
+from latentforge.workflows.export import new_folder, origin
+from latentforge.workflows.load import Loaded, load
+
+log = logging.getLogger("latentforge")
+
+PICTURES = 1000  # PNG files at the most; decoded.npz has every image
+SHEET = 100  # images of the contact sheet
+COLUMNS = 10
+
+
+def decode(
+    run: RunFolder, config: RunConfig, codes: Any, out: Path, *, checkpoint: str, device: str
+) -> dict[str, Any]:
+    """Decode `codes`, a file or numbers (N, D) or (N, *latent.shape), into a new folder."""
+    place = resolve_device(device)
+    where = str(codes) if isinstance(codes, Path) else "codes"
+    given, source = read_codes(codes) if isinstance(codes, Path) else (numbers(codes), "")
+    loaded = load(run, config, checkpoint, place)
+    z = fitting(given, loaded, where)
+    warn_of_another_encoder(source, loaded, where)
+    sheet: list[Tensor] = []
+
+    with callers_state_kept(place), torch.no_grad(), new_folder(out, out) as folder:
+        torch.manual_seed(mix("decode", config.train.seed))  # for a model that draws all the same
+        parts = decoded(loaded, config, z, place)
+        if loaded.data.drawable:
+            parts = drawn(parts, folder, sheet)
+        with zipfile.ZipFile(folder / "decoded.npz", "w") as archive:
+            write_array(archive, "x", (len(z), *loaded.data.shape), (x.numpy() for x in parts))
+        files = ["decoded.npz"]
+        if sheet:
+            files += [contact_sheet(torch.cat(sheet), len(z), folder, loaded), "images"]
+        pictures = min(len(z), PICTURES) if sheet else 0
+        about = {"codes": where, "images": len(z), "pictures": pictures}
+        write_json(folder / "decode.json", {**about, "files": files, **origin(loaded, config)})
+    files = [str(folder / name) for name in (*files, "decode.json")]
+    return {
+        "run": str(run.path),
+        "checkpoint": loaded.checkpoint,
+        "out": str(folder),
+        **about,
+        "files": files,
+    }
+
+
+def decoded(loaded: Loaded, config: RunConfig, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """The images of the codes, float32 (B, *data.shape) on the CPU."""
+    model: Any = loaded.model
+    for start in range(0, len(z), BATCH):
+        with blame(f"decoding with model {config.model.name!r}", config.model.entry):
+            x = model.decode(z[start : start + BATCH].to(device))
+            if (shape := tuple(x.shape[1:])) != loaded.data.shape:
+                raise ValueError(f"an image has shape {shape}, not {loaded.data.shape}")
+        yield x.float().cpu()
+
+
+def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
+    """The same images, the first of them written as PNG and kept for the contact sheet."""
+    (folder / "images").mkdir()
+    number = 0
+    for x in parts:
+        if number < SHEET:
+            sheet.append(x[: SHEET - number])
+        for pixels in to_uint8(x[: max(0, PICTURES - number)]):
+            Image.fromarray(pixels).save(folder / "images" / f"{number:04}.png")
+            number += 1
+        yield x
+
+
+def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
+    """A picture of the first of `count` images; returns its file's name."""
+    from latentforge.rendering import write_finding  # matplotlib takes half a second
+
+    grid = ImageGrid(
+        "contact-sheet",
+        f"{len(x)} of {count} decoded codes",
+        [x[i : i + COLUMNS] for i in range(0, len(x), COLUMNS)],
+        row_titles=[str(i) for i in range(0, len(x), COLUMNS)],
+    )
+    return write_finding(grid, folder, f"{loaded.run.path}, {loaded.checkpoint}")[0].name
+
+
+# ---------------------------------------------------------------- codes
+
+
+def read_codes(path: Path) -> tuple[Array, str]:
+    """`z`, and the JSON text on where it comes from, "" in files that others wrote."""
+    if path.suffix != ".npz":
+        return read_column(path, "z")
+    with opened(path, "codes") as archive:
+        z = member(archive, path, "z")
+        if z.dtype.kind not in "fiu":
+            raise z.wrong(f"is {z.dtype}, not numbers")
+        source = ""
+        if METADATA in keys(archive):
+            with suppress(UsageError):  # nothing of ours, and z is what was asked for
+                source = str(member(archive, path, METADATA).values())
+        return z.values(), source
+
+
+def read_column(path: Path, name: str) -> tuple[Array, str]:
+    """A Parquet column of lists of numbers, all of one length, as (N, D), and the JSON text."""
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            if name not in file.schema_arrow.names:
+                names = ", ".join(file.schema_arrow.names)
+                raise UsageError(f"{path} has no column {name!r}", details=[f"it has {names}"])
+            column = file.read(columns=[name]).column(name).combine_chunks()
+            source = (file.schema_arrow.metadata or {}).get(METADATA.encode(), b"")
+    except (OSError, pa.ArrowException) as error:
+        said = str(error).partition("\n")[0]
+        raise UsageError(f"{path} cannot be read as Parquet: {said}") from None
+    lists = isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray)
+    lengths = compute.list_value_length(column).unique().to_pylist() if lists else []
+    if len(lengths) != 1 or None in lengths:
+        raise UsageError(f"{path}: {name} must be lists of numbers, all of one length")
+    values: Array = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1), source.decode("utf-8", "replace")
+
+
+def warn_of_another_encoder(source: str, loaded: Loaded, where: str) -> None:
+    """A warning where a codes file says that other weights made it; none where it says nothing."""
+    try:
+        theirs = json.loads(source)
+        made = f"{theirs['run']} ({theirs['checkpoint']})"
+        codes = identity(theirs["config"], theirs["data"], theirs["checkpoint"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return
+    run = loaded.run
+    ours = identity(run.config, run.manifest["data"], loaded.checkpoint)
+    if differing := [name for name in ours if ours[name] != codes[name]]:
+        log.warning(
+            "the codes of %s were made by %s and are decoded by %s (%s), which differs in %s",
+            *(where, made, run.path, loaded.checkpoint, ", ".join(differing)),
+        )
+
+
+def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """What decides on a run's weights. Its path does not: a run may be moved."""
+    decides: dict[str, Any] = finite(
+        {
+            **{section: config[section] for section in ("model", "loss", "train")},
+            "data": [config["data"], data["fingerprint"]],
+            "checkpoint": checkpoint,
+        }
+    )
+    return decides
+
+
+def numbers(codes: Any) -> Array:
+    """An array or tensor that Python handed over."""
+    return codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+
+
+def fitting(z: Array, loaded: Loaded, where: str) -> Tensor:
+    """The codes as float32 (N, *latent.shape); UsageError where they are not such."""
+    model: Any = loaded.model
+    latent = tuple(model.latent.shape)
+    size = math.prod(latent)
+    if z.dtype.kind not in "fiu":
+        raise UsageError(f"{where}: z is {z.dtype}, not numbers")
+    if z.ndim < 2 or not len(z) or z.shape[1:] not in ((size,), latent):
+        raise UsageError(
+            f"{where}: z has shape {z.shape}; "
+            f"codes of {loaded.run.path} have shape {latent}, so z must be (N, {size})"
+        )
+    codes = torch.from_numpy(z.astype(np.float32)).reshape(len(z), *latent)
+    if bad := int((~codes.isfinite()).flatten(1).any(1).sum()):
+        raise UsageError(f"{where}: {bad} of {len(z)} codes are NaN or infinite")
+    return codes

@@ -1,0 +1,96 @@
+"""Looks for what is wrong with a finished run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from latentforge.config.schema import Component, check_device
+from latentforge.config.selection import choose_measures
+from latentforge.engine import diagnostics as doctor
+from latentforge.engine.diagnostics import Finding
+from latentforge.engine.evaluator import BATCH
+from latentforge.plugins.registry import Registry
+from latentforge.runs.compatibility import config_of
+from latentforge.runs.folder import RunFolder
+from latentforge.seeding import callers_state_kept
+from latentforge.workflows.evaluate import measured
+from latentforge.workflows.load import Opened, open_up
+
+
+def diagnose(
+    registry: Registry,
+    run: RunFolder,
+    split: str | None = None,
+    *,
+    checkpoint: str = "last",
+    device: str = "auto",
+    data: Any = None,
+) -> list[Finding]:
+    """What looks wrong with a run, as `Forge.diagnose` describes it."""
+    check_device(device)
+    config = config_of(registry, run)
+    failed = failure(run)
+    if failed and not (run.path / "checkpoints" / "LATEST").exists():
+        return failed  # there is nothing else to look at
+    loss = choose_measures(registry, config, (), ["loss"])[0]
+    held = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
+    opened = open_up(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
+    return [*failed, *diagnose_opened(opened, held, loss)]
+
+
+def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Finding]:
+    """What looks wrong with a run, on its training images and on those of `split`; `loss` is the
+    measure of that name."""
+    loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
+    train, held = opened.splits.split("train"), opened.splits.split(split)
+    found = [
+        *doctor.value_range(train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides),
+        *doctor.constant_pixels(train),
+    ]
+    if "encode" in provides:
+        with torch.no_grad():
+            codes = doctor.look_at_codes(loaded.model, held, kl="kl" in provides)
+        found += [
+            *doctor.dead_latents(codes, f"the {split} images"),
+            *doctor.exploding_log_var(codes),
+        ]
+    of_train = measured(opened, "train", [loss])[0]["loss"]
+    of_held = measured(opened, split, [loss])[0]["loss"]
+    epochs = [line[split]["loss"] for line in opened.run.history() if split in line]
+    curve = [*epochs[:-1], of_held] if split == "validation" else [of_held]
+    found += doctor.overfitting(of_train, curve, "the training images", f"the {split} images")
+    recorded = opened.run.metrics.get("train", {}).get("loss")
+    if recorded is not None and not opened.config.train.ema and not still_moving(opened):
+        found += doctor.running_average(recorded, of_train, of_held, split)
+    return found
+
+
+def still_moving(opened: Opened) -> bool:
+    """Whether the loss's schedule moved in the last epoch, so that its figures do not compare."""
+    model, loss, end = opened.loaded.model, opened.loaded.loss, opened.loaded.step
+    train = opened.splits.split("train")
+    batch = train.batch_at(range(min(BATCH, len(train))))
+    before = replace(end, index=max(0, end.total - end.epoch_length))
+    totals = []
+    with callers_state_kept(opened.device), torch.no_grad():
+        for step in (before, end):
+            torch.manual_seed(0)
+            totals.append(float(loss(model, batch, step).total()))
+    return not math.isclose(*totals, rel_tol=1e-5)
+
+
+def failure(run: RunFolder) -> list[Finding]:
+    """What ended a run before its end."""
+    after = f"after {run.manifest['steps']} steps"
+    if run.status in ("killed", "interrupted"):
+        attempt = f"latentforge train --resume {run.path}"
+        return [Finding(run.status, "warning", f"{after} or a few more", attempt)]
+    if run.status != "failed":
+        return []
+    why = (run.manifest.get("error") or "no reason kept").partition("\n  try: ")[0]
+    attempt = "mend that and train again; a loss that is not finite wants a smaller train.lr"
+    return [Finding("failed", "warning", f"{after}: {why}", attempt)]

@@ -1,0 +1,197 @@
+"""A run's images as codes, in one file: Parquet in row groups, or .npz. One batch at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentforge.config.schema import RunConfig
+from latentforge.data.images import ImageSplit
+from latentforge.data.splits import DataSplits
+from latentforge.io.npz import Array, write_array, write_whole
+from latentforge.io.paths import finite
+from latentforge.plugins.attribution import blame
+from latentforge.runs.folder import RunFolder
+from latentforge.runtime.device import resolve_device
+from latentforge.seeding import callers_state_kept, mix
+from latentforge.workflows.export import new_file, origin
+from latentforge.workflows.load import Loaded, check_fits, load, load_data
+
+BATCH = 1000  # images, also the rows of a row group: what is in memory at once
+THUMBNAIL = 128  # pixels of the longer side; larger images are reduced to it
+METADATA = "latentforge"  # under this key both formats keep a JSON text
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a batch became. `z` (B, D) is the posterior's mode; `kl` (B,) in nats per image."""
+
+    split: str
+    index: Array
+    z: Array
+    y: Array | None
+    kl: Array | None
+    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3), where that is a picture
+
+
+def encode(
+    run: RunFolder,
+    config: RunConfig,
+    out: Path,
+    *,
+    data: Any,
+    name: str,
+    split: str,
+    checkpoint: str,
+    device: str,
+) -> dict[str, Any]:
+    """Encode `split` of the run's data, or of other `data` called `name`; say what was written."""
+    place = resolve_device(device)
+    splits = data if isinstance(data, DataSplits) else load_data(run, config, data)
+    check_fits(run, splits)
+    chosen = {split: splits.split(split)} if split != "all" else _distinct(splits.splits)
+    loaded = load(run, config, checkpoint, place)
+    about = {
+        **origin(loaded, config),
+        "encoded": {
+            "name": name,
+            "images": {name: len(images) for name, images in chosen.items()},
+            "classes": list(splits.spec.classes),
+            "fingerprint": splits.fingerprint,
+            "preprocessing": splits.preprocessing,
+        },
+    }
+    with callers_state_kept(place), torch.no_grad(), new_file(out) as file:
+        torch.manual_seed(mix("encode", config.train.seed))  # for a model that draws all the same
+        rows = encoded(loaded, config, chosen, place)
+        if out.suffix == ".parquet":
+            columns = write_parquet(rows, file, about)
+        else:
+            columns = write_npz(rows, file, about)
+    return {
+        "run": str(run.path),
+        "checkpoint": loaded.checkpoint,
+        "out": str(out),
+        "images": about["encoded"]["images"],
+        "latent_shape": about["latent"]["shape"],
+        "columns": columns,
+    }
+
+
+def _distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
+    """Each image once: data without splits of its own stands for every split of the run."""
+    distinct: dict[str, ImageSplit] = {}
+    for name, images in splits.items():
+        if not any(images is other for other in distinct.values()):
+            distinct[name] = images
+    return distinct
+
+
+def encoded(
+    loaded: Loaded, config: RunConfig, chosen: Mapping[str, ImageSplit], device: torch.device
+) -> Iterator[Rows]:
+    model: Any = loaded.model
+    has_kl = "kl" in config.model.entry.spec.provides
+    for split, images in chosen.items():
+        for batch in images.batches(BATCH):
+            with blame(f"encoding with model {config.model.name!r}", config.model.entry):
+                posterior = model.encode(batch.x.to(device))
+                z = posterior.mode()  # (B, *latent.shape)
+                if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
+                    raise ValueError(f"a code has shape {shape}, not {tuple(model.latent.shape)}")
+                kl = posterior.kl().flatten(1).sum(1) if has_kl else None  # (B,)
+            yield Rows(
+                split=split,
+                index=batch.index.numpy(),
+                z=z.flatten(1).float().cpu().numpy(),
+                y=None if batch.y is None else batch.y.numpy(),
+                kl=None if kl is None else kl.float().cpu().numpy(),
+                x=to_uint8(batch.x) if images.spec.drawable else None,
+            )
+
+
+def to_uint8(x: Tensor) -> Array:
+    """Images in [0, 1], (B, C, H, W), as PIL takes them: (B, H, W) or (B, H, W, 3)."""
+    pixels = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+# ---------------------------------------------------------------- files
+
+
+def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
+    """z (N, D), index, split and, where there are any, y and kl; and the JSON text. Only z is
+    streamed: the others are a number an image."""
+    kept: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
+
+    def codes() -> Iterator[Array]:
+        for row in rows:
+            kept["index"].append(row.index)
+            kept["split"].append(np.full(len(row.z), row.split))
+            for name, values in (("y", row.y), ("kl", row.kl)):
+                if values is not None:
+                    kept[name].append(values)
+            yield row.z
+
+    shape = (sum(about["encoded"]["images"].values()), math.prod(about["latent"]["shape"]))
+    with zipfile.ZipFile(path, "w") as archive:
+        write_array(archive, "z", shape, codes())
+        arrays = {name: np.concatenate(parts) for name, parts in kept.items() if parts}
+        arrays[METADATA] = np.array(json.dumps(finite(about)))
+        for name, array in arrays.items():
+            write_whole(archive, name, array)
+    return ["z", *arrays]
+
+
+def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
+    """A row group a batch; the JSON text is in the schema's metadata."""
+    from pyarrow import parquet
+
+    batches = (record(row, about["encoded"]["classes"]) for row in rows)
+    first = next(batches)
+    schema = first.schema.with_metadata({METADATA: json.dumps(finite(about))})
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_batch(batch)
+    names: list[str] = schema.names
+    return names
+
+
+def record(row: Rows, classes: Sequence[str]) -> Any:
+    """A batch's columns. `image` is {bytes, path}, which embedding-atlas and Hugging Face's
+    datasets take for a picture."""
+    import pyarrow as pa
+
+    columns = {"index": pa.array(row.index), "split": pa.array([row.split] * len(row.index))}
+    if row.y is not None:
+        columns["label"] = pa.array([classes[y] for y in row.y])
+        columns["label_id"] = pa.array(row.y)
+    if row.kl is not None:
+        columns["kl"] = pa.array(row.kl)
+    columns["z"] = pa.FixedSizeListArray.from_arrays(pa.array(row.z.ravel()), row.z.shape[1])
+    if row.x is not None:
+        pictures = pa.array([thumbnail(pixels) for pixels in row.x])
+        paths = pa.array([f"{row.split}-{i}.png" for i in row.index])
+        columns["image"] = pa.StructArray.from_arrays([pictures, paths], ["bytes", "path"])
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def thumbnail(pixels: Array) -> bytes:
+    """A PNG of (H, W) or (H, W, 3) uint8, as it is unless it is larger than a thumbnail."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))  # which never enlarges
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,228 @@
+"""Running an explorer on a loaded run: its context, its findings, and the folder they go to."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from latentforge.config.schema import Component, check_device, weights_of
+from latentforge.config.selection import choose_explorer
+from latentforge.config.validation import plain
+from latentforge.contracts import ExploreContext
+from latentforge.errors import RunFailed
+from latentforge.findings import Findings, checked
+from latentforge.io.atomic import folder_kept, leads_out
+from latentforge.io.paths import check_free, check_writable, numbered_folder, unwritable
+from latentforge.plugins.attribution import blame
+from latentforge.plugins.registry import Registry
+from latentforge.runs.compatibility import check_same_images, config_of, open_roles
+from latentforge.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+    from torch import nn
+
+    from latentforge.engine.search_progress import SearchWatch
+    from latentforge.workflows.load import Opened
+
+
+def explore(
+    registry: Registry,
+    explorer: str,
+    run: RunFolder,
+    *,
+    checkpoint: str = "last",
+    roles: Mapping[str, RunFolder | str | Path] | None = None,
+    out: str | Path | None = None,
+    assignments: Sequence[str] = (),
+    device: str = "auto",
+    data: Any = None,
+    preset: str | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Run an explorer and write its findings, as `Forge.explore` describes them."""
+    check_device(device)
+    folder = Path(out) if out else None
+    if folder:
+        check_free(folder)
+    config = config_of(registry, run)
+    classes = run.manifest["data"]["classes"]
+    chosen = choose_explorer(registry, config, classes, explorer, assignments, options, preset)
+    others = open_roles(registry, roles, [component.entry for component in chosen])
+    for role, (other, _) in others.items():
+        check_same_images(run, role, other)
+    from latentforge.workflows.load import open_up
+
+    opened = open_up(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
+    return explore_opened(opened, *chosen, out=folder, stream=None if quiet else sys.stderr)
+
+
+def explore_opened(
+    opened: Opened,
+    explorer: Component,
+    objective: Component | None = None,
+    *,
+    out: Path | None,
+    stream: TextIO | None,
+) -> dict[str, Any]:
+    """Run an explorer, draw its findings, and say which files that gave."""
+    from latentforge.engine.search_progress import SearchWatch
+    from latentforge.runtime.threads import using_threads
+
+    run, loaded, config = opened.run, opened.loaded, opened.config
+    for other in (loaded, *opened.roles.values()):
+        check_finite(other.model, other.run.path)
+    options = plain(explorer.options)
+    if objective:
+        options |= {"objective": objective.entry.reference, **plain(objective.options)}
+    about = {
+        "explorer": explorer.name,
+        "run": str(run.path),
+        "roles": {role: str(other.run.path) for role, other in opened.roles.items()},
+        "checkpoint": loaded.checkpoint,
+        "role_checkpoints": {role: other.checkpoint for role, other in opened.roles.items()},
+        "weights": weights_of(config.train),
+        "options": options,
+        "plugins": unpackaged(explorer, objective),
+    }
+    if out is None:  # one that is given was looked at before
+        check_writable(run.path / "explore")
+    watch = SearchWatch(stream, explorer.name)
+    with using_threads(config.train.threads):
+        findings = look(opened, explorer, objective, watch.attach)
+    from latentforge.rendering import noted  # matplotlib takes half a second
+
+    findings = noted(findings)
+    folder, files = write(findings, opened, explorer, out, about, watch)
+    return {
+        "explorer": explorer.name,
+        "weights": about["weights"],
+        "out": str(folder),
+        "files": [str(file) for file in files],
+        "metrics": dict(findings.metrics),
+        "protocol": findings.protocol,
+        "notes": list(findings.notes),
+    }
+
+
+def write(
+    findings: Findings,
+    opened: Opened,
+    explorer: Component,
+    out: Path | None,
+    about: dict[str, Any],
+    watch: SearchWatch,
+) -> tuple[Path, list[Path]]:
+    """Draw findings into their folder; where that fails, the folder is as it was before, and one
+    made for them goes again.
+
+    Raises PluginError where they cannot be drawn, RunFailed where nothing can be written.
+    """
+    from latentforge.rendering import write_findings
+
+    made: Path | None = None
+    try:
+        before = set(out.iterdir()) if out is not None and out.exists() else None
+        folder = made = explore_folder(opened.run.path, out, explorer.name)
+        with blame(f"drawing what explorer {explorer.name!r} found", explorer.entry):
+            try:
+                files = write_findings(findings, folder, about)
+            except OSError as error:
+                raise unwritable(folder, error) from None
+        watch.write(folder)
+    except BaseException as error:
+        if made is not None:
+            with suppress(OSError):  # the first error is the one to tell
+                take_back(made, before)
+        if isinstance(error, OSError):
+            raise unwritable(out or opened.run.path / "explore", error) from None
+        raise
+    return folder, files
+
+
+def take_back(folder: Path, before: set[Path] | None) -> None:
+    """Remove what is new in a folder, and the folder itself where nothing was there before."""
+    for path in set(folder.iterdir()) - (before or set()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if before is None:
+        folder.rmdir()
+
+
+def unpackaged(*components: Component | None) -> list[str]:
+    """What `-p` takes for those components that no installed package offers."""
+    plugins = [component.entry.plugin for component in components if component]
+    loose = [p for p in plugins if not (p.builtin or p.distribution)]
+    named = [p.module for p in loose if p.module.endswith(".py") or p.module == p.name]
+    return list(dict.fromkeys(named))  # without objects handed over in Python
+
+
+def look(
+    opened: Opened,
+    explorer: Component,
+    objective: Component | None,
+    attach: Callable[[Engine], None],
+) -> Findings:
+    """What an explorer finds; `attach` goes to the search that it makes."""
+    import torch
+
+    from latentforge.seeding import callers_state_kept, mix
+
+    seed, context = opened.config.train.seed, context_for(opened, attach)
+    with callers_state_kept(opened.device), torch.no_grad(), folder_kept():
+        if objective:
+            torch.manual_seed(mix("objective", seed))
+            with blame(f"objective {objective.name!r}", objective.entry):
+                built = objective.entry.spec.build(objective.options, context)
+            context = replace(context, objective=built)
+        torch.manual_seed(mix("explore", seed))
+        with blame(f"explorer {explorer.name!r}", explorer.entry):
+            return checked(explorer.entry.spec.explore(context, explorer.options))
+
+
+def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) -> ExploreContext:
+    """What an explorer, or an objective, is given of a loaded run."""
+    loaded = opened.loaded
+    return ExploreContext(
+        model=loaded.model,
+        data=opened.splits.spec,
+        images=opened.splits.split,
+        device=opened.device,
+        seed=opened.config.train.seed,
+        roles=opened.roles,
+        name=opened.run.name,
+        loss=loaded.loss,
+        provides=opened.config.model.entry.spec.provides,
+        preprocessing=opened.splits.preprocessing,
+        attach=attach,
+    )
+
+
+def check_finite(model: nn.Module, run: Path) -> None:
+    """RunFailed where a weight is NaN or infinite: every picture would be empty."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise RunFailed(
+                f"the weights of {run} are not finite: {name} holds NaN or infinity",
+                remedy=f"--checkpoint best, or `latentforge doctor {run}`",
+            )
+
+
+def explore_folder(run: Path, out: Path | None, name: str) -> Path:
+    """`out`, else RUN/explore/NAME, and NAME-2 when that is taken."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    root = run / "explore"
+    if leads_out(root, run):
+        raise RunFailed(f"{root} is a link that leads out of the run", remedy="--out DIR")
+    try:
+        (root / name).mkdir(parents=True)
+    except FileExistsError:
+        return numbered_folder(root, f"{name}-", 2)
+    return root / name

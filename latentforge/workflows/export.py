@@ -1,0 +1,286 @@
+"""A part of a model as an ONNX file, or the model's weights as safetensors; export.json beside it.
+
+The file is what the model is: nothing is fused, folded or quantised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from latentforge._version import __version__
+from latentforge.config.schema import Component, RunConfig, weights_of
+from latentforge.io.paths import numbered_folder, unwritable, write_json
+from latentforge.plugins.attribution import blame
+from latentforge.runs.folder import RunFolder
+from latentforge.seeding import generator
+from latentforge.workflows.load import Loaded, load
+
+if TYPE_CHECKING:
+    from latentforge.config.schema import RunConfig
+    from latentforge.workflows.load import Loaded
+
+CHECKED = (1, 7)  # batch sizes; the example that is traced has another one
+TOLERANCE = 1e-4  # of float32 sums in another order; a wrong graph is off by far more
+
+
+@dataclass(frozen=True)
+class Part:
+    """One function of a model. `call` takes (B, *shape) and gives one tensor for each of
+    `outputs`."""
+
+    input: str
+    shape: tuple[int, ...]
+    outputs: tuple[str, ...]
+    call: Callable[[Tensor], tuple[Tensor, ...]]
+
+    def example(self, batch: int) -> Tensor:
+        """Random images in [0, 1], or codes from N(0, I); the same in every call."""
+        draw = torch.rand if self.input == "x" else torch.randn
+        return draw(batch, *self.shape, generator=generator("cpu", "export", batch))
+
+
+def export(
+    run: RunFolder,
+    config: RunConfig,
+    part: str | None,
+    *,
+    format: str,
+    checkpoint: str,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Write the folder of an export, and say what is in it: a `part` as ONNX, else the weights."""
+    loaded = load(run, config, checkpoint, torch.device("cpu"))
+    file = f"model.{format}"
+    with new_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
+        if part is not None:
+            about = write_onnx(loaded, config.model, part, folder / file)
+        else:
+            about = write_safetensors(loaded.model, folder / file)
+        with (folder / file).open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        about = {"part": part, "format": format, "file": file, "sha256": digest, **about}
+        write_json(folder / "export.json", {**about, **origin(loaded, config)})
+    files = [str(folder / name) for name in (file, "export.json")]
+    return {
+        "run": str(run.path),
+        "checkpoint": loaded.checkpoint,
+        "out": str(folder),
+        "files": files,
+        **about,
+    }
+
+
+def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
+    """The whole state dict: which weights a part uses is not written in them."""
+    from safetensors.torch import save
+
+    plain = torch.contiguous_format
+    # clones, because safetensors refuses strided tensors and tensors that share memory
+    weights = {k: v.clone(memory_format=plain) for k, v in model.state_dict().items()}
+    path.write_bytes(save(weights))
+    return {
+        "holds": "the weights and buffers of the whole model, by their names in its state_dict()",
+        "tensors": {name: list(weight.shape) for name, weight in weights.items()},
+        "versions": versions("torch", "safetensors"),
+    }
+
+
+# ---------------------------------------------------------------- ONNX
+
+
+def write_onnx(loaded: Loaded, model: Component, name: str, path: Path) -> dict[str, Any]:
+    doing = f"exporting the {name} of model {model.name!r}"
+    with torch.no_grad():
+        with blame(doing, model.entry), silence():
+            part = part_of(loaded, name)
+            sample = part.call(part.example(2))
+            program = traced(part, loaded.model)
+        program.save(path)
+        with blame(doing, model.entry):
+            check = compare(part, path)
+    return {
+        "holds": f"the {name} as a graph with its weights",
+        "inputs": [tensor(part.input, part.shape)],
+        "outputs": [
+            tensor(output, value.shape[1:])
+            for output, value in zip(part.outputs, sample, strict=True)
+        ],
+        "opset": int(program.model.opset_imports[""]),
+        "check": check,
+        "versions": versions("torch", "onnx", "onnxscript"),
+    }
+
+
+def part_of(loaded: Loaded, name: str) -> Part:
+    """encoder: x to mean and, where the posterior has one, log_var; decoder: z to x;
+    classifier: x to logits."""
+    model: Any = loaded.model
+
+    def encoder(x: Tensor) -> tuple[Tensor, ...]:
+        posterior = model.encode(x)
+        log_var = getattr(posterior, "log_var", None)
+        return (posterior.mode(),) if log_var is None else (posterior.mode(), log_var)
+
+    def decoder(z: Tensor) -> tuple[Tensor, ...]:
+        return (model.decode(z),)
+
+    def classifier(x: Tensor) -> tuple[Tensor, ...]:
+        return (model(x),)
+
+    if name == "decoder":
+        return Part("z", model.latent.shape, ("x",), decoder)
+    if name == "classifier":
+        return Part("x", loaded.data.shape, ("logits",), classifier)
+    part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder)
+    outputs = part.outputs[: len(encoder(part.example(2)))]
+    return Part(part.input, part.shape, outputs, encoder)
+
+
+def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
+    """The part as an ONNX graph whose batch size is free."""
+    whole = nn.Module()  # whose forward is this one function of the model
+    whole.model = model
+    whole.forward = part.call
+    whole.eval()
+    given = (part.example(2),)  # a batch of 1 would be taken for a constant
+    free = ({0: torch.export.Dim("batch")},)
+    try:
+        # two steps: the second one alone tries other ways, one of which fixes the batch size
+        graph = torch.export.export(whole, given, dynamic_shapes=free, strict=False)
+    except Exception as error:  # pages long, and two lines of it say why
+        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+        raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
+    program = torch.onnx.export(
+        graph,
+        input_names=[part.input],
+        output_names=list(part.outputs),
+        dynamic_shapes=({0: "batch"},),  # the name alone
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # source lines and paths of this machine
+    return program
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """The exporter warns of its own insides, and prints and logs the graphs it gave up."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def compare(part: Part, path: Path) -> dict[str, Any] | None:
+    """How far onnxruntime's outputs for random inputs are from torch's; None where it is not
+    installed. Raises ValueError where that is more than rounding."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for batch in CHECKED:
+        given = part.example(batch)
+        computed = session.run(list(part.outputs), {part.input: given.numpy()})
+        for name, theirs, ours in zip(part.outputs, computed, part.call(given), strict=True):
+            difference = float((torch.from_numpy(theirs) - ours).abs().max())
+            if not difference <= TOLERANCE * max(1.0, float(ours.abs().max())):
+                raise ValueError(f"output {name!r} in onnxruntime is {difference:g} off torch's")
+            largest = max(largest, difference)
+    return {
+        "with": f"onnxruntime {onnxruntime.__version__}",
+        "batches": list(CHECKED),
+        "largest_difference": largest,
+    }
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": name, "shape": ["batch", *shape], "dtype": "float32"}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    return {package: version(package) for package in packages}
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; renamed to `path` once all is written, removed on any error.
+
+    Raises RunFailed when the disk fails.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def new_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
+    """An empty folder to fill: `wanted`, else `default`, and `<default>-2` when that is taken.
+
+    On any error what was written is removed. Raises RunFailed when the disk fails.
+    """
+    folder = wanted or default
+    try:
+        if wanted is None and default.exists():
+            folder = numbered_folder(default.parent, f"{default.name}-", 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # it was empty
+        with suppress(OSError):
+            default.parent.rmdir()  # if this was all in it
+        if isinstance(error, OSError):
+            raise unwritable(folder, error) from None
+        raise
+
+
+def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
+    """Which weights, of which model, trained on what: everything that a reader elsewhere needs."""
+
+    run = loaded.run
+    latent = getattr(loaded.model, "latent", None)
+    return {
+        "latentforge": __version__,
+        "run": str(run.path),
+        "checkpoint": loaded.checkpoint,
+        "weights": weights_of(config.train),
+        "data": {**run.manifest["data"], "range": list(loaded.data.range)},
+        "latent": latent and {"shape": list(latent.shape), "prior": latent.prior},
+        "config": run.config,
+        "plugins": run.manifest["plugins"],
+    }

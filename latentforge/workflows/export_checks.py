@@ -1,0 +1,134 @@
+"""A run handed on: a part exported, images encoded to a file of codes, codes decoded to images.
+
+Every request enters here and is checked as far as that goes without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from latentforge.config.resolve import raise_faults, read_assignments
+from latentforge.config.schema import IN_MEMORY, check_device
+from latentforge.config.selection import check_abilities
+from latentforge.config.validation import Faults
+from latentforge.errors import MissingError, UsageError, did_you_mean
+from latentforge.io.paths import check_free
+from latentforge.plugins.registry import Registry
+from latentforge.runs.compatibility import config_of
+from latentforge.runs.folder import RunFolder
+
+FORMATS = ("onnx", "safetensors")
+PARTS = {"encoder": "encode", "decoder": "decode", "classifier": "classify"}  # and their abilities
+CODES = (".npz", ".parquet")
+
+
+def export(
+    registry: Registry,
+    run: RunFolder,
+    part: str | None,
+    format: str,
+    *,
+    checkpoint: str,
+    out: Path | None,
+) -> dict[str, Any]:
+    _check_choice("--format", format, FORMATS)
+    if part is None and format == "onnx":
+        raise UsageError("say which part of the model", remedy=f"--part {' or '.join(PARTS)}")
+    if part is not None and format == "safetensors":
+        raise UsageError(
+            "--part is for ONNX; safetensors hold the weights of the whole model",
+            remedy="leave --part out, or --format onnx",
+        )
+    config = config_of(registry, run)
+    if part is not None:
+        _check_choice("--part", part, tuple(PARTS))
+        check_abilities(f"the {part}", [PARTS[part]], config.model.entry)
+    if format == "onnx":
+        _check_packages("export", "ONNX", "onnx", "onnxscript")
+    if out is not None:
+        check_free(out)
+    from latentforge.workflows.export import export
+
+    return export(run, config, part, format=format, checkpoint=checkpoint, out=out)
+
+
+def encode(
+    registry: Registry,
+    run: RunFolder,
+    out: Path,
+    *,
+    data: Any,
+    options: Sequence[str] | Mapping[str, Any],
+    split: str,
+    checkpoint: str,
+    device: str,
+) -> dict[str, Any]:
+    check_device(device)
+    if out.suffix not in CODES:
+        raise UsageError(f"{out}: codes are written as .parquet or .npz")
+    if out.exists():
+        raise UsageError(f"{out} is there already; nothing is overwritten", remedy="another --out")
+    if options and not isinstance(data, str):
+        raise UsageError(
+            "--set is for the options of another dataset", remedy="--data NAME --set KEY=VALUE"
+        )
+    given = read_assignments(options, faults := Faults())
+    raise_faults(faults)
+    config = config_of(registry, run)
+    check_abilities("encoding", ["encode"], config.model.entry)
+    if out.suffix == ".parquet":
+        _check_packages("embed", "Parquet", "pyarrow")
+    name = config.data_name if data is None else data if isinstance(data, str) else IN_MEMORY
+    if isinstance(data, str):  # other images, made black and white as the run's own were
+        from latentforge.data.loading import load_dataset
+
+        data = load_dataset(registry, data, {"binarize": config.data.binarize, **given})
+    from latentforge.workflows.encode import encode
+
+    return encode(
+        run,
+        config,
+        out,
+        data=data,
+        name=name,
+        split=split,
+        checkpoint=checkpoint,
+        device=device,
+    )
+
+
+def decode(
+    registry: Registry, run: RunFolder, codes: Any, out: Path, *, checkpoint: str, device: str
+) -> dict[str, Any]:
+    check_device(device)
+    config = config_of(registry, run)
+    check_abilities("decoding", ["decode"], config.model.entry)
+    if isinstance(codes, str | Path):
+        codes = Path(codes)
+        if codes.suffix not in CODES:
+            raise UsageError(f"{codes}: codes are read from .npz or .parquet")
+        if not codes.is_file():
+            raise MissingError(f"no codes at {codes}", remedy=f"latentforge encode {run.path} ...")
+        if codes.suffix == ".parquet":
+            _check_packages("embed", "Parquet", "pyarrow")
+    check_free(out)
+    from latentforge.workflows.decode import decode
+
+    return decode(run, config, codes, out, checkpoint=checkpoint, device=device)
+
+
+def _check_choice(option: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        hint = did_you_mean(given, known) or f"choose from {', '.join(known)}"
+        raise UsageError(f"{option} {given}: no such choice", remedy=hint)
+
+
+def _check_packages(extra: str, what: str, *packages: str) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise MissingError(
+            f"{what} needs {' and '.join(missing)}, not installed here",
+            remedy=f"pip install 'latentforge[{extra}]'",
+        )

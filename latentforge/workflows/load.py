@@ -1,0 +1,200 @@
+"""Opens a run: its model and loss with verified weights, its data, the runs in its roles."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentforge.config.schema import IN_MEMORY, Component, RunConfig, check_device
+from latentforge.contracts import DataSpec, Step
+from latentforge.data.loading import given_splits, load_splits
+from latentforge.data.memory import Streaming
+from latentforge.data.preparation import prepare_whole
+from latentforge.data.splits import DataSplits
+from latentforge.engine.build import build_modules, on_device
+from latentforge.engine.checkpoint_state import HEADER, size_of
+from latentforge.engine.memory_format import lay_out
+from latentforge.errors import RunFailed, UsageError
+from latentforge.plugins.registry import Registry
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint_reader import Checkpoint
+from latentforge.runs.compatibility import config_of
+from latentforge.runs.folder import RunFolder
+from latentforge.runtime.device import resolve_device
+from latentforge.seeding import callers_state_kept
+
+log = logging.getLogger("latentforge")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's model and loss in evaluation mode, and the checkpoint they come from."""
+
+    run: RunFolder
+    model: nn.Module
+    loss: nn.Module
+    data: DataSpec
+    checkpoint: str
+    step: Step
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+
+def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.device) -> Loaded:
+    """Build the run's model and loss and fill in the verified weights of a checkpoint."""
+    about = run.manifest["data"]
+    spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
+    store = CheckpointStore(run.path / "checkpoints")
+    saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
+    check_size(run, saved, config, spec)
+    with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
+        model, loss = build_modules(config, spec)
+    average = "ema-" if config.train.ema else ""
+    for module, part in ((model, config.model), (loss, config.loss)):
+        group = average + part.entry.kind.singular
+        try:
+            module.load_state_dict(weights(saved, group, module))
+        except RuntimeError as error:
+            raise misfit(run, saved, part, str(error).splitlines()[1:5]) from None
+        lay_out(module, config.train)  # as it was trained and measured
+        module.to(device)
+        module.eval()
+        module.requires_grad_(False)
+    images = about["images"]["train"]
+    # the end of the training, at which its evaluations weigh the loss's terms
+    total = saved.state["total_steps"]
+    step = Step(total, total, images, math.ceil(images / config.train.batch_size))
+    return Loaded(run, model, loss, spec, saved.name, step)
+
+
+def check_size(run: RunFolder, saved: Checkpoint, config: RunConfig, spec: DataSpec) -> None:
+    """RunFailed where the run's settings describe a model that its checkpoint is too small for: who
+    wrote these need not be who uses them, and building it could take all memory."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            built = build_modules(config, spec)
+    except Exception:  # a model that cannot be built so is built without a look ahead
+        return
+    for module, part in zip(built, (config.model, config.loss), strict=True):
+        held, wanted = saved.size(part.entry.kind.singular), size_of(module)
+        if held < wanted:
+            saw = f"run.json describes {wanted} bytes of them, and here are {held}"
+            raise misfit(run, saved, part, [saw])
+
+
+def misfit(run: RunFolder, saved: Checkpoint, part: Component, details: list[str]) -> RunFailed:
+    """Weights for another model: its code has changed since, or somebody has changed run.json."""
+    kind, plugin = part.entry.kind, part.entry.plugin
+    then = [p["version"] for p in run.manifest["plugins"] if p["kind"] == kind.plural]
+    versions = f": version {then[0]} then, {plugin.version} now" if then and any(then) else ""
+    return RunFailed(
+        f"the weights of {saved.path} do not fit {kind.singular} {part.name!r}",
+        details=[
+            *details,
+            f"the code of plugin {plugin.name} may have changed since the run{versions}",
+        ],
+        remedy="train anew; or the plugin's version, and the run.json, that the run was made with",
+    )
+
+
+def weights(saved: Checkpoint, group: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds for a module; RunFailed where that is far more than belongs there."""
+    if group not in saved.groups:
+        return {}
+    return saved.tensors(group, limit=2 * size_of(module) + HEADER)
+
+
+def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
+    """The run's images: its dataset loaded again, what it was trained on in Python, or `data`.
+
+    `data` that the run was trained on is cut as it was then. Other data is taken whole: without
+    splits of its own, all of it stands for each of the run's.
+    """
+    if data is None and run.in_memory is not None:
+        kept: DataSplits = run.in_memory
+        return kept
+    about = run.manifest["data"]
+    if data is None:
+        splits = load_splits(config.dataset, config.data)
+    else:
+        given = given_splits(data)
+        own = config.data
+        splits = prepare_whole(
+            given,
+            IN_MEMORY,
+            binarize=own.binarize,
+            split_seed=own.split_seed,
+            streaming=Streaming(own.stream, own.workers),
+        )
+        if splits.is_of(about):
+            splits = load_splits(None, config.data, data)
+        elif list(given) == ["train"]:
+            splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
+    check_fits(run, splits)
+    if data is None and not splits.is_of(about):
+        log.warning(
+            "the dataset %s has changed since %s was trained: figures do not compare",
+            config.data_name,
+            run.path,
+        )
+    return splits
+
+
+def check_fits(run: RunFolder, splits: DataSplits) -> None:
+    """UsageError for data of another shape, or of more classes, than the run was trained on."""
+    about = run.manifest["data"]
+    if list(splits.spec.shape) != about["shape"]:
+        raise UsageError(
+            f"{run.path} was trained on shape {tuple(about['shape'])}, "
+            f"this data has {splits.spec.shape}"
+        )
+    if len(splits.spec.classes) > len(about["classes"]) > 0:
+        raise UsageError(
+            f"{run.path} knows {len(about['classes'])} classes, "
+            f"this data has {len(splits.spec.classes)}"
+        )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run made ready to be looked at: images and model on one device, the other runs by role."""
+
+    run: RunFolder
+    config: RunConfig
+    device: torch.device
+    splits: DataSplits
+    loaded: Loaded
+    roles: dict[str, Loaded]
+
+
+def open_up(
+    run: RunFolder,
+    config: RunConfig,
+    *,
+    checkpoint: str,
+    roles: Mapping[str, tuple[RunFolder, RunConfig]],
+    device: str,
+    data: Any,
+) -> Opened:
+    """The run with its model and images on one device, and the models of the other runs."""
+    place = resolve_device(device)
+    splits = on_device(load_data(run, config, data), place)
+    loaded = load(run, config, checkpoint, place)
+    others = {role: load(other, theirs, "last", place) for role, (other, theirs) in roles.items()}
+    return Opened(run, config, place, splits, loaded, others)
+
+
+def load_model(
+    registry: Registry, run: RunFolder, checkpoint: str = "last", *, device: str = "cpu"
+) -> nn.Module:
+    """The model of a run in evaluation mode."""
+    check_device(device)
+    return load(run, config_of(registry, run), checkpoint, resolve_device(device)).model

@@ -1,0 +1,50 @@
+"""A run and what can be done with it. Torch-free; the verbs import torch when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentforge.plugins.registry import Registry
+from latentforge.runs.folder import RunFolder, read_manifest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Run(RunFolder):
+    """One training and its results; `Forge.train` and `open_run` return it."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], registry: Registry) -> None:
+        super().__init__(path, manifest)
+        self.registry = registry
+
+    def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
+        """The trained model in evaluation mode, from the checkpoint `last` or `best`."""
+        from latentforge.workflows.load import load_model
+
+        return load_model(self.registry, self, checkpoint, device=device)
+
+    def evaluate(self, split: str = "test", **options: Any) -> dict[str, float]:
+        """Metrics on a split; `options` as in `Forge.evaluate`."""
+        from latentforge.workflows.evaluate import evaluate
+
+        metrics: dict[str, float] = evaluate(self.registry, self, split, **options)["metrics"]
+        return metrics
+
+    def explore(self, explorer: str, /, **options: Any) -> dict[str, Any]:
+        """Run an explorer and draw its findings; `options` as in `Forge.explore`."""
+        from latentforge.workflows.explore import explore
+
+        return explore(self.registry, explorer, self, **options)
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the run's HTML page and return its path; see `Forge.report`."""
+        from latentforge.rendering.report.write import report
+
+        return Path(report([self], self.registry, Path(out) if out else None)["report"])
+
+
+def open_run(registry: Registry, path: str | Path) -> Run:
+    """A run folder as a Run; MissingError if there is none."""
+    return Run(Path(path), read_manifest(Path(path)), registry)

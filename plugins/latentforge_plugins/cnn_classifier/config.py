@@ -1,0 +1,15 @@
+"""Options of cnn classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentforge import Fraction, Size
+
+
+@dataclass(frozen=True)
+class CnnClassifierConfig:
+    """`channels` of the three convolutions; `dropout` before the last layer."""
+
+    channels: tuple[Size, Size, Size] = (8, 16, 32)
+    dropout: Fraction = 0.5

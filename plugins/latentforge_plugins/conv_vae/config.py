@@ -1,0 +1,20 @@
+"""Options of conv vae."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentforge import Size
+from latentforge_plugins.autoencoder.config import LatentActivation
+
+
+@dataclass(frozen=True)
+class ConvVaeConfig:
+    """`channels` of the encoder's two convolutions, `hidden` the width of the layer after them; the
+    decoder mirrors both. A code has `latent_dim` numbers; `latent_activation` acts on the
+    posterior's mean."""
+
+    channels: tuple[Size, Size] = (64, 32)
+    hidden: Size = 400
+    latent_dim: Size = 20
+    latent_activation: LatentActivation = "none"

@@ -1,0 +1,21 @@
+"""Options of corruption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+
+from latentforge import Count, Size
+
+
+@dataclass(frozen=True)
+class CorruptionConfig:
+    """`images` are indices into the split, drawn at `steps` levels of noise, 0 to 1. The figures
+    are of `n` images at the most, drawn from the split."""
+
+    images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(10)] = (0, 1, 2, 3)
+    steps: Annotated[int, Ge(2), Le(20)] = 11
+    n: Size = 2000
+    split: str = "test"

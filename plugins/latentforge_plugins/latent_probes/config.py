@@ -1,0 +1,14 @@
+"""Options of latent probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentforge import Size
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """`k` neighbours vote."""
+
+    k: Size = 10

@@ -1,0 +1,23 @@
+"""Options of neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+
+from latentforge import Count
+
+
+@dataclass(frozen=True)
+class NeighboursConfig:
+    """`images` are indices into the split; `file`, an image file of the data's size, is asked for
+    instead. `n` neighbours of each in the split train; `space` says where they are near."""
+
+    images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(20)] = (0, 1, 2, 3, 4)
+    file: Path | None = None
+    n: Annotated[int, Ge(1), Le(20)] = 10
+    space: Literal["codes", "pixels", "both"] = "codes"
+    split: str = "test"

@@ -1,0 +1,25 @@
+"""Options of sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MinLen
+
+from latentforge import Size
+
+Source = Literal["prior", "gaussian", "mixture", "aggregate"]
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """`sources` beside each other: the prior; a Gaussian, or a mixture of `components`, fitted to
+    the training codes; the posterior of random training images. `n` samples of each, of which
+    the first `rows` x `columns` are drawn."""
+
+    sources: Annotated[tuple[Source, ...], MinLen(1)] = ("prior", "mixture")
+    n: Annotated[int, Ge(2), Le(10_000)] = 1000
+    columns: Annotated[Size, Le(30)] = 12
+    rows: Annotated[Size, Le(30)] = 3
+    components: Annotated[Size, Le(200)] = 10

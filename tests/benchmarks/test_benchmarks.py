@@ -1,0 +1,177 @@
+"""The benchmarks at their smallest: each runs, and writes what it promises. No time is judged."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+MACHINE = {"date", "processor", "cores", "threads", "torch", "python"}
+
+
+@pytest.fixture(scope="module")
+def turns():
+    spec = importlib.util.spec_from_file_location("turns", FOLDER / "turns.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["turns"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["turns"]
+
+
+@pytest.fixture
+def measured(work):
+    """What a benchmark wrote; it runs without MNIST, on random images or digits."""
+
+    def call(name: str, *arguments: object) -> dict[str, Any]:
+        command = [sys.executable, str(FOLDER / f"{name}.py"), "--repeats", "1"]
+        file = work / f"{name}.json"
+        done = subprocess.run(
+            [*command, "--json", str(file), *map(str, arguments)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.startswith(("## ", "without lightning"))
+        told = json.loads(file.read_text("utf-8"))
+        assert set(told["machine"]) == MACHINE
+        assert all(math.isfinite(number) for number in numbers(told))
+        return told
+
+    return call
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """All numbers of a JSON value."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def test_sides_alternate_and_ratios_are_of_neighbours(turns):
+    order = []
+    sides = {name: lambda name=name: order.append(name) or len(order) for name in "ab"}
+    took = turns.take_turns(sides, 3)
+    assert order == ["a", "b"] * 3
+    assert took == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    assert turns.ratio([1, 10, 300], [2, 10, 100]) == 1.0
+    assert turns.difference([1, 10, 300], [2, 10, 100]) == 0
+
+
+PEAKS = """
+import sys
+import turns
+for megabytes in (300, 1):
+    print(turns.run([sys.executable, "-c", f"held = b'x' * {megabytes} * 2**20"]).peak_mb)
+"""
+
+
+def test_the_peak_of_a_process_is_its_own():
+    """Also where another one before it took more."""
+    command = [sys.executable, "-c", PEAKS]  # small itself, as every script that asks for a peak
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER).stdout
+    large, small = map(float, out.split())
+    assert 250 < large - small < 350
+
+
+def test_a_process_that_fails_ends_the_benchmark_with_its_words(turns):
+    with pytest.raises(SystemExit, match=r"(?s)exit 3\n.*why"):
+        turns.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"])
+
+
+@pytest.mark.slow
+def test_plugins_are_installed_and_removed_again(measured):
+    told = measured("plugins", "--check", "vae")
+    assert set(told["checks"]) == {"vae"}
+    assert set(told["commands"]) == {"plugins list", "--help"}
+    for command in told["commands"].values():
+        assert len(command["with"]) == len(command["without"]) == 1
+
+
+@pytest.mark.slow
+def test_throughput(measured):
+    told = measured("throughput", "--case", "ae", "--side", "write-up", "--side", "by-hand")
+    case = told["cases"]["ae"]
+    assert set(case["images_per_second"]) == {"write-up", "by-hand", "latentforge"}
+    assert set(case["ratios"]) == {"write-up", "by-hand"}
+    assert min(numbers(case)) > 0
+    assert told["data"] == "random images"
+
+
+@pytest.mark.slow
+def test_whole(measured):
+    few = ("--images", 256, "--epochs", 2, "--few", 1, "--starts", 1)
+    told = measured("whole", *few, "--side", "by-hand", "--side", "write-up")
+    sides = told["sides"]
+    assert set(sides) == {"by-hand", "write-up", "latentforge"}
+    assert [sides[side]["epochs"] for side in sides] == [2, 1, 2]
+    for side in sides.values():
+        [seconds], [training], [peak] = (side[k] for k in ("seconds", "training", "peak_mb"))
+        [every] = side["all_epochs"]
+        assert 0 < training < seconds <= every
+        assert peak > 100  # torch alone takes more
+    started = told["start_up"]
+    assert {"latentforge --help", "import torch, ignite"} < set(started)
+    steps = {name for name in started if name.endswith("to its first step")}
+    assert len(steps) == 3
+    light = max(started["latentforge --help"]["peak_mb"])
+    assert all(min(started[name]["peak_mb"]) > 2 * light for name in steps)
+
+
+@pytest.mark.slow
+def test_growth(measured):
+    told = measured("growth", "--images", 128, "--case", "more", "--case", "larger")
+    assert [size["images"] for size in told["cases"]["more"]["sizes"].values()] == [128, 512, 2048]
+    for case in told["cases"].values():
+        assert min(numbers(case)) > 0
+        first, *_ = case["sizes"].values()
+        assert first["of_the_first"] == 1.0
+    small, _, large = told["cases"]["larger"]["sizes"].values()
+    assert large["peak_mb"] > small["peak_mb"]  # a network of eight million weights
+
+
+@pytest.mark.slow
+def test_search(measured):
+    told = measured("search", "--data", "digits", "--epochs", 20, "--requests", 10)
+    found = told["requests"]["10"]
+    assert min(found["alike"]["requests_per_second"]) > 0
+    assert found["ratio"] > 0
+    assert found["by-hand"]["same"] == [1.0]  # both sides made the same walks
+    [met], [by_hand] = (found[side]["success_share"] for side in ("alike", "by-hand"))
+    assert met == pytest.approx(by_hand)
+    assert met > 0
+
+
+@pytest.mark.slow
+def test_profile_step(measured):
+    cases = measured("profile_step", "--images", 640)["cases"]
+    assert set(cases) == {"vae", "ae", "mlp-classifier"}
+    for sides in cases.values():
+        assert min(sides["latentforge"].values()) > 0
+        for part in ("gather", "forward", "backward", "optimizer", "gradients", "history"):
+            assert sides["by-hand"][part] > 0
+        assert sides["products"] > 0
+
+
+@pytest.mark.slow
+def test_together(measured):
+    told = measured("together", "--members", 2, "--data", "digits")
+    assert set(told["seconds"]) == {"one by one", "together"}
+    assert min(numbers(told["ratios"])) > 0
+    assert told["steps_of_one"] == pytest.approx(2 / told["ratios"]["steps"])
+
+
+@pytest.mark.slow
+def test_checkpoints(measured):
+    told = measured("checkpoints", "--data", "digits")
+    assert len(told["megabyte_ms"]["latentforge"]) == 10
+    assert min(numbers(told["megabyte_ms"])) > 0
+    assert 0 < told["checkpoint_ms"] < told["epoch_ms"]

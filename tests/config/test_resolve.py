@@ -1,0 +1,515 @@
+"""A run's configuration: where values come from, which one wins, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from latentforge import CallbackSpec, Fraction, Size, hookimpl
+from latentforge.cli.config import toml
+from latentforge.config.request import Draft, read_toml, toml_value
+from latentforge.config.resolve import resolve
+from latentforge.config.schema import RunConfig
+from latentforge.errors import ConfigError, PluginError, UsageError
+from latentforge.plugins.loading import load_plugins
+
+
+@dataclass(frozen=True)
+class Every:
+    every: Size = 1
+    share: Fraction = 0.5
+
+
+class Callbacks:
+    @hookimpl
+    def latentforge_callbacks(self):
+        for name in ("swap", "note"):
+            yield CallbackSpec(name=name, summary="", build=lambda config: None, config=Every)
+
+
+REGISTRY = load_plugins([Callbacks()])
+
+
+def draft(text: str = '[model]\nname = "ae"\n', *assignments: str, folder: Path) -> Draft:
+    file = folder / "run.toml"
+    file.write_text(text, "utf-8")
+    made = Draft()
+    made.read_file(file)
+    made.assign_all(assignments)
+    return made
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The configuration that a file and assignments give."""
+
+    def make(text: str = '[model]\nname = "ae"\n', *assignments: str) -> RunConfig:
+        return resolve(draft(text, *assignments, folder=tmp_path), REGISTRY)
+
+    return make
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """What is wrong with the configuration of a file and assignments; the folder is left out."""
+
+    def collect(text: str = '[model]\nname = "ae"\n', *assignments: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            resolve(draft(text, *assignments, folder=tmp_path), REGISTRY)
+        assert caught.value.exit_code == 2
+        return [line.replace(f"{tmp_path}/", "") for line in caught.value.details]
+
+    return collect
+
+
+# ---------------------------------------------------------------- which value wins
+
+
+def test_a_model_alone_takes_every_other_default(config):
+    made = config()
+    assert (made.model.name, made.loss.name, made.data_name) == ("ae", "reconstruction", "digits")
+    assert made.model.options.latent_dim == 16
+    assert (made.train.epochs, made.train.batch_size, made.train.lr) == (10, 64, 1e-3)
+    assert made.callbacks == ()
+
+
+def test_an_option_wins_over_the_file_and_set_over_both(tmp_path):
+    made = draft('[model]\nname = "ae"\n[train]\nepochs = 1\nlr = 0.1\nseed = 5', folder=tmp_path)
+    made.put("train", "epochs", 2, "--epochs")
+    made.put("train", "lr", 0.2, "--lr")
+    made.assign("train.lr=0.3")
+    train = resolve(made, REGISTRY).train
+    assert (train.epochs, train.lr, train.seed) == (2, 0.3, 5)
+
+
+def test_the_last_of_two_assignments_wins(config):
+    assert config('[model]\nname="ae"', "train.epochs=2", "train.epochs=3").train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 1e-3),
+        ("true", True),
+        ("[128, 64]", [128, 64]),
+        ("{a = 1}", {"a": 1}),
+        ('"3"', "3"),
+        ("relu", "relu"),
+        ("", ""),
+        ("/data/mnist", "/data/mnist"),
+        ("a=b", "a=b"),
+        ("1\nepochs = 2", "1\nepochs = 2"),  # a line break smuggles in no other key
+        ("1\n[train]\nepochs = 2", "1\n[train]\nepochs = 2"),
+        ("# nothing", "# nothing"),
+    ],
+)
+def test_a_value_on_the_command_line_is_toml_or_else_itself(text, value):
+    assert toml_value(text) == value
+    assert type(toml_value(text)) is type(value)
+
+
+def test_an_assignment_may_hold_another_equals_sign(config):
+    made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.root=/a=b")
+    assert made.dataset.options.root == Path("/a=b")
+
+
+def test_dots_nest_and_meet_what_the_file_has(config, faults):
+    text = '[model]\nname="ae"\n[train]\noptimizer_options={amsgrad=true}'
+    made = config(text, "train.optimizer_options.eps=1e-6")
+    assert made.train.optimizer_options == {"amsgrad": True, "eps": 1e-6}
+    assert faults(text, "train.epochs=2", "train.epochs.eps=3") == [
+        "--set train.epochs.eps=3: train.epochs is no table"
+    ]
+
+
+def test_a_name_comes_before_the_options_of_what_it_names(config):
+    made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.size=14", "data.name=digits")
+    assert (made.dataset.name, made.dataset.options.size) == ("digits", 14)
+
+
+def test_relative_paths_are_kept_whole_so_that_a_run_finds_them_from_elsewhere(config):
+    made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.root=here")
+    assert made.dataset.options.root == Path.cwd() / "here"
+
+
+def test_choosing_another_component_drops_the_options_of_the_one_before(tmp_path):
+    text = (
+        '[model]\nname = "ae"\nhidden = [8]\n[loss]\nname = "reconstruction"\nsigma = 2.0\n'
+        '[data]\nname = "digits"\nsize = 16\nvalidation = 0.3\n'
+    )
+    made = draft(text, folder=tmp_path)
+    made.choose("model", "cnn-classifier", "the model's name")
+    made.choose("loss", "cross-entropy", "--loss")
+    made.choose("data", "mnist", "--data")
+    config = resolve(made, REGISTRY)
+    assert config.as_dict()["model"] == {
+        "name": "cnn-classifier",
+        "channels": [8, 16, 32],
+        "dropout": 0.5,
+    }
+    assert config.as_dict()["loss"] == {"name": "cross-entropy"}
+    assert config.dataset.name == "mnist"
+    assert config.data.validation == 0.3  # the core's own key holds for any dataset
+
+
+def test_choosing_the_same_component_again_keeps_its_options(config):
+    made = config('[model]\nname = "ae"\nlatent_dim = 3', "model.name=ae")
+    assert made.model.options.latent_dim == 3
+
+
+def test_a_name_in_full_stands_for_the_same_component(config):
+    assert config('[model]\nname = "latentforge/ae"').model.name == "ae"
+
+
+# ---------------------------------------------------------------- callbacks
+
+
+def test_callbacks_come_from_tables_and_from_the_command_line(tmp_path):
+    text = '[model]\nname = "ae"\n[[callbacks]]\nname = "swap"\nevery = 3\n'
+    made = draft(text, "callbacks.swap.share=0.25", folder=tmp_path)
+    made.callback("note")
+    made.callback("swap")  # switched on already: once is enough
+    chosen = resolve(made, REGISTRY).callbacks
+    assert [(c.name, c.options) for c in chosen] == [
+        ("swap", Every(3, 0.25)),
+        ("note", Every(1, 0.5)),
+    ]
+
+
+def test_an_assignment_switches_a_callback_on(config):
+    (chosen,) = config('[model]\nname = "ae"', "callbacks.note.every=7").callbacks
+    assert (chosen.name, chosen.options.every) == ("note", 7)
+
+
+def test_bad_callbacks_are_faults_like_any_other(faults):
+    lines = faults(
+        '[model]\nname = "ae"\n[[callbacks]]\nname = "swop"\n[[callbacks]]\nevery = 2\n'
+        '[[callbacks]]\nname = "swap"\nevery = 0\nevry = 1\n',
+        "callbacks.note.share=1",
+    )
+    assert [line.partition(":")[0].partition(" (")[0] for line in lines] == [
+        "callbacks[0].name",
+        "callbacks[1].name",
+        "callbacks[2].every",
+        "callbacks[2].evry",
+        "callbacks[3].share",
+    ]
+    assert "did you mean 'swap'?" in lines[0]
+    assert "is required" in lines[1]
+    assert "did you mean 'every'?" in lines[3]
+
+
+def test_callbacks_that_are_no_tables_are_refused(faults):
+    lines = faults('callbacks = [1, "swap"]\n[model]\nname = "ae"', "callbacks.note.every=2")
+    assert [line.partition(":")[0] for line in lines] == ["callbacks[0]", "callbacks[1]"]
+    assert all("table" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["callbacks = 3", '[callbacks]\nname = "swap"'])
+def test_callbacks_that_are_no_list_are_told_how_to_write_one(faults, text):
+    line = faults(f'{text}\n[model]\nname = "ae"')[0]
+    assert line.startswith("callbacks: ")
+    assert "[[callbacks]]" in line
+    assert "did you mean 'callbacks'" not in line
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "meant", "plural"),
+    [
+        ("model", "cnn-clasifier", "cnn-classifier", "models"),
+        ("model", "AE", "ae", "models"),
+        ("loss", "reconstrution", "reconstruction", "losses"),
+        ("data", "mnits", "mnist", "datasets"),
+    ],
+)
+def test_a_misspelt_component_is_told_the_likely_one(faults, section, name, meant, plural):
+    (line,) = faults('[model]\nname = "ae"', f"{section}.name={name}")
+    assert line.startswith(f"{section}.name (from --set {section}.name={name}): unknown ")
+    assert f"did you mean {meant!r}?" in line
+    assert f"latentforge list {plural}" in line
+
+
+@pytest.mark.parametrize(
+    ("assignment", "of", "meant"),
+    [
+        ("model.latentdim=3", " of model 'ae'", "latent_dim"),
+        ("loss.sgima=3", " of loss 'reconstruction'", "sigma"),
+        ("data.sise=3", "", "size"),
+        ("data.validaton=0.1", "", "validation"),  # the core's own key, and
+        ("data.splitseed=1", "", "split_seed"),
+        ("train.epoch=3", "", "epochs"),
+        ("train.learning_rate=3", "", ""),
+    ],
+)
+def test_a_misspelt_key_is_told_the_likely_one(faults, assignment, of, meant):
+    (line,) = faults('[model]\nname = "ae"', assignment)
+    key = assignment.partition("=")[0]
+    assert line.startswith(f"{key} (from --set {assignment}): no such option{of}; ")
+    assert (f"did you mean {meant!r}?" if meant else "there are epochs, batch_size, lr") in line
+
+
+def test_an_unknown_key_of_data_is_told_those_of_the_core_and_of_the_dataset(faults):
+    (line,) = faults('[model]\nname = "ae"', "data.zzz=1")
+    assert all(key in line for key in ("size", "validation", "test", "split_seed"))
+
+
+def test_a_misspelt_section_is_told_the_likely_one(faults):
+    (line,) = faults('[model]\nname = "ae"\n[trian]\nepochs = 3')
+    assert line == "trian: no such section in run.toml; did you mean 'train'?"
+
+
+def test_an_unknown_section_is_told_all(faults):
+    (line,) = faults('[model]\nname = "ae"\n[zzz]\n')
+    assert line.endswith("sections are [model] [loss] [data] [train] and [[callbacks]]")
+
+
+@pytest.mark.parametrize("text", ['model = "ae"', '[[model]]\nname = "ae"'])
+def test_what_should_be_a_section_is_asked_to_be_one(faults, text):
+    assert faults(text)[0] == "model: must be a section, [model], in run.toml"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "hint"),
+    [
+        ("epochs=3", "write section.key=VALUE"),
+        ("train.epochs", "write section.key=VALUE"),
+        ("train.=3", "write section.key=VALUE"),
+        ("=3", "write section.key=VALUE"),
+        ("", "write section.key=VALUE"),
+        ("trian.epochs=3", "did you mean 'train'?"),
+        ("zzz.epochs=3", "sections are model, loss, data, train"),
+        ("callbacks.swap=3", "no such key"),
+    ],
+)
+def test_an_assignment_that_makes_no_sense_is_quoted(faults, assignment, hint):
+    (line,) = faults('[model]\nname = "ae"', assignment)
+    assert line.startswith(f"--set {assignment}: ")
+    assert hint in line
+
+
+@pytest.mark.parametrize("name", ["3", '["ae"]', "true"])
+def test_a_name_that_is_no_text_is_refused(faults, name):
+    (line,) = faults(f"[model]\nname = {name}")
+    assert line.startswith("model.name (from run.toml): must be a string, got")
+
+
+def test_a_file_without_a_model_is_told_so(faults):
+    assert faults("[train]\nepochs = 3") == [
+        "model.name: is required; see `latentforge list models`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "fault"),
+    [
+        ("train.lr=nan", "must be a finite number, got NaN"),
+        ("train.lr=inf", "must be a finite number, got Infinity"),
+        ("train.lr=0", "must be greater than 0, got 0"),
+        ("train.lr=-1", "must be greater than 0, got -1"),
+        ("train.lr=", 'must be a valid number, got ""'),
+        ("train.epochs=0", "must be greater than 0, got 0"),
+        ("train.epochs=true", "must be a valid integer, got true"),
+        ("train.epochs=1.5", "must be a valid integer, got 1.5"),
+        ('train.epochs="3"', 'must be a valid integer, got "3"'),
+        ("train.epochs=1\nseed=2", 'must be a valid integer, got "1\\nseed=2"'),
+        ("train.batch_size=0", "must be greater than 0, got 0"),
+        ("train.seed=-1", "must be greater than or equal to 0, got -1"),
+        ("train.weight_decay=-1", "must be greater than or equal to 0, got -1"),
+        ("train.log_every=0", "must be greater than 0, got 0"),
+        ("train.evaluate_every=-1", "must be greater than or equal to 0, got -1"),
+        ("train.optimizer=adm", "did you mean 'adam'?"),
+        ("train.device=gpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("train.device=CPU", "auto, cpu, mps, cuda or cuda:N"),
+        ("train.device=cuda:x", "auto, cpu, mps, cuda or cuda:N"),
+        ("data.validation=1", "must be less than 1, got 1"),
+        ("data.size=0", "must be greater than 0, got 0"),
+        ("model.latent_dim=0", "must be greater than 0, got 0"),
+        ("model.latent_dim=-3", "must be greater than 0, got -3"),
+        ("model.latent_dim=abc", 'must be a valid integer, got "abc"'),
+        ("model.hidden=128", "must be a "),
+        ("model.activation=rellu", "did you mean 'relu'?"),
+        ("loss.sigma=0", "must be greater than 0, got 0"),
+        ("loss.likelihood=gausian", "did you mean 'gaussian'?"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key_and_its_origin(faults, assignment, fault):
+    (line,) = faults('[model]\nname = "ae"', assignment)
+    assert line.startswith(f"{assignment.partition('=')[0]} (from --set {assignment}): ")
+    assert fault in line
+
+
+def test_bad_values_inside_lists_are_named_by_their_place(faults):
+    lines = faults('[model]\nname = "ae"\nhidden = [8, 0, true, -1, 1.5, nan]')
+    assert [line.partition(" (")[0] for line in lines] == [
+        f"model.hidden[{i}]" for i in (1, 2, 3, 4, 5)
+    ]
+
+
+def test_bad_optimizer_options_are_named_by_their_key(faults):
+    lines = faults('[model]\nname = "ae"', "train.optimizer_options={eps=nan, betas=[0.9, inf]}")
+    assert [line.partition(" (")[0] for line in lines] == [
+        "train.optimizer_options.eps",
+        "train.optimizer_options.betas[1]",
+    ]
+
+
+def test_every_error_of_every_section_is_reported_at_once(faults):
+    """Also those of the loss, which follows from the model, when the model's options are wrong;
+    and the device, when another option of the training is."""
+    lines = faults(
+        '[model]\nname = "ae"\nlatent_dim = 0\nhiden = [1]\n[loss]\nsigma = 0\n'
+        "[data]\nsize = 0\nvalidation = 2\n[train]\nepochs = 0\n[modl]\n",
+        "train.device=gpu",
+        "train.lr=nan",
+        "callbacks.swap.every=0",
+        "x=1",
+    )
+    assert sorted(line.partition(":")[0].partition(" (")[0] for line in lines) == sorted(
+        [
+            "model.latent_dim",
+            "model.hiden",
+            "loss.sigma",
+            "data.size",
+            "data.validation",
+            "train.epochs",
+            "train.lr",
+            "train.device",
+            "callbacks[0].every",
+            "modl",
+            "--set x=1",
+        ]
+    )
+
+
+def test_the_message_counts_the_errors(tmp_path):
+    for assignments, message in (
+        (["train.lr=0"], "the configuration has an error"),
+        (["train.lr=0", "train.epochs=0"], "the configuration has 2 errors"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            resolve(draft('[model]\nname = "ae"', *assignments, folder=tmp_path), REGISTRY)
+        assert caught.value.message == message
+
+
+def test_a_component_of_a_plugin_that_is_switched_off_is_the_plugins_matter(tmp_path):
+    without = load_plugins(off=["reconstruction"])
+    with pytest.raises(PluginError) as caught:
+        resolve(draft(folder=tmp_path), without)
+    assert caught.value.exit_code == 3
+    assert "switched off by -p no:reconstruction" in caught.value.details[0]
+
+
+# ---------------------------------------------------------------- loss and model
+
+
+def test_a_loss_that_the_model_cannot_serve_is_refused_without_torch(tmp_path):
+    code = (
+        "import sys; from latentforge import Forge; from latentforge.errors import ConfigError\n"
+        "try: Forge().train('ae', loss='cross-entropy')\n"
+        "except ConfigError as error: print(*error.details, 'torch' in sys.modules, sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == [
+        "loss.name (from loss=): loss 'cross-entropy' needs classify; "
+        "model 'ae' provides decode, decode_logits, encode",
+        "False",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loss_follows_the_model(config):
+    assert config('[model]\nname = "cnn-classifier"').loss.name == "cross-entropy"
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[model\nname = 1", "line 1"),
+        (b'[model]\nname = "ae"\nname = "ae"\n[train]\n', "line 3"),
+        (b"[model]\nname = ae", "line 2"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_told_the_place(tmp_path, content, said):
+    file = tmp_path / "run.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_toml(file)
+    assert caught.value.message == f"{file} is not valid TOML"
+    assert said in caught.value.details[0]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
+    for path in (tmp_path / "none.toml", tmp_path / "latin.toml", tmp_path):
+        with pytest.raises(UsageError) as caught:
+            read_toml(path)
+        assert str(path) in caught.value.message
+        assert caught.value.exit_code == 2
+
+
+FULL = """
+[model]
+name = "ae"
+hidden = [32, 8]
+latent_activation = "tanh"
+[loss]
+likelihood = "gaussian"
+sigma = 1e-20
+[data]
+size = 16
+validation = 0.25
+[train]
+lr = 1e16
+optimizer = "sgd"
+optimizer_options = {momentum = 0.9, nesterov = true, "odd key" = [1, 2.5]}
+[[callbacks]]
+name = "swap"
+every = 2
+[[callbacks]]
+name = "note"
+"""
+ROOTED = '[model]\nname = "ae"\n[data]\nname = "mnist"\nroot = {root}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[model]\nname = "ae"',
+        '[model]\nname = "cnn-classifier"',
+        FULL,
+        ROOTED.format(root="'C:\\data\\new'"),
+        ROOTED.format(root='"line\\nbreak \\"quoted\\" \\u007f é 😀"'),
+    ],
+)
+def test_a_resolved_config_written_as_toml_resolves_to_itself(config, text):
+    resolved = config(text).as_dict()
+    written = "\n".join(toml(resolved))
+    assert config(written).as_dict() == resolved
+    assert tomllib.loads(written)["train"] == resolved["train"]
+
+
+def test_presets_are_valid_configurations():
+    presets = [
+        entry
+        for entry in REGISTRY.entries("presets")
+        if "[explore]" not in entry.spec.path.read_text()
+    ]
+    assert len(presets) >= 2
+    for preset in presets:
+        made = Draft()
+        made.read_file(preset.spec.path)
+        assert resolve(made, REGISTRY).data_name == "mnist"

@@ -1,0 +1,92 @@
+"""The checks of whole plugins: commands, presets, how long they load, what is said meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
+
+import pytest
+
+from latentforge import Forge, PresetSpec, hookimpl
+from latentforge.conformance.review import review
+from latentforge.errors import MissingError
+from latentforge.plugins import commands as plugin_commands
+from latentforge.plugins.registry import Registry
+
+from . import twins
+
+
+def reviewed(forge, name, deep=False):
+    """(component, check) -> Result of a plugin."""
+    plugins = [forge.registry.plugin(name)]
+    results = review(forge, plugins, deep=deep, reserved={"train"}, told=lambda result: None)
+    return {(result.component, result.check): result for result in results}
+
+
+def test_an_impossible_option_in_a_preset_of_an_explorer_is_found(work):
+    found = {}
+    for option in ("n = 40", "nonsense = 3"):
+        (work / "p.toml").write_text(f'[explore]\nname = "sample"\n{option}\n')
+        spec = PresetSpec(name="good", summary="A preset", path=work / "p.toml")
+        seen = reviewed(Forge([twins.plugin("presets", spec)]), "twin")
+        found[option] = seen["preset good", "it can be trained or explored"]
+    assert found["n = 40"].status == "passed", found
+    assert "sample.nonsense" in found["nonsense = 3"].saw
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "said"),
+    [
+        ("aim", "json:loads", ""),
+        ("train", "json:loads", "has a command 'train' itself"),
+        ("aim", "json:nothing", "cannot be loaded"),
+    ],
+)
+def test_a_command_that_cannot_be_called_is_found(name, target, said, monkeypatch):
+    dist = SimpleNamespace(name="latentforge", version="1", metadata={"Name": "latentforge"})
+    point = EntryPoint(name, target, "latentforge.commands")
+    vars(point).update(dist=dist)
+    offered = {name: plugin_commands.PluginCommand(point, [])}
+    monkeypatch.setattr(plugin_commands, "commands", lambda: offered)
+    monkeypatch.setattr(plugin_commands, "named", lambda point: "latentforge")
+    found = reviewed(Forge(), "vae")[f"command {name}", "it can be called"]
+    assert said in found.saw
+    assert found.status == ("failed" if said else "passed")
+
+
+def test_a_plugin_that_takes_long_to_load_is_found():
+    forge = Forge([twins.plugin("models", twins.GOOD["models"])])
+    slow = replace(forge.registry.plugin("twin"), seconds=3.0)
+    forge.registry = Registry([slow], [])
+    assert "3.0 s" in reviewed(forge, "twin")["", "it loads quickly"].saw
+
+
+def test_what_was_not_tried_has_not_just_passed():
+    def missing(config, split):
+        raise MissingError("no files")
+
+    offered = replace(twins.GOOD["datasets"], load=missing)
+    seen = reviewed(Forge([twins.plugin("datasets", offered)]), "twin", deep=True)
+    last = seen["dataset good", "it was tried"]
+    assert last.status == "skipped"
+    assert "no files" in last.saw
+
+
+def test_only_the_checks_are_heard(work, capsys, caplog):
+    heard = []
+
+    class Loud(twins.callbacks.Watch):
+        def attach(self, engines):
+            print("attached")
+            logging.getLogger("latentforge").warning("attached")
+            super().attach(engines)
+
+    plugin = twins.plugin("callbacks", twins.callback(Loud))
+    plugin.latentforge_run_started = hookimpl(lambda run: heard.append(run))
+    seen = reviewed(Forge([plugin]), "twin", deep=True)
+    assert seen["callback good", "it attaches and trains"].status == "passed"
+    assert capsys.readouterr() == ("", "")
+    assert not caplog.records
+    assert not heard

@@ -1,0 +1,98 @@
+"""StreamedImages images give the batches that resident ones give, and say what they cannot do."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from latentforge.contracts import Arrays
+from latentforge.data.images import ImageSplit
+from latentforge.data.memory import Streaming
+from latentforge.data.preparation import prepare
+from latentforge.data.streamed import StreamedImages, from_memory
+from latentforge.errors import UsageError
+from latentforge.runtime.memory import host_memory
+
+X = np.random.default_rng(1).integers(0, 256, (100, 4, 6), dtype=np.uint8)
+Y = np.arange(100) % 4
+
+
+def splits(mode, workers=0, **options):
+    fixed = {"validation": 0.1, "test": 0.2, "split_seed": 5, "name": "d", **options}
+    load = {"train": Arrays(X, Y)}.__getitem__
+    return prepare(load, ("train",), streaming=Streaming(mode, workers), **fixed)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_every_split_holds_the_same_images_in_the_same_order(split):
+    one, other = splits("always").split(split), splits("never").split(split)
+    assert type(one) is StreamedImages
+    assert type(other) is ImageSplit
+    assert len(one) == len(other)
+    for batch, same in zip(one.batches(7), other.batches(7), strict=True):
+        assert torch.equal(batch.x, same.x)
+        assert torch.equal(batch.y, same.y)
+        assert torch.equal(batch.index, same.index)
+    assert torch.equal(one.of_class(2), other.of_class(2))
+    assert torch.equal(one.raw(torch.tensor([3, 1])), other.x[[3, 1]])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_that_are_not_the_expected_ones_may_come_between(workers):
+    images, whole = splits("always", workers).split("train"), splits("never").split("train")
+    order = torch.split(torch.randperm(len(whole)), 9)
+    images.expect(order)
+    before = torch.random.get_rng_state()
+    for index in order[2:]:  # as after a resume
+        assert torch.equal(images.batch(index).x, whole.batch(index).x)
+        assert torch.equal(images.batch_at([0]).x, whole.batch_at([0]).x)
+    assert torch.equal(images.batch(order[1]).x, whole.batch(order[1]).x)
+    images.close()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_images_in_memory_can_be_streamed_to_a_device_that_is_too_small():
+    resident = splits("never").split("train")
+    streamed = from_memory(resident, 0, "too many").to("cpu")
+    index = torch.tensor([5, 5, 2])
+    assert torch.equal(streamed.batch(index).x, resident.batch(index).x)
+
+
+def test_what_wants_all_images_as_one_tensor_is_told_what_to_do():
+    with pytest.raises(UsageError, match="streamed, and do not lie in memory") as caught:
+        _ = splits("always").split("train").x
+    assert "batches" in caught.value.remedy
+
+
+def test_held_out_images_under_dynamic_are_drawn_once():
+    test = splits("always", binarize="dynamic").split("test")
+    first, again = (torch.cat([b.x for b in test.batches(size)]) for size in (20, 3))
+    assert torch.equal(first, again)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+
+
+def test_auto_streams_what_is_more_than_half_of_the_memory():
+    auto = Streaming("auto")
+    assert auto.why(50, 100, "memory") == ""
+    why = auto.why(10_200_000_000, 2_000_000_000, "memory")
+    assert why == "10.2 GB is more than half of 2.0 GB, the free memory"
+    assert Streaming("never").why(10, 1, "memory") == ""
+    assert type(splits("auto").split("train")) is ImageSplit
+
+
+def test_a_limit_of_the_process_is_the_memory_that_there_is():
+    code = "from latentforge.data.memory import host_memory; print(host_memory())"
+    limit = 900_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+    )
+    assert 0 < int(done.stdout) < limit < host_memory()

@@ -1,0 +1,142 @@
+"""docs/contracts.md is true: its Python runs, and it speaks of every kind, ability and option."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from latentforge import Forge, contracts, findings, options, search
+from latentforge.config.schema import DataConfig
+from latentforge.conformance.capabilities import CORE
+from latentforge.engine.latent_search import Found
+from latentforge.specs import KINDS, ExplorerSpec
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "contracts.md"
+TEXT = PAGE.read_text("utf-8")
+
+
+def blocks(language):
+    """(first line's number, code) of each fenced block that starts at the margin."""
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
+        yield TEXT.count("\n", 0, found.start(1)), found.group(1)
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """An empty module as the page's one namespace, in a folder with the page's TOML files."""
+    monkeypatch.chdir(tmp_path)
+    for _, code in blocks("toml"):
+        name = re.match(r"# (\S+\.toml)\n", code).group(1)
+        (tmp_path / name).write_text(code)
+    module = types.ModuleType("contracts_page")
+    module.__file__ = str(tmp_path / "contracts_page.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_every_python_block_runs_in_order(page, tmp_path):
+    for line, code in blocks("python"):
+        exec(compile("\n" * line + code, str(PAGE), "exec"), vars(page))
+    assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == [
+        "tiny-vae-rings-1",
+        "tiny-vae-rings-2",
+        "tiny-vae-rings-3",
+    ]
+
+
+@pytest.mark.slow  # half a minute
+def test_its_components_keep_the_contract_themselves(page, cli, tmp_path, monkeypatch):
+    parts = [code for _, code in blocks("python") if re.search("@hookimpl|@dataclass", code)]
+    (tmp_path / "page.py").write_text("\n".join(parts))
+    monkeypatch.chdir(tmp_path)
+    answer = cli("plugins", "check", "./page.py", "--deep", "--json")
+    assert answer.code == 0, answer.err
+    for kind in KINDS.values():
+        assert any(check["component"].startswith(kind.singular) for check in answer.json["checks"])
+
+
+def test_the_page_has_an_example_of_every_hook():
+    code = "".join(code for _, code in blocks("python"))
+    for kind in KINDS.values():
+        assert f"def {kind.hook}():" in code
+        assert f"| {kind.singular} | `{kind.spec.__name__}` |" in TEXT
+
+
+def test_the_page_names_every_field_that_components_get():
+    for value in (contracts.Batch, contracts.Step, contracts.Engines, contracts.EvaluateContext):
+        missing = [f.name for f in fields(value) if f"`{f.name}" not in TEXT]
+        assert not missing, value
+    for name in ("posterior", "z", "recon_logits", "recon", "logits", *options.__all__):
+        assert f"`{name}`" in TEXT
+
+
+def test_the_page_describes_every_field_of_every_finding():
+    for kind in get_args(findings.Finding):
+        [row] = re.findall(rf"^\| `{kind.__name__}` \|.*$", TEXT, re.MULTILINE)
+        own = {f.name for f in fields(kind)} - {"name", "title"}
+        missing = [name for name in own if f"`{name}`" not in row]
+        assert not missing, kind
+
+
+def test_the_page_has_the_arguments_of_every_finding_in_their_order():
+    said = re.sub(r"\n *#  +", " ", TEXT)
+    for kind in (*get_args(findings.Finding), findings.Findings, findings.Plane):
+        parts = []
+        for field in fields(kind):
+            value = field.default_factory() if callable(field.default_factory) else field.default
+            parts.append(field.name + (f"={value!r}" if value is not MISSING else ""))
+        assert f"{kind.__name__}({', '.join(parts)})" in said
+
+
+def test_the_page_names_the_files_that_no_finding_may_be():
+    [section] = re.findall(r"^## Explorers\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    assert all(f"`{name}`" in section for name in findings.RESERVED)
+
+
+def test_the_page_describes_what_an_explorer_works_with_and_what_its_spec_says():
+    [section] = re.findall(r"^## Explorers\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    first = "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
+    for name in (f.name for f in fields(contracts.ExploreContext)):
+        assert re.search(rf"`{name}\b", first), name
+    for name in (f.name for f in fields(ExplorerSpec)):
+        assert re.search(rf"\b{name}\b", section), name
+    for name in (f.name for f in fields(findings.Findings)):
+        assert name in section
+
+
+def test_the_page_describes_every_argument_of_a_search_and_what_it_returns():
+    [section] = re.findall(r"^## Objectives\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    first = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", "".join(first))) == {*inspect.signature(search).parameters}
+    for name, argument in inspect.signature(search).parameters.items():
+        [row] = re.findall(rf"^\| .*?`{name}`.*?\| (.*) \|$", section, re.MULTILINE)
+        if isinstance(argument.default, int | float):
+            assert re.search(rf"(?<![\d.]){argument.default:g}(?!\.?\d)", row), name
+    for field in fields(Found):
+        assert f"`{field.name}`" in section
+
+
+def test_the_page_names_every_option_that_a_component_cannot_have():
+    taken = {*inspect.signature(Forge.explore).parameters, "name", "objective"}
+    taken -= {"self", "options"}
+    taken |= {field.name for field in fields(DataConfig)}
+    [said] = re.findall(r"Some names are taken: (.*?)\n\n", TEXT, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", said)) == taken
+
+
+def test_the_page_has_the_abilities_that_checks_know():
+    [table] = re.findall(r"^\| ability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
+    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE
+
+
+def test_the_page_names_every_ability_of_the_built_in_models():
+    for entry in Forge().registry.entries("models"):
+        for ability in entry.spec.provides:
+            assert f"| `{ability}` |" in TEXT

@@ -1,0 +1,295 @@
+"""docs/plugins.md: what it shows works; the tutorial is followed in tests/e2e."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentforge import CallbackSpec, Forge, LatentSpec, ModelSpec, hookimpl, hookspecs, testing
+from latentforge.cli.app import run as run_cli
+from latentforge.config.request import read_toml
+from latentforge.conformance import CHECKED, CheckFailed, checks_of, name_of
+from latentforge.plugins.requirements import check_requirements
+
+PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
+TEXT = PAGE.read_text("utf-8")
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(heading):
+    part = TEXT.partition(f"### {heading}\n")[2].partition("\n### ")[0]
+    return FENCED.findall(part)
+
+
+def named(texts):
+    """The files that blocks are, by the name in their first line."""
+    return {re.match(r"# (\S+)\n", text)[1]: text for text in texts}
+
+
+def test_every_block_of_the_page_is_one_that_a_test_takes():
+    """This file asks for blocks by their headings; tests/e2e takes those of the tutorial."""
+    headings = set(re.findall(r'blocks\("(.+?)"\)', Path(__file__).read_text("utf-8")))
+    tutorial = TEXT.partition("## Ten minutes\n")[2].partition("## Reference\n")[0]
+    taken = [*FENCED.findall(tutorial), *(block for name in headings for block in blocks(name))]
+    assert sorted(taken) == sorted(FENCED.findall(TEXT))
+    follower = (PAGE.parents[1] / "tests/e2e/test_tutorial.py").read_text("utf-8")
+    assert '"## Ten minutes\\n"' in follower
+    assert '"## Reference\\n"' in follower
+
+
+def test_the_smallest_model_has_at_most_thirty_lines_in_two_files_and_trains(work):
+    (_, hooks), (_, network), (_, command) = blocks("A model in thirty lines")
+    lines = [line for text in (hooks, network) for line in text.splitlines() if line.strip()]
+    assert len([line for line in lines if not line.startswith("# ")]) <= 30
+    for name, text in named([hooks, network]).items():
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text(text)
+    assert run_cli(shlex.split(command)[1:]) == 0
+    assert (work / "runs/linear-digits-1/run.json").exists()
+
+
+# ---------------------------------------------------------------- several components
+
+
+@pytest.fixture
+def wave(work, monkeypatch):
+    """The package of the page with several components, as if pip had installed it."""
+    *files, (_, commands) = blocks("Several components in one package")
+    for name, text in named(text for _, text in files).items():
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text(text)
+    info = work / "latentforge_wave-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: latentforge-wave\nVersion: 0.1\n")
+    lines = []
+    for group, points in read_toml(work / "pyproject.toml")["project"]["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(work))
+    yield commands.splitlines()
+    for name in [name for name in sys.modules if name.startswith("latentforge_wave")]:
+        del sys.modules[name]
+
+
+def test_a_package_with_several_components_does_all_that_it_offers(wave, work, capsys):
+    for line in wave:
+        program, *words = shlex.split(line)
+        assert program == "latentforge"
+        assert run_cli(words) == 0, capsys.readouterr().err
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0  # what `norm` prints
+    assert (work / "runs/wave/summary.txt").read_text().startswith("wave: ")
+    assert (work / "runs/wave/explore/mean-codes/means.png").exists()
+    assert run_cli(["plugins", "show", "wave"]) == 0
+    said = capsys.readouterr().out
+    for kind in ("models", "losses", "measures", "explorers", "presets", "commands"):
+        assert f"{kind} " in said
+
+
+def test_its_tests_pass_and_leave_out_what_they_say(wave, work):
+    (work / "tests").mkdir()
+    for name, text in named(text for _, text in blocks("Tests")).items():
+        (work / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "tests"]
+    path = [str(work), *sys.path]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", f"--override-ini=pythonpath={shlex.join(path)}"],
+        capture_output=True,
+        text=True,
+        cwd=work,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"SKIPPED \[1\] .*it is meant for images alone", done.stdout)
+
+
+# ---------------------------------------------------------------- posteriors, callbacks, observers
+
+
+class Full:
+    """A plugin with a model whose posterior is that of the page."""
+
+    def __init__(self, posterior):
+        self.posterior = posterior
+
+    @hookimpl
+    def latentforge_models(self):
+        provides = {"encode", "decode", "kl", "log_prob"}
+        yield ModelSpec(
+            name="full",
+            summary="Full covariance",
+            build=self.build,
+            provides=provides,
+            default_loss="elbo",
+        )
+
+    def build(self, config, data):
+        class Model(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.latent = LatentSpec((3,), prior="normal")
+                self.mean = torch.nn.Linear(data.size, 3)
+                self.scale = torch.nn.Linear(data.size, 9)
+                self.up = torch.nn.Linear(3, data.size)
+
+            def encode(inner, x):
+                x = x.flatten(1)
+                factor = inner.scale(x).unflatten(1, (3, 3))
+                diagonal = torch.diag_embed(factor.diagonal(dim1=1, dim2=2).exp())
+                return self.posterior(inner.mean(x), factor.tril(-1) + diagonal)
+
+            def decode(self, z):
+                return self.up(z).sigmoid().unflatten(1, data.shape)
+
+        return Model()
+
+
+def test_the_full_covariance_of_the_page_has_the_kl_that_its_samples_have():
+    [(_, text)] = blocks("Priors, posteriors, labels")
+    space = {}
+    exec(compile(text, "posterior.py", "exec"), space)
+
+    class Half(space["FullGaussian"]):
+        def kl(self):
+            return 0.5 * super().kl()
+
+    for posterior, right in ((space["FullGaussian"], True), (Half, False)):
+        checks = {str(c): c for c in checks_of("models", "full", plugins=[Full(posterior)])}
+        check = checks["the kl is that of its posterior"]
+        if right:
+            check()
+        else:
+            with pytest.raises(CheckFailed, match="samples say"):
+                check()
+
+
+TRAIN = {"epochs": 2, "batch_size": 16, "device": "cpu", "threads": 1}
+SMALL = {"data": testing.tiny_images(), "model": {"hidden": [16], "latent_dim": 2}, "quiet": True}
+
+
+def test_the_callback_of_the_page_goes_on_and_attach_does_not_see_that(work):
+    [(_, text)] = blocks("A callback's state")
+    space, seen = {}, []
+    exec(compile(text, "mean_weights.py", "exec"), space)
+
+    class Told(space["MeanWeights"]):
+        def attach(self, engines):
+            from ignite.engine import Events
+
+            def tell():
+                weight = next(engines.model.parameters()).detach().clone()
+                seen.append((len(self.means), engines.trainer.state.iteration, weight))
+
+            tell()
+            super().attach(engines)
+            engines.trainer.add_event_handler(Events.STARTED, tell)
+            self.last = seen
+
+    class Plugin:
+        @hookimpl
+        def latentforge_callbacks(self):
+            yield CallbackSpec(name="means", summary="Keeps means", build=Told)
+
+    forge = Forge([Plugin()])
+    run = forge.train("ae", **SMALL, train=TRAIN, callbacks=["means"], run=work / "run")
+    forge.resume(run, data=SMALL["data"], train={"epochs": 3}, quiet=True)
+    (_, _, new), _, (kept, step, weight), (kept_then, step_then, weight_then) = seen
+    assert (kept, step) == (0, 0)
+    assert torch.equal(weight, new)
+    assert (kept_then, step_then) == (2, 6)
+    assert not torch.equal(weight_then, new)
+
+
+class Watcher:
+    """Writes down what of a run the page says that an observer may read."""
+
+    def __init__(self):
+        self.seen = []
+
+    def look(self, run):
+        facts = {"epochs", "steps", "config", "data", "plugins", "environment"}
+        assert facts <= set(run.manifest)
+        assert run.name == run.path.name
+        self.seen.append((run.status, sorted(run.metrics), len(run.history())))
+
+    @hookimpl
+    def latentforge_run_started(self, run):
+        self.look(run)
+
+    @hookimpl
+    def latentforge_run_finished(self, run, metrics):
+        self.look(run)
+        assert run.load_model().latent.shape == (2,)
+
+    @hookimpl
+    def latentforge_run_failed(self, run, error):
+        self.look(run)
+        assert run.manifest["error"]
+
+
+def test_an_observer_reads_what_the_page_says(work):
+    watcher = Watcher()
+    forge = Forge([watcher])
+    run = forge.train("ae", **SMALL, train=TRAIN, run=work / "run")
+    forge.resume(run, data=SMALL["data"], train={"epochs": 3}, quiet=True)
+    with pytest.raises(Exception, match="became"):
+        forge.train("ae", **SMALL, train={**TRAIN, "optimizer": "sgd", "lr": 1e30})
+    splits = ["test", "train", "validation"]
+    assert watcher.seen == [
+        ("running", [], 0),
+        ("done", splits, 2),
+        ("running", splits, 2),
+        ("done", splits, 3),
+        ("running", [], 0),
+        ("failed", [], 0),
+    ]
+
+
+# ---------------------------------------------------------------- what the page names
+
+
+@pytest.mark.parametrize("kind", ["every component", *CHECKED])
+def test_the_page_has_a_row_for_each_check(kind):
+    part = TEXT.partition(f"#### Checks of {kind}\n")[2].partition("\n###")[0]
+    rows = re.findall(r"^\| ([^`|]+?) \| .+ \|$", part, re.MULTILINE)
+    module = "common" if kind == "every component" else kind
+    checks = importlib.import_module(f"latentforge.conformance.{module}").CHECKS
+    assert rows == ["check", *map(name_of, checks)]
+
+
+def test_the_config_of_the_page_is_read_and_wants_its_plugin_first(work):
+    [(_, text)] = blocks("Configs and runs that need plugins")
+    (work / "c.toml").write_text(text)
+    check_requirements(["latentforge>=0.0"], "c.toml")  # which is here
+    assert read_toml(work / "c.toml")["requires_plugins"] == ["latentforge-swirl>=0.2"]
+    assert run_cli(["train", "--config", "c.toml"]) == 3
+
+
+def test_the_entry_point_of_a_command_is_that_of_the_example():
+    [(_, text)] = blocks("A package's own commands")
+    example = PAGE.parents[1] / "examples/latentforge-physics/pyproject.toml"
+    points = read_toml(example)["project"]["entry-points"]
+    assert tomllib.loads(text)["project"]["entry-points"].items() <= points.items()
+
+
+def test_the_page_names_what_tests_get_and_every_observer():
+    for name in testing.__all__:
+        if name.startswith("check_") or name == "tiny_images":
+            assert f"`{name}" in TEXT
+    observers = [name for name in vars(hookspecs) if name.startswith("latentforge_run_")]
+    assert len(observers) == 3
+    for name in observers:
+        assert re.search(rf"`{name}\((.*?)\)`", TEXT)[1].split(", ") == [
+            argument for argument in vars(hookspecs)[name].__annotations__ if argument != "return"
+        ]
+
+
+@pytest.mark.parametrize("command", ["list", "show", "check", "new"])
+def test_the_page_has_every_plugins_command(command):
+    assert f"| `latentforge plugins {command}" in TEXT

@@ -1,0 +1,41 @@
+"""docs/reliability.md: its code runs, and each promise names a test that is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from latentforge.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+    exec(compile(code, "reliability.md", "exec"), {})
+
+
+@pytest.mark.parametrize("line", re.findall(r"^latentforge .+$", TEXT, re.M))
+def test_its_commands_parse(line):
+    _, name, *arguments = shlex.split(line)
+    get_command(app).commands[name].make_context(name, arguments)
+
+
+def test_the_tests_that_it_names_are_there():
+    named = re.findall(r"`(tests/[\w/]+\.py)`", TEXT)
+    assert len(named) >= 4
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
+def test_the_campaign_lost_nothing():
+    [counts] = re.findall(r"^## Counts\n(.*)\Z", TEXT, re.M | re.S)
+    kills, losses = re.search(r"kills: (\d+) in \d+ runs, losses: (\d+)", counts).groups()
+    assert int(kills) >= 1000
+    assert int(losses) == 0
+    assert "unseen: 0" in counts

@@ -1,0 +1,119 @@
+"""What the steps said, read in one go."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from latentforge.contracts import Terms
+from latentforge.engine.loss_log import History
+from latentforge.errors import RunFailed
+
+
+def add(history, value, images):
+    terms = Terms({"recon": torch.tensor(value), "kl": torch.tensor(1.0)}, {"kl": 0.5})
+    history.add(terms, images)
+
+
+def read(history, step):
+    history.fetch(step)
+    return history.read()
+
+
+def test_means_count_images_and_not_batches():
+    history = History()
+    add(history, 10.0, 30)
+    add(history, 40.0, 10)
+    assert read(history, 2) == {"loss": 18.0, "recon": 17.5, "kl": 1.0, "kl_weight": 0.5}
+
+
+def test_a_weight_that_moves_is_averaged_as_its_term_is():
+    history = History()
+    for weight, images in ((0.0, 10), (0.5, 30)):
+        terms = Terms({"recon": torch.tensor(1.0), "kl": torch.tensor(2.0)}, {"kl": weight})
+        history.add(terms, images)
+    assert read(history, 2)["kl_weight"] == 0.375
+    assert history.close_epoch()[0]["kl_weight"] == 0.375
+
+
+def test_an_epoch_covers_every_read_since_the_last_epoch():
+    history = History()
+    add(history, 10.0, 1)
+    read(history, 1)
+    add(history, 20.0, 3)
+    read(history, 2)
+    assert history.close_epoch()[0]["recon"] == pytest.approx(17.5)
+    add(history, 5.0, 1)
+    read(history, 3)
+    assert history.close_epoch()[0]["recon"] == 5.0
+
+
+def test_reading_twice_gives_each_step_once():
+    history = History()
+    add(history, 1.0, 1)
+    assert read(history, 1)["recon"] == 1.0
+    assert read(history, 1) == {}
+
+
+@pytest.mark.parametrize(("bad", "word"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_the_first_step_that_is_not_finite_is_named(bad, word):
+    history = History()
+    for value in (1.0, 2.0):
+        add(history, value, 1)
+    read(history, 2)
+    for value in (3.0, bad, bad):
+        add(history, value, 1)
+    with pytest.raises(RunFailed, match=f"became {word} at step 4 "):
+        read(history, 5)
+
+
+def test_a_term_of_weight_zero_may_be_anything():
+    history = History()
+    terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
+    history.add(terms, 3)
+    figures = read(history, 1)
+    assert (figures["loss"], figures["a"]) == (2.0, 2.0)
+    assert figures["b"] != figures["b"]
+
+
+def test_weights_are_those_of_their_step():
+    history = History()
+    for weight in (0.0, 1.0, 2.0):
+        history.add(Terms({"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"b": weight}), 1)
+    assert read(history, 3) == {"loss": 5.0, "a": 1.0, "b": 4.0, "b_weight": 1.0}
+
+
+def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():
+    terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
+    assert terms.total().item() == 2.0
+
+
+def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_restart():
+    torch.manual_seed(0)
+    calm, watched = History(), History()
+    for i in range(60):
+        values = {"recon": 100 * torch.rand(()), "kl": torch.rand(())}
+        step = Terms(values, {"kl": 0.5 + i / 7}, {"kl": torch.rand(3)})
+        for history in (calm, watched):
+            history.add(step, 10 + i % 13)
+        watched.fetch(i + 1)
+        tensors, facts = watched.state()
+        watched = History()
+        watched.restore(tensors, json.loads(json.dumps(facts)), torch.device("cpu"))
+    assert [*read(watched, 60).items()] == [*read(calm, 60).items()]
+    for ours, theirs in zip(watched.close_epoch(), calm.close_epoch(), strict=True):
+        assert [*ours.items()] == [*theirs.items()]
+
+
+def test_a_sum_that_is_nan_outlives_a_restart():
+    history, again = History(), History()
+    values = {"recon": torch.tensor(2.0), "kl": torch.tensor(float("nan"))}
+    history.add(Terms(values, {"kl": 0.0}), 3)
+    history.fetch(1)
+    again.restore(*history.state(), torch.device("cpu"))
+    means = read(again, 1)
+    assert means["loss"] == 2.0
+    assert math.isnan(means["kl"])

@@ -1,0 +1,97 @@
+"""Figures of a model on arrays, by the evaluator that every run is measured with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.config.resolve import check_options
+from latentforge.config.schema import Component
+from latentforge.contracts import Arrays, Step
+from latentforge.data.preparation import prepare_whole
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[..., Any]:
+    """`measured("recon", model, x)` gives (figures, protocol) of the measures, named in one text.
+
+    `x` and `y` are the split test; `train` is another split's (x, y). Options are by measure.
+    """
+    from latentforge.engine.evaluator import Evaluator
+
+    registry = Forge().registry
+
+    def call(names, model, x, y=None, *, loss=None, train=None, split="test", seed=0, **options):
+        given = {"test": Arrays(x, y), "train": Arrays(*train) if train else Arrays(x, y)}
+        chosen = []
+        for name in names.split():
+            entry = registry.get("measures", name)
+            own = check_options(entry.spec.config, options.get(name, {}), name)
+            chosen.append(Component(entry, own))
+        evaluator = Evaluator(
+            model,
+            loss or torch.nn.Module(),
+            prepare_whole(given, "arrays"),
+            chosen,
+            seed=seed,
+            device=torch.device("cpu"),
+        )
+        figures = evaluator.run(split, Step(10, 10, len(given["train"].x), 1))
+        return figures, evaluator.protocol
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def affine() -> Any:
+    """The module with a model whose codes are its pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        return importlib.import_module("affine")
+
+
+@pytest.fixture(scope="session")
+def look() -> Callable[..., Any]:
+    """`look("sample", model, x, y, n=20)` gives the checked findings of an explorer.
+
+    `x` are all splits, unless `train` is another (x, y); `roles` are other models by role,
+    `provides` the model's abilities, where the explorer asks.
+    """
+    from types import SimpleNamespace
+
+    from latentforge.contracts import ExploreContext
+    from latentforge.findings import checked
+
+    registry = Forge().registry
+
+    def call(
+        name, model, x, y=None, *, train=None, roles=None, seed=0, provides=(), loss=None,
+        binarize="none", **options,
+    ):  # fmt: skip
+        given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
+        splits = prepare_whole(given, "arrays", binarize=binarize)
+        entry = registry.get("explorers", name)
+        checked_options = check_options(entry.spec.config, options, name)
+        context = ExploreContext(
+            model=model.eval(),
+            data=splits.spec,
+            images=splits.split,
+            device=torch.device("cpu"),
+            seed=seed,
+            roles={k: SimpleNamespace(name=k, model=v.eval()) for k, v in (roles or {}).items()},
+            name="own",
+            loss=loss,
+            provides=frozenset(provides),
+            preprocessing=splits.preprocessing,
+        )
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return checked(entry.spec.explore(context, checked_options))
+
+    return call

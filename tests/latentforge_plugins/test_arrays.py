@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import io
+import os
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from latentforge_plugins.arrays import ArraysConfig, load
+
+from latentforge.data.memory import Streaming
+from latentforge.data.preparation import prepare_whole
+from latentforge.errors import RunFailed, UsageError
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.random((12, 28, 20)).astype(np.float32)
+RGB = RANDOM.integers(0, 256, (12, 9, 8, 3), dtype=np.uint8)
+LABELS = np.arange(12) % 3
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mine.npz"
+
+
+def read(path: Path):
+    return load(ArraysConfig(path), "train")
+
+
+def prepared(path: Path):
+    return prepare_whole({"train": read(path)}, "arrays").split("train")
+
+
+# ---------------------------------------------------------------- what is taken
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (GREY, GREY[:, None]),
+        (RGB, RGB.transpose(0, 3, 1, 2)),
+        (RGB[:, :3, :3], RGB[:, :3, :3].transpose(0, 3, 1, 2)),
+        (RGB[:, :4, :4], RGB[:, :4, :4].transpose(0, 3, 1, 2)),
+        (RGB.transpose(0, 3, 1, 2), RGB.transpose(0, 3, 1, 2)),
+        (RGB.transpose(0, 3, 1, 2)[..., :4], RGB.transpose(0, 3, 1, 2)[..., :4]),
+        (RGB[..., :2], RGB[..., :2].transpose(0, 3, 1, 2)),
+        (RGB[..., :1], RGB[..., :1].transpose(0, 3, 1, 2)),
+        (GREY.reshape(12, -1)[:, :30], GREY.reshape(12, -1)[:, :30]),
+        (GREY.astype(np.float16), GREY.astype(np.float16)[:, None]),
+        (GREY.astype(np.float64), GREY[:, None]),
+        (GREY.astype(">f4"), GREY[:, None]),
+        (np.asfortranarray(RGB), RGB.transpose(0, 3, 1, 2)),
+    ],
+    ids=lambda x: f"{x.dtype} {x.shape}",
+)
+def test_every_layout_and_type_gives_the_same_pixels(path: Path, save, x, expected):
+    save(path, x=x)
+    images = prepared(path)
+    assert np.array_equal(images.x.numpy(), expected)
+    assert images.y is None
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64, np.uint64])
+def test_labels_and_the_names_of_the_classes_are_optional(path: Path, kind):
+    np.savez(path, x=GREY, y=LABELS.astype(kind))
+    assert prepared(path).y.tolist() == LABELS.tolist()
+    assert prepared(path).spec.classes == ("0", "1", "2")
+    np.savez(path, x=GREY, y=LABELS.astype(kind), classes=np.array(["cat", "dog", "eel", "fox"]))
+    assert prepared(path).spec.classes == ("cat", "dog", "eel", "fox")
+
+
+def test_a_class_name_cannot_command_the_terminal(cli, path: Path):
+    np.savez(path, x=GREY, y=LABELS, classes=np.array(["\x1b[31mred", "caf\xe9", "two\nlines"]))
+    shown = cli("data", "show", "arrays", "--set", f"path={path}")
+    assert shown.code == 0
+    assert r"\x1b[31mred" in shown.out
+    assert "café" in shown.out
+    assert r"two\nlines" in shown.out
+    assert "\x1b" not in shown.out
+
+
+def test_a_rounding_error_beyond_the_range_is_no_fault(path: Path):
+    np.savez(path, x=np.array([[0.0, 1.0000001], [-1e-8, 0.5]]))
+    assert prepared(path).x.tolist() == [[0.0, 1.0], [0.0, 0.5]]
+
+
+def test_only_the_keys_it_knows_are_read(path: Path):
+    np.savez(path, x=GREY, notes=np.array([{"a": 1}], dtype=object), z=RGB)
+    data = bytearray(path.read_bytes())
+    data[data.rindex(RGB.tobytes()[-32:])] ^= 255  # z fails its checksum
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() == "z.npy"
+    assert np.array_equal(read(path).x, GREY)
+
+
+# ---------------------------------------------------------------- what is refused, by the CLI
+
+
+class Touch:
+    """Unpickling one writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def refused(cli, path: Path):
+    """What `data show` says of a bad file: always one message that names it, on stderr."""
+
+    def call(code: int = 2) -> str:
+        answer = cli("data", "show", "arrays", "--set", f"path={path}")
+        assert (answer.code, answer.out) == (code, "")
+        assert "Traceback" not in answer.err
+        assert str(path) in answer.err
+        return answer.err
+
+    return call
+
+
+def changed(x: np.ndarray, value: float) -> np.ndarray:
+    x = x.copy()
+    x[3, 2, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"y": LABELS}, "has no key x; the keys there are: 'y'"),
+        ({"images": GREY, "X": GREY}, "has no key x; the keys there are: 'X', 'images'"),
+        ({"x": np.array([{}, [1, 2]], dtype=object)}, ": x holds Python objects, which are never"),
+        ({"x": np.float32(3)}, ": x has shape ()"),
+        ({"x": np.arange(5, dtype=np.uint8)}, ": x has shape (5,)"),
+        ({"x": RGB[None]}, ": x has shape (1, 12, 9, 8, 3)"),
+        ({"x": GREY[:0]}, ": x has no examples: its shape is (0, 28, 20)"),
+        ({"x": GREY[:, :0]}, ": x has no examples: its shape is (12, 0, 20)"),
+        ({"x": np.zeros((3, 6, 4, 5))}, ": x has shape (3, 6, 4, 5), and it is not clear which"),
+        ({"x": changed(GREY, np.nan)}, ": x has 1 NaN or infinite values of 6720"),
+        ({"x": changed(GREY, -np.inf)}, ": x has 1 NaN or infinite values of 6720"),
+        ({"x": changed(GREY, -0.25)}, ": x lies in [-0.25, "),
+        ({"x": changed(GREY * 0, 255.0)}, ": x lies in [0, 255]; floats must lie in [0, 1]"),
+        ({"x": RGB.astype(np.int64)}, ": x is int64; images are uint8"),
+        ({"x": GREY > 0.5}, ": x is bool; images are uint8"),
+        ({"x": GREY.astype(complex)}, ": x is complex128"),
+        ({"x": np.array([["a", "b"]])}, ": x is <U1"),
+        ({"x": np.zeros((3, 2), dtype=[("a", "f4")])}, ": x is [('a', '<f4')]"),
+        ({"x": GREY, "y": LABELS[:-1]}, ": y has shape (11,), and x has 12 examples"),
+        ({"x": GREY, "y": LABELS[:, None]}, ": y has shape (12, 1), and x has 12 examples"),
+        ({"x": GREY, "y": LABELS.astype(float)}, ": y is float64; labels are integers"),
+        ({"x": GREY, "y": LABELS > 0}, ": y is bool; labels are integers"),
+        ({"x": GREY, "y": np.array([{}] * 12)}, ": y holds Python objects"),
+        ({"x": GREY, "y": LABELS - 1}, ": y lies in [-1, 1]; labels go from 0"),
+        ({"x": GREY, "y": LABELS * 2**61}, f": y lies in [0, {2**62}]; labels go from 0 to at"),
+        (
+            {"x": GREY, "y": LABELS, "classes": np.array(["a", "b"])},
+            ": classes has 2 names, and y goes up to 2",
+        ),
+        (
+            {"x": GREY, "y": LABELS, "classes": np.arange(3)},
+            ": classes is int64 of shape (3,); class names are strings",
+        ),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_an_array_that_does_not_fit_is_named_with_its_key(path: Path, refused, arrays, said: str):
+    np.savez(path, **arrays)
+    assert said in refused()
+
+
+@pytest.mark.parametrize(
+    ("x", "remedy"),
+    [
+        (GREY * 255, "divide by 255, or give uint8"),
+        (GREY.round() * 2 - 1, "give (x + 1) / 2"),
+        (np.array([[-10.0, 900.0]]), "give (x - -10) / 910"),
+        (RGB.astype(int), "x.astype(numpy.uint8)"),
+        (GREY > 0.5, "x * numpy.uint8(255)"),
+    ],
+)
+def test_the_remedy_is_what_to_store_instead(path: Path, refused, x, remedy: str):
+    np.savez(path, x=x)
+    assert remedy in refused()
+
+
+def stored(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy_bytes() -> bytes:
+    file = io.BytesIO()
+    np.save(file, GREY)
+    return file.getvalue()
+
+
+GOOD = stored(x=GREY, y=LABELS)
+HEADER = GOOD.index(b"{'descr'")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "is no .npz file"),
+        (b"x,y\n1,2\n", "is no .npz file"),
+        (npy_bytes(), "is a single array (.npy), and no .npz file"),
+        (GOOD[:-30], "is truncated or damaged"),
+        (GOOD[: len(GOOD) // 2], "is truncated or damaged"),
+        (GOOD[:9000] + bytes([GOOD[9000] ^ 1]) + GOOD[9001:], ": x is truncated or damaged"),
+        (GOOD[:HEADER] + b"(" + GOOD[HEADER + 1 :], ": x is truncated or damaged"),
+        (GOOD.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x03", 1), ": x is truncated or damaged"),
+        (GOOD.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x09", 1), ": x is truncated or damaged"),
+        (GOOD.replace(b"\x93NUMPY", b"\x00NUMPY", 1), ": x is truncated or damaged"),
+    ],
+    ids=["empty", "csv", "npy", "end", "half", "bit", "header", "v3", "v9", "magic"],
+)
+def test_a_damaged_file_is_told_from_another_kind_of_file(path: Path, refused, data: bytes, said):
+    path.write_bytes(data)
+    assert said in refused()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_compression_that_numpy_never_writes_is_refused(path: Path, refused, method: int):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", npy_bytes())
+    assert "x is truncated or damaged" in refused()
+
+
+def test_what_is_no_file_is_refused(path: Path, refused, cli):
+    assert "there is no file" in refused(4)
+    path.mkdir()
+    assert "is no .npz file" in refused()
+    answer = cli("train", "ae", "--data", "arrays")
+    assert (answer.code, answer.out) == (2, "")
+    assert "data.path is not given" in answer.err
+
+
+def test_objects_are_never_unpickled(path: Path, tmp_path: Path, refused):
+    armed = {key: np.array([Touch(tmp_path / key)] * 12, dtype=object) for key in ("x", "y")}
+    for arrays in ({"x": armed["x"]}, {"x": GREY, "y": armed["y"]}):
+        np.savez(path, **arrays)
+        assert "holds Python objects, which are never unpickled" in refused()
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "y").exists()
+    np.load(path, allow_pickle=True)["y"]
+    assert (tmp_path / "y").exists()  # so the test can fail
+
+
+def claiming(shape: str, directory: bool) -> bytes:
+    """The header of x declares this shape; `directory`: the zip's sizes agree with it."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(1000)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", member)
+    data = file.getvalue()
+    if directory:
+        true, false = len(member).to_bytes(4, "little"), (128 + 3_000_000_000).to_bytes(4, "little")
+        assert data.count(true) == 2  # in the member's own header and in the directory
+        data = data.replace(true, false)
+    return data
+
+
+@pytest.mark.parametrize("directory", [False, True], ids=["header", "header and directory"])
+def test_a_forged_size_allocates_nothing(path: Path, directory: bool):
+    path.write_bytes(claiming("(30000, 100000)", directory))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="3000000128 bytes are declared") as caught:
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert f"{path}: x is truncated or damaged" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", ["(-1, -1000)", "(10**30, 2)", "(2.0, 500)", "9"])
+def test_a_shape_that_is_none_is_refused(path: Path, shape: str):
+    path.write_bytes(claiming(shape, directory=False))
+    with pytest.raises(UsageError, match=r"x is truncated or damaged|x has shape"):
+        read(path)
+
+
+# ---------------------------------------------------------------- a run
+
+
+@pytest.mark.parametrize(
+    ("x", "shape"),
+    [
+        (GREY, [1, 28, 20]),
+        (GREY.reshape(12, -1)[:, :30], [30]),
+        (RANDOM.integers(0, 256, (12, 1, 64, 64), dtype=np.uint8), [1, 64, 64]),
+    ],
+    ids=["28x20 grey", "vector", "1x64x64"],
+)
+def test_an_autoencoder_trains_on_it(cli, path: Path, x, shape):
+    np.savez(path, x=x)
+    model = ("--set", "model.hidden=[8]", "--set", "model.latent_dim=2")
+    data = ("--data", "arrays", "--set", f"data.path={path}")
+    trained = cli("train", "ae", *data, *model, "--epochs", 2, "--json")
+    assert trained.code == 0, trained.err
+    shown = cli("data", "show", "arrays", "--set", f"path={path}", "--json").json
+    assert shown["shape"] == shape
+    assert shown["images"] == {"train": 9, "validation": 1, "test": 2}
+
+
+# ---------------------------------------------------------------- .npy
+
+
+@pytest.mark.parametrize("shape", [(20, 6, 5), (20, 6, 5, 3), (20, 3, 6, 5), (20, 7)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_an_npy_file_streams_what_it_gives_in_memory(tmp_path, shape, dtype):
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 256, shape, np.uint8) if dtype is np.uint8 else draw.random(shape)
+    np.save(tmp_path / "x.npy", x.astype(dtype))
+    np.save(tmp_path / "y.npy", np.arange(20) % 3)
+    config = ArraysConfig(tmp_path / "x.npy", tmp_path / "y.npy")
+    both = [
+        prepare_whole({"train": load(config, "train")}, "a", streaming=Streaming(mode, 0))
+        for mode in ("always", "never")
+    ]
+    one, other = (splits.split("train") for splits in both)
+    assert both[0].spec == both[1].spec
+    for batch, same in zip(one.batches(8), other.batches(8), strict=True):
+        assert torch.equal(batch.x, same.x)
+        assert torch.equal(batch.y, same.y)
+        assert torch.equal(batch.index, same.index)
+
+
+def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((4, 3, 3), np.uint8))
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(UsageError, match=r"x\.npy: it is truncated"):
+        load(ArraysConfig(path), "train")
+    np.save(path, np.asfortranarray(np.zeros((4, 3, 3), np.uint8)))
+    with pytest.raises(UsageError, match="Fortran order"):
+        load(ArraysConfig(path), "train")
+    np.save(path, np.zeros((4, 3, 3), np.uint8))
+    np.save(tmp_path / "y.npy", np.zeros(3, np.int64))
+    with pytest.raises(UsageError, match=r"y\.npy: it has shape \(3,\), and x has 4"):
+        load(ArraysConfig(path, tmp_path / "y.npy"), "train")
+    with pytest.raises(UsageError, match=r"data\.labels is for images in an \.npy"):
+        load(ArraysConfig(tmp_path / "x.npz", tmp_path / "y.npy"), "train")
+
+
+def test_floats_beyond_1_are_found_where_they_are_read(tmp_path):
+    x = np.full((40, 3, 3), 0.5, np.float32)
+    np.save(tmp_path / "x.npy", x)
+    given = {"train": load(ArraysConfig(tmp_path / "x.npy"), "train")}
+    images = prepare_whole(given, "a", streaming=Streaming("always", 0)).split("train")
+    x[7, 1, 1] = 9.0
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(RunFailed, match=r"example 7: x lies in \[0\.5, 9\]"):
+        images.batch_at([3, 7])

@@ -1,0 +1,649 @@
+"""Guided generation on small runs: where it starts, what it reports, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from latentforge_plugins.guided.config import GuidedConfig
+from latentforge_plugins.guided.guide import guide
+from latentforge_plugins.guided.pictures import (
+    Map,
+    film_title,
+    results,
+    walk_film,
+    walk_map,
+    walk_names,
+)
+from latentforge_plugins.guided.starts import data_starts, spread, starts
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from latentforge import Forge, LatentSpec
+from latentforge.contracts import Arrays, ExploreContext
+from latentforge.data.preparation import prepare_whole
+from latentforge.engine.latent_search import Found
+from latentforge.errors import UsageError
+from latentforge.findings import checked
+from latentforge.latent import DiagonalGaussian
+from latentforge.rendering.scatter import limits_of
+from latentforge.runs.checkpoint import CheckpointStore
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A z=2 VAE, a classifier that guides and one that judges, on digits: read only."""
+    where, forge = tmp_path_factory.mktemp("guided"), Forge()
+    forge.train(
+        "vae",
+        data="digits",
+        model={"encoder": [64], "decoder": [64], "latent_dim": 2},
+        train={"epochs": 40, "lr": 3e-3},
+        run=where / "vae",
+        quiet=True,
+    )
+    for name, seed in (("guide", 0), ("judge", 1)):
+        forge.train(
+            "mlp-classifier",
+            data="digits",
+            train={"epochs": 8, "lr": 3e-3, "seed": seed},
+            run=where / name,
+            quiet=True,
+        )
+    return where
+
+
+@pytest.fixture
+def guided(folder, work):
+    """Explores a copy of the VAE's run, with the classifier and the judge."""
+    shutil.copytree(folder, work / "runs")
+
+    def call(*, roles=("classifier", "judge"), **options):
+        names = {"classifier": "runs/guide", "judge": "runs/judge"}
+        return Forge().explore(
+            "guided",
+            "runs/vae",
+            roles={role: names[role] for role in roles},
+            quiet=True,
+            **options,
+        )
+
+    return call
+
+
+FAST = {"n": 20, "restarts": 4, "steps": 30, "settle": 10}
+
+
+def test_the_figures_follow_from_what_was_found(guided, work):
+    made = guided(**FAST)
+    found = np.load(Path(made["out"], "found.npz"))
+    metrics, met = made["metrics"], found["satisfied"]
+    assert met.mean() > 0.5
+    assert metrics["success_share"] == pytest.approx(met.mean())
+    assert metrics["success_at_start"] == pytest.approx((met & (found["steps"] == 0)).mean())
+    assert metrics["success_single_start"] == pytest.approx(
+        (met & (found["first_round"] == 0)).mean()
+    )
+    assert metrics["median_steps"] == torch.tensor(found["steps"][met]).float().median()
+    with torch.no_grad():
+        forge, x = Forge(), torch.from_numpy(found["x"])
+        wanted = torch.arange(20) % 10
+        p = forge.open_run("runs/guide").load_model()(x).softmax(1)[torch.arange(20), wanted]
+        said = forge.open_run("runs/judge").load_model()(x).argmax(1)
+        decoded = forge.open_run("runs/vae").load_model().decode(torch.from_numpy(found["z"]))
+    assert ((p >= 0.9).numpy() == met).all()
+    torch.testing.assert_close(p.log(), torch.from_numpy(found["score"]), rtol=1e-4, atol=1e-5)
+    assert metrics["judge_agreement"] == pytest.approx(float((said == wanted).float().mean()))
+    agreed = int((said == wanted).sum())
+    assert made["notes"][0].startswith(f"{met.sum()} of 20 requests met; ")
+    assert made["notes"][0].endswith(f", which did not guide, agrees on {agreed}")
+    torch.testing.assert_close(decoded, x)
+    for word in metrics:
+        assert f"{word}:" in made["protocol"]
+    names = {Path(file).name for file in made["files"]}
+    assert {"results.png", "walk.gif", "walk.png", "walks.png", "progress.png"} <= names
+    board = EventAccumulator(made["out"]).Reload()
+    curve = [(event.step, event.value) for event in board.Scalars("guided/satisfied")]
+    assert [step for step, _ in curve] == sorted({step for step, _ in curve})  # a point a round
+    assert curve[-1][1] == pytest.approx(met.mean())
+    solved = found["steps"][met]
+    for step, share in curve:
+        assert share == pytest.approx((solved <= step).sum() / len(met))
+
+
+def test_the_same_seed_finds_the_same(guided):
+    first, second = guided(**FAST), guided(**FAST)
+    assert (first["out"], second["out"]) == (
+        "runs/vae/explore/guided",
+        "runs/vae/explore/guided-2",
+    )
+    one, two = (np.load(Path(made["out"], "found.npz")) for made in (first, second))
+    for name in one.files:
+        assert (one[name] == two[name]).all()
+
+
+def context_of(y, classes, wanted, z=None):
+    """A context of images without content, whose codes are their own places."""
+    x = np.zeros((len(y), 2, 2), np.uint8)
+    data = prepare_whole({"train": Arrays(x, y, classes)}, "arrays")
+
+    class Wanted:
+        requests = ["?"] * len(wanted)
+        classes = torch.tensor(wanted)
+
+    class Model:
+        latent = type("L", (), {"prior": z, "shape": (1,)})
+
+    return ExploreContext(
+        Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Wanted()
+    )
+
+
+def test_searches_start_at_images_of_all_other_classes_and_of_no_other():
+    y = np.arange(300) % 3
+    context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
+    places = torch.arange(300.0)[:, None]
+    wanted = context.objective.classes
+    begun = data_starts(context, places, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
+    assert begun.shape == (8, 200)
+    assert not (begun == wanted).any()
+    for label in range(3):
+        others = begun[:, wanted == label].unique().tolist()
+        assert others == [other for other in range(3) if other != label]
+    anywhere = data_starts(context, places, 8, None).squeeze(2).long() % 3
+    assert (anywhere == wanted).float().mean() == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_without_another_class_there_is_nowhere_to_start():
+    context = context_of(np.zeros(9, int), ["a"], [0, 0])
+    with pytest.raises(UsageError, match="every training image is of class 0") as caught:
+        data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
+    assert "any_class=true" in str(caught.value.remedy)
+
+
+def test_starts_from_a_prior_have_its_mean_and_spread():
+    codes = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * 3.0 + 7.0
+    for prior, start, mean, std in (
+        ("normal", "prior", 0.0, 1.0),
+        (None, "prior", 7.0, 3.0),
+        (None, "wide", 0.0, 10.0),
+    ):
+        context = context_of(np.arange(10) % 2, ["a", "b"], [0] * 100, z=prior)
+        torch.manual_seed(0)
+        drawn = starts(context, GuidedConfig(start=start, restarts=50), codes)
+        assert drawn.shape == (50, 100, 2)
+        assert float(drawn.mean()) == pytest.approx(mean, abs=5 * std / 100)
+        assert float(drawn.std()) == pytest.approx(std, rel=0.03)
+
+
+def test_the_spread_of_codes_is_the_standard_deviation_and_takes_no_heed_of_few_far_out():
+    codes = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)) * 2.0
+    assert float(spread(codes)) == pytest.approx(2.0, rel=0.03)
+    codes[:200] = 1000.0
+    assert float(spread(codes)) == pytest.approx(2.0, rel=0.05)
+    mostly_off = torch.zeros(100, 1)
+    mostly_off[:5] = 3.0  # as a ReLU leaves it
+    assert float(spread(mostly_off)) == pytest.approx(float(mostly_off.std()))
+
+
+def test_a_preset_gives_options_and_set_goes_over_them(guided):
+    made = guided(preset="latent-differentiation-search", assignments=["n=5", "steps=3"])
+    options = json.loads(Path(made["out"], "findings.json").read_text())["options"]
+    assert (options["start"], options["prior"], options["restarts"]) == ("wide", "none", 1)
+    assert (options["steps"], options["n"], options["objective"]) == (3, 5, "class")
+
+
+def test_one_class_is_asked_for_by_its_number(guided):
+    made = guided(target=3, **FAST)
+    with torch.no_grad():
+        x = torch.from_numpy(np.load(Path(made["out"], "found.npz"))["x"])
+        p = Forge().open_run("runs/guide").load_model()(x).softmax(1)
+    met = np.load(Path(made["out"], "found.npz"))["satisfied"]
+    assert met.any()
+    assert (p[met].argmax(1) == 3).all()
+
+
+BAD = [
+    ("--set n=0", 2, "class.n: must be greater than 0"),
+    ("--set target=11", 2, "no class 11: the classifier guide knows 10"),
+    ("--set film=20 --set n=20", 2, "no request 20 to film: there are 20"),
+    ("--set any_class=true --set start=wide", 2, "any_class needs start='data'"),
+    ("--set prior=none --set prior_weight=2.0", 2, "prior_weight needs a prior"),
+    ("--set objective=klass", 2, "did you mean 'class'"),
+    ("--set steps=0", 2, "guided.steps: must be greater than 0"),
+    ("--set optimizer=adma", 2, "optimizer must be one of adam"),
+    ("--set nn=5", 2, "guided.nn: no such option"),
+    ("--preset vanilla-vae", 2, "preset 'vanilla-vae' is not one for explorer 'guided'"),
+    ("--with judge=runs/guide", 2, "runs/guide guides and cannot judge"),
+    ("--with judge=runs/vae", 2, "role 'judge' needs classify"),
+    ("--with judg=runs/judge", 2, "did you mean 'judge'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD)
+def test_what_cannot_be_searched_is_refused_and_leaves_nothing(
+    cli, guided, work, arguments, code, message
+):
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide"]
+    answer = cli(*command, *arguments.split())
+    assert answer.code == code
+    assert message in answer.err
+    assert "Traceback" not in answer.err
+    assert not Path("runs/vae/explore/guided").exists()
+
+
+def test_a_classifier_is_needed_for_a_class(cli, guided):
+    answer = cli("explore", "guided", "runs/vae")
+    assert answer.code == 2
+    assert "needs a run as classifier" in answer.err
+
+
+def test_a_model_without_codes_is_refused(cli, guided):
+    answer = cli("explore", "guided", "runs/guide", "--with", "classifier=runs/judge")
+    assert answer.code == 2
+    assert "explorer 'guided' needs decode, encode; model 'mlp-classifier' provides" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [1, 32, 32], "shape: 1x32x32, not 1x28x28"),
+        ("classes", ["a", "b"], "classes: 2 (a, b), not 10 (0, 1, 2, 3, ...)"),
+    ],
+)
+def test_a_classifier_of_other_images_is_refused_before_torch_loads(
+    process, guided, key, value, message
+):
+    manifest = json.loads(Path("runs/judge/run.json").read_text())
+    manifest["data"][key] = value
+    Path("runs/judge/run.json").write_text(json.dumps(manifest))
+    loud = "import sys, builtins; sys.modules['torch'] = None"
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/judge"]
+    answer = process(*command, before=loud)
+    assert answer.code == 2
+    assert "classifier runs/judge was trained on other images than runs/vae" in answer.err
+    assert message in answer.err
+
+
+def test_weights_that_are_not_finite_are_refused(cli, guided):
+    put_nan_into("runs/vae")
+    answer = cli("explore", "latent-map", "runs/vae")
+    assert answer.code == 1
+    assert "the weights of runs/vae are not finite" in answer.err
+    assert "latentforge doctor runs/vae" in answer.err
+
+
+def put_nan_into(path):
+    """Into the last weights of a run, through the store that a training writes with."""
+    store = CheckpointStore(Path(path) / "checkpoints")
+    saved = store.load()
+    tensors = {group: dict(saved.tensors(group)) for group in saved.groups}
+    name = next(iter(tensors["model"]))
+    tensors["model"][name] = torch.full_like(tensors["model"][name], float("nan"))
+    store.save("broken", tensors, saved.state)
+
+
+def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    x = (0.25 + 0.5 * y[:, None] + 0.1 * rng.standard_normal((400, 6))).clip(0, 1)
+    data, forge = (x.astype("float32"), y), Forge()
+    options = {"data": data, "quiet": True}
+    ae = forge.train(
+        "ae", model={"hidden": [16], "latent_dim": 1}, train={"epochs": 20, "lr": 1e-2}, **options
+    )
+    guide = forge.train("mlp-classifier", train={"epochs": 10, "lr": 1e-2}, **options)
+    made = forge.explore("guided", ae, roles={"classifier": guide}, n=4, steps=20, quiet=True)
+    assert made["metrics"]["success_share"] == 1.0
+    assert all(f"{word}:" in made["protocol"] for word in made["metrics"])
+    assert {Path(file).name for file in made["files"]} == {
+        *("walks.png", "walks.npz", "walks.html", "found.npz", "progress.png", "progress.npz"),
+        "findings.json",
+    }
+    assert made["notes"] == [
+        "4 of 4 requests met",
+        "examples of shape (6,) are no pictures: their values are in found.npz",
+    ]
+
+
+class Same:
+    """A model whose images, codes and decoded codes are the same two numbers."""
+
+    def __init__(self, prior):
+        self.latent = LatentSpec(shape=(2,), prior=prior)
+
+    def encode(self, x):
+        return DiagonalGaussian(x, torch.full_like(x, 2 * math.log(0.5)))
+
+    def decode(self, z):
+        return z
+
+
+class Toward:
+    """Be at `goal`: minus half the squared distance, met within `reach`."""
+
+    def __init__(self, goal, reach=0.0, count=3):
+        self.goal, self.reach = torch.tensor(goal), reach
+        self.requests = [f"be there, {i}" for i in range(count)]
+
+    def score(self, x, request):
+        return -0.5 * (x - self.goal).square().sum(1)
+
+    def satisfied(self, x, request):
+        return self.score(x, request) > -self.reach
+
+
+def guide_there(objective, **options):
+    """What `guided` finds with a model whose geometry is known, and the codes it was trained on."""
+    rng = np.random.default_rng(0)
+    x = (0.5 + 0.1 * rng.standard_normal((2000, 2)) * [1.0, 0.5]).clip(0, 1).astype("float32")
+    data = prepare_whole({"train": Arrays(x)}, "arrays")
+    context = ExploreContext(
+        Same("normal"), data.spec, data.split, torch.device("cpu"), 0, objective=objective
+    )
+    torch.manual_seed(0)
+    findings = checked(guide(context, GuidedConfig(**options)))
+    items = {item.name: item for item in findings.items}
+    return items["found"].arrays, items, findings, x
+
+
+QUIET = {"noise": 0.0, "settle": 0, "restarts": 1, "solutions": 1, "optimizer": "sgd"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_the_prior_has_its_weight(weight):
+    # the mode of N(z; a, I) N(z; 0, I)^w is a / (1 + w)
+    found, *_ = guide_there(
+        Toward([2.0, -1.0]), prior_weight=weight, prior="gaussian", unit="one", steps=200, **QUIET
+    )
+    expected = torch.tensor([2.0, -1.0]) / (1.0 + weight)
+    torch.testing.assert_close(found["z"], expected.expand(3, 2), atol=1e-3, rtol=0)
+
+
+def test_steps_are_in_units_of_the_codes_spread_or_plain():
+    moved = {}
+    for unit in ("codes", "one"):
+        found, _, _, x = guide_there(
+            Toward([2.0, -1.0]), prior="none", unit=unit, steps=1, lr=0.1, **QUIET
+        )
+        moved[unit] = (found["z"] - found["start"]) / (torch.tensor([2.0, -1.0]) - found["start"])
+    torch.testing.assert_close(moved["one"], torch.full((3, 2), 0.1))
+    sizes = np.diff(np.quantile(x, [0.16, 0.84], axis=0), axis=0)[0] / 2
+    expected = torch.tensor(0.1 * sizes**2, dtype=torch.float32).expand(3, 2)
+    torch.testing.assert_close(moved["codes"], expected, rtol=1e-3, atol=0)
+
+
+def test_settling_and_a_second_solution_make_results_surer():
+    options = {"prior": "none", "unit": "one", "start": "wide", "noise": 0.0, "steps": 200}
+    options |= {"lr": 0.1, "optimizer": "sgd", "jitter": 0.0}
+    scores = {}
+    for settle in (0, 30):
+        found, *_ = guide_there(Toward([0.0, 0.0], reach=0.5), settle=settle, **options)
+        assert found["satisfied"].all()
+        scores[settle] = found["score"]
+    assert (scores[0] < -0.3).all()
+    assert (scores[30] > -0.01).all()
+    one, *_ = guide_there(Toward([0.0, 0.0], 0.5, 50), settle=0, solutions=1, **options)
+    two, *_ = guide_there(Toward([0.0, 0.0], 0.5, 50), settle=0, solutions=2, **options)
+    assert (two["score"] >= one["score"]).all()
+    assert (two["score"] > one["score"]).float().mean() > 0.2
+    assert set(two["round"].tolist()) == {0, 1}
+    assert two["first_round"].tolist() == [0] * 50
+
+
+def test_the_curve_of_a_search_is_a_staircase_to_its_last_step():
+    _, items, findings, _ = guide_there(
+        Toward([0.9, 0.9], reach=0.0005, count=40), steps=10, restarts=3, noise=2.0, settle=0
+    )
+    curve = items["progress"]
+    share = curve.series["share"]
+    assert (curve.x[0], share[0]) == (0, 0)
+    assert share[-1] == pytest.approx(findings.metrics["success_share"])
+    assert 0 < share[-1] < 1
+    assert curve.x[-1] == 30
+    assert (curve.x.diff() >= 0).all()
+    assert (share.diff() >= 0).all()
+    found = items["found"].arrays
+    for step in range(0, 30, 5):
+        met = (found["satisfied"] & (found["steps"] <= step)).float().mean()
+        at_step = share[curve.x <= step][-1]
+        assert at_step == pytest.approx(float(met))
+
+
+def test_the_start_that_is_shown_is_where_the_walk_began():
+    _, items, *_ = guide_there(Toward([0.5, 0.5], 0.004, 8), steps=10, restarts=6, settle=3)
+    walks = items["walks"].paths
+    for request, path in enumerate(walks.values()):
+        torch.testing.assert_close(path[0], items["found"].arrays["start"][request])
+        torch.testing.assert_close(path[-1], items["found"].arrays["z"][request])
+
+
+def test_the_density_of_results_is_that_of_the_posteriors_and_not_of_their_means():
+    # codes are spread by 0.1 and 0.05, a posterior by 0.5: one mixture of all has about 0.26 each
+    _, _, findings, _ = guide_there(Toward([0.5, 0.5]), components=1, steps=100, **QUIET)
+    variances = torch.tensor([0.1**2, 0.05**2]) + 0.25
+    expected = -0.5 * (2 * math.pi * variances).log().sum()
+    assert findings.metrics["log_prior"] == pytest.approx(float(expected), abs=0.1)
+
+
+def test_the_map_of_more_dimensions_is_their_two_principal_directions():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(3000, 5, generator=generator) * torch.tensor([0.1, -3.0, 0.2, -1.0, 0.05])
+    place = Map(codes)
+    assert place(codes).var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+    assert (place.directions.max(1).values == place.directions.abs().max(1).values).all()
+    torch.testing.assert_close(place(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_a_judge_that_has_nothing_to_judge_is_said(guided):
+    made = guided(objective="inpaint", n=2, steps=3, roles=("judge",))
+    assert "the judge was not asked: this objective asks for no class" in made["notes"]
+
+
+def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide", "--quiet"]
+    answer = cli(*command, "--set", "class.n=2", "--set", "guided.steps=2", "--json")
+    assert answer.code == 0
+    with np.load(Path(answer.json["out"], "found.npz")) as found:
+        assert len(found["z"]) == 2
+
+
+class Norm(Same):
+    """Its images' value says where on the walk they are."""
+
+    def decode(self, z):
+        return z.norm(dim=1)[:, None, None, None].expand(-1, 1, 4, 4)
+
+
+def test_a_film_follows_the_walk_from_its_start_to_its_end():
+    path = torch.linspace(0.0, 1.0, 75)[:, None] * torch.tensor([0.6, 0.8])
+    found = Found(
+        *(torch.zeros(3) for _ in range(7)),  # of which the film reads what was satisfied
+        paths={1: path},
+    )
+    x = np.random.default_rng(0).random((50, 4, 4)).astype("float32")
+    data = prepare_whole({"train": Arrays(x)}, "arrays")
+    images = data.split("train")
+    context = ExploreContext(
+        Norm("normal"),
+        data.spec,
+        lambda split: images,
+        torch.device("cpu"),
+        0,
+        objective=Toward([1.0, 1.0]),
+    )
+
+    film = walk_film(context, found, torch.rand(50, 2), 1)
+    assert len(film.frames) == 30
+    walked = [frame[0].paths["walk"] for frame in film.frames]
+    assert [len(way) for way in walked] == sorted({len(way) for way in walked})
+    assert (len(walked[0]), len(walked[-1])) == (1, 75)
+    for (_, image), way, title in zip(film.frames, walked, film.frame_titles, strict=True):
+        torch.testing.assert_close(way, path[: len(way)])
+        assert float(image.rows[0].mean()) == pytest.approx(float(way[-1].norm()), abs=1e-5)
+        assert title == f"step {len(way) - 1}"
+
+
+# ---------------------------------------------------------------- what is said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"restarts": 3, "steps": 7, "components": 4},
+            "starts: codes of random training images; each request begins at up to 3 of them until "
+            "it has 2 solutions, 7 steps each; climbs the score + 0.1 x the log density of a "
+            "mixture of 4 Gaussians fitted on the training images' posteriors;",
+        ),
+        (
+            {"start": "wide", "restarts": 1, "solutions": 1, "prior": "none", "steps": 4},
+            "starts: normal draws of standard deviation 10; each request begins at 1 of them, 4 "
+            "steps each; climbs the score alone;",
+        ),
+        (
+            {"start": "prior", "restarts": 2, "solutions": 1, "prior": "gaussian", "steps": 3},
+            "starts: N(0, I), the model's prior; each request begins at up to 2 of them until it "
+            "has 1 solution, 3 steps each; climbs the score + 0.1 x the log density of N(0, I), "
+            "the model's prior;",
+        ),
+    ],
+)
+def test_the_protocol_says_where_searches_begin_and_what_they_climb(options, said):
+    _, _, findings, _ = guide_there(Toward([0.5, 0.5], 1.0), settle=0, **options)
+    assert said in findings.protocol
+    guides = options.get("prior") is None
+    under = "that mixture" if guides else "a mixture of 10 Gaussians fitted on the training images'"
+    assert f"log_prior: mean log density of the results under {under}" in findings.protocol
+
+
+def test_the_protocol_names_no_figure_that_is_not_there():
+    _, _, findings, _ = guide_there(Toward([9.0, 9.0], 1e-6), steps=2, restarts=1, settle=0)
+    assert findings.metrics["success_share"] == 0
+    assert "median_steps" not in {*findings.metrics, *findings.protocol.replace(":", " ").split()}
+    assert all(f"{name}:" in findings.protocol for name in findings.metrics)
+
+
+def test_starts_of_any_class_for_want_of_labels_are_said():
+    class Classed(Toward):
+        classes = torch.tensor([0, 1, 2])
+
+    _, _, findings, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0)
+    assert "starts: codes of random training images of any class;" in findings.protocol
+    assert "the training images have no labels: the starts are of any class" in findings.notes
+    _, _, asked, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
+    assert "of any class;" in asked.protocol
+    assert not any("labels" in note for note in asked.notes)
+
+
+def test_starts_of_other_classes_are_said(guided):
+    made = guided(n=2, restarts=2, steps=2, settle=0)
+    said = "starts: codes of random training images of other classes than the one asked for;"
+    assert said in made["protocol"]
+
+
+def asking(requests, classes=None, names=(), **more):
+    """A context whose objective makes these requests, of the data's classes `names`."""
+    wanted = SimpleNamespace(requests=requests, **more)
+    if classes is not None:
+        wanted.classes = torch.tensor(classes)
+    context = context_of(np.arange(4) % 2, ["a", "b"], [0])
+    return replace(context, objective=wanted, data=replace(context.data, classes=tuple(names)))
+
+
+DIGITS = "0123456789"
+
+
+@pytest.mark.parametrize(
+    ("requests", "classes", "names"),
+    [
+        (["a 3", "a 5"], [3, 5], ["3", "5"]),
+        (["a 3", "a 5", "a 3"], [3, 5, 3], ["3", "5", "3 (#2)"]),
+        (["a 5"] * 3, [5, 5, 5], ["#0", "#1", "#2"]),
+        (["a 5"], [5], ["5"]),
+        ([f"complete test image {i}" for i in (4, 17)], None, ["image 4", "image 17"]),
+        (
+            ["like test image 4 (class 5)", "like test image 7 (class 1)"],
+            None,
+            ["image 4 (class 5)", "image 7 (class 1)"],
+        ),
+        (["a horse that looks to the left", "a very long cat"], None, ["#0", "#1"]),
+        (["be there", "be there"], None, ["#0", "#1"]),
+    ],
+)
+def test_walks_have_short_names_that_tell_them_apart(requests, classes, names):
+    assert walk_names(asking(requests, classes, DIGITS), 20) == names
+    assert walk_names(asking(requests, classes, DIGITS), 1) == walk_names(
+        asking(requests[:1], classes and classes[:1], DIGITS), 20
+    )
+
+
+def test_a_number_on_the_map_is_found_over_its_result():
+    x, path = torch.rand(3, 1, 4, 4), torch.rand(5, 2)
+    met = torch.tensor([1, 0, 1]).bool()
+    found = Found(path[:3], x, *(met for _ in range(5)), paths={0: path, 1: path, 2: path})
+    context = asking(["a 5"] * 3, [5, 5, 5], DIGITS)
+    walks = walk_map(context, found, torch.rand(4, 2), 2)
+    assert list(walks.paths) == ["#0", "#1"]
+    assert walks.title == "Walks over the codes of training images: a 5, a colour for each request"
+    grid = results(context, found, x[:2], 2)
+    assert list(grid.column_titles) == ["#0 a 5", "#1 a 5"]
+    assert [len(row) for row in grid.rows] == [2, 2]
+    named = asking(["a 3", "a 5"], [3, 5], DIGITS)
+    assert list(results(named, found, x[:2], 2).column_titles) == ["a 3", "a 5"]
+    assert walk_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
+
+
+def test_a_film_says_whether_its_request_was_met_and_from_which_start():
+    met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
+    context = asking(["a 3", "a 5"])
+    assert film_title(context, met, 0) == "How request 0 was met: a 3, from start 2"
+    assert film_title(context, met, 1) == "Request 1 was not met, its best walk: a 5"
+    endless = asking(["complete test image 4"], open_ended=True)
+    title = "The walk of request 0: complete test image 4, from start 2"
+    assert film_title(endless, met, 0) == title
+
+
+def test_a_run_opened_inside_inference_mode_cannot_be_searched_and_it_is_said(guided, work):
+    options = {"n": 4, "restarts": 2, "steps": 10, "settle": 3, "roles": ("classifier",)}
+    outside = guided(**options)
+    with torch.inference_mode(), pytest.raises(UsageError, match=r"made inside torch\.inference_m"):
+        guided(**options)
+    assert outside["metrics"]["success_share"] > 0
+
+
+def test_weights_of_a_role_that_are_not_finite_are_refused(cli, guided):
+    put_nan_into("runs/guide")
+    command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide"]
+    answer = cli(*command)
+    assert answer.code == 1
+    assert "the weights of runs/guide are not finite" in answer.err
+    assert not Path("runs/vae/explore").exists()
+
+
+@pytest.mark.parametrize("dimensions", [2, 5])
+def test_a_film_has_the_walk_and_nearly_all_codes_in_view_and_not_the_few_far_out(dimensions):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(4000, dimensions, generator=generator)
+    codes[:8, 0] = 900.0  # of 4,000
+    path = torch.randn(20, dimensions, generator=generator).cumsum(0)
+    met = torch.zeros(1, dtype=torch.bool)
+    context = asking(["be there"])
+    context = replace(
+        context, model=Norm("normal"), images=lambda split: SimpleNamespace(y=None), roles={}
+    )
+    film = walk_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
+    limits = torch.tensor(limits_of([frame[0] for frame in film.frames]))  # (2, 2)
+    place = Map(codes)
+    seen, walked = place(codes), place(path)
+    assert ((walked > limits[:, 0]) & (walked < limits[:, 1])).all()
+    middle = seen.quantile(torch.tensor([0.05, 0.95]), 0).T  # (2, 2)
+    assert (limits[:, 0] < middle[:, 0]).all()
+    assert (limits[:, 1] > middle[:, 1]).all()
+    assert (limits.diff(dim=1) < 60).all()

@@ -1,0 +1,388 @@
+"""The built-in losses against torch.distributions, closed forms and other people's conventions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from latentforge_plugins.elbo.config import BetaElboConfig
+from latentforge_plugins.elbo.loss import capacity, share
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from latentforge import DataSpec, Forge
+from latentforge.contracts import Batch, Step
+from latentforge.errors import ConfigError, UsageError
+
+REGISTRY = Forge().registry
+DATA = DataSpec((1, 4, 6), classes=("a", "b", "c"))
+LATER = Step(index=3, total=100, images=50, epoch_length=10)
+FIRST = Step(index=0, total=100, images=50, epoch_length=10)
+VARIATIONAL = ["elbo", "beta-elbo", "beta-tc"]
+
+
+def build(kind, name, **options):
+    spec = REGISTRY.get(kind, name).spec
+    torch.manual_seed(0)
+    return spec.build(spec.config(**options), DATA)
+
+
+def vae(**options):
+    return build("models", "vae", encoder=(16,), decoder=(16,), latent_dim=3, **options)
+
+
+def batch_of(x):
+    return Batch(x, torch.arange(len(x)) % 3, torch.arange(len(x)))
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    return batch_of(torch.rand(8, *DATA.shape))
+
+
+def terms_of(name, model, batch, step=LATER, **options):
+    loss = build("losses", name, **options)
+    torch.manual_seed(7)
+    return loss(model, batch, step)
+
+
+def normal_of(posterior):
+    return Normal(posterior.mean, (posterior.log_var / 2).exp())
+
+
+# ---------------------------------------------------------------- the terms
+
+
+def expected_recon(model, z, x, options):
+    if options.get("likelihood") == "gaussian":
+        log_p = Normal(model.decode(z), options.get("sigma", 1.0)).log_prob(x)
+    else:
+        log_p = Bernoulli(model.decode(z), validate_args=False).log_prob(x)
+    return -log_p.sum() / len(x)
+
+
+LIKELIHOODS = [
+    {},
+    {"likelihood": "gaussian", "sigma": 0.3},
+    {"likelihood": "gaussian", "sigma": 0.3, "learn_sigma": True},
+]
+
+
+@pytest.mark.parametrize("options", LIKELIHOODS)
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
+def test_the_terms_are_those_of_torch_distributions(name, options, batch):
+    model = vae()
+    terms = terms_of(name, model, batch, **options)
+    posterior = normal_of(model.encode(batch.x))
+    torch.manual_seed(7)
+    z = posterior.rsample()
+    torch.testing.assert_close(
+        terms.values["recon"], expected_recon(model, z, batch.x, options), rtol=1e-4, atol=1e-4
+    )
+    if name == "reconstruction":
+        assert set(terms.values) - {"sigma"} == {"recon"}
+        return
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).mean(0)
+    torch.testing.assert_close(terms.values["kl"], kl.sum())
+    torch.testing.assert_close(terms.per_dim["kl"], kl)
+    assert not terms.per_dim["kl"].requires_grad
+    terms.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "weighed"),
+    [
+        ("elbo", {}, {"recon": 1, "kl": 1}),
+        ("beta-elbo", {}, {"recon": 1, "kl": 4}),
+        ("beta-elbo", {"beta": 0.0}, {"recon": 1}),
+        ("beta-elbo", {"capacity": 5.0, "beta": 30.0}, {"recon": 1, "kl_gap": 30}),
+        ("beta-tc", {}, {"recon": 1, "mi": 1, "tc": 6, "dim_kl": 1}),
+        ("beta-tc", {"alpha": 2.0, "beta": 3.0, "gamma": 0.5},
+         {"recon": 1, "mi": 2, "tc": 3, "dim_kl": 0.5}),
+    ],
+)  # fmt: skip
+def test_what_is_minimised_is_the_weighed_sum(name, options, weighed, batch):
+    terms = terms_of(name, vae(), batch, **options)
+    assert "kl" in terms.values  # logged whatever is trained on
+    expected = sum(weight * terms.values[key] for key, weight in weighed.items())
+    torch.testing.assert_close(terms.total(), expected)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "elbo", "beta-elbo"])
+@pytest.mark.parametrize("options", LIKELIHOODS)
+def test_terms_do_not_depend_on_the_size_of_the_batch(name, options, batch):
+    model = vae()
+    torch.nn.init.constant_(model.head.log_var.bias, -60.0)  # z is the mean, for any noise
+    once = terms_of(name, model, batch, **options).values
+    thrice = terms_of(name, model, batch_of(batch.x.repeat(3, 1, 1, 1)), **options).values
+    assert once.keys() == thrice.keys()
+    for key, value in once.items():
+        torch.testing.assert_close(thrice[key], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL, "cross-entropy"])
+def test_a_step_never_looks_at_a_number(name, batch):
+    """On the meta device, where tensors have no numbers, so that none can be waited for."""
+    model = build("models", "mlp-classifier") if name == "cross-entropy" else vae()
+    loss = build("losses", name).to("meta")
+    x = batch.x.to("meta")
+    terms = loss(model.to("meta"), Batch(x, batch.y.to("meta"), batch.index.to("meta")), LATER)
+    terms.check()
+    terms.total().backward()
+
+
+def test_cross_entropy_is_the_mean_surprise_of_the_labels(batch):
+    model = build("models", "mlp-classifier")
+    terms = terms_of("cross-entropy", model, batch)
+    chosen = model(batch.x).softmax(1)[torch.arange(len(batch.x)), batch.y]
+    torch.testing.assert_close(terms.values["cross_entropy"], -chosen.log().mean())
+
+
+# ---------------------------------------------------------------- likelihoods
+
+
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
+def test_the_first_step_refuses_data_outside_the_support_with_its_range(name, batch):
+    model, outside = vae(), batch_of(3 * batch.x - 1)
+    low, high = outside.x.aminmax()
+    with pytest.raises(UsageError, match=f"from {low:g} to {high:g}"):
+        terms_of(name, model, outside, FIRST)
+    terms_of(name, model, outside, LATER)  # looking costs a wait, once is enough
+    terms_of(name, model, outside, FIRST, likelihood="gaussian")
+    terms_of(name, model, batch, FIRST)
+    batch.x[0, 0, 0, 0] = math.nan
+    for likelihood in ("bernoulli", "gaussian"):
+        with pytest.raises(UsageError, match=r"nan|finite"):
+            terms_of(name, model, batch, FIRST, likelihood=likelihood)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
+def test_a_learnt_sigma_is_the_losss_own_and_settles_at_the_root_mean_squared_error(name, batch):
+    model = vae()
+    torch.nn.init.constant_(model.head.log_var.bias, -60.0)
+    with torch.no_grad():
+        error = (model.decode(model.encode(batch.x).mode()) - batch.x).square().mean().sqrt()
+    loss = build("losses", name, likelihood="gaussian", sigma=float(error), learn_sigma=True)
+    assert [key for key, _ in loss.named_parameters()] == ["log_sigma"]
+    terms = loss(model, batch, LATER)
+    torch.testing.assert_close(terms.values["sigma"], error)
+    terms.total().backward()
+    assert abs(loss.log_sigma.grad) < 1e-3 * DATA.size  # (rmse/sigma)^2 = 1
+    with torch.no_grad():
+        loss.log_sigma += math.log(2)
+    loss.log_sigma.grad = None
+    loss(model, batch, LATER).total().backward()
+    torch.testing.assert_close(loss.log_sigma.grad, torch.tensor(DATA.size * (1 - 0.25)))
+    torch.testing.assert_close(loss.likelihood.sigma, 2 * error)  # what measures use
+
+
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
+@pytest.mark.parametrize("options", [{"sigma": 0.5}, {"learn_sigma": True}])
+def test_sigma_without_its_likelihood_is_refused_rather_than_ignored(name, options):
+    with pytest.raises(ValueError, match="belong to likelihood = 'gaussian'"):
+        REGISTRY.get("losses", name).spec.config(**options)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
+def test_the_likelihood_decides_what_the_decoder_must_provide(name):
+    spec = REGISTRY.get("losses", name).spec
+    assert "decode_logits" in spec.needs(spec.config())
+    gaussian = spec.needs(spec.config(likelihood="gaussian"))
+    assert "decode" in gaussian
+    assert "decode_logits" not in gaussian
+    assert ("kl" in gaussian) == (name != "reconstruction")
+
+
+# ---------------------------------------------------------------- beta over time
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {0: 1, 5: 1, 99: 1}),
+        ({"schedule": "linear"}, {0: 0, 0.5: 0.05, 5: 0.5, 9.9: 0.99, 10: 1, 99: 1}),
+        ({"schedule": "linear", "start_epoch": 2.0, "end_epoch": 4.0},
+         {0: 0, 2: 0, 2.5: 0.25, 3: 0.5, 4: 1, 5: 1}),
+        ({"schedule": "linear", "start_epoch": 3.0, "end_epoch": 3.0}, {2.9: 0, 3: 1, 4: 1}),
+        ({"schedule": "linear", "end_epoch": 0.0}, {0: 1, 1: 1}),
+        # four cycles of 2.5 epochs, half of each rising
+        ({"schedule": "cyclic"}, {0: 0, 0.625: 0.5, 1.25: 1, 2.4: 1, 2.5: 0, 3.125: 0.5, 10: 1}),
+        ({"schedule": "cyclic", "cycles": 2, "ramp": 1.0, "start_epoch": 4.0, "end_epoch": 8.0},
+         {3: 0, 4: 0, 5: 0.5, 5.9: 0.95, 6: 0, 7: 0.5, 8: 1, 9: 1}),
+        ({"schedule": "cyclic", "start_epoch": 3.0, "end_epoch": 3.0}, {2: 0, 3: 1}),
+    ],
+)  # fmt: skip
+def test_schedules_of_beta(options, expected):
+    config = BetaElboConfig(**options)
+    assert {epoch: share(config, epoch) for epoch in expected} == pytest.approx(expected)
+
+
+def test_the_weight_of_a_step_is_that_share_of_beta(batch):
+    model, options = vae(), {"beta": 8.0, "schedule": "linear", "end_epoch": 2.0}
+    weights = {
+        index: terms_of("beta-elbo", model, batch, Step(index, 50, 100, 10), **options).weights
+        for index in (0, 5, 20)
+    }
+    assert weights == {0: {"kl": 0.0}, 5: {"kl": 2.0}, 20: {"kl": 8.0}}
+
+
+def test_capacity_grows_linearly_to_its_full_value():
+    config = BetaElboConfig(capacity=25.0, capacity_epochs=5.0)
+    grown = {epoch: capacity(config, epoch) for epoch in (0, 1, 2.5, 5, 7)}
+    assert grown == {0: 0, 1: 5, 2.5: 12.5, 5: 25, 7: 25}
+    assert capacity(BetaElboConfig(capacity=25.0, capacity_epochs=0.0), 0.0) == 25
+
+
+@pytest.mark.parametrize(("c", "sign"), [(0.001, 1), (1000.0, -1)])
+def test_capacity_pulls_the_kl_towards_c_from_either_side(c, sign, batch):
+    model = vae()
+    options = {"capacity": c, "capacity_epochs": 0.0, "beta": 3.0}
+    terms = terms_of("beta-elbo", model, batch, **options)
+    kl = terms.values["kl"]
+    torch.testing.assert_close(terms.values["kl_gap"], (kl - c).abs())
+    weight = model.head.mean.weight
+    (of_kl,) = torch.autograd.grad(kl, weight, retain_graph=True)
+    (of_gap,) = torch.autograd.grad(terms.values["kl_gap"], weight, retain_graph=True)
+    torch.testing.assert_close(of_gap, sign * of_kl)
+    assert terms.weights == {"kl": 0.0, "kl_gap": 3.0}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cyclic"])
+def test_a_schedule_that_ends_before_it_starts_is_a_fault_of_its_section(schedule):
+    loss = {"name": "beta-elbo", "schedule": schedule, "start_epoch": 5.0, "end_epoch": 4.5}
+    with pytest.raises(ConfigError) as caught:
+        Forge().train("vae", loss=loss, data="digits", quiet=True)
+    assert caught.value.details == (
+        "loss: the schedule of beta ends before it starts: end_epoch 4.5, start_epoch 5",
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "key"),
+    [
+        ({"name": "beta-elbo", "beta": -1.0}, "loss.beta"),
+        ({"name": "beta-elbo", "capacity": -0.1}, "loss.capacity"),
+        ({"name": "beta-elbo", "ramp": 0.0}, "loss.ramp"),
+        ({"name": "beta-elbo", "cycles": 0}, "loss.cycles"),
+        ({"name": "beta-tc", "alpha": -1.0}, "loss.alpha"),
+        ({"name": "elbo", "sigma": 0.0}, "loss.sigma"),
+        ({"name": "elbo", "beta": 2.0}, "loss.beta"),
+    ],
+)
+def test_impossible_options_are_refused_with_their_key(loss, key):
+    with pytest.raises(ConfigError) as caught:
+        Forge().train("vae", loss=loss, data="digits", quiet=True)
+    assert caught.value.details[0].startswith(key)
+
+
+# ---------------------------------------------------------------- beta elsewhere
+
+
+def gradient(value, parameters):
+    grads = torch.autograd.grad(value, parameters, retain_graph=True)
+    return torch.cat([g.flatten() for g in grads])
+
+
+def test_beta_of_every_convention_gives_the_same_direction(batch):
+    """Each convention's loss, with the beta that is said to be ours there, has our gradient up to
+    a factor."""
+    model = vae().double()
+    batch = batch_of(batch.x.double())
+    options = {"likelihood": "gaussian", "sigma": 0.4, "beta": 3.0}
+    loss = build("losses", "beta-elbo", **options)
+    torch.manual_seed(7)
+    terms = loss(model, batch, LATER)
+    facts = loss.facts(model, DATA)
+    torch.manual_seed(7)
+    posterior = model.encode(batch.x)
+    x_hat = model.decode(posterior.sample())
+    recon, kl = terms.values["recon"], terms.values["kl"]
+    n, m = 1 * 4 * 6, 3
+    squared = (x_hat - batch.x).square().sum() / len(batch.x)
+    elsewhere = {
+        "beta (sums over pixels and latents)": (recon, kl),
+        "beta (mean over pixels, sum over latents)": (recon / n, kl),
+        "beta (means over pixels and latents)": (recon / n, kl / m),
+        "beta (sum over pixels, mean over latents)": (recon, kl / m),
+        "beta (mean squared error, sum over latents)": (squared / n, kl),
+        "beta (sum of squared errors, sum over latents)": (squared, kl),
+    }
+    assert facts.keys() == elsewhere.keys()
+    ours = gradient(terms.total(), list(model.parameters()))
+    assert ours.norm() > 0
+    for name, (first, second) in elsewhere.items():
+        theirs = gradient(first + facts[name] * second, list(model.parameters()))
+        cosine = float(torch.cosine_similarity(ours, theirs, dim=0))
+        assert cosine == pytest.approx(1.0, abs=1e-9), name
+        wrong = gradient(first + 1.1 * facts[name] * second, list(model.parameters()))
+        assert float(torch.cosine_similarity(ours, wrong, dim=0)) < 1 - 1e-6, name
+
+
+def test_the_facts_of_a_loss_name_what_they_average():
+    mnist, model = DataSpec((1, 28, 28)), vae()  # 3 latent dimensions
+    facts = build("losses", "beta-elbo").facts(model, mnist)
+    assert facts == pytest.approx(
+        {
+            "beta (sums over pixels and latents)": 4.0,
+            "beta (mean over pixels, sum over latents)": 4 / 784,
+            "beta (means over pixels and latents)": 4 * 3 / 784,
+            "beta (sum over pixels, mean over latents)": 12.0,
+        }
+    )
+    assert build("losses", "elbo").facts(model, mnist) == pytest.approx(
+        {name: value / 4 for name, value in facts.items()}
+    )
+    learnt = build("losses", "elbo", likelihood="gaussian", learn_sigma=True)
+    assert len(learnt.facts(model, mnist)) == 4  # what sigma makes of beta changes all the time
+    tc = build("losses", "beta-tc").facts(model, mnist)
+    assert tc == {"beta (sum over pixels)": 6.0, "beta (mean over pixels)": 6 / 784}
+
+
+# ---------------------------------------------------------------- trained
+
+
+@pytest.mark.parametrize(
+    ("loss", "logged", "weights"),
+    [
+        ({"name": "elbo"}, {"recon", "kl"}, {}),
+        (  # a cycle an epoch; its six steps have 0, 1/3, 2/3, 1, 1, 1 of beta, the last 3 images
+            {"name": "beta-elbo", "schedule": "cyclic", "end_epoch": 2.0, "cycles": 2},
+            {"recon", "kl"},
+            {"kl": 4 * (64 * 3 + 3) / 323},
+        ),
+        ({"name": "beta-elbo", "capacity": 3.0}, {"recon", "kl", "kl_gap"}, {"kl": 0, "kl_gap": 4}),
+        (
+            {"name": "beta-tc"},
+            {"recon", "kl", "mi", "tc", "dim_kl"},
+            {"mi": 1, "tc": 6, "dim_kl": 1, "kl": 0},
+        ),
+        (
+            {"name": "elbo", "likelihood": "gaussian", "learn_sigma": True},
+            {"recon", "kl", "sigma"},
+            {"sigma": 0},
+        ),
+    ],
+)
+def test_every_term_and_weight_is_logged_and_the_kl_of_each_dimension(
+    loss, logged, weights, tmp_path
+):
+    run = Forge().train(
+        "vae",
+        data={"name": "digits", "test": 0.8},
+        model={"encoder": [16], "decoder": [16], "latent_dim": 3},
+        loss=loss,
+        train={"epochs": 2, "batch_size": 64, "lr": 3e-3},
+        run=tmp_path / "run",
+        quiet=True,
+    )
+    train = run.metrics["train"]
+    assert set(train) == {"loss", *logged, *(f"{name}_weight" for name in weights)}
+    for name, weight in weights.items():
+        assert train[f"{name}_weight"] == pytest.approx(weight), name
+    last = run.history()[-1]
+    assert sum(last["per_dim"]["kl"]) == pytest.approx(run.metrics["train"]["kl"], rel=1e-4)
+    assert "beta" in next(iter(run.manifest["facts"]))
+    if "sigma" in logged:
+        assert run.metrics["train"]["sigma"] < 1.0  # where it started
+    assert run.evaluate(device="cpu") == pytest.approx(run.metrics["test"], rel=1e-5)

@@ -1,0 +1,391 @@
+"""fid against closed forms and scipy; its floor, its cache, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from latentforge_plugins.frechet import cache
+from latentforge_plugins.frechet.gaussian import Fit, fit, frechet_distance
+from latentforge_plugins.measures import Moments, products, some, squares
+from scipy.linalg import sqrtm
+
+from latentforge import Forge
+from latentforge.errors import UsageError
+
+# ---------------------------------------------------------------- the distance
+
+
+def gaussian(size: int, seed: int, rank: int | None = None) -> Fit:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(size, rank or 2 * size, generator=generator, dtype=torch.float64)
+    return Fit(torch.randn(size, generator=generator, dtype=torch.float64), root @ root.T / size)
+
+
+def by_scipy(a: Fit, b: Fit) -> float:
+    root = sqrtm((a.covariance @ b.covariance).numpy())
+    trace = np.trace(a.covariance + b.covariance) - 2 * np.trace(root.real)
+    return float(((a.mean - b.mean) ** 2).sum() + trace)
+
+
+def test_the_distance_of_diagonal_gaussians_is_the_closed_form():
+    a = Fit(torch.tensor([1.0, 2.0]).double(), torch.diag(torch.tensor([4.0, 9.0]).double()))
+    b = Fit(torch.tensor([0.0, 4.0]).double(), torch.diag(torch.tensor([1.0, 25.0]).double()))
+    expected = (1 + 4) + (2 - 1) ** 2 + (3 - 5) ** 2
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 3, 128])
+def test_the_distance_of_any_gaussians_is_that_of_scipys_matrix_root(size):
+    a, b = gaussian(size, 1), gaussian(size, 2)
+    assert frechet_distance(a, b) == pytest.approx(by_scipy(a, b), rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
+
+
+def test_rotating_both_gaussians_changes_nothing_and_commuting_ones_have_a_closed_form():
+    a = gaussian(5, 1)
+    scaled = Fit(a.mean + 1, 4 * a.covariance)  # tr (C^(1/2) - 2 C^(1/2))^2 = tr C
+    expected = 5 + float(a.covariance.trace())
+    assert frechet_distance(a, scaled) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("rank", [None, 20])
+def test_a_fit_has_no_distance_to_itself_even_where_it_is_singular(rank):
+    a = gaussian(64, 3, rank)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6 * float(a.covariance.trace()))
+
+
+def test_moments_are_numpys_however_the_rows_come():
+    rows = 50 + torch.randn(997, 7, generator=torch.Generator().manual_seed(0))
+    moments, diagonal = Moments(products), Moments(squares)
+    for part in rows.split([1, 0, 400, 96, 500]):
+        moments.update(part)
+        diagonal.update(part)
+    fitted = fit(moments)
+    np.testing.assert_allclose(fitted.mean, rows.double().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(fitted.covariance, np.cov(rows.double().T), rtol=1e-9)
+    np.testing.assert_allclose(diagonal.scatter / 997, rows.double().numpy().var(0), rtol=1e-9)
+
+
+# ---------------------------------------------------------------- of runs
+
+
+@pytest.fixture
+def forge(runs):
+    return Forge()
+
+
+def fid(forge: Forge, run: str = "runs/ae", classifier: str = "runs/cnn", split="test", **options):
+    answer = forge.evaluate(
+        run,
+        split,
+        measures=["fid"],
+        roles={"classifier": classifier},
+        options={"fid": {"grid": 1, **options}},
+        device="cpu",
+    )
+    return answer["metrics"], answer["protocol"]["fid_samples"]
+
+
+def features_by_hand(classifier, x: torch.Tensor) -> torch.Tensor:
+    """The last convolution before its ReLU of 32x32 inputs, averaged over its 8x8 maps."""
+    maps = classifier.features[:7](F.pad(x, (2, 2, 2, 2)))
+    assert bool((maps < 0).any())
+    return maps.mean((2, 3)).double()
+
+
+def fitted(rows: torch.Tensor) -> Fit:
+    return Fit(rows.mean(0), torch.from_numpy(np.cov(rows.T.numpy())))
+
+
+@torch.no_grad()
+def test_the_distances_are_those_of_features_and_scipy_by_hand(forge):
+    figures, protocol = fid(forge)
+    images = forge.load_data("digits")
+    classifier = forge.load_model(forge.open_run("runs/cnn"))
+    ae = forge.load_model(forge.open_run("runs/ae"))
+    cpu = torch.device("cpu")
+    real, train = images.split("test").x / 255, images.split("train").x / 255
+    reference = fitted(features_by_hand(classifier, real))
+    others = fitted(features_by_hand(classifier, train[some(359, 1294, cpu)]))
+    recon = fitted(features_by_hand(classifier, ae.decode(ae.encode(real).mode())))
+    assert figures["fid_floor"] == pytest.approx(by_scipy(others, reference), rel=1e-3)
+    assert figures["fid_recon"] == pytest.approx(by_scipy(recon, reference), rel=1e-3)
+    assert figures["fid_floor"] < 0.3 * min(figures["fid_recon"], figures["fid_samples"])
+    for part in ("32 features", "layer features.6", "runs/cnn", "N=359", "a Gaussian fitted to"):
+        assert part in protocol
+
+
+def test_features_are_taken_before_the_next_layer_works_in_place():
+    from types import SimpleNamespace
+
+    from latentforge_plugins.frechet.features import Features
+    from torch import nn
+
+    class InPlace(nn.Sequential):
+        def layers(self):
+            return ["0", "1"]
+
+    model = InPlace(nn.Linear(6, 4), nn.ReLU(inplace=True))
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    run = SimpleNamespace(
+        config={"model": {"name": "in-place"}}, manifest={"plugins": []}, path="runs/in-place"
+    )
+    with torch.no_grad():
+        features = Features(SimpleNamespace(run=run, model=model), "", 2)
+        assert features.layer == "0"
+        torch.testing.assert_close(features(x), model[0](x))
+        assert bool((model[0](x) < 0).any())
+
+
+def test_features_are_the_maps_before_the_relu_averaged_to_a_grid(runs, forge):
+    from types import SimpleNamespace
+
+    from latentforge_plugins.frechet.features import Features
+
+    run = forge.open_run("runs/cnn")
+    loaded = SimpleNamespace(run=run, model=forge.load_model(run))
+    x = forge.load_data("digits").split("test").batch_at([1, 2, 3]).x
+    with torch.no_grad():
+        features = Features(loaded, "", 2)(x)
+        maps = loaded.model.features[:7](F.pad(x, (2, 2, 2, 2)))
+        assert features.shape == (3, 128)
+        torch.testing.assert_close(features, F.avg_pool2d(maps, 4).flatten(1))
+        assert Features(loaded, "features.8", 9)(x).shape == (3, 128)  # its maps are 2x2 already
+
+
+def test_samples_of_a_model_with_a_prior_are_drawn_from_it(cli, forge):
+    cli("train", "vae", "--data", "digits", "--epochs", 2, "--run", "runs/vae", "--quiet")
+    figures, protocol = fid(forge, "runs/vae")
+    assert "decoded z from N(0, I)" in protocol
+    assert figures["fid_samples"] > figures["fid_floor"]
+    assert fid(forge, "runs/vae")[0] == figures
+    assert fid(forge, "runs/vae", images=330)[0]["fid_samples"] != figures["fid_samples"]
+
+
+@torch.no_grad()
+def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge):
+    from latentforge.contracts import EvaluateContext
+    from latentforge.runs.compatibility import config_of
+    from latentforge.workflows.load import open_up
+
+    run = forge.open_run("runs/ae")
+    config = config_of(forge.registry, run)
+    cnn = forge.open_run("runs/cnn")
+    roles = {"classifier": (cnn, config_of(forge.registry, cnn))}
+    opened = open_up(run, config, checkpoint="last", roles=roles, device="cpu", data=None)
+    splits, loaded = opened.splits, opened.loaded
+    spec = forge.registry.get("measures", "fid").spec
+    measure = spec.build(
+        spec.config(grid=1),
+        EvaluateContext(
+            model=loaded.model,
+            loss=loaded.loss,
+            data=splits.spec,
+            images=splits.split,
+            split="test",
+            preprocessing=splits.preprocessing,
+            fingerprint=splits.fingerprint,
+            step=loaded.step,
+            seed=0,
+            roles=opened.roles,
+        ),
+    )
+    codes = loaded.model.encode(splits.split("train").x / 255).mode()
+    torch.manual_seed(0)
+    z = measure.fitted_prior()(100_000)
+    assert z.shape == (100_000, 4)
+    torch.testing.assert_close(z.mean(0), codes.mean(0), rtol=0, atol=0.05 * float(codes.std()))
+    torch.testing.assert_close(z.T.cov(), codes.T.cov(), rtol=0, atol=0.05 * float(codes.var()))
+
+
+def test_the_train_split_is_compared_with_the_test_split(forge):
+    figures, protocol = fid(forge, split="train")
+    assert "N of the train split" in protocol
+    assert "real images of the test split" in protocol
+    assert figures["fid_floor"] < figures["fid_recon"]
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def kept() -> dict[str, Path]:
+    return {path.stem: path for path in cache.cache_folder().glob("*.safetensors")}
+
+
+def test_real_images_are_looked_at_once_for_each_classifier_layer_and_grid(forge, cli, work):
+    first, _ = fid(forge)
+    files = kept()
+    assert len(files) == 2  # the reference and the floor
+    assert all(str(path).startswith(str(work.parent / "cache")) for path in files.values())
+    assert fid(forge) == fid(forge)
+    assert fid(forge)[0] == first
+    assert kept() == files
+
+    for key in files:  # what is there is what is used
+        fit = cache.read(key)
+        cache.write(key, Fit(fit.mean + 1, fit.covariance))
+    moved, _ = fid(forge)
+    assert moved["fid_floor"] == pytest.approx(first["fid_floor"], rel=1e-3)  # both have moved
+    assert moved["fid_recon"] > first["fid_recon"] + 1
+
+    fid(forge, layer="features.3", grid=1)
+    assert len(kept()) == 4
+    cli(
+        *("train", "cnn-classifier", "--data", "digits", "--epochs", 1, "--run", "runs/other"),
+        *("--seed", 1, "--quiet"),
+    )
+    other, protocol = fid(forge, classifier="runs/other")
+    assert len(kept()) == 6
+    assert other["fid_floor"] != moved["fid_floor"]
+    assert protocol != fid(forge)[1]
+
+
+def changed_manifest(path: str, change) -> None:
+    manifest = Path(path, "run.json")
+    about = json.loads(manifest.read_text())
+    change(about)
+    manifest.write_text(json.dumps(about))
+
+
+def test_features_of_another_version_of_the_network_are_computed_anew(forge):
+    def upgrade(about):
+        for plugin in about["plugins"]:
+            if plugin["kind"] == "models":
+                plugin["version"] = "99.0"
+
+    first, _ = fid(forge)
+    changed_manifest("runs/cnn", upgrade)
+    assert fid(forge)[0] == first
+    assert len(kept()) == 4
+
+
+@pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "a folder"])
+def test_a_damaged_cache_is_recomputed_and_mended(forge, damage):
+    first, _ = fid(forge)
+    for path in kept().values():
+        content = path.read_bytes()
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        elif damage == "one bit":
+            path.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
+        else:
+            path.write_bytes(content[:100] if damage == "cut short" else b"")
+    assert fid(forge)[0] == first
+    if damage != "a folder":
+        assert all(cache.read(key) is not None for key in kept())
+    assert not list(cache.cache_folder().glob(".*"))  # no temporary file stays
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_no_figure(forge, monkeypatch, tmp_path):
+    first, _ = fid(forge)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert fid(forge)[0] == first
+
+
+# ---------------------------------------------------------------- what it refuses
+
+
+def test_fewer_than_ten_images_a_feature_are_refused_with_what_would_do(forge):
+    with pytest.raises(UsageError, match=r"128 features needs 1280 images.* are 359") as caught:
+        fid(forge, grid=2)
+    assert caught.value.remedy == "--set fid.grid=1, or more images"
+    with pytest.raises(UsageError, match=r"32 features needs 320 images.*there are 319") as caught:
+        fid(forge, images=319)
+    assert caught.value.remedy == "a layer with fewer features, or --set fid.images=359"
+    assert "N=320" in fid(forge, images=320)[1]
+    with pytest.raises(UsageError, match="359 and 1294 images"):
+        fid(forge, images=360)
+
+
+def test_a_classifier_of_otherwise_prepared_images_is_refused_with_both(forge, cli):
+    cli(
+        *("train", "cnn-classifier", "--data", "digits", "--epochs", 1, "--run", "runs/small"),
+        *("--set", "data.size=20", "--quiet"),
+    )
+    with pytest.raises(UsageError, match="runs/small was trained on images prepared") as caught:
+        fid(forge, classifier="runs/small")
+    said = "shape: the classifier's [1, 20, 20], the run's [1, 28, 28]"
+    assert caught.value.details == (said,)
+    changed_manifest(
+        "runs/cnn", lambda about: about["data"]["preprocessing"].update(binarize="threshold")
+    )
+    with pytest.raises(UsageError, match="runs/cnn was trained on images prepared") as caught:
+        fid(forge)
+    assert caught.value.details == ("binarize: the classifier's 'threshold', the run's 'none'",)
+
+
+def trained_on_noise(forge, classes: int) -> Path:
+    """The run of a classifier of noise that is prepared as digits are."""
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (300, 28, 28), np.uint8), np.arange(300) % classes
+    run = Path("runs/noise")
+    forge.train("cnn-classifier", data=noise, train={"epochs": 1}, run=run, quiet=True)
+    return run
+
+
+def test_a_classifier_of_other_classes_is_refused_with_both(forge):
+    said = r"runs/noise was trained on in-memory, fingerprint [0-9a-f]{12}, which has other classes"
+    with pytest.raises(UsageError, match=said) as caught:
+        fid(forge, classifier=trained_on_noise(forge, 14))
+    assert caught.value.details == (
+        "the classifier's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in all)",
+        "the run's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+    )
+
+
+def test_the_protocol_says_what_the_classifier_was_trained_on(forge):
+    fingerprint = forge.load_data("digits").fingerprint[:12]
+    assert f"trained on digits, fingerprint {fingerprint})" in fid(forge)[1]
+    protocol = fid(forge, classifier=trained_on_noise(forge, 10))[1]
+    assert "trained on in-memory, fingerprint " in protocol
+    assert fingerprint not in protocol
+
+
+def test_images_without_labels_are_judged_by_any_classifier_of_such_images(forge):
+    x = forge.load_data("digits").splits
+    data = {split: images.x.numpy() for split, images in x.items()}
+    roles, options = {"classifier": "runs/cnn"}, {"fid": {"grid": 1}}
+    answer = forge.evaluate("runs/ae", measures=["fid"], roles=roles, options=options, data=data)
+    assert answer["metrics"] == fid(forge)[0]
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(forge):
+    with pytest.raises(UsageError, match=r"none of the layers of runs/cnn") as caught:
+        fid(forge, layer="features.66")
+    assert "features.6" in caught.value.remedy
+    assert fid(forge, layer="features.6") == fid(forge)
+
+
+def test_a_classifier_of_other_images_is_warned_of(forge, caplog):
+    fid(forge)
+    assert "other images" not in caplog.text
+    fid(forge, classifier=trained_on_noise(forge, 10))
+    assert "was trained on other images (in-memory" in caplog.text
+
+
+def test_data_of_one_split_has_no_other_images_for_a_floor(forge):
+    x = forge.load_data("digits").split("test").x.numpy()
+    roles, options = {"classifier": "runs/cnn"}, {"fid": {"grid": 1}}
+    with pytest.raises(UsageError, match="only one split"):
+        forge.evaluate("runs/ae", measures=["fid"], roles=roles, options=options, data=x)
+
+
+def test_the_command_line_takes_the_classifier_by_its_role(cli, runs):
+    asked = ("evaluate", "runs/ae", "--measure", "fid", "--set", "fid.grid=1")
+    said = cli(*asked, "--with", "classifier=runs/cnn", "--json").json
+    assert set(said["metrics"]) == {"fid_samples", "fid_recon", "fid_floor"}
+    weights = said["protocol"]["fid_floor"].split("weights ")[1][:12]
+    assert int(weights, 16) > 0
+    alone = cli(*asked)
+    assert alone.code == 2
+    assert "--with classifier=RUN" in alone.err
+    wrong = cli(*asked, "--with", "classifier=runs/ae")
+    assert wrong.code == 2
+    assert "classify" in wrong.err

@@ -1,0 +1,481 @@
+"""The built-in objectives: their scores against closed forms, their figures against plain loops."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latentforge import ExplorerSpec, Forge, hookimpl
+from latentforge.config.resolve import check_options
+from latentforge.errors import UsageError
+from latentforge.findings import Findings, ImageGrid
+
+HALF = {
+    "lower": np.s_[14:, :],
+    "upper": np.s_[:14, :],
+    "left": np.s_[:, :14],
+    "right": np.s_[:, 14:],
+}
+
+
+class Looker:
+    """An explorer that keeps the context it was given."""
+
+    def look(self, context, config):
+        self.context = context
+        return Findings([])
+
+    @hookimpl
+    def latentforge_explorers(self):
+        yield ExplorerSpec(name="look", summary="Keeps its context", explore=self.look)
+        yield ExplorerSpec(
+            name="look-with",
+            summary="Keeps its context",
+            explore=self.look,
+            roles={"classifier": {"classify"}},
+        )
+
+
+def context_of(run, out, data=None, **roles):
+    looker = Looker()
+    name = "look-with" if roles else "look"
+    Forge(plugins=[looker]).explore(name, run, out=out, roles=roles, data=data, device="cpu")
+    return looker.context
+
+
+@pytest.fixture(scope="module")
+def context(trained, tmp_path_factory):
+    """Of the digits autoencoder, with the classifier."""
+    out = tmp_path_factory.mktemp("looked") / "out"
+    return context_of(trained / "ae", out, classifier=trained / "cnn")
+
+
+@pytest.fixture(scope="module")
+def alone(trained, tmp_path_factory):
+    """The same without a classifier."""
+    return context_of(trained / "ae", tmp_path_factory.mktemp("looked") / "out")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """Of an autoencoder of 60 images of 5x7 in three channels, without labels."""
+    x = np.random.default_rng(3).random((60, 3, 5, 7), dtype=np.float32)
+    folder = tmp_path_factory.mktemp("plain")
+    small = {"model": {"hidden": [8]}, "train": {"epochs": 1}, "quiet": True}
+    run = Forge().train("ae", data=x, run=folder / "run", **small)
+    return context_of(run, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def build():
+    registry = Forge().registry
+
+    def call(name, context, **options):
+        spec = registry.get("objectives", name).spec
+        return spec.build(check_options(spec.config, options, name), context)
+
+    return call
+
+
+# ---------------------------------------------------------------- class
+
+
+def test_class_scores_the_log_probability_of_each_requests_class(build, context):
+    objective = build("class", context, n=23)
+    assert objective.requests[:12] == [*(f"a {i}" for i in range(10)), "a 0", "a 1"]
+    assert objective.classes.tolist() == [i % 10 for i in range(23)]
+    x = context.images("test").batch_at(range(6)).x
+    request = torch.tensor([3, 3, 22, 0, 17, 5])
+    wanted = torch.tensor([3, 3, 2, 0, 7, 5])
+    logits = context.roles["classifier"].model(x)
+    expected = -F.cross_entropy(logits, wanted, reduction="none")
+    torch.testing.assert_close(objective.score(x, request), expected)
+
+
+def test_class_is_satisfied_from_its_threshold_on(build, context):
+    x = context.images("test").batch_at(range(100)).x
+    wanted = torch.arange(100) % 10
+    p = context.roles["classifier"].model(x).softmax(1)[torch.arange(100), wanted]
+    middle = float(p.median())
+    objective = build("class", context, n=10, threshold=middle)
+    satisfied = objective.satisfied(x, wanted)
+    assert satisfied.dtype == torch.bool
+    assert 0 < satisfied.sum() < 100
+    assert satisfied.tolist() == (p >= middle).tolist()
+
+
+def test_one_target_makes_every_request_ask_for_it(build, context):
+    objective = build("class", context, n=3, target=7)
+    assert objective.requests == ["a 7"] * 3
+    assert objective.classes.tolist() == [7, 7, 7]
+
+
+def test_satisfied_after_score_asks_the_classifier_once_and_never_of_another_x(build, context):
+    classifier = context.roles["classifier"].model
+    images = context.images("test").batch_at(range(100)).x
+    p = classifier(images).softmax(1)[:, 4]
+    middle = float(p.amax() + p.amin()) / 2
+    objective = build("class", context, n=1, target=4, threshold=middle)
+    calls = []
+    handle = classifier.register_forward_hook(lambda *_: calls.append(1))
+    request = torch.tensor([0])
+    try:
+        x = images[p.argmax()][None].clone().requires_grad_()
+        objective.score(x, request).sum().backward()
+        met = objective.satisfied(x, request)
+        assert met.tolist() == [True]
+        assert not met.requires_grad
+        assert len(calls) == 1
+        with torch.no_grad():  # a step of an optimizer: the same tensor, other values
+            x.copy_(images[p.argmin()][None])
+        assert objective.satisfied(x, request).tolist() == [False]
+        assert len(calls) == 2
+    finally:
+        handle.remove()
+
+
+def test_the_classes_are_the_classifiers_own_where_the_images_have_none(build, trained, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    small = {"model": {"hidden": [8]}, "train": {"epochs": 1}, "quiet": True}
+    run = Forge().train("ae", data=x, run=tmp_path / "run", **small)
+    assert run.manifest["data"]["classes"] == []
+    context = context_of(run, tmp_path / "out", classifier=trained / "cnn")
+    assert build("class", context, n=2).requests == ["a 0", "a 1"]
+
+
+# ---------------------------------------------------------------- inpaint
+
+
+@pytest.mark.parametrize("mask", HALF)
+def test_inpaint_scores_the_bernoulli_likelihood_of_the_known_half(build, alone, mask):
+    objective = build("inpaint", alone, mask=mask, images=[17, 4, 90])
+    assert objective.requests == [f"complete test image {i}" for i in (17, 4, 90)]
+    truth = alone.images("test").batch_at([17, 4, 90]).x
+    request = torch.tensor([2, 0, 1, 2])
+    x = torch.rand(4, 1, 28, 28, dtype=torch.float64)
+    known = np.ones((28, 28), dtype=bool)
+    known[HALF[mask]] = False
+    bernoulli = torch.distributions.Bernoulli(probs=x, validate_args=False)  # for grey values
+    expected = bernoulli.log_prob(truth.double()[request])[:, :, known].flatten(1).sum(1)
+    torch.testing.assert_close(objective.score(x, request), expected)
+    assert objective.satisfied(x, request).tolist() == [False] * 4
+
+
+def test_what_is_hidden_makes_no_difference_to_the_score(build, alone):
+    objective = build("inpaint", alone, mask="box", box=[1, 2, 3, 4])
+    x = torch.rand(10, 1, 28, 28, requires_grad=True)
+    request = torch.arange(10)
+    (gradient,) = torch.autograd.grad(objective.score(x, request).sum(), x)
+    hidden = torch.zeros(28, 28, dtype=torch.bool)
+    hidden[1:4, 2:6] = True
+    assert (gradient[:, 0, hidden] == 0).all()
+    assert (gradient[:, 0, ~hidden] != 0).all()
+
+
+def test_the_likelihood_and_its_gradient_are_finite_where_the_decoder_is_certain(build, alone):
+    objective = build("inpaint", alone, images=[0])
+    for value in (0.0, 1.0):
+        x = torch.full((1, 1, 28, 28), value, requires_grad=True)
+        score = objective.score(x, torch.tensor([0]))
+        (gradient,) = torch.autograd.grad(score.sum(), x)
+        assert torch.isfinite(score).all()
+        assert torch.isfinite(gradient).all()
+        assert score < -100
+
+
+def test_a_random_mask_hides_its_share_alike_in_all_channels(build, unlabelled):
+    torch.manual_seed(1)
+    objective = build("inpaint", unlabelled, mask="random", share=0.3, n=2)
+    known = objective.known.reshape(3, 5, 7)
+    assert (known == known[0]).all()
+    assert int((~known[0]).sum()) == 10  # 0.3 of 35, 10.5, to the even
+    assert build("inpaint", unlabelled, mask="random", n=2).known.tolist() != known.tolist()
+
+
+@pytest.mark.parametrize(("mask", "hidden"), [("lower", 3 * 7), ("upper", 3 * 7), ("left", 5 * 4)])
+def test_an_odd_side_hides_its_larger_half(build, unlabelled, mask, hidden):
+    assert int((~build("inpaint", unlabelled, mask=mask, n=1).known).sum()) == 3 * hidden
+
+
+def test_the_images_drawn_are_the_same_every_time_and_spread_over_the_split(build, alone):
+    first = build("inpaint", alone, n=40).batch.index
+    torch.manual_seed(9)
+    assert build("inpaint", alone, n=40).batch.index.tolist() == first.tolist()
+    assert len(set(first.tolist())) == 40
+    assert first.max() > len(alone.images("test")) // 2
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_the_baselines_are_those_of_a_double_loop(build, alone, split):
+    places = [5, 0, 101, 33]
+    objective = build("inpaint", alone, mask="left", images=places, split=split)
+    found = torch.rand(4, 1, 28, 28)
+    findings = objective.findings(found)
+
+    def numbers(name):
+        images = alone.images(name)
+        return np.concatenate([b.x.numpy() for b in images.batches(50)])[:, 0], images.y.numpy()
+
+    (train, labels), (split_x, split_y) = numbers("train"), numbers(split)
+    hidden, known = HALF["left"], HALF["right"]
+    sums = {"search": [], "mean": [], "nearest": [], "known": []}
+    nearest = []
+    for row, place in enumerate(places):
+        target = split_x[place].astype(np.float64)
+        best, at = np.inf, -1
+        for i, image in enumerate(train):
+            distance = float(((image - target)[known] ** 2).sum())
+            if distance < best and not (split == "train" and i == place):
+                best, at = distance, i
+        nearest.append(at)
+        mean = train[labels == split_y[place]].mean(0)
+        sums["nearest"].append(((train[at] - target)[hidden] ** 2).mean())
+        sums["mean"].append(((mean - target)[hidden] ** 2).mean())
+        sums["search"].append(((found[row, 0].numpy() - target)[hidden] ** 2).mean())
+        sums["known"].append(((found[row, 0].numpy() - target)[known] ** 2).mean())
+    assert findings.items[0].arrays["nearest"].tolist() == nearest
+    expected = {
+        "hidden_mse_per_pixel": np.mean(sums["search"]),
+        "hidden_mse_class_mean": np.mean(sums["mean"]),
+        "hidden_mse_nearest": np.mean(sums["nearest"]),
+        "known_mse_per_pixel": np.mean(sums["known"]),
+    }
+    assert findings.metrics == pytest.approx(expected, rel=1e-4)
+    assert "left half hidden (50% of each)" in findings.protocol
+    assert "true class" in findings.protocol
+
+
+def test_a_search_that_is_worse_than_a_baseline_says_so(build, alone, unlabelled):
+    objective = build("inpaint", alone, images=[5, 0])
+    truth = alone.images("test").batch_at([5, 0]).x
+    assert objective.findings(truth).notes == []
+    worse = objective.findings(1 - truth)
+    own, mean, nearest = (
+        worse.metrics[f"hidden_mse_{name}"] for name in ("per_pixel", "class_mean", "nearest")
+    )
+    assert worse.notes == [
+        "the hidden part is further from the truth than the class mean: mean squared difference "
+        f"{own:.4f} against {mean:.4f}",
+        "the hidden part is further from the truth than the nearest image: mean squared difference "
+        f"{own:.4f} against {nearest:.4f}",
+    ]
+    at_mean = build("inpaint", unlabelled, n=2).findings(torch.full((2, 3, 5, 7), -1.0))
+    assert "than the mean image:" in at_mean.notes[0]
+
+
+def test_without_labels_the_baseline_is_the_mean_of_all_training_images(build, unlabelled):
+    objective = build("inpaint", unlabelled, mask="upper", images=[1, 3])
+    train = torch.cat([b.x for b in unlabelled.images("train").batches(16)])
+    truth = unlabelled.images("test").batch_at([1, 3]).x
+    findings = objective.findings(truth)
+    expected = (train.mean(0) - truth)[:, :, :3].square().mean()
+    assert findings.metrics["hidden_mse_class_mean"] == pytest.approx(float(expected), rel=1e-5)
+    assert findings.metrics["hidden_mse_per_pixel"] == findings.metrics["known_mse_per_pixel"] == 0
+    assert "class of" not in findings.protocol
+    assert "true class" not in findings.protocol
+
+
+def test_the_picture_of_an_inpainting_pastes_each_answer_under_what_was_given(build, alone):
+    objective = build("inpaint", alone, n=12)
+    found = torch.rand(12, 1, 28, 28)
+    grid = objective.findings(found).items[1]
+    assert isinstance(grid, ImageGrid)
+    assert grid.row_titles == ["original", "given", "search", "class mean", "nearest"]
+    original, given, search, mean, nearest = grid.rows
+    assert len(original) == 10
+    assert (given[:, :, 14:] == 0.5).all()
+    assert torch.equal(search[:, :, 14:], found[:10, :, 14:])
+    for row in (given, search, mean, nearest):
+        assert torch.equal(row[:, :, :14], original[:, :, :14])
+    for row in (mean, nearest):
+        assert not torch.equal(row[:, :, 14:], original[:, :, 14:])
+
+
+def test_vectors_can_be_completed_from_random_values(build, tmp_path):
+    x = np.random.default_rng(3).random((60, 6), dtype=np.float32)
+    small = {"model": {"hidden": [8]}, "train": {"epochs": 1}, "quiet": True}
+    run = Forge().train("ae", data=x, run=tmp_path / "run", **small)
+    context = context_of(run, tmp_path / "out")
+    objective = build("inpaint", context, mask="random", n=4)
+    assert objective.score(torch.rand(4, 6), torch.arange(4)).shape == (4,)
+    findings = objective.findings(torch.rand(4, 6))
+    assert len(findings.items) == 1  # no picture
+    assert findings.items[0].arrays["known"].shape == (6,)
+    with pytest.raises(UsageError, match="vectors of size 6"):
+        build("inpaint", context)
+
+
+# ---------------------------------------------------------------- match
+
+
+def test_match_scores_the_gaussian_likelihood_in_pixels(build, alone):
+    objective = build("match", alone, images=[3, 8], tolerance=0.02)
+    targets = alone.images("test").batch_at([3, 8])
+    labels = targets.y.tolist()
+    assert objective.requests == [
+        f"like test image {i} (class {label})" for i, label in zip([3, 8], labels, strict=True)
+    ]
+    x = targets.x[[1, 0, 0]] + torch.tensor([0.3, 0.1, 0.0]).reshape(3, 1, 1, 1)
+    request = torch.tensor([1, 0, 1])
+    normal = torch.distributions.Normal(x.double(), 0.02**0.5)
+    at_best = torch.distributions.Normal(0.0, 0.02**0.5).log_prob(torch.zeros(784)).sum()
+    expected = normal.log_prob(targets.x[request].double()).flatten(1).sum(1) - at_best
+    torch.testing.assert_close(objective.score(x, request).double(), expected, rtol=1e-4, atol=1e-2)
+    assert objective.satisfied(x, request).tolist() == [False, True, False]
+
+
+def test_match_in_features_is_the_distance_between_the_layers_outputs(build, context):
+    model = context.roles["classifier"].model
+    layer = model.layers()[4]
+    objective = build("match", context, images=[3, 8], features=layer)
+    x = torch.rand(3, 1, 28, 28)
+    request = torch.tensor([1, 0, 0])
+    targets = context.images("test").batch_at([3, 8]).x
+
+    def features(images):
+        h = F.pad(images, model.padding)
+        return model.features[:5](h).flatten(1)
+
+    squared = F.mse_loss(features(x), features(targets)[request], reduction="none").sum(1)
+    expected = -squared / (2 * 0.01)
+    torch.testing.assert_close(objective.score(x, request), expected)
+    assert not model.get_submodule(layer)._forward_hooks  # it would keep every later output
+    found = objective.findings(x[:2])
+    away = F.mse_loss(features(x[:2]), features(targets))
+    assert found.metrics["match_mse_features"] == pytest.approx(float(away), rel=1e-5)
+    assert found.metrics["match_mse_per_pixel"] == pytest.approx(
+        float((x[:2] - targets).square().mean()), rel=1e-5
+    )
+    assert torch.equal(found.items[1].rows[0], targets)
+    assert torch.equal(found.items[1].rows[1], x[:2])
+
+
+# ---------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("class", {"n": 10}),
+        ("inpaint", {"n": 3}),
+        ("match", {"images": [1, 2, 3]}),
+        ("match", {"images": [1, 2, 3], "features": "features.3"}),
+    ],
+)
+def test_gradients_are_those_of_finite_differences_and_rows_do_not_mix(
+    build, context, name, options
+):
+    objective = build(name, context, **options)
+    classifier = context.roles["classifier"].model
+    x = (0.2 + 0.6 * torch.rand(3, 1, 28, 28, dtype=torch.float64)).requires_grad_()
+    request = torch.tensor([2, 0, 2])
+    classifier.double()
+    try:
+        assert torch.autograd.gradcheck(
+            lambda images: objective.score(images, request), x, fast_mode=True
+        )
+        together = objective.score(x, request)
+        for row in range(3):
+            alone = objective.score(x[row : row + 1], request[row : row + 1])
+            torch.testing.assert_close(alone[0], together[row])
+    finally:
+        classifier.float()
+
+
+# ---------------------------------------------------------------- bad input, at the command line
+
+SEEK = """
+from latentforge import ExplorerSpec, hookimpl
+
+def seek(context, config):
+    import torch
+    objective = context.objective
+    request = torch.arange(len(objective.requests))
+    z = context.codes("train")[: len(request)].clone().requires_grad_()
+    with torch.enable_grad():
+        for _ in range(20):
+            score = objective.score(context.model.decode(z), request).sum()
+            z = (z + 0.05 * torch.autograd.grad(score, z)[0].sign()).detach().requires_grad_()
+    return objective.findings(context.model.decode(z.detach()))
+
+@hookimpl
+def latentforge_explorers():
+    yield ExplorerSpec(name="seek", summary="Plain ascent", explore=seek, searches="inpaint",
+                       needs={"encode", "decode"})
+"""
+
+
+@pytest.fixture
+def seek(cli, runs):
+    Path("seek.py").write_text(SEEK)
+    return lambda *words: cli("-p", "./seek.py", "explore", "seek", "runs/ae", *words)
+
+
+def test_an_explorer_that_searches_writes_the_objectives_findings(seek):
+    answer = seek("--set", "mask=right", "--set", "n=5", "--json")
+    assert answer.code == 0
+    metrics = answer.json["metrics"]
+    assert set(metrics) >= {"hidden_mse_per_pixel", "hidden_mse_class_mean", "hidden_mse_nearest"}
+    out = Path(answer.json["out"])
+    assert (out / "inpainting.png").stat().st_size > 1000
+    assert json.loads((out / "findings.json").read_text())["options"]["mask"] == "right"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("objective=class target=12", "no class 12"),
+        ("objective=class target=-1", "class.target: must be greater than or equal to 0"),
+        ("objective=class threshold=1.0", "class.threshold: must be less than 1"),
+        ("objective=class n=0", "class.n: must be greater than 0"),
+        ("n=0", "inpaint.n: must be greater than 0"),
+        ("n=100000", "--set n=359"),
+        ("images=[3,400]", "no image 400: this split has 359"),
+        ("split=tset", "did you mean 'test'?"),
+        ("mask=lowr", "did you mean 'lower'?"),
+        ("mask=box", "mask=box and box=[top, left, height, width] go together"),
+        ("box=[0,0,2,2]", "mask=box and box=[top, left, height, width] go together"),
+        ("mask=box box=[26,0,3,2]", "lies outside the image, which has 28 rows and 28 columns"),
+        ("mask=box box=[0,29,1,1]", "it ends at row 1, column 30"),
+        ("mask=box box=[0,0,28,28]", "the mask leaves nothing known of an image of 28x28 pixels"),
+        ("mask=random share=0.0005", "the mask leaves nothing hidden of an image of 28x28 pixels"),
+        ("share=0.2", "share needs mask=random"),
+        ("images=[1,2] n=5", "n and images exclude each other"),
+        ("mask=random share=1.0", "inpaint.share: must be less than 1"),
+        ("objective=match images=[]", "match.images: must have at least 1 values"),
+        ("objective=match images=[359]", "no image 359"),
+        ("objective=match features=features.99", "is no layer of classifier"),
+        ("objective=match tolerance=0", "match.tolerance: must be greater than 0"),
+        ("objective=inpant", "did you mean 'inpaint'?"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_with_exit_code_2(seek, words, said):
+    takes = ["--with", "classifier=runs/cnn"] if "class" in words or "features" in words else []
+    answer = seek(*takes, *(part for word in words.split() for part in ("--set", word)))
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_layer_without_a_classifier_is_told_how_to_hand_one_over(seek):
+    answer = seek("--set", "objective=match", "--set", "features=features.0")
+    assert answer.code == 2
+    assert "--with classifier=RUN" in answer.err
+
+
+def test_a_missing_class_names_those_that_there_are(build, context):
+    with pytest.raises(UsageError) as error:
+        build("class", context, target=10)
+    assert error.value.details == ("classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",)
+    assert "9" in error.value.remedy
+
+
+def test_classes_with_names_are_listed_with_their_numbers():
+    from latentforge_plugins.class_objective.objective import listed
+
+    assert listed(["0", "cat", "1"]) == "0, 1 (cat), 2 (1)"

@@ -1,0 +1,358 @@
+"""What else a stranger's package can do to everybody: slow imports, bad defaults, commands and
+observers that raise. The tool goes on, and says whose fault it was."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import packaging.requirements  # noqa: F401  while site-packages is hidden, nothing new is found
+import pydantic  # noqa: F401
+import pytest
+
+from latentforge import Forge
+from latentforge.cli.app import run as run_cli
+from latentforge.errors import PluginError
+from latentforge.plugins.loading import load_plugins
+
+ALWAYS = (["--help"], ["--version"], ["plugins", "list"], ["plugins", "show", "bad"])
+FAULTS = {
+    "import error": "import no_such_module",
+    "SystemExit": "raise SystemExit(3)",
+    "wrong signature": "@hookimpl\ndef latentforge_models(config): return []",
+    "misspelled hook": "@hookimpl\ndef latentforge_modles(): return []",
+    "wrong spec type": "@hookimpl\ndef latentforge_models(): return ['ae']",
+    "unknown api": "LATENTFORGE_API = 9\n@hookimpl\ndef latentforge_models(): return []",
+    "a hook that raises": "@hookimpl\ndef latentforge_models(): 1 / 0",
+}
+SLOW = "import time; time.sleep(0.6)\n@hookimpl\ndef latentforge_models(): return [model('m')]"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_help_version_and_plugins_work_with_any_fault_and_strict_does_not(site, fault, capsys):
+    site.add("latentforge-bad", FAULTS[fault], "bad", version="0.3")
+    for line in ALWAYS:
+        assert run_cli(line) == 0, line
+    listed = capsys.readouterr().out
+    assert "latentforge-bad" in listed
+    assert run_cli(["--strict-plugins", "list"]) == 3
+    said = capsys.readouterr().err
+    assert "plugin bad (latentforge-bad 0.3)" in said
+    assert "latentforge plugins list" in said
+    assert run_cli(["list"]) == 0
+    assert "plugin bad (latentforge-bad 0.3)" in capsys.readouterr().err
+
+
+def test_a_slow_import_is_noted_with_its_time(site):
+    module = site.add("latentforge-bad", SLOW, "bad", version="0.3")
+    assert run_cli(["--strict-plugins", "list"]) == 3
+    del sys.modules[module]  # as in a new process
+    registry = load_plugins()
+    [notice] = registry.notices
+    assert notice.startswith("plugin bad (latentforge-bad 0.3) takes long while it loads, 0.")
+    assert "latentforge plugins check latentforge-bad/bad" in notice
+    assert registry.names("models") == ("m",)
+
+
+def test_torch_at_the_top_is_noted(work, process):
+    """In a process of its own, where nothing else has imported it."""
+    (work / "bad.py").write_text(
+        "import torch\nfrom latentforge import ModelSpec, hookimpl\n\n\n@hookimpl\n"
+        "def latentforge_models():\n"
+        "    yield ModelSpec(name='m', summary='s', build=print, provides={'encode'},\n"
+        "        default_loss='elbo')\n"
+    )
+    answer = process("-p", "./bad.py", "list", "models")
+    assert answer.code == 0, answer.err
+    assert "note: plugin bad imports torch while it loads" in answer.err
+    assert process("-p", "./bad.py", "--strict-plugins", "list").code == 3
+
+
+BAD_DEFAULT = """
+from latentforge import Size
+@dataclass(frozen=True)
+class Config:
+    size: Size = 0
+@hookimpl
+def latentforge_models():
+    yield model('wrong', config=Config)
+    yield model('right')
+"""
+
+
+def test_a_bad_default_is_the_plugins_fault_and_no_other_model_suffers(site):
+    site.add("latentforge-bad", BAD_DEFAULT, "bad", version="0.3")
+    forge = Forge()
+    with pytest.raises(PluginError, match=r"'wrong' of plugin bad .* has wrong defaults") as error:
+        forge.train("wrong", model={"size": 3})
+    assert "size: must be greater than 0, got 0" in error.value.details[0]
+    assert error.value.remedy == "latentforge plugins check bad"
+    assert forge.registry.plugin("bad").status == "ok"
+
+
+# ---------------------------------------------------------------- conflicts
+
+
+def test_plugins_list_tells_conflicts(site, capsys):
+    site.add("latentforge-one", site.offering("twin"), "one")
+    site.add("latentforge-two", site.offering("twin"), "two")
+    site.add("latentforge-three", site.offering("alone"), "three")
+    registry = load_plugins()
+    found = {plugin.name: registry.status_of(plugin) for plugin in registry.plugins}
+    assert found == {"one": "conflict", "two": "conflict", "three": "ok"}
+    assert run_cli(["plugins", "list"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    told = {row[0]: row[3] for row in rows if len(row) > 4}
+    assert {name: told[name] for name in found} == found
+
+
+def test_requirements_are_what_pip_takes(site, capsys):
+    site.add("latentforge-one", site.offering("a"), "one", version="1.5")
+    site.add("latentforge-two", site.offering("b"), "two", version="0.2")
+    site.add("latentforge-three", "1 / 0", "three", version="0.3")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
+    assert run_cli(["-p", "no:two", "plugins", "list", "--requirements"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "latentforge-aim==1.0",
+        "latentforge-one==1.5",
+        "# plugin three (latentforge-three 0.3) does not load: "
+        "plugins show latentforge-three/three",
+    ]
+
+
+# ---------------------------------------------------------------- commands
+
+
+def commands(site, distribution, points, version="1.0"):
+    info = site.metadata(distribution, "", version)
+    text = "".join(f"{name} = {target}\n" for name, target in points.items())
+    (info / "entry_points.txt").write_text(f"[latentforge.commands]\n{text}")
+
+
+def test_a_command_is_listed_without_its_import_and_called(site, capsys):
+    site.module("aiming", "def aim(place: str, far: int = 3):\n    print('aimed', place, far)\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    assert run_cli(["--help"]) == 0
+    assert "A command of latentforge-aim 1.0." in capsys.readouterr().out
+    assert "aiming" not in sys.modules
+    assert run_cli(["aim", "there", "--far", "5"]) == 0
+    assert capsys.readouterr().out == "aimed there 5\n"
+    assert run_cli(["aim", "--help"]) == 0
+    assert "--far" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "target", "said"),
+    [
+        ("import no_such_module", "aiming:aim", "ModuleNotFoundError"),
+        ("raise SystemExit(0)", "aiming:aim", "SystemExit"),
+        ("x = 1", "aiming:aim", "AttributeError"),
+        ("aim = 3", "aiming:aim", "is no Typer app"),
+        ("aim = 3", "aim ing:aim!", "AttributeError"),
+    ],
+)
+def test_a_command_that_cannot_be_loaded_names_its_distribution(site, capsys, code, target, said):
+    site.module("aiming", code)
+    commands(site, "latentforge-aim", {"aim": target}, version="0.4")
+    assert run_cli(["--help"]) == 0
+    assert run_cli(["aim"]) == 3
+    err = capsys.readouterr().err
+    assert "command 'aim' of latentforge-aim 0.4 cannot be loaded" in err
+    assert said in err
+    assert "pip install --upgrade latentforge-aim" in err
+
+
+def test_a_command_that_raises_is_no_traceback(site, capsys):
+    site.module("aiming", "def aim():\n    1 / 0\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
+    assert run_cli(["aim"]) == 3
+    err = capsys.readouterr().err
+    assert "command 'aim' of latentforge-aim 0.4 failed: ZeroDivisionError" in err
+    assert "Traceback" not in err
+
+
+OPTION_RAISES = """
+from typing import Annotated
+import typer
+
+def aim(far: Annotated[int, typer.Option(callback=lambda value: 1 // value)] = 0):
+    print("aimed")
+"""
+
+
+def test_a_commands_option_that_raises_is_no_traceback(site, capsys):
+    site.module("aiming", OPTION_RAISES)
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
+    assert run_cli(["aim", "--far", "1"]) == 0
+    assert run_cli(["aim"]) == 3
+    err = capsys.readouterr().err
+    assert "command 'aim' of latentforge-aim 0.4 failed: ZeroDivisionError" in err
+    assert run_cli(["aim", "--far", "x"]) == 2  # what Typer says is the user's to mend
+
+
+@pytest.mark.parametrize("metadata", [b"", b"\xff\xfe\x00"])
+def test_damaged_metadata_take_no_help_away(site, capsys, metadata):
+    site.module("aiming", "def aim():\n    print('one')\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    [file] = site.folder.glob("*.dist-info/METADATA")
+    file.write_bytes(metadata)
+    assert run_cli(["--help"]) == 0
+    assert run_cli(["plugins", "list"]) == 0
+    assert run_cli(["aim"]) == 0
+
+
+def test_two_distributions_with_one_command_are_told_apart(site, capsys):
+    site.module("aiming", "def aim():\n    print('one')\n")
+    site.module("other", "def aim():\n    print('other')\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    commands(site, "latentforge-other", {"aim": "other:aim"}, version="2.0")
+    assert run_cli(["aim"]) == 3
+    assert "offered by latentforge-aim 1.0 and latentforge-other 2.0" in capsys.readouterr().err
+
+
+def test_a_plugins_commands_are_among_what_it_offers(site, capsys):
+    site.module("swirl", site.offering("swirl"))
+    site.module("aiming", "def aim():\n    print('one')\n")
+    info = site.metadata("latentforge-swirl", "swirl = swirl")
+    points = "[latentforge]\nswirl = swirl\n[latentforge.commands]\naim = aiming:aim\n"
+    (info / "entry_points.txt").write_text(points)
+    assert run_cli(["plugins", "show", "swirl"]) == 0
+    assert "models swirl; commands aim" in capsys.readouterr().out
+
+
+def test_no_command_takes_the_place_of_a_built_in_one(site, capsys):
+    site.module("aiming", "def version():\n    print('mine')\n")
+    commands(site, "latentforge-aim", {"runs": "aiming:version"})
+    assert run_cli(["runs", "--help"]) == 0
+    assert "List the runs in a folder" in capsys.readouterr().out
+
+
+def test_a_distribution_of_commands_alone_is_a_plugin_of_its_name(site, capsys):
+    site.module("aiming", "def aim():\n    print('one')\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
+    assert run_cli(["plugins", "list"]) == 0
+    [line] = capsys.readouterr().out.splitlines()[1:]
+    assert line.startswith(
+        "latentforge-aim  latentforge-aim  1.0      ok      0 ms    commands aim, fire"
+    )
+    assert run_cli(["-p", "no:latentforge-aim", "plugins", "list"]) == 0
+    assert "disabled" in capsys.readouterr().out
+    assert "aiming" not in sys.modules
+
+
+ONE_OF_TWO = "[latentforge]\none = one\ntwo = two\n[latentforge.commands]\naim = aiming:aim\n"
+
+
+@pytest.mark.parametrize(
+    ("only", "off", "code"),
+    [
+        (None, [], 0),
+        ("latentforge-aim", [], 0),
+        ("one", [], 0),
+        ("latentforge-aim/two", [], 0),
+        ("latentforge", [], 2),
+        (None, ["one"], 0),
+        (None, ["one", "two"], 2),
+        (None, ["latentforge-aim"], 2),
+        ("one", ["one"], 2),
+    ],
+)
+def test_the_commands_of_a_distribution_go_when_all_its_plugins_do(
+    site, capsys, monkeypatch, only, off, code
+):
+    for name in ("one", "two"):
+        site.module(name, site.offering(name))
+    site.module("aiming", "def aim():\n    print('aimed')\n")
+    (site.metadata("latentforge-aim", "") / "entry_points.txt").write_text(ONE_OF_TWO)
+    if only:
+        monkeypatch.setenv("LATENTFORGE_PLUGINS", only)
+    words = [word for name in off for word in ("-p", f"no:{name}")]
+    assert run_cli([*words, "aim"]) == code
+    assert ("aimed" in capsys.readouterr().out) == (code == 0)
+    assert run_cli(["--help"]) == 0
+
+
+# ---------------------------------------------------------------- observers
+
+
+class Observer:
+    """Told of runs; raises where it is asked to."""
+
+    def __init__(self, broken=()):
+        from latentforge import hookimpl
+
+        self.heard, self.broken = [], broken
+        for name, arguments in (("started", 1), ("finished", 2), ("failed", 2)):
+            setattr(self, f"latentforge_run_{name}", hookimpl(self.teller(name, arguments)))
+
+    def teller(self, name, arguments):
+        def one(run):
+            self.hear(name, run)
+
+        def finished(run, metrics):
+            self.hear(name, run, metrics)
+
+        def failed(run, error):
+            self.hear(name, run, error)
+
+        return {"started": one, "finished": finished, "failed": failed}[name]
+
+    def hear(self, name, *given):
+        self.heard.append((name, *given))
+        if name in self.broken:
+            raise ValueError("no room")
+
+
+SMALL = {"epochs": 1, "batch_size": 512}
+
+
+def test_observers_are_told_of_a_run_that_ends_well(work):
+    observer = Observer()
+    run = Forge([observer]).train("ae", train=SMALL, quiet=True)
+    (started, first), (finished, second, metrics) = observer.heard
+    assert (started, finished) == ("started", "finished")
+    assert first.path == second.path == run.path
+    assert metrics == run.metrics
+
+
+def test_observers_are_told_of_a_run_that_fails(work):
+    observer = Observer()
+    with pytest.raises(Exception, match="became"):
+        Forge([observer]).train("ae", train={**SMALL, "optimizer": "sgd", "lr": 1e30}, quiet=True)
+    assert [name for name, *_ in observer.heard] == ["started", "failed"]
+    assert "became" in str(observer.heard[1][2])
+
+
+def test_an_observer_that_raises_ends_no_run_and_is_named(work, caplog):
+    observer = Observer(broken=("started", "finished"))
+    other = Observer()
+    other.__name__ = "other"
+    with caplog.at_level(logging.WARNING, "latentforge"):
+        run = Forge([observer, other]).train("ae", train=SMALL, quiet=True)
+    assert run.status == "done"
+    said = [record.getMessage() for record in caplog.records]
+    assert any("latentforge_run_started: ValueError: no room" in line for line in said)
+    assert all("plugin Observer" in line for line in said)
+    assert [name for name, *_ in other.heard] == ["started", "finished"]
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_a_config_that_wants_a_newer_plugin_says_what_to_install(site, tmp_path, capsys):
+    site.add("latentforge-one", site.offering("a"), "one", version="0.1")
+    config = tmp_path / "c.toml"
+    config.write_text('requires_plugins = ["latentforge-one>=0.2", "no-such"]\n[nonsense]\n')
+    assert run_cli(["train", "--config", str(config)]) == 3
+    err = capsys.readouterr().err
+    assert "latentforge-one>=0.2: 0.1 is installed" in err
+    assert "no-such: not installed" in err
+    assert "pip install 'latentforge-one>=0.2' no-such" in err
+
+
+@pytest.mark.parametrize("value", ['"latentforge"', "[3]", '["two words"]'])
+def test_requirements_that_are_none_are_refused(tmp_path, capsys, value):
+    config = tmp_path / "c.toml"
+    config.write_text(f"requires_plugins = {value}\n")
+    assert run_cli(["train", "--config", str(config)]) == 2
+    assert "requires_plugins of " in capsys.readouterr().err

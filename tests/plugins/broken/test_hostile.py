@@ -1,0 +1,424 @@
+"""What a plugin's code may do beside raising an Exception: end the process, print, move it, go on
+for ever. Everybody else's commands go on, and the message names the plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import click
+import pytest
+
+from latentforge import Forge, MeasureSpec, hookimpl
+from latentforge.cli.app import run as run_cli
+from latentforge.errors import PluginError
+from latentforge.plugins.attribution import blame
+from latentforge.plugins.loading import MOST, load_plugins
+
+from .test_contained import commands
+
+BAD = "plugin bad (latentforge-bad 0.3)"
+MINE = "@hookimpl\ndef latentforge_models(): return [model('mine')]\n"
+
+
+# ---------------------------------------------------------------- while it loads
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class Odd(BaseException): pass\nraise Odd('so')",
+        "import asyncio\nraise asyncio.CancelledError('so')",
+        "class Odd(BaseException): pass\n@hookimpl\ndef latentforge_models(): raise Odd('so')",
+        "class Odd(Exception):\n    def __str__(self): raise SystemExit(5)\nraise Odd",
+    ],
+)
+def test_whatever_is_raised_is_a_fault(site, code):
+    site.add("latentforge-bad", code, "bad", version="0.3")
+    site.add("latentforge-good", site.offering("good"), "good")
+    registry = load_plugins()
+    [problem] = registry.problems
+    assert str(problem).startswith(BAD)
+    assert "Odd" in problem.cause or "CancelledError: so" in problem.cause
+    assert registry.names("models") == ("good",)
+
+
+def test_an_entry_point_to_nothing_is_said(site):
+    site.metadata("latentforge-bad", "bad = no_such_thing")
+    [problem] = load_plugins().problems
+    assert "No module named 'no_such_thing'" in problem.cause
+    assert problem.remedy == "its entry point names no_such_thing: mend that, or install it anew"
+
+
+def test_ctrl_c_is_the_users(site):
+    site.add("latentforge-bad", "raise KeyboardInterrupt", "bad")
+    with pytest.raises(KeyboardInterrupt):
+        load_plugins()
+
+
+def test_a_hook_that_never_ends_is_ended(site):
+    code = "import itertools\n@hookimpl\ndef latentforge_models():\n"
+    site.add(
+        "latentforge-bad", code + "    return (model(f'm{i}') for i in itertools.count())", "bad"
+    )
+    registry = load_plugins()
+    assert len(registry.names("models")) == MOST
+    [problem] = registry.problems
+    assert f"latentforge_models gives more than {MOST:,}" in problem.cause
+
+
+MOVES = {
+    "the working folder": ("import os; os.chdir('/')", os.getcwd),
+    "sys.path": ("import sys; sys.path[:] = sys.path[:1]", lambda: sorted(sys.path)),
+    "the filters of all warnings": (
+        "import warnings; warnings.simplefilter('error')",
+        lambda: list(warnings.filters),
+    ),
+    "what SIGINT does": (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        lambda: signal.getsignal(signal.SIGINT),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MOVES)
+def test_what_it_changes_of_the_process_is_put_back_and_said(site, work, what):
+    code, look = MOVES[what]
+    site.add("latentforge-bad", f"{code}\n{MINE}", "bad", version="0.3")
+    with warnings.catch_warnings():
+        warnings.resetwarnings()  # pytest itself has turned all into errors
+        before = look()
+        registry = load_plugins()
+        assert look() == before
+    [notice] = registry.notices
+    assert notice.startswith(f"{BAD} changes {what} while it loads, which was put back")
+    assert registry.names("models") == ("mine",)
+
+
+def test_a_warning_of_its_own_may_be_silenced_each_time(site):
+    code = (
+        "import warnings\nclass Mine(UserWarning): pass\nwarnings.simplefilter('ignore', Mine)\n"
+        "@hookimpl\ndef latentforge_models():\n"
+        "    warnings.filterwarnings('ignore', message='so')\n    return [model('mine')]\n"
+    )
+    site.add("latentforge-bad", code, "bad")
+    with warnings.catch_warnings():
+        for _ in range(2):
+            assert load_plugins().notices == ()
+
+
+def test_a_plugin_is_loaded_once_with_strict_plugins_too(work, capsys):
+    Path("mine.py").write_text("print('loaded')\n" + MINE_WITH_LETTERS)
+    assert run_cli(["--strict-plugins", "-p", "./mine.py", "list", "models"]) == 0
+    assert capsys.readouterr().err.count("loaded") == 1
+
+
+def test_an_error_of_ours_in_a_config_is_the_users(work, cli):
+    code = TYPES.replace("share: Fraction = None", REFUSES)
+    Path("mine.py").write_text(code)
+    answer = cli("-p", "./mine.py", "train", "mine", "--set", "model.every=0")
+    assert answer.code == 2
+    assert "every must be 1 or more" in answer.err
+
+
+REFUSES = """every: int = 1
+
+    def __post_init__(self):
+        from latentforge.errors import UsageError
+        if self.every < 1:
+            raise UsageError("every must be 1 or more", remedy="every=1")
+"""
+
+
+@pytest.mark.parametrize("line", [["list", "models", "--json"], ["plugins", "list", "--json"]])
+def test_what_it_prints_is_no_part_of_an_answer(site, capsys, line):
+    code = "print('hello')\n@hookimpl\ndef latentforge_models():\n    print('here')\n    return []"
+    site.add("latentforge-bad", code, "bad")
+    assert run_cli(line) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)
+    assert "hello\nhere\n" in err
+
+
+def test_a_damaged_package_of_somebody_else_stops_no_training(work):
+    """pydantic and torch read the entry points of all packages too; in a process of its own, for
+    they do so once."""
+    info = work / "site/stranger-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "entry_points.txt").write_text("[console_scripts]\nno equals sign\n")
+    path = os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "latentforge", "train", "ae", "--epochs", "1", "--quiet"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "entry_points.txt cannot be read" in done.stderr
+    assert "stranger-1.0.dist-info" in done.stderr  # it has no name to reinstall it by
+    assert "pip install" not in done.stderr
+
+
+def test_metadata_of_latentforge_that_hide_its_plugins_are_said(site, capsys):
+    (site.metadata("latentforge", "", "0.0.1") / "entry_points.txt").write_text("")
+    assert run_cli(["list", "models"]) == 0
+    err = capsys.readouterr().err
+    assert "plugin latentforge (latentforge 0.0.1): discover: its metadata at" in err
+    assert str(site.folder) in err
+
+
+# ---------------------------------------------------------------- in its components
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(0), SystemExit("so"), type("Odd", (BaseException,), {})()]
+)
+def test_a_component_that_ends_the_process_is_a_fault(error):
+    entry = load_plugins(only=["latentforge"]).get("models", "ae")
+    with pytest.raises(PluginError, match="building it failed"), blame("building it", entry):
+        raise error
+
+
+class OneMeasure:
+    """A plugin with a default measure, which raises where it is asked to; before `loss` by name."""
+
+    def __init__(self, where):
+        self.where = where
+
+    @hookimpl
+    def latentforge_measures(self):
+        yield MeasureSpec(name="a-mine", summary="s", protocol="p", build=self.build)
+
+    def build(self, config, context):
+        self.fail_in("build")
+        return self
+
+    def update(self, seen):
+        self.fail_in("update")
+
+    def compute(self):
+        self.fail_in("compute")
+        return {"loss": 1.0} if self.where == "name" else {"mine": 1.0}
+
+    def fail_in(self, where):
+        if where == self.where:
+            raise ZeroDivisionError(where)
+
+
+@pytest.mark.parametrize("where", ["build", "update", "compute", "name"])
+def test_a_default_measure_that_raises_is_left_out_and_no_run_is_lost(work, caplog, where):
+    forge = Forge([OneMeasure(where)])
+    run = forge.train("ae", train={"epochs": 2, "batch_size": 512}, quiet=True)
+    assert run.status == "done"
+    assert "mine" not in run.metrics["test"]
+    assert run.metrics["test"]["loss"] > 2
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "measure 'a-mine' failed" in line]) == 1
+    assert "it is left out" in said[0]
+    with pytest.raises(PluginError, match="measure 'a-mine' failed"):
+        run.evaluate(measures=["loss", "a-mine"])
+
+
+def test_a_measure_that_works_stays(work):
+    run = Forge([OneMeasure("")]).train("ae", train={"epochs": 1, "batch_size": 512}, quiet=True)
+    assert run.metrics["test"]["mine"] == 1.0
+
+
+TYPES = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from latentforge import ModelSpec, hookimpl
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+@dataclass(frozen=True)
+class Config:
+    share: Fraction = None
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(name="mine", summary="s", build=print, config=Config, provides={"encode"},
+                    default_loss="reconstruction")
+"""
+
+
+def test_types_that_nobody_can_know_are_the_plugins_fault(cli, work):
+    Path("mine.py").write_text(TYPES)
+    for line in (["show", "model", "mine"], ["train", "mine"]):
+        answer = cli("-p", "./mine.py", *line)
+        assert answer.code == 3
+        assert "the types of config Config cannot be read: NameError" in answer.err
+
+
+@pytest.mark.parametrize("roles", [["judge"], 5, {"judge": None}])
+def test_roles_that_are_none_are_a_fault_of_the_spec(site, roles):
+    code = (
+        "from latentforge import ExplorerSpec\n@hookimpl\ndef latentforge_explorers():\n"
+        f"    yield ExplorerSpec(name='e', summary='s', explore=build, roles={roles!r})"
+    )
+    site.add("latentforge-bad", code, "bad")
+    [problem] = load_plugins().problems
+    assert "explorer 'e': roles must map names of roles to sets of abilities" in problem.cause
+
+
+# ---------------------------------------------------------------- commands
+
+
+def test_what_a_command_ends_with_is_printed(site, capsys):
+    site.module("aiming", "import sys\ndef aim():\n    sys.exit('no target was given')\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    assert run_cli(["aim"]) == 1
+    assert capsys.readouterr().err == "no target was given\n"
+
+
+CLICK = """
+import click
+
+@click.group()
+def aim(): "Aims."
+
+@aim.command()
+@click.option("--far", type=int, default=3)
+@click.argument("place")
+def at(far, place):
+    if far > 10:
+        raise click.ClickException("too far")
+    click.echo(f"aimed {place} {far}")
+    if far == 7:
+        click.get_current_context().exit(4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "out", "err"),
+    [
+        ("at there --far 5", 0, "aimed there 5", ""),
+        ("at there --far 7", 4, "aimed there 7", ""),
+        ("at there --far 11", 1, "", "too far"),
+        ("at there --far x", 2, "", "'x' is not a valid integer"),
+        ("at --help", 0, "Usage: latentforge aim at", ""),
+        ("--help", 0, "Aims.", ""),
+        ("nothing", 2, "", "No such command 'nothing'"),
+    ],
+)
+def test_a_command_of_click_is_one(site, capsys, monkeypatch, line, code, out, err):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(click.__file__).parents[1])])
+    site.module("aiming", CLICK)
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    assert run_cli(["aim", *line.split()]) == code
+    said = capsys.readouterr()
+    assert out in said.out
+    assert err in said.err
+    assert "error in LatentForge" not in said.err
+
+
+ANSWERS = """
+import json
+from typing import Annotated
+import typer
+
+def aim(as_json: Annotated[bool, typer.Option("--json")] = False):
+    print(json.dumps({"met": True}))
+"""
+
+
+def test_an_answer_of_a_command_is_its_own(site, capsys):
+    site.module("aiming", ANSWERS)
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    assert run_cli(["aim", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"met": True}
+
+
+def test_the_help_leaves_out_what_is_left_out(site, capsys):
+    site.module("aiming", "def aim(): pass\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    assert run_cli(["-p", "no:latentforge-aim", "--help"]) == 0
+    assert "latentforge-aim" not in capsys.readouterr().out
+
+
+def test_strict_plugins_is_for_every_command(site, work, capsys):
+    site.add("latentforge-bad", "1 / 0", "bad", version="0.3")
+    site.module("aiming", "def aim(): pass\n")
+    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    (work / "runs").mkdir()
+    for line in (["runs"], ["aim"], ["list"]):
+        assert run_cli(line) == 0
+        assert run_cli(["--strict-plugins", *line]) == 3
+        assert BAD in capsys.readouterr().err
+    assert run_cli(["--strict-plugins", "plugins", "list"]) == 0
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def test_conflicts_are_told_with_whom(site, capsys):
+    site.add("latentforge-one", site.offering("twin"), "same")
+    site.add("latentforge-two", site.offering("twin"), "same")
+    assert run_cli(["plugins", "show", "latentforge-one/same"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "conflict: plugin 'same' is also of latentforge-two; name one as latentforge-one/same"
+        in out
+    )
+    assert "model 'twin' is also of latentforge-two; reach this one as latentforge-one/twin" in out
+
+
+@pytest.mark.parametrize(
+    ("need", "told"),
+    [
+        ("nope @ https://x/y'$(touch${IFS}PWNED)'", "pip install nope\n"),
+        ("nope[a,b]>=1; os_name != \"a'$(id)'\"", "pip install 'nope[a,b]>=1'\n"),
+    ],
+)
+def test_what_a_strangers_config_makes_one_paste_is_a_name_alone(work, capsys, need, told):
+    Path("c.toml").write_text(f"requires_plugins = [{json.dumps(need)}]\n")
+    assert run_cli(["train", "--config", "c.toml"]) == 3
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_a_message_is_not_too_long_and_moves_no_cursor(site):
+    code = "raise ValueError('\\x1b[31mred ' + 20000 * 'x')"
+    site.add("latentforge-bad", code, "bad")
+    [problem] = load_plugins().problems
+    assert "\x1b" not in problem.cause
+    assert len(problem.cause) < 1200
+
+
+def test_requirements_have_only_what_pip_takes(site, capsys):
+    for name, version in (("one", "not a version!"), ("two", ""), ("three", "1.0")):
+        site.add(f"latentforge-{name}", site.offering(name), name, version=version or "0")
+        [file] = site.folder.glob(f"latentforge_{name}-*.dist-info/METADATA")
+        file.write_text(f"Metadata-Version: 2.1\nName: latentforge-{name}\n")
+        if version:
+            file.write_text(file.read_text() + f"Version: {version}\n")
+    assert run_cli(["plugins", "list", "--requirements"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith("# ")] == ["latentforge-three==1.0"]
+    assert len(lines) == 3
+
+
+def test_letters_that_a_terminal_has_not_are_written_otherwise(work):
+    (work / "mine.py").write_text(MINE_WITH_LETTERS, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "latentforge", "-p", "./mine.py", "list", "models"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u03b2-VAE" in done.stdout
+
+
+MINE_WITH_LETTERS = """
+from latentforge import ModelSpec, hookimpl
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(name="mine", summary="A β-VAE", build=print, provides={"encode"},
+                    default_loss="reconstruction")
+"""

@@ -1,0 +1,97 @@
+"""Which component a name stands for when distributions compete for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from latentforge.errors import PluginError, UsageError
+from latentforge.plugins.loading import load_plugins
+
+
+@pytest.fixture
+def builtin(site):
+    site.add("latentforge", site.offering("ae", "vae"), "autoencoder")
+
+
+def test_a_built_in_wins_and_the_stranger_is_reached_in_full(site, builtin):
+    site.add("Latentforge.Foo", site.offering("ae"), "aaa")
+    registry = load_plugins()
+    assert registry.get("models", "ae").plugin.builtin
+    assert registry.get("models", "latentforge/ae").plugin.builtin
+    assert registry.get("models", "latentforge-foo/ae").plugin.name == "aaa"
+    assert registry.get("models", "LatentForge_foo/ae").qualified == "Latentforge.Foo/ae"
+    assert registry.notices == (
+        "model 'ae' of Latentforge.Foo does not replace the built-in;"
+        " reach it as Latentforge.Foo/ae",
+    )
+    assert [e.plugin.builtin for e in registry.entries("models")] == [True, False, True]
+
+
+def test_a_stranger_has_the_plain_name_where_the_built_in_is_off(site, builtin):
+    site.add("latentforge-foo", site.offering("ae"), "foo")
+    registry = load_plugins(off=["autoencoder"])
+    assert registry.get("models", "ae").qualified == "latentforge-foo/ae"
+    assert registry.notices == ()
+
+
+def test_two_strangers_with_one_name_matter_only_when_it_is_used(site):
+    site.add("latentforge-one", site.offering("swirl", "one"))
+    site.add("latentforge-two", site.offering("swirl"))
+    registry = load_plugins()
+    assert registry.problems == ()
+    assert registry.names("models") == ("one", "swirl")
+    with pytest.raises(UsageError, match="latentforge-one/swirl and latentforge-two/swirl") as e:
+        registry.get("models", "swirl")
+    assert e.value.exit_code == 2
+    assert registry.get("models", "latentforge-two/swirl").plugin.name == "latentforge-two"
+
+
+def test_one_distribution_cannot_offer_a_name_twice(site):
+    site.module("a", site.offering("swirl"))
+    site.module("b", site.offering("swirl"))
+    site.metadata("latentforge-swirl", "a = a\nb = b")
+    registry = load_plugins()
+    assert registry.get("models", "swirl").plugin.name == "a"
+    (problem,) = registry.problems
+    assert problem.plugin == "b"
+    assert problem.cause == "model 'swirl': plugin a already offers one of that name"
+
+
+def test_an_unknown_name_lists_the_plugins_that_may_have_had_it(site, builtin):
+    site.add("latentforge-bad", "import no_such_module", "bad")
+    site.add("latentforge-off", site.offering("x"), "gone")
+    registry = load_plugins(off=["gone"])
+    with pytest.raises(PluginError, match="unknown model 'wavelet'") as error:
+        registry.get("models", "wavelet")
+    bad, off = error.value.details
+    assert "plugin bad (latentforge-bad 1.0): import: ModuleNotFoundError" in bad
+    assert off == "plugin gone (latentforge-off 1.0): switched off by -p no:gone"
+    with pytest.raises(UsageError, match="did you mean 'vae'") as error:
+        registry.get("models", "vaee")
+    assert error.value.details == (bad, off)
+
+
+def test_a_qualified_name_of_a_plugin_that_did_not_load(site, builtin):
+    site.add("latentforge-bad", "import no_such_module", "bad")
+    registry = load_plugins()
+    with pytest.raises(PluginError, match="latentforge-bad offers no model 'x'") as error:
+        registry.get("models", "latentforge_bad/x")
+    assert "no_such_module" in error.value.details[0]
+
+
+def test_a_qualified_name_of_nothing_installed(site, builtin):
+    registry = load_plugins()
+    with pytest.raises(PluginError, match="no plugin 'somebody-else' is installed") as error:
+        registry.get("models", "somebody-else/x")
+    assert error.value.remedy == "pip install somebody-else"
+
+
+def test_a_misspelt_distribution_is_not_a_package_to_install(site, builtin):
+    with pytest.raises(PluginError, match="did you mean 'latentforge'") as error:
+        load_plugins().get("models", "latentfoge/ae")
+    assert "pip install" not in error.value.remedy
+
+
+def test_a_healthy_distribution_without_that_name_is_a_usage_error(site, builtin):
+    with pytest.raises(UsageError, match="latentforge offers no model 'aee', did you mean 'ae'"):
+        load_plugins().get("models", "latentforge/aee")

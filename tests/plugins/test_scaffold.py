@@ -1,0 +1,132 @@
+"""`plugins new` and `plugins check` from the command line; tests/e2e installs what they make."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from latentforge.cli.app import app
+from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin, written
+
+BROKEN = """
+from dataclasses import dataclass
+
+from latentforge import ModelSpec, Size, hookimpl
+
+
+@dataclass(frozen=True)
+class Config:
+    size: Size = 0
+
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(name="bad", summary="s", build=print, config=Config, provides={"encode"},
+                    default_loss="reconstruction")
+"""
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTED)
+def test_the_commands_of_a_new_packages_readme_parse(kind):
+    readme = written("swirl", kind)["README.md"]
+    lines = [line for line in readme.splitlines() if line.startswith("latentforge ")]
+    assert len(lines) >= 3
+    for line in lines:
+        _, name, *words = shlex.split(line)
+        command = get_command(app).commands[name]
+        if hasattr(command, "commands"):
+            name, *words = words
+            command = command.commands[name]
+        command.make_context(name, words)
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTED)
+def test_a_new_package_is_checked_by_its_folder(kind, cli, work):
+    assert cli("plugins", "new", "swirl", "--kind", kind).code == 0
+    answer = cli("plugins", "check", "latentforge-swirl", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["failed"] == 0
+    assert answer.json["passed"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["Swirl"], "lower-case letters"),
+        (["../swirl"], "lower-case letters"),
+        (["none"], "would hide something else"),
+        (["vae"], "there is a built-in model 'vae'"),
+        (["swirl", "--kind", "modle"], "did you mean 'model'"),
+    ],
+)
+def test_a_name_or_kind_that_cannot_be_is_refused(words, said, cli, work):
+    answer = cli("plugins", "new", *words)
+    assert answer.code == 2
+    assert said in answer.err
+    assert list(work.iterdir()) == []
+
+
+def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
+    assert cli("plugins", "new", "vortex").code == 0
+    file = work / "latentforge-vortex/pyproject.toml"
+    file.write_text(file.read_text().replace('= "latentforge_vortex"', '= "latentforge_vortex:me"'))
+    module = work / "latentforge-vortex/latentforge_vortex/__init__.py"
+    module.write_text(module.read_text() + "\n\nimport sys\nme = sys.modules[__name__]\n")
+    answer = cli("plugins", "check", "latentforge-vortex", "--json")
+    assert answer.code == 0, answer.err
+    seen = {check["check"]: check["status"] for check in answer.json["checks"]}
+    assert seen["the hook module imports nothing heavy"] == "passed"
+
+
+@pytest.mark.slow  # half a minute: what mypy knows of torch is not kept
+def test_new_packages_pass_a_type_checker(work):
+    for kind in IMPLEMENTED:
+        new_plugin(f"swirl-{kind}", kind, work)
+    packages = sorted(file.parent for file in work.glob("*/*/__init__.py"))
+    assert len(packages) == len(IMPLEMENTED)
+    command = [sys.executable, "-m", "mypy", "--cache-dir", work / "cache", *packages]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=work)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_is_overwritten(cli, work):
+    assert cli("plugins", "new", "swirl").code == 0
+    (work / "latentforge-swirl/README.md").write_text("mine")
+    answer = cli("plugins", "new", "swirl")
+    assert answer.code == 2
+    assert "is there already" in answer.err
+    assert (work / "latentforge-swirl/README.md").read_text() == "mine"
+
+
+def test_a_check_that_fails_ends_with_what_to_mend(cli, work):
+    (work / "bad.py").write_text(BROKEN)
+    answer = cli("plugins", "check", "./bad.py")
+    assert answer.code == 3
+    assert "failed  model bad: every option has a valid default" in answer.out
+    assert "model bad: every option is described: name each option there" in answer.err
+    told = cli("plugins", "check", "./bad.py", "--json")
+    assert told.json["failed"] == 2
+    assert told.json["exit_code"] == 3
+    statuses = {check["check"]: check["status"] for check in told.json["checks"]}
+    assert statuses["the hook module imports nothing heavy"] == "passed"
+
+
+def test_a_plugin_that_is_switched_off_has_not_passed(cli, work, monkeypatch):
+    answer = cli("-p", "no:vae", "plugins", "check", "vae")
+    assert answer.code == 0
+    assert "skipped plugin vae: it loads: switched off by -p no:vae" in answer.out
+
+
+def test_a_folder_that_is_no_package_is_looked_for_as_a_plugin(cli, work):
+    (work / "swirl").mkdir()
+    answer = cli("plugins", "check", "swirl")
+    assert answer.code == 2
+    assert "unknown plugin 'swirl'" in answer.err
+    (work / "swirl/pyproject.toml").write_text("[project]\nname = 'swirl'\n")
+    answer = cli("plugins", "check", "swirl")
+    assert answer.code == 2
+    assert "has no [project.entry-points.latentforge]" in answer.err

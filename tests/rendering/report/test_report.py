@@ -1,0 +1,419 @@
+"""The report as a file: where it goes, what it says, what it never overwrites, and bad folders."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentforge import Forge
+from latentforge.rendering.report.images import smaller
+from latentforge.rendering.report.location import default_path
+from latentforge.rendering.report.write import report
+
+
+class Reader(HTMLParser):
+    """What a person reads, the commands, the pictures, and whatever would ask for a file."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.words, self.commands, self.images, self.asked, self.inside = [], [], [], [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag not in ("meta", "link", "input", "img"):
+            self.inside.append((tag, attrs.get("class")))
+        if self.inside[-1] == ("pre", "command"):
+            self.commands.append("")
+        if tag == "img":
+            self.images.append(attrs["src"])
+        self.asked += [attrs[key] for key in ("src", "href", "srcset") if key in attrs]
+
+    def handle_endtag(self, tag):
+        while self.inside and self.inside.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.inside and self.inside[-1][0] not in ("script", "style"):
+            self.words.append(data)
+        if ("pre", "command") in self.inside:
+            self.commands[-1] += data
+
+
+def read(path):
+    return Reader(Path(path).read_text("utf-8"))
+
+
+@pytest.fixture
+def explored(runs, cli):
+    found = cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--set", "steps=4")
+    assert found.code == 0
+    return runs
+
+
+def test_it_is_written_into_the_run_and_again_over_itself(explored, cli):
+    for _ in range(2):
+        done = cli("report", "runs/ae", "--json")
+        assert done.code == 0
+        assert done.json["report"] == "runs/ae/report.html"
+        assert done.json["explored"] == ["runs/ae/explore/interpolate"]
+        assert done.json["warnings"] == []
+    assert Path("runs/ae/report.html").stat().st_size == done.json["bytes"] < 15e6
+    assert [path.name for path in Path("runs/ae").glob(".report*")] == []
+
+
+def test_the_page_asks_for_no_file(explored, cli):
+    cli("report", "runs/ae")
+    asked = read("runs/ae/report.html").asked
+    assert asked
+    assert {link.split(":")[0] for link in asked if not link.startswith("#")} == {"data"}
+
+
+def test_python_writes_the_same_page(explored, work):
+    run = Forge().open_run("runs/ae")
+    assert run.report() == Path("runs/ae/report.html")
+    assert run.report(out="elsewhere/page.html") == Path("elsewhere/page.html")
+    assert "interpolate" in read("elsewhere/page.html").text
+
+
+def test_the_figures_are_those_of_the_run_each_with_its_protocol(explored, cli):
+    evaluated = cli("evaluate", "runs/ae", "--split", "validation", "--json").json
+    cli("report", "runs/ae")
+    text = read("runs/ae/report.html").text
+    manifest = json.loads(Path("runs/ae/run.json").read_text())
+    for name, value in manifest["metrics"]["test"].items():
+        assert f"{name} {manifest['protocol'][name]} {value:.5g}" in text
+    assert evaluated["checkpoint"] in text
+    assert manifest["data"]["fingerprint"] in text
+    for plugin in manifest["plugins"]:
+        assert f"{plugin['name']} {plugin['distribution']} {plugin['version']}" in text
+    for word in (manifest["environment"]["torch"], manifest["environment"]["platform"]):
+        assert word in text
+    found = json.loads(Path("runs/ae/explore/interpolate/findings.json").read_text())
+    for name, value in found["metrics"].items():
+        assert f"{name} {value:.5g}" in text
+    assert " ".join(found["protocol"].split()) in text
+
+
+def test_the_configuration_on_the_page_trains_the_same_run_again(explored, cli):
+    cli("report", "runs/ae")
+    page = Path("runs/ae/report.html").read_text("utf-8")
+    [block] = re.findall(r'<pre tabindex="0"><code>(\[model\].*?)</code>', page, re.DOTALL)
+    Path("ae.toml").write_text(block.replace("&#34;", '"'))
+    checked = cli("config", "check", "ae.toml", "--json")
+    assert checked.json["config"] == json.loads(Path("runs/ae/run.json").read_text())["config"]
+    assert "latentforge train --config ae.toml" in read("runs/ae/report.html").commands
+
+
+def test_the_command_of_an_explorer_finds_the_same_again(explored, cli):
+    cli("report", "runs/ae")
+    [command] = [c for c in read("runs/ae/report.html").commands if " explore " in c]
+    words = shlex.split(command)
+    assert len(words) == 8  # only what is not a default
+    assert cli(*words[1:], "--out", "again").code == 0
+    first, again = (
+        json.loads((Path(folder) / "findings.json").read_text())
+        for folder in ("runs/ae/explore/interpolate", "again")
+    )
+    assert again["options"] == first["options"]
+    assert again["metrics"] == first["metrics"]
+
+
+def test_pictures_are_embedded_to_the_pixel(explored, cli):
+    cli("report", "runs/ae")
+    [source] = read("runs/ae/report.html").images
+    kind, data = source.split(",", 1)
+    assert kind == "data:image/png;base64"
+    embedded = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    drawn = Image.open(next(Path("runs/ae/explore/interpolate").glob("*.png"))).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(embedded), np.asarray(drawn))
+
+
+def test_a_picture_of_many_colours_keeps_them_and_only_a_huge_one_is_shrunk():
+    random = np.random.default_rng(0)
+    for side, half in ((200, False), (900, True)):
+        image = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        made = Image.open(io.BytesIO(smaller(image, file.getvalue())))
+        assert made.size == ((side // 2,) * 2 if half else (side, side))
+        if not half:
+            np.testing.assert_array_equal(np.asarray(made.convert("RGB")), np.asarray(image))
+
+
+def test_two_folders_of_one_explorer_share_a_table_and_say_what_differs(explored, cli):
+    cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--set", "steps=5")
+    assert cli("report", "runs/ae").code == 0
+    text = read("runs/ae/report.html").text
+    assert "figure interpolate interpolate-2" in text
+    assert "option that differs interpolate interpolate-2 steps 4 5" in text
+    assert "classes" not in text.split("option that differs")[1].split("steps 4 5")[0]
+
+
+def test_several_runs_are_compared_beside_them(explored, cli):
+    done = cli("report", "runs/ae", "runs/cnn", "--json")
+    assert done.json["report"] == "runs/report-ae-cnn.html"
+    text = read("runs/report-ae-cnn.html").text
+    test = [
+        json.loads(Path(f"runs/{n}/run.json").read_text())["metrics"]["test"] for n in ("ae", "cnn")
+    ]
+    assert f"{test[0]['loss']:.5g} {test[1]['loss']:.5g}" in text
+    assert "model.name ae cnn-classifier" in text
+    assert (
+        "train.lr" not in text.split("What differs")[1].split("Training")[0] or "lr 0.003" in text
+    )
+    assert (
+        "train.seed" not in text.split("What differs")[1].split("Training")[0]
+    )  # the same in both
+
+
+def test_runs_that_share_no_folder_are_reported_in_the_working_folder(runs, monkeypatch):
+    one, other = (Forge().open_run(path) for path in ("runs/ae", "runs/cnn"))
+    assert default_path([one, other]) == Path("runs/report-ae-cnn.html")
+    monkeypatch.setattr(os.path, "commonpath", lambda paths: os.path.sep)
+    Path("report-ae-cnn.html").write_text("mine")
+    for _ in range(2):
+        assert report([one, other])["report"] == "report-ae-cnn-2.html"
+    shutil.copytree("runs/cnn", "others/cnn")
+    third = Forge().open_run("others/cnn")
+    assert report([one, third])["report"] == "report-ae-cnn-3.html"
+    assert Path("report-ae-cnn.html").read_text() == "mine"
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from latentforge import ExplorerSpec, hookimpl
+from latentforge.findings import Findings, Table
+
+@dataclass(frozen=True)
+class Config:
+    rows: int = 2
+
+def explore(context, options):
+    return Findings([Table("t", "T", ["n"], [[i] for i in range(options.rows)])])
+
+@hookimpl
+def latentforge_explorers():
+    return [ExplorerSpec(name="count", summary="counts", config=Config, explore=explore)]
+"""
+
+
+def test_the_command_of_an_explorer_from_a_file_loads_the_file(runs, cli):
+    Path("mine.py").write_text(PLUGIN)
+    assert cli("-p", "./mine.py", "explore", "count", "runs/ae", "--set", "rows=3").code == 0
+    assert cli("report", "runs/ae").code == 0
+    [command] = [c for c in read("runs/ae/report.html").commands if " explore " in c]
+    assert command == "latentforge -p ./mine.py explore count runs/ae --set rows=3"
+    assert cli(*shlex.split(command)[1:], "--out", "again").code == 0
+
+
+def test_runs_of_the_same_name_are_told_apart(runs, cli):
+    shutil.copytree("runs/ae", "other/ae")
+    done = cli("report", "runs/ae", "other/ae", "--json")
+    assert done.json["report"] == "report-ae-ae.html"
+    assert "figure runs/ae other/ae" in read("report-ae-ae.html").text
+
+
+def test_without_explorers_the_page_says_so_and_what_to_run(runs, cli):
+    for name in ("ae", "cnn"):
+        done = cli("report", f"runs/{name}")
+        assert done.code == 0
+        [hint] = re.findall(r"latentforge explore (\S+) runs/\w+", done.out)
+        page = read(f"runs/{name}/report.html")
+        assert "No explorer has looked at this run yet" in page.text
+        assert f"latentforge explore {hint} runs/{name}" in page.commands
+        assert cli("explore", hint, f"runs/{name}").code == 0  # the hint works
+
+
+def damaged(folder):
+    (folder / "findings.json").write_text('{"explorer": "interpolate", "metr')
+
+
+def without_a_picture(folder):
+    next(folder.glob("*.png")).unlink()
+
+
+def no_picture_at_all(folder):
+    next(folder.glob("*.png")).write_bytes(b"no PNG")
+
+
+def of_another_shape(folder):
+    (folder / "findings.json").write_text('["interpolate"]')
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [damaged, without_a_picture, no_picture_at_all, of_another_shape],
+    ids=lambda f: f.__name__,
+)
+def test_a_broken_folder_is_said_and_costs_nothing_else(explored, cli, harm):
+    shutil.copytree("runs/ae/explore/interpolate", "runs/ae/explore/interpolate-2")
+    harm(Path("runs/ae/explore/interpolate-2"))
+    done = cli("report", "runs/ae")
+    assert done.code == 0
+    assert done.err.startswith("warning: runs/ae/explore/interpolate-2")
+    page = read("runs/ae/report.html")
+    assert "runs/ae/explore/interpolate-2" in page.text
+    assert len(page.images) == 1  # the other one's
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"]], ids=str)
+@pytest.mark.parametrize("key", ["explorer", "run", "roles", "checkpoint", "weights", "options"])
+def test_what_a_folder_says_of_itself_in_another_type_costs_nothing(explored, cli, key, value):
+    file = Path("runs/ae/explore/interpolate/findings.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value, "plugins": value}))
+    done = cli("report", "runs/ae")
+    assert (done.code, done.err) == (0, "")
+    page = read("runs/ae/report.html")
+    assert len(page.images) == 1
+    [command] = [c for c in page.commands if " explore " in c]
+    assert "explore interpolate runs/ae" in command
+
+
+def test_a_broken_line_of_figures_is_left_out_and_said(runs, cli):
+    with Path("runs/ae/metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "tra\n[1]\n')
+    done = cli("report", "runs/ae")
+    assert done.code == 0
+    assert "metrics.jsonl: line 4 is broken" in done.err
+    assert "metrics.jsonl: line 5 is broken" in done.err
+    assert "metrics.jsonl: line 4 is broken" in read("runs/ae/report.html").text
+
+
+def test_a_run_that_failed_or_has_no_figures_yet_has_a_page(runs, cli):
+    manifest = json.loads(Path("runs/ae/run.json").read_text())
+    manifest |= {"status": "failed", "error": "the loss is NaN <b>", "metrics": {}, "seconds": None}
+    manifest["facts"] = {"beta": None}
+    Path("runs/ae/run.json").write_text(json.dumps(manifest))
+    Path("runs/ae/metrics.jsonl").unlink()
+    assert cli("report", "runs/ae").code == 0
+    page = Path("runs/ae/report.html").read_text("utf-8")
+    assert "The training failed: the loss is NaN &lt;b&gt;" in page
+    assert "No epoch has ended yet." in page
+
+
+def test_a_run_whose_plugin_is_not_here_can_be_reported(explored, cli):
+    assert cli("-p", "no:autoencoder", "-p", "no:interpolate", "report", "runs/ae").code == 0
+    commands = read("runs/ae/report.html").commands
+    assert any("interpolate runs/ae --set" in command for command in commands)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_nothing_but_a_report_is_overwritten(runs, cli):
+    Path("mine.html").write_text("<!doctype html>\n<title>mine</title>")
+    Path("runs/ae/report.html").write_text("my notes")
+    for arguments in (["runs/ae", "--out", "mine.html"], ["runs/ae"], ["runs/ae", "--out", "runs"]):
+        refused = cli("report", *arguments)
+        assert refused.code == 2
+        assert "--out" in refused.err
+    assert Path("mine.html").read_text() == "<!doctype html>\n<title>mine</title>"
+    assert Path("runs/ae/report.html").read_text() == "my notes"
+
+
+def test_a_run_given_twice_is_refused(runs, cli):
+    assert cli("report", "runs/ae", "runs/../runs/ae").code == 2
+
+
+def test_what_is_no_run_is_said_as_everywhere(runs, cli):
+    refused = cli("report", "runs/a")
+    assert refused.code == 4
+    assert "did you mean 'ae'" in refused.err
+    assert not Path("runs/a").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_failure_not_a_traceback(runs, cli):
+    refused = cli("report", "runs/ae", "--out", "runs/ae/run.json/report.html")
+    assert refused.code == 1
+    assert refused.err.startswith("error: cannot")
+    assert json.loads(Path("runs/ae/run.json").read_text())["status"] == "done"
+
+
+# ---------------------------------------------------------------- the curves of a training
+
+
+def drawn(page):
+    """The titles of the training curves."""
+    return re.findall(r'<p class="lf-panel-title">(.*?)</p>', Path(page).read_text("utf-8"))
+
+
+def test_a_term_that_is_the_loss_itself_is_not_drawn_twice(runs, cli):
+    lines = [
+        {"epoch": i, "train": {"loss": 9.0 / i, "recon": 9.0 / i, "mse": 1.0}} for i in (1, 2, 3)
+    ]
+    file = Path("runs/ae/metrics.jsonl")
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert cli("report", "runs/ae").code == 0
+    assert drawn("runs/ae/report.html") == ["loss = recon", "mse"]
+    lines[1]["train"]["recon"] = 4.0
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert cli("report", "runs/ae").code == 0
+    assert drawn("runs/ae/report.html") == ["loss", "recon", "mse"]
+
+
+def axes(page):
+    """Of each chart of the training the title and the names of its curves."""
+    text = Path(page).read_text("utf-8").split('<section id="curves">')[1].split("</section>")[0]
+    found = re.findall(r'lf-panel-title">(.*?)</p>.*?json">(.*?)</script>', text, re.DOTALL)
+    return {
+        title: [trace["name"] for trace in json.loads(content)["figure"]["data"]]
+        for title, content in found
+    }
+
+
+def test_losses_that_are_not_the_same_have_an_axis_each_and_say_what_they_are(runs, cli):
+    assert cli("report", "runs/ae", "runs/cnn").code == 0
+    found = axes("runs/report-ae-cnn.html")
+    assert found["loss = recon of ae"] == ["ae, train", "ae, validation"]
+    assert found["loss of cnn"] == ["cnn, train", "cnn, validation"]
+    assert not any({"ae, train", "cnn, train"} <= set(traces) for traces in found.values())
+    text = read("runs/report-ae-cnn.html").text
+    assert "loss reconstruction; recon: nats per image, summed over pixels" in text
+    assert "not the same figure: reconstruction in ae, cross-entropy in cnn" in text
+
+
+def test_losses_that_are_the_same_share_an_axis_and_another_likelihood_is_another_loss(runs, cli):
+    same, other = (Path(f"runs/{name}") for name in ("ae-2", "ae-3"))
+    for path in (same, other):
+        shutil.copytree("runs/ae", path)
+    manifest = json.loads((other / "run.json").read_text())
+    manifest["protocol"]["recon"] += ", of another likelihood"
+    (other / "run.json").write_text(json.dumps(manifest))
+    assert cli("report", "runs/ae", same, other, "--out", "page.html").code == 0
+    found = axes("page.html")
+    shared = ["ae, train", "ae, validation", "ae-2, train", "ae-2, validation"]
+    assert found["loss = recon of ae, ae-2"] == shared
+    assert found["loss = recon of ae-3"] == ["ae-3, train", "ae-3, validation"]
+    assert len(found["mse_per_pixel"]) == 3  # of the validation images, the same in all
+    assert cli("report", "runs/ae", same, "--out", "page.html").code == 0
+    assert axes("page.html")["loss = recon"] == shared
+    assert "not the same figure" not in read("page.html").text
+
+
+def test_every_chart_and_picture_of_a_comparison_has_the_name_of_its_run(explored, cli):
+    assert cli("explore", "latent-map", "runs/ae", "--quiet").code == 0
+    shutil.copytree("runs/ae", "runs/other")
+    assert cli("explore", "neighbours", "runs/other", "--quiet").code == 0
+    assert cli("report", "runs/ae", "runs/other").code == 0
+    page = Path("runs/report-ae-other.html").read_text("utf-8")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    maps = [caption for caption in captions if "Latent map" in caption]
+    assert [caption.split(":")[0] for caption in maps] == ["ae", "other"]
+    assert sorted(set(captions) - set(maps)) == ["ae", "other"]
+    assert len(captions) == page.count('class="lf-figure"') == 5
+    assert cli("report", "runs/ae").code == 0
+    alone = Path("runs/ae/report.html").read_text("utf-8")
+    assert re.findall("<figcaption>(.*?)</figcaption>", alone) == [maps[0].removeprefix("ae: ")]

@@ -1,0 +1,270 @@
+"""Maps, curves, bars and histograms: the numbers are drawn, each class is seen, nothing is cut."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from latentforge.findings import Bars, Histogram, Lines, Scatter
+from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
+from latentforge.rendering.files import png, write_finding
+from latentforge.rendering.html.page import chart
+from latentforge.rendering.palette import COLOURS, colour
+from latentforge.rendering.scatter import draw_scatter, limits_of, places
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def scatter(digits):
+    path = torch.linspace(-2, 2, 9)[:, None] * torch.tensor([1.0, 0.5])
+    return Scatter("map", "A map", digits.z[:, :2], digits.y, digits.classes, paths={"a": path})
+
+
+# ---------------------------------------------------------------- maps
+
+
+def test_every_class_of_a_map_is_seen_in_its_colour(scatter, look):
+    picture = look.opened(png(scatter, ""))
+    assert min(look.count(picture, colour(i)) for i in range(10)) > 100
+    alone = Scatter("map", "A map", scatter.points, scatter.labels * 0, scatter.classes)
+    other = look.opened(png(alone, ""))
+    assert max(look.count(other, colour(i)) for i in range(1, 10)) < 20
+
+
+def test_a_class_is_named_at_the_median_of_its_points(digits):
+    labels = digits.y.numpy()
+    points = np.stack([labels * 5.0, labels * -3.0], 1) + np.array([[0.1, 0.2]])
+    found = dict(places(points, labels, digits.classes, 11, 0.5))
+    assert set(found) == set(digits.classes)
+    assert found["4"] == pytest.approx((20.1, -11.8))
+
+
+def test_names_of_classes_that_lie_upon_each_other_are_moved_apart():
+    points, labels = np.zeros((40, 2)), np.arange(40) % 4
+    at = np.array([p for _, p in places(points, labels, ["one", "two", "three", "four"], 10, 1.0)])
+    apart = np.abs(at[:, None] - at) + np.eye(4)[..., None] * 9
+    assert (apart.max(-1) > 10 / 72).all()  # inches: the height of a letter
+    assert np.abs(at).max() < 1.5
+
+
+def test_axes_of_very_different_reach_have_a_unit_each():
+    x = torch.linspace(1, 4.5, 50)
+    for far, shared in ((0.09, False), (2.0, True)):
+        item = Scatter(
+            "map", "A map", torch.stack([x, 0.13 + far * torch.linspace(0, 1, 50) ** 2], 1)
+        )
+        axes = draw_scatter(item).axes[0]
+        assert (axes.get_aspect() == 1) is shared
+        (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+        assert x0 < 1 < 4.5 < x1
+        assert y0 < 0.13
+        if not shared:
+            assert y1 - y0 < 1.1 * far
+        [content] = re.findall(r'json">(.*?)</script>', chart(item))
+        layout = json.loads(content)["figure"]["layout"]
+        assert (layout["yaxis"].get("scaleanchor") == "x") is shared
+
+
+def test_a_map_has_the_same_unit_on_both_axes_and_holds_every_point(scatter):
+    figure = draw_scatter(scatter)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    unit = axes.transData.transform([(0, 0), (1, 0), (0, 1)])
+    assert unit[1, 0] - unit[0, 0] == pytest.approx(unit[2, 1] - unit[0, 1], rel=1e-3)
+    both = torch.cat([scatter.points, scatter.paths["a"]])
+    for (low, high), values in zip((axes.get_xlim(), axes.get_ylim()), both.T, strict=True):
+        assert low < values.min()
+        assert values.max() < high
+
+
+def test_limits_are_of_what_is_finite_and_never_empty():
+    same = Scatter("m", "", torch.ones(3, 2))
+    (x0, x1), (y0, y1) = limits_of([same])
+    assert x0 < 1 < x1
+    assert y0 < 1 < y1
+    holes = Scatter("m", "", torch.tensor([[0.0, 0.0], [NAN, 9.0], [4.0, math.inf], [2.0, 2.0]]))
+    assert limits_of([holes]) == limits_of([Scatter("m", "", holes.points[[0, 3]])])
+    nothing = Scatter("m", "", torch.full((2, 2), NAN))
+    assert limits_of([nothing]) == ((-1.0, 1.0), (-1.0, 1.0))
+
+
+def test_a_path_is_drawn_over_the_points_with_its_start_and_its_end(scatter):
+    lines = draw_scatter(scatter).axes[0].lines
+    whole, start, end = (line.get_xydata() for line in lines)
+    path = scatter.paths["a"].numpy()
+    assert np.array_equal(whole, path)
+    assert np.array_equal(start, path[:1])
+    assert np.array_equal(end, path[-1:])
+    assert [line.get_marker() for line in lines[1:]] == ["o", "*"]
+
+
+def test_several_paths_have_a_colour_and_a_name_each_that_of_their_class_if_there_is_one(scatter):
+    path = scatter.paths["a"]
+    item = replace(scatter, paths={"first": path, "7": path + 1})
+    axes = draw_scatter(item).axes[0]
+    assert [to_hex(line.get_color()) for line in axes.lines[::3]] == [colour(0), colour(7)]
+    assert [text.get_text() for text in axes.texts[-2:]] == ["first", "7"]
+
+
+def test_the_names_of_walks_lie_inside_the_map_and_not_upon_each_other(scatter):
+    ends = [[3.9, 0.0], [3.9, 0.1], [-3.9, 9.0], [-3.9, 9.1], [0.0, 0.0], [0.0, 0.05], [0.1, 0.0]]
+    paths = {
+        f"image {i} (class {i})": torch.tensor([[0.0, 0.0], end]) for i, end in enumerate(ends)
+    }
+    figure = draw_scatter(replace(scatter, paths=paths))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    boxes = [text.get_bbox_patch().get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(paths)
+    inside = axes.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    rims = [to_hex(text.get_bbox_patch().get_edgecolor()) for text in axes.texts]
+    assert rims == [colour(i) for i in range(7)]
+
+
+@pytest.mark.parametrize("count", [1, 100, 10_000])
+def test_few_points_are_large_and_many_small(count, look, digits):
+    few = Scatter("m", "", digits.z[:, :2].repeat(10_000 // len(digits.z) + 1, 1)[:count])
+    inches = look.opened(png(few, "")).shape
+    assert min(inches[:2]) > 400
+    size = draw_scatter(few).axes[0].collections[0].get_sizes()[0]
+    assert size == {1: 36, 100: 36, 10_000: pytest.approx(4.2)}[count]
+
+
+def test_names_of_any_text_and_a_label_without_a_class_are_no_trouble(digits, tmp_path):
+    item = Scatter("m", "$x_1", digits.z[:, :2], digits.y, ("$a", "$\\frac{", "数字\t"))
+    assert write_finding(item, tmp_path, "costs 3$ or 4$")[0].read_bytes()[:4] == b"\x89PNG"
+
+
+# ---------------------------------------------------------------- curves and bars
+
+
+def test_curves_have_gaps_where_there_is_no_number():
+    y = torch.tensor([1.0, NAN, math.inf, 2.0, 3.0])
+    item = Lines("l", "", torch.arange(5), {"a": y, "b": y * 0}, "epoch", "nats")
+    axes = draw_lines(item).axes[0]
+    first = axes.lines[0].get_ydata()
+    assert np.isnan(first).tolist() == [False, True, True, False, False]
+    assert axes.get_ylim()[1] < 4
+    assert [line.get_color() for line in axes.lines] == list(COLOURS[:2])
+    assert len({line.get_linestyle() for line in axes.lines}) == 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats")
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_bars_are_as_high_as_their_numbers_and_stand_side_by_side():
+    item = Bars("b", "", ["x", "y"], {"one": [0.5, -0.25], "two": [1.0, NAN]}, "p")
+    axes = draw_bars(item).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [0.5, -0.25, 1.0, 0.0]
+    spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    assert spans[0][1] <= spans[2][0]  # of one label
+    assert spans[2][1] < spans[1][0]  # of two
+    low, high = axes.get_ylim()
+    assert low < -0.25
+    assert high > 1
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches[::2]] == list(COLOURS[:2])
+
+
+def test_long_labels_are_turned_and_not_cut_off(look):
+    names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"]
+    item = Bars("b", "Fashion", names, {"p": [0.1] * 8}, "probability")
+    axes = draw_bars(item).axes[0]
+    assert {text.get_rotation() for text in axes.get_xticklabels()} == {45.0}
+    assert min(look.margins(look.opened(png(item, "note")))) >= 5
+
+
+# ---------------------------------------------------------------- histograms
+
+
+def test_a_histogram_is_a_density_with_the_fitted_normal_over_it():
+    torch.manual_seed(0)
+    values = torch.randn(4000) * 3 + 5
+    item = Histogram("h", "", {"a": values, "b": values * 2}, "activation", normal=True)
+    panels = draw_histogram(item).axes
+    assert len(panels) == 2
+    area = sum(bar.get_width() * bar.get_height() for bar in panels[0].patches)
+    assert area == pytest.approx(1)
+    x, density = panels[0].lines[0].get_data()
+    assert x[density.argmax()] == pytest.approx(float(values.mean()), abs=0.1)
+    deviation = float(values.double().std(unbiased=False))
+    assert density.max() == pytest.approx(1 / (deviation * math.sqrt(2 * math.pi)), rel=1e-3)
+    assert panels[1].get_title() == "b"
+
+
+def test_the_page_has_the_bars_of_the_picture_and_so_has_numpy():
+    torch.manual_seed(0)
+    values = {"few": torch.randn(50), "many": 3 * torch.randn(3000), "same": torch.ones(4)}
+    values["few"][7] = math.inf
+    item = Histogram("h", "", values, "x", normal=True)
+    panels = re.findall(r'json">(.*?)</script>', chart(item))
+    drawn = draw_histogram(item).axes
+    for fragment, axes, kept, count in zip(
+        panels[:2],
+        drawn[:2],
+        (values["few"][values["few"].isfinite()], values["many"]),
+        (10, 40),
+        strict=True,
+    ):
+        figure = json.loads(fragment)["figure"]
+        bars, curve = figure["data"]
+        density, edges = np.histogram(kept.double().numpy(), count, density=True)
+        np.testing.assert_allclose([bar.get_height() for bar in axes.patches], density)
+        np.testing.assert_allclose(bars["y"], density, rtol=1e-4)
+        middle = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+        np.testing.assert_allclose(middle, (edges[1:] + edges[:-1]) / 2)
+        np.testing.assert_allclose(bars["x"], middle, rtol=2e-4)
+        np.testing.assert_allclose(figure["layout"]["xaxis"]["range"], axes.get_xlim())
+        x, y = axes.lines[0].get_data()
+        np.testing.assert_allclose(np.interp(curve["x"], x, y), curve["y"], atol=2e-3)
+    same = json.loads(panels[2])["figure"]["layout"]["annotations"][0]["text"]
+    assert same == drawn[2].texts[0].get_text() == "all 1"
+
+
+@pytest.mark.parametrize("count", [1, 2, 17])
+def test_as_many_panels_as_titles_and_none_is_cut(count, look):
+    torch.manual_seed(0)
+    item = Histogram("h", "Many", {f"map {i}": torch.rand(50) for i in range(count)}, "x")
+    panels = [axes for axes in draw_histogram(item).axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == list(item.panels)
+    picture = look.opened(png(item, "note"))
+    assert min(look.margins(picture)) >= 5
+    assert picture.shape[1] <= 13 * 150
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"), [(3, 1), (6, 2), (7, 2), (10, 2), (12, 3), (16, 4), (17, 3), (100, 13)]
+)
+def test_panels_stand_in_a_block_with_few_places_left_empty(count, rows):
+    item = Histogram("h", "t", {f"map {i}": torch.arange(9.0) for i in range(count)}, "x")
+    [grid] = {axes.get_gridspec() for axes in draw_histogram(item).axes}
+    assert grid.nrows == rows
+    assert grid.nrows * grid.ncols - count < grid.ncols
+
+
+def test_panels_without_a_spread_or_a_number_say_so():
+    item = Histogram(
+        "h", "", {"same": torch.full((9,), 2.0), "none": torch.tensor([NAN])}, "x", True
+    )
+    texts = [[text.get_text() for text in axes.texts] for axes in draw_histogram(item).axes]
+    assert texts == [["all 2"], ["no finite values"]]
+
+
+def test_what_is_empty_can_be_drawn():
+    for item in (
+        Lines("l", "t", torch.zeros(0), {}, "x", "y"),
+        Bars("b", "t", [], {}, "y"),
+        Histogram("h", "t", {}, "x", normal=True),
+    ):
+        assert png(item, "")[:4] == b"\x89PNG"

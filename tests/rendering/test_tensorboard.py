@@ -1,0 +1,197 @@
+"""What TensorBoard shows of an explorer, read back with TensorBoard's own reader and its server."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from werkzeug.test import Client
+
+from latentforge.findings import Bars, Film, Findings, Histogram, Scatter
+from latentforge.rendering import noted, write_findings
+from latentforge.rendering.tensorboard_projector import (
+    SIDE,
+    projected,
+    sprite_sheet,
+    write_projector,
+)
+
+ABOUT = {"explorer": "look", "run": "r", "checkpoint": "c"}
+
+
+@pytest.fixture(scope="module")
+def folder(digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "vae" / "explore" / "look"
+    folder.mkdir(parents=True)
+    classes = ["a\tb", "two\nlines", *digits.classes[2:]]
+    map_ = Scatter("map", "", digits.z[:, :2], digits.y, classes, digits.x, codes=digits.z)
+    bars = [[Bars("b", "", ["a"], {"p": [h]}, "p")] for h in (0.1, 0.5, 1.0)]
+    values = Histogram("hist", "", {"unit": torch.tensor([1.0, 2.0, 3.0, math.nan])}, "x")
+    metrics = {"share": 0.25, "undefined": math.nan}
+    write_findings(Findings([map_, Film("film", "", bars), values], metrics), folder, ABOUT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def events(folder):
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+@pytest.fixture(scope="module")
+def projector(folder):
+    """TensorBoard's projector over HTTP, as a browser asks it."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # html5lib's
+        from tensorboard.backend.application import TensorBoardWSGI
+        from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+        from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+        from tensorboard.plugins.base_plugin import TBContext
+        from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
+    logdir = folder.parents[2]
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(logdir))
+    plugin = ProjectorPlugin(TBContext(logdir=str(logdir), data_provider=provider))
+    plugin._determine_is_active()  # which a thread does when one asks whether it is
+    client = Client(TensorBoardWSGI([plugin]))
+
+    def get(path, **query):
+        answer = client.get(f"/data/plugin/projector/{path}", query_string=query)
+        assert answer.status_code == 200
+        return answer.data
+
+    return get
+
+
+def test_every_picture_is_the_file_itself_and_a_film_moves(events, folder):
+    files = {"map": "map.png", "film": "film.gif", "film-strip": "film.png", "hist": "hist.png"}
+    assert set(events.Tags()["images"]) == {f"look/{name}" for name in files}
+    for name, file in files.items():
+        (event,) = events.Images(f"look/{name}")
+        assert event.encoded_image_string == (folder / file).read_bytes()
+        with Image.open(folder / file) as picture:
+            assert (event.width, event.height) == picture.size
+    with Image.open(io.BytesIO(events.Images("look/film")[0].encoded_image_string)) as film:
+        assert film.n_frames == 3
+
+
+def test_figures_and_histograms_are_there_but_no_nan(events):
+    assert events.Tags()["scalars"] == ["look/share"]
+    assert events.Scalars("look/share")[0].value == 0.25
+    (histogram,) = events.Histograms("look/hist/unit")
+    counts = histogram.histogram_value
+    assert (counts.min, counts.max, counts.num, counts.sum) == (1, 3, 3, 6)
+
+
+def test_there_is_one_events_file_and_no_list_names_it(folder):
+    (file,) = folder.glob("events.out.tfevents.*")
+    listed = json.loads((folder / "findings.json").read_text())["files"]
+    assert file.name not in listed
+
+
+def test_the_projector_serves_codes_names_and_images_of_every_point(projector, digits):
+    run = "vae/explore/look"
+    assert json.loads(projector("runs")) == [run]
+    (info,) = json.loads(projector("info", run=run))["embeddings"]
+    count = len(digits.z)
+    assert info["tensorShape"] == [count, 8]
+    served = projector("tensor", run=run, name=info["tensorName"])
+    codes = np.frombuffer(served, "<f4").reshape(count, 8)
+    assert codes == pytest.approx(digits.z.numpy(), rel=1e-4, abs=1e-5)
+    names = projector("metadata", run=run, name=info["tensorName"]).decode().splitlines()
+    wanted = ["a b", "two lines", *digits.classes[2:]]
+    assert names == [wanted[i] for i in digits.y.tolist()]
+    width, height = info["sprite"]["singleImageDim"]
+    sheet = Image.open(io.BytesIO(projector("sprite_image", run=run, name=info["tensorName"])))
+    assert max(sheet.size) <= SIDE
+    pixels = np.asarray(sheet)
+    per_row = sheet.width // width
+    for i in (0, 1, per_row, count - 1):
+        row, column = divmod(i, per_row)
+        cell = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        assert np.array_equal(cell, (digits.x[i, 0] * 255).round().byte().numpy())
+
+
+def test_a_map_without_codes_has_no_projector(digits, tmp_path):
+    write_projector(Findings([Scatter("map", "", digits.z[:, :2])]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_codes_of_any_shape_without_labels_and_images_are_served_flat(digits, tmp_path):
+    codes = digits.z[:6].unflatten(1, (2, 2, 2))
+    write_projector(Findings([Scatter("m", "", digits.z[:6, :2], codes=codes)]), tmp_path)
+    config = ProjectorConfig()
+    text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    assert not embedding.metadata_path
+    assert not embedding.HasField("sprite")
+    assert np.loadtxt(tmp_path / embedding.tensor_path).shape == (6, 8)
+
+
+def test_images_that_are_not_square_are_cut_out_of_the_sheet_by_their_width_and_height(tmp_path):
+    images = torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(0))  # 6 wide
+    points = torch.arange(10.0).reshape(5, 2)
+    write_projector(Findings([Scatter("m", "", points, images=images, codes=points)]), tmp_path)
+    config = ProjectorConfig()
+    text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
+    sprite = config.embeddings[0].sprite
+    width, height = sprite.single_image_dim  # TensorBoard's documentation has them in this order
+    sheet = Image.open(tmp_path / sprite.image_path)
+    across = sheet.width // width
+    for i, image in enumerate(images):
+        left, top = i % across * width, i // across * height
+        cell = np.asarray(sheet.crop((left, top, left + width, top + height)))
+        assert np.array_equal(cell, (image[0] * 255).round().byte().numpy())
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "kept"),
+    [
+        (10_000, (1, 28, 28), 10_000),
+        (70_000, (1, 28, 28), 70_000),
+        (10_000, (3, 64, 64), 10_000),
+        (20_000, (3, 64, 64), 16_384),
+        (10_000, (3, 128, 96), 4096),
+        (5, (3, 9000, 10), 1),
+    ],
+)
+def test_no_sheet_is_larger_than_a_browser_can_take(count, shape, kept):
+    images = torch.zeros(1, dtype=torch.uint8).expand(count, *shape)
+    points = torch.zeros(count, 2)
+    item = Scatter("map", "", points, images=images, codes=points)
+    chosen = projected(item)
+    assert len(chosen) == kept
+    assert len(set(chosen.tolist())) == kept
+    assert (chosen[0], chosen[-1]) == (0, count - 1 if kept > 1 else 0)
+    across = math.ceil(math.sqrt(kept))
+    if shape[1] <= SIDE:
+        assert across * max(shape[1:]) <= SIDE
+    notes = noted(Findings([item], notes=("first",))).notes
+    assert notes[0] == "first"
+    assert [f"{kept:,} of the {count:,}" in note for note in notes[1:]] == [True] * (kept < count)
+    assert noted(noted(Findings([item]))).notes == notes[1:]
+
+
+def test_codes_of_many_numbers_are_fewer():
+    points = torch.zeros(10_000, 2)
+    item = Scatter("map", "", points, codes=torch.zeros(1).expand(10_000, 64, 7, 7))
+    assert len(projected(item)) == 5_000_000 // 3136
+
+
+def test_a_sheet_of_colour_images_keeps_their_colours():
+    images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    sheet = np.asarray(sprite_sheet(images))
+    assert sheet.shape == (12, 18, 3)
+    wanted = (images[4] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(sheet[4:8, 6:12], wanted)
+    assert (sheet[8:] == 0).all()

@@ -1,0 +1,282 @@
+"""The run folder: made once, never overwritten, and read with suspicion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from latentforge import Forge, Run, open_run
+from latentforge.errors import MissingError, RunFailed, UsageError
+from latentforge.io.paths import append_json_line, numbered_folder, write_json
+from latentforge.runs.folder import create_folder, read_manifest, run_folders
+
+NO_PERMISSIONS = "/proc/latentforge"  # not even root can make a folder there
+
+
+# ---------------------------------------------------------------- a new folder
+
+
+def test_the_wanted_folder_is_made_with_its_parents(tmp_path):
+    wanted = tmp_path / "a" / "b"
+    assert create_folder(wanted, tmp_path / "runs", "ae-digits") == wanted
+    assert wanted.is_dir()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_folder_will_do(tmp_path):
+    assert create_folder(tmp_path, tmp_path / "runs", "ae-digits") == tmp_path
+
+
+def test_without_a_wish_folders_are_numbered_and_gaps_are_filled(tmp_path):
+    made = [create_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(3)]
+    assert made == ["ae-digits-1", "ae-digits-2", "ae-digits-3"]
+    (tmp_path / "runs" / "ae-digits-2").rmdir()
+    (tmp_path / "runs" / "ae-digits-4").write_text("a file takes a number too")
+    made = [create_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(2)]
+    assert made == ["ae-digits-2", "ae-digits-5"]
+
+
+def test_many_at_once_get_folders_of_their_own(tmp_path):
+    made: list[Path] = []
+    together = threading.Barrier(8)
+
+    def work() -> None:
+        together.wait()
+        made.extend(numbered_folder(tmp_path / "runs", "ae-", 1) for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(path.name[3:]) for path in made) == list(range(1, 161))
+
+
+def test_a_folder_that_holds_a_run_is_refused(runs):
+    before = (runs / "ae" / "run.json").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run") as caught:
+        create_folder(runs / "ae", runs, "ae")
+    assert "another --run" in caught.value.remedy
+    assert (runs / "ae" / "run.json").read_bytes() == before
+
+
+def test_a_folder_that_holds_anything_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for wanted in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
+            create_folder(wanted, tmp_path / "runs", "ae")
+        assert caught.value.remedy == "another folder"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_where_nothing_can_be_written_the_run_fails_and_says_where(tmp_path):
+    (tmp_path / "file").write_text("")
+    for wanted, root in (
+        (tmp_path / "file" / "run", tmp_path),
+        (None, tmp_path / "file" / "runs"),
+    ):
+        with pytest.raises(RunFailed, match="cannot write to") as caught:
+            create_folder(wanted, root, "ae")
+        assert str(wanted or root) in caught.value.message
+        assert caught.value.exit_code == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_read_only_place_is_named():
+    with pytest.raises(RunFailed, match=f"cannot write to {NO_PERMISSIONS}"):
+        create_folder(Path(NO_PERMISSIONS), Path("runs"), "ae")
+
+
+# ---------------------------------------------------------------- run.json
+
+
+def test_a_missing_run_gets_a_hint_and_the_command_that_lists_them(runs):
+    with pytest.raises(MissingError) as caught:
+        read_manifest(runs / "cn")
+    assert caught.value.message == f"no run at {runs / 'cn'}"
+    assert caught.value.details == ("did you mean 'cnn'?",)
+    assert f"latentforge runs {runs}" in caught.value.remedy
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("path", ["nowhere/run", "file", "."])
+def test_what_is_no_run_folder_is_missing(work, path):
+    (work / "file").write_text("")
+    with pytest.raises(MissingError, match="no run at"):
+        read_manifest(work / path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"format": 1',
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"a": 1}',
+        b"[" * 10**5,
+    ],
+)
+def test_an_unreadable_or_foreign_manifest_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(MissingError) as caught:
+        read_manifest(tmp_path)
+    assert str(tmp_path / "run.json") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": 3},
+        {"config": {}},
+        {"config": {"model": "ae", "data": "digits"}},
+        {"metrics": 3},
+        {"metrics": {"test": 3}},
+        {"data": []},
+        {"plugins": 3},
+        {"plugins": ["ae"]},
+    ],
+)
+def test_a_manifest_whose_parts_are_of_the_wrong_kind_is_foreign(runs, changes):
+    manifest = json.loads((runs / "ae" / "run.json").read_text())
+    (runs / "ae" / "run.json").write_text(json.dumps({**manifest, **changes}))
+    with pytest.raises(MissingError) as caught:
+        read_manifest(runs / "ae")
+    assert str(runs / "ae" / "run.json") in caught.value.message
+
+
+def test_the_manifest_of_a_newer_format_asks_for_a_newer_version(runs):
+    manifest = json.loads((runs / "ae" / "run.json").read_text())
+    (runs / "ae" / "run.json").write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(MissingError, match="has format 2, this LatentForge reads 1") as caught:
+        read_manifest(runs / "ae")
+    assert caught.value.remedy == "pip install --upgrade latentforge"
+
+
+def test_the_runs_of_a_folder_are_listed_by_name(runs):
+    (runs / "empty").mkdir()
+    (runs / "file").write_text("")
+    shutil.copytree(runs / "ae", runs / "b")
+    assert [path.name for path in run_folders(runs)] == ["ae", "b", "cnn"]
+    assert list(run_folders(runs / "nowhere")) == []
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"status": "running"})
+    with pytest.raises((TypeError, ValueError, RunFailed)):
+        write_json(path, {"status": object()})
+    assert json.loads(path.read_text()) == {"status": "running"}
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_readers_of_a_manifest_never_see_half_of_it(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"n": 0, "long": "x" * 100_000})
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(len(json.loads(path.read_text())["long"]))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(50):
+        write_json(path, {"n": n, "long": "x" * 100_000})
+    done.set()
+    reader.join()
+    assert set(seen) == {100_000}
+    assert json.loads(path.read_text())["n"] == 49
+
+
+def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(RunFailed, match=r"cannot write to .*run\.json"):
+        write_json(tmp_path / "run.json", {})
+    with pytest.raises(RunFailed, match=r"cannot write to .*run\.json"):
+        append_json_line(tmp_path / "run.json", {})
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_a_finished_run_tells_what_became_of_it(trained):
+    run = open_run(trained / "ae")
+    assert isinstance(run, Run)
+    assert (run.status, run.name, run.path) == ("done", "ae", trained / "ae")
+    assert set(run.metrics) == {"train", "validation", "test"}
+    assert run.metrics["test"]["bce_per_pixel"] == pytest.approx(
+        run.metrics["test"]["recon"] / 784, rel=1e-4
+    )
+    assert run.config["model"]["latent_dim"] == 4
+    assert repr(run) == f"Run({str(trained / 'ae')!r}, status='done')"
+
+
+def test_the_manifest_keeps_what_another_needs_to_understand_the_run(trained):
+    manifest = open_run(trained / "ae").manifest
+    assert manifest["data"]["images"] == {"train": 1294, "validation": 144, "test": 359}
+    assert manifest["data"]["classes"] == list("0123456789")
+    assert len(manifest["data"]["fingerprint"]) == 64
+    assert manifest["data"]["preprocessing"]
+    assert {(p["kind"], p["name"], p["plugin"]) for p in manifest["plugins"]} == {
+        ("models", "ae", "autoencoder"),
+        ("losses", "reconstruction", "reconstruction"),
+        ("datasets", "digits", "digits"),
+    }
+    assert {"python", "torch", "ignite", "device", "threads"} <= set(manifest["environment"])
+    assert manifest["config"]["train"]["seed"] == 0
+    assert manifest["created"] <= manifest["ended"]
+
+
+def test_the_history_has_a_line_an_epoch(trained):
+    run = open_run(trained / "ae")
+    lines = run.history()
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["step"] for line in lines] == [11, 22, 33]
+    losses = [line["train"]["loss"] for line in lines]
+    assert losses[0] > losses[1] > losses[2]
+    assert lines[-1]["test"] == run.metrics["test"]
+    assert "test" not in lines[0]
+
+
+def test_the_summary_is_the_answer_of_train(trained):
+    summary = open_run(trained / "ae").summary()
+    assert (summary["epochs"], summary["steps"], summary["status"]) == (3, 33, "done")
+    assert summary["images_per_second"] == pytest.approx(3 * 1294 / summary["seconds"], rel=0.05)
+
+
+def test_the_best_and_the_last_model_load_in_evaluation_mode(trained):
+    run = open_run(trained / "ae")
+    for checkpoint in ("last", "best"):
+        model = run.load_model(checkpoint)
+        assert not model.training
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_run_in_python_evaluates_to_the_figures_of_its_training(runs):
+    run = open_run(runs / "ae")
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
+    assert run.evaluate("validation") == pytest.approx(run.metrics["validation"], rel=1e-5)
+    (first, second) = (runs / "ae" / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(first)["metrics"] == pytest.approx(run.metrics["test"], rel=1e-5)
+    assert json.loads(second)["split"] == "validation"
+
+
+def test_a_run_without_a_readable_history_has_none(runs):
+    run = Forge().open_run(runs / "ae")
+    (runs / "ae" / "metrics.jsonl").unlink()
+    assert run.history() == []

@@ -1,0 +1,59 @@
+"""What a run leaves for TensorBoard, read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from latentforge import Forge
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ae"
+    train = {"epochs": 3, "log_every": 10, "evaluate_every": 1}
+    return Forge().train("ae", model={"hidden": [32]}, train=train, run=folder, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def events(run):
+    accumulator = EventAccumulator(str(run.path), size_guidance={"scalars": 0, "images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_every_term_is_there_per_steps_and_per_epoch(run, events):
+    steps = run.manifest["steps"]
+    every_ten = [e.step for e in events.Scalars("step/recon")]
+    assert [step for step in every_ten if step % 10 == 0] == list(range(10, steps + 1, 10))
+    per_epoch = events.Scalars("train/recon")
+    assert [e.step for e in per_epoch] == [steps // 3, 2 * steps // 3, steps]
+    expected = [line["train"]["recon"] for line in run.history()]
+    assert [e.value for e in per_epoch] == pytest.approx(expected, rel=1e-6)
+
+
+def test_figures_of_every_split_and_the_speed_are_there(events):
+    tags = set(events.Tags()["scalars"])
+    wanted = {
+        f"{s}/{m}" for s in ("validation", "test") for m in ("loss", "recon", "bce_per_pixel")
+    }
+    assert wanted | {"train/loss", "train/images_per_second", "step/loss", "step/lr"} <= tags
+
+
+def test_reconstructions_are_originals_over_their_images(run, events):
+    pictures = events.Images("reconstructions")
+    assert len(pictures) == 3
+    sheet = Image.open(io.BytesIO(pictures[-1].encoded_image_string))
+    assert sheet.size == (8 * 28, 2 * 28)
+    first = Forge().load_data("digits").split("validation").x[0, 0]
+    assert [sheet.getpixel((c, 14))[0] for c in range(28)] == first[14].tolist()
+
+
+def test_hyperparameters_are_in_the_run_itself(run, events):
+    tags = events.PluginTagToContent("hparams")
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(tags)
+    assert b"train.lr" in tags["_hparams_/session_start_info"]
+    assert len(list(run.path.rglob("events.out.tfevents.*"))) == 1

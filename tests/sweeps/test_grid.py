@@ -1,0 +1,407 @@
+"""A sweep over a grid: a run for each combination, and what becomes of those that fail or stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.errors import ConfigError, MissingError, UsageError
+from latentforge.sweeps.comparison import best_of
+from latentforge.sweeps.folder import Sweep
+from latentforge.sweeps.grid import members_of, name_of, read_grid, resolve_all
+from latentforge.sweeps.job import Job
+from latentforge.sweeps.runner import Sweeper
+
+TINY = {"encoder": [16], "decoder": [16], "latent_dim": 2}
+ONCE = {"epochs": 1, "batch_size": 256}
+TINY_VAE = ["vae", "--loss=beta-elbo", "--set=model.encoder=[16]", "--set=model.decoder=[16]"]
+FAST = ["--epochs=1", "--batch-size=256", "--quiet"]
+
+
+def read(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A grid of two betas by two seeds, trained: read only."""
+    folder = tmp_path_factory.mktemp("swept") / "grid"
+    grid = {"loss.beta": [0.5, 4.0], "train.seed": [3, 8]}
+    return Forge().sweep(
+        "vae", loss="beta-elbo", model=TINY, train=ONCE, grid=grid, out=folder, quiet=True
+    )
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_every_combination_is_a_member_with_the_last_key_varying_fastest():
+    found = members_of({"loss.beta": [1, 4], "train.lr": [1e-3, 0.5, 1e-2]})
+    assert [tuple(member.values.values()) for member in found] == [
+        (1, 1e-3), (1, 0.5), (1, 1e-2), (4, 1e-3), (4, 0.5), (4, 1e-2),
+    ]  # fmt: skip
+    assert found[1].name == "2-beta=1-lr=0.5"
+
+
+def test_a_name_is_a_folder_on_every_system_and_never_leads_elsewhere():
+    assert name_of("1", {"data.root": "../../x/y: *"}) == "1-root=.._.._x_y"
+    assert len(name_of("1", {"model.hidden": list(range(100))})) <= 80
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("loss.beta", "write section.key="),
+        ("loss.beta=4", "write section.key="),
+        ("loss.beta=[1", "write section.key="),
+        ("beta=[1]", "no such section"),
+        ("lsos.beta=[1]", "did you mean 'loss'"),
+        ("loss.beta=[]", "a value or more"),
+        ("loss.beta=[1, 2, 1]", "there twice"),
+        ("loss.beta=[1, -2]", "loss.beta (from the grid)"),
+        ("loss.bta=[1]", "did you mean 'beta'"),
+        ("model.name=['vae', 'veu']", "did you mean 'vae'"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_said_before_anything_is_trained(cli, work, text, said):
+    answer = cli("sweep", *TINY_VAE, "--grid", text)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (work / "runs").exists()
+
+
+def test_a_key_given_twice_and_no_grid_at_all_are_refused(cli):
+    with pytest.raises(ConfigError, match="given twice"):
+        read_grid(["train.seed=[0]", "train.seed=[1]"])
+    assert cli("sweep", "vae").code == 2
+
+
+# ---------------------------------------------------------------- members
+
+
+def test_a_member_is_the_run_that_train_makes_of_the_same_settings(swept, tmp_path):
+    member = swept.runs()[2]
+    assert member.config["loss"]["beta"] == 4.0
+    assert member.config["train"]["seed"] == 3
+    alone = Forge().train(
+        "vae",
+        loss={"name": "beta-elbo", "beta": 4.0},
+        model=TINY,
+        train={**ONCE, "seed": 3},
+        run=tmp_path / "alone",
+        quiet=True,
+    )
+    assert member.metrics["test"] == pytest.approx(alone.metrics["test"], rel=1e-4)
+    assert member.history()[0].keys() == alone.history()[0].keys()
+
+
+def test_members_are_evaluated_explored_and_gone_on_with_as_any_run(swept, tmp_path):
+    path = shutil.copytree(swept.runs()[1].path, tmp_path / "member")
+    forge = Forge()
+    run = forge.open_run(path)
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
+    assert run.explore("interpolate", steps=3, quiet=True)["files"]
+    assert forge.resume(run, train={"epochs": 2}, quiet=True).manifest["epochs"] == 2
+
+
+def test_the_record_has_the_grid_the_base_and_each_members_figures(swept):
+    record = read(swept.path / "sweep.json")
+    assert record["status"] == "done"
+    assert record["grid"] == {"loss.beta": [0.5, 4.0], "train.seed": [3, 8]}
+    assert record["base"]["model"]["latent_dim"] == 2
+    for told, run in zip(record["members"], swept.runs(), strict=True):
+        assert told["name"] == run.name
+        assert told["status"] == "done"
+        assert told["metrics"]["test"] == pytest.approx(run.metrics["test"])
+
+
+def first_table(page):
+    """The cells of the report's first table, row by row."""
+    text = page.read_text("utf-8").partition('aria-label="Members of the sweep"')[2]
+    rows = text.partition("</table>")[0].split("<tr>")[1:]
+    return [
+        [re.sub("<.*?>", "", cell) for cell in re.findall("<t[hd].*?</t[hd]>", r)] for r in rows
+    ]
+
+
+def test_the_report_begins_with_how_the_members_compare(swept):
+    page = swept.path / "report.html"
+    assert "<h1>grid</h1>" in page.read_text("utf-8")
+    head, *rows = first_table(page)
+    assert head[:4] == ["member", "loss.beta", "train.seed", "status"]
+    for row, member in zip(rows, swept.members, strict=True):
+        values = [json.dumps(value) for value in member["values"].values()]
+        assert row[:4] == [member["name"], *values, "done"]
+        figures = dict(zip(head[4:], row[4:], strict=True))
+        for name, value in member["metrics"]["validation"].items():
+            assert float(figures[name].replace(",", "")) == pytest.approx(value, rel=1e-3)
+
+
+def test_the_report_of_a_sweep_is_written_anew_by_its_folder(swept, tmp_path, cli):
+    path = shutil.copytree(swept.path, tmp_path / "copy")
+    page = path / "report.html"
+    assert f"latentforge report {swept.path}<" in page.read_text("utf-8")
+    page.unlink()
+    answer = cli("report", path)
+    assert answer.code == 0, answer.err
+    assert first_table(page) == first_table(swept.path / "report.html")
+    shutil.rmtree(path / swept.members[0]["name"])
+    assert cli("report", path).code == 0  # of the members that are there
+
+
+def test_a_sweep_of_which_nothing_is_done_has_no_report(swept, tmp_path, cli):
+    record = read(swept.path / "sweep.json")
+    for member in record["members"]:
+        member.update(status="waiting", metrics={})
+    (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    answer = cli("report", tmp_path)
+    assert answer.code == 2
+    assert f"no member of {tmp_path} is done" in answer.err
+    assert f"latentforge sweep --resume {tmp_path}" in answer.err
+
+
+def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
+    x = torch.rand(60, 6, 6, generator=torch.Generator().manual_seed(0))
+    forge, grid = Forge(), {"train.seed": [0, 1]}
+    made = forge.sweep(
+        "vae", data=x, model=TINY, train=ONCE, grid=grid, out=tmp_path / "s", quiet=True
+    )
+    assert [run.status for run in made.runs()] == ["done", "done"]
+    with pytest.raises(UsageError, match="handed over") as caught:
+        forge.resume_sweep(made.path)
+    assert "data=" in caught.value.remedy
+    assert forge.resume_sweep(made.path, data=x, quiet=True).status == "done"
+
+
+def test_under_torchrun_a_sweep_is_refused(swept, tmp_path, monkeypatch):
+    """Each of its processes would train every member."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="torchrun is for train"):
+        Forge().sweep("ae", grid={"train.seed": [0]}, out=tmp_path / "s")
+    with pytest.raises(UsageError, match="torchrun is for train"):
+        Forge().resume_sweep(swept.path)
+    assert not (tmp_path / "s").exists()
+
+
+# ---------------------------------------------------------------- the record
+
+
+class Counted(Sweep):
+    """Counts how often sweep.json is written."""
+
+    writes = 0
+
+    def write(self, **changes):
+        self.writes += 1
+        super().write(**changes)
+
+
+def waiting(swept, folder, grid):
+    """A sweep of which nothing is trained, what would train it, and its members' settings."""
+    members = members_of(grid)
+    told = [{**swept.members[0], "name": m.name, "status": "waiting"} for m in members]
+    sweep = Counted(folder, {**swept.record, "grid": grid, "members": told}, swept.registry)
+    configs = resolve_all(sweep.draft(), members, swept.registry, in_memory=False)
+    return sweep, Sweeper(sweep, None, jobs=1, quiet=True), list(zip(members, configs, strict=True))
+
+
+def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reason(swept, tmp_path):
+    sweep, sweeper, todo = waiting(swept, tmp_path, {"model.latent_dim": [2, 3, 4, 5]})
+    assert len(sweeper.planned(todo)) == 4
+    assert sweep.writes == 1
+    record = read(tmp_path / "sweep.json")
+    assert all("no other member" in member["alone_because"] for member in record["members"])
+
+
+def test_a_group_runs_from_its_beginning_and_waits_where_it_cannot_be_one(swept, tmp_path):
+    sweep, sweeper, todo = waiting(swept, tmp_path, {"train.seed": [0, 1, 2]})
+    [job] = sweeper.planned(todo)
+    sweeper.queue.append(job)
+    sweeper.take()
+    statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
+    assert statuses == ["running"] * 3
+    sweeper.ended(job, "it draws otherwise")
+    statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
+    assert statuses == ["waiting"] * 3
+    assert list(sweeper.queue) == [Job((member,)) for member in job.members]
+    assert sweep.writes == 2
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_a_member_that_failed_is_never_the_best_of_a_column(swept):
+    members = [{**member, "metrics": {"test": {"recon": 9.0 - n, "elbo": 1.0 + n}}}
+               for n, member in enumerate(swept.members)]  # fmt: skip
+    members[3]["status"] = "failed"
+    made = Sweep(swept.path, {**swept.record, "members": members}, swept.registry)
+    assert best_of(made, "test", "recon") == members[2]["name"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "loss", "marked"),
+    [
+        (["model.name"], {}, False),
+        (["model.name"], {"name": "elbo"}, True),
+        (["loss.beta"], {}, False),
+        (["train.seed"], {}, True),
+    ],
+)
+def test_a_loss_is_marked_where_it_is_the_same_one_for_all(swept, keys, loss, marked):
+    grid = {key: [1, 2] for key in keys}
+    base = {**swept.record["base"], "loss": loss}
+    made = Sweep(swept.path, {**swept.record, "grid": grid, "base": base}, swept.registry)
+    assert bool(best_of(made, "test", "loss")) == marked
+
+
+def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
+    answer = cli("sweep", *TINY_VAE, *FAST, "--grid=loss.beta=[1, 4]", "--grid=train.lr=[1e-3]")
+    assert answer.code == 0, answer.err
+    head, *rows = answer.out.splitlines()[:3]
+    columns = head.split()
+    assert columns[:2] == ["MEMBER", "STATUS"]
+    assert [row.split()[0] for row in rows] == ["1-beta=1-lr=0.001", "2-beta=4-lr=0.001"]
+    recons = [row.split()[columns.index("recon")] for row in rows]
+    values = [float(recon.rstrip("*")) for recon in recons]
+    assert recons[values.index(min(values))].endswith("*")
+    assert sum(recon.endswith("*") for recon in recons) == 1
+    assert not any("*" in row.split()[columns.index("loss")] for row in rows)
+
+
+def test_json_is_one_object_with_every_member(cli):
+    answer = cli("sweep", "ae", *FAST, "--grid=train.seed=[0, 1]", "--json")
+    assert answer.code == 0, answer.err
+    assert [member["status"] for member in answer.json["members"]] == ["done", "done"]
+    assert answer.json["report"].endswith("report.html")
+
+
+def test_one_member_that_fails_stops_no_other_and_the_exit_code_is_one(cli, work):
+    grid = "--grid=train.lr=[1e30, 1e-3]"
+    answer = cli("sweep", "ae", *FAST, "--epochs=2", grid, "--set=train.optimizer=sgd", "--json")
+    assert answer.code == 1
+    failed, done = answer.json["members"]
+    assert (failed["status"], done["status"]) == ("failed", "done")
+    assert "1 of 2 members failed" in answer.json["error"]
+    page = Path(answer.json["report"])
+    assert [row[2] for row in first_table(page)[1:]] == ["failed", "done"]
+    assert f"<b>{failed['name']}</b> failed: the loss became" in page.read_text("utf-8")
+    assert failed["name"] in answer.json["details"][0]
+    assert "--retry" in answer.json["remedy"]
+
+
+def test_a_failed_member_is_left_alone_unless_it_is_to_be_tried_again(cli, work):
+    folder = work / "runs/sweep-ae-digits-1"
+    cli(
+        "sweep",
+        "ae",
+        *FAST,
+        "--epochs=2",
+        "--grid=train.lr=[1e30, 1e-3]",
+        "--set=train.optimizer=sgd",
+    )
+    told = read(folder / "1-lr=1e+30" / "run.json")
+    assert cli("sweep", "--resume", folder, "--quiet").code == 1
+    assert read(folder / "1-lr=1e+30" / "run.json") == told
+    assert cli("sweep", "--resume", folder, "--retry", "--quiet").code == 1
+    assert read(folder / "1-lr=1e+30" / "run.json")["resumed"]
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_going_on_leaves_what_is_done_and_trains_what_is_not(swept, tmp_path):
+    path = shutil.copytree(swept.path, tmp_path / "copy")
+    record = read(path / "sweep.json")
+    shutil.rmtree(path / record["members"][3]["name"])
+    record["members"][3].update(status="waiting", metrics={})
+    (path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    before = [(path / told["name"] / "run.json").read_bytes() for told in record["members"][:3]]
+    made = Forge().resume_sweep(path, quiet=True)
+    assert made.status == "done"
+    assert before == [(run.path / "run.json").read_bytes() for run in made.runs()[:3]]
+    assert made.runs()[3].metrics["test"] == pytest.approx(
+        swept.runs()[3].metrics["test"], rel=1e-4
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_signal_ends_the_sweep_and_it_goes_on_to_the_end_of_one_never_stopped(
+    start, process, work, number, code
+):
+    words = ["sweep", "ae", "--batch-size=32", "--epochs=4", "--grid=model.latent_dim=[2, 3]"]
+    started = start(*words, "--out=stopped")
+    metrics = work / "stopped/1-latent_dim=2/metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists():
+            break
+        time.sleep(0.05)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == code, err
+    assert "latentforge sweep --resume stopped" in err
+    assert read(work / "stopped/sweep.json")["status"] == "interrupted"
+    assert process("sweep", "--resume", "stopped", "--quiet").code == 0
+    assert process(*words, "--out=whole", "--quiet").code == 0
+    for told in read(work / "whole/sweep.json")["members"]:
+        again = read(work / "stopped" / told["name"] / "run.json")
+        assert again["metrics"] == read(work / "whole" / told["name"] / "run.json")["metrics"]
+
+
+def test_a_sweep_that_another_process_trains_is_not_gone_on_with(swept):
+    from latentforge.runs.folder import locked
+
+    with locked(swept.path), pytest.raises(UsageError, match="another process"):
+        Forge().resume_sweep(swept.path)
+
+
+def test_a_folder_that_is_no_sweep_or_whose_members_lead_elsewhere_is_refused(swept, tmp_path):
+    with pytest.raises(MissingError, match="no sweep at"):
+        Forge().resume_sweep(tmp_path)
+    record = read(swept.path / "sweep.json")
+    record["members"][0]["name"] = "../elsewhere"
+    (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(MissingError, match="not the record of a sweep"):
+        Forge().resume_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--epochs=3", "--epochs"),
+        ("--grid=train.seed=[1]", "--grid"),
+        ("--set=train.lr=1", "--set"),
+        ("--no-together", "--together/--no-together"),
+        ("ae", "MODEL"),
+    ],
+)
+def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, word, said):
+    answer = cli("sweep", "--resume", swept.path, "--quiet", "--json", word)
+    assert answer.code == 2
+    assert f"as it began, and takes no {said}\n" in answer.err
+
+
+def test_the_best_of_equals_is_marked_nowhere_and_a_failure_says_what_to_try(cli, work):
+    words = ["sweep", "ae", "--set", "model.hidden=[8]", "--epochs", "1", "--quiet"]
+    answer = cli(*words, "--grid", "train.log_every=[10, 20]")  # which changes no figure
+    assert answer.code == 0
+    assert answer.out.count("*") == 1  # of the line that explains it
+    answer = cli(*words, "--grid", "train.lr=[1e-3, 1e30]")
+    assert answer.code == 1
+    assert "2-lr=1e+30: the loss became" in answer.err
+    assert "; try: a smaller --lr" in answer.err
+    answer = cli(*words, "--grid", "model.name=[ae, vae]")
+    assert 'with quotes around texts, model.name=["ae", "vae"]' in answer.err

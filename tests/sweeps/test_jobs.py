@@ -1,0 +1,290 @@
+"""Members in processes of their own: what they leave, and what becomes of those that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from latentforge_plugins import elbo
+
+from latentforge import Forge
+from latentforge.errors import UsageError
+from latentforge.sweeps.worker import work as do_work
+
+TINY = ["ae", "--set=model.hidden=[16]", "--no-together", "--jobs=2"]
+LONG = [*TINY, "--batch-size=16", "--epochs=400", "--grid=model.latent_dim=[2, 3]", "--out=s"]
+FIRST, SECOND = "1-latent_dim=2", "2-latent_dim=3"
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are no messages there")
+
+
+def read(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def wait_for(*paths, seconds=60):
+    end = time.monotonic() + seconds
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < end, paths
+        time.sleep(0.05)
+
+
+def workers_of(parent):
+    """The processes that train for a sweep, by what the system says."""
+    told = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split(None, 2) for line in told.splitlines()]
+    return [int(pid) for pid, of, args in rows if int(of) == parent and "sweeping.worker" in args]
+
+
+def is_alive(pid):
+    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(told.stdout.strip()) and not told.stdout.startswith("Z")
+
+
+def shorten(folder):
+    """Let members that were begun with many epochs end after two more."""
+    for path in folder.glob("*/run.json"):
+        told = read(path)
+        told["config"]["train"]["epochs"] = told["epochs"] + 2
+        path.write_text(json.dumps(told), "utf-8")
+
+
+@pytest.fixture
+def running(start, work):
+    """A sweep of two long members, both of which have ended an epoch."""
+    started = start("sweep", *LONG)
+    try:
+        wait_for(*(work / "s" / name / "checkpoints/LATEST" for name in (FIRST, SECOND)))
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(process, work):
+    words = ["sweep", *TINY, "--epochs=2", "--batch-size=256", "--set=train.optimizer=sgd"]
+    grid = "--grid=train.lr=[1e30, 1e-3, 1e-2]"
+    answer = process(*words, grid, "--out=several", "--json")
+    assert answer.code == 1, answer.err
+    assert [member["status"] for member in answer.json["members"]] == ["failed", "done", "done"]
+    assert "became nan" in answer.json["members"][0]["error"]
+    ends = [line for line in answer.err.splitlines() if ": done; " in line]
+    assert len(ends) == 2
+    assert process(*words, grid, "--jobs=1", "--out=one", "--quiet").code == 1
+    for name in ("2-lr=0.001", "3-lr=0.01"):
+        one, other = (read(work / folder / name / "run.json") for folder in ("one", "several"))
+        assert one["environment"]["threads"] == other["environment"]["threads"] == 1
+        assert one["metrics"] == other["metrics"]
+    assert (work / "several/report.html").exists()
+
+
+@pytest.mark.slow  # two processes and their imports
+def test_it_is_said_how_far_the_members_in_other_processes_are(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("latentforge.sweeps.runner.SILENCE", 0.0)
+    train, grid = {"epochs": 2, "batch_size": 256}, {"model.latent_dim": [2, 3]}
+    Forge().sweep("ae", train=train, grid=grid, jobs=2, out=tmp_path / "s")
+    said = capsys.readouterr().err.splitlines()
+    assert f"{FIRST}: epoch 0 of 2; {SECOND}: epoch 0 of 2" in said
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_a_warning_of_a_process_is_said_once_and_with_the_members_name(process, work):
+    np.save("x.npy", np.random.default_rng(0).random((60, 6, 6), np.float32) / 10)
+    words = ["sweep", *TINY, "--data=arrays", "--set=data.path=x.npy", "--epochs=1", "--quiet"]
+    answer = process(*words, "--grid=train.seed=[0, 1]", "--out=s")
+    assert answer.code == 0, answer.err
+    for name in ("1-seed=0", "2-seed=1"):
+        [line] = [line for line in answer.err.splitlines() if name in line]
+        assert line.count("warning: ") == 1
+        assert line.startswith(f"warning: {name}: ")
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_threads_are_shared_out_unless_they_are_set(process, work):
+    words = ["sweep", *TINY, "--epochs=1", "--batch-size=256", "--quiet"]
+    env = {"OMP_NUM_THREADS": "2"}
+    assert process(*words, "--grid=train.threads=[0, 2]", "--out=s", env=env).code == 0
+    told = [read(work / "s" / name / "run.json") for name in ("1-threads=0", "2-threads=2")]
+    assert [run["environment"]["threads"] for run in told] == [1, 2]
+
+
+@pytest.mark.slow  # a network with convolutions
+def test_a_group_is_one_job_and_members_that_cannot_be_stacked_become_jobs_of_their_own(tmp_path):
+    made = Forge().sweep(
+        "cnn-classifier",
+        train={"epochs": 1, "batch_size": 512},
+        grid={"train.seed": [0, 1]},
+        jobs=2,
+        out=tmp_path / "cnn",
+        quiet=True,
+    )
+    assert [member["status"] for member in made.members] == ["done", "done"]
+    assert all("Conv2d" in member["alone_because"] for member in made.members)
+    made = Forge().sweep(
+        "ae",
+        train={"epochs": 1, "batch_size": 512},
+        grid={"train.seed": [0, 1]},
+        jobs=2,
+        out=tmp_path / "ae",
+        quiet=True,
+    )
+    assert [run.manifest["together_with"] for run in made.runs()] == [["2-seed=1"], ["1-seed=0"]]
+
+
+@pytest.mark.slow  # three processes and their imports, twice
+def test_a_killed_process_is_its_members_failure_alone_and_it_goes_on(running, process, work):
+    killed, other = workers_of(running.pid)
+    os.kill(killed, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while not any(m["status"] == "killed" for m in read(work / "s/sweep.json")["members"]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    statuses = {m["status"]: m for m in read(work / "s/sweep.json")["members"]}
+    assert set(statuses) == {"killed", "running"}
+    assert statuses["killed"]["error"] == "its process was killed by SIGKILL"
+    assert is_alive(other)
+    running.send_signal(signal.SIGTERM)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 143, err
+    assert not is_alive(other)
+    name = statuses["killed"]["name"]
+    assert f"{name} failed: its process was killed by SIGKILL" in err
+    shorten(work / "s")
+    answer = process("sweep", "--resume", "s", "--quiet")  # with as many jobs as it began with
+    assert answer.code == 0, answer.err
+    assert read(work / "s" / name / "run.json")["resumed"][0]["step"] > 0
+
+
+@pytest.mark.slow  # four processes and their imports
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+)
+def test_a_signal_stops_all_at_a_checkpoint_and_the_sweep_goes_on(
+    running, process, work, number, code
+):
+    pids = workers_of(running.pid)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code, err
+    assert "latentforge sweep --resume s" in err
+    assert "Traceback" not in err
+    assert len(pids) == 2
+    assert not any(map(is_alive, pids))
+    runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
+    assert [run["status"] for run in runs] == ["interrupted", "interrupted"]
+    shorten(work / "s")
+    answer = process("sweep", "--resume", "s", "--jobs=2", "--quiet")
+    assert answer.code == 0, answer.err
+    for name, was in zip((FIRST, SECOND), runs, strict=True):
+        now = read(work / "s" / name / "run.json")
+        assert now["status"] == "done"
+        assert now["resumed"][0]["step"] == was["steps"] > 0
+    assert [m["status"] for m in read(work / "s/sweep.json")["members"]] == ["done", "done"]
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_no_process_is_left_when_the_one_that_sweeps_is_killed(running, work):
+    pids = workers_of(running.pid)
+    running.kill()
+    running.wait()
+    end = time.monotonic() + 60
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
+    assert [run["status"] for run in runs] == ["interrupted", "interrupted"]
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_a_record_that_cannot_be_written_stops_the_others_at_a_checkpoint(running, work):
+    """What an hour of training has come to is not lost with it."""
+    killed, other = workers_of(running.pid)
+    (work / "s/sweep.json").unlink()
+    (work / "s/sweep.json").mkdir()
+    os.kill(killed, signal.SIGKILL)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1, err
+    assert "cannot write to s/sweep.json" in err
+    assert not is_alive(other)
+    runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
+    assert sorted(run["status"] for run in runs) == ["interrupted", "running"]
+
+
+SCRIPT = """
+from latentforge import Forge
+made = Forge(["beside"]).sweep(
+    "mine",
+    train={"epochs": 1, "batch_size": 512},
+    grid={"model.latent_dim": [2, 3]},
+    jobs=2,
+    out="s",
+    quiet=True,
+)
+print([member["error"] for member in made.members])
+"""
+BESIDE = """
+from latentforge import ModelSpec, hookimpl
+from latentforge_plugins.autoencoder import AutoencoderConfig, build
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(
+        name="mine",
+        summary="-",
+        build=build,
+        config=AutoencoderConfig,
+        provides={"encode", "decode", "decode_logits"},
+        default_loss="reconstruction",
+    )
+"""
+
+
+@pytest.mark.slow  # three processes and their imports
+def test_processes_find_a_scripts_neighbours_and_not_what_lies_beside_the_data(work, tmp_path):
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "script.py").write_text(SCRIPT, "utf-8")
+    (scripts / "beside.py").write_text(BESIDE, "utf-8")
+    (work / "queue.py").write_text("raise SystemExit('this is no module of Python')", "utf-8")
+    done = subprocess.run(
+        [sys.executable, scripts / "script.py"], cwd=work, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['', '']"
+
+
+def test_a_plugin_that_a_process_does_not_find_is_the_error_of_its_members(tmp_path):
+    heard = []
+    members = [["1-seed=0", {"train.seed": 0}], ["2-seed=1", {"train.seed": 1}]]
+    asked = {"plugins": ["no_such_module"], "off": [], "discover": True, "members": members}
+    do_work({**asked, "sweep": str(tmp_path)}, lambda **said: heard.append(said))
+    *told, last = heard
+    assert [(said["name"], said["status"]) for said in told] == [
+        ("1-seed=0", "failed"),
+        ("2-seed=1", "failed"),
+    ]
+    assert all("plugin no_such_module cannot be loaded" in said["error"] for said in told)
+    assert last == {"ended": True, "reason": ""}
+
+
+def test_what_other_processes_cannot_have_is_refused_before_anything_is_made(tmp_path, cli):
+    out = tmp_path / "s"
+    grid = {"train.seed": [0, 1]}
+    with pytest.raises(UsageError, match="data that Python handed over"):
+        Forge().sweep("ae", data=torch.rand(20, 4, 4), grid=grid, jobs=2, out=out)
+    with pytest.raises(UsageError, match="handed over") as caught:
+        Forge([elbo], off=["elbo"]).sweep("ae", grid=grid, jobs=2, out=out)
+    assert "jobs=1" in caught.value.remedy
+    with pytest.raises(UsageError, match="1 or more"):
+        Forge().sweep("ae", grid=grid, jobs=0, out=out)
+    assert not out.exists()
+    assert cli("sweep", "ae", "--grid=train.seed=[0]", "--jobs=0").code == 2

@@ -1,0 +1,314 @@
+"""A search: trials that Optuna chooses, what they tell it, and what becomes of one that stops."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from contextlib import closing
+
+import optuna
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.errors import MissingError, RunFailed, UsageError
+from latentforge.sweeps.optuna_study import Study
+
+SPACE = {
+    "train.lr": "log(1e-4, 1e-1)",
+    "model.latent_dim": "int(2, 6)",
+    "model.hidden": [[8], [16, 8]],
+    "train.weight_decay": "uniform(0, 0.1)",
+}
+WORDS = ["sweep", "ae", "--epochs=1", "--batch-size=512"]
+WORDS += ["--space=train.lr=log(1e-4, 1e-1)", "--space=model.latent_dim=int(2, 6)"]
+WORDS += ["--space=model.hidden=[[8], [16, 8]]", "--space=train.weight_decay=uniform(0, 0.1)"]
+ONCE = {"epochs": 1, "batch_size": 512}
+TRIALS = 12  # Optuna draws the first ten at random, and learns from then on
+
+
+def read(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def trials_of(url, name):
+    """What Optuna keeps of a search, read by itself."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).get_trials()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def own_trials(folder):
+    return trials_of(
+        f"sqlite:///{folder}/search.db", read(folder / "sweep.json")["search"]["study"]
+    )
+
+
+def states(trials):
+    return [trial.state.name for trial in trials]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search of twelve trials, never stopped: read only."""
+    folder = tmp_path_factory.mktemp("searched") / "search"
+    return Forge().sweep("ae", train=ONCE, search=TRIALS, space=SPACE, out=folder, quiet=True)
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def test_an_option_of_one_component_is_no_fault_where_the_name_varies_too(tmp_path):
+    space = {"loss.name": ["elbo", "beta-elbo"], "loss.beta": "uniform(1, 4)"}
+    model = {"encoder": [8], "decoder": [8], "latent_dim": 2}
+    request = {"model": model, "train": ONCE, "space": space, "objective": "elbo", "quiet": True}
+    made = Forge().sweep("vae", search=5, out=tmp_path / "s", **request)
+    for member in made.members:
+        fits = member["values"]["loss.name"] == "beta-elbo"
+        assert member["status"] == ("done" if fits else "failed")
+        assert fits or "loss.beta (from the search): no such option of loss" in member["error"]
+    assert {member["status"] for member in made.members} == {"done", "failed"}
+    assert [s == "COMPLETE" for s in states(own_trials(made.path))] == [
+        member["status"] == "done" for member in made.members
+    ]
+
+
+def test_without_optuna_the_error_says_what_to_install(process):
+    block = "sys.modules['optuna'] = None"
+    answer = process(*WORDS, "--search=2", before=block)
+    assert answer.code == 4
+    assert "pip install 'latentforge[sweep]'" in answer.err
+    assert "Traceback" not in answer.err
+
+
+# ---------------------------------------------------------------- what is trained
+
+
+def test_values_come_from_the_space_and_members_are_runs_of_them(searched):
+    assert [member["trial"] for member in searched.members] == list(range(TRIALS))
+    for member, run in zip(searched.members, searched.runs(), strict=True):
+        assert run.name.startswith(f"{member['trial']}-lr=")
+        assert 1e-4 <= run.config["train"]["lr"] <= 1e-1
+        assert run.config["model"]["latent_dim"] in range(2, 7)
+        assert run.config["model"]["hidden"] in SPACE["model.hidden"]
+        assert run.config["train"]["lr"] == member["values"]["train.lr"]
+        assert member["metrics"] == run.metrics
+    assert len({member["values"]["train.lr"] for member in searched.members}) == TRIALS
+
+
+def test_optuna_hears_the_validation_figure_and_the_best_member_has_the_best_one(searched):
+    losses = {run.name: run.metrics["validation"]["loss"] for run in searched.runs()}
+    told = own_trials(searched.path)
+    assert [trial.value for trial in told] == list(losses.values())
+    assert searched.best == min(losses, key=losses.get)
+    assert [member["name"] for member in searched.ranked] == sorted(losses, key=losses.get)
+    assert searched.summary()["best"] == searched.best
+    assert (searched.path / "report.html").exists()
+
+
+def test_the_table_has_the_best_by_the_objective_first(cli):
+    words = [*WORDS, "--search=3", "--quiet", "--objective=validation/recon"]
+    answer = cli(*words)
+    assert answer.code == 0, answer.err
+    head, *rows = answer.out.splitlines()[:4]
+    place = head.split("  ")
+    place = [column.strip() for column in place if column].index("recon")
+    recons = [[cell for cell in row.split("  ") if cell][place].strip() for row in rows]
+    values = [float(recon.rstrip("*")) for recon in recons]
+    assert values == sorted(values)
+    assert [recon.endswith("*") for recon in recons] == [True, False, False]
+    best = rows[0].split()[0]
+    assert f"best by validation/recon: runs/sweep-ae-digits-1/{best}" in answer.out
+
+
+def test_a_figure_that_is_better_when_higher_is_maximized(tmp_path):
+    made = Forge().sweep(
+        "cnn-classifier",
+        train={"epochs": 1, "batch_size": 512, "monitor": "accuracy"},
+        search=2,
+        space={"train.lr": [1e-9, 1e-2]},
+        out=tmp_path / "s",
+        quiet=True,
+    )
+    found = {run.name: run.metrics["validation"]["accuracy"] for run in made.runs()}
+    assert made.search["objective"] == "validation/accuracy"
+    assert found[made.best] == max(found.values())
+
+
+def test_another_seed_tries_other_values(searched, tmp_path):
+    request = {"search": 1, "space": SPACE, "quiet": True}
+    other = Forge().sweep("ae", train={**ONCE, "seed": 1}, out=tmp_path / "s", **request)
+    assert other.members[0]["values"] != searched.members[0]["values"]
+
+
+def test_data_from_python_is_searched(tmp_path):
+    x = torch.rand(80, 6, 6, generator=torch.Generator().manual_seed(0))
+    request = {"train": ONCE, "search": 2, "space": SPACE, "quiet": True}
+    made = Forge().sweep("ae", data=x, out=tmp_path / "s", **request)
+    assert [run.status for run in made.runs()] == ["done", "done"]
+    with pytest.raises(UsageError, match="handed over"):
+        Forge().resume_sweep(made.path)
+
+
+@pytest.mark.slow  # two processes and their imports
+def test_members_in_processes_of_their_own_are_told_too(process, work):
+    answer = process(*WORDS, "--search=3", "--jobs=2", "--out=s", "--json")
+    assert answer.code == 0, answer.err
+    assert [member["status"] for member in answer.json["members"]] == ["done"] * 3
+    told = {trial.number: trial.value for trial in own_trials(work / "s")}
+    for member in answer.json["members"]:
+        assert told[member["trial"]] == member["metrics"]["validation"]["loss"]
+
+
+# ---------------------------------------------------------------- failing and going on
+
+FRAGILE = """
+from pathlib import Path
+
+from latentforge import ModelSpec, hookimpl
+from latentforge_plugins.autoencoder import AutoencoderConfig, build as build_ae
+
+def build(config, data):
+    if Path({path!r}).exists() and config.latent_dim < 4:
+        raise RuntimeError("not today")
+    return build_ae(config, data)
+
+@hookimpl
+def latentforge_models():
+    yield ModelSpec(
+        name="fragile",
+        summary="-",
+        build=build,
+        config=AutoencoderConfig,
+        provides={{"encode", "decode", "decode_logits"}},
+        default_loss="reconstruction",
+    )
+"""
+
+
+def test_a_failing_trial_stops_no_other_and_tells_the_search_when_it_is_tried_again(tmp_path):
+    plugin, broken = tmp_path / "fragile.py", tmp_path / "broken"
+    plugin.write_text(FRAGILE.format(path=str(broken)), "utf-8")
+    broken.touch()
+    forge, path = Forge([str(plugin)]), tmp_path / "s"
+    made = forge.sweep("fragile", train=ONCE, search=6, space=SPACE, out=path, quiet=True)
+    fails = [member["values"]["model.latent_dim"] < 4 for member in made.members]
+    assert set(fails) == {True, False}
+    assert ["not today" in member["error"] for member in made.members] == fails
+    assert [state == "FAIL" for state in states(own_trials(path))] == fails
+    broken.unlink()
+    assert len(forge.resume_sweep(path, quiet=True).failed) == sum(fails)
+    assert forge.resume_sweep(path, retry=True, quiet=True).status == "done"
+    forge.resume_sweep(path, retry=True, quiet=True)  # has nothing more to tell
+    trials = own_trials(path)
+    assert len(trials) == 6 + sum(fails)
+    again = {trial.user_attrs["latentforge:again"]: trial.value for trial in trials[6:]}
+    assert again == {
+        member["trial"]: member["metrics"]["validation"]["loss"]
+        for member, failed in zip(forge.resume_sweep(path).members, fails, strict=True)
+        if failed
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are no messages there")
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_search_that_was_stopped_goes_on_to_the_trials_of_one_never_stopped(
+    start, work, searched, number
+):
+    started = start(*WORDS, f"--search={TRIALS}", "--out=stopped")
+    for _ in range(1200):
+        if list(work.glob("stopped/10-*/run.json")) or started.poll() is not None:
+            break
+        time.sleep(0.02)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == (130 if number == signal.SIGINT else -number), err
+    assert len(read(work / "stopped/sweep.json")["members"]) < TRIALS
+    made = Forge().resume_sweep(work / "stopped", quiet=True)
+    assert made.status == "done"
+    for one, other in zip(made.members, searched.members, strict=True):
+        assert (one["name"], one["values"]) == (other["name"], other["values"])
+        assert one["metrics"] == other["metrics"]
+    assert states(own_trials(made.path)) == ["COMPLETE"] * TRIALS
+
+
+def test_trials_that_were_asked_for_and_not_written_down_are_taken_on_or_handed_back(
+    searched, tmp_path
+):
+    path = shutil.copytree(searched.path, tmp_path / "copy")
+    record = read(path / "sweep.json")
+    record["search"]["trials"] += 2
+    (path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    with closing(Study(record["search"], path, None, new=False)) as study:
+        asked = study.ask()  # and was killed before it could write them down
+        study.study.ask()
+    made = Forge().resume_sweep(path, quiet=True)
+    assert (made.members[12]["trial"], made.members[12]["values"]) == asked
+    assert [member["trial"] for member in made.members] == [*range(13), 14]
+    assert states(own_trials(path)) == [*["COMPLETE"] * 13, "FAIL", "COMPLETE"]
+
+
+def test_what_was_done_and_not_told_is_told(searched, tmp_path):
+    path = shutil.copytree(searched.path, tmp_path / "copy")
+    record = read(path / "sweep.json")
+    (path / "search.db").unlink()
+    with closing(Study(record["search"], path, None, new=True)) as study:
+        for _ in range(TRIALS):
+            study.ask()
+    Forge().resume_sweep(path, quiet=True)
+    losses = [member["metrics"]["validation"]["loss"] for member in record["members"]]
+    assert [trial.value for trial in own_trials(path)] == losses
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "0-lr=0.1/../../x", ".."])
+def test_a_record_whose_members_lead_elsewhere_is_refused(searched, tmp_path, name):
+    record = read(searched.path / "sweep.json")
+    record["members"][0]["name"] = name
+    (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(MissingError, match="not the record of a sweep"):
+        Forge().resume_sweep(tmp_path)
+
+
+def test_a_folder_that_has_lost_its_trials_and_a_storage_for_a_grid_are_refused(searched, tmp_path):
+    shutil.copy(searched.path / "sweep.json", tmp_path)
+    with pytest.raises(MissingError, match=r"search\.db is not there"):
+        Forge().resume_sweep(tmp_path)
+    with pytest.raises(UsageError, match="takes no --storage"):
+        Forge().resume_sweep(searched.path, storage="sqlite:///x.db")
+
+
+def test_a_storage_that_fails_on_the_way_is_an_error_that_says_how_to_go_on(searched, tmp_path):
+    path = shutil.copytree(searched.path, tmp_path / "copy")
+    search = {**searched.search, "trials": TRIALS + 1}
+    with closing(Study(search, path, None, new=False)) as study:
+        with closing(sqlite3.connect(path / "search.db")) as database:
+            database.execute("DROP TABLE trials")
+        with pytest.raises(RunFailed, match="cannot be used") as caught:
+            study.ask()
+        with pytest.raises(RunFailed, match="cannot be used"):
+            study.left()  # which the line that begins a trial says
+    assert caught.value.remedy == f"latentforge sweep --resume {path}"
+
+
+def test_values_that_are_not_finite_are_never_the_best(searched, tmp_path):
+    path = shutil.copytree(searched.path, tmp_path / "copy")
+    record = read(path / "sweep.json")
+    place = next(i for i, m in enumerate(record["members"]) if m["name"] == searched.best)
+    record["members"][place]["metrics"]["validation"]["loss"] = None  # as JSON has nan
+    (path / "sweep.json").write_text(json.dumps(record), "utf-8")
+    from latentforge.sweeps.folder import open_sweep
+
+    made = open_sweep(Forge(), path)
+    assert made.best == searched.ranked[1]["name"]
+    assert made.ranked[-1]["name"] == searched.best
+    assert math.isfinite(searched.ranked[0]["metrics"]["validation"]["loss"])

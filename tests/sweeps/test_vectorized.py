@@ -1,0 +1,265 @@
+"""Members trained together are what each would have been alone, and leave what it would have."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.config.request import draft_request
+from latentforge.config.resolve import resolve
+from latentforge.data.loading import load_splits
+from latentforge.engine.build import build_trainee
+from latentforge.engine.step_runner import Stepper
+from latentforge.engine.vectorized.ensemble import Ensemble
+from latentforge.sweeps.grid import draft_member, members_of
+from latentforge.sweeps.grouping import groups_of
+
+CPU = torch.device("cpu")
+SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
+SEEDS_AND_RATES = {"train.seed": [0, 5], "train.lr": [1e-3, 3e-4]}
+
+
+def configs_of(name, grid, **request):
+    forge = Forge()
+    draft, _ = draft_request(forge.registry, name, **request)
+    return [resolve(draft_member(draft, m), forge.registry) for m in members_of(grid)]
+
+
+def steppers_of(configs, splits):
+    trainees = [build_trainee(config, splits) for config in configs]
+    images = splits.split("train")
+    return [Stepper(t.train(), images, c, CPU) for t, c in zip(trainees, configs, strict=True)]
+
+
+def read(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def reasons(sweep):
+    return {member["alone_because"] for member in sweep.members}
+
+
+# ---------------------------------------------------------------- the same steps
+
+CASES = {
+    "ae": ("ae", {"model": {"hidden": [24], "latent_dim": 3}}, {}),
+    "vae": ("vae", {"model": SMALL}, {}),
+    "beta-vae": ("vae", {"model": SMALL, "loss": "beta-elbo"}, {"loss.beta": [0.0, 1.0, 4.0]}),
+    "beta-vae, warmed up": (
+        "vae",
+        {"model": SMALL, "loss": {"name": "beta-elbo", "schedule": "linear", "end_epoch": 2.0}},
+        {"loss.beta": [0.5, 4.0]},
+    ),
+    "capacity": (
+        "vae",
+        {"model": SMALL, "loss": {"name": "beta-elbo", "capacity": 5.0}},
+        {"loss.beta": [0.5, 4.0]},
+    ),
+    "beta-tc": ("vae", {"model": SMALL, "loss": "beta-tc"}, {"loss.beta": [1.0, 6.0]}),
+    "gaussian": (
+        "vae",
+        {"model": SMALL, "loss": {"name": "elbo", "likelihood": "gaussian"}},
+        {"loss.sigma": [0.3, 1.0]},
+    ),
+    "learnt sigma": (
+        "vae",
+        {"model": SMALL, "loss": {"name": "elbo", "likelihood": "gaussian", "learn_sigma": True}},
+        {},
+    ),
+    "a classifier": ("mlp-classifier", {}, {}),
+    "binarized anew each time": ("vae", {"model": SMALL, "data": {"binarize": "dynamic"}}, {}),
+    "adamw, decay and a schedule": (
+        "vae",
+        {
+            "model": SMALL,
+            "train": {
+                "optimizer": "adamw",
+                "weight_decay": 0.1,
+                "schedule": {"name": "cosine"},
+            },
+        },
+        {},
+    ),
+    "sgd": ("vae", {"model": SMALL, "train": {"optimizer": "sgd"}}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case):
+    name, request, grid = CASES[case]
+    request = copy.deepcopy(request)
+    request["train"] = {"batch_size": 100, "device": "cpu", **request.get("train", {})}
+    request.setdefault("data", {})
+    request["data"] = {"name": "digits", **request["data"]}
+    configs = configs_of(name, {**grid, **SEEDS_AND_RATES}, **request)
+    assert groups_of(configs) == ([list(range(len(configs)))], {})
+    splits = load_splits(configs[0].dataset, configs[0].data, None)
+    alone, taking = steppers_of(configs, splits), steppers_of(configs, splits)
+    ensemble = Ensemble(taking, configs, splits.spec)
+    assert alone[0].epoch_length == 13  # so that the last batch is smaller
+    for stepper in (ensemble, *alone):
+        stepper.start_epoch(0)
+    for done in (*range(9), 12):
+        taken = ensemble.take(done)
+        for stepper, other in zip(alone, taking, strict=True):
+            terms, _ = stepper.take(done)
+            there = taken.terms(ensemble.steppers.index(other))
+            assert there.values.keys() == terms.values.keys()
+            torch.testing.assert_close(dict(there.values), dict(terms.values), rtol=1e-4, atol=1e-4)
+            assert {k: there.weights.get(k, 1.0) for k in terms.values} == pytest.approx(
+                {k: terms.weights.get(k, 1.0) for k in terms.values}
+            )
+            torch.testing.assert_close(
+                dict(there.per_dim), dict(terms.per_dim), rtol=1e-3, atol=1e-4
+            )
+    ensemble.hand_back()
+    for stepper, other in zip(alone, taking, strict=True):
+        other_weights = dict(other.trainee.named_parameters())
+        for key, weights in stepper.trainee.named_parameters():
+            torch.testing.assert_close(weights, other_weights[key], rtol=0, atol=1e-4)
+        for own, handed in zip(
+            stepper.optimizer.state.values(), other.optimizer.state.values(), strict=True
+        ):
+            assert own.keys() == handed.keys()
+            for key, value in own.items():
+                if value is not None:
+                    torch.testing.assert_close(value, handed[key], rtol=1e-2, atol=1e-3)
+
+
+def test_members_differ_from_one_another_in_what_their_seed_draws():
+    """What the test above would not see, were all members given the noise of one."""
+    configs = configs_of("vae", {"train.seed": [0, 1]}, model=SMALL, train={"device": "cpu"})
+    splits = load_splits(configs[0].dataset, configs[0].data, None)
+    ensemble = Ensemble(steppers_of(configs, splits), configs, splits.spec)
+    ensemble.start_epoch(0)
+    batch, [noise] = ensemble._batch(0)
+    assert noise.shape == (2, 64, 3)
+    assert not torch.equal(noise[0], noise[1])
+    assert not torch.equal(batch.index[0], batch.index[1])
+    _, [later] = ensemble._batch(1)
+    assert not torch.equal(noise, later)
+
+
+# ---------------------------------------------------------------- which
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"train": {"accumulate": 2}}, "accumulate"),
+        ({"train": {"clip_grad_norm": 1.0}}, "clip_grad_norm"),
+        ({"train": {"ema": 0.9}}, "ema"),
+        ({"train": {"checkpoint_every": 5}}, "mid-epoch"),
+        ({"train": {"precision": "bf16"}}, "precision"),
+    ],
+)
+def test_settings_that_look_at_a_member_as_a_whole_keep_it_alone(request_, said):
+    configs = configs_of("vae", {"train.seed": [0, 1]}, **request_)
+    groups, why = groups_of(configs)
+    assert groups == []
+    assert all(said in reason for reason in why.values())
+
+
+def test_only_members_that_differ_in_numbers_alone_are_in_one_group():
+    grid = {"model.latent_dim": [2, 3], "train.seed": [0, 1], "train.batch_size": [32, 64]}
+    groups, why = groups_of(configs_of("vae", grid))
+    assert groups == [[0, 2], [1, 3], [4, 6], [5, 7]]
+    assert why == {}
+    groups, why = groups_of(configs_of("vae", {"model.latent_dim": [2, 3]}))
+    assert groups == []
+    assert "no other member" in why[0]
+
+
+# ---------------------------------------------------------------- what it leaves
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same grid together and one by one: read only."""
+    folder = tmp_path_factory.mktemp("both")
+    return [
+        Forge().sweep(
+            "vae",
+            model=SMALL,
+            loss="beta-elbo",
+            train={"epochs": 2, "batch_size": 128, "log_every": 4},
+            grid={"loss.beta": [0.5, 4.0], "train.seed": [0, 1]},
+            together=together,
+            out=folder / name,
+            quiet=True,
+        )
+        for name, together in (("together", True), ("alone", False))
+    ]
+
+
+def test_a_member_leaves_what_it_leaves_alone(both):
+    together, alone = both
+    assert reasons(together) == {""}
+    for one, other in zip(together.runs(), alone.runs(), strict=True):
+        assert one.manifest["together_with"] == [
+            r.name for r in together.runs() if r != one and r.name != one.name
+        ]
+        for split, figures in other.metrics.items():
+            assert one.metrics[split] == pytest.approx(figures, rel=0.02, abs=0.02)
+        assert [line.keys() for line in one.history()] == [line.keys() for line in other.history()]
+        assert [line["step"] for line in one.history()] == [
+            line["step"] for line in other.history()
+        ]
+        assert one.manifest["status"] == "done"
+        files = [
+            sorted(p.name for p in (run.path / "checkpoints").iterdir()) for run in (one, other)
+        ]
+        assert files[0] == files[1]
+        assert len(list(one.path.glob("events.out.tfevents.*"))) == 1
+        assert {*other.manifest} - {*one.manifest} == set()
+
+
+def test_a_member_is_evaluated_explored_exported_and_goes_on(both, tmp_path):
+    import shutil
+
+    path = shutil.copytree(both[0].runs()[2].path, tmp_path / "member")
+    forge = Forge()
+    run = forge.open_run(path)
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
+    assert run.explore("interpolate", steps=3, quiet=True)["files"]
+    assert forge.export(run, format="safetensors")["files"]
+    went_on = forge.resume(run, train={"epochs": 3}, quiet=True)
+    other = shutil.copytree(both[1].runs()[2].path, tmp_path / "other")
+    alone = forge.resume(other, train={"epochs": 3}, quiet=True)
+    assert went_on.metrics["test"] == pytest.approx(alone.metrics["test"], rel=0.02, abs=0.02)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
+@pytest.mark.slow  # 15 s each
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+)
+def test_a_signal_stops_all_and_each_goes_on_from_where_it_was(start, process, work, number, code):
+    words = ["sweep", "vae", "--epochs=12", "--batch-size=16", "--grid=train.seed=[0, 1]"]
+    started = start(*words, "--out=stopped")
+    metrics = work / "stopped/2-seed=1/metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists():
+            break
+        time.sleep(0.05)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == code, err
+    told = read(work / "stopped/sweep.json")
+    assert [member["status"] for member in told["members"]] == ["interrupted", "interrupted"]
+    steps = [read(work / "stopped" / m["name"] / "run.json")["steps"] for m in told["members"]]
+    assert steps[0] == steps[1] > 0
+    assert process("sweep", "--resume", "stopped", "--quiet").code == 0
+    for member in read(work / "stopped/sweep.json")["members"]:
+        run = read(work / "stopped" / member["name"] / "run.json")
+        assert (run["status"], run["epochs"]) == ("done", 12)
+        assert run["resumed"][0]["step"] == steps[0]
+        assert member["alone_because"] == "it goes on by itself"
