@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from latentforge.conformance.subject import require
-from latentforge.plugins.loading import is_blanket
 
 
 class Setting(NamedTuple):
@@ -106,6 +105,13 @@ def differing(values: dict[str, Any]) -> list[str]:
 def put(values: dict[str, Any]) -> None:
     for name in differing(values):
         SETTINGS[name].put(values[name])
+
+
+def is_blanket(rule: Any) -> bool:
+    """Whether a warning filter concerns other packages too: it matches every message of every
+    module, and its category is one of Python's own."""
+    _, message, category, module, _ = rule
+    return message is None and module is None and category.__module__ == "builtins"
 
 
 @contextmanager

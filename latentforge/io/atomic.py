@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,24 +89,3 @@ def read_lines(path: Path) -> list[str]:
 def leads_out(path: Path, folder: Path) -> bool:
     """Whether `path`, which is named inside `folder`, is or follows a link to somewhere else."""
     return not path.resolve().is_relative_to(folder.resolve())
-
-
-@contextmanager
-def folder_kept(changed: list[str] | None = None) -> Iterator[None]:
-    """Come back to the working folder; `changed` is told of a need to."""
-    before = _here()
-    try:
-        yield
-    finally:
-        if before and _here() != before:
-            with suppress(OSError):  # it may be gone
-                os.chdir(before)
-            if changed is not None:
-                changed.append("the working folder")
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it has been deleted
-        return ""

@@ -8,9 +8,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -25,7 +23,6 @@ import pluggy
 
 from latentforge import hookspecs
 from latentforge.errors import closest
-from latentforge.io.atomic import folder_kept
 from latentforge.plugins.discovery import (
     Candidate,
     Hooks,
@@ -58,7 +55,6 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {  # of every hook
 }
 HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
 """Packages that take a tenth of a second and more to import; a plugin loads with every command."""
-MOST = 10_000  # specs that a hook may offer: one that never ends must end
 
 
 def load_plugins(
@@ -105,7 +101,8 @@ def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) ->
             continue
         start, there = perf_counter(), {name for name in HEAVY if name in sys.modules}
         target = None
-        with candidate.contained("import"), _put_back(candidate):
+        # what a plugin prints goes to stderr: stdout is the answer of the command
+        with candidate.contained("import"), redirect_stdout(sys.stderr):
             target = _import(candidate.source)
         if candidate.problems:
             continue
@@ -153,41 +150,6 @@ def _run_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-@contextmanager
-def _put_back(candidate: Candidate) -> Iterator[None]:
-    """What a plugin's code changes of the process while it loads is put back, and noted; what it
-    prints goes to stderr, for stdout is the command's answer."""
-    path, filters = list(sys.path), list(warnings.filters)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    changed: list[str] = []
-    try:
-        with redirect_stdout(sys.stderr), folder_kept(changed):
-            yield
-    finally:
-        if lost := [place for place in path if place not in sys.path]:
-            sys.path.extend(lost)
-            changed.append("sys.path")
-        rules: Any = warnings.filters
-        if list(filter(is_blanket, rules)) != list(filter(is_blanket, filters)):
-            # a library may silence warnings of its own
-            own = [rule for rule in rules if rule not in filters and not is_blanket(rule)]
-            rules[:] = [*own, *filters]
-            changed.append("the filters of all warnings")
-        for number, handler in handlers.items():
-            if handler is not None and signal.getsignal(number) != handler:
-                signal.signal(number, handler)
-                changed.append(f"what {number.name} does")
-        known = candidate.plugin.changed
-        candidate.plugin = replace(candidate.plugin, changed=(*known, *changed))
-
-
-def is_blanket(rule: Any) -> bool:
-    """Whether a filter of warnings is for other people's warnings too: for every message of every
-    module, of a category of Python's own."""
-    _, message, category, module, _ = rule
-    return message is None and module is None and category.__module__ == "builtins"
 
 
 @contextmanager
@@ -288,12 +250,9 @@ def _collect(
     each kind, qualifier and name."""
     others = _others(candidate, manager)
     for kind in dict.fromkeys(candidate.kinds):
-        with candidate.contained("collect", f"{kind.hook}: "), _put_back(candidate):
+        with candidate.contained("collect", f"{kind.hook}: "), redirect_stdout(sys.stderr):
             results = manager.subset_hook_caller(kind.hook, others)()
-            for count, spec in enumerate(_specs(candidate, kind, results)):
-                if count == MOST:
-                    candidate.fault("collect", f"{kind.hook} gives more than {MOST:,}", "end it")
-                    break
+            for spec in _specs(candidate, kind, results):
                 _accept(candidate, kind, spec, owners)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
-from latentforge.io.atomic import folder_kept
 from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,6 @@ class Plugin:
     seconds: float = 0.0  # the time its import took
     off_by: str = ""  # what switched it off
     heavy: tuple[str, ...] = ()  # packages that its import has loaded, and should not
-    changed: tuple[str, ...] = ()  # what of the process it has changed, and was put back
 
     @property
     def builtin(self) -> bool:
@@ -64,15 +62,14 @@ class Plugin:
 
     @property
     def notice(self) -> str:
-        """What it does to every command, or an empty string: makes it slower, meddles with it."""
-        what = []
-        if self.heavy or self.seconds > SLOW:
-            how = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
-            what = [f"{how} while it loads, {self.seconds:.1f} s of every command"]
-        if self.changed:
-            what.append(f"changes {', '.join(self.changed)} while it loads, which was put back")
-        more = f"its author: latentforge plugins check {self.address}"
-        return f"{self.title} {' and '.join(what)}; {more}" if what else ""
+        """How it slows every command down, or an empty string."""
+        if not self.heavy and self.seconds <= SLOW:
+            return ""
+        how = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
+        return (
+            f"{self.title} {how} while it loads, {self.seconds:.1f} s of every command;"
+            f" its author: latentforge plugins check {self.address}"
+        )
 
     @property
     def address(self) -> str:
@@ -204,8 +201,7 @@ class Registry:
             if observer.hook != hook:
                 continue
             try:
-                with folder_kept():
-                    observer.call(**given)
+                observer.call(**given)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise  # the user's

@@ -16,7 +16,7 @@ from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
-from latentforge.io.atomic import folder_kept, leads_out
+from latentforge.io.atomic import leads_out
 from latentforge.io.paths import check_free, check_writable, numbered_folder, unwritable
 from latentforge.plugins.attribution import blame
 from latentforge.plugins.registry import Registry
@@ -174,7 +174,7 @@ def look(
     from latentforge.seeding import callers_state_kept, mix
 
     seed, context = opened.config.train.seed, context_for(opened, attach)
-    with callers_state_kept(opened.device), torch.no_grad(), folder_kept():
+    with callers_state_kept(opened.device), torch.no_grad():
         if objective:
             torch.manual_seed(mix("objective", seed))
             with blame(f"objective {objective.name!r}", objective.entry):

@@ -1,14 +1,12 @@
-"""What a plugin's code may do beside raising an Exception: end the process, print, move it, go on
-for ever. Everybody else's commands go on, and the message names the plugin."""
+"""What a plugin's code may do beside raising an Exception: end the process, print, or come with
+damaged metadata. The other plugins go on, and the message names the plugin."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import click
@@ -18,12 +16,11 @@ from latentforge import Forge, MeasureSpec, hookimpl
 from latentforge.cli.app import run as run_cli
 from latentforge.errors import PluginError
 from latentforge.plugins.attribution import blame
-from latentforge.plugins.loading import MOST, load_plugins
+from latentforge.plugins.loading import load_plugins
 
 from .test_contained import commands
 
 BAD = "plugin bad (latentforge-bad 0.3)"
-MINE = "@hookimpl\ndef latentforge_models(): return [model('mine')]\n"
 
 
 # ---------------------------------------------------------------- while it loads
@@ -59,57 +56,6 @@ def test_ctrl_c_is_the_users(site):
     site.add("latentforge-bad", "raise KeyboardInterrupt", "bad")
     with pytest.raises(KeyboardInterrupt):
         load_plugins()
-
-
-def test_a_hook_that_never_ends_is_ended(site):
-    code = "import itertools\n@hookimpl\ndef latentforge_models():\n"
-    site.add(
-        "latentforge-bad", code + "    return (model(f'm{i}') for i in itertools.count())", "bad"
-    )
-    registry = load_plugins()
-    assert len(registry.names("models")) == MOST
-    [problem] = registry.problems
-    assert f"latentforge_models gives more than {MOST:,}" in problem.cause
-
-
-MOVES = {
-    "the working folder": ("import os; os.chdir('/')", os.getcwd),
-    "sys.path": ("import sys; sys.path[:] = sys.path[:1]", lambda: sorted(sys.path)),
-    "the filters of all warnings": (
-        "import warnings; warnings.simplefilter('error')",
-        lambda: list(warnings.filters),
-    ),
-    "what SIGINT does": (
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
-        lambda: signal.getsignal(signal.SIGINT),
-    ),
-}
-
-
-@pytest.mark.parametrize("what", MOVES)
-def test_what_it_changes_of_the_process_is_put_back_and_said(site, work, what):
-    code, look = MOVES[what]
-    site.add("latentforge-bad", f"{code}\n{MINE}", "bad", version="0.3")
-    with warnings.catch_warnings():
-        warnings.resetwarnings()  # pytest itself has turned all into errors
-        before = look()
-        registry = load_plugins()
-        assert look() == before
-    [notice] = registry.notices
-    assert notice.startswith(f"{BAD} changes {what} while it loads, which was put back")
-    assert registry.names("models") == ("mine",)
-
-
-def test_a_warning_of_its_own_may_be_silenced_each_time(site):
-    code = (
-        "import warnings\nclass Mine(UserWarning): pass\nwarnings.simplefilter('ignore', Mine)\n"
-        "@hookimpl\ndef latentforge_models():\n"
-        "    warnings.filterwarnings('ignore', message='so')\n    return [model('mine')]\n"
-    )
-    site.add("latentforge-bad", code, "bad")
-    with warnings.catch_warnings():
-        for _ in range(2):
-            assert load_plugins().notices == ()
 
 
 def test_a_plugin_is_loaded_once_with_strict_plugins_too(work, capsys):
