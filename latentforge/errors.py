@@ -1,4 +1,4 @@
-"""One exception tree, the exit codes, and the one formatter of what a user reads.
+"""One exception tree, the exit codes, and how an exception becomes a line of text.
 
 Standard library only: every command imports this.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LONGEST = 1000  # letters of a stranger's message that are shown
+LONGEST = 1000  # characters of a foreign exception that are shown
 
 
 class LatentForgeError(Exception):
@@ -101,16 +101,17 @@ class PluginProblem:
     remedy: str
 
     def __str__(self) -> str:
-        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
-        return f"plugin {self.plugin}{origin}: {self.stage}: {self.cause}; {self.remedy}"
+        title = plugin_title(self.plugin, self.distribution, self.version)
+        return f"{title}: {self.stage}: {self.cause}; {self.remedy}"
 
     def as_dict(self) -> dict[str, str]:
         return {"id": f"plugin-{self.stage}", **asdict(self)}
 
 
-def format_error(error: LatentForgeError) -> str:
-    """The text of an error as the command line prints it, without a trailing newline."""
-    return f"error: {error}"
+def plugin_title(name: str, distribution: str, version: str) -> str:
+    """`plugin swirl (latentforge-swirl 0.2)`."""
+    origin = f"{distribution} {version}".strip()
+    return f"plugin {name} ({origin})" if origin else f"plugin {name}"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -128,13 +129,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 def one_line(error: BaseException) -> str:
     """An exception as one line: its type and its message, white space folded, not too long."""
-    try:
-        text = " ".join(str(error).split())
-    except BaseException as broken:  # a plugin's exception can have a __str__ that does anything
-        if isinstance(broken, KeyboardInterrupt):
-            raise
-        text = ""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -28,13 +28,7 @@ from latentforge.cli import (
 )
 from latentforge.cli import list as list_command
 from latentforge.cli.output import Globals, answer_json
-from latentforge.errors import (
-    Interrupted,
-    LatentForgeError,
-    LostProcess,
-    format_error,
-    one_line,
-)
+from latentforge.errors import Interrupted, LatentForgeError, LostProcess, one_line
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import answers_alone_on_stdout
@@ -174,7 +168,7 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         torchrun.leave_word_to_the_first()
     if os.environ.get("LATENTFORGE_DEBUG"):
         traceback.print_exception(error)
-    print(format_error(error), file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     if "--json" in arguments:
         said = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
         told = {"status": "failed", "id": error.id, **said}

@@ -36,10 +36,10 @@ def asked_for(message: str) -> str:
 
 @contextmanager
 def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> Iterator[None]:
-    """Turn a stranger's exception into a PluginError that names every component involved.
+    """Turn an exception of a plugin into a PluginError that names every component involved.
 
-    LatentForge's own errors pass: a plugin raises those to speak to the user. Want of memory is
-    nobody's fault; `save_memory` says what would need less.
+    LatentForge's own errors pass: a plugin raises those to inform the user. Running out of memory
+    is no plugin's fault: RunFailed, and `save_memory` says what would need less.
     """
     try:
         yield
@@ -53,17 +53,16 @@ def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> 
                 details=[one_line(error)],
                 remedy=save_memory,
             ) from error
-        strangers = [e for e in entries if not e.plugin.builtin and e.plugin.distribution]
+        external = [e for e in entries if not e.plugin.builtin and e.plugin.distribution]
         raise PluginError(
             f"{doing} failed: {one_line(error)}",
             details=[
-                f"{e.kind.singular} {e.name!r} of plugin {e.plugin.name}"
-                + (f" ({e.plugin.distribution} {e.plugin.version})" if e.plugin.version else "")
+                f"{e.kind.singular} {e.name!r} of {e.plugin.title}"
                 + place_in(error, home_of(e.plugin.module))
                 for e in entries
             ],
             remedy=next(
-                (f"latentforge plugins check {e.plugin.address} --deep" for e in strangers),
+                (f"latentforge plugins check {e.plugin.address} --deep" for e in external),
                 "LATENTFORGE_DEBUG=1 shows the traceback",
             ),
         ) from error

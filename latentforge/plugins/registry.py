@@ -13,7 +13,15 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
+from latentforge.errors import (
+    PluginError,
+    PluginProblem,
+    UsageError,
+    closest,
+    one_line,
+    place_in,
+    plugin_title,
+)
 from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
 
 log = logging.getLogger(__name__)
@@ -56,9 +64,7 @@ class Plugin:
 
     @property
     def title(self) -> str:
-        """`plugin swirl (latentforge-swirl 0.2)`."""
-        origin = f" ({self.distribution} {self.version})" if self.distribution else ""
-        return f"plugin {self.name}{origin}"
+        return plugin_title(self.name, self.distribution, self.version)
 
     @property
     def notice(self) -> str:

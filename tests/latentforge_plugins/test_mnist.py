@@ -148,7 +148,7 @@ def test_fetching_what_is_there_reads_it_and_downloads_nothing(raw: Path):
 NO_NETWORK = """
 import sys
 from pathlib import Path
-from latentforge.errors import MissingError, format_error
+from latentforge.errors import MissingError
 from latentforge_plugins.mnist import MnistConfig, fetch
 from latentforge_plugins.torchvision_remedy import import_torchvision
 
@@ -156,7 +156,7 @@ import_torchvision().datasets.MNIST.mirrors = ["http://127.0.0.1:9/", "http://12
 try:
     fetch(MnistConfig(root=Path(sys.argv[1])))
 except MissingError as error:
-    print(format_error(error))
+    print(f"error: {error}")
 """
 
 

@@ -523,7 +523,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.errors import RunFailed, format_error
+from latentforge.errors import RunFailed
 
 store = CheckpointStore(Path(sys.argv[1]))
 store.save("step-1", {"model": {"w": torch.ones(10)}}, {"step": 1}, best=True)
@@ -532,7 +532,7 @@ for _ in range(2):
     try:
         store.save("step-2", {"model": {"w": torch.ones(9000)}}, {"step": 2}, best=True)
     except RunFailed as error:
-        print(format_error(error))
+        print(f"error: {error}")
 """
 
 

@@ -26,7 +26,6 @@ def broken_beside_healthy(site, code):
         ("import no_such_module", "import", ["ModuleNotFoundError", "no_such_module", ".py:"]),
         ("raise SystemExit(3)", "import", ["SystemExit: 3", "latentforge_bad_bad.py:"]),
         ("def broken(:", "import", ["SyntaxError", "latentforge_bad_bad.py:"]),
-        ("class E(Exception):\n  def __str__(self): 1 / 0\nraise E", "import", ["E ("]),
         (
             "@hookimpl\ndef latentforge_models(config): return []",
             "validate",
