@@ -134,9 +134,9 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
     except LatentForgeError as error:
         saw = "; ".join([error.message, *error.details])
         return Result(*about, "failed", saw, error.remedy or "see docs/contracts.md")
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise  # the user's
+    except KeyboardInterrupt:
+        raise  # of the user
+    except BaseException as error:  # SystemExit too
         place = place_in(error, home_of(plugin.module))
         return Result(*about, "failed", one_line(error) + place, "mend what raises")
     return Result(*about, "passed")

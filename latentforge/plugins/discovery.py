@@ -54,8 +54,7 @@ class Candidate:
     problems: list[PluginProblem] = field(default_factory=list)
     error: BaseException | None = None
     hooks: Hooks | None = None
-    kinds: list[Kind] = field(default_factory=list)  # of its good hooks
-    observes: list[str] = field(default_factory=list)  # the hooks that are told of runs
+    observes: list[str] = field(default_factory=list)  # its hooks that report what becomes of runs
     offers: list[tuple[Kind, Spec]] = field(default_factory=list)
 
     def fault(self, stage: str, cause: str, remedy: str = "") -> None:
@@ -73,9 +72,9 @@ class Candidate:
         """What the plugin's code raises becomes a fault, with the place in that code."""
         try:
             yield
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise  # the user's
+        except KeyboardInterrupt:
+            raise  # of the user
+        except BaseException as error:  # SystemExit too
             self.error, remedy = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
                 remedy = (

@@ -172,16 +172,13 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
     name = f"{plugin.distribution}:{plugin.name}"
     if manager.has_plugin(name):
         cause = f"another plugin is called {plugin.name}, so {plugin.module} is not loaded"
-        return candidate.fault("register", cause, "rename one of them (an object by __name__)")
+        candidate.fault("register", cause, "rename one of them (an object by __name__)")
+        return
     with candidate.contained("validate"):
-        hooks = _good_hooks(candidate, target, manager)
-        if hooks:
-            candidate.hooks = Hooks(hooks)
-            manager.register(candidate.hooks, name)
-        return None
-    candidate.hooks = None
-    candidate.kinds.clear()
-    candidate.observes.clear()
+        if good := _good_hooks(candidate, target, manager):
+            hooks = Hooks(good)
+            manager.register(hooks, name)
+            candidate.hooks = hooks
 
 
 def _good_hooks(
@@ -210,10 +207,6 @@ def _good_hooks(
                 candidate.fault("validate", *fault)
             continue
         hooks[name] = function
-        if hook in KIND_OF_HOOK:
-            candidate.kinds.append(KIND_OF_HOOK[hook])
-        elif hook not in candidate.observes:
-            candidate.observes.append(hook)
     if not hooks and not candidate.problems:
         remedy = "mark its hook functions with @latentforge.hookimpl"
         candidate.fault("validate", f"{candidate.plugin.module} has no hooks", remedy)
@@ -248,8 +241,10 @@ def _collect(
 ) -> None:
     """Call the hooks of one plugin and keep its good specs; `owners` are the plugins that offer
     each kind, qualifier and name."""
+    hooks = [caller.name for caller in manager.get_hookcallers(candidate.hooks) or ()]
+    candidate.observes = [hook for hook in hooks if hook not in KIND_OF_HOOK]
     others = _others(candidate, manager)
-    for kind in dict.fromkeys(candidate.kinds):
+    for kind in (KIND_OF_HOOK[hook] for hook in hooks if hook in KIND_OF_HOOK):
         with candidate.contained("collect", f"{kind.hook}: "), redirect_stdout(sys.stderr):
             results = manager.subset_hook_caller(kind.hook, others)()
             for spec in _specs(candidate, kind, results):

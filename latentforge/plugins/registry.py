@@ -208,9 +208,9 @@ class Registry:
                 continue
             try:
                 observer.call(**given)
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise  # the user's
+            except KeyboardInterrupt:
+                raise  # of the user
+            except BaseException as error:  # SystemExit too
                 log.warning(
                     "%s: %s: %s%s; the run is none the worse",
                     observer.plugin.title,
