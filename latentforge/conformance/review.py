@@ -86,11 +86,9 @@ def _results(
         for entry in forge.registry.entries_of(plugin):
             yield from _of_component(forge, entry, deep)
         for command in commands:
-            if plugin.distribution and plugin.distribution == plugin_commands.named(command.point):
-                about = f"command {command.name}"
-                yield _result(
-                    plugin, about, "it can be called", partial(_callable, command, reserved)
-                )
+            if plugin.distribution and plugin.distribution == command.distribution:
+                about, check = f"command {command.name}", partial(_callable, command, reserved)
+                yield _result(plugin, about, "it can be called", check)
 
 
 def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:

@@ -1,5 +1,5 @@
-"""Commands of plugins: entry points of the group `latentforge.commands`, listed in the help by what
-their metadata say, and imported when they are called."""
+"""Commands of plugins: entry points of the group `latentforge.commands`, listed in the help by
+their metadata, and imported when they are called."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ from latentforge.plugins.discovery import (
 )
 from latentforge.runtime.stdout import STDOUT
 
-# Words for the user, our own or those that Typer finds for them, and what whoever called us waits
-# for: of its click, which Typer keeps to itself, no other name is public.
-OURS = (
+# Messages for the user, ours or Typer's, and exits. ClickException is not public in Typer.
+NO_FAULTS: tuple[type[BaseException], ...] = (
     *(LatentForgeError, BrokenPipeError, SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort),
     next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"),
 )
 
 
 class PluginCommand(TyperCommand):
-    """A command whose code is not loaded yet."""
+    """A command whose code is not loaded yet; `others` are of the same name, which must be none."""
 
     def __init__(self, point: EntryPoint, others: list[EntryPoint]) -> None:
         self.distribution, version = origin_of(point.dist)
-        whose = f"{self.distribution} {version}".strip()
-        super().__init__(point.name, callback=None, short_help=f"A command of {whose}.")
+        self.origin = f"{self.distribution} {version}".strip()
+        super().__init__(point.name, callback=None, short_help=f"A command of {self.origin}.")
         self.point, self.others = point, others
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
-        """Of the command itself, which is loaded here."""
+        """The context of the command itself, which is loaded here."""
         found = self.load()
         with self.guard():
             return found.make_context(info_name, args, parent=parent, **extra)
@@ -51,21 +50,21 @@ class PluginCommand(TyperCommand):
     def load(self) -> Any:
         """Raises PluginError where it cannot be loaded, or two distributions offer it."""
         if self.others:
-            offered = " and ".join(map(origin, [self.point, *self.others]))
+            others = (" ".join(origin_of(point.dist)).strip() for point in self.others)
             raise PluginError(
-                f"command {self.name!r} is offered by {offered}",
-                remedy=f"pip uninstall {named(self.point)}, or the other one",
+                f"command {self.name!r} is offered by {' and '.join([self.origin, *others])}",
+                remedy=f"pip uninstall {self.distribution}, or the other one",
             )
         try:
             found = command_of(self.point.load(), str(self.name))
         except (LatentForgeError, KeyboardInterrupt):
             raise
-        except BaseException as error:
+        except BaseException as error:  # SystemExit too
             raise self.fault("cannot be loaded", error) from error
         invoke = found.invoke
 
         def guarded(ctx: Any) -> Any:
-            # its answer is its own, with --json too
+            # with --json print() writes to stderr, but stdout is for this command's answer
             with self.guard(), redirect_stdout(STDOUT[-1] if STDOUT else sys.stdout):
                 return invoke(ctx)
 
@@ -77,16 +76,16 @@ class PluginCommand(TyperCommand):
         """PluginError instead of what the command's own code raises."""
         try:
             yield
+        except NO_FAULTS:
+            raise
         except BaseException as error:
-            if isinstance(error, OURS):
-                raise
             raise self.fault("failed", error) from error
 
     def fault(self, how: str, error: BaseException) -> PluginError:
         place = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
         return PluginError(
-            f"command {self.name!r} of {origin(self.point)} {how}: {one_line(error)}{place}",
-            remedy=f"pip install --upgrade {named(self.point)}",
+            f"command {self.name!r} of {self.origin} {how}: {one_line(error)}{place}",
+            remedy=f"pip install --upgrade {self.distribution}",
         )
 
 
@@ -97,13 +96,13 @@ def command_of(target: Any, name: str) -> Any:
         found = typer.main.get_command(target)
     elif isinstance(target, TyperCommand | TyperGroup):
         found = target
-    elif hasattr(target, "main"):  # click's, which Typer's own classes have nothing to do with
+    elif hasattr(target, "main"):  # a click command: Typer's classes do not derive from click's
 
         def call(ctx: typer.Context) -> None:
             target.main(ctx.args, prog_name=f"latentforge {name}")
 
-        whole = {"ignore_unknown_options": True, "allow_extra_args": True}
-        app.command(name, context_settings=whole, add_help_option=False)(call)
+        all_arguments = {"ignore_unknown_options": True, "allow_extra_args": True}
+        app.command(name, context_settings=all_arguments, add_help_option=False)(call)
         found = typer.main.get_command(app)
     elif callable(target):
         app.command(name)(target)
@@ -116,38 +115,34 @@ def command_of(target: Any, name: str) -> Any:
 
 @cache
 def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
-    """Those of all installed plugins, by name, but for what LATENTFORGE_PLUGINS and `-p no:NAME`
-    (`off`) leave out: the commands of a distribution go when all of its plugins do."""
+    """The commands of all installed plugins by name, without those that LATENTFORGE_PLUGINS and
+    `-p no:NAME` (`off`) leave out: a distribution's are left out when all of its plugins are."""
     points = points_of(COMMANDS)[0]
     only = from_environment()
     if off or only is not None:
-        every = installed()
-        kept = every if only is None else [c for name in only for c in called(every, name)]
-        gone = [c for name in off for c in called(every, name)]
-        left = {c.plugin.distribution for c in kept if c not in gone}
-        points = [point for point in points if named(point) in left]
+        plugins = installed()
+        kept = plugins if only is None else [c for name in only for c in called(plugins, name)]
+        excluded = [c for name in off for c in called(plugins, name)]
+        remaining = {c.plugin.distribution for c in kept if c not in excluded}
+        points = [point for point in points if distribution_of(point) in remaining]
     found: dict[str, list[EntryPoint]] = {}
     for point in points:
-        known = found.setdefault(point.name, [])
-        if all(other.value != point.value for other in known):  # a stale second dist-info
-            known.append(point)
-    # Only namesakes are told apart by their distributions: reading METADATA takes longer than all
-    # else that the help does with a command.
-    both = {name: sorted(same, key=named) if same[1:] else same for name, same in found.items()}
-    return {name: PluginCommand(both[name][0], both[name][1:]) for name in sorted(both)}
+        namesakes = found.setdefault(point.name, [])
+        if all(other.value != point.value for other in namesakes):  # a stale second dist-info
+            namesakes.append(point)
+    for namesakes in found.values():
+        if len(namesakes) > 1:  # reading METADATA takes longer than the rest of the help
+            namesakes.sort(key=distribution_of)
+    return {name: PluginCommand(first, others) for name, (first, *others) in sorted(found.items())}
 
 
 def names_by_distribution() -> dict[str, list[str]]:
     """The names of all commands, by the distribution that offers them."""
     found: dict[str, list[str]] = {}
-    for name, command in sorted(commands().items()):
+    for name, command in commands().items():
         found.setdefault(command.distribution, []).append(name)
     return found
 
 
-def named(point: EntryPoint) -> str:
+def distribution_of(point: EntryPoint) -> str:
     return origin_of(point.dist)[0]
-
-
-def origin(point: EntryPoint) -> str:
-    return " ".join(origin_of(point.dist)).strip()

@@ -45,12 +45,11 @@ def test_an_impossible_option_in_a_preset_of_an_explorer_is_found(work):
     ],
 )
 def test_a_command_that_cannot_be_called_is_found(name, target, said, monkeypatch):
-    dist = SimpleNamespace(name="latentforge", version="1", metadata={"Name": "latentforge"})
+    dist = SimpleNamespace(metadata={"Name": "latentforge", "Version": "1"})
     point = EntryPoint(name, target, "latentforge.commands")
     vars(point).update(dist=dist)
     offered = {name: plugin_commands.PluginCommand(point, [])}
     monkeypatch.setattr(plugin_commands, "commands", lambda: offered)
-    monkeypatch.setattr(plugin_commands, "named", lambda point: "latentforge")
     found = reviewed(Forge(), "vae")[f"command {name}", "it can be called"]
     assert said in found.saw
     assert found.status == ("failed" if said else "passed")
