@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from latentforge.conformance.fixtures import TRAIN, images, model_with, new_folder
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.contracts import Engines
 from latentforge.errors import Interrupted, UsageError
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 EPOCHS = 3
 STOP = "conformance-stop"
@@ -31,7 +35,7 @@ def it_attaches_and_trains(subject: Subject) -> None:
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
-    same(trained(subject), train(subject), "a second time")
+    require_same_weights(trained(subject), train(subject), "a second time")
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
@@ -42,7 +46,7 @@ def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
         train(subject, forge, folder, STOP)
     except Interrupted:
         resumed = forge.resume(folder, data=images(), quiet=True)
-        same(whole, resumed, "stopped after an epoch and gone on with")
+        require_same_weights(whole, resumed, "stopped after an epoch and gone on with")
     else:
         raise CheckSkipped("it ends the training before a second epoch begins")
 
@@ -98,10 +102,24 @@ def trained(subject: Subject) -> Any:
     return subject.once("trained", lambda: train(subject))
 
 
+class StopOnce:
+    """A callback that ends the training as Ctrl-C does when its second epoch begins, the first
+    time."""
+
+    stopped = False
+
+    def attach(self, engines: Engines) -> None:
+        # Ignite's events equal their names, and this layer does not import Ignite
+        engines.trainer.add_event_handler("EPOCH_STARTED", self.stop)
+
+    def stop(self, trainer: Engine) -> None:
+        if trainer.state.epoch == 2 and not self.stopped:
+            self.stopped = True
+            raise KeyboardInterrupt
+
+
 def stopping(subject: Subject) -> Any:
     """The subject's Forge with one more callback, which stops a training."""
-    from latentforge.conformance.stop_once import StopOnce
-
     registry, once = subject.forge.registry, StopOnce()
     spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)
     entries = [entry for kind in KINDS for entry in registry.entries(kind)]
@@ -111,7 +129,7 @@ def stopping(subject: Subject) -> Any:
     return forge
 
 
-def same(one: Any, other: Any, how: str) -> None:
+def require_same_weights(one: Any, other: Any, how: str) -> None:
     """CheckFailed where two runs have other weights."""
     first, second = (weights_of(run) for run in (one, other))
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]
