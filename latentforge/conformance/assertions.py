@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentforge.config.resolve import check_options
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, DataSpec, Step
 from latentforge.errors import LatentForgeError, UsageError, one_line
+from latentforge.plugins.registry import Entry
 from latentforge.seeding import mix
 
 SHAPES = {
@@ -74,6 +76,11 @@ def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
     return module
 
 
+def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> Any:
+    """The module that another component's `build` makes with its default options."""
+    return entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(shape))
+
+
 def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
     """What a model is tried on, in this order: the first that it takes."""
     return (subject.shape,) if subject.shape else (*SHAPES.values(), LARGER)
@@ -110,15 +117,12 @@ def only_for(subject: Subject, ability: str) -> None:
         raise CheckSkipped(f"it does not provide {ability}")
 
 
-def shape_of(value: Any) -> tuple[int, ...] | str:
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-
-
 def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dtype) -> None:
     """A finite tensor of that shape and type."""
+    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     require(
-        isinstance(value, Tensor) and tuple(value.shape) == shape,
-        f"{what} has shape {shape_of(value)}, not {shape}",
+        found == shape,
+        f"{what} has shape {found}, not {shape}",
         f"return one of {shape}: the first number is the batch",
     )
     require(value.dtype == kind, f"{what} is {value.dtype}", f"return {kind}")

@@ -18,7 +18,8 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
     """The core looks at shapes, range and labels as it lays them out, and says what is wrong."""
     splits = loaded(subject)
     for name in splits.splits:
-        x = first(splits.split(name)).x
+        images = splits.split(name)
+        x = images.batch_at(list(range(min(LOOKED_AT, len(images))))).x
         low = float(x.min())
         require(
             float(x.max()) > low,
@@ -72,7 +73,3 @@ def load(subject: Subject) -> Any:
 
 def loaded(subject: Subject) -> Any:
     return subject.once("splits", lambda: load(subject))
-
-
-def first(images: Any) -> Any:
-    return images.batch_at(list(range(min(LOOKED_AT, len(images)))))

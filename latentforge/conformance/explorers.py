@@ -14,8 +14,16 @@ from zipfile import ZipFile
 
 import torch
 
+from latentforge.config.resolve import check_options
+from latentforge.config.schema import Component
 from latentforge.conformance.capabilities import only_what_is_needed, roles_of
-from latentforge.conformance.fixtures import opened, other_runs, run_with, scratch, with_roles
+from latentforge.conformance.fixtures import (
+    new_folder,
+    opened,
+    other_runs,
+    run_with,
+    with_roles,
+)
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.errors import UsageError
@@ -53,10 +61,10 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
     """The core draws and writes what it returns."""
     run = run_with(subject, subject.entry.spec.needs)
     before = {*run.path.iterdir()}
-    with scratch() as folder:
-        with chdir(folder):
-            explored(subject)
-        new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
+    folder = new_folder(subject).parent
+    with chdir(folder):
+        explored(subject)
+    new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
     require(not new, f"it leaves {', '.join(new)}", "return findings, and write nothing")
 
 
@@ -170,27 +178,25 @@ def once(subject: Subject) -> dict[str, Any]:
 
 def explored(subject: Subject, **given: Any) -> dict[str, Any]:
     """Metrics, files, and what the files of arrays hold, of a tiny run."""
-    spec = subject.entry.spec
-    run = run_with(subject, spec.needs, **given)
-    with scratch() as folder:
-        found: dict[str, Any] = subject.forge.explore(
-            subject.entry.reference,
-            run,
-            roles=other_runs(subject, **given),
-            out=folder / "found",
-            device="cpu",
-            quiet=True,
-            **subject.options,
-        )
-        found["held"] = held(folder / "found")
-    return found
+    out = new_folder(subject)
+    found: dict[str, Any] = subject.forge.explore(
+        subject.entry.reference,
+        run_with(subject, subject.entry.spec.needs, **given),
+        roles=other_runs(subject, **given),
+        out=out,
+        device="cpu",
+        quiet=True,
+        **subject.options,
+    )
+    return {**found, "held": held(out)}
 
 
 def looked(subject: Subject, seen: Opened) -> Findings:
     """What it finds in a run that is loaded, and nothing is drawn."""
     from latentforge.workflows.explore import look
 
-    return look(seen, chosen(subject), objective_of(subject), lambda _engine: None)
+    explorer = Component(subject.entry, subject.config)
+    return look(seen, explorer, objective_of(subject), lambda _engine: None)
 
 
 def held(folder: Path) -> dict[str, str]:
@@ -227,17 +233,8 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def chosen(subject: Subject) -> Any:
-    from latentforge.config.schema import Component
-
-    return Component(subject.entry, subject.config)
-
-
-def objective_of(subject: Subject) -> Any:
+def objective_of(subject: Subject) -> Component | None:
     """What an explorer that searches takes by default."""
-    from latentforge.config.resolve import check_options
-    from latentforge.config.schema import Component
-
     if not subject.entry.spec.searches:
         return None
     entry = subject.forge.registry.get("objectives", subject.entry.spec.searches)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from latentforge.conformance.assertions import batch_of
+from latentforge.conformance.assertions import batch_of, build_with_defaults
 from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject
 from latentforge.errors import UsageError
@@ -37,24 +35,13 @@ def images(
     none, and without `labels` nobody is told of them."""
     found: dict[str, Any] = {"validation": 0.2}
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
-        x, y = pair(count, seed)
+        batch = batch_of(SHAPE, count, seed)
+        assert batch.y is not None
+        x, y = (batch.x * 255).to(torch.uint8), batch.y
         if empty is not None:
             x, y = x[y != empty], y[y != empty]
         found[split] = (x, y) if labels else x
     return found
-
-
-def pair(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    batch = batch_of(SHAPE, count, seed)
-    assert batch.y is not None
-    return (batch.x * 255).to(torch.uint8), batch.y
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder that goes again."""
-    with tempfile.TemporaryDirectory(prefix="latentforge-check-") as folder:
-        yield Path(folder)
 
 
 def scratch_of(subject: Subject) -> Path:
@@ -70,7 +57,8 @@ def scratch_of(subject: Subject) -> Path:
 
 
 def new_folder(subject: Subject) -> Path:
-    """Where a run may be made; another one each time, for one that fails may leave something."""
+    """A path where a run or findings may be written, alone in a new folder: what fails may leave
+    something."""
     return Path(tempfile.mkdtemp(dir=scratch_of(subject))) / "run"
 
 
@@ -91,8 +79,6 @@ def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: An
 def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
     """Of the models that provide what is needed and take the images the first: of the component's
     own plugin, or else the smallest."""
-    from latentforge.config.resolve import check_options
-    from latentforge.conformance.assertions import data_of
 
     def order(entry: Entry) -> tuple[bool, int, str]:
         place = FIRST.index(entry.name) if entry.name in FIRST else len(FIRST)
@@ -102,7 +88,7 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
     for entry in sorted(subject.forge.registry.entries("models"), key=order):
         if needs <= entry.spec.provides:
             try:
-                entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(shape))
+                build_with_defaults(entry, shape)
             except UsageError as error:
                 refusal = f" and takes images of {shape}: {error.message}"
                 continue

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from latentforge.config.resolve import check_options
 from latentforge.conformance.assertions import (
     batch_of,
     build,
-    data_of,
+    build_with_defaults,
     left_as_it_is,
     seeded,
     shapes_for,
@@ -267,8 +266,7 @@ def model_for(subject: Subject, shape: tuple[int, ...]) -> nn.Module:
     key, needs = f"model for {shape}", needs_of(subject)
     entry: Entry = subject.once(key, lambda: model_with(subject, needs, shape))
     seeded(0, "init")
-    options = check_options(entry.spec.config, {}, entry.name)
-    model: nn.Module = entry.spec.build(options, data_of(shape))
+    model: nn.Module = build_with_defaults(entry, shape)
     return model
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentforge.config.resolve import check_options
 from latentforge.conformance.assertions import (
     CLASSES,
     SHAPES,
     accepted,
     batch_of,
     build,
-    data_of,
+    build_with_defaults,
     elsewhere,
     left_as_it_is,
     only_for,
@@ -286,7 +285,7 @@ def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
 
 def two_models_share_nothing(subject: Subject) -> None:
     one, other = (built(subject, seed) for seed in (0, 1))
-    places = {value.data_ptr() for value in tensors(one)}
+    places = {value.data_ptr() for value in (*one.parameters(), *one.buffers())}
     shared = [name for name, p in other.named_parameters() if p.data_ptr() in places]
     require(not shared, f"two models share {', '.join(shared)}", "make the layers inside build")
 
@@ -374,10 +373,5 @@ def inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
 def default_loss(subject: Subject, shape: Shape) -> nn.Module:
     """The loss that the model is trained with unless one says otherwise."""
     entry = subject.forge.registry.get("losses", subject.entry.spec.default_loss)
-    options = check_options(entry.spec.config, {}, entry.name)
-    loss: nn.Module = entry.spec.build(options, data_of(shape))
+    loss: nn.Module = build_with_defaults(entry, shape)
     return loss
-
-
-def tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]

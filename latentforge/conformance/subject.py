@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -40,11 +40,10 @@ class Check:
         subject: Subject = self.given[0]
         if subject.barred and self.name != subject.foremost:
             raise CheckSkipped(f"see {subject.foremost!r}")
-        world = sys.modules.get(
-            "latentforge.conformance.global_state"
-        )  # not where torch is not loaded
+        # its import would load torch, which the checks of a plugin as a whole do without
+        state = sys.modules.get("latentforge.conformance.global_state")
         try:
-            with world.as_it_was() if world else nullcontext():
+            with state.as_it_was() if state else nullcontext():
                 self.function(*self.given)
         except CheckSkipped:
             raise
@@ -85,6 +84,7 @@ class Subject:
     shape: tuple[int, ...] | None = None  # of the images that a model or a loss is tried on
     foremost: str = ""  # the check whose demands the others build on
     barred: bool = False  # it has failed, so that the others would say the same again
+    kept: dict[str, Any] = field(default_factory=dict)  # what checks share, by a name
 
     @cached_property
     def forge(self) -> Any:
@@ -106,11 +106,6 @@ class Subject:
         from latentforge.config.resolve import check_options
 
         return check_options(self.entry.spec.config, self.options, self.name)
-
-    @cached_property
-    def kept(self) -> dict[str, Any]:
-        """What checks have made that others use too, by a name."""
-        return {}
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self.kept:

@@ -44,8 +44,6 @@ from latentforge.plugins.registry import (
 )
 from latentforge.specs import KINDS, PLUGIN_API, Kind
 
-__all__ = ["Plugin", "load_plugins"]
-
 KIND_OF_HOOK = {kind.hook: kind for kind in KINDS.values()}
 ARGUMENTS: dict[str, tuple[str, ...]] = {  # of every hook
     **dict.fromkeys(KIND_OF_HOOK, ()),
