@@ -1,5 +1,5 @@
-"""What else a stranger's package can do to everybody: slow imports, bad defaults, commands and
-observers that raise. The tool goes on, and says whose fault it was."""
+"""Other faults of third-party packages: slow imports, bad defaults, commands and observers that
+raise. The tool goes on, and names the plugin."""
 
 from __future__ import annotations
 
