@@ -26,6 +26,7 @@ from unittest.mock import patch
 
 import torch
 import turns
+from latentforge.engine.fused_adam import QuickAdam
 from networks import CASES, Case
 from throughput import images
 from torch import Tensor, nn
@@ -33,10 +34,8 @@ from torch import Tensor, nn
 from latentforge import Forge
 from latentforge.data.images import ImageSplit
 from latentforge.engine import step
-from latentforge.engine.fused_adam import QuickAdam
 from latentforge.engine.loss_log import History
-from latentforge.engine.step import Gate, Trainee
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.step import Gate, Stepper, Trainee
 from latentforge.engine.trainer import Trainer
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import Noise

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.request import draft_request
 from latentforge.config.resolve import dataset_of, resolve
 from latentforge.errors import UsageError
-from latentforge.plugins.attribution import blame
 from latentforge.plugins.discovery import from_environment
 from latentforge.plugins.loading import load_plugins
 from latentforge.plugins.registry import Registry
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from latentforge.data.splits import DataSplits
-    from latentforge.engine.diagnostics import Finding
+    from latentforge.engine.diagnostics import Diagnosis
     from latentforge.sweeps.folder import Sweep
 
 
@@ -212,8 +211,7 @@ class Forge:
         fetch = dataset.entry.spec.fetch
         if fetch is None:
             raise UsageError(f"dataset {name!r} has nothing to fetch; it is there already")
-        with blame(f"fetching dataset {name!r}", dataset.entry):
-            folder: Path = fetch(dataset.options)
+        folder: Path = dataset.call(f"fetching dataset {name!r}", fetch, dataset.options)
         return folder
 
     def open_run(self, path: str | Path) -> Run:
@@ -262,7 +260,7 @@ class Forge:
         checkpoint: str = "last",
         device: str = "auto",
         data: Any = None,
-    ) -> list[Finding]:
+    ) -> list[Diagnosis]:
         """What looks wrong with a run, each finding with what was seen and what to try.
 
         `split` holds the images that the model has not seen: validation if there is one, else test.

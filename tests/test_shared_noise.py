@@ -10,7 +10,7 @@ import torch
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
 from latentforge.latent import DiagonalGaussian, noise_like
-from latentforge.seeding import Share, sharing
+from latentforge.seeding import Shard, sharding
 
 LAYOUTS = {
     "flat": lambda n: torch.empty(n, 5),
@@ -25,7 +25,7 @@ def drawn(images, values, cuts):
     rows = []
     for start, stop in pairwise(cuts):
         draw = torch.Generator().manual_seed(7)
-        with sharing(Share(draw, start, stop, images)):
+        with sharding(Shard(draw, start, stop, images)):
             rows.append(noise_like(values(stop - start)))
     return rows
 
@@ -46,7 +46,7 @@ def test_a_posterior_samples_its_rows_and_a_stranger_its_own():
     torch.manual_seed(1)
     expected = DiagonalGaussian(mean, log_var).sample()
     torch.manual_seed(99)
-    with sharing(Share(torch.Generator().manual_seed(1), 2, 5, 6)):
+    with sharding(Shard(torch.Generator().manual_seed(1), 2, 5, 6)):
         found = DiagonalGaussian(mean[2:5], log_var[2:5]).sample()
         other = noise_like(mean)  # no row for each image of this process
     assert torch.equal(found, expected[2:5])
@@ -63,5 +63,5 @@ def test_pixels_are_drawn_from_the_common_generator():
     torch.manual_seed(1)
     expected = images.batch(index).x
     torch.manual_seed(99)
-    with sharing(Share(torch.Generator().manual_seed(1), 0, 4, 4)):
+    with sharding(Shard(torch.Generator().manual_seed(1), 0, 4, 4)):
         assert torch.equal(images.batch(index).x, expected)

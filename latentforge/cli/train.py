@@ -13,7 +13,6 @@ from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
-    from latentforge.workflows.run import Run
 
 # Values stay strings here: the check of the whole configuration reads them, so that it can report
 # every wrong one at once.
@@ -81,16 +80,22 @@ def train(
     """
     from latentforge.config.request import start_draft
     from latentforge.config.resolve import resolve
-    from latentforge.runs.compatibility import resumed_config
+    from latentforge.runs.compatibility import draft_of, resumed_config
+    from latentforge.workflows.run import open_run
 
     forge = forge_of(ctx)
     if resume is None and from_ is not None:
         raise UsageError("--from is for --resume: a new run begins without a checkpoint")
-    resumed = None if resume is None else forge.open_run(resume)
+    resumed = None if resume is None else open_run(forge.registry, resume)
     if resumed is None:
         draft = start_draft(forge.registry, model, config, preset)
     else:
-        draft = begin_resumed(resumed, model, config, preset, run)
+        if given := [str(other) for other in (model, config, preset, run) if other is not None]:
+            raise UsageError(
+                f"--resume goes on with {resumed.path}, and takes no {', '.join(given)}",
+                remedy=f"latentforge train --resume {resumed.path}",
+            )
+        draft = draft_of(resumed)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     fill(draft, data, loss, values, callback, set_)
     if resumed is None:
@@ -140,18 +145,6 @@ def fill(
     for name in callbacks or ():
         draft.callback(name)
     draft.assign_all(sets or ())
-
-
-def begin_resumed(run: Run, *others: object) -> Draft:
-    """The run's own settings; UsageError where something else is to be trained as well."""
-    from latentforge.runs.compatibility import draft_of
-
-    if given := [str(other) for other in others if other is not None]:
-        raise UsageError(
-            f"--resume goes on with {run.path}, and takes no {', '.join(given)}",
-            remedy=f"latentforge train --resume {run.path}",
-        )
-    return draft_of(run)
 
 
 def best(manifest: dict[str, Any]) -> list[str]:

@@ -1,9 +1,9 @@
-"""Which settings a resumed run may change."""
+"""Which settings of a stored run a resume may change."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,33 @@ FREE = {
     *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
     *("data.stream", "data.workers"),
 }
-"""Settings that a resumed run may change: they do not move its result. Threads move its last bits,
-which is said."""
+"""Settings that a resumed run may change: they do not change its result. Threads change its last
+bits, which is announced."""
 
 
-def check_changes(was: RunConfig, config: RunConfig) -> None:
-    """ConfigError that names each setting that is not the run's own and could move its result."""
-    before, after = flat(was.as_dict()), flat(config.as_dict())
+def check_changes(
+    stored: Mapping[str, Any], config: RunConfig, given: Collection[str] = ()
+) -> None:
+    """ConfigError that names each setting of `config` that differs from the `stored` ones of the
+    run and could change its result.
+
+    A key that the run does not store has its default, unless it is among the `given` ones. Where
+    the data is stored may change: which data it is, its fingerprint says.
+    """
+    before, after = flat(stored), flat(config.as_dict())
+    epochs = stored["train"].get("epochs", config.train.epochs)
     dataset = config.dataset.options if config.dataset else None
     refused = []
-    for key in sorted({*before, *after}):
+    for key in sorted({*before, *given} & {*before, *after}):
         old, new = before.get(key), after.get(key)
-        name = key.partition(".")[2]
-        # where the data lies is not what it is, which its fingerprint says
-        moved = key.startswith("data.") and isinstance(getattr(dataset, name, None), Path)
-        if old == new or key in FREE or moved:
+        section, _, name = key.partition(".")
+        named = name == "name" or key == "callbacks"  # a reference: another spelling is no change
+        moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
+        if old == new or key in FREE or moved or (named and key not in given):
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
-        elif config.train.epochs < was.train.epochs:
+        elif config.train.epochs < epochs:
             refused.append(f"{key}: it can be raised, from {old}, and not lowered to {new}")
     if refused:
         raise ConfigError(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
 from latentforge.config.validation import plain
 from latentforge.errors import UsageError
 from latentforge.options import Count, Fraction, NonNegative, Positive, Seed, Size
+from latentforge.plugins.attribution import call_component
 from latentforge.plugins.registry import Entry
+
+T = TypeVar("T")
 
 IN_MEMORY = "in-memory"  # the data section's name when Python handed the data over
 
@@ -144,6 +148,10 @@ class Component:
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.entry.reference, **plain(self.options)}
+
+    def call(self, doing: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Call one of the component's functions; PluginError that names it if it raises."""
+        return call_component(doing, [self.entry], function, *args, **options)
 
 
 @dataclass(frozen=True)

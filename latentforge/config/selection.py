@@ -6,7 +6,7 @@ Torch-free: what is wrong with a request is said before torch loads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -67,6 +67,23 @@ def choose_measures(
         options = check_options(entry.spec.config, given[entry.name], entry.name)
         chosen.append(Component(entry, options, unasked=not names))
     return chosen
+
+
+def training_measures(
+    registry: Registry, config: RunConfig, classes: Sequence[str], splits: Container[str]
+) -> tuple[Component, list[Component]]:
+    """The measure that `train.monitor` names, and with it the default ones that fit."""
+    train = config.train
+    registry.get("measures", "loss")  # notices ruined weights
+    if (train.monitor != "loss" or train.patience) and "validation" not in splits:
+        raise UsageError(
+            "train.monitor and train.patience go by a validation split, and there is none",
+            remedy="--set data.validation=0.1",
+        )
+    measures = choose_measures(registry, config, classes)
+    [monitor] = choose_measures(registry, config, classes, [train.monitor])
+    measures = [monitor if measure.entry is monitor.entry else measure for measure in measures]
+    return monitor, measures if monitor in measures else [*measures, monitor]
 
 
 def check_needs(entry: Entry, model: Entry) -> None:

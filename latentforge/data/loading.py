@@ -15,7 +15,6 @@ from latentforge.data.memory import Streaming
 from latentforge.data.preparation import SPLITS, prepare
 from latentforge.data.splits import DataSplits
 from latentforge.errors import MissingError, UsageError
-from latentforge.plugins.attribution import blame
 from latentforge.plugins.registry import Registry
 
 
@@ -31,8 +30,8 @@ def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> 
         )
 
     def load(split: str) -> Any:
-        with blame(f"loading dataset {chosen.name!r}", chosen.entry):
-            return chosen.entry.spec.load(chosen.options, split)
+        doing = f"loading dataset {chosen.name!r}"
+        return chosen.call(doing, chosen.entry.spec.load, chosen.options, split)
 
     return _prepare(own, load, chosen.entry.spec.splits, chosen.name)
 

@@ -101,6 +101,10 @@ class StreamedImages(ImageSplit):
         self.close()
         self._state.expected = [index.cpu() for index in batches]
 
+    def residence(self) -> str:
+        """Where the images are read from, for run.json and for people."""
+        return f"streamed ({self.why}; data.workers={self.workers})"
+
     def close(self) -> None:
         """Read nothing ahead any more, and end the workers."""
         if self._state.ahead:

@@ -1,4 +1,4 @@
-"""Which epoch is the best by a validation figure, and when to stop waiting for a better one."""
+"""Chooses the best checkpoint by a validation metric, and stops early when patience runs out."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
 
 
-class Selection:
-    """Judges each epoch by `figure`; NaN is never better, and counts as an epoch without progress.
+class BestCheckpoint:
+    """Judges each epoch by `metric`; NaN is never better, and counts as an epoch without progress.
 
-    `best` is the best value so far, `epoch` when it was reached, `waited` the epochs since.
+    `score` is the best value so far, `epoch` when it was reached, `waited` the epochs since.
     """
 
     def __init__(self, train: TrainConfig, monitor: Entry) -> None:
-        self.figure = monitor.name.replace("-", "_")
+        self.metric = monitor.name.replace("-", "_")
         self.patience, self.min_delta = train.patience, train.min_delta
         self.sign = 1.0 if monitor.spec.better == "lower" else -1.0
-        self.best: float | None = None
+        self.score: float | None = None
         self.epoch = 0
         self.waited = 0
 
-    def judge(self, figures: Mapping[str, float], epoch: int) -> bool:
-        """Whether this epoch is the best so far. UsageError where the figure is not there."""
-        if self.figure not in figures:
+    def judge(self, metrics: Mapping[str, float], epoch: int) -> bool:
+        """Whether this epoch is the best so far. UsageError if the metric is missing."""
+        if self.metric not in metrics:
             raise UsageError(
-                f"train.monitor: no figure {self.figure!r} on the validation split",
-                details=[f"there are {', '.join(figures)}"],
+                f"train.monitor: no figure {self.metric!r} on the validation split",
+                details=[f"there are {', '.join(metrics)}"],
                 remedy="--set train.monitor=loss",
             )
-        value = figures[self.figure]
-        best = math.inf if self.best is None else self.sign * self.best
-        margin = 0.0 if self.best is None else self.min_delta
+        value = metrics[self.metric]
+        best = math.inf if self.score is None else self.sign * self.score
+        margin = 0.0 if self.score is None else self.min_delta
         if self.sign * value < best - margin:  # no for NaN
-            self.best, self.epoch, self.waited = value, epoch, 0
+            self.score, self.epoch, self.waited = value, epoch, 0
             return True
         self.waited += 1
         return False
@@ -49,6 +49,6 @@ class Selection:
     def reason(self) -> str:
         """Why the training ends early, for people."""
         since = (
-            "none at all" if self.best is None else f"best {self.best:.6g} in epoch {self.epoch}"
+            "none at all" if self.score is None else f"best {self.score:.6g} in epoch {self.epoch}"
         )
-        return f"no better validation {self.figure} for {self.waited} epochs ({since})"
+        return f"no better validation {self.metric} for {self.waited} epochs ({since})"

@@ -1,44 +1,80 @@
-"""Builds the model and the loss of a configuration, and moves images to the device."""
+"""Builds what a training is made of: model, loss, images on the device, and the step runner.
+
+Here alone the strategy is chosen: kernel by kernel, compiled, CUDA graph or data-parallel.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from latentforge.config.schema import RunConfig
+from latentforge.config.schema import Component, RunConfig
 from latentforge.contracts import DataSpec
+from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
-from latentforge.engine.memory_format import lay_out
-from latentforge.engine.step import Trainee
-from latentforge.plugins.attribution import blame
+from latentforge.engine.compiled import CompiledStep
+from latentforge.engine.cuda_graph import CudaGraphStep
+from latentforge.engine.memory_format import set_memory_format
+from latentforge.engine.step import StepRunner, Trainee
+from latentforge.plugins.attribution import call_component
 from latentforge.seeding import mix
+
+if TYPE_CHECKING:
+    from latentforge.runtime.process_group import ProcessGroup
 
 
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Model and loss on the CPU, their weights a function of the seed."""
     torch.manual_seed(mix("init", config.train.seed))
     trainee = Trainee(*build_modules(config, splits.spec), config.train.precision)
-    lay_out(trainee, config.train)
+    set_memory_format(trainee, config.train)
     return trainee
 
 
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:
-    """The model and the loss, on the CPU."""
-    with blame(f"building model {config.model.name!r}", config.model.entry):
-        model = a_module(config.model.entry.spec.build(config.model.options, spec))
-    with blame(f"building loss {config.loss.name!r}", config.loss.entry):
-        loss = a_module(config.loss.entry.spec.build(config.loss.options, spec))
-    return model, loss
+    """The model and the loss, on the CPU; PluginError if one cannot be built."""
+    model, loss = config.model, config.loss
+    return (
+        model.call(f"building model {model.name!r}", build_module, model, spec),
+        loss.call(f"building loss {loss.name!r}", build_module, loss, spec),
+    )
 
 
-def on_device(splits: DataSplits, device: torch.device) -> DataSplits:
-    with blame("moving the images to the device", save_memory="--device cpu, or fewer images"):
-        return splits.to(device)
-
-
-def a_module(built: Any) -> nn.Module:
+def build_module(component: Component, spec: DataSpec) -> nn.Module:
+    built = component.entry.spec.build(component.options, spec)
     if not isinstance(built, nn.Module):
         raise TypeError(f"build returned {type(built).__name__}, not an nn.Module")
     return built
+
+
+def on_device(splits: DataSplits, device: torch.device) -> DataSplits:
+    """The images on a device; RunFailed if its memory is too small."""
+    doing, hint = "moving the images to the device", "--device cpu, or fewer images"
+    return call_component(doing, (), splits.to, device, save_memory=hint)
+
+
+def build_step_runner(
+    trainee: Trainee,
+    images: ImageSplit,
+    config: RunConfig,
+    device: torch.device,
+    processes: ProcessGroup | None = None,
+) -> StepRunner:
+    """The runner that the configuration, the device and the processes ask for."""
+    given = trainee, images, config, device
+    if not processes and not config.train.compile:
+        return CudaGraphStep(*given) if device.type == "cuda" else StepRunner(*given)
+    runner: StepRunner
+    if processes:
+        from latentforge.engine.data_parallel import CompiledDataParallelStep, DataParallelStep
+
+        kind = CompiledDataParallelStep if config.train.compile else DataParallelStep
+        runner = kind(*given, processes)
+    else:
+        runner = CompiledStep(*given)
+    if device.type == "cuda":
+        several = "several processes take each step together"
+        runner.without_graph(several if processes else "train.compile is on")
+    return runner

@@ -1,28 +1,31 @@
-"""The whole training step as one CUDA graph: gather, forward, backward, gate, update.
+"""The whole training step as one CUDA graph: when it is captured, the proof that it is the same
+step, and the replay.
 
 A small model's step is a hundred kernels of a few microseconds each, and launching them one by one
-takes longer than they do. Ours: what may be captured, the proof that it is the same, the replay.
+takes longer than they do.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import Step, Terms
+from latentforge.config.schema import RunConfig
+from latentforge.contracts import Terms
+from latentforge.data.images import ImageSplit
 from latentforge.data.streamed import StreamedImages
-from latentforge.engine.step import take_step
-
-if TYPE_CHECKING:
-    from latentforge.engine.step_runner import Stepper
+from latentforge.engine.compiled import NumberlessStep, NumberRead
+from latentforge.engine.lr_schedule import lr_factor
+from latentforge.engine.step import StepRunner, Trainee, train_step
+from latentforge.errors import one_line
 
 LARGEST = 16_000_000
 """Parameters of a model that is captured unasked; a larger one keeps the device busy anyway."""
+WARM = 2  # steps before the capture: the optimizer's state exists, and libraries have loaded
 TESTED = 3  # steps that are made both ways
 CLOSE = 1e-4
 """How far the two ways may be apart, as a share of how far the steps went. With cuDNN's
@@ -30,38 +33,85 @@ deterministic kernels the built-in models' are not apart at all."""
 
 
 class NotCapturable(Exception):
-    """Why the steps of a training are launched one by one, in words."""
+    """Why the steps of a training are launched kernel by kernel."""
 
 
-class Replayed(Step):
-    """The step of a graph, which is captured once and stands for all: its number is not to be had.
+class CudaGraphStep(StepRunner):
+    """Decides whether to replay the step as a CUDA graph, captures it after the first steps and
+    then replays it for full batches. Without a graph its steps are those of StepRunner."""
 
-    Raises NotCapturable where a loss reads it.
-    """
+    def __init__(
+        self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device
+    ) -> None:
+        super().__init__(trainee, images, config, device)
+        self.graph = ""
+        self.made = 0  # steps, by this process
+        self.captured: CapturedStep | None = None
+        self._rates: list[Tensor] = []  # on the device, where a graph reads them
+        try:
+            check_capturable(self)
+        except NotCapturable as reason:
+            self.without_graph(str(reason))
+        else:
+            for group in self.optimizer.param_groups if self.schedule else ():
+                self._rates.append(torch.tensor(group["lr"], device=device))
 
-    first = False
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        if self.captured:
+            self.captured.start_epoch()
 
-    def __getattribute__(self, name: str) -> object:
-        if name in ("index", "epoch"):
-            raise NotCapturable(f"the loss reads step.{name}, which changes with each step")
-        return super().__getattribute__(name)
+    def run(self, done: int) -> Terms:
+        whole = len(self.index(done)) == self.batch_size
+        if self.schedule:
+            self.set_learning_rate(done)
+        if not self.graph and whole and self.made >= WARM:
+            self.call(done, self._capture, done)
+        self.made += 1
+        if not (self.captured and whole):
+            return super().run(done)
+        terms = self.call(done, self.captured.replay, done)
+        self.record(terms, self.batch_size)
+        if self.ema:
+            self.ema.update(done)
+        return terms
+
+    def set_learning_rate(self, done: int) -> None:
+        if not self._rates or not self.schedule:
+            super().set_learning_rate(done)
+            return
+        factor = lr_factor(self.schedule, done, self.epoch_length)
+        groups = self.optimizer.param_groups
+        for group, lr, rate in zip(groups, self.base_lrs, self._rates, strict=True):
+            group["lr"] = rate.fill_(lr * factor)
+
+    def _capture(self, done: int) -> None:
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:  # a checkpoint may have said otherwise
+                group["capturable"] = True
+        try:
+            self.captured = CapturedStep.build(self, done)
+            self.captured.start_epoch()
+            self.graph = "the whole step, found equal to steps one by one"
+        except NotCapturable as reason:
+            self.without_graph(str(reason))
+        except Exception as error:  # torch's own words on what cannot be captured
+            self.without_graph(one_line(error))
 
 
-def check_capturable(stepper: Stepper) -> None:
-    """NotCapturable with the reason where the step cannot be one graph, as far as can be told."""
-    trainee, optimizer, wanted = stepper.trainee, stepper.optimizer, stepper.config.cuda_graph
-    if stepper.device.type != "cuda":
-        raise NotCapturable(f"there are no CUDA graphs on {stepper.device.type}")
+def check_capturable(run: StepRunner) -> None:
+    """NotCapturable with the reason if the step cannot be one graph, as far as can be known."""
+    trainee, optimizer, wanted = run.trainee, run.optimizer, run.config.cuda_graph
+    if run.device.type != "cuda":
+        raise NotCapturable(f"there are no CUDA graphs on {run.device.type}")
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")
-    if isinstance(stepper.images, StreamedImages):
+    if isinstance(run.images, StreamedImages):
         raise NotCapturable("the images are streamed, and a graph gathers them on the device")
-    if stepper.shared:
-        raise NotCapturable("several processes take each step together")
-    if stepper.config.compile:
+    if run.config.compile:
         raise NotCapturable("train.compile is on")
     if not all(group.get("fused") for group in optimizer.param_groups):
-        name = stepper.config.optimizer
+        name = run.config.optimizer
         raise NotCapturable(f"optimizer {name!r} has no fused kernel, which skips a bad step")
     size = sum(parameter.numel() for parameter in trainee.parameters())
     if wanted == "auto" and size > LARGEST:
@@ -78,13 +128,13 @@ def check_capturable(stepper: Stepper) -> None:
 
 
 class CapturedStep:
-    """The step of `stepper` on full batches, captured after its first steps; see `build`."""
+    """`train_step` of `run` on full batches, captured after the first steps; see `build`."""
 
-    def __init__(self, stepper: Stepper) -> None:
-        self.stepper = stepper
-        self.batch_size, self.length = stepper.batch_size, stepper.epoch_length
-        device = stepper.device
-        # Where the step is in its epoch, on the device: the graph counts by itself.
+    def __init__(self, run: StepRunner) -> None:
+        self.run = run
+        self.batch_size, self.length = run.batch_size, run.epoch_length
+        device = run.device
+        # The position in the epoch, on the device: the graph counts by itself.
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
@@ -95,27 +145,29 @@ class CapturedStep:
         self.grads: list[Tensor | None] = []
 
     @classmethod
-    def build(cls, stepper: Stepper, done: int) -> CapturedStep:
-        """Capture the step, and show that it does what the steps one by one do.
+    def build(cls, run: StepRunner, done: int) -> CapturedStep:
+        """Capture the step, and show that it does what the steps kernel by kernel do.
 
-        From where the training stands, `TESTED` steps are made one by one and again by replays;
-        then all is put back. Raises NotCapturable where they end apart.
+        From the current state, `TESTED` steps are made kernel by kernel and again by replays; then
+        everything is restored. Raises NotCapturable if they end apart.
         """
-        check_capturable(stepper)
-        kept = [(tensor, tensor.clone()) for tensor in tensors_of(stepper)]
-        parameters = [p.detach() for p in stepper.trainee.parameters()]
+        check_capturable(run)
+        kept = [(tensor, tensor.clone()) for tensor in tensors_of(run)]
+        parameters = [p.detach() for p in run.trainee.parameters()]
         start = [p.clone() for p in parameters]
-        steps = range(done, min(done + TESTED, done - done % stepper.epoch_length + stepper.full))
+        steps = range(done, min(done + TESTED, done - done % run.epoch_length + run.full))
         try:
-            side = torch.cuda.Stream(stepper.device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(stepper.device))
-            with torch.cuda.stream(side):  # as torch asks for before a capture
-                for step in steps:
-                    terms = stepper.step_by_step(step)
-            torch.cuda.current_stream(stepper.device).wait_stream(side)
+            with recording(run, lambda *_: None):
+                side = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
+                side.wait_stream(torch.cuda.current_stream(run.device))
+                with torch.cuda.stream(side):  # as torch asks for before a capture
+                    for step in steps:
+                        run.noise.reseed(step)
+                        terms = train_step(run, run.index(step), run.step_at(step))
+                torch.cuda.current_stream(run.device).wait_stream(side)
             expected = [p.clone() for p in parameters]
             put_back(kept)
-            captured = cls(stepper)
+            captured = cls(run)
             captured._make_room(terms)
             captured._capture(side)
             captured.start_epoch()
@@ -123,7 +175,7 @@ class CapturedStep:
                 captured.replay(step)
             apart = distance(parameters, expected) / max(distance(expected, start), 1e-30)
         finally:
-            torch.cuda.synchronize(stepper.device)
+            torch.cuda.synchronize(run.device)
             put_back(kept)
         if not apart <= CLOSE:  # NaN too
             raise NotCapturable(
@@ -135,60 +187,68 @@ class CapturedStep:
         return captured
 
     def start_epoch(self) -> None:
-        """Take over the order of the epoch that the stepper has laid out."""
-        full = self.stepper.order[: self.stepper.full]
+        """Copy the order of the epoch that the runner has shuffled."""
+        full = self.run.order[: self.run.full]
         if full:
             torch.stack(full, out=self.table[: len(full)])
         self.next = -1
 
     def _make_room(self, terms: Terms) -> None:
-        """For what the steps of an epoch say; not in the graph, which would clear it each time."""
+        """For the terms of an epoch; not in the graph, which would clear it each time."""
         for kept, given in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
             for name, value in given.items():
                 kept[name] = value.new_zeros(self.length, *value.shape).detach()
 
     def _capture(self, stream: torch.cuda.Stream) -> None:
         """On the stream of the steps before, on which autograd puts what adds up gradients."""
-        stepper = self.stepper
-        fields = stepper.total_steps, len(stepper.images), stepper.epoch_length
-        step = Replayed(-1, *fields)
-        with (
-            sound_generator(stepper.device),
-            uncollected(),
-            torch.cuda.graph(self.graph, stream=stream),
-        ):
-            index = self.table.index_select(0, self.place).squeeze(0)
-            batch = stepper.images.batch(index)
-            terms = take_step(
-                stepper.trainee,
-                stepper.optimizer,
-                batch,
-                step,
-                gate=stepper.gate,
-                parts=stepper.parts,
-                clip=stepper.clip,
-            )
+        run = self.run
+        step = NumberlessStep(-1, run.total_steps, len(run.images), run.epoch_length)
+
+        def record(terms: Terms, _images: int) -> None:
             for kept, given in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
                 for name, value in given.items():
                     kept[name].index_copy_(0, self.place, value.detach()[None])
             self.place.add_(1)
-        self.weights = dict(terms.weights)
-        self.grads = [p.grad for p in stepper.trainee.parameters()]
+            self.weights = dict(terms.weights)
+
+        with (
+            recording(run, record),
+            sound_generator(run.device),
+            uncollected(),
+            torch.cuda.graph(self.graph, stream=stream),
+        ):
+            index = self.table.index_select(0, self.place).squeeze(0)
+            try:
+                train_step(run, index, step)
+            except NumberRead as reason:
+                raise NotCapturable(str(reason)) from None
+        self.grads = [p.grad for p in run.trainee.parameters()]
 
     def replay(self, done: int) -> Terms:
-        """Make the step after `done` others. The terms are good until the next epoch."""
+        """Make the step after `done` others. The terms are valid until the next epoch."""
         place = done % self.length
         if done != self.next:  # after a step of another kind, too
             self.place.fill_(place)
-            parameters = self.stepper.trainee.parameters()
+            parameters = self.run.trainee.parameters()
             for parameter, grad in zip(parameters, self.grads, strict=True):
                 parameter.grad = grad
-        self.stepper.noise.reseed(done)
+        self.run.noise.reseed(done)
         self.graph.replay()
         self.next = done + 1
         values = {name: row[place] for name, row in self.rows.items()}
         per_dim = {name: row[place] for name, row in self.vectors.items()}
         return Terms(values, self.weights, per_dim)
+
+
+@contextmanager
+def recording(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator[None]:
+    """Inside, `record` is called with the terms of each step, in place of the run's own log."""
+    own = run.record
+    run.record = record
+    try:
+        yield
+    finally:
+        run.record = own
 
 
 @contextmanager
@@ -207,7 +267,7 @@ def uncollected() -> Iterator[None]:
 @contextmanager
 def sound_generator(device: torch.device) -> Iterator[None]:
     """A capture that fails leaves the device's generator as if it still went on, and every later
-    draw would raise: it then gets a state of its own again."""
+    draw would raise: the generator then gets a state of its own again."""
     try:
         yield
     except BaseException:
@@ -216,16 +276,16 @@ def sound_generator(device: torch.device) -> Iterator[None]:
         raise
 
 
-def tensors_of(stepper: Stepper) -> list[Tensor]:
+def tensors_of(run: StepRunner) -> list[Tensor]:
     """All that a step writes: weights, buffers, the optimizer's state, the gate's flag."""
     state = [
         value
-        for values in stepper.optimizer.state.values()
+        for values in run.optimizer.state.values()
         for value in values.values()
         if isinstance(value, Tensor)
     ]
-    modules = [*stepper.trainee.parameters(), *stepper.trainee.buffers()]
-    return [tensor.detach() for tensor in (*modules, *state, stepper.gate.flag)]
+    modules = [*run.trainee.parameters(), *run.trainee.buffers()]
+    return [tensor.detach() for tensor in (*modules, *state, run.gate.flag)]
 
 
 def put_back(kept: list[tuple[Tensor, Tensor]]) -> None:

@@ -1,5 +1,5 @@
-"""One optimizer step that several processes take together: each has its part of every batch, and
-one sum over all of them makes gradients, terms and buffers those of the whole batch.
+"""Data-parallel steps: several processes each take a shard of every batch, and one sum over all of
+them makes gradients, terms and buffers those of the whole batch.
 """
 
 from __future__ import annotations
@@ -11,79 +11,99 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentforge.config.schema import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data.images import ImageSplit
-from latentforge.engine.step import forward
-from latentforge.runtime.process_group import Processes
-from latentforge.seeding import Noise, Share, sharing
+from latentforge.engine.compiled import CompiledStep
+from latentforge.engine.step import StepRunner, Trainee, forward
+from latentforge.runtime.process_group import ProcessGroup
+from latentforge.seeding import Noise, Shard, sharding
 
-LISTENS = 10  # steps between two looks at what others were asked, where a look waits for the device
+POLL = 10  # steps between two looks at the signals of others, where a look waits for the device
 
 
-class SharedStep:
-    """What `Stepper` does otherwise where a batch is shared. Everything that is drawn for a whole
-    batch comes from `draw`, which all processes seed alike; the default generators are each
-    process's own, so that its dropout is not that of the others."""
+class ShardNoise(Noise):
+    """Seeds the default generators with this process's own noise of a step, and `draw` with the
+    noise that a process by itself would draw in that step."""
 
-    def __init__(self, processes: Processes, seed: int) -> None:
-        self.processes, device = processes, processes.device
+    def __init__(self, device: torch.device, seed: int, rank: int, draw: torch.Generator) -> None:
+        super().__init__(device, f"train, process {rank}", seed)
+        self.draw, self.common = draw, Noise(device, "train", seed)
+
+    def reseed(self, step: int) -> None:
+        super().reseed(step)
+        self.draw.manual_seed(self.common.seed_of(step))
+
+
+class DataParallelStep(StepRunner):
+    """Everything that is drawn for a whole batch comes from `draw`, which all processes seed alike;
+    the default generators are each process's own, so that its dropout is not that of the others."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        images: ImageSplit,
+        config: RunConfig,
+        device: torch.device,
+        processes: ProcessGroup,
+    ) -> None:
+        super().__init__(trainee, images, config, device)
+        seed = config.train.seed
+        self.processes, self.splits_batches = processes, True
+        self.load_batch = self.load_shard
         self.draw = torch.Generator(device)
-        self.common = Noise(device, "train", seed)  # its seeds are those of a process by itself
-        self.noise = Noise(device, f"train, process {processes.rank}", seed)
-        self.shares: list[Share] = []  # of the batch's parts, in order
-        self.images = 0  # of the whole batch
-        self.layout: dict[str, Any] = {}  # of the terms, for who has no images to make them from
-        self.idle: set[int] = set()  # the parameters that no gradient reaches
+        self.noise = ShardNoise(device, seed, processes.rank, self.draw)
+        self.shards: list[Shard] = []  # of the batch's parts, in order
+        self.batch_images = 0  # of the whole batch
+        self.layout: dict[str, Any] = {}  # of the terms, for a process that has no images
+        self.unreached: set[int] = set()  # the parameters that no gradient reaches
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
+            own = self.batch_size // processes.count
+            self.notes.append(
+                f"warning: batch norm: each of {processes.count} processes normalises with "
+                f"its own {own} of {self.batch_size} images; without torchrun it is with all of "
+                "them"
+            )
 
-    def batch(self, images: ImageSplit, index: Tensor, done: int, parts: int) -> Batch:
-        """This process's images of the batch at `index`; what is drawn from here on is the step's
-        own noise. There may be none in a batch that is smaller than the number of processes."""
-        self.noise.reseed(done)
-        self.draw.manual_seed(self.common.seed_of(done))
-        self.images = len(index)
-        places, self.shares = self._cut(index, parts)
+    def load_shard(self, index: Tensor) -> Batch:
+        """This process's images of the batch at `index`. There may be none in a batch that is
+        smaller than the number of processes."""
+        images = self.images
+        self.batch_images = len(index)
+        places, self.shards = self._cut(index)
         if not images.dynamic:
             return images.batch(index[places])
-        with sharing(Share(self.draw, 0, len(index), len(index))):
+        with sharding(Shard(self.draw, 0, len(index), len(index))):
             whole = images.batch(index)  # drawn for all of them
         y = None if whole.y is None else whole.y[places]
         return Batch(whole.x[places], y, index[places])
 
-    def own(self, index: Tensor, parts: int) -> Tensor:
-        """Which of the images at `index` are this process's."""
-        return index[self._cut(index, parts)[0]]
+    def own_images(self, index: Tensor) -> Tensor:
+        return index if self.images.dynamic else index[self._cut(index)[0]]
 
-    def _cut(self, index: Tensor, parts: int) -> tuple[Tensor, list[Share]]:
-        """This process's places in a batch, and its share of each part."""
-        own, shares = [], []
-        for number, (start, stop) in enumerate(cuts(0, len(index), min(parts, len(index)))):
+    def _cut(self, index: Tensor) -> tuple[Tensor, list[Shard]]:
+        """This process's places in a batch, and its shard of each part."""
+        own, shards = [], []
+        parts = min(self.accumulate, len(index))
+        for number, (start, stop) in enumerate(cuts(0, len(index), parts)):
             # turned by one each time: the odd image of every part is not the same process's
             mine = (self.processes.rank + number) % self.processes.count
             low, high = list(cuts(0, stop - start, self.processes.count))[mine]
             own.append(torch.arange(start + low, start + high, device=index.device))
-            shares.append(Share(self.draw, low, high, stop - start))
-        return torch.cat(own), shares
+            shards.append(Shard(self.draw, low, high, stop - start))
+        return torch.cat(own), shards
 
-    def gradients(
-        self,
-        trainee: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        batch: Batch,
-        step: Step,
-        _parts: int = 1,
-    ) -> tuple[Terms, Tensor]:
-        """As `latentforge.engine.step.gradients`, of the whole batch that `batch` is a share of."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None
+    def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
+        """Forward and backward of the whole batch that `batch` is a shard of."""
+        trainee, parameters = self.trainee, self.parameters
         before = {name: buffer.clone() for name, buffer in trainee.named_buffers()}
         terms, total = self._own(trainee, batch, step)
         if terms is not None:
-            self.idle = {i for i, p in enumerate(parameters) if p.grad is None}
+            self.unreached = {i for i, p in enumerate(parameters) if p.grad is None}
         if not self.layout:
-            own = terms and layout_of(terms, self.idle)
-            self.layout = self.processes.tell(own, f"in step {step.index + 1}")
-            self.idle = self.idle if terms else set(self.layout["idle"])
+            own = terms and layout_of(terms, self.unreached)
+            self.layout = self.processes.broadcast(own, f"in step {step.index + 1}")
+            self.unreached = self.unreached if terms else set(self.layout["idle"])
         names, vectors = self.layout["values"], self.layout["per_dim"]
         if terms is not None and (*terms.values,) != (*names,):
             raise ValueError(f"the loss's terms changed from {names} to {[*terms.values]}")
@@ -94,12 +114,12 @@ class SharedStep:
             *(terms.per_dim[n] if terms else torch.zeros(s) for n, s in vectors.items()),
             *(terms.values[name] if terms else torch.zeros(()) for name in names),
             total,
-            torch.tensor([float(self.processes.asked == n) for n in SIGNALS]),
+            torch.tensor([float(self.processes.signal_asked == n) for n in SIGNALS]),
         ]
         summed = iter(self._sum(pieces, step))
         for i, parameter in enumerate(parameters):
             given = next(summed)
-            if i not in self.idle:
+            if i not in self.unreached:
                 parameter.grad = like(given, parameter)
         with torch.no_grad():
             for name, buffer in trainee.named_buffers():
@@ -107,21 +127,18 @@ class SharedStep:
         per_dim = {name: next(summed) for name in vectors}
         values = {name: next(summed) for name in names}
         total = next(summed)
-        if self.processes.device.type == "cpu" or step.index % LISTENS == 0:
+        if self.processes.device.type == "cpu" or step.index % POLL == 0:
             asked = next(summed).tolist()
-            self.processes.heard = max(
+            self.processes.signal_received = max(
                 (n for n, a in zip(SIGNALS, asked, strict=True) if a), default=0
             )
         return Terms(values, weights, per_dim), total
 
-    def notes(self, trainee: nn.Module, batch_size: int) -> Iterator[str]:
-        """What is not as in one process, for the start of a run."""
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
-            own = batch_size // self.processes.count
-            yield (
-                f"warning: batch norm: each of {self.processes.count} processes normalises with "
-                f"its own {own} of {batch_size} images; without torchrun it is with all of them"
-            )
+    def gradients_again(self, batch: Batch, step: Step) -> None:
+        if self.gate.wait:  # together only if all processes notice at the same step
+            self.gradients(batch, step)
+        else:
+            super().gradients_again(batch, step)
 
     def _own(self, trainee: nn.Module, batch: Batch, step: Step) -> tuple[Terms | None, Tensor]:
         """Forward and backward of this process's images, as their share of the whole batch; no
@@ -131,13 +148,13 @@ class SharedStep:
         weights: dict[str, float] = {}
         total = torch.zeros((), device=self.processes.device)
         first = 0
-        for share in self.shares:
-            own = slice(first, first := first + share.stop - share.start)
+        for shard in self.shards:
+            own = slice(first, first := first + shard.stop - shard.start)
             if own.start == own.stop:
                 continue
             y = None if batch.y is None else batch.y[own]
-            weight = (own.stop - own.start) / self.images
-            with sharing(share):
+            weight = (own.stop - own.start) / self.batch_images
+            with sharding(shard):
                 terms = forward(trainee, Batch(batch.x[own], y, batch.index[own]), step)
                 loss = terms.total() * weight
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -153,7 +170,7 @@ class SharedStep:
         counters and flags as they moved in the first process. What did not move stays, to the
         bit."""
         for name, buffer in trainee.named_buffers():
-            now, old, weight = buffer, before[name], own / self.images
+            now, old, weight = buffer, before[name], own / self.batch_images
             if not buffer.is_floating_point():
                 now, old, weight = now.float(), old.float(), float(self.processes.first)
             yield torch.where(now == old, 0.0, now - old) * weight  # an infinite one stays too
@@ -164,7 +181,7 @@ class SharedStep:
         dtype = torch.float64 if torch.float64 in kinds else torch.float32
         device = self.processes.device
         flat = torch.cat([piece.detach().to(device, dtype).flatten() for piece in pieces])
-        self.processes.add(flat, f"in step {step.index + 1}")
+        self.processes.all_reduce(flat, f"in step {step.index + 1}")
         sizes = [piece.numel() for piece in pieces]
         return [
             part.view(piece.shape)
@@ -201,3 +218,7 @@ def like(given: Tensor, parameter: Tensor) -> Tensor:
     if parameter.is_contiguous() and parameter.dtype == given.dtype:
         return given
     return torch.empty_like(parameter).copy_(given)
+
+
+class CompiledDataParallelStep(CompiledStep, DataParallelStep):
+    """Data-parallel steps whose forward pass is compiled."""

@@ -33,7 +33,7 @@ ARTEFACT = 0.01  # share by which the running average must lie above to be worth
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """`saw` is a fact with its numbers, `attempt` what to do about it; a note is no fault."""
 
     check: str
@@ -62,13 +62,13 @@ class Codes:
 
 
 @dataclass
-class Course:
+class WarningHistory:
     """The warnings of a training, check by check: since which epoch, and whether still."""
 
-    seen: dict[str, tuple[int, int, Finding]] = field(default_factory=dict)  # first, last epoch
+    seen: dict[str, tuple[int, int, Diagnosis]] = field(default_factory=dict)  # first, last epoch
     epoch: int = 0
 
-    def follow(self, epoch: int, found: Sequence[Finding]) -> list[Finding]:
+    def follow(self, epoch: int, found: Sequence[Diagnosis]) -> list[Diagnosis]:
         """Take in what `trouble` found after an epoch; the warnings of checks that are new."""
         self.epoch = epoch
         warnings = {finding.check: finding for finding in found if finding.severity == "warning"}
@@ -78,14 +78,14 @@ class Course:
             self.seen[check] = (first, epoch, finding)
         return [finding for finding in self.findings() if finding.check not in known]
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[Diagnosis]:
         """One a check: a warning with the figures of now, or a note on what has passed."""
         return [self._told(*seen) for seen in self.seen.values()]
 
-    def passed(self) -> list[Finding]:
+    def passed(self) -> list[Diagnosis]:
         return [finding for finding in self.findings() if finding.severity == "note"]
 
-    def _told(self, first: int, last: int, finding: Finding) -> Finding:
+    def _told(self, first: int, last: int, finding: Diagnosis) -> Diagnosis:
         if last == self.epoch:
             since = f"since epoch {first}" if first < last else f"after epoch {first}"
             return replace(finding, saw=f"{since}: {finding.saw}")
@@ -99,7 +99,7 @@ def trouble(
     per_dim: Mapping[str, Sequence[float]],
     train: float | None = None,
     held: Sequence[float] = (),
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """What the figures of an epoch show by themselves: collapse, explosion, overfitting.
 
     `train` is a loss of training images, `held` that of the validation images after each epoch so
@@ -107,7 +107,7 @@ def trouble(
     another objective.
     """
     kl = per_dim.get("kl")
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     if kl:
         found += [*collapse(torch.tensor(kl), "while training"), *exploding_kl(kl)]
     if train is not None and held:
@@ -118,7 +118,7 @@ def trouble(
 # ---------------------------------------------------------------- a finished run
 
 
-def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Finding]:
+def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagnosis]:
     """What is wrong with the training images to begin with, by a sample of them."""
     most = at_once(images.spec, BATCH)
     places = torch.arange(min(most, len(images)), device=images.device)
@@ -127,18 +127,20 @@ def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Findi
     return [f for f in value_range(shown, likelihood, kl=kl) if f.severity == "warning"]
 
 
-def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Finding]:
+def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
     """The data's range and spread against what the likelihood expects; `kl`: beside a KL term."""
     low, high, std, grey = spread(images)
     seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
-        yield Finding(
+        yield Diagnosis(
             "range", "warning", seen, "scale them to fill [0, 1]: were they divided by 255 twice?"
         )
     elif low >= 0.4 or high - low < 0.3:
-        yield Finding("range", "warning", seen, "stretch them over [0, 1]: little contrast is left")
+        yield Diagnosis(
+            "range", "warning", seen, "stretch them over [0, 1]: little contrast is left"
+        )
     if isinstance(likelihood, Bernoulli) and grey > 0.01:
-        yield Finding(
+        yield Diagnosis(
             "range",
             "note",
             f"{grey:.0%} of the values are grey, and a Bernoulli likelihood has black and white: "
@@ -148,7 +150,7 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Fi
     if kl and isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
         sigma = likelihood.sigma
         if sigma > 2 * std:
-            yield Finding(
+            yield Diagnosis(
                 "range",
                 "warning",
                 f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
@@ -157,7 +159,7 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Fi
             )
 
 
-def constant_pixels(images: ImageSplit) -> Iterator[Finding]:
+def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
     """Values that are the same in every training image."""
     low = torch.stack(
         [batch.x.amin(0) for batch in images.batches(at_once(images.spec, BATCH))]
@@ -167,14 +169,14 @@ def constant_pixels(images: ImageSplit) -> Iterator[Finding]:
     ).amax(0)
     constant, count = int((low == high).sum()), low.numel()
     if constant == count:
-        yield Finding(
+        yield Diagnosis(
             "constant pixels",
             "warning",
             f"all {len(images)} training examples are the same",
             "look at the data: `latentforge data show`",
         )
     elif constant:
-        yield Finding(
+        yield Diagnosis(
             "constant pixels",
             "note" if constant < count / 2 else "warning",
             f"{constant} of {count} values never change over the training split",
@@ -182,7 +184,7 @@ def constant_pixels(images: ImageSplit) -> Iterator[Finding]:
         )
 
 
-def dead_latents(codes: Codes, where: str) -> Iterator[Finding]:
+def dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
     """Latent dimensions that say nothing about the image."""
     if codes.kl is not None:
         enough = codes.images >= ENOUGH  # the variance of a few images says little
@@ -191,7 +193,7 @@ def dead_latents(codes: Codes, where: str) -> Iterator[Finding]:
     largest = float(codes.variance.max())
     dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
     if dead:
-        yield Finding(
+        yield Diagnosis(
             "dead latents",
             "warning",
             f"{len(dead)} of {len(codes.variance)} code dimensions ({_listed(dead)}) hardly vary "
@@ -200,12 +202,12 @@ def dead_latents(codes: Codes, where: str) -> Iterator[Finding]:
         )
 
 
-def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Finding]:
+def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Diagnosis]:
     """Dead dimensions, or all of them, by the KL (D,) in nats and the variance of the means."""
     dead, total = kl < DEAD_KL, float(kl.sum())
     still = variance is not None and bool((variance < DEAD_VARIANCE).all())
     if bool(dead.all()) or total < COLLAPSED_KL or still:
-        yield Finding(
+        yield Diagnosis(
             "posterior collapse",
             "warning",
             f"a KL of {total:.3g} nats per image {where}"
@@ -216,7 +218,7 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
             "more epochs",
         )
     elif places := dead.nonzero().flatten().tolist():
-        yield Finding(
+        yield Diagnosis(
             "dead latents",
             "note",
             f"{len(places)} of {len(kl)} latent dimensions ({_listed(places)}) carry less than "
@@ -226,13 +228,13 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
         )
 
 
-def exploding_log_var(codes: Codes) -> Iterator[Finding]:
+def exploding_log_var(codes: Codes) -> Iterator[Diagnosis]:
     """A log-variance far from the prior's, or at the clamp."""
     if codes.log_var is None:
         return
     low, high = codes.log_var
     if not math.isfinite(low + high) or high > LARGE_LOG_VAR or low <= LOG_VAR_RANGE[0]:
-        yield Finding(
+        yield Diagnosis(
             "log-variance",
             "warning",
             f"the posterior's log-variance goes from {low:.3g} to {high:.3g}",
@@ -240,11 +242,11 @@ def exploding_log_var(codes: Codes) -> Iterator[Finding]:
         )
 
 
-def exploding_kl(kl: Sequence[float]) -> Iterator[Finding]:
+def exploding_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
     """A KL that only a code or a variance far from the prior's can have."""
     largest = max(kl)
     if largest > LARGE_KL:
-        yield Finding(
+        yield Diagnosis(
             "log-variance",
             "warning",
             f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
@@ -255,7 +257,7 @@ def exploding_kl(kl: Sequence[float]) -> Iterator[Finding]:
 
 def overfitting(
     train: float, held: Sequence[float], of_train: str, of_held: str
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     """A gap between the losses of training images and of others, in nats per image.
 
     `held` is the others' loss, epoch by epoch where that is known. A gap by itself may be the
@@ -265,7 +267,7 @@ def overfitting(
     rises = held[-1] > lowest + RISE * abs(lowest)
     if gap > GAP and (rises or len(held) == 1):
         again = f", after {lowest:.5g}" if rises else ""
-        yield Finding(
+        yield Diagnosis(
             "overfitting",
             "warning" if rises or gap > LARGE_GAP else "note",
             f"a loss of {train:.5g} on {of_train}, and of {held[-1]:.5g} on {of_held}{again}",
@@ -274,10 +276,10 @@ def overfitting(
         )
 
 
-def running_average(recorded: float, now: float, held: float, split: str) -> Iterator[Finding]:
+def running_average(recorded: float, now: float, held: float, split: str) -> Iterator[Diagnosis]:
     """A recorded training loss above that of held-out images: no magic, but how it is taken."""
     if recorded > held and recorded - now > ARTEFACT * abs(now):
-        yield Finding(
+        yield Diagnosis(
             "running average",
             "note",
             f"the recorded training loss {recorded:.5g} is above the {split} loss {held:.5g}, and "

@@ -1,5 +1,6 @@
-"""How a training begins and ends beside others that torchrun has started; a process by itself joins
-nothing, and imports none of what they need.
+"""Distributed training under torchrun: how a process joins the others, and how it leaves them.
+
+A process that trains by itself joins nothing, and imports none of it.
 """
 
 from __future__ import annotations
@@ -20,41 +21,34 @@ from latentforge.runtime import torchrun
 from latentforge.runtime.signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from latentforge.engine.data_parallel import SharedStep
+    from latentforge.runtime.process_group import ProcessGroup
 
 
-def share_steps(config: RunConfig, device: torch.device) -> SharedStep | None:
-    """Join the processes that torchrun has started to train together; None in one by itself."""
-    if not torchrun.several():
-        return None
-    from latentforge.engine.data_parallel import SharedStep
+def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
+    """Join the processes that torchrun has started to train together."""
     from latentforge.runtime.process_group import join
 
-    return SharedStep(join(device, config.train.batch_size), config.train.seed)
+    return join(device, config.train.batch_size)
 
 
-def new_folder(wanted: Path | None, root: Path, name: str, shared: SharedStep | None) -> Path:
+def new_folder(wanted: Path | None, root: Path, name: str, processes: ProcessGroup | None) -> Path:
     """The folder of a new run, which the first of several processes makes for all."""
-    if shared is None:
+    if processes is None:
         return create_folder(wanted, root, name)
-    return Path(shared.processes.once(lambda: str(create_folder(wanted, root, name))))
+    return Path(processes.once(lambda: str(create_folder(wanted, root, name))))
 
 
 @contextmanager
-def training_with_others(run: Path, shared: SharedStep | None) -> Iterator[None]:
+def training_with_others(run: Path, processes: ProcessGroup) -> Iterator[None]:
     """To an end that is written before any of several processes leaves.
 
     torchrun sends SIGTERM to all as soon as one has ended. A first signal therefore ends no
     process, it asks for the end of the training, and none keeps a process from saying that another
     one was lost; torchrun ends it half a minute later in any case.
     """
-    if shared is None:
-        yield
-        return
-    processes = shared.processes
     processes.remedy = torchrun.again(f"latentforge train --resume {run}")
     try:
-        with stop_on_signals(processes.ask), processes.together_to_the_end():
+        with stop_on_signals(processes.on_signal), processes.together_to_the_end():
             yield
     except LostProcess:
         if threading.current_thread() is threading.main_thread():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
-from latentforge.engine.step import Trainee
+M = TypeVar("M", bound=nn.Module)
 
 
-class Average:
+class Average(Generic[M]):
     """A second copy of model and loss, `trainee`, that follows the first slowly.
 
     average <- d * average + (1 - d) * weights with d = min(decay, (1 + step) / (10 + step)), so
@@ -17,7 +19,7 @@ class Average:
     statistics, are averaged like parameters; counters are copied.
     """
 
-    def __init__(self, trainee: Trainee, decay: float) -> None:
+    def __init__(self, trainee: M, decay: float) -> None:
         self.decay = decay
         self.trainee = copy.deepcopy(trainee).requires_grad_(False)
         # by parameters() and buffers(), which name a shared tensor once

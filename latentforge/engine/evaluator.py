@@ -16,7 +16,6 @@ from latentforge.config.schema import Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
 from latentforge.data.splits import DataSplits
 from latentforge.errors import PluginError
-from latentforge.plugins.attribution import blame
 from latentforge.seeding import Noise
 
 log = logging.getLogger("latentforge")
@@ -87,8 +86,8 @@ class Evaluator:
         with evaluating(self.model, self.loss):
             for measure in [*self.measures]:
                 self.noise.reseed(0)  # batches count from 1
-                with self._trying("building measure", measure):
-                    built = measure.entry.spec.build(measure.options, context)
+                built = self._call("building measure", measure, build_measure, measure, context)
+                if built is not None:
                     self._running.append((measure, built))
             size = at_once(self.data.spec, BATCH)
             batches = math.ceil(len(images) / size)
@@ -115,32 +114,43 @@ class Evaluator:
         for measure, built in [*self._running]:
             # every measure sees the same noise, whichever others run
             self.noise.reseed(engine.state.iteration)
-            with self._trying("measure", measure):
-                built.update(seen)
+            self._call("measure", measure, built.update, seen)
 
     def _compute(self, engine: Engine) -> None:
         figures: dict[str, float] = {}
         for measure, built in [*self._running]:
             self.noise.reseed(0)
-            with self._trying("measure", measure):
-                found = {name: float(value) for name, value in built.compute().items()}
-                if twice := sorted(found.keys() & figures):
-                    raise ValueError(f"another measure already gives a figure {twice[0]!r}")
+            found = self._call("measure", measure, computed, built, figures)
+            if found is not None:
                 figures |= found
                 stated = getattr(built, "protocol", measure.entry.spec.protocol)
                 self.protocol |= dict.fromkeys(found, stated)
         engine.state.metrics = figures
 
-    @contextmanager
-    def _trying(self, what: str, measure: Component) -> Iterator[None]:
-        """A plugin's measure that nobody has asked for, and that raises, is left out from here on:
-        it runs for every model, and none is to be lost for it."""
+    def _call(self, what: str, measure: Component, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a measure's function. A plugin's measure that nobody has asked for, and that raises,
+        is left out from here on: it runs for every model, and none is to be lost for it."""
         try:
-            with blame(f"{what} {measure.name!r}", measure.entry):
-                yield
+            return measure.call(f"{what} {measure.name!r}", function, *args)
         except PluginError as error:
             if not measure.unasked or measure.entry.plugin.builtin:
                 raise
             log.warning("%s; it is left out", error.message)
             self.measures.remove(measure)
             self._running = [pair for pair in self._running if pair[0] is not measure]
+            return None
+
+
+def build_measure(measure: Component, context: EvaluateContext) -> Measure:
+    built: Measure | None = measure.entry.spec.build(measure.options, context)
+    if built is None:
+        raise TypeError("build returned None, not a measure")
+    return built
+
+
+def computed(measure: Measure, others: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a measure; ValueError if another one already gives a metric of that name."""
+    found = {name: float(value) for name, value in measure.compute().items()}
+    if twice := sorted(found.keys() & others):
+        raise ValueError(f"another measure already gives a figure {twice[0]!r}")
+    return found

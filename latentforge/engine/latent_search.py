@@ -17,7 +17,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from latentforge.engine.evaluator import quiet_engine
-from latentforge.engine.step import OPTIMIZERS
+from latentforge.engine.optimizer import OPTIMIZERS
 from latentforge.errors import RunFailed, UsageError
 from latentforge.seeding import generator
 

@@ -1,9 +1,10 @@
-"""What the steps of an epoch said, kept on the device until somebody reads it."""
+"""The log of the loss terms: kept on the device step by step, fetched at the log interval."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +14,26 @@ from latentforge.contracts import Terms
 from latentforge.errors import RunFailed
 
 
-class History:
+@dataclass
+class Sums:
+    """Totals over images, each value weighted by how many had it."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    images: int = 0
+
+    def add(self, values: Mapping[str, float], images: int) -> None:
+        for name, value in values.items():
+            # a weight that is given late was 1 before
+            before = self.images if name.endswith("_weight") else 0.0
+            self.totals[name] = self.totals.get(name, before) + value * images
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.images for name, total in self.totals.items()}
+
+
+@dataclass
+class LossLog:
     """Collects each step's terms; `read` fetches them in one transfer and averages.
 
     Reading a number from a device waits for it, so a step only keeps its tensors. A loss that is
@@ -21,14 +41,13 @@ class History:
     step, so that they are the same bits however often somebody reads.
     """
 
-    def __init__(self) -> None:
-        self.terms: tuple[str, ...] = ()
-        self._weighted: dict[str, None] = {}  # the terms that were ever given a weight, in order
-        # of each step that is still on the device: its terms, their weights, its images
-        self._steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = []
-        self._window = Sums()  # since the last read
-        self._epoch = Sums()
-        self._per_dim: dict[str, Tensor] = {}  # of the epoch, on its device
+    terms: tuple[str, ...] = ()
+    _weighted: dict[str, None] = field(default_factory=dict)  # terms that ever had a weight
+    # of each step that is still on the device: its terms, their weights, its images
+    _steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = field(default_factory=list)
+    _window: Sums = field(default_factory=Sums)  # since the last read
+    _epoch: Sums = field(default_factory=Sums)
+    _per_dim: dict[str, Tensor] = field(default_factory=dict)  # of the epoch, on its device
 
     def add(self, terms: Terms, images: int) -> None:
         self._steps.append((dict(terms.values), dict(terms.weights), images))
@@ -105,24 +124,6 @@ class History:
             sums.totals = {name: float(total) for name, total in held if total is not None}
         per_dim = {name: tensors[f"per_dim.{name}"] for name in facts["per_dim"]}
         self._per_dim = {name: total.to(device) for name, total in per_dim.items()}
-
-
-class Sums:
-    """Totals over images, each value weighted by how many had it."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, float] = {}
-        self.images = 0
-
-    def add(self, values: Mapping[str, float], images: int) -> None:
-        for name, value in values.items():
-            # a weight that is given late was 1 before
-            before = self.images if name.endswith("_weight") else 0.0
-            self.totals[name] = self.totals.get(name, before) + value * images
-        self.images += images
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self.images for name, total in self.totals.items()}
 
 
 class NotFinite(RunFailed):

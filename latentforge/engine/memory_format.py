@@ -1,4 +1,4 @@
-"""How the weights of convolutions lie in memory."""
+"""The memory format of convolutions: channels_last where it is faster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latentforge.config.schema import TrainConfig
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-def lay_out(trainee: nn.Module, config: TrainConfig) -> bool:
+def set_memory_format(trainee: nn.Module, config: TrainConfig) -> bool:
     """Store convolutions by pixel where that is asked for, or is faster; whether it was done.
 
     On a CPU the kernels of convolution and pooling then read along the channels: 1.3 to 1.8 times
@@ -25,6 +25,6 @@ def lay_out(trainee: nn.Module, config: TrainConfig) -> bool:
     return wanted
 
 
-def by_pixel(module: nn.Module) -> bool:
+def is_channels_last(module: nn.Module) -> bool:
     """Whether some weights lie in another order than their shape says."""
     return any(not parameter.is_contiguous() for parameter in module.parameters())

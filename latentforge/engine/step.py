@@ -1,47 +1,63 @@
-"""One training step, and the optimizer it ends with."""
+"""One optimizer step, `train_step`, to be read from top to bottom, and the runner of the steps.
+
+A step is a pure function of (weights, optimizer state, seed, step): nothing else is kept here.
+Strategies (compiled, cuda_graph, data_parallel, vectorized) are subclasses in their own files.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from latentforge.config.schema import TrainConfig
+from latentforge.config.schema import RunConfig
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.engine.fused_adam import Update, compiler_left_out
-from latentforge.errors import ConfigError, RunFailed, one_line
+from latentforge.data.images import ImageSplit
+from latentforge.data.prefetch import lost_worker
+from latentforge.data.streamed import StreamedImages
+from latentforge.engine.ema import Average
+from latentforge.engine.finite import FiniteGate, largest_gradient
+from latentforge.engine.loss_log import LossLog
+from latentforge.engine.lr_schedule import lr_factor
+from latentforge.engine.memory_format import is_channels_last
+from latentforge.engine.optimizer import build_optimizer, direct_step
+from latentforge.errors import PluginError, RunFailed
+from latentforge.plugins.attribution import call_component
+from latentforge.seeding import Noise, permutation
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "adadelta": torch.optim.Adadelta,
-    "adamax": torch.optim.Adamax,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-}
-FUSED = {  # which have one kernel for all parameters, by the kind of device
-    "cpu": {"adam", "adamw", "sgd", "adagrad"},
-    "cuda": {"adam", "adamw", "sgd"},
-}
+T = TypeVar("T")
+SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 
 
-Backward = Callable[
-    [nn.Module, torch.optim.Optimizer, Batch, Step, int], tuple[Terms, torch.Tensor]
-]
+def train_step(run: StepRunner, index: Tensor, step: Step) -> Terms:
+    """One optimizer step on the images at `index`, int64 (B,): batch, forward, backward, update,
+    record. Returns the loss's terms, detached and still on the device.
 
-
-class Later(Step):
-    """A step after the first one, which alone a loss looks at. Where that follows from the class,
-    and not from the number, one compiled or vmapped step can stand for all of them."""
-
-    @property
-    def first(self) -> bool:
-        return False
+    If the loss or the gradient's norm is not finite, the gate leaves the weights as they are.
+    """
+    batch = run.load_batch(index)  # x (B, *data.shape) on the device
+    for parameter in run.parameters:  # zero_grad() does no more, in 27 µs
+        parameter.grad = None
+    if run.splits_batches:  # train.accumulate, or several processes
+        terms, total = run.gradients(batch, step)
+    else:
+        terms = forward(run.trainee, batch, step)
+        total = terms.total()  # 0-d, nats per image
+        total.backward()  # type: ignore[no-untyped-call]
+    if run.clip:
+        norm = torch.nn.utils.clip_grad_norm_(run.trainee.parameters(), run.clip)
+        total = total.detach() + 0.0 * norm  # finite only if both are
+    if run.gate.passes(total.detach(), run.optimizer):
+        run.update()
+    # Detached: whoever keeps the terms would keep autograd's graph, whose nodes remember their
+    # stream, and a capture on another stream would add gradients beside it.
+    terms = terms._replace(values={name: value.detach() for name, value in terms.values.items()})
+    run.record(terms, len(index))
+    return terms
 
 
 class Trainee(nn.Module):
@@ -62,106 +78,12 @@ class Trainee(nn.Module):
         return terms
 
 
-@compiler_left_out()
-def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of the config, fused where torch has it; ConfigError for bad options."""
-    parameters = [p for p in trainee.parameters() if p.requires_grad]
-    if not parameters:
-        raise ConfigError("the model and its loss have no parameters to train")
-    options = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_options}
-    [kind] = {p.device.type for p in parameters}
-    if config.optimizer in FUSED.get(kind, ()) and not options.get("foreach"):
-        options.setdefault("fused", True)
-    try:
-        return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
-    except Exception as error:  # torch unpacks and compares some of them before it looks
-        raise ConfigError(
-            f"optimizer {config.optimizer!r} refuses its options",
-            details=[f"train.optimizer_options: {one_line(error)}"],
-        ) from None
-
-
-def take_step(
-    trainee: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    step: Step,
-    *,
-    gate: Gate,
-    parts: int = 1,
-    clip: float = 0.0,
-    backward: Backward | None = None,
-    update: Update | None = None,
-) -> Terms:
-    """Forward, backward, update. Returns the terms, still on the device.
-
-    The batch goes through in `parts`, one after the other, whose gradients add up to the batch's
-    own; they are scaled down to a norm of `clip`, unless that is 0. Where the loss or that norm is
-    not finite, `gate` keeps the weights as they are. `backward` stands in for `gradients`, `update`
-    for `optimizer.step`.
-    """
-    terms, total = (backward or gradients)(trainee, optimizer, batch, step, parts)
-    if clip:
-        norm = torch.nn.utils.clip_grad_norm_(trainee.parameters(), clip)
-        total = total + 0.0 * norm  # finite only where both are
-    if gate.passes(total, optimizer):
-        (update or optimizer.step)()
-    # Detached: whoever keeps them would keep autograd's graph too, whose nodes remember their
-    # stream, and a capture on another one would add gradients beside it.
-    values = {name: value.detach() for name, value in terms.values.items()}
-    return terms._replace(values=values)
-
-
-def gradients(
-    trainee: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: Step, parts: int = 1
-) -> tuple[Terms, torch.Tensor]:
-    """Forward and backward: the terms, and what was minimised, detached."""
-    for group in optimizer.param_groups:  # zero_grad() does no more, in 27 µs for this one
-        for parameter in group["params"]:
-            parameter.grad = None
-    if parts == 1:
-        terms = forward(trainee, batch, step)
-        total = terms.total()
-        total.backward()  # type: ignore[no-untyped-call]
-    else:
-        terms = accumulate(trainee, batch, step, parts)
-        total = terms.total()
-    return terms, total.detach()
-
-
-class Gate:
-    """Lets no step move the weights from the first one on whose loss is not finite.
-
-    On the CPU it looks at each loss, which costs 1 µs there. Elsewhere that would wait for the
-    device: a flag stays on it, which a fused optimizer obeys, and `closed` is asked now and then.
-    """
-
-    def __init__(self, device: torch.device | str, *, wait: bool | None = None) -> None:
-        self.wait = torch.device(device).type == "cpu" if wait is None else wait
-        self.shut = False
-        self.flag = torch.zeros((), device=device)
-
-    def passes(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether to take the step; True where the device will see to it."""
-        if self.wait:
-            self.shut = self.shut or not math.isfinite(loss.item())
-            return not self.shut
-        torch.maximum(self.flag, (~loss.isfinite()).float(), out=self.flag)
-        if any(group.get("fused") for group in optimizer.param_groups):
-            optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's own for this
-            return True
-        return not self.closed()
-
-    def closed(self) -> bool:
-        """Whether a step was kept from the weights; waits for the device."""
-        return self.shut or bool(self.flag)
-
-
 def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
+    """The loss's terms; what the loss returns is checked in the first step."""
     if not step.first:
         terms: Terms = trainee(batch, step)
     else:
-        terms = trainee.forward(batch, step)  # not compiled: it looks at what it gets, once
+        terms = trainee.forward(batch, step)  # not compiled: the loss may inspect its first batch
         if not isinstance(terms, Terms):
             raise TypeError(f"the loss returned {type(terms).__name__}, not Terms")
         terms.check()
@@ -170,10 +92,10 @@ def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
 
 def accumulate(trainee: nn.Module, batch: Batch, step: Step, parts: int) -> Terms:
     """Forward and backward of each part, weighted by its share of the images; the batch's terms."""
-    values: dict[str, torch.Tensor] = {}
-    per_dim: dict[str, torch.Tensor] = {}
+    values: dict[str, Tensor] = {}
+    per_dim: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
-    for part in cut(batch, parts):
+    for part in split_batch(batch, parts):
         share = len(part.index) / len(batch.index)
         terms = forward(trainee, part, step)
         (terms.total() * share).backward()  # type: ignore[no-untyped-call]
@@ -184,8 +106,8 @@ def accumulate(trainee: nn.Module, batch: Batch, step: Step, parts: int) -> Term
     return Terms(values, weights, per_dim)
 
 
-def cut(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch in so many parts, or one of each image where there are fewer images."""
+def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+    """The batch in so many parts, or one for each image if there are fewer images."""
     index = batch.index.tensor_split(min(parts, len(batch.index)))
     start = 0
     for places in index:
@@ -193,35 +115,154 @@ def cut(batch: Batch, parts: int) -> Iterator[Batch]:
         yield Batch(batch.x[part], None if batch.y is None else batch.y[part], places)
 
 
-def check_finite(trainee: nn.Module, step: int) -> None:
-    """RunFailed where a parameter or a buffer is NaN or infinite: such weights are never kept."""
-    for name, value in trainee.state_dict().items():
-        if (
-            isinstance(value, Tensor)
-            and value.is_floating_point()
-            and not bool(value.isfinite().all())
-        ):
+class StepRunner:
+    """Trains `trainee` on `images`, both on `device`, one step at a time, kernel by kernel.
+
+    This is the interface of every strategy: `start_epoch` and `run`. A strategy replaces one of
+    `load_batch`, `gradients`, `record` and `run`. `graph` states whether steps are replayed as a
+    CUDA graph, and if not, why.
+    """
+
+    def __init__(
+        self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device
+    ) -> None:
+        train = self.config = config.train
+        self.trainee, self.images, self.device = trainee, images, device
+        self.batch_size = train.batch_size
+        self.accumulate, self.clip = train.accumulate, train.clip_grad_norm
+        self.splits_batches = train.accumulate > 1
+        self.epoch_length = math.ceil(len(images) / train.batch_size)
+        self.full = len(images) // train.batch_size  # batches of an epoch that are whole
+        self.total_steps = train.epochs * self.epoch_length
+        self.optimizer = build_optimizer(trainee, train)
+        # a callback may have added hooks to the optimizer, which only `step` itself calls
+        self.update = self.optimizer.step if config.callbacks else direct_step(self.optimizer)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
+        self.ema = Average(trainee, train.ema) if train.ema else None
+        self.noise = Noise(device, "train", train.seed)
+        self.gate, self.log = FiniteGate(device), LossLog()
+        self.load_batch: Callable[[Tensor], Batch] = images.batch
+        self.record: Callable[[Terms, int], None] = self.log.add
+        self.components = config.model.entry, config.loss.entry
+        self.order: tuple[Tensor, ...] = ()  # the images of each batch of the epoch
+        self.graph = f"no: there are no CUDA graphs on {device.type}"
+        self.notes: list[str] = []  # how the steps differ from those of one process
+
+    def start_epoch(self, epoch: int) -> None:
+        """Shuffle the images into the batches of an epoch, counted from 0."""
+        order = permutation(len(self.images), self.config.seed, epoch)
+        if isinstance(self.images, StreamedImages):  # which reads on the CPU
+            self.order = torch.split(order, self.batch_size)
+            self.images.expect([self.own_images(index) for index in self.order])
+        else:
+            self.order = torch.split(order.to(self.device), self.batch_size)
+
+    def run(self, done: int) -> Terms:
+        """The step after `done` others; PluginError that names the model and the loss."""
+        if self.schedule:
+            self.set_learning_rate(done)
+        self.noise.reseed(done)
+        terms = self.call(done, train_step, self, self.index(done), self.step_at(done))
+        if self.ema:
+            self.ema.update(done)
+        return terms
+
+    def call(self, done: int, function: Callable[..., T], *args: Any) -> T:
+        """Call into model and loss, whose error names this step."""
+        doing = f"step {done + 1}"
+        try:
+            return call_component(doing, self.components, function, *args, save_memory=SAVE_MEMORY)
+        except PluginError as error:  # torch raises the loss of a reader process in any step
+            if error.__cause__ and (lost := lost_worker(error.__cause__)):
+                raise lost from error.__cause__
+            raise
+
+    # ------------------------------------------------------------ what train_step is made of
+
+    def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
+        """Forward and backward of a batch in parts: its terms and their total, detached."""
+        terms = accumulate(self.trainee, batch, step, self.accumulate)
+        return terms, terms.total()
+
+    # ------------------------------------------------------------ functions of the step's number
+
+    def index(self, done: int) -> Tensor:
+        """Which images the step trains on, int64 (B,)."""
+        return self.order[done % self.epoch_length]
+
+    def own_images(self, index: Tensor) -> Tensor:
+        """The images of a batch that this process reads."""
+        return index
+
+    def step_at(self, done: int) -> Step:
+        return Step(done, self.total_steps, len(self.images), self.epoch_length)
+
+    def end(self) -> Step:
+        """The end of the training: during a warm-up early weights are not to be the best."""
+        return self.step_at(self.total_steps)
+
+    def set_learning_rate(self, done: int) -> None:
+        """That of the schedule, which a constant learning rate does not have."""
+        assert self.schedule
+        factor = lr_factor(self.schedule, done, self.epoch_length)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def without_graph(self, reason: str) -> None:
+        """State why the steps are not replayed; RunFailed if the user insists on a graph."""
+        if self.config.cuda_graph == "on":
             raise RunFailed(
-                f"the weights became NaN or infinite by step {step} ({name})",
-                details=["the checkpoint before it is as it was"],
-                remedy="a smaller --lr",
+                f"the step cannot be captured as a CUDA graph: {reason}",
+                remedy="--set train.cuda_graph=auto",
             )
+        self.graph = f"no: {reason}"
 
+    # ------------------------------------------------------------ what is said of the steps
 
-def largest_gradient(trainee: nn.Module) -> list[str]:
-    """A line on the parameters' gradients, and one where a weight itself is not finite."""
-    lines = []
-    for name, parameter in trainee.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            lines.append(f"before it, {name} was not finite: the step before has ruined it")
-            break
-    largest = {
-        name: float(parameter.grad.abs().max())
-        for name, parameter in trainee.named_parameters()
-        if parameter.grad is not None and parameter.grad.numel()
-    }
-    if not largest:
-        return lines
-    # NaN is the largest of all
-    worst = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
-    return [*lines, f"its largest gradient: {largest[worst]:.3g}, of {worst}"]
+    def explain_failure(self, number: int) -> list[str]:
+        """The gradients of a step, counted from 1, that did not move the weights, made again."""
+        done = number - 1
+        with suppress(Exception):  # the first error is the one to report
+            self.noise.reseed(done)
+            batch = self.load_batch(self.index(done))
+            for parameter in self.parameters:
+                parameter.grad = None
+            self.gradients_again(batch, self.step_at(done))
+        return largest_gradient(self.trainee)
+
+    def gradients_again(self, batch: Batch, step: Step) -> None:
+        accumulate(self.trainee, batch, step, self.accumulate)
+
+    def describe(self) -> dict[str, Any]:
+        """How the steps are carried out, for run.json."""
+        images = self.images
+        return {
+            "precision": self.config.precision,
+            "channels_last": is_channels_last(self.trainee),
+            "compile": False,
+            "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
+            "cuda_graph": self.graph,
+            "images": images.residence() if isinstance(images, StreamedImages) else "in memory",
+        }
+
+    def summary(self) -> list[str]:
+        """The same for people: what is not as in a plain float32 step."""
+        facts = self.describe()
+        words = ["bfloat16 autocast"] if facts["precision"] == "bf16" else []
+        words += [name for name in ("channels_last", "compile") if facts[name]]
+        if self.device.type == "cuda":
+            words.append(self.graph or "a CUDA graph after the first ones")
+        if isinstance(self.images, StreamedImages):
+            words.append(f"images {facts['images']}")
+        return words
+
+    def close(self) -> None:
+        """Read no more images ahead."""
+        if isinstance(self.images, StreamedImages):
+            self.images.close()

@@ -1,4 +1,4 @@
-"""The training of one run: an Ignite engine around our own step, and what happens at each epoch.
+"""The training of one run: an Ignite engine around `train_step`, and what happens at each epoch.
 
 Steps, epochs and images are counted from 1 in everything a user reads; `Step.index` from 0.
 """
@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,35 +19,38 @@ from ignite.engine import Engine, Events
 from latentforge.config.schema import Component, RunConfig
 from latentforge.contracts import Engines, Terms, at_once
 from latentforge.data.splits import DataSplits
-from latentforge.engine.best_checkpoint import Selection
-from latentforge.engine.checkpoint_state import callback_states, capture, restore
-from latentforge.engine.diagnostics import Course, trouble
+from latentforge.engine.best_checkpoint import BestCheckpoint
+from latentforge.engine.build import build_step_runner
+from latentforge.engine.checkpoint_state import callback_states, capture, plugin_versions
+from latentforge.engine.diagnostics import trouble
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
-from latentforge.engine.loss_log import History, NotFinite
+from latentforge.engine.finite import check_finite
+from latentforge.engine.loss_log import NotFinite
 from latentforge.engine.progress import Progress
-from latentforge.engine.result import Outcome
-from latentforge.engine.step import Trainee, check_finite
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.step import StepRunner, Trainee
+from latentforge.engine.training_state import TrainingResult, TrainingState
 from latentforge.errors import RunFailed
-from latentforge.plugins.attribution import blame
+from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
-from latentforge.runtime.device import one_result
+from latentforge.runtime import torchrun
+from latentforge.runtime.device import deterministic_kernels
 from latentforge.runtime.signals import stop_on_signals
 from latentforge.seeding import Noise
 
 if TYPE_CHECKING:
-    from latentforge.engine.data_parallel import SharedStep
+    from latentforge.runtime.process_group import ProcessGroup
 
 SHOWN = 8  # images in the reconstructions of each epoch
-SETTLED = 3, 300  # epochs and steps before the figures are judged: a KL near 0 may yet grow
+SETTLED = 3, 300  # epochs and steps before the metrics are judged: a KL near 0 may yet grow
 BY_A_CALLBACK = "a callback ended the training"
 
 
 class Trainer:
-    """Trains `trainee` on `data["train"]`, both on `device`; `record` keeps a line of metrics, and
+    """Trains `trainee` on `data["train"]`, both on `device`; `record` stores a line of metrics, and
     `stream`, if there is one, shows progress."""
+
+    build_steps: ClassVar[Callable[..., StepRunner]] = staticmethod(build_step_runner)
 
     def __init__(
         self,
@@ -62,132 +65,124 @@ class Trainer:
         board: Board,
         record: Callable[[dict[str, Any]], None],
         stream: TextIO | None,
-        outcome: Outcome,
-        shared: SharedStep | None = None,
+        result: TrainingResult,
+        processes: ProcessGroup | None = None,
     ) -> None:
         train = config.train
-        self.trainee, self.data, self.config, self.train_config = trainee, data, config, train
+        self.data, self.config, self.train_config = data, config, train
         self.store, self.board, self.record = store, board, record
-        self.device, self.images = device, data.split("train")
-        self.processes = shared.processes if shared else None
-        self.stepper = Stepper(trainee, self.images, config, device, shared)
-        self.optimizer, self.average = self.stepper.optimizer, self.stepper.average
-        self.epoch_length = self.stepper.epoch_length
-        self.total_steps = self.stepper.total_steps
-        self.progress = Progress(
-            stream, epochs=train.epochs, steps=self.epoch_length, batch_size=train.batch_size
+        self.images, self.processes = data.split("train"), processes
+        self.steps = self.build_steps(trainee, self.images, config, device, processes)
+        self.result = result  # the caller's, who reads it when fit raises
+        self.state = TrainingState(
+            trainee=trainee,
+            ema=self.steps.ema,
+            optimizer=self.steps.optimizer,
+            log=self.steps.log,
+            best=BestCheckpoint(train, monitor.entry),
+            result=result,
+            epoch_length=self.steps.epoch_length,
+            device=device,
         )
-        self.history = History()
-        self.outcome = outcome  # the caller's, who reads it when fit raises
-        self.selection = Selection(train, monitor.entry)
-        self.saved_step = -1
-        self.held: list[float] = []  # the validation loss of each epoch
-        self.course = Course()
-        self.closed_step = -1  # the last step that was measured and recorded
+        self.progress = Progress(
+            stream, epochs=train.epochs, steps=self.steps.epoch_length, batch_size=train.batch_size
+        )
         self.stopping, self._saved_at = False, time.monotonic()
-        self.callbacks: list[tuple[Component, Any]] = []
         self._since = 0.0  # when the running lap of training time began
-        measured = self.average.trainee if self.average else trainee
+        measured = self.steps.ema.trainee if self.steps.ema else trainee
         self.evaluator = Evaluator(
             measured.model, measured.loss, data, measures, seed=train.seed, device=device
         )
-        self.engine = self._build_engine()
+        self.state.protocol = self.evaluator.protocol
+        self.engine = self._build_engine(trainee)
 
-    def _build_engine(self) -> Engine:
+    def _build_engine(self, trainee: Trainee) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         if self.config.callbacks:  # what they draw is a function of the step too
-            drawn = Noise(self.device, "callbacks", self.train_config.seed)
+            drawn = Noise(self.state.device, "callbacks", self.train_config.seed)
             for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
-                engine.add_event_handler(event, lambda: drawn.reseed(self.outcome.steps))
+                engine.add_event_handler(event, lambda: drawn.reseed(self.result.steps))
         engines = Engines(
             trainer=engine,
             evaluator=self.evaluator.engine,
-            model=self.trainee.model,
-            loss=self.trainee.loss,
-            optimizer=self.optimizer,
+            model=trainee.model,
+            loss=trainee.loss,
+            optimizer=self.steps.optimizer,
             log=lambda name, value: self.board.scalars({name: value}, engine.state.iteration),
         )
+
+        def attach(callback: Component) -> Any:
+            built = callback.entry.spec.build(callback.options)
+            built.attach(engines)
+            return built
+
         for callback in self.config.callbacks:
-            with blame(f"callback {callback.name!r}", callback.entry):
-                built = callback.entry.spec.build(callback.options)
-                built.attach(engines)
-            self.callbacks.append((callback, built))
+            built = callback.call(f"callback {callback.name!r}", attach, callback)
+            self.state.callbacks.append((callback, built))
         # After the callbacks' own handlers, so that a checkpoint holds what they did.
-        if self.processes and self.callbacks:
-            for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED):
-                engine.add_event_handler(event, self._end_in_all)
-            for event in (Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
+        if self.processes and self.config.callbacks:
+            for event in (
+                *(Events.EPOCH_STARTED, Events.ITERATION_STARTED),
+                *(Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED),
+            ):
                 engine.add_event_handler(event, self._end_in_all)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        if self.processes and self.callbacks:  # theirs on the evaluator's events
+        if self.processes and self.config.callbacks:  # theirs on the evaluator's events
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_in_all)
         if self.train_config.checkpoint_every or self.train_config.checkpoint_seconds:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_when_due)
         return engine
 
-    def resume(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint, which may lie in the middle of an epoch."""
-        restore(self, saved)
-        self.progress.first = self.outcome.steps
-        self.engine.load_state_dict(
-            {
-                "iteration": self.outcome.steps,
-                "epoch_length": self.epoch_length,
-                "max_epochs": self.train_config.epochs,
-            }
-        )
-
     def fit(self) -> None:
-        """Run to the end, or until Ctrl-C; the outcome's status says which."""
-        callback_states(self)  # what is wrong with one is told before it costs an epoch
-        with closing(self.progress), one_result():
+        """Train to the end, or until Ctrl-C; the result's status says which."""
+        done = self.progress.first = self.result.steps
+        length, epochs = self.steps.epoch_length, self.train_config.epochs
+        if done:  # resumed, perhaps in the middle of an epoch
+            position = {"iteration": done, "epoch_length": length, "max_epochs": epochs}
+            self.engine.load_state_dict(position)
+        if self.state.callbacks:
+            callback_states(self.state)  # one that cannot be stored is reported before an epoch
+        with closing(self.progress), deterministic_kernels():
             self._run_engine()
-            self.outcome.status = "done"
-            if self.outcome.epochs < self.train_config.epochs:
+            self.result.status = "done"
+            if self.result.epochs < epochs:
                 self._finish_early()
-            for passed in self.course.passed():
+            for passed in self.state.warnings.passed():
                 self.progress.note(str(passed))
 
     def _run_engine(self) -> None:
-        self.trainee.train()
+        self.state.trainee.train()
         self._since = time.perf_counter()
         try:
             with nullcontext() if self.processes else stop_on_signals(self.stop):
-                if self._end_open_epoch():
-                    self.engine.run(
-                        max_epochs=self.train_config.epochs, epoch_length=self.epoch_length
-                    )
+                done, length = self.result.steps, self.steps.epoch_length
+                if done and done % length == 0 and self.state.evaluated_step != done:
+                    # stopped between the last step of an epoch and its evaluation
+                    self.engine.fire_event(Events.STARTED)
+                    self.engine.fire_event(Events.EPOCH_COMPLETED)
+                if done < self.steps.total_steps and not self.result.stopped:
+                    self.engine.run(max_epochs=self.train_config.epochs, epoch_length=length)
         except BaseException as error:  # one that calls sys.exit, too
-            if self._is_of_a_callback(error):
-                with blame("a callback", *(callback.entry for callback in self.config.callbacks)):
-                    raise
-            raise
+            if not self._is_of_a_callback(error):
+                raise
+            call_component("a callback", [c.entry for c in self.config.callbacks], reraise, error)
         finally:
-            self.stepper.close()
+            self.steps.close()
             self._lap()
-
-    def _end_open_epoch(self) -> bool:
-        """End an epoch that was stopped between its last step and its figures; whether there is
-        more to train. Handlers see what they see of any epoch."""
-        done = self.outcome.steps
-        if done and done % self.epoch_length == 0 and self.closed_step != done:
-            self.engine.fire_event(Events.STARTED)
-            self.engine.fire_event(Events.EPOCH_COMPLETED)
-        return done < self.total_steps and not self.outcome.stopped
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """End after the step that is running; its checkpoint is kept. Safe in a signal handler."""
-        self.stopping, self.outcome.signal = True, number
+        self.stopping, self.result.signal = True, number
         self.engine.terminate()
 
     def _finish_early(self) -> None:
-        """After a signal, or when the engine was stopped: keep what was reached."""
+        """After a signal, or when the engine was stopped: store what was reached."""
         if self.stopping:
-            self.outcome.status = "interrupted"
+            self.result.status = "interrupted"
             self._save()
-        elif self.closed_step != self.outcome.steps:  # stopped in the middle of an epoch
-            self.outcome.stopped = BY_A_CALLBACK
+        elif self.state.evaluated_step != self.result.steps:  # stopped in the middle of an epoch
+            self.result.stopped = BY_A_CALLBACK
             self._close_epoch(last=True)
 
     def _is_of_a_callback(self, error: BaseException) -> bool:
@@ -202,46 +197,44 @@ class Trainer:
     def _start_epoch(self, engine: Engine) -> None:
         if self.stopping:  # asked for before the engine ran, which forgets it when it starts
             engine.terminate()
-        self.stepper.start_epoch(engine.state.epoch - 1)
+        self.steps.start_epoch(engine.state.epoch - 1)
 
     def _step(self, _engine: Engine, _batch: None) -> Terms:
-        done = self.outcome.steps
-        terms, images = self.stepper.take(done)
-        self.history.add(terms, images)
-        self.outcome.images += images
-        self.outcome.steps = done + 1
-        if self.processes and self.processes.heard:
-            self.stop(self.processes.heard)
-        if self.stepper.gate.shut:
-            self._fetch_history()
+        done = self.result.steps
+        terms = self.steps.run(done)
+        self.result.images += len(self.steps.index(done))
+        self.result.steps = done + 1
+        if self.processes and self.processes.signal_received:
+            self.stop(self.processes.signal_received)
+        if self.steps.gate.shut:
+            self._fetch_log()
         if (done + 1) % self.train_config.log_every == 0:
-            self._read_history()
+            self._read_log()
         self.progress.tick(done + 1)
         return terms
 
-    def _fetch_history(self) -> None:
-        """Raises RunFailed where a loss was not finite, with what its step can tell."""
-        step = self.outcome.steps
+    def _fetch_log(self) -> None:
+        """Raises RunFailed if a loss was not finite, with what its step can say about it."""
+        step = self.result.steps
         try:
-            with blame("reading the loss", self.config.loss.entry):
-                self.history.fetch(step)
+            self.config.loss.call("reading the loss", self.steps.log.fetch, step)
         except NotFinite as error:
-            error.details = tuple(self.stepper.post_mortem(error.step))
+            error.details = tuple(self.steps.explain_failure(error.step))
             raise
-        if self.stepper.gate.closed():
+        if self.steps.gate.closed():
             raise RunFailed(
                 f"the gradient became NaN or infinite by step {step}, and its loss did not",
-                details=self.stepper.post_mortem(step) if self.stepper.gate.wait else (),
+                details=self.steps.explain_failure(step) if self.steps.gate.wait else (),
                 remedy="a smaller --lr",
             )
 
-    def _read_history(self) -> None:
-        step = self.outcome.steps
-        self._fetch_history()
-        if means := self.history.read():
+    def _read_log(self) -> None:
+        step = self.result.steps
+        self._fetch_log()
+        if means := self.steps.log.read():
             self.progress.loss = means["loss"]
             scalars = {f"step/{name}": value for name, value in means.items()}
-            self.board.scalars({**scalars, "step/lr": self.stepper.lr()}, step)
+            self.board.scalars({**scalars, "step/lr": self.steps.lr()}, step)
 
     def _end_in_all(self, engine: Engine) -> None:
         """A callback that ends the training in one process ends it in all."""
@@ -249,132 +242,147 @@ class Trainer:
             engine.terminate()
 
     def _when(self) -> str:
-        return f"after step {self.outcome.steps}"
+        return f"after step {self.result.steps}"
 
     # ------------------------------------------------------------ one epoch
 
     def _end_epoch(self, engine: Engine) -> None:
-        self.outcome.epochs = engine.state.epoch
+        self.result.epochs = engine.state.epoch
         # by a callback, whose handlers run before this one; a signal ends no epoch early
         stopped = bool(engine.should_terminate) and not self.stopping
         last = engine.state.epoch == self.train_config.epochs
         if stopped and not last:
-            self.outcome.stopped = BY_A_CALLBACK
+            self.result.stopped = BY_A_CALLBACK
         self._close_epoch(last=stopped or last)
 
     def _close_epoch(self, *, last: bool) -> None:
-        """Measure, log, save; for an epoch that a callback cut short too."""
-        self._read_history()
+        """Evaluate, log, save; for an epoch that a callback cut short too."""
+        self._read_log()
         self._lap()
-        epoch = math.ceil(self.outcome.steps / self.epoch_length)
-        means, per_dim = self.history.close_epoch()
-        if self.processes:  # who had no images in a small batch does not know its weights
-            means, per_dim = self.processes.tell([means, per_dim], self._when())
-        self.outcome.metrics["train"], self.outcome.per_dim = means, per_dim
+        epoch = math.ceil(self.result.steps / self.steps.epoch_length)
+        means, per_dim = self.steps.log.close_epoch()
+        if self.processes:  # a process without images in a small batch does not know its weights
+            means, per_dim = self.processes.broadcast([means, per_dim], self._when())
+        self.result.metrics["train"], self.result.per_dim = means, per_dim
         splits = ["train"]
         best = False
         if "validation" in self.data.splits:
-            self._measure("validation")
-            self.held.append(self.outcome.metrics["validation"]["loss"])
+            self._evaluate("validation")
+            self.state.validation_losses.append(self.result.metrics["validation"]["loss"])
             splits.append("validation")
-            best = self._select(epoch)
-            last = last or self.selection.exhausted
+            best = self._judge(epoch)
+            last = last or self.state.best.exhausted
         every = self.train_config.evaluate_every
         if last or (every and epoch % every == 0):
-            self._measure("test")
+            self._evaluate("test")
             splits.append("test")
         self._since = time.perf_counter()  # evaluation is not training time
-        figures = {split: self.outcome.metrics[split] for split in splits}
-        self._log_epoch(epoch, figures, per_dim)
-        self.progress.epoch(epoch, figures)
+        metrics = {split: self.result.metrics[split] for split in splits}
+        self._log_epoch(epoch, metrics, per_dim)
+        self.progress.epoch(epoch, metrics)
         self._warn(epoch, last=last)
-        self.closed_step = self.outcome.steps  # the checkpoint says so, and what was found
+        self.state.evaluated_step = self.result.steps  # stored by the checkpoint, with what follows
         self._save(best=best)
         self._lap()
 
     def _warn(self, epoch: int, *, last: bool) -> None:
-        """Say, once each, what looks wrong when the first epochs have settled, and keep what of it
+        """Report, once each, what looks wrong when the first epochs have settled, and keep what
         still does."""
-        if not last and (epoch < SETTLED[0] or self.outcome.steps < SETTLED[1]):
+        if not last and (epoch < SETTLED[0] or self.result.steps < SETTLED[1]):
             return
-        train = self._loss_of_a_sample() if self.held else None
-        for finding in self.course.follow(epoch, trouble(self.outcome.per_dim, train, self.held)):
+        warnings, held = self.state.warnings, self.state.validation_losses
+        train = self._loss_of_a_sample() if held else None
+        for finding in warnings.follow(epoch, trouble(self.result.per_dim, train, held)):
             self.progress.warn(str(finding))
-        others = [f for f in self.outcome.findings if f.check not in self.course.seen]
-        self.outcome.findings[:] = [*others, *self.course.findings()]
+        others = [f for f in self.result.findings if f.check not in warnings.seen]
+        self.result.findings[:] = [*others, *warnings.findings()]
 
     def _loss_of_a_sample(self) -> float:
-        """The loss of some training images, taken as that of the validation images is."""
+        """The loss of some training images, evaluated as that of the validation images is."""
         most = at_once(self.data.spec, BATCH)
-        places = torch.arange(min(most, len(self.images)), device=self.device)
+        places = torch.arange(min(most, len(self.images)), device=self.state.device)
         batch = self.images.batch(places * len(self.images) // len(places))
-        return self.evaluator.loss_of(batch, self.stepper.end())
+        return self.evaluator.loss_of(batch, self.steps.end())
 
-    def _select(self, epoch: int) -> bool:
-        """Whether the epoch is the best; ends the training where patience has run out."""
-        best = self.selection.judge(self.outcome.metrics["validation"], epoch)
-        if self.selection.best is not None:
-            figure = f"validation/{self.selection.figure}"
-            self.outcome.best = {"epoch": self.selection.epoch, figure: self.selection.best}
-        last = epoch == self.train_config.epochs or self.outcome.stopped
-        if self.selection.exhausted and not last:
-            self.outcome.stopped = self.selection.reason()
-            self.progress.note(f"stopped after epoch {epoch}: {self.outcome.stopped}")
+    def _judge(self, epoch: int) -> bool:
+        """Whether the epoch is the best; ends the training if patience has run out."""
+        best = self.state.best
+        improved = best.judge(self.result.metrics["validation"], epoch)
+        if best.score is not None:
+            self.result.best = {"epoch": best.epoch, f"validation/{best.metric}": best.score}
+        last = epoch == self.train_config.epochs or self.result.stopped
+        if best.exhausted and not last:
+            self.result.stopped = best.reason()
+            self.progress.note(f"stopped after epoch {epoch}: {self.result.stopped}")
             self.engine.terminate()
-        return best
+        return improved
 
-    def _measure(self, split: str) -> None:
-        """Raises RunFailed where the last step has ruined the weights, which its loss, taken
-        before it, does not show."""
-        figures = self.evaluator.run(split, self.stepper.end())
-        if self.processes:  # each has measured every image; what is decided is decided for all
-            figures = self.processes.tell(figures, self._when())
-        if not math.isfinite(loss := figures["loss"]):
+    def _evaluate(self, split: str) -> None:
+        """Raises RunFailed if the last step has ruined the weights, which its loss, computed
+        before the update, does not show."""
+        metrics = self.evaluator.run(split, self.steps.end())
+        if self.processes:  # each has evaluated every image; decisions are the same in all
+            metrics = self.processes.broadcast(metrics, self._when())
+        if not math.isfinite(loss := metrics["loss"]):
             raise RunFailed(
-                f"the loss on the {split} split became {loss} after step {self.outcome.steps}",
+                f"the loss on the {split} split became {loss} after step {self.result.steps}",
                 remedy="a smaller --lr",
             )
-        self.outcome.metrics[split] = figures
+        self.result.metrics[split] = metrics
 
     def _log_epoch(
-        self, epoch: int, figures: dict[str, dict[str, float]], per_dim: dict[str, list[float]]
+        self, epoch: int, metrics: dict[str, dict[str, float]], per_dim: dict[str, list[float]]
     ) -> None:
-        step = self.outcome.steps
+        step = self.result.steps
         self._lap()
-        rate = self.outcome.images_per_second
+        rate = self.result.images_per_second
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        self.board.scalars({**flat_metrics(figures), **speed, **flat_dims(per_dim)}, step)
+        self.board.scalars({**flat_metrics(metrics), **speed, **flat_dims(per_dim)}, step)
         provided = self.config.model.entry.spec.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
             pair = self.evaluator.reconstructions(SHOWN)
             self.board.picture("reconstructions", pair_sheet(*pair), step)
-        line = {"epoch": epoch, "step": step, "images_per_second": rate, **figures}
+        line = {"epoch": epoch, "step": step, "images_per_second": rate, **metrics}
         self.record({**line, "per_dim": per_dim} if per_dim else line)
 
-    # ------------------------------------------------------------ state and time
+    # ------------------------------------------------------------ checkpoints and time
 
     def _save_when_due(self) -> None:
-        """In the middle of an epoch; at its end there is one anyway, with its figures."""
-        step, every = self.outcome.steps, self.train_config.checkpoint_every
+        """In the middle of an epoch; at its end there is one anyway, with its metrics."""
+        step, every = self.result.steps, self.train_config.checkpoint_every
         seconds = self.train_config.checkpoint_seconds
         due = (every and step % every == 0) or (
             seconds and time.monotonic() - self._saved_at >= seconds
         )
-        if due and step % self.epoch_length:
+        if due and step % self.steps.epoch_length:
             self._save()
 
     def _save(self, *, best: bool = False) -> None:
-        step = self.outcome.steps
-        if step == self.saved_step:
+        step = self.result.steps
+        if step == self.state.saved_step:
             return
-        self._fetch_history()
-        check_finite(self.trainee, step)
+        self._fetch_log()
+        check_finite(self.state.trainee, step)
         self._lap()
         if not self.processes or self.processes.first:
-            self.store.save(f"step-{step:08d}", *capture(self), best=best)
-        self.saved_step, self._saved_at = step, time.monotonic()
+            environment = {
+                "total_steps": self.steps.total_steps,
+                "threads": torch.get_num_threads(),
+                "processes": torchrun.count(),
+                "device": self.state.device.type,
+                "torch": torch.__version__,
+                "ways": self.steps.describe(),
+                "plugins": plugin_versions(self.config),
+                "events": self.board.written(),
+            }
+            self.store.save(f"step-{step:08d}", *capture(self.state, environment), best=best)
+        self.state.saved_step, self._saved_at = step, time.monotonic()
 
     def _lap(self) -> None:
         now = time.perf_counter()
-        self.outcome.seconds += now - self._since
+        self.result.seconds += now - self._since
         self._since = now
+
+
+def reraise(error: BaseException) -> None:
+    raise error

@@ -1,16 +1,18 @@
-"""Names the plugin when one of its functions raises."""
+"""The one boundary around calls into components: names the plugin when its function raises."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from latentforge.errors import LatentForgeError, PluginError, RunFailed, one_line, place_in
 from latentforge.plugins.discovery import FILE, module_name
 from latentforge.plugins.registry import Entry
+
+T = TypeVar("T")
 
 
 def home_of(module: str) -> str:
@@ -34,35 +36,49 @@ def asked_for(message: str) -> str:
     return ""
 
 
-@contextmanager
-def blame(doing: str, *entries: Entry, save_memory: str = "a smaller model") -> Iterator[None]:
-    """Turn an exception of a plugin into a PluginError that names every component involved.
+def call_component(
+    doing: str,
+    components: Sequence[Entry],
+    function: Callable[..., T],
+    *args: Any,
+    save_memory: str = "a smaller model",
+    **options: Any,
+) -> T:
+    """Call a function of a component: the one boundary between LatentForge and plugins.
 
-    LatentForge's own errors pass: a plugin raises those to inform the user. Running out of memory
-    is no plugin's fault: RunFailed, and `save_memory` says what would need less.
+    What the component raises becomes a PluginError that names every component involved.
+    LatentForge's own errors pass: a plugin raises those to speak to the user. A lack of memory is
+    a RunFailed; `save_memory` says what would need less.
     """
     try:
-        yield
+        return function(*args, **options)
     except (LatentForgeError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # SystemExit too: a component that ends the process is a fault
-        names = {kind.__name__ for kind in type(error).__mro__}  # torch's own without torch
-        if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
-            raise RunFailed(
-                f"out of memory: {doing}" + asked_for(str(error)),
-                details=[one_line(error)],
-                remedy=save_memory,
-            ) from error
-        external = [e for e in entries if not e.plugin.builtin and e.plugin.distribution]
-        raise PluginError(
-            f"{doing} failed: {one_line(error)}",
-            details=[
-                f"{e.kind.singular} {e.name!r} of {e.plugin.title}"
-                + place_in(error, home_of(e.plugin.module))
-                for e in entries
-            ],
-            remedy=next(
-                (f"latentforge plugins check {e.plugin.address} --deep" for e in external),
-                "LATENTFORGE_DEBUG=1 shows the traceback",
-            ),
-        ) from error
+        raise attributed(error, doing, components, save_memory) from error
+
+
+def attributed(
+    error: BaseException, doing: str, components: Sequence[Entry], save_memory: str
+) -> LatentForgeError:
+    """The error that names the components."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch's own without torch
+    if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
+        return RunFailed(
+            f"out of memory: {doing}" + asked_for(str(error)),
+            details=[one_line(error)],
+            remedy=save_memory,
+        )
+    packaged = [e for e in components if not e.plugin.builtin and e.plugin.distribution]
+    return PluginError(
+        f"{doing} failed: {one_line(error)}",
+        details=[
+            f"{e.kind.singular} {e.name!r} of {e.plugin.title}"
+            + place_in(error, home_of(e.plugin.module))
+            for e in components
+        ],
+        remedy=next(
+            (f"latentforge plugins check {e.plugin.address} --deep" for e in packaged),
+            "LATENTFORGE_DEBUG=1 shows the traceback",
+        ),
+    )

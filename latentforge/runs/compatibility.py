@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from latentforge.config.changes import check_changes
 from latentforge.config.request import SECTIONS, Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import IN_MEMORY, RunConfig
@@ -16,6 +17,7 @@ from latentforge.plugins.requirements import is_older, pip_install
 from latentforge.runs.folder import RunFolder, open_folder
 
 log = logging.getLogger("latentforge")
+STORED = "run.json"  # the origin of a setting that the run began with
 
 
 def config_of(registry: Registry, run: RunFolder) -> RunConfig:
@@ -31,16 +33,22 @@ def config_of(registry: Registry, run: RunFolder) -> RunConfig:
 
 
 def resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfig:
-    """The configuration of a run that is to be resumed as `draft` describes it."""
+    """The configuration of a run that is to be resumed as `draft` describes it, which began as
+    `draft_of(run)`; ConfigError names what must not change."""
     require_all(registry, run.path, run.manifest["plugins"])
-    return resolve(draft, registry, in_memory=is_in_memory(run))
+    config = resolve(draft, registry, in_memory=is_in_memory(run))
+    given = {key for key, origin in draft.origins.items() if origin != STORED}
+    if draft.callbacks != run.config["callbacks"]:
+        given.add("callbacks")
+    check_changes(run.config, config, given)
+    return config
 
 
 def draft_of(run: RunFolder) -> Draft:
     """What a run was trained with, as if it were asked for again."""
     draft = Draft()
     for section in SECTIONS:
-        draft.update(section, run.config[section], "run.json")
+        draft.update(section, run.config[section], STORED)
     if is_in_memory(run):
         del draft.values["data"]["name"]
     draft.callbacks = [dict(callback) for callback in run.config["callbacks"]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,15 @@ LOCK = ".lock"
 FORMAT = 1
 
 
+@dataclass(eq=False, repr=False)
 class RunFolder:
     """One training and its results on disk; it knows no plugins."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.in_memory: Any = None  # the data splits, where Python handed the data over
-        self.writes = True  # not where another process of the same training does
-        self.training = False  # whether this process trains into it, and writes how that ends
+    path: Path
+    manifest: dict[str, Any]
+    in_memory: Any = field(default=None, init=False)  # the data splits, if Python handed them over
+    writes: bool = field(default=True, init=False)  # not where another process of the training does
+    training: bool = field(default=False, init=False)  # whether this process trains into it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, status={self.status!r})"
@@ -80,6 +81,15 @@ class RunFolder:
         self.manifest.update(changes)
         if self.writes:
             write_json(self.path / MANIFEST, self.manifest)
+
+    def write_first(self) -> None:
+        """Write run.json of a new run; without it there is no folder."""
+        try:
+            self.update()
+        except RunFailed:
+            with suppress(OSError):
+                self.path.rmdir()
+            raise
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Append an epoch's line to metrics.jsonl."""
@@ -135,7 +145,7 @@ def is_half(path: Path) -> bool:
     return bool(re.fullmatch(rf"\.({names})\.\d+", path.name)) and path.is_file()
 
 
-def sweep(folder: Path) -> None:
+def clean_up(folder: Path) -> None:
     """Remove what a writer that was killed has left half written; the folder must be locked."""
     for path in folder.iterdir():
         if is_half(path):

@@ -1,4 +1,4 @@
-"""run.json at the start of a run."""
+"""run.json at the start of a run. Torch-free at import."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import importlib.metadata
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from latentforge._version import __version__
 from latentforge.config.schema import RunConfig, weights_of
-from latentforge.data.splits import DataSplits
 from latentforge.io.redact import command_line
 from latentforge.runs.folder import FORMAT
 from latentforge.runtime import torchrun
+
+if TYPE_CHECKING:
+    import torch
+
+    from latentforge.data.splits import DataSplits
 
 RUNS = Path("runs")
 
 
 def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
     """run.json at the start of a run."""
+    import torch
+
     return {
         "format": FORMAT,
         "latentforge": __version__,
@@ -79,4 +83,19 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
         for section, values in config.items()
         if isinstance(values, dict)
         for key, value in values.items()
+    }
+
+
+def progress_of(result: Any) -> dict[str, Any]:
+    """How far a training came, for run.json."""
+    return {
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "images_per_second": round(result.images_per_second, 1),
+        "metrics": result.metrics,
+        "per_dim": result.per_dim,
+        "best": result.best,
+        "stopped": result.stopped,
+        "findings": [finding.as_dict() for finding in result.findings],
     }

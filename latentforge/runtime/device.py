@@ -56,7 +56,7 @@ def resolve_device(wanted: str) -> torch.device:
 
 
 @contextmanager
-def one_result() -> Iterator[None]:
+def deterministic_kernels() -> Iterator[None]:
     """cuDNN chooses only among kernels that give the same bits each time.
 
     Else the weights' gradients of convolutions differ in their last bits from one step to its

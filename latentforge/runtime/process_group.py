@@ -21,11 +21,11 @@ from latentforge import errors
 from latentforge.errors import Interrupted, LatentForgeError, LostProcess, UsageError, one_line
 from latentforge.runtime import torchrun
 
-SILENCE = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 """How long a process waits for one that does not answer; one that has ended is noticed at once."""
 
 
-class Processes:
+class ProcessGroup:
     """All of them, seen from this one; joins them. Ignite's own `initialize` would take a GPU for
     each where there is one, also for a training on the CPU; `idist` follows what is set up here.
     """
@@ -33,8 +33,10 @@ class Processes:
     def __init__(self, device: torch.device) -> None:
         self.rank, self.device = torchrun.rank(), device
         self.first = self.rank == 0  # it alone writes and speaks
-        self.asked = 0  # the signal that asked this process for the end
-        self.heard = 0  # the signal that some process was asked by, known to all after a step
+        self.signal_asked = 0  # the signal that asked this process for the end
+        self.signal_received = (
+            0  # the signal that some process was asked by, known to all after a step
+        )
         self.remedy = ""  # where to go on after a process was lost
         if not self.first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
@@ -44,7 +46,7 @@ class Processes:
                 torch.cuda.set_device(device)
             with self._watched("at the start"):
                 dist.init_process_group(
-                    "nccl" if device.type == "cuda" else "gloo", timeout=SILENCE
+                    "nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
                 )
         self.count = dist.get_world_size()
         # words go over the CPU, as a GPU would be waited for; None is the group of all
@@ -69,7 +71,7 @@ class Processes:
                 remedy=self.remedy,
             ) from error
 
-    def add(self, flat: Tensor, when: str) -> None:
+    def all_reduce(self, flat: Tensor, when: str) -> None:
         """The sum over all processes in the place of `flat`, on the device; LostProcess."""
         with self._watched(when):
             dist.all_reduce(flat)
@@ -85,7 +87,7 @@ class Processes:
         """Until all are here."""
         self.any(False, when)
 
-    def tell(self, value: Any, when: str) -> Any:
+    def broadcast(self, value: Any, when: str) -> Any:
         """The JSON value that the first process has; what others give does not matter."""
         text = json.dumps(value).encode() if self.first else b""
         size = torch.tensor([len(text)])
@@ -106,7 +108,7 @@ class Processes:
             except LatentForgeError as error:
                 failed = error
                 told["error"] = [type(error).__name__, error.message, error.details, error.remedy]
-        told = self.tell(told, "at the start")
+        told = self.broadcast(told, "at the start")
         if failed:
             raise failed
         if "error" in told:
@@ -125,9 +127,9 @@ class Processes:
                     dist.broadcast(held, 0)
                     value.copy_(held)
 
-    def ask(self, number: int = signal.SIGINT) -> None:
+    def on_signal(self, number: int = signal.SIGINT) -> None:
         """For a signal handler: what asks one process for the end asks all, at the next step."""
-        self.asked = number
+        self.signal_asked = number
 
     @contextmanager
     def together_to_the_end(self) -> Iterator[None]:
@@ -145,9 +147,9 @@ class Processes:
             self.barrier("at the end")
 
 
-def join(device: torch.device, batch_size: int) -> Processes:
+def join(device: torch.device, batch_size: int) -> ProcessGroup:
     """Join the others. UsageError where a batch has fewer images than there are processes."""
-    together = Processes(device)
+    together = ProcessGroup(device)
     if batch_size < together.count:
         raise UsageError(
             f"a batch of {batch_size} images cannot be shared by {together.count} processes",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentforge.config.schema import RunConfig
+from latentforge.config.selection import training_measures
 from latentforge.data.splits import DataSplits
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
-from latentforge.workflows.train import training_measures
 
 SPLIT = "validation"
 
@@ -39,7 +39,7 @@ def figure_of(
 ) -> tuple[str, str]:
     """`validation/<figure>` and which way is better. UsageError where there is no such split, or
     trainings do not have the figure."""
-    monitor, measures = training_measures(registry, config, splits)
+    monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
     if SPLIT not in splits.splits:
         raise UsageError(
             "a search goes by a validation split, and there is none",

@@ -17,13 +17,14 @@ from latentforge.engine.vectorized.equivalence import why_not
 from latentforge.engine.vectorized.trainer import Group, MemberTrainer
 from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import create_folder, locked, sweep
+from latentforge.runs.folder import clean_up, create_folder, locked
 from latentforge.runs.manifest import manifest
 from latentforge.runtime.device import training_device
 from latentforge.runtime.threads import using_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
-from latentforge.workflows.train import facts_of, ready, write_first
+from latentforge.workflows.session import TrainingSession
+from latentforge.workflows.train import facts_of
 
 if TYPE_CHECKING:
     from latentforge.data.splits import DataSplits
@@ -102,20 +103,22 @@ class Together:
     def _begin(self, place: int, trainee: Trainee, splits: DataSplits, device: Any) -> None:
         config, path = self.configs[place], self.paths[place]
         with ExitStack() as entered:
-            facts = facts_of(trainee, config, splits.spec)
+            facts = facts_of(trainee, config, splits)
             folder = create_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
             told = {**manifest(config, splits, device), "facts": facts, "together_with": others}
             made = Run(folder, told, self.registry)
             if self.data is not None:
                 made.in_memory = splits
-            write_first(made)
+            made.write_first()
             entered.enter_context(locked(folder))
-            sweep(folder)
+            clean_up(folder)
             made.training = True
-            trainer = entered.enter_context(
-                ready(made, config, splits, trainee, device, quiet=True, trainer_of=MemberTrainer)
+            session = TrainingSession(
+                made, config, splits, trainee, device, quiet=True, trainer=MemberTrainer
             )
+            trainer = entered.enter_context(session).trainer
+            session.begin()
             self.stacks[trainer] = (place, entered.pop_all())
 
     def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:

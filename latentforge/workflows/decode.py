@@ -21,7 +21,6 @@ from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
 from latentforge.io.npz import Array, keys, member, opened, write_array
 from latentforge.io.paths import finite, write_json
-from latentforge.plugins.attribution import blame
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
@@ -75,11 +74,17 @@ def decoded(loaded: Loaded, config: RunConfig, z: Tensor, device: torch.device) 
     """The images of the codes, float32 (B, *data.shape) on the CPU."""
     model: Any = loaded.model
     for start in range(0, len(z), BATCH):
-        with blame(f"decoding with model {config.model.name!r}", config.model.entry):
-            x = model.decode(z[start : start + BATCH].to(device))
-            if (shape := tuple(x.shape[1:])) != loaded.data.shape:
-                raise ValueError(f"an image has shape {shape}, not {loaded.data.shape}")
+        codes, doing = z[start : start + BATCH], f"decoding with model {config.model.name!r}"
+        x = config.model.call(doing, decode_batch, model, codes.to(device), loaded.data.shape)
         yield x.float().cpu()
+
+
+def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The decoded images, (B, *shape)."""
+    x: Tensor = model.decode(z)
+    if (found := tuple(x.shape[1:])) != shape:
+        raise ValueError(f"an image has shape {found}, not {shape}")
+    return x
 
 
 def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
@@ -97,7 +102,7 @@ def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterato
 
 def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
     """A picture of the first of `count` images; returns its file's name."""
-    from latentforge.rendering import write_finding  # matplotlib takes half a second
+    from latentforge.rendering.files import write_finding  # matplotlib takes half a second
 
     grid = ImageGrid(
         "contact-sheet",

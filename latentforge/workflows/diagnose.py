@@ -10,8 +10,8 @@ import torch
 
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import choose_measures
-from latentforge.engine import diagnostics as doctor
-from latentforge.engine.diagnostics import Finding
+from latentforge.engine import diagnostics
+from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import config_of
@@ -29,7 +29,7 @@ def diagnose(
     checkpoint: str = "last",
     device: str = "auto",
     data: Any = None,
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """What looks wrong with a run, as `Forge.diagnose` describes it."""
     check_device(device)
     config = config_of(registry, run)
@@ -42,30 +42,32 @@ def diagnose(
     return [*failed, *diagnose_opened(opened, held, loss)]
 
 
-def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Finding]:
+def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Diagnosis]:
     """What looks wrong with a run, on its training images and on those of `split`; `loss` is the
     measure of that name."""
     loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
     train, held = opened.splits.split("train"), opened.splits.split(split)
     found = [
-        *doctor.value_range(train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides),
-        *doctor.constant_pixels(train),
+        *diagnostics.value_range(
+            train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides
+        ),
+        *diagnostics.constant_pixels(train),
     ]
     if "encode" in provides:
         with torch.no_grad():
-            codes = doctor.look_at_codes(loaded.model, held, kl="kl" in provides)
+            codes = diagnostics.look_at_codes(loaded.model, held, kl="kl" in provides)
         found += [
-            *doctor.dead_latents(codes, f"the {split} images"),
-            *doctor.exploding_log_var(codes),
+            *diagnostics.dead_latents(codes, f"the {split} images"),
+            *diagnostics.exploding_log_var(codes),
         ]
     of_train = measured(opened, "train", [loss])[0]["loss"]
     of_held = measured(opened, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in opened.run.history() if split in line]
     curve = [*epochs[:-1], of_held] if split == "validation" else [of_held]
-    found += doctor.overfitting(of_train, curve, "the training images", f"the {split} images")
+    found += diagnostics.overfitting(of_train, curve, "the training images", f"the {split} images")
     recorded = opened.run.metrics.get("train", {}).get("loss")
     if recorded is not None and not opened.config.train.ema and not still_moving(opened):
-        found += doctor.running_average(recorded, of_train, of_held, split)
+        found += diagnostics.running_average(recorded, of_train, of_held, split)
     return found
 
 
@@ -83,14 +85,14 @@ def still_moving(opened: Opened) -> bool:
     return not math.isclose(*totals, rel_tol=1e-5)
 
 
-def failure(run: RunFolder) -> list[Finding]:
+def failure(run: RunFolder) -> list[Diagnosis]:
     """What ended a run before its end."""
     after = f"after {run.manifest['steps']} steps"
     if run.status in ("killed", "interrupted"):
         attempt = f"latentforge train --resume {run.path}"
-        return [Finding(run.status, "warning", f"{after} or a few more", attempt)]
+        return [Diagnosis(run.status, "warning", f"{after} or a few more", attempt)]
     if run.status != "failed":
         return []
     why = (run.manifest.get("error") or "no reason kept").partition("\n  try: ")[0]
     attempt = "mend that and train again; a loss that is not finite wants a smaller train.lr"
-    return [Finding("failed", "warning", f"{after}: {why}", attempt)]
+    return [Diagnosis("failed", "warning", f"{after}: {why}", attempt)]

@@ -22,7 +22,6 @@ from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
 from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import finite
-from latentforge.plugins.attribution import blame
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
@@ -106,12 +105,8 @@ def encoded(
     has_kl = "kl" in config.model.entry.spec.provides
     for split, images in chosen.items():
         for batch in images.batches(BATCH):
-            with blame(f"encoding with model {config.model.name!r}", config.model.entry):
-                posterior = model.encode(batch.x.to(device))
-                z = posterior.mode()  # (B, *latent.shape)
-                if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
-                    raise ValueError(f"a code has shape {shape}, not {tuple(model.latent.shape)}")
-                kl = posterior.kl().flatten(1).sum(1) if has_kl else None  # (B,)
+            doing = f"encoding with model {config.model.name!r}"
+            z, kl = config.model.call(doing, encode_batch, model, batch.x.to(device), has_kl)
             yield Rows(
                 split=split,
                 index=batch.index.numpy(),
@@ -120,6 +115,15 @@ def encoded(
                 kl=None if kl is None else kl.float().cpu().numpy(),
                 x=to_uint8(batch.x) if images.spec.drawable else None,
             )
+
+
+def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | None]:
+    """The posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image."""
+    posterior = model.encode(x)
+    z = posterior.mode()
+    if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
+        raise ValueError(f"a code has shape {shape}, not {tuple(model.latent.shape)}")
+    return z, posterior.kl().flatten(1).sum(1) if has_kl else None
 
 
 def to_uint8(x: Tensor) -> Array:

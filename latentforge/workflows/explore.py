@@ -18,7 +18,6 @@ from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
 from latentforge.io.atomic import leads_out
 from latentforge.io.paths import check_free, check_writable, numbered_folder, unwritable
-from latentforge.plugins.attribution import blame
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, config_of, open_roles
 from latentforge.runs.folder import RunFolder
@@ -96,7 +95,7 @@ def explore_opened(
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads):
         findings = look(opened, explorer, objective, watch.attach)
-    from latentforge.rendering import noted  # matplotlib takes half a second
+    from latentforge.rendering.write import noted  # matplotlib takes half a second
 
     findings = noted(findings)
     folder, files = write(findings, opened, explorer, out, about, watch)
@@ -124,17 +123,12 @@ def write(
 
     Raises PluginError where they cannot be drawn, RunFailed where nothing can be written.
     """
-    from latentforge.rendering import write_findings
-
     made: Path | None = None
     try:
         before = set(out.iterdir()) if out is not None and out.exists() else None
         folder = made = explore_folder(opened.run.path, out, explorer.name)
-        with blame(f"drawing what explorer {explorer.name!r} found", explorer.entry):
-            try:
-                files = write_findings(findings, folder, about)
-            except OSError as error:
-                raise unwritable(folder, error) from None
+        doing = f"drawing what explorer {explorer.name!r} found"
+        files = explorer.call(doing, draw_findings, findings, folder, about)
         watch.write(folder)
     except BaseException as error:
         if made is not None:
@@ -144,6 +138,16 @@ def write(
             raise unwritable(out or opened.run.path / "explore", error) from None
         raise
     return folder, files
+
+
+def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
+    """The files of the findings; RunFailed if the disk refuses them."""
+    from latentforge.rendering.write import write_findings
+
+    try:
+        return write_findings(findings, folder, about)
+    except OSError as error:
+        raise unwritable(folder, error) from None
 
 
 def take_back(folder: Path, before: set[Path] | None) -> None:
@@ -177,12 +181,16 @@ def look(
     with callers_state_kept(opened.device), torch.no_grad():
         if objective:
             torch.manual_seed(mix("objective", seed))
-            with blame(f"objective {objective.name!r}", objective.entry):
-                built = objective.entry.spec.build(objective.options, context)
+            build = objective.entry.spec.build
+            doing = f"objective {objective.name!r}"
+            built = objective.call(doing, build, objective.options, context)
             context = replace(context, objective=built)
         torch.manual_seed(mix("explore", seed))
-        with blame(f"explorer {explorer.name!r}", explorer.entry):
-            return checked(explorer.entry.spec.explore(context, explorer.options))
+        return explorer.call(f"explorer {explorer.name!r}", run_explorer, explorer, context)
+
+
+def run_explorer(explorer: Component, context: ExploreContext) -> Findings:
+    return checked(explorer.entry.spec.explore(context, explorer.options))
 
 
 def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) -> ExploreContext:

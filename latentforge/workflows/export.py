@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from latentforge._version import __version__
 from latentforge.config.schema import Component, RunConfig, weights_of
 from latentforge.io.paths import numbered_folder, unwritable, write_json
-from latentforge.plugins.attribution import blame
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
 from latentforge.workflows.load import Loaded, load
@@ -105,13 +104,10 @@ def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
 def write_onnx(loaded: Loaded, model: Component, name: str, path: Path) -> dict[str, Any]:
     doing = f"exporting the {name} of model {model.name!r}"
     with torch.no_grad():
-        with blame(doing, model.entry), silence():
-            part = part_of(loaded, name)
-            sample = part.call(part.example(2))
-            program = traced(part, loaded.model)
+        with silence():
+            part, sample, program = model.call(doing, trace_part, loaded, name)
         program.save(path)
-        with blame(doing, model.entry):
-            check = compare(part, path)
+        check = model.call(doing, compare, part, path)
     return {
         "holds": f"the {name} as a graph with its weights",
         "inputs": [tensor(part.input, part.shape)],
@@ -123,6 +119,14 @@ def write_onnx(loaded: Loaded, model: Component, name: str, path: Path) -> dict[
         "check": check,
         "versions": versions("torch", "onnx", "onnxscript"),
     }
+
+
+def trace_part(
+    loaded: Loaded, name: str
+) -> tuple[Part, tuple[Tensor, ...], torch.onnx.ONNXProgram]:
+    """The part, what it computes for an example, and its graph."""
+    part = part_of(loaded, name)
+    return part, part.call(part.example(2)), traced(part, loaded.model)
 
 
 def part_of(loaded: Loaded, name: str) -> Part:

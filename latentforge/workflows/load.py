@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from latentforge.config.schema import IN_MEMORY, Component, RunConfig, check_device
+from latentforge.config.schema import IN_MEMORY, RunConfig, check_device
 from latentforge.contracts import DataSpec, Step
 from latentforge.data.loading import given_splits, load_splits
 from latentforge.data.memory import Streaming
 from latentforge.data.preparation import prepare_whole
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_modules, on_device
-from latentforge.engine.checkpoint_state import HEADER, size_of
-from latentforge.engine.memory_format import lay_out
-from latentforge.errors import RunFailed, UsageError
+from latentforge.engine.checkpoint_state import HEADER, check_size, misfit, size_of
+from latentforge.engine.memory_format import set_memory_format
+from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
@@ -54,7 +54,7 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
-    check_size(run, saved, config, spec)
+    check_size(run.manifest, saved, config, spec)
     with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
         model, loss = build_modules(config, spec)
     average = "ema-" if config.train.ema else ""
@@ -63,8 +63,8 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
         try:
             module.load_state_dict(weights(saved, group, module))
         except RuntimeError as error:
-            raise misfit(run, saved, part, str(error).splitlines()[1:5]) from None
-        lay_out(module, config.train)  # as it was trained and measured
+            raise misfit(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
+        set_memory_format(module, config.train)  # as it was trained and measured
         module.to(device)
         module.eval()
         module.requires_grad_(False)
@@ -73,36 +73,6 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return Loaded(run, model, loss, spec, saved.name, step)
-
-
-def check_size(run: RunFolder, saved: Checkpoint, config: RunConfig, spec: DataSpec) -> None:
-    """RunFailed where the run's settings describe a model that its checkpoint is too small for: who
-    wrote these need not be who uses them, and building it could take all memory."""
-    try:
-        with torch.device("meta"):  # shapes without memory
-            built = build_modules(config, spec)
-    except Exception:  # a model that cannot be built so is built without a look ahead
-        return
-    for module, part in zip(built, (config.model, config.loss), strict=True):
-        held, wanted = saved.size(part.entry.kind.singular), size_of(module)
-        if held < wanted:
-            saw = f"run.json describes {wanted} bytes of them, and here are {held}"
-            raise misfit(run, saved, part, [saw])
-
-
-def misfit(run: RunFolder, saved: Checkpoint, part: Component, details: list[str]) -> RunFailed:
-    """Weights for another model: its code has changed since, or somebody has changed run.json."""
-    kind, plugin = part.entry.kind, part.entry.plugin
-    then = [p["version"] for p in run.manifest["plugins"] if p["kind"] == kind.plural]
-    versions = f": version {then[0]} then, {plugin.version} now" if then and any(then) else ""
-    return RunFailed(
-        f"the weights of {saved.path} do not fit {kind.singular} {part.name!r}",
-        details=[
-            *details,
-            f"the code of plugin {plugin.name} may have changed since the run{versions}",
-        ],
-        remedy="train anew; or the plugin's version, and the run.json, that the run was made with",
-    )
 
 
 def weights(saved: Checkpoint, group: str, module: nn.Module) -> dict[str, torch.Tensor]:

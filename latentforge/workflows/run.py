@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@dataclass(eq=False, repr=False)
 class Run(RunFolder):
     """One training and its results; `Forge.train` and `open_run` return it."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], registry: Registry) -> None:
-        super().__init__(path, manifest)
-        self.registry = registry
+    registry: Registry
 
     def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The trained model in evaluation mode, from the checkpoint `last` or `best`."""

@@ -86,7 +86,7 @@ def test_auto_streams_what_is_more_than_half_of_the_memory():
 
 
 def test_a_limit_of_the_process_is_the_memory_that_there_is():
-    code = "from latentforge.data.memory import host_memory; print(host_memory())"
+    code = "from latentforge.runtime.memory import host_memory; print(host_memory())"
     limit = 900_000_000
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -147,13 +147,17 @@ def say(folder: Path, line: str) -> None:
 
 def drawn(folder: Path) -> None:
     """What is drawn in a step for the whole batch, and by whoever does not know of it."""
-    from latentforge.engine.data_parallel import SharedStep
-    from latentforge.runtime.process_group import Processes
+    from latentforge.engine.build import build_trainee
+    from latentforge.engine.data_parallel import DataParallelStep
+    from latentforge.runtime.process_group import ProcessGroup
 
-    shared = SharedStep(Processes(torch.device("cpu")), seed=0)
-    images = FORGE.load_data("digits").split("train")
-    shared.batch(images, torch.arange(10), 5, 1)
-    say(folder, json.dumps(["common", torch.rand(3, generator=shared.draw).tolist()]))
+    cpu, splits = torch.device("cpu"), FORGE.load_data("digits")
+    config = resolve(start_draft(FORGE.registry, "ae", None, None), FORGE.registry)
+    trainee = build_trainee(config, splits)
+    steps = DataParallelStep(trainee, splits.split("train"), config, cpu, ProcessGroup(cpu))
+    steps.reseed(5)
+    steps.load_batch(torch.arange(10))
+    say(folder, json.dumps(["common", torch.rand(3, generator=steps.draw).tolist()]))
     say(folder, json.dumps(["own", torch.rand(3).tolist()]))
 
 

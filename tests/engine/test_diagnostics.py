@@ -12,7 +12,7 @@ from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
 from latentforge.engine.diagnostics import (
     Codes,
-    Course,
+    WarningHistory,
     constant_pixels,
     dead_latents,
     exploding_log_var,
@@ -197,7 +197,7 @@ def test_a_kl_that_runs_away_is_seen_while_training():
 
 def followed(*epochs):
     """What a course says in the end, and what it said after each epoch, of (KL, held loss)."""
-    course, held, said = Course(), [], []
+    course, held, said = WarningHistory(), [], []
     for epoch, (kl, loss) in enumerate(epochs, 3):
         held.append(loss)
         said.append(course.follow(epoch, trouble({"kl": [kl, kl]}, 80.0, held)))

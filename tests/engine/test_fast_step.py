@@ -13,11 +13,13 @@ from latentforge.config.resolve import resolve
 from latentforge.config.schema import TrainConfig
 from latentforge.contracts import Batch, Step
 from latentforge.engine.build import build_modules, build_trainee
-from latentforge.engine.cuda_graph import NotCapturable, Replayed, distance, put_back, tensors_of
-from latentforge.engine.memory_format import by_pixel, lay_out
-from latentforge.engine.step import Gate, Trainee, build_optimizer, take_step
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.compiled import NumberlessStep, NumberRead
+from latentforge.engine.cuda_graph import distance, put_back, tensors_of
+from latentforge.engine.memory_format import is_channels_last, set_memory_format
+from latentforge.engine.step import StepRunner, Trainee, train_step
 from latentforge.errors import UsageError
+
+from .steps import runner_of
 
 STEP = Step(index=3, total=10, images=64, epoch_length=5)
 
@@ -41,7 +43,7 @@ def test_convolutions_are_stored_by_pixel_and_train_to_the_same_figures(tmp_path
     fast = trained(tmp_path, name)
     assert fast.manifest["steps_made"]["channels_last"] is True
     assert plain.manifest["steps_made"]["channels_last"] is False
-    assert by_pixel(fast.load_model())
+    assert is_channels_last(fast.load_model())
     for split, figures in plain.metrics.items():
         assert fast.metrics[split]["loss"] == pytest.approx(figures["loss"], rel=1e-2)
     # measured again from the checkpoint, in the layout of the training: the same bits
@@ -49,9 +51,9 @@ def test_convolutions_are_stored_by_pixel_and_train_to_the_same_figures(tmp_path
 
 
 def test_what_has_no_convolution_lies_as_its_shape_says():
-    assert not lay_out(nn.Linear(4, 3), TrainConfig())
-    assert lay_out(nn.Sequential(nn.Conv2d(3, 4, 3)), TrainConfig())
-    assert not lay_out(nn.Conv2d(3, 4, 3), TrainConfig(channels_last="off"))
+    assert not set_memory_format(nn.Linear(4, 3), TrainConfig())
+    assert set_memory_format(nn.Sequential(nn.Conv2d(3, 4, 3)), TrainConfig())
+    assert not set_memory_format(nn.Conv2d(3, 4, 3), TrainConfig(channels_last="off"))
 
 
 @pytest.mark.parametrize("name", ["ae", "vae", "cnn-classifier"])
@@ -83,18 +85,17 @@ def test_bf16_multiplies_in_bfloat16_and_sums_the_loss_in_float32(digits):
             return Terms({"recon": Bernoulli().mean_nll(model, batch.x, batch.x)})
 
     trainee = Trainee(Model(), Loss(), "bf16")
-    optimizer = build_optimizer(trainee, TrainConfig())
     x = torch.rand(8, 64)
-    terms = take_step(trainee, optimizer, Batch(x, None, torch.arange(8)), STEP, gate=Gate("cpu"))
+    batch = Batch(x, None, torch.arange(8))
+    terms = train_step(runner_of(trainee, batch), batch.index, STEP)
     assert seen == [torch.bfloat16]
     assert terms.values["recon"].dtype == torch.float32
 
 
 def test_a_step_leaves_no_graph_of_autograd_behind(digits):
     trainee = trainee_of("vae", digits)
-    optimizer = build_optimizer(trainee, TrainConfig())
     batch = digits.split("train").batch(torch.arange(8))
-    terms = take_step(trainee, optimizer, batch, STEP, gate=Gate("cpu"))
+    terms = train_step(runner_of(trainee, batch), batch.index, STEP)
     assert all(value.grad_fn is None for value in terms.values.values())
 
 
@@ -121,11 +122,11 @@ def trainee_of(name, digits, **loss) -> Trainee:
 def test_only_losses_that_follow_the_step_ask_for_its_number(digits, name, loss, reads):
     trainee = trainee_of(name, digits, **loss)
     batch = digits.split("train").batch(torch.arange(8))
-    step = Replayed(-1, 10, 100, 5)
+    step = NumberlessStep(-1, 10, 100, 5)
     if reads is None:
         assert torch.isfinite(trainee(batch, step).total())
     else:
-        with pytest.raises(NotCapturable, match=rf"step\.{reads}"):
+        with pytest.raises(NumberRead, match=rf"step\.{reads}"):
             trainee(batch, step)
 
 
@@ -135,15 +136,15 @@ def test_what_a_step_writes_is_put_back_to_the_bit(digits):
     draft, _ = draft_request(forge.registry, "conv-vae", train={"batch_size": 16})
     config = resolve(draft, forge.registry)
     trainee = build_trainee(config, digits).train()
-    stepper = Stepper(trainee, digits.split("train"), config, torch.device("cpu"))
-    stepper.start_epoch(0)
-    stepper.take(0)
-    kept = [(tensor, tensor.clone()) for tensor in tensors_of(stepper)]
+    runner = StepRunner(trainee, digits.split("train"), config, torch.device("cpu"))
+    runner.start_epoch(0)
+    runner.run(0)
+    kept = [(tensor, tensor.clone()) for tensor in tensors_of(runner)]
     before = [value for _, value in kept]
-    stepper.take(1)
-    assert distance(tensors_of(stepper), before) > 0
+    runner.run(1)
+    assert distance(tensors_of(runner), before) > 0
     put_back(kept)
-    assert all(torch.equal(a, b) for a, b in zip(tensors_of(stepper), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(runner), before, strict=True))
 
 
 def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):

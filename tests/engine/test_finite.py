@@ -10,9 +10,13 @@ from torch import nn
 
 from latentforge import Forge, LossSpec, hookimpl
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.engine.step import FUSED, OPTIMIZERS, Gate, Trainee, take_step
+from latentforge.engine.finite import FiniteGate
+from latentforge.engine.optimizer import FUSED, OPTIMIZERS
+from latentforge.engine.step import Trainee, train_step
 from latentforge.errors import RunFailed
 from latentforge.runs.checkpoint import CheckpointStore
+
+from .steps import runner_of
 
 STEP = Step(3, 10, 8, 2)
 
@@ -50,10 +54,12 @@ def test_no_step_from_the_first_bad_one_on_moves_the_weights(name, bad, wait, pa
     trainee = Trainee(Linear(), Squares())
     options = {"fused": True} if name in FUSED["cpu"] else {}
     optimizer = OPTIMIZERS[name](trainee.parameters(), lr=0.1, **options)
-    gate = Gate("cpu", wait=wait)
+    gate = FiniteGate("cpu", wait=wait)
+
+    runner = runner_of(trainee, batch(), optimizer, gate, accumulate=parts)
 
     def step():
-        take_step(trainee, optimizer, batch(), STEP, gate=gate, parts=parts)
+        train_step(runner, batch().index, STEP)
         return [value.detach().clone() for value in trainee.state_dict().values()]
 
     first, good = step(), step()
@@ -70,10 +76,11 @@ def test_no_step_from_the_first_bad_one_on_moves_the_weights(name, bad, wait, pa
 def test_a_gradient_without_a_norm_moves_nothing_either(wait):
     trainee = Trainee(Linear(), Squares())
     optimizer = torch.optim.Adam(trainee.parameters(), lr=0.1, fused=True)
-    gate = Gate("cpu", wait=wait)
+    gate = FiniteGate("cpu", wait=wait)
     before = [value.clone() for value in trainee.state_dict().values()]
     trainee.model.net.weight.register_hook(lambda grad: grad * math.inf)
-    take_step(trainee, optimizer, batch(), STEP, gate=gate, clip=1.0)
+    runner = runner_of(trainee, batch(), optimizer, gate, clip_grad_norm=1.0)
+    train_step(runner, batch().index, STEP)
     assert all(map(torch.equal, trainee.state_dict().values(), before))
     assert gate.closed()
 

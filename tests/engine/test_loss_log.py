@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentforge.contracts import Terms
-from latentforge.engine.loss_log import History
+from latentforge.engine.loss_log import LossLog
 from latentforge.errors import RunFailed
 
 
@@ -24,14 +24,14 @@ def read(history, step):
 
 
 def test_means_count_images_and_not_batches():
-    history = History()
+    history = LossLog()
     add(history, 10.0, 30)
     add(history, 40.0, 10)
     assert read(history, 2) == {"loss": 18.0, "recon": 17.5, "kl": 1.0, "kl_weight": 0.5}
 
 
 def test_a_weight_that_moves_is_averaged_as_its_term_is():
-    history = History()
+    history = LossLog()
     for weight, images in ((0.0, 10), (0.5, 30)):
         terms = Terms({"recon": torch.tensor(1.0), "kl": torch.tensor(2.0)}, {"kl": weight})
         history.add(terms, images)
@@ -40,7 +40,7 @@ def test_a_weight_that_moves_is_averaged_as_its_term_is():
 
 
 def test_an_epoch_covers_every_read_since_the_last_epoch():
-    history = History()
+    history = LossLog()
     add(history, 10.0, 1)
     read(history, 1)
     add(history, 20.0, 3)
@@ -52,7 +52,7 @@ def test_an_epoch_covers_every_read_since_the_last_epoch():
 
 
 def test_reading_twice_gives_each_step_once():
-    history = History()
+    history = LossLog()
     add(history, 1.0, 1)
     assert read(history, 1)["recon"] == 1.0
     assert read(history, 1) == {}
@@ -60,7 +60,7 @@ def test_reading_twice_gives_each_step_once():
 
 @pytest.mark.parametrize(("bad", "word"), [(float("nan"), "nan"), (float("inf"), "inf")])
 def test_the_first_step_that_is_not_finite_is_named(bad, word):
-    history = History()
+    history = LossLog()
     for value in (1.0, 2.0):
         add(history, value, 1)
     read(history, 2)
@@ -71,7 +71,7 @@ def test_the_first_step_that_is_not_finite_is_named(bad, word):
 
 
 def test_a_term_of_weight_zero_may_be_anything():
-    history = History()
+    history = LossLog()
     terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
     history.add(terms, 3)
     figures = read(history, 1)
@@ -80,7 +80,7 @@ def test_a_term_of_weight_zero_may_be_anything():
 
 
 def test_weights_are_those_of_their_step():
-    history = History()
+    history = LossLog()
     for weight in (0.0, 1.0, 2.0):
         history.add(Terms({"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"b": weight}), 1)
     assert read(history, 3) == {"loss": 5.0, "a": 1.0, "b": 4.0, "b_weight": 1.0}
@@ -93,7 +93,7 @@ def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():
 
 def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_restart():
     torch.manual_seed(0)
-    calm, watched = History(), History()
+    calm, watched = LossLog(), LossLog()
     for i in range(60):
         values = {"recon": 100 * torch.rand(()), "kl": torch.rand(())}
         step = Terms(values, {"kl": 0.5 + i / 7}, {"kl": torch.rand(3)})
@@ -101,7 +101,7 @@ def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_rest
             history.add(step, 10 + i % 13)
         watched.fetch(i + 1)
         tensors, facts = watched.state()
-        watched = History()
+        watched = LossLog()
         watched.restore(tensors, json.loads(json.dumps(facts)), torch.device("cpu"))
     assert [*read(watched, 60).items()] == [*read(calm, 60).items()]
     for ours, theirs in zip(watched.close_epoch(), calm.close_epoch(), strict=True):
@@ -109,7 +109,7 @@ def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_rest
 
 
 def test_a_sum_that_is_nan_outlives_a_restart():
-    history, again = History(), History()
+    history, again = LossLog(), LossLog()
     values = {"recon": torch.tensor(2.0), "kl": torch.tensor(float("nan"))}
     history.add(Terms(values, {"kl": 0.0}), 3)
     history.fetch(1)

@@ -14,15 +14,17 @@ from torch import nn
 from latentforge import Forge, hookimpl
 from latentforge.config.schema import ScheduleConfig, TrainConfig
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.engine.best_checkpoint import Selection
+from latentforge.engine.best_checkpoint import BestCheckpoint
 from latentforge.engine.ema import Average
-from latentforge.engine.lr_schedule import rate
-from latentforge.engine.step import Gate, Trainee, cut, take_step
+from latentforge.engine.lr_schedule import lr_factor
+from latentforge.engine.step import Trainee, split_batch, train_step
 from latentforge.errors import ConfigError, UsageError
 from latentforge.plugins.registry import Entry, Plugin
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec, LossSpec, MeasureSpec
-from latentforge.workflows.train import fact_lines
+from latentforge.workflows.session import fact_lines
+
+from .steps import runner_of
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def train(forge, run, *, data=None, model=None, **options):
 
 
 def rates(schedule, epoch_length=10, epochs=12):
-    return [rate(schedule, index, epoch_length) for index in range(epochs * epoch_length)]
+    return [lr_factor(schedule, index, epoch_length) for index in range(epochs * epoch_length)]
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "exponential"])
@@ -53,11 +55,11 @@ def test_a_schedule_begins_at_one_falls_to_its_end_and_stays_there(name):
 
 def test_schedules_are_half_way_where_their_formulas_say():
     half = {
-        name: rate(ScheduleConfig(name=name, epochs=10, end=0.04), 50, 10)
+        name: lr_factor(ScheduleConfig(name=name, epochs=10, end=0.04), 50, 10)
         for name in ("linear", "cosine", "exponential")
     }
     assert half == pytest.approx({"linear": 0.52, "cosine": 0.52, "exponential": 0.2})
-    quarter = rate(ScheduleConfig(name="cosine", epochs=10, end=0.04), 25, 10)
+    quarter = lr_factor(ScheduleConfig(name="cosine", epochs=10, end=0.04), 25, 10)
     assert quarter == pytest.approx(0.04 + 0.96 * (1 + math.sqrt(0.5)) / 2)
 
 
@@ -111,7 +113,7 @@ def test_the_optimizer_gets_the_scheduled_rate(tmp_path):
         quiet=True,
     )
     schedule = ScheduleConfig(name="cosine", epochs=2)
-    expected = [0.01 * rate(schedule, i, len(seen) // 2) for i in range(len(seen))]
+    expected = [0.01 * lr_factor(schedule, i, len(seen) // 2) for i in range(len(seen))]
     assert seen == pytest.approx(expected)
     assert run.config["train"]["schedule"]["epochs"] == 2  # its own length from here on
 
@@ -164,9 +166,11 @@ STEP = Step(0, 10, 100, 5)
 @pytest.mark.parametrize("parts", [2, 3, 7, 50])
 def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
     whole, optimizer = trainee_and_optimizer()
-    terms = take_step(whole, optimizer, batch_of(7), STEP, gate=Gate("cpu"))
+    batch = batch_of(7)
+    terms = train_step(runner_of(whole, batch, optimizer), batch.index, STEP)
     cut_up, optimizer = trainee_and_optimizer()
-    terms_cut = take_step(cut_up, optimizer, batch_of(7), STEP, gate=Gate("cpu"), parts=parts)
+    runner = runner_of(cut_up, batch, optimizer, accumulate=parts)
+    terms_cut = train_step(runner, batch.index, STEP)
     for a, b in zip(whole.parameters(), cut_up.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     for key in ("first", "second"):
@@ -176,7 +180,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
 
 
 def test_parts_hold_every_image_once_and_are_even():
-    parts = list(cut(batch_of(7), 3))
+    parts = list(split_batch(batch_of(7), 3))
     assert [len(part.index) for part in parts] == [3, 2, 2]
     assert torch.cat([part.index for part in parts]).tolist() == list(range(7))
     assert all(torch.equal(part.y, part.index) for part in parts)
@@ -185,10 +189,11 @@ def test_parts_hold_every_image_once_and_are_even():
 def test_gradients_are_clipped_to_the_norm():
     free, optimizer = trainee_and_optimizer(lr=1.0)
     before = nn.utils.parameters_to_vector(free.parameters()).clone()
-    take_step(free, optimizer, batch_of(8), STEP, gate=Gate("cpu"))
+    batch = batch_of(8)
+    train_step(runner_of(free, batch, optimizer), batch.index, STEP)
     step = nn.utils.parameters_to_vector(free.parameters()) - before
     clipped, optimizer = trainee_and_optimizer(lr=1.0)
-    take_step(clipped, optimizer, batch_of(8), STEP, gate=Gate("cpu"), clip=0.25)
+    train_step(runner_of(clipped, batch, optimizer, clip_grad_norm=0.25), batch.index, STEP)
     small = nn.utils.parameters_to_vector(clipped.parameters()) - before
     assert step.norm() > 0.5
     assert small.norm().item() == pytest.approx(0.25, rel=1e-4)
@@ -292,7 +297,7 @@ def selection(**options):
     spec = MeasureSpec(
         name=train.monitor, summary="", build=lambda c, d: None, protocol="", better=better
     )
-    return Selection(train, Entry(KINDS["measures"], spec, Plugin("p", "", "", "p")))
+    return BestCheckpoint(train, Entry(KINDS["measures"], spec, Plugin("p", "", "", "p")))
 
 
 def test_a_lower_figure_is_better_and_nan_never_is():
@@ -300,7 +305,7 @@ def test_a_lower_figure_is_better_and_nan_never_is():
     values = [math.nan, 5.0, math.nan, 4.0, 4.0, math.nan, 6.0]
     judged = [choice.judge({"loss": value}, i + 1) for i, value in enumerate(values)]
     assert judged == [False, True, False, True, False, False, False]
-    assert (choice.best, choice.epoch, choice.waited) == (4.0, 4, 3)
+    assert (choice.score, choice.epoch, choice.waited) == (4.0, 4, 3)
     assert choice.exhausted
 
 

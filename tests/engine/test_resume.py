@@ -21,7 +21,7 @@ from torch import nn
 
 import latentforge
 from latentforge import CallbackSpec, Forge, ModelSpec, hookimpl
-from latentforge.engine.step import OPTIMIZERS
+from latentforge.engine.optimizer import OPTIMIZERS
 from latentforge.errors import (
     ConfigError,
     Interrupted,

@@ -26,7 +26,8 @@ from latentforge.findings import (
     Table,
     checked,
 )
-from latentforge.rendering import read_findings, write_findings
+from latentforge.rendering.findings_store import read_findings
+from latentforge.rendering.write import write_findings
 
 ABOUT = {
     "explorer": "sweep",

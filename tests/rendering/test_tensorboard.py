@@ -17,13 +17,13 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from werkzeug.test import Client
 
 from latentforge.findings import Bars, Film, Findings, Histogram, Scatter
-from latentforge.rendering import noted, write_findings
 from latentforge.rendering.tensorboard_projector import (
     SIDE,
     projected,
     sprite_sheet,
     write_projector,
 )
+from latentforge.rendering.write import noted, write_findings
 
 ABOUT = {"explorer": "look", "run": "r", "checkpoint": "c"}
 

@@ -16,7 +16,7 @@ from latentforge.config.request import draft_request
 from latentforge.config.resolve import resolve
 from latentforge.data.loading import load_splits
 from latentforge.engine.build import build_trainee
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.step import StepRunner
 from latentforge.engine.vectorized.ensemble import Ensemble
 from latentforge.sweeps.grid import draft_member, members_of
 from latentforge.sweeps.grouping import groups_of
@@ -32,10 +32,10 @@ def configs_of(name, grid, **request):
     return [resolve(draft_member(draft, m), forge.registry) for m in members_of(grid)]
 
 
-def steppers_of(configs, splits):
+def runners_of(configs, splits):
     trainees = [build_trainee(config, splits) for config in configs]
     images = splits.split("train")
-    return [Stepper(t.train(), images, c, CPU) for t, c in zip(trainees, configs, strict=True)]
+    return [StepRunner(t.train(), images, c, CPU) for t, c in zip(trainees, configs, strict=True)]
 
 
 def read(path):
@@ -101,16 +101,16 @@ def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case):
     configs = configs_of(name, {**grid, **SEEDS_AND_RATES}, **request)
     assert groups_of(configs) == ([list(range(len(configs)))], {})
     splits = load_splits(configs[0].dataset, configs[0].data, None)
-    alone, taking = steppers_of(configs, splits), steppers_of(configs, splits)
-    ensemble = Ensemble(taking, configs, splits.spec)
+    alone, stacking = runners_of(configs, splits), runners_of(configs, splits)
+    ensemble = Ensemble(stacking, configs, splits.spec)
     assert alone[0].epoch_length == 13  # so that the last batch is smaller
-    for stepper in (ensemble, *alone):
-        stepper.start_epoch(0)
+    for runner in (ensemble, *alone):
+        runner.start_epoch(0)
     for done in (*range(9), 12):
-        taken = ensemble.take(done)
-        for stepper, other in zip(alone, taking, strict=True):
-            terms, _ = stepper.take(done)
-            there = taken.terms(ensemble.steppers.index(other))
+        stacked = ensemble.run(done)
+        for runner, other in zip(alone, stacking, strict=True):
+            terms = runner.run(done)
+            there = stacked.terms(ensemble.runners.index(other))
             assert there.values.keys() == terms.values.keys()
             torch.testing.assert_close(dict(there.values), dict(terms.values), rtol=1e-4, atol=1e-4)
             assert {k: there.weights.get(k, 1.0) for k in terms.values} == pytest.approx(
@@ -119,13 +119,13 @@ def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case):
             torch.testing.assert_close(
                 dict(there.per_dim), dict(terms.per_dim), rtol=1e-3, atol=1e-4
             )
-    ensemble.hand_back()
-    for stepper, other in zip(alone, taking, strict=True):
+    ensemble.unstack()
+    for runner, other in zip(alone, stacking, strict=True):
         other_weights = dict(other.trainee.named_parameters())
-        for key, weights in stepper.trainee.named_parameters():
+        for key, weights in runner.trainee.named_parameters():
             torch.testing.assert_close(weights, other_weights[key], rtol=0, atol=1e-4)
         for own, handed in zip(
-            stepper.optimizer.state.values(), other.optimizer.state.values(), strict=True
+            runner.optimizer.state.values(), other.optimizer.state.values(), strict=True
         ):
             assert own.keys() == handed.keys()
             for key, value in own.items():
@@ -137,7 +137,7 @@ def test_members_differ_from_one_another_in_what_their_seed_draws():
     """What the test above would not see, were all members given the noise of one."""
     configs = configs_of("vae", {"train.seed": [0, 1]}, model=SMALL, train={"device": "cpu"})
     splits = load_splits(configs[0].dataset, configs[0].data, None)
-    ensemble = Ensemble(steppers_of(configs, splits), configs, splits.spec)
+    ensemble = Ensemble(runners_of(configs, splits), configs, splits.spec)
     ensemble.start_epoch(0)
     batch, [noise] = ensemble._batch(0)
     assert noise.shape == (2, 64, 3)

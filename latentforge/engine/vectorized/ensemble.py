@@ -1,6 +1,7 @@
 """One optimizer step of several trainings at once: weights stacked, the loss vmapped over them.
 
-Each has its own images, noise, loss weights, rate and seed; `Stepper` makes the same steps alone.
+Each has its own images, noise, loss weights, learning rate and seed; `StepRunner` makes the same
+steps alone.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch.func import functional_call
 
 from latentforge.config.schema import RunConfig
 from latentforge.contracts import Batch, Terms
-from latentforge.engine.fused_adam import quick_update
-from latentforge.engine.lr_schedule import rate
-from latentforge.engine.step import OPTIMIZERS, Later, Trainee
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.compiled import LaterStep
+from latentforge.engine.lr_schedule import lr_factor
+from latentforge.engine.optimizer import OPTIMIZERS, direct_step
+from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.vectorized.noise import (
     Draw,
     Given,
@@ -35,8 +36,8 @@ OF_ALL = ("step", "mu_product")
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one step said, a row for each of the members that took it."""
+class StackedTerms:
+    """The terms of one step, a row for each member."""
 
     values: Mapping[str, Tensor]  # each (members,)
     weights: Mapping[str, float | Tensor]  # numbers where all have the same
@@ -54,49 +55,51 @@ class Taken:
 
 
 class Ensemble:
-    """The trainees and optimizers of `steppers`, as one. The trainees' parameters and buffers
+    """The trainees and optimizers of `runners`, as one. The trainees' parameters and buffers
     become views of the stacked ones, and so are always up to date; the optimizers' state is after
-    `hand_back`. `varied` are the loss's options that differ, by name."""
+    `unstack`. `varied` are the loss's options that differ, by name."""
 
     def __init__(
-        self, steppers: Sequence[Stepper], configs: Sequence[RunConfig], spec: Any
+        self, runners: Sequence[StepRunner], configs: Sequence[RunConfig], spec: Any
     ) -> None:
-        pairs = sorted(zip(steppers, configs, strict=True), key=lambda pair: pair[1].train.lr)
-        self.steppers = [stepper for stepper, _ in pairs]  # those of one rate side by side
+        pairs = sorted(zip(runners, configs, strict=True), key=lambda pair: pair[1].train.lr)
+        self.runners = [runner for runner, _ in pairs]  # those of one rate side by side
         self.configs = [config for _, config in pairs]
         self.config, self.spec = self.configs[0], spec
-        first = self.steppers[0]
+        first = self.runners[0]
         self.trainee, self.images, self.device = first.trainee, first.images, first.device
         self.varied = varied_options(self.configs, self.device)
         self.draws: dict[int, list[Draw]] = {}  # by the images of a batch
-        self.leaves, self.fixed = stack([stepper.trainee for stepper in self.steppers])
+        self.leaves, self.fixed = stack([runner.trainee for runner in self.runners])
         self.optimizer = self._stack_optimizers()
-        self.update = quick_update(self.optimizer) or self.optimizer.step
+        self.update = direct_step(self.optimizer)
         self.orders = torch.empty(0)
 
     # ------------------------------------------------------------ steps
 
     def start_epoch(self, epoch: int) -> None:
         """Lay out the batches of an epoch, counted from 0: (members, images)."""
-        orders = [permutation(len(self.images), s.seed, epoch) for s in self.steppers]
+        orders = [permutation(len(self.images), s.config.seed, epoch) for s in self.runners]
         self.orders = torch.stack(orders).to(self.device)
 
-    def take(self, done: int) -> Taken:
+    def run(self, done: int) -> StackedTerms:
         """The step after `done` others. Where a loss is not finite nothing moves, and what is
         returned says so."""
         batch, noise = self._batch(done)
-        taken, totals = self._forward(batch, noise, done)
-        if not taken.finite:
-            return taken
+        terms, totals = self._forward(batch, noise, done)
+        if not terms.finite:
+            return terms
         for leaf in self.leaves.values():
             leaf.grad = None
         totals.sum().backward()  # type: ignore[no-untyped-call]
         self._update(done)
-        return taken
+        return terms
 
-    def _forward(self, batch: Batch, noise: Sequence[Tensor], done: int) -> tuple[Taken, Tensor]:
-        at = self.steppers[0]._at(done)
-        step = Later(at.index, at.total, at.images, at.epoch_length)
+    def _forward(
+        self, batch: Batch, noise: Sequence[Tensor], done: int
+    ) -> tuple[StackedTerms, Tensor]:
+        at = self.runners[0].step_at(done)
+        step = LaterStep(at.index, at.total, at.images, at.epoch_length)
         size = batch.index.shape[1]
         numbers: dict[str, float] = {}  # the weights that are the same for all
 
@@ -126,7 +129,7 @@ class Ensemble:
         )
         told = {name: weight.detach() for name, weight in tensors.items()}
         finite = bool(totals.isfinite().all())
-        return Taken(values, {**numbers, **told}, per_dim, size, finite), totals
+        return StackedTerms(values, {**numbers, **told}, per_dim, size, finite), totals
 
     def _with(self, options: Mapping[str, Tensor]) -> Trainee:
         """The first member's trainee, its loss built anew where options differ: they are then 0-d
@@ -145,7 +148,7 @@ class Ensemble:
 
     def _batch(self, done: int) -> tuple[Batch, list[Tensor]]:
         """The images and the noise of each member, as it would see and draw them alone."""
-        length, size = self.steppers[0].epoch_length, self.config.train.batch_size
+        length, size = self.runners[0].epoch_length, self.config.train.batch_size
         start = done % length * size
         index = self.orders[:, start : start + size]  # (members, images)
         count = index.shape[1]
@@ -157,8 +160,8 @@ class Ensemble:
             for draw in draws
         ]
         drawn = []
-        for row, stepper in enumerate(self.steppers) if draws or self.images.dynamic else ():
-            stepper.noise.reseed(done)
+        for row, runner in enumerate(self.runners) if draws or self.images.dynamic else ():
+            runner.noise.reseed(done)
             if self.images.dynamic:
                 drawn.append(self.images.batch(index[row]))
             for draw, whole in zip(draws, noise, strict=True):
@@ -173,13 +176,13 @@ class Ensemble:
 
     def _probe(self, index: Tensor, done: int) -> list[Draw]:
         """What a step of the first member draws; NotTogether where that cannot be drawn again."""
-        stepper, recorder = self.steppers[0], Recorder()
-        stepper.noise.reseed(done)
+        runner, recorder = self.runners[0], Recorder()
+        runner.noise.reseed(done)
         batch = self.images.batch(index)
         with recorder, torch.no_grad():
-            stepper.trainee(batch, stepper._at(done))
+            runner.trainee(batch, runner.step_at(done))
         after = generators_state(self.device)
-        stepper.noise.reseed(done)
+        runner.noise.reseed(done)
         self.images.batch(index)
         for draw in recorder.draws:
             draw.into(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
@@ -194,7 +197,7 @@ class Ensemble:
         """One of the members' own kind, a group for those of one rate, with the state they have:
         all of these optimizers treat each weight by itself."""
         train = self.config.train
-        own = [stepper.optimizer for stepper in self.steppers]
+        own = [runner.optimizer for runner in self.runners]
         options: dict[str, Any] = {"weight_decay": train.weight_decay, **train.optimizer_options}
         if own[0].defaults.get("fused") is not None:
             options["fused"] = own[0].defaults["fused"]
@@ -212,10 +215,8 @@ class Ensemble:
         stacked = OPTIMIZERS[train.optimizer](groups, **options)
         for name, start, stop, part in self.slices:
             states = [
-                optimizer.state.get(stepper.trainee.get_parameter(name), {})
-                for optimizer, stepper in zip(
-                    own[start:stop], self.steppers[start:stop], strict=True
-                )
+                optimizer.state.get(runner.trainee.get_parameter(name), {})
+                for optimizer, runner in zip(own[start:stop], self.runners[start:stop], strict=True)
             ]
             shape = part.shape[1:]
             if states[0]:
@@ -231,20 +232,20 @@ class Ensemble:
         for name, start, stop, part in self.slices:
             whole = self.leaves[name].grad
             part.grad = None if whole is None else whole[start:stop]
-        if schedule := self.steppers[0].schedule:
-            factor = rate(schedule, done, self.steppers[0].epoch_length)
+        if schedule := self.runners[0].schedule:
+            factor = lr_factor(schedule, done, self.runners[0].epoch_length)
             lrs = [lr for lr, _ in groupby(config.train.lr for config in self.configs)]
             for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * factor
         self.update()
 
-    def hand_back(self) -> None:
+    def unstack(self) -> None:
         """Let each member's own optimizer have its rows of the state."""
         for name, start, stop, part in self.slices:
             state = self.optimizer.state.get(part, {})
             for row in range(start, stop) if state else ():
-                stepper = self.steppers[row]
-                stepper.optimizer.state[stepper.trainee.get_parameter(name)] = {
+                runner = self.runners[row]
+                runner.optimizer.state[runner.trainee.get_parameter(name)] = {
                     key: value[row - start]
                     if isinstance(value, Tensor) and key not in OF_ALL and value.shape == part.shape
                     else copy.deepcopy(value)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from latentforge.config.schema import RunConfig
 from latentforge.contracts import DataSpec, Terms
 from latentforge.data.images import ImageSplit
-from latentforge.engine.step import Trainee
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.vectorized.ensemble import Ensemble
 from latentforge.engine.vectorized.noise import NotTogether
 from latentforge.errors import one_line
@@ -63,33 +62,33 @@ def rehearse(
     """NotTogether where two first steps, or the last of the epoch, whose batch may be smaller,
     differ from the members' own."""
 
-    def steppers() -> list[Stepper]:
+    def runners() -> list[StepRunner]:
         pairs = zip(trainees, configs, strict=True)
-        return [Stepper(copy.deepcopy(t).train(), images, config, device) for t, config in pairs]
+        return [StepRunner(copy.deepcopy(t).train(), images, config, device) for t, config in pairs]
 
-    alone, taking = steppers(), steppers()
-    ensemble = Ensemble(taking, configs, spec)
-    rows = [ensemble.steppers.index(stepper) for stepper in taking]
+    alone, stacking = runners(), runners()
+    ensemble = Ensemble(stacking, configs, spec)
+    rows = [ensemble.runners.index(runner) for runner in stacking]
     length = alone[0].epoch_length
     ensemble.start_epoch(0)
-    for stepper in alone:
-        stepper.start_epoch(0)
+    for runner in alone:
+        runner.start_epoch(0)
     for done in sorted({0, min(1, length - 1), length - 1}):
-        separate = [stepper.take(done)[0] for stepper in alone]
-        taken = ensemble.take(done)
-        if not taken.finite:  # nothing moves from here on, where a member is as ruined by itself
+        separate = [runner.run(done) for runner in alone]
+        stacked = ensemble.run(done)
+        if not stacked.finite:  # nothing moves from here on, where a member is as ruined by itself
             if all(bool(terms.total().isfinite()) for terms in separate):
                 raise NotTogether("its loss is not finite under vmap")
             return
-        for row, stepper, terms in zip(rows, alone, separate, strict=True):
-            there = taken.terms(row)
+        for row, runner, terms in zip(rows, alone, separate, strict=True):
+            there = stacked.terms(row)
             check_terms(there, terms)
-            for name, parameter in stepper.trainee.named_parameters():
+            for name, parameter in runner.trainee.named_parameters():
                 leaf = ensemble.leaves.get(name)
                 together = None if leaf is None or leaf.grad is None else leaf.grad[row]
                 if not same(parameter.grad, together):
                     raise NotTogether(f"the gradient of its {name} is another one under vmap")
-    check_weights(trainees, alone, taking)
+    check_weights(trainees, alone, stacking)
 
 
 def check_terms(there: Terms, terms: Terms) -> None:
@@ -105,10 +104,10 @@ def check_terms(there: Terms, terms: Terms) -> None:
 
 
 def check_weights(
-    trainees: Sequence[Trainee], alone: Sequence[Stepper], taking: Sequence[Stepper]
+    trainees: Sequence[Trainee], alone: Sequence[StepRunner], stacking: Sequence[StepRunner]
 ) -> None:
     """NotTogether where the optimizer has moved weights elsewhere, or a buffer has changed."""
-    for before, one, other in zip(trainees, alone, taking, strict=True):
+    for before, one, other in zip(trainees, alone, stacking, strict=True):
         for name, parameter in before.named_parameters():
             moved = (one.trainee.get_parameter(name) - parameter).norm()
             apart = (one.trainee.get_parameter(name) - other.trainee.get_parameter(name)).norm()

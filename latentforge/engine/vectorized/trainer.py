@@ -1,4 +1,4 @@
-"""Trainings whose steps an ensemble takes, an epoch at a time; each measures, records and saves as
+"""Trainings whose steps an ensemble makes, an epoch at a time; each evaluates, records and saves as
 any training does.
 """
 
@@ -11,37 +11,48 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, TextIO
 
+import torch
+
+from latentforge.config.schema import RunConfig
 from latentforge.contracts import Terms
+from latentforge.data.images import ImageSplit
 from latentforge.engine.progress import Progress
-from latentforge.engine.step_runner import Stepper
+from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.trainer import Trainer
-from latentforge.engine.vectorized.ensemble import Ensemble, Taken
+from latentforge.engine.vectorized.ensemble import Ensemble, StackedTerms
 from latentforge.errors import RunFailed
-from latentforge.plugins.attribution import blame
+from latentforge.plugins.attribution import call_component
 from latentforge.runtime.signals import stop_on_signals
 
 log = logging.getLogger("latentforge")
 
 
-class TakenSteps(Stepper):
-    """A stepper whose steps have been taken by an ensemble, and are told in their order."""
+class StackedStep(StepRunner):
+    """Steps that an ensemble has made, returned one by one in their order."""
 
-    def __init__(self, own: Stepper) -> None:
-        vars(self).update(vars(own))  # the same optimizer, noise and order
+    def __init__(
+        self,
+        trainee: Trainee,
+        images: ImageSplit,
+        config: RunConfig,
+        device: torch.device,
+        _processes: None = None,
+    ) -> None:
+        super().__init__(trainee, images, config, device)
         self.graph = "no: trained together with other members"
-        self.told_later: deque[tuple[Taken, int]] = deque()
+        self.made: deque[tuple[StackedTerms, int]] = deque()  # and the member's row
 
-    def take(self, done: int) -> tuple[Terms, int]:
-        taken, row = self.told_later.popleft()
-        self._set_rate(done)  # for what is logged and saved
-        terms = taken.terms(row)
+    def run(self, done: int) -> Terms:
+        stacked, row = self.made.popleft()
+        self.set_learning_rate(done)  # for what is logged and saved
+        terms = stacked.terms(row)
         self.gate.shut = not bool(terms.total().isfinite())
-        self.made += 1
-        return terms, taken.images
+        self.record(terms, stacked.images)
+        return terms
 
 
 class MemberProgress(Progress):
-    """Says what looks wrong with a member, and whose it is."""
+    """Reports what looks wrong with a member, and which member it is."""
 
     def __init__(self, name: str) -> None:
         super().__init__(None, epochs=1, steps=1, batch_size=1)
@@ -52,46 +63,47 @@ class MemberProgress(Progress):
 
 
 class MemberTrainer(Trainer):
-    """The training of one member: `advance` by an epoch that the ensemble has taken, then
+    """The training of one member: `advance` by an epoch that the ensemble has made, then
     `conclude`."""
+
+    steps: StackedStep
+    build_steps = StackedStep
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.taken = TakenSteps(self.stepper)
-        self.stepper = self.taken
         self.progress = MemberProgress(self.store.folder.parent.name)
-        self.heard = 0  # the signal that asks for the end
+        self.signal_received = 0  # the signal that asks for the end
 
     def advance(self, epoch: int, seconds: float) -> None:
-        """Tell the steps of an epoch, counted from 1, and end it: figures, record, checkpoint.
+        """Log the steps of an epoch, counted from 1, and end it: metrics, record, checkpoint.
 
         `seconds` is what the steps took, of all members together.
         """
-        self.outcome.seconds += seconds
+        self.result.seconds += seconds
         self._since = time.perf_counter()
         try:
-            self.engine.run(max_epochs=epoch, epoch_length=self.epoch_length)
+            self.engine.run(max_epochs=epoch, epoch_length=self.steps.epoch_length)
         finally:
             self._lap()
 
     def _step(self, _engine: Any, _batch: None) -> Terms:
         terms = super()._step(_engine, _batch)
-        if self.heard and not self.taken.told_later:
-            self.stop(self.heard)
+        if self.signal_received and not self.steps.made:
+            self.stop(self.signal_received)
         return terms
 
     def conclude(self) -> None:
-        """After the last epoch, or after a signal, whose checkpoint may lie in mid-epoch."""
-        if self.heard:
-            self.stop(self.heard)
-        self.outcome.status = "done"
-        if self.outcome.epochs < self.train_config.epochs:
+        """After the last epoch, or after a signal, whose checkpoint may be in mid-epoch."""
+        if self.signal_received:
+            self.stop(self.signal_received)
+        self.result.status = "done"
+        if self.result.epochs < self.train_config.epochs:
             self._finish_early()
 
 
 class Group:
-    """Trains members together, to the end of each. `failed` is told of one that fails, and `done`
-    of one that has come to its end; the others go on."""
+    """Trains members together, to the end of each. `failed` is called with one that fails, and
+    `done` with one that has ended; the others go on."""
 
     def __init__(
         self,
@@ -105,92 +117,91 @@ class Group:
         self.failed, self.done = failed, done
         first = self.live[0]
         train = first.train_config
-        self.epochs, self.epoch_length = train.epochs, first.epoch_length
-        self.heard = 0
+        self.epochs, self.epoch_length = train.epochs, first.steps.epoch_length
+        self.signal_received = 0
         self.progress = Progress(
             stream,
             epochs=train.epochs,
-            steps=first.epoch_length,
+            steps=first.steps.epoch_length,
             batch_size=train.batch_size * len(trainers),
         )
 
     def fit(self) -> None:
         """Train; after a signal every member has been told to `done` as interrupted."""
         for trainer in self.live:
-            trainer.trainee.train()
-        with closing(self.progress), stop_on_signals(self.hear):
+            trainer.state.trainee.train()
+        with closing(self.progress), stop_on_signals(self.on_signal):
             self._gather()
             for epoch in range(self.epochs):
-                seconds = self._take_epoch(epoch)
+                seconds = self._run_epoch(epoch)
                 for trainer in list(self.live):
                     self._advance(trainer, epoch + 1, seconds)
-                if self.heard or not self.live:
+                if self.signal_received or not self.live:
                     break
             for trainer in list(self.live):
                 self._leave(trainer)
 
-    def hear(self, number: int) -> None:
-        self.heard = number
+    def on_signal(self, number: int) -> None:
+        self.signal_received = number
 
     def _gather(self) -> None:
         """Stack those that are left."""
         if self.live:
             spec = self.live[0].data.spec
             configs = [trainer.config for trainer in self.live]
-            self.ensemble = Ensemble([trainer.taken for trainer in self.live], configs, spec)
+            self.ensemble = Ensemble([trainer.steps for trainer in self.live], configs, spec)
 
-    def _take_epoch(self, epoch: int) -> float:
+    def _run_epoch(self, epoch: int) -> float:
         """All steps of an epoch, or those up to a signal; the seconds they took."""
         began = time.perf_counter()
         self.ensemble.start_epoch(epoch)
         entries = self.live[0].config.model.entry, self.live[0].config.loss.entry
         for done in range(epoch * self.epoch_length, (epoch + 1) * self.epoch_length):
-            if self.heard:
+            if self.signal_received:
                 break
             what = f"step {done + 1} of {len(self.live)} members together"
-            with blame(what, *entries, save_memory="--no-together"):
-                self._take(epoch, done)
+            call_component(what, entries, self._run_step, epoch, done, save_memory="--no-together")
             self.progress.tick(done + 1)
             if not self.live:
                 break
-        self.ensemble.hand_back()
+        self.ensemble.unstack()
         return time.perf_counter() - began
 
-    def _take(self, epoch: int, done: int) -> None:
-        taken = self.ensemble.take(done)
-        steppers = self.ensemble.steppers
-        if not taken.finite:  # whose loss it is stops here, with the weights before it
-            bad = [row for row, _ in enumerate(steppers) if not _finite(taken, row)]
+    def _run_step(self, epoch: int, done: int) -> None:
+        stacked = self.ensemble.run(done)
+        runners = self.ensemble.runners
+        if not stacked.finite:  # whose loss it is stops here, with the weights before it
+            bad = [row for row, _ in enumerate(runners) if not _finite(stacked, row)]
             if not bad:
-                self._drop_for_a_term_without_weight(taken, done)
-                self._take_again(epoch, done)
+                self._drop_for_a_term_without_weight(stacked, done)
+                self._run_again(epoch, done)
                 return
-            ruined = {id(steppers[row]): row for row in bad}
-            self.ensemble.hand_back()
-            for trainer in [t for t in self.live if id(t.taken) in ruined]:
-                trainer.taken.told_later.append((taken, ruined[id(trainer.taken)]))
+            ruined = {id(runners[row]): row for row in bad}
+            self.ensemble.unstack()
+            for trainer in [t for t in self.live if id(t.steps) in ruined]:
+                trainer.steps.made.append((stacked, ruined[id(trainer.steps)]))
                 self.live.remove(trainer)
                 self._advance(trainer, epoch + 1, 0.0)
             self._gather()
-            self._take_again(epoch, done)
+            self._run_again(epoch, done)
             return
-        for row, stepper in enumerate(steppers):
-            assert isinstance(stepper, TakenSteps)
-            stepper.told_later.append((taken, row))
+        for row, runner in enumerate(runners):
+            assert isinstance(runner, StackedStep)
+            runner.made.append((stacked, row))
 
-    def _take_again(self, epoch: int, done: int) -> None:
+    def _run_again(self, epoch: int, done: int) -> None:
         if self.live:
             self.ensemble.start_epoch(epoch)
-            self._take(epoch, done)
+            self._run_step(epoch, done)
 
-    def _drop_for_a_term_without_weight(self, taken: Taken, done: int) -> None:
+    def _drop_for_a_term_without_weight(self, stacked: StackedTerms, done: int) -> None:
         """Fail the members that have an infinite term of weight 0: alone they leave it out, and in
         the sum that all share 0 times infinity is NaN."""
-        self.ensemble.hand_back()
+        self.ensemble.unstack()
         dropped = False
-        for row, stepper in enumerate(list(self.ensemble.steppers)):
-            bad = [name for name, value in taken.values.items() if not value[row].isfinite()]
-            for trainer in [t for t in self.live if bad and t.taken is stepper]:
+        for row, runner in enumerate(list(self.ensemble.runners)):
+            bad = [name for name, value in stacked.values.items() if not value[row].isfinite()]
+            for trainer in [t for t in self.live if bad and t.steps is runner]:
                 error = RunFailed(
                     f"the term {bad[0]!r}, whose weight is 0, became NaN or infinite at step "
                     f"{done + 1}, and members that are trained together cannot leave it out",
@@ -204,8 +215,8 @@ class Group:
 
     def _advance(self, trainer: MemberTrainer, epoch: int, seconds: float) -> None:
         """End the epoch of one member, and the member where that is its last one."""
-        trainer.heard = self.heard
-        if not trainer.taken.told_later:
+        trainer.signal_received = self.signal_received
+        if not trainer.steps.made:
             return  # a signal came before its first step
         try:
             trainer.advance(epoch, seconds)
@@ -213,7 +224,7 @@ class Group:
             self._drop(trainer)
             self.failed(trainer, error)
             return
-        if trainer.outcome.stopped:
+        if trainer.result.stopped:
             self._drop(trainer)
             self._leave(trainer)
 
@@ -223,8 +234,8 @@ class Group:
             self._gather()
 
     def _leave(self, trainer: MemberTrainer) -> None:
-        if not trainer.outcome.stopped:  # the signal may have come after its last look
-            trainer.heard = self.heard
+        if not trainer.result.stopped:  # the signal may have come after its last look
+            trainer.signal_received = self.signal_received
         try:
             trainer.conclude()
         except Exception as error:
@@ -233,5 +244,5 @@ class Group:
             self.done(trainer)
 
 
-def _finite(taken: Taken, row: int) -> bool:
-    return bool(taken.terms(row).total().isfinite())
+def _finite(stacked: StackedTerms, row: int) -> bool:
+    return bool(stacked.terms(row).total().isfinite())

@@ -143,7 +143,7 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     numbered = folder.name != _explorer_of(folder)
     heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
     entry = Entry(run, heading, folder)
-    from latentforge.rendering import read_findings
+    from latentforge.rendering.findings_store import read_findings
 
     try:
         if leads_out(folder, run.path):

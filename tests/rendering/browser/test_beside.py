@@ -9,7 +9,7 @@ import torch
 
 from latentforge import Forge
 from latentforge.findings import Bars, Findings, ImageGrid, Lines
-from latentforge.rendering import write_findings
+from latentforge.rendering.write import write_findings
 
 ABOUT = {"explorer": "search", "run": "ae", "roles": {}, "checkpoint": "step-30", "weights": ""}
 RANGES = """(all) => all.map((plot) => plot._fullLayout.yaxis.range)"""

@@ -11,7 +11,7 @@ import torch
 
 from latentforge import Forge
 from latentforge.findings import Bars, Film, Findings, Histogram, ImageGrid, Lines, Table
-from latentforge.rendering import write_findings
+from latentforge.rendering.write import write_findings
 
 NASTY = "<script>window.pwned=2</script>"
 ABOUT = {"roles": {}, "checkpoint": "step-30", "weights": "as trained"}

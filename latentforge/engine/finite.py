@@ -1,0 +1,72 @@
+"""Losses, gradients and weights that are not finite: blocked, noticed and explained."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.errors import RunFailed
+
+
+class FiniteGate:
+    """Blocks every update from the first step on whose loss is not finite.
+
+    On the CPU it reads each loss, which costs 1 µs there. Elsewhere that would wait for the device:
+    a flag stays on it, which a fused optimizer obeys, and `closed` is read now and then.
+    """
+
+    def __init__(self, device: torch.device | str, *, wait: bool | None = None) -> None:
+        self.wait = torch.device(device).type == "cpu" if wait is None else wait
+        self.shut = False
+        self.flag = torch.zeros((), device=device)
+
+    def passes(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether to update the weights; True if the device will decide."""
+        if self.wait:
+            self.shut = self.shut or not math.isfinite(loss.item())
+            return not self.shut
+        torch.maximum(self.flag, (~loss.isfinite()).float(), out=self.flag)
+        if any(group.get("fused") for group in optimizer.param_groups):
+            optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's own for this
+            return True
+        return not self.closed()
+
+    def closed(self) -> bool:
+        """Whether an update was blocked; waits for the device."""
+        return self.shut or bool(self.flag)
+
+
+def check_finite(trainee: nn.Module, step: int) -> None:
+    """RunFailed if a parameter or a buffer is NaN or infinite: such weights are never stored."""
+    for name, value in trainee.state_dict().items():
+        if (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and not bool(value.isfinite().all())
+        ):
+            raise RunFailed(
+                f"the weights became NaN or infinite by step {step} ({name})",
+                details=["the checkpoint before it is as it was"],
+                remedy="a smaller --lr",
+            )
+
+
+def largest_gradient(trainee: nn.Module) -> list[str]:
+    """A line on the parameters' gradients, and one if a weight itself is not finite."""
+    lines = []
+    for name, parameter in trainee.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            lines.append(f"before it, {name} was not finite: the step before has ruined it")
+            break
+    largest = {
+        name: float(parameter.grad.abs().max())
+        for name, parameter in trainee.named_parameters()
+        if parameter.grad is not None and parameter.grad.numel()
+    }
+    if not largest:
+        return lines
+    # NaN is the largest of all
+    worst = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
+    return [*lines, f"its largest gradient: {largest[worst]:.3g}, of {worst}"]

@@ -1,0 +1,137 @@
+"""The optimizer of a training: fused where torch has a fused kernel, its state stored by parameter.
+
+Only public torch APIs, but for `without_compiler_import`, which does nothing where they changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentforge.config.schema import TrainConfig
+from latentforge.errors import ConfigError, one_line
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+}
+FUSED = {  # which have one kernel for all parameters, by the kind of device
+    "cpu": {"adam", "adamw", "sgd", "adagrad"},
+    "cuda": {"adam", "adamw", "sgd"},
+}
+WRAPPED = ("add_param_group", "state_dict", "load_state_dict")
+"""The functions of an optimizer that torch excludes from compilation, and imports its compiler
+for."""
+
+
+@contextmanager
+def without_compiler_import() -> Iterator[None]:
+    """Inside, these functions do not import torch's compiler, which takes half a second: nothing
+    compiles them here. Does nothing if torch excludes them in another way."""
+    functions = [getattr(getattr(torch.optim.Optimizer, n), "__wrapped__", None) for n in WRAPPED]
+    if "torch._dynamo" in sys.modules or None in functions:
+        yield
+        return
+    for function in functions:
+        vars(function)["__dynamo_disable"] = function  # where torch looks before it imports
+    try:
+        yield
+    finally:
+        for function in functions:
+            del vars(function)["__dynamo_disable"]
+
+
+@without_compiler_import()
+def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of the config, fused where torch has it; ConfigError for bad options."""
+    parameters = [p for p in trainee.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError("the model and its loss have no parameters to train")
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, **config.optimizer_options}
+    [kind] = {p.device.type for p in parameters}
+    if config.optimizer in FUSED.get(kind, ()) and not options.get("foreach"):
+        options.setdefault("fused", True)
+    try:
+        return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
+    except Exception as error:  # torch unpacks and compares some of them before it looks
+        raise ConfigError(
+            f"optimizer {config.optimizer!r} refuses its options",
+            details=[f"train.optimizer_options: {one_line(error)}"],
+        ) from None
+
+
+def direct_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """`optimizer.step` without the wrappers that torch puts around it: the profiler's span, hooks,
+    and a check by the compiler, which is imported for it. They take 30 to 50 µs of a step on a CPU.
+
+    The function inside is reached by `__wrapped__`, as functools defines it; without one, on
+    another device, or for a differentiable step, this is `optimizer.step` itself.
+    """
+    inner = inspect.unwrap(type(optimizer).step)
+    devices = {p.device.type for group in optimizer.param_groups for p in group["params"]}
+    if devices != {"cpu"} or optimizer.defaults.get("differentiable"):
+        return optimizer.step
+    step: Callable[[], Any] = torch.no_grad()(functools.partial(inner, optimizer))
+    return step
+
+
+@without_compiler_import()
+def optimizer_state(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """The state by `parameter.key`, numbers as 0-d tensors; and the groups' options as JSON."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, values in state["state"].items()
+        for key, value in values.items()
+        if value is not None
+    }
+    groups = [
+        {
+            key: float(value) if isinstance(value, Tensor) else value
+            for key, value in group.items()
+            if key != "params"
+        }
+        for group in state["param_groups"]
+    ]
+    return tensors, groups
+
+
+@without_compiler_import()
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    groups: list[dict[str, Any]],
+) -> None:
+    """Load an optimizer's state, each tensor in the memory format of its parameter: the file has
+    them contiguous, and a fused step would pair the wrong elements without an error."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        like = parameters[int(index)]
+        if key != "step" and value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    now = optimizer.state_dict()["param_groups"]
+    for group, kept in zip(now, groups, strict=True):
+        for key, given in kept.items():
+            if isinstance(group.get(key), float) and not isinstance(given, float | int):
+                raise TypeError(f"{key} of the optimizer is {given!r}")
+            group[key] = tuple(given) if isinstance(group.get(key), tuple) else given
+    optimizer.load_state_dict({"state": state, "param_groups": now})

@@ -1,0 +1,64 @@
+"""The state of a training that a checkpoint stores and a resume restores, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from latentforge.config.schema import Component
+from latentforge.engine.best_checkpoint import BestCheckpoint
+from latentforge.engine.diagnostics import Diagnosis, WarningHistory
+from latentforge.engine.ema import Average
+from latentforge.engine.loss_log import LossLog
+from latentforge.engine.step import Trainee
+from latentforge.runs.checkpoint_reader import Checkpoint
+
+
+@dataclass
+class TrainingResult:
+    """How far a training came. `seconds` is training time: start-up and evaluation are left out."""
+
+    status: str = "running"
+    epochs: int = 0  # completed ones
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    per_dim: dict[str, list[float]] = field(default_factory=dict)  # of the last epoch
+    best: dict[str, float] = field(default_factory=dict)  # the best epoch and its figure
+    stopped: str = ""  # why the training ended early, if it did
+    signal: int = 0  # what asked for the end: SIGINT or SIGTERM
+    findings: list[Diagnosis] = field(default_factory=list)  # what looked wrong on the way
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+def stored_result(saved: Checkpoint) -> TrainingResult:
+    """How far the training had come that wrote a checkpoint, for one that goes on from there."""
+    kept = dict(saved.state.get("outcome", {}))
+    findings = [Diagnosis(**finding) for finding in kept.pop("findings", [])]
+    return TrainingResult(**kept, findings=findings)
+
+
+@dataclass
+class TrainingState:
+    """Weights, optimizer, what was logged since the epoch began, and how far the training came."""
+
+    trainee: Trainee
+    ema: Average[Trainee] | None
+    optimizer: torch.optim.Optimizer
+    log: LossLog
+    best: BestCheckpoint
+    result: TrainingResult
+    epoch_length: int
+    device: torch.device
+    callbacks: list[tuple[Component, Any]] = field(default_factory=list)
+    warnings: WarningHistory = field(default_factory=WarningHistory)
+    validation_losses: list[float] = field(default_factory=list)  # of each epoch
+    protocol: dict[str, str] = field(default_factory=dict)  # of each metric
+    evaluated_step: int = -1  # the last step whose epoch was evaluated and recorded
+    saved_step: int = -1

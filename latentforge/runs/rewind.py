@@ -1,0 +1,82 @@
+"""Rewinds a run folder to one of its checkpoints: pointers, metrics and TensorBoard's files."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from latentforge.errors import MissingError, RunFailed
+from latentforge.io.atomic import leads_out, parse_json, read_lines
+from latentforge.io.paths import write_text
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint_reader import Checkpoint
+from latentforge.runs.folder import METRICS, RunFolder
+from latentforge.runs.tensorboard import EVENTS
+
+log = logging.getLogger("latentforge")
+
+
+def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
+    """Let LATEST name the checkpoint that is resumed, and BEST the end of what was the best epoch
+    by then: a kill may have come between the two."""
+    store.publish("last", saved.name)
+    step, epoch = saved.state["step"], saved.state["best_epoch"]
+    best = [
+        found.name
+        for found in store.sound()
+        if found.state.get("closed_step") == found.state.get("step") <= step
+        and found.state.get("epoch") == epoch
+    ]
+    if best:
+        store.publish("best", best[-1])
+        return
+    try:
+        store.load("best")
+    except MissingError:
+        pass
+    except RunFailed as damaged:
+        log.warning("%s; the next best epoch is written anew", damaged.message)
+        store.publish("best", None)
+
+
+def cut_back(run: RunFolder, state: Mapping[str, Any]) -> None:
+    """Cut metrics.jsonl and TensorBoard's files to what they held at the checkpoint: the rest is
+    made again. A line that a kill has left half written is removed too."""
+    path = run.path / METRICS
+    closed, kept = state.get("closed_step", 0), state.get("events", {})
+    try:
+        lines = read_lines(path)
+        found = [step_of(line) for line in lines]
+        if any(math.isnan(step) for step in found[:-1]):
+            log.warning("%s: a damaged line in its middle is left out", path)
+        if (there := sum(step <= closed for step in found)) < state.get("epoch", 0):
+            log.warning(
+                "%s has lines of %d epochs, and %d were trained", path, there, state["epoch"]
+            )
+        if lines:
+            pairs = zip(lines, found, strict=True)
+            write_text(path, "".join(line for line, step in pairs if step <= closed))
+        for name in run.manifest.get("events", []):
+            file = run.path / Path(name).name
+            if not file.is_file() or not name.startswith(EVENTS) or leads_out(file, run.path):
+                continue
+            if name not in kept:
+                file.unlink()
+            elif file.stat().st_size > kept[name]:
+                os.truncate(file, kept[name])
+    except (OSError, ValueError) as error:
+        raise RunFailed(
+            f"{run.path} cannot go on: {error}", remedy="free or mend the disk"
+        ) from None
+
+
+def step_of(line: str) -> float:
+    """The step that a line of metrics is about; NaN where it is not whole."""
+    try:
+        return float(parse_json(line)["step"]) if line.endswith("\n") else math.nan
+    except (ValueError, KeyError, TypeError):
+        return math.nan

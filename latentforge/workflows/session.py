@@ -1,0 +1,205 @@
+"""A training session: trains into a run folder, and writes there how that ended."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from latentforge.config.schema import RunConfig
+from latentforge.config.selection import training_measures
+from latentforge.data.splits import DataSplits
+from latentforge.engine.build import on_device
+from latentforge.engine.checkpoint_state import restore
+from latentforge.engine.diagnostics import at_the_start
+from latentforge.engine.distributed import training_with_others
+from latentforge.engine.step import Trainee
+from latentforge.engine.trainer import Trainer
+from latentforge.engine.training_state import TrainingResult, stored_result
+from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Terminated, one_line
+from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.checkpoint_reader import Checkpoint
+from latentforge.runs.manifest import flat_options, now, progress_of
+from latentforge.runs.tensorboard import Board, NoBoard, flat_metrics
+from latentforge.runtime import torchrun
+from latentforge.workflows.run import Run
+
+if TYPE_CHECKING:
+    from latentforge.runtime.process_group import ProcessGroup
+
+TRAIN_PROTOCOL = "mean over the steps of the last epoch, in training mode, while the weights change"
+
+
+class TrainingSession:
+    """A context manager whose `fit` trains into the folder of `run`, from the start or from the
+    checkpoint `saved`. Entering it builds the trainer and changes nothing of a run that is resumed;
+    leaving it writes how the training ended, and raises Interrupted after a signal."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: RunConfig,
+        splits: DataSplits,
+        trainee: Trainee,
+        device: torch.device,
+        *,
+        quiet: bool,
+        saved: Checkpoint | None = None,
+        processes: ProcessGroup | None = None,
+        trainer: type[Trainer] = Trainer,
+    ) -> None:
+        self.run, self.config, self.splits = run, config, splits
+        self.trainee, self.device, self.quiet = trainee, device, quiet
+        self.saved, self.processes, self.trainer_class = saved, processes, trainer
+        self.result = stored_result(saved) if saved else TrainingResult()
+
+    def __enter__(self) -> TrainingSession:
+        monitor, measures = training_measures(
+            self.run.registry, self.config, self.splits.spec.classes, self.splits.splits
+        )
+        written = self.saved.state.get("events") if self.saved else None
+        board_class = Board if self.run.writes else NoBoard
+        with ExitStack() as stack:
+            if self.processes:
+                stack.enter_context(training_with_others(self.run.path, self.processes))
+            stack.enter_context(recorded(self.run, self.result))
+            self.board = stack.enter_context(closing(board_class(self.run.path, written)))
+            if not self.saved:
+                notify(self.run, "run_started")
+            if self.processes:
+                self.processes.equalise(self.trainee)
+            self.trainer = self.trainer_class(
+                self.trainee,
+                on_device(self.splits, self.device),
+                self.config,
+                device=self.device,
+                measures=measures,
+                monitor=monitor,
+                store=CheckpointStore(self.run.path / "checkpoints"),
+                board=self.board,
+                record=self._record,
+                stream=None if self.quiet or not self.run.writes else sys.stderr,
+                result=self.result,
+                processes=self.processes,
+            )
+            if self.saved:
+                restore(self.trainer.state, self.saved)
+            self._stack = stack.pop_all()
+        return self
+
+    def fit(self) -> None:
+        """Train to the end, or until a signal."""
+        self.begin()
+        self.trainer.fit()
+
+    def begin(self) -> None:
+        """Announce the training, in the run and to whoever watches."""
+        progress, steps = self.trainer.progress, self.trainer.steps
+        if self.saved:  # until here the run was as it had been
+            notify(self.run, "run_started")
+        self.run.update(events=[*self.board.written()], steps_made=steps.describe())
+        if self.saved:
+            self.board.restart_after(self.result.steps)
+            progress.note(f"goes on after step {self.result.steps} ({self.saved.name})")
+            if 0 < (length := self.config.train.schedule.epochs) < self.config.train.epochs:
+                progress.note(f"the schedule ends with epoch {length}: lr then stays")
+        else:
+            self._greet()
+        for note in steps.notes:
+            progress.warn(note)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        if error is not None:
+            return self._stack.__exit__(kind, error, trace)
+        with self._stack:
+            manifest, trainer = self.run.manifest, self.trainer
+            manifest["steps_made"] = trainer.steps.describe()
+            manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
+            if self.result.status == "done":  # a run without test metrics would hide everyone's
+                metrics = flat_metrics(self.result.metrics)
+                self.board.hparams(flat_options(self.run.config), metrics)
+        return None
+
+    def _record(self, line: dict[str, Any]) -> None:
+        """Of each epoch; run.json has it too, for whoever looks while it runs or after a kill."""
+        self.run.record(line)
+        self.run.update(**progress_of(self.result))
+
+    def _greet(self) -> None:
+        """Report the loss's facts, how steps are carried out, and what the data looks like."""
+        progress, trainer = self.trainer.progress, self.trainer
+        for line in fact_lines(self.run.manifest["facts"]):
+            progress.note(line)
+        if summary := trainer.steps.summary():
+            progress.note(f"steps: {', '.join(summary)}")
+        self.result.findings += at_the_start(
+            trainer.images,
+            getattr(self.trainee.loss, "likelihood", None),
+            kl="kl" in self.config.model.entry.spec.provides,
+        )
+        for finding in self.result.findings:
+            progress.warn(str(finding))
+
+
+def fact_lines(facts: dict[str, Any]) -> list[str]:
+    """A line for each fact; those that differ only in what is in brackets share one."""
+    found: dict[str, list[str]] = {}
+    for name, value in facts.items():
+        what, _, how = name.removesuffix(")").partition(" (")
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        found.setdefault(what, []).append(f"{shown} ({how})" if how else shown)
+    return [f"{what}: {', '.join(values)}" for what, values in found.items()]
+
+
+@contextmanager
+def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
+    """Write how a training ended into its run, whichever way that was."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.training:
+            raise
+        result.status = "interrupted"
+    except BaseException as error:
+        result.status = "failed"
+        ours = isinstance(error, LatentForgeError)
+        if run.training:  # else it could not be resumed, and is as it was
+            with suppress(RunFailed):  # on a full disk this fails too, and the first error counts
+                finish(run, result, error=str(error) if ours else one_line(error))
+            notify(run, "run_failed", error=error)
+        if isinstance(error, LatentForgeError):
+            error.result = run.summary()
+        raise
+    finish(run, result)
+    if result.status == "interrupted":
+        kept = (run.path / "checkpoints" / "LATEST").exists()
+        keeps = f"; {run.path} keeps its last checkpoint" if kept else ""
+        kind = Terminated if result.signal == signal.SIGTERM else Interrupted
+        what = f"{kind.__name__.lower()} at step {result.steps}{keeps}"
+        command = torchrun.again(f"latentforge train --resume {run.path}")
+        stopped = kind(what, remedy=command if kept else "")
+        stopped.result = run.summary()
+        notify(run, "run_failed", error=stopped)
+        raise stopped
+    notify(run, "run_finished", metrics=run.metrics)
+
+
+def finish(run: Run, result: TrainingResult, error: str = "") -> None:
+    run.training = False
+    run.update(status=result.status, error=error, ended=now(), **progress_of(result))
+
+
+def notify(run: Run, what: str, **given: Any) -> None:
+    """Call the plugins that observe runs; of several processes the first one does."""
+    if run.writes:
+        run.registry.notify(f"latentforge_{what}", run=run, **given)
