@@ -26,7 +26,6 @@ from unittest.mock import patch
 
 import torch
 import turns
-from latentforge.engine.fused_adam import QuickAdam
 from networks import CASES, Case
 from throughput import images
 from torch import Tensor, nn
@@ -34,8 +33,9 @@ from torch import Tensor, nn
 from latentforge import Forge
 from latentforge.data.images import ImageSplit
 from latentforge.engine import step
-from latentforge.engine.loss_log import History
-from latentforge.engine.step import Gate, Stepper, Trainee
+from latentforge.engine.finite import FiniteGate
+from latentforge.engine.loss_log import LossLog
+from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.trainer import Trainer
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import Noise
@@ -62,18 +62,17 @@ EPOCH = {
 PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part that this is
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
-    (QuickAdam, "__call__", "optimizer"),
     (ImageSplit, "batch", "gather"),
     (Trainee, "forward", "forward"),
-    (step, "gradients", "gradients"),
+    (step, "train_step", "gradients"),
     (Noise, "reseed", "seed"),
-    (Gate, "passes", "gate"),
-    (History, "add", "history"),
-    (Trainer, "_read_history", "logs"),
+    (FiniteGate, "passes", "gate"),
+    (LossLog, "add", "history"),
+    (Trainer, "_read_log", "logs"),
     (Trainer, "_step", "step"),
-    (Stepper, "start_epoch", "order"),
+    (StepRunner, "start_epoch", "order"),
     (CheckpointStore, "save", "checkpoint"),
-    (Trainer, "_measure", "evaluation"),
+    (Trainer, "_evaluate", "evaluation"),
     (Trainer, "_end_epoch", "figures"),
     (Trainer, "_run_engine", "engine"),
 ]
@@ -106,6 +105,10 @@ class Clock:
             for owner, name, part in PARTS:
                 function = self.timed(part, getattr(owner, name))
                 stack.enter_context(patch.object(owner, name, function))
+            direct = step.direct_step  # whose result is the optimizer's step of a run
+            stack.enter_context(
+                patch.object(step, "direct_step", lambda o: self.timed("optimizer", direct(o)))
+            )
             yield
 
 

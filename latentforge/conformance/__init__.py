@@ -37,14 +37,22 @@ def checks_of(
     """
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
-    import importlib
+    from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
+    from latentforge.conformance.common import checks_for
 
+    modules: dict[str, Any] = {
+        "models": models,
+        "losses": losses,
+        "datasets": datasets,
+        "explorers": explorers,
+        "objectives": objectives,
+        "callbacks": callbacks,
+    }
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    own = importlib.import_module(f"latentforge.conformance.{kind}")
+    own = modules[kind]
     subject.foremost = name_of(own.CHECKS[0])
-    common = importlib.import_module("latentforge.conformance.common")
     found: list[Check] = []
-    for function in (*common.checks_for(kind), *own.CHECKS):
+    for function in (*checks_for(kind), *own.CHECKS):
         cases: Mapping[str, Any] = getattr(function, "cases", {"": None})
         for case, value in cases.items():
             given = (subject,) if value is None else (subject, value)

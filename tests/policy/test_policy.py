@@ -90,7 +90,7 @@ def test_the_core_defines_no_network():
         for base in node.bases
         if dotted(base).split(".")[-1] in ("Module", "Sequential")
     }
-    assert derived == {"latentforge/engine/trainee.py"}  # Trainee: model and loss as one module
+    assert derived == {"latentforge/engine/step.py"}  # Trainee: model and loss as one module
 
 
 def test_nothing_is_pickled():
