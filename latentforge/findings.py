@@ -140,11 +140,14 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class NamedArrays:
     """Numbers for further work, written as one .npz."""
 
     name: str
     arrays: Mapping[str, Tensor]
+
+
+Arrays = NamedArrays  # its former name, which plugins may import; `contracts.Arrays` is a dataset's
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Raw:
     content: bytes
 
 
-Finding = ImageGrid | Scatter | Lines | Bars | Histogram | Film | Table | Arrays | Raw
+Finding = ImageGrid | Scatter | Lines | Bars | Histogram | Film | Table | NamedArrays | Raw
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def _check(item: Finding) -> None:
             _check_film(item)
         case Table():
             _check_table(item)
-        case Arrays():
+        case NamedArrays():
             _check_tensors(item.name, item.arrays)
         case Raw():
             _check_raw(item)

@@ -88,11 +88,11 @@ def demo(
 
     Example: latentforge demo
     """
-    from latentforge.runs.folder import create_folder
+    from latentforge.runs.folder import create_run_folder
 
     began = time.monotonic()
     forge = forge_of(ctx)
-    folder = create_folder(out, Path("runs"), "demo")
+    folder = create_run_folder(out, Path("runs"), "demo")
     stderr = sys.stderr
     with redirect_stderr(Indented(stderr)):
         result = perform(forge, folder, lambda line: print(line, file=stderr, flush=True))

@@ -14,7 +14,7 @@ import typer
 from latentforge.cli.output import Globals, Json, answer, table
 from latentforge.errors import PluginError, UsageError
 from latentforge.plugins.commands import names_by_distribution
-from latentforge.plugins.registry import same
+from latentforge.plugins.registry import same_distribution
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
                 remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
         return forge, found
-    whole = [p for p in plugins if p.distribution and same(p.distribution, target)]
+    whole = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
     return forge, whole or [forge.registry.plugin(target)]
 
 

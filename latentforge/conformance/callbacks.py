@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentforge.conformance.fixtures import TRAIN, images, model_with, new_folder
+from latentforge.conformance.fixtures import TRAIN, images, model_with, run_folder_for
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Engines
@@ -41,7 +41,7 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
     """One that was stopped after its first epoch, and goes on."""
     whole = trained(subject)
-    folder, forge = new_folder(subject), stopping(subject)
+    folder, forge = run_folder_for(subject), stopping(subject)
     try:
         train(subject, forge, folder, STOP)
     except Interrupted:
@@ -91,7 +91,7 @@ def train(subject: Subject, forge: Any = None, folder: Path | None = None, *besi
             data=images(),
             train={**TRAIN, "epochs": EPOCHS},
             callbacks=[*callbacks, *({"name": name} for name in beside)],
-            run=folder or new_folder(subject),
+            run=folder or run_folder_for(subject),
             quiet=True,
         )
     except UsageError as error:

@@ -18,9 +18,9 @@ from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component
 from latentforge.conformance.capabilities import only_what_is_needed, roles_of
 from latentforge.conformance.fixtures import (
-    new_folder,
     opened,
     other_runs,
+    run_folder_for,
     run_with,
     with_roles,
 )
@@ -61,7 +61,7 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
     """The core draws and writes what it returns."""
     run = run_with(subject, subject.entry.spec.needs)
     before = {*run.path.iterdir()}
-    folder = new_folder(subject).parent
+    folder = run_folder_for(subject).parent
     with chdir(folder):
         explored(subject)
     new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
@@ -178,7 +178,7 @@ def once(subject: Subject) -> dict[str, Any]:
 
 def explored(subject: Subject, **given: Any) -> dict[str, Any]:
     """Metrics, files, and what the files of arrays hold, of a tiny run."""
-    out = new_folder(subject)
+    out = run_folder_for(subject)
     found: dict[str, Any] = subject.forge.explore(
         subject.entry.reference,
         run_with(subject, subject.entry.spec.needs, **given),
@@ -193,10 +193,10 @@ def explored(subject: Subject, **given: Any) -> dict[str, Any]:
 
 def looked(subject: Subject, seen: Opened) -> Findings:
     """What it finds in a run that is loaded, and nothing is drawn."""
-    from latentforge.workflows.explore import look
+    from latentforge.workflows.explore import find
 
     explorer = Component(subject.entry, subject.config)
-    return look(seen, explorer, objective_of(subject), lambda _engine: None)
+    return find(seen, explorer, objective_of(subject), lambda _engine: None)
 
 
 def held(folder: Path) -> dict[str, str]:

@@ -56,7 +56,7 @@ def scratch_of(subject: Subject) -> Path:
     return folder
 
 
-def new_folder(subject: Subject) -> Path:
+def run_folder_for(subject: Subject) -> Path:
     """A path where a run or findings may be written, alone in a new folder: what fails may leave
     something."""
     return Path(tempfile.mkdtemp(dir=scratch_of(subject))) / "run"
@@ -68,7 +68,11 @@ def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: An
 
     def train() -> Run:
         made: Run = subject.forge.train(
-            entry.reference, data=images(**given), train=TRAIN, run=new_folder(subject), quiet=True
+            entry.reference,
+            data=images(**given),
+            train=TRAIN,
+            run=run_folder_for(subject),
+            quiet=True,
         )
         return made
 

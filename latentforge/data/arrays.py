@@ -51,7 +51,7 @@ def pixels(x: Tensor, where: str) -> Tensor:
         return x
     if not x.is_floating_point():
         raise UsageError(
-            f"{where}: x is {type_name(x)}",
+            f"{where}: x is {dtype_name(x)}",
             remedy="give uint8 from 0 to 255, or floats from 0 to 1",
         )
     x = x.to(torch.float32)
@@ -80,6 +80,6 @@ def scaling(low: float, high: float) -> str:
     return f"give (x - {low:g}) / {high - low:g}"
 
 
-def type_name(x: Any) -> str:
+def dtype_name(x: Any) -> str:
     """The type of a tensor's values, as numpy says it: uint8, float32."""
     return str(x.dtype).removeprefix("torch.")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Arrays, DataSpec
-from latentforge.data.arrays import as_tensor, laid_out, pixels, type_name
+from latentforge.data.arrays import as_tensor, dtype_name, laid_out, pixels
 from latentforge.data.binarize import binarized
 from latentforge.data.images import Binarize, ImageSplit
 from latentforge.data.memory import AUTO, Streaming
@@ -217,7 +217,7 @@ def _printable(name: str) -> str:
 
 def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise UsageError(f"{where}: y is {type_name(y)}, and labels must be integers")
+        raise UsageError(f"{where}: y is {dtype_name(y)}, and labels must be integers")
     if y.shape != (count,):
         raise UsageError(f"{where}: y has shape {tuple(y.shape)}, and x has {count} examples")
     y = y.to(torch.int64).contiguous()
@@ -239,7 +239,7 @@ def _spec(sources: Sequence[_Source]) -> DataSpec:
     for other in sources[1:]:
         seen = (
             ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
-            ("type", type_name(first.x), type_name(other.x)),
+            ("type", dtype_name(first.x), dtype_name(other.x)),
             ("labels", *("no" if s.y is None else "some" for s in (first, other))),
             ("classes", first.classes, other.classes),
         )
@@ -281,7 +281,7 @@ def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
             if values is None:
                 continue
             assert isinstance(values, Tensor)
-            digest.update(f"{split} {key} {type_name(values)} {tuple(values.shape)}".encode())
+            digest.update(f"{split} {key} {dtype_name(values)} {tuple(values.shape)}".encode())
             digest.update(values.numpy().data)
     return digest.hexdigest()
 
@@ -295,7 +295,7 @@ def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):
         x, y = sources[split].x, sources[split].y
-        digest.update(f"{split} {type_name(x)} {tuple(x.shape)}".encode())
+        digest.update(f"{split} {dtype_name(x)} {tuple(x.shape)}".encode())
         if y is not None:
             digest.update(y.numpy().data)
         order = torch.randperm(len(x), generator=generator("cpu", "fingerprint"))

@@ -129,7 +129,7 @@ def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagn
 
 def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
     """The data's range and spread against what the likelihood expects; `kl`: beside a KL term."""
-    low, high, std, grey = spread(images)
+    low, high, std, grey = value_statistics(images)
     seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
         yield Diagnosis(
@@ -292,7 +292,7 @@ def running_average(recorded: float, now: float, held: float, split: str) -> Ite
 # ---------------------------------------------------------------- looking
 
 
-def spread(images: ImageSplit) -> tuple[float, float, float, float]:
+def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
     """Smallest and largest of all values, their standard deviation, and the share of grey ones."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(at_once(images.spec, BATCH)):

@@ -16,7 +16,7 @@ import torch
 
 from latentforge.config.schema import RunConfig
 from latentforge.errors import LostProcess
-from latentforge.runs.folder import create_folder
+from latentforge.runs.folder import create_run_folder
 from latentforge.runtime import torchrun
 from latentforge.runtime.signals import stop_on_signals
 
@@ -31,11 +31,13 @@ def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
     return join(device, config.train.batch_size)
 
 
-def new_folder(wanted: Path | None, root: Path, name: str, processes: ProcessGroup | None) -> Path:
+def create_shared_folder(
+    wanted: Path | None, root: Path, name: str, processes: ProcessGroup | None
+) -> Path:
     """The folder of a new run, which the first of several processes makes for all."""
     if processes is None:
-        return create_folder(wanted, root, name)
-    return Path(processes.once(lambda: str(create_folder(wanted, root, name))))
+        return create_run_folder(wanted, root, name)
+    return Path(processes.once(lambda: str(create_run_folder(wanted, root, name))))
 
 
 @contextmanager

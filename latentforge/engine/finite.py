@@ -38,19 +38,23 @@ class FiniteGate:
         return self.shut or bool(self.flag)
 
 
+def first_not_finite(module: nn.Module) -> str:
+    """The name of a parameter or a buffer that holds NaN or infinity; empty if all are finite."""
+    for name, value in module.state_dict().items():
+        floating = isinstance(value, Tensor) and value.is_floating_point()
+        if floating and not bool(value.isfinite().all()):
+            return str(name)
+    return ""
+
+
 def check_finite(trainee: nn.Module, step: int) -> None:
     """RunFailed if a parameter or a buffer is NaN or infinite: such weights are never stored."""
-    for name, value in trainee.state_dict().items():
-        if (
-            isinstance(value, Tensor)
-            and value.is_floating_point()
-            and not bool(value.isfinite().all())
-        ):
-            raise RunFailed(
-                f"the weights became NaN or infinite by step {step} ({name})",
-                details=["the checkpoint before it is as it was"],
-                remedy="a smaller --lr",
-            )
+    if name := first_not_finite(trainee):
+        raise RunFailed(
+            f"the weights became NaN or infinite by step {step} ({name})",
+            details=["the checkpoint before it is as it was"],
+            remedy="a smaller --lr",
+        )
 
 
 def largest_gradient(trainee: nn.Module) -> list[str]:

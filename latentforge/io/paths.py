@@ -88,3 +88,23 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())  # before a checkpoint that says that the line is there
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def create_folder(
+    wanted: Path | None,
+    root: Path,
+    name: str,
+    check: Callable[[Path], None],
+    ignore: Callable[[Path], bool] = lambda _: False,
+) -> Path:
+    """A new folder: `wanted`, which must be empty but for what `ignore` accepts, else the first
+    free `root/name-N`. `check` raises what is special about a folder that is taken."""
+    try:
+        if wanted is None:
+            return numbered_folder(root, f"{name}-", 1)
+        check(wanted)
+        check_free(wanted, ignore)
+        wanted.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(wanted or root, error) from None
+    return wanted

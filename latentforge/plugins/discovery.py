@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
-from latentforge.plugins.registry import Plugin, normalise, same, suggest
+from latentforge.plugins.registry import Plugin, normalise, same_distribution, suggest
 from latentforge.specs import Kind, Spec
 
 PLUGINS, COMMANDS = "latentforge", "latentforge.commands"  # groups of entry points
@@ -237,5 +237,9 @@ def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[
 def called(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
     """The candidates of that name, or else those of that distribution."""
     by_name = [c for c in candidates if c.plugin.is_called(wanted)]
-    whole = [c for c in candidates if c.plugin.distribution and same(c.plugin.distribution, wanted)]
+    whole = [
+        c
+        for c in candidates
+        if c.plugin.distribution and same_distribution(c.plugin.distribution, wanted)
+    ]
     return by_name or whole

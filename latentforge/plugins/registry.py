@@ -93,7 +93,7 @@ class Plugin:
     def is_called(self, name: str) -> bool:
         """Whether `name` is this plugin's name or its `distribution/name`."""
         origin, _, plain = name.rpartition("/")
-        return plain == self.name and (not origin or same(origin, self.distribution))
+        return plain == self.name and (not origin or same_distribution(origin, self.distribution))
 
 
 @dataclass(frozen=True)
@@ -281,10 +281,14 @@ class Registry:
         entry = self._qualified.get((kind.plural, normalise(origin), name))
         if entry is not None:
             return entry
-        owners = [plugin for plugin in self.plugins if same(plugin.qualifier, origin)]
+        owners = [plugin for plugin in self.plugins if same_distribution(plugin.qualifier, origin)]
         if not owners:
             raise self._not_installed(origin, kind)
-        offered = [e.name for e in self.entries(kind.plural) if same(e.plugin.qualifier, origin)]
+        offered = [
+            e.name
+            for e in self.entries(kind.plural)
+            if same_distribution(e.plugin.qualifier, origin)
+        ]
         not_loaded = _troubles(owners)
         error = PluginError if not_loaded else UsageError
         raise error(
@@ -381,7 +385,7 @@ def normalise(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def same(one: str, other: str) -> bool:
+def same_distribution(one: str, other: str) -> bool:
     return normalise(one) == normalise(other)
 
 

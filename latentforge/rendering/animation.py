@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from latentforge.findings import Bars, Film, ImageGrid, Scatter
-from latentforge.rendering.canvas import LABEL, LEGEND, charts, height, plain, text_width
+from latentforge.rendering.canvas import LABEL, LEGEND, charts, escape_dollars, height, text_width
 from latentforge.rendering.charts import bar_limits, fill_bars, frame_bars
 from latentforge.rendering.image_grid import fill_grid, layout_of, titles_of
 from latentforge.rendering.images import Array
@@ -59,7 +59,7 @@ def draw_frames(film: Film, note: str = "") -> list[Array]:
     frames = []
     for i, panels in enumerate(film.frames):
         canvas.restore_region(background)
-        words.set_text(plain(film.frame_titles[i]) if i < len(film.frame_titles) else "")
+        words.set_text(escape_dollars(film.frame_titles[i]) if i < len(film.frame_titles) else "")
         drawn = _change(stage, panels)
         for artist in [words, *drawn, *(axes.title for axes, _ in stage)]:
             figure.draw_artist(artist)
@@ -74,7 +74,7 @@ def _change(stage: list[tuple[Axes, Fill]], panels: Sequence[Any]) -> list[Artis
     for (axes, fill), panel in zip(stage, panels, strict=True):
         before = set(axes.get_children())
         fill(panel)
-        axes.set_title(plain(panel.title), fontsize=LABEL + 1, color=INK, pad=_pad(panel))
+        axes.set_title(escape_dollars(panel.title), fontsize=LABEL + 1, color=INK, pad=_pad(panel))
         new = [artist for artist in axes.get_children() if artist not in before]
         made += sorted(new, key=lambda artist: artist.get_zorder())
     return made
@@ -166,7 +166,7 @@ def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
     elif ends:  # under the title of the x axis
         where = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
         axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **where)
-    still = all(same(first, item) for item in shots[1:])
+    still = all(same_points(first, item) for item in shots[1:])
     if still:
         fill_map(axes, first, limits, TALL - 0.8)
 
@@ -184,7 +184,7 @@ def ended(item: Scatter, shots: Sequence[Scatter]) -> bool:
     return lengths[0] == lengths[1]
 
 
-def same(one: Scatter, other: Scatter) -> bool:
+def same_points(one: Scatter, other: Scatter) -> bool:
     """Whether two maps show the same points in the same colours."""
     if one.points is not other.points and not torch.equal(one.points, other.points):
         return False
@@ -216,7 +216,7 @@ def _grid_panel(axes: Axes) -> Fill:
 
 def gif(frames: Sequence[Array]) -> bytes:
     """A GIF that starts again after its last frame, which stands longer than the others."""
-    palette = _palette([frames[i] for i in spread(len(frames), 4)])
+    palette = _palette([frames[i] for i in evenly_spaced(len(frames), 4)])
     pages = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
@@ -242,7 +242,7 @@ def _palette(frames: Sequence[Array]) -> Image.Image:
     return palette
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """At most so many of `count` places, evenly, with the first and the last."""
     if count <= most:
         return list(range(count))

@@ -47,7 +47,7 @@ def _advance(letter: str) -> float:
     return font.load_char(ord(letter), LoadFlags.NO_HINTING).linearHoriAdvance / 65536 / 100
 
 
-def plain(text: str) -> str:
+def escape_dollars(text: str) -> str:
     """The text with its dollar signs as such, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$").replace("\t", " ")
 
@@ -95,10 +95,18 @@ def page(width: float, body: float, title: str, note: str) -> tuple[Figure, floa
     FigureCanvasAgg(figure)
     total = bottom + body + top
     figure.text(
-        0.5, 1 - 0.12 / total, plain(title), ha="center", va="top", fontsize=TITLE, color=INK
+        0.5,
+        1 - 0.12 / total,
+        escape_dollars(title),
+        ha="center",
+        va="top",
+        fontsize=TITLE,
+        color=INK,
     )
     right, low = 1 - EDGE / width, 0.08 / total
-    figure.text(right, low, plain(note), ha="right", va="bottom", fontsize=NOTE, color="0.4")
+    figure.text(
+        right, low, escape_dollars(note), ha="right", va="bottom", fontsize=NOTE, color="0.4"
+    )
     return figure, bottom, bottom + body
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from latentforge.findings import Bars, Histogram, Lines
-from latentforge.rendering.canvas import LABEL, LEGEND, charts, plain, text_width, tidy
+from latentforge.rendering.canvas import LABEL, LEGEND, charts, escape_dollars, text_width, tidy
 from latentforge.rendering.histogram import Bins, binned
 from latentforge.rendering.images import Array, to_numpy
 from latentforge.rendering.palette import COLOURS, INK, MARKERS, colour
@@ -26,7 +26,7 @@ def draw_lines(item: Lines, note: str = "") -> Figure:
     figure = charts(6.4 + _legend(item.series), 3.9, item.title, note)
     axes = figure.subplots()
     tidy(axes)
-    axes.set(xlabel=plain(item.x_title), ylabel=plain(item.y_title))
+    axes.set(xlabel=escape_dollars(item.x_title), ylabel=escape_dollars(item.y_title))
     axes.grid(color="0.92", lw=0.8)
     axes.set_axisbelow(True)
     x = _finite(to_numpy(item.x))
@@ -35,7 +35,7 @@ def draw_lines(item: Lines, note: str = "") -> Figure:
         style = STYLES[i % len(STYLES)]
         axes.plot(
             x, _finite(to_numpy(values)), color=colour(i), ls=style, marker=mark, ms=4, lw=1.6,
-            label=plain(name),
+            label=escape_dollars(name),
         )  # fmt: skip
     if len(x) and np.array_equal(x, np.round(x)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -61,12 +61,12 @@ def frame_bars(axes: Axes, item: Bars, wide: float, limits: tuple[float, float])
     """All of a bar chart but the bars, in axes `wide` inches wide."""
     tidy(axes)
     groups = max(len(item.labels), 1)
-    axes.set_xticks(range(len(item.labels)), [plain(label) for label in item.labels])
+    axes.set_xticks(range(len(item.labels)), [escape_dollars(label) for label in item.labels])
     if any(text_width(label, LABEL - 1) > 0.95 * wide / groups for label in item.labels):
         for text in axes.get_xticklabels():
             text.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.tick_params(axis="x", length=0)
-    axes.set(ylabel=plain(item.y_title), xlim=(-0.6, groups - 0.4), ylim=limits)
+    axes.set(ylabel=escape_dollars(item.y_title), xlim=(-0.6, groups - 0.4), ylim=limits)
     axes.axhline(0, color="0.55", lw=0.8)
     axes.grid(axis="y", color="0.92", lw=0.8)
     axes.set_axisbelow(True)
@@ -80,7 +80,7 @@ def fill_bars(axes: Axes, item: Bars, colours: Sequence[str] = ()) -> None:
         at = np.arange(len(values)) - 0.4 + width * (i + 0.5)
         heights = np.nan_to_num(np.asarray(values, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
         fill = list(colours) if colours and per == 1 else colour(i)
-        axes.bar(at, heights, width * 0.94, color=fill, label=plain(name))
+        axes.bar(at, heights, width * 0.94, color=fill, label=escape_dollars(name))
 
 
 def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
@@ -110,7 +110,7 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
         if i % columns == 0:
             panels[i].set_ylabel("density", fontsize=LABEL - 1, color=INK)
         if i + columns >= count:  # the lowest of its column
-            panels[i].set_xlabel(plain(item.x_title), fontsize=LABEL - 1, color=INK)
+            panels[i].set_xlabel(escape_dollars(item.x_title), fontsize=LABEL - 1, color=INK)
     for axes in panels[len(item.panels) :]:
         axes.set_visible(False)
     return figure
@@ -126,7 +126,7 @@ def across(count: int) -> int:
 
 def _panel(axes: Axes, title: str, bins: Bins, reach: tuple[float, float], *, normal: bool) -> None:
     tidy(axes)
-    axes.set_title(plain(title), fontsize=LABEL, color=INK, pad=4)
+    axes.set_title(escape_dollars(title), fontsize=LABEL, color=INK, pad=4)
     axes.locator_params(nbins=4)
     axes.tick_params(labelsize=LABEL - 2)
     if bins.said:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from latentforge.errors import UsageError
 from latentforge.findings import (
-    Arrays,
     Bars,
     Film,
     Finding,
     Histogram,
     ImageGrid,
     Lines,
+    NamedArrays,
     Raw,
     Scatter,
     Table,
@@ -56,7 +56,7 @@ def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
 def shown(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
     """What there is to look at, each with the suffix of its file."""
     match item:
-        case Arrays():
+        case NamedArrays():
             return
         case Raw():
             yield item.suffix, item.content

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.findings import Film, ImageGrid
-from latentforge.rendering.animation import spread
+from latentforge.rendering.animation import evenly_spaced
 from latentforge.rendering.images import Array
 
 FRAMES = 10  # across
@@ -22,7 +22,7 @@ PAGES = 6  # whole frames, two a row
 def strip(film: Film) -> ImageGrid | None:
     """A grid with a row for each image of a frame, from left to right its frames; None where the
     frames show no image, or too many."""
-    chosen = spread(len(film.frames), FRAMES)
+    chosen = evenly_spaced(len(film.frames), FRAMES)
     shots = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in chosen]
     pictures = [[image for grid in grids for image in _images(grid)] for grids in shots]
     rows = len(pictures[0])
@@ -70,7 +70,7 @@ def _at(texts: Sequence[str], i: int) -> str:
 
 def sheet(frames: Sequence[Array]) -> bytes:
     """A PNG of chosen whole frames, two a row."""
-    chosen = [frames[i] for i in spread(len(frames), PAGES)]
+    chosen = [frames[i] for i in evenly_spaced(len(frames), PAGES)]
     if len(chosen) > 1 and len(chosen) % 2:
         chosen.append(np.full_like(chosen[0], 255))
     pairs = [np.concatenate(chosen[i : i + 2], axis=1) for i in range(0, len(chosen), 2)]

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from latentforge.errors import MissingError, UsageError, one_line
 from latentforge.findings import (
-    Arrays,
     Bars,
     Finding,
     Findings,
     Histogram,
     Lines,
+    NamedArrays,
     Plane,
     Scatter,
     Table,
@@ -32,7 +32,7 @@ from latentforge.rendering.images import Array, to_numpy, to_uint8
 
 SUMMARY = "findings.json"
 OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys are `about`
-KINDS = {".png": "ImageGrid", ".npz": "Arrays"}  # in folders that did not say what a file is
+KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # in folders that did not say what a file is
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
     """What a finding has besides its name and title: JSON values, and arrays by key."""
     facts: dict[str, Any]
     match item:
-        case Arrays():
+        case NamedArrays():
             return {}, {key: to_numpy(value) for key, value in item.arrays.items()}
         case Lines():
             arrays = {"x": to_numpy(item.x), **_numbered("y", item.series)}
@@ -120,7 +120,7 @@ def write_summary(
     """Write findings.json; `files` are those of each finding."""
     items = [
         {
-            "kind": type(item).__name__,
+            "kind": "Arrays" if isinstance(item, NamedArrays) else type(item).__name__,  # as stored
             "name": item.name,
             "title": getattr(item, "title", ""),
             "files": [file.name for file in own],

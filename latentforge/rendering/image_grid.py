@@ -16,9 +16,9 @@ from latentforge.rendering.canvas import (
     EDGE,
     LABEL,
     bare,
+    escape_dollars,
     height,
     page,
-    plain,
     text_width,
     wrapped,
 )
@@ -137,4 +137,6 @@ def _heat(row: Tensor) -> Array:
 def _text(
     axes: Axes, at: tuple[float, float], text: str, size: float, across: str, down: str
 ) -> None:
-    axes.text(*at, plain(text), fontsize=size, ha=across, va=down, color=INK, linespacing=1.1)
+    axes.text(
+        *at, escape_dollars(text), fontsize=size, ha=across, va=down, color=INK, linespacing=1.1
+    )

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from latentforge.findings import Scatter
-from latentforge.rendering.canvas import LABEL, LEGEND, charts, plain, text_width, tidy
+from latentforge.rendering.canvas import LABEL, LEGEND, charts, escape_dollars, text_width, tidy
 from latentforge.rendering.images import Array, one_unit, to_numpy
 from latentforge.rendering.palette import COLOURS, INK, colour, marker
 
@@ -86,7 +86,7 @@ def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
     tidy(axes)
     aspect: Literal["equal", "auto"] = "equal" if one_unit(spans_of(limits)) else "auto"
     axes.set(xlim=limits[0], ylim=limits[1], aspect=aspect)
-    axes.set(xlabel=plain(item.axes[0]), ylabel=plain(item.axes[1]))
+    axes.set(xlabel=escape_dollars(item.axes[0]), ylabel=escape_dollars(item.axes[1]))
 
 
 def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> None:
@@ -112,7 +112,7 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
         return  # whose ends have names of their own
     for name, at in places(points, labels, item.classes, letters, inch(limits, side)):
         axes.text(
-            *at, plain(name), ha="center", va="center", weight="bold", color=INK, zorder=5,
+            *at, escape_dollars(name), ha="center", va="center", weight="bold", color=INK, zorder=5,
             fontsize=letters, path_effects=halo(2.5),
         )  # fmt: skip
 
@@ -206,7 +206,7 @@ def _name_ends(
         at = np.clip(_apart(at, names, size), low + half, np.maximum(high - half, low + half))
     for name, end, place, fill in zip(names, ends, at * unit, fills, strict=True):
         axes.annotate(
-            plain(name), (end[0], end[1]), (place[0], place[1]), ha="center", va="center",
+            escape_dollars(name), (end[0], end[1]), (place[0], place[1]), ha="center", va="center",
             fontsize=LABEL, weight="bold", color=INK, zorder=9,
             bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": fill, "lw": 1.4},
             arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.7},
@@ -244,5 +244,12 @@ def _class_samples(item: Scatter) -> list[Artist]:
 
 def _sample(label: str, mark: str, fill: str, edge: str = "none", size: float = 7) -> Line2D:
     return Line2D(
-        [], [], ls="", marker=mark or "None", ms=size, mfc=fill, mec=edge, label=plain(label)
+        [],
+        [],
+        ls="",
+        marker=mark or "None",
+        ms=size,
+        mfc=fill,
+        mec=edge,
+        label=escape_dollars(label),
     )

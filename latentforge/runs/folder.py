@@ -13,8 +13,7 @@ from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 from latentforge.io.atomic import parse_json, read_json, read_lines
 from latentforge.io.paths import (
     append_json_line,
-    check_free,
-    numbered_folder,
+    create_folder,
     unwritable,
     write_json,
 )
@@ -102,21 +101,17 @@ def open_folder(run: RunFolder | str | Path) -> RunFolder:
     return run if isinstance(run, RunFolder) else RunFolder(Path(run), read_manifest(Path(run)))
 
 
-def create_folder(wanted: Path | None, root: Path, name: str) -> Path:
+def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
     """An empty folder for a new run: `wanted`, which must hold nothing yet, else `root/name-N`."""
-    try:
-        if wanted is not None:
-            if (wanted / MANIFEST).exists():
-                raise UsageError(
-                    f"{wanted} already holds a run",
-                    remedy=f"another --run; `latentforge runs {wanted.parent}` lists what is there",
-                )
-            check_free(wanted, ignore=is_half)
-            wanted.mkdir(parents=True, exist_ok=True)
-            return wanted
-        return numbered_folder(root, f"{name}-", 1)
-    except OSError as error:
-        raise unwritable(wanted or root, error) from None
+
+    def check(path: Path) -> None:
+        if (path / MANIFEST).exists():
+            raise UsageError(
+                f"{path} already holds a run",
+                remedy=f"another --run; `latentforge runs {path.parent}` lists what is there",
+            )
+
+    return create_folder(wanted, root, name, check, ignore=is_half)
 
 
 def status_of(path: Path, manifest: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from latentforge.config.request import SECTIONS, Draft
 from latentforge.errors import MissingError, RunFailed, UsageError
 from latentforge.io.atomic import read_json
-from latentforge.io.paths import check_free, numbered_folder, unwritable, write_json
+from latentforge.io.paths import create_folder, write_json
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST
 from latentforge.sweeps.grid import Member
@@ -132,21 +132,17 @@ def write_first(sweep: Sweep) -> None:
         raise
 
 
-def new_folder(wanted: Path | None, root: Path, name: str) -> Path:
+def create_sweep_folder(wanted: Path | None, root: Path, name: str) -> Path:
     """An empty folder: `wanted`, which must hold nothing yet, else the first free `root/name-N`."""
-    try:
-        if wanted is None:
-            return numbered_folder(root, f"{name}-", 1)
-        if is_sweep(wanted):
+
+    def check(path: Path) -> None:
+        if is_sweep(path):
             raise UsageError(
-                f"{wanted} already holds a sweep",
-                remedy=f"latentforge sweep --resume {wanted}, or another --out",
+                f"{path} already holds a sweep",
+                remedy=f"latentforge sweep --resume {path}, or another --out",
             )
-        check_free(wanted)
-        wanted.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(wanted or root, error) from None
-    return wanted
+
+    return create_folder(wanted, root, name, check)
 
 
 def is_sweep(path: Path) -> bool:

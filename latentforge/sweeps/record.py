@@ -102,21 +102,21 @@ def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> flo
     return float(value) if found else None
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """A value that Python was given as JSON has it: numpy's as Python's, a path as its text."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain(inner) for inner in value]
+        return [as_json(inner) for inner in value]
     if isinstance(value, Path):
         return absolute(str(value))
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def plain_draft(draft: Draft) -> Draft:
-    return replace(draft, values=plain(draft.values), callbacks=plain(draft.callbacks))
+def draft_as_json(draft: Draft) -> Draft:
+    return replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
 
 
 def absolute(text: str) -> str:

@@ -21,7 +21,7 @@ from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST, METRICS, locked, open_folder
 from latentforge.runs.manifest import RUNS, now
 from latentforge.sweeps.comparison import report_of_sweep
-from latentforge.sweeps.folder import Sweep, new_folder, write_first
+from latentforge.sweeps.folder import Sweep, create_sweep_folder, write_first
 from latentforge.sweeps.grid import Member, members_of, resolve_all
 from latentforge.sweeps.grouping import groups_of
 from latentforge.sweeps.job import Job
@@ -52,7 +52,7 @@ def start(
     draft, grid = rooted_draft(draft, configs), rooted_grid(grid, configs)
     members = members_of(grid)  # again, since they are named after their values
     first = configs[0]
-    folder = new_folder(out, RUNS, f"sweep-{first.model.name}-{first.data_name}")
+    folder = create_sweep_folder(out, RUNS, f"sweep-{first.model.name}-{first.data_name}")
     record = first_record(
         draft,
         members,

@@ -21,18 +21,18 @@ from latentforge.io.redact import masked
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import locked
 from latentforge.runs.manifest import RUNS, now
-from latentforge.sweeps.folder import Sweep, new_folder, write_first
+from latentforge.sweeps.folder import Sweep, create_sweep_folder, write_first
 from latentforge.sweeps.grid import Member, changes_of_loss, check_alone, draft_member
 from latentforge.sweeps.job import Job
 from latentforge.sweeps.objective import check_objective, figure_of
 from latentforge.sweeps.optuna_study import Study, check_optuna, rooted
 from latentforge.sweeps.process_pool import check_jobs
 from latentforge.sweeps.record import (
+    as_json,
+    draft_as_json,
     first_record,
     member_record,
     path_keys,
-    plain,
-    plain_draft,
     rooted_draft,
     trial_name,
 )
@@ -61,7 +61,7 @@ def start_sweep(
     """Train what a draft and a grid or a space describe; `data` is in-memory data or None."""
     check_alone()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
-    draft, grid, space = plain_draft(draft), plain(grid), plain(space or {})
+    draft, grid, space = draft_as_json(draft), as_json(grid), as_json(space or {})
     folder = Path(out) if out else None
     how: dict[str, Any] = {"jobs": jobs, "quiet": quiet, "data": data}
     if search is None:
@@ -94,7 +94,7 @@ def start_search(
     told |= {"trials": trials, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
     if storage:  # what is wrong with it is said before there is a folder
         Study(told, Path(), storage, new=True).close()
-    folder = new_folder(out, RUNS, f"sweep-{config.model.name}-{config.data_name}")
+    folder = create_sweep_folder(out, RUNS, f"sweep-{config.model.name}-{config.data_name}")
     facts = {"search": told, "in_memory": data is not None, "together": False, "jobs": jobs}
     sweep = Sweep(folder, first_record(draft, [], created=now(), **facts), registry)
     write_first(sweep)

@@ -17,7 +17,7 @@ from latentforge.engine.vectorized.equivalence import why_not
 from latentforge.engine.vectorized.trainer import Group, MemberTrainer
 from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import clean_up, create_folder, locked
+from latentforge.runs.folder import clean_up, create_run_folder, locked
 from latentforge.runs.manifest import manifest
 from latentforge.runtime.device import training_device
 from latentforge.runtime.threads import using_threads
@@ -104,7 +104,7 @@ class Together:
         config, path = self.configs[place], self.paths[place]
         with ExitStack() as entered:
             facts = facts_of(trainee, config, splits)
-            folder = create_folder(path, path.parent, "")
+            folder = create_run_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
             told = {**manifest(config, splits, device), "facts": facts, "together_with": others}
             made = Run(folder, told, self.registry)

@@ -24,8 +24,8 @@ from latentforge.io.paths import finite, write_json
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
-from latentforge.workflows.encode import BATCH, METADATA, to_uint8
-from latentforge.workflows.export import new_folder, origin
+from latentforge.workflows.encode import BATCH, METADATA, pil_pixels
+from latentforge.workflows.export import origin, output_folder
 from latentforge.workflows.load import Loaded, load
 
 log = logging.getLogger("latentforge")
@@ -47,7 +47,7 @@ def decode(
     warn_of_another_encoder(source, loaded, where)
     sheet: list[Tensor] = []
 
-    with callers_state_kept(place), torch.no_grad(), new_folder(out, out) as folder:
+    with callers_state_kept(place), torch.no_grad(), output_folder(out, out) as folder:
         torch.manual_seed(mix("decode", config.train.seed))  # for a model that draws all the same
         parts = decoded(loaded, config, z, place)
         if loaded.data.drawable:
@@ -94,7 +94,7 @@ def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterato
     for x in parts:
         if number < SHEET:
             sheet.append(x[: SHEET - number])
-        for pixels in to_uint8(x[: max(0, PICTURES - number)]):
+        for pixels in pil_pixels(x[: max(0, PICTURES - number)]):
             Image.fromarray(pixels).save(folder / "images" / f"{number:04}.png")
             number += 1
         yield x

@@ -22,10 +22,11 @@ from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
 from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import finite
+from latentforge.rendering.images import to_uint8
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
-from latentforge.workflows.export import new_file, origin
+from latentforge.workflows.export import origin, output_file
 from latentforge.workflows.load import Loaded, check_fits, load, load_data
 
 BATCH = 1000  # images, also the rows of a row group: what is in memory at once
@@ -72,7 +73,7 @@ def encode(
             "preprocessing": splits.preprocessing,
         },
     }
-    with callers_state_kept(place), torch.no_grad(), new_file(out) as file:
+    with callers_state_kept(place), torch.no_grad(), output_file(out) as file:
         torch.manual_seed(mix("encode", config.train.seed))  # for a model that draws all the same
         rows = encoded(loaded, config, chosen, place)
         if out.suffix == ".parquet":
@@ -113,7 +114,7 @@ def encoded(
                 z=z.flatten(1).float().cpu().numpy(),
                 y=None if batch.y is None else batch.y.numpy(),
                 kl=None if kl is None else kl.float().cpu().numpy(),
-                x=to_uint8(batch.x) if images.spec.drawable else None,
+                x=pil_pixels(batch.x) if images.spec.drawable else None,
             )
 
 
@@ -126,9 +127,9 @@ def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | 
     return z, posterior.kl().flatten(1).sum(1) if has_kl else None
 
 
-def to_uint8(x: Tensor) -> Array:
+def pil_pixels(x: Tensor) -> Array:
     """Images in [0, 1], (B, C, H, W), as PIL takes them: (B, H, W) or (B, H, W, 3)."""
-    pixels = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = to_uint8(x).transpose(0, 2, 3, 1)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 

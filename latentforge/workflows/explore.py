@@ -76,7 +76,7 @@ def explore_opened(
 
     run, loaded, config = opened.run, opened.loaded, opened.config
     for other in (loaded, *opened.roles.values()):
-        check_finite(other.model, other.run.path)
+        check_weights(other.model, other.run.path)
     options = plain(explorer.options)
     if objective:
         options |= {"objective": objective.entry.reference, **plain(objective.options)}
@@ -88,13 +88,13 @@ def explore_opened(
         "role_checkpoints": {role: other.checkpoint for role, other in opened.roles.items()},
         "weights": weights_of(config.train),
         "options": options,
-        "plugins": unpackaged(explorer, objective),
+        "plugins": loose_plugins(explorer, objective),
     }
     if out is None:  # one that is given was looked at before
         check_writable(run.path / "explore")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads):
-        findings = look(opened, explorer, objective, watch.attach)
+        findings = find(opened, explorer, objective, watch.attach)
     from latentforge.rendering.write import noted  # matplotlib takes half a second
 
     findings = noted(findings)
@@ -158,7 +158,7 @@ def take_back(folder: Path, before: set[Path] | None) -> None:
         folder.rmdir()
 
 
-def unpackaged(*components: Component | None) -> list[str]:
+def loose_plugins(*components: Component | None) -> list[str]:
     """What `-p` takes for those components that no installed package offers."""
     plugins = [component.entry.plugin for component in components if component]
     loose = [p for p in plugins if not (p.builtin or p.distribution)]
@@ -166,7 +166,7 @@ def unpackaged(*components: Component | None) -> list[str]:
     return list(dict.fromkeys(named))  # without objects handed over in Python
 
 
-def look(
+def find(
     opened: Opened,
     explorer: Component,
     objective: Component | None,
@@ -211,14 +211,15 @@ def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) 
     )
 
 
-def check_finite(model: nn.Module, run: Path) -> None:
-    """RunFailed where a weight is NaN or infinite: every picture would be empty."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise RunFailed(
-                f"the weights of {run} are not finite: {name} holds NaN or infinity",
-                remedy=f"--checkpoint best, or `latentforge doctor {run}`",
-            )
+def check_weights(model: nn.Module, run: Path) -> None:
+    """RunFailed if a weight is NaN or infinite: every picture would be empty."""
+    from latentforge.engine.finite import first_not_finite
+
+    if name := first_not_finite(model):
+        raise RunFailed(
+            f"the weights of {run} are not finite: {name} holds NaN or infinity",
+            remedy=f"--checkpoint best, or `latentforge doctor {run}`",
+        )
 
 
 def explore_folder(run: Path, out: Path | None, name: str) -> Path:

@@ -64,7 +64,7 @@ def export(
     """Write the folder of an export, and say what is in it: a `part` as ONNX, else the weights."""
     loaded = load(run, config, checkpoint, torch.device("cpu"))
     file = f"model.{format}"
-    with new_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
+    with output_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
         if part is not None:
             about = write_onnx(loaded, config.model, part, folder / file)
         else:
@@ -233,7 +233,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def output_file(path: Path) -> Iterator[Path]:
     """A temporary name to write to; renamed to `path` once all is written, removed on any error.
 
     Raises RunFailed when the disk fails.
@@ -253,7 +253,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
+def output_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
     """An empty folder to fill: `wanted`, else `default`, and `<default>-2` when that is taken.
 
     On any error what was written is removed. Raises RunFailed when the disk fails.

@@ -11,7 +11,7 @@ from latentforge.config.schema import RunConfig
 from latentforge.config.selection import training_measures
 from latentforge.data.loading import load_splits
 from latentforge.engine.build import build_trainee
-from latentforge.engine.distributed import join_processes, new_folder
+from latentforge.engine.distributed import create_shared_folder, join_processes
 from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
@@ -49,7 +49,9 @@ def train(
         facts = facts_of(trainee, config, splits)
         build_optimizer(trainee, config.train)  # raises before there is a folder
         processes = join_processes(config, device) if torchrun.several() else None
-        folder = new_folder(run, RUNS, f"{config.model.name}-{config.data_name}", processes)
+        folder = create_shared_folder(
+            run, RUNS, f"{config.model.name}-{config.data_name}", processes
+        )
         made = Run(folder, {**manifest(config, splits, device), "facts": facts}, registry)
         made.writes = not torchrun.rank()
         if data is not None:

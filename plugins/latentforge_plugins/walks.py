@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Finding, ImageGrid
+from latentforge.findings import Finding, ImageGrid, NamedArrays
 
 AT_ONCE = 1000  # codes that are decoded together
 
@@ -116,7 +116,7 @@ def codes_in(model: Any) -> int:
 
 
 def drawn(
-    context: ExploreContext, shown: Sequence[Finding], numbers: Arrays
+    context: ExploreContext, shown: Sequence[Finding], numbers: NamedArrays
 ) -> tuple[list[Finding], list[str]]:
     """The findings, without grids of images where an example is no picture, and the note on it."""
     if context.data.drawable:

@@ -19,9 +19,9 @@ from latentforge.engine.diagnostics import (
     look_at_codes,
     overfitting,
     running_average,
-    spread,
     trouble,
     value_range,
+    value_statistics,
 )
 from latentforge.errors import UsageError
 from latentforge.latent import Bernoulli, DiagonalGaussian, Gaussian
@@ -53,12 +53,12 @@ def said(findings):
 
 def test_the_spread_is_that_of_numpy():
     x = noise(0.2, 0.9)
-    low, high, std, grey = spread(x)
+    low, high, std, grey = value_statistics(x)
     values = x.x.double().numpy()
     assert (low, high) == (values.min(), values.max())
     assert std == pytest.approx(values.std())
     assert grey == 1.0
-    assert spread(BLACK_AND_WHITE)[3] == 0.0
+    assert value_statistics(BLACK_AND_WHITE)[3] == 0.0
 
 
 def test_data_divided_by_255_twice_is_seen():

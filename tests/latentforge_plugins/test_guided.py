@@ -22,7 +22,7 @@ from latentforge_plugins.guided.pictures import (
     walk_map,
     walk_names,
 )
-from latentforge_plugins.guided.starts import data_starts, spread, starts
+from latentforge_plugins.guided.starts import code_deviation, data_starts, starts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentforge import Forge, LatentSpec
@@ -167,7 +167,7 @@ def test_without_another_class_there_is_nowhere_to_start():
     assert "any_class=true" in str(caught.value.remedy)
 
 
-def test_starts_from_a_prior_have_its_mean_and_spread():
+def test_starts_from_a_prior_have_its_mean_and_code_deviation():
     codes = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * 3.0 + 7.0
     for prior, start, mean, std in (
         ("normal", "prior", 0.0, 1.0),
@@ -184,12 +184,12 @@ def test_starts_from_a_prior_have_its_mean_and_spread():
 
 def test_the_spread_of_codes_is_the_standard_deviation_and_takes_no_heed_of_few_far_out():
     codes = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)) * 2.0
-    assert float(spread(codes)) == pytest.approx(2.0, rel=0.03)
+    assert float(code_deviation(codes)) == pytest.approx(2.0, rel=0.03)
     codes[:200] = 1000.0
-    assert float(spread(codes)) == pytest.approx(2.0, rel=0.05)
+    assert float(code_deviation(codes)) == pytest.approx(2.0, rel=0.05)
     mostly_off = torch.zeros(100, 1)
     mostly_off[:5] = 3.0  # as a ReLU leaves it
-    assert float(spread(mostly_off)) == pytest.approx(float(mostly_off.std()))
+    assert float(code_deviation(mostly_off)) == pytest.approx(float(mostly_off.std()))
 
 
 def test_a_preset_gives_options_and_set_goes_over_them(guided):

@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 
 from latentforge.findings import Bars, Film, ImageGrid, Scatter
-from latentforge.rendering.animation import LAST, STEP, _change, _stage, draw_frames, gif, spread
+from latentforge.rendering.animation import (
+    LAST,
+    STEP,
+    _change,
+    _stage,
+    draw_frames,
+    evenly_spaced,
+    gif,
+)
 from latentforge.rendering.filmstrip import sheet, strip
 from latentforge.rendering.palette import COLOURS, colour
 
@@ -160,7 +168,7 @@ def test_a_film_of_one_frame_and_of_frames_alike_is_a_gif_too(frames):
 
 def test_a_strip_shows_the_images_of_chosen_frames_with_their_titles(walk):
     grid = strip(walk)
-    chosen = spread(FRAMES, 10)
+    chosen = evenly_spaced(FRAMES, 10)
     assert chosen[0] == 0
     assert chosen[-1] == FRAMES - 1
     assert len(set(chosen)) == 10

@@ -11,13 +11,13 @@ import torch
 from latentforge import ExplorerSpec, Forge, hookimpl
 from latentforge.errors import PluginError
 from latentforge.findings import (
-    Arrays,
     Bars,
     Film,
     Findings,
     Histogram,
     ImageGrid,
     Lines,
+    NamedArrays,
     Raw,
     Scatter,
     Table,
@@ -34,7 +34,7 @@ CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
         Film("wrong", "", [[]]),
         Film("wrong", "", [[CURVE]]),
         Table("wrong", "", ["a"], [[None]]),
-        Arrays("wrong", {"x": [1, 2]}),
+        NamedArrays("wrong", {"x": [1, 2]}),
         ImageGrid("wrong", "", [torch.rand(2, 1, 0, 8)]),
         ImageGrid("wrong", "", [torch.rand(2, 1, 8, 0)]),
         ImageGrid("wrong", "", [IMAGES], captions=[[1, 2]]),
@@ -59,7 +59,7 @@ CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
         Film("wrong", "", IMAGES),
         Film("wrong", "", [IMAGES]),
         Table("wrong", "", "ab", [[1, 2]]),
-        Arrays("wrong", POINTS),
+        NamedArrays("wrong", POINTS),
     ],
     ids=lambda item: type(item).__name__,
 )
@@ -79,7 +79,7 @@ def test_images_that_are_no_list_of_rows_are_told_what_they_must_be():
 @pytest.mark.parametrize(
     "findings",
     [
-        Findings(Arrays("one", {"x": POINTS})),
+        Findings(NamedArrays("one", {"x": POINTS})),
         Findings([], notes="one"),
         Findings([], metrics=[1.0]),
         Findings([], roles=["judge"]),
@@ -112,7 +112,7 @@ class Odd:
     def latentforge_explorers(self):
         def explore(context, options):
             grid = ImageGrid("fine", "Fine", [IMAGES])
-            return Findings([grid, Arrays("wrong", {"x": torch.eye(3).to_sparse()})])
+            return Findings([grid, NamedArrays("wrong", {"x": torch.eye(3).to_sparse()})])
 
         return [ExplorerSpec(name="odd", config=Nothing, summary="odd", explore=explore)]
 

@@ -13,13 +13,13 @@ import torch
 
 from latentforge.errors import LatentForgeError, MissingError, UsageError
 from latentforge.findings import (
-    Arrays,
     Bars,
     Film,
     Findings,
     Histogram,
     ImageGrid,
     Lines,
+    NamedArrays,
     Plane,
     Raw,
     Scatter,
@@ -62,7 +62,7 @@ def findings(digits):
         Bars("bars", "Bars", ["a", "b"], {"é": [0.25, NAN]}, "p"),
         Histogram("hist", "Values", {"unit 1": torch.randn(30)}, "activation", normal=True),
         Table("table", "Table", ["name", "n", "x"], [['say "a, b"', 3, 0.5], ["\n", 0, NAN]]),
-        Arrays("codes", {"z": digits.z[:n], "file": torch.arange(3), "b": torch.ones(2) > 0}),
+        NamedArrays("codes", {"z": digits.z[:n], "file": torch.arange(3), "b": torch.ones(2) > 0}),
         Raw("drawing", ".svg", b"<svg/>"),
         Film("film", "A film", [[grid], [replace(grid, rows=[digits.x[4:8]])]]),
         grid,
@@ -203,7 +203,7 @@ def test_a_folder_of_an_older_version_is_read_from_its_file_names(tmp_path):
     stored = read_findings(tmp_path)
     assert [(item.kind, item.name) for item in stored.items] == [
         ("ImageGrid", "walk"),
-        ("Arrays", "codes"),
+        ("NamedArrays", "codes"),
     ]
     assert stored.items[0].files == [tmp_path / "walk.png"]
     assert (stored.about, stored.metrics, stored.notes) == (ABOUT, {"a": 1.0}, [])

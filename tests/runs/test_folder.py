@@ -13,7 +13,7 @@ import pytest
 from latentforge import Forge, Run, open_run
 from latentforge.errors import MissingError, RunFailed, UsageError
 from latentforge.io.paths import append_json_line, numbered_folder, write_json
-from latentforge.runs.folder import create_folder, read_manifest, run_folders
+from latentforge.runs.folder import create_run_folder, read_manifest, run_folders
 
 NO_PERMISSIONS = "/proc/latentforge"  # not even root can make a folder there
 
@@ -23,21 +23,21 @@ NO_PERMISSIONS = "/proc/latentforge"  # not even root can make a folder there
 
 def test_the_wanted_folder_is_made_with_its_parents(tmp_path):
     wanted = tmp_path / "a" / "b"
-    assert create_folder(wanted, tmp_path / "runs", "ae-digits") == wanted
+    assert create_run_folder(wanted, tmp_path / "runs", "ae-digits") == wanted
     assert wanted.is_dir()
     assert not (tmp_path / "runs").exists()
 
 
 def test_an_empty_folder_will_do(tmp_path):
-    assert create_folder(tmp_path, tmp_path / "runs", "ae-digits") == tmp_path
+    assert create_run_folder(tmp_path, tmp_path / "runs", "ae-digits") == tmp_path
 
 
 def test_without_a_wish_folders_are_numbered_and_gaps_are_filled(tmp_path):
-    made = [create_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(3)]
+    made = [create_run_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(3)]
     assert made == ["ae-digits-1", "ae-digits-2", "ae-digits-3"]
     (tmp_path / "runs" / "ae-digits-2").rmdir()
     (tmp_path / "runs" / "ae-digits-4").write_text("a file takes a number too")
-    made = [create_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(2)]
+    made = [create_run_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(2)]
     assert made == ["ae-digits-2", "ae-digits-5"]
 
 
@@ -60,7 +60,7 @@ def test_many_at_once_get_folders_of_their_own(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused(runs):
     before = (runs / "ae" / "run.json").read_bytes()
     with pytest.raises(UsageError, match="already holds a run") as caught:
-        create_folder(runs / "ae", runs, "ae")
+        create_run_folder(runs / "ae", runs, "ae")
     assert "another --run" in caught.value.remedy
     assert (runs / "ae" / "run.json").read_bytes() == before
 
@@ -69,7 +69,7 @@ def test_a_folder_that_holds_anything_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for wanted in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
-            create_folder(wanted, tmp_path / "runs", "ae")
+            create_run_folder(wanted, tmp_path / "runs", "ae")
         assert caught.value.remedy == "another folder"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -81,7 +81,7 @@ def test_where_nothing_can_be_written_the_run_fails_and_says_where(tmp_path):
         (None, tmp_path / "file" / "runs"),
     ):
         with pytest.raises(RunFailed, match="cannot write to") as caught:
-            create_folder(wanted, root, "ae")
+            create_run_folder(wanted, root, "ae")
         assert str(wanted or root) in caught.value.message
         assert caught.value.exit_code == 1
 
@@ -89,7 +89,7 @@ def test_where_nothing_can_be_written_the_run_fails_and_says_where(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_read_only_place_is_named():
     with pytest.raises(RunFailed, match=f"cannot write to {NO_PERMISSIONS}"):
-        create_folder(Path(NO_PERMISSIONS), Path("runs"), "ae")
+        create_run_folder(Path(NO_PERMISSIONS), Path("runs"), "ae")
 
 
 # ---------------------------------------------------------------- run.json

@@ -86,7 +86,7 @@ def rehearse(
             for name, parameter in runner.trainee.named_parameters():
                 leaf = ensemble.leaves.get(name)
                 together = None if leaf is None or leaf.grad is None else leaf.grad[row]
-                if not same(parameter.grad, together):
+                if not same_gradient(parameter.grad, together):
                     raise NotTogether(f"the gradient of its {name} is another one under vmap")
     check_weights(trainees, alone, stacking)
 
@@ -118,7 +118,7 @@ def check_weights(
                 raise NotTogether(f"its buffer {name} changes from step to step")
 
 
-def same(one: Tensor | None, other: Tensor | None) -> bool:
+def same_gradient(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:  # no gradient is one of zeros: neither moves the weights
         left = one if other is None else other
         return left is None or not bool(left.any())

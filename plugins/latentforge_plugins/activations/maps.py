@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Findings, Histogram, ImageGrid
+from latentforge.findings import Findings, Histogram, ImageGrid, NamedArrays
 from latentforge_plugins.layers import outputs
 from latentforge_plugins.measures import BATCH
 
@@ -52,7 +52,11 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
         f"{len(images)} images of the split {config.split}"
     )
     arrays = {f"mean_{safe(layer)}": maps for layer, maps in means.items()} | {"features": values}
-    items = [*pictures, histogram(values, source, cells, config), Arrays("activations", arrays)]
+    items = [
+        *pictures,
+        histogram(values, source, cells, config),
+        NamedArrays("activations", arrays),
+    ]
     return Findings(items, figures, protocol, notes)
 
 

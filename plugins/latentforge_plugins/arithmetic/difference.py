@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Finding, Findings, ImageGrid, Lines
+from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.walks import class_means, decode, drawn, probabilities
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         "index": batch.index,
         "difference": (plus - minus).reshape(context.model.latent.shape),
     }
-    items, notes = drawn(context, pictures, Arrays("codes", arrays))
+    items, notes = drawn(context, pictures, NamedArrays("codes", arrays))
     return Findings(items, metrics, said, notes)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext
-from latentforge.findings import Arrays, Finding, Findings, ImageGrid, Lines
+from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import drawn
 
@@ -44,7 +44,7 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     if "reconstructing" in jobs(context):
         arrays["recon"] = torch.stack([reconstructed(context.model, row) for row in noisy])
     shown = [*lines(levels, curves), picture(context, config, chosen.index.tolist(), noisy, levels)]
-    items, notes = drawn(context, shown, Arrays("noisy", arrays))
+    items, notes = drawn(context, shown, NamedArrays("noisy", arrays))
     metrics = {
         f"{name}_at_{float(s):.2f}": float(value)
         for name, curve in curves.items()

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentforge import search
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Finding, Findings, Lines
+from latentforge.findings import Finding, Findings, Lines, NamedArrays
 from latentforge_plugins.walks import decode, no_picture
 
 from .pictures import results, walk_film, walk_map
@@ -21,9 +21,9 @@ from .starts import (
     aggregate_posterior,
     can_fit,
     classes_to_leave,
+    code_deviation,
     own_prior,
     prior_in_words,
-    spread,
     starts,
     starts_in_words,
 )
@@ -62,7 +62,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         lr=config.lr,
         optimizer=config.optimizer,
         noise=config.noise,
-        scale=spread(codes) if config.unit == "codes" else 1.0,
+        scale=code_deviation(codes) if config.unit == "codes" else 1.0,
         prior=prior.log_prob if prior else None,
         prior_weight=config.prior_weight,
         seed=context.seed,
@@ -88,7 +88,7 @@ def joined(parts: Sequence[Findings]) -> Findings:
     """Several findings as one: figures of all, pictures before charts."""
     items = [item for part in parts for item in part.items]
     return Findings(
-        sorted(items, key=lambda item: isinstance(item, Lines | Arrays)),
+        sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
         {name: value for part in parts for name, value in part.metrics.items()},
         "; ".join(part.protocol for part in parts),
         [note for part in parts for note in part.notes],
@@ -182,7 +182,7 @@ def drawn(
     arrays = {"z": found.z, "x": found.x, "start": own, "score": found.score}
     arrays |= {"satisfied": found.satisfied, "steps": found.steps}
     arrays |= {"round": found.round, "first_round": found.first_round}
-    rest = [walk_map(context, found, codes, config.shown), Arrays("found", arrays)]
+    rest = [walk_map(context, found, codes, config.shown), NamedArrays("found", arrays)]
     if not context.data.drawable:
         return rest
     film = config.film

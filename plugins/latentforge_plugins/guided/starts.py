@@ -56,7 +56,7 @@ def own_prior(model: Any, codes: Tensor) -> Distribution:
     return standard(codes) if has_prior(model) else fit_gaussian(codes)
 
 
-def spread(codes: Tensor) -> Tensor:
+def code_deviation(codes: Tensor) -> Tensor:
     """The size of each dimension of the codes (N, D), (D,): half of where the middle 68 % lie. That
     is the standard deviation of a normal one, and not led by the few codes far out that an
     autoencoder has. The standard deviation where it is zero."""

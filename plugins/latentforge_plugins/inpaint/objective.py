@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.objectives import chosen
 
 from .baselines import baselines
@@ -68,7 +68,7 @@ class Inpaint:
         }
         known = self.known.unflatten(0, self.context.data.shape)
         arrays = {"index": self.batch.index, "known": known, "nearest": others.places}
-        items: list[Arrays | ImageGrid] = [Arrays("inpainting-of", arrays)]
+        items: list[NamedArrays | ImageGrid] = [NamedArrays("inpainting-of", arrays)]
         if self.context.data.drawable:
             shape = self.context.data.shape
             items.append(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.walks import Side, class_means, decode, drawn, sides
 
 from .paths import PATHS, chosen_paths, look_at_pairs
@@ -66,7 +66,7 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     seen = look_at_pairs(context, config, runs)
     names = names_of_stops(images, config, stops)
     grid = draw(walks, t, stops, short_names(images, config, stops), title_of(config, names))
-    items, notes = drawn(context, [grid, *seen.curves], Arrays("codes", arrays))
+    items, notes = drawn(context, [grid, *seen.curves], NamedArrays("codes", arrays))
     both = f"; other_: of {runs[1].name}, the others of {runs[0].name}" if runs[1:] else ""
     protocol = f"{PROTOCOL}; {seen.protocol}{both}"
     return Findings(items, metrics | seen.metrics, protocol, notes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Findings, Plane, Scatter
+from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge_plugins.latent_probes.neighbours import DISTANCES, majority
 from latentforge_plugins.walks import decode, no_picture
 
@@ -61,7 +61,7 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         codes=codes.float(),
         axes=axes,
     )
-    which = Arrays("index", {"index": places})  # the map itself is written with its numbers
+    which = NamedArrays("index", {"index": places})  # the map itself is written with its numbers
     return Findings([scatter, which], metrics | figures, protocol, notes)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.densities import LARGEST
 from latentforge_plugins.walks import (
     code_quantiles,
@@ -63,7 +63,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
     )
     ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both
     inside = ((plane.places >= ends[0]) & (plane.places <= ends[1])).all(1)
-    numbers = Arrays(
+    numbers = NamedArrays(
         "codes",
         {"z": z.unflatten(2, context.model.latent.shape), "x": x, "axis_x": a, "axis_y": b},
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError, did_you_mean
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.layers import output_of
 from latentforge_plugins.objectives import Scored, chosen, in_words
 
@@ -58,7 +58,9 @@ class Match:
                 "; match_mse_features: mean over requests and over the outputs of the classifier's "
                 f"layer {self.config.features}, which was searched by"
             )
-        items: list[Arrays | ImageGrid] = [Arrays("match-of", {"index": self.batch.index})]
+        items: list[NamedArrays | ImageGrid] = [
+            NamedArrays("match-of", {"index": self.batch.index})
+        ]
         if self.drawable:
             items.append(
                 ImageGrid(

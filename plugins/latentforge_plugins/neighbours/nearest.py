@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import drawn
 
@@ -56,7 +56,7 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
             alike = train.y[index] == query.y[:, None]  # (Q, n)
             metrics[f"same_class_share_{space}"] = float(alike.double().mean())
     grid = picture(context, config, query, names, train, nearest)
-    items, more = drawn(context, [grid], Arrays("nearest", arrays))
+    items, more = drawn(context, [grid], NamedArrays("nearest", arrays))
     return Findings(items, metrics, protocol(config, len(query.x), len(train)), notes + more)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext, Images
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, in_words
 from latentforge_plugins.walks import drawn
@@ -40,7 +40,7 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
         "z the posterior mode"
     )
     grid = picture(context, config, images, ends, shown, error)
-    items, notes = drawn(context, [grid], Arrays("errors", arrays))
+    items, notes = drawn(context, [grid], NamedArrays("errors", arrays))
     if n < config.n:
         notes.append(f"the split {config.split} has only {n} images")
     return Findings(items, metrics, protocol, notes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
-from latentforge.findings import Arrays, Findings, ImageGrid
+from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.measures import some
 from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabilities
 
@@ -56,7 +56,7 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
             "no image of its classes, so a low confidence tells more than a high one"
         )
     shaped = {f"z_{name}": each.reshape(-1, *model.latent.shape) for name, each in z.items()}
-    numbers = Arrays("codes", {**shaped, **{f"x_{name}": each for name, each in x.items()}})
+    numbers = NamedArrays("codes", {**shaped, **{f"x_{name}": each for name, each in x.items()}})
     no_prior = "prior" in config.sources and not has_prior(model)
     items, notes = drawn(context, [picture(sources, x, config, no_prior)], numbers)
     if no_prior:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
-from latentforge.findings import Arrays, Bars, Finding, Findings, ImageGrid
+from latentforge.findings import Bars, Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.walks import (
     Side,
     code_quantiles,
@@ -63,7 +63,7 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
         metrics[f"{prefix}active_dims"] = float((t.weight > ACTIVE).sum())
         metrics[f"{prefix}largest_effect"] = float(t.effect.max())
         metrics[f"{prefix}effect_of_first"] = float(t.effect[0])
-    items, notes = drawn(context, pictures, Arrays("codes", arrays))
+    items, notes = drawn(context, pictures, NamedArrays("codes", arrays))
     told = [(t, note) for t in found for note in shape_note(t.side.model)]
     alike = len({note for _, note in told}) == 1
     notes += [told[0][1]] if alike else [f"{t.side.says}{note}" for t, note in told]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from latentforge import ExplorerSpec
-from latentforge.findings import Arrays as Numbers
 from latentforge.findings import Film, Findings, ImageGrid, Plane, Scatter
+from latentforge.findings import NamedArrays as Numbers
 
 from .common import GoodConfig, meddle
 
