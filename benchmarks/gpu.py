@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from turns import after_the_first
 
 from latentforge import Forge
 from latentforge.config.request import Draft
@@ -41,14 +42,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "conv-vae 128, by channel": ("conv-vae", {}, {"batch_size": 128, "channels_last": "off"}),
     "conv-vae 128, bf16": ("conv-vae", {}, {"batch_size": 128, "precision": "bf16"}),
 }
-
-
-def after_the_first(run: Run) -> float:
-    """Images a second of the epochs after the first."""
-    images = run.manifest["data"]["images"]["train"]
-    lines = run.history()
-    seconds = [(i + 1) * images / line["images_per_second"] for i, line in enumerate(lines)]
-    return (len(lines) - 1) * images / (seconds[-1] - seconds[0])
 
 
 def by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: int) -> float:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from math import comb
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +34,16 @@ def arguments(doc: str | None, repeats: int) -> argparse.ArgumentParser:
     return parser
 
 
-def take_turns(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
+def take_turns(
+    sides: Mapping[str, Callable[[], T]], repeats: int, *, swap: bool = False
+) -> dict[str, list[T]]:
     """What each side gave in each turn. The sides alternate, for a shared machine is never equally
-    fast for long."""
+    fast for long. With `swap` every second turn takes the sides in reverse order, so that going
+    first favours none."""
     found: dict[str, list[T]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, side in sides.items():
-            found[name].append(side())
+    for turn in range(repeats):
+        for name in reversed(sides) if swap and turn % 2 else sides:
+            found[name].append(sides[name]())
     return found
 
 
@@ -51,6 +55,26 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The median of the differences of neighbouring turns."""
     return statistics.median(a - b for a, b in zip(ours, theirs, strict=True))
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """The exact interval of a median at `level`; None for too few values: below 6 at 0.95.
+
+    The k-th smallest and the k-th largest of n values enclose the median with probability
+    1 - 2 P(Binomial(n, 1/2) < k) (David and Nagaraja, Order Statistics, section 7.1). The interval
+    has the largest k whose probability is at least `level`."""
+    n, ordered = len(values), sorted(values)
+    outside = [2 * sum(comb(n, i) for i in range(k)) / 2**n for k in range(n // 2 + 1)]
+    k = max(k for k, probability in enumerate(outside) if probability <= 1 - level)
+    return (ordered[k - 1], ordered[n - k]) if k else None
+
+
+def after_the_first(run: Any) -> float:
+    """Images a second of a run's epochs after the first, which warms up."""
+    images = run.manifest["data"]["images"]["train"]
+    lines = run.history()
+    seconds = [(i + 1) * images / line["images_per_second"] for i, line in enumerate(lines)]
+    return (len(lines) - 1) * images / (seconds[-1] - seconds[0])
 
 
 @dataclass(frozen=True)

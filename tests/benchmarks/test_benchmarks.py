@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import quantile_test
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 MACHINE = {"date", "processor", "cores", "threads", "torch", "python"}
@@ -62,8 +64,37 @@ def test_sides_alternate_and_ratios_are_of_neighbours(turns):
     took = turns.take_turns(sides, 3)
     assert order == ["a", "b"] * 3
     assert took == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    order.clear()
+    assert turns.take_turns(sides, 3, swap=True) == {"a": [1, 4, 5], "b": [2, 3, 6]}
+    assert order == ["a", "b", "b", "a", "a", "b"]
     assert turns.ratio([1, 10, 300], [2, 10, 100]) == 1.0
     assert turns.difference([1, 10, 300], [2, 10, 100]) == 0
+
+
+def test_the_interval_of_a_median_is_that_of_an_independent_test(turns):
+    draw = np.random.default_rng(0)
+    for count in range(6, 41):
+        values = draw.lognormal(size=count).tolist()
+        expected = quantile_test(values, p=0.5).confidence_interval(0.95)
+        assert turns.median_interval(values) == (expected.low, expected.high)
+        wide = quantile_test(values, p=0.5).confidence_interval(0.5)
+        assert turns.median_interval(values, 0.5) == (wide.low, wide.high)
+
+
+def test_the_interval_covers_the_median_as_often_as_the_closed_form_says(turns):
+    """1 - 2 P(Binomial(15, 1/2) < 4) = 1 - 2 * 576 / 2**15."""
+    draws = np.random.default_rng(0).normal(size=(4000, 15)).tolist()
+    intervals = [turns.median_interval(values) for values in draws]
+    covered = np.mean([low <= 0 <= high for low, high in intervals])
+    expected = 1 - 2 * 576 / 2**15
+    error = math.sqrt(expected * (1 - expected) / len(draws))
+    assert covered == pytest.approx(expected, abs=4 * error)
+
+
+def test_too_few_values_have_no_interval(turns):
+    """The smallest and the largest of five enclose the median with 93.75 %."""
+    assert turns.median_interval([1.0, 2.0, 3.0, 4.0, 5.0]) is None
+    assert turns.median_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.9375) == (1.0, 5.0)
 
 
 PEAKS = """

@@ -1,0 +1,200 @@
+"""Speed of two checkouts of LatentForge: is the newer one slower anywhere?
+
+    python benchmarks/versions.py BASE NEW [--pairs 15] [--case NAME] [--threads 2] [--json FILE]
+
+A sample measures a case in processes that import one checkout. A pair is one sample of each, and
+every second pair starts with NEW. The result of a case is the median over the pairs of
+rate(NEW) / rate(BASE), with the exact binomial interval of a median: of 15 sorted ratios, from the
+4th to the 12th. The exit status is 1 if an interval is wholly below 0.98.
+
+- The networks of networks.py: images a second of the training epochs after the first.
+- evaluate-vae: images a second of `Forge.evaluate`, after a first call.
+- help, plugins-list: starts of that command a second, by the wall time of whole processes.
+
+Samples use only the public API, because internal modules differ between checkouts. Both sides read
+entry points from the installed distribution, so a plugin that it does not list is not loaded.
+Real MNIST through LATENTFORGE_DATA. Without it, the digits of scikit-learn, repeated to the same
+number of images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import turns
+
+HERE = Path(__file__).resolve().parent
+PAIRS, LIMIT = 15, 0.98
+EPOCHS = 3
+# Steps of an epoch of about 0.8 s on two cores, by the names of networks.CASES.
+STEPS = {
+    "mlp-classifier": 800,
+    "ae": 480,
+    "vae": 200,
+    "ae-z2": 200,
+    "cnn-classifier": 24,
+    "conv-vae": 8,
+}
+EVALUATIONS, EVALUATED = 3, 10_000  # calls, and images of each
+STARTS = {"help": ["--help"], "plugins-list": ["plugins", "list"]}
+STARTED = 5  # processes in a sample
+CASES = (*STEPS, "evaluate-vae", *STARTS)
+
+
+# ---------------------------------------------------------------- in the process of a sample
+
+
+def images(split: str, count: int) -> tuple[Any, Any]:
+    """The first `count` images and labels of a split, which is repeated where it has fewer."""
+    import torch
+
+    from latentforge import Forge
+
+    name = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
+    whole = Forge().load_data(name).split(split)
+    index = torch.arange(count) % len(whole.x)
+    return whole.x[index], whole.y[index]
+
+
+def train(name: str, steps: int) -> float:
+    """Images a second of the training epochs after the first, with the checkpoints of epochs."""
+    from networks import CASES as NETWORKS
+
+    from latentforge import Forge
+
+    case = NETWORKS[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Forge().train(
+            case.model,
+            model=case.options,
+            data={"train": images("train", steps * case.batch_size), "test": images("test", 100)},
+            train={"epochs": EPOCHS, "batch_size": case.batch_size, "device": "cpu"},
+            run=Path(scratch) / "run",
+            quiet=True,
+        )
+        return turns.after_the_first(run)
+
+
+def evaluate() -> float:
+    """Images a second of evaluating a vae with its default measures."""
+    from latentforge import Forge
+
+    forge = Forge()
+    data = {"train": images("train", 128), "test": images("test", EVALUATED)}
+    with tempfile.TemporaryDirectory() as scratch:
+        train = {"epochs": 1, "batch_size": 128, "device": "cpu"}
+        run = forge.train("vae", data=data, train=train, run=Path(scratch) / "run", quiet=True)
+        forge.evaluate(run, data=data, device="cpu")  # imports and first kernels
+        began = time.perf_counter()
+        for _ in range(EVALUATIONS):
+            forge.evaluate(run, data=data, device="cpu")
+        return EVALUATIONS * EVALUATED / (time.perf_counter() - began)
+
+
+# ---------------------------------------------------------------- samples and pairs
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    """Makes a process import the checkout, and nothing from the current folder."""
+    folders = (checkout, checkout / "plugins", HERE)
+    return {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONSAFEPATH": "1"}
+
+
+def sample(case: str, steps: int | None, checkout: Path) -> float:
+    """The rate of a case, measured in processes of one checkout."""
+    imported = environment(checkout)
+    if case in STARTS:
+        command = [sys.executable, "-m", "latentforge", *STARTS[case]]
+        return STARTED / sum(turns.run(command, **imported).seconds for _ in range(STARTED))
+    call = f"train({case!r}, {steps or STEPS[case]})" if case in STEPS else "evaluate()"
+    code = f"import versions; print(versions.{call})"
+    return float(turns.run([sys.executable, "-c", code], **imported).out.split()[-1])
+
+
+def prepare(checkout: Path) -> None:
+    """Exit unless processes import this checkout. Then run each command once, so that no sample
+    compiles bytecode."""
+    code = "import latentforge, latentforge_plugins as p; print(latentforge.__path__ + p.__path__)"
+    found = turns.run([sys.executable, "-c", code], **environment(checkout)).out.strip()
+    packages = [checkout / "latentforge", checkout / "plugins" / "latentforge_plugins"]
+    if found != str([str(package) for package in packages]):
+        hint = "try: git worktree add FOLDER COMMIT"
+        sys.exit(f"{checkout} is no checkout of LatentForge: Python imports {found}\n{hint}")
+    for words in STARTS.values():
+        turns.run([sys.executable, "-m", "latentforge", *words], **environment(checkout))
+
+
+def judge(rates: dict[str, list[float]]) -> dict[str, Any]:
+    """The median ratio of the pairs, its interval, and whether NEW is slower."""
+    ratios = [new / base for base, new in zip(rates["base"], rates["new"], strict=True)]
+    interval = turns.median_interval(ratios)
+    slower = interval is not None and interval[1] < LIMIT
+    return {"ratio": statistics.median(ratios), "interval": interval, "slower": slower}
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def show(table: turns.Table, case: str, found: dict[str, Any]) -> None:
+    start = case in STARTS
+    medians = [statistics.median(rates) for rates in found["rates"].values()]
+    shown = [f"{1000 / rate if start else rate:,.0f}" for rate in medians]
+    interval = " to ".join(f"{end:.3f}" for end in found["interval"] or ()) or "none"
+    unit = "ms" if start else "images/s"
+    table.row(f"{case}, {unit}", *shown, f"{found['ratio']:.3f}", interval)
+
+
+def verdict(cases: dict[str, Any], pairs: int) -> int:
+    """Print which cases became slower; returns the exit status."""
+    if pairs < PAIRS:
+        few = " Fewer than 6 allow no interval and no verdict." if pairs < 6 else ""
+        print(f"\nNote: fewer than {PAIRS} pairs were used: {pairs}.{few}")
+    slower = [case for case, found in cases.items() if found["slower"]]
+    print(f"\nInterval wholly below {LIMIT}: {', '.join(slower) or 'no case'}.")
+    return 1 if slower else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("base", type=Path, metavar="BASE", help="the checkout to compare with")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the checkout in question")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"[default: {PAIRS}]")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: every one")
+    parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
+    parser.add_argument("--steps", type=int, help="of a training epoch; default: each case's own")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    options = parser.parse_args()
+    for name in ("pairs", "threads", "steps"):
+        if (count := getattr(options, name)) is not None and count < 1:
+            parser.error(f"--{name} {count}: at least 1")
+    base, new = options.base.resolve(), options.new.resolve()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # torch loads in other processes only
+    prepare(base)
+    prepare(new)
+    data = "MNIST" if os.environ.get("LATENTFORGE_DATA") else "digits"
+    what = f"{data}; BASE {base}, NEW {new}; medians, and ratios of rates, pairs: {options.pairs}"
+    on = turns.headline("Speed of two checkouts", what)
+    table = turns.Table("case", "BASE", "NEW", "NEW / BASE", "interval, 95 %")
+    cases = {}
+    for case in dict.fromkeys(options.case or CASES):
+        sides = {"base": partial(sample, case, options.steps, base)}
+        sides["new"] = partial(sample, case, options.steps, new)
+        rates = turns.take_turns(sides, options.pairs, swap=True)
+        cases[case] = {"rates": rates, **judge(rates)}
+        show(table, case, cases[case])
+    status = verdict(cases, options.pairs)
+    told = {"data": data, "base": str(base), "new": str(new), "pairs": options.pairs}
+    turns.finish(options.json, on, {**told, "limit": LIMIT, "cases": cases})
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
