@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.config.schema import AS_TRAINED
 from latentforge.errors import PluginError, UsageError
 from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import STDOUT
@@ -108,6 +107,8 @@ def figures(metrics: Mapping[str, float]) -> list[list[str]]:
 
 def weights(result: Mapping[str, Any]) -> list[str]:
     """A line where the weights are not simply those that the training ended with."""
+    from latentforge.config.schema import AS_TRAINED
+
     said = result.get("weights", AS_TRAINED)
     return [f"measured weights: {said}"] if said != AS_TRAINED else []
 
