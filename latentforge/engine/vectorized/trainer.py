@@ -44,7 +44,8 @@ class StackedStep(StepRunner):
 
     def run(self, done: int) -> Terms:
         stacked, row = self.made.popleft()
-        self.set_learning_rate(done)  # for what is logged and saved
+        if self.schedule:
+            self.set_learning_rate(done)  # for what is logged and saved
         terms = stacked.terms(row)
         self.gate.shut = not bool(terms.total().isfinite())
         self.record(terms, stacked.images)

@@ -1,19 +1,12 @@
 """`activations`: what the layers of a classifier make of each class, and how features lie."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import ActivationsConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: ActivationsConfig) -> Findings:
+def explore(context: ExploreContext, config: ActivationsConfig):
     from .maps import activations
 
     return activations(context, config)

@@ -1,19 +1,12 @@
 """`arithmetic`: add the difference of two classes' mean codes to the codes of images."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import ArithmeticConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: ArithmeticConfig) -> Findings:
+def explore(context: ExploreContext, config: ArithmeticConfig):
     from .difference import arithmetic
 
     return arithmetic(context, config)

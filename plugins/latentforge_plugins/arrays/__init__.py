@@ -1,7 +1,5 @@
 """Dataset `arrays`: images or vectors, and labels if there are any, from an .npz file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

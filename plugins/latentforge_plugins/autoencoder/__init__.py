@@ -1,18 +1,11 @@
 """`ae`: an MLP autoencoder."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import DataSpec, ModelSpec, hookimpl
 
 from .config import AutoencoderConfig
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(config: AutoencoderConfig, data: DataSpec) -> nn.Module:
+def build(config: AutoencoderConfig, data: DataSpec):
     from .model import Autoencoder
 
     return Autoencoder(config, data)

@@ -1,18 +1,12 @@
 """`class`: images that a classifier takes for one of a class."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ObjectiveSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import ClassConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext, Objective
 
-
-def build(config: ClassConfig, context: ExploreContext) -> Objective:
+def build(config: ClassConfig, context: ExploreContext):
     from .objective import ClassObjective
 
     return ClassObjective(config, context)

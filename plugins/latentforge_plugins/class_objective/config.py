@@ -1,7 +1,5 @@
 """Options of class objective."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

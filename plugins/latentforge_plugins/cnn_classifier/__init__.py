@@ -1,18 +1,11 @@
 """`cnn-classifier`: three small convolutions, 99 % on MNIST with 7,178 parameters."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import DataSpec, ModelSpec, hookimpl
 
 from .config import CnnClassifierConfig
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(config: CnnClassifierConfig, data: DataSpec) -> nn.Module:
+def build(config: CnnClassifierConfig, data: DataSpec):
     from .model import CnnClassifier
 
     return CnnClassifier(config, data)

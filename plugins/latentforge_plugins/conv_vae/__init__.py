@@ -1,19 +1,12 @@
 """`conv-vae`: convolutions with batch norm and pooling, and back by nearest upsampling."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import PROVIDES
 
 from .config import ConvVaeConfig
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(config: ConvVaeConfig, data: DataSpec) -> nn.Module:
+def build(config: ConvVaeConfig, data: DataSpec):
     from .model import ConvVae
 
     return ConvVae(config, data)

@@ -1,19 +1,12 @@
 """`corruption`: images under growing noise, and what the model still makes of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import CorruptionConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: CorruptionConfig) -> Findings:
+def explore(context: ExploreContext, config: CorruptionConfig):
     from .noise import corruption
 
     return corruption(context, config)

@@ -1,24 +1,18 @@
 """The loss `cross-entropy` and the measure `accuracy`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentforge import DataSpec, LossSpec, MeasureSpec, hookimpl
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from latentforge.contracts import EvaluateContext, Measure
+from latentforge.contracts import EvaluateContext
 
 
-def build_loss(config: Any, data: DataSpec) -> nn.Module:
+def build_loss(config: Any, data: DataSpec):
     from .loss import CrossEntropy
 
     return CrossEntropy()
 
 
-def build_accuracy(config: Any, context: EvaluateContext) -> Measure:
+def build_accuracy(config: Any, context: EvaluateContext):
     from latentforge.metrics import MeanPerImage
 
     return MeanPerImage("accuracy", lambda seen: seen.logits.argmax(1) == seen.batch.y)

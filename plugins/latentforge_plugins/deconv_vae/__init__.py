@@ -1,19 +1,12 @@
 """`deconv-vae`: strided convolutions down to the code, transposed ones back."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import PROVIDES
 
 from .config import DeconvVaeConfig
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(config: DeconvVaeConfig, data: DataSpec) -> nn.Module:
+def build(config: DeconvVaeConfig, data: DataSpec):
     from .model import DeconvVae
 
     return DeconvVae(config, data)

@@ -1,8 +1,6 @@
 """Dataset `digits`: 1,797 real handwritten digits that come with scikit-learn, so nothing is
 downloaded. E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

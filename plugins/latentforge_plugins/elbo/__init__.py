@@ -1,17 +1,11 @@
 """The losses of variational autoencoders: `elbo`, `beta-elbo` and `beta-tc`."""
 
-from __future__ import annotations
-
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 from latentforge import DataSpec, LossSpec, hookimpl
 from latentforge_plugins.reconstruction import needs as needs_of_likelihood
 
 from .config import BetaElboConfig, BetaTcConfig, ElboConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def needs(config: ElboConfig) -> Set[str]:
@@ -22,19 +16,19 @@ def needs_densities(config: BetaTcConfig) -> Set[str]:
     return {*needs(config), "log_prob", "diagonal_gaussian"}
 
 
-def build_elbo(config: ElboConfig, data: DataSpec) -> nn.Module:
+def build_elbo(config: ElboConfig, data: DataSpec):
     from .loss import Elbo
 
     return Elbo(config)
 
 
-def build_beta_elbo(config: BetaElboConfig, data: DataSpec) -> nn.Module:
+def build_beta_elbo(config: BetaElboConfig, data: DataSpec):
     from .loss import BetaElbo
 
     return BetaElbo(config)
 
 
-def build_beta_tc(config: BetaTcConfig, data: DataSpec) -> nn.Module:
+def build_beta_tc(config: BetaTcConfig, data: DataSpec):
     from .total_correlation import BetaTc
 
     return BetaTc(config)

@@ -11,7 +11,7 @@ from latentforge import DatasetSpec, Size, hookimpl
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
-    from .pictures import Pictures
+    pass
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FolderConfig:
     channels: Literal["auto", "grey", "rgb"] = "auto"
 
 
-def load(config: FolderConfig, split: str) -> Pictures:
+def load(config: FolderConfig, split: str):
     """uint8 (1 or 3, H, W) each, in the natural order of the names, decoded when they are wanted;
     labels index the sub-folders."""
     if config.root is None:

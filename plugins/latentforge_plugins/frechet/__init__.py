@@ -1,18 +1,12 @@
 """`fid`: the Fréchet distance of images on a classifier's features, beside its floor."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import MeasureSpec, hookimpl
+from latentforge.contracts import EvaluateContext
 
 from .config import FidConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import EvaluateContext, Measure
 
-
-def build(config: FidConfig, context: EvaluateContext) -> Measure:
+def build(config: FidConfig, context: EvaluateContext):
     from .measure import Fid
 
     return Fid(config, context)

@@ -1,7 +1,5 @@
 """Options of frechet."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from latentforge import Count, Size

@@ -1,19 +1,12 @@
 """`guided`: move codes until what they decode to is what an objective asks for, such as a class."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import GuidedConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: GuidedConfig) -> Findings:
+def explore(context: ExploreContext, config: GuidedConfig):
     from .guide import guide
 
     return guide(context, config)

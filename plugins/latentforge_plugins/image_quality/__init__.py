@@ -1,16 +1,12 @@
 """The measures of how well images come back: `bce_per_pixel`, `mse_per_pixel`, `psnr`, `ssim`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentforge import MeasureSpec, hookimpl
-
-if TYPE_CHECKING:
-    from latentforge.contracts import EvaluateContext, Measure
+from latentforge.contracts import EvaluateContext
 
 
-def build_bce(config: Any, context: EvaluateContext) -> Measure:
+def build_bce(config: Any, context: EvaluateContext):
     from latentforge.latent import bernoulli_nll
     from latentforge.metrics import MeanPerImage
 
@@ -20,7 +16,7 @@ def build_bce(config: Any, context: EvaluateContext) -> Measure:
     )
 
 
-def build_mse(config: Any, context: EvaluateContext) -> Measure:
+def build_mse(config: Any, context: EvaluateContext):
     from latentforge.metrics import MeanPerImage
 
     from .quality import mse
@@ -28,7 +24,7 @@ def build_mse(config: Any, context: EvaluateContext) -> Measure:
     return MeanPerImage("mse_per_pixel", lambda seen: mse(seen.recon, seen.batch.x))
 
 
-def build_psnr(config: Any, context: EvaluateContext) -> Measure:
+def build_psnr(config: Any, context: EvaluateContext):
     from latentforge.metrics import MeanPerImage
 
     from .quality import psnr
@@ -36,7 +32,7 @@ def build_psnr(config: Any, context: EvaluateContext) -> Measure:
     return MeanPerImage("psnr", lambda seen: psnr(seen.recon, seen.batch.x))
 
 
-def build_ssim(config: Any, context: EvaluateContext) -> Measure:
+def build_ssim(config: Any, context: EvaluateContext):
     from .quality import Ssim
 
     return Ssim(context.data)

@@ -1,18 +1,12 @@
 """`nll`: log-likelihood by importance sampling (Burda, Grosse and Salakhutdinov 2016)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import MeasureSpec, hookimpl
+from latentforge.contracts import EvaluateContext
 
 from .config import NllConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import EvaluateContext, Measure
 
-
-def build(config: NllConfig, context: EvaluateContext) -> Measure:
+def build(config: NllConfig, context: EvaluateContext):
     from .estimate import Nll
 
     return Nll(config, context)

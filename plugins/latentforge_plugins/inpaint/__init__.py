@@ -1,18 +1,12 @@
 """`inpaint`: images whose known part is that of a given image."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ObjectiveSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import InpaintConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext, Objective
 
-
-def build(config: InpaintConfig, context: ExploreContext) -> Objective:
+def build(config: InpaintConfig, context: ExploreContext):
     from .objective import Inpaint
 
     return Inpaint(config, context)

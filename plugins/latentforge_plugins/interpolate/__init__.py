@@ -1,19 +1,12 @@
 """`interpolate`: decode the codes between images, or between the mean codes of classes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import InterpolateConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: InterpolateConfig) -> Findings:
+def explore(context: ExploreContext, config: InterpolateConfig):
     from .walk import interpolate
 
     return interpolate(context, config)

@@ -1,19 +1,12 @@
 """`latent-map`: the codes of a split on a plane, coloured by class."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import LatentMapConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: LatentMapConfig) -> Findings:
+def explore(context: ExploreContext, config: LatentMapConfig):
     from .mapping import latent_map
 
     return latent_map(context, config)

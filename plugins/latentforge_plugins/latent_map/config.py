@@ -1,7 +1,5 @@
 """Options of latent map."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,24 +1,20 @@
 """What the latent means tell of the labels: `knn_accuracy` and `probe_accuracy`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentforge import MeasureSpec, hookimpl
+from latentforge.contracts import EvaluateContext
 
 from .config import KnnConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import EvaluateContext, Measure
 
-
-def build_knn(config: KnnConfig, context: EvaluateContext) -> Measure:
+def build_knn(config: KnnConfig, context: EvaluateContext):
     from .neighbours import KnnAccuracy
 
     return KnnAccuracy(config, context)
 
 
-def build_probe(config: Any, context: EvaluateContext) -> Measure:
+def build_probe(config: Any, context: EvaluateContext):
     from .probe import ProbeAccuracy
 
     return ProbeAccuracy(context)

@@ -1,19 +1,12 @@
 """`manifold`: decode a regular grid over two latent dimensions, or over a plane of the codes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import ManifoldConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: ManifoldConfig) -> Findings:
+def explore(context: ExploreContext, config: ManifoldConfig):
     from .plane import manifold
 
     return manifold(context, config)

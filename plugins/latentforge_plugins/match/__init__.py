@@ -1,18 +1,12 @@
 """`match`: images like a given one, in pixels or in what a classifier makes of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ObjectiveSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import MatchConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext, Objective
 
-
-def build(config: MatchConfig, context: ExploreContext) -> Objective:
+def build(config: MatchConfig, context: ExploreContext):
     from .objective import Match
 
     return Match(config, context)

@@ -1,18 +1,11 @@
 """`mlp-classifier`: a few linear layers from pixels to classes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import DataSpec, ModelSpec, hookimpl
 
 from .config import MlpClassifierConfig
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(config: MlpClassifierConfig, data: DataSpec) -> nn.Module:
+def build(config: MlpClassifierConfig, data: DataSpec):
     from .model import MlpClassifier
 
     return MlpClassifier(config, data)

@@ -1,8 +1,6 @@
 """Dataset `mnist`: 60,000 training and 10,000 test images of handwritten digits, 28x28.
 Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits, 1998."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout

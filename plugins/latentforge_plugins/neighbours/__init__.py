@@ -1,19 +1,12 @@
 """`neighbours`: the training images whose codes are nearest to those of other images."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import NeighboursConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: NeighboursConfig) -> Findings:
+def explore(context: ExploreContext, config: NeighboursConfig):
     from .nearest import neighbours
 
     return neighbours(context, config)

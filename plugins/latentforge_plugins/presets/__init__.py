@@ -3,8 +3,6 @@
 Each is a system of a write-up on the latent spaces of MNIST, trained on all 60,000 images.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from latentforge import PresetSpec, hookimpl

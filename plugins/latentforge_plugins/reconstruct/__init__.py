@@ -1,19 +1,12 @@
 """`reconstruct`: images over their reconstructions, as they come, the best and the worst."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import ReconstructConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: ReconstructConfig) -> Findings:
+def explore(context: ExploreContext, config: ReconstructConfig):
     from .reconstructions import reconstruct
 
     return reconstruct(context, config)

@@ -1,7 +1,5 @@
 """Options of reconstruct."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,23 +1,17 @@
 """The loss `reconstruction`."""
 
-from __future__ import annotations
-
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 from latentforge import DataSpec, LossSpec, hookimpl
 
 from .config import ReconstructionConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def needs(config: ReconstructionConfig) -> Set[str]:
     return {"encode", "decode_logits" if config.likelihood == "bernoulli" else "decode"}
 
 
-def build_loss(config: ReconstructionConfig, data: DataSpec) -> nn.Module:
+def build_loss(config: ReconstructionConfig, data: DataSpec):
     from .loss import Reconstruction
 
     return Reconstruction(config)

@@ -1,19 +1,12 @@
 """`sample`: decode codes drawn from the prior, from fitted densities, or from real codes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import SampleConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: SampleConfig) -> Findings:
+def explore(context: ExploreContext, config: SampleConfig):
     from .draw import sample
 
     return sample(context, config)

@@ -1,8 +1,6 @@
 """Datasets `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn`, as torchvision reads them.
 The adapter names the source of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """The measure `loss`: the run's own training objective on another split."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,19 +1,12 @@
 """`traverse`: decode along each latent dimension in turn, the most informative ones first."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from latentforge import ExplorerSpec, hookimpl
+from latentforge.contracts import ExploreContext
 
 from .config import TraverseConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
-    from latentforge.findings import Findings
 
-
-def explore(context: ExploreContext, config: TraverseConfig) -> Findings:
+def explore(context: ExploreContext, config: TraverseConfig):
     from .dimensions import traverse
 
     return traverse(context, config)

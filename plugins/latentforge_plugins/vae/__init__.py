@@ -1,16 +1,10 @@
 """`vae` and `beta-vae`: one MLP variational autoencoder with two sets of defaults."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from latentforge import DataSpec, ModelSpec, Size, hookimpl
 
 from .config import VaeConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -22,7 +16,7 @@ class BetaVaeConfig(VaeConfig):
     latent_dim: Size = 10
 
 
-def build(config: VaeConfig, data: DataSpec) -> nn.Module:
+def build(config: VaeConfig, data: DataSpec):
     from .model import Vae
 
     return Vae(config, data)

@@ -1,7 +1,5 @@
 """Options of vae."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from latentforge import Size

@@ -1,30 +1,26 @@
 """The parts of the evidence lower bound: `recon`, `kl`, `elbo`; `active_units`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentforge import MeasureSpec, hookimpl
+from latentforge.contracts import EvaluateContext
 
 from .config import ActiveUnitsConfig
 
-if TYPE_CHECKING:
-    from latentforge.contracts import EvaluateContext, Measure
 
-
-def build_recon(config: Any, context: EvaluateContext) -> Measure:
+def build_recon(config: Any, context: EvaluateContext):
     from .bound import Recon
 
     return Recon("recon", context, sampled=True)
 
 
-def build_recon_mean(config: Any, context: EvaluateContext) -> Measure:
+def build_recon_mean(config: Any, context: EvaluateContext):
     from .bound import Recon
 
     return Recon("recon_mean", context, sampled=False)
 
 
-def build_kl(config: Any, context: EvaluateContext) -> Measure:
+def build_kl(config: Any, context: EvaluateContext):
     from latentforge.metrics import MeanPerImage
 
     from .bound import kl
@@ -32,19 +28,19 @@ def build_kl(config: Any, context: EvaluateContext) -> Measure:
     return MeanPerImage("kl", kl)
 
 
-def build_elbo(config: Any, context: EvaluateContext) -> Measure:
+def build_elbo(config: Any, context: EvaluateContext):
     from .bound import Elbo
 
     return Elbo("elbo", context, sampled=True)
 
 
-def build_elbo_mean(config: Any, context: EvaluateContext) -> Measure:
+def build_elbo_mean(config: Any, context: EvaluateContext):
     from .bound import Elbo
 
     return Elbo("elbo_mean", context, sampled=False)
 
 
-def build_active_units(config: ActiveUnitsConfig, context: EvaluateContext) -> Measure:
+def build_active_units(config: ActiveUnitsConfig, context: EvaluateContext):
     from .active import ActiveUnits
 
     return ActiveUnits(config)
