@@ -17,6 +17,7 @@ from latentforge.config.resolve import resolve
 from latentforge.data.loading import load_splits
 from latentforge.engine.build import build_trainee
 from latentforge.engine.step import StepRunner
+from latentforge.engine.vectorized import noise
 from latentforge.engine.vectorized.ensemble import Ensemble
 from latentforge.sweeps.grid import draft_member, members_of
 from latentforge.sweeps.grouping import groups_of
@@ -92,8 +93,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case):
+@pytest.mark.parametrize("functions", ["stacked", "vmap's own"])
+def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case, functions, monkeypatch):
     name, request, grid = CASES[case]
+    if functions == "stacked":
+        assert noise.REPLACED
+    else:  # as with a torch that the private names were not tried with
+        monkeypatch.setattr(noise, "REPLACED", {})
     request = copy.deepcopy(request)
     request["train"] = {"batch_size": 100, "device": "cpu", **request.get("train", {})}
     request.setdefault("data", {})
@@ -139,12 +145,12 @@ def test_members_differ_from_one_another_in_what_their_seed_draws():
     splits = load_splits(configs[0].dataset, configs[0].data, None)
     ensemble = Ensemble(runners_of(configs, splits), configs, splits.spec)
     ensemble.start_epoch(0)
-    batch, [noise] = ensemble._batch(0)
-    assert noise.shape == (2, 64, 3)
-    assert not torch.equal(noise[0], noise[1])
+    batch, [drawn] = ensemble._batch(0)
+    assert drawn.shape == (2, 64, 3)
+    assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(batch.index[0], batch.index[1])
     _, [later] = ensemble._batch(1)
-    assert not torch.equal(noise, later)
+    assert not torch.equal(drawn, later)
 
 
 # ---------------------------------------------------------------- which
