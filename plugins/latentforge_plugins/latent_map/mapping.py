@@ -12,6 +12,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, Plane, Scatter
+from latentforge.runtime.memory import host_memory
 from latentforge_plugins.latent_probes.neighbours import DISTANCES, majority
 from latentforge_plugins.walks import decode, no_picture
 
@@ -77,7 +78,7 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
     wanted = count = min(config.n, total)
     notes = []
     if method in ("tsne", "pacmap"):
-        free = memory.available()
+        free = host_memory()
         perplexity = min(config.perplexity, projections.most_perplexity(wanted))
         count = min(wanted, memory.most_points(size, perplexity, free))
         if count < projections.FEWEST <= wanted:
