@@ -16,7 +16,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from latentforge import Forge, LatentSpec
+from latentforge import Forge, LatentSpec, neighbours
 from latentforge.errors import MissingError, UsageError
 from latentforge.latent import Point
 
@@ -64,9 +64,7 @@ def blobs(count: int, size: int, seed: int = 0):
 
 @pytest.mark.parametrize("at_once", [2**22, 5000])
 def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkeypatch):
-    from latentforge_plugins.latent_map import mapping
-
-    monkeypatch.setattr(mapping, "DISTANCES", at_once)
+    monkeypatch.setattr(neighbours, "DISTANCES", at_once)
     x, y = blobs(400, 6)
     items, found = explore("latent-map", Plain(6), (x, y), method="pca", k=7)
     codes = x.flatten(1).double().numpy()

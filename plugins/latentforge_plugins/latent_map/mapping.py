@@ -12,8 +12,8 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Arrays, Findings, Plane, Scatter
+from latentforge.neighbours import majority, topk
 from latentforge.runtime.memory import host_memory
-from latentforge_plugins.latent_probes.neighbours import DISTANCES, majority
 from latentforge_plugins.walks import decode, no_picture
 
 from . import memory, projections
@@ -173,13 +173,8 @@ def judge(
 
 def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
     """The share of points (N, D), float64, with the class of most of their k nearest others."""
-    right = 0
-    rows = max(1, DISTANCES // len(points))
-    for own in torch.arange(len(points)).split(rows):
-        distance = torch.cdist(points[own], points)  # (B, N)
-        distance[torch.arange(len(own)), own] = torch.inf
-        right += int((majority(distance, labels, k, classes) == labels[own]).sum())
-    return right / len(points)
+    _, nearest = topk(points, points, k, own=torch.arange(len(points)))
+    return float((majority(labels[nearest], classes) == labels).double().mean())
 
 
 # ---------------------------------------------------------------- what is shown under a pointer
