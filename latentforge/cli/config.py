@@ -35,4 +35,6 @@ def check(
     draft = Draft()
     draft.read_file(file)
     resolved = resolve(draft, forge.registry).as_dict()
-    answer({"file": str(file), "config": resolved}, json, [f"# {file} is valid", *toml(resolved)])
+    answer(
+        {"file": str(file), "config": resolved}, json, [f"# {file} is valid", "", toml(resolved)]
+    )

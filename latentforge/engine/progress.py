@@ -1,12 +1,18 @@
-"""Progress for people: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress of a training or a latent search: a bar on a terminal and in a notebook, a line every
+few seconds elsewhere."""
 
 from __future__ import annotations
 
 import logging
-import shutil
+import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
+
+from ignite.engine import Engine, Events
+
+from latentforge.runs.tensorboard import Board
 
 BAR_INTERVAL = 0.2  # seconds; a redraw costs more than a small training step
 LINE_INTERVAL = 5.0
@@ -14,81 +20,91 @@ LINE_INTERVAL = 5.0
 log = logging.getLogger("latentforge")
 
 
-class Progress:
-    """Shows epoch, loss, images/s and time left on `stream`; None shows nothing."""
+class Display:
+    """A line on `stream` that changes with time; None shows nothing."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.draws = stream is not None and (stream.isatty() or "ipykernel" in sys.modules)
+        self.interval = BAR_INTERVAL if self.draws else LINE_INTERVAL
+        self.shown = time.monotonic()
+        self.bar: Any = None  # tqdm's, while it is shown
+
+    def show(self, text: str, done: int, total: int) -> None:
+        """Redraw the bar, or write a line."""
+        self.shown = time.monotonic()
+        if not self.draws:
+            self.note(text)
+            return
+        if self.bar is None:
+            from tqdm.auto import tqdm
+
+            options = {"bar_format": "|{bar}| {desc}", "dynamic_ncols": True, "leave": False}
+            # no monitor: its thread would be copied where a process forks
+            without_thread = type("Bar", (tqdm,), {"monitor_interval": 0})
+            self.bar = without_thread(desc=text, total=total, file=self.stream, **options)
+        self.bar.n = done
+        self.bar.set_description_str(text)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        elif self.stream is not None:
+            self.stream.write(f"{text}\n")
+            self.stream.flush()
+
+    def close(self) -> None:
+        """Leave the terminal's last line empty."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class Progress(Display):
+    """Shows epoch, loss, images/s and time left of a training."""
 
     def __init__(self, stream: TextIO | None, *, epochs: int, steps: int, batch_size: int) -> None:
-        self.stream = stream
-        self.bar = bool(stream and stream.isatty())
+        super().__init__(stream)
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: of an epoch
-        self.interval = BAR_INTERVAL if self.bar else LINE_INTERVAL
-        self.started = self.shown = time.monotonic()
+        self.started = self.shown
         self.loss: float | None = None  # not read from the device yet
         self.first = 0  # steps that were made before, in a run that goes on
 
     def tick(self, step: int) -> None:
         """Called after every step; draws only when the interval has passed."""
-        if self.stream is None:
-            return
-        now = time.monotonic()
-        if now - self.shown < self.interval:
-            return
-        self.shown = now
-        self._write(self._line(step, now - self.started), end="" if self.bar else "\n")
+        if self.stream is not None and time.monotonic() - self.shown >= self.interval:
+            self.show(self._line(step), step, self.epochs * self.steps)
 
     def epoch(self, epoch: int, figures: Mapping[str, Mapping[str, float]]) -> None:
         """One line with the figures of an epoch; without a terminal only now and then."""
-        if self.stream is None:
-            return
         now = time.monotonic()
-        if not self.bar and epoch not in (1, self.epochs) and now - self.shown < self.interval:
+        if not self.draws and epoch not in (1, self.epochs) and now - self.shown < self.interval:
             return
         self.shown = now
         parts = [
             f"{split} {_short(_comparable(values, figures['train']))}"
             for split, values in figures.items()
         ]
-        self._write(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts), end="\n")
-
-    def note(self, text: str) -> None:
-        """A line of its own."""
-        if self.stream is not None:
-            self._write(text, end="\n")
+        self.note(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts))
 
     def warn(self, text: str) -> None:
         """A line of its own, which quiet does not hide."""
         if self.stream is not None:
-            self._write(text, end="\n")
+            self.note(text)
         else:
             log.warning("%s", text.removeprefix("warning: "))
 
-    def close(self) -> None:
-        """Leave the terminal's last line empty."""
-        if self.bar:
-            self._write("", end="")
-
-    def _line(self, step: int, seconds: float) -> str:
-        total = self.epochs * self.steps
-        made = step - self.first
-        rate = made * self.batch_size / seconds
-        left = (total - step) * seconds / made
+    def _line(self, step: int) -> str:
+        total, made = self.epochs * self.steps, step - self.first
+        seconds = time.monotonic() - self.started
+        left = int((total - step) * seconds / made)
         loss = "" if self.loss is None else f"loss {self.loss:.4g}  "
-        text = (
+        return (
             f"epoch {min((step - 1) // self.steps + 1, self.epochs)}/{self.epochs}  "
-            f"{100 * step // total:3d} %  {loss}{rate:,.0f} images/s  "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
+            f"{100 * step // total:3d} %  {loss}{made * self.batch_size / seconds:,.0f} images/s  "
+            f"{left // 60}:{left % 60:02d} left"
         )
-        if not self.bar:
-            return text
-        filled = 20 * step // total
-        line = f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
-        return line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be redrawn
-
-    def _write(self, text: str, end: str) -> None:
-        assert self.stream is not None
-        clear = "\r\x1b[K" if self.bar else ""  # to the line's start, and erase it
-        self.stream.write(clear + text + end)
-        self.stream.flush()
 
 
 def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
@@ -104,3 +120,48 @@ def _short(values: Mapping[str, float]) -> str:
     rest = {name: text for name, text in shown.items() if name != "loss"}
     kept = rest if shown.get("loss") in rest.values() else shown
     return " ".join(f"{name} {text}" for name, text in kept.items())
+
+
+class SearchWatch(Display):
+    """Attached to the engine of a search: shows the share of satisfied requests, and keeps it after
+    each round for a curve in TensorBoard."""
+
+    def __init__(self, stream: TextIO | None, tag: str) -> None:
+        super().__init__(stream)
+        self.tag = tag
+        self.curve: list[tuple[int, float]] = []
+        self.reported = False
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.tick)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.record)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def tick(self, engine: Engine) -> None:
+        if self.stream is not None and time.monotonic() - self.shown >= self.interval:
+            self.report(engine)
+
+    def report(self, engine: Engine) -> None:
+        state, self.reported = engine.state, True
+        text = (
+            f"search: start {state.epoch} of {state.max_epochs}, step {state.iteration}, "
+            f"{100 * state.metrics['satisfied']:.1f} % of the requests met"
+        )
+        self.show(text, state.iteration, (state.max_epochs or 1) * (state.epoch_length or 1))
+
+    def record(self, engine: Engine) -> None:
+        self.curve.append((engine.state.iteration, engine.state.metrics["satisfied"]))
+
+    def finish(self, engine: Engine) -> None:
+        if self.reported and not self.draws:
+            self.report(engine)
+        self.close()
+
+    def write(self, folder: Path) -> None:
+        """The curve as an events file of TensorBoard, if there was a search."""
+        if not self.curve:
+            return
+        board = Board(folder)
+        for step, share in self.curve:
+            board.scalars({f"{self.tag}/satisfied": share}, step)
+        board.close()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -58,13 +58,13 @@ def keys(archive: ZipFile) -> list[str]:
 
 @dataclass(frozen=True)
 class Member:
-    """One array of the file, of which so far only the header was read."""
+    """One array of a file, of which so far only the header was read."""
 
-    archive: ZipFile
     path: Path
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    read: Callable[[], Array]
 
     def wrong(self, what: str, remedy: str = "") -> UsageError:
         return UsageError(f"{self.path}: {self.key} {what}", remedy=remedy)
@@ -72,11 +72,22 @@ class Member:
     def values(self) -> Array:
         """The array itself; UsageError where the bytes are damaged."""
         try:
-            with self.archive.open(f"{self.key}.npy") as file:
-                values: Array = npy.read_array(file, allow_pickle=False)
-            return values
+            return self.read()
         except DAMAGE as error:
             raise damaged(self.path, self.key, one_line(error)) from error
+
+    def check(self, start: int, there: int, most: int) -> None:
+        """UsageError for objects, and where the file has not the bytes that the header declares:
+        `there` in all, of which `most` can be, the first `start` of them the header."""
+        if self.dtype.hasobject:  # what follows the header is a pickle of any length
+            raise self.wrong(
+                "holds Python objects, which are never unpickled",
+                "store numbers, or numpy.stack of arrays of one shape",
+            )
+        size = start + math.prod(self.shape) * self.dtype.itemsize
+        if size != there or size > most:
+            why = f"{size} bytes are declared, shape {self.shape}, and {min(there, most)} are there"
+            raise damaged(self.path, self.key, why)
 
 
 def member(archive: ZipFile, path: Path, key: str) -> Member:
@@ -91,30 +102,27 @@ def member(archive: ZipFile, path: Path, key: str) -> Member:
     info = archive.getinfo(f"{key}.npy")
     if info.compress_type not in EXPANSION:
         raise damaged(path, key, f"its compression is {info.compress_type}; numpy uses 0 and 8")
+
+    def read() -> Array:
+        with archive.open(info) as file:
+            values: Array = npy.read_array(file, allow_pickle=False)
+        return values
+
     try:
         with archive.open(info) as file:
-            version = npy.read_magic(file)
-            if version not in HEADERS:  # 3.0 is for field names beyond latin-1
-                raise damaged(path, key, f"its format is {version}; numbers have (1, 0) or (2, 0)")
-            shape, _, dtype = HEADERS[version](file)
-            size = file.tell() + math.prod(shape) * dtype.itemsize
+            shape, _, dtype = _header(file)
+            start = file.tell()
     except DAMAGE as error:
         raise damaged(path, key, one_line(error)) from error
-    found = Member(archive, path, key, shape, dtype)
-    if dtype.hasobject:  # what follows the header is a pickle of any length
-        raise found.wrong(
-            "holds Python objects, which are never unpickled",
-            f"store numbers: {key}.astype(...), or numpy.stack of arrays of one shape",
-        )
+    found = Member(path, key, shape, dtype, read)
     most = min(info.compress_size, path.stat().st_size) * EXPANSION[info.compress_type]
-    if size != info.file_size or size > most:
-        there = min(info.file_size, most)
-        raise damaged(path, key, f"{size} bytes are declared, shape {shape}, and {there} are there")
+    found.check(start, info.file_size, most)
     return found
 
 
-def mapped(path: Path, where: str) -> Array:
-    """The array of an .npy file, mapped: what of it is looked at is read. `where` names the option.
+def mapped(path: Path, where: str) -> Member:
+    """The array of an .npy file, whose values are mapped: what of it is looked at is read. `where`
+    names the option.
 
     Raises MissingError where there is no file, and UsageError for what is no whole array of numbers
     in C order.
@@ -123,27 +131,25 @@ def mapped(path: Path, where: str) -> Array:
         raise MissingError(f"{where}: there is no file {path}")
     try:
         with path.open("rb") as file:
-            version = npy.read_magic(file)
-            if version not in HEADERS:
-                raise damaged(path, "it", f"its format is {version}")
-            shape, fortran, dtype = HEADERS[version](file)
+            shape, fortran, dtype = _header(file)
             start, there = file.tell(), path.stat().st_size
     except DAMAGE as error:
         raise UsageError(
             f"{where}: {path} is no .npy file", details=[one_line(error)], remedy="numpy.save"
         ) from error
-    if dtype.hasobject:
-        raise UsageError(f"{where}: {path} holds Python objects, which are never unpickled")
+    found = Member(path, "it", shape, dtype, lambda: np.memmap(path, dtype, "r", start, shape))
+    found.check(start, there, there)
     if fortran and len(shape) > 1:
-        remedy = "numpy.save(path, numpy.ascontiguousarray(x))"
-        raise UsageError(f"{where}: {path} is in Fortran order", remedy=remedy)
-    if (size := start + math.prod(shape) * dtype.itemsize) != there:
-        raise damaged(
-            path, "it", f"{size} bytes are declared, shape {shape}, and {there} are there"
-        )
-    if not math.prod(shape):
-        raise UsageError(f"{where}: {path} has no examples: its shape is {shape}")
-    return np.memmap(path, dtype, "r", start, shape)
+        raise found.wrong("is in Fortran order", "numpy.save(path, numpy.ascontiguousarray(x))")
+    return found
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether in Fortran order, and the type; ValueError where there is no header."""
+    version = npy.read_magic(file)
+    if version not in HEADERS:  # 3.0 is for field names beyond latin-1
+        raise ValueError(f"its format is {version}; numbers have (1, 0) or (2, 0)")
+    return HEADERS[version](file)
 
 
 def damaged(path: Path, key: str, why: str) -> UsageError:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
+import tomli_w
 
-def toml(config: dict[str, Any]) -> list[str]:
-    """A resolved configuration as TOML lines; what is unset has no line."""
-    lines: list[str] = []
-    for section, values in config.items():
-        tables = values if isinstance(values, list) else [values]
-        heading = f"[[{section}]]" if isinstance(values, list) else f"[{section}]"
-        for entries in tables:
-            lines += ["", heading]
-            lines += [
-                f"{_key(key)} = {as_toml(value)}"
-                for key, value in entries.items()
-                if value is not None
-            ]
-    return lines
+
+def toml(config: dict[str, Any]) -> str:
+    """A configuration as TOML, one line for each value; what is unset has no line."""
+    given = {section: values for section, values in config.items() if values != []}
+    text = tomli_w.dumps(_set(given), indent=0)
+    # tomli-w writes an array over several lines; in a string it escapes every line break
+    return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ").rstrip()
 
 
 def as_toml(value: Any) -> str:
     """A value as TOML, as `--set KEY=VALUE` takes it too."""
+    return toml({"x": [[value]]}).removeprefix("x = [[").removesuffix("]]")
+
+
+def _set(value: Any) -> Any:
+    """A value without the keys that are unset; TOML has no null."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(k)} = {as_toml(v)}" for k, v in value.items()) + "}"
-    # JSON's scalars and arrays are TOML's too, but for its surrogates and a bare DEL
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else as_toml(name)
+        return {key: _set(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_set(item) for item in value]
+    return "null" if value is None else value

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def in_words(size: int) -> str:
@@ -22,20 +23,10 @@ def device_memory(device: torch.device) -> int:
 
 
 def host_memory() -> int:
-    """Bytes that this process can still take: of the machine, of its cgroup (a container's or a
-    scheduler's limit) and of its own limits, the least."""
-    room = [*_machine(), *_cgroup(), *_own_limits()]
-    return max(0, min(room, default=sys.maxsize))
-
-
-def _machine() -> list[int]:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return [int(line.split()[1]) * 1024]
-    with suppress(OSError, ValueError, AttributeError):  # macOS does not say what is free
-        return [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    return []
+    """Bytes that this process can still take: the least of what the machine, its cgroup (the limit
+    of a container or a scheduler) and its own limits leave."""
+    machine: int = psutil.virtual_memory().available
+    return max(0, min([machine, *_cgroup(), *_own_limits()]))
 
 
 def _cgroup() -> list[int]:
@@ -44,11 +35,10 @@ def _cgroup() -> list[int]:
     own = ""
     with suppress(OSError, IndexError):
         own = Path("/proc/self/cgroup").read_text().strip().split("::")[1].split("\n")[0]
-    root = Path("/sys/fs/cgroup")
     for folder, limit, used in (
-        (root / own.lstrip("/"), "memory.max", "memory.current"),
-        (root, "memory.max", "memory.current"),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        (CGROUP / own.lstrip("/"), "memory.max", "memory.current"),
+        (CGROUP, "memory.max", "memory.current"),
+        (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         with suppress(OSError, ValueError):  # no such limit, or "max"
             most = int((folder / limit).read_text())
@@ -71,15 +61,7 @@ def _own_limits() -> list[int]:
         import resource
     except ImportError:  # Windows
         return []
-    found = []
-    for kind, name in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
-        most = resource.getrlimit(kind)[0]
-        if most == resource.RLIM_INFINITY:
-            continue
-        taken = 0
-        with suppress(OSError, ValueError):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith(f"{name}:"):
-                    taken = int(line.split()[1]) * 1024
-        found.append(most - taken)
-    return found
+    taken = psutil.Process().memory_info()
+    used = {resource.RLIMIT_AS: taken.vms, resource.RLIMIT_DATA: getattr(taken, "data", 0)}
+    limits = {kind: resource.getrlimit(kind)[0] for kind in used}
+    return [most - used[kind] for kind, most in limits.items() if most != resource.RLIM_INFINITY]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
     from torch import nn
 
-    from latentforge.engine.search_progress import SearchWatch
+    from latentforge.engine.progress import SearchWatch
     from latentforge.workflows.load import Opened
 
 
@@ -71,7 +71,7 @@ def explore_opened(
     stream: TextIO | None,
 ) -> dict[str, Any]:
     """Run an explorer, draw its findings, and say which files that gave."""
-    from latentforge.engine.search_progress import SearchWatch
+    from latentforge.engine.progress import SearchWatch
     from latentforge.runtime.threads import using_threads
 
     run, loaded, config = opened.run, opened.loaded, opened.config
@@ -93,7 +93,7 @@ def explore_opened(
     if out is None:  # one that is given was looked at before
         check_writable(run.path / "explore")
     watch = SearchWatch(stream, explorer.name)
-    with using_threads(config.train.threads):
+    with using_threads(config.train.threads), closing(watch):
         findings = find(opened, explorer, objective, watch.attach)
     from latentforge.rendering.write import noted  # matplotlib takes half a second
 

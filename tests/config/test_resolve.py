@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tomllib
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from latentforge import CallbackSpec, Fraction, Size, hookimpl
-from latentforge.cli.config import toml
 from latentforge.config.request import Draft, read_toml, toml_value
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, PluginError, UsageError
+from latentforge.io.toml import as_toml, toml
 from latentforge.plugins.loading import load_plugins
 
 
@@ -497,9 +498,31 @@ ROOTED = '[model]\nname = "ae"\n[data]\nname = "mnist"\nroot = {root}'
 )
 def test_a_resolved_config_written_as_toml_resolves_to_itself(config, text):
     resolved = config(text).as_dict()
-    written = "\n".join(toml(resolved))
+    written = toml(resolved)
     assert config(written).as_dict() == resolved
     assert tomllib.loads(written)["train"] == resolved["train"]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ([3, 8], "[3, 8]"),
+        ([[1, 2.5], []], "[[1, 2.5], []]"),
+        (["a", 'say "b",\n]', "[\n"], '["a", "say \\"b\\",\\n]", "[\\n"]'),
+        ({"odd key": [True], "lr": 1e-20}, '{ "odd key" = [true], lr = 1e-20 }'),
+        ([{"every": 2}, {}], "[{ every = 2 }, {}]"),
+        ("true", '"true"'),
+        (math.inf, "inf"),
+    ],
+)
+def test_a_value_is_written_on_one_line_and_read_again(value, written):
+    assert as_toml(value) == written
+    assert toml_value(written) == value
+
+
+def test_null_in_a_stored_configuration_makes_valid_toml():
+    written = as_toml([{"size": None, "names": [None]}])
+    assert tomllib.loads(f"x = {written}") == {"x": [{"names": ["null"]}]}
 
 
 def test_presets_are_valid_configurations():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from latentforge.data.memory import Streaming
 from latentforge.data.preparation import prepare
 from latentforge.data.streamed import StreamedImages, from_memory
 from latentforge.errors import UsageError
+from latentforge.runtime import memory
 from latentforge.runtime.memory import host_memory
 
 X = np.random.default_rng(1).integers(0, 256, (100, 4, 6), dtype=np.uint8)
@@ -83,6 +86,26 @@ def test_auto_streams_what_is_more_than_half_of_the_memory():
     assert why == "10.2 GB is more than half of 2.0 GB, the free memory"
     assert Streaming("never").why(10, 1, "memory") == ""
     assert type(splits("auto").split("train")) is ImageSplit
+
+
+def test_memory_is_the_least_of_what_the_machine_and_its_containers_leave(tmp_path, monkeypatch):
+    free = SimpleNamespace(available=500 * 2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert host_memory() == 500 * 2**20
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert host_memory() == 500 * 2**20
+    (tmp_path / "memory.max").write_text("9000\n")
+    assert host_memory() == 8000
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 600\n")  # files give way
+    assert host_memory() == 8600
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("7000\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("6500\n")
+    assert host_memory() == 500
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("8000\n")
+    assert host_memory() == 0
 
 
 def test_a_limit_of_the_process_is_the_memory_that_there_is():

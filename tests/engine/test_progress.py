@@ -1,15 +1,59 @@
-"""Progress on a terminal and elsewhere."""
+"""Progress on a terminal, in a notebook and elsewhere."""
 
 from __future__ import annotations
 
 import io
+import logging
+import os
+import pty
+import re
+import sys
+import termios
+import threading
+from types import ModuleType
 
-from latentforge.engine.progress import Progress
+import pytest
+from ignite.engine import Engine
+
+from latentforge.engine.progress import Progress, SearchWatch
 
 
 class Terminal(io.StringIO):
+    """What is written to a terminal of a real size."""
+
+    def __init__(self, columns: int = 120) -> None:
+        super().__init__()
+        self.pair = pty.openpty()
+        termios.tcsetwinsize(self.pair[1], (24, columns))
+
+    def fileno(self) -> int:
+        return self.pair[1]
+
     def isatty(self) -> bool:
-        return True
+        return os.isatty(self.fileno())
+
+    def close(self) -> None:
+        if not self.closed:
+            for end in self.pair:
+                os.close(end)
+        super().close()
+
+
+def bars(text: str) -> list[str]:
+    """Every bar that was drawn."""
+    return [line.rstrip() for line in re.split("[\r\n]", text) if line.startswith("|")]
+
+
+def screen(text: str) -> list[str]:
+    """The lines that a terminal shows in the end."""
+    assert "\x1b" not in text
+    lines = []
+    for line in text.split("\n"):
+        cells: list[str] = []
+        for drawn in line.split("\r"):
+            cells[: len(drawn)] = drawn
+        lines.append("".join(cells).rstrip())
+    return lines
 
 
 def shown(stream, interval: float = 0.0) -> str:
@@ -20,46 +64,125 @@ def shown(stream, interval: float = 0.0) -> str:
         progress.tick(step)
         if step % 10 == 0:
             progress.epoch(step // 10, {"train": {"loss": 99.5}, "test": {"recon": 98.0}})
+        if step == 15:
+            progress.note("a note")
+            progress.warn("warning: a warning")
     progress.close()
     return stream.getvalue()
 
 
-def test_a_terminal_has_a_bar_that_redraws_its_line(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+def test_a_terminal_has_a_bar_that_redraws_its_line_and_is_gone_at_the_end():
     text = shown(Terminal())
-    assert text.count("\r\x1b[K") == 23  # 20 bars, 2 epochs, the clearing at the end
-    assert "[##########..........] epoch 1/2   50 %  loss 101.2" in text
-    assert "images/s" in text
-    assert "left" in text
+    assert screen(text) == [
+        "epoch 1/2  train loss 99.5  |  test recon 98",
+        "a note",
+        "warning: a warning",
+        "epoch 2/2  train loss 99.5  |  test recon 98",
+        "",
+    ]
+    drawn = bars(text)
+    assert len(drawn) >= 20
+    [half] = {bar for bar in drawn if "epoch 1/2   50 %" in bar}
+    filled, rest = re.fullmatch(r"\|(#+\d?)( *)\| epoch .* left", half).groups()
+    assert abs(len(filled) - len(rest)) <= 1
+    assert re.search(r"  loss 101.2  [\d,]+ images/s  \d+:\d\d left$", half)
+    assert {len(bar) for bar in drawn} == {119}  # a line of all columns may wrap
 
 
 def test_other_streams_get_plain_lines():
-    lines = shown(io.StringIO()).splitlines()
-    assert "\r" not in "".join(lines)
+    text = shown(io.StringIO())
+    lines = text.splitlines()
+    assert "\r" not in text
+    assert len(lines) == 24  # of each step, the two epochs, the note and the warning
     assert lines[0].startswith("epoch 1/2    5 %  loss 101.2  ")
+    assert {"a note", "warning: a warning"} < set(lines)
     assert lines[-1] == "epoch 2/2  train loss 99.5  |  test recon 98"
 
 
-def test_nothing_is_drawn_before_the_interval_but_the_first_and_last_epoch():
-    assert shown(io.StringIO(), interval=3600.0).splitlines() == [
+def test_a_notebook_has_a_bar(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    assert len(bars(shown(io.StringIO()))) >= 20
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_nothing_is_drawn_before_the_interval_but_the_epochs_and_notes(stream):
+    assert shown(stream(), interval=3600.0).splitlines() == [
         "epoch 1/2  train loss 99.5  |  test recon 98",
+        "a note",
+        "warning: a warning",
         "epoch 2/2  train loss 99.5  |  test recon 98",
     ]
 
 
-def test_quiet_shows_nothing():
+def test_a_bar_is_redrawn_at_most_five_times_a_second_and_lines_come_every_few_seconds():
+    intervals = {
+        kind: Progress(kind(), epochs=1, steps=1, batch_size=1).interval
+        for kind in (Terminal, io.StringIO)
+    }
+    assert intervals == {Terminal: 0.2, io.StringIO: 5.0}
+
+
+def test_quiet_shows_warnings_alone(capsys, caplog):
     progress = Progress(None, epochs=1, steps=1, batch_size=1)
+    progress.shown -= 3600
     progress.tick(1)
-    progress.epoch(1, {})
+    progress.epoch(1, {"train": {"loss": 1.0}})
+    progress.note("a note")
+    with caplog.at_level(logging.WARNING, "latentforge"):
+        progress.warn("warning: something")
     progress.close()
-    assert not progress.bar
+    assert capsys.readouterr() == ("", "")
+    assert caplog.messages == ["something"]
 
 
-def test_a_bar_fits_into_a_narrow_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    bars = [line for line in shown(Terminal()).split("\r\x1b[K") if line.startswith("[")]
-    assert len(bars) == 20
-    assert {len(bar) for bar in bars} == {39}
+def test_a_bar_fits_into_a_narrow_terminal():
+    drawn = bars(shown(Terminal(columns=40)))
+    assert len(drawn) >= 20
+    assert max(map(len, drawn)) == 39
+    assert all("| epoch " in bar for bar in drawn)
+
+
+def test_a_bar_starts_no_thread():
+    before = set(threading.enumerate())
+    progress = Progress(Terminal(), epochs=2, steps=10, batch_size=64)
+    progress.interval = 0.0
+    progress.tick(1)
+    assert set(threading.enumerate()) == before
+    progress.close()
+
+
+def searched(stream, interval: float = 0.0) -> tuple[str, SearchWatch]:
+    """What a search of two rounds of three steps shows, which meets half of its requests."""
+    watch = SearchWatch(stream, "guided")
+    watch.interval = interval
+
+    def step(engine, _):
+        engine.state.metrics["satisfied"] = engine.state.iteration / 12
+
+    engine = Engine(step)
+    watch.attach(engine)
+    engine.run(max_epochs=2, epoch_length=3)
+    return stream.getvalue(), watch
+
+
+def test_a_search_has_a_bar_on_a_terminal_that_is_gone_at_the_end():
+    text, watch = searched(Terminal())
+    assert screen(text) == [""]
+    assert bars(text)[-1].endswith("| search: start 2 of 2, step 6, 50.0 % of the requests met")
+    assert watch.curve == [(3, 0.25), (6, 0.5)]
+
+
+def test_a_search_has_lines_elsewhere_and_the_last_says_how_it_ended():
+    text, _ = searched(io.StringIO())
+    lines = text.splitlines()
+    assert lines[0] == "search: start 1 of 2, step 1, 8.3 % of the requests met"
+    assert lines[-1] == "search: start 2 of 2, step 6, 50.0 % of the requests met"
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_short_search_shows_nothing(stream):
+    assert searched(stream(), interval=3600.0)[0] == ""
 
 
 def test_a_line_has_the_figures_that_training_has_too_and_says_none_twice():

@@ -352,6 +352,35 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
         load(ArraysConfig(tmp_path / "x.npz", tmp_path / "y.npy"), "train")
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", r"data\.path: .*x\.npy is no \.npy file"),
+        (GOOD, r"data\.path: .*x\.npy is no \.npy file"),
+        (npy_bytes() + b"!", r"x\.npy: it is truncated or damaged"),
+        (npy_bytes().replace(b"(12, 28", b"(99, 28"), r"x\.npy: it is truncated or damaged"),
+        (npy_bytes().replace(b"(12, 28", b"(-1, 28"), r"x\.npy: it is truncated or damaged"),
+    ],
+    ids=["empty", "npz", "longer", "forged", "negative"],
+)
+def test_what_is_no_whole_npy_file_is_named_and_maps_nothing(tmp_path, data, said):
+    path = tmp_path / "x.npy"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=said):
+        load(ArraysConfig(path), "train")
+
+
+def test_objects_and_emptiness_of_an_npy_file_are_named(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.array([Touch(tmp_path / "touched")] * 12, dtype=object))
+    with pytest.raises(UsageError, match=r"x\.npy: it holds Python objects, which are never"):
+        load(ArraysConfig(path), "train")
+    assert not (tmp_path / "touched").exists()
+    np.save(path, GREY[:0])
+    with pytest.raises(UsageError, match=r"x\.npy: it has no examples: its shape is \(0, 28, 20\)"):
+        load(ArraysConfig(path), "train")
+
+
 def test_floats_beyond_1_are_found_where_they_are_read(tmp_path):
     x = np.full((40, 3, 3), 0.5, np.float32)
     np.save(tmp_path / "x.npy", x)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +16,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from latentforge import Forge, LatentSpec
+from latentforge import Forge, LatentSpec, neighbours
 from latentforge.errors import MissingError, UsageError
 from latentforge.latent import Point
 
@@ -62,9 +64,7 @@ def blobs(count: int, size: int, seed: int = 0):
 
 @pytest.mark.parametrize("at_once", [2**22, 5000])
 def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkeypatch):
-    from latentforge_plugins.latent_map import mapping
-
-    monkeypatch.setattr(mapping, "DISTANCES", at_once)
+    monkeypatch.setattr(neighbours, "DISTANCES", at_once)
     x, y = blobs(400, 6)
     items, found = explore("latent-map", Plain(6), (x, y), method="pca", k=7)
     codes = x.flatten(1).double().numpy()
@@ -199,17 +199,14 @@ def test_more_images_than_n_are_drawn_at_random_and_it_says_so(explore):
     assert not torch.equal(other["index"].arrays["index"], index)
 
 
-def memory_of(megabytes: float, tmp_path: Path, monkeypatch) -> None:
-    from latentforge_plugins.latent_map import memory
-
-    file = tmp_path / "meminfo"
-    file.write_text(f"MemTotal: 9999999 kB\nMemAvailable:   {int(megabytes * 1024)} kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", file)
+def free_memory(monkeypatch, megabytes: int) -> None:
+    free = SimpleNamespace(available=megabytes * 2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 
 
-def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, tmp_path, monkeypatch):
+def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, monkeypatch):
     x, y = blobs(300, 4)
-    memory_of(81, tmp_path, monkeypatch)
+    free_memory(monkeypatch, 81)
     items, found = explore("latent-map", Plain(4), (x, y), perplexity=10)
     count = len(items["map"].points)
     assert 5 <= count < 300
@@ -220,7 +217,7 @@ def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, tmp_
     assert len(items["map"].images) == count
     everything, found = explore("latent-map", Plain(4), (x, y), method="pca")
     assert (len(everything["map"].points), found.notes) == (300, ())
-    memory_of(30, tmp_path, monkeypatch)
+    free_memory(monkeypatch, 30)
     with pytest.raises(UsageError, match="30 MB of memory are free") as error:
         explore("latent-map", Plain(4), (x, y))
     assert "method=pca" in error.value.remedy
@@ -234,21 +231,6 @@ def test_a_perplexity_beyond_the_points_is_lowered_and_takes_no_memory(explore):
     most, found = explore("latent-map", Plain(4), (x, y), perplexity=20)
     assert found.notes == ()
     assert torch.equal(most["map"].points, items["map"].points)
-
-
-def test_memory_is_what_the_system_or_the_container_leaves(tmp_path, monkeypatch):
-    from latentforge_plugins.latent_map import memory
-
-    memory_of(500, tmp_path, monkeypatch)
-    monkeypatch.setattr(memory, "LIMITS", ())
-    assert memory.available() == 500 * 2**20
-    limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(memory, "LIMITS", ((limit, used),))
-    limit.write_text("max\n")
-    used.write_text("1000\n")
-    assert memory.available() == 500 * 2**20
-    limit.write_text("9000\n")
-    assert memory.available() == 8000
 
 
 def test_large_images_are_reduced_where_all_together_take_too_much(explore, monkeypatch):

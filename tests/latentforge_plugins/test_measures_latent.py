@@ -7,7 +7,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from latentforge import LatentSpec
+from latentforge import LatentSpec, neighbours
 from latentforge.errors import UsageError
 from latentforge.latent import Point
 
@@ -43,8 +43,6 @@ def test():
 @pytest.mark.parametrize("k", [1, 10])
 @pytest.mark.parametrize("chunk", [2**22, 5000])
 def test_knn_accuracy_is_that_of_scikit_learn(measured, train, test, k, chunk, monkeypatch):
-    from latentforge_plugins.latent_probes import neighbours
-
     monkeypatch.setattr(neighbours, "DISTANCES", chunk)
     scale = torch.tensor([1.0, 100.0, 1.0])
     reference = KNeighborsClassifier(k).fit((train[0] * scale).double(), train[1])

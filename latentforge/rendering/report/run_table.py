@@ -132,7 +132,7 @@ def settings(run: RunFolder, name: str) -> dict[str, Any]:
     environment.pop("command", None)
     return {
         "name": name,
-        "toml": "\n".join(toml(run.config)).strip(),
+        "toml": toml(run.config),
         "plugins": [(p["kind"], p["name"], _distribution(p)) for p in manifest["plugins"]],
         "environment": {"latentforge": manifest.get("latentforge", ""), **environment},
         "data": manifest["data"],

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from latentforge.contracts import Arrays
 from latentforge.data.arrays import CHANNELS, ROUNDING, scaling
 from latentforge.data.preparation import MOST_CLASSES
-from latentforge.errors import UsageError
 from latentforge.io.npz import Array, Member, keys, mapped, member, opened
 
 
@@ -32,40 +29,18 @@ def read(path: Path) -> Arrays:
         return Arrays(x, y, names(member(archive, path, "classes"), int(y.max())))
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """The one array of an .npy file, as a `Member` is one of an .npz; its values stay there."""
-
-    path: Path
-    array: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.array.dtype
-
-    def wrong(self, what: str, remedy: str = "") -> UsageError:
-        return UsageError(f"{self.path}: it {what}", remedy=remedy)
-
-    def values(self) -> Array:
-        return self.array
-
-
 def read_npy(path: Path, labels_path: Path | None) -> Arrays:
     """The images of an .npy file, mapped, and the labels of another one."""
     path = path.expanduser().absolute()
-    x = images(Mapped(path, mapped(path, "data.path")))
+    x = images(mapped(path, "data.path"))
     if labels_path is None:
         return Arrays(x)
     labels_path = labels_path.expanduser().absolute()
-    y = labels(Mapped(labels_path, mapped(labels_path, "data.labels")), len(x))
+    y = labels(mapped(labels_path, "data.labels"), len(x))
     return Arrays(x, np.array(y))
 
 
-def images(x: Member | Mapped) -> Array:
+def images(x: Member) -> Array:
     """uint8, or floats in [0, 1]; (N, H, W), (N, C, H, W) or (N, D)."""
     if len(x.shape) not in (2, 3, 4):
         raise x.wrong(f"has shape {x.shape}", "give (N, H, W), (N, H, W, C) or (N, D)")
@@ -81,7 +56,7 @@ def images(x: Member | Mapped) -> Array:
     if x.dtype.kind not in "uf":
         raise x.wrong(f"is {x.dtype}, no real numbers", "give uint8, or floats from 0 to 1")
     values = x.values()
-    if values.dtype != np.uint8 and isinstance(x, Member):  # mapped ones are checked as read
+    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # these as they are read
         check_range(x, values)
     return channels_first(x, values)
 
@@ -95,7 +70,7 @@ def check_range(x: Member, values: Array) -> None:
     raise x.wrong(f"lies in [{low:g}, {high:g}]; floats must lie in [0, 1]", scaling(low, high))
 
 
-def channels_first(x: Member | Mapped, values: Array) -> Array:
+def channels_first(x: Member, values: Array) -> Array:
     """(N, H, W, C) to (N, C, H, W): images have fewer channels than rows or columns."""
     if values.ndim == 4 and values.shape[3] <= values.shape[1]:
         values = np.moveaxis(values, 3, 1)
@@ -105,7 +80,7 @@ def channels_first(x: Member | Mapped, values: Array) -> Array:
     return values
 
 
-def labels(y: Member | Mapped, count: int) -> Array:
+def labels(y: Member, count: int) -> Array:
     """Integers from 0, one for each of `count` examples."""
     if y.dtype.kind not in "iu":
         number = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext
+from latentforge.neighbours import topk
 from latentforge_plugins.measures import BATCH
 
 
@@ -24,7 +26,7 @@ def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str
     """In one pass over the training images. `known`: bool (D,).
 
     The mean is that of the training images of the target's true class, of all of them without
-    labels. The nearest has the smallest squared distance on the known values; where the targets are
+    labels. The nearest has the smallest distance on the known values; where the targets are
     training images themselves, it is another one.
     """
     train = context.images("train")
@@ -33,19 +35,16 @@ def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str
     classes = max(1, len(context.data.classes)) if train.y is not None else 1
     sums = torch.zeros(classes, len(known), device=wanted.device)
     counts = torch.zeros(classes, device=wanted.device)
-    least = torch.full((len(wanted),), torch.inf, device=wanted.device)
-    places = torch.zeros(len(wanted), dtype=torch.int64, device=wanted.device)
-    for batch in train.batches(BATCH):
-        x = batch.x.flatten(1)  # (B, D)
-        labels = torch.zeros_like(batch.index) if batch.y is None else batch.y
-        sums.index_add_(0, labels, x)
-        counts.index_add_(0, labels, torch.ones_like(labels, dtype=counts.dtype))
-        distances = squared_distances(wanted, x[:, known])  # (N, B)
-        if own:
-            distances[targets.index[:, None] == batch.index] = torch.inf
-        nearer, at = distances.min(1)
-        places = torch.where(nearer < least, batch.index[at], places)
-        least = torch.minimum(nearer, least)
+
+    def rows() -> Iterator[Tensor]:
+        for batch in train.batches(BATCH):
+            x = batch.x.flatten(1)  # (B, D)
+            labels = torch.zeros_like(batch.index) if batch.y is None else batch.y
+            sums.index_add_(0, labels, x)
+            counts.index_add_(0, labels, torch.ones_like(labels, dtype=counts.dtype))
+            yield x[:, known]
+
+    places = topk(wanted, rows(), 1, own=targets.index if own else None)[1].squeeze(1)
     overall = sums.sum(0) / counts.sum()
     means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), overall)
     if targets.y is None or train.y is None:
@@ -53,12 +52,3 @@ def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str
     else:
         chosen = means[targets.y]
     return Baselines(chosen, train.batch(places).x.flatten(1), places)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a - b|^2 of each two rows, (N, K) and (B, K) to (N, B).
-
-    By one matrix product; of values in [0, 1] it is off by 1e-4 at the most.
-    """
-    lengths = a.square().sum(1)[:, None] + b.square().sum(1)
-    return torch.addmm(lengths, a, b.T, alpha=-2)

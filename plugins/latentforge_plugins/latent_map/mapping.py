@@ -12,7 +12,8 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
-from latentforge_plugins.latent_probes.neighbours import DISTANCES, majority
+from latentforge.neighbours import majority, topk
+from latentforge.runtime.memory import host_memory
 from latentforge_plugins.walks import decode, no_picture
 
 from . import memory, projections
@@ -77,7 +78,7 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
     wanted = count = min(config.n, total)
     notes = []
     if method in ("tsne", "pacmap"):
-        free = memory.available()
+        free = host_memory()
         perplexity = min(config.perplexity, projections.most_perplexity(wanted))
         count = min(wanted, memory.most_points(size, perplexity, free))
         if count < projections.FEWEST <= wanted:
@@ -172,13 +173,8 @@ def judge(
 
 def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
     """The share of points (N, D), float64, with the class of most of their k nearest others."""
-    right = 0
-    rows = max(1, DISTANCES // len(points))
-    for own in torch.arange(len(points)).split(rows):
-        distance = torch.cdist(points[own], points)  # (B, N)
-        distance[torch.arange(len(own)), own] = torch.inf
-        right += int((majority(distance, labels, k, classes) == labels[own]).sum())
-    return right / len(points)
+    _, nearest = topk(points, points, k, own=torch.arange(len(points)))
+    return float((majority(labels[nearest], classes) == labels).double().mean())
 
 
 # ---------------------------------------------------------------- what is shown under a pointer

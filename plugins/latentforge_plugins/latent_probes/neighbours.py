@@ -1,22 +1,19 @@
-"""k-nearest-neighbour classification of latent codes, with a bounded number of distances."""
+"""k-nearest-neighbour classification of latent codes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
 from latentforge.metrics import MeanPerImage
+from latentforge.neighbours import majority, topk
 from latentforge_plugins.measures import codes_of
 
 if TYPE_CHECKING:
     from .config import KnnConfig
-
-DISTANCES = 2**22  # at once, float64: 32 MB
 
 
 class KnnAccuracy(MeanPerImage):
@@ -43,22 +40,6 @@ class KnnAccuracy(MeanPerImage):
         )
 
     def correct(self, seen: Seen) -> Tensor:
-        codes, index = seen.z.flatten(1).cpu().double(), seen.batch.index.cpu()
-        rows = max(1, DISTANCES // len(self.codes))
-        parts = zip(codes.split(rows), index.split(rows), strict=True)
-        predicted = torch.cat([self.vote(part, places) for part, places in parts])
-        return predicted == seen.batch.y.cpu()
-
-    def vote(self, codes: Tensor, index: Tensor) -> Tensor:
-        """The class of each code (B, D): int64 (B,)."""
-        distance = torch.cdist(codes, self.codes)  # (B, N)
-        if self.among_them:
-            distance[torch.arange(len(codes)), index] = torch.inf
-        return majority(distance, self.labels, self.k, self.classes)
-
-
-def majority(distance: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:
-    """The class that most of the k nearest have, int64 (B,): distances (B, N), labels (N,)."""
-    nearest = distance.topk(k, largest=False).indices  # (B, k)
-    votes = F.one_hot(labels[nearest], classes).sum(1)  # (B, classes)
-    return votes.argmax(1)
+        own = seen.batch.index.cpu() if self.among_them else None
+        _, nearest = topk(seen.z.flatten(1).cpu().double(), self.codes, self.k, own=own)
+        return majority(self.labels[nearest], self.classes) == seen.batch.y.cpu()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.neighbours import topk
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import drawn
 
@@ -77,18 +77,10 @@ def find(
     """Distances and places of the n nearest training images of each query, nearest first, (Q, n)
     each. `own` (Q,) are the queries' places among them, to be left out."""
 
-    def parts() -> Iterator[Tensor]:
-        here = place(context, query.x, space)
-        for batch in train.batches(BATCH):
-            there = place(context, batch.x, space)
-            yield torch.cdist(here, there, compute_mode="donot_use_mm_for_euclid_dist")
-
-    distance = torch.cat(list(parts()), 1)  # (Q, N)
-    if own is not None:
-        distance[torch.arange(len(own)), own.cpu()] = torch.inf
-    found = distance.sort(dim=1, stable=True)  # equal distances in the order of the images
-    index = found.indices[:, :n].to(train.device)
-    return found.values[:, :n].float(), index
+    rows = (place(context, batch.x, space) for batch in train.batches(BATCH))
+    own = None if own is None else own.cpu()
+    distance, index = topk(place(context, query.x, space), rows, n, own=own, exact=True)
+    return distance.float(), index.to(train.device)
 
 
 def place(context: ExploreContext, x: Tensor, space: str) -> Tensor:

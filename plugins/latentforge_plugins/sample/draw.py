@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.neighbours import topk
 from latentforge_plugins.measures import some
 from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabilities
 
@@ -99,11 +100,8 @@ def distances(seen: Mapping[str, Tensor], train: Images) -> dict[str, float]:
 
 def nearest(x: Tensor, images: Images) -> float:
     """The mean over `x` of the Euclidean distance to the nearest of the images."""
-    flat = x.flatten(1)
-    closest = torch.full((len(flat),), torch.inf, device=x.device)
-    for batch in images.batches(2000):
-        closest = torch.minimum(closest, torch.cdist(flat, batch.x.flatten(1)).amin(1))
-    return float(closest.mean())
+    rows = (batch.x.flatten(1) for batch in images.batches(2000))
+    return float(topk(x.flatten(1), rows, 1)[0].mean())
 
 
 def opinions(classifier: Any, seen: Mapping[str, Tensor]) -> dict[str, float]:

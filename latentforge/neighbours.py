@@ -1,0 +1,72 @@
+"""The nearest rows of each query by exact Euclidean distances, a bounded number of them at once.
+
+For authors of measures and explorers. torch is imported when a function is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DISTANCES = 2**22  # at once; in float64 they take 32 MB
+
+
+def topk(
+    queries: Tensor,
+    rows: Tensor | Iterable[Tensor],
+    k: int,
+    *,
+    own: Tensor | None = None,
+    exact: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Distances and positions of the `k` nearest rows of each query, (Q, k) each, nearest first.
+
+    `queries` (Q, D); `rows` (N, D), or parts of them in order. Equal distances are in the order of
+    the rows. `own` int64 (Q,) are the positions of the queries among the rows, to be left out.
+    A matrix product computes the distances, which loses those far below the length of the rows;
+    with `exact` each is computed from the differences, up to ten times more slowly.
+    """
+    import torch
+
+    if own is None:
+        own = torch.full((len(queries),), -1, device=queries.device)
+    if isinstance(rows, torch.Tensor):
+        size = max(1, DISTANCES // len(rows))
+        pairs = zip(torch.split(queries, size), torch.split(own, size), strict=True)
+        found = [topk(some, [rows], k, own=at, exact=exact) for some, at in pairs]
+        distances, indices = zip(*found, strict=True)
+        return torch.cat(distances), torch.cat(indices)
+    mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist_if_necessary"
+    nearest = queries.new_empty(len(queries), 0)
+    positions = own.new_empty(len(queries), 0)
+    start = 0
+    for part in rows:
+        distance = torch.cdist(queries, part, compute_mode=mode)  # (Q, B)
+        inside = ((own >= start) & (own < start + len(part))).nonzero().squeeze(1)
+        distance[inside, own[inside] - start] = torch.inf
+        near, at = _smallest(distance, k)
+        nearest, chosen = _smallest(torch.cat([nearest, near], 1), k)
+        positions = torch.cat([positions, at + start], 1).gather(1, chosen)
+        start += len(part)
+    return nearest, positions
+
+
+def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` smallest of each row and their columns, equal ones in the order of the columns."""
+    found, columns = values.topk(min(k + 1, values.shape[1]), largest=False)
+    if found.shape[1] > k:
+        tied = found[:, k] == found[:, k - 1]  # topk takes any of these
+        columns[tied] = values[tied].sort(dim=1, stable=True).indices[:, : k + 1]
+    columns = columns[:, :k].sort(1).values
+    found, order = values.gather(1, columns).sort(dim=1, stable=True)
+    return found, columns.gather(1, order)
+
+
+def majority(labels: Tensor, classes: int) -> Tensor:
+    """The most frequent label of each row (Q, k), the first one of several: (Q,)."""
+    from torch.nn.functional import one_hot
+
+    return one_hot(labels, classes).sum(1).argmax(1)
