@@ -1,4 +1,4 @@
-"""What a user asked for, not checked yet: TOML file, then options, then `section.key=VALUE`."""
+"""The request: what a user asked for, not validated yet, from TOML, options and key=VALUE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of a run, checked as one: every default filled in, every fault told.
+"""Resolves a request into a RunConfig: every default filled in, every fault reported.
 
 Torch-free: `latentforge config check` and every usage error answer without waiting for torch.
 """

@@ -1,4 +1,4 @@
-"""The settings that the core reads itself: the sections [data] and [train]. Torch-free."""
+"""The classes of a resolved configuration: RunConfig, Component, DataConfig, TrainConfig."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which components a request or a run means, and whether they are here and fit the model.
+"""Selects the measures, explorers and roles that a request names and that fit the model.
 
 Torch-free: what is wrong with a request is said before torch loads.
 """

@@ -1,4 +1,4 @@
-"""Checks plain values against a config dataclass, and describes its fields.
+"""Validates plain values against a config dataclass, and describes its fields.
 
 Every fault is collected with its key path, so that a user mends them all in one go. pydantic is
 imported only when something is checked.

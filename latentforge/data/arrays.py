@@ -1,4 +1,4 @@
-"""Stored numbers as images: tensors of one layout, uint8 or floats in [0, 1]."""
+"""Arrays as images: axis order, dtype, uint8 or floats in [0, 1]."""
 
 from __future__ import annotations
 

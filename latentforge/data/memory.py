@@ -1,4 +1,4 @@
-"""Whether images are streamed or lie in memory: the options `data.stream` and `data.workers`."""
+"""Decides whether images are streamed or kept in memory (`data.stream`, `data.workers`)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Reads the batches to come before they are asked for: worker processes, pinned memory, a copy to
-the device beside the running step. The order is given; nothing here draws a number.
+"""Prefetch: reads batches ahead in worker processes, through pinned memory, and copies them to the
+device.
 """
 
 from __future__ import annotations

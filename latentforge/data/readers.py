@@ -1,4 +1,4 @@
-"""Images that are read when they are wanted: out of memory, a file of numbers, or a dataset.
+"""Readers of images that are not in memory: from a memory-mapped file, an archive or a dataset.
 
 Owns reading them by place, also in worker processes, and what can be wrong then. Knows no order,
 no split and no device.

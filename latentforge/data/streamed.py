@@ -1,6 +1,6 @@
 """Images that do not lie in memory: the same batches as resident ones, read as they are wanted.
 
-Owns the streamed split. stored.py reads, ahead.py reads ahead, streaming.py says when.
+Owns the streamed split. readers.py reads, prefetch.py reads ahead, memory.py says when to stream.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The whole training step as one CUDA graph: when it is captured, the proof that it is the same
-step, and the replay.
+"""Decides whether to replay the training step as a CUDA graph, captures it, proves it equal and
+replays it.
 
 A small model's step is a hundred kernels of a few microseconds each, and launching them one by one
 takes longer than they do.

@@ -1,5 +1,5 @@
-"""Data-parallel steps: several processes each take a shard of every batch, and one sum over all of
-them makes gradients, terms and buffers those of the whole batch.
+"""Data-parallel steps: each process takes a shard of every batch, and one all-reduce makes
+gradients, terms and buffers those of the whole batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be wrong with a run, looked for in its data, its codes and its curves.
+"""Diagnostics: what can be wrong with a run, seen in its data, codes and curves.
 
 Each check gives findings that say what was seen and what to try. `trouble` needs the figures alone
 and runs while training; `diagnose` looks at a finished run.

@@ -1,4 +1,4 @@
-"""Figures of a model on a split, under an Ignite engine: one pass for all measures."""
+"""Evaluates a model on a split under an Ignite engine: one pass for all measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that survive a kill and a power cut, and files from strangers, which are read with care.
+"""Writes files atomically and durably, and reads files of unknown origin with limits.
 
 Owns how bytes get onto the disk and off it again; what they mean is the caller's business.
 """

@@ -1,4 +1,4 @@
-"""Folders and files that are written without overwriting anything of somebody else's."""
+"""New folders and files that overwrite nothing; text and JSON replaced as a whole."""
 
 from __future__ import annotations
 

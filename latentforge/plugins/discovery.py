@@ -1,5 +1,4 @@
-"""Which plugins there are before any is imported: entry points, files, modules, objects, and what
-switches them off. No CLI, no torch, no pydantic."""
+"""Finds plugins before any is imported: entry points, files, modules and objects."""
 
 from __future__ import annotations
 

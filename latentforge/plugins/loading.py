@@ -1,4 +1,4 @@
-"""From names to components: discover -> filter -> load -> validate -> register -> collect.
+"""Loads plugins: import, validate, register, collect their specs; faults are values.
 
 One broken plugin never stops the others: its faults are values. No CLI, no torch, no pydantic.
 """

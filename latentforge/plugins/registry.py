@@ -1,4 +1,4 @@
-"""Which component a name stands for, and which plugin it came from: kind -> name -> spec.
+"""The registry: which component a name stands for, and which plugin offers it.
 
 A built-in always wins on the plain name; `distribution/name` reaches every component. Torch-free.
 """

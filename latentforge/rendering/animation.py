@@ -1,4 +1,4 @@
-"""Films: frames of panels side by side, and a GIF of them.
+"""Draws animations: frames of panels side by side, as a GIF.
 
 What stays the same in all frames is drawn once, under what changes.
 """

@@ -1,4 +1,4 @@
-"""A film on paper: the images of chosen frames in rows, or whole frames where there are none."""
+"""Draws the chosen frames of an animation on one page."""
 
 from __future__ import annotations
 

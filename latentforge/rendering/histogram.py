@@ -1,4 +1,4 @@
-"""The bins of a histogram's panels, for PNG and HTML alike: which bars, how high, over what x."""
+"""The bins of a histogram, for PNG and HTML alike."""
 
 from __future__ import annotations
 

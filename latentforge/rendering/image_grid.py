@@ -1,4 +1,4 @@
-"""Grids of images as PNG, from a pair of images to a manifold of hundreds."""
+"""Draws grids of images as PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps of codes: points coloured by class, with each class named where it lies, and walks."""
+"""Draws scatter plots of codes: points coloured by class, labels, paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The durable store of a run's checkpoints: safetensors, JSON and SHA-256, never pickle.
+"""The checkpoint store of a run: written durably, LATEST and BEST, old ones retired.
 
 Nothing is deleted before its successor is written, synced, read back and published. Knows folders
 and bytes only: what the tensors and the state mean is the engine's business.

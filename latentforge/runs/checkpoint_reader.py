@@ -1,4 +1,4 @@
-"""The files of one checkpoint, read from anybody: what is not as its manifest says is refused.
+"""Reads and verifies the files of one checkpoint: safetensors, JSON and SHA-256, never pickle.
 
 safetensors, JSON and SHA-256, never pickle. Nothing is taken into memory before its size is known.
 """

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: scalars, reconstructions, hyperparameters, in one event file."""
+"""Writes a run's TensorBoard events: scalars, images, hyperparameters, in one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device a run uses."""
+"""The device of a run: auto, cpu, cuda, cuda:N or mps."""
 
 from __future__ import annotations
 

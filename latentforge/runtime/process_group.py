@@ -1,6 +1,4 @@
-"""The processes that torchrun has started to train one run together: who is first, and what they
-tell each other. Imported by no process that trains by itself.
-"""
+"""The process group of a distributed training: its collectives, timeout and signals."""
 
 from __future__ import annotations
 

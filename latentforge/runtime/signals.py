@@ -1,4 +1,4 @@
-"""How a training is asked to end: Ctrl-C, or SIGTERM from a scheduler."""
+"""Signals that ask a training to stop: Ctrl-C, or SIGTERM from a scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torchrun tells each of its processes, read off the environment. Standard library only."""
+"""The environment variables that torchrun sets for each of its processes. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which members a grid has, what each is called, and what each trains. Torch-free."""
+"""The members of a grid: their values, names and configurations. Torch-free."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Where the jobs of a sweep are done: in this process, or in several at a time. Either way `take`
-gives the next job or None, `told` hears how each member stands, `ended` that a job is over.
-"""
+"""Runs the jobs of a sweep: in this process, or several at a time in worker processes."""
 
 from __future__ import annotations
 

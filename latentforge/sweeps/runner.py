@@ -1,4 +1,4 @@
-"""The training of a sweep's members; one that fails stops no other."""
+"""Runs the members of a sweep, and keeps its record; a member that fails stops no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of a search's members, one after what the ones before it have told."""
+"""Runs an Optuna search: each member follows from the results before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members that are trained together into their own run folders: what `train` does, for several."""
+"""Trains several members as one stacked model into their own run folders."""
 
 from __future__ import annotations
 

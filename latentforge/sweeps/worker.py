@@ -1,4 +1,4 @@
-"""A process that trains a sweep's members: `python -m latentforge.sweeps.worker`.
+"""The worker process of a sweep: `python -m latentforge.sweeps.worker`.
 
 It reads jobs on stdin, a JSON line each, and answers on stdout. The end of stdin, which the system
 brings about when the process that sweeps is gone, however it went, stops what is trained here.

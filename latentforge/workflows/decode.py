@@ -1,4 +1,4 @@
-"""Codes back to images: decoded.npz, a PNG each and a contact sheet. One batch at a time."""
+"""Decodes codes into images: decoded.npz, PNG files and a contact sheet, one batch at a time."""
 
 from __future__ import annotations
 

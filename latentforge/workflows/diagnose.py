@@ -1,4 +1,4 @@
-"""Looks for what is wrong with a finished run."""
+"""Diagnoses a finished run: what looks wrong with its data, codes and curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's images as codes, in one file: Parquet in row groups, or .npz. One batch at a time."""
+"""Encodes a run's images into a file of codes, Parquet or .npz, one batch at a time."""
 
 from __future__ import annotations
 

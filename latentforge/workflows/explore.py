@@ -1,4 +1,4 @@
-"""Running an explorer on a loaded run: its context, its findings, and the folder they go to."""
+"""Runs an explorer on a run, and writes its findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part of a model as an ONNX file, or the model's weights as safetensors; export.json beside it.
+"""Exports a part of a model as ONNX, or the model's weights as safetensors.
 
 The file is what the model is: nothing is fused, folded or quantised.
 """

@@ -1,4 +1,4 @@
-"""A run handed on: a part exported, images encoded to a file of codes, codes decoded to images.
+"""Checks requests of export, encode and decode before torch loads.
 
 Every request enters here and is checked as far as that goes without torch.
 """
