@@ -1,4 +1,4 @@
-"""The former name of `latentforge.metrics`."""
+"""A deprecated alias: the former name of `latentforge.metrics`."""
 
 from __future__ import annotations
 

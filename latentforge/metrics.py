@@ -1,4 +1,4 @@
-"""What most measures are: the mean over images of one number per image."""
+"""The base of most measures: one number per image, averaged over the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The classes of a resolved configuration: RunConfig, Component, DataConfig, TrainConfig."""
+"""The classes of a resolved configuration, as a run stores it: RunConfig, Component, DataConfig
+and TrainConfig.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a checkpoint holds of a training, so that a resumed run ends with the same bits."""
+"""Converts a TrainingState to and from the contents of a checkpoint, so that a resume ends with the
+same bits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a training that a checkpoint stores and a resume restores, and its result."""
+"""The dataclasses of a training's state: TrainingState and TrainingResult."""
 
 from __future__ import annotations
 
