@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from latentforge.cli.output import Json, answer, forge_of
-from latentforge.io.toml import toml
 
 app = typer.Typer(help="Check config files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,6 +29,7 @@ def check(
     """
     from latentforge.config.request import Draft
     from latentforge.config.resolve import resolve
+    from latentforge.io.toml import toml
 
     forge = forge_of(ctx)
     draft = Draft()

@@ -185,10 +185,10 @@ def test_runs_that_share_no_folder_are_reported_in_the_working_folder(runs, monk
     monkeypatch.setattr(os.path, "commonpath", lambda paths: os.path.sep)
     Path("report-ae-cnn.html").write_text("mine")
     for _ in range(2):
-        assert report([one, other])["report"] == "report-ae-cnn-2.html"
+        assert report([one, other], one.registry)["report"] == "report-ae-cnn-2.html"
     shutil.copytree("runs/cnn", "others/cnn")
     third = Forge().open_run("others/cnn")
-    assert report([one, third])["report"] == "report-ae-cnn-3.html"
+    assert report([one, third], one.registry)["report"] == "report-ae-cnn-3.html"
     assert Path("report-ae-cnn.html").read_text() == "mine"
 
 
