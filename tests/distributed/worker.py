@@ -155,7 +155,7 @@ def drawn(folder: Path) -> None:
     config = resolve(start_draft(FORGE.registry, "ae", None, None), FORGE.registry)
     trainee = build_trainee(config, splits)
     steps = DataParallelStep(trainee, splits.split("train"), config, cpu, ProcessGroup(cpu))
-    steps.reseed(5)
+    steps.noise.reseed(5)
     steps.load_batch(torch.arange(10))
     say(folder, json.dumps(["common", torch.rand(3, generator=steps.draw).tolist()]))
     say(folder, json.dumps(["own", torch.rand(3).tolist()]))
