@@ -209,10 +209,6 @@ def test_a_misspelt_key_is_told_the_likely_one():
     ]
 
 
-def test_a_key_like_no_other_is_told_them_all():
-    assert faults_of(Inner, zzz=3) == ["model.zzz: no such option; there are width, names"]
-
-
 def test_a_key_that_is_no_text_is_refused_like_any_other():
     faults = Faults()
     assert check(Inner, {3: 1}, "model", faults) is None

@@ -283,14 +283,8 @@ def test_one_member_that_fails_stops_no_other_and_the_exit_code_is_one(cli, work
 
 def test_a_failed_member_is_left_alone_unless_it_is_to_be_tried_again(cli, work):
     folder = work / "runs/sweep-ae-digits-1"
-    cli(
-        "sweep",
-        "ae",
-        *FAST,
-        "--epochs=2",
-        "--grid=train.lr=[1e30, 1e-3]",
-        "--set=train.optimizer=sgd",
-    )
+    grid = "--grid=train.lr=[1e30, 1e-3]"
+    cli("sweep", "ae", *FAST, "--epochs=2", grid, "--set=train.optimizer=sgd")
     told = read(folder / "1-lr=1e+30" / "run.json")
     assert cli("sweep", "--resume", folder, "--quiet").code == 1
     assert read(folder / "1-lr=1e+30" / "run.json") == told
