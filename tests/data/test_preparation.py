@@ -419,10 +419,6 @@ def test_a_cut_that_leaves_nothing_is_an_error(shares, message):
         prepared(BYTES[:10], **shares)
 
 
-def test_no_validation_is_cut_when_none_is_wanted():
-    assert list(prepared(BYTES, validation=0.0).splits) == ["train", "test"]
-
-
 def test_an_unknown_split_names_those_there_are():
     splits = prepared(BYTES)
     with pytest.raises(UsageError, match="there are train, validation, test") as caught:

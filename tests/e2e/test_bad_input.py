@@ -7,10 +7,7 @@ import os
 import re
 import signal
 import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -45,12 +42,7 @@ def refused(cli, work):
     ("line", "meant"),
     [
         ("train cnn-clasifier", "'cnn-classifier'"),
-        ("train ae --data mnits", "'mnist'"),
-        ("train ae --loss reconstrution", "'reconstruction'"),
         ("train --preset vanila-ae", "'vanilla-ae'"),
-        ("train ae --set model.latentdim=3", "'latent_dim'"),
-        ("train ae --set modl.latent_dim=3", "'model'"),
-        ("train ae --set train.optimizer=adm", "'adam'"),
         ("-p no:autoencodr train ae", "'autoencoder'"),
         ("plugins show autoencodr", "'autoencoder'"),
         ("explore interpolat runs/ae", "'interpolate'"),
@@ -90,55 +82,7 @@ def test_a_name_like_no_other_is_told_where_to_look(refused, runs, line, known):
     assert known in refused(2, *line.split())
 
 
-def test_an_unknown_plugin_of_the_environment_is_told_the_likely_one(refused, monkeypatch):
-    monkeypatch.setenv("LATENTFORGE_PLUGINS", "digits,autoencodr")
-    text = refused(2, "list")
-    assert "LATENTFORGE_PLUGINS: there is no plugin 'autoencodr'" in text
-    assert "did you mean 'autoencoder'?" in text
-
-
 # ---------------------------------------------------------------- values
-
-
-def test_every_wrong_value_is_told_in_one_message(refused):
-    text = refused(
-        *(2, "train", "ae", "--epochs", 0, "--batch-size", 0, "--lr", "nan", "--seed", -1),
-        *("--device", "gpu", "--set", "model.latent_dim=abc", "--set", "model.hidden=[0, true]"),
-        *("--set", "model.zzz=1", "--set", "loss.sigma=0", "--set", "data.size=-1", "--set", "x"),
-    )
-    error, *lines = text.splitlines()
-    assert error == "error: the configuration has 12 errors"
-    assert {re.match(r"  - (--set \w+|[\w.\[\]]+)", line)[1] for line in lines} == {
-        "train.epochs",
-        "train.batch_size",
-        "train.lr",
-        "train.seed",
-        "train.device",
-        "model.latent_dim",
-        "model.hidden[0]",
-        "model.hidden[1]",
-        "model.zzz",
-        "loss.sigma",
-        "data.size",
-        "--set x",
-    }
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ("0", "must be greater than 0, got 0"),
-        ("-3", "must be greater than 0, got -3"),
-        ("abc", 'must be a valid integer, got "abc"'),
-        ("2.5", "must be a valid integer, got 2.5"),
-        ("true", "must be a valid integer, got true"),
-        ("", 'must be a valid integer, got ""'),
-        ("[2]", "must be a valid integer, got [2]"),
-    ],
-)
-def test_a_latent_dim_that_makes_no_sense_is_refused(refused, value, said):
-    text = refused(2, "train", "ae", "--set", f"model.latent_dim={value}")
-    assert f"model.latent_dim (from --set model.latent_dim={value}): {said}" in text
 
 
 @pytest.mark.parametrize("options", ["momentm=0.9", "betas=[0.9]", "eps=-1", "betas=[0.9, 2.0]"])
@@ -163,21 +107,6 @@ def test_a_device_that_is_not_here_is_missing(refused, runs, command, device):
     assert "try: --device auto" in text
 
 
-def test_a_loss_that_does_not_fit_the_model_says_what_is_lacking(refused):
-    text = refused(2, "train", "ae", "--loss", "cross-entropy")
-    assert "loss 'cross-entropy' needs classify" in text
-    assert "model 'ae' provides decode, decode_logits, encode" in text
-
-
-@pytest.mark.parametrize("content", ["[model\n", "[model]\nname = ae\n"])
-def test_a_config_file_that_is_no_toml_says_where(refused, work, content):
-    (work / "run.toml").write_text(content)
-    for command in ("train --config run.toml", "config check run.toml"):
-        text = refused(2, *command.split())
-        assert "run.toml is not valid TOML" in text
-        assert "line" in text
-
-
 def test_a_missing_config_file_is_named(refused):
     assert "no config file at none.toml" in refused(2, "train", "--config", "none.toml")
 
@@ -192,33 +121,6 @@ def test_callbacks_of_the_wrong_shape_are_refused(refused, work, text):
 # ---------------------------------------------------------------- data
 
 
-def idx(array: np.ndarray) -> bytes:
-    head = bytes([0, 0, 8, array.ndim])
-    return head + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
-
-
-@pytest.fixture
-def mnist(work, monkeypatch):
-    """A small MNIST where LATENTFORGE_DATA says."""
-    raw = work / "data" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for part, images in (("train", 64), ("t10k", 16)):
-        x = random.integers(0, 256, (images, 28, 28), dtype=np.uint8)
-        y = random.integers(0, 10, images, dtype=np.uint8)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(x))
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(y))
-    monkeypatch.setenv("LATENTFORGE_DATA", str(work / "data"))
-    return raw
-
-
-def test_the_small_mnist_is_sound(cli, mnist):
-    """Else the tests below would find faults of their own making."""
-    assert cli("train", "ae", "--data", "mnist", *SMALL, "--run", "r").code == 0
-    said = cli("data", "fetch", "mnist", "--json")  # all is there: nothing is downloaded
-    assert said.json == {"dataset": "mnist", "folder": str(mnist)}
-
-
 @pytest.mark.parametrize("command", ["train ae --data mnist", "data show mnist"])
 def test_missing_data_says_where_it_looked_and_how_to_get_it(refused, work, command):
     text = refused(4, *command.split())
@@ -226,54 +128,6 @@ def test_missing_data_says_where_it_looked_and_how_to_get_it(refused, work, comm
     assert f"not in {folder}" in text
     assert f"looked for {folder / 'train-images-idx3-ubyte'}" in text
     assert "try: latentforge data fetch mnist" in text
-
-
-def test_missing_data_is_looked_for_where_the_user_says(refused, work, monkeypatch):
-    monkeypatch.setenv("LATENTFORGE_DATA", str(work / "there"))
-    assert f"not in {work}/there/MNIST/raw" in refused(4, "train", "ae", "--data", "mnist")
-    root = ("--set", "data.root=here")
-    assert f"not in {work}/here/MNIST/raw" in refused(4, "train", "ae", "--data", "mnist", *root)
-
-
-@pytest.mark.parametrize(
-    ("file", "damage", "said"),
-    [
-        ("train-images-idx3-ubyte", lambda b: b[:1000], "1000 bytes, and 16 + 64 x 28 x 28"),
-        ("train-images-idx3-ubyte", lambda b: b"", "0 bytes, and the header alone has 16"),
-        ("train-images-idx3-ubyte", lambda b: b"<html>" + b, "it begins with 0x3c68746d"),
-        ("train-images-idx3-ubyte", lambda b: b + b"x", "are declared"),
-        ("train-labels-idx1-ubyte", lambda b: b[:8] + b"\xff" + b[9:], "a label of 255"),
-        ("t10k-images-idx3-ubyte", lambda b: b[:20], "20 bytes"),
-    ],
-)
-@pytest.mark.parametrize("command", ["train ae --data mnist", "data show mnist"])
-def test_a_damaged_file_is_named_with_what_is_wrong(refused, mnist, file, damage, said, command):
-    path = mnist / file
-    path.write_bytes(damage(path.read_bytes()))
-    text = refused(4, *command.split())
-    assert f"{path} is damaged: " in text
-    assert said in text
-    assert "latentforge data fetch mnist" in text
-    assert path.exists()  # it is the user's file
-
-
-def test_a_packed_file_that_is_none_is_named(refused, mnist):
-    plain = mnist / "train-images-idx3-ubyte"
-    packed = mnist / "train-images-idx3-ubyte.gz"
-    plain.rename(packed)
-    assert f"{packed} is damaged: it cannot be read" in refused(4, "train", "ae", "--data", "mnist")
-
-
-def test_data_that_has_changed_since_the_training_is_a_warning(cli, mnist):
-    cli("train", "ae", "--data", "mnist", *SMALL, "--run", "r")
-    images = mnist / "t10k-images-idx3-ubyte"
-    content = bytearray(images.read_bytes())
-    content[-1] ^= 1
-    images.write_bytes(content)
-    answer = cli("evaluate", "r", "--json")
-    assert answer.code == 0
-    assert answer.json["metrics"]
-    assert "warning: the dataset mnist has changed since r was trained" in answer.err
 
 
 # ---------------------------------------------------------------- runs
@@ -290,20 +144,6 @@ def test_an_unknown_run_is_told_the_likely_one(refused, runs, command):
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all", "runs", ".", "runs/ae/run.json"])
 def test_what_is_no_run_is_missing(refused, runs, path):
     assert f"no run at {path}" in refused(4, "evaluate", path)
-
-
-@pytest.mark.parametrize("content", ["", "{", "null", '{"a": 1}'])
-def test_a_damaged_run_is_named(refused, runs, content):
-    (runs / "ae" / "run.json").write_text(content)
-    assert "runs/ae/run.json" in refused(4, "evaluate", "runs/ae")
-
-
-def test_a_run_of_a_newer_format_says_so(refused, runs):
-    manifest = json.loads((runs / "ae" / "run.json").read_text())
-    (runs / "ae" / "run.json").write_text(json.dumps({**manifest, "format": 99}))
-    text = refused(4, "evaluate", "runs/ae")
-    assert "has format 99" in text
-    assert "pip install --upgrade latentforge" in text
 
 
 def test_a_run_with_a_damaged_checkpoint_says_which_file(refused, runs):
@@ -334,12 +174,6 @@ def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_i
     text = refused(1, "evaluate", "runs/ae")
     assert "do not fit model 'ae'" in text
     assert "run.json describes" in text
-
-
-def test_an_unknown_checkpoint_is_told_which_there_are(refused, runs):
-    text = refused(4, "evaluate", "runs/ae", "--checkpoint", "bst")
-    assert "no checkpoint" in text
-    assert "step-00000033" in text
 
 
 def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(
@@ -380,11 +214,6 @@ def test_an_explorer_refuses_a_model_without_the_ability(refused, runs):
     text = refused(2, "explore", "interpolate", "runs/cnn")
     assert "explorer 'interpolate' needs decode, encode" in text
     assert "model 'cnn-classifier' provides classify, layers" in text
-
-
-def test_a_measure_refuses_a_model_without_the_ability(refused, runs):
-    text = refused(2, "evaluate", "runs/ae", "--measure", "accuracy")
-    assert "measure 'accuracy' needs classify" in text
 
 
 @pytest.mark.parametrize("command", ["explore manifold runs/ae", "evaluate runs/ae"])
@@ -528,12 +357,9 @@ def test_a_disk_that_is_full_leaves_no_folder_without_a_run(process, work):
 # ---------------------------------------------------------------- a loss that is no number
 
 
-@pytest.mark.parametrize("log_every", [1, 50])
-def test_a_loss_that_is_no_number_ends_the_run_at_its_step(cli, work, log_every):
-    answer = cli(
-        *("train", "ae", *SMALL, "--set", f"train.log_every={log_every}", "--run", "r", "--json"),
-        *("--lr", "1e30", "--set", "train.optimizer=sgd"),
-    )
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step(cli, work):
+    fast = ("--lr", "1e30", "--set", "train.optimizer=sgd")
+    answer = cli("train", "ae", *SMALL, *fast, "--run", "r", "--json")
     assert answer.code == 1
     assert "at step 2" in answer.err  # the first step's loss is that of the initial weights
     assert "a smaller --lr" in answer.err
@@ -565,9 +391,8 @@ def test_a_last_step_that_ruins_the_weights_fails_the_run_too(cli, work):
 # ---------------------------------------------------------------- what a plugin breaks
 
 PLUGIN = """
-import signal, time
+import signal
 from dataclasses import dataclass
-from pathlib import Path
 
 from latentforge import CallbackSpec, ModelSpec, Size, hookimpl
 
@@ -603,15 +428,6 @@ class Trap:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    def sleep(self, engine):
-        Path("asleep").touch()
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            time.sleep(0.02)
-            if engine.should_terminate:
-                Path("heard").touch()
-        Path("awake").touch()
-
 
 @hookimpl
 def latentforge_callbacks():
@@ -639,6 +455,7 @@ def test_a_training_that_breaks_is_a_failed_run(cli, trap, work):
     assert answer.code != 0
     assert answer.json["status"] == "failed"
     assert "ZeroDivisionError: a trap" in answer.err
+    assert "callback 'trap' of plugin trap" in answer.err
     assert "Traceback" not in answer.err
     manifest = json.loads((work / "r" / "run.json").read_text())
     assert (manifest["status"], manifest["steps"]) == ("failed", 4)
@@ -667,7 +484,9 @@ def test_debug_shows_the_traceback_and_the_message(cli, monkeypatch, work):
 
 @posix
 def test_an_interrupt_lets_the_step_end_and_keeps_a_checkpoint(cli, trap, work):
+    before = signal.getsignal(signal.SIGINT)
     answer = cli(*trap("interrupt", "--epochs", 9, "--json", step=15))
+    assert signal.getsignal(signal.SIGINT) is before
     assert answer.code == 130
     said = answer.json
     assert (said["status"], said["run"], said["epochs"]) == ("interrupted", "r", 1)
@@ -700,47 +519,6 @@ def test_an_interrupt_before_the_first_checkpoint_promises_none(cli, trap, work)
     manifest = json.loads((work / "r" / "run.json").read_text())
     assert (manifest["status"], manifest["steps"]) == ("interrupted", 3)
     assert "no checkpoint" in cli("-p", "./trap.py", "evaluate", "r").err
-
-
-def wait_for(path: Path, process, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.02)
-
-
-@posix
-def test_ctrl_c_in_a_terminal_ends_in_a_run_that_can_be_used(start, cli, work):
-    line = ("train", "ae", "--set", "model.hidden=[64]", "--epochs", 100_000, "--run", "r")
-    process = start(*line, before="pass")
-    wait_for(work / "r" / "checkpoints" / "LATEST", process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert "error: interrupted at step" in err
-    assert "Traceback" not in err
-    assert json.loads((work / "r" / "run.json").read_text())["status"] == "interrupted"
-    assert cli("evaluate", "r").code == 0
-
-
-@posix
-def test_a_second_ctrl_c_does_not_wait_for_the_step(start, trap, work):
-    process = start(*trap("sleep", "--epochs", 9, "--json", step=15), before="pass")
-    wait_for(work / "asleep", process)
-    process.send_signal(signal.SIGINT)
-    wait_for(work / "heard", process)  # the first one lets the step end, which takes a minute here
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert not (work / "awake").exists()
-    assert "Traceback" not in err
-    said = json.loads(out)
-    assert (said["status"], said["run"], said["exit_code"]) == ("interrupted", "r", 130)
-    manifest = json.loads((work / "r" / "run.json").read_text())
-    assert manifest["status"] == "interrupted"
-    assert (work / "r" / "checkpoints" / "LATEST").read_text().split()[0] == "step-00000011"
 
 
 @posix

@@ -24,16 +24,22 @@ def weights(run):
     return CheckpointStore(run / "checkpoints").load().tensors("model")
 
 
-def end(process, work, number) -> str:
-    """Send a signal in the middle of the third epoch or later; what it wrote for people."""
-    lines = work / "r" / "metrics.jsonl"
+def wait_for(process, happened) -> None:
     deadline = time.monotonic() + 60
-    while not lines.exists() or lines.read_text().count("\n") < 2:
+    while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def end(process, work, number) -> str:
+    """Send a signal in the middle of the third epoch or later; what it wrote for people."""
+    lines = work / "r" / "metrics.jsonl"
+    wait_for(process, lambda: lines.exists() and lines.read_text().count("\n") >= 2)
     process.send_signal(number)
-    return process.communicate(timeout=60)[1]
+    out, err = process.communicate(timeout=60)
+    assert out == ""
+    return err
 
 
 @posix
@@ -70,24 +76,26 @@ def test_a_run_that_a_signal_has_ended_goes_on_to_the_same_weights(
 
 
 @posix
-def test_a_second_sigterm_does_not_wait(start, work):
-    """A step that never ends: the first signal asks, the second one is not held back."""
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_a_second_signal_does_not_wait(start, work, number, code):
+    """A step that takes a minute: the first signal asks, the second one is not held back."""
     (work / "slow.py").write_text(SLOW)
-    line = ("-p", "./slow.py", *LINE, "--callback", "slow", "--run", "r")
+    line = ("-p", "./slow.py", *LINE, "--callback", "slow", "--run", "r", "--json")
     process = start(*line, before="pass")
-    deadline = time.monotonic() + 60
-    while not (work / "asleep").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    while not (work / "heard").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGTERM
+    for file in ("asleep", "heard"):
+        wait_for(process, (work / file).exists)
+        process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code
     assert not (work / "awake").exists()
+    assert "Traceback" not in err
+    assert (work / "r" / "checkpoints" / "LATEST").read_text().split()[0] == "step-00000007"
+    if number == signal.SIGINT:
+        said = json.loads(out)
+        assert (said["status"], said["run"], said["exit_code"]) == ("interrupted", "r", 130)
+        assert json.loads((work / "r" / "run.json").read_text())["status"] == "interrupted"
 
 
 SLOW = """
@@ -99,7 +107,7 @@ class Slow:
     def attach(self, engines):
         from ignite.engine import Events
 
-        @engines.trainer.on(Events.ITERATION_COMPLETED(once=3))
+        @engines.trainer.on(Events.ITERATION_COMPLETED(once=9))
         def sleep(engine):
             Path("asleep").touch()
             for _ in range(600):

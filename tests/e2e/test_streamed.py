@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -39,33 +37,3 @@ def test_a_run_on_streamed_images_is_trained_measured_and_explored(cli, stored):
     assert answer.json["findings"] is not None
     assert answer.err == ""
     assert cli("encode", "run", "--out", "codes.npz").code == 0
-
-
-def test_a_file_that_ends_early_in_mid_training_is_named_without_a_traceback(process, work, stored):
-    plugin = """
-import os
-from dataclasses import dataclass
-from ignite.engine import Events
-from latentforge import CallbackSpec, hookimpl
-
-class Cut:
-    def __init__(self, config):
-        pass
-
-    def attach(self, engines):
-        engines.trainer.add_event_handler(
-            Events.ITERATION_COMPLETED(once=2), lambda: os.truncate("x.npy", 2000)
-        )
-
-@hookimpl
-def latentforge_callbacks():
-    yield CallbackSpec(name="cut", summary="Cuts the file", build=Cut)
-"""
-    (work / "cut.py").write_text(plugin)
-    options = [*SMALL, "--set=data.stream=always", "--callback", "cut", "--batch-size", 16]
-    answer = process("-p", "./cut.py", "train", "ae", "--data", *stored, *options)
-    assert answer.code == 1
-    assert "x.npy cannot be read" in answer.err
-    assert "train --resume goes on with a run" in answer.err
-    assert "Traceback" not in answer.err
-    assert os.path.getsize(work / "x.npy") == 2000

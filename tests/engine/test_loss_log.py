@@ -86,11 +86,6 @@ def test_weights_are_those_of_their_step():
     assert read(history, 3) == {"loss": 5.0, "a": 1.0, "b": 4.0, "b_weight": 1.0}
 
 
-def test_terms_of_weight_zero_are_not_in_the_total_even_when_they_are_nan():
-    terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
-    assert terms.total().item() == 2.0
-
-
 def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_restart():
     torch.manual_seed(0)
     calm, watched = LossLog(), LossLog()

@@ -343,16 +343,19 @@ def test_a_run_killed_after_its_last_checkpoint_gets_its_figures(undisturbed, da
     assert_same(tmp_path / "run", undisturbed("vae", "plain"))
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_at_the_beginning(
-    undisturbed, data, tmp_path
+@pytest.mark.parametrize(("step", "status"), [(1, "interrupted"), (STEPS + 1, "failed")])
+def test_a_run_without_its_first_checkpoint_starts_at_the_beginning(
+    undisturbed, data, tmp_path, step, status
 ):
+    """Killed before it, or failed: its epoch had a line, and then the disk was full."""
+    run = tmp_path / "run"
     with pytest.raises(Terminated):
-        train(data, tmp_path / "run", "vae", "plain", step=1)
-    shutil.rmtree(tmp_path / "run/checkpoints")
-    without_stop(tmp_path / "run")
-    made = resumed(tmp_path / "run", data)
-    assert made.manifest["resumed"][0]["step"] == 0
-    assert_same(tmp_path / "run", undisturbed("vae", "plain"))
+        train(data, run, "vae", "plain", step=step)
+    shutil.rmtree(run / "checkpoints")
+    without_stop(run)
+    FORGE.open_run(run).update(status=status)
+    assert resumed(run, data).manifest["resumed"][0]["step"] == 0
+    assert_same(run, undisturbed("vae", "plain"))
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, data, tmp_path, caplog):
@@ -580,18 +583,6 @@ def test_a_run_without_its_checkpoints_is_not_trained_anew_over_its_record(data,
     assert files(tmp_path / "run") == before
 
 
-def test_a_run_whose_first_checkpoint_failed_starts_at_the_beginning(undisturbed, data, tmp_path):
-    """The line of its epoch was written, and then the disk was full."""
-    run = tmp_path / "run"
-    with pytest.raises(Terminated):
-        train(data, run, "vae", "plain", step=STEPS + 1)
-    shutil.rmtree(run / "checkpoints")
-    without_stop(run)
-    FORGE.open_run(run).update(status="failed")
-    assert resumed(run, data).manifest["resumed"][0]["step"] == 0
-    assert_same(run, undisturbed("vae", "plain"))
-
-
 def test_lines_of_metrics_that_are_gone_are_said(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2 * STEPS + 1)
@@ -812,10 +803,3 @@ def test_a_state_that_does_not_fit_is_one_clear_error(data, tmp_path):
     with pytest.raises(RunFailed, match="does not fit this training"):
         resumed(tmp_path / "run", data)
     assert files(tmp_path / "run") == before
-
-
-def test_an_unknown_checkpoint_is_named(data, tmp_path):
-    with pytest.raises(Terminated):
-        train(data, tmp_path / "run", "ae", "plain", step=2)
-    with pytest.raises(MissingError, match="no checkpoint"):
-        resumed(tmp_path / "run", data, checkpoint="step-9")

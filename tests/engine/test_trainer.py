@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, ModelSpec, hookimpl
 from latentforge.contracts import Terms
-from latentforge.errors import ConfigError, Interrupted, PluginError, RunFailed
+from latentforge.errors import ConfigError, PluginError
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import permutation
 
@@ -106,17 +103,9 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(forge, tmp_path):
     scores = [line["validation"]["loss"] for line in run.history()]
     store = CheckpointStore(run.path / "checkpoints")
     best = store.load("best").state["epoch"]
-    assert best == 1 + scores.index(min(scores))
+    assert best == 1 + scores.index(min(scores)) < 6
     figures = run.evaluate("validation", checkpoint="best")
     assert figures["loss"] == pytest.approx(min(scores), rel=1e-5)
-
-
-def test_without_a_validation_split_nothing_is_selected_by_score(forge, tmp_path):
-    run = forge.train(
-        "ae", data={"name": "digits", "validation": 0}, model=SMALL, run=tmp_path / "a", quiet=True
-    )
-    assert "validation" not in run.metrics
-    assert not (run.path / "checkpoints" / "BEST").exists()
 
 
 @pytest.mark.parametrize(
@@ -139,16 +128,8 @@ def test_optimizer_options_reach_it_and_wrong_ones_are_named(forge, tmp_path):
     assert "momentun" in caught.value.details[0]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(forge, tmp_path):
-    with pytest.raises(RunFailed, match=r"became (nan|inf) at step \d+ \(its term 'recon'\)"):
-        train(forge, tmp_path / "a", optimizer="sgd", lr=1e20)
-    run = forge.open_run(tmp_path / "a")
-    assert run.status == "failed"
-    assert "at step" in run.manifest["error"]
-
-
 class Hooked:
-    """A plugin with callbacks that interrupt, count or fail."""
+    """A plugin with callbacks that count or stop."""
 
     def __init__(self):
         self.steps = []
@@ -156,7 +137,7 @@ class Hooked:
 
     @hookimpl
     def latentforge_callbacks(self):
-        for name in ("count", "interrupt", "fail", "stop"):
+        for name in ("count", "stop"):
             yield CallbackSpec(name=name, summary="x", build=lambda config, n=name: self._make(n))
 
     def _make(self, name):
@@ -169,10 +150,6 @@ class Hooked:
                     step = engines.trainer.state.iteration
                     self.steps.append(step)
                     engines.log("seen", step)
-                    if name == "interrupt" and step == 3:
-                        os.kill(os.getpid(), signal.SIGINT)
-                    if name == "fail" and step == 3:
-                        raise ValueError("no such thing")
                     if name == "stop" and step == 30:
                         engines.trainer.terminate()
 
@@ -190,48 +167,17 @@ def hooked():
     return plugin, Forge([plugin])
 
 
-def test_a_callback_attaches_to_ignite_events(hooked, tmp_path):
-    plugin, forge = hooked
-    run = forge.train(
-        "ae", model=SMALL, train={"epochs": 1}, callbacks=["count"], run=tmp_path / "a", quiet=True
-    )
-    assert plugin.steps == list(range(1, run.manifest["steps"] + 1))
-
-
-def test_an_interrupt_finishes_the_step_and_keeps_a_checkpoint(hooked, tmp_path):
-    plugin, forge = hooked
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted) as caught:
-        forge.train("ae", model=SMALL, callbacks=["interrupt"], run=tmp_path / "a", quiet=True)
-    assert caught.value.exit_code == 130
-    assert caught.value.result["status"] == "interrupted"
-    assert signal.getsignal(signal.SIGINT) is before
-    run = forge.open_run(tmp_path / "a")
-    assert (run.status, run.manifest["steps"]) == ("interrupted", plugin.steps[-1])
-    assert run.manifest["steps"] == 3
-    state = CheckpointStore(run.path / "checkpoints").load().state
-    assert state["step"] == run.manifest["steps"]
-    assert run.evaluate()["recon"] > 0
-
-
-def test_a_failing_callback_fails_the_run(hooked, tmp_path):
-    _, forge = hooked
-    with pytest.raises(PluginError, match="no such thing") as caught:
-        forge.train("ae", model=SMALL, callbacks=["fail"], run=tmp_path / "a", quiet=True)
-    assert "callback 'fail' of plugin Hooked" in " ".join(caught.value.details)
-    assert forge.open_run(tmp_path / "a").status == "failed"
-
-
-def test_a_callback_sees_the_figures_of_each_evaluation(hooked, tmp_path):
+def test_a_callback_sees_every_step_and_the_figures_of_each_evaluation(hooked, tmp_path):
     plugin, forge = hooked
     run = forge.train(
         "ae", model=SMALL, train={"epochs": 2}, callbacks=["count"], run=tmp_path / "a", quiet=True
     )
+    assert plugin.steps == list(range(1, run.manifest["steps"] + 1))
     assert [split for split, _ in plugin.seen] == ["validation", "validation", "test"]
     assert plugin.seen[-1][1] == run.metrics["test"]
 
 
-def test_a_callback_that_stops_the_trainer_leaves_a_whole_run(hooked, tmp_path):
+def test_a_callback_that_stops_the_trainer_leaves_a_whole_run_with_a_last_line(hooked, tmp_path):
     _, forge = hooked
     run = forge.train(
         "ae", model=SMALL, train={"epochs": 4}, callbacks=["stop"], run=tmp_path / "a", quiet=True
@@ -239,6 +185,10 @@ def test_a_callback_that_stops_the_trainer_leaves_a_whole_run(hooked, tmp_path):
     assert (run.status, run.manifest["steps"], run.manifest["epochs"]) == ("done", 30, 1)
     assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 30
     assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-6)
+    last = run.history()[-1]
+    assert (last["epoch"], last["step"]) == (2, 30)
+    assert last["test"] == run.metrics["test"]
+    assert last["validation"] == run.metrics["validation"]
 
 
 class Broken(torch.nn.Module):
@@ -374,14 +324,3 @@ def test_images_of_two_channels_train_without_pictures(forge, tmp_path):
     )
     assert run.status == "done"
     assert not any(file.endswith(".png") for file in run.explore("interpolate")["files"])
-
-
-def test_an_early_stop_is_recorded_like_an_epoch(hooked, tmp_path):
-    _, forge = hooked
-    run = forge.train(
-        "ae", model=SMALL, train={"epochs": 4}, callbacks=["stop"], run=tmp_path / "a", quiet=True
-    )
-    last = run.history()[-1]
-    assert (last["epoch"], last["step"]) == (2, 30)
-    assert last["test"] == run.metrics["test"]
-    assert last["validation"] == run.metrics["validation"]

@@ -292,26 +292,6 @@ def test_a_shape_that_is_none_is_refused(path: Path, shape: str):
 # ---------------------------------------------------------------- a run
 
 
-@pytest.mark.parametrize(
-    ("x", "shape"),
-    [
-        (GREY, [1, 28, 20]),
-        (GREY.reshape(12, -1)[:, :30], [30]),
-        (RANDOM.integers(0, 256, (12, 1, 64, 64), dtype=np.uint8), [1, 64, 64]),
-    ],
-    ids=["28x20 grey", "vector", "1x64x64"],
-)
-def test_an_autoencoder_trains_on_it(cli, path: Path, x, shape):
-    np.savez(path, x=x)
-    model = ("--set", "model.hidden=[8]", "--set", "model.latent_dim=2")
-    data = ("--data", "arrays", "--set", f"data.path={path}")
-    trained = cli("train", "ae", *data, *model, "--epochs", 2, "--json")
-    assert trained.code == 0, trained.err
-    shown = cli("data", "show", "arrays", "--set", f"path={path}", "--json").json
-    assert shown["shape"] == shape
-    assert shown["images"] == {"train": 9, "validation": 1, "test": 2}
-
-
 # ---------------------------------------------------------------- .npy
 
 

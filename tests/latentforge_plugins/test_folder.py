@@ -297,19 +297,6 @@ def test_a_program_in_an_images_clothes_is_not_run(root: Path, refused, monkeypa
 # ---------------------------------------------------------------- a run
 
 
-def test_a_classifier_trains_on_a_colour_folder(cli, root: Path):
-    for name in ("dark", "light"):
-        for i in range(10):
-            noise = RANDOM.integers(0, 100, (32, 32, 3)) + (155 if name == "light" else 0)
-            save(root / name / f"{i}.png", noise.astype(np.uint8))
-    for model in ("ae", "cnn-classifier"):
-        given = ("--data", "folder", "--set", f"data.root={root}", "--epochs", 2)
-        trained = cli("train", model, *given, "--json")
-        assert trained.code == 0, trained.err
-    shown = cli("data", "show", "folder", "--set", f"root={root}", "--json").json
-    assert (shown["shape"], shown["classes"]) == ([3, 32, 32], ["dark", "light"])
-
-
 # ---------------------------------------------------------------- streamed
 
 

@@ -152,18 +152,6 @@ def test_a_learnt_sigma_is_the_one_in_the_figure_and_in_its_protocol(measured, v
     assert protocol["recon_mean"].endswith("Gaussian of sigma 0.2")
 
 
-def test_a_model_without_a_kl_is_measured_by_recon_alone():
-    from latentforge.config.request import Draft
-    from latentforge.config.resolve import resolve
-    from latentforge.config.selection import choose_measures
-
-    registry = Forge().registry
-    draft = Draft()
-    draft.choose("model", "ae", "test")
-    chosen = choose_measures(registry, resolve(draft, registry), classes=["a", "b"])
-    assert [c.name for c in chosen] == ["bce_per_pixel", "loss", "mse_per_pixel", "recon"]
-
-
 # ---------------------------------------------------------------- active units
 
 

@@ -179,19 +179,6 @@ def test_svhn_is_read_with_ten_for_the_digit_zero(svhn: Path):
         assert data.split(split).y.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
 
 
-def test_the_option_comes_before_the_environment_and_that_before_the_cache(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    write_like_mnist(tmp_path / "option", "KMNIST")
-    assert len(load("kmnist", root=tmp_path / "option").x) == 4
-    with pytest.raises(MissingError, match=str(root)):
-        load("kmnist")
-    monkeypatch.delenv("LATENTFORGE_DATA")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_like_mnist(tmp_path / "cache" / "latentforge", "KMNIST")
-    assert len(load("kmnist").x) == 4
-
-
 # ---------------------------------------------------------------- what is missing or damaged
 
 
@@ -375,15 +362,15 @@ def serve_svhn(root: Path, folder: Path, url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(kind, "split_list", table)
 
 
-@pytest.mark.parametrize(
-    ("name", "serve"),
-    [
-        ("kmnist", serve_kmnist),
-        ("emnist", serve_emnist),
-        ("cifar10", serve_cifar),
-        ("svhn", serve_svhn),
-    ],
-)
+SERVERS = {
+    "kmnist": serve_kmnist,
+    "emnist": serve_emnist,
+    "cifar10": serve_cifar,
+    "svhn": serve_svhn,
+}
+
+
+@pytest.mark.parametrize(("name", "serve"), SERVERS.items())
 @pytest.mark.filterwarnings("ignore:.*extract.*filter.*:DeprecationWarning")  # tarfile, 3.12, 3.13
 def test_what_is_fetched_is_what_load_reads(
     cli, root: Path, cifar, svhn, served, monkeypatch: pytest.MonkeyPatch, name: str, serve
@@ -401,15 +388,7 @@ def test_what_is_fetched_is_what_load_reads(
         assert np.array_equal(after.y, before.y)
 
 
-@pytest.mark.parametrize(
-    ("name", "serve"),
-    [
-        ("kmnist", serve_kmnist),
-        ("emnist", serve_emnist),
-        ("cifar10", serve_cifar),
-        ("svhn", serve_svhn),
-    ],
-)
+@pytest.mark.parametrize(("name", "serve"), SERVERS.items())
 def test_without_a_network_the_cause_is_one_line(
     cli, root: Path, tmp_path: Path, cifar, svhn, monkeypatch: pytest.MonkeyPatch, name: str, serve
 ):

@@ -124,12 +124,6 @@ def test_the_loss_takes_the_number_of_training_images_from_the_step():
     torch.testing.assert_close(mi[1] - mi[0], torch.tensor(math.log(100)))
 
 
-def test_what_beta_tc_needs_is_refused_where_it_is_missing(tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        Forge().train("ae", loss="beta-tc", data="digits", run=tmp_path / "run", quiet=True)
-    assert "loss 'beta-tc' needs diagonal_gaussian, kl" in caught.value.details[0]
-
-
 def test_a_model_of_other_posteriors_is_refused_by_beta_tc_alone(tmp_path):
     class Plugin:
         @hookimpl

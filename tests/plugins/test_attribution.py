@@ -9,7 +9,7 @@ import torch
 
 from latentforge import ExplorerSpec, Forge, hookimpl
 from latentforge.errors import RunFailed
-from latentforge.plugins.attribution import blame, home_of
+from latentforge.plugins.attribution import call_component, home_of
 
 HOOKS = """
 import json
@@ -92,11 +92,16 @@ def test_of_an_object_in_a_package_the_whole_package_is_its_own():
 
 
 def test_want_of_memory_says_how_much_was_asked_for_and_what_needs_less():
-    with pytest.raises(RunFailed) as error, blame("step 3", save_memory="a smaller --batch-size"):
-        torch.empty(2**55, dtype=torch.uint8)
+    def raising(error):
+        raise error
+
+    smaller = {"save_memory": "a smaller --batch-size", "dtype": torch.uint8}
+    with pytest.raises(RunFailed) as error:
+        call_component("step 3", [], torch.empty, 2**55, **smaller)
     assert error.value.message == "out of memory: step 3 asked for 3.36e+07 GiB"
     assert error.value.remedy == "a smaller --batch-size"
-    with pytest.raises(RunFailed, match=r"step 4 asked for 2\.50 GiB\n"), blame("step 4"):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has")
-    with pytest.raises(RunFailed, match=r"out of memory: step 5\n"), blame("step 5"):
-        raise MemoryError
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has")
+    with pytest.raises(RunFailed, match=r"step 4 asked for 2\.50 GiB\n"):
+        call_component("step 4", [], raising, full)
+    with pytest.raises(RunFailed, match=r"out of memory: step 5\n"):
+        call_component("step 5", [], raising, MemoryError())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 from latentforge.config.schema import DataConfig
-from latentforge.errors import PluginError, PluginProblem, UsageError
+from latentforge.errors import UsageError
 from latentforge.forge import Forge
 from latentforge.plugins.registry import Entry, Plugin, Registry, normalise, spec_faults
 from latentforge.specs import (
@@ -79,18 +79,6 @@ def test_an_unknown_name_suggests_and_names_the_next_command():
     with pytest.raises(UsageError, match=r"unknown model 'resnet'\n") as error:
         some.get("models", "resnet")
     assert "latentforge -p FILE" in str(error.value.remedy)
-
-
-def test_a_plugin_with_problems_may_be_the_one_that_has_it():
-    problem = PluginProblem("swirl", "latentforge-swirl", "2.0", "import", "ImportError: x", "y")
-    failed = Plugin("swirl", "latentforge-swirl", "2.0", status="failed", problems=(problem,))
-    some = registry(model("ae", BUILTIN), plugins=(BUILTIN, failed))
-    assert some.problems == (problem,)
-    with pytest.raises(PluginError, match="unknown model 'wavelet'") as error:
-        some.get("models", "wavelet")
-    assert error.value.details == ("plugin swirl (latentforge-swirl 2.0): import: ImportError: x",)
-    with pytest.raises(UsageError):
-        some.get("models", "aee")
 
 
 def test_plugins_are_found_by_name():

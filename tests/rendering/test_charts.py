@@ -225,11 +225,14 @@ def test_the_page_has_the_bars_of_the_picture_and_so_has_numpy():
         middle = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
         np.testing.assert_allclose(middle, (edges[1:] + edges[:-1]) / 2)
         np.testing.assert_allclose(bars["x"], middle, rtol=2e-4)
-        np.testing.assert_allclose(figure["layout"]["xaxis"]["range"], axes.get_xlim())
+        np.testing.assert_allclose(figure["layout"]["xaxis"]["range"], drawn[0].get_xlim())
+        np.testing.assert_allclose(axes.get_xlim(), drawn[0].get_xlim())
+        assert sum(bars["y"]) * bars["width"] == pytest.approx(1, rel=1e-3)
         x, y = axes.lines[0].get_data()
         np.testing.assert_allclose(np.interp(curve["x"], x, y), curve["y"], atol=2e-3)
-    same = json.loads(panels[2])["figure"]["layout"]["annotations"][0]["text"]
-    assert same == drawn[2].texts[0].get_text() == "all 1"
+    same = json.loads(panels[2])["figure"]
+    assert same["data"] == []
+    assert same["layout"]["annotations"][0]["text"] == drawn[2].texts[0].get_text() == "all 1"
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])

@@ -18,14 +18,12 @@ from latentforge import Forge
 from latentforge.errors import UsageError
 from latentforge.sweeps.worker import work as do_work
 
+from .stored import read
+
 TINY = ["ae", "--set=model.hidden=[16]", "--no-together", "--jobs=2"]
 LONG = [*TINY, "--batch-size=16", "--epochs=400", "--grid=model.latent_dim=[2, 3]", "--out=s"]
 FIRST, SECOND = "1-latent_dim=2", "2-latent_dim=3"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are no messages there")
-
-
-def read(path):
-    return json.loads(path.read_text("utf-8"))
 
 
 def wait_for(*paths, seconds=60):

@@ -129,21 +129,8 @@ def test_members_that_find_no_memory_together_are_trained_one_by_one(tmp_path):
     assert reasons(made) == {"RuntimeError: out of memory"}
 
 
-def test_convolutions_keep_members_alone(tmp_path):
-    made = Forge().sweep(
-        "cnn-classifier",
-        train={"epochs": 1, "batch_size": 512},
-        grid={"train.seed": [0, 1]},
-        out=tmp_path / "sweep",
-        quiet=True,
-    )
-    assert made.status == "done"
-    [reason] = reasons(made)
-    assert "Conv2d" in reason
-
-
-@pytest.mark.parametrize("module", [nn.BatchNorm1d(4), nn.Dropout(0.5)])
-def test_batch_norm_and_dropout_keep_members_alone(module):
+@pytest.mark.parametrize("module", [nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Conv2d(1, 2, 3)])
+def test_batch_norm_dropout_and_convolutions_keep_members_alone(module):
     with pytest.raises(NotTogether, match=type(module).__name__):
         check_modules(Trainee(nn.Sequential(nn.Linear(4, 4), module), nn.Identity()))
     check_modules(Trainee(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0)), nn.Identity()))

@@ -12,12 +12,10 @@ import pytest
 from latentforge import Forge
 from latentforge.errors import ConfigError
 
+from .stored import read
+
 TINY = {"encoder": [16], "decoder": [16], "latent_dim": 2}
 ONCE = {"epochs": 1, "batch_size": 256}
-
-
-def read(path):
-    return json.loads(path.read_text("utf-8"))
 
 
 def test_numbers_of_numpy_are_kept_as_numbers(tmp_path):

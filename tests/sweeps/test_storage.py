@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import closing
 
 import numpy as np
-import optuna
 import pytest
 
 from latentforge import Forge
@@ -18,22 +16,10 @@ from latentforge.sweeps.optuna_study import Study, rooted
 from latentforge.sweeps.search import described
 from latentforge.sweeps.search_space import read_space
 
+from .stored import read, trials_of
+
 WORDS = ["sweep", "ae", "--epochs=1", "--batch-size=512"]
 WORDS += ["--space=train.lr=log(1e-4, 1e-1)", "--space=model.latent_dim=int(2, 6)"]
-
-
-def read(path):
-    return json.loads(path.read_text("utf-8"))
-
-
-def trials_of(url, name):
-    """What Optuna keeps of a search, read by itself."""
-    storage = optuna.storages.RDBStorage(url)
-    try:
-        return optuna.load_study(study_name=name, storage=storage).get_trials()
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 @pytest.mark.slow  # three processes and their imports
@@ -113,7 +99,7 @@ def test_a_search_is_the_same_one_wherever_and_however_it_trains(tmp_path):
     def name_of(file="a", train=None, **data):
         path = {"name": "arrays", "path": tmp_path / f"{file}.npy"}
         draft, _ = draft_request(forge.registry, "ae", data={**path, **data}, train=train)
-        return described(forge, draft, space, None, None)[1]["study"]
+        return described(forge.registry, draft, space, None, None)[1]["study"]
 
     same = [
         name_of("b", stream="always", workers=1),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import signal
 import time
@@ -22,6 +21,8 @@ from latentforge.engine.vectorized.ensemble import Ensemble
 from latentforge.sweeps.grid import draft_member, members_of
 from latentforge.sweeps.grouping import groups_of
 
+from .stored import read
+
 CPU = torch.device("cpu")
 SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
 SEEDS_AND_RATES = {"train.seed": [0, 5], "train.lr": [1e-3, 3e-4]}
@@ -37,10 +38,6 @@ def runners_of(configs, splits):
     trainees = [build_trainee(config, splits) for config in configs]
     images = splits.split("train")
     return [StepRunner(t.train(), images, c, CPU) for t, c in zip(trainees, configs, strict=True)]
-
-
-def read(path):
-    return json.loads(path.read_text("utf-8"))
 
 
 def reasons(sweep):

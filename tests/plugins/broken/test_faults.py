@@ -25,6 +25,8 @@ def broken_beside_healthy(site, code):
     [
         ("import no_such_module", "import", ["ModuleNotFoundError", "no_such_module", ".py:"]),
         ("raise SystemExit(3)", "import", ["SystemExit: 3", "latentforge_bad_bad.py:"]),
+        ("class Odd(BaseException): pass\nraise Odd('so')", "import", ["Odd: so"]),
+        ("import asyncio\nraise asyncio.CancelledError('so')", "import", ["CancelledError: so"]),
         ("def broken(:", "import", ["SyntaxError", "latentforge_bad_bad.py:"]),
         (
             "@hookimpl\ndef latentforge_models(config): return []",
@@ -58,6 +60,11 @@ def broken_beside_healthy(site, code):
             "@hookimpl\ndef latentforge_models(): raise SystemExit",
             "collect",
             ["latentforge_models: SystemExit"],
+        ),
+        (
+            "class Odd(BaseException): pass\n@hookimpl\ndef latentforge_models(): raise Odd('so')",
+            "collect",
+            ["latentforge_models: Odd: so"],
         ),
         (
             "@hookimpl\ndef latentforge_models(): return model('bad')",

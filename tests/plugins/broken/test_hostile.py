@@ -15,7 +15,7 @@ import pytest
 from latentforge import Forge, MeasureSpec, hookimpl
 from latentforge.cli.app import run as run_cli
 from latentforge.errors import PluginError
-from latentforge.plugins.attribution import blame
+from latentforge.plugins.attribution import call_component
 from latentforge.plugins.loading import load_plugins
 
 from .test_contained import commands
@@ -24,24 +24,6 @@ BAD = "plugin bad (latentforge-bad 0.3)"
 
 
 # ---------------------------------------------------------------- while it loads
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "class Odd(BaseException): pass\nraise Odd('so')",
-        "import asyncio\nraise asyncio.CancelledError('so')",
-        "class Odd(BaseException): pass\n@hookimpl\ndef latentforge_models(): raise Odd('so')",
-    ],
-)
-def test_whatever_is_raised_is_a_fault(site, code):
-    site.add("latentforge-bad", code, "bad", version="0.3")
-    site.add("latentforge-good", site.offering("good"), "good")
-    registry = load_plugins()
-    [problem] = registry.problems
-    assert str(problem).startswith(BAD)
-    assert "Odd" in problem.cause or "CancelledError: so" in problem.cause
-    assert registry.names("models") == ("good",)
 
 
 def test_an_entry_point_to_nothing_is_said(site):
@@ -114,13 +96,17 @@ def test_metadata_of_latentforge_that_hide_its_plugins_are_said(site, capsys):
 # ---------------------------------------------------------------- in its components
 
 
+def raising(error):
+    raise error
+
+
 @pytest.mark.parametrize(
     "error", [SystemExit(0), SystemExit("so"), type("Odd", (BaseException,), {})()]
 )
 def test_a_component_that_ends_the_process_is_a_fault(error):
     entry = load_plugins(only=["latentforge"]).get("models", "ae")
-    with pytest.raises(PluginError, match="building it failed"), blame("building it", entry):
-        raise error
+    with pytest.raises(PluginError, match="building it failed"):
+        call_component("building it", [entry], raising, error)
 
 
 class OneMeasure:

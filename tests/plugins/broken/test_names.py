@@ -13,20 +13,6 @@ def builtin(site):
     site.add("latentforge", site.offering("ae", "vae"), "autoencoder")
 
 
-def test_a_built_in_wins_and_the_stranger_is_reached_in_full(site, builtin):
-    site.add("Latentforge.Foo", site.offering("ae"), "aaa")
-    registry = load_plugins()
-    assert registry.get("models", "ae").plugin.builtin
-    assert registry.get("models", "latentforge/ae").plugin.builtin
-    assert registry.get("models", "latentforge-foo/ae").plugin.name == "aaa"
-    assert registry.get("models", "LatentForge_foo/ae").qualified == "Latentforge.Foo/ae"
-    assert registry.notices == (
-        "model 'ae' of Latentforge.Foo does not replace the built-in;"
-        " reach it as Latentforge.Foo/ae",
-    )
-    assert [e.plugin.builtin for e in registry.entries("models")] == [True, False, True]
-
-
 def test_a_stranger_has_the_plain_name_where_the_built_in_is_off(site, builtin):
     site.add("latentforge-foo", site.offering("ae"), "foo")
     registry = load_plugins(off=["autoencoder"])

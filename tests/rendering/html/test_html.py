@@ -175,24 +175,6 @@ def test_a_gap_in_a_curve_and_a_bar_that_is_nan_are_null_in_the_json():
     assert found["figure"]["layout"]["xaxis"]["type"] == "category"
 
 
-def test_histograms_share_their_x_and_each_has_the_area_of_one():
-    values = {"narrow": torch.randn(1000), "wide": 5 * torch.randn(1000), "same": torch.ones(5)}
-    fragment = chart(Histogram("h", "h", values, "x", normal=True))
-    panels = [json.loads(t) for t in re.findall(r'json">(.*?)</script>', fragment)]
-    assert len(panels) == 3
-    reach = panels[0]["figure"]["layout"]["xaxis"]["range"]
-    assert reach[0] < values["wide"].min() < values["wide"].max() < reach[1]
-    for panel in panels[:2]:
-        bars, _ = panel["figure"]["data"]
-        assert sum(bars["y"]) * bars["width"] == pytest.approx(1, rel=1e-3)
-        assert panel["figure"]["layout"]["xaxis"]["range"] == reach
-    same = panels[2]["figure"]
-    assert (same["data"], same["layout"]["annotations"][0]["text"]) == ([], "all 1")
-    curve = panels[1]["figure"]["data"][1]
-    spread = values["wide"].std(correction=0)
-    assert max(curve["y"]) == pytest.approx(1 / float(spread * (2 * torch.pi) ** 0.5), rel=0.01)
-
-
 def test_values_of_which_none_is_finite_still_make_a_page(tmp_path):
     empty = Histogram("h", "h", {"nothing": torch.full((4,), float("nan"))}, "x")
     write_page(empty, tmp_path / "page.html", "a note with </p><script>")

@@ -1,0 +1,23 @@
+"""What sweeps and searches keep, read by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def trials_of(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
+    """What Optuna keeps of a search."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).get_trials()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
