@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from latentforge.findings import Film, ImageGrid
 from latentforge.rendering.animation import evenly_spaced
+from latentforge.rendering.html.sprites import png
 from latentforge.rendering.images import Array
 
 FRAMES = 10  # across
@@ -74,6 +74,4 @@ def sheet(frames: Sequence[Array]) -> bytes:
     if len(chosen) > 1 and len(chosen) % 2:
         chosen.append(np.full_like(chosen[0], 255))
     pairs = [np.concatenate(chosen[i : i + 2], axis=1) for i in range(0, len(chosen), 2)]
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(pairs)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png(Image.fromarray(np.concatenate(pairs)))

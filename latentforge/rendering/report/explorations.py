@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,6 @@ from latentforge.io.atomic import leads_out
 from latentforge.io.toml import as_toml
 from latentforge.plugins.registry import Registry
 from latentforge.rendering.html import page as html
-from latentforge.rendering.report.formatting import shell
 from latentforge.rendering.report.images import embed
 from latentforge.rendering.report.layout import Block, Part, arranged
 from latentforge.rendering.report.run_table import joint_rows, unpackaged, with_plugins
@@ -110,11 +110,8 @@ def explored(
         for entry in group.entries:
             entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
             _show(entry, points, group, warnings)
-    return sorted(groups.values(), key=_maps_last_to_first)
-
-
-def _maps_last_to_first(group: Group) -> tuple[bool, str]:
-    return (not any(_is_map(item) for e in group.entries for item in e.items), group.explorer)
+    mapped = {g.explorer for g in groups.values() for e in g.entries if any(map(_is_map, e.items))}
+    return sorted(groups.values(), key=lambda group: (group.explorer not in mapped, group.explorer))
 
 
 def _is_map(item: Any) -> bool:
@@ -127,11 +124,8 @@ def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if path.is_dir() and any(path.iterdir())]
-    return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in _parts(p.name)])
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
+    parts = {path: re.split(r"(\d+)", path.name) for path in folders}
+    return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in parts[p]])
 
 
 def _explorer_of(folder: Path) -> str:
@@ -175,15 +169,12 @@ def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
 
 def _alike(item: Any, group: Group) -> list[Any]:
     """The charts of the same finding, which share the scale of y."""
-    found = [other.finding for entry in group.entries for other in entry.items]
     own = item.finding
-    return [
-        other
-        for other in found
-        if isinstance(own, Lines | Bars)
-        and isinstance(other, type(own))
-        and (other.name, other.y_title) == (own.name, own.y_title)
-    ]
+    if not isinstance(own, Lines | Bars):
+        return []
+    found = [other.finding for entry in group.entries for other in entry.items]
+    same_kind = [other for other in found if isinstance(other, type(own))]
+    return [o for o in same_kind if (o.name, o.y_title) == (own.name, own.y_title)]
 
 
 def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Iterator[Block]:
@@ -224,10 +215,8 @@ def command(entry: Entry, registry: Registry) -> list[str]:
     words += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
     for role, other in about["roles"].items():
         words += ["--with", f"{role}={other}"]
-    best = entry.run.path / "checkpoints" / "BEST"
-    last = entry.run.path / "checkpoints" / "LATEST"
-    used = about.get("checkpoint")
-    if used != _pointer(last) and used == _pointer(best):
+    best, last = (_pointer(entry.run.path / "checkpoints" / name) for name in ("BEST", "LATEST"))
+    if best == about["checkpoint"] != last:
         words += ["--checkpoint", "best"]
     defaults = _defaults(registry, about)
     for key, value in about["options"].items():
@@ -238,9 +227,8 @@ def command(entry: Entry, registry: Registry) -> list[str]:
 
 def _value(value: Any) -> str:
     """As `--set` takes it: a plain word needs no quotes."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
-        return value if value not in ("true", "false", "inf", "nan") else as_toml(value)
-    return as_toml(value)
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    return value if plain and value not in ("true", "false", "inf", "nan") else as_toml(value)
 
 
 def _pointer(file: Path) -> str:
@@ -264,17 +252,16 @@ def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def suggestion(run: RunFolder, registry: Registry) -> str:
     """The command to begin with: a map of the codes if the model has codes."""
-    try:
+    fitting: list[str] = []
+    with suppress(LatentForgeError):
         model = registry.get("models", run.config["model"]["name"])
-    except LatentForgeError:
-        return "latentforge list explorers"
-    fitting = [
-        entry.name
-        for entry in registry.entries("explorers")
-        if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
-    ]
+        fitting = [
+            entry.name
+            for entry in registry.entries("explorers")
+            if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
+        ]
     if not fitting:
         return "latentforge list explorers"
     chosen = "latent-map" if "latent-map" in fitting else fitting[0]
     words = with_plugins(unpackaged(run))
-    return shell(["latentforge", *words, "explore", chosen, str(run.path)])
+    return shlex.join(["latentforge", *words, "explore", chosen, str(run.path)])
