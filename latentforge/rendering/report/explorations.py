@@ -18,6 +18,7 @@ from latentforge.findings import Bars, Lines, Scatter
 from latentforge.io.atomic import leads_out
 from latentforge.io.toml import as_toml
 from latentforge.plugins.registry import Registry
+from latentforge.rendering.findings_store import Stored, read_findings
 from latentforge.rendering.html import page as html
 from latentforge.rendering.report.images import embed
 from latentforge.rendering.report.layout import Block, Part, arranged
@@ -40,12 +41,9 @@ class Entry:
     name: str  # in the headings
     folder: Path
     broken: str = ""
+    found: Stored = field(default_factory=Stored)
     about: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    protocol: str = ""
-    notes: Sequence[str] = ()
     command: list[str] = field(default_factory=list)
-    items: Sequence[Any] = ()
     blocks: list[Block] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # files that the page does not show
     one_of_many: bool = False  # others are on the page, so that each picture wants the name
@@ -60,19 +58,20 @@ class Group:
 
     @property
     def columns(self) -> list[str]:
-        return [entry.name for entry in self.entries if entry.metrics]
+        return [entry.name for entry in self.entries if entry.found.metrics]
 
     @property
     def rows(self) -> list[tuple[str, list[Any]]]:
-        return joint_rows({str(e.folder): e.metrics for e in self.entries if e.metrics})
+        having = [entry for entry in self.entries if entry.found.metrics]
+        return joint_rows({str(entry.folder): entry.found.metrics for entry in having})
 
     @property
     def protocols(self) -> list[str]:
         """What the figures are; where that is not the same in all entries, of each."""
         found: dict[str, list[str]] = {}
         for entry in self.entries:
-            if entry.protocol:
-                found.setdefault(entry.protocol, []).append(entry.name)
+            if protocol := entry.found.protocol:
+                found.setdefault(protocol, []).append(entry.name)
         return [
             protocol if len(found) == 1 else f"{', '.join(names)}: {protocol}"
             for protocol, names in found.items()
@@ -100,7 +99,7 @@ def explored(
         for folder in _folders(run.path / "explore")
     ]
     warnings += [f"{e.folder} is left out: {e.broken}" for e in entries if e.broken]
-    maps = sum(_is_map(item) for entry in entries for item in entry.items)
+    maps = sum(_is_map(item) for entry in entries for item in entry.found.items)
     points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
     groups: dict[str, Group] = {}
     for entry in entries:
@@ -110,7 +109,9 @@ def explored(
         for entry in group.entries:
             entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
             _show(entry, points, group, warnings)
-    mapped = {g.explorer for g in groups.values() for e in g.entries if any(map(_is_map, e.items))}
+    mapped = {
+        g.explorer for g in groups.values() for e in g.entries if any(map(_is_map, e.found.items))
+    }
     return sorted(groups.values(), key=lambda group: (group.explorer not in mapped, group.explorer))
 
 
@@ -137,25 +138,20 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     numbered = folder.name != _explorer_of(folder)
     heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
     entry = Entry(run, heading, folder)
-    from latentforge.rendering.findings_store import read_findings
-
     try:
         if leads_out(folder, run.path):
             raise UsageError(f"{folder} is a link that leads out of the run")
-        stored = read_findings(folder)
-        entry.about = known(stored.about, folder)
-        entry.metrics, entry.protocol = dict(stored.metrics), str(stored.protocol)
-        entry.notes, entry.items = list(stored.notes), list(stored.items)
+        entry.found = read_findings(folder)
+        entry.about = known(entry.found.about, folder)
         entry.command = command(entry, registry)
-    except LatentForgeError as error:
-        entry.broken, entry.items = error.message, ()
     except Exception as error:  # a folder that anyone may have changed must not cost the page
-        entry.broken, entry.items = one_line(error), ()
+        entry.broken = error.message if isinstance(error, LatentForgeError) else one_line(error)
+        entry.found = replace(entry.found, items=[])
     return entry
 
 
 def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
-    for item in entry.items:
+    for item in entry.found.items:
         try:
             blocks = list(_blocks(item, points, _alike(item, group), entry))
             entry.blocks += blocks
@@ -172,7 +168,7 @@ def _alike(item: Any, group: Group) -> list[Any]:
     own = item.finding
     if not isinstance(own, Lines | Bars):
         return []
-    found = [other.finding for entry in group.entries for other in entry.items]
+    found = [other.finding for entry in group.entries for other in entry.found.items]
     same_kind = [other for other in found if isinstance(other, type(own))]
     return [o for o in same_kind if (o.name, o.y_title) == (own.name, own.y_title)]
 
