@@ -50,16 +50,10 @@ def check_changes(
         )
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Settings by `section.key` and `section.outer.inner`, and the callbacks as one."""
     found: dict[str, Any] = {}
-
-    def add(values: Mapping[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                add(value, f"{prefix}{key}.")
-            else:
-                found[prefix + key] = value
-
-    add(config, "")
+    for key, value in config.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
     return found

@@ -5,7 +5,7 @@ Torch-free: `latentforge config check` and every usage error answer without wait
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -149,30 +149,28 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
     except LatentForgeError as error:
         faults.add("train.monitor", f"{error.message}; try {error.remedy}")
         return
-    if missing := sorted(set(spec.needs) - set(model.spec.provides)):
-        faults.add(
-            "train.monitor",
-            f"measure {name!r} needs {', '.join(missing)}; "
-            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}",
-        )
+    if lack := lacking(f"measure {name!r}", spec.needs, model.spec):
+        faults.add("train.monitor", lack)
     elif spec.roles:
         takes = ", ".join(spec.roles)
         faults.add("train.monitor", f"measure {name!r} needs another run ({takes})")
 
 
-def check_match(model: Any, loss: Any, options: Any, faults: Faults) -> None:
+def lacking(what: str, needs: Iterable[str], model: ModelSpec) -> str:
+    """Which abilities that `what` needs a model has not, in words; empty where it has them all."""
+    missing = sorted(set(needs) - set(model.provides))
+    provided = ", ".join(sorted(model.provides))
+    lack = f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
+    return lack if missing else ""
+
+
+def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) -> None:
     """Whether the loss finds in the model what it needs; known before torch loads."""
-    assert isinstance(model, ModelSpec)
-    assert isinstance(loss, LossSpec)
     if options is None and callable(loss.needs):
         return  # they depend on options that have faults
     needs = loss.needs(options) if callable(loss.needs) else loss.needs
-    if missing := sorted(set(needs) - set(model.provides)):
-        faults.add(
-            "loss.name",
-            f"loss {loss.name!r} needs {', '.join(missing)}; "
-            f"model {model.name!r} provides {', '.join(sorted(model.provides))}",
-        )
+    if lack := lacking(f"loss {loss.name!r}", needs, model):
+        faults.add("loss.name", lack)
 
 
 def check_options(cls: type[Any], given: Sequence[str] | Mapping[str, Any], what: str) -> Any:

@@ -14,6 +14,7 @@ from latentforge.config.request import read_toml
 from latentforge.config.resolve import (
     check_defaults,
     check_options,
+    lacking,
     raise_faults,
     read_assignments,
 )
@@ -93,11 +94,8 @@ def check_needs(entry: Entry, model: Entry) -> None:
 
 def check_abilities(what: str, needs: Iterable[str], model: Entry) -> None:
     """UsageError that names `what` where the model lacks one of its needs."""
-    if missing := sorted(set(needs) - set(model.spec.provides)):
-        raise UsageError(
-            f"{what} needs {', '.join(missing)}; "
-            f"model {model.name!r} provides {', '.join(sorted(model.spec.provides))}"
-        )
+    if lack := lacking(what, needs, model.spec):
+        raise UsageError(lack)
 
 
 def choose_explorer(

@@ -58,7 +58,9 @@ def check(
     for key, value in given.items():
         here = f"{path}.{key}" if path else key
         if key not in fields:
-            faults.add(here, _unknown_key(str(key), [*fields, *beside], of))
+            known = [*fields, *beside]
+            hint = did_you_mean(str(key), known) or f"there are {', '.join(known) or 'none'}"
+            faults.add(here, f"no such option{f' of {of}' if of else ''}; {hint}")
         elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
             values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
         elif dataclasses.is_dataclass(annotations[key]):
@@ -159,7 +161,9 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
     merged: dict[str, tuple[list[str], Any]] = {}
     for e in errors:
         where = _place(e["loc"], value)
-        message = _in_our_words(e["msg"])
+        message = e["msg"].replace("Input should be", "must be")
+        # pydantic speaks of JSON; the user writes TOML
+        message = message.replace("a valid array", "a list").replace("an object", "a table")
         if e["type"] == "missing":  # too few values; the last one that is missing says how many
             where, size = _place(e["loc"][:-1], value), e["loc"][-1] + 1
             merged[where] = [f"must have {size} values"], e["input"]
@@ -196,20 +200,9 @@ def _place(loc: Sequence[int | str], value: Any) -> str:
     return where
 
 
-def _in_our_words(message: str) -> str:
-    """pydantic speaks of JSON; the user writes TOML."""
-    message = message.replace("Input should be", "must be")
-    return message.replace("a valid array", "a list").replace("an object", "a table")
-
-
 def _shown(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _unknown_key(key: str, known: Sequence[str], of: str) -> str:
-    hint = did_you_mean(key, known) or f"there are {', '.join(known) or 'none'}"
-    return f"no such option of {of}; {hint}" if of else f"no such option; {hint}"
 
 
 def _default(spec: dataclasses.Field[Any]) -> Any:

@@ -40,16 +40,9 @@ def checks_of(
     from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
     from latentforge.conformance.common import checks_for
 
-    modules: dict[str, Any] = {
-        "models": models,
-        "losses": losses,
-        "datasets": datasets,
-        "explorers": explorers,
-        "objectives": objectives,
-        "callbacks": callbacks,
-    }
+    modules: Any = (models, losses, datasets, explorers, objectives, callbacks)
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    own = modules[kind]
+    own = modules[CHECKED.index(kind)]
     subject.foremost = name_of(own.CHECKS[0])
     found: list[Check] = []
     for function in (*checks_for(kind), *own.CHECKS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentforge.config.resolve import check_options
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, T, require
 from latentforge.contracts import Batch, DataSpec, Step
 from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.plugins.registry import Entry
@@ -48,6 +48,15 @@ def seeded(number: int, purpose: str = "conformance") -> None:
     torch.manual_seed(mix(purpose, number))
 
 
+def under(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
+    """What a function gives under each of these seeds."""
+    found = []
+    for seed in seeds:
+        seeded(seed)
+        found.append(make())
+    return found
+
+
 @contextmanager
 def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
     """CheckFailed where a shape makes a component raise, and it does not say that it takes none of
@@ -76,9 +85,11 @@ def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
     return module
 
 
-def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> Any:
+def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> nn.Module:
     """The module that another component's `build` makes with its default options."""
-    return entry.spec.build(check_options(entry.spec.config, {}, entry.name), data_of(shape))
+    options = check_options(entry.spec.config, {}, entry.name)
+    module: nn.Module = entry.spec.build(options, data_of(shape))
+    return module
 
 
 def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
@@ -99,16 +110,7 @@ def taken_shape(subject: Subject) -> tuple[int, ...]:
                 return shape
         raise CheckSkipped(f"it refuses images of {shape} and others: {refusal}; shape= names one")
 
-    shape: tuple[int, ...] = subject.once("taken shape", find)
-    return shape
-
-
-def accepted(subject: Subject, shape: tuple[int, ...]) -> Any:
-    """The model for a shape; CheckSkipped where it says that it does not take it."""
-    try:
-        return build(subject, shape)
-    except UsageError as error:
-        raise CheckSkipped(f"it refuses that shape: {error.message}") from None
+    return subject.once("taken shape", find)
 
 
 def only_for(subject: Subject, ability: str) -> None:

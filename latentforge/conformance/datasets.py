@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from latentforge.config.resolve import dataset_of
-from latentforge.conformance.assertions import seeded
+from latentforge.conformance.assertions import under
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.data.loading import load_splits
@@ -30,12 +30,9 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 def it_is_the_same_each_time(subject: Subject) -> None:
     """Also under another seed: what a run was trained on must be found again."""
-    found = []
-    for seed in (0, 1):
-        seeded(seed)
-        found.append(load(subject).fingerprint)
+    one, other = under((0, 1), lambda: load(subject).fingerprint)
     require(
-        found[0] == found[1],
+        one == other,
         "loaded twice, the images differ",
         "draw from a generator of your own with a fixed seed: numpy.random.default_rng(0)",
     )

@@ -70,9 +70,11 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
 
 def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     seen = opened(subject)
-    before = {name: fingerprint(model) for name, model in models_of(seen)}
+    models = {f"the model of role {role}": loaded.model for role, loaded in seen.roles.items()}
+    models = {"the model": seen.loaded.model, **models}
+    before = {name: fingerprint(model) for name, model in models.items()}
     subject.kept["findings"] = looked(subject, seen)
-    changed = [name for name, model in models_of(seen) if fingerprint(model) != before[name]]
+    changed = [name for name, model in models.items() if fingerprint(model) != before[name]]
     require(
         not changed,
         f"weights, buffers, mode or requires_grad of {' and '.join(changed)} are others afterwards",
@@ -172,8 +174,7 @@ def tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
 
 def once(subject: Subject) -> dict[str, Any]:
     """What the first exploration gave, for the checks that need no other."""
-    found: dict[str, Any] = subject.once("explored", lambda: explored(subject))
-    return found
+    return subject.once("explored", lambda: explored(subject))
 
 
 def explored(subject: Subject, **given: Any) -> dict[str, Any]:
@@ -216,13 +217,6 @@ def held(folder: Path) -> dict[str, str]:
 def without_clock(metrics: dict[str, Any]) -> dict[str, Any]:
     """The figures that no clock gives; its own end in `seconds` or `per_second`."""
     return {k: v for k, v in metrics.items() if not k.endswith(("seconds", "per_second"))}
-
-
-def models_of(seen: Opened) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The run's model and those of its roles, by what one calls them."""
-    yield "the model", seen.loaded.model
-    for role, loaded in seen.roles.items():
-        yield f"the model of role {role}", loaded.model
 
 
 def fingerprint(model: torch.nn.Module) -> str:

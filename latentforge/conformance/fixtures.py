@@ -52,8 +52,7 @@ def scratch_of(subject: Subject) -> Path:
         weakref.finalize(subject, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-    folder: Path = subject.once("scratch", make)
-    return folder
+    return subject.once("scratch", make)
 
 
 def run_folder_for(subject: Subject) -> Path:
@@ -76,8 +75,7 @@ def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: An
         )
         return made
 
-    run: Run = subject.once(f"run {entry.reference} {what}", train)
-    return run
+    return subject.once(f"run {entry.reference} {what}", train)
 
 
 def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:

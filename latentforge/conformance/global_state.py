@@ -38,14 +38,6 @@ def of(module: Any, name: str, before: Any) -> Setting:
     )
 
 
-def default_device(device: torch.device) -> None:
-    torch.set_default_device(None if device.type == "cpu" else device)
-
-
-def in_order(mode: tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
-
-
 ALL = slice(None)
 CUDNN, ROOT = torch.backends.cudnn, logging.getLogger()
 SETTINGS = {
@@ -53,7 +45,9 @@ SETTINGS = {
         torch.get_default_dtype, torch.set_default_dtype, torch.float32
     ),
     "torch's default device": Setting(
-        torch.get_default_device, default_device, torch.device("cpu")
+        torch.get_default_device,
+        lambda device: torch.set_default_device(None if device.type == "cpu" else device),
+        torch.device("cpu"),
     ),
     "torch's gradient mode": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's number of threads": Setting(torch.get_num_threads, torch.set_num_threads, 3),
@@ -65,7 +59,7 @@ SETTINGS = {
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
         ),
-        in_order,
+        lambda mode: torch.use_deterministic_algorithms(mode[0], warn_only=mode[1]),
         (False, False),
     ),
     "torch's precision of products": Setting(

@@ -17,6 +17,7 @@ from latentforge.conformance.assertions import (
     seeded,
     shapes_for,
     step_of,
+    under,
 )
 from latentforge.conformance.capabilities import needs_of, only_what_is_needed
 from latentforge.conformance.fixtures import model_with
@@ -24,7 +25,6 @@ from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.steps import stepping, without_gradient
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.plugins.registry import Entry
 
 MORE = 4  # times the images, for terms that must not grow in proportion
 SEEDS = 24  # over which terms that hold noise are averaged
@@ -39,7 +39,7 @@ PER_IMAGE = "means over the batch, in nats per image: sum over pixels, divide by
 
 
 def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
-    terms = terms_of(subject, model_for(subject, shape_for(subject)))
+    terms = terms_of(subject)
     require(
         isinstance(terms, Terms),
         f"it returns {type(terms).__name__}",
@@ -50,8 +50,7 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
     except (TypeError, ValueError) as error:
         [mend] = [mend for said, mend in MENDS.items() if said in str(error)]
         raise CheckFailed(str(error), mend) from None
-    for name, value in terms.values.items():
-        require(value.isfinite(), f"term {name!r} is {value.item()}", "mend the arithmetic")
+    require_finite(terms, "", "mend the arithmetic")
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
@@ -89,12 +88,11 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
 
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
     """Within three steps, an early, a middle and a late one."""
-    shape = shape_for(subject)
-    model, loss = model_for(subject, shape), build(subject, shape)
-    total = called(loss, model, batch_of(shape), step_of()).total()
+    model, loss, batch = parts_for(subject)
+    total = called(loss, model, batch, step_of()).total()
     require(total.requires_grad, "the total has no gradient", "do not detach the terms")
     both = nn.ModuleDict({"model": model, "loss": loss})
-    left = without_gradient(both, stepping(model, loss, batch_of(shape)))
+    left = without_gradient(both, stepping(model, loss, batch))
     trained = [f"model.{name}" for name, p in model.named_parameters() if p.requires_grad]
     require({*trained} - {*left}, "no gradient reaches the model", "call the model in forward")
     own = [name.removeprefix("loss.") for name in left if name.startswith("loss.")]
@@ -115,29 +113,25 @@ def it_needs_no_more_than_it_says(subject: Subject) -> None:
 def it_works_without_labels(subject: Subject) -> None:
     if subject.entry.spec.labels:
         raise CheckSkipped("it has labels=True")
-    shape = shape_for(subject)
-    batch = batch_of(shape)
+    batch = batch_of(shape_for(subject))
     batch.y = None
     mend = "labels=True in its spec, or do without batch.y"
     try:
-        values = terms_of(subject, model_for(subject, shape), batch).values
+        terms = terms_of(subject, batch=batch)
     except Exception as error:
         saw = f"of a batch without labels it raises {subject.told(error)}"
         raise CheckFailed(saw, mend) from error
-    for name, value in values.items():
-        saw = f"of a batch without labels, term {name!r} is {value.item()}"
-        require(value.isfinite(), saw, mend)
+    require_finite(terms, "of a batch without labels, ", mend)
 
 
 def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
     batch = batch_of(shape_for(subject))
     with left_as_it_is(batch):
-        terms_of(subject, model_for(subject, shape_for(subject)), batch)
+        terms_of(subject, batch=batch)
 
 
 def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
-    shape = shape_for(subject)
-    model = model_for(subject, shape)
+    model = model_for(subject)
     one, other = (terms_of(subject, model).values for _ in range(2))
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     require(
@@ -148,35 +142,30 @@ def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
 
 
 def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
-    shape = shape_for(subject)
-    model, loss = model_for(subject, shape), build(subject, shape)
-    seen = {tuple(called(loss, model, batch_of(shape), step_of(i)).values) for i in (0, 1, 50, 99)}
+    model, loss, batch = parts_for(subject)
+    seen = {tuple(called(loss, model, batch, step_of(i)).values) for i in (0, 1, 50, 99)}
     require(len(seen) == 1, f"the names are now {' and now '.join(map(str, seen))}", "give all")
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
     """With the model in evaluation mode: batch normalisation in a model takes no one image."""
-    shape = shape_for(subject)
-    terms = terms_of(subject, model_for(subject, shape).eval(), batch_of(shape, 1))
-    for name, value in terms.values.items():
-        require(value.isfinite(), f"of one image, term {name!r} is {value.item()}", "mind n - 1")
+    terms = terms_of(subject, model_for(subject).eval(), batch_of(shape_for(subject), 1))
+    require_finite(terms, "of one image, ", "mind n - 1")
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    shape = shape_for(subject)
-    batch = batch_of(shape, 6)
+    batch = batch_of(shape_for(subject))
     batch.y = torch.zeros_like(batch.index)  # all of the first class
-    for name, value in terms_of(subject, model_for(subject, shape), batch).values.items():
-        saw = f"of a batch with one class alone, term {name!r} is {value.item()}"
-        require(value.isfinite(), saw, "a small batch need not hold every class")
+    terms = terms_of(subject, batch=batch)
+    saw = "of a batch with one class alone, "
+    require_finite(terms, saw, "a small batch need not hold every class")
 
 
 def it_works_without_gradients(subject: Subject) -> None:
     """As evaluations call it, in evaluation mode, with the step at which the training ends."""
-    shape = shape_for(subject)
-    model, loss = model_for(subject, shape).eval(), build(subject, shape).eval()
+    model, loss, batch = parts_for(subject)
     with torch.no_grad():
-        terms = called(loss, model, batch_of(shape), step_of(100))
+        terms = called(loss.eval(), model.eval(), batch, step_of(100))
     for name, value in terms.values.items():
         require(value.isfinite(), f"at the last step, {name!r} is {value.item()}", "look at step")
 
@@ -202,9 +191,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 def it_waits_for_no_device(subject: Subject) -> None:
     """On torch's device without numbers: what looks at a value, or stays behind, is an error."""
-    shape = shape_for(subject)
-    model, loss = model_for(subject, shape).to("meta"), build(subject, shape).to("meta")
-    batch = batch_of(shape)
+    model, loss, batch = parts_for(subject)
+    model, loss = model.to("meta"), loss.to("meta")
     assert batch.y is not None
     moved = Batch(batch.x.to("meta"), batch.y.to("meta"), batch.index.to("meta"))
     try:
@@ -219,8 +207,7 @@ def it_waits_for_no_device(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    shape = shape_for(subject)
-    model = model_for(subject, shape)
+    model = model_for(subject)
     with nothing_global_changed("building and calling it"):
         terms_of(subject, model)
 
@@ -257,17 +244,22 @@ def shape_for(subject: Subject) -> tuple[int, ...]:
                 return shape
         raise refusal
 
-    shape: tuple[int, ...] = subject.once("shape", find)
-    return shape
+    return subject.once("shape", find)
 
 
-def model_for(subject: Subject, shape: tuple[int, ...]) -> nn.Module:
-    """A new model that has what the loss needs."""
+def model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
+    """A new model that has what the loss needs, for the shape that it is tried on or another."""
+    shape = shape or shape_for(subject)
     key, needs = f"model for {shape}", needs_of(subject)
-    entry: Entry = subject.once(key, lambda: model_with(subject, needs, shape))
+    entry = subject.once(key, lambda: model_with(subject, needs, shape))
     seeded(0, "init")
-    model: nn.Module = build_with_defaults(entry, shape)
-    return model
+    return build_with_defaults(entry, shape)
+
+
+def parts_for(subject: Subject) -> tuple[nn.Module, nn.Module, Batch]:
+    """A new model, a new loss and images for both."""
+    shape = shape_for(subject)
+    return model_for(subject), build(subject, shape), batch_of(shape)
 
 
 def called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms:
@@ -276,10 +268,16 @@ def called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms
     return terms
 
 
-def terms_of(subject: Subject, model: nn.Module, batch: Batch | None = None) -> Terms:
+def terms_of(subject: Subject, model: nn.Module | None = None, batch: Batch | None = None) -> Terms:
     """What a new loss says of a batch."""
+    model = model_for(subject) if model is None else model
     shape = shape_for(subject)
     return called(build(subject, shape), model, batch or batch_of(shape), step_of())
+
+
+def require_finite(terms: Terms, of: str, mend: str) -> None:
+    for name, value in terms.values.items():
+        require(value.isfinite(), f"{of}term {name!r} is {value.item()}", mend)
 
 
 def averaged(subject: Subject, model: nn.Module, batch: Batch) -> Mapping[str, tuple[float, float]]:
@@ -287,9 +285,8 @@ def averaged(subject: Subject, model: nn.Module, batch: Batch) -> Mapping[str, t
     loss = build(subject, tuple(batch.x.shape[1:]))
     drawn: dict[str, list[float]] = {}
     with torch.no_grad():
-        for seed in range(SEEDS):
-            seeded(seed)
-            for name, value in loss(model, batch, step_of()).values.items():
+        for terms in under(range(SEEDS), lambda: loss(model, batch, step_of())):
+            for name, value in terms.values.items():
                 drawn.setdefault(name, []).append(value.item())
     found = {name: torch.tensor(values, dtype=torch.float64) for name, values in drawn.items()}
     return {name: (float(v.mean()), float(v.std() / SEEDS**0.5)) for name, v in found.items()}

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from latentforge.conformance.assertions import (
     CLASSES,
     SHAPES,
-    accepted,
     batch_of,
     build,
     build_with_defaults,
@@ -25,12 +24,14 @@ from latentforge.conformance.assertions import (
     step_of,
     taken_shape,
     takes,
+    under,
 )
 from latentforge.conformance.capabilities import OF_MODELS, OF_POSTERIORS
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.steps import stepping, without_gradient
 from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
 from latentforge.contracts import LatentSpec
+from latentforge.errors import UsageError
 
 DRAWS = 400  # of a posterior, to estimate its KL
 Shape = tuple[int, ...]
@@ -38,22 +39,20 @@ Shape = tuple[int, ...]
 
 @cases(SHAPES)
 def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
-    model = accepted(subject, shape).eval()
-    with takes(subject, shape):
-        have_their_shapes(model, subject.entry.spec.provides, shape)
-
-
-def have_their_shapes(model: Any, provides: Set[str], shape: Shape) -> None:
+    try:
+        model = build(subject, shape).eval()
+    except UsageError as error:
+        raise CheckSkipped(f"it refuses that shape: {error.message}") from None
+    provides = subject.entry.spec.provides
     x = batch_of(shape).x
-    with torch.no_grad():
+    with takes(subject, shape), torch.no_grad():
         if "encode" in provides:
             latent = latent_of(model)
             posterior = model.encode(x)
             require_tensor(posterior.mode(), (6, *latent.shape), "the mode", torch.float32)
             require_tensor(posterior.sample(), (6, *latent.shape), "a sample", torch.float32)
         if "decode" in provides:
-            latent = latent_of(model)
-            image = model.decode(torch.randn(6, *latent.shape))
+            image = model.decode(torch.randn(6, *latent_of(model).shape))
             require_tensor(image, (6, *shape), "a decoded image", torch.float32)
             low, high = float(image.min()), float(image.max())
             require(
@@ -130,13 +129,10 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 def inference_draws_nothing(subject: Subject) -> None:
     """In evaluation mode the posterior's mode and what it decodes to are the same each time."""
     model, x = built(subject).eval(), batch_of(taken_shape(subject)).x
-    results = []
-    for seed in (0, 1):
-        seeded(seed)
-        results.append(inferred(subject, model, x))
-    for name, value in results[0].items():
+    one, other = under((0, 1), lambda: inferred(subject, model, x))
+    for name, value in one.items():
         require(
-            torch.equal(value, results[1][name]),
+            torch.equal(value, other[name]),
             f"{name} differs from one call to the next",
             "mode() is the mean, not a sample; dropout and noise belong to training mode",
         )
@@ -150,18 +146,14 @@ def the_mode_is_the_mean(subject: Subject) -> None:
 
 def samples_follow_the_seed(subject: Subject) -> None:
     only_for(subject, "kl")
-    posterior = posterior_of(subject)
-    drawn = []
-    for seed in (0, 0, 1):
-        seeded(seed)
-        drawn.append(posterior.sample())
+    one, same, other = under((0, 0, 1), posterior_of(subject).sample)
     require(
-        torch.equal(drawn[0], drawn[1]),
+        torch.equal(one, same),
         "under one seed two samples differ",
         "draw with torch.randn_like, or latentforge.latent.noise_like",
     )
     require(
-        not torch.equal(drawn[0], drawn[2]),
+        not torch.equal(one, other),
         "every sample is the same one",
         "sample() draws; mode() is what does not",
     )
@@ -225,8 +217,7 @@ def images_are_differentiable_in_the_code(subject: Subject) -> None:
 
 def a_batch_of_one_works(subject: Subject) -> None:
     model, batch = built(subject).eval(), batch_of(taken_shape(subject))
-    one = inferred(subject, model, batch.x[:1])
-    for name, value in one.items():
+    for name, value in inferred(subject, model, batch.x[:1]).items():
         require(len(value) == 1, f"{name} of one image has {len(value)} rows", "do not squeeze")
 
 
@@ -373,5 +364,4 @@ def inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
 def default_loss(subject: Subject, shape: Shape) -> nn.Module:
     """The loss that the model is trained with unless one says otherwise."""
     entry = subject.forge.registry.get("losses", subject.entry.spec.default_loss)
-    loss: nn.Module = build_with_defaults(entry, shape)
-    return loss
+    return build_with_defaults(entry, shape)

@@ -14,13 +14,13 @@ from latentforge.conformance.assertions import (
     require_same,
     require_tensor,
     seeded,
+    under,
 )
 from latentforge.conformance.capabilities import only_what_is_needed, roles_of
-from latentforge.conformance.fixtures import context_of, opened, with_roles
+from latentforge.conformance.fixtures import SHAPE, context_of, opened, with_roles
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 
-SHAPE = (1, 16, 16)
 ROWS = 5
 
 
@@ -105,10 +105,7 @@ def rows_do_not_mix(subject: Subject) -> None:
 
 def the_same_images_score_the_same(subject: Subject) -> None:
     objective, x, request = tried(subject)
-    scores = []
-    for seed in (0, 1):
-        seeded(seed)
-        scores.append(objective.score(x, request))
+    scores = under((0, 1), lambda: objective.score(x, request))
     require(torch.equal(*scores), "two calls give two scores", "draw nothing in score")
 
 
@@ -147,29 +144,24 @@ CHECKS = (
 
 def objective_of(subject: Subject) -> Any:
     """A new objective; with the context of a tiny run where it does not do without."""
-    alone = subject.once("does without a run", lambda: scores(subject, made(subject, None)))
+
+    def scores_alone() -> bool:
+        try:
+            objective = made(subject, None)
+            objective.score(*attempts(subject, objective))
+        except Exception:
+            return False
+        return True
+
+    alone = subject.once("does without a run", scores_alone)
     return made(subject, None if alone else subject.once("context", lambda: context_of(subject)))
 
 
 def made(subject: Subject, context: Any) -> Any:
-    """What `build` makes, or None where it does not do without the context."""
+    """What `build` makes of the context of a run, or of None."""
     seeded(0, "objective")
-    try:
-        with torch.no_grad():
-            return subject.entry.spec.build(subject.config, context)
-    except Exception:
-        if context is None:
-            return None
-        raise
-
-
-def scores(subject: Subject, objective: Any) -> bool:
-    """Whether an objective that was built without a context can be asked."""
-    try:
-        objective.score(*attempts(subject, objective))
-    except Exception:
-        return False
-    return True
+    with torch.no_grad():
+        return subject.entry.spec.build(subject.config, context)
 
 
 def attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:

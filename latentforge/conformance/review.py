@@ -97,27 +97,19 @@ def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
         resolves = partial(_resolves, forge, entry)
         yield _result(entry.plugin, about, "it can be trained or explored", resolves)
         return
-    common, own = _checks(forge, entry, deep)
-    for check in common:
-        yield _result(entry.plugin, about, check.name, check)
+    if deep and entry.kind.plural in CHECKED:
+        checks = checks_of(entry.kind.plural, entry.reference, forge=forge)
+    else:
+        subject = Subject(entry.kind.plural, entry.reference, {}, (), forge)
+        checks = [Check(name_of(f), f, (subject,)) for f in checks_for(subject.kind)]
     results = []
-    for check in own:
+    for check in checks:
         results.append(_result(entry.plugin, about, check.name, check))
         yield results[-1]
-    if results and all(result.status == "skipped" for result in results):
-        saw = f"nothing was tried: {results[0].saw}"
+    own = results[len(checks_for(entry.kind.plural)) :]  # those of its kind alone
+    if own and all(result.status == "skipped" for result in own):
+        saw = f"nothing was tried: {own[0].saw}"
         yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
-
-
-def _checks(forge: Forge, entry: Entry, deep: bool) -> tuple[list[Check], list[Check]]:
-    """Those of every component, and those of its kind."""
-    kind = entry.kind.plural
-    if deep and kind in CHECKED:
-        found = checks_of(kind, entry.reference, forge=forge)
-        count = len(checks_for(kind))
-        return found[:count], found[count:]
-    subject = Subject(kind, entry.reference, {}, (), forge)
-    return [Check(name_of(f), f, (subject,)) for f in checks_for(kind)], []
 
 
 def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]) -> Result:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from latentforge.errors import one_line, place_in
 from latentforge.plugins.attribution import home_of
 from latentforge.plugins.registry import Entry
+
+T = TypeVar("T")
 
 
 class CheckFailed(AssertionError):
@@ -107,7 +109,8 @@ class Subject:
 
         return check_options(self.entry.spec.config, self.options, self.name)
 
-    def once(self, key: str, make: Callable[[], Any]) -> Any:
+    def once(self, key: str, make: Callable[[], T]) -> T:
         if key not in self.kept:
             self.kept[key] = make()
-        return self.kept[key]
+        kept: T = self.kept[key]
+        return kept

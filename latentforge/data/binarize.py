@@ -23,9 +23,7 @@ def binarized(images: ImageSplit, mode: Binarize, split: str, seed: int) -> Imag
     if mode == "none":
         return images
     if type(images) is not ImageSplit:
-        from latentforge.data.streamed import (
-            StreamedImages,  # which knows the modes by their name from here
-        )
+        from latentforge.data.streamed import StreamedImages  # which knows the modes from here
 
         assert isinstance(images, StreamedImages)
         return images.binarized(mode, split, seed)

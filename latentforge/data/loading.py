@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,31 +21,19 @@ from latentforge.plugins.registry import Registry
 
 def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
     """The images of every split on the CPU; `data` stands in for the chosen dataset."""
+    load: Callable[[str], Any]
     if data is not None:
         given = given_splits(data)
-        return _prepare(own, given.__getitem__, list(given), IN_MEMORY)
-    if chosen is None:
+        load, official, name = given.__getitem__, tuple(given), IN_MEMORY
+    elif chosen is not None:
+        spec, name = chosen.entry.spec, chosen.name
+        load = partial(chosen.call, f"loading dataset {name!r}", spec.load, chosen.options)
+        official = spec.splits
+    else:
         raise MissingError(
             "this run was trained on data handed over in Python, which it does not keep",
             remedy="hand it over again: run.evaluate(data=...)",
         )
-
-    def load(split: str) -> Any:
-        doing = f"loading dataset {chosen.name!r}"
-        return chosen.call(doing, chosen.entry.spec.load, chosen.options, split)
-
-    return _prepare(own, load, chosen.entry.spec.splits, chosen.name)
-
-
-def load_dataset(
-    registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
-) -> DataSplits:
-    """A dataset's splits by its name; `options` are those of the section [data]."""
-    dataset, own = dataset_of(registry, name, options)
-    return load_splits(dataset, own)
-
-
-def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: str) -> DataSplits:
     return prepare(
         load,
         official,
@@ -55,6 +44,14 @@ def _prepare(own: DataConfig, load: Callable[[str], Any], official: Any, name: s
         name=name,
         streaming=Streaming(own.stream, own.workers),
     )
+
+
+def load_dataset(
+    registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
+) -> DataSplits:
+    """A dataset's splits by its name; `options` are those of the section [data]."""
+    dataset, own = dataset_of(registry, name, options)
+    return load_splits(dataset, own)
 
 
 def given_splits(data: Any) -> dict[str, Any]:

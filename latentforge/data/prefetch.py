@@ -18,8 +18,6 @@ from latentforge.errors import RunFailed, one_line
 from latentforge.runtime import torchrun
 
 LOST = "DataLoader worker"  # how torch begins its errors about workers that have ended
-
-
 AT_REST = 0.05
 """Seconds before workers are forked beside other processes of a run. After each sum over these a
 thread of gloo asks for the interpreter; a child that is forked in that moment waits for ever."""
@@ -94,19 +92,14 @@ class Ahead:
         """The next batch. RunFailed where it cannot be read, or a worker has ended."""
         x = self._pull() if self._ready is None else self._ready
         self.left -= 1
-        if self.side is None:
-            if (
-                not self.left
-            ):  # not when somebody drops this: other workers may have started by then
-                self.close()
-            return x
-        now = torch.cuda.current_stream(self.device)
-        now.wait_stream(self.side)  # before the next copy is queued there
-        x.record_stream(now)
-        if self.left:
-            self._ready = self._pull()
-        else:
+        if self.side is not None:
+            now = torch.cuda.current_stream(self.device)
+            now.wait_stream(self.side)  # before the next copy is queued there
+            x.record_stream(now)
+        if not self.left:  # not when somebody drops this: other workers may have started by then
             self.close()
+        elif self.side is not None:
+            self._ready = self._pull()
         return x
 
     def _pull(self) -> Tensor:

@@ -115,14 +115,12 @@ def _loaded(
         loaded = given.pop(split)  # so that what was converted need not stay
         sources[split] = _streamed(loaded, files[split], where) if why else _whole(loaded, where)
     spec = _spec(list(sources.values()))
-    splits: dict[str, ImageSplit] = {}
-    for split, source in sources.items():
-        if isinstance(source.x, Tensor):
-            splits[split] = ImageSplit(source.x, source.y, spec)
-        else:
-            splits[split] = StreamedImages(
-                source.x, source.y, spec, workers=streaming.workers, why=why
-            )
+    splits = {
+        split: ImageSplit(held.x, held.y, spec)
+        if isinstance(held.x, Tensor)
+        else StreamedImages(held.x, held.y, spec, workers=streaming.workers, why=why)
+        for split, held in sources.items()
+    }
     return sources, splits, spec
 
 
@@ -145,7 +143,14 @@ def _data_splits(
             if split in splits
         },
         fingerprint=sample if streamed else _fingerprint(sources, spec.classes),
-        preprocessing={**_preprocessing(spec, stored), "binarize": binarize},
+        preprocessing={
+            "shape": list(spec.shape),
+            "kind": spec.kind,
+            "stored": str(stored).removeprefix("torch."),
+            "divide_by": 255 if stored == torch.uint8 else 1,
+            "range": list(spec.range),
+            "binarize": binarize,
+        },
         sample=sample,
         streaming=streaming,
     )
@@ -278,11 +283,9 @@ def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):
         for key, values in (("x", sources[split].x), ("y", sources[split].y)):
-            if values is None:
-                continue
-            assert isinstance(values, Tensor)
-            digest.update(f"{split} {key} {dtype_name(values)} {tuple(values.shape)}".encode())
-            digest.update(values.numpy().data)
+            if isinstance(values, Tensor):  # there may be no labels
+                digest.update(f"{split} {key} {dtype_name(values)} {tuple(values.shape)}".encode())
+                digest.update(values.numpy().data)
     return digest.hexdigest()
 
 
@@ -303,13 +306,3 @@ def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
             some = x[places] if isinstance(x, Tensor) else x.read(places.tolist())
             digest.update(some.numpy().data)
     return f"sample-{digest.hexdigest()}"
-
-
-def _preprocessing(spec: DataSpec, stored: torch.dtype) -> dict[str, Any]:
-    return {
-        "shape": list(spec.shape),
-        "kind": spec.kind,
-        "stored": str(stored).removeprefix("torch."),
-        "divide_by": 255 if stored == torch.uint8 else 1,
-        "range": list(spec.range),
-    }

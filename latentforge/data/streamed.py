@@ -6,6 +6,7 @@ Owns the streamed split. readers.py reads, prefetch.py reads ahead, memory.py sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import torch
@@ -200,12 +201,12 @@ class StreamedImages(ImageSplit):
         return x
 
 
+@dataclass
 class _State:
     """What is read ahead; it moves, and the images do not."""
 
-    def __init__(self) -> None:
-        self.expected: list[Tensor] = []
-        self.ahead: Ahead | None = None
+    expected: list[Tensor] = field(default_factory=list)
+    ahead: Ahead | None = None
 
 
 def from_memory(images: ImageSplit, workers: int, why: str) -> StreamedImages:

@@ -154,14 +154,12 @@ def _run_file(path: Path) -> ModuleType:
 def _importable(folder: Path) -> Iterator[None]:
     """Modules in `folder` can be imported, and hide no installed one."""
     path = str(folder)
-    if path in sys.path:
-        yield
-        return
-    sys.path.append(path)
+    added = [] if path in sys.path else [path]
+    sys.path += added
     try:
         yield
     finally:
-        if path in sys.path:
+        if added and path in sys.path:
             sys.path.remove(path)
 
 

@@ -145,7 +145,7 @@ class Registry:
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         self._qualified: dict[tuple[str, str, str], Entry] = {}
         self._of: dict[int, list[Entry]] = {id(plugin): [] for plugin in self.plugins}
-        for entry in sorted(entries, key=_order):
+        for entry in sorted(entries, key=lambda e: (e.name, not e.plugin.builtin, e.qualified)):
             kind = entry.kind.plural
             self._of[id(entry.plugin)].append(entry)
             self._entries[kind].setdefault(entry.name, []).append(entry)
@@ -191,11 +191,10 @@ class Registry:
             if other.name == plugin.name and other is not plugin and other.status != "disabled"
         ]
         for entry in self.entries_of(plugin):
-            sharing = self._entries[entry.kind.plural][entry.name]
             found += [
                 f"{entry.kind.singular} {entry.name!r} is also of {other.plugin.qualifier};"
                 f" reach this one as {entry.qualified}"
-                for other in sharing
+                for other in self._entries[entry.kind.plural][entry.name]
                 if other is not entry
             ]
         return found
@@ -278,12 +277,15 @@ class Registry:
 
     def _get_qualified(self, kind: Kind, qualified: str) -> Entry:
         origin, _, name = qualified.partition("/")
-        entry = self._qualified.get((kind.plural, normalise(origin), name))
-        if entry is not None:
+        if entry := self._qualified.get((kind.plural, normalise(origin), name)):
             return entry
         owners = [plugin for plugin in self.plugins if same_distribution(plugin.qualifier, origin)]
         if not owners:
-            raise self._not_installed(origin, kind)
+            close = closest(origin, [plugin.qualifier for plugin in self.plugins])
+            # a misspelt name must not end in `pip install`: somebody may have published it
+            install = f"pip install {shlex.quote(origin)}"
+            remedy = f"latentforge list {kind.plural}" if close else install
+            raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
         offered = [
             e.name
             for e in self.entries(kind.plural)
@@ -297,17 +299,6 @@ class Registry:
             details=not_loaded,
             remedy=f"latentforge list {kind.plural}",
         )
-
-    def _not_installed(self, origin: str, kind: Kind) -> PluginError:
-        close = closest(origin, [plugin.qualifier for plugin in self.plugins])
-        # a misspelt name must not end in `pip install`: somebody may have published it
-        install = f"pip install {shlex.quote(origin)}"
-        remedy = f"latentforge list {kind.plural}" if close else install
-        return PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
-
-
-def _order(entry: Entry) -> tuple[str, bool, str]:
-    return entry.name, not entry.plugin.builtin, entry.qualified
 
 
 def spec_faults(kind: Kind, spec: object) -> list[str]:

@@ -205,10 +205,7 @@ def _bars_panel(axes: Axes, shots: Sequence[Bars], width: float, classes: bool) 
 
 
 def _grid_panel(axes: Axes) -> Fill:
-    def fill(grid: ImageGrid) -> None:
-        fill_grid(axes, grid, layout_of(grid))
-
-    return fill
+    return lambda grid: fill_grid(axes, grid, layout_of(grid))
 
 
 # ---------------------------------------------------------------- files

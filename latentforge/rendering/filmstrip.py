@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from latentforge.findings import Film, ImageGrid
 from latentforge.rendering.animation import evenly_spaced
+from latentforge.rendering.html.sprites import png
 from latentforge.rendering.images import Array
 
 FRAMES = 10  # across
@@ -23,45 +23,33 @@ def strip(film: Film) -> ImageGrid | None:
     """A grid with a row for each image of a frame, from left to right its frames; None where the
     frames show no image, or too many."""
     chosen = evenly_spaced(len(film.frames), FRAMES)
-    shots = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in chosen]
-    pictures = [[image for grid in grids for image in _images(grid)] for grids in shots]
-    rows = len(pictures[0])
-    if not 1 <= rows <= ROWS or any(len(images) != rows for images in pictures):
+    grids = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in chosen]
+    shots = [[cell for grid in own for cell in _cells(grid)] for own in grids]
+    count = len(shots[0])
+    if not 1 <= count <= ROWS or any(len(cells) != count for cells in shots):
         return None
-    shapes = [{tuple(images[r].shape) for images in pictures} for r in range(rows)]
-    if any(len(of_row) > 1 for of_row in shapes):
+    rows = list(zip(*shots, strict=True))
+    if any(len({tuple(image.shape) for image, *_ in row}) > 1 for row in rows):
         return None
-    texts = [[text for grid in grids for text in _captions(grid)] for grids in shots]
+    captions = [[caption for *_, caption in row] for row in rows]
     return ImageGrid(
         name=film.name,
         title=film.title,
-        rows=[torch.stack([images[r].detach().cpu() for images in pictures]) for r in range(rows)],
+        rows=[torch.stack([image.detach().cpu() for image, *_ in row]) for row in rows],
         column_titles=[film.frame_titles[i] for i in chosen if i < len(film.frame_titles)],
-        row_titles=[name for grid in shots[0] for name in _names(grid)] if rows > 1 else (),
-        captions=list(zip(*texts, strict=True)) if any(map(any, texts)) else (),
-        colours=shots[0][0].colours,
+        row_titles=[name for _, name, _ in shots[0]] if count > 1 else (),
+        captions=captions if any(map(any, captions)) else (),
+        colours=grids[0][0].colours,
     )
 
 
-def _images(grid: ImageGrid) -> list[Tensor]:
-    return [image for row in grid.rows for image in row]
-
-
-def _names(grid: ImageGrid) -> list[str]:
-    """What the titles of its row and column call each image of a grid."""
-    return [
-        " ".join(text for text in (_at(grid.row_titles, r), _at(grid.column_titles, c)) if text)
-        for r, row in enumerate(grid.rows)
-        for c in range(len(row))
-    ]
-
-
-def _captions(grid: ImageGrid) -> list[str]:
-    return [
-        _at(grid.captions[r], c) if r < len(grid.captions) else ""
-        for r, row in enumerate(grid.rows)
-        for c in range(len(row))
-    ]
+def _cells(grid: ImageGrid) -> Iterator[tuple[Tensor, str, str]]:
+    """Each image of a grid, what the titles of its row and column call it, and its caption."""
+    for r, row in enumerate(grid.rows):
+        captions = grid.captions[r] if r < len(grid.captions) else ()
+        for c, image in enumerate(row):
+            titles = _at(grid.row_titles, r), _at(grid.column_titles, c)
+            yield image, " ".join(filter(None, titles)), _at(captions, c)
 
 
 def _at(texts: Sequence[str], i: int) -> str:
@@ -74,6 +62,4 @@ def sheet(frames: Sequence[Array]) -> bytes:
     if len(chosen) > 1 and len(chosen) % 2:
         chosen.append(np.full_like(chosen[0], 255))
     pairs = [np.concatenate(chosen[i : i + 2], axis=1) for i in range(0, len(chosen), 2)]
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(pairs)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png(Image.fromarray(np.concatenate(pairs)))

@@ -3,7 +3,7 @@ beside. Pictures, films and files of other kinds are not read back: they are the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -32,6 +32,7 @@ from latentforge.rendering.images import Array, to_numpy, to_uint8
 
 SUMMARY = "findings.json"
 OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys are `about`
+READ_BACK = ("Lines", "Histogram", "Bars", "Table", "Scatter")
 KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # in folders that did not say what a file is
 
 
@@ -90,11 +91,7 @@ def _pack_scatter(item: Scatter) -> tuple[dict[str, Any], dict[str, Array]]:
     for key, tensor in (("labels", item.labels), ("codes", item.codes)):
         if tensor is not None:
             arrays[key] = to_numpy(tensor)
-    facts: dict[str, Any] = {
-        "classes": list(item.classes),
-        "axes": list(item.axes),
-        "paths": list(item.paths),
-    }
+    facts: dict[str, Any] = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
     if item.images is not None:
         arrays["images"] = to_uint8(item.images)
     if item.plane is not None:
@@ -180,10 +177,9 @@ def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The items; in older folders the files alone, of which each was one."""
     if "items" in content:
         return list(content["items"])
-    paths = [Path(name) for name in content.get("files", [])]
     return [
         {"kind": KINDS.get(p.suffix, "Raw"), "name": p.stem, "title": p.stem, "files": [p.name]}
-        for p in paths
+        for p in map(Path, content.get("files", []))
     ]
 
 
@@ -191,8 +187,8 @@ def _item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
     files = [_beside(folder, name) for name in entry["files"]]
     kind, name, title = (str(entry[key]) for key in ("kind", "name", "title"))
     finding = None
-    if unpack := UNPACK.get(kind):
-        finding = unpack(name, title, entry, _arrays(files))
+    if kind in READ_BACK:
+        finding = _unpacked(kind, name, title, entry, _arrays(files))
         finding = checked(Findings([finding])).items[0]
     return StoredItem(kind, name, title, files, finding)
 
@@ -223,33 +219,29 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _lines(name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]) -> Lines:
-    series = {key: arrays[f"y_{i}"] for i, key in enumerate(entry["series"])}
-    return Lines(name, title, arrays["x"], series, entry["x_title"], entry["y_title"])
+def _unpacked(
+    kind: str, name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]
+) -> Finding:
+    def numbered(key: str, names: Sequence[str]) -> dict[str, Tensor]:
+        return {name: arrays[f"{key}_{i}"] for i, name in enumerate(names)}
 
-
-def _histogram(
-    name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]
-) -> Histogram:
-    panels = {key: arrays[f"values_{i}"] for i, key in enumerate(entry["panels"])}
-    return Histogram(name, title, panels, entry["x_title"], entry["normal"])
-
-
-def _bars(name: str, title: str, entry: Mapping[str, Any], _: dict[str, Tensor]) -> Bars:
-    series = {key: [_number(y) for y in values] for key, values in entry["series"].items()}
-    return Bars(name, title, entry["labels"], series, entry["y_title"])
-
-
-def _table(name: str, title: str, entry: Mapping[str, Any], _: dict[str, Tensor]) -> Table:
-    rows = [[float("nan") if cell is None else cell for cell in row] for row in entry["rows"]]
-    return Table(name, title, entry["columns"], rows)
-
-
-def _scatter(name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]) -> Scatter:
+    match kind:
+        case "Lines":
+            series = numbered("y", entry["series"])
+            return Lines(name, title, arrays["x"], series, entry["x_title"], entry["y_title"])
+        case "Histogram":
+            panels = numbered("values", entry["panels"])
+            return Histogram(name, title, panels, entry["x_title"], entry["normal"])
+        case "Bars":
+            bars = {key: [_number(y) for y in values] for key, values in entry["series"].items()}
+            return Bars(name, title, entry["labels"], bars, entry["y_title"])
+        case "Table":
+            rows = [[_number(c) if c is None else c for c in row] for row in entry["rows"]]
+            return Table(name, title, entry["columns"], rows)
     plane = None
     if "plane" in entry:
         x, y = ((float(first), float(last)) for first, last in entry["plane"])
-        plane = Plane(_unit(arrays["plane"]), x, y)
+        plane = Plane(arrays["plane"].float() / 255, x, y)
     first, second = entry["axes"]
     return Scatter(
         name,
@@ -257,22 +249,9 @@ def _scatter(name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, 
         points=arrays["points"],
         labels=arrays.get("labels"),
         classes=entry["classes"],
-        images=_unit(arrays["images"]) if "images" in arrays else None,
+        images=arrays["images"].float() / 255 if "images" in arrays else None,
         plane=plane,
-        paths={key: arrays[f"path_{i}"] for i, key in enumerate(entry["paths"])},
+        paths=numbered("path", entry["paths"]),
         codes=arrays.get("codes"),
         axes=(first, second),
     )
-
-
-def _unit(pixels: Tensor) -> Tensor:
-    return pixels.float() / 255
-
-
-UNPACK: dict[str, Callable[[str, str, Mapping[str, Any], dict[str, Tensor]], Finding]] = {
-    "Lines": _lines,
-    "Histogram": _histogram,
-    "Bars": _bars,
-    "Table": _table,
-    "Scatter": _scatter,
-}

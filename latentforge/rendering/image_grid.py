@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from torch import Tensor
 
 from latentforge.findings import ImageGrid
@@ -88,16 +87,15 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
     return figure
 
 
-def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> list[AxesImage]:
-    """Draw all of a grid but its title into axes whose unit is the inch; the images, row by row."""
+def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> None:
+    """Draw all of a grid but its title into axes whose unit is the inch."""
     bare(axes)
-    drawn = []
     for r, row in enumerate(coloured(grid)):
         top = r * place.down
         for c, image in enumerate(row):
             x = c * place.across
             extent = (x, x + place.cell, top + place.tall, top)
-            drawn.append(axes.imshow(image, extent=extent, interpolation="nearest"))
+            axes.imshow(image, extent=extent, interpolation="nearest")
         if r < len(grid.row_titles):
             _text(axes, (-0.08, top + place.tall / 2), grid.row_titles[r], LABEL, "right", "center")
         for c, text in enumerate(grid.captions[r] if r < len(grid.captions) else ()):
@@ -110,7 +108,6 @@ def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> list[AxesImage]:
         above = (c * place.across + place.cell / 2, -0.08 if level else -0.05)
         _text(axes, above, words, place.size, "center", "baseline" if level else "bottom")
     axes.set(xlim=(0, place.width), ylim=(place.height(len(grid.rows)), 0), aspect="equal")
-    return drawn
 
 
 def titles_of(grid: ImageGrid, place: Layout) -> list[str]:

@@ -27,6 +27,20 @@ def to_rgb(images: Tensor) -> Array:
     return np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:-1], 3)))
 
 
+def to_cells(images: Tensor) -> Array:
+    """Images (n, C, H, W) as uint8 as Pillow takes each: (n, H, W) grey or (n, H, W, 3)."""
+    x = to_uint8(images).transpose(0, 2, 3, 1)
+    return x[..., 0] if x.shape[-1] == 1 else x
+
+
+def tiled(cells: Array, rows: int, columns: int) -> Array:
+    """Cells (n, H, W) or (n, H, W, 3) row by row as one picture, black where there are none."""
+    empty = np.zeros((rows * columns - len(cells), *cells.shape[1:]), np.uint8)
+    height, width, *colours = cells.shape[1:]
+    sheet = np.concatenate([cells, empty]).reshape(rows, columns, height, width, *colours)
+    return sheet.swapaxes(1, 2).reshape(rows * height, columns * width, *colours)
+
+
 def to_numpy(x: Tensor) -> Array:
     """The tensor's numbers, wherever it lies; what numpy lacks, such as bfloat16, as float32."""
     x = x.detach().cpu()

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.findings import Finding, Findings, Scatter
-from latentforge.rendering.images import to_numpy, to_uint8
+from latentforge.rendering.images import tiled, to_cells, to_numpy
 
 SIDE = 8192  # pixels
 NUMBERS = 5_000_000  # of all codes: 50 MB of text
@@ -89,11 +89,6 @@ def _name(classes: Sequence[str], i: int) -> str:
 
 def sprite_sheet(images: Tensor) -> Image.Image:
     """Images (n, C, H, W) row by row on a sheet that has as many rows as columns."""
-    pixels = to_uint8(images)
-    count, channels, height, width = pixels.shape
-    across = math.ceil(math.sqrt(count))
-    cells = np.zeros((across * across, channels, height, width), np.uint8)
-    cells[:count] = pixels
-    sheet = cells.reshape(across, across, channels, height, width).transpose(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(across * height, across * width, channels)
-    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    cells = to_cells(images)
+    across = math.ceil(math.sqrt(len(cells)))
+    return Image.fromarray(tiled(cells, across, across))

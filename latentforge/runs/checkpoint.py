@@ -100,7 +100,10 @@ class CheckpointStore:
                 details=["the checkpoints before it are as they were"],
                 remedy="free or mend the disk; the checkpoints before it can be evaluated",
             ) from error
-        self._retire(keep={path.name, before, path.name if best else best_before})
+        keep = {path.name, before, path.name if best else best_before}
+        for other in list(self.folder.iterdir()):
+            if other.name not in keep and _is_ours(other):
+                self._remove(other)
         return path
 
     def load(self, which: str = "last") -> Checkpoint:
@@ -269,11 +272,6 @@ class CheckpointStore:
         text = f"{name}\n{sha256(self.folder / name / MANIFEST)}\n"
         temporary = self.folder / f"{TEMPORARY}{pointer}-{os.getpid()}"
         replace_synced(self.folder / pointer, text.encode(), temporary)
-
-    def _retire(self, keep: set[str | None]) -> None:
-        for path in list(self.folder.iterdir()):
-            if path.name not in keep and _is_ours(path):
-                self._remove(path)
 
     def _remove(self, path: Path) -> None:
         """A kill half-way, or a disk that refuses, leaves a temporary name for the next save."""

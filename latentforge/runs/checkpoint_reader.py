@@ -55,7 +55,7 @@ class Checkpoint:
         if limit is not None and (size := self.size(group)) > limit:
             raise damaged(self.path, f"{file} has {size} bytes, more than belong there ({limit})")
         try:
-            return tensors_from_bytes(_verified(self.path, file, self.files[file]))
+            return tensors_from_bytes(verify(self.path, file, self.files[file], whole=True))
         except SafetensorError as error:
             raise damaged(self.path, f"{file} cannot be read: {error}") from error
 
@@ -82,38 +82,22 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def verify(path: Path, file: str, entry: Mapping[str, Any]) -> None:
-    """RunFailed unless a file has the size and the hash of the manifest; it may be of any size."""
-    _check_size(path, file, entry)
-    try:
-        found = sha256(path / file)
-    except OSError as error:
-        raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
-    _check_hash(path, file, entry, found)
-
-
-def _verified(path: Path, file: str, entry: Mapping[str, Any]) -> bytes:
-    """The bytes of one file, once their number and hash are those of the manifest."""
-    _check_size(path, file, entry)  # before memory is taken for them
-    try:
-        data = (path / file).read_bytes()
-    except OSError as error:
-        raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
-    _check_hash(path, file, entry, hashlib.sha256(data).hexdigest())
-    return data
-
-
-def _check_size(path: Path, file: str, entry: Mapping[str, Any]) -> None:
+def verify(path: Path, file: str, entry: Mapping[str, Any], *, whole: bool = False) -> bytes:
+    """RunFailed unless a file has the size and the hash of the manifest. It may be of any size;
+    only if the `whole` file is asked for are its bytes in memory, and returned."""
     if leads_out(path / file, path):
         raise damaged(path, f"{file} is a link that leads out of it")
     try:
         size = (path / file).stat().st_size
     except FileNotFoundError:
         raise damaged(path, f"{file} is missing") from None
-    if size != entry["size"]:
+    if size != entry["size"]:  # before memory is taken for them
         raise damaged(path, f"{file} has {size} bytes of {entry['size']}")
-
-
-def _check_hash(path: Path, file: str, entry: Mapping[str, Any], found: str) -> None:
+    try:
+        data = (path / file).read_bytes() if whole else b""
+        found = hashlib.sha256(data).hexdigest() if whole else sha256(path / file)
+    except OSError as error:
+        raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
     if found != entry["sha256"]:
         raise damaged(path, f"{file} is not what was written (its SHA-256 differs)")
+    return data

@@ -100,18 +100,19 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     ours, theirs = run.manifest["data"], other.manifest["data"]
     differing = []
     if ours["shape"] != theirs["shape"]:
-        differing.append(f"shape: {_numbers(theirs['shape'])}, not {_numbers(ours['shape'])}")
+        there, here = ("x".join(map(str, data["shape"])) for data in (theirs, ours))
+        differing.append(f"shape: {there}, not {here}")
     if ours["classes"] and theirs["classes"] and ours["classes"] != theirs["classes"]:
-        differing.append(
-            f"classes: {len(theirs['classes'])} ({_some(theirs['classes'])}), "
-            f"not {len(ours['classes'])} ({_some(ours['classes'])})"
+        there, here = (
+            f"{len(data['classes'])} ({_some(data['classes'])})" for data in (theirs, ours)
         )
-    prepared, here = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
+        differing.append(f"classes: {there}, not {here}")
+    prepared, own = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
     differing += [
-        f"{key}: {prepared.get(key)!r}, not {here.get(key)!r}"
+        f"{key}: {prepared.get(key)!r}, not {own.get(key)!r}"
         # the shape is said above; stored is how files hold them, which divide_by says
-        for key in sorted({*prepared, *here} - {"stored", "shape"})
-        if prepared.get(key) != here.get(key)
+        for key in sorted({*prepared, *own} - {"stored", "shape"})
+        if prepared.get(key) != own.get(key)
     ]
     if differing:
         raise UsageError(
@@ -119,10 +120,6 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
             details=differing,
             remedy=f"--with {role}= a run on {run.config['data']['name']}",
         )
-
-
-def _numbers(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _some(names: Sequence[str]) -> str:

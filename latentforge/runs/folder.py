@@ -173,7 +173,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """run.json of a run folder; MissingError when there is none or it is none of ours."""
     file = path / MANIFEST
     try:
-        manifest = read_json(file)
+        manifest: dict[str, Any] = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         names = [run.name for run in run_folders(path.parent)]
         hint = did_you_mean(path.name, names)
@@ -191,8 +191,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     if not _is_manifest(manifest):
         raise MissingError(f"{file} is not the manifest of a run")
-    checked: dict[str, Any] = manifest
-    return checked
+    return manifest
 
 
 def _is_manifest(value: Any) -> bool:

@@ -32,9 +32,7 @@ class ProcessGroup:
         self.rank, self.device = torchrun.rank(), device
         self.first = self.rank == 0  # it alone writes and speaks
         self.signal_asked = 0  # the signal that asked this process for the end
-        self.signal_received = (
-            0  # the signal that some process was asked by, known to all after a step
-        )
+        self.signal_received = 0  # the one that some process was asked by; all know it after a step
         self.remedy = ""  # where to go on after a process was lost
         if not self.first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)

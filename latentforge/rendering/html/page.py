@@ -61,18 +61,16 @@ def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
     content: dict[str, Any] = {"axes": list(item.axes), "labelled": labels is not None}
     shown = draw.evenly(labels, total, limit)
     if item.images is not None:
-        images = array(item.images)
-        thumbnails = sprite(images[shown], math.ceil(math.sqrt(len(shown))))
+        thumbnails = sprite(item.images[shown], math.ceil(math.sqrt(len(shown))))
         while (size := len(thumbnails["src"]) * 3 // 4) > SPRITE_BYTES and len(shown) > FEWEST:
             fewer = max(FEWEST, int(len(shown) * 0.95 * SPRITE_BYTES / size))
             shown = draw.evenly(labels, total, fewer)
-            thumbnails = sprite(images[shown], math.ceil(math.sqrt(len(shown))))
+            thumbnails = sprite(item.images[shown], math.ceil(math.sqrt(len(shown))))
         content["thumbnails"] = thumbnails
         notes.append("Point at a point, or tap it, to see its image.")
     if item.plane is not None:
-        knots = array(item.plane.images)  # (rows, columns, C, H, W)
-        rows, columns = knots.shape[:2]
-        plane = sprite(knots.reshape(-1, *knots.shape[2:]), columns)
+        rows, columns = item.plane.images.shape[:2]  # (rows, columns, C, H, W)
+        plane = sprite(item.plane.images.flatten(0, 1), columns)
         content["plane"] = {**plane, "rows": rows, "x": item.plane.x, "y": item.plane.y}
         notes.append(
             f"The picture by the map is what the place that one points at decodes to, blended from "

@@ -8,45 +8,36 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+
+from latentforge.rendering.images import tiled, to_cells
 
 SIDE = 8192  # pixels; browsers refuse larger pictures
 PIXELS = 4_200_000  # of a sprite at the most: 5,000 images of 28 x 28
 THUMBNAIL = 64  # pixels of an image's longer side at the most
 
 
-def sprite(images: Any, columns: int) -> dict[str, Any]:
+def sprite(images: Tensor, columns: int) -> dict[str, Any]:
     """`images` (N, C, H, W) in [0, 1], row by row: the source, a cell's size, the columns.
 
     Large images are made smaller; those that fit are kept to the pixel.
     """
-    cells = as_bytes(images)
+    cells = to_cells(images)
     height, width = cells.shape[1:3]
+    rows = -(-len(cells) // columns)
     scale = min(
         1.0,
         THUMBNAIL / max(height, width),
         (PIXELS / (len(cells) * height * width)) ** 0.5,
         SIDE / (columns * width),
-        SIDE / (-(-len(cells) // columns) * height),
+        SIDE / (rows * height),
     )
     if scale < 1:
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         cells = np.stack([np.asarray(Image.fromarray(cell).resize(size)) for cell in cells])
         height, width = cells.shape[1:3]
-    rows = -(-len(cells) // columns)
-    empty = np.zeros((rows * columns - len(cells), *cells.shape[1:]), np.uint8)
-    sheet = np.concatenate([cells, empty])
-    sheet = sheet.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * height, columns * width, *cells.shape[3:])
-    source = data_uri(png(Image.fromarray(sheet)), "image/png")
+    source = data_uri(png(Image.fromarray(tiled(cells, rows, columns))), "image/png")
     return {"src": source, "width": width, "height": height, "columns": columns}
-
-
-def as_bytes(images: Any) -> np.ndarray[Any, Any]:
-    """(N, C, H, W) in [0, 1] to (N, H, W) grey or (N, H, W, 3), 0 to 255."""
-    values = images.detach().float().cpu().numpy() if hasattr(images, "detach") else images
-    values = np.nan_to_num(np.asarray(values, np.float32)).clip(0, 1)
-    cells = (values * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    return cells[..., 0] if cells.shape[-1] == 1 else cells
 
 
 def png(image: Image.Image) -> bytes:

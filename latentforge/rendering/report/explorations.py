@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,8 @@ from latentforge.findings import Bars, Lines, Scatter
 from latentforge.io.atomic import leads_out
 from latentforge.io.toml import as_toml
 from latentforge.plugins.registry import Registry
+from latentforge.rendering.findings_store import Stored, read_findings
 from latentforge.rendering.html import page as html
-from latentforge.rendering.report.formatting import shell
 from latentforge.rendering.report.images import embed
 from latentforge.rendering.report.layout import Block, Part, arranged
 from latentforge.rendering.report.run_table import joint_rows, unpackaged, with_plugins
@@ -40,12 +41,9 @@ class Entry:
     name: str  # in the headings
     folder: Path
     broken: str = ""
+    found: Stored = field(default_factory=Stored)
     about: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    protocol: str = ""
-    notes: Sequence[str] = ()
     command: list[str] = field(default_factory=list)
-    items: Sequence[Any] = ()
     blocks: list[Block] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # files that the page does not show
     one_of_many: bool = False  # others are on the page, so that each picture wants the name
@@ -60,19 +58,20 @@ class Group:
 
     @property
     def columns(self) -> list[str]:
-        return [entry.name for entry in self.entries if entry.metrics]
+        return [entry.name for entry in self.entries if entry.found.metrics]
 
     @property
     def rows(self) -> list[tuple[str, list[Any]]]:
-        return joint_rows({str(e.folder): e.metrics for e in self.entries if e.metrics})
+        having = [entry for entry in self.entries if entry.found.metrics]
+        return joint_rows({str(entry.folder): entry.found.metrics for entry in having})
 
     @property
     def protocols(self) -> list[str]:
         """What the figures are; where that is not the same in all entries, of each."""
         found: dict[str, list[str]] = {}
         for entry in self.entries:
-            if entry.protocol:
-                found.setdefault(entry.protocol, []).append(entry.name)
+            if protocol := entry.found.protocol:
+                found.setdefault(protocol, []).append(entry.name)
         return [
             protocol if len(found) == 1 else f"{', '.join(names)}: {protocol}"
             for protocol, names in found.items()
@@ -100,7 +99,7 @@ def explored(
         for folder in _folders(run.path / "explore")
     ]
     warnings += [f"{e.folder} is left out: {e.broken}" for e in entries if e.broken]
-    maps = sum(_is_map(item) for entry in entries for item in entry.items)
+    maps = sum(_is_map(item) for entry in entries for item in entry.found.items)
     points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
     groups: dict[str, Group] = {}
     for entry in entries:
@@ -110,11 +109,10 @@ def explored(
         for entry in group.entries:
             entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
             _show(entry, points, group, warnings)
-    return sorted(groups.values(), key=_maps_last_to_first)
-
-
-def _maps_last_to_first(group: Group) -> tuple[bool, str]:
-    return (not any(_is_map(item) for e in group.entries for item in e.items), group.explorer)
+    mapped = {
+        g.explorer for g in groups.values() for e in g.entries if any(map(_is_map, e.found.items))
+    }
+    return sorted(groups.values(), key=lambda group: (group.explorer not in mapped, group.explorer))
 
 
 def _is_map(item: Any) -> bool:
@@ -127,11 +125,8 @@ def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if path.is_dir() and any(path.iterdir())]
-    return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in _parts(p.name)])
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
+    parts = {path: re.split(r"(\d+)", path.name) for path in folders}
+    return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in parts[p]])
 
 
 def _explorer_of(folder: Path) -> str:
@@ -143,25 +138,20 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     numbered = folder.name != _explorer_of(folder)
     heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
     entry = Entry(run, heading, folder)
-    from latentforge.rendering.findings_store import read_findings
-
     try:
         if leads_out(folder, run.path):
             raise UsageError(f"{folder} is a link that leads out of the run")
-        stored = read_findings(folder)
-        entry.about = known(stored.about, folder)
-        entry.metrics, entry.protocol = dict(stored.metrics), str(stored.protocol)
-        entry.notes, entry.items = list(stored.notes), list(stored.items)
+        entry.found = read_findings(folder)
+        entry.about = known(entry.found.about, folder)
         entry.command = command(entry, registry)
-    except LatentForgeError as error:
-        entry.broken, entry.items = error.message, ()
     except Exception as error:  # a folder that anyone may have changed must not cost the page
-        entry.broken, entry.items = one_line(error), ()
+        entry.broken = error.message if isinstance(error, LatentForgeError) else one_line(error)
+        entry.found = replace(entry.found, items=[])
     return entry
 
 
 def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
-    for item in entry.items:
+    for item in entry.found.items:
         try:
             blocks = list(_blocks(item, points, _alike(item, group), entry))
             entry.blocks += blocks
@@ -175,15 +165,12 @@ def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
 
 def _alike(item: Any, group: Group) -> list[Any]:
     """The charts of the same finding, which share the scale of y."""
-    found = [other.finding for entry in group.entries for other in entry.items]
     own = item.finding
-    return [
-        other
-        for other in found
-        if isinstance(own, Lines | Bars)
-        and isinstance(other, type(own))
-        and (other.name, other.y_title) == (own.name, own.y_title)
-    ]
+    if not isinstance(own, Lines | Bars):
+        return []
+    found = [other.finding for entry in group.entries for other in entry.found.items]
+    same_kind = [other for other in found if isinstance(other, type(own))]
+    return [o for o in same_kind if (o.name, o.y_title) == (own.name, own.y_title)]
 
 
 def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Iterator[Block]:
@@ -224,10 +211,8 @@ def command(entry: Entry, registry: Registry) -> list[str]:
     words += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
     for role, other in about["roles"].items():
         words += ["--with", f"{role}={other}"]
-    best = entry.run.path / "checkpoints" / "BEST"
-    last = entry.run.path / "checkpoints" / "LATEST"
-    used = about.get("checkpoint")
-    if used != _pointer(last) and used == _pointer(best):
+    best, last = (_pointer(entry.run.path / "checkpoints" / name) for name in ("BEST", "LATEST"))
+    if best == about["checkpoint"] != last:
         words += ["--checkpoint", "best"]
     defaults = _defaults(registry, about)
     for key, value in about["options"].items():
@@ -238,9 +223,8 @@ def command(entry: Entry, registry: Registry) -> list[str]:
 
 def _value(value: Any) -> str:
     """As `--set` takes it: a plain word needs no quotes."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
-        return value if value not in ("true", "false", "inf", "nan") else as_toml(value)
-    return as_toml(value)
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    return value if plain and value not in ("true", "false", "inf", "nan") else as_toml(value)
 
 
 def _pointer(file: Path) -> str:
@@ -264,17 +248,16 @@ def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def suggestion(run: RunFolder, registry: Registry) -> str:
     """The command to begin with: a map of the codes if the model has codes."""
-    try:
+    fitting: list[str] = []
+    with suppress(LatentForgeError):
         model = registry.get("models", run.config["model"]["name"])
-    except LatentForgeError:
-        return "latentforge list explorers"
-    fitting = [
-        entry.name
-        for entry in registry.entries("explorers")
-        if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
-    ]
+        fitting = [
+            entry.name
+            for entry in registry.entries("explorers")
+            if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
+        ]
     if not fitting:
         return "latentforge list explorers"
     chosen = "latent-map" if "latent-map" in fitting else fitting[0]
     words = with_plugins(unpackaged(run))
-    return shell(["latentforge", *words, "explore", chosen, str(run.path)])
+    return shlex.join(["latentforge", *words, "explore", chosen, str(run.path)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,6 @@ def short_date(text: Any) -> str:
         return datetime.fromisoformat(str(text)).strftime("%-d %b %Y, %H:%M UTC")
     except ValueError:
         return str(text)
-
-
-def shell(words: Sequence[str]) -> str:
-    return shlex.join(words)
 
 
 def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:

@@ -22,8 +22,6 @@ KINDS = {
 }
 DRAWN = 1.6  # our PNG have 150 dpi, a page 96
 LARGE = 1_500_000  # bytes of a picture; beyond, it is shrunk to half its side
-
-
 COLUMN = 560  # pixels of a column where two folders are side by side
 
 
@@ -43,14 +41,12 @@ def embed(file: Path, title: str) -> Picture | None:
         return None
     content = read_bytes(file)
     size: tuple[int, int] | None = None
-    if kind == "image/png":
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-            content = smaller(image, content)
-        size = (round(width / DRAWN), round(height / DRAWN))
-    elif kind != "image/svg+xml":
+    if kind != "image/svg+xml":
         with Image.open(io.BytesIO(content)) as image:
             size = image.size
+            if kind == "image/png":
+                size = (round(size[0] / DRAWN), round(size[1] / DRAWN))
+                content = smaller(image, content)
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
     wide = size is not None and size[0] > max(COLUMN, 2 * size[1])
     return Picture(kind, tag.format(title, data_uri(content, kind), _sized(size)), wide)
@@ -58,10 +54,8 @@ def embed(file: Path, title: str) -> Picture | None:
 
 def _sized(size: tuple[int, int] | None) -> Markup:
     """Attributes that keep the place free; `--w` is the width where there is room."""
-    if size is None:
-        return Markup("")
-    attributes = ' width="{0}" height="{1}" style="--w: {0}px"'
-    return Markup(attributes).format(*size)
+    attributes = Markup(' width="{0}" height="{1}" style="--w: {0}px"')
+    return attributes.format(*size) if size else Markup("")
 
 
 def smaller(image: Image.Image, content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,7 +17,7 @@ from latentforge.plugins.registry import Registry
 from latentforge.rendering.html.page import head
 from latentforge.rendering.report.curves import curves, per_dimension
 from latentforge.rendering.report.explorations import explored, suggestion
-from latentforge.rendering.report.formatting import number, shell, short_date
+from latentforge.rendering.report.formatting import number, short_date
 from latentforge.rendering.report.location import MARK, default_path, mark
 from latentforge.rendering.report.run_table import (
     commands,
@@ -51,7 +52,7 @@ def render(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "date": short_date, "shell": shell}
+    environment.filters |= {"number": number, "date": short_date, "shell": shlex.join}
     template = environment.from_string((assets / "report.html").read_text("utf-8"))
     of = [Path(sweep["path"])] if sweep else [run.path for run in runs]
     usual = of[0] / "report.html" if sweep else default_path(runs)

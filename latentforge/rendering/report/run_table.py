@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from latentforge.config.changes import flat
 from latentforge.config.schema import AS_TRAINED
 from latentforge.io.toml import toml
 from latentforge.rendering.report.formatting import number, read_objects
@@ -83,9 +84,8 @@ def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str
 
 def joint_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     """A row for each figure that any column has, in the order of the first that has it."""
-    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
-    absent = ""
-    return [(name, [figures.get(name, absent) for figures in columns.values()]) for name in names]
+    names = dict.fromkeys(name for figures in columns.values() for name in figures)
+    return [(name, [figures.get(name, "") for figures in columns.values()]) for name in names]
 
 
 def evaluations(
@@ -101,28 +101,20 @@ def evaluations(
             found.pop(same, None)
             other = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
             protocol = line.get("protocol") if isinstance(line.get("protocol"), Mapping) else {}
-            rows = joint_rows({"value": line["metrics"]})
-            found[same] = {**line, "name": name, "other_data": other}
-            found[same] |= {"protocol": protocol, "rows": rows}
+            own = {"name": name, "other_data": other, "protocol": protocol}
+            found[same] = {**line, **own, "rows": joint_rows({"value": line["metrics"]})}
     return list(found.values())[::-1]
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
     """The options that are not the same in all runs: key path, and a value a run."""
-    flat = [
-        {**dict(_flat(run.config)), "images' fingerprint": run.manifest["data"]["fingerprint"][:12]}
-        for run in runs
-    ]
-    rows = joint_rows({str(i): values for i, values in enumerate(flat)})
+    columns = {}
+    for i, run in enumerate(runs):
+        given = {key: "unset" if v is None else v for key, v in flat(run.config).items()}
+        fingerprint = run.manifest["data"]["fingerprint"][:12]
+        columns[str(i)] = {**given, "images' fingerprint": fingerprint}
+    rows = joint_rows(columns)
     return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
-
-
-def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", "unset" if value is None else value
 
 
 def settings(run: RunFolder, name: str) -> dict[str, Any]:
