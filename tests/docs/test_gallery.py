@@ -17,7 +17,6 @@ from latentforge.cli.output import roles
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.selection import check_roles, choose_explorer
-from latentforge.workflows.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "gallery.md").read_text("utf-8")
@@ -75,8 +74,8 @@ def configs():
 def test_every_exploration_has_runs_and_options_that_its_explorer_takes(line, configs):
     given = parsed(line)
     config, name = configs[str(given["run"])], given["explorer"]
-    run = Run(given["run"], {"data": {"classes": [*"0123456789"]}}, Forge())
-    chosen = choose_explorer(REGISTRY, run, config, name, given["set_"] or (), {}, given["preset"])
+    classes, options = [*"0123456789"], given["set_"] or ()
+    chosen = choose_explorer(REGISTRY, config, classes, name, options, {}, given["preset"])
     models = {role: configs[other].model.entry for role, other in roles(given["with_"]).items()}
     check_roles([part.entry for part in chosen], models)
 

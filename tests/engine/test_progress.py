@@ -128,10 +128,10 @@ def test_quiet_shows_warnings_alone(capsys, caplog):
     progress.tick(1)
     progress.epoch(1, {"train": {"loss": 1.0}})
     progress.note("a note")
-    with caplog.at_level(logging.WARNING, "latentforge"):
-        progress.warn("warning: something")
     progress.close()
     assert capsys.readouterr() == ("", "")
+    with caplog.at_level(logging.WARNING, "latentforge"):
+        progress.warn("warning: something")
     assert caplog.messages == ["something"]
 
 
