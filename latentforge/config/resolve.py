@@ -12,7 +12,7 @@ from typing import Any
 from latentforge.config.request import SECTIONS, Draft, nest, toml_value
 from latentforge.config.schema import Component, DataConfig, RunConfig, TrainConfig
 from latentforge.config.validation import Faults, check, faults_of_defaults
-from latentforge.errors import ConfigError, LatentForgeError, PluginError
+from latentforge.errors import ConfigError, PluginError, UsageError
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
 
@@ -109,9 +109,7 @@ def _component(
         return None
     try:
         entry = registry.get(kind, name)
-    except PluginError:
-        raise  # a plugin's fault, not the user's: exit code 3
-    except LatentForgeError as error:
+    except UsageError as error:  # a PluginError is not the user's fault: exit code 3
         reasons = [error.message, *error.details, f"try {error.remedy}"]
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
@@ -144,9 +142,7 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
     """Whether the measure that `train.monitor` names can be taken of the model while it trains."""
     try:
         spec = registry.get("measures", name).spec
-    except PluginError:
-        raise
-    except LatentForgeError as error:
+    except UsageError as error:
         faults.add("train.monitor", f"{error.message}; try {error.remedy}")
         return
     if lack := lacking(f"measure {name!r}", spec.needs, model.spec):
@@ -158,10 +154,10 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
 
 def lacking(what: str, needs: Iterable[str], model: ModelSpec) -> str:
     """Which abilities that `what` needs a model has not, in words; empty where it has them all."""
-    missing = sorted(set(needs) - set(model.provides))
-    provided = ", ".join(sorted(model.provides))
-    lack = f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
-    return lack if missing else ""
+    if missing := sorted(set(needs) - set(model.provides)):
+        provided = ", ".join(sorted(model.provides))
+        return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
+    return ""
 
 
 def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) -> None:

@@ -124,15 +124,21 @@ def choose_explorer(
         theirs = [field.name for field in fields(objective.spec.config)]
         if isinstance(prefixed := given.get(objective.name), Mapping):  # as errors name them
             given = {**{k: v for k, v in given.items() if v is not prefixed}, **prefixed}
-        for field in fields(entry.spec.config):
-            if field.name in theirs:
-                raise PluginError(
-                    f"objective {objective.name!r} and explorer {name!r} both have {field.name!r}",
-                    remedy=f"another name for the option in plugin {objective.plugin.name}",
-                )
+        taken = [field.name for field in fields(entry.spec.config)]
+        if both := [key for key in taken if key in theirs]:
+            raise PluginError(
+                f"objective {objective.name!r} and explorer {name!r} both have {both[0]!r}",
+                remedy=f"another name for the option in plugin {objective.plugin.name}",
+            )
         own = {key: given.pop(key) for key in theirs if key in given}
-        for key, owner in _options_of_others(registry, objective, entry, given):
-            faults.add(f"{objective.name}.{key}", f"is an option of objective {owner!r}")
+        owners = {
+            field.name: other.name
+            for other in registry.entries("objectives")
+            if other is not objective
+            for field in fields(other.spec.config)
+        }
+        for key in [key for key in given if key in owners and key not in taken]:
+            faults.add(f"{objective.name}.{key}", f"is an option of objective {owners[key]!r}")
             del given[key]
         chosen = [(objective, check(objective.spec.config, own, objective.name, faults))]
         beside = ["objective", *theirs]
@@ -144,20 +150,6 @@ def choose_explorer(
             what = f"{part.entry.kind.singular} {part.name!r}"
             raise UsageError(f"{what} needs labels; the data of the run has none")
     return found
-
-
-def _options_of_others(
-    registry: Registry, objective: Entry, explorer: Entry, given: Iterable[str]
-) -> list[tuple[str, str]]:
-    """Those given options that neither takes and another objective has, with its name."""
-    taken = {field.name for field in fields(explorer.spec.config)}
-    owners = {
-        field.name: other.name
-        for other in registry.entries("objectives")
-        if other is not objective
-        for field in fields(other.spec.config)
-    }
-    return [(key, owners[key]) for key in given if key in owners and key not in taken]
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:

@@ -158,8 +158,8 @@ def elsewhere(mend: str) -> Iterator[torch.device]:
         raise CheckFailed(f"on {device}: {error}", mend) from None
 
 
-def require_same(one: Tensor, other: Tensor, saw: str, mend: str, tolerance: float = 1e-4) -> None:
+def require_same(one: Tensor, other: Tensor, saw: str, mend: str) -> None:
     """Equal but for the rounding of sums in another order."""
     scale = float(one.detach().abs().max()) + 1e-6
     worst = float((one.detach() - other.detach()).abs().max())
-    require(worst <= tolerance * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
+    require(worst <= 1e-4 * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)

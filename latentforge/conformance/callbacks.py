@@ -131,7 +131,8 @@ def stopping(subject: Subject) -> Any:
 
 def require_same_weights(one: Any, other: Any, how: str) -> None:
     """CheckFailed where two runs have other weights."""
-    first, second = (weights_of(run) for run in (one, other))
+    stores = (CheckpointStore(run.path / "checkpoints") for run in (one, other))
+    first, second = (store.load().tensors("model") for store in stores)
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]
     require(
         not differ,
@@ -139,7 +140,3 @@ def require_same_weights(one: Any, other: Any, how: str) -> None:
         "what it keeps goes into state_dict() and load_state_dict(); what it draws, from torch's "
         "default generator; and what it does depends on trainer.state alone",
     )
-
-
-def weights_of(run: Any) -> dict[str, torch.Tensor]:
-    return CheckpointStore(run.path / "checkpoints").load().tensors("model")

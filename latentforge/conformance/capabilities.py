@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -67,11 +67,9 @@ def hide(model: Any, abilities: Set[str], asked: list[str], beside: tuple[type, 
 
     def encode(self: Any, x: Any) -> Any:
         posterior = super(limited, self).encode(x)
-        try:
+        with suppress(TypeError):  # one with slots cannot change its class
             cls = without(type(posterior), OF_POSTERIORS, abilities, asked, beside, self)
             object.__setattr__(posterior, "__class__", cls)  # a dataclass may be frozen
-        except TypeError:  # one with slots cannot change its class
-            pass
         return posterior
 
     limited = without(type(model), OF_MODELS, abilities, asked, beside)

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Set
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,11 @@ def every_option_has_a_valid_default(subject: Subject) -> None:
 
 
 def every_option_is_described(subject: Subject) -> None:
-    """In the docstring of its dataclass, which `latentforge show` prints."""
+    """In the docstring of its dataclass, which `latentforge show` prints, or of one it extends."""
     config = subject.entry.spec.config
-    text = " ".join(own_docstrings(config))
+    classes: tuple[type, ...] = config.__mro__
+    docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
+    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))  # by @dataclass
     missing = [
         field.name
         for field in dataclasses.fields(config)
@@ -97,19 +99,9 @@ def words_of(entry: Entry) -> tuple[Set[str], Set[str]]:
             needs = needs(spec.config())
         except Exception:  # another check says what is wrong with the defaults
             needs = frozenset()
-    roles: list[Mapping[str, Set[str]]] = [
-        getattr(spec, key, None) or {} for key in ("roles", "optional_roles")
-    ]
+    roles = [getattr(spec, key, None) or {} for key in ("roles", "optional_roles")]
     of_roles = chain(*(wanted.values() for wanted in roles))
     return getattr(spec, "provides", frozenset()), frozenset(needs).union(*of_roles)
-
-
-def own_docstrings(config: type[Any]) -> Iterator[str]:
-    """Those of a dataclass and the dataclasses that it extends, but for what @dataclass writes."""
-    for cls in config.__mro__:
-        text = cls.__dict__.get("__doc__") or ""
-        if dataclasses.is_dataclass(cls) and not text.startswith(f"{cls.__name__}("):
-            yield text
 
 
 def imported_by(subject: Subject) -> list[str]:

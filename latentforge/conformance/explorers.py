@@ -51,7 +51,11 @@ def it_finds_something(subject: Subject) -> None:
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
     one, other = once(subject), explored(subject)
-    first, second = (repr(without_clock(found["metrics"])) for found in (one, other))
+    clocks = ("seconds", "per_second")  # what the name of a clock's figure ends in
+    first, second = (
+        repr({k: v for k, v in found["metrics"].items() if not k.endswith(clocks)})
+        for found in (one, other)
+    )
     require(first == second, f"{first}, and a second time {second}", SEED)
     differ = [name for name, told in one["held"].items() if told != other["held"].get(name)]
     require(not differ, f"a second time {', '.join(differ)} differ", SEED)
@@ -212,11 +216,6 @@ def held(folder: Path) -> dict[str, str]:
         elif path.suffix in (".png", ".gif", ".csv"):
             found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
-
-
-def without_clock(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures that no clock gives; its own end in `seconds` or `per_second`."""
-    return {k: v for k, v in metrics.items() if not k.endswith(("seconds", "per_second"))}
 
 
 def fingerprint(model: torch.nn.Module) -> str:

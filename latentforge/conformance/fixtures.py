@@ -19,7 +19,6 @@ from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import config_of
 
 if TYPE_CHECKING:
-    from latentforge.contracts import ExploreContext
     from latentforge.workflows.load import Opened
     from latentforge.workflows.run import Run
 
@@ -44,21 +43,16 @@ def images(
     return found
 
 
-def scratch_of(subject: Subject) -> Path:
-    """A folder that lives as long as the subject."""
-
-    def make() -> Path:
-        folder = tempfile.mkdtemp(prefix="latentforge-check-")
-        weakref.finalize(subject, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
-
-    return subject.once("scratch", make)
-
-
 def run_folder_for(subject: Subject) -> Path:
     """A path where a run or findings may be written, alone in a new folder: what fails may leave
-    something."""
-    return Path(tempfile.mkdtemp(dir=scratch_of(subject))) / "run"
+    something. It lives as long as the subject."""
+
+    def make() -> str:
+        folder = tempfile.mkdtemp(prefix="latentforge-check-")
+        weakref.finalize(subject, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    return Path(tempfile.mkdtemp(dir=subject.once("scratch", make))) / "run"
 
 
 def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: Any) -> Run:
@@ -104,7 +98,7 @@ def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:
     return {role: run_with(subject, needs, **given) for role, needs in roles_of(subject).items()}
 
 
-def opened(subject: Subject, **given: Any) -> Opened:
+def opened(subject: Subject) -> Opened:
     """A tiny run and those of its roles, loaded as for an explorer."""
     from latentforge.workflows.load import open_up
 
@@ -112,10 +106,9 @@ def opened(subject: Subject, **given: Any) -> Opened:
     config = config_of(subject.forge.registry, run)
     roles = {
         role: (other, config_of(subject.forge.registry, other))
-        for role, other in other_runs(subject, **given).items()
+        for role, other in other_runs(subject).items()
     }
-    how: dict[str, Any] = {"checkpoint": "last", "device": "cpu", "data": None}
-    return open_up(run, config, roles=roles, **how)
+    return open_up(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
 
 
 def with_roles(subject: Subject, seen: Opened) -> list[tuple[Any, Set[str], Set[str]]]:
@@ -126,10 +119,3 @@ def with_roles(subject: Subject, seen: Opened) -> list[tuple[Any, Set[str], Set[
         entry = config_of(subject.forge.registry, other.run).model.entry
         found.append((other.model, entry.spec.provides, needs))
     return found
-
-
-def context_of(subject: Subject) -> ExploreContext:
-    """What an objective that wants a run is built with."""
-    from latentforge.workflows.explore import context_for
-
-    return context_for(opened(subject))

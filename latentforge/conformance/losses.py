@@ -56,8 +56,7 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
     """Four times the same images do not give four times the terms: a sum over the batch would. Some
     growth is no fault: where images are contrasted with one another, more of them cost more."""
-    shape = shape_for(subject)
-    model, batch = model_for(subject, shape), batch_of(shape, 6)
+    model, batch = model_for(subject), batch_of(shape_for(subject))
     once, more = averaged(subject, model, batch), averaged(subject, model, repeated(batch))
     for name, (mean, error) in once.items():
         other, other_error = more[name]

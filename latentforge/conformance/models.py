@@ -327,8 +327,7 @@ def built(subject: Subject, seed: int = 0) -> Any:
 
 def posterior_of(subject: Subject) -> Any:
     """q(z|x) of six images, by a new model."""
-    model = built(subject).eval()
-    return model.encode(batch_of(taken_shape(subject)).x)
+    return built(subject).eval().encode(batch_of(taken_shape(subject)).x)
 
 
 def latent_of(model: nn.Module) -> LatentSpec:

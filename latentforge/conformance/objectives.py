@@ -17,7 +17,7 @@ from latentforge.conformance.assertions import (
     under,
 )
 from latentforge.conformance.capabilities import only_what_is_needed, roles_of
-from latentforge.conformance.fixtures import SHAPE, context_of, opened, with_roles
+from latentforge.conformance.fixtures import SHAPE, opened, with_roles
 from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 
@@ -144,6 +144,7 @@ CHECKS = (
 
 def objective_of(subject: Subject) -> Any:
     """A new objective; with the context of a tiny run where it does not do without."""
+    from latentforge.workflows.explore import context_for
 
     def scores_alone() -> bool:
         try:
@@ -154,7 +155,9 @@ def objective_of(subject: Subject) -> Any:
         return True
 
     alone = subject.once("does without a run", scores_alone)
-    return made(subject, None if alone else subject.once("context", lambda: context_of(subject)))
+    if alone:
+        return made(subject, None)
+    return made(subject, subject.once("context", lambda: context_for(opened(subject))))
 
 
 def made(subject: Subject, context: Any) -> Any:

@@ -82,7 +82,10 @@ def _results(
             continue
         if not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
-            yield _result(plugin, "", "it loads quickly", partial(_quick, plugin))
+            saw = f"its import takes {plugin.seconds:.1f} s of every command"
+            mend = "import inside `build` what takes long"
+            quick = partial(require, plugin.seconds <= SLOW, saw, mend)
+            yield _result(plugin, "", "it loads quickly", quick)
         for entry in forge.registry.entries_of(plugin):
             yield from _of_component(forge, entry, deep)
         for command in commands:
@@ -143,14 +146,6 @@ def _in_silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(off)
-
-
-def _quick(plugin: Plugin) -> None:
-    require(
-        plugin.seconds <= SLOW,
-        f"its import takes {plugin.seconds:.1f} s of every command",
-        "import inside `build` what takes long",
-    )
 
 
 def _callable(command: PluginCommand, reserved: Set[str]) -> None:

@@ -47,10 +47,9 @@ class Check:
         try:
             with state.as_it_was() if state else nullcontext():
                 self.function(*self.given)
-        except CheckSkipped:
-            raise
-        except BaseException:
-            subject.barred |= self.name == subject.foremost
+        except BaseException as error:
+            failed = not isinstance(error, CheckSkipped)
+            subject.barred |= failed and self.name == subject.foremost
             raise
 
     def __str__(self) -> str:

@@ -30,11 +30,6 @@ def leave_signals_alone(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def as_it_is(read: Any) -> Any:
-    """In the place of torch's collate function: a batch comes as one tensor."""
-    return read
-
-
 def lost_worker(error: BaseException) -> RunFailed | None:
     """What to say where torch says that a worker has ended; None for any other error."""
     if not isinstance(error, RuntimeError) or not str(error).startswith(LOST):
@@ -54,20 +49,6 @@ def checked(read: Tensor | Fault) -> Tensor:
     return read
 
 
-def loader(reader: Reader, batches: Sequence[Sequence[int]], workers: int, pin: bool) -> Any:
-    """A DataLoader of these batches in this order."""
-    return DataLoader(
-        reader,  # type: ignore[arg-type]  # a list of places in the place of one
-        batch_size=None,
-        sampler=batches,
-        num_workers=workers,
-        collate_fn=as_it_is,
-        pin_memory=pin,
-        worker_init_fn=leave_signals_alone,
-        generator=torch.Generator(),  # its own: the default one is the step's noise
-    )
-
-
 class Ahead:
     """The batches of `reader` at `batches`, one after the other, on `device` as they are stored.
 
@@ -83,9 +64,16 @@ class Ahead:
         self.left = len(batches)
         if workers and torchrun.several():
             time.sleep(AT_REST)
-        self._read: Iterator[Any] | None = iter(
-            loader(reader, batches, workers, pin=self.side is not None)
+        loader: DataLoader[Any] = DataLoader(
+            reader,  # type: ignore[arg-type]  # a list of places in the place of one
+            batch_size=None,
+            sampler=batches,
+            num_workers=workers,
+            pin_memory=self.side is not None,
+            worker_init_fn=leave_signals_alone,
+            generator=torch.Generator(),  # its own: the default one is the step's noise
         )
+        self._read: Iterator[Any] | None = iter(loader)
         self._ready: Tensor | None = None
 
     def next(self) -> Tensor:

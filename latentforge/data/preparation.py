@@ -6,6 +6,7 @@ Knows no dataset, and does not import Ignite.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,7 +109,7 @@ def _loaded(
     files = {}
     if streaming.mode != "never":
         files = {split: streamable(value, wheres[split]) for split, value in given.items()}
-    size = sum(source.nbytes for source in files.values() if source)
+    size = sum(math.prod(s.shape) * s.dtype.itemsize for s in files.values() if s)
     why = streaming.why(size, host_memory(), "memory")
     sources = {}
     for split, where in wheres.items():
@@ -255,7 +256,7 @@ def _spec(sources: Sequence[_Source]) -> DataSpec:
     labels = [source.y for source in sources if source.y is not None]
     if labels:
         classes = first.classes or tuple(map(str, range(1 + max(int(y.max()) for y in labels))))
-    kind: Literal["image", "vector"] = "image" if first.x.ndim == 4 else "vector"
+    kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
     return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
 
 

@@ -42,16 +42,6 @@ class Source:
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions, that of the images included."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """What all of them take in memory."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
     def rows(self, places: Sequence[int]) -> Array:
         """The examples as they are stored, (B, ...)."""
         raise NotImplementedError
@@ -238,11 +228,11 @@ class Fault:
     remedy: str = MEND
 
 
+@dataclass(frozen=True)
 class Reader:
     """Reads the images at a list of places, or says why it cannot; what a DataLoader calls."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    source: Source
 
     def __getitem__(self, places: Sequence[int]) -> Tensor | Fault:
         try:
@@ -253,6 +243,3 @@ class Reader:
             return Fault(error.message, error.details, error.remedy or MEND)
         except Exception as error:
             return Fault(f"{self.source.where}: {one_line(error)}")
-
-    def __len__(self) -> int:
-        return len(self.source)

@@ -162,9 +162,8 @@ def write_array(
     archive: ZipFile, name: str, shape: tuple[int, ...], parts: Iterable[Array]
 ) -> None:
     """Write float32 `parts`, which make up `shape` along the first dimension, one at a time."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        npy.write_array_header_1_0(file, header)
+        npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for part in parts:
             file.write(np.ascontiguousarray(part, "<f4").data)
 

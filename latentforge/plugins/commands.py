@@ -124,7 +124,7 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
         kept = plugins if only is None else [c for name in only for c in called(plugins, name)]
         excluded = [c for name in off for c in called(plugins, name)]
         remaining = {c.plugin.distribution for c in kept if c not in excluded}
-        points = [point for point in points if distribution_of(point) in remaining]
+        points = [point for point in points if origin_of(point.dist)[0] in remaining]
     found: dict[str, list[EntryPoint]] = {}
     for point in points:
         namesakes = found.setdefault(point.name, [])
@@ -132,7 +132,7 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
             namesakes.append(point)
     for namesakes in found.values():
         if len(namesakes) > 1:  # reading METADATA takes longer than the rest of the help
-            namesakes.sort(key=distribution_of)
+            namesakes.sort(key=lambda point: origin_of(point.dist)[0])
     return {name: PluginCommand(first, others) for name, (first, *others) in sorted(found.items())}
 
 
@@ -142,7 +142,3 @@ def names_by_distribution() -> dict[str, list[str]]:
     for name, command in commands().items():
         found.setdefault(command.distribution, []).append(name)
     return found
-
-
-def distribution_of(point: EntryPoint) -> str:
-    return origin_of(point.dist)[0]

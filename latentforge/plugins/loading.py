@@ -82,7 +82,7 @@ def load_plugins(
         plugins.append(candidate.finish())
         entries += [Entry(kind, spec, plugins[-1]) for kind, spec in candidate.offers]
         for hook in candidate.observes:
-            call = manager.subset_hook_caller(hook, _others(candidate, manager))
+            call = manager.subset_hook_caller(hook, manager.get_plugins() - {candidate.hooks})
             observers.append(Observer(plugins[-1], hook, call, candidate.package))
     selection = PluginSelection(tuple(extra), tuple(off), discover)
     return Registry(plugins, entries, observers, selection)
@@ -239,16 +239,12 @@ def _collect(
     each kind, qualifier and name."""
     hooks = [caller.name for caller in manager.get_hookcallers(candidate.hooks) or ()]
     candidate.observes = [hook for hook in hooks if hook not in KIND_OF_HOOK]
-    others = _others(candidate, manager)
+    others = manager.get_plugins() - {candidate.hooks}
     for kind in (KIND_OF_HOOK[hook] for hook in hooks if hook in KIND_OF_HOOK):
         with candidate.contained("collect", f"{kind.hook}: "), redirect_stdout(sys.stderr):
             results = manager.subset_hook_caller(kind.hook, others)()
             for spec in _specs(candidate, kind, results):
                 _accept(candidate, kind, spec, owners)
-
-
-def _others(candidate: Candidate, manager: pluggy.PluginManager) -> set[Any]:
-    return manager.get_plugins() - {candidate.hooks}
 
 
 def _specs(candidate: Candidate, kind: Kind, results: list[Any]) -> Iterator[object]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -25,11 +24,11 @@ from latentforge.rendering.images import Array
 from latentforge.rendering.palette import COLOURS as CLASSES
 from latentforge.rendering.palette import INK, colour
 from latentforge.rendering.scatter import (
+    class_legend,
     ends_legend,
     fill_map,
     fill_paths,
     frame_map,
-    legend_of,
     limits_of,
     tallness,
 )
@@ -160,7 +159,7 @@ def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
     ends: list[Artist] = []
     if any(item.paths for item in shots):
         ends = ends_legend(growing=not all(ended(item, shots) for item in shots))
-    handles = [*legend_of(replace(first, paths={})), *ends]
+    handles = [*class_legend(first), *ends]
     if legend and handles:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
     elif ends:  # under the title of the x axis
@@ -186,11 +185,8 @@ def ended(item: Scatter, shots: Sequence[Scatter]) -> bool:
 
 def same_points(one: Scatter, other: Scatter) -> bool:
     """Whether two maps show the same points in the same colours."""
-    if one.points is not other.points and not torch.equal(one.points, other.points):
-        return False
-    if one.labels is None or other.labels is None:
-        return one.labels is other.labels
-    return one.labels is other.labels or torch.equal(one.labels, other.labels)
+    pairs = ((one.points, other.points), (one.labels, other.labels))
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
 def _bars_panel(axes: Axes, shots: Sequence[Bars], width: float, classes: bool) -> Fill:

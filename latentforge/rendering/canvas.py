@@ -3,7 +3,6 @@ global state, no window, no backend to choose."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -91,22 +90,14 @@ def page(width: float, body: float, title: str, note: str) -> tuple[Figure, floa
     title, note = wrapped(title, TITLE, room), wrapped(note, NOTE, room)
     bottom = (height(note, NOTE) + 0.16) if note else EDGE
     top = (height(title, TITLE) + 0.24) if title else EDGE
-    figure = Figure(figsize=(width, bottom + body + top), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     total = bottom + body + top
-    figure.text(
-        0.5,
-        1 - 0.12 / total,
-        escape_dollars(title),
-        ha="center",
-        va="top",
-        fontsize=TITLE,
-        color=INK,
-    )
-    right, low = 1 - EDGE / width, 0.08 / total
-    figure.text(
-        right, low, escape_dollars(note), ha="right", va="bottom", fontsize=NOTE, color="0.4"
-    )
+    figure = Figure(figsize=(width, total), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    for text, x, y, across, down, size, ink in (
+        (title, 0.5, 1 - 0.12 / total, "center", "top", TITLE, INK),
+        (note, 1 - EDGE / width, 0.08 / total, "right", "bottom", NOTE, "0.4"),
+    ):
+        figure.text(x, y, escape_dollars(text), ha=across, va=down, fontsize=size, color=ink)
     return figure, bottom, bottom + body
 
 
@@ -119,11 +110,10 @@ def charts(width: float, body: float, title: str, note: str) -> Figure:
     return figure
 
 
-def tidy(axes: Axes, spines: Iterable[str] = ("left", "bottom")) -> None:
+def tidy(axes: Axes) -> None:
     """The look of all axes: thin faint lines, and none at the top and at the right."""
-    kept = set(spines)
     for side, spine in axes.spines.items():
-        spine.set_visible(side in kept)
+        spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)
         spine.set_linewidth(0.8)
     axes.tick_params(labelsize=LABEL - 1, color=FAINT, labelcolor=INK, length=3)

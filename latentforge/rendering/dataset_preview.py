@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
@@ -23,7 +23,11 @@ SAMPLES = 10  # of each class in the picture of a dataset
 def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
     """Sizes, classes and range of a dataset, and the path of a picture of each class."""
     spec, train = splits.spec, splits.split("train")
-    values = train.x if type(train) is ImageSplit else some_of(train, at_once(spec, SEEN))
+    if type(train) is ImageSplit:
+        values = train.x
+    else:
+        places = torch.arange(min(at_once(spec, SEEN), len(train)), device=train.device)
+        values = train.raw(places * len(train) // len(places))
     facts: dict[str, Any] = {
         "dataset": name,
         "images": {split: len(images) for split, images in splits.splits.items()},
@@ -44,12 +48,6 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
     return facts
 
 
-def some_of(images: ImageSplit, most: int) -> Tensor:
-    """So many of them, evenly spaced, as they are stored."""
-    places = torch.arange(min(most, len(images)), device=images.device)
-    return images.raw(places * len(images) // len(places))
-
-
 def picture_path(out: Path | None, name: str) -> Path:
     """`out`, which must not be there yet, else the first free `data-<name>-<n>.png`."""
     if out is not None:
@@ -60,10 +58,8 @@ def picture_path(out: Path | None, name: str) -> Path:
         if out.suffix != ".png":
             raise UsageError(f"--out {out}: the picture is a PNG", remedy=f"--out {out.stem}.png")
         return out
-    number = 1
-    while (path := Path(f"data-{name}-{number}.png")).exists():
-        number += 1
-    return path
+    numbered = (Path(f"data-{name}-{number}.png") for number in count(1))
+    return next(path for path in numbered if not path.exists())
 
 
 def sample_grid(images: ImageSplit, name: str) -> ImageGrid:

@@ -82,22 +82,18 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
             rows = [[_cell(value) for value in row] for row in item.rows]
             return {"columns": list(item.columns), "rows": rows}, {}
         case Scatter():
-            return _pack_scatter(item)
+            arrays = {"points": to_numpy(item.points), **_numbered("path", item.paths)}
+            for key, tensor in (("labels", item.labels), ("codes", item.codes)):
+                if tensor is not None:
+                    arrays[key] = to_numpy(tensor)
+            facts = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
+            if item.images is not None:
+                arrays["images"] = to_uint8(item.images)
+            if item.plane is not None:
+                arrays["plane"] = to_uint8(item.plane.images)
+                facts["plane"] = [list(item.plane.x), list(item.plane.y)]
+            return facts, arrays
     return {}, {}
-
-
-def _pack_scatter(item: Scatter) -> tuple[dict[str, Any], dict[str, Array]]:
-    arrays = {"points": to_numpy(item.points), **_numbered("path", item.paths)}
-    for key, tensor in (("labels", item.labels), ("codes", item.codes)):
-        if tensor is not None:
-            arrays[key] = to_numpy(tensor)
-    facts: dict[str, Any] = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
-    if item.images is not None:
-        arrays["images"] = to_uint8(item.images)
-    if item.plane is not None:
-        arrays["plane"] = to_uint8(item.plane.images)
-        facts["plane"] = [list(item.plane.x), list(item.plane.y)]
-    return facts, arrays
 
 
 def _numbered(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:

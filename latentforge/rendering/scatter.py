@@ -40,7 +40,7 @@ def draw_scatter(item: Scatter, note: str = "") -> Figure:
     frame_map(axes, item, limits)
     fill_map(axes, item, limits)
     fill_paths(axes, item)
-    if handles := legend_of(item):
+    if handles := [*class_legend(item), *(ends_legend() if item.paths else [])]:
         axes.legend(handles=handles, ncols=columns, **LEGEND)
     return figure
 
@@ -218,18 +218,14 @@ def halo(width: float, around: str = "white") -> list[AbstractPathEffect]:
     return [withStroke(linewidth=width, foreground=around)]
 
 
-def legend_of(item: Scatter) -> list[Artist]:
-    """A sample of each class that has points, and of the ends of a path."""
-    return [*_class_samples(item), *(ends_legend() if item.paths else [])]
-
-
 def ends_legend(growing: bool = False) -> list[Artist]:
     """Samples of where a walk starts and ends, and of where it is while it grows."""
     now = [_sample("now", NOW, "white", INK)] if growing else []
     return [_sample("start", "o", "white", INK), *now, _sample("end", "*", "white", INK, 11)]
 
 
-def _class_samples(item: Scatter) -> list[Artist]:
+def class_legend(item: Scatter) -> list[Artist]:
+    """A sample of each class that has points."""
     labels = labels_of(item)
     few = len(item.points) <= FEW
     there = [] if labels is None or not item.classes else np.unique(labels).tolist()

@@ -69,7 +69,8 @@ def _embedding(item: Scatter, folder: Path) -> str:
     np.savetxt(own / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
     lines = [("tensor_name", item.name), ("tensor_path", f"{place}/tensors.tsv")]
     if item.labels is not None:
-        names = [_name(item.classes, int(i)) for i in item.labels.cpu()[chosen]]
+        named = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}  # on one line
+        names = [named.get(int(i), str(int(i))) for i in item.labels.cpu()[chosen]]
         (own / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")
         lines.append(("metadata_path", f"{place}/metadata.tsv"))
     text = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in lines)
@@ -80,11 +81,6 @@ def _embedding(item: Scatter, folder: Path) -> str:
         text += f'  sprite {{\n    image_path: "{place}/sprite.png"\n'
         text += f"    single_image_dim: {width}\n    single_image_dim: {height}\n  }}\n"
     return f"embeddings {{\n{text}}}\n"
-
-
-def _name(classes: Sequence[str], i: int) -> str:
-    """The name of a class, on one line and in one column; its number where it has none."""
-    return " ".join(classes[i].split()) if 0 <= i < len(classes) else str(i)
 
 
 def sprite_sheet(images: Tensor) -> Image.Image:

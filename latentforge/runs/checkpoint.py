@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ class CheckpointStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.clean()
-            path = self._free(name)
+            names = chain([name], (f"{name}.{number}" for number in count(2)))
+            path = next(self.folder / free for free in names if not (self.folder / free).exists())
             self._write(path, files)
             self._publish(LATEST, path.name)
             if best:
@@ -240,12 +242,6 @@ class CheckpointStore:
                 remedy="write the name of a checkpoint folder into it",
             )
         return named[1], named[2]
-
-    def _free(self, name: str) -> Path:
-        path, number = self.folder / name, 2
-        while path.exists():
-            path, number = self.folder / f"{name}.{number}", number + 1
-        return path
 
     def _write(self, path: Path, files: Mapping[str, bytes]) -> None:
         """The whole folder at `path`, synced and read back, or an exception and nothing."""

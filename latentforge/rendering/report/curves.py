@@ -37,8 +37,18 @@ def curves(
     kinds = {key: alike(key, runs, histories) for key in keys}
 
     def is_loss(key: str, places: list[int]) -> bool:
-        own = [line for i in places for line in histories[i]]
-        return places in kinds.get("loss", {}).values() and _is_loss(key, own)
+        """Whether a figure has the loss's values in all lines of these runs, which share a loss."""
+        if places not in kinds.get("loss", {}).values():
+            return False
+        own = [_figures(line, split) for i in places for line in histories[i] for split in DASHES]
+        pairs = [(figures.get("loss"), figures.get(key)) for figures in own]
+        return any(pair != (None, None) for pair in pairs) and all(
+            isinstance(a, int | float)
+            and isinstance(b, int | float)
+            and math.isclose(a, b, rel_tol=1e-6)
+            for a, b in pairs
+            if (a, b) != (None, None)
+        )
 
     found = []
     for key in keys:
@@ -81,19 +91,6 @@ def alike(
             what = protocol.get(key, name)
         found.setdefault(what, []).append(i)
     return found
-
-
-def _is_loss(key: str, lines: Sequence[dict[str, Any]]) -> bool:
-    """Whether a figure has the loss's values in all lines of all runs."""
-    figures = [_figures(line, split) for line in lines for split in DASHES]
-    values = [(found.get("loss"), found.get(key)) for found in figures]
-    values = [pair for pair in values if pair != (None, None)]
-    return bool(values) and all(
-        isinstance(a, int | float)
-        and isinstance(b, int | float)
-        and math.isclose(a, b, rel_tol=1e-6)
-        for a, b in values
-    )
 
 
 def _curve(

@@ -48,14 +48,10 @@ def embed(file: Path, title: str) -> Picture | None:
                 size = (round(size[0] / DRAWN), round(size[1] / DRAWN))
                 content = smaller(image, content)
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
+    # attributes that keep the place free; `--w` is the width where there is room
+    place = Markup(' width="{0}" height="{1}" style="--w: {0}px"').format(*size) if size else ""
     wide = size is not None and size[0] > max(COLUMN, 2 * size[1])
-    return Picture(kind, tag.format(title, data_uri(content, kind), _sized(size)), wide)
-
-
-def _sized(size: tuple[int, int] | None) -> Markup:
-    """Attributes that keep the place free; `--w` is the width where there is room."""
-    attributes = Markup(' width="{0}" height="{1}" style="--w: {0}px"')
-    return attributes.format(*size) if size else Markup("")
+    return Picture(kind, tag.format(title, data_uri(content, kind), place), wide)
 
 
 def smaller(image: Image.Image, content: bytes) -> bytes:

@@ -30,7 +30,9 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
     except ValueError:  # on several drives
         folder = Path(os.path.sep)
     if folder != Path(folder.anchor):
-        return _as_given(folder) / f"report-{names}.html"
+        here = Path.cwd().resolve()  # a path below it is short, and as people type it
+        folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        return folder / f"report-{names}.html"
     numbered = (Path(f"report-{names}-{number}.html") for number in count(2))
     places = chain([Path(f"report-{names}.html")], numbered)
     return next(path for path in places if not path.exists() or _is_of(runs, path))
@@ -72,9 +74,3 @@ def _beginning(path: Path) -> str:
         return ""
     with path.open("r", encoding="utf-8", errors="replace") as file:
         return file.read(2000)
-
-
-def _as_given(folder: Path) -> Path:
-    """Relative to the working folder where it lies there: short, and as people type it."""
-    here = Path.cwd().resolve()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder

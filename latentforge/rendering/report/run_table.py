@@ -53,14 +53,12 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
         caption = "Figures at the end of the training"
     else:
         split = "test" if any(run.metrics.get("test") for run in runs) else "validation"
-        pairs = zip(names, runs, strict=True)
-        columns = {name: run.metrics.get(split) or {} for name, run in pairs}
+        columns = {n: run.metrics.get(split) or {} for n, run in zip(names, runs, strict=True)}
         caption = f"Figures on the {split} images at the end of the training"
     protocols = joint_protocols(runs, names)
     losses = [run.config["loss"]["name"] for run in runs]
     if "loss" in protocols and len(set(losses)) > 1:
-        pairs = zip(names, losses, strict=True)
-        kinds = ", ".join(f"{loss} in {name}" for name, loss in pairs)
+        kinds = ", ".join(f"{loss} in {n}" for n, loss in zip(names, losses, strict=True))
         protocols["loss"] += f"; not the same figure: {kinds}"
     rows = joint_rows(columns)
     if "train" in columns and "train" in protocols:
@@ -141,24 +139,16 @@ def commands(run: RunFolder, name: str) -> dict[str, Any]:
     """The command line that trained the run, if it was one, and one that trains it again."""
     given = (run.manifest.get("environment") or {}).get("command") or []
     by_us = any(word in ("train", "demo") for word in map(str, given))
+    resumed = run.manifest.get("resumed")
+    later = [entry.get("command") for entry in resumed] if isinstance(resumed, list) else []
+    later = [words for words in later if isinstance(words, list) and "--resume" in words]
+    lines = [given, *later] if by_us else later
+    again = ["latentforge", *with_plugins(unpackaged(run))]
     return {
         "name": name,
-        "given": [
-            ["latentforge", *map(str, words)]
-            for words in ([given] if by_us else []) + _resumed(run)
-        ],
-        "again": [
-            *("latentforge", *with_plugins(unpackaged(run))),
-            *("train", "--config", f"{run.path.resolve().name}.toml"),
-        ],
+        "given": [["latentforge", *map(str, words)] for words in lines],
+        "again": [*again, "train", "--config", f"{run.path.resolve().name}.toml"],
     }
-
-
-def _resumed(run: RunFolder) -> list[list[Any]]:
-    """The command lines with which a run went on."""
-    entries = run.manifest.get("resumed")
-    words = [entry.get("command") for entry in entries] if isinstance(entries, list) else []
-    return [line for line in words if isinstance(line, list) and "--resume" in line]
 
 
 def unpackaged(run: RunFolder) -> list[str]:
