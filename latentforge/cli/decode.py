@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of
+from latentforge.cli.output import Device, Json, Weights, answer, forge_of
 
 
 def decode(
@@ -15,12 +15,8 @@ def decode(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     codes: Annotated[Path, typer.Argument(help="An .npz or .parquet with z, (N, D).")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
-    ] = "last",
-    device: Annotated[
-        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
-    ] = "auto",
+    checkpoint: Weights = "last",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Decode codes to images: decoded.npz with all, PNG files of the first 1,000, a contact sheet.

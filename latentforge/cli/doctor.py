@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of, weights
+from latentforge.cli.output import Device, Json, Weights, answer, forge_of, weights
 
 
 def doctor(
@@ -17,12 +17,8 @@ def doctor(
         str | None,
         typer.Option(metavar="NAME", help="Unseen images.  [default: validation, else test]"),
     ] = None,
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
-    ] = "last",
-    device: Annotated[
-        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
-    ] = "auto",
+    checkpoint: Weights = "last",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Look for what is wrong with a run: data, dead latents, collapse, overfitting.

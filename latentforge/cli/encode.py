@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, forge_of
+from latentforge.cli.output import Device, Json, Sets, Weights, answer, forge_of
 
 
 def encode(
@@ -22,13 +22,9 @@ def encode(
     split: Annotated[
         str, typer.Option(metavar="NAME", help="train, validation, test, or all of them.")
     ] = "test",
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
-    ] = "last",
+    checkpoint: Weights = "last",
     set_: Sets = None,
-    device: Annotated[
-        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
-    ] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Write the codes of images, with labels, KL and thumbnails; --set is for options of --data.
@@ -47,12 +43,5 @@ def encode(
         device=device,
     )
     images = ", ".join(f"{name} {count}" for name, count in result["images"].items())
-    answer(
-        result,
-        json,
-        [
-            str(out),
-            f"images:  {images}",
-            f"columns: {', '.join(result['columns'])}",
-        ],
-    )
+    columns = ", ".join(result["columns"])
+    answer(result, json, [str(out), f"images:  {images}", f"columns: {columns}"])

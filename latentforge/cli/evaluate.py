@@ -7,30 +7,35 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, figures, forge_of, roles, table, weights
+from latentforge.cli.output import (
+    Device,
+    Json,
+    Others,
+    Weights,
+    answer,
+    figures,
+    forge_of,
+    roles,
+    table,
+    weights,
+)
 
 
 def evaluate(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     split: Annotated[str, typer.Option(metavar="NAME", help="train, validation or test.")] = "test",
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
-    ] = "last",
+    checkpoint: Weights = "last",
     measure: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Repeatable.  [default: all that fit the model]"),
     ] = None,
-    with_: Annotated[
-        list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
-    ] = None,
+    with_: Others = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="MEASURE.KEY=VALUE", help="A measure's option; repeatable."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
-    ] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure a run on a split of its data.

@@ -7,19 +7,28 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, figures, forge_of, roles, table, weights
+from latentforge.cli.output import (
+    Device,
+    Json,
+    Others,
+    Quiet,
+    Sets,
+    Weights,
+    answer,
+    figures,
+    forge_of,
+    roles,
+    table,
+    weights,
+)
 
 
 def explore(
     ctx: typer.Context,
     explorer: Annotated[str, typer.Argument(help="See `latentforge list explorers`.")],
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    with_: Annotated[
-        list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
-    ] = None,
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
-    ] = "last",
+    with_: Others = None,
+    checkpoint: Weights = "last",
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A new folder.  [default: RUN/explore/<explorer>]"),
@@ -28,11 +37,9 @@ def explore(
         str | None, typer.Option(metavar="NAME", help="Options with a name; --set goes over them.")
     ] = None,
     set_: Sets = None,
-    device: Annotated[
-        str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")
-    ] = "auto",
+    device: Device = "auto",
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Look at a run's latent space; `latentforge show explorer NAME` has an explorer's options.
 

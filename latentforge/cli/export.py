@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of
+from latentforge.cli.output import Json, Weights, answer, forge_of
 
 
 def export(
@@ -23,9 +23,7 @@ def export(
     format_: Annotated[
         str, typer.Option("--format", metavar="F", help="onnx or safetensors.")
     ] = "onnx",
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
-    ] = "last",
+    checkpoint: Weights = "last",
     out: Annotated[
         Path | None,
         typer.Option(

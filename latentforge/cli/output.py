@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from latentforge.forge import Forge
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option; repeatable.")
 ]
+Others = Annotated[
+    list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
+]
+Weights = Annotated[
+    str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+]
+Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")]
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, forge_of, table
-from latentforge.cli.train import fill
+from latentforge.cli.output import Json, Quiet, Sets, answer, forge_of, table
+from latentforge.cli.train import Callbacks, Data, Loss, Rate, TrainDevice, fill
 from latentforge.errors import RunFailed, UsageError
 
 if TYPE_CHECKING:
@@ -72,27 +72,17 @@ def sweep(
         int | None,
         typer.Option(metavar="N", min=1, help="So many at a time, in processes.  [default: 1]"),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")
-    ] = None,
+    data: Data = None,
+    loss: Loss = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
-    lr: Annotated[
-        str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")
-    ] = None,
+    lr: Rate = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="[default: 0]")] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
-    ] = None,
-    callback: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Switch on; repeatable.")
-    ] = None,
+    device: TrainDevice = None,
+    callback: Callbacks = None,
     set_: Sets = None,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a member for each combination of a grid's values, or for each trial of a search;
     options as those of train.

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, figures, forge_of, table, weights
+from latentforge.cli.output import Json, Quiet, Sets, answer, figures, forge_of, table, weights
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
 
-# Values stay strings here: the check of the whole configuration reads them, so that it can report
-# every wrong one at once.
-OPTIONS = {
-    "epochs": "--epochs",
-    "batch_size": "--batch-size",
-    "lr": "--lr",
-    "seed": "--seed",
-    "device": "--device",
-}
+# Those of sweep too. Values stay strings here: the check of the whole configuration reads them, so
+# that it can report every wrong one at once.
+Data = Annotated[str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")]
+Loss = Annotated[str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")]
+Rate = Annotated[str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")]
+TrainDevice = Annotated[
+    str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
+]
+Callbacks = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Switch on; repeatable.")]
 
 
 def train(
@@ -30,12 +30,8 @@ def train(
     model: Annotated[str | None, typer.Argument(help="See `latentforge list models`.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file.")] = None,
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in config.")] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")
-    ] = None,
+    data: Data = None,
+    loss: Loss = None,
     run: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="New run folder.  [default: runs/<model>-<data>-<n>]"),
@@ -49,19 +45,13 @@ def train(
     ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="[default: 10]")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="[default: 64]")] = None,
-    lr: Annotated[
-        str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")
-    ] = None,
+    lr: Rate = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="[default: 0]")] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
-    ] = None,
-    callback: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Switch on; repeatable.")
-    ] = None,
+    device: TrainDevice = None,
+    callback: Callbacks = None,
     set_: Sets = None,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model: exactly one of MODEL, --config, --preset and --resume.
 
@@ -141,7 +131,7 @@ def fill(
         draft.choose("loss", loss, "--loss")
     for key, text in values.items():
         if text is not None:
-            draft.put("train", key, toml_value(text), OPTIONS[key])
+            draft.put("train", key, toml_value(text), f"--{key.replace('_', '-')}")
     for name in callbacks or ():
         draft.callback(name)
     draft.assign_all(sets or ())
