@@ -39,7 +39,7 @@ def workers_of(parent):
         ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
     rows = [line.split(None, 2) for line in told.splitlines()]
-    return [int(pid) for pid, of, args in rows if int(of) == parent and "sweeping.worker" in args]
+    return [int(pid) for pid, of, args in rows if int(of) == parent and "sweeps.worker" in args]
 
 
 def is_alive(pid):
