@@ -31,12 +31,13 @@ def check_changes(
     epochs = stored["train"].get("epochs", config.train.epochs)
     dataset = config.dataset.options if config.dataset else None
     refused = []
-    for key in sorted({*before, *given} & {*before, *after}):
+    for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
         section, _, name = key.partition(".")
+        requested = any(key == each or key.startswith(f"{each}.") for each in given)
         named = name == "name" or key == "callbacks"  # a reference: another spelling is no change
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
-        if old == new or key in FREE or moved or (named and key not in given):
+        if old == new or key in FREE or moved or (not requested and (named or key not in before)):
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
