@@ -15,7 +15,7 @@ from latentforge.config.schema import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data.images import ImageSplit
 from latentforge.engine.compiled import CompiledStep
-from latentforge.engine.step import StepRunner, Trainee, forward
+from latentforge.engine.step import Part, StepRunner, Trainee, accumulate
 from latentforge.runtime.process_group import ProcessGroup
 from latentforge.seeding import Noise, Shard, sharding
 
@@ -97,7 +97,9 @@ class DataParallelStep(StepRunner):
         """Forward and backward of the whole batch that `batch` is a shard of."""
         trainee, parameters = self.trainee, self.parameters
         before = {name: buffer.clone() for name, buffer in trainee.named_buffers()}
-        terms, total = self._own(trainee, batch, step)
+        own_terms = accumulate(trainee, self._parts(batch), step)
+        terms = own_terms if own_terms.values else None  # None where this process has no images
+        total = terms.total() if terms else torch.zeros(())
         if terms is not None:
             self.unreached = {i for i, p in enumerate(parameters) if p.grad is None}
         if not self.layout:
@@ -138,32 +140,17 @@ class DataParallelStep(StepRunner):
         if self.gate.wait:  # together only if all processes notice at the same step
             self.gradients(batch, step)
         else:
-            super().gradients_again(batch, step)
+            super().gradients(batch, step)
 
-    def _own(self, trainee: nn.Module, batch: Batch, step: Step) -> tuple[Terms | None, Tensor]:
-        """Forward and backward of this process's images, as their share of the whole batch; no
-        terms where it has none."""
-        values: dict[str, Tensor] = {}
-        per_dim: dict[str, Tensor] = {}
-        weights: dict[str, float] = {}
-        total = torch.zeros((), device=self.processes.device)
+    def _parts(self, batch: Batch) -> Iterator[Part]:
+        """This process's images of each part, with their share of the whole batch."""
         first = 0
         for shard in self.shards:
             own = slice(first, first := first + shard.stop - shard.start)
-            if own.start == own.stop:
-                continue
-            y = None if batch.y is None else batch.y[own]
-            weight = (own.stop - own.start) / self.batch_images
-            with sharding(shard):
-                terms = forward(trainee, Batch(batch.x[own], y, batch.index[own]), step)
-                loss = terms.total() * weight
-                loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            for sums, new in ((values, terms.values), (per_dim, terms.per_dim)):
-                for name, value in new.items():
-                    sums[name] = value.detach() * weight + sums.get(name, 0.0)
-            weights = dict(terms.weights)
-        return (Terms(values, weights, per_dim) if values else None), total
+            if own.start < own.stop:
+                y = None if batch.y is None else batch.y[own]
+                share = (own.stop - own.start) / self.batch_images
+                yield Batch(batch.x[own], y, batch.index[own]), share, sharding(shard)
 
     def _moved(self, trainee: nn.Module, before: dict[str, Tensor], own: int) -> Iterator[Tensor]:
         """How far each buffer moved in this step: statistics by this process's share of the images,

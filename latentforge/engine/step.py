@@ -7,8 +7,8 @@ Strategies (compiled, cuda_graph, data_parallel, vectorized) are subclasses in t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +30,8 @@ from latentforge.plugins.attribution import call_component
 from latentforge.seeding import Noise, permutation
 
 T = TypeVar("T")
+Part = tuple[Batch, float, AbstractContextManager[None]]
+"""Images of a batch, their share of it, and the context of their forward and backward."""
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 
 
@@ -90,15 +92,15 @@ def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
     return terms
 
 
-def accumulate(trainee: nn.Module, batch: Batch, step: Step, parts: int) -> Terms:
+def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
     """Forward and backward of each part, weighted by its share of the images; the batch's terms."""
     values: dict[str, Tensor] = {}
     per_dim: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
-    for part in split_batch(batch, parts):
-        share = len(part.index) / len(batch.index)
-        terms = forward(trainee, part, step)
-        (terms.total() * share).backward()  # type: ignore[no-untyped-call]
+    for part, share, context in parts:
+        with context:
+            terms = forward(trainee, part, step)
+            (terms.total() * share).backward()  # type: ignore[no-untyped-call]
         for sums, new in ((values, terms.values), (per_dim, terms.per_dim)):
             for name, value in new.items():
                 sums[name] = value.detach() * share + sums.get(name, 0.0)
@@ -183,7 +185,9 @@ class StepRunner:
 
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
         """Forward and backward of a batch in parts: its terms and their total, detached."""
-        terms = accumulate(self.trainee, batch, step, self.accumulate)
+        cut = split_batch(batch, self.accumulate)
+        parts = ((part, len(part.index) / len(batch.index), nullcontext()) for part in cut)
+        terms = accumulate(self.trainee, parts, step)
         return terms, terms.total()
 
     # ------------------------------------------------------------ functions of the step's number
@@ -237,7 +241,7 @@ class StepRunner:
         return largest_gradient(self.trainee)
 
     def gradients_again(self, batch: Batch, step: Step) -> None:
-        accumulate(self.trainee, batch, step, self.accumulate)
+        self.gradients(batch, step)
 
     def describe(self) -> dict[str, Any]:
         """How the steps are carried out, for run.json."""
