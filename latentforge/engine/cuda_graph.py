@@ -63,13 +63,13 @@ class CudaGraphStep(StepRunner):
 
     def run(self, done: int) -> Terms:
         whole = len(self.index(done)) == self.batch_size
-        if self.schedule:
-            self.set_learning_rate(done)
         if not self.graph and whole and self.made >= WARM:
             self.call(done, self._capture, done)
         self.made += 1
         if not (self.captured and whole):
             return super().run(done)
+        if self.schedule:
+            self.set_learning_rate(done)
         terms = self.call(done, self.captured.replay, done)
         self.record(terms, self.batch_size)
         if self.ema:
@@ -90,8 +90,9 @@ class CudaGraphStep(StepRunner):
             if "capturable" in group:  # a checkpoint may have said otherwise
                 group["capturable"] = True
         try:
+            if self.schedule:
+                self.set_learning_rate(done)
             self.captured = CapturedStep.build(self, done)
-            self.captured.start_epoch()
             self.graph = "the whole step, found equal to steps one by one"
         except NotCapturable as reason:
             self.without_graph(str(reason))
@@ -102,14 +103,10 @@ class CudaGraphStep(StepRunner):
 def check_capturable(run: StepRunner) -> None:
     """NotCapturable with the reason if the step cannot be one graph, as far as can be known."""
     trainee, optimizer, wanted = run.trainee, run.optimizer, run.config.cuda_graph
-    if run.device.type != "cuda":
-        raise NotCapturable(f"there are no CUDA graphs on {run.device.type}")
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")
     if isinstance(run.images, StreamedImages):
         raise NotCapturable("the images are streamed, and a graph gathers them on the device")
-    if run.config.compile:
-        raise NotCapturable("train.compile is on")
     if not all(group.get("fused") for group in optimizer.param_groups):
         name = run.config.optimizer
         raise NotCapturable(f"optimizer {name!r} has no fused kernel, which skips a bad step")
