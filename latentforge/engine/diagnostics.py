@@ -161,12 +161,10 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Di
 
 def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
     """Values that are the same in every training image."""
-    low = torch.stack(
-        [batch.x.amin(0) for batch in images.batches(at_once(images.spec, BATCH))]
-    ).amin(0)
-    high = torch.stack(
-        [batch.x.amax(0) for batch in images.batches(at_once(images.spec, BATCH))]
-    ).amax(0)
+    size = at_once(images.spec, BATCH)
+    extremes = [batch.x.aminmax(dim=0) for batch in images.batches(size)]
+    low = torch.stack([extreme.min for extreme in extremes]).amin(0)
+    high = torch.stack([extreme.max for extreme in extremes]).amax(0)
     constant, count = int((low == high).sum()), low.numel()
     if constant == count:
         yield Diagnosis(
