@@ -10,19 +10,15 @@ from latentforge.config.schema import TrainConfig
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-def set_memory_format(trainee: nn.Module, config: TrainConfig) -> bool:
-    """Store convolutions by pixel where that is asked for, or is faster; whether it was done.
+def set_memory_format(trainee: nn.Module, config: TrainConfig) -> None:
+    """Store convolutions by pixel where that is asked for, or is faster.
 
     On a CPU the kernels of convolution and pooling then read along the channels: 1.3 to 1.8 times
     the images a second on MNIST. Figures differ in their last bits.
     """
-    wanted = config.channels_last == "on" or (
-        config.channels_last == "auto"
-        and any(isinstance(m, CONVOLUTIONS) for m in trainee.modules())
-    )
-    if wanted:
+    faster = any(isinstance(module, CONVOLUTIONS) for module in trainee.modules())
+    if config.channels_last == "on" or (config.channels_last == "auto" and faster):
         trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return wanted
 
 
 def is_channels_last(module: nn.Module) -> bool:

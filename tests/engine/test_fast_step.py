@@ -51,9 +51,13 @@ def test_convolutions_are_stored_by_pixel_and_train_to_the_same_figures(tmp_path
 
 
 def test_what_has_no_convolution_lies_as_its_shape_says():
-    assert not set_memory_format(nn.Linear(4, 3), TrainConfig())
-    assert set_memory_format(nn.Sequential(nn.Conv2d(3, 4, 3)), TrainConfig())
-    assert not set_memory_format(nn.Conv2d(3, 4, 3), TrainConfig(channels_last="off"))
+    def chosen(module, **config):
+        set_memory_format(module, TrainConfig(**config))
+        return is_channels_last(module)
+
+    assert not chosen(nn.Linear(4, 3))
+    assert chosen(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert not chosen(nn.Conv2d(3, 4, 3), channels_last="off")
 
 
 @pytest.mark.parametrize("name", ["ae", "vae", "cnn-classifier"])
