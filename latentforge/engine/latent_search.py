@@ -87,10 +87,9 @@ def search(
     gradient under a prior; the noise is simulated annealing (Kirkpatrick et al. 1983).
     """
     check_start(objective, start, watch)
-    check_numbers(
-        {"steps": (steps, 1), "solutions": (solutions, 1), "settle": (settle, 0)},
-        {"noise": (noise, 0), "jitter": (jitter, 0), "prior_weight": (prior_weight, 0)},
-    )
+    check_numbers({"steps": steps, "solutions": solutions}, least=1)
+    rest = {"settle": settle, "noise": noise, "jitter": jitter, "prior_weight": prior_weight}
+    check_numbers(rest, least=0)
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
     # inside inference_mode there is no gradient, whatever enable_grad says
@@ -98,7 +97,13 @@ def search(
         start, unit = start.clone(), torch.as_tensor(scale).to(start).clone()
         if not bool((unit > 0).all()) or not 0 < lr < math.inf:
             raise UsageError(f"lr and scale must be above 0, not {lr} and {scale}")
-        slope = _Slope(decode, objective, prior, prior_weight)
+
+        def slope(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """x, the score (B,), and with the prior the height (B,)."""
+            x = decode(z)
+            score = objective.score(x, rows)
+            return x, score, score if prior is None else score + prior_weight * prior(z)
+
         best = _Best(objective, start, watch)
         walk = _Walk(unit, optimizer, lr, generator(start.device, "search", seed))
         rounds = _Rounds(slope, best, walk, start, steps, noise, settle, jitter, solutions)
@@ -126,11 +131,11 @@ def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> No
         raise UsageError(f"no request {strangers[0]} to watch: there are {requests}")
 
 
-def check_numbers(*least: Mapping[str, tuple[float, int]]) -> None:
-    """UsageError for a number, by name, that is below its bound or not finite."""
-    for name, (value, bound) in ((name, pair) for part in least for name, pair in part.items()):
-        if not bound <= value < math.inf:
-            raise UsageError(f"{name} must be at least {bound} and finite, not {value}")
+def check_numbers(numbers: Mapping[str, float], least: int) -> None:
+    """UsageError for a number, by name, that is below `least` or not finite."""
+    for name, value in numbers.items():
+        if not least <= value < math.inf:
+            raise UsageError(f"{name} must be at least {least} and finite, not {value}")
 
 
 @contextmanager
@@ -165,27 +170,11 @@ def check_objective(objective: Objective, score: Tensor, count: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Slope:
-    """What is climbed: the score of what codes decode to, and the prior."""
-
-    decode: Callable[[Tensor], Tensor]
-    objective: Objective
-    prior: Callable[[Tensor], Tensor] | None
-    weight: float
-
-    def at(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, the score (B,), and with the prior the height (B,)."""
-        x = self.decode(z)
-        score = self.objective.score(x, rows)
-        return x, score, score if self.prior is None else score + self.weight * self.prior(z)
-
-
-@dataclass(frozen=True)
 class _Rounds:
     """The handlers of the engine, in the order in which they are called: `begin` a round, `step`
     until nothing is open or `steps` are made, `end` the round, which lets solutions settle."""
 
-    slope: _Slope
+    slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     best: _Best
     walk: _Walk
     start: Tensor
@@ -229,7 +218,7 @@ class _Rounds:
         height: Tensor | None = None
         for left in reversed(range(self.settle)):
             if height is None or self.jitter:
-                height = self.slope.at(self.walk.z(self.jitter), self.walk.rows)[2]
+                height = self.slope(self.walk.z(self.jitter), self.walk.rows)[2]
             self.walk.climb(height)
             with torch.set_grad_enabled(left > 0 and not self.jitter):
                 height = self.look(engine, engine.state.iteration)
@@ -238,9 +227,9 @@ class _Rounds:
         """Remember where the walks are after so many steps, and which are solved there; their
         heights (B,)."""
         walk, round = self.walk, engine.state.epoch - 1
-        x, score, height = self.slope.at(z := walk.z(), walk.rows)
+        x, score, height = self.slope(z := walk.z(), walk.rows)
         if made == 0:
-            check_objective(self.slope.objective, score, len(z))
+            check_objective(self.best.objective, score, len(z))
         walk.solved = self.best.look(z, x, score, height, walk.rows, round, made)
         return height
 
