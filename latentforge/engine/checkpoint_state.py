@@ -41,18 +41,19 @@ def capture(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Groups of tensors, and JSON values with those of `environment`. The log must have been
     fetched. Raises RunFailed if a module keeps something that is not a tensor."""
-    history, facts = state.log.state()
-    optimizer, groups = optimizer_state(state.optimizer)
+    trainee, ema = state.steps.trainee, state.steps.ema
+    history, facts = state.steps.log.state()
+    optimizer, groups = optimizer_state(state.steps.optimizer)
     tensors = {
-        "model": state.trainee.model.state_dict(),
-        "loss": state.trainee.loss.state_dict(),
+        "model": trainee.model.state_dict(),
+        "loss": trainee.loss.state_dict(),
         "optimizer": optimizer,
         "history": history,
     }
-    if state.ema:
-        tensors["ema-model"] = state.ema.trainee.model.state_dict()
-        tensors["ema-loss"] = state.ema.trainee.loss.state_dict()
-    for name, value in state.trainee.state_dict().items():
+    if ema:
+        tensors["ema-model"] = ema.trainee.model.state_dict()
+        tensors["ema-loss"] = ema.trainee.loss.state_dict()
+    for name, value in trainee.state_dict().items():
         if not isinstance(value, Tensor):
             raise RunFailed(
                 f"{name} of the model or its loss is a {type(value).__name__}, not a tensor",
@@ -114,18 +115,19 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
 
     Raises RunFailed if the checkpoint does not fit.
     """
-    stored, limit = saved.state, LARGEST * size_of(state.trainee) + HEADER
+    stored, steps = saved.state, state.steps
+    trainee, ema, limit = steps.trainee, steps.ema, LARGEST * size_of(steps.trainee) + HEADER
     groups = {name: saved.tensors(name, limit=limit) for name in saved.groups}
     try:
         # load_state_dict copies, and so keeps the memory format of each tensor
-        state.trainee.model.load_state_dict(groups.get("model", {}))
-        state.trainee.loss.load_state_dict(groups.get("loss", {}))
-        if state.ema:
-            state.ema.trainee.model.load_state_dict(groups.get("ema-model", {}))
-            state.ema.trainee.loss.load_state_dict(groups.get("ema-loss", {}))
-        restore_optimizer(state.optimizer, groups.get("optimizer", {}), stored["optimizer"])
-        state.log.restore(groups.get("history", {}), stored["history"], state.device)
-        best, steps = state.best, state.result.steps
+        trainee.model.load_state_dict(groups.get("model", {}))
+        trainee.loss.load_state_dict(groups.get("loss", {}))
+        if ema:
+            ema.trainee.model.load_state_dict(groups.get("ema-model", {}))
+            ema.trainee.loss.load_state_dict(groups.get("ema-loss", {}))
+        restore_optimizer(steps.optimizer, groups.get("optimizer", {}), stored["optimizer"])
+        steps.log.restore(groups.get("history", {}), stored["history"], steps.device)
+        best, made = state.best, state.result.steps
         best.score, best.epoch = stored["best_score"], stored["best_epoch"]
         best.waited = stored["waited"]
         state.validation_losses[:] = stored["held"]
@@ -137,8 +139,8 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         state.evaluated_step = stored["closed_step"]
         state.protocol.update(stored["protocol"])
         # the end of an epoch that was interrupted before its evaluation is written again
-        unevaluated = steps % state.epoch_length == 0 and state.evaluated_step != steps
-        state.saved_step = -1 if unevaluated else steps
+        unevaluated = made % steps.epoch_length == 0 and state.evaluated_step != made
+        state.saved_step = -1 if unevaluated else made
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise RunFailed(
             f"the state of {saved.path} does not fit this training",

@@ -74,16 +74,7 @@ class Trainer:
         self.images, self.processes = data.split("train"), processes
         self.steps = self.build_steps(trainee, self.images, config, device, processes)
         self.result = result  # the caller's, who reads it when fit raises
-        self.state = TrainingState(
-            trainee=trainee,
-            ema=self.steps.ema,
-            optimizer=self.steps.optimizer,
-            log=self.steps.log,
-            best=BestCheckpoint(train, monitor.entry),
-            result=result,
-            epoch_length=self.steps.epoch_length,
-            device=device,
-        )
+        self.state = TrainingState(self.steps, BestCheckpoint(train, monitor.entry), result)
         self.progress = Progress(
             stream, epochs=train.epochs, steps=self.steps.epoch_length, batch_size=train.batch_size
         )
@@ -100,7 +91,7 @@ class Trainer:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         if self.config.callbacks:  # what they draw is a function of the step too
-            drawn = Noise(self.state.device, "callbacks", self.train_config.seed)
+            drawn = Noise(self.steps.device, "callbacks", self.train_config.seed)
             for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
                 engine.add_event_handler(event, lambda: drawn.reseed(self.result.steps))
         engines = Engines(
@@ -152,7 +143,7 @@ class Trainer:
                 self.progress.note(str(passed))
 
     def _run_engine(self) -> None:
-        self.state.trainee.train()
+        self.steps.trainee.train()
         self._since = time.perf_counter()
         try:
             with nullcontext() if self.processes else stop_on_signals(self.stop):
@@ -300,7 +291,7 @@ class Trainer:
     def _loss_of_a_sample(self) -> float:
         """The loss of some training images, evaluated as that of the validation images is."""
         most = at_once(self.data.spec, BATCH)
-        places = torch.arange(min(most, len(self.images)), device=self.state.device)
+        places = torch.arange(min(most, len(self.images)), device=self.steps.device)
         batch = self.images.batch(places * len(self.images) // len(places))
         return self.evaluator.loss_of(batch, self.steps.end())
 
@@ -362,14 +353,14 @@ class Trainer:
         if step == self.state.saved_step:
             return
         self._fetch_log()
-        check_finite(self.state.trainee, step)
+        check_finite(self.steps.trainee, step)
         self._lap()
         if not self.processes or self.processes.first:
             environment = {
                 "total_steps": self.steps.total_steps,
                 "threads": torch.get_num_threads(),
                 "processes": torchrun.count(),
-                "device": self.state.device.type,
+                "device": self.steps.device.type,
                 "torch": torch.__version__,
                 "ways": self.steps.describe(),
                 "plugins": plugin_versions(self.config),

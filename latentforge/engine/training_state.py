@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from latentforge.config.schema import Component
 from latentforge.engine.best_checkpoint import BestCheckpoint
 from latentforge.engine.diagnostics import Diagnosis, WarningHistory
-from latentforge.engine.ema import Average
-from latentforge.engine.loss_log import LossLog
-from latentforge.engine.step import Trainee
+from latentforge.engine.step import StepRunner
 from latentforge.runs.checkpoint_reader import Checkpoint
 
 
@@ -46,16 +42,12 @@ def stored_result(saved: Checkpoint) -> TrainingResult:
 
 @dataclass
 class TrainingState:
-    """Weights, optimizer, what was logged since the epoch began, and how far the training came."""
+    """How far a training came; `steps` has its weights, its optimizer and what was logged since the
+    epoch began."""
 
-    trainee: Trainee
-    ema: Average[Trainee] | None
-    optimizer: torch.optim.Optimizer
-    log: LossLog
+    steps: StepRunner
     best: BestCheckpoint
     result: TrainingResult
-    epoch_length: int
-    device: torch.device
     callbacks: list[tuple[Component, Any]] = field(default_factory=list)
     warnings: WarningHistory = field(default_factory=WarningHistory)
     validation_losses: list[float] = field(default_factory=list)  # of each epoch

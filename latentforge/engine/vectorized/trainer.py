@@ -130,7 +130,7 @@ class Group:
     def fit(self) -> None:
         """Train; after a signal every member has been told to `done` as interrupted."""
         for trainer in self.live:
-            trainer.state.trainee.train()
+            trainer.steps.trainee.train()
         with closing(self.progress), stop_on_signals(self.on_signal):
             self._gather()
             for epoch in range(self.epochs):
