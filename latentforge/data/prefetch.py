@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from latentforge.data.readers import Fault, Reader
+from latentforge.data.readers import Reader
 from latentforge.errors import RunFailed, one_line
 from latentforge.runtime import torchrun
 
@@ -42,10 +42,10 @@ def lost_worker(error: BaseException) -> RunFailed | None:
     )
 
 
-def checked(read: Tensor | Fault) -> Tensor:
+def checked(read: Tensor | RunFailed) -> Tensor:
     """The images; RunFailed where they could not be read."""
-    if isinstance(read, Fault):
-        raise RunFailed(read.message, details=read.details, remedy=read.remedy)
+    if isinstance(read, RunFailed):
+        raise read
     return read
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from latentforge.contracts import Arrays
 from latentforge.data.arrays import as_tensor, laid_out, pixels
-from latentforge.errors import LatentForgeError, UsageError, one_line
+from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
 
 Array = np.ndarray[Any, Any]
 
@@ -219,27 +219,20 @@ def described(x: Array, y: int | None) -> str:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Why images could not be read: what a worker can hand over, unlike an exception, of which
-    torch would make one line with a traceback."""
-
-    message: str
-    details: tuple[str, ...] = ()
-    remedy: str = MEND
-
-
-@dataclass(frozen=True)
 class Reader:
-    """Reads the images at a list of places, or says why it cannot; what a DataLoader calls."""
+    """Reads the images at a list of places, or says why it cannot; what a DataLoader calls.
+
+    The error is returned: of one that a worker raises, torch makes one line with a traceback.
+    """
 
     source: Source
 
-    def __getitem__(self, places: Sequence[int]) -> Tensor | Fault:
+    def __getitem__(self, places: Sequence[int]) -> Tensor | RunFailed:
         try:
             return self.source.read(places)
         except MemoryError:
             raise
         except LatentForgeError as error:
-            return Fault(error.message, error.details, error.remedy or MEND)
+            return RunFailed(error.message, details=error.details, remedy=error.remedy or MEND)
         except Exception as error:
-            return Fault(f"{self.source.where}: {one_line(error)}")
+            return RunFailed(f"{self.source.where}: {one_line(error)}", remedy=MEND)
