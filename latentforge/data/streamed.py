@@ -42,23 +42,21 @@ class StreamedImages(ImageSplit):
         why: str = "",
     ) -> None:
         device = torch.device(device)
-        given = {
-            "source": source,
-            "places": torch.arange(len(source)) if places is None else places,
-            "y": y,
-            "spec": spec,
-            "dynamic": binarize == "dynamic",
-            "binarize": binarize,
-            "draw": draw,
-            "workers": workers,
-            "why": why,
-            "_device": device,
-            "_white": torch.tensor(255.0, device=device),
-            "_reader": Reader(source),
-            "_state": _State(),
-        }
-        for name, value in given.items():  # a frozen class, as that of resident images is
-            object.__setattr__(self, name, value)
+        vars(self).update(  # a frozen class, as that of resident images is
+            source=source,
+            places=torch.arange(len(source)) if places is None else places,
+            y=y,
+            spec=spec,
+            dynamic=binarize == "dynamic",
+            binarize=binarize,
+            draw=draw,
+            workers=workers,
+            why=why,
+            _device=device,
+            _white=torch.tensor(255.0, device=device),
+            _reader=Reader(source),
+            _state=_State(),
+        )
 
     source: Source
     places: Tensor
