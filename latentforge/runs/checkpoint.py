@@ -80,7 +80,7 @@ class CheckpointStore:
         for given in (name, *tensors):
             if not _NAME.fullmatch(given) or given.lower() in _RESERVED:
                 raise ValueError(f"{given!r} cannot name a checkpoint or a group of tensors")
-        files = {f"{group}.safetensors": _bytes(named) for group, named in tensors.items()}
+        files = {f"{group}.safetensors": to_safetensors(named) for group, named in tensors.items()}
         files[STATE] = _json(state)
         path = self.folder / name
         # where one is damaged, this fails before anything is written
@@ -292,9 +292,9 @@ class CheckpointStore:
 # ---------------------------------------------------------------- bytes and files
 
 
-def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """safetensors refuses strided tensors and tensors that share memory, so both are copied; tied
-    weights are stored once for each of their names."""
+def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as a file's bytes. safetensors refuses strided tensors and tensors that share memory,
+    so both are copied; tied weights are stored once for each of their names."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():

@@ -1,6 +1,6 @@
 """Reads and verifies the files of one checkpoint: safetensors, JSON and SHA-256, never pickle.
 
-safetensors, JSON and SHA-256, never pickle. Nothing is taken into memory before its size is known.
+Nothing is taken into memory before its size is known.
 """
 
 from __future__ import annotations

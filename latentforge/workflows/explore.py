@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,7 +16,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
 from latentforge.io.atomic import leads_out
-from latentforge.io.paths import check_free, check_writable, numbered_folder, unwritable
+from latentforge.io.paths import check_free, check_writable, unwritable
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, config_of, open_roles
 from latentforge.runs.folder import RunFolder
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
     from torch import nn
 
-    from latentforge.engine.progress import SearchWatch
     from latentforge.workflows.load import Opened
 
 
@@ -73,6 +71,7 @@ def explore_opened(
     """Run an explorer, draw its findings, and say which files that gave."""
     from latentforge.engine.progress import SearchWatch
     from latentforge.runtime.threads import using_threads
+    from latentforge.workflows.export import output_folder
 
     run, loaded, config = opened.run, opened.loaded, opened.config
     for other in (loaded, *opened.roles.values()):
@@ -91,14 +90,20 @@ def explore_opened(
         "plugins": loose_plugins(explorer, objective),
     }
     if out is None:  # one that is given was looked at before
-        check_writable(run.path / "explore")
+        root = run.path / "explore"
+        check_writable(root)
+        if leads_out(root, run.path):
+            raise RunFailed(f"{root} is a link that leads out of the run", remedy="--out DIR")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
         findings = find(opened, explorer, objective, watch.attach)
     from latentforge.rendering.write import noted  # matplotlib takes half a second
 
     findings = noted(findings)
-    folder, files = write(findings, opened, explorer, out, about, watch)
+    with output_folder(out, run.path / "explore" / explorer.name) as folder:
+        doing = f"drawing what explorer {explorer.name!r} found"
+        files = explorer.call(doing, draw_findings, findings, folder, about)
+        watch.write(folder)
     return {
         "explorer": explorer.name,
         "weights": about["weights"],
@@ -110,36 +115,6 @@ def explore_opened(
     }
 
 
-def write(
-    findings: Findings,
-    opened: Opened,
-    explorer: Component,
-    out: Path | None,
-    about: dict[str, Any],
-    watch: SearchWatch,
-) -> tuple[Path, list[Path]]:
-    """Draw findings into their folder; where that fails, the folder is as it was before, and one
-    made for them goes again.
-
-    Raises PluginError where they cannot be drawn, RunFailed where nothing can be written.
-    """
-    made: Path | None = None
-    try:
-        before = set(out.iterdir()) if out is not None and out.exists() else None
-        folder = made = explore_folder(opened.run.path, out, explorer.name)
-        doing = f"drawing what explorer {explorer.name!r} found"
-        files = explorer.call(doing, draw_findings, findings, folder, about)
-        watch.write(folder)
-    except BaseException as error:
-        if made is not None:
-            with suppress(OSError):  # the first error is the one to tell
-                take_back(made, before)
-        if isinstance(error, OSError):
-            raise unwritable(out or opened.run.path / "explore", error) from None
-        raise
-    return folder, files
-
-
 def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
     """The files of the findings; RunFailed if the disk refuses them."""
     from latentforge.rendering.write import write_findings
@@ -148,14 +123,6 @@ def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> li
         return write_findings(findings, folder, about)
     except OSError as error:
         raise unwritable(folder, error) from None
-
-
-def take_back(folder: Path, before: set[Path] | None) -> None:
-    """Remove what is new in a folder, and the folder itself where nothing was there before."""
-    for path in set(folder.iterdir()) - (before or set()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if before is None:
-        folder.rmdir()
 
 
 def loose_plugins(*components: Component | None) -> list[str]:
@@ -220,18 +187,3 @@ def check_weights(model: nn.Module, run: Path) -> None:
             f"the weights of {run} are not finite: {name} holds NaN or infinity",
             remedy=f"--checkpoint best, or `latentforge doctor {run}`",
         )
-
-
-def explore_folder(run: Path, out: Path | None, name: str) -> Path:
-    """`out`, else RUN/explore/NAME, and NAME-2 when that is taken."""
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    root = run / "explore"
-    if leads_out(root, run):
-        raise RunFailed(f"{root} is a link that leads out of the run", remedy="--out DIR")
-    try:
-        (root / name).mkdir(parents=True)
-    except FileExistsError:
-        return numbered_folder(root, f"{name}-", 2)
-    return root / name

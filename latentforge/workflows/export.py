@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,10 @@ from torch import Tensor, nn
 from latentforge._version import __version__
 from latentforge.config.schema import Component, RunConfig, weights_of
 from latentforge.io.paths import numbered_folder, unwritable, write_json
+from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
 from latentforge.workflows.load import Loaded, load
-
-if TYPE_CHECKING:
-    from latentforge.config.schema import RunConfig
-    from latentforge.workflows.load import Loaded
 
 CHECKED = (1, 7)  # batch sizes; the example that is traced has another one
 TOLERANCE = 1e-4  # of float32 sums in another order; a wrong graph is off by far more
@@ -85,12 +82,8 @@ def export(
 
 def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
     """The whole state dict: which weights a part uses is not written in them."""
-    from safetensors.torch import save
-
-    plain = torch.contiguous_format
-    # clones, because safetensors refuses strided tensors and tensors that share memory
-    weights = {k: v.clone(memory_format=plain) for k, v in model.state_dict().items()}
-    path.write_bytes(save(weights))
+    weights = model.state_dict()
+    path.write_bytes(to_safetensors(weights))
     return {
         "holds": "the weights and buffers of the whole model, by their names in its state_dict()",
         "tensors": {name: list(weight.shape) for name, weight in weights.items()},
@@ -256,17 +249,25 @@ def output_file(path: Path) -> Iterator[Path]:
 def output_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
     """An empty folder to fill: `wanted`, else `default`, and `<default>-2` when that is taken.
 
-    On any error what was written is removed. Raises RunFailed when the disk fails.
+    On any error what was written is removed, and the folder too unless it was there before. Raises
+    RunFailed when the disk fails.
     """
-    folder = wanted or default
+    folder, stays = wanted or default, wanted is not None and wanted.is_dir()
     try:
-        if wanted is None and default.exists():
-            folder = numbered_folder(default.parent, f"{default.name}-", 2)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if wanted is None:
+                folder = numbered_folder(default.parent, f"{default.name}-", 2)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
         yield folder
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)  # it was empty
         with suppress(OSError):
+            if stays:
+                folder.mkdir()
             default.parent.rmdir()  # if this was all in it
         if isinstance(error, OSError):
             raise unwritable(folder, error) from None
@@ -275,7 +276,6 @@ def output_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
 
 def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
     """Which weights, of which model, trained on what: everything that a reader elsewhere needs."""
-
     run = loaded.run
     latent = getattr(loaded.model, "latent", None)
     return {
