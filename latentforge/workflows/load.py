@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from latentforge.config.schema import IN_MEMORY, RunConfig, check_device
+from latentforge.config.schema import IN_MEMORY, RunConfig
 from latentforge.contracts import DataSpec, Step
 from latentforge.data.loading import given_splits, load_splits
 from latentforge.data.memory import Streaming
@@ -21,10 +21,7 @@ from latentforge.engine.build import build_modules, on_device
 from latentforge.engine.checkpoint_state import HEADER, check_size, misfit, size_of
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.errors import UsageError
-from latentforge.plugins.registry import Registry
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.compatibility import config_of
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept
@@ -61,7 +58,9 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     for module, part in ((model, config.model), (loss, config.loss)):
         group = average + part.entry.kind.singular
         try:
-            module.load_state_dict(weights(saved, group, module))
+            limit = 2 * size_of(module) + HEADER
+            stored = saved.tensors(group, limit=limit) if group in saved.groups else {}
+            module.load_state_dict(stored)
         except RuntimeError as error:
             raise misfit(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
         set_memory_format(module, config.train)  # as it was trained and measured
@@ -73,13 +72,6 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return Loaded(run, model, loss, spec, saved.name, step)
-
-
-def weights(saved: Checkpoint, group: str, module: nn.Module) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds for a module; RunFailed where that is far more than belongs there."""
-    if group not in saved.groups:
-        return {}
-    return saved.tensors(group, limit=2 * size_of(module) + HEADER)
 
 
 def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
@@ -160,11 +152,3 @@ def open_up(
     loaded = load(run, config, checkpoint, place)
     others = {role: load(other, theirs, "last", place) for role, (other, theirs) in roles.items()}
     return Opened(run, config, place, splits, loaded, others)
-
-
-def load_model(
-    registry: Registry, run: RunFolder, checkpoint: str = "last", *, device: str = "cpu"
-) -> nn.Module:
-    """The model of a run in evaluation mode."""
-    check_device(device)
-    return load(run, config_of(registry, run), checkpoint, resolve_device(device)).model
