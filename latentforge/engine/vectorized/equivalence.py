@@ -122,9 +122,5 @@ def same_gradient(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:  # no gradient is one of zeros: neither moves the weights
         left = one if other is None else other
         return left is None or not bool(left.any())
-    return near(one, other)
-
-
-def near(one: Tensor, other: Tensor) -> bool:
     apart, largest = (one - other).abs().max(), other.abs().max()
     return bool(apart <= CLOSE * largest + 1e-6)
