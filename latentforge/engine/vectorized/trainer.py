@@ -146,11 +146,13 @@ class Group:
         self.signal_received = number
 
     def _gather(self) -> None:
-        """Stack those that are left."""
+        """Stack those that are left; `rows` says which row is whose."""
         if self.live:
             spec = self.live[0].data.spec
             configs = [trainer.config for trainer in self.live]
             self.ensemble = Ensemble([trainer.steps for trainer in self.live], configs, spec)
+            runners = self.ensemble.runners
+            self.rows = {trainer: runners.index(trainer.steps) for trainer in self.live}
 
     def _run_epoch(self, epoch: int) -> float:
         """All steps of an epoch, or those up to a signal; the seconds they took."""
@@ -169,28 +171,21 @@ class Group:
         return time.perf_counter() - began
 
     def _run_step(self, epoch: int, done: int) -> None:
-        stacked = self.ensemble.run(done)
-        runners = self.ensemble.runners
-        if not stacked.finite:  # whose loss it is stops here, with the weights before it
-            bad = [row for row, _ in enumerate(runners) if not _finite(stacked, row)]
-            if not bad:
-                self._drop_for_a_term_without_weight(stacked, done)
-                self._run_again(epoch, done)
-                return
-            ruined = {id(runners[row]): row for row in bad}
-            self.ensemble.unstack()
-            for trainer in [t for t in self.live if id(t.steps) in ruined]:
-                trainer.steps.made.append((stacked, ruined[id(trainer.steps)]))
-                self.live.remove(trainer)
-                self._advance(trainer, epoch + 1, 0.0)
-            self._gather()
-            self._run_again(epoch, done)
+        stacked, rows = self.ensemble.run(done), self.rows
+        if stacked.finite:
+            for trainer, row in rows.items():
+                trainer.steps.made.append((stacked, row))
             return
-        for row, runner in enumerate(runners):
-            assert isinstance(runner, StackedStep)
-            runner.made.append((stacked, row))
-
-    def _run_again(self, epoch: int, done: int) -> None:
+        self.ensemble.unstack()  # whose loss it is stops here, with the weights before it
+        ruined = [t for t, row in rows.items() if not stacked.terms(row).total().isfinite()]
+        for trainer in ruined:
+            trainer.steps.made.append((stacked, rows[trainer]))
+            self.live.remove(trainer)
+            self._advance(trainer, epoch + 1, 0.0)
+        if ruined:
+            self._gather()
+        else:
+            self._drop_for_a_term_without_weight(stacked, done)
         if self.live:
             self.ensemble.start_epoch(epoch)
             self._run_step(epoch, done)
@@ -198,11 +193,10 @@ class Group:
     def _drop_for_a_term_without_weight(self, stacked: StackedTerms, done: int) -> None:
         """Fail the members that have an infinite term of weight 0: alone they leave it out, and in
         the sum that all share 0 times infinity is NaN."""
-        self.ensemble.unstack()
         dropped = False
-        for row, runner in enumerate(list(self.ensemble.runners)):
+        for trainer, row in self.rows.items():
             bad = [name for name, value in stacked.values.items() if not value[row].isfinite()]
-            for trainer in [t for t in self.live if bad and t.steps is runner]:
+            if bad:
                 error = RunFailed(
                     f"the term {bad[0]!r}, whose weight is 0, became NaN or infinite at step "
                     f"{done + 1}, and members that are trained together cannot leave it out",
@@ -243,7 +237,3 @@ class Group:
             self.failed(trainer, error)
         else:
             self.done(trainer)
-
-
-def _finite(stacked: StackedTerms, row: int) -> bool:
-    return bool(stacked.terms(row).total().isfinite())
