@@ -12,7 +12,6 @@ import torch
 from latentforge.config.resolve import dataset_of
 from latentforge.config.schema import IN_MEMORY, Component, DataConfig
 from latentforge.contracts import Arrays
-from latentforge.data.memory import Streaming
 from latentforge.data.preparation import SPLITS, prepare
 from latentforge.data.splits import DataSplits
 from latentforge.errors import MissingError, UsageError
@@ -34,16 +33,7 @@ def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> 
             "this run was trained on data handed over in Python, which it does not keep",
             remedy="hand it over again: run.evaluate(data=...)",
         )
-    return prepare(
-        load,
-        official,
-        validation=own.validation,
-        test=own.test,
-        split_seed=own.split_seed,
-        binarize=own.binarize,
-        name=name,
-        streaming=Streaming(own.stream, own.workers),
-    )
+    return prepare(load, official, name, own)
 
 
 def load_dataset(

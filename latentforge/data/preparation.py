@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
 from latentforge.data.arrays import as_tensor, dtype_name, laid_out, pixels
 from latentforge.data.binarize import binarized
-from latentforge.data.images import Binarize, ImageSplit
-from latentforge.data.memory import AUTO, Streaming
+from latentforge.data.images import ImageSplit
+from latentforge.data.memory import why_streamed
 from latentforge.data.readers import (
     Examples,
     InMemory,
@@ -43,6 +44,7 @@ VALIDATION = 0.1  # of the training images, where there is no official test spli
 MOST_CLASSES = 65_536  # of labels without names
 SAMPLE = 256  # images of a split that a fingerprint of streamed data looks at
 AT_ONCE = 16  # of them in memory
+DEFAULT = DataConfig()
 
 
 @dataclass(frozen=True)
@@ -58,59 +60,45 @@ class _Source:
 def prepare(
     load: Callable[[str], Arrays | Dataset[Any]],
     official: Sequence[str],
-    *,
-    validation: float | None,
-    test: float | None,
-    split_seed: int,
-    binarize: Binarize = "none",
     name: str,
-    streaming: Streaming = AUTO,
+    config: DataConfig = DEFAULT,
 ) -> DataSplits:
     """Loads, checks and cuts the dataset `name`, whose own splits are `official`.
 
     An official test split is left as it is; without one, the share `test` is cut off train. Then
     `validation` is cut off what is left: None means 0 with an official test split and 0.1 without;
     None for `test` means 0.2.
-    Both cuts are a pure function of `split_seed`. `streaming` says which images are read as they
-    are wanted, not now. Raises UsageError for data that does not fit.
+    Both cuts are a pure function of `split_seed`. `stream` says which images are read as they are
+    wanted, not now. Raises UsageError for data that does not fit.
     """
-    _check_splits(official, validation, test, name)
-    sources, splits, spec = _loaded({split: load(split) for split in official}, name, streaming)
+    _check_splits(official, config, name)
+    sources, splits, spec = _loaded({split: load(split) for split in official}, name, config)
+    validation, test = config.validation, TEST if config.test is None else config.test
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
-    if "test" not in official:
-        share = TEST if test is None else test
-        splits["train"], splits["test"] = _cut(splits["train"], share, "test", split_seed, name)
-    if validation:
-        splits["train"], splits["validation"] = _cut(
-            splits["train"], validation, "validation", split_seed, name
-        )
-    return _data_splits(spec, sources, splits, binarize, split_seed, streaming)
+    for split, share in (("test", test), ("validation", validation)):
+        if split not in official and (share or split == "test"):
+            cut = _cut(splits["train"], share, split, config.split_seed, name)
+            splits["train"], splits[split] = cut
+    return _data_splits(spec, sources, splits, config)
 
 
-def prepare_whole(
-    given: Mapping[str, Any],
-    name: str,
-    *,
-    binarize: Binarize = "none",
-    split_seed: int = 0,
-    streaming: Streaming = AUTO,
-) -> DataSplits:
+def prepare_whole(given: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
     """Each given split as it is, nothing cut off. Raises UsageError for data that does not fit."""
-    sources, splits, spec = _loaded(dict(given), name, streaming)
-    return _data_splits(spec, sources, splits, binarize, split_seed, streaming)
+    sources, splits, spec = _loaded(dict(given), name, config)
+    return _data_splits(spec, sources, splits, config)
 
 
 def _loaded(
-    given: dict[str, Any], name: str, streaming: Streaming
+    given: dict[str, Any], name: str, config: DataConfig
 ) -> tuple[dict[str, _Source], dict[str, ImageSplit], DataSpec]:
     """The given splits after their checks; all of them streamed, or all in memory."""
     wheres = {split: f"{name}, split {split}" for split in given}
     files = {}
-    if streaming.mode != "never":
+    if config.stream != "never":
         files = {split: streamable(value, wheres[split]) for split, value in given.items()}
     size = sum(math.prod(s.shape) * s.dtype.itemsize for s in files.values() if s)
-    why = streaming.why(size, host_memory(), "memory")
+    why = why_streamed(config, size, host_memory(), "memory")
     sources = {}
     for split, where in wheres.items():
         loaded = given.pop(split)  # so that what was converted need not stay
@@ -119,7 +107,7 @@ def _loaded(
     splits = {
         split: ImageSplit(held.x, held.y, spec)
         if isinstance(held.x, Tensor)
-        else StreamedImages(held.x, held.y, spec, workers=streaming.workers, why=why)
+        else StreamedImages(held.x, held.y, spec, workers=config.workers, why=why)
         for split, held in sources.items()
     }
     return sources, splits, spec
@@ -129,9 +117,7 @@ def _data_splits(
     spec: DataSpec,
     sources: Mapping[str, _Source],
     splits: Mapping[str, ImageSplit],
-    binarize: Binarize,
-    seed: int,
-    streaming: Streaming,
+    config: DataConfig,
 ) -> DataSplits:
     stored = next(iter(splits.values())).stored
     sample = _sampled(sources, spec.classes)
@@ -139,7 +125,7 @@ def _data_splits(
     return DataSplits(
         spec=spec,
         splits={
-            split: binarized(splits[split], binarize, split, seed)
+            split: binarized(splits[split], config.binarize, split, config.split_seed)
             for split in SPLITS
             if split in splits
         },
@@ -150,22 +136,20 @@ def _data_splits(
             "stored": str(stored).removeprefix("torch."),
             "divide_by": 255 if stored == torch.uint8 else 1,
             "range": list(spec.range),
-            "binarize": binarize,
+            "binarize": config.binarize,
         },
         sample=sample,
-        streaming=streaming,
+        config=config,
     )
 
 
-def _check_splits(
-    official: Sequence[str], validation: float | None, test: float | None, name: str
-) -> None:
+def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> None:
     if "train" not in official or not set(official) <= set(SPLITS):
         raise UsageError(
             f"dataset {name} has the splits {', '.join(official) or '(none)'}",
             remedy=f"name them {', '.join(SPLITS)}; train must be there",
         )
-    for split, share in (("validation", validation), ("test", test)):
+    for split, share in (("validation", config.validation), ("test", config.test)):
         if share and split in official:
             raise UsageError(
                 f"dataset {name} has its own {split} split",

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
-from latentforge.data.memory import Streaming
+from latentforge.data.memory import why_streamed
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.runtime.memory import device_memory
 
@@ -29,7 +30,7 @@ class DataSplits:
     fingerprint: str
     preprocessing: dict[str, Any]
     sample: str = ""
-    streaming: Streaming = field(default_factory=Streaming)
+    config: DataConfig = field(default_factory=DataConfig)
 
     def split(self, name: str) -> ImageSplit:
         """The images of one split; raises UsageError that names the splits there are."""
@@ -59,10 +60,10 @@ class DataSplits:
                 if type(images) is ImageSplit and images.device != device
             }
             size = sum(images.x.nbytes for images in elsewhere.values())
-            if why := self.streaming.why(size, device_memory(device), "memory of the GPU"):
+            if why := why_streamed(self.config, size, device_memory(device), "memory of the GPU"):
                 from latentforge.data.streamed import from_memory
 
                 for key, images in elsewhere.items():
-                    own[key] = from_memory(images, self.streaming.workers, why)
+                    own[key] = from_memory(images, self.config.workers, why)
         moved = {key: images.to(device) for key, images in own.items()}
         return replace(self, splits={k: moved[id(images)] for k, images in self.splits.items()})

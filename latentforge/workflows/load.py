@@ -14,7 +14,6 @@ from torch import nn
 from latentforge.config.schema import IN_MEMORY, RunConfig
 from latentforge.contracts import DataSpec, Step
 from latentforge.data.loading import given_splits, load_splits
-from latentforge.data.memory import Streaming
 from latentforge.data.preparation import prepare_whole
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_modules, on_device
@@ -88,14 +87,7 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         splits = load_splits(config.dataset, config.data)
     else:
         given = given_splits(data)
-        own = config.data
-        splits = prepare_whole(
-            given,
-            IN_MEMORY,
-            binarize=own.binarize,
-            split_seed=own.split_seed,
-            streaming=Streaming(own.stream, own.workers),
-        )
+        splits = prepare_whole(given, IN_MEMORY, config.data)
         if splits.is_of(about):
             splits = load_splits(None, config.data, data)
         elif list(given) == ["train"]:

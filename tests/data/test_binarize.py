@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latentforge import Forge
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.preparation import prepare, prepare_whole
 
@@ -13,15 +14,8 @@ GREY = torch.rand(4000, 4, 5, generator=torch.Generator().manual_seed(0))
 
 
 def splits(mode, x=GREY, seed=0):
-    return prepare(
-        lambda split: Arrays(x),
-        ["train"],
-        validation=None,
-        test=None,
-        split_seed=seed,
-        binarize=mode,
-        name="grey",
-    )
+    config = DataConfig(split_seed=seed, binarize=mode)
+    return prepare(lambda split: Arrays(x), ["train"], "grey", config)
 
 
 def values(images):
@@ -87,7 +81,7 @@ def test_dynamic_batches_are_a_function_of_the_default_generator():
 def test_the_fingerprint_is_of_the_source_and_the_preprocessing_says_how():
     assert splits("fixed").fingerprint == splits("none").fingerprint
     assert splits("fixed").preprocessing["binarize"] == "fixed"
-    whole = prepare_whole({"train": Arrays(GREY)}, "grey", binarize="threshold")
+    whole = prepare_whole({"train": Arrays(GREY)}, "grey", DataConfig(binarize="threshold"))
     assert values(whole.split("train")).unique().tolist() == [0.0, 1.0]
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, TensorDataset
 
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
 from latentforge.data.images import ImageSplit
 from latentforge.data.preparation import prepare
@@ -37,9 +38,7 @@ def prepared(
     def load(split: str) -> Arrays:
         return Arrays(x, y, classes)
 
-    return prepare(
-        load, official, validation=validation, test=test, split_seed=split_seed, name="d"
-    )
+    return prepare(load, official, "d", DataConfig(validation, test, split_seed))
 
 
 def whole(x: Any, y: Any = None, classes: Any = ()) -> ImageSplit:
@@ -221,15 +220,7 @@ class Pictures(Dataset):
 
 
 def gathered(dataset: Any) -> ImageSplit:
-    splits = prepare(
-        lambda split: dataset,
-        ("train", "test"),
-        validation=None,
-        test=None,
-        split_seed=0,
-        name="d",
-    )
-    return splits.split("test")
+    return prepare(lambda split: dataset, ("train", "test"), "d").split("test")
 
 
 def test_pictures_are_gathered_with_labels_and_class_names():
@@ -334,9 +325,7 @@ def test_labels_that_do_not_fit_are_refused_with_what_was_seen(y, classes, messa
 def test_a_test_split_unlike_train_is_refused(test: Arrays, message: str):
     sources = {"train": Arrays(BYTES, LABELS), "test": test}
     with pytest.raises(UsageError, match=message):
-        prepare(
-            sources.__getitem__, list(sources), validation=None, test=None, split_seed=0, name="d"
-        )
+        prepare(sources.__getitem__, list(sources), "d")
 
 
 # ---------------------------------------------------------------- splits
@@ -374,9 +363,7 @@ def test_an_official_test_split_stays_untouched_and_validation_comes_from_train(
     data = {"train": Arrays(BYTES[:1500]), "test": Arrays(BYTES[1500:])}
 
     def prepare_with(validation: float | None) -> DataSplits:
-        return prepare(
-            data.__getitem__, list(data), validation=validation, test=None, split_seed=0, name="d"
-        )
+        return prepare(data.__getitem__, list(data), "d", DataConfig(validation))
 
     plain, cut = prepare_with(None), prepare_with(0.1)
     assert list(plain.splits) == ["train", "test"]

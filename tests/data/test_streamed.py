@@ -12,9 +12,10 @@ import psutil
 import pytest
 import torch
 
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.images import ImageSplit
-from latentforge.data.memory import Streaming
+from latentforge.data.memory import why_streamed
 from latentforge.data.preparation import prepare
 from latentforge.data.streamed import StreamedImages, from_memory
 from latentforge.errors import UsageError
@@ -26,9 +27,8 @@ Y = np.arange(100) % 4
 
 
 def splits(mode, workers=0, **options):
-    fixed = {"validation": 0.1, "test": 0.2, "split_seed": 5, "name": "d", **options}
-    load = {"train": Arrays(X, Y)}.__getitem__
-    return prepare(load, ("train",), streaming=Streaming(mode, workers), **fixed)
+    config = DataConfig(0.1, 0.2, 5, stream=mode, workers=workers, **options)
+    return prepare({"train": Arrays(X, Y)}.__getitem__, ("train",), "d", config)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -80,11 +80,10 @@ def test_held_out_images_under_dynamic_are_drawn_once():
 
 
 def test_auto_streams_what_is_more_than_half_of_the_memory():
-    auto = Streaming("auto")
-    assert auto.why(50, 100, "memory") == ""
-    why = auto.why(10_200_000_000, 2_000_000_000, "memory")
+    assert why_streamed(DataConfig(), 50, 100, "memory") == ""
+    why = why_streamed(DataConfig(), 10_200_000_000, 2_000_000_000, "memory")
     assert why == "10.2 GB is more than half of 2.0 GB, the free memory"
-    assert Streaming("never").why(10, 1, "memory") == ""
+    assert why_streamed(DataConfig(stream="never"), 10, 1, "memory") == ""
     assert type(splits("auto").split("train")) is ImageSplit
 
 

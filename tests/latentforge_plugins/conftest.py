@@ -12,7 +12,7 @@ import torch
 
 from latentforge import Forge
 from latentforge.config.resolve import check_options
-from latentforge.config.schema import Component
+from latentforge.config.schema import Component, DataConfig
 from latentforge.contracts import Arrays, Step
 from latentforge.data.preparation import prepare_whole
 
@@ -75,7 +75,7 @@ def look() -> Callable[..., Any]:
         binarize="none", **options,
     ):  # fmt: skip
         given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
-        splits = prepare_whole(given, "arrays", binarize=binarize)
+        splits = prepare_whole(given, "arrays", DataConfig(binarize=binarize))
         entry = registry.get("explorers", name)
         checked_options = check_options(entry.spec.config, options, name)
         context = ExploreContext(

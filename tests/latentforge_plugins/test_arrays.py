@@ -11,7 +11,7 @@ import pytest
 import torch
 from latentforge_plugins.arrays import ArraysConfig, load
 
-from latentforge.data.memory import Streaming
+from latentforge.config.schema import DataConfig
 from latentforge.data.preparation import prepare_whole
 from latentforge.errors import RunFailed, UsageError
 
@@ -304,7 +304,7 @@ def test_an_npy_file_streams_what_it_gives_in_memory(tmp_path, shape, dtype):
     np.save(tmp_path / "y.npy", np.arange(20) % 3)
     config = ArraysConfig(tmp_path / "x.npy", tmp_path / "y.npy")
     both = [
-        prepare_whole({"train": load(config, "train")}, "a", streaming=Streaming(mode, 0))
+        prepare_whole({"train": load(config, "train")}, "a", DataConfig(stream=mode))
         for mode in ("always", "never")
     ]
     one, other = (splits.split("train") for splits in both)
@@ -365,7 +365,7 @@ def test_floats_beyond_1_are_found_where_they_are_read(tmp_path):
     x = np.full((40, 3, 3), 0.5, np.float32)
     np.save(tmp_path / "x.npy", x)
     given = {"train": load(ArraysConfig(tmp_path / "x.npy"), "train")}
-    images = prepare_whole(given, "a", streaming=Streaming("always", 0)).split("train")
+    images = prepare_whole(given, "a", DataConfig(stream="always")).split("train")
     x[7, 1, 1] = 9.0
     np.save(tmp_path / "x.npy", x)
     with pytest.raises(RunFailed, match=r"example 7: x lies in \[0\.5, 9\]"):

@@ -9,6 +9,7 @@ import torch
 from latentforge_plugins.digits import DigitsConfig, latentforge_datasets, load, reader
 from sklearn.datasets import load_digits
 
+from latentforge.config.schema import DataConfig
 from latentforge.data.preparation import prepare
 from latentforge.errors import MissingError
 
@@ -52,12 +53,7 @@ def test_at_28_pixels_the_strokes_are_as_bright_as_the_source():
 def test_the_spec_prepares_into_three_splits_of_ten_classes():
     (spec,) = latentforge_datasets()
     splits = prepare(
-        lambda split: spec.load(spec.config(), split),
-        spec.splits,
-        validation=None,
-        test=0.2,
-        split_seed=0,
-        name=spec.name,
+        lambda split: spec.load(spec.config(), split), spec.splits, spec.name, DataConfig(test=0.2)
     )
     assert {k: len(v) for k, v in splits.splits.items()} == {
         "train": 1294,

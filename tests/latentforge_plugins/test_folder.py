@@ -9,7 +9,7 @@ import torch
 from latentforge_plugins.folder import FolderConfig, load
 from PIL import Image
 
-from latentforge.data.memory import Streaming
+from latentforge.config.schema import DataConfig
 from latentforge.data.preparation import prepare_whole
 from latentforge.errors import RunFailed
 
@@ -306,7 +306,7 @@ def test_streamed_pictures_are_the_batches_of_pictures_in_memory(root: Path):
 
     def splits(stream):
         given = {"train": load(FolderConfig(root), "train")}
-        return prepare_whole(given, "folder", streaming=Streaming(stream, 0))
+        return prepare_whole(given, "folder", DataConfig(stream=stream))
 
     streamed, resident = splits("always"), splits("never")
     assert streamed.spec == resident.spec
@@ -320,7 +320,7 @@ def test_a_picture_that_cannot_be_read_while_it_is_streamed_is_named(root: Path)
     for i in range(4):
         save(root / f"{i}.png", np.full((6, 5, 3), i, np.uint8))
     given = {"train": load(FolderConfig(root), "train")}
-    images = prepare_whole(given, "f", streaming=Streaming("always", 0)).split("train")
+    images = prepare_whole(given, "f", DataConfig(stream="always")).split("train")
     (root / "2.png").write_bytes((root / "2.png").read_bytes()[:40])
     with pytest.raises(RunFailed) as caught:
         images.batch_at([1, 2])

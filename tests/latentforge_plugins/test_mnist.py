@@ -224,14 +224,7 @@ def test_a_torchvision_that_fails_otherwise_is_not_touched(tmp_path: Path):
 @real_mnist
 def test_real_mnist_has_its_known_counts_and_mean():
     (spec,) = latentforge_datasets()
-    splits = prepare(
-        lambda split: spec.load(spec.config(), split),
-        spec.splits,
-        validation=None,
-        test=None,
-        split_seed=0,
-        name=spec.name,
-    )
+    splits = prepare(lambda split: spec.load(spec.config(), split), spec.splits, spec.name)
     train, test = splits.split("train"), splits.split("test")
     assert (len(train), len(test)) == (60_000, 10_000)
     assert train.y.bincount().tolist() == [

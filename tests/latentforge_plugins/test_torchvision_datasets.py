@@ -47,14 +47,7 @@ def load(name: str, split: str = "train", **options):
 
 def prepared(name: str, **options):
     spec = SPECS[name]
-    return prepare(
-        lambda split: spec.load(spec.config(**options), split),
-        spec.splits,
-        validation=None,
-        test=None,
-        split_seed=0,
-        name=name,
-    )
+    return prepare(lambda split: spec.load(spec.config(**options), split), spec.splits, name)
 
 
 # ---------------------------------------------------------------- files
