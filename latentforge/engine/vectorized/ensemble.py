@@ -165,7 +165,7 @@ class Ensemble:
             if self.images.dynamic:
                 drawn.append(self.images.batch(index[row]))
             for draw, whole in zip(draws, noise, strict=True):
-                draw.into(whole[row])
+                draw.fill(whole[row])
         if drawn:
             y = None if drawn[0].y is None else torch.stack([b.y for b in drawn if b.y is not None])
             return Batch(torch.stack([batch.x for batch in drawn]), y, index), noise
@@ -185,7 +185,7 @@ class Ensemble:
         runner.noise.reseed(done)
         self.images.batch(index)
         for draw in recorder.draws:
-            draw.into(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
+            draw.fill(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
         again = generators_state(self.device)
         if not all(map(torch.equal, after, again)):
             raise NotTogether("its model or loss draws other noise than randn and rand")

@@ -20,26 +20,22 @@ class NotTogether(Exception):
     """Why members cannot be trained together, in words."""
 
 
-NORMAL, UNIFORM = "normal", "uniform"
-KINDS: Mapping[Callable[..., Any], str] = {
-    torch.randn_like: NORMAL,
-    torch.randn: NORMAL,
-    torch.rand_like: UNIFORM,
-    torch.rand: UNIFORM,
+FILLS: Mapping[Callable[..., Any], Callable[[Tensor], Tensor]] = {
+    torch.randn_like: Tensor.normal_,
+    torch.randn: Tensor.normal_,
+    torch.rand_like: Tensor.uniform_,
+    torch.rand: Tensor.uniform_,
 }
+"""What fills a contiguous tensor from the default generator as each function does."""
 
 
 @dataclass(frozen=True)
 class Draw:
     """One call of a random function: what it gave."""
 
-    kind: str
+    fill: Callable[[Tensor], Tensor]
     shape: torch.Size
     dtype: torch.dtype
-
-    def into(self, row: Tensor) -> None:
-        """Fill `row`, contiguous, from the default generator, as the call itself did."""
-        row.normal_() if self.kind == NORMAL else row.uniform_()
 
 
 class Recorder(TorchFunctionMode):
@@ -57,10 +53,10 @@ class Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in KINDS and (kwargs or {}).get("generator") is None:
+        if func in FILLS and (kwargs or {}).get("generator") is None:
             if not result.is_contiguous():
                 raise NotTogether("its noise does not lie in memory as its shape says")
-            self.draws.append(Draw(KINDS[func], result.shape, result.dtype))
+            self.draws.append(Draw(FILLS[func], result.shape, result.dtype))
         return result
 
 
@@ -78,10 +74,10 @@ class Given(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func not in KINDS or (kwargs or {}).get("generator") is not None:
+        if func not in FILLS or (kwargs or {}).get("generator") is not None:
             return REPLACED.get(func, func)(*args, **(kwargs or {}))
         draw, noise = next(self.left, (None, None))
-        if draw is None or noise is None or draw.kind != KINDS[func] or not fits(draw, args):
+        if draw is None or noise is None or draw.fill != FILLS[func] or not fits(draw, args):
             raise NotTogether("its steps do not all draw the same noise")
         return noise
 
