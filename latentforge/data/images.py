@@ -6,7 +6,7 @@ Owns: batches, and turning stored bytes into floats in [0, 1]. preparation.py ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from latentforge.contracts import Batch, DataSpec
 from latentforge.errors import UsageError
 from latentforge.seeding import generator, shared_generator
+
+Binarize = Literal["none", "threshold", "fixed", "dynamic"]
+CHUNK = 10_000  # images turned into floats at once, to be binarized
 
 
 @dataclass(frozen=True, eq=False)  # == on tensors has no single answer
@@ -108,10 +111,26 @@ class ImageSplit:
             )
         return (self.y == label).nonzero().squeeze(1)
 
+    def binarized(self, mode: Binarize, split: str, seed: int) -> ImageSplit:
+        """The images with every value 0 or 1, stored as uint8 0 or 255, as `data.binarize` asks.
+
+        `threshold`: 1 from 0.5 upwards. `fixed`: each value drawn once with its grey value as the
+        probability, a function of `seed` and the split (Salakhutdinov and Murray 2008). `dynamic`:
+        the training images are drawn anew whenever they are shown; other splits are `fixed`.
+        """
+        if mode == "none":
+            return self
+        if mode == "dynamic" and split == "train":
+            return replace(self, dynamic=True)
+        noise = generator("cpu", f"binarize {split}", seed)
+
+        def white(x: Tensor) -> Tensor:
+            return x >= 0.5 if mode == "threshold" else torch.bernoulli(x, generator=noise).bool()
+
+        parts = [white(batch.x).to(torch.uint8) * 255 for batch in self.batches(CHUNK)]
+        return replace(self, x=torch.cat(parts))
+
     def to(self, device: torch.device | str) -> ImageSplit:
         """The same images on another device."""
         y = None if self.y is None else self.y.to(device)
         return ImageSplit(self.x.to(device), y, self.spec, self.dynamic)
-
-
-Binarize = Literal["none", "threshold", "fixed", "dynamic"]

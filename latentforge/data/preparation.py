@@ -18,7 +18,6 @@ from torch import Tensor
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
 from latentforge.data.arrays import as_tensor, dtype_name, laid_out, pixels
-from latentforge.data.binarize import binarized
 from latentforge.data.images import ImageSplit
 from latentforge.data.memory import why_streamed
 from latentforge.data.readers import (
@@ -125,7 +124,7 @@ def _data_splits(
     return DataSplits(
         spec=spec,
         splits={
-            split: binarized(splits[split], config.binarize, split, config.split_seed)
+            split: splits[split].binarized(config.binarize, split, config.split_seed)
             for split in SPLITS
             if split in splits
         },

@@ -140,8 +140,8 @@ class StreamedImages(ImageSplit):
         return self._with(y=y, places=self.places.index_select(0, places))
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> StreamedImages:
-        """As `data.binarize.binarized`. UsageError for "fixed": its one draw of all images cannot
-        be kept. Under "dynamic" other splits than train draw each image by its place."""
+        """As that of resident images. UsageError for "fixed": its one draw of all images cannot be
+        kept. Under "dynamic" other splits than train draw each image by its place."""
         if mode == "fixed":
             raise UsageError(
                 "data.binarize=fixed draws all images once, and streamed ones are not kept",

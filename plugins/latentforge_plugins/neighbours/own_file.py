@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from latentforge.contracts import ExploreContext, Images
-from latentforge.data.binarize import binarized
 from latentforge.data.images import ImageSplit
 from latentforge.errors import MissingError, UsageError, one_line
 
@@ -43,7 +42,7 @@ def read(file: Path, context: ExploreContext) -> Images:
         raise UsageError("file: {} is {}, the run's images are {}".format(file, *colours))
     images = ImageSplit(torch.tensor(pixels)[None], None, context.data)
     mode = context.preprocessing.get("binarize", "none")
-    return binarized(images, mode, "file", context.seed).to(context.device)
+    return images.binarized(mode, "file", context.seed).to(context.device)
 
 
 def inverted(image: Images, train: Images) -> bool:
