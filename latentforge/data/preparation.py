@@ -62,7 +62,8 @@ def prepare(
     name: str,
     config: DataConfig = DEFAULT,
 ) -> DataSplits:
-    """Loads, checks and cuts the dataset `name`, whose own splits are `official`.
+    """Loads, checks and cuts the dataset `name`, whose own splits are `official`, as the section
+    [data] in `config` asks.
 
     An official test split is left as it is; without one, the share `test` is cut off train. Then
     `validation` is cut off what is left: None means 0 with an official test split and 0.1 without;
@@ -76,7 +77,7 @@ def prepare(
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
     for split, share in (("test", test), ("validation", validation)):
-        if split not in official and (share or split == "test"):
+        if split not in official and (share or split == "test"):  # which cannot be left out
             cut = _cut(splits["train"], share, split, config.split_seed, name)
             splits["train"], splits[split] = cut
     return _data_splits(spec, sources, splits, config)
