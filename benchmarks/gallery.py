@@ -48,7 +48,7 @@ class Seen:
         if figure.asked() == "-" or figure.low <= value <= figure.high:
             return "" if figure.asked() == "-" else "ok"
         if figure.name == "seconds" and self.others[figure.look] > BUSY:
-            return f"not judged: other programs took {self.others[figure.look]:.1f} cores"
+            return f"no verdict: other programs used {self.others[figure.look]:.1f} cores"
         return "**differs**"
 
 
@@ -78,8 +78,8 @@ def main() -> int:
     seen.seconds = time.monotonic() - began
     (docs / "gallery.md").write_text(markdown(seen), "utf-8")
     for figure in FIGURES:
-        told = f"{OF[figure.look]}: {figure.name} {seen.of(figure):{figure.form}}"
-        print(f"{told} (asked: {figure.asked()}) {seen.verdict(figure)}")
+        result = f"{OF[figure.look]}: {figure.name} {seen.of(figure):{figure.form}}"
+        print(f"{result} (target: {figure.asked()}) {seen.verdict(figure)}")
     return int(any("differs" in seen.verdict(figure) for figure in FIGURES))
 
 
@@ -208,34 +208,37 @@ def photograph(page: Path, folder: Path) -> None:
 
 
 def markdown(seen: Seen) -> str:
-    """The page: figures first, then a section for each explorer."""
+    """The page: metrics first, then a section for each explorer."""
     import torch
 
     lines = [
         "# Gallery",
         "",
-        "`make gallery` writes this page: it trains the runs below on MNIST, lets every explorer",
-        "look at them, and takes all figures from what these found. Explorers see the 10,000 test",
-        "images unless they say otherwise, and take the posterior's mean. Each command also writes",
-        "its numbers, and a page or a film where one helps;",
-        "[components.md](components.md#explorers) has the options.",
+        "`make gallery` writes this page. It trains the runs below on MNIST and runs every",
+        "explorer on them. All values on this page are results of these explorers. Unless stated",
+        "otherwise, explorers use the 10,000 test images and the posterior mean. Each command also",
+        "writes its data, and an HTML page or an animation where that is useful.",
+        "[components.md](components.md#explorers) describes the options.",
         "",
         "```bash",
         *(f"latentforge train --preset {preset} --run runs/{run}" for run, preset in RUNS.items()),
         "```",
         "",
-        "## Figures",
+        "## Metrics",
         "",
         f"On {os.cpu_count()} CPU cores, threads: {torch.get_num_threads()}, torch "
-        f"{torch.__version__}, seed 0, default settings; all "
-        f"of this page in {seen.seconds / 60:.0f} minutes.",
-        "Guided: 1,000 requests, 100 of each class, which start at codes of training images of",
-        "other classes; `mlp` guides and `cnn` judges, on all results; the seconds are those of",
-        "the search. Inpainting: the lower halves of 100 test images, squared error per pixel,",
-        "values in [0, 1]. t-SNE: the 10 nearest others vote; the seconds are those of the whole",
-        "command.",
+        f"{torch.__version__}, seed 0, default settings. The "
+        f"whole page takes {seen.seconds / 60:.0f} minutes.",
         "",
-        "| search or map | figure | asked | ours | |",
+        "- Guided search: 1,000 requests, 100 for each class, which start at codes of training",
+        "  images of other classes. `mlp` guides the search. `cnn` judges all results. The seconds",
+        "  are those of the search.",
+        "- Inpainting: the lower halves of 100 test images; squared error per pixel, values in",
+        "  [0, 1].",
+        "- t-SNE: majority vote of the 10 nearest neighbours. The seconds are those of the whole",
+        "  command.",
+        "",
+        "| search or map | metric | target | result | verdict |",
         "|" + "---|" * 5,
     ]
     for figure in FIGURES:
@@ -250,9 +253,10 @@ def markdown(seen: Seen) -> str:
     lines += [f"![{alt}](gallery/{file})" for file, alt in SHOTS.items()]
     lines += [
         "",
-        "One file that opens anywhere and asks the network for nothing: figures with their",
-        "protocol, curves, all that explorers found so far, settings and commands. Pointing at a",
-        "map shows the image of a point, and what a place of a two-dimensional space decodes to.",
+        "The report is one HTML file that needs no network access. It has the metrics with their",
+        "protocols, the curves, all findings of explorers so far, the settings and the commands.",
+        "A map shows the image of the point under the pointer and, for a two-dimensional latent",
+        "space, the decoded image at that position.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -268,7 +272,7 @@ def shown(look: Look, seen: Seen) -> list[str]:
 
 
 def beside(seen: Seen) -> list[str]:
-    """The default search and the write-up's own, figure by figure."""
+    """The metrics of the default search and of the write-up's search."""
     both = [seen.metrics[name] for name in ("guided-ae2", "guided-search")]
     forms = {
         "success_share": ".1%",
@@ -279,7 +283,7 @@ def beside(seen: Seen) -> list[str]:
         "log_prior": ".1f",
         "search_seconds": ".1f",
     }
-    lines = ["| figure | default | as the write-up prints it |", "|---|---|---|"]
+    lines = ["| metric | default | search of the write-up |", "|---|---|---|"]
     lines += [
         f"| `{key}` | {' | '.join(format(m[key], form) for m in both)} |"
         for key, form in forms.items()
@@ -288,8 +292,8 @@ def beside(seen: Seen) -> list[str]:
     return [
         *lines,
         "",
-        f"What these are: {text}; log_prior: mean log density of the results under a mixture "
-        "fitted on the training codes, in nats.",
+        f"Definitions: {text}; log_prior: mean log density of the results under a mixture "
+        "fitted to the training codes, in nats.",
     ]
 
 

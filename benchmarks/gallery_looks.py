@@ -1,5 +1,5 @@
-"""What the gallery shows: the runs it needs, each explorer's command, its pictures and what one
-sees in them, and the figures with the bounds between which they were asked to be."""
+"""The content of the gallery: its runs, the command, images and text of each explorer, and the
+metrics with their target bounds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RUNS = {  # the name of a run: the preset that trains it
 
 @dataclass(frozen=True)
 class Look:
-    """One command, the pictures of it that the page shows, each with its alternative text, and what
-    one sees: a text with the command's figures in braces, their dots written as underscores."""
+    """One command, its images on the page, each with its alternative text, and a description. The
+    description has the command's metrics in braces, with dots written as underscores."""
 
     name: str
     command: str
@@ -39,7 +39,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a look, and between which bounds it was asked to be."""
+    """A metric of a look, and its target bounds."""
 
     look: str
     key: str
@@ -53,8 +53,8 @@ class Figure:
         if math.isfinite(self.low) and math.isfinite(self.high):
             return f"{low} to {high}"
         if math.isfinite(self.low):
-            return f"from {low}"
-        return f"to {high}" if math.isfinite(self.high) else "-"
+            return f"at least {low}"
+        return f"at most {high}" if math.isfinite(self.high) else "-"
 
     def bound_form(self) -> str:
         return ".3g" if "%" not in self.form else ".1%" if self.low * 100 % 1 else ".0%"
@@ -69,59 +69,63 @@ SECTIONS = (
                 "guided-ae2",
                 SEARCH.format("ae2") + "--set n=1000 --set film=4",
                 {
-                    "walk.gif": "A film: a walk over the map of codes, the image that the place "
-                    "decodes to, and its class probabilities, until it is a four",
-                    "results.png": "Ten digits of other classes at which the search began, over "
-                    "the digits 0 to 9 that it found",
-                    "walks.png": "Ten walks over the map of codes, each from a circle to a star",
+                    "walk.gif": "An animation: a path over the map of codes, the decoded image "
+                    "at the current point, and its class probabilities, until the image is a four",
+                    "results.png": "Ten digits of other classes at the starting points, above "
+                    "the digits 0 to 9 that the search found",
+                    "walks.png": "Ten paths over the map of codes, each from a circle to a star",
                 },
-                "**An autoencoder of two dimensions.** Each request begins at the code of a random "
-                "training image of another class, and the code moves until the classifier that "
-                "guides is sure of the digit asked for. The film is the walk of the fifth of the "
-                "1,000 requests, which asks for a four. {success_share:.1%} of the requests reach "
-                "p >= 0.9; {success_at_start:.1%} do so before the first step, "
-                "{success_single_start:.1%} from their first start, and the others from up to 16, "
-                "the median after {median_steps:.0f} gradient steps over all starts. A classifier "
-                "that did not guide puts {judge_agreement:.1%} of all results in the class asked "
-                "for.",
+                "**An autoencoder with two latent dimensions.** Each request starts at the code "
+                "of a random training image of another class. The code moves until the guiding "
+                "classifier assigns a high probability to the requested digit. The animation "
+                "shows the path of the fifth of the 1,000 requests, whose target is a four. Of the "
+                "requests, {success_share:.1%} reach p >= 0.9. This holds for "
+                "{success_at_start:.1%} before the first step and for "
+                "{success_single_start:.1%} with their first starting point; the others use up "
+                "to 16 starting points. The median is {median_steps:.0f} gradient steps over all "
+                "starting points. A classifier that did not guide the search assigns "
+                "{judge_agreement:.1%} of all results to the requested class.",
             ),
             Look(
                 "guided-vae16",
                 SEARCH.format("vae16") + "--set n=1000",
                 {
-                    "walk.gif": "A film: a walk over the principal plane of the codes, the image "
-                    "decoded, and its class probabilities",
-                    "results.png": "Ten digits of other classes at which the search began, over "
-                    "the digits 0 to 9 that it found",
+                    "walk.gif": "An animation: a path over the principal plane of the codes, the "
+                    "decoded image, and its class probabilities",
+                    "results.png": "Ten digits of other classes at the starting points, above "
+                    "the digits 0 to 9 that the search found",
                 },
-                "**A variational autoencoder of 16 dimensions.** The map is the plane of the "
-                "codes' two principal directions. {success_share:.1%} of 1,000 requests reach "
-                "p >= 0.9, {success_single_start:.1%} from their first start, the median after "
-                "{median_steps:.0f} steps; the judge agrees on {judge_agreement:.1%}.",
+                "**A variational autoencoder with 16 latent dimensions.** The map is the plane "
+                "of the two principal directions of the codes. {success_share:.1%} of 1,000 "
+                "requests reach p >= 0.9, {success_single_start:.1%} from their first starting "
+                "point. The median is {median_steps:.0f} steps. The judge agrees on "
+                "{judge_agreement:.1%}.",
             ),
             Look(
                 "guided-search",
                 SEARCH.format("ae2") + "--preset latent-differentiation-search --set n=1000",
                 {
-                    "results.png": "Ten decoded starts far off the codes, over what plain gradient "
-                    "steps came to: few are the digit asked for",
+                    "results.png": "Ten decoded starting points far from the codes, above the "
+                    "results of plain gradient steps: few are the requested digit",
                 },
-                "**The search as its write-up prints it**, a preset: one start from N(0, 10²) in "
-                "each dimension, plain gradient steps, no prior. {success_share:.1%} reach "
-                "p >= 0.9, and the judge agrees on {judge_agreement:.1%} of all.",
+                "**The search as printed in its write-up**, available as a preset: one starting "
+                "point from N(0, 10²) in each dimension, plain gradient steps, no prior. "
+                "{success_share:.1%} of the requests reach p >= 0.9, and the judge agrees on "
+                "{judge_agreement:.1%} of all results.",
             ),
             Look(
                 "inpaint",
                 "latentforge explore guided runs/vae16 --preset inpaint-lower-half",
                 {
-                    "inpainting.png": "Ten digits, their upper halves, what the search made of "
-                    "these, and the two baselines",
+                    "inpainting.png": "Ten digits, their upper halves, the results of the "
+                    "search, and the two baselines",
                 },
-                "**Another objective: half an image.** The search sees the upper half alone. On "
-                "the hidden halves of 100 test images its mean squared error per pixel is "
-                "{hidden_mse_per_pixel:.4f}; that of the mean of the training images of the true "
-                "class, which it is told, {hidden_mse_class_mean:.4f}, and that of the training "
-                "image nearest on the known half {hidden_mse_nearest:.4f}.",
+                "**Another objective: half of an image.** The search uses only the upper half of "
+                "an image. On the hidden halves of 100 test images the mean squared error per "
+                "pixel is {hidden_mse_per_pixel:.4f}. The mean of the training images of the "
+                "true class, which requires the label, has an error of "
+                "{hidden_mse_class_mean:.4f}. The training image that is nearest on the known "
+                "half has an error of {hidden_mse_nearest:.4f}.",
             ),
         ],
     ),
@@ -134,18 +138,18 @@ SECTIONS = (
                 "--with classifier=runs/cnn",
                 {
                     "interpolation.png": "From a seven to a two in twelve images: along the line "
-                    "and the arc, in an autoencoder and in a variational one",
-                    "confidence.png": "Four curves of a classifier's largest probability along the "
-                    "way, lowest in the middle",
+                    "and the arc, in an autoencoder and in a variational autoencoder",
+                    "confidence.png": "Four curves of the largest probability of a classifier "
+                    "along the path, lowest in the middle",
                 },
-                "The same two test images in an autoencoder and in a variational one, both of 16 "
-                "dimensions. Over 200 pairs of images of different classes, the classifier's "
-                "largest probability at the decoded middle of the line is "
-                "{middle_confidence_linear:.1%} in the autoencoder and "
-                "{other_middle_confidence_linear:.1%} in the variational one; at the middle of the "
-                "arc {middle_confidence_spherical:.1%} and "
-                "{other_middle_confidence_spherical:.1%}; at the ends {end_confidence_linear:.1%} "
-                "and {other_end_confidence_linear:.1%}.",
+                "The same two test images in an autoencoder and in a variational autoencoder, "
+                "both with 16 latent dimensions. The metrics are means over 200 pairs of images "
+                "of different classes. The largest probability of the classifier at the decoded "
+                "midpoint of the line is {middle_confidence_linear:.1%} in the autoencoder and "
+                "{other_middle_confidence_linear:.1%} in the variational autoencoder. At the "
+                "midpoint of the arc it is {middle_confidence_spherical:.1%} and "
+                "{other_middle_confidence_spherical:.1%}, and at the end points "
+                "{end_confidence_linear:.1%} and {other_end_confidence_linear:.1%}.",
             )
         ],
     ),
@@ -156,14 +160,15 @@ SECTIONS = (
                 "sample",
                 "latentforge explore sample runs/vae16 --with classifier=runs/cnn",
                 {
-                    "samples.png": "36 digits decoded from the prior, over 36 from a mixture of "
-                    "Gaussians fitted on the codes",
+                    "samples.png": "36 digits decoded from the prior, above 36 from a mixture of "
+                    "Gaussians fitted to the codes",
                 },
-                "Codes from the prior, and from a mixture of ten Gaussians that is fitted on the "
-                "training codes afterwards. Of 1,000 samples each, a classifier's largest "
-                "probability is {confidence_prior:.1%} and {confidence_mixture:.1%} in the mean; "
-                "of as many reconstructions of test images {confidence_test_recon:.1%}. It can be "
-                "sure of what is no digit, so a low figure tells more than a high one.",
+                "Codes from the prior, and from a mixture of ten Gaussians that was fitted to "
+                "the training codes after training. The mean of the largest probability of a "
+                "classifier is {confidence_prior:.1%} and {confidence_mixture:.1%} for 1,000 "
+                "samples each, and {confidence_test_recon:.1%} for as many reconstructions of "
+                "test images. A classifier can assign a high probability to an image that is not "
+                "a digit, so a low value is more informative than a high value.",
             )
         ],
     ),
@@ -174,11 +179,11 @@ SECTIONS = (
                 "manifold",
                 "latentforge explore manifold runs/vae2",
                 {
-                    "manifold.png": "21 x 21 decoded digits over the plane from -3 to 3, of which "
-                    "neighbours are alike",
+                    "manifold.png": "21 x 21 decoded digits over the plane from -3 to 3; "
+                    "neighbouring digits are similar",
                 },
-                "A latent space of two dimensions, decoded on a regular grid from -3 to 3. "
-                "{codes_inside:.1%} of the training codes lie in it.",
+                "A two-dimensional latent space, decoded on a regular grid from -3 to 3. The "
+                "grid covers {codes_inside:.1%} of the training codes.",
             )
         ],
     ),
@@ -189,16 +194,17 @@ SECTIONS = (
                 "traverse",
                 "latentforge explore traverse runs/vae10-beta1 --with other=runs/vae10-beta4",
                 {
-                    "traversal.png": "Ten rows of digits at beta 1, a row for each latent "
+                    "traversal.png": "Ten rows of digits at beta 1, one row for each latent "
                     "dimension, from low to high",
                     "traversal-other.png": "The same at beta 4",
                     "kl.png": "Bars: the KL of each dimension at beta 1 and at beta 4",
                 },
-                "Each of ten dimensions from the prior's 2% to its 98% quantile, the others at "
-                "0; the rows with the largest KL come first. The mean squared change of a pixel "
-                "is at most {largest_effect:.4f} at beta 1, and {other_largest_effect:.4f} at "
-                "beta 4. {active_dims:.0f} dimensions have a KL above 0.01 nats at beta 1, and "
-                "{other_active_dims:.0f} at beta 4.",
+                "Each of ten latent dimensions varies from the 2% quantile to the 98% quantile "
+                "of the prior, and the others are 0. The rows are ordered by KL, the largest "
+                "first. The mean squared change of a pixel is at most {largest_effect:.4f} at "
+                "beta 1 and {other_largest_effect:.4f} at beta 4. The number of dimensions with a "
+                "KL above 0.01 nats is {active_dims:.0f} at beta 1 and {other_active_dims:.0f} at "
+                "beta 4.",
             )
         ],
     ),
@@ -208,19 +214,25 @@ SECTIONS = (
             Look(
                 "map-vae16",
                 "latentforge explore latent-map runs/vae16",
-                {"map.png": "Ten clouds of points, one for each digit, which hardly overlap"},
-                "The codes of the 10,000 test images, 16 dimensions, by t-SNE; the command writes "
-                "an HTML page too, which shows the image under the pointer. Most of the 10 "
-                "nearest others have the class of an image for {knn_accuracy_map:.1%} of the "
-                "images in the map, and for {knn_accuracy_codes:.1%} in the latent space.",
+                {
+                    "map.png": "Ten clusters of points, one for each digit, with little overlap",
+                },
+                "A t-SNE map of the codes of the 10,000 test images with 16 dimensions. The "
+                "command also writes an HTML page, which shows the image under the pointer. The "
+                "majority class of the 10 nearest neighbours is the class of the image for "
+                "{knn_accuracy_map:.1%} of the images in the map, and for "
+                "{knn_accuracy_codes:.1%} in the latent space.",
             ),
             Look(
                 "map-ae2",
                 "latentforge explore latent-map runs/ae2",
-                {"map.png": "Rays of points from the middle outwards, a colour for each digit"},
-                "The two dimensions of the autoencoder as they are. Here the nearest others tell "
-                "the class of {knn_accuracy_codes:.1%} of the images; the page that comes with it "
-                "shows what any place between the points decodes to.",
+                {
+                    "map.png": "Points in rays from the centre outwards, one colour for each digit",
+                },
+                "The two latent dimensions of the autoencoder without a projection. The nearest "
+                "neighbours predict the class of {knn_accuracy_codes:.1%} of the images. The "
+                "HTML page for this map shows the decoded image at any position between the "
+                "points.",
             ),
         ],
     ),
@@ -231,14 +243,14 @@ SECTIONS = (
                 "arithmetic",
                 "latentforge explore arithmetic runs/vae16 --with classifier=runs/cnn",
                 {
-                    "arithmetic.png": "Eight zeros that become ones as a vector is added to their "
-                    "codes",
-                    "shares.png": "Curves: the share of images that are seen as 0 falls, that of 1 "
+                    "arithmetic.png": "Eight zeros that become ones as a vector is added to "
+                    "their codes",
+                    "shares.png": "Curves: the share of images classified as 0 falls, that of 1 "
                     "rises, and others peak in between",
                 },
-                "The mean code of the ones less that of the zeros, added to the codes of zeros. "
-                "Added once, it makes ones of {plus_share_at_1:.1%} of the 980 test zeros in the "
-                "eyes of a classifier.",
+                "The difference between the mean code of the ones and that of the zeros is added "
+                "to the codes of zeros. When it is added once, a classifier assigns "
+                "{plus_share_at_1:.1%} of the 980 test zeros to the class of ones.",
             )
         ],
     ),
@@ -253,9 +265,9 @@ SECTIONS = (
                     "neighbours.png": "Three test images, each with its ten nearest training "
                     "images by code and by pixels",
                 },
-                "The training images nearest to three odd test images, by code and by pixels: "
-                "{same_class_share_codes:.0%} and {same_class_share_pixels:.0%} of these thirty "
-                "are of the image's class.",
+                "The training images that are nearest to three unusual test images, by code and "
+                "by pixels. {same_class_share_codes:.0%} and {same_class_share_pixels:.0%} of "
+                "these thirty images have the class of the test image.",
             )
         ],
     ),
@@ -267,11 +279,11 @@ SECTIONS = (
                 "latentforge explore reconstruct runs/vae16",
                 {
                     "reconstructions.png": "The first ten test images, the ten best and the ten "
-                    "worst reconstructed, each over its reconstruction",
+                    "worst reconstructed, each above its reconstruction",
                 },
-                "The first, the best and the worst of the 10,000 test images. The likelihood that "
-                "the run was trained with says which: {error_best:.1f} nats for the best one, "
-                "{error_median:.1f} for the median and {error_worst:.1f} for the worst.",
+                "The first, the best and the worst of the 10,000 test images, ordered by the "
+                "likelihood that the run was trained with: {error_best:.1f} nats for the best "
+                "image, {error_median:.1f} for the median and {error_worst:.1f} for the worst.",
             )
         ],
     ),
@@ -282,16 +294,16 @@ SECTIONS = (
                 "activations",
                 "latentforge explore activations runs/cnn",
                 {
-                    "maps-features-2.png": "Heat maps: eight channels of the first pooling layer, "
-                    "the mean over each digit's images",
-                    "features.png": "Histograms of sixteen features with the fitted normal "
-                    "density over each",
+                    "maps-features-2.png": "Heat maps: eight channels of the first pooling "
+                    "layer, the mean over the images of each digit",
+                    "features.png": "Histograms of sixteen features, each with its fitted normal "
+                    "density",
                 },
-                "What a classifier makes of each class, after its first pooling layer, and "
-                "features of its last convolution beside the normal distributions of their mean "
-                "and variance. The mean absolute skewness over all features is "
-                "{mean_abs_skewness:.2f}, the mean absolute excess kurtosis "
-                "{mean_abs_excess_kurtosis:.2f}; both are 0 for a normal distribution.",
+                "Mean activation maps of a classifier for each class after its first pooling "
+                "layer, and histograms of features of its last convolution with normal "
+                "distributions of the same mean and variance. The mean absolute skewness over "
+                "all features is {mean_abs_skewness:.2f}, and the mean absolute excess kurtosis "
+                "is {mean_abs_excess_kurtosis:.2f}. Both are 0 for a normal distribution.",
             )
         ],
     ),
@@ -302,22 +314,25 @@ SECTIONS = (
                 "corruption-cnn",
                 "latentforge explore corruption runs/cnn",
                 {
-                    "corruption.png": "Four digits under growing noise, with the class that a "
-                    "classifier sees in each",
+                    "corruption.png": "Four digits with increasing noise, with the class that a "
+                    "classifier predicts for each",
                     "accuracy.png": "A curve: accuracy falls from near 1 to a tenth",
                 },
-                "Images on the way to pure noise, as a diffusion model corrupts them. The "
-                "classifier is right on {accuracy_at_0_00:.1%} of 2,000 clean test images, on "
-                "{accuracy_at_0_50:.1%} at s = 0.5 and on {accuracy_at_0_80:.1%} at s = 0.8; the "
-                "captions say how sure it is.",
+                "Images with increasing noise, up to pure noise, as in a diffusion model. The "
+                "accuracy of the classifier on 2,000 test images is {accuracy_at_0_00:.1%} "
+                "without noise, {accuracy_at_0_50:.1%} at s = 0.5 and {accuracy_at_0_80:.1%} at "
+                "s = 0.8. The captions show its confidence.",
             ),
             Look(
                 "corruption-vae16",
                 "latentforge explore corruption runs/vae16",
-                {"error.png": "Two curves over the noise: of the noisy image and of what it gives"},
-                "The same for a VAE that was trained without noise: at s = 0.5 noisy images have a "
-                "mean squared difference of {mse_noisy_at_0_50:.3f} to the clean ones, and their "
-                "reconstructions {mse_recon_at_0_50:.3f}.",
+                {
+                    "error.png": "Two error curves over the noise level: of the noisy image and "
+                    "of its reconstruction",
+                },
+                "The same for a VAE that was trained without noise. At s = 0.5 the mean squared "
+                "difference from the clean images is {mse_noisy_at_0_50:.3f} for the noisy "
+                "images and {mse_recon_at_0_50:.3f} for their reconstructions.",
             ),
         ],
     ),
@@ -325,36 +340,36 @@ SECTIONS = (
 REPORT = "latentforge report runs/ae2"
 SHOTS = {
     "report-desktop.png": "A report on a desktop: a map of codes with the image of the point under "
-    "the pointer, and beside it what that place decodes to",
-    "report-phone.png": "The same report on a phone, light on dark",
+    "the pointer, and next to it the decoded image of that position",
+    "report-phone.png": "The same report on a phone, with a dark background",
 }
 FIGURES = (
     Figure("guided-ae2", "success_share", "requests that reach p >= 0.9", low=0.99),
-    Figure("guided-ae2", "judge_agreement", "the judge agrees", low=0.97),
+    Figure("guided-ae2", "judge_agreement", "judge agreement", low=0.97),
     Figure("guided-ae2", "search_seconds", "seconds", ".1f", high=20),
     Figure("guided-ae2", "success_at_start", "p >= 0.9 before the first step"),
-    Figure("guided-ae2", "success_single_start", "p >= 0.9 from the first start alone"),
-    Figure("guided-ae2", "median_steps", "median of the gradient steps", ".0f"),
+    Figure("guided-ae2", "success_single_start", "p >= 0.9 from the first starting point"),
+    Figure("guided-ae2", "median_steps", "median number of gradient steps", ".0f"),
     Figure("guided-vae16", "success_share", "requests that reach p >= 0.9", low=0.995),
-    Figure("guided-vae16", "judge_agreement", "the judge agrees", low=0.97),
+    Figure("guided-vae16", "judge_agreement", "judge agreement", low=0.97),
     Figure("guided-vae16", "search_seconds", "seconds", ".1f", high=5),
     Figure("guided-vae16", "success_at_start", "p >= 0.9 before the first step"),
-    Figure("guided-vae16", "success_single_start", "p >= 0.9 from the first start alone"),
-    Figure("guided-vae16", "median_steps", "median of the gradient steps", ".0f"),
+    Figure("guided-vae16", "success_single_start", "p >= 0.9 from the first starting point"),
+    Figure("guided-vae16", "median_steps", "median number of gradient steps", ".0f"),
     Figure("guided-search", "success_share", "requests that reach p >= 0.9", low=0.12, high=0.29),
-    Figure("guided-search", "judge_agreement", "the judge agrees"),
+    Figure("guided-search", "judge_agreement", "judge agreement"),
     Figure("inpaint", "hidden_mse_per_pixel", "error on the hidden half", ".4f"),
-    Figure("inpaint", "over_class_mean", "over that of the class mean", ".2f", high=1),
-    Figure("inpaint", "over_nearest", "over that of the nearest half", ".2f", high=1),
+    Figure("inpaint", "over_class_mean", "error relative to the class mean", ".2f", high=1),
+    Figure("inpaint", "over_nearest", "error relative to the nearest image", ".2f", high=1),
     Figure("map-vae16", "knn_accuracy_map", "k-NN accuracy in the map"),
     Figure("map-vae16", "knn_accuracy_codes", "k-NN accuracy in the latent space"),
-    Figure("map-vae16", "knn_accuracy_lost", "what the map loses", high=0.02),
+    Figure("map-vae16", "knn_accuracy_lost", "accuracy lost in the map", high=0.02),
     Figure("map-vae16", "command_seconds", "seconds", ".1f", high=40),
 )
 OF = {
     "guided-ae2": "guided, AE z=2",
     "guided-vae16": "guided, VAE z=16",
-    "guided-search": "the write-up's own search, AE z=2",
+    "guided-search": "search of the write-up, AE z=2",
     "inpaint": "inpainting, VAE z=16",
     "map-vae16": "t-SNE of 10,000 x 16",
 }

@@ -123,7 +123,7 @@ def main() -> None:
         sys.exit("benchmarks/gpu.py needs a CUDA device, and torch sees none")
     machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     print(f"MNIST, {machine}\n")
-    print(f"{'case':26}{'by hand':>12}{'stepwise':>12}{'LatentForge':>13}{'ratios':>14}  images/s")
+    print(f"{'case':26}{'by hand':>12}{'eager':>12}{'graph':>13}{'ratios':>14}  images/s")
     cases = {}
     for case in options.case or CASES:
         found = cases[case] = compare(case, options.epochs, options.repeats)

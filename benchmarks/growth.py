@@ -4,10 +4,10 @@
 
 Each size is trained in a process of its own, so that its peak memory is its own, and the sizes take
 turns. Images are random bytes, for the speed does not depend on what they show; the rate is that of
-the second of two epochs. `of the first`: for more images, images/s over those of the first size;
+the second of two epochs. `relative`: for more images, images/s over those of the first size;
 for larger ones, pixels/s, because each image is then more work. 1.00 is linear.
 
-The data is made in the process, so its bytes are in the peak; `beside` is the peak without them.
+The data is made in the process, so its bytes are in the peak; `no images` is the peak without them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def grown(case: str, images: int, repeats: int) -> dict[str, Any]:
 
 def show(case: str, told: dict[str, Any]) -> None:
     print(f"{told['model']}, {'more' if case == 'more' else 'larger'} images:\n")
-    table = turns.Table("size", "images", "images/s", "of the first", "peak MB", "beside", first=18)
+    table = turns.Table("size", "images", "images/s", "relative", "peak MB", "no images", first=18)
     for name, size in told["sizes"].items():
         rate, peak = (statistics.median(size[key]) for key in ("images_per_second", "peak_mb"))
         speed = [f"{size['images']:,}", f"{rate:,.0f}", f"{size['of_the_first']:.2f}"]

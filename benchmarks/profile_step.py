@@ -42,22 +42,22 @@ from latentforge.seeding import Noise
 
 STEP = {
     "gather": "gather images, to float",
-    "forward": "forward, with the loss",
+    "forward": "forward, including the loss",
     "backward": "backward",
     "optimizer": "optimizer",
-    "gradients": "zero_grad, adding up the loss",
-    "seed": "seeding of the noise",
-    "gate": "is the loss finite",
-    "history": "keeping the loss, its terms",
-    "logs": "reading and logging every 50",
-    "step": "between these",
-    "engine": "Ignite's events",
+    "gradients": "zero_grad, accumulating the loss",
+    "seed": "seeding the noise",
+    "gate": "check that the loss is finite",
+    "history": "recording the loss and its terms",
+    "logs": "reading and logging every 50 steps",
+    "step": "other",
+    "engine": "Ignite events",
 }
 EPOCH = {
     "order": "order of the images",
     "checkpoint": "checkpoint, synced, read back",
     "evaluation": "evaluation of the test images",
-    "figures": "figures, TensorBoard",
+    "figures": "metrics, TensorBoard",
 }
 PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part that this is
     (torch.Tensor, "backward", "backward"),
@@ -195,11 +195,11 @@ def show(name: str, found: dict[str, dict[str, float]], alone: float) -> None:
     for parts, what in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
         table = turns.Table(what, "by hand", "LatentForge", "more", first=34)
         rows = {words: [found[side][part] for side in found] for part, words in parts.items()}
-        rows["together"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+        rows["total"] = [sum(column) for column in zip(*rows.values(), strict=True)]
         for words, (hand, ours) in rows.items():
             table.row(words, f"{hand:,.1f}", f"{ours:,.1f}", f"{ours - hand:+,.1f}")
         if parts is STEP:
-            table.row("its matrix products alone", f"{alone:,.1f}", f"{alone:,.1f}", "")
+            table.row("matrix products only", f"{alone:,.1f}", f"{alone:,.1f}", "")
         print()
 
 

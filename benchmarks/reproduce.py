@@ -3,10 +3,10 @@
     python benchmarks/reproduce.py [--only NAME ...] [--seed 0] [--threads N]
         [--data digits --epochs 1] [--runs DIR] [--page FILE]
 
-The presets are systems of five write-ups on the latent spaces of MNIST. A figure is judged by the
-one that a plain, correct build of the same recipe gives, with a margin for the spread of seeds.
-With --only, other data or other epochs, nothing is judged and no page is written unless --page
-says where.
+The presets are systems from five write-ups on the latent spaces of MNIST. A metric is compared with
+the result of a plain, correct implementation of the same recipe, with a margin for the variation
+between seeds. With --only, other data or other epochs, nothing is compared, and a page is written
+only if --page names a file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CLASSIFIER = "diffusion-series-cnn"
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a system: its key in `split/name`, what the write-up says (or nothing), what a
-    plain build of the same recipe gives (or None), and the bounds that ours is judged by.
+    """One metric of a system: its key `split/name`, the value in the write-up (may be empty), the
+    value of a plain implementation of the same recipe (or None), and the bounds of the verdict.
 
     `why` explains a difference that is known, up to `slack` outside the bounds.
     """
@@ -56,20 +56,22 @@ class Figure:
         if math.isinf(self.low) and math.isinf(self.high):
             return "-"
         if math.isinf(self.high):
-            return f"from {self.low:g}"
-        return f"to {self.high:g}" if math.isinf(self.low) else f"{self.low:g} to {self.high:g}"
+            return f"at least {self.low:g}"
+        if math.isinf(self.low):
+            return f"at most {self.high:g}"
+        return f"{self.low:g} to {self.high:g}"
 
 
 def around(key: str, plain: float, margin: float, said: str = "", **more: Any) -> Figure:
-    """A figure within a margin of the plain build's, which is the spread of seeds."""
+    """A metric with a margin around the reference, for the variation between seeds."""
     low, high = round(plain - margin, 6), round(plain + margin, 6)
     return Figure(key, said, plain, low, high, **more)
 
 
 @dataclass(frozen=True)
 class System:
-    """A preset, its figures, a sentence on where ours and the write-up's differ, and the measures
-    that it is given beside the default ones."""
+    """A preset, its metrics, a note on differences from the write-up, and the measures to compute
+    in addition to the default ones."""
 
     preset: str
     figures: Sequence[Figure] = ()
@@ -77,27 +79,27 @@ class System:
     extra: Sequence[str] = ()
 
 
-PICTURES = "The write-up shows pictures and gives no figure."
+PICTURES = "The write-up shows images and reports no metric."
 SYSTEMS = (
     System(
         "latent-differentiation-classifier",
         [Figure("test/accuracy", "", 0.969, low=0.965)],
-        "The write-up gives no accuracy.",
+        "The write-up reports no accuracy.",
     ),
     System(
         "latent-differentiation-ae",
         [Figure("test/mse_per_pixel", "", 0.0370, high=0.0375)],
-        "The write-up shows the latent map and gives no error.",
+        "The write-up shows the latent map and reports no error.",
     ),
     System(
         "grad-ae",
         [Figure("test/recon", "", None)],
-        f"{PICTURES} A ReLU at a two-dimensional code may switch one dimension off for good.",
+        f"{PICTURES} A ReLU on a two-dimensional code can permanently disable one dimension.",
     ),
     System(
         "grad-vae-beta0",
         [around("test/recon", 144.1, 2.0), Figure("test/kl", "", 45.7)],
-        f"{PICTURES} With beta 0 nothing trains the KL, which goes where it likes.",
+        f"{PICTURES} With beta 0 the KL is not part of the loss and is not constrained.",
     ),
     System(
         "grad-vae-beta1",
@@ -106,8 +108,8 @@ SYSTEMS = (
                 "test/recon",
                 146.3,
                 1.5,
-                why="seeds 0 to 3 give 144.8, 146.0, 147.5 and 147.4, and a plain loop in PyTorch "
-                "144.7, 145.9 and 144.7 for its seeds 0 to 2",
+                why="seeds 0 to 3 give 144.8, 146.0, 147.5 and 147.4; a plain PyTorch loop gives "
+                "144.7, 145.9 and 144.7 for seeds 0 to 2",
                 slack=0.5,
             ),
             around("test/kl", 6.1, 0.3),
@@ -132,30 +134,32 @@ SYSTEMS = (
     System(
         "grad-deconv-vae",
         [Figure("test/recon", "", None), Figure("test/kl", "", None)],
-        f"{PICTURES} It trains for 20 epochs there, and for 3 here, to fit a CPU.",
+        f"{PICTURES} The write-up trains for 20 epochs; the preset trains for 3, to be practical "
+        "on a CPU.",
     ),
     System(
         CLASSIFIER,
         [Figure("test/accuracy", "0.991", 0.9915, low=0.991)],
-        "The write-up counts 16,554 parameters; the network that it prints has 7,178, as ours.",
+        "The write-up states 16,554 parameters, but the network that it prints has 7,178, as the "
+        "preset has.",
     ),
     System(
         "tsne-conv-vae",
         [around("epoch 1/loss", 158.8, 5.0), Figure("test/elbo", "", None)],
-        "The write-up gives neither epochs nor figures; 5 epochs fit a CPU. The judged figure is "
-        "the training loss of the first one.",
+        "The write-up states neither the number of epochs nor metrics; 5 epochs are practical on a "
+        "CPU. The bounds apply to the training loss of the first epoch.",
     ),
     System(
         "vanilla-ae",
         [around("test/bce_per_pixel", 0.099, 0.002, "0.1145")],
-        "Below the write-up's: its log fits an encoder that ends in a ReLU, as its text's latent "
-        "space [0, inf)^16 suggests; see vanilla-ae-relu.",
+        "The value is lower than in the write-up. The log of the write-up fits an encoder that "
+        "ends in a ReLU, and its text gives the latent space as [0, inf)^16; see vanilla-ae-relu.",
     ),
     System(
         "vanilla-ae-relu",
         [around("test/bce_per_pixel", 0.115, 0.008, "0.1145")],
-        "How many of the 16 dimensions a ReLU leaves alive depends on the seed: a plain build "
-        "gave 0.109 to 0.121 over two.",
+        "The number of the 16 dimensions that a ReLU leaves active depends on the seed: the "
+        "reference implementation gave 0.109 to 0.121 for two seeds.",
     ),
     System(
         "vanilla-vae",
@@ -170,8 +174,8 @@ SYSTEMS = (
             Figure("nll, seconds", "", None, high=300.0),
             Figure("nll, peak MB of the process", "", None, high=2048.0),
         ],
-        "The likelihood is by 1,000 importance samples an image. The Fréchet distances are of the "
-        f"128 features of {CLASSIFIER}.",
+        "The likelihood is estimated with 1,000 importance samples per image. The Fréchet "
+        f"distances use 128 features of {CLASSIFIER}.",
         extra=("nll", "fid"),
     ),
 )
@@ -298,19 +302,20 @@ def markdown(
     lines = [
         "# Reproduction",
         "",
-        "`make reproduce` writes this page. It trains every preset, a system of one of five",
-        "write-ups on the latent spaces of MNIST, on all 60,000 images, and measures it on the",
-        "10,000 test images; nothing is selected by score. Losses are nats per image, summed over",
-        "pixels.",
+        "`make reproduce` writes this page. Each preset is a system from one of five write-ups on",
+        "the latent spaces of MNIST. The script trains every preset on all 60,000 images and",
+        "evaluates it on the 10,000 test images. No result is selected by its score. Losses are in",
+        "nats per image, summed over pixels.",
         "",
         f"Seed {options.seed}, data {options.data}, {processor()}, "
         f"{options.threads or torch.get_num_threads()} threads, torch {torch.__version__}, Python "
-        f"{platform.python_version()}; {seconds / 60:.0f} minutes in all.",
+        f"{platform.python_version()}; {seconds / 60:.0f} minutes in total.",
         "",
-        '"Plain build" is what a plain, correct build of the same recipe gave with one seed; the',
-        "bounds around it are the spread of seeds, and what ours is judged by.",
+        '"Reference" is the result of a plain, correct implementation of the same recipe with one',
+        "seed. The bounds around it allow for the variation between seeds. A LatentForge result",
+        "within the bounds is marked ok.",
         "",
-        "| preset | figure | write-up | plain build | bounds | ours | | training |",
+        "| preset | metric | write-up | reference | bounds | LatentForge | verdict | training |",
         "|" + "---|" * 8,
     ]
     for result in results:
@@ -326,14 +331,15 @@ def markdown(
     for result in results:
         system = result.system
         lines += ["", f"## {system.preset}", "", f"{summary(forge, system)}. {system.note}"]
-        lines += ["", f"    {result.command}", "", "| figure | value |", "|---|---|"]
+        lines += ["", f"    {result.command}", "", "| metric | value |", "|---|---|"]
         lines += [f"| {key} | {value:.6g} |" for key, value in result.figures.items()]
-        lines += ["", f"{result.train_seconds:.1f} s of training, {result.seconds:.1f} s in all."]
+        times = f"Training: {result.train_seconds:.1f} s. Total: {result.seconds:.1f} s."
+        lines += ["", times]
     same: dict[str, dict[str, None]] = {}  # protocol -> the figures that it is of, in order
     for result in results:
         for name, text in result.protocol.items():
             same.setdefault(text.replace("|", r"\|"), {})[name] = None
-    lines += ["", "## What the figures are", "", "| figures | protocol |", "|---|---|"]
+    lines += ["", "## Metric definitions", "", "| metrics | protocol |", "|---|---|"]
     lines += [f"| {', '.join(names)} | {text} |" for text, names in same.items()]
     return "\n".join(lines) + "\n"
 

@@ -10,7 +10,7 @@ classifier takes for a given class with p >= 0.9, and begins at the code of an i
 - by-hand: a loop over the requests, from the same starts with the same steps; --most of them, since
   its requests a second do not depend on their number. `same` is the share of these that both
   sides met after as many steps, or both did not meet.
-- as it comes: `guided` with its defaults (up to 16 starts, two solutions of each request, annealed
+- default: `guided` with its defaults (up to 16 starts, two solutions of each request, annealed
   noise, a prior, 60 more steps for each solution), which is another search and has no ratio.
 
 Requests a second are those of the search alone. `explore` is all that the explorer takes beside the
@@ -98,7 +98,7 @@ def measure(search: Search, repeats: int) -> dict[str, Any]:
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "alike": search.alike,
         "by-hand": search.by_hand,
-        "as it comes": search.guided,
+        "default": search.guided,
     }
     took = turns.take_turns(sides, repeats)
     found: dict[str, Any] = {
@@ -109,7 +109,7 @@ def measure(search: Search, repeats: int) -> dict[str, Any]:
 
 
 def show(table: turns.Table, requests: int, found: dict[str, Any]) -> None:
-    for side in ("alike", "by-hand", "as it comes"):
+    for side in ("alike", "by-hand", "default"):
         told = {key: statistics.median(values) for key, values in found[side].items()}
         explore = f"{told['explore_seconds']:.1f}" if "explore_seconds" in told else ""
         ratio = f"{found['ratio']:.1f}" if side == "alike" else ""

@@ -228,7 +228,7 @@ def show(table: turns.Table, name: str, told: dict[str, Any]) -> None:
     table.row(f"{name}: images/s", *(f"{statistics.median(rate):,.0f}" for rate in rates))
     aims = dict(zip(("by-hand", "lightning"), told["target"], strict=True))
     table.row("LatentForge x", *(f"{ratio:.2f}" for ratio in told["ratios"].values()), "")
-    table.row("its aim", *(f"{aims[side]}" if side in aims else "" for side in told["ratios"]), "")
+    table.row("aim", *(f"{aims[side]}" if side in aims else "" for side in told["ratios"]), "")
 
 
 def chosen_sides(wanted: list[str] | None, precision: str) -> dict[str, Any]:

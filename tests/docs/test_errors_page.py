@@ -43,7 +43,7 @@ def test_every_class_of_errors_has_its_row():
     assert within == {(identity, code) for identity, code, _ in known}
     for row in rows(ERRORS):
         assert len(row) == 5
-        assert all(row)  # the cause and the remedy
+        assert all(row)  # the cause and the hint
 
 
 def test_every_stage_of_a_fault_has_its_row():
