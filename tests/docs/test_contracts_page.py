@@ -1,4 +1,4 @@
-"""docs/contracts.md is true: its Python runs, and it speaks of every kind, ability and option."""
+"""docs/contracts.md is true: its Python runs, and it names every kind, capability and option."""
 
 from __future__ import annotations
 
@@ -127,16 +127,16 @@ def test_the_page_names_every_option_that_a_component_cannot_have():
     taken = {*inspect.signature(Forge.explore).parameters, "name", "objective"}
     taken -= {"self", "options"}
     taken |= {field.name for field in fields(DataConfig)}
-    [said] = re.findall(r"Some names are taken: (.*?)\n\n", TEXT, re.DOTALL)
+    [said] = re.findall(r"These option names are reserved: (.*?)\n\n", TEXT, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", said)) == taken
 
 
-def test_the_page_has_the_abilities_that_checks_know():
-    [table] = re.findall(r"^\| ability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
+def test_the_page_has_the_capabilities_that_checks_know():
+    [table] = re.findall(r"^\| capability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
     assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE
 
 
-def test_the_page_names_every_ability_of_the_built_in_models():
+def test_the_page_names_every_capability_of_the_built_in_models():
     for entry in Forge().registry.entries("models"):
-        for ability in entry.spec.provides:
-            assert f"| `{ability}` |" in TEXT
+        for capability in entry.spec.provides:
+            assert f"| `{capability}` |" in TEXT
