@@ -7,6 +7,9 @@ No pytest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from inspect import isfunction
+from types import ModuleType
 from typing import Any
 
 from latentforge.conformance.subject import Check, CheckFailed, CheckSkipped, Subject
@@ -15,7 +18,7 @@ from latentforge.errors import UsageError
 __all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "checks_of"]
 
 CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "callbacks")
-"""The kinds of components that there are checks for."""
+"""The kinds of components that there are checks for, each in the module of its name."""
 
 
 def checks_of(
@@ -37,20 +40,24 @@ def checks_of(
     """
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
-    from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
     from latentforge.conformance.common import checks_for
 
-    modules: Any = (models, losses, datasets, explorers, objectives, callbacks)
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    own = modules[CHECKED.index(kind)]
-    subject.foremost = name_of(own.CHECKS[0])
+    own = checks_in(import_module(f"latentforge.conformance.{kind}"))
+    subject.foremost = name_of(own[0])
     found: list[Check] = []
-    for function in (*checks_for(kind), *own.CHECKS):
+    for function in (*checks_for(kind), *own):
         cases: Mapping[str, Any] = getattr(function, "cases", {"": None})
         for case, value in cases.items():
             given = (subject,) if value is None else (subject, value)
             found.append(Check(name_of(function, case), function, given))
     return found
+
+
+def checks_in(module: ModuleType) -> list[Callable[..., None]]:
+    """The checks of a kind: the public functions that its module defines, in their order."""
+    functions = [f for f in vars(module).values() if isfunction(f)]
+    return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 
 
 def name_of(function: Callable[..., None], case: str = "") -> str:
