@@ -111,10 +111,9 @@ def _stopping(subject: Subject) -> Any:
     """The subject's Forge with one more callback, which stops a training."""
     registry, once = subject.forge.registry, StopOnce()
     spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)
-    entries = [entry for kind in KINDS for entry in registry.entries(kind)]
     added = Entry(KINDS["callbacks"], spec, subject.entry.plugin)
     forge = copy(subject.forge)
-    forge.registry = Registry(registry.plugins, [*entries, added], registry.observers)
+    forge.registry = Registry(registry.plugins, [*registry.components, added], registry.observers)
     return forge
 
 
