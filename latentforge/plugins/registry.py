@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -247,7 +247,7 @@ class Registry:
                 remedy=f"name one in full, such as {choices[0]}",
             )
         close = closest(name, self._entries[kind])
-        not_loaded = _troubles(self.plugins)
+        not_loaded = [plugin.trouble for plugin in self.plugins if plugin.trouble]
         error = PluginError if not_loaded and not close else UsageError
         own = "" if close else ", or `latentforge -p FILE ...` for one of your own"
         raise error(
@@ -288,7 +288,7 @@ class Registry:
             install = f"pip install {shlex.quote(origin)}"
             remedy = f"latentforge list {kind.plural}" if close else install
             raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
-        not_loaded = _troubles(owners)
+        not_loaded = [plugin.trouble for plugin in owners if plugin.trouble]
         error = PluginError if not_loaded else UsageError
         raise error(
             f"{owners[0].qualifier} offers no {kind.singular} {name!r}"
@@ -379,8 +379,3 @@ def same_distribution(one: str, other: str) -> bool:
 
 def suggest(close: str | None) -> str:
     return f", did you mean {close!r}?" if close else ""
-
-
-def _troubles(plugins: Sequence[Plugin]) -> list[str]:
-    """A line for each plugin that may lack components it would otherwise offer."""
-    return [plugin.trouble for plugin in plugins if plugin.trouble]

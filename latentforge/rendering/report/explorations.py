@@ -22,7 +22,13 @@ from latentforge.rendering.findings_store import Stored, read_findings
 from latentforge.rendering.html import page as html
 from latentforge.rendering.report.images import embed
 from latentforge.rendering.report.layout import Block, Part, arranged
-from latentforge.rendering.report.run_table import joint_rows, unpackaged, with_plugins
+from latentforge.rendering.report.run_table import (
+    by_protocol,
+    differing_rows,
+    joint_rows,
+    unpackaged,
+    with_plugins,
+)
 from latentforge.runs.folder import RunFolder
 
 POINTS_OF_A_PAGE = 12_000  # of all maps with images together
@@ -62,20 +68,13 @@ class Group:
 
     @property
     def rows(self) -> list[tuple[str, list[Any]]]:
-        having = [entry for entry in self.entries if entry.found.metrics]
-        return joint_rows({str(entry.folder): entry.found.metrics for entry in having})
+        return joint_rows([e.found.metrics for e in self.entries if e.found.metrics])
 
     @property
     def protocols(self) -> list[str]:
         """What the figures are; where that is not the same in all entries, of each."""
-        found: dict[str, list[str]] = {}
-        for entry in self.entries:
-            if protocol := entry.found.protocol:
-                found.setdefault(protocol, []).append(entry.name)
-        return [
-            protocol if len(found) == 1 else f"{', '.join(names)}: {protocol}"
-            for protocol, names in found.items()
-        ]
+        given = [(entry.found.protocol, entry.name) for entry in self.entries]
+        return by_protocol([(protocol, name) for protocol, name in given if protocol])
 
     @property
     def arranged(self) -> list[tuple[Entry, list[Part]]]:
@@ -84,9 +83,7 @@ class Group:
     @property
     def options(self) -> list[tuple[str, list[Any]]]:
         """The options that differ between the entries."""
-        sound = [entry for entry in self.entries if not entry.broken]
-        rows = joint_rows({str(e.folder): e.about.get("options", {}) for e in sound})
-        return [(key, values) for key, values in rows if any(v != values[0] for v in values)]
+        return differing_rows([e.about.get("options", {}) for e in self.entries if not e.broken])
 
 
 def explored(
@@ -187,7 +184,7 @@ def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Itera
         shown = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
         if i:  # the title of the first one is drawn in it
             shown = Markup(FOLDED).format(entry.name, item.title, shown)
-        yield Block(f"{item.name} {i}", shown, picture.wide, folded=i > 0)
+        yield Block(f"{item.name} {i}", shown, picture.wide)
 
 
 def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:

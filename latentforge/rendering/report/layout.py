@@ -19,7 +19,6 @@ class Block:
     key: str
     html: Markup
     wide: bool = False
-    folded: bool = False
 
 
 @dataclass
