@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from inspect import isfunction
+from inspect import isfunction, signature
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +40,7 @@ def checks_of(
     """
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
+    from latentforge.conformance.assertions import SHAPES
     from latentforge.conformance.common import checks_for
 
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
@@ -47,15 +48,16 @@ def checks_of(
     subject.foremost = name_of(own[0])
     found: list[Check] = []
     for function in (*checks_for(kind), *own):
-        cases: Mapping[str, Any] = getattr(function, "cases", {"": None})
-        for case, value in cases.items():
-            given = (subject,) if value is None else (subject, value)
-            found.append(Check(name_of(function, case), function, given))
+        if "shape" in signature(function).parameters:
+            found += [Check(name_of(function, s), function, (subject, SHAPES[s])) for s in SHAPES]
+        else:
+            found.append(Check(name_of(function), function, (subject,)))
     return found
 
 
 def checks_in(module: ModuleType) -> list[Callable[..., None]]:
-    """The checks of a kind: the public functions that its module defines, in their order."""
+    """The checks of a kind: the public functions that its module defines, in their order. One that
+    takes a `shape` is a check for each of the usual shapes."""
     functions = [f for f in vars(module).values() if isfunction(f)]
     return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from latentforge.conformance.assertions import (
     CLASSES,
-    SHAPES,
     batch_of,
     build,
     build_with_defaults,
@@ -30,7 +29,7 @@ from latentforge.conformance.assertions import (
 )
 from latentforge.conformance.capabilities import OF_MODELS, OF_POSTERIORS
 from latentforge.conformance.global_state import nothing_global_changed
-from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
+from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
 
@@ -55,7 +54,6 @@ def it_has_what_it_provides(subject: Subject) -> None:
         require(not unknown, f"layers() names {unknown}, which are no submodules", "mend layers()")
 
 
-@cases(SHAPES)
 def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
     try:
         model = build(subject, shape).eval()
