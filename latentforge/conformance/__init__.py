@@ -7,7 +7,6 @@ No pytest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from inspect import isfunction, signature
 from types import ModuleType
 from typing import Any
@@ -18,7 +17,7 @@ from latentforge.errors import UsageError
 __all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "checks_of"]
 
 CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "callbacks")
-"""The kinds of components that there are checks for, each in the module of its name."""
+"""The kinds of components that there are checks for."""
 
 
 def checks_of(
@@ -40,11 +39,13 @@ def checks_of(
     """
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
+    from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
     from latentforge.conformance.assertions import SHAPES
     from latentforge.conformance.common import checks_for
 
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    own = checks_in(import_module(f"latentforge.conformance.{kind}"))
+    modules = (models, losses, datasets, explorers, objectives, callbacks)
+    own = checks_in(modules[CHECKED.index(kind)])
     subject.foremost = name_of(own[0])
     found: list[Check] = []
     for function in (*checks_for(kind), *own):
