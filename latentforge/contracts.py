@@ -272,14 +272,13 @@ class Seen:
 
     model: Any
     batch: Batch
-    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` gives, computed once for all measures that ask for `key`."""
         if key not in self._kept:
             self._kept[key] = compute()
-        value: Tensor = self._kept[key]
-        return value
+        return self._kept[key]
 
     @cached_property
     def posterior(self) -> Posterior:

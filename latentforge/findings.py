@@ -1,6 +1,6 @@
 """The vocabulary of findings: what an explorer saw, for the core to draw and to write.
 
-Tensors may lie on any device. `latentforge/drawing/` turns findings into files.
+Tensors may lie on any device. `latentforge/rendering/` turns findings into files.
 """
 
 from __future__ import annotations
@@ -206,7 +206,10 @@ def _check(item: Finding) -> None:
         if not isinstance(getattr(item, key, ""), str):
             raise TypeError(f"{key} of {item.name!r} must be a text")
     for key, of in LISTS.items():
-        _check_list(item.name, key, getattr(item, key, ()), of)
+        value = getattr(item, key, ())
+        _check_list(item.name, key, value, of)
+        if of == "texts":
+            _check_texts(item.name, value)
     for key in ("paths", "series", "panels", "arrays"):
         _check_mapping(item.name, key, getattr(item, key, {}))
     match item:
@@ -248,9 +251,8 @@ def _check_grid(item: ImageGrid) -> None:
     _check_list(item.name, "rows", item.rows, "tensors (n, C, H, W)")
     _check_tensors(item.name, {f"row {i}": row for i, row in enumerate(item.rows)})
     if not (item.rows and all(map(_is_images, item.rows))):
-        shapes = [tuple(getattr(row, "shape", ())) for row in item.rows]
+        shapes = [tuple(row.shape) for row in item.rows]
         raise ValueError(f"rows of {item.name!r} must be (n, 1 or 3, H, W), not {shapes}")
-    _check_texts(item.name, [*item.column_titles, *item.row_titles])
     for row in item.captions:
         _check_list(item.name, "a row of captions", row, "texts")
         _check_texts(item.name, row)
@@ -261,7 +263,6 @@ def _check_scatter(item: Scatter) -> None:
     count = len(item.points)
     if item.points.ndim != 2 or item.points.shape[1] != 2 or not count:
         raise ValueError(f"points of {item.name!r} must be (N, 2)")
-    _check_texts(item.name, [*item.classes, *item.axes])
     if item.labels is not None:
         _check_labels(item, item.labels)
     if item.images is not None:
@@ -317,7 +318,6 @@ def _check_bars(item: Bars) -> None:
 def _check_film(item: Film) -> None:
     if not 1 <= len(item.frames) <= FRAMES:
         raise ValueError(f"{item.name!r} must have 1 to {FRAMES} frames")
-    _check_texts(item.name, item.frame_titles)
     for frame in item.frames:
         _check_list(item.name, "a frame", frame, "panels")
     if not item.frames[0]:
@@ -332,7 +332,6 @@ def _check_film(item: Film) -> None:
 
 
 def _check_table(item: Table) -> None:
-    _check_texts(item.name, item.columns)
     if any(len(row) != len(item.columns) for row in item.rows):
         raise ValueError(f"rows of {item.name!r} must be as long as its columns")
     for cell in (cell for row in item.rows for cell in row):
@@ -368,7 +367,5 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) or getattr(value, "ndim", None) == 0
 
 
-def _is_images(x: object) -> bool:
-    from torch import Tensor
-
-    return isinstance(x, Tensor) and x.ndim == 4 and x.numel() > 0 and x.shape[1] in (1, 3)
+def _is_images(x: Tensor) -> bool:
+    return x.ndim == 4 and x.numel() > 0 and x.shape[1] in (1, 3)

@@ -18,7 +18,6 @@ from latentforge.plugins.registry import same_distribution
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
-    from latentforge.conformance.review import Result
     from latentforge.forge import Forge
     from latentforge.plugins.registry import Plugin, Registry
 
@@ -105,13 +104,13 @@ def check(
     forge, plugins = _target(given, target)
     from latentforge.conformance.review import review
 
-    def told(result: Result) -> None:
+    root: Any = ctx.find_root().command
+    results = []
+    for result in review(forge, plugins, deep=deep, reserved=set(root.commands)):
+        results.append(result)
         if not json:
             more = f": {result.saw}" if result.saw else ""
             print(f"{result.status:8}{result.of}: {result.check}{more}", flush=True)
-
-    root: Any = ctx.find_root().command
-    results = review(forge, plugins, deep=deep, reserved=set(root.commands), told=told)
     counts: Counter[str] = Counter(result.status for result in results)
     said = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
     checks = [result.as_dict() for result in results]

@@ -7,6 +7,8 @@ No pytest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import isfunction, signature
+from types import ModuleType
 from typing import Any
 
 from latentforge.conformance.subject import Check, CheckFailed, CheckSkipped, Subject
@@ -38,19 +40,27 @@ def checks_of(
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
     from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
+    from latentforge.conformance.assertions import SHAPES
     from latentforge.conformance.common import checks_for
 
-    modules: Any = (models, losses, datasets, explorers, objectives, callbacks)
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    own = modules[CHECKED.index(kind)]
-    subject.foremost = name_of(own.CHECKS[0])
+    modules = (models, losses, datasets, explorers, objectives, callbacks)
+    own = checks_in(modules[CHECKED.index(kind)])
+    subject.foremost = name_of(own[0])
     found: list[Check] = []
-    for function in (*checks_for(kind), *own.CHECKS):
-        cases: Mapping[str, Any] = getattr(function, "cases", {"": None})
-        for case, value in cases.items():
-            given = (subject,) if value is None else (subject, value)
-            found.append(Check(name_of(function, case), function, given))
+    for function in (*checks_for(kind), *own):
+        if "shape" in signature(function).parameters:
+            found += [Check(name_of(function, s), function, (subject, SHAPES[s])) for s in SHAPES]
+        else:
+            found.append(Check(name_of(function), function, (subject,)))
     return found
+
+
+def checks_in(module: ModuleType) -> list[Callable[..., None]]:
+    """The checks of a kind: the public functions that its module defines, in their order. One that
+    takes a `shape` is a check for each of the usual shapes."""
+    functions = [f for f in vars(module).values() if isfunction(f)]
+    return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 
 
 def name_of(function: Callable[..., None], case: str = "") -> str:

@@ -1,8 +1,8 @@
-"""Small images, models and steps on which components are tried."""
+"""Small images, models and steps of training on which components are tried."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,9 @@ def batch_of(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
 
 def step_of(index: int = 3) -> Step:
     return Step(index, total=100, images=60, epoch_length=10)
+
+
+FEW = (step_of(0), step_of(50), step_of(99))  # of a hundred: a weight may be warmed up, or end
 
 
 def seeded(number: int, purpose: str = "conformance") -> None:
@@ -163,3 +166,37 @@ def require_same(one: Tensor, other: Tensor, saw: str, mend: str) -> None:
     scale = float(one.detach().abs().max()) + 1e-6
     worst = float((one.detach() - other.detach()).abs().max())
     require(worst <= 1e-4 * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
+
+
+def stepping(
+    model: nn.Module, loss: nn.Module, batch: Batch, steps: Sequence[Step] = FEW
+) -> Iterator[Tensor]:
+    """The total before each step of Adam, in training mode, under one noise; while it is looked at,
+    the parameters hold its gradients."""
+    both = nn.ModuleList([model, loss]).train()
+    optimizer = torch.optim.Adam([p for p in both.parameters() if p.requires_grad], lr=1e-3)
+    for step in steps:
+        seeded(0)
+        total: Tensor = loss(model, batch, step).total()
+        optimizer.zero_grad()
+        torch.autograd.backward(total)
+        yield total.detach()
+        optimizer.step()
+
+
+def without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> list[str]:
+    """The names of the parameters that could be trained and that no gradient reaches in any of the
+    steps; CheckFailed where one is not finite."""
+    left = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    for _ in steps:
+        gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+        ruined = [name for name, value in gradients.items() if not bool(value.isfinite().all())]
+        require(
+            not ruined,
+            f"the gradient of {', '.join(ruined)} is NaN or infinite",
+            "mind 0 * log 0, the square root of 0 and the standard deviation of equal numbers",
+        )
+        for name, value in gradients.items():
+            if bool(value.any()):
+                left.pop(name, None)
+    return list(left)

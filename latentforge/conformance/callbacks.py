@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentforge.conformance.fixtures import TRAIN, images, model_with, run_folder_for
-from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Engines
 from latentforge.errors import Interrupted, UsageError
@@ -26,7 +26,7 @@ STOP = "conformance-stop"
 
 
 def it_attaches_and_trains(subject: Subject) -> None:
-    run = trained(subject)
+    run = _trained(subject)
     require(
         run.status == "done" and run.manifest["epochs"] >= 1,
         f"the run ends as {run.status} after {run.manifest['epochs']} epochs",
@@ -35,18 +35,18 @@ def it_attaches_and_trains(subject: Subject) -> None:
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
-    require_same_weights(trained(subject), train(subject), "a second time")
+    _require_same_weights(_trained(subject), _train(subject), "a second time")
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
     """One that was stopped after its first epoch, and goes on."""
-    whole = trained(subject)
-    folder, forge = run_folder_for(subject), stopping(subject)
+    whole = _trained(subject)
+    folder, forge = run_folder_for(subject), _stopping(subject)
     try:
-        train(subject, forge, folder, STOP)
+        _train(subject, forge, folder, STOP)
     except Interrupted:
         resumed = forge.resume(folder, data=images(), quiet=True)
-        require_same_weights(whole, resumed, "stopped after an epoch and gone on with")
+        _require_same_weights(whole, resumed, "stopped after an epoch and gone on with")
     else:
         raise CheckSkipped("it ends the training before a second epoch begins")
 
@@ -67,22 +67,11 @@ def its_state_is_json(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with as_it_was():  # its imports may set something up
-        trained(subject)
-    with nothing_global_changed("training with it"):
-        train(subject)
+    with nothing_global_changed("training with it", first=lambda: _trained(subject)):
+        _train(subject)
 
 
-CHECKS = (
-    it_attaches_and_trains,
-    the_same_seed_gives_the_same_weights,
-    a_resumed_run_ends_with_the_same_weights,
-    its_state_is_json,
-    nothing_global_is_changed,
-)
-
-
-def train(subject: Subject, forge: Any = None, folder: Path | None = None, *beside: str) -> Any:
+def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *beside: str) -> Any:
     """A tiny run with the callback, and with others beside it."""
     callbacks = [{"name": subject.entry.reference, **subject.options}]
     try:
@@ -98,8 +87,8 @@ def train(subject: Subject, forge: Any = None, folder: Path | None = None, *besi
         raise CheckSkipped(f"it refuses such a training: {error.message}") from None
 
 
-def trained(subject: Subject) -> Any:
-    return subject.once("trained", lambda: train(subject))
+def _trained(subject: Subject) -> Any:
+    return subject.once("trained", lambda: _train(subject))
 
 
 class StopOnce:
@@ -118,18 +107,17 @@ class StopOnce:
             raise KeyboardInterrupt
 
 
-def stopping(subject: Subject) -> Any:
+def _stopping(subject: Subject) -> Any:
     """The subject's Forge with one more callback, which stops a training."""
     registry, once = subject.forge.registry, StopOnce()
     spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)
-    entries = [entry for kind in KINDS for entry in registry.entries(kind)]
     added = Entry(KINDS["callbacks"], spec, subject.entry.plugin)
     forge = copy(subject.forge)
-    forge.registry = Registry(registry.plugins, [*entries, added], registry.observers)
+    forge.registry = Registry(registry.plugins, [*registry.components, added], registry.observers)
     return forge
 
 
-def require_same_weights(one: Any, other: Any, how: str) -> None:
+def _require_same_weights(one: Any, other: Any, how: str) -> None:
     """CheckFailed where two runs have other weights."""
     stores = (CheckpointStore(run.path / "checkpoints") for run in (one, other))
     first, second = (store.load().tensors("model") for store in stores)

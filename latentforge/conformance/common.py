@@ -57,7 +57,7 @@ def every_option_is_described(subject: Subject) -> None:
 def every_ability_is_known(subject: Subject) -> None:
     """To the core, or to another component that provides or needs it. A word which a model alone
     has may be for components that are not here, unless it looks like a misspelt one."""
-    entries = [e for kind in KINDS for e in subject.forge.registry.entries(kind)]
+    entries = subject.forge.registry.components
     others = [words_of(entry) for entry in entries if entry is not subject.entry]
     known = {*CORE, *chain(*chain(*others))}
     provided, needed = words_of(subject.entry)

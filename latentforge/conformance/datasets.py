@@ -6,7 +6,7 @@ from typing import Any
 
 from latentforge.config.resolve import dataset_of
 from latentforge.conformance.assertions import under
-from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.data.loading import load_splits
 from latentforge.errors import MissingError, UsageError
@@ -16,7 +16,7 @@ LOOKED_AT = 200  # images of each split
 
 def it_loads_as_images_or_vectors(subject: Subject) -> None:
     """The core looks at shapes, range and labels as it lays them out, and says what is wrong."""
-    splits = loaded(subject)
+    splits = _loaded(subject)
     for name in splits.splits:
         images = splits.split(name)
         x = images.batch_at(list(range(min(LOOKED_AT, len(images))))).x
@@ -30,7 +30,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 def it_is_the_same_each_time(subject: Subject) -> None:
     """Also under another seed: what a run was trained on must be found again."""
-    one, other = under((0, 1), lambda: load(subject).fingerprint)
+    one, other = under((0, 1), lambda: _load(subject).fingerprint)
     require(
         one == other,
         "loaded twice, the images differ",
@@ -39,20 +39,11 @@ def it_is_the_same_each_time(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with as_it_was():  # its imports may set something up
-        loaded(subject)
-    with nothing_global_changed("loading it"):
-        load(subject)
+    with nothing_global_changed("loading it", first=lambda: _loaded(subject)):
+        _load(subject)
 
 
-CHECKS = (
-    it_loads_as_images_or_vectors,
-    it_is_the_same_each_time,
-    nothing_global_is_changed,
-)
-
-
-def load(subject: Subject) -> Any:
+def _load(subject: Subject) -> Any:
     """The splits; CheckSkipped where files or options are wanted first."""
     dataset, own = dataset_of(subject.forge.registry, subject.entry.reference, subject.options)
     spec = dataset.entry.spec
@@ -68,5 +59,5 @@ def load(subject: Subject) -> Any:
         raise CheckFailed(str(error), "see docs/contracts.md, Datasets") from None
 
 
-def loaded(subject: Subject) -> Any:
-    return subject.once("splits", lambda: load(subject))
+def _loaded(subject: Subject) -> Any:
+    return subject.once("splits", lambda: _load(subject))

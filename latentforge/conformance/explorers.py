@@ -24,7 +24,7 @@ from latentforge.conformance.fixtures import (
     run_with,
     with_roles,
 )
-from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.errors import UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def it_finds_something(subject: Subject) -> None:
-    found = once(subject)
+    found = _once(subject)
     require(
         {Path(file).name for file in found["files"]} - {"findings.json"},
         "it returned no findings",
@@ -49,8 +49,30 @@ def it_finds_something(subject: Subject) -> None:
     )
 
 
+def it_needs_no_more_than_it_says(subject: Subject) -> None:
+    """Also where it asks which abilities the model provides."""
+    seen, needs = opened(subject), subject.entry.spec.needs
+    entry = seen.config.model.entry
+    bare = replace(entry, spec=replace(entry.spec, provides=needs))
+    config = replace(seen.config, model=replace(seen.config.model, entry=bare))
+    model, loss = seen.loaded.model, seen.loaded.loss
+    beside = type(loss), type(getattr(loss, "likelihood", loss))
+    with (
+        only_what_is_needed((model, entry.spec.provides, needs), named="needs", beside=beside),
+        only_what_is_needed(*with_roles(subject, seen), named="roles"),
+    ):
+        _looked(subject, replace(seen, config=config))
+
+
+def it_works_without_labels(subject: Subject) -> None:
+    wanted = {*subject.entry.spec.needs, *chain(*roles_of(subject).values())}
+    if subject.entry.spec.labels or "classify" in wanted:
+        raise CheckSkipped("it has labels=True, or needs a classifier")
+    _tried(subject, "a run without labels", LABELS, what="unlabelled", labels=False)
+
+
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
-    one, other = once(subject), explored(subject)
+    one, other = _once(subject), _explored(subject)
     clocks = ("seconds", "per_second")  # what the name of a clock's figure ends in
     first, second = (
         repr({k: v for k, v in found["metrics"].items() if not k.endswith(clocks)})
@@ -67,7 +89,7 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
     before = {*run.path.iterdir()}
     folder = run_folder_for(subject).parent
     with chdir(folder):
-        explored(subject)
+        _explored(subject)
     new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
     require(not new, f"it leaves {', '.join(new)}", "return findings, and write nothing")
 
@@ -76,9 +98,9 @@ def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     seen = opened(subject)
     models = {f"the model of role {role}": loaded.model for role, loaded in seen.roles.items()}
     models = {"the model": seen.loaded.model, **models}
-    before = {name: fingerprint(model) for name, model in models.items()}
-    subject.kept["findings"] = looked(subject, seen)
-    changed = [name for name, model in models.items() if fingerprint(model) != before[name]]
+    before = {name: _fingerprint(model) for name, model in models.items()}
+    subject.kept["findings"] = _looked(subject, seen)
+    changed = [name for name, model in models.items() if _fingerprint(model) != before[name]]
     require(
         not changed,
         f"weights, buffers, mode or requires_grad of {' and '.join(changed)} are others afterwards",
@@ -86,33 +108,11 @@ def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     )
 
 
-def it_needs_no_more_than_it_says(subject: Subject) -> None:
-    """Also where it asks which abilities the model provides."""
-    seen, needs = opened(subject), subject.entry.spec.needs
-    entry = seen.config.model.entry
-    bare = replace(entry, spec=replace(entry.spec, provides=needs))
-    config = replace(seen.config, model=replace(seen.config.model, entry=bare))
-    model, loss = seen.loaded.model, seen.loaded.loss
-    beside = type(loss), type(getattr(loss, "likelihood", loss))
-    with (
-        only_what_is_needed((model, entry.spec.provides, needs), named="needs", beside=beside),
-        only_what_is_needed(*with_roles(subject, seen), named="roles"),
-    ):
-        looked(subject, replace(seen, config=config))
-
-
-def it_works_without_labels(subject: Subject) -> None:
-    wanted = {*subject.entry.spec.needs, *chain(*roles_of(subject).values())}
-    if subject.entry.spec.labels or "classify" in wanted:
-        raise CheckSkipped("it has labels=True, or needs a classifier")
-    tried(subject, "a run without labels", LABELS, what="unlabelled", labels=False)
-
-
 def images_lie_between_0_and_1(subject: Subject) -> None:
-    findings = subject.once("findings", lambda: looked(subject, opened(subject)))
+    findings = subject.once("findings", lambda: _looked(subject, opened(subject)))
     for item in findings.items:
         panels = chain(*item.frames) if isinstance(item, Film) else [item]
-        for images in chain(*map(images_of, panels)):
+        for images in chain(*map(_images_of, panels)):
             low, high = float(images.min()), float(images.max())
             require(
                 low >= -CLIPPED and high <= 1 + CLIPPED,
@@ -122,18 +122,16 @@ def images_lie_between_0_and_1(subject: Subject) -> None:
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    tried(subject, "a run of which one class has no images", what="empty", empty=1)
+    _tried(subject, "a run of which one class has no images", what="empty", empty=1)
 
 
 def one_test_image_works(subject: Subject) -> None:
-    tried(subject, "a run with one test image", what="one", test=1)
+    _tried(subject, "a run with one test image", what="one", test=1)
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with as_it_was():  # its imports may set something up
-        once(subject)
-    with nothing_global_changed("exploring"):
-        explored(subject)
+    with nothing_global_changed("exploring", first=lambda: _once(subject)):
+        _explored(subject)
 
 
 CLIPPED = 1e-3  # a rounding, which nobody sees
@@ -141,21 +139,8 @@ COPES = "look at what there is, or raise UsageError with a remedy"
 LABELS = "labels=True in its spec, or do without y; UsageError where only an option wants labels"
 SEED = "torch's default generator is seeded before: draw from it, or from the seed in the context"
 
-CHECKS = (
-    it_finds_something,
-    it_needs_no_more_than_it_says,
-    it_works_without_labels,
-    the_same_run_gives_the_same_findings,
-    it_writes_no_file_of_its_own,
-    it_leaves_the_model_as_it_is,
-    images_lie_between_0_and_1,
-    a_class_without_images_works,
-    one_test_image_works,
-    nothing_global_is_changed,
-)
 
-
-def images_of(item: Any) -> Iterator[torch.Tensor]:
+def _images_of(item: Any) -> Iterator[torch.Tensor]:
     """The pictures of a finding, but for those whose colours stand for any number."""
     if isinstance(item, ImageGrid) and item.colours == "grey":
         yield from item.rows
@@ -164,10 +149,10 @@ def images_of(item: Any) -> Iterator[torch.Tensor]:
         yield from (images for images in shown if images is not None)
 
 
-def tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
+def _tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
     """What works, or is refused in words for the user."""
     try:
-        explored(subject, **given)
+        _explored(subject, **given)
     except UsageError as error:
         raise CheckSkipped(f"it refuses {of}: {error.message}") from None
     except CheckSkipped:
@@ -176,12 +161,12 @@ def tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
         raise CheckFailed(f"of {of}: {error}", mend) from error
 
 
-def once(subject: Subject) -> dict[str, Any]:
+def _once(subject: Subject) -> dict[str, Any]:
     """What the first exploration gave, for the checks that need no other."""
-    return subject.once("explored", lambda: explored(subject))
+    return subject.once("explored", lambda: _explored(subject))
 
 
-def explored(subject: Subject, **given: Any) -> dict[str, Any]:
+def _explored(subject: Subject, **given: Any) -> dict[str, Any]:
     """Metrics, files, and what the files of arrays hold, of a tiny run."""
     out = run_folder_for(subject)
     found: dict[str, Any] = subject.forge.explore(
@@ -193,18 +178,18 @@ def explored(subject: Subject, **given: Any) -> dict[str, Any]:
         quiet=True,
         **subject.options,
     )
-    return {**found, "held": held(out)}
+    return {**found, "held": _held(out)}
 
 
-def looked(subject: Subject, seen: Opened) -> Findings:
+def _looked(subject: Subject, seen: Opened) -> Findings:
     """What it finds in a run that is loaded, and nothing is drawn."""
     from latentforge.workflows.explore import find
 
     explorer = Component(subject.entry, subject.config)
-    return find(seen, explorer, objective_of(subject), lambda _engine: None)
+    return find(seen, explorer, _objective_of(subject), lambda _engine: None)
 
 
-def held(folder: Path) -> dict[str, str]:
+def _held(folder: Path) -> dict[str, str]:
     """What the pictures, tables and arrays in a folder hold, as digests: of an archive by its
     members, which bear the time. Pages and findings.json hold the same again, and times."""
     found = {}
@@ -218,7 +203,7 @@ def held(folder: Path) -> dict[str, str]:
     return found
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def _fingerprint(model: torch.nn.Module) -> str:
     flags = [module.training for module in model.modules()]
     digest = hashlib.sha256(str([flags, [p.requires_grad for p in model.parameters()]]).encode())
     for name, value in model.state_dict().items():
@@ -226,7 +211,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def objective_of(subject: Subject) -> Component | None:
+def _objective_of(subject: Subject) -> Component | None:
     """What an explorer that searches takes by default."""
     if not subject.entry.spec.searches:
         return None

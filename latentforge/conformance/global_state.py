@@ -120,9 +120,14 @@ def as_it_was() -> Iterator[None]:
 
 
 @contextmanager
-def nothing_global_changed(doing: str) -> Iterator[None]:
+def nothing_global_changed(
+    doing: str, first: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """CheckFailed where something of the process is other than before. That begins with values
-    which no component sets: one that is set to the same each time may have been set already."""
+    which no component sets: one that is set to the same each time may have been set already.
+    `first` is called before: the imports of a first call may set something up."""
+    with as_it_was():
+        first()
     with as_it_was():
         warnings.resetwarnings()
         put(NEW)

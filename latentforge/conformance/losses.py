@@ -17,12 +17,13 @@ from latentforge.conformance.assertions import (
     seeded,
     shapes_for,
     step_of,
+    stepping,
     under,
+    without_gradient,
 )
 from latentforge.conformance.capabilities import needs_of, only_what_is_needed
 from latentforge.conformance.fixtures import model_with
 from latentforge.conformance.global_state import nothing_global_changed
-from latentforge.conformance.steps import stepping, without_gradient
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
 
@@ -39,7 +40,7 @@ PER_IMAGE = "means over the batch, in nats per image: sum over pixels, divide by
 
 
 def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
-    terms = terms_of(subject)
+    terms = _terms_of(subject)
     require(
         isinstance(terms, Terms),
         f"it returns {type(terms).__name__}",
@@ -50,14 +51,14 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
     except (TypeError, ValueError) as error:
         [mend] = [mend for said, mend in MENDS.items() if said in str(error)]
         raise CheckFailed(str(error), mend) from None
-    require_finite(terms, "", "mend the arithmetic")
+    _require_finite(terms, "", "mend the arithmetic")
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
     """Four times the same images do not give four times the terms: a sum over the batch would. Some
     growth is no fault: where images are contrasted with one another, more of them cost more."""
-    model, batch = model_for(subject), batch_of(shape_for(subject))
-    once, more = averaged(subject, model, batch), averaged(subject, model, repeated(batch))
+    model, batch = _model_for(subject), batch_of(_shape_for(subject))
+    once, more = _averaged(subject, model, batch), _averaged(subject, model, _repeated(batch))
     for name, (mean, error) in once.items():
         other, other_error = more[name]
         noise = 5 * math.hypot(MORE * error, other_error) + 1e-3
@@ -70,10 +71,10 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
 
 def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
     """Images twice as large cost about twice as much: a mean over pixels would not."""
-    shape = shape_for(subject)
+    shape = _shape_for(subject)
     figures = {}
     for tried in (shape, (*shape[:-1], 2 * shape[-1])):
-        found = averaged(subject, model_for(subject, tried), batch_of(tried))
+        found = _averaged(subject, _model_for(subject, tried), batch_of(tried))
         if "recon" not in found:
             raise CheckSkipped("it has no term called recon")
         figures[tried] = found["recon"][0]
@@ -87,8 +88,8 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
 
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
     """Within three steps, an early, a middle and a late one."""
-    model, loss, batch = parts_for(subject)
-    total = called(loss, model, batch, step_of()).total()
+    model, loss, batch = _parts_for(subject)
+    total = _called(loss, model, batch, step_of()).total()
     require(total.requires_grad, "the total has no gradient", "do not detach the terms")
     both = nn.ModuleDict({"model": model, "loss": loss})
     left = without_gradient(both, stepping(model, loss, batch))
@@ -103,35 +104,35 @@ def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
-    shape = shape_for(subject)
-    model, entry = model_for(subject, shape), subject.kept[f"model for {shape}"]
+    shape = _shape_for(subject)
+    model, entry = _model_for(subject, shape), subject.kept[f"model for {shape}"]
     with only_what_is_needed((model, entry.spec.provides, needs_of(subject)), named="needs"):
-        terms_of(subject, model)
+        _terms_of(subject, model)
 
 
 def it_works_without_labels(subject: Subject) -> None:
     if subject.entry.spec.labels:
         raise CheckSkipped("it has labels=True")
-    batch = batch_of(shape_for(subject))
+    batch = batch_of(_shape_for(subject))
     batch.y = None
     mend = "labels=True in its spec, or do without batch.y"
     try:
-        terms = terms_of(subject, batch=batch)
+        terms = _terms_of(subject, batch=batch)
     except Exception as error:
         saw = f"of a batch without labels it raises {subject.told(error)}"
         raise CheckFailed(saw, mend) from error
-    require_finite(terms, "of a batch without labels, ", mend)
+    _require_finite(terms, "of a batch without labels, ", mend)
 
 
 def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
-    batch = batch_of(shape_for(subject))
+    batch = batch_of(_shape_for(subject))
     with left_as_it_is(batch):
-        terms_of(subject, batch=batch)
+        _terms_of(subject, batch=batch)
 
 
 def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
-    model = model_for(subject)
-    one, other = (terms_of(subject, model).values for _ in range(2))
+    model = _model_for(subject)
+    one, other = (_terms_of(subject, model).values for _ in range(2))
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     require(
         not differ,
@@ -141,44 +142,44 @@ def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
 
 
 def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
-    model, loss, batch = parts_for(subject)
-    seen = {tuple(called(loss, model, batch, step_of(i)).values) for i in (0, 1, 50, 99)}
+    model, loss, batch = _parts_for(subject)
+    seen = {tuple(_called(loss, model, batch, step_of(i)).values) for i in (0, 1, 50, 99)}
     require(len(seen) == 1, f"the names are now {' and now '.join(map(str, seen))}", "give all")
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
     """With the model in evaluation mode: batch normalisation in a model takes no one image."""
-    terms = terms_of(subject, model_for(subject).eval(), batch_of(shape_for(subject), 1))
-    require_finite(terms, "of one image, ", "mind n - 1")
+    terms = _terms_of(subject, _model_for(subject).eval(), batch_of(_shape_for(subject), 1))
+    _require_finite(terms, "of one image, ", "mind n - 1")
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    batch = batch_of(shape_for(subject))
+    batch = batch_of(_shape_for(subject))
     batch.y = torch.zeros_like(batch.index)  # all of the first class
-    terms = terms_of(subject, batch=batch)
+    terms = _terms_of(subject, batch=batch)
     saw = "of a batch with one class alone, "
-    require_finite(terms, saw, "a small batch need not hold every class")
+    _require_finite(terms, saw, "a small batch need not hold every class")
 
 
 def it_works_without_gradients(subject: Subject) -> None:
     """As evaluations call it, in evaluation mode, with the step at which the training ends."""
-    model, loss, batch = parts_for(subject)
+    model, loss, batch = _parts_for(subject)
     with torch.no_grad():
-        terms = called(loss.eval(), model.eval(), batch, step_of(100))
+        terms = _called(loss.eval(), model.eval(), batch, step_of(100))
     for name, value in terms.values.items():
         require(value.isfinite(), f"at the last step, {name!r} is {value.item()}", "look at step")
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
     """After a few steps, which may leave more behind than other weights."""
-    shape = shape_for(subject)
-    model = model_for(subject, shape)
+    shape = _shape_for(subject)
+    model = _model_for(subject, shape)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
-    list(stepping(model_for(subject, shape), one, batch_of(shape)))
+    list(stepping(_model_for(subject, shape), one, batch_of(shape)))
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     model.eval()
     before, after = (
-        called(loss.eval(), model, batch_of(shape), step_of()).values for loss in (one, other)
+        _called(loss.eval(), model, batch_of(shape), step_of()).values for loss in (one, other)
     )
     differ = [name for name in before if not torch.equal(before[name], after[name])]
     require(
@@ -190,7 +191,7 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 def it_waits_for_no_device(subject: Subject) -> None:
     """On torch's device without numbers: what looks at a value, or stays behind, is an error."""
-    model, loss, batch = parts_for(subject)
+    model, loss, batch = _parts_for(subject)
     model, loss = model.to("meta"), loss.to("meta")
     assert batch.y is not None
     moved = Batch(batch.x.to("meta"), batch.y.to("meta"), batch.index.to("meta"))
@@ -206,37 +207,18 @@ def it_waits_for_no_device(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    model = model_for(subject)
+    model = _model_for(subject)
     with nothing_global_changed("building and calling it"):
-        terms_of(subject, model)
+        _terms_of(subject, model)
 
 
-CHECKS = (
-    terms_are_finite_numbers_on_their_own,
-    terms_do_not_grow_with_the_batch,
-    a_reconstruction_is_a_sum_over_pixels,
-    gradients_reach_the_model_and_the_loss,
-    it_needs_no_more_than_it_says,
-    it_works_without_labels,
-    it_leaves_the_batch_as_it_is,
-    the_same_seed_gives_the_same_terms,
-    terms_have_the_same_names_at_every_step,
-    a_batch_of_one_works,
-    a_class_without_images_works,
-    it_works_without_gradients,
-    state_survives_saving_and_loading,
-    it_waits_for_no_device,
-    nothing_global_is_changed,
-)
-
-
-def shape_for(subject: Subject) -> tuple[int, ...]:
+def _shape_for(subject: Subject) -> tuple[int, ...]:
     """The first of the shapes for which some model has what the loss needs."""
 
     def find() -> tuple[int, ...]:
         for shape in shapes_for(subject):
             try:
-                model_for(subject, shape)
+                _model_for(subject, shape)
             except CheckSkipped as why:
                 refusal = why
             else:
@@ -246,40 +228,44 @@ def shape_for(subject: Subject) -> tuple[int, ...]:
     return subject.once("shape", find)
 
 
-def model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
+def _model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
     """A new model that has what the loss needs, for the shape that it is tried on or another."""
-    shape = shape or shape_for(subject)
+    shape = shape or _shape_for(subject)
     key, needs = f"model for {shape}", needs_of(subject)
     entry = subject.once(key, lambda: model_with(subject, needs, shape))
     seeded(0, "init")
     return build_with_defaults(entry, shape)
 
 
-def parts_for(subject: Subject) -> tuple[nn.Module, nn.Module, Batch]:
+def _parts_for(subject: Subject) -> tuple[nn.Module, nn.Module, Batch]:
     """A new model, a new loss and images for both."""
-    shape = shape_for(subject)
-    return model_for(subject), build(subject, shape), batch_of(shape)
+    shape = _shape_for(subject)
+    return _model_for(subject), build(subject, shape), batch_of(shape)
 
 
-def called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms:
+def _called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms:
     seeded(0)
     terms: Terms = loss(model, batch, step)
     return terms
 
 
-def terms_of(subject: Subject, model: nn.Module | None = None, batch: Batch | None = None) -> Terms:
+def _terms_of(
+    subject: Subject, model: nn.Module | None = None, batch: Batch | None = None
+) -> Terms:
     """What a new loss says of a batch."""
-    model = model_for(subject) if model is None else model
-    shape = shape_for(subject)
-    return called(build(subject, shape), model, batch or batch_of(shape), step_of())
+    model = _model_for(subject) if model is None else model
+    shape = _shape_for(subject)
+    return _called(build(subject, shape), model, batch or batch_of(shape), step_of())
 
 
-def require_finite(terms: Terms, of: str, mend: str) -> None:
+def _require_finite(terms: Terms, of: str, mend: str) -> None:
     for name, value in terms.values.items():
         require(value.isfinite(), f"{of}term {name!r} is {value.item()}", mend)
 
 
-def averaged(subject: Subject, model: nn.Module, batch: Batch) -> Mapping[str, tuple[float, float]]:
+def _averaged(
+    subject: Subject, model: nn.Module, batch: Batch
+) -> Mapping[str, tuple[float, float]]:
     """Each term's mean over draws of its noise, and the mean's standard error."""
     loss = build(subject, tuple(batch.x.shape[1:]))
     drawn: dict[str, list[float]] = {}
@@ -291,7 +277,7 @@ def averaged(subject: Subject, model: nn.Module, batch: Batch) -> Mapping[str, t
     return {name: (float(v.mean()), float(v.std() / SEEDS**0.5)) for name, v in found.items()}
 
 
-def repeated(batch: Batch) -> Batch:
+def _repeated(batch: Batch) -> Batch:
     assert batch.y is not None
     x = torch.cat([batch.x] * MORE)
     return Batch(x, batch.y.repeat(MORE), torch.arange(len(x)))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from latentforge.conformance.assertions import (
     CLASSES,
-    SHAPES,
     batch_of,
     build,
     build_with_defaults,
@@ -22,14 +21,15 @@ from latentforge.conformance.assertions import (
     require_tensor,
     seeded,
     step_of,
+    stepping,
     taken_shape,
     takes,
     under,
+    without_gradient,
 )
 from latentforge.conformance.capabilities import OF_MODELS, OF_POSTERIORS
-from latentforge.conformance.global_state import as_it_was, nothing_global_changed
-from latentforge.conformance.steps import stepping, without_gradient
-from latentforge.conformance.subject import CheckSkipped, Subject, cases, require
+from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
 
@@ -37,7 +37,23 @@ DRAWS = 400  # of a posterior, to estimate its KL
 Shape = tuple[int, ...]
 
 
-@cases(SHAPES)
+def it_has_what_it_provides(subject: Subject) -> None:
+    """What the other checks ask of the model, and of its posteriors."""
+    model, provides = _built(subject).eval(), subject.entry.spec.provides
+    _lacks(model, OF_MODELS, provides, "the model")
+    if provides & {"encode", "decode"}:
+        _latent_of(model)
+    if "encode" in provides:
+        with torch.no_grad():
+            posterior = model.encode(batch_of(taken_shape(subject)).x)
+        whose = f"what `encode` returns, {type(posterior).__name__},"
+        _lacks(posterior, {"encode": ("mode", "sample"), **OF_POSTERIORS}, provides, whose)
+    if "layers" in provides:
+        names = {name for name, _ in model.named_modules()}
+        unknown = [name for name in model.layers() if name not in names]
+        require(not unknown, f"layers() names {unknown}, which are no submodules", "mend layers()")
+
+
 def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
     try:
         model = build(subject, shape).eval()
@@ -47,12 +63,12 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
     x = batch_of(shape).x
     with takes(subject, shape), torch.no_grad():
         if "encode" in provides:
-            latent = latent_of(model)
+            latent = _latent_of(model)
             posterior = model.encode(x)
             require_tensor(posterior.mode(), (6, *latent.shape), "the mode", torch.float32)
             require_tensor(posterior.sample(), (6, *latent.shape), "a sample", torch.float32)
         if "decode" in provides:
-            image = model.decode(torch.randn(6, *latent_of(model).shape))
+            image = model.decode(torch.randn(6, *_latent_of(model).shape))
             require_tensor(image, (6, *shape), "a decoded image", torch.float32)
             low, high = float(image.min()), float(image.max())
             require(
@@ -61,34 +77,25 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
                 "let decode end with a sigmoid, or another way into [0, 1]",
             )
         if "decode_logits" in provides:
-            z = torch.randn(6, *latent_of(model).shape)
+            z = torch.randn(6, *_latent_of(model).shape)
             require_tensor(model.decode_logits(z), (6, *shape), "the logits", torch.float32)
         if "classify" in provides:
             require_tensor(model(x), (6, len(CLASSES)), "the logits", torch.float32)
 
 
-def it_has_what_it_provides(subject: Subject) -> None:
-    """What the other checks ask of the model, and of its posteriors."""
-    model, provides = built(subject).eval(), subject.entry.spec.provides
-    lacks(model, OF_MODELS, provides, "the model")
-    if provides & {"encode", "decode"}:
-        latent_of(model)
-    if "encode" in provides:
-        with torch.no_grad():
-            posterior = model.encode(batch_of(taken_shape(subject)).x)
-        whose = f"what `encode` returns, {type(posterior).__name__},"
-        lacks(posterior, {"encode": ("mode", "sample"), **OF_POSTERIORS}, provides, whose)
-    if "layers" in provides:
-        names = {name for name, _ in model.named_modules()}
-        unknown = [name for name in model.layers() if name not in names]
-        require(not unknown, f"layers() names {unknown}, which are no submodules", "mend layers()")
+def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
+    shape = taken_shape(subject)
+    model, batch = build(subject, shape), batch_of(shape)
+    with left_as_it_is(batch):
+        _inferred(subject, model.train(), batch.x)
+        _inferred(subject, model.eval(), batch.x)
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
     """Under its default loss, in training mode, within three steps: a layer that begins as zeros
     keeps the gradient of the first one from those before it."""
     shape = taken_shape(subject)
-    model, loss = build(subject, shape), default_loss(subject, shape)
+    model, loss = build(subject, shape), _default_loss(subject, shape)
     untouched = without_gradient(model, stepping(model, loss, batch_of(shape)))
     require(
         not untouched,
@@ -99,7 +106,7 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
 
 def ten_steps_lower_the_default_loss(subject: Subject) -> None:
     shape = taken_shape(subject)
-    model, loss, batch = build(subject, shape), default_loss(subject, shape), batch_of(shape)
+    model, loss, batch = build(subject, shape), _default_loss(subject, shape), batch_of(shape)
     first, *_, last = stepping(model, loss, batch, steps=[step_of()] * 11)
     before, after = first.item(), last.item()
     require(
@@ -128,8 +135,8 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 
 def inference_draws_nothing(subject: Subject) -> None:
     """In evaluation mode the posterior's mode and what it decodes to are the same each time."""
-    model, x = built(subject).eval(), batch_of(taken_shape(subject)).x
-    one, other = under((0, 1), lambda: inferred(subject, model, x))
+    model, x = _built(subject).eval(), batch_of(taken_shape(subject)).x
+    one, other = under((0, 1), lambda: _inferred(subject, model, x))
     for name, value in one.items():
         require(
             torch.equal(value, other[name]),
@@ -140,13 +147,13 @@ def inference_draws_nothing(subject: Subject) -> None:
 
 def the_mode_is_the_mean(subject: Subject) -> None:
     only_for(subject, "diagonal_gaussian")
-    posterior = posterior_of(subject)
+    posterior = _posterior_of(subject)
     require_same(posterior.mean, posterior.mode(), "mode() is not the mean", "return self.mean")
 
 
 def samples_follow_the_seed(subject: Subject) -> None:
     only_for(subject, "kl")
-    one, same, other = under((0, 0, 1), posterior_of(subject).sample)
+    one, same, other = under((0, 0, 1), _posterior_of(subject).sample)
     require(
         torch.equal(one, same),
         "under one seed two samples differ",
@@ -162,8 +169,8 @@ def samples_follow_the_seed(subject: Subject) -> None:
 def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
     """By its own samples and log_prob, under N(0, I), within five standard errors."""
     only_for(subject, "kl")
-    latent = latent_of(built(subject))
-    posterior = posterior_of(subject)
+    latent = _latent_of(_built(subject))
+    posterior = _posterior_of(subject)
     kl = posterior.kl()
     require_tensor(kl, (6, *latent.shape), "kl()", torch.float32)
     saw = f"it provides kl, and latent.prior is {latent.prior!r}"
@@ -190,8 +197,8 @@ def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
 def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
     only_for(subject, "decode_logits")
     only_for(subject, "decode")
-    model = built(subject).eval()
-    z = torch.randn(6, *latent_of(model).shape)
+    model = _built(subject).eval()
+    z = torch.randn(6, *_latent_of(model).shape)
     with torch.no_grad():
         require_same(
             model.decode(z),
@@ -203,8 +210,8 @@ def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
 
 def images_are_differentiable_in_the_code(subject: Subject) -> None:
     only_for(subject, "decode")
-    model = built(subject).eval()
-    z = torch.randn(3, *latent_of(model).shape, requires_grad=True)
+    model = _built(subject).eval()
+    z = torch.randn(3, *_latent_of(model).shape, requires_grad=True)
     image = model.decode(z)
     require(image.requires_grad, "decode(z) has no gradient", "do not detach z in decode")
     [gradient] = torch.autograd.grad(image.sum(), z, allow_unused=True)
@@ -216,14 +223,14 @@ def images_are_differentiable_in_the_code(subject: Subject) -> None:
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
-    model, batch = built(subject).eval(), batch_of(taken_shape(subject))
-    for name, value in inferred(subject, model, batch.x[:1]).items():
+    model, batch = _built(subject).eval(), batch_of(taken_shape(subject))
+    for name, value in _inferred(subject, model, batch.x[:1]).items():
         require(len(value) == 1, f"{name} of one image has {len(value)} rows", "do not squeeze")
 
 
 def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
-    model, batch = built(subject).eval(), batch_of(taken_shape(subject))
-    alone, together = (inferred(subject, model, x) for x in (batch.x[2:3], batch.x))
+    model, batch = _built(subject).eval(), batch_of(taken_shape(subject))
+    alone, together = (_inferred(subject, model, x) for x in (batch.x[2:3], batch.x))
     for name, value in together.items():
         require_same(
             value[2:3],
@@ -237,10 +244,10 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
     """After a few steps, which may leave more behind than other weights."""
     shape = taken_shape(subject)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
-    list(stepping(one, default_loss(subject, shape), batch_of(shape)))
+    list(stepping(one, _default_loss(subject, shape), batch_of(shape)))
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     x = batch_of(shape).x
-    before, after = (inferred(subject, model.eval(), x) for model in (one, other))
+    before, after = (_inferred(subject, model.eval(), x) for model in (one, other))
     for name, value in before.items():
         require_same(
             value,
@@ -252,30 +259,19 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 def it_moves_to_another_device(subject: Subject) -> None:
     with elsewhere(MOVES) as device:
-        model = built(subject).eval().to(device)
+        model = _built(subject).eval().to(device)
         x = batch_of(taken_shape(subject)).x.to(device)
-        for name, value in inferred(subject, model, x).items():
+        for name, value in _inferred(subject, model, x).items():
             require(value.device.type == device.type, f"{name} is on {value.device}", MOVES)
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with as_it_was():
-        shape = taken_shape(subject)
-    x = batch_of(shape).x
-    with nothing_global_changed("building and running it"):
-        inferred(subject, build(subject, shape).eval(), x)
-
-
-def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
-    shape = taken_shape(subject)
-    model, batch = build(subject, shape), batch_of(shape)
-    with left_as_it_is(batch):
-        inferred(subject, model.train(), batch.x)
-        inferred(subject, model.eval(), batch.x)
+    with nothing_global_changed("building and running it", first=lambda: taken_shape(subject)):
+        _inferred(subject, _built(subject).eval(), batch_of(taken_shape(subject)).x)
 
 
 def two_models_share_nothing(subject: Subject) -> None:
-    one, other = (built(subject, seed) for seed in (0, 1))
+    one, other = (_built(subject, seed) for seed in (0, 1))
     places = {value.data_ptr() for value in (*one.parameters(), *one.buffers())}
     shared = [name for name, p in other.named_parameters() if p.data_ptr() in places]
     require(not shared, f"two models share {', '.join(shared)}", "make the layers inside build")
@@ -283,29 +279,8 @@ def two_models_share_nothing(subject: Subject) -> None:
 
 MOVES = "register buffers, and make tensors with device=x.device (x.new_zeros, torch.zeros_like)"
 
-CHECKS = (
-    it_has_what_it_provides,
-    codes_and_images_have_their_shapes,
-    it_leaves_the_batch_as_it_is,
-    gradients_reach_every_parameter,
-    ten_steps_lower_the_default_loss,
-    the_same_seed_gives_the_same_weights,
-    inference_draws_nothing,
-    the_mode_is_the_mean,
-    samples_follow_the_seed,
-    the_kl_is_that_of_its_posterior,
-    decode_is_the_sigmoid_of_its_logits,
-    images_are_differentiable_in_the_code,
-    a_batch_of_one_works,
-    an_image_does_not_depend_on_its_batch,
-    state_survives_saving_and_loading,
-    it_moves_to_another_device,
-    nothing_global_is_changed,
-    two_models_share_nothing,
-)
 
-
-def lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], whose: str) -> None:
+def _lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], whose: str) -> None:
     """CheckFailed where a value has not what goes with the abilities that are provided."""
     for ability in (name for name in names if name in provides):
         for name in names[ability]:
@@ -320,17 +295,17 @@ def lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], wh
             )
 
 
-def built(subject: Subject, seed: int = 0) -> Any:
+def _built(subject: Subject, seed: int = 0) -> Any:
     """A model of its own for a shape that it takes."""
     return build(subject, taken_shape(subject), seed)
 
 
-def posterior_of(subject: Subject) -> Any:
+def _posterior_of(subject: Subject) -> Any:
     """q(z|x) of six images, by a new model."""
-    return built(subject).eval().encode(batch_of(taken_shape(subject)).x)
+    return _built(subject).eval().encode(batch_of(taken_shape(subject)).x)
 
 
-def latent_of(model: nn.Module) -> LatentSpec:
+def _latent_of(model: nn.Module) -> LatentSpec:
     latent = getattr(model, "latent", None)
     require(
         isinstance(latent, LatentSpec),
@@ -341,7 +316,7 @@ def latent_of(model: nn.Module) -> LatentSpec:
     return latent
 
 
-def inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
+def _inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
     """What the model makes of images as an explorer asks it, by names."""
     provides = subject.entry.spec.provides
     found: dict[str, Tensor] = {}
@@ -351,7 +326,7 @@ def inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
         if "decode" in provides:
             z = found.get("the code")
             if z is None:
-                z = torch.ones(len(x), *latent_of(model).shape, device=x.device)
+                z = torch.ones(len(x), *_latent_of(model).shape, device=x.device)
             found["the decoded image"] = model.decode(z)
         if "classify" in provides:
             found["the logits"] = model(x)
@@ -360,7 +335,7 @@ def inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def default_loss(subject: Subject, shape: Shape) -> nn.Module:
+def _default_loss(subject: Subject, shape: Shape) -> nn.Module:
     """The loss that the model is trained with unless one says otherwise."""
     entry = subject.forge.registry.get("losses", subject.entry.spec.default_loss)
     return build_with_defaults(entry, shape)

@@ -18,14 +18,14 @@ from latentforge.conformance.assertions import (
 )
 from latentforge.conformance.capabilities import only_what_is_needed, roles_of
 from latentforge.conformance.fixtures import SHAPE, opened, with_roles
-from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 
 ROWS = 5
 
 
 def it_asks_for_something_in_words(subject: Subject) -> None:
-    requests = objective_of(subject).requests
+    requests = _objective_of(subject).requests
     require(not isinstance(requests, str), f"its requests are {requests!r}", "a list of texts")
     require(len(requests) > 0, "it makes no request", "give `requests` a text for each")
     texts = all(isinstance(text, str) and text.strip() for text in requests)
@@ -33,23 +33,10 @@ def it_asks_for_something_in_words(subject: Subject) -> None:
 
 
 def scores_and_answers_are_one_a_row(subject: Subject) -> None:
-    objective, x, request = tried(subject)
+    objective, x, request = _tried(subject)
     score, met = objective.score(x, request), objective.satisfied(x, request)
     require_tensor(score, (ROWS,), "score(x, request)", x.dtype)
     require_tensor(met, (ROWS,), "satisfied(x, request)", torch.bool)
-
-
-def it_needs_no_more_than_it_says(subject: Subject) -> None:
-    if not roles_of(subject):
-        raise CheckSkipped("it has no roles")
-    from latentforge.workflows.explore import context_for
-
-    seen = opened(subject)
-    with only_what_is_needed(*with_roles(subject, seen), named="roles"):
-        objective = made(subject, context_for(seen))
-        x, request = attempts(subject, objective)
-        objective.score(x, request)
-        objective.satisfied(x, request)
 
 
 def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
@@ -62,8 +49,21 @@ def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
             require(not both, saw, "other names: the explorer refuses such an objective")
 
 
+def it_needs_no_more_than_it_says(subject: Subject) -> None:
+    if not roles_of(subject):
+        raise CheckSkipped("it has no roles")
+    from latentforge.workflows.explore import context_for
+
+    seen = opened(subject)
+    with only_what_is_needed(*with_roles(subject, seen), named="roles"):
+        objective = _made(subject, context_for(seen))
+        x, request = _attempts(subject, objective)
+        objective.score(x, request)
+        objective.satisfied(x, request)
+
+
 def it_moves_to_another_device(subject: Subject) -> None:
-    objective, x, request = tried(subject)
+    objective, x, request = _tried(subject)
     if "context" in subject.kept:
         raise CheckSkipped("it is built for a run, on whose device all x lie")
     with elsewhere(MOVES) as device:
@@ -74,7 +74,7 @@ def it_moves_to_another_device(subject: Subject) -> None:
 
 
 def the_score_is_differentiable_in_x(subject: Subject) -> None:
-    objective, x, request = tried(subject)
+    objective, x, request = _tried(subject)
     x = x.detach().clone().requires_grad_()
     score = objective.score(x, request)
     require(score.requires_grad, "the score has no gradient in x", "do not detach x, do not round")
@@ -91,7 +91,7 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
 
 def rows_do_not_mix(subject: Subject) -> None:
     """A search drops rows that are done, so none may depend on the others."""
-    objective, x, request = tried(subject)
+    objective, x, request = _tried(subject)
     score = objective.score(x, request)
     met = objective.satisfied(x, request)
     for row in range(ROWS):
@@ -104,13 +104,13 @@ def rows_do_not_mix(subject: Subject) -> None:
 
 
 def the_same_images_score_the_same(subject: Subject) -> None:
-    objective, x, request = tried(subject)
+    objective, x, request = _tried(subject)
     scores = under((0, 1), lambda: objective.score(x, request))
     require(torch.equal(*scores), "two calls give two scores", "draw nothing in score")
 
 
 def its_classes_are_one_a_request(subject: Subject) -> None:
-    objective = objective_of(subject)
+    objective = _objective_of(subject)
     classes = getattr(objective, "classes", None)
     if classes is None:
         raise CheckSkipped("it asks for no classes")
@@ -118,56 +118,41 @@ def its_classes_are_one_a_request(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with as_it_was():  # the first call may import what sets something up
-        tried(subject)
-    with nothing_global_changed("building and asking it"):
-        objective, x, request = tried(subject)
+    with nothing_global_changed("building and asking it", first=lambda: _tried(subject)):
+        objective, x, request = _tried(subject)
         objective.score(x, request)
 
 
 MOVES = "make tensors with device=x.device (x.new_tensor, torch.zeros_like)"
 FOLLOWED = "a search follows that gradient"
 
-CHECKS = (
-    it_asks_for_something_in_words,
-    scores_and_answers_are_one_a_row,
-    its_options_are_not_those_of_an_explorer,
-    it_needs_no_more_than_it_says,
-    it_moves_to_another_device,
-    the_score_is_differentiable_in_x,
-    rows_do_not_mix,
-    the_same_images_score_the_same,
-    its_classes_are_one_a_request,
-    nothing_global_is_changed,
-)
 
-
-def objective_of(subject: Subject) -> Any:
+def _objective_of(subject: Subject) -> Any:
     """A new objective; with the context of a tiny run where it does not do without."""
     from latentforge.workflows.explore import context_for
 
     def scores_alone() -> bool:
         try:
-            objective = made(subject, None)
-            objective.score(*attempts(subject, objective))
+            objective = _made(subject, None)
+            objective.score(*_attempts(subject, objective))
         except Exception:
             return False
         return True
 
     alone = subject.once("does without a run", scores_alone)
     if alone:
-        return made(subject, None)
-    return made(subject, subject.once("context", lambda: context_for(opened(subject))))
+        return _made(subject, None)
+    return _made(subject, subject.once("context", lambda: context_for(opened(subject))))
 
 
-def made(subject: Subject, context: Any) -> Any:
+def _made(subject: Subject, context: Any) -> Any:
     """What `build` makes of the context of a run, or of None."""
     seeded(0, "objective")
     with torch.no_grad():
         return subject.entry.spec.build(subject.config, context)
 
 
-def attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
+def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
     """Attempts at its requests in turn: the example's rows, else images."""
     x = subject.example() if subject.example else batch_of(SHAPE, ROWS).x
     if len(x) != ROWS:
@@ -175,10 +160,10 @@ def attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
     return x, torch.arange(ROWS) % len(objective.requests)
 
 
-def tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
+def _tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
     """An objective and attempts; CheckSkipped where it looks at other things than images."""
-    objective = objective_of(subject)
-    x, request = attempts(subject, objective)
+    objective = _objective_of(subject)
+    x, request = _attempts(subject, objective)
     if not subject.example:
         try:
             objective.score(x, request)

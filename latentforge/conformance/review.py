@@ -54,24 +54,14 @@ def review(
     *,
     deep: bool,
     reserved: Set[str],
-    told: Callable[[Result], None],
-) -> list[Result]:
-    """The results of all checks of these plugins; `told` is called with each as it comes.
-    `reserved` are the names of LatentForge's own commands.
+) -> Iterator[Result]:
+    """The results of all checks of these plugins, each as it comes. `reserved` are the names of
+    LatentForge's own commands.
 
     Not `deep`, they are those that need neither torch nor a training: whether the plugin loads, its
     hook module is light, and options and presets are right.
     """
-    results = []
-    for result in _results(_without_observers(forge), plugins, deep, reserved):
-        results.append(result)
-        told(result)
-    return results
-
-
-def _results(
-    forge: Forge, plugins: Sequence[Plugin], deep: bool, reserved: Set[str]
-) -> Iterator[Result]:
+    forge = _without_observers(forge)
     commands = list(plugin_commands.commands().values())
     for plugin in plugins:
         for problem in plugin.problems:
@@ -172,8 +162,6 @@ def _resolves(forge: Forge, entry: Entry) -> None:
 
 def _without_observers(forge: Forge) -> Forge:
     """Other plugins need not be told of the tiny runs."""
-    registry = forge.registry
-    entries = [entry for plugin in registry.plugins for entry in registry.entries_of(plugin)]
     alone = copy(forge)
-    alone.registry = Registry(registry.plugins, entries)
+    alone.registry = Registry(forge.registry.plugins, forge.registry.components)
     return alone

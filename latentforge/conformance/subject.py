@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,7 +35,7 @@ class Check:
 
     name: str
     function: Callable[..., None]
-    given: tuple[Any, ...]  # the Subject, and for some the case
+    given: tuple[Any, ...]  # the Subject, and for some a shape
 
     def __call__(self) -> None:
         """Whatever the component changes of the process, the next check begins as this one did."""
@@ -60,16 +60,6 @@ def require(kept: Any, saw: str, mend: str) -> None:
     """CheckFailed unless `kept`."""
     if not bool(kept):
         raise CheckFailed(saw, mend)
-
-
-def cases(values: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Make a check for each of these values, whose name it then has in brackets."""
-
-    def mark(function: Any) -> Any:
-        function.cases = values
-        return function
-
-    return mark
 
 
 @dataclass(eq=False)

@@ -235,10 +235,8 @@ def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[
 
 def called(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
     """The candidates of that name, or else those of that distribution."""
-    by_name = [c for c in candidates if c.plugin.is_called(wanted)]
-    whole = [
+    return [c for c in candidates if c.plugin.is_called(wanted)] or [
         c
         for c in candidates
         if c.plugin.distribution and same_distribution(c.plugin.distribution, wanted)
     ]
-    return by_name or whole

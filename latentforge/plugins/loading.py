@@ -45,11 +45,10 @@ from latentforge.plugins.registry import (
 from latentforge.specs import KINDS, PLUGIN_API, Kind
 
 KIND_OF_HOOK = {kind.hook: kind for kind in KINDS.values()}
-ARGUMENTS: dict[str, tuple[str, ...]] = {  # of every hook
-    **dict.fromkeys(KIND_OF_HOOK, ()),
-    "latentforge_run_started": ("run",),
-    "latentforge_run_finished": ("run", "metrics"),
-    "latentforge_run_failed": ("run", "error"),
+ARGUMENTS = {
+    name: tuple(inspect.signature(hook).parameters)
+    for name, hook in vars(hookspecs).items()
+    if name.startswith("latentforge_")
 }
 HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
 """Packages that take a tenth of a second and more to import; a plugin loads with every command."""

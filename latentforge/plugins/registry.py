@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,13 +143,10 @@ class Registry:
         self.selection = selection or PluginSelection()
         self.observers = tuple(observers)
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
-        self._qualified: dict[tuple[str, str, str], Entry] = {}
-        self._of: dict[int, list[Entry]] = {id(plugin): [] for plugin in self.plugins}
-        for entry in sorted(entries, key=lambda e: (e.name, not e.plugin.builtin, e.qualified)):
-            kind = entry.kind.plural
-            self._of[id(entry.plugin)].append(entry)
-            self._entries[kind].setdefault(entry.name, []).append(entry)
-            self._qualified[kind, normalise(entry.plugin.qualifier), entry.name] = entry
+        order = sorted(entries, key=lambda e: (e.name, not e.plugin.builtin, e.qualified))
+        self.components = tuple(order)
+        for entry in self.components:
+            self._entries[entry.kind.plural].setdefault(entry.name, []).append(entry)
 
     @property
     def problems(self) -> tuple[PluginProblem, ...]:
@@ -224,7 +221,7 @@ class Registry:
 
     def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:
         """What one of `plugins` offers, by name."""
-        return tuple(self._of[id(plugin)])
+        return tuple(entry for entry in self.components if entry.plugin is plugin)
 
     def names(self, kind: str) -> tuple[str, ...]:
         """The plain names of a kind, sorted."""
@@ -250,7 +247,7 @@ class Registry:
                 remedy=f"name one in full, such as {choices[0]}",
             )
         close = closest(name, self._entries[kind])
-        not_loaded = _troubles(self.plugins)
+        not_loaded = [plugin.trouble for plugin in self.plugins if plugin.trouble]
         error = PluginError if not_loaded and not close else UsageError
         own = "" if close else ", or `latentforge -p FILE ...` for one of your own"
         raise error(
@@ -277,8 +274,13 @@ class Registry:
 
     def _get_qualified(self, kind: Kind, qualified: str) -> Entry:
         origin, _, name = qualified.partition("/")
-        if entry := self._qualified.get((kind.plural, normalise(origin), name)):
-            return entry
+        offered = {
+            entry.name: entry
+            for entry in self.entries(kind.plural)
+            if same_distribution(entry.plugin.qualifier, origin)
+        }
+        if name in offered:
+            return offered[name]
         owners = [plugin for plugin in self.plugins if same_distribution(plugin.qualifier, origin)]
         if not owners:
             close = closest(origin, [plugin.qualifier for plugin in self.plugins])
@@ -286,12 +288,7 @@ class Registry:
             install = f"pip install {shlex.quote(origin)}"
             remedy = f"latentforge list {kind.plural}" if close else install
             raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
-        offered = [
-            e.name
-            for e in self.entries(kind.plural)
-            if same_distribution(e.plugin.qualifier, origin)
-        ]
-        not_loaded = _troubles(owners)
+        not_loaded = [plugin.trouble for plugin in owners if plugin.trouble]
         error = PluginError if not_loaded else UsageError
         raise error(
             f"{owners[0].qualifier} offers no {kind.singular} {name!r}"
@@ -382,8 +379,3 @@ def same_distribution(one: str, other: str) -> bool:
 
 def suggest(close: str | None) -> str:
     return f", did you mean {close!r}?" if close else ""
-
-
-def _troubles(plugins: Sequence[Plugin]) -> list[str]:
-    """A line for each plugin that may lack components it would otherwise offer."""
-    return [plugin.trouble for plugin in plugins if plugin.trouble]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -122,7 +123,7 @@ def _stage(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
                 classes = any(tuple(m.classes) == tuple(bars.labels) for m in maps)
                 stage.append((axes, _bars_panel(axes, cast(Any, shots), width, classes)))
             case ImageGrid():
-                stage.append((axes, _grid_panel(axes)))
+                stage.append((axes, partial(fill_grid, axes)))
     figure.text(0.5, bottom + tall, "", ha="center", va="top", fontsize=LABEL + 1, color=INK)
     return figure, stage
 
@@ -198,10 +199,6 @@ def _bars_panel(axes: Axes, shots: Sequence[Bars], width: float, classes: bool) 
             bar.remove()
     colours = [colour(i) for i in range(len(shots[0].labels))] if classes else []
     return lambda item: fill_bars(axes, item, colours)
-
-
-def _grid_panel(axes: Axes) -> Fill:
-    return lambda grid: fill_grid(axes, grid, layout_of(grid))
 
 
 # ---------------------------------------------------------------- files

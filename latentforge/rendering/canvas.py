@@ -83,9 +83,9 @@ def broken(word: str, size: float, width: float) -> list[str]:
     return pieces
 
 
-def page(width: float, body: float, title: str, note: str) -> tuple[Figure, float, float]:
-    """A figure with a title and a note around a body of so many inches, and the place of the body:
-    its bottom and its top, in inches. Text too wide is wrapped, and makes the figure higher."""
+def page(width: float, body: float, title: str, note: str) -> tuple[Figure, float]:
+    """A figure with a title and a note around a body of so many inches, and the bottom of the body
+    in inches. Text too wide is wrapped, and makes the figure higher."""
     room = width - 2 * EDGE
     title, note = wrapped(title, TITLE, room), wrapped(note, NOTE, room)
     bottom = (height(note, NOTE) + 0.16) if note else EDGE
@@ -98,14 +98,14 @@ def page(width: float, body: float, title: str, note: str) -> tuple[Figure, floa
         (note, 1 - EDGE / width, 0.08 / total, "right", "bottom", NOTE, "0.4"),
     ):
         figure.text(x, y, escape_dollars(text), ha=across, va=down, fontsize=size, color=ink)
-    return figure, bottom, bottom + body
+    return figure, bottom
 
 
 def charts(width: float, body: float, title: str, note: str) -> Figure:
     """A page whose body is laid out by matplotlib, which leaves room for labels and legends."""
-    figure, bottom, top = page(width, body, title, note)
+    figure, bottom = page(width, body, title, note)
     total = figure.get_figheight()
-    rect = (EDGE / width, bottom / total, 1 - 2 * EDGE / width, (top - bottom) / total)
+    rect = (EDGE / width, bottom / total, 1 - 2 * EDGE / width, body / total)
     figure.set_layout_engine("constrained", rect=rect)
     return figure
 

@@ -32,8 +32,8 @@ from latentforge.rendering.images import Array, to_numpy, to_uint8
 
 SUMMARY = "findings.json"
 OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys are `about`
-READ_BACK = ("Lines", "Histogram", "Bars", "Table", "Scatter")
 KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # in folders that did not say what a file is
+READ_BACK = ("Lines", "Histogram", "Bars", "Table", "Scatter")
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,6 @@ def read_findings(folder: Path) -> Stored:
     path = folder / SUMMARY
     try:
         content = read_json(path)
-    except FileNotFoundError:
-        raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
-    try:
         return Stored(
             about={key: value for key, value in content.items() if key not in OWN},
             metrics={name: _number(value) for name, value in content["metrics"].items()},
@@ -157,16 +152,14 @@ def read_findings(folder: Path) -> Stored:
             notes=[str(note) for note in content.get("notes", [])],
             items=[_item(folder, entry) for entry in _entries(content)],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: BaseException) -> UsageError:
-    return UsageError(
-        f"{path} is truncated or damaged",
-        details=[one_line(error)],
-        remedy="delete the folder and explore again",
-    )
+    except FileNotFoundError:
+        raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is truncated or damaged",
+            details=[one_line(error)],
+            remedy="delete the folder and explore again",
+        ) from None
 
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:

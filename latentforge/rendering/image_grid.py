@@ -80,15 +80,16 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
     width = max(left + place.width + EDGE, LEAST)
     left += (width - left - place.width - EDGE) / 2
     body = place.height(len(grid.rows))
-    figure, bottom, _ = page(width, above + body, grid.title, note)
+    figure, bottom = page(width, above + body, grid.title, note)
     total = figure.get_figheight()
     axes = figure.add_axes((left / width, bottom / total, place.width / width, body / total))
-    fill_grid(axes, grid, place)
+    fill_grid(axes, grid)
     return figure
 
 
-def fill_grid(axes: Axes, grid: ImageGrid, place: Layout) -> None:
+def fill_grid(axes: Axes, grid: ImageGrid) -> None:
     """Draw all of a grid but its title into axes whose unit is the inch."""
+    place = layout_of(grid)
     bare(axes)
     for r, row in enumerate(coloured(grid)):
         top = r * place.down

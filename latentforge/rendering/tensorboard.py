@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,7 @@ def write_board(
 ) -> None:
     """One events file in `folder`; `files` are those of each finding, all tags begin with
     `explorer`. A film's strip has a tag of its own."""
-    board = Board(folder)
-    try:
+    with closing(Board(folder)) as board:
         metrics = {f"{explorer}/{k}": v for k, v in findings.metrics.items() if math.isfinite(v)}
         if metrics:
             board.scalars(metrics, step=0)
@@ -34,5 +34,3 @@ def write_board(
                     kept = kept[np.isfinite(kept)]
                     if len(kept):
                         board.histogram(f"{explorer}/{item.name}/{title}", kept, step=0)
-    finally:
-        board.close()

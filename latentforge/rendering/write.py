@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
-from latentforge.findings import Findings
-from latentforge.rendering.files import write_finding
-from latentforge.rendering.findings_store import write_summary
+from matplotlib.figure import Figure
+
+from latentforge.errors import UsageError
+from latentforge.findings import (
+    Bars,
+    Film,
+    Finding,
+    Findings,
+    Histogram,
+    ImageGrid,
+    Lines,
+    NamedArrays,
+    Raw,
+    Scatter,
+    Table,
+)
+from latentforge.io.npz import write_whole
+from latentforge.rendering.animation import draw_frames, gif
+from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
+from latentforge.rendering.filmstrip import sheet, strip
+from latentforge.rendering.findings_store import pack, write_summary
+from latentforge.rendering.image_grid import draw_grid
+from latentforge.rendering.images import Array
+from latentforge.rendering.scatter import draw_scatter
 from latentforge.rendering.tensorboard_projector import projector_notes, write_projector
 
 
@@ -43,3 +69,83 @@ def noted(findings: Findings) -> Findings:
     """The findings with a note on all that TensorBoard cannot show, once."""
     more = [note for note in projector_notes(findings.items) if note not in findings.notes]
     return replace(findings, notes=[*findings.notes, *more])
+
+
+def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
+    """Write the files of one finding, the one to look at first; `note` says where it comes from.
+
+    Raises UsageError where a file is there already, OSError where one cannot be written.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
+        files = [_write(folder / f"{item.name}{suffix}", of) for suffix, of in shown(item, note)]
+    if isinstance(item, Scatter):
+        from latentforge.rendering.html.page import write_page  # plotly takes its time
+
+        page = folder / f"{item.name}.html"
+        write_page(item, page, note)
+        files.append(page)
+    if arrays := pack(item)[1]:
+        files.append(_write(folder / f"{item.name}.npz", npz(arrays)))
+    return files
+
+
+def shown(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
+    """What there is to look at, each with the suffix of its file."""
+    match item:
+        case NamedArrays():
+            return
+        case Raw():
+            yield item.suffix, item.content
+        case Table():
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([item.columns, *item.rows])
+            yield ".csv", text.getvalue().encode()
+        case Film():
+            frames = draw_frames(item, note)
+            yield ".gif", gif(frames)
+            grid = strip(item)
+            yield ".png", png(grid, note) if grid else sheet(frames)
+        case _:
+            yield ".png", png(item, note)
+
+
+def png(item: Drawable, note: str) -> bytes:
+    buffer = io.BytesIO()
+    draw(item, note).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def npz(arrays: Mapping[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w", ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            write_whole(archive, key, array)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already; nothing is overwritten") from None
+    return path
+
+
+Drawable = ImageGrid | Scatter | Lines | Bars | Histogram
+
+
+def draw(item: Drawable, note: str = "") -> Figure:
+    """A finding as a figure, `note` at its foot; `figure.savefig(path)` writes it."""
+    match item:
+        case ImageGrid():
+            return draw_grid(item, note)
+        case Scatter():
+            return draw_scatter(item, note)
+        case Lines():
+            return draw_lines(item, note)
+        case Bars():
+            return draw_bars(item, note)
+        case Histogram():
+            return draw_histogram(item, note)

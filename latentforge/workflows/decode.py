@@ -102,7 +102,7 @@ def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterato
 
 def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
     """A picture of the first of `count` images; returns its file's name."""
-    from latentforge.rendering.files import write_finding  # matplotlib takes half a second
+    from latentforge.rendering.write import write_finding  # matplotlib takes half a second
 
     grid = ImageGrid(
         "contact-sheet",

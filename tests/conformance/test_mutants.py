@@ -19,7 +19,6 @@ pytestmark = pytest.mark.slow  # the twins again for each demand
 FOLDER = Path(conformance.__file__).parent
 USERS = {
     "assertions": ("models", "losses", "objectives"),
-    "steps": ("models", "losses"),
     "global_state": ("models", "datasets"),
 }
 DEMANDS = ("require", "require_same", "require_tensor")

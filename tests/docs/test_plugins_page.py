@@ -16,7 +16,7 @@ import torch
 from latentforge import CallbackSpec, Forge, LatentSpec, ModelSpec, hookimpl, hookspecs, testing
 from latentforge.cli.app import run as run_cli
 from latentforge.config.request import read_toml
-from latentforge.conformance import CHECKED, CheckFailed, checks_of, name_of
+from latentforge.conformance import CHECKED, CheckFailed, checks_in, checks_of, name_of
 from latentforge.plugins.requirements import check_requirements
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
@@ -259,7 +259,8 @@ def test_the_page_has_a_row_for_each_check(kind):
     part = TEXT.partition(f"#### Checks of {kind}\n")[2].partition("\n###")[0]
     rows = re.findall(r"^\| ([^`|]+?) \| .+ \|$", part, re.MULTILINE)
     module = "common" if kind == "every component" else kind
-    checks = importlib.import_module(f"latentforge.conformance.{module}").CHECKS
+    found = importlib.import_module(f"latentforge.conformance.{module}")
+    checks = found.CHECKS if module == "common" else checks_in(found)
     assert rows == ["check", *map(name_of, checks)]
 
 

@@ -14,10 +14,10 @@ from matplotlib.colors import to_hex
 
 from latentforge.findings import Bars, Histogram, Lines, Scatter
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
-from latentforge.rendering.files import png, write_finding
 from latentforge.rendering.html.page import chart
 from latentforge.rendering.palette import COLOURS, colour
 from latentforge.rendering.scatter import draw_scatter, limits_of, places
+from latentforge.rendering.write import png, write_finding
 
 NAN = float("nan")
 

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 
 from latentforge.findings import ImageGrid
 from latentforge.rendering.canvas import text_width, wrapped
-from latentforge.rendering.files import png
+from latentforge.rendering.write import png
 
 
 @pytest.fixture

@@ -42,12 +42,12 @@ def curves(
             return False
         own = [_figures(line, split) for i in places for line in histories[i] for split in DASHES]
         pairs = [(figures.get("loss"), figures.get(key)) for figures in own]
-        return any(pair != (None, None) for pair in pairs) and all(
+        pairs = [pair for pair in pairs if pair != (None, None)]
+        return bool(pairs) and all(
             isinstance(a, int | float)
             and isinstance(b, int | float)
             and math.isclose(a, b, rel_tol=1e-6)
             for a, b in pairs
-            if (a, b) != (None, None)
         )
 
     found = []

@@ -21,16 +21,41 @@ from latentforge.plugins.registry import Registry
 from latentforge.rendering.findings_store import Stored, read_findings
 from latentforge.rendering.html import page as html
 from latentforge.rendering.report.images import embed
-from latentforge.rendering.report.layout import Block, Part, arranged
-from latentforge.rendering.report.run_table import joint_rows, unpackaged, with_plugins
+from latentforge.rendering.report.run_table import (
+    by_protocol,
+    differing_rows,
+    joint_rows,
+    unpackaged,
+    with_plugins,
+)
 from latentforge.runs.folder import RunFolder
 
+COLUMNS = 2  # of entries, side by side on a page wide enough
 POINTS_OF_A_PAGE = 12_000  # of all maps with images together
 PICTURE = (
     '<figure class="lf-figure">{}<div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
     "{}</div></figure>"
 )
 FOLDED = '<details><summary><span class="again">{}: </span>{}, frame by frame</summary>{}</details>'
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of the page; `key` is the same for what other folders have in its place."""
+
+    key: str
+    html: Markup
+    wide: bool = False
+
+
+@dataclass
+class Part:
+    """Blocks of one entry that stand together, and where; all of a column, or one wide one."""
+
+    row: int
+    column: int
+    wide: bool = False
+    blocks: list[Block] = field(default_factory=list)
 
 
 @dataclass
@@ -62,20 +87,13 @@ class Group:
 
     @property
     def rows(self) -> list[tuple[str, list[Any]]]:
-        having = [entry for entry in self.entries if entry.found.metrics]
-        return joint_rows({str(entry.folder): entry.found.metrics for entry in having})
+        return joint_rows([e.found.metrics for e in self.entries if e.found.metrics])
 
     @property
     def protocols(self) -> list[str]:
         """What the figures are; where that is not the same in all entries, of each."""
-        found: dict[str, list[str]] = {}
-        for entry in self.entries:
-            if protocol := entry.found.protocol:
-                found.setdefault(protocol, []).append(entry.name)
-        return [
-            protocol if len(found) == 1 else f"{', '.join(names)}: {protocol}"
-            for protocol, names in found.items()
-        ]
+        given = [(entry.found.protocol, entry.name) for entry in self.entries]
+        return by_protocol([(protocol, name) for protocol, name in given if protocol])
 
     @property
     def arranged(self) -> list[tuple[Entry, list[Part]]]:
@@ -84,9 +102,7 @@ class Group:
     @property
     def options(self) -> list[tuple[str, list[Any]]]:
         """The options that differ between the entries."""
-        sound = [entry for entry in self.entries if not entry.broken]
-        rows = joint_rows({str(e.folder): e.about.get("options", {}) for e in sound})
-        return [(key, values) for key, values in rows if any(v != values[0] for v in values)]
+        return differing_rows([e.about.get("options", {}) for e in self.entries if not e.broken])
 
 
 def explored(
@@ -187,7 +203,7 @@ def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Itera
         shown = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
         if i:  # the title of the first one is drawn in it
             shown = Markup(FOLDED).format(entry.name, item.title, shown)
-        yield Block(f"{item.name} {i}", shown, picture.wide, folded=i > 0)
+        yield Block(f"{item.name} {i}", shown, picture.wide)
 
 
 def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -261,3 +277,31 @@ def suggestion(run: RunFolder, registry: Registry) -> str:
     chosen = "latent-map" if "latent-map" in fitting else fitting[0]
     words = with_plugins(unpackaged(run))
     return shlex.join(["latentforge", *words, "explore", chosen, str(run.path)])
+
+
+# ---------------------------------------------------------------- where blocks are
+
+
+def arranged(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
+    """The parts of each entry: first one without blocks, for its heading, then the others.
+
+    On a page wide enough they make a grid: the headings in columns, what follows in columns, then
+    a row for the wide picture of each entry, then columns again. Read in order they are the entry.
+    """
+    keys = {block.key for entry in entries for block in entry.blocks if block.wide}
+    lines = -(-len(entries) // COLUMNS)  # rows of columns
+    band = lines + len(entries)  # and after them those of wide pictures
+    return [(entry, _parts(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
+
+
+def _parts(entry: Entry, i: int, wide: set[str], lines: int, band: int) -> list[Part]:
+    line, column = i // COLUMNS + 1, i % COLUMNS + 1
+    parts = [Part(line, column)]
+    for block in entry.blocks:
+        above = lines + band * sum(part.wide for part in parts)
+        if block.key in wide:
+            parts.append(Part(above + lines + i + 1, 1, True))
+        elif parts[-1].wide or len(parts) == 1:
+            parts.append(Part(above + line, column))
+        parts[-1].blocks.append(block)
+    return parts

@@ -69,8 +69,6 @@ def check_place(path: Path) -> None:
 
 
 def _beginning(path: Path) -> str:
-    """The first letters of a file; none of what is a folder."""
-    if path.is_dir():
-        return ""
+    """The first letters of a file."""
     with path.open("r", encoding="utf-8", errors="replace") as file:
         return file.read(2000)

@@ -60,7 +60,7 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
     if "loss" in protocols and len(set(losses)) > 1:
         kinds = ", ".join(f"{loss} in {n}" for n, loss in zip(names, losses, strict=True))
         protocols["loss"] += f"; not the same figure: {kinds}"
-    rows = joint_rows(columns)
+    rows = joint_rows([*columns.values()])
     if "train" in columns and "train" in protocols:
         caption += f"; train: {protocols['train']}"
     return {"caption": caption, "columns": list(columns), "rows": rows, "protocols": protocols}
@@ -68,22 +68,31 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
 
 def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
     """What each figure is of; where that is not the same in all runs, of each run."""
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for figure, protocol in (run.manifest.get("protocol") or {}).items():
-            found.setdefault(figure, {}).setdefault(protocol, []).append(name)
-    return {
-        figure: next(iter(protocols))
-        if len(protocols) == 1
-        else "; ".join(f"{', '.join(of)}: {protocol}" for protocol, of in protocols.items())
-        for figure, protocols in found.items()
-    }
+            found.setdefault(figure, []).append((protocol, name))
+    return {figure: "; ".join(by_protocol(given)) for figure, given in found.items()}
 
 
-def joint_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+def by_protocol(given: Sequence[tuple[str, str]]) -> list[str]:
+    """Each protocol (protocol, whose) once, and where there are several, whose it is."""
+    found: dict[str, list[str]] = {}
+    for protocol, name in given:
+        found.setdefault(protocol, []).append(name)
+    return [p if len(found) == 1 else f"{', '.join(of)}: {p}" for p, of in found.items()]
+
+
+def joint_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     """A row for each figure that any column has, in the order of the first that has it."""
-    names = dict.fromkeys(name for figures in columns.values() for name in figures)
-    return [(name, [figures.get(name, "") for figures in columns.values()]) for name in names]
+    names = dict.fromkeys(name for figures in columns for name in figures)
+    return [(name, [figures.get(name, "") for figures in columns]) for name in names]
+
+
+def differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """The rows that have not the same value in all columns."""
+    rows = joint_rows(columns)
+    return [(name, values) for name, values in rows if any(v != values[0] for v in values)]
 
 
 def evaluations(
@@ -100,19 +109,18 @@ def evaluations(
             other = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
             protocol = line.get("protocol") if isinstance(line.get("protocol"), Mapping) else {}
             own = {"name": name, "other_data": other, "protocol": protocol}
-            found[same] = {**line, **own, "rows": joint_rows({"value": line["metrics"]})}
+            found[same] = {**line, **own, "rows": joint_rows([line["metrics"]])}
     return list(found.values())[::-1]
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
     """The options that are not the same in all runs: key path, and a value a run."""
-    columns = {}
-    for i, run in enumerate(runs):
+    columns = []
+    for run in runs:
         given = {key: "unset" if v is None else v for key, v in flat(run.config).items()}
         fingerprint = run.manifest["data"]["fingerprint"][:12]
-        columns[str(i)] = {**given, "images' fingerprint": fingerprint}
-    rows = joint_rows(columns)
-    return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+        columns.append({**given, "images' fingerprint": fingerprint})
+    return differing_rows(columns)
 
 
 def settings(run: RunFolder, name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from latentforge.findings import Bars, Histogram, Lines, Plane, Scatter, Table
 from latentforge.rendering.html.figures import evenly
 from latentforge.rendering.html.page import SPRITE_BYTES, chart, write_page
 from latentforge.rendering.html.paths import away
-from latentforge.rendering.report.layout import Block, arranged
+from latentforge.rendering.report.explorations import Block, arranged
 
 
 def content(fragment):
