@@ -29,7 +29,11 @@ def list_components(
     found = {k.plural: registry.entries(k.plural) for k in kinds}
     lines: list[str] = []
     for plural, entries in found.items():
-        lines += [plural, *table([_row(e) for e in entries] or [["(none)", "", ""]], "  ")]
+        rows = [
+            [e.name, e.spec.summary, "" if e.plugin.builtin else f"({e.qualified})"]
+            for e in entries
+        ]
+        lines += [plural, *table(rows or [["(none)", "", ""]], "  ")]
     result = {plural: [_brief(e) for e in entries] for plural, entries in found.items()}
     answer(result, json, lines)
 
@@ -134,11 +138,6 @@ def _last_figures(run: dict[str, Any]) -> str:
     figures = metrics.get(split, {}).items()
     shown = [f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in figures]
     return "  ".join([split, *shown]) if shown else ""
-
-
-def _row(entry: Entry) -> list[str]:
-    origin = "" if entry.plugin.builtin else f"({entry.qualified})"
-    return [entry.name, entry.spec.summary, origin]
 
 
 def _brief(entry: Entry) -> dict[str, Any]:

@@ -82,11 +82,9 @@ def forge_of(ctx: typer.Context) -> Forge:
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
     """Print the result: one JSON object, or lines for people; once, where several processes have
     come to it together."""
-    if torchrun.rank():
-        return
     if as_json:
         answer_json(result)
-    else:
+    elif not torchrun.rank():
         print("\n".join(text))
 
 

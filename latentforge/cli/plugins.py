@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,11 +111,11 @@ def check(
 
     root: Any = ctx.find_root().command
     results = review(forge, plugins, deep=deep, reserved=set(root.commands), told=told)
-    counts: Counter[str] = Counter(result.status for result in results)
-    said = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
+    statuses = [result.status for result in results]
+    counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items())
     checks = [result.as_dict() for result in results]
-    known = {status: counts[status] for status in ("passed", "failed", "skipped")}
-    summary: dict[str, Any] = {"checks": checks, "deep": deep, **known}
+    summary: dict[str, Any] = {"checks": checks, "deep": deep, **counts}
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
