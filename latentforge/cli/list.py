@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli.output import Json, answer, forge_of, table
-from latentforge.errors import UsageError, did_you_mean
+from latentforge.errors import LatentForgeError, MissingError, UsageError, did_you_mean
 from latentforge.specs import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ def runs(
 
     Example: latentforge runs runs
     """
-    from latentforge.errors import LatentForgeError, MissingError
     from latentforge.runs.folder import read_manifest, run_folders
 
     if not folder.is_dir():

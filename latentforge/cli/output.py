@@ -74,9 +74,9 @@ class Globals:
         return forge
 
 
-def forge_of(ctx: typer.Context) -> Forge:
+def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
     given: Globals = ctx.obj
-    return given.forge()
+    return given.forge(warn=warn)
 
 
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Globals, Json, answer, table
+from latentforge.cli.output import Globals, Json, answer, forge_of, table
 from latentforge.errors import PluginError, UsageError
 from latentforge.plugins.commands import names_by_distribution
 from latentforge.plugins.registry import same_distribution
@@ -40,7 +40,7 @@ def list_plugins(
 
     Example: latentforge plugins list --requirements > requirements.txt
     """
-    registry = _registry(ctx)
+    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
     if requirements:
         pinned = _requirements(registry)
         answer({"requirements": pinned}, json, pinned)
@@ -70,7 +70,7 @@ def show(
 
     Example: latentforge plugins show autoencoder
     """
-    registry = _registry(ctx)
+    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
     plugin = registry.plugin(name)
     facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
@@ -152,12 +152,6 @@ def new(
         f'next: cd {folder} && pip install -e ".[test]" && pytest',
     ]
     answer({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
-
-
-def _registry(ctx: typer.Context) -> Registry:
-    """The registry, without its warnings: these commands show the problems."""
-    given: Globals = ctx.obj
-    return given.forge(warn=False).registry
 
 
 def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
