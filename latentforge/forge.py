@@ -102,7 +102,7 @@ class Forge:
         `log_every`, `checkpoint_every`, `checkpoint_seconds`); ConfigError names anything else.
         `data` is what a run was trained on that got its data in Python.
         """
-        run = self._as_run(run)
+        run = run if isinstance(run, Run) else self.open_run(run)
         draft = draft_of(run)
         data = draft.data(data)
         draft.update("train", train or {}, "train=")
@@ -148,7 +148,7 @@ class Forge:
         used, and Interrupted after Ctrl-C.
         """
         draft, data = draft_request(self.registry, name, **request)
-        from latentforge.sweeps.search import start_sweep
+        from latentforge.sweeps.start import start_sweep
 
         return start_sweep(
             self.registry,
@@ -178,12 +178,10 @@ class Forge:
         """Go on with a sweep: members that are done stay as they are, stopped ones go on from their
         last checkpoint, with `retry` failed ones too, and the others begin; `jobs` as before, or as
         given. `storage` is wanted again where its URL has a password, which no sweep keeps."""
-        from latentforge.sweeps.grid import check_alone
-        from latentforge.sweeps.resume import resume
+        from latentforge.sweeps.start import resume_sweep
 
-        check_alone()
         how: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
-        return resume(self.registry, Path(sweep), storage=storage, **how)
+        return resume_sweep(self.registry, Path(sweep), storage=storage, **how)
 
     def load_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
         """A dataset's splits; `options` are those of the section [data]."""
@@ -388,9 +386,6 @@ class Forge:
 
         folder = open_folder(run)
         return decode(self.registry, folder, codes, Path(out), checkpoint=checkpoint, device=device)
-
-    def _as_run(self, run: Run | str | Path) -> Run:
-        return run if isinstance(run, Run) else self.open_run(run)
 
 
 def open_run(path: str | Path, *, plugins: Sequence[str | ModuleType | object] = ()) -> Run:

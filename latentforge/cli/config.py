@@ -12,11 +12,6 @@ from latentforge.cli.output import Json, answer, forge_of
 app = typer.Typer(help="Check config files.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def config() -> None:
-    """Check config files."""
-
-
 @app.command("check")
 def check(
     ctx: typer.Context,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli.output import Json, answer, forge_of, table
-from latentforge.errors import UsageError, did_you_mean
+from latentforge.errors import LatentForgeError, MissingError, UsageError, did_you_mean
 from latentforge.specs import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ def list_components(
     found = {k.plural: registry.entries(k.plural) for k in kinds}
     lines: list[str] = []
     for plural, entries in found.items():
-        lines += [plural, *table([_row(e) for e in entries] or [["(none)", "", ""]], "  ")]
+        rows = [
+            [e.name, e.spec.summary, "" if e.plugin.builtin else f"({e.qualified})"]
+            for e in entries
+        ]
+        lines += [plural, *table(rows or [["(none)", "", ""]], "  ")]
     result = {plural: [_brief(e) for e in entries] for plural, entries in found.items()}
     answer(result, json, lines)
 
@@ -86,7 +90,6 @@ def runs(
 
     Example: latentforge runs runs
     """
-    from latentforge.errors import LatentForgeError, MissingError
     from latentforge.runs.folder import read_manifest, run_folders
 
     if not folder.is_dir():
@@ -134,11 +137,6 @@ def _last_figures(run: dict[str, Any]) -> str:
     figures = metrics.get(split, {}).items()
     shown = [f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in figures]
     return "  ".join([split, *shown]) if shown else ""
-
-
-def _row(entry: Entry) -> list[str]:
-    origin = "" if entry.plugin.builtin else f"({entry.qualified})"
-    return [entry.name, entry.spec.summary, origin]
 
 
 def _brief(entry: Entry) -> dict[str, Any]:

@@ -74,19 +74,17 @@ class Globals:
         return forge
 
 
-def forge_of(ctx: typer.Context) -> Forge:
+def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
     given: Globals = ctx.obj
-    return given.forge()
+    return given.forge(warn=warn)
 
 
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
     """Print the result: one JSON object, or lines for people; once, where several processes have
     come to it together."""
-    if torchrun.rank():
-        return
     if as_json:
         answer_json(result)
-    else:
+    elif not torchrun.rank():
         print("\n".join(text))
 
 

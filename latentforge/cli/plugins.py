@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Globals, Json, answer, table
+from latentforge.cli.output import Globals, Json, answer, forge_of, table
 from latentforge.errors import PluginError, UsageError
 from latentforge.plugins.commands import names_by_distribution
 from latentforge.plugins.registry import same_distribution
@@ -40,7 +39,7 @@ def list_plugins(
 
     Example: latentforge plugins list --requirements > requirements.txt
     """
-    registry = _registry(ctx)
+    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
     if requirements:
         pinned = _requirements(registry)
         answer({"requirements": pinned}, json, pinned)
@@ -70,7 +69,7 @@ def show(
 
     Example: latentforge plugins show autoencoder
     """
-    registry = _registry(ctx)
+    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
     plugin = registry.plugin(name)
     facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
@@ -111,11 +110,11 @@ def check(
         if not json:
             more = f": {result.saw}" if result.saw else ""
             print(f"{result.status:8}{result.of}: {result.check}{more}", flush=True)
-    counts: Counter[str] = Counter(result.status for result in results)
-    said = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
+    statuses = [result.status for result in results]
+    counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items())
     checks = [result.as_dict() for result in results]
-    known = {status: counts[status] for status in ("passed", "failed", "skipped")}
-    summary: dict[str, Any] = {"checks": checks, "deep": deep, **known}
+    summary: dict[str, Any] = {"checks": checks, "deep": deep, **counts}
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
@@ -152,12 +151,6 @@ def new(
         f'next: cd {folder} && pip install -e ".[test]" && pytest',
     ]
     answer({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
-
-
-def _registry(ctx: typer.Context) -> Registry:
-    """The registry, without its warnings: these commands show the problems."""
-    given: Globals = ctx.obj
-    return given.forge(warn=False).registry
 
 
 def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:

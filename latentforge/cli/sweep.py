@@ -108,8 +108,8 @@ def sweep(
     else:
         from latentforge.config.request import start_draft
         from latentforge.sweeps.grid import read_grid
-        from latentforge.sweeps.search import start_sweep
         from latentforge.sweeps.search_space import read_texts
+        from latentforge.sweeps.start import start_sweep
 
         if search is not None and together:
             raise UsageError("--together is for a grid: each trial follows from those before it")
@@ -130,22 +130,7 @@ def sweep(
             out=out,
             quiet=quiet,
         )
-    finish(made, json)
-
-
-def of_a_new_sweep(ctx: typer.Context) -> list[str]:
-    """What stands on the command line that --resume does not take, by the options' names."""
-    return [
-        "/".join([*param.opts, *param.secondary_opts]) if param.opts[0].startswith("-") else "MODEL"
-        for param in ctx.command.params
-        if param.name not in WITH_RESUME and ctx.params[str(param.name)] not in (None, [], ())
-    ]
-
-
-def finish(made: Sweep, json: bool) -> None:
-    """Print how it went; RunFailed where a member failed."""
-    result = made.summary()
-    failed = made.failed
+    result, failed = made.summary(), made.failed
     if not (json and failed):  # the error's own answer is then the one JSON object
         answer(result, json, [*comparison(made), *places(made)])
     if failed:
@@ -156,6 +141,15 @@ def finish(made: Sweep, json: bool) -> None:
         )
         error.result = {**result, "status": "failed"}
         raise error
+
+
+def of_a_new_sweep(ctx: typer.Context) -> list[str]:
+    """What stands on the command line that --resume does not take, by the options' names."""
+    return [
+        "/".join([*param.opts, *param.secondary_opts]) if param.opts[0].startswith("-") else "MODEL"
+        for param in ctx.command.params
+        if param.name not in WITH_RESUME and ctx.params[str(param.name)] not in (None, [], ())
+    ]
 
 
 def in_short(error: str) -> str:

@@ -73,28 +73,27 @@ def train(
     from latentforge.runs.compatibility import draft_of, resumed_config
     from latentforge.workflows.run import open_run
 
-    forge = forge_of(ctx)
-    if resume is None and from_ is not None:
-        raise UsageError("--from is for --resume: a new run begins without a checkpoint")
-    resumed = None if resume is None else open_run(forge.registry, resume)
-    if resumed is None:
-        draft = start_draft(forge.registry, model, config, preset)
+    registry = forge_of(ctx).registry
+    values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
+    if resume is None:
+        if from_ is not None:
+            raise UsageError("--from is for --resume: a new run begins without a checkpoint")
+        draft = start_draft(registry, model, config, preset)
+        fill(draft, data, loss, values, callback, set_)
+        settings = resolve(draft, registry)
+        from latentforge.workflows.train import train as train_run
+
+        made = train_run(registry, settings, run=run, quiet=quiet, data=None)
     else:
+        resumed = open_run(registry, resume)
         if given := [str(other) for other in (model, config, preset, run) if other is not None]:
             raise UsageError(
                 f"--resume goes on with {resumed.path}, and takes no {', '.join(given)}",
                 remedy=f"latentforge train --resume {resumed.path}",
             )
         draft = draft_of(resumed)
-    values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
-    fill(draft, data, loss, values, callback, set_)
-    if resumed is None:
-        settings = resolve(draft, forge.registry)
-        from latentforge.workflows.train import train as train_run
-
-        made = train_run(forge.registry, settings, run=run, quiet=quiet, data=None)
-    else:
-        settings = resumed_config(forge.registry, resumed, draft)
+        fill(draft, data, loss, values, callback, set_)
+        settings = resumed_config(registry, resumed, draft)
         from latentforge.workflows.resume import resume as resume_run
 
         made = resume_run(resumed, settings, checkpoint=from_ or "last", quiet=quiet)

@@ -13,7 +13,7 @@ from latentforge.io.atomic import read_json
 from latentforge.io.paths import create_folder, write_json
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST
-from latentforge.sweeps.grid import Member
+from latentforge.runs.manifest import RUNS
 from latentforge.sweeps.record import FORMAT, command_again, is_record, objective_value
 from latentforge.workflows.run import Run, open_run
 
@@ -96,10 +96,6 @@ class Sweep:
         """The command that goes on with it."""
         return command_again(self.path, self.search)
 
-    def plan(self) -> list[Member]:
-        """The members as they were planned."""
-        return [Member(member["name"], member["values"]) for member in self.members]
-
     def draft(self) -> Draft:
         """What all members have in common."""
         base, draft = self.record["base"], Draft()
@@ -122,18 +118,11 @@ class Sweep:
         write_json(self.path / RECORD, self.record)
 
 
-def write_first(sweep: Sweep) -> None:
-    """Write sweep.json of a new sweep."""
-    try:
-        sweep.write()
-    except RunFailed:
-        with suppress(OSError):
-            sweep.path.rmdir()  # no sweep, no folder
-        raise
-
-
-def create_sweep_folder(wanted: Path | None, root: Path, name: str) -> Path:
-    """An empty folder: `wanted`, which must hold nothing yet, else the first free `root/name-N`."""
+def create_sweep(
+    registry: Registry, wanted: Path | None, name: str, record: dict[str, Any]
+) -> Sweep:
+    """A new sweep, whose sweep.json is written: in `wanted`, which must hold nothing yet, else in
+    the first free `runs/name-N`."""
 
     def check(path: Path) -> None:
         if is_sweep(path):
@@ -142,7 +131,14 @@ def create_sweep_folder(wanted: Path | None, root: Path, name: str) -> Path:
                 remedy=f"latentforge sweep --resume {path}, or another --out",
             )
 
-    return create_folder(wanted, root, name, check)
+    sweep = Sweep(create_folder(wanted, RUNS, name, check), record, registry)
+    try:
+        sweep.write()
+    except RunFailed:
+        with suppress(OSError):
+            sweep.path.rmdir()  # no sweep, no folder
+        raise
+    return sweep
 
 
 def is_sweep(path: Path) -> bool:

@@ -16,7 +16,6 @@ from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
-from latentforge.runtime import torchrun
 
 LONGEST = 80  # letters of a member's name, which is a folder's
 MOST = 10_000  # members; a grid of more was not meant
@@ -147,8 +146,3 @@ def resolve_all(
             details=[f"{line} (member {name})" for line, name in faults.items()],
         )
     return configs
-
-
-def check_alone() -> None:
-    """UsageError under torchrun, where each process would train every member."""
-    torchrun.refuse("sweep", "the same without torchrun; jobs=2 trains two members at a time")

@@ -18,7 +18,7 @@ from latentforge.seeding import mix
 from latentforge.sweeps.record import command_again, objective_value
 from latentforge.sweeps.search_space import read_space
 
-FILE = "search.db"
+FILE = "search.db"  # of a search that keeps its trials in its own folder
 FOLDER = "latentforge:folder"  # attributes of a trial: which sweep's folder asked for it,
 PLACE = "latentforge:place"  # how many trials were there before it,
 AGAIN = "latentforge:again"  # and of which failed trial it is the second attempt
@@ -48,6 +48,8 @@ class Study:
         """Begin the search's study or join it; where it is not `new`, it must be there. UsageError
         for a storage URL that is none, MissingError for a storage that cannot be used."""
         check_optuna()
+        from sqlalchemy import URL
+
         self.search, self.space, self.folder = search, read_space(search["space"]), folder
         self.own = not search["storage"]
         if storage is None and MASK in search["storage"]:
@@ -57,7 +59,8 @@ class Study:
             )
         self.url = storage or str(search["storage"])
         if self.own:
-            self.url = own_url(folder)
+            database = str(folder.absolute() / FILE)
+            self.url = URL.create("sqlite", database=database).render_as_string()
         if not new and (file := file_of(self.url)) and not file.exists():
             raise MissingError(
                 f"{file.absolute()} is not there, where the trials of the search are kept",
@@ -220,15 +223,6 @@ def rooted(url: str) -> str:
     if (file := file_of(url)) is None:
         return url
     return make_url(url).set(database=str(file.absolute())).render_as_string(hide_password=False)
-
-
-def own_url(folder: Path) -> str:
-    """The URL of the database in the sweep's folder."""
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(folder.absolute() / FILE)).render_as_string(
-        hide_password=False
-    )
 
 
 def storage_of(url: str) -> Any:

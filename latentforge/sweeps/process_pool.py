@@ -1,8 +1,9 @@
-"""Runs the jobs of a sweep: in this process, or several at a time in worker processes."""
+"""Runs the jobs of a sweep in worker processes, several at a time."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,58 +15,28 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any
 
-from latentforge.config.schema import RunConfig
 from latentforge.errors import Interrupted, Terminated, UsageError
 from latentforge.plugins.registry import Registry
 from latentforge.runtime.signals import stop_on_signals
-from latentforge.sweeps.grid import Member
-from latentforge.sweeps.job import Job, Told, do_job
+from latentforge.sweeps.job import Job, Told
+
+log = logging.getLogger("latentforge")
 
 Take = Callable[[], Job | None]
 Ended = Callable[[Job, str], None]  # with the reason why several cannot be trained together
 
 
-class Here:
-    """One job after the other, in this process."""
-
-    def __init__(
-        self,
-        registry: Registry,
-        folder: Path,
-        config_of: Callable[[Member], RunConfig],
-        *,
-        quiet: bool,
-        data: Any,
-    ) -> None:
-        self.registry, self.folder, self.config_of = registry, folder, config_of
-        self.how = {"quiet": quiet, "data": data}
-
-    def run(self, take: Take, told: Told, ended: Ended) -> None:
-        """Do all jobs; raises Interrupted after a signal."""
-        while job := take():
-            configs = [self.config_of(member) for member in job.members]
-            ended(job, do_job(self.registry, self.folder, job, configs, told, **self.how))
-
-
 class Pool:
     """`count` jobs at a time, each in a process of its own with `threads` threads.
 
-    `said` hears the lines that the processes write to stderr, with the name of the job; `waits` is
+    The lines that the processes write to stderr are logged, with the name of the job; `waits` is
     called a few times a second while they say nothing.
     """
 
     def __init__(
-        self,
-        registry: Registry,
-        folder: Path,
-        count: int,
-        threads: int,
-        *,
-        said: Callable[[str], None],
-        waits: Callable[[], None],
+        self, registry: Registry, folder: Path, count: int, threads: int, waits: Callable[[], None]
     ) -> None:
-        self.folder, self.count, self.threads = folder, count, threads
-        self.said, self.waits = said, waits
+        self.folder, self.count, self.threads, self.waits = folder, count, threads, waits
         self.plugins = plugins_by_name(registry)
         self.events: Queue[tuple[Worker, str | None]] = Queue()
         self.workers: list[Worker] = []
@@ -122,7 +93,7 @@ class Pool:
             if job is None:
                 break
             if idle is None:
-                idle = Worker(self.threads, self.events, self.said)
+                idle = Worker(self.threads, self.events)
                 self.workers.append(idle)
             idle.begin(job, {**self.plugins, "sweep": str(self.folder)})
             if self.heard:  # it came while this one began
@@ -169,12 +140,7 @@ class Pool:
 class Worker:
     """A process of `latentforge.sweeps.worker`, and the job that it has in hand."""
 
-    def __init__(
-        self,
-        threads: int,
-        events: Queue[tuple[Worker, str | None]],
-        said: Callable[[str], None],
-    ) -> None:
+    def __init__(self, threads: int, events: Queue[tuple[Worker, str | None]]) -> None:
         self.job: Job | None = None
         self.open: set[str] = set()  # members of the job of which nothing is heard yet
         self.last = ""  # line of stderr
@@ -191,7 +157,7 @@ class Worker:
         pipes = self.process.stdout, self.process.stderr
         self.readers = [
             threading.Thread(target=self._answers, args=(pipes[0], events), daemon=True),
-            threading.Thread(target=self._errors, args=(pipes[1], said), daemon=True),
+            threading.Thread(target=self._errors, args=(pipes[1],), daemon=True),
         ]
         for reader in self.readers:
             reader.start()
@@ -211,11 +177,11 @@ class Worker:
         self.readers[1].join(timeout=1)  # what it said last is its error
         events.put((self, None))
 
-    def _errors(self, pipe: IO[str], said: Callable[[str], None]) -> None:
+    def _errors(self, pipe: IO[str]) -> None:
         for line in pipe:
             self.last = line.strip() or self.last
             text = line.rstrip().removeprefix("warning: ")  # it is said as a warning anyway
-            said(f"{self.job.name}: {text}" if self.job else text)
+            log.warning("%s", f"{self.job.name}: {text}" if self.job else text)
 
     def close(self) -> None:
         """Let it end; it has no job, or was killed."""

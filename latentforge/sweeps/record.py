@@ -115,10 +115,6 @@ def as_json(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def draft_as_json(draft: Draft) -> Draft:
-    return replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
-
-
 def absolute(text: str) -> str:
     """A path's text as the check of a configuration reads it."""
     return str(Path(text).expanduser().absolute())

@@ -6,67 +6,28 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-from latentforge.config.request import Draft
 from latentforge.config.schema import RunConfig
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed
 from latentforge.io.atomic import read_lines
-from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import MANIFEST, METRICS, locked, open_folder
-from latentforge.runs.manifest import RUNS, now
+from latentforge.runs.folder import MANIFEST, METRICS, open_folder
+from latentforge.runs.manifest import now
 from latentforge.sweeps.comparison import report_of_sweep
-from latentforge.sweeps.folder import Sweep, create_sweep_folder, write_first
-from latentforge.sweeps.grid import Member, members_of, resolve_all
+from latentforge.sweeps.folder import Sweep
+from latentforge.sweeps.grid import Member
 from latentforge.sweeps.grouping import groups_of
-from latentforge.sweeps.job import Job
-from latentforge.sweeps.process_pool import Here, Pool, check_jobs
-from latentforge.sweeps.record import first_record, rooted_draft, rooted_grid
+from latentforge.sweeps.job import Job, do_job
+from latentforge.sweeps.process_pool import Pool
 
 log = logging.getLogger("latentforge")
 
 SHOWN = 4  # of the members in other processes, how many it is said of how far they are
 SILENCE = 30.0  # seconds after which that is said
-
-
-def start(
-    registry: Registry,
-    draft: Draft,
-    grid: Mapping[str, Sequence[Any]],
-    out: Path | None,
-    *,
-    together: bool,
-    jobs: int,
-    quiet: bool,
-    data: Any,
-) -> Sweep:
-    """Train a new sweep. What is wrong with any member's request is found before the first one."""
-    check_jobs(registry, jobs, data)
-    members = members_of(grid)
-    configs = resolve_all(draft, members, registry, in_memory=data is not None)
-    draft, grid = rooted_draft(draft, configs), rooted_grid(grid, configs)
-    members = members_of(grid)  # again, since they are named after their values
-    first = configs[0]
-    folder = create_sweep_folder(out, RUNS, f"sweep-{first.model.name}-{first.data_name}")
-    record = first_record(
-        draft,
-        members,
-        created=now(),
-        grid=grid,
-        in_memory=data is not None,
-        together=together,
-        jobs=jobs,
-    )
-    sweep = Sweep(folder, record, registry)
-    write_first(sweep)
-    with locked(folder):
-        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(members, configs, strict=True)))
-    return sweep
 
 
 class Sweeper:
@@ -79,20 +40,19 @@ class Sweeper:
         self.spoke = time.monotonic()
 
     def run(self, todo: Sequence[tuple[Member, RunConfig]]) -> None:
-        """Train them all. Raises Interrupted, when what was reached is kept and recorded."""
-        with self.recorded():
-            self.configs = {member.name: config for member, config in todo}
-            self.queue = deque(self.planned(todo))
-            if self.jobs > 1:
-                self.say(f"{self.total()} members, {self.jobs} at a time")
-            self.place().run(self.take, self.told, self.ended)
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Write how the sweep ends, whichever way that is."""
+        """Train them all, and what is queued already. Raises Interrupted, when what was reached is
+        kept and recorded."""
         self.sweep.write(status="running")
         try:
-            yield
+            self.configs |= {member.name: config for member, config in todo}
+            self.queue.extend(self.planned(todo))
+            if self.jobs > 1:
+                self.say(f"{self.total()} members, {self.jobs} at a time")
+                threads = max(1, torch.get_num_threads() // self.jobs)
+                pool = Pool(self.sweep.registry, self.sweep.path, self.jobs, threads, self.wait)
+                pool.run(self.take, self.told, self.ended)
+            else:
+                self.run_here()
         except (KeyboardInterrupt, Interrupted) as stop:
             self.at_rest()
             raise self.interrupted(stop) from None
@@ -110,23 +70,13 @@ class Sweeper:
                 member["status"] = "interrupted"
         self.sweep.write(status="interrupted", ended=now())
 
-    def place(self) -> Here | Pool:
-        """Where jobs are done."""
+    def run_here(self) -> None:
+        """Do one job after the other in this process; raises Interrupted after a signal."""
         registry, folder = self.sweep.registry, self.sweep.path
-        if self.jobs == 1:
-            return Here(
-                registry,
-                folder,
-                lambda member: self.configs[member.name],
-                quiet=self.quiet,
-                data=self.data,
-            )
-        threads = max(1, torch.get_num_threads() // self.jobs)
-
-        def said(line: str) -> None:
-            log.warning("%s", line)
-
-        return Pool(registry, folder, self.jobs, threads, said=said, waits=self.wait)
+        how: dict[str, Any] = {"quiet": self.quiet, "data": self.data}
+        while job := self.take():
+            configs = [self.configs[member.name] for member in job.members]
+            self.ended(job, do_job(registry, folder, job, configs, self.told, **how))
 
     def planned(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
         """A job for each group that may be trained together, and for each other member."""

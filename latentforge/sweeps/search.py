@@ -5,103 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from latentforge.config.changes import FREE, flat
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
+from latentforge.config.selection import training_measures
 from latentforge.data.loading import load_splits
-from latentforge.errors import LatentForgeError, UsageError
-from latentforge.io.redact import masked
+from latentforge.data.splits import DataSplits
+from latentforge.errors import LatentForgeError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import locked
-from latentforge.runs.manifest import RUNS, now
-from latentforge.sweeps.folder import Sweep, create_sweep_folder, write_first
-from latentforge.sweeps.grid import Member, changes_of_loss, check_alone, draft_member
+from latentforge.sweeps.folder import Sweep
+from latentforge.sweeps.grid import Member, changes_of_loss, draft_member
 from latentforge.sweeps.job import Job
-from latentforge.sweeps.objective import check_objective, figure_of
-from latentforge.sweeps.optuna_study import Study, check_optuna, rooted
-from latentforge.sweeps.process_pool import check_jobs
-from latentforge.sweeps.record import (
-    as_json,
-    draft_as_json,
-    first_record,
-    member_record,
-    path_keys,
-    rooted_draft,
-    trial_name,
-)
-from latentforge.sweeps.runner import Sweeper, start
-from latentforge.sweeps.search_space import Space, check_kind, check_space, read_space
+from latentforge.sweeps.optuna_study import Study, check_optuna
+from latentforge.sweeps.record import member_record, path_keys, trial_name
+from latentforge.sweeps.runner import Sweeper
+from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
+SPLIT = "validation"  # whose figures a search may go by
 ELSEWHERE = FREE | {"train.device"}  # how and where something is trained, and not what
-
-
-def start_sweep(
-    registry: Registry,
-    draft: Draft,
-    grid: Mapping[str, Sequence[Any]],
-    *,
-    search: int | None = None,
-    space: Mapping[str, str | Sequence[Any]] | None = None,
-    objective: str | None = None,
-    storage: str | None = None,
-    together: bool = True,
-    jobs: int = 1,
-    out: str | Path | None = None,
-    quiet: bool = False,
-    data: Any = None,
-) -> Sweep:
-    """Train what a draft and a grid or a space describe; `data` is in-memory data or None."""
-    check_alone()
-    check_kind(grid, search, space=space, objective=objective, storage=storage)
-    draft, grid, space = draft_as_json(draft), as_json(grid), as_json(space or {})
-    folder = Path(out) if out else None
-    how: dict[str, Any] = {"jobs": jobs, "quiet": quiet, "data": data}
-    if search is None:
-        return start(registry, draft, grid, folder, together=together, **how)
-    how |= {"objective": objective, "storage": storage}
-    return start_search(registry, draft, search, space, folder, **how)
-
-
-def start_search(
-    registry: Registry,
-    draft: Draft,
-    trials: int,
-    space: Mapping[str, Any],
-    out: Path | None,
-    *,
-    objective: str | None,
-    storage: str | None,
-    jobs: int,
-    quiet: bool,
-    data: Any,
-) -> Sweep:
-    """Train a new search, or take part in one that a storage has. What is wrong with the request
-    is found before the first member."""
-    if trials < 1:
-        raise UsageError(f"search must be 1 or more trials, got {trials}")
-    check_jobs(registry, jobs, data)
-    config, told = described(registry, draft, read_space(space), objective, data)
-    draft = rooted_draft(draft, [config])
-    storage = rooted(storage) if storage else None
-    told |= {"trials": trials, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
-    if storage:  # what is wrong with it is said before there is a folder
-        Study(told, Path(), storage, new=True).close()
-    folder = create_sweep_folder(out, RUNS, f"sweep-{config.model.name}-{config.data_name}")
-    facts = {"search": told, "in_memory": data is not None, "together": False, "jobs": jobs}
-    sweep = Sweep(folder, first_record(draft, [], created=now(), **facts), registry)
-    write_first(sweep)
-    with locked(folder), closing(Study(told, folder, storage, new=True)) as study:
-        searcher = Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet)
-        searcher.run([])
-    return sweep
 
 
 def described(
@@ -116,38 +42,14 @@ def described(
     check_optuna()
     splits = load_splits(config.dataset, config.data, data)
     figure, better = figure_of(registry, config, splits, name)
+    seed = draft.values.get("train", {}).get("seed", 0)
     told: dict[str, Any] = {
         "space": {key: part.as_json() for key, part in space.items()},
         "objective": figure,
         "better": better,
-        "seed": base_seed(draft),
+        "seed": seed if isinstance(seed, int) else 0,  # not used, where the space has another
     }
     return config, {**told, "study": study_name(config, told, splits.sample)}
-
-
-def go_on(
-    sweep: Sweep,
-    draft: Draft,
-    data: Any,
-    wanted: Sequence[Member],
-    *,
-    storage: str | None,
-    jobs: int,
-    quiet: bool,
-) -> None:
-    """Go on with a search, whose folder is locked, and with the members that are `wanted`."""
-    if storage is not None and not sweep.search["storage"]:
-        raise UsageError(f"{sweep.path} keeps its trials in its own folder, and takes no --storage")
-    with closing(Study(sweep.search, sweep.path, storage, new=False)) as study:
-        sweep.write(jobs=jobs)
-        searcher = Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet)
-        searcher.go_on(wanted)
-
-
-def base_seed(draft: Draft) -> int:
-    """The seed that the trials follow from: the settings' own."""
-    seed = draft.values.get("train", {}).get("seed", 0)
-    return seed if isinstance(seed, int) else 0  # not used, where the space has another
 
 
 def study_name(config: RunConfig, told: Mapping[str, Any], sample: str) -> str:
@@ -161,6 +63,53 @@ def study_name(config: RunConfig, told: Mapping[str, Any], sample: str) -> str:
     }
     text = json.dumps([settings, dict(told), sample], sort_keys=True)
     return f"latentforge-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def check_objective(wanted: str, changed: Sequence[str]) -> str:
+    """The name of the figure that is wanted, `elbo` or `validation/elbo`; UsageError for figures by
+    which no search may choose, such as the loss where the space has `changed` it."""
+    split, slash, name = wanted.partition("/")
+    if slash and split in ("test", "train"):
+        why = (
+            "a figure of test images that chose the model is no longer one of unseen images"
+            if split == "test"
+            else "figures of images that were trained on say nothing of others"
+        )
+        raise UsageError(f"objective {wanted}: {why}", remedy=f"--objective {SPLIT}/{name}")
+    name = wanted.removeprefix(f"{SPLIT}/").rpartition("/")[2].replace("-", "_")
+    if name == "loss" and changed:
+        raise UsageError(
+            f"objective loss: the space changes {', '.join(changed)}, "
+            "and values of different losses do not compare",
+            remedy="--objective elbo, or another figure that does not depend on the loss",
+        )
+    return name
+
+
+def figure_of(
+    registry: Registry, config: RunConfig, splits: DataSplits, name: str
+) -> tuple[str, str]:
+    """`validation/<figure>` and which way is better. UsageError where there is no such split, or
+    trainings do not have the figure."""
+    monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
+    if SPLIT not in splits.splits:
+        raise UsageError(
+            "a search goes by a validation split, and there is none",
+            remedy="--set data.validation=0.1",
+        )
+    found = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
+    if name in found:
+        return f"{SPLIT}/{name}", found[name]
+    others = {entry.name.replace("-", "_"): entry.name for entry in registry.entries("measures")}
+    if name in others:
+        raise UsageError(
+            f"objective {name}: not measured while training",
+            remedy=f"--set train.monitor={others[name]}",
+        )
+    raise UsageError(
+        f"objective {name}: no such figure",
+        remedy=did_you_mean(name, list(found)) or f"choose from {', '.join(found)}",
+    )
 
 
 class Searcher(Sweeper):
@@ -181,8 +130,9 @@ class Searcher(Sweeper):
                 self.study.settle(told)
         known = {told["trial"] for told in self.sweep.members}
         found = [self.member(*asked) for asked in self.study.adopted(known)]
-        todo = [(member, self.config_of(member)) for member in [*wanted, *found]]
-        self.run([(member, config) for member, config in todo if config is not None])
+        for member in [*wanted, *found]:
+            self.enqueue(member)
+        self.run([])
 
     def member(self, number: int, values: Mapping[str, Any]) -> Member:
         """A trial as a member, which is recorded."""
@@ -191,33 +141,27 @@ class Searcher(Sweeper):
         self.sweep.write()
         return member
 
-    def config_of(self, member: Member) -> RunConfig | None:
-        """What a member trains; None where its values do not fit one another, which is its fault
-        alone."""
+    def enqueue(self, member: Member) -> None:
+        """Let a member be trained; where its values do not fit one another, it alone has failed."""
         draft = draft_member(self.draft, member, "the search")
         try:
-            return resolve(draft, self.sweep.registry, in_memory=self.data is not None)
+            config = resolve(draft, self.sweep.registry, in_memory=self.data is not None)
         except LatentForgeError as error:
             self.told(member.name, "failed", str(error))
-            return None
-
-    def planned(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
-        return [Job((member,)) for member, _ in todo]
+        else:
+            self.configs[member.name] = config
+            self.queue.append(Job((member,)))
 
     def take(self) -> Job | None:
         while not self.queue and not self.over:
             asked = self.study.ask()
             self.over = asked is None
             if asked is not None:
-                member = self.member(*asked)
-                config = self.config_of(member)
-                if config is not None:
-                    self.configs[member.name] = config
-                    self.queue.append(Job((member,)))
+                self.enqueue(self.member(*asked))
         return super().take()
 
     def left(self) -> int:
-        return len(self.queue) + max(0, self.study.left())
+        return super().left() + max(0, self.study.left())
 
     def total(self) -> int:
         return int(self.sweep.search["trials"])

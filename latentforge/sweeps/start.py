@@ -1,0 +1,142 @@
+"""Starts a sweep, a grid or a search, and resumes one that was interrupted."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latentforge.config.request import Draft
+from latentforge.errors import UsageError
+from latentforge.io.redact import masked
+from latentforge.plugins.registry import Registry
+from latentforge.runs.folder import MANIFEST, locked, status_of
+from latentforge.runs.manifest import now
+from latentforge.runtime import torchrun
+from latentforge.sweeps.folder import RECORD, Sweep, create_sweep, open_sweep
+from latentforge.sweeps.grid import Member, members_of, resolve_all
+from latentforge.sweeps.optuna_study import Study, rooted
+from latentforge.sweeps.process_pool import check_jobs
+from latentforge.sweeps.record import as_json, first_record, rooted_draft, rooted_grid
+from latentforge.sweeps.runner import Sweeper
+from latentforge.sweeps.search import Searcher, described
+from latentforge.sweeps.search_space import check_kind, read_space
+from latentforge.workflows.run import open_run
+
+
+def start_sweep(
+    registry: Registry,
+    draft: Draft,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    search: int | None,
+    space: Mapping[str, str | Sequence[Any]] | None,
+    objective: str | None,
+    storage: str | None,
+    together: bool,
+    jobs: int,
+    out: str | Path | None,
+    quiet: bool,
+    data: Any = None,
+) -> Sweep:
+    """Train what a draft and a grid or a space describe; `data` is in-memory data or None. A search
+    may take part in one that a storage has. What is wrong with the request is found before the
+    first member."""
+    check_alone()
+    check_kind(grid, search, space=space, objective=objective, storage=storage)
+    if search is not None and search < 1:
+        raise UsageError(f"search must be 1 or more trials, got {search}")
+    check_jobs(registry, jobs, data)
+    draft = replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
+    varied: dict[str, Any]
+    if search is None:
+        grid = as_json(grid)
+        configs = resolve_all(draft, members_of(grid), registry, in_memory=data is not None)
+        grid = rooted_grid(grid, configs)
+        members = members_of(grid)  # again, since they are named after their values
+        varied = {"grid": grid}
+    else:
+        config, told = described(registry, draft, read_space(as_json(space or {})), objective, data)
+        storage = rooted(storage) if storage else None
+        told |= {"trials": search, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
+        if storage:  # what is wrong with it is said before there is a folder
+            Study(told, Path(), storage, new=True).close()
+        configs, members, varied = [config], [], {"search": told}
+    draft = rooted_draft(draft, configs)
+    varied |= {"in_memory": data is not None, "together": together and search is None, "jobs": jobs}
+    record = first_record(draft, members, created=now(), **varied)
+    name = f"sweep-{configs[0].model.name}-{configs[0].data_name}"
+    sweep = create_sweep(registry, Path(out) if out else None, name, record)
+    with locked(sweep.path):
+        if search is None:
+            todo = list(zip(members, configs, strict=True))
+            Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(todo)
+        else:
+            with closing(Study(sweep.search, sweep.path, storage, new=True)) as study:
+                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).run([])
+    return sweep
+
+
+def resume_sweep(
+    registry: Registry,
+    path: Path,
+    *,
+    retry: bool,
+    jobs: int | None,
+    storage: str | None,
+    quiet: bool,
+    data: Any,
+) -> Sweep:
+    """Go on with a sweep in its own folder."""
+    check_alone()
+    open_sweep(registry, path)  # before a lock is made in a folder that is none of ours
+    with locked(path):
+        sweep = open_sweep(registry, path)  # as whoever trained last has left it
+        for left in path.glob(f".{RECORD}.*"):  # half written, by who was killed
+            left.unlink(missing_ok=True)
+        draft = sweep.draft()
+        data = draft.data(data)
+        if sweep.record["in_memory"] != (data is not None):
+            raise UsageError(
+                f"{path} was trained on {'' if sweep.record['in_memory'] else 'no '}data that "
+                "Python handed over",
+                remedy="Forge().resume_sweep(path, data=...) with what it was trained on",
+            )
+        jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
+        check_jobs(registry, jobs, data)
+        planned = [Member(member["name"], member["values"]) for member in sweep.members]
+        wanted = [member for member in planned if open_end(sweep, member, retry=retry)]
+        if sweep.search:
+            if storage is not None and not sweep.search["storage"]:
+                raise UsageError(
+                    f"{path} keeps its trials in its own folder, and takes no --storage"
+                )
+            with closing(Study(sweep.search, path, storage, new=False)) as study:
+                sweep.write(jobs=jobs)
+                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).go_on(wanted)
+            return sweep
+        if storage is not None:
+            raise UsageError(f"{path} is a grid, which has no storage")
+        configs = resolve_all(draft, wanted, registry, in_memory=data is not None)
+        sweep.write(jobs=jobs)
+        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(wanted, configs, strict=True)))
+    return sweep
+
+
+def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
+    """Whether a member is to be trained, or on; its run folder knows better than sweep.json."""
+    path = sweep.path / member.name
+    said = next(told for told in sweep.members if told["name"] == member.name)
+    if (path / MANIFEST).exists():
+        run = open_run(sweep.registry, path)
+        status = status_of(path, run.manifest)
+        said.update(status=status, metrics=run.metrics, error=run.manifest.get("error", ""))
+    return said["status"] != "done" and (retry or said["status"] != "failed")
+
+
+def check_alone() -> None:
+    """UsageError under torchrun, where each process would train every member."""
+    torchrun.refuse("sweep", "the same without torchrun; jobs=2 trains two members at a time")
