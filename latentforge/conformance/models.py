@@ -28,7 +28,7 @@ from latentforge.conformance.assertions import (
     without_gradient,
 )
 from latentforge.conformance.capabilities import OF_MODELS, OF_POSTERIORS
-from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.global_state import as_it_was, nothing_global_changed
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
@@ -266,8 +266,11 @@ def it_moves_to_another_device(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with nothing_global_changed("building and running it", first=lambda: taken_shape(subject)):
-        _inferred(subject, _built(subject).eval(), batch_of(taken_shape(subject)).x)
+    with as_it_was():
+        shape = taken_shape(subject)
+    x = batch_of(shape).x  # before the model can change the default dtype
+    with nothing_global_changed("building and running it"):
+        _inferred(subject, build(subject, shape).eval(), x)
 
 
 def two_models_share_nothing(subject: Subject) -> None:
