@@ -57,8 +57,9 @@ def checks_of(
 
 
 def checks_in(module: ModuleType) -> list[Callable[..., None]]:
-    """The checks of a kind: the public functions that its module defines, in their order. One that
-    takes a `shape` is a check for each of the usual shapes."""
+    """The checks of a kind: the public functions that its module defines, in their order. If the
+    first one fails, the others are skipped. One that takes a `shape` is a check for each of the
+    usual shapes."""
     functions = [f for f in vars(module).values() if isfunction(f)]
     return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 

@@ -73,18 +73,21 @@ def prepare(
     """
     _check_splits(official, config, name)
     sources, splits, spec = _loaded({split: load(split) for split in official}, name, config)
-    validation, test = config.validation, TEST if config.test is None else config.test
+    validation, test, seed = config.validation, config.test, config.split_seed
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
-    for split, share in (("test", test), ("validation", validation)):
-        if split not in official and (share or split == "test"):  # which cannot be left out
-            cut = _cut(splits["train"], share, split, config.split_seed, name)
-            splits["train"], splits[split] = cut
+    if "test" not in official:
+        share = TEST if test is None else test
+        splits["train"], splits["test"] = _cut(splits["train"], share, "test", seed, name)
+    if validation:
+        cut = _cut(splits["train"], validation, "validation", seed, name)
+        splits["train"], splits["validation"] = cut
     return _data_splits(spec, sources, splits, config)
 
 
 def prepare_whole(given: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
-    """Each given split as it is, nothing cut off. Raises UsageError for data that does not fit."""
+    """Each given split as it is: the shares of `config` are not cut off. Raises UsageError for data
+    that does not fit."""
     sources, splits, spec = _loaded(dict(given), name, config)
     return _data_splits(spec, sources, splits, config)
 

@@ -101,7 +101,8 @@ class CudaGraphStep(StepRunner):
 
 
 def check_capturable(run: StepRunner) -> None:
-    """NotCapturable with the reason if the step cannot be one graph, as far as can be known."""
+    """NotCapturable with the reason if the step cannot be one graph, as far as can be known
+    before it is tried. build.py has excluded other devices, compile and several processes."""
     trainee, optimizer, wanted = run.trainee, run.optimizer, run.config.cuda_graph
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")

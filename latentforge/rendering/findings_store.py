@@ -145,6 +145,11 @@ def read_findings(folder: Path) -> Stored:
     path = folder / SUMMARY
     try:
         content = read_json(path)
+    except FileNotFoundError:
+        raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    try:
         return Stored(
             about={key: value for key, value in content.items() if key not in OWN},
             metrics={name: _number(value) for name, value in content["metrics"].items()},
@@ -152,14 +157,16 @@ def read_findings(folder: Path) -> Stored:
             notes=[str(note) for note in content.get("notes", [])],
             items=[_item(folder, entry) for entry in _entries(content)],
         )
-    except FileNotFoundError:
-        raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{path} is truncated or damaged",
-            details=[one_line(error)],
-            remedy="delete the folder and explore again",
-        ) from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: BaseException) -> UsageError:
+    return UsageError(
+        f"{path} is truncated or damaged",
+        details=[one_line(error)],
+        remedy="delete the folder and explore again",
+    )
 
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -247,31 +247,41 @@ def output_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
-    """An empty folder to fill: `wanted`, else `default`, and `<default>-2` when that is taken.
+    """A folder to fill: `wanted`, else `default`, and `<default>-2` when that is taken.
 
-    On any error what was written is removed, and the folder too unless it was there before. Raises
+    On any error, removes what was written, and the folder unless it existed before. Raises
     RunFailed when the disk fails.
     """
-    folder, stays = wanted or default, wanted is not None and wanted.is_dir()
     try:
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if wanted is None:
-                folder = numbered_folder(default.parent, f"{default.name}-", 2)
+        folder, before = create_output_folder(wanted, default)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise unwritable(wanted or default, error) from None
     try:
         yield folder
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)  # it was empty
-        with suppress(OSError):
-            if stays:
-                folder.mkdir()
-            default.parent.rmdir()  # if this was all in it
+        with suppress(OSError):  # the first error is the one to report
+            for path in set(folder.iterdir()) - (before or set()):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if before is None:
+                folder.rmdir()
+            if wanted is None:
+                default.parent.rmdir()  # if this was all in it
         if isinstance(error, OSError):
             raise unwritable(folder, error) from None
         raise
+
+
+def create_output_folder(wanted: Path | None, default: Path) -> tuple[Path, set[Path] | None]:
+    """The folder, and what it contains if it exists already: the user may have put files into an
+    empty folder meanwhile."""
+    folder = wanted or default
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if wanted is not None:
+            return wanted, set(wanted.iterdir())
+        folder = numbered_folder(default.parent, f"{default.name}-", 2)
+    return folder, None
 
 
 def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,7 +113,12 @@ class TrainingSession:
         for note in steps.notes:
             progress.warn(note)
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
         if error is not None:
             return self._stack.__exit__(kind, error, trace)
         with self._stack:

@@ -176,7 +176,8 @@ class Group:
             for trainer, row in rows.items():
                 trainer.steps.made.append((stacked, row))
             return
-        self.ensemble.unstack()  # whose loss it is stops here, with the weights before it
+        self.ensemble.unstack()
+        # a member whose loss is not finite stops here, with the weights before this step
         ruined = [t for t, row in rows.items() if not stacked.terms(row).total().isfinite()]
         for trainer in ruined:
             trainer.steps.made.append((stacked, rows[trainer]))

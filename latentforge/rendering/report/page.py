@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +82,10 @@ def render(
 
 
 def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
-    """The names of the folders, no two of which are one, with those above where names are the
-    same."""
-    parts = [run.path.resolve().parts for run in runs]
-    depth = next(d for d in count(1) if len({own[-d:] for own in parts}) == len(parts))
-    return ["/".join(own[-depth:]) for own in parts]
+    """The names of the folders, with the folders above them where names are the same."""
+    paths = [run.path.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
