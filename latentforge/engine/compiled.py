@@ -14,8 +14,8 @@ log = logging.getLogger("latentforge")
 
 
 class LaterStep(Step):
-    """A step after the first one, the only one where a loss may inspect its input. `first` depends
-    on the class and not on the number, so one compiled or vmapped step represents all of them."""
+    """A step after the first; a loss may inspect its input only in the first. `first` depends on
+    the class and not on the number, so one compiled or vmapped step represents all of them."""
 
     @property
     def first(self) -> bool:

@@ -134,7 +134,7 @@ class CapturedStep:
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
-        self.next = -1  # the step that `place` stands at; -1: unknown
+        self.next = -1  # the step whose position is in `place`; -1: unknown
         self.rows: dict[str, Tensor] = {}  # by term: its values in the steps of the epoch
         self.vectors: dict[str, Tensor] = {}  # the same for each per_dim
         self.weights: dict[str, float] = {}
@@ -249,8 +249,8 @@ def recording(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Disable garbage collection inside: if it destroys the graph of another training during a
-    capture, which is not allowed, the capture fails."""
+    """Disable garbage collection inside: destroying the graph of another training during a capture
+    is not allowed and makes the capture fail."""
     was = gc.isenabled()
     gc.disable()
     try:

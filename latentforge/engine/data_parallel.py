@@ -37,7 +37,7 @@ class ShardNoise(Noise):
 
 
 class DataParallelStep(StepRunner):
-    """The step of one process. Random numbers for a whole batch come from `draw`, which all
+    """Runs the steps of one process. Random numbers for a whole batch come from `draw`, which all
     processes seed alike. Their default generators differ, so that dropout differs too."""
 
     def __init__(
@@ -75,7 +75,7 @@ class DataParallelStep(StepRunner):
         if not images.dynamic:
             return images.batch(index[places])
         with sharding(Shard(self.draw, 0, len(index), len(index))):
-            whole = images.batch(index)  # random numbers for all images
+            whole = images.batch(index)  # drawn for all images
         y = None if whole.y is None else whole.y[places]
         return Batch(whole.x[places], y, index[places])
 

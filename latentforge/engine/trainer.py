@@ -313,7 +313,7 @@ class Trainer:
         """Evaluate a split. RunFailed if its loss is not finite: the last update may have broken
         the weights, and the training loss of that step was computed before the update."""
         metrics = self.evaluator.run(split, self.steps.end())
-        if self.processes:  # all evaluate every image; one result makes their decisions equal
+        if self.processes:  # each evaluates every image; one result makes their decisions equal
             metrics = self.processes.broadcast(metrics, self._when())
         if not math.isfinite(loss := metrics["loss"]):
             raise RunFailed(
