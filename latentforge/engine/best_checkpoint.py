@@ -1,4 +1,4 @@
-"""Chooses the best checkpoint by a validation metric, and stops early when patience runs out."""
+"""Chooses the best checkpoint by a validation metric, and decides on early stopping."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from latentforge.plugins.registry import Entry
 
 
 class BestCheckpoint:
-    """Judges each epoch by `metric`; NaN is never better, and counts as an epoch without progress.
+    """Compares epochs by `metric`. NaN is never better and counts as an epoch without progress.
 
-    `score` is the best value so far, `epoch` when it was reached, `waited` the epochs since.
+    `score` is the best value so far, `epoch` its epoch, `waited` the number of epochs since.
     """
 
     def __init__(self, train: TrainConfig, monitor: Entry) -> None:
@@ -25,7 +25,7 @@ class BestCheckpoint:
         self.waited = 0
 
     def judge(self, metrics: Mapping[str, float], epoch: int) -> bool:
-        """Whether this epoch is the best so far. UsageError if the metric is missing."""
+        """Return whether this epoch is the best so far. UsageError if the metric is missing."""
         if self.metric not in metrics:
             raise UsageError(
                 f"train.monitor: no figure {self.metric!r} on the validation split",
@@ -35,7 +35,7 @@ class BestCheckpoint:
         value = metrics[self.metric]
         best = math.inf if self.score is None else self.sign * self.score
         margin = 0.0 if self.score is None else self.min_delta
-        if self.sign * value < best - margin:  # no for NaN
+        if self.sign * value < best - margin:  # False for NaN
             self.score, self.epoch, self.waited = value, epoch, 0
             return True
         self.waited += 1
@@ -43,11 +43,11 @@ class BestCheckpoint:
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` epochs have passed without a better one."""
+        """Whether `patience` epochs have passed without a better one; False if it is 0."""
         return 0 < self.patience <= self.waited
 
     def reason(self) -> str:
-        """Why the training ends early, for people."""
+        """Why the training ends early, as text for the user."""
         since = (
             "none at all" if self.score is None else f"best {self.score:.6g} in epoch {self.epoch}"
         )

@@ -1,6 +1,6 @@
-"""Builds what a training is made of: model, loss, images on the device, and the step runner.
+"""Builds the parts of a training: model, loss, images on the device, and the step runner.
 
-Here alone the strategy is chosen: kernel by kernel, compiled, CUDA graph or data-parallel.
+Only `build_step_runner` chooses the strategy: eager, compiled, CUDA graph or data-parallel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
-    """Model and loss on the CPU, their weights a function of the seed."""
+    """Build model and loss on the CPU; their initial weights are a function of the seed."""
     torch.manual_seed(mix("init", config.train.seed))
     trainee = Trainee(*build_modules(config, splits.spec), config.train.precision)
     set_memory_format(trainee, config.train)
@@ -34,7 +34,7 @@ def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
 
 
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:
-    """The model and the loss, on the CPU; PluginError if one cannot be built."""
+    """Build the model and the loss on the CPU; PluginError if one cannot be built."""
     model, loss = config.model, config.loss
     return (
         model.call(f"building model {model.name!r}", build_module, model, spec),
@@ -50,7 +50,7 @@ def build_module(component: Component, spec: DataSpec) -> nn.Module:
 
 
 def on_device(splits: DataSplits, device: torch.device) -> DataSplits:
-    """The images on a device; RunFailed if its memory is too small."""
+    """Move the images to a device; RunFailed if its memory is too small."""
     doing, hint = "moving the images to the device", "--device cpu, or fewer images"
     return call_component(doing, (), splits.to, device, save_memory=hint)
 
@@ -62,7 +62,7 @@ def build_step_runner(
     device: torch.device,
     processes: ProcessGroup | None = None,
 ) -> StepRunner:
-    """The runner that the configuration, the device and the processes ask for."""
+    """Build the step runner for the configuration, the device and the process group."""
     given = trainee, images, config, device
     if not processes and not config.train.compile:
         return CudaGraphStep(*given) if device.type == "cuda" else StepRunner(*given)

@@ -1,5 +1,6 @@
-"""Converts a TrainingState to and from the contents of a checkpoint, so that a resume ends with the
-same bits.
+"""Converts a TrainingState to and from the contents of a checkpoint.
+
+A resumed training ends bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from latentforge.errors import RunFailed
 from latentforge.io.paths import finite
 from latentforge.runs.checkpoint_reader import Checkpoint
 
-HEADER = 2**24  # bytes that names and shapes may take in a file of tensors
+HEADER = 2**24  # bytes allowed for names and shapes in a tensor file
 LARGEST = 16
-"""How many times the bytes of all parameters an optimizer's state may take; Adam's takes two."""
+"""The size limit of an optimizer's state, in multiples of the parameters' size; Adam needs two."""
 
 
 KEPT: dict[str, type] = {
@@ -33,14 +34,14 @@ KEPT: dict[str, type] = {
     **dict.fromkeys(("held", "optimizer", "callbacks"), list),
     **dict.fromkeys(("device", "torch"), str),
 }
-"""The keys of a stored state, and their types. They are a file format: names stay."""
+"""The keys of a stored state and their types. They are a file format: do not rename them."""
 
 
 def capture(
     state: TrainingState, environment: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Groups of tensors, and JSON values with those of `environment`. The log must have been
-    fetched. Raises RunFailed if a module keeps something that is not a tensor."""
+    """Return the state as groups of tensors and as JSON values, with those of `environment`. The
+    log must have been fetched. RunFailed if a module's state dict contains a non-tensor."""
     trainee, ema = state.steps.trainee, state.steps.ema
     history, facts = state.steps.log.state()
     optimizer, groups = optimizer_state(state.steps.optimizer)
@@ -78,19 +79,19 @@ def capture(
 
 
 def plugin_versions(config: RunConfig) -> dict[str, str]:
-    """The version of each plugin that a training uses, by `distribution/name`."""
+    """The version of each plugin that a training uses, keyed by `distribution/name`."""
     plugins = [part.entry.plugin for part in config.components()]
     return {"/".join(filter(None, [p.distribution, p.name])): p.version for p in plugins}
 
 
 def size_of(module: nn.Module) -> int:
-    """The bytes of a module's parameters and buffers."""
+    """The size of a module's parameters and buffers in bytes."""
     return sum(t.numel() * t.element_size() for t in module.state_dict().values())
 
 
 def check_state(saved: Checkpoint) -> None:
-    """RunFailed if a checkpoint's state is of a version that kept less, or not of the right types:
-    anybody may have written it."""
+    """RunFailed if the state of a checkpoint comes from a version that stored less, or has wrong
+    types: a checkpoint is untrusted input."""
     if "history" not in saved.state:
         raise RunFailed(
             f"{saved.path} was written by a version that kept too little to go on from",
@@ -111,7 +112,7 @@ def check_state(saved: Checkpoint) -> None:
 
 
 def restore(state: TrainingState, saved: Checkpoint) -> None:
-    """Set a new training to the state that `saved` holds, which was checked before.
+    """Set a new training to the state in `saved`, which must have been checked before.
 
     Raises RunFailed if the checkpoint does not fit.
     """
@@ -119,7 +120,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
     trainee, ema, limit = steps.trainee, steps.ema, LARGEST * size_of(steps.trainee) + HEADER
     groups = {name: saved.tensors(name, limit=limit) for name in saved.groups}
     try:
-        # load_state_dict copies, and so keeps the memory format of each tensor
+        # load_state_dict copies in place, so each tensor keeps its memory format
         trainee.model.load_state_dict(groups.get("model", {}))
         trainee.loss.load_state_dict(groups.get("loss", {}))
         if ema:
@@ -138,7 +139,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         }
         state.evaluated_step = stored["closed_step"]
         state.protocol.update(stored["protocol"])
-        # the end of an epoch that was interrupted before its evaluation is written again
+        # save again after the evaluation of an epoch that was interrupted before it
         unevaluated = made % steps.epoch_length == 0 and state.evaluated_step != made
         state.saved_step = -1 if unevaluated else made
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -154,9 +155,9 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
 
 
 def callback_states(state: TrainingState) -> list[Any]:
-    """The state of each callback that has `state_dict()`, as JSON values.
+    """The state of each callback as a JSON value, None for a callback without `state_dict()`.
 
-    Raises PluginError that names the callback whose state is none, or could not be restored.
+    A PluginError names a callback whose state is not a JSON value or could not be restored.
     """
     return [
         component.call(f"the state of callback {component.name!r}", _callback_state, callback)
@@ -174,12 +175,12 @@ def _callback_state(callback: Any) -> Any:
 def check_size(
     manifest: Mapping[str, Any], saved: Checkpoint, config: RunConfig, spec: DataSpec
 ) -> None:
-    """RunFailed where the run's settings describe a model that its checkpoint is too small for: who
-    wrote these need not be who uses them, and building it could take all memory."""
+    """RunFailed if the run's configuration describes a larger model than its checkpoint contains.
+    The files are untrusted input, and building such a model could use all memory."""
     try:
         with torch.device("meta"):  # shapes without memory
             built = build_modules(config, spec)
-    except Exception:  # a model that cannot be built so is built without a look ahead
+    except Exception:  # a model that does not support this device is not checked
         return
     for module, part in zip(built, (config.model, config.loss), strict=True):
         held, wanted = saved.size(part.entry.kind.singular), size_of(module)
@@ -191,7 +192,7 @@ def check_size(
 def misfit(
     manifest: Mapping[str, Any], saved: Checkpoint, part: Component, details: list[str]
 ) -> RunFailed:
-    """Weights for another model: its code has changed since, or somebody has changed run.json."""
+    """The error for weights of another model: its code or run.json has changed since."""
     kind, plugin = part.entry.kind, part.entry.plugin
     then = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
     versions = f": version {then[0]} then, {plugin.version} now" if then and any(then) else ""

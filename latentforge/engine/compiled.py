@@ -14,8 +14,8 @@ log = logging.getLogger("latentforge")
 
 
 class LaterStep(Step):
-    """A step after the first one, which alone a loss may look at. Because that follows from the
-    class and not from the number, one compiled or vmapped step can stand for all of them."""
+    """A step after the first; a loss may inspect its input only in the first. `first` depends on
+    the class and not on the number, so one compiled or vmapped step represents all of them."""
 
     @property
     def first(self) -> bool:
@@ -23,11 +23,11 @@ class LaterStep(Step):
 
 
 class NumberRead(Exception):
-    """The loss reads the number of its step, so that one step cannot stand for all of them."""
+    """The loss reads the number of its step, so one step cannot represent all of them."""
 
 
 class NumberlessStep(Step):
-    """A step without its number; raises NumberRead if a loss reads it."""
+    """A step that raises NumberRead if a loss reads its number."""
 
     first = False
 
@@ -39,7 +39,7 @@ class NumberlessStep(Step):
 
 class CompiledStep(StepRunner):
     """Compiles the forward pass before the first step, unless the loss reads the step's number:
-    torch would compile it anew for each number, and give up after a few."""
+    torch would recompile it for each number and give up after a few."""
 
     compiled: bool | None = None  # None until the first step
 
@@ -53,7 +53,7 @@ class CompiledStep(StepRunner):
         probe = NumberlessStep(step.index, step.total, step.images, step.epoch_length)
         self.noise.reseed(done)
         try:
-            self.trainee.eval()  # in which nothing is kept of the batch
+            self.trainee.eval()  # modules store nothing of the batch
             with torch.no_grad():
                 self.trainee.forward(self.load_batch(self.index(done)), probe)
         except NumberRead as reason:

@@ -1,8 +1,7 @@
-"""Decides whether to replay the training step as a CUDA graph, captures it, proves it equal and
-replays it.
+"""Captures the training step as a CUDA graph if possible, verifies the graph and replays it.
 
-A small model's step is a hundred kernels of a few microseconds each, and launching them one by one
-takes longer than they do.
+A step of a small model is a hundred kernels of a few microseconds each. Launching them one by one
+takes longer than running them.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ from latentforge.engine.step import StepRunner, Trainee, train_step
 from latentforge.errors import one_line
 
 LARGEST = 16_000_000
-"""Parameters of a model that is captured unasked; a larger one keeps the device busy anyway."""
-WARM = 2  # steps before the capture: the optimizer's state exists, and libraries have loaded
-TESTED = 3  # steps that are made both ways
+"""Most parameters of a model that "auto" captures; a larger one keeps the device busy anyway."""
+WARM = 2  # steps before the capture; they create the optimizer's state and load libraries
+TESTED = 3  # steps that run eagerly and as replays, to compare them
 CLOSE = 1e-4
-"""How far the two ways may be apart, as a share of how far the steps went. With cuDNN's
-deterministic kernels the built-in models' are not apart at all."""
+"""The largest accepted distance between the two results, as a share of how far the weights moved.
+With cuDNN's deterministic kernels it is 0 for the built-in models."""
 
 
 class NotCapturable(Exception):
-    """Why the steps of a training are launched kernel by kernel."""
+    """The step cannot be captured and runs eagerly; the message is the reason."""
 
 
 class CudaGraphStep(StepRunner):
-    """Decides whether to replay the step as a CUDA graph, captures it after the first steps and
-    then replays it for full batches. Without a graph its steps are those of StepRunner."""
+    """Captures the step as a CUDA graph after the first steps, if possible, and then replays it for
+    full batches. Without a graph its steps are those of StepRunner."""
 
     def __init__(
         self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = ""
-        self.made = 0  # steps, by this process
+        self.made = 0  # steps run by this process
         self.captured: CapturedStep | None = None
-        self._rates: list[Tensor] = []  # on the device, where a graph reads them
+        self._rates: list[Tensor] = []  # learning rates on the device, where a graph reads them
         try:
             check_capturable(self)
         except NotCapturable as reason:
@@ -87,7 +86,7 @@ class CudaGraphStep(StepRunner):
 
     def _capture(self, done: int) -> None:
         for group in self.optimizer.param_groups:
-            if "capturable" in group:  # a checkpoint may have said otherwise
+            if "capturable" in group:  # a restored checkpoint may have changed it
                 group["capturable"] = True
         try:
             if self.schedule:
@@ -96,13 +95,13 @@ class CudaGraphStep(StepRunner):
             self.graph = "the whole step, found equal to steps one by one"
         except NotCapturable as reason:
             self.without_graph(str(reason))
-        except Exception as error:  # torch's own words on what cannot be captured
+        except Exception as error:  # torch's message about what cannot be captured
             self.without_graph(one_line(error))
 
 
 def check_capturable(run: StepRunner) -> None:
-    """NotCapturable with the reason if the step cannot be one graph, as far as can be known
-    before it is tried. build.py has excluded other devices, compile and several processes."""
+    """NotCapturable with the reason if it is known beforehand that the step cannot be a graph.
+    build.py has excluded other devices, compile and several processes."""
     trainee, optimizer, wanted = run.trainee, run.optimizer, run.config.cuda_graph
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")
@@ -126,28 +125,28 @@ def check_capturable(run: StepRunner) -> None:
 
 
 class CapturedStep:
-    """`train_step` of `run` on full batches, captured after the first steps; see `build`."""
+    """`train_step` of `run` on full batches, captured as a CUDA graph by `build`."""
 
     def __init__(self, run: StepRunner) -> None:
         self.run = run
         self.batch_size, self.length = run.batch_size, run.epoch_length
         device = run.device
-        # The position in the epoch, on the device: the graph counts by itself.
+        # The position in the epoch, on the device: the graph increments it.
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
-        self.next = -1  # the step that the graph would make
-        self.rows: dict[str, Tensor] = {}  # of each term: its value in each step of the epoch
-        self.vectors: dict[str, Tensor] = {}  # of each per_dim, alike
+        self.next = -1  # the step whose position is in `place`; -1: unknown
+        self.rows: dict[str, Tensor] = {}  # by term: its values in the steps of the epoch
+        self.vectors: dict[str, Tensor] = {}  # the same for each per_dim
         self.weights: dict[str, float] = {}
         self.grads: list[Tensor | None] = []
 
     @classmethod
     def build(cls, run: StepRunner, done: int) -> CapturedStep:
-        """Capture the step, and show that it does what the steps kernel by kernel do.
+        """Capture the step, and verify that replays give the same weights as eager steps.
 
-        From the current state, `TESTED` steps are made kernel by kernel and again by replays; then
-        everything is restored. Raises NotCapturable if they end apart.
+        From the current state, up to `TESTED` steps run eagerly and then again as replays. Then
+        everything is restored. Raises NotCapturable if the results differ.
         """
         check_capturable(run)
         kept = [(tensor, tensor.clone()) for tensor in tensors_of(run)]
@@ -158,7 +157,7 @@ class CapturedStep:
             with recording(run, lambda *_: None):
                 side = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
                 side.wait_stream(torch.cuda.current_stream(run.device))
-                with torch.cuda.stream(side):  # as torch asks for before a capture
+                with torch.cuda.stream(side):  # torch requires this before a capture
                     for step in steps:
                         run.noise.reseed(step)
                         terms = train_step(run, run.index(step), run.step_at(step))
@@ -175,7 +174,7 @@ class CapturedStep:
         finally:
             torch.cuda.synchronize(run.device)
             put_back(kept)
-        if not apart <= CLOSE:  # NaN too
+        if not apart <= CLOSE:  # also true for NaN
             raise NotCapturable(
                 f"{len(steps)} captured steps end {apart:.2g} of their way from the same steps "
                 "made one by one: the model or its loss keeps something between steps, or has "
@@ -185,20 +184,20 @@ class CapturedStep:
         return captured
 
     def start_epoch(self) -> None:
-        """Copy the order of the epoch that the runner has shuffled."""
+        """Copy the full batches of the epoch that the runner has shuffled."""
         full = self.run.order[: self.run.full]
         if full:
             torch.stack(full, out=self.table[: len(full)])
         self.next = -1
 
     def _make_room(self, terms: Terms) -> None:
-        """For the terms of an epoch; not in the graph, which would clear it each time."""
+        """Allocate the terms of an epoch outside the graph, which would clear them each time."""
         for kept, given in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
             for name, value in given.items():
                 kept[name] = value.new_zeros(self.length, *value.shape).detach()
 
     def _capture(self, stream: torch.cuda.Stream) -> None:
-        """On the stream of the steps before, on which autograd puts what adds up gradients."""
+        """Capture on the stream of the steps before, where autograd accumulates gradients."""
         run = self.run
         step = NumberlessStep(-1, run.total_steps, len(run.images), run.epoch_length)
 
@@ -223,9 +222,9 @@ class CapturedStep:
         self.grads = [p.grad for p in run.trainee.parameters()]
 
     def replay(self, done: int) -> Terms:
-        """Make the step after `done` others. The terms are valid until the next epoch."""
+        """Replay the step after `done` steps. The terms are valid until the next epoch."""
         place = done % self.length
-        if done != self.next:  # after a step of another kind, too
+        if done != self.next:  # after an eager step too
             self.place.fill_(place)
             parameters = self.run.trainee.parameters()
             for parameter, grad in zip(parameters, self.grads, strict=True):
@@ -240,7 +239,7 @@ class CapturedStep:
 
 @contextmanager
 def recording(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator[None]:
-    """Inside, `record` is called with the terms of each step, in place of the run's own log."""
+    """Inside, each step calls `record` with its terms instead of the log of `run`."""
     own = run.record
     run.record = record
     try:
@@ -251,8 +250,8 @@ def recording(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """A graph of another training that the garbage collector finds during a capture would be
-    destroyed there, which is not allowed and ends the capture."""
+    """Disable garbage collection inside: destroying the graph of another training during a capture
+    is not allowed and makes the capture fail."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -264,8 +263,8 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def sound_generator(device: torch.device) -> Iterator[None]:
-    """A capture that fails leaves the device's generator as if it still went on, and every later
-    draw would raise: the generator then gets a state of its own again."""
+    """Give the device's generator a new state if a capture fails: the generator would stay in
+    capture mode, and every later random function would raise."""
     try:
         yield
     except BaseException:
@@ -275,7 +274,7 @@ def sound_generator(device: torch.device) -> Iterator[None]:
 
 
 def tensors_of(run: StepRunner) -> list[Tensor]:
-    """All that a step writes: weights, buffers, the optimizer's state, the gate's flag."""
+    """All tensors that a step writes: weights, buffers, the optimizer's state, the gate's flag."""
     state = [
         value
         for values in run.optimizer.state.values()
@@ -292,6 +291,6 @@ def put_back(kept: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def distance(some: list[Tensor], others: list[Tensor]) -> float:
-    """The Euclidean distance of two lists of tensors as one vector."""
+    """The Euclidean distance between two lists of tensors, each as one vector."""
     squares = [(a - b).double().square().sum() for a, b in zip(some, others, strict=True)]
     return float(torch.stack(squares).sum().sqrt())

@@ -1,5 +1,6 @@
-"""Data-parallel steps: each process takes a shard of every batch, and one all-reduce makes
-gradients, terms and buffers those of the whole batch.
+"""Data-parallel steps: each process computes a shard of every batch.
+
+One all-reduce gives every process the gradients, terms and buffers of the whole batch.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from latentforge.engine.step import Part, StepRunner, Trainee, accumulate
 from latentforge.runtime.process_group import ProcessGroup
 from latentforge.seeding import Noise, Shard, sharding
 
-POLL = 10  # steps between two looks at the signals of others, where a look waits for the device
+POLL = 10  # steps between two polls of the other processes' signals, if a poll waits for the device
 
 
 class ShardNoise(Noise):
-    """Seeds the default generators with this process's own noise of a step, and `draw` with the
-    noise that a process by itself would draw in that step."""
+    """Seeds the default generators with a noise that differs between processes, and `draw` with the
+    noise of a single-process training in the same step."""
 
     def __init__(self, device: torch.device, seed: int, rank: int, draw: torch.Generator) -> None:
         super().__init__(device, f"train, process {rank}", seed)
@@ -36,8 +37,8 @@ class ShardNoise(Noise):
 
 
 class DataParallelStep(StepRunner):
-    """Everything that is drawn for a whole batch comes from `draw`, which all processes seed alike;
-    the default generators are each process's own, so that its dropout is not that of the others."""
+    """Runs the steps of one process. Random numbers for a whole batch come from `draw`, which all
+    processes seed alike. Their default generators differ, so that dropout differs too."""
 
     def __init__(
         self,
@@ -53,10 +54,10 @@ class DataParallelStep(StepRunner):
         self.load_batch = self.load_shard
         self.draw = torch.Generator(device)
         self.noise = ShardNoise(device, seed, processes.rank, self.draw)
-        self.shards: list[Shard] = []  # of the batch's parts, in order
-        self.batch_images = 0  # of the whole batch
-        self.layout: dict[str, Any] = {}  # of the terms, for a process that has no images
-        self.unreached: set[int] = set()  # the parameters that no gradient reaches
+        self.shards: list[Shard] = []  # one for each part of the batch, in order
+        self.batch_images = 0  # in the whole batch
+        self.layout: dict[str, Any] = {}  # describes the terms for a process without images
+        self.unreached: set[int] = set()  # indices of parameters without a gradient
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
             own = self.batch_size // processes.count
             self.notes.append(
@@ -66,15 +67,15 @@ class DataParallelStep(StepRunner):
             )
 
     def load_shard(self, index: Tensor) -> Batch:
-        """This process's images of the batch at `index`. There may be none in a batch that is
-        smaller than the number of processes."""
+        """Load this process's images of the batch at `index`. There may be none if the batch has
+        fewer images than there are processes."""
         images = self.images
         self.batch_images = len(index)
         places, self.shards = self._cut(index)
         if not images.dynamic:
             return images.batch(index[places])
         with sharding(Shard(self.draw, 0, len(index), len(index))):
-            whole = images.batch(index)  # drawn for all of them
+            whole = images.batch(index)  # drawn for all images
         y = None if whole.y is None else whole.y[places]
         return Batch(whole.x[places], y, index[places])
 
@@ -82,11 +83,11 @@ class DataParallelStep(StepRunner):
         return index if self.images.dynamic else index[self._cut(index)[0]]
 
     def _cut(self, index: Tensor) -> tuple[Tensor, list[Shard]]:
-        """This process's places in a batch, and its shard of each part."""
+        """The positions of this process's images in a batch, and its shard of each part."""
         own, shards = [], []
         parts = min(self.accumulate, len(index))
         for number, (start, stop) in enumerate(cuts(0, len(index), parts)):
-            # turned by one each time: the odd image of every part is not the same process's
+            # rotated by one for each part, so that no process gets every extra image
             mine = (self.processes.rank + number) % self.processes.count
             low, high = list(cuts(0, stop - start, self.processes.count))[mine]
             own.append(torch.arange(start + low, start + high, device=index.device))
@@ -94,11 +95,11 @@ class DataParallelStep(StepRunner):
         return torch.cat(own), shards
 
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
-        """Forward and backward of the whole batch that `batch` is a shard of."""
+        """Run forward and backward on `batch`, a shard; return terms and total of all shards."""
         trainee, parameters = self.trainee, self.parameters
         before = {name: buffer.clone() for name, buffer in trainee.named_buffers()}
         own_terms = accumulate(trainee, self._parts(batch), step)
-        terms = own_terms if own_terms.values else None  # None where this process has no images
+        terms = own_terms if own_terms.values else None  # None if this process has no images
         total = terms.total() if terms else torch.zeros(())
         if terms is not None:
             self.unreached = {i for i, p in enumerate(parameters) if p.grad is None}
@@ -137,13 +138,13 @@ class DataParallelStep(StepRunner):
         return Terms(values, weights, per_dim), total
 
     def gradients_again(self, batch: Batch, step: Step) -> None:
-        if self.gate.wait:  # together only if all processes notice at the same step
+        if self.gate.wait:  # collective only if all processes notice at the same step
             self.gradients(batch, step)
         else:
             super().gradients(batch, step)
 
     def _parts(self, batch: Batch) -> Iterator[Part]:
-        """This process's images of each part, with their share of the whole batch."""
+        """Yield this process's images of each part, with their share of the whole batch."""
         first = 0
         for shard in self.shards:
             own = slice(first, first := first + shard.stop - shard.start)
@@ -153,17 +154,17 @@ class DataParallelStep(StepRunner):
                 yield Batch(batch.x[own], y, batch.index[own]), share, sharding(shard)
 
     def _moved(self, trainee: nn.Module, before: dict[str, Tensor], own: int) -> Iterator[Tensor]:
-        """How far each buffer moved in this step: statistics by this process's share of the images,
-        counters and flags as they moved in the first process. What did not move stays, to the
-        bit."""
+        """Yield the change of each buffer in this step. Statistics are weighted by this process's
+        share of the images; counters and flags count in rank 0 only. Values that did not change
+        stay bit-identical."""
         for name, buffer in trainee.named_buffers():
             now, old, weight = buffer, before[name], own / self.batch_images
             if not buffer.is_floating_point():
                 now, old, weight = now.float(), old.float(), float(self.processes.first)
-            yield torch.where(now == old, 0.0, now - old) * weight  # an infinite one stays too
+            yield torch.where(now == old, 0.0, now - old) * weight  # inf - inf would be NaN
 
     def _sum(self, pieces: list[Tensor], step: Step) -> list[Tensor]:
-        """Each of the tensors summed over all processes, as views of one buffer."""
+        """Sum each tensor over all processes; the results are views of one buffer."""
         kinds = {piece.dtype for piece in pieces if piece.dtype.is_floating_point}
         dtype = torch.float64 if torch.float64 in kinds else torch.float32
         device = self.processes.device
@@ -180,7 +181,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def cuts(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
-    """A range in `count` parts whose sizes differ by one at most, the larger ones first."""
+    """Split a range into `count` parts whose sizes differ by at most one, larger ones first."""
     size, more = divmod(stop - start, count)
     for number in range(count):
         end = start + size + (number < more)
@@ -189,19 +190,19 @@ def cuts(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
 
 
 def moved_by(before: Tensor, way: Tensor) -> Tensor:
-    """A buffer as it is after it has moved; a flag moves by 1."""
+    """The buffer `before` plus its change `way`; a flag changes by 1."""
     return before + (way if before.dtype == torch.bool else way.to(before.dtype))
 
 
 def layout_of(terms: Terms, idle: set[int]) -> dict[str, Any]:
-    """What a process without images has to know of the terms, as JSON values."""
+    """What a process without images needs to know about the terms, as JSON values."""
     shapes = {name: list(vector.shape) for name, vector in terms.per_dim.items()}
     weights = dict(terms.weights)
     return {"values": [*terms.values], "per_dim": shapes, "weights": weights, "idle": sorted(idle)}
 
 
 def like(given: Tensor, parameter: Tensor) -> Tensor:
-    """In the type and memory layout of the parameter: a fused optimizer pairs by memory."""
+    """`given` in the parameter's dtype and memory format: fused optimizers pair by memory."""
     if parameter.is_contiguous() and parameter.dtype == given.dtype:
         return given
     return torch.empty_like(parameter).copy_(given)

@@ -1,7 +1,7 @@
-"""Diagnostics: what can be wrong with a run, seen in its data, codes and curves.
+"""Diagnostics: checks that find problems of a run in its data, codes and loss curves.
 
-Each check gives findings that say what was seen and what to try. `trouble` needs the figures alone
-and runs while training; `diagnose` looks at a finished run.
+Each check returns findings that say what was found and what to try. `trouble` needs only metrics
+and runs during training; the checks of a finished run are called by `workflows/diagnose.py`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from latentforge.data.images import ImageSplit
 from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
 
 BATCH = 1000
-DEAD_KL = 0.01  # nats per image: a dimension that carries less says nothing about it
-DEAD_VARIANCE = 0.01  # of the means, under a prior of variance 1: Burda et al. 2016
-ENOUGH = 100  # images, for a variance
-DEAD_SHARE = 1e-4  # of the largest variance among the codes of a model without a prior
-COLLAPSED_KL = 0.5  # nats per image, all dimensions together
-LARGE_KL = 1000.0  # nats of one dimension: codes 45 standard deviations out
-LARGE_LOG_VAR = 10.0  # a standard deviation of 150, and the prior's is 1
-GAP = 0.1  # share by which held-out images may do worse than training images
-LARGE_GAP = 0.3  # and by which they may do so where only the end is known
-RISE = 0.01  # share by which their loss may lie above its lowest
-ARTEFACT = 0.01  # share by which the running average must lie above to be worth a word
+DEAD_KL = 0.01  # nats per image; a dimension with less has no information about the image
+DEAD_VARIANCE = 0.01  # variance of the means, for a prior of variance 1: Burda et al. 2016
+ENOUGH = 100  # images needed to estimate a variance
+DEAD_SHARE = 1e-4  # share of the largest variance of the codes, for a model without a prior
+COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
+LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
+LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
+GAP = 0.1  # accepted excess of the held-out loss, as a share of the training loss
+LARGE_GAP = 0.3  # the same if only the final held-out loss is known
+RISE = 0.01  # accepted rise of the held-out loss, as a share of its minimum
+ARTEFACT = 0.01  # excess of the running average, as a share, from which it is reported
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`saw` is a fact with its numbers, `attempt` what to do about it; a note is no fault."""
+    """The result of a check. `saw` is a fact with numbers, `attempt` a hint; a note is no fault."""
 
     check: str
     severity: Literal["warning", "note"]
@@ -50,12 +50,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Codes:
-    """The posterior of every image of a split, summed up by latent dimension, (D,) each."""
+    """Statistics of the posteriors of a split by latent dimension, (D,) each."""
 
-    variance: Tensor  # of the posterior's mode
+    variance: Tensor  # of the posteriors' modes
     images: int
     kl: Tensor | None = None  # mean, nats per image
-    log_var: tuple[float, float] | None = None  # the smallest and the largest of all
+    log_var: tuple[float, float] | None = None  # minimum and maximum over all
 
 
 # ---------------------------------------------------------------- while training
@@ -63,13 +63,13 @@ class Codes:
 
 @dataclass
 class WarningHistory:
-    """The warnings of a training, check by check: since which epoch, and whether still."""
+    """The warnings of a training by check, with the first and the last epoch of each."""
 
     seen: dict[str, tuple[int, int, Diagnosis]] = field(default_factory=dict)  # first, last epoch
     epoch: int = 0
 
     def follow(self, epoch: int, found: Sequence[Diagnosis]) -> list[Diagnosis]:
-        """Take in what `trouble` found after an epoch; the warnings of checks that are new."""
+        """Add what `trouble` found after an epoch; return the warnings of checks that are new."""
         self.epoch = epoch
         warnings = {finding.check: finding for finding in found if finding.severity == "warning"}
         known = set(self.seen)
@@ -79,7 +79,7 @@ class WarningHistory:
         return [finding for finding in self.findings() if finding.check not in known]
 
     def findings(self) -> list[Diagnosis]:
-        """One a check: a warning with the figures of now, or a note on what has passed."""
+        """One for each check: a warning with current numbers, or a note if it has passed."""
         return [self._told(*seen) for seen in self.seen.values()]
 
     def passed(self) -> list[Diagnosis]:
@@ -90,7 +90,7 @@ class WarningHistory:
             since = f"since epoch {first}" if first < last else f"after epoch {first}"
             return replace(finding, saw=f"{since}: {finding.saw}")
         when = f"from epoch {first} to epoch {last}" if first < last else f"after epoch {first}"
-        fact, _, _ = finding.saw.partition(": ")  # without what would follow if it were still so
+        fact, _, _ = finding.saw.partition(": ")  # without the consequence, which no longer applies
         saw = f"{when}, and not since: {fact}"
         return replace(finding, severity="note", saw=saw, attempt="nothing: it has passed")
 
@@ -100,11 +100,11 @@ def trouble(
     train: float | None = None,
     held: Sequence[float] = (),
 ) -> list[Diagnosis]:
-    """What the figures of an epoch show by themselves: collapse, explosion, overfitting.
+    """Find collapse, explosion and overfitting from the metrics of an epoch alone.
 
-    `train` is a loss of training images, `held` that of the validation images after each epoch so
-    far, all as at the training's end and in evaluation mode: a running average under a schedule is
-    another objective.
+    `train` is a loss of training images, `held` the validation loss after each epoch so far. All
+    are computed in evaluation mode and with the loss's schedule at its end: a running average
+    under a schedule is another objective.
     """
     kl = per_dim.get("kl")
     found: list[Diagnosis] = []
@@ -119,7 +119,7 @@ def trouble(
 
 
 def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagnosis]:
-    """What is wrong with the training images to begin with, by a sample of them."""
+    """Return warnings about the training images before training, from a sample of them."""
     most = at_once(images.spec, BATCH)
     places = torch.arange(min(most, len(images)), device=images.device)
     sample = images.batch(places * len(images) // len(places)).x
@@ -128,7 +128,7 @@ def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagn
 
 
 def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
-    """The data's range and spread against what the likelihood expects; `kl`: beside a KL term."""
+    """Check the data's range and spread against the likelihood; `kl`: the loss has a KL term."""
     low, high, std, grey = value_statistics(images)
     seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
@@ -160,7 +160,7 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Di
 
 
 def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
-    """Values that are the same in every training image."""
+    """Find values that are the same in every training image."""
     size = at_once(images.spec, BATCH)
     extremes = [batch.x.aminmax(dim=0) for batch in images.batches(size)]
     low = torch.stack([extreme.min for extreme in extremes]).amin(0)
@@ -183,9 +183,9 @@ def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
 
 
 def dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
-    """Latent dimensions that say nothing about the image."""
+    """Find latent dimensions without information about the image."""
     if codes.kl is not None:
-        enough = codes.images >= ENOUGH  # the variance of a few images says little
+        enough = codes.images >= ENOUGH  # the variance of a few images is unreliable
         yield from collapse(codes.kl, f"on {where}", codes.variance if enough else None)
         return
     largest = float(codes.variance.max())
@@ -201,7 +201,7 @@ def dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
 
 
 def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Diagnosis]:
-    """Dead dimensions, or all of them, by the KL (D,) in nats and the variance of the means."""
+    """Find collapse or dead dimensions from the KL (D,) in nats and the variance of the means."""
     dead, total = kl < DEAD_KL, float(kl.sum())
     still = variance is not None and bool((variance < DEAD_VARIANCE).all())
     if bool(dead.all()) or total < COLLAPSED_KL or still:
@@ -227,7 +227,7 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
 
 
 def exploding_log_var(codes: Codes) -> Iterator[Diagnosis]:
-    """A log-variance far from the prior's, or at the clamp."""
+    """Find a log-variance far above the prior's, at the lower clamp, or not finite."""
     if codes.log_var is None:
         return
     low, high = codes.log_var
@@ -241,7 +241,7 @@ def exploding_log_var(codes: Codes) -> Iterator[Diagnosis]:
 
 
 def exploding_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
-    """A KL that only a code or a variance far from the prior's can have."""
+    """Find a KL so large that a code or a variance must be far from the prior's."""
     largest = max(kl)
     if largest > LARGE_KL:
         yield Diagnosis(
@@ -256,10 +256,10 @@ def exploding_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
 def overfitting(
     train: float, held: Sequence[float], of_train: str, of_held: str
 ) -> Iterator[Diagnosis]:
-    """A gap between the losses of training images and of others, in nats per image.
+    """Compare the losses of training and held-out images, in nats per image.
 
-    `held` is the others' loss, epoch by epoch where that is known. A gap by itself may be the
-    price of a good fit; a loss of unseen images that has risen again is not.
+    `held` is the loss of held-out images, after each epoch if that is known. A gap alone may
+    result from a good fit; a held-out loss that has risen again does not.
     """
     gap, lowest = (held[-1] - train) / max(abs(train), 1e-9), min(held)
     rises = held[-1] > lowest + RISE * abs(lowest)
@@ -275,7 +275,7 @@ def overfitting(
 
 
 def running_average(recorded: float, now: float, held: float, split: str) -> Iterator[Diagnosis]:
-    """A recorded training loss above that of held-out images: no magic, but how it is taken."""
+    """Explain a recorded training loss above the held-out loss: it is a running average."""
     if recorded > held and recorded - now > ARTEFACT * abs(now):
         yield Diagnosis(
             "running average",
@@ -287,11 +287,11 @@ def running_average(recorded: float, now: float, held: float, split: str) -> Ite
         )
 
 
-# ---------------------------------------------------------------- looking
+# ---------------------------------------------------------------- statistics
 
 
 def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
-    """Smallest and largest of all values, their standard deviation, and the share of grey ones."""
+    """The minimum, maximum and standard deviation of all values, and the share of grey ones."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64
@@ -305,7 +305,7 @@ def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
 
 
 def look_at_codes(model: Any, images: ImageSplit, *, kl: bool) -> Codes:
-    """One pass of the encoder over a split."""
+    """Compute the statistics of the codes in one pass of the encoder over a split."""
     modes, kls, log_vars = [], [], []
     for batch in images.batches(at_once(images.spec, BATCH)):
         posterior = model.encode(batch.x)

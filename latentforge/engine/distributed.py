@@ -1,6 +1,6 @@
-"""Distributed training under torchrun: how a process joins the others, and how it leaves them.
+"""Distributed training under torchrun: how a process joins and leaves the process group.
 
-A process that trains by itself joins nothing, and imports none of it.
+A single-process training does not import the process group.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
-    """Join the processes that torchrun has started to train together."""
+    """Join the process group of the processes that torchrun has started."""
     from latentforge.runtime.process_group import join
 
     return join(device, config.train.batch_size)
@@ -34,7 +34,7 @@ def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
 def create_shared_folder(
     wanted: Path | None, root: Path, name: str, processes: ProcessGroup | None
 ) -> Path:
-    """The folder of a new run, which the first of several processes makes for all."""
+    """Create the folder of a new run; of several processes, rank 0 creates it for all."""
     if processes is None:
         return create_run_folder(wanted, root, name)
     return Path(processes.once(lambda: str(create_run_folder(wanted, root, name))))
@@ -42,11 +42,11 @@ def create_shared_folder(
 
 @contextmanager
 def training_with_others(run: Path, processes: ProcessGroup) -> Iterator[None]:
-    """To an end that is written before any of several processes leaves.
+    """Train so that no process exits before all of them have written their results.
 
-    torchrun sends SIGTERM to all as soon as one has ended. A first signal therefore ends no
-    process, it asks for the end of the training, and none keeps a process from saying that another
-    one was lost; torchrun ends it half a minute later in any case.
+    torchrun sends SIGTERM to all processes as soon as one has ended. The first signal therefore
+    ends no process but requests the end of the training. A process that has lost another one
+    ignores SIGTERM to report it; torchrun ends it half a minute later in any case.
     """
     processes.remedy = torchrun.again(f"latentforge train --resume {run}")
     try:

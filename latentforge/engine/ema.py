@@ -12,17 +12,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Average(Generic[M]):
-    """A second copy of model and loss, `trainee`, that follows the first slowly.
+    """The moving average of model and loss, in `trainee`, a copy of both.
 
     average <- d * average + (1 - d) * weights with d = min(decay, (1 + step) / (10 + step)), so
-    that the first, random weights are soon forgotten. Floating buffers, such as batch norm's
-    statistics, are averaged like parameters; counters are copied.
+    that the initial random weights soon lose their influence. Floating-point buffers, such as
+    batch norm's statistics, are averaged like parameters; counters are copied.
     """
 
     def __init__(self, trainee: M, decay: float) -> None:
         self.decay = decay
         self.trainee = copy.deepcopy(trainee).requires_grad_(False)
-        # by parameters() and buffers(), which name a shared tensor once
+        # parameters() and buffers() yield a shared tensor once
         pairs = [
             *zip(self.trainee.parameters(), trainee.parameters(), strict=True),
             *zip(self.trainee.buffers(), trainee.buffers(), strict=True),
@@ -33,7 +33,7 @@ class Average(Generic[M]):
 
     @torch.no_grad()
     def update(self, index: int) -> None:
-        """After step `index`, counted from 0."""
+        """Update the average after step `index`, counted from 0."""
         decay = min(self.decay, (1 + index) / (10 + index))
         torch._foreach_lerp_(self._own, self._live, 1.0 - decay)
         for own, live in self._copied:

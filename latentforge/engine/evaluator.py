@@ -1,4 +1,4 @@
-"""Evaluates a model on a split under an Ignite engine: one pass for all measures."""
+"""Evaluates a model on a split in an Ignite engine: one pass for all measures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from latentforge.errors import PluginError
 from latentforge.seeding import Noise
 
 log = logging.getLogger("latentforge")
-BATCH = 1000  # images; larger gains nothing on a CPU and costs memory
+BATCH = 1000  # images; a larger batch is no faster on a CPU and uses more memory
 
 
 def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
-    """An Ignite engine that does not log exceptions, which reach the user in our own words."""
+    """An Ignite engine that does not log exceptions: LatentForge reports them itself."""
     engine = Engine(process)
     engine.logger = logging.Logger("latentforge.engine", logging.CRITICAL)
     return engine
@@ -31,7 +31,7 @@ def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients; afterwards each module is in the mode that it was in."""
+    """Evaluation mode without gradients; afterwards each module has its previous mode."""
     before = [module.training for module in modules]
     for module in modules:
         module.eval()
@@ -44,7 +44,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 class Evaluator:
-    """Runs measures over a split; callbacks attach to `engine`, whose state has the metrics."""
+    """Runs measures on a split. Callbacks attach to `engine`, whose state has the metrics."""
 
     def __init__(
         self,
@@ -62,13 +62,13 @@ class Evaluator:
         self.seed, self.roles = seed, roles or {}
         self.noise = Noise(device, "evaluate", seed)
         self.engine = quiet_engine(self._update)
-        # before any callback attaches, so that theirs find this pass's figures in state.metrics
+        # added before any callback's handler, so that these find the metrics in state.metrics
         self.engine.add_event_handler(Events.COMPLETED, self._compute)
         self._running: list[tuple[Component, Measure]] = []
-        self.protocol: dict[str, str] = {}  # of each figure of the last pass
+        self.protocol: dict[str, str] = {}  # by metric
 
     def run(self, split: str, step: Step) -> dict[str, float]:
-        """The figures of every measure on `split`, in evaluation mode and without gradients."""
+        """Compute every measure on `split`, in evaluation mode and without gradients."""
         images = self.data.split(split)
         context = EvaluateContext(
             model=self.model,
@@ -85,7 +85,7 @@ class Evaluator:
         self._running = []
         with evaluating(self.model, self.loss):
             for measure in [*self.measures]:
-                self.noise.reseed(0)  # batches count from 1
+                self.noise.reseed(0)  # batches are counted from 1
                 built = self._call("building measure", measure, build_measure, measure, context)
                 if built is not None:
                     self._running.append((measure, built))
@@ -112,7 +112,7 @@ class Evaluator:
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)
         for measure, built in [*self._running]:
-            # every measure sees the same noise, whichever others run
+            # a measure's noise does not depend on which other measures run
             self.noise.reseed(engine.state.iteration)
             self._call("measure", measure, built.update, seen)
 
@@ -128,8 +128,8 @@ class Evaluator:
         engine.state.metrics = figures
 
     def _call(self, what: str, measure: Component, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a measure's function. A plugin's measure that nobody has asked for, and that raises,
-        is left out from here on: it runs for every model, and none is to be lost for it."""
+        """Call a measure's function. If a third-party measure that runs by default raises, remove
+        it and log a warning: it runs for every model, and must not end a training."""
         try:
             return measure.call(f"{what} {measure.name!r}", function, *args)
         except PluginError as error:

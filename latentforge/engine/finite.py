@@ -1,4 +1,4 @@
-"""Losses, gradients and weights that are not finite: blocked, noticed and explained."""
+"""Blocks, detects and explains losses, gradients and weights that are not finite."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from latentforge.errors import RunFailed
 
 
 class FiniteGate:
-    """Blocks every update from the first step on whose loss is not finite.
+    """Blocks every update from the first step whose loss is not finite.
 
-    On the CPU it reads each loss, which costs 1 µs there. Elsewhere that would wait for the device:
-    a flag stays on it, which a fused optimizer obeys, and `closed` is read now and then.
+    On the CPU it reads each loss, which costs 1 µs. On another device this would wait for the
+    device: a flag stays there, which a fused optimizer obeys, and `closed` is read occasionally.
     """
 
     def __init__(self, device: torch.device | str, *, wait: bool | None = None) -> None:
@@ -23,13 +23,13 @@ class FiniteGate:
         self.flag = torch.zeros((), device=device)
 
     def passes(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether to update the weights; True if the device will decide."""
+        """Whether to update the weights; True if the fused optimizer decides on the device."""
         if self.wait:
             self.shut = self.shut or not math.isfinite(loss.item())
             return not self.shut
         torch.maximum(self.flag, (~loss.isfinite()).float(), out=self.flag)
         if any(group.get("fused") for group in optimizer.param_groups):
-            optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's own for this
+            optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's attribute
             return True
         return not self.closed()
 
@@ -39,7 +39,7 @@ class FiniteGate:
 
 
 def first_not_finite(module: nn.Module) -> str:
-    """The name of a parameter or a buffer that holds NaN or infinity; empty if all are finite."""
+    """The name of a parameter or buffer that contains NaN or infinity; empty if all are finite."""
     for name, value in module.state_dict().items():
         floating = isinstance(value, Tensor) and value.is_floating_point()
         if floating and not bool(value.isfinite().all()):
@@ -58,7 +58,7 @@ def check_finite(trainee: nn.Module, step: int) -> None:
 
 
 def largest_gradient(trainee: nn.Module) -> list[str]:
-    """A line on the parameters' gradients, and one if a weight itself is not finite."""
+    """Describe the largest gradient, and the first parameter that is not finite, as lines."""
     lines = []
     for name, parameter in trainee.named_parameters():
         if not bool(parameter.isfinite().all()):
@@ -71,6 +71,6 @@ def largest_gradient(trainee: nn.Module) -> list[str]:
     }
     if not largest:
         return lines
-    # NaN is the largest of all
+    # NaN counts as the largest
     worst = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
     return [*lines, f"its largest gradient: {largest[worst]:.3g}, of {worst}"]

@@ -1,7 +1,7 @@
-"""Latent search: moves codes so that what they decode to meets an objective.
+"""Latent search: moves codes by gradient steps until their decoded values satisfy an objective.
 
-An Ignite engine whose epoch is one round of starts and whose iteration is one gradient step of all
-requests that are still open. It needs no run: a decoder is any differentiable function.
+It is an Ignite engine. An epoch is one round of starts, an iteration one gradient step of all open
+requests. It needs no run: a decoder is any differentiable function.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 class Found:
     """The best code of each of N requests, and how it was found.
 
-    `z` (N, *latent), `x` (N, ...) what it decodes to, `score` (N,), `satisfied` bool (N,). `round`
+    `z` (N, *latent), `x` (N, ...) the decoded `z`, `score` (N,), `satisfied` bool (N,). `round`
     int64 (N,): the start that `z` came from.
-    `first_round` and `steps` int64 (N,): in which round the request was first satisfied, and after
-    how many gradient steps, those of all rounds before included; where it never was, of `z`.
-    `paths` holds for each watched request the codes (T, *latent) from the start of `z` to `z`,
-    settling included.
+    `first_round` and `steps` int64 (N,): the round in which the request was first satisfied, and
+    the gradient steps until then, including earlier rounds; if it never was, those of `z`.
+    `paths` contains for each watched request the codes (T, *latent) from the start of `z` to `z`,
+    including the steps that settle.
     """
 
     z: Tensor
@@ -68,23 +68,23 @@ def search(
 ) -> Found:
     """Move codes uphill on `objective.score(decode(z)) + prior_weight * prior(z)`.
 
-    `start` (restarts, N, *latent): every request begins at `start[0]`; those that `steps` gradient
-    steps do not satisfy begin again at `start[1]`, and so on. A walk ends as soon as its request is
-    satisfied, and then makes `settle` more steps, because where it first is lies at the edge of
-    what does: each looks for the way up `jitter` away, which leads to where the neighbourhood does
-    too. A request begins again until it has so many `solutions`; of these the one with the highest
-    score is kept, and without any the code that is highest up. `decode`: (B, *latent) to x;
-    `prior`: z to a log density in nats (B,).
+    `start` (restarts, N, *latent): every request starts at `start[0]`. If `steps` gradient steps do
+    not satisfy it, it restarts at `start[1]`, and so on. A path ends as soon as its request is
+    satisfied. It then makes `settle` more steps, because its end is at the edge of the satisfying
+    codes. Each of them computes its gradient `jitter` away, which leads to a code whose neighbours
+    satisfy the request too. A request restarts until it has `solutions` solutions. The one with the
+    highest score is kept; without a solution, the code with the highest score plus prior.
+    `decode`: (B, *latent) to x; `prior`: z to a log density in nats (B,).
 
-    Steps of size `lr` are in units of `scale`, one number or one for each latent dimension. So are
-    `jitter` and Gaussian `noise`, which is added after each step, falls to zero over a round, and
-    carries codes over plateaus that have no gradient. `attach(engine)` may add handlers: an epoch
-    is a round, and `engine.state.metrics` has `satisfied`, the share so far.
+    `lr`, `jitter` and `noise` are in units of `scale`, a number or one for each latent dimension.
+    Gaussian `noise` is added after each step, decreases to zero over a round, and moves codes
+    across plateaus without a gradient. `attach(engine)` may add handlers: an epoch is a round, and
+    `engine.state.metrics["satisfied"]` is the share of satisfied requests so far.
 
-    Gradients are on whatever the caller's mode. Raises UsageError for a start that does not fit the
-    objective, an unknown optimizer, and weights made in inference_mode; RunFailed where a score is
-    never finite. Nguyen et al. 2016 move codes by a classifier's
-    gradient under a prior; the noise is simulated annealing (Kirkpatrick et al. 1983).
+    Gradients are enabled whatever the caller's mode. Raises UsageError for a start that does not
+    fit the objective, an unknown optimizer, and weights made in inference_mode; RunFailed if a
+    score is never finite. Sources: Nguyen et al. 2016 move codes by a classifier's gradient under
+    a prior; the noise is simulated annealing (Kirkpatrick et al. 1983).
     """
     check_start(objective, start, watch)
     check_numbers({"steps": steps, "solutions": solutions}, least=1)
@@ -92,14 +92,14 @@ def search(
     check_numbers(rest, least=0)
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
-    # inside inference_mode there is no gradient, whatever enable_grad says
+    # inference_mode disables gradients even inside enable_grad
     with torch.inference_mode(False), torch.enable_grad(), inference_tensors_named():
         start, unit = start.clone(), torch.as_tensor(scale).to(start).clone()
         if not bool((unit > 0).all()) or not 0 < lr < math.inf:
             raise UsageError(f"lr and scale must be above 0, not {lr} and {scale}")
 
         def slope(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            """x, the score (B,), and with the prior the height (B,)."""
+            """Return x, the score (B,), and the height (B,), which is the score plus the prior."""
             x = decode(z)
             score = objective.score(x, rows)
             return x, score, score if prior is None else score + prior_weight * prior(z)
@@ -118,7 +118,7 @@ def search(
 
 
 def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
-    """UsageError for starts that do not fit the requests, and for a request that is not there."""
+    """UsageError if starts do not fit the requests, or if a watched request does not exist."""
     requests = len(objective.requests)
     if start.ndim < 3 or start.shape[1] != requests or not start.numel():
         raise UsageError(
@@ -132,7 +132,7 @@ def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> No
 
 
 def check_numbers(numbers: Mapping[str, float], least: int) -> None:
-    """UsageError for a number, by name, that is below `least` or not finite."""
+    """UsageError if one of the named numbers is below `least` or not finite."""
     for name, value in numbers.items():
         if not least <= value < math.inf:
             raise UsageError(f"{name} must be at least {least} and finite, not {value}")
@@ -140,8 +140,8 @@ def check_numbers(numbers: Mapping[str, float], least: int) -> None:
 
 @contextmanager
 def inference_tensors_named() -> Iterator[None]:
-    """UsageError in place of torch's error where what was made in inference_mode needs a gradient:
-    a decoder's weights, say."""
+    """Replace torch's error by UsageError if a tensor made in inference_mode needs a gradient, such
+    as the weights of a decoder."""
     try:
         yield
     except RuntimeError as error:
@@ -155,7 +155,7 @@ def inference_tensors_named() -> Iterator[None]:
 
 
 def check_objective(objective: Objective, score: Tensor, count: int) -> None:
-    """UsageError where the objective breaks its contract."""
+    """UsageError if the objective breaks its contract."""
     name = type(objective).__name__
     if score.shape != (count,):
         raise UsageError(
@@ -171,8 +171,8 @@ def check_objective(objective: Objective, score: Tensor, count: int) -> None:
 
 @dataclass(frozen=True)
 class _Rounds:
-    """The handlers of the engine, in the order in which they are called: `begin` a round, `step`
-    until nothing is open or `steps` are made, `end` the round, which lets solutions settle."""
+    """The handlers of the engine, in call order: `begin` a round, `step` until no request is open
+    or `steps` steps are done, `end` the round, which lets solutions settle."""
 
     slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     best: _Best
@@ -200,7 +200,7 @@ class _Rounds:
             engine.terminate_epoch()
 
     def end(self, engine: Engine) -> None:
-        if len(self.walk.rows):  # where the last step led
+        if len(self.walk.rows):  # the codes after the last step
             with torch.no_grad():
                 self.look(engine, engine.state.iteration)
             self.walk.end_solved(self.walk.z().detach())
@@ -214,7 +214,7 @@ class _Rounds:
             engine.terminate()
 
     def let_settle(self, engine: Engine) -> None:
-        """Each step looks for the way up `jitter` away; without, where the last look was."""
+        """Make `settle` steps with gradients `jitter` away, or without jitter at the codes."""
         height: Tensor | None = None
         for left in reversed(range(self.settle)):
             if height is None or self.jitter:
@@ -224,8 +224,8 @@ class _Rounds:
                 height = self.look(engine, engine.state.iteration)
 
     def look(self, engine: Engine, made: int) -> Tensor:
-        """Remember where the walks are after so many steps, and which are solved there; their
-        heights (B,)."""
+        """Record the codes after `made` steps and which of them are solved; return their heights
+        (B,)."""
         walk, round = self.walk, engine.state.epoch - 1
         x, score, height = self.slope(z := walk.z(), walk.rows)
         if made == 0:
@@ -241,7 +241,7 @@ class _Walk:
         self.scale, self.optimizer, self.lr, self.draw = scale, optimizer, lr, draw
 
     def begin(self, rows: Tensor, z: Tensor) -> None:
-        """Start the requests `rows`, int64 (B,), at z (B, *latent), without moments."""
+        """Start the requests `rows`, int64 (B,), at z (B, *latent), with no optimizer state."""
         self.rows, self.made = rows, 0
         self.solved = torch.zeros_like(rows, dtype=torch.bool)
         self.ended: list[tuple[Tensor, Tensor]] = []
@@ -270,7 +270,7 @@ class _Walk:
         return size * torch.randn(self.u.shape, generator=self.draw, device=self.u.device)
 
     def end_solved(self, z: Tensor) -> None:
-        """Those that are solved end at z; the others go on, each with its moments."""
+        """End the solved requests at z; the others continue with their optimizer state."""
         met = self.solved
         if not bool(met.any()):
             return
@@ -283,7 +283,7 @@ class _Walk:
         self._hold(self.u[~met], state)
 
     def solutions(self) -> tuple[Tensor, Tensor]:
-        """The requests that were solved since the start (B,), and their codes."""
+        """The requests that were solved since `begin`, (B,), and their codes."""
         rows, z = (
             zip(*self.ended, strict=True) if self.ended else ((self.rows[:0],), (self.z()[:0],))
         )
@@ -291,7 +291,7 @@ class _Walk:
 
 
 class _Best:
-    """The best of every request so far, and the walks of those that are watched."""
+    """The best code of every request so far, and the paths of the watched requests."""
 
     def __init__(self, objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
         count, device = start.shape[1], start.device
@@ -325,7 +325,7 @@ class _Best:
         round: int,
         steps: int,
     ) -> Tensor:
-        """Remember what is better than before; which of these codes are satisfied (B,)."""
+        """Record codes that are better than before; return which of `z` are satisfied, (B,)."""
         met = self.objective.satisfied(x, rows) & score.isfinite()
         done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])

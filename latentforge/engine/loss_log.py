@@ -1,4 +1,4 @@
-"""The log of the loss terms: kept on the device step by step, fetched at the log interval."""
+"""LossLog: collects the loss terms on the device and fetches them at the log interval."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from latentforge.errors import RunFailed
 
 @dataclass
 class Sums:
-    """Totals over images, each value weighted by how many had it."""
+    """Sums over images: each value is weighted by its number of images."""
 
     totals: dict[str, float] = field(default_factory=dict)
     images: int = 0
 
     def add(self, values: Mapping[str, float], images: int) -> None:
         for name, value in values.items():
-            # a weight that is given late was 1 before
+            # a weight that appears later was 1 before
             before = self.images if name.endswith("_weight") else 0.0
             self.totals[name] = self.totals.get(name, before) + value * images
         self.images += images
@@ -34,20 +34,20 @@ class Sums:
 
 @dataclass
 class LossLog:
-    """Collects each step's terms; `read` fetches them in one transfer and averages.
+    """Collects each step's terms; `fetch` copies them in one transfer, `read` averages them.
 
-    Reading a number from a device waits for it, so a step only keeps its tensors. A loss that is
-    not finite is therefore noticed at the next read, which still knows its step. Sums grow step by
-    step, so that they are the same bits however often somebody reads.
+    Reading a number waits for the device, so a step only stores its tensors. A loss that is not
+    finite is therefore detected at the next fetch, which still knows its step. Sums grow step by
+    step, so they are bit-identical however often they are fetched.
     """
 
     terms: tuple[str, ...] = ()
     _weighted: dict[str, None] = field(default_factory=dict)  # terms that ever had a weight
-    # of each step that is still on the device: its terms, their weights, its images
+    # for each step that is still on the device: its terms, their weights, its images
     _steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = field(default_factory=list)
     _window: Sums = field(default_factory=Sums)  # since the last read
     _epoch: Sums = field(default_factory=Sums)
-    _per_dim: dict[str, Tensor] = field(default_factory=dict)  # of the epoch, on its device
+    _per_dim: dict[str, Tensor] = field(default_factory=dict)  # sums of the epoch, on the device
 
     def add(self, terms: Terms, images: int) -> None:
         self._steps.append((dict(terms.values), dict(terms.weights), images))
@@ -58,17 +58,17 @@ class LossLog:
                 self._per_dim[name] = vector * images
 
     def read(self) -> dict[str, float]:
-        """Means over the steps that were fetched since the last read, of the loss, its terms and,
-        as `<term>_weight`, the weights it gave them."""
+        """Return means over the steps that were fetched since the last read: of the loss, its terms
+        and, as `<term>_weight`, their weights."""
         means = self._window.means()
         self._window = Sums()
         return means
 
     def fetch(self, step: int) -> None:
-        """Take over what is on the device; `step` counts all steps up to now.
+        """Copy the collected terms from the device; `step` is the number of all steps so far.
 
-        Raises NotFinite with the first step whose loss was not finite, and the term that made it
-        so; a term of weight 0 may be anything. ValueError when the terms are not always the same.
+        Raises NotFinite with the first step whose loss was not finite and the term that caused it;
+        a term of weight 0 may have any value. ValueError if the names of the terms change.
         """
         if not self._steps:
             return
@@ -93,8 +93,8 @@ class LossLog:
         self._steps = []
 
     def close_epoch(self) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Means over all images fetched since the last call, of the terms and of each vector; empty
-        when there were none."""
+        """Return means over all images fetched since the last call, of the terms and of each
+        vector, and reset them; empty if there were no images."""
         means, images = self._epoch.means(), self._epoch.images
         per_dim = {
             name: (total / images).flatten().tolist() for name, total in self._per_dim.items()
@@ -103,10 +103,10 @@ class LossLog:
         return means, per_dim
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What `restore` takes: tensors, and JSON values. Only what was fetched is in it."""
+        """The arguments of `restore`: tensors and JSON values, of the fetched steps only."""
         tensors = {f"per_dim.{name}": total for name, total in self._per_dim.items()}
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
-            for name, total in sums.totals.items():  # tensors, because a JSON number is never NaN
+            for name, total in sums.totals.items():  # tensors, because a JSON number cannot be NaN
                 tensors[f"{part}.{name}"] = torch.tensor(total, dtype=torch.float64)
         facts = {"terms": [*self.terms], "weighted": [*self._weighted]}
         images = {"window": self._window.images, "epoch": self._epoch.images}
@@ -115,19 +115,19 @@ class LossLog:
     def restore(
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
     ) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from a `state`."""
         self.terms, self._weighted = tuple(facts["terms"]), dict.fromkeys(facts["weighted"])
         names = ["loss", *self.terms, *(f"{name}_weight" for name in self._weighted)]
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
             sums.images = int(facts["images"][part])
-            held = [(name, tensors.get(f"{part}.{name}")) for name in names]  # in their order
+            held = [(name, tensors.get(f"{part}.{name}")) for name in names]  # in order
             sums.totals = {name: float(total) for name, total in held if total is not None}
         per_dim = {name: tensors[f"per_dim.{name}"] for name in facts["per_dim"]}
         self._per_dim = {name: total.to(device) for name, total in per_dim.items()}
 
 
 class NotFinite(RunFailed):
-    """The loss of `step`, counted from 1, was NaN or infinite because of one of its terms."""
+    """The loss of `step`, counted from 1, is NaN or infinite because of one of its terms."""
 
     def __init__(self, value: float, step: int, term: str) -> None:
         message = f"the loss became {value} at step {step} (its term {term!r})"

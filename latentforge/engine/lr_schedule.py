@@ -8,7 +8,7 @@ from latentforge.config.schema import ScheduleConfig
 
 
 def lr_factor(schedule: ScheduleConfig, index: int, epoch_length: int) -> float:
-    """What the learning rate is multiplied by in step `index`, counted from 0.
+    """The factor of the learning rate in step `index`, counted from 0.
 
     A linear warm-up ends at 1 after `warmup_epochs`; the schedule then runs until `epochs` and
     stays at its last value.

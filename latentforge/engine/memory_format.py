@@ -11,10 +11,10 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def set_memory_format(trainee: nn.Module, config: TrainConfig) -> None:
-    """Store convolutions by pixel where that is asked for, or is faster.
+    """Use channels_last if `config.channels_last` is "on", or "auto" and there are convolutions.
 
     On a CPU the kernels of convolution and pooling then read along the channels: 1.3 to 1.8 times
-    the images a second on MNIST. Figures differ in their last bits.
+    the images per second on MNIST. Results differ in their last bits.
     """
     faster = any(isinstance(module, CONVOLUTIONS) for module in trainee.modules())
     if config.channels_last == "on" or (config.channels_last == "auto" and faster):
@@ -22,5 +22,5 @@ def set_memory_format(trainee: nn.Module, config: TrainConfig) -> None:
 
 
 def is_channels_last(module: nn.Module) -> bool:
-    """Whether some weights lie in another order than their shape says."""
+    """Whether some parameters are not contiguous, as in channels_last."""
     return any(not parameter.is_contiguous() for parameter in module.parameters())

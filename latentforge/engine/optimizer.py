@@ -1,6 +1,6 @@
-"""The optimizer of a training: fused where torch has a fused kernel, its state stored by parameter.
+"""Builds optimizers, fused where torch has a fused kernel, and stores and restores their state.
 
-Only public torch APIs, but for `without_compiler_import`, which does nothing where they changed.
+Only `without_compiler_import` uses a private torch API; it does nothing if that has changed.
 """
 
 from __future__ import annotations
@@ -29,25 +29,24 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
 }
-FUSED = {  # which have one kernel for all parameters, by the kind of device
+FUSED = {  # optimizers with one kernel for all parameters, by device type
     "cpu": {"adam", "adamw", "sgd", "adagrad"},
     "cuda": {"adam", "adamw", "sgd"},
 }
 WRAPPED = ("add_param_group", "state_dict", "load_state_dict")
-"""The functions of an optimizer that torch excludes from compilation, and imports its compiler
-for."""
+"""The methods of an optimizer that torch excludes from compilation, which imports the compiler."""
 
 
 @contextmanager
 def without_compiler_import() -> Iterator[None]:
-    """Inside, these functions do not import torch's compiler, which takes half a second: nothing
+    """Inside, these methods do not import torch's compiler, which takes half a second: nothing
     compiles them here. Does nothing if torch excludes them in another way."""
     functions = [getattr(getattr(torch.optim.Optimizer, n), "__wrapped__", None) for n in WRAPPED]
     if "torch._dynamo" in sys.modules or None in functions:
         yield
         return
     for function in functions:
-        vars(function)["__dynamo_disable"] = function  # where torch looks before it imports
+        vars(function)["__dynamo_disable"] = function  # torch checks this before it imports
     try:
         yield
     finally:
@@ -57,7 +56,7 @@ def without_compiler_import() -> Iterator[None]:
 
 @without_compiler_import()
 def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of the config, fused where torch has it; ConfigError for bad options."""
+    """Build the configured optimizer, fused if torch supports it; ConfigError for bad options."""
     parameters = [p for p in trainee.parameters() if p.requires_grad]
     if not parameters:
         raise ConfigError("the model and its loss have no parameters to train")
@@ -67,7 +66,7 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
         options.setdefault("fused", True)
     try:
         return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
-    except Exception as error:  # torch unpacks and compares some of them before it looks
+    except Exception as error:  # torch unpacks and compares some options before it checks them
         raise ConfigError(
             f"optimizer {config.optimizer!r} refuses its options",
             details=[f"train.optimizer_options: {one_line(error)}"],
@@ -75,10 +74,10 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def direct_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """`optimizer.step` without the wrappers that torch puts around it: the profiler's span, hooks,
-    and a check by the compiler, which is imported for it. They take 30 to 50 µs of a step on a CPU.
+    """`optimizer.step` without torch's wrappers: the profiler's span, hooks, and a check that
+    imports the compiler. They take 30 to 50 µs of a step on a CPU.
 
-    The function inside is reached by `__wrapped__`, as functools defines it; without one, on
+    The wrapped function is found by `__wrapped__`, as functools defines it. If there is none, on
     another device, or for a differentiable step, this is `optimizer.step` itself.
     """
     inner = inspect.unwrap(type(optimizer).step)
@@ -93,7 +92,7 @@ def direct_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
 def optimizer_state(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """The state by `parameter.key`, numbers as 0-d tensors; and the groups' options as JSON."""
+    """The state as tensors by `parameter.key`, numbers as 0-d; and the groups' options as JSON."""
     state = optimizer.state_dict()
     tensors = {
         f"{index}.{key}": torch.as_tensor(value)
@@ -118,8 +117,8 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     groups: list[dict[str, Any]],
 ) -> None:
-    """Load an optimizer's state, each tensor in the memory format of its parameter: the file has
-    them contiguous, and a fused step would pair the wrong elements without an error."""
+    """Load an optimizer's state, each tensor in the memory format of its parameter: the file stores
+    contiguous tensors, and a fused step would pair the wrong elements without an error."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

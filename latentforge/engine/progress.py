@@ -1,5 +1,5 @@
-"""Progress of a training or a latent search: a bar on a terminal and in a notebook, a line every
-few seconds elsewhere."""
+"""Progress display of a training or a latent search: a bar on a terminal or in a notebook, and a
+line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger("latentforge")
 
 
 class Display:
-    """A line on `stream` that changes with time; None shows nothing."""
+    """Shows progress on `stream`, as a bar or as lines; None shows nothing."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.draws = stream is not None and (stream.isatty() or "ipykernel" in sys.modules)
         self.interval = BAR_INTERVAL if self.draws else LINE_INTERVAL
         self.shown = time.monotonic()
-        self.bar: Any = None  # tqdm's, while it is shown
+        self.bar: Any = None  # the tqdm bar while it is shown
 
     def show(self, text: str, done: int, total: int) -> None:
         """Redraw the bar, or write a line."""
@@ -40,14 +40,14 @@ class Display:
             from tqdm.auto import tqdm
 
             options = {"bar_format": "|{bar}| {desc}", "dynamic_ncols": True, "leave": False}
-            # no monitor: its thread would be copied where a process forks
+            # no monitor thread, as the process may fork
             without_thread = type("Bar", (tqdm,), {"monitor_interval": 0})
             self.bar = without_thread(desc=text, total=total, file=self.stream, **options)
         self.bar.n = done
         self.bar.set_description_str(text)
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Write a separate line."""
         if self.bar is not None:
             self.bar.write(text, file=self.stream)
         elif self.stream is not None:
@@ -55,29 +55,29 @@ class Display:
             self.stream.flush()
 
     def close(self) -> None:
-        """Leave the terminal's last line empty."""
+        """Remove the bar from the terminal."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
 class Progress(Display):
-    """Shows epoch, loss, images/s and time left of a training."""
+    """Shows epoch, loss, images/s and remaining time of a training."""
 
     def __init__(self, stream: TextIO | None, *, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__(stream)
-        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: of an epoch
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: per epoch
         self.started = self.shown
-        self.loss: float | None = None  # not read from the device yet
-        self.first = 0  # steps that were made before, in a run that goes on
+        self.loss: float | None = None  # None: not read from the device yet
+        self.first = 0  # steps before a resume
 
     def tick(self, step: int) -> None:
-        """Called after every step; draws only when the interval has passed."""
+        """Update after a step; draws only if the interval has passed."""
         if self.stream is not None and time.monotonic() - self.shown >= self.interval:
             self.show(self._line(step), step, self.epochs * self.steps)
 
     def epoch(self, epoch: int, figures: Mapping[str, Mapping[str, float]]) -> None:
-        """One line with the figures of an epoch; without a terminal only now and then."""
+        """Write an epoch's metrics; without a terminal, the first, last and one per interval."""
         now = time.monotonic()
         if not self.draws and epoch not in (1, self.epochs) and now - self.shown < self.interval:
             return
@@ -89,7 +89,7 @@ class Progress(Display):
         self.note(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts))
 
     def warn(self, text: str) -> None:
-        """A line of its own, which quiet does not hide."""
+        """Write a warning as a line; log it if there is no stream, so that quiet shows it too."""
         if self.stream is not None:
             self.note(text)
         else:
@@ -108,14 +108,14 @@ class Progress(Display):
 
 
 def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
-    """The figures that training has too, where these are more than the loss: a line holds few."""
+    """The metrics that training has too, if there are several: a line has little space."""
     values = {name: value for name, value in values.items() if not name.endswith("_weight")}
     both = {name: value for name, value in values.items() if name in train}
     return both if len(both) > 1 else values
 
 
 def _short(values: Mapping[str, float]) -> str:
-    """The figures, without a loss that is all of one term and so said twice."""
+    """The metrics as text, without a loss that repeats its only term."""
     shown = {name: f"{value:.4g}" for name, value in values.items()}
     rest = {name: text for name, text in shown.items() if name != "loss"}
     kept = rest if shown.get("loss") in rest.values() else shown
@@ -123,8 +123,8 @@ def _short(values: Mapping[str, float]) -> str:
 
 
 class SearchWatch(Display):
-    """Attached to the engine of a search: shows the share of satisfied requests, and keeps it after
-    each round for a curve in TensorBoard."""
+    """Attaches to the engine of a search: shows the share of satisfied requests, and records it
+    after each round for a curve in TensorBoard."""
 
     def __init__(self, stream: TextIO | None, tag: str) -> None:
         super().__init__(stream)
@@ -158,7 +158,7 @@ class SearchWatch(Display):
         self.close()
 
     def write(self, folder: Path) -> None:
-        """The curve as an events file of TensorBoard, if there was a search."""
+        """Write the curve as a TensorBoard event file, if there was a search."""
         if not self.curve:
             return
         board = Board(folder)

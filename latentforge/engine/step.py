@@ -1,7 +1,7 @@
-"""One optimizer step, `train_step`, to be read from top to bottom, and the runner of the steps.
+"""`train_step`, one optimizer step, and StepRunner, which runs the steps of a training.
 
-A step is a pure function of (weights, optimizer state, seed, step): nothing else is kept here.
-Strategies (compiled, cuda_graph, data_parallel, vectorized) are subclasses in their own files.
+A step is a pure function of (weights, optimizer state, seed, step) and uses no other state.
+Strategies (compiled, cuda_graph, data_parallel, vectorized) are subclasses in separate files.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from latentforge.seeding import Noise, permutation
 
 T = TypeVar("T")
 Part = tuple[Batch, float, AbstractContextManager[None]]
-"""Images of a batch, their share of it, and the context of their forward and backward."""
+"""Images of a batch, their share of the batch, and a context for their forward and backward."""
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
 
 
 def train_step(run: StepRunner, index: Tensor, step: Step) -> Terms:
-    """One optimizer step on the images at `index`, int64 (B,): batch, forward, backward, update,
-    record. Returns the loss's terms, detached and still on the device.
+    """Run one optimizer step on the images at `index`, int64 (B,): batch, forward, backward,
+    update, record. Returns the loss terms, detached, on the device.
 
-    If the loss or the gradient's norm is not finite, the gate leaves the weights as they are.
+    If the loss or, with clipping, the gradient norm is not finite, the weights do not change.
     """
     batch = run.load_batch(index)  # x (B, *data.shape) on the device
-    for parameter in run.parameters:  # zero_grad() does no more, in 27 µs
+    for parameter in run.parameters:  # the same as zero_grad(), which takes 27 µs
         parameter.grad = None
     if run.splits_batches:  # train.accumulate, or several processes
         terms, total = run.gradients(batch, step)
@@ -55,8 +55,8 @@ def train_step(run: StepRunner, index: Tensor, step: Step) -> Terms:
         total = total.detach() + 0.0 * norm  # finite only if both are
     if run.gate.passes(total.detach(), run.optimizer):
         run.update()
-    # Detached: whoever keeps the terms would keep autograd's graph, whose nodes remember their
-    # stream, and a capture on another stream would add gradients beside it.
+    # Detached: stored terms would keep autograd's graph alive. Its nodes remember their stream, so
+    # a capture on another stream would accumulate gradients outside of the capture.
     terms = terms._replace(values={name: value.detach() for name, value in terms.values.items()})
     run.record(terms, len(index))
     return terms
@@ -81,7 +81,7 @@ class Trainee(nn.Module):
 
 
 def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
-    """The loss's terms; what the loss returns is checked in the first step."""
+    """Return the loss terms. The first step checks them: TypeError or ValueError."""
     if not step.first:
         terms: Terms = trainee(batch, step)
     else:
@@ -93,7 +93,7 @@ def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
 
 
 def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
-    """Forward and backward of each part, weighted by its share of the images; the batch's terms."""
+    """Run forward and backward on each part, weighted by its share; return the batch's terms."""
     values: dict[str, Tensor] = {}
     per_dim: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
@@ -109,7 +109,7 @@ def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
 
 
 def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch in so many parts, or one for each image if there are fewer images."""
+    """Yield `parts` parts of the batch, or one for each image if there are fewer images."""
     index = batch.index.tensor_split(min(parts, len(batch.index)))
     start = 0
     for places in index:
@@ -118,9 +118,9 @@ def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 class StepRunner:
-    """Trains `trainee` on `images`, both on `device`, one step at a time, kernel by kernel.
+    """Runs the training steps of `trainee` on `images`, both on `device`, one by one and eagerly.
 
-    This is the interface of every strategy: `start_epoch` and `run`. A strategy replaces one of
+    This is the interface of every strategy: `start_epoch` and `run`. A strategy replaces some of
     `load_batch`, `gradients`, `record` and `run`. `graph` states whether steps are replayed as a
     CUDA graph, and if not, why.
     """
@@ -134,35 +134,35 @@ class StepRunner:
         self.accumulate, self.clip = train.accumulate, train.clip_grad_norm
         self.splits_batches = train.accumulate > 1
         self.epoch_length = math.ceil(len(images) / train.batch_size)
-        self.full = len(images) // train.batch_size  # batches of an epoch that are whole
+        self.full = len(images) // train.batch_size  # full batches in an epoch
         self.total_steps = train.epochs * self.epoch_length
         self.optimizer = build_optimizer(trainee, train)
-        # a callback may have added hooks to the optimizer, which only `step` itself calls
+        # callbacks may add hooks to the optimizer, and only `optimizer.step` calls them
         self.update = self.optimizer.step if config.callbacks else direct_step(self.optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self.schedule = train.schedule if train.schedule.epochs else None  # a constant has none
+        self.schedule = train.schedule if train.schedule.epochs else None  # None: constant
         self.ema = Average(trainee, train.ema) if train.ema else None
         self.noise = Noise(device, "train", train.seed)
         self.gate, self.log = FiniteGate(device), LossLog()
         self.load_batch: Callable[[Tensor], Batch] = images.batch
         self.record: Callable[[Terms, int], None] = self.log.add
         self.components = config.model.entry, config.loss.entry
-        self.order: tuple[Tensor, ...] = ()  # the images of each batch of the epoch
+        self.order: tuple[Tensor, ...] = ()  # image indices of each batch of the epoch
         self.graph = f"no: there are no CUDA graphs on {device.type}"
-        self.notes: list[str] = []  # how the steps differ from those of one process
+        self.notes: list[str] = []  # differences from the steps of a single process
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the images into the batches of an epoch, counted from 0."""
         order = permutation(len(self.images), self.config.seed, epoch)
-        if isinstance(self.images, StreamedImages):  # which reads on the CPU
+        if isinstance(self.images, StreamedImages):  # indexed on the CPU
             self.order = torch.split(order, self.batch_size)
             self.images.expect([self.own_images(index) for index in self.order])
         else:
             self.order = torch.split(order.to(self.device), self.batch_size)
 
     def run(self, done: int) -> Terms:
-        """The step after `done` others; PluginError that names the model and the loss."""
+        """Run the step after `done` steps; a PluginError names the model and the loss."""
         if self.schedule:
             self.set_learning_rate(done)
         self.noise.reseed(done)
@@ -172,43 +172,43 @@ class StepRunner:
         return terms
 
     def call(self, done: int, function: Callable[..., T], *args: Any) -> T:
-        """Call into model and loss, whose error names this step."""
+        """Call a function that uses model and loss; an error names this step."""
         doing = f"step {done + 1}"
         try:
             return call_component(doing, self.components, function, *args, save_memory=SAVE_MEMORY)
-        except PluginError as error:  # torch raises the loss of a reader process in any step
+        except PluginError as error:  # torch may report a lost reader process in any step
             if error.__cause__ and (lost := lost_worker(error.__cause__)):
                 raise lost from error.__cause__
             raise
 
-    # ------------------------------------------------------------ what train_step is made of
+    # ------------------------------------------------------------ parts of train_step
 
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
-        """Forward and backward of a batch in parts: its terms and their total, detached."""
+        """Run forward and backward on a batch in parts; return terms and total, detached."""
         cut = split_batch(batch, self.accumulate)
         parts = ((part, len(part.index) / len(batch.index), nullcontext()) for part in cut)
         terms = accumulate(self.trainee, parts, step)
         return terms, terms.total()
 
-    # ------------------------------------------------------------ functions of the step's number
+    # ------------------------------------------------------------ functions of the step number
 
     def index(self, done: int) -> Tensor:
-        """Which images the step trains on, int64 (B,)."""
+        """The indices of the step's images, int64 (B,)."""
         return self.order[done % self.epoch_length]
 
     def own_images(self, index: Tensor) -> Tensor:
-        """The images of a batch that this process reads."""
+        """The indices of the images of a batch that this process reads."""
         return index
 
     def step_at(self, done: int) -> Step:
         return Step(done, self.total_steps, len(self.images), self.epoch_length)
 
     def end(self) -> Step:
-        """The end of the training: during a warm-up early weights are not to be the best."""
+        """The end of the training. Evaluation uses it, so that a warm-up favours no early epoch."""
         return self.step_at(self.total_steps)
 
     def set_learning_rate(self, done: int) -> None:
-        """That of the schedule, which a constant learning rate does not have."""
+        """Set the scheduled learning rate of the step after `done` steps."""
         assert self.schedule
         factor = lr_factor(self.schedule, done, self.epoch_length)
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
@@ -219,7 +219,7 @@ class StepRunner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def without_graph(self, reason: str) -> None:
-        """State why the steps are not replayed; RunFailed if the user insists on a graph."""
+        """Record why no CUDA graph is used; RunFailed if `train.cuda_graph` is "on"."""
         if self.config.cuda_graph == "on":
             raise RunFailed(
                 f"the step cannot be captured as a CUDA graph: {reason}",
@@ -227,10 +227,10 @@ class StepRunner:
             )
         self.graph = f"no: {reason}"
 
-    # ------------------------------------------------------------ what is said of the steps
+    # ------------------------------------------------------------ reports
 
     def explain_failure(self, number: int) -> list[str]:
-        """The gradients of a step, counted from 1, that did not move the weights, made again."""
+        """Recompute and describe the gradients of a step, counted from 1, that was blocked."""
         done = number - 1
         with suppress(Exception):  # the first error is the one to report
             self.noise.reseed(done)
@@ -244,7 +244,7 @@ class StepRunner:
         self.gradients(batch, step)
 
     def describe(self) -> dict[str, Any]:
-        """How the steps are carried out, for run.json."""
+        """How the steps are executed, for run.json."""
         images = self.images
         return {
             "precision": self.config.precision,
@@ -256,7 +256,7 @@ class StepRunner:
         }
 
     def summary(self) -> list[str]:
-        """The same for people: what is not as in a plain float32 step."""
+        """The differences from a plain float32 step, as texts for the user."""
         facts = self.describe()
         words = ["bfloat16 autocast"] if facts["precision"] == "bf16" else []
         words += [name for name in ("channels_last", "compile") if facts[name]]
@@ -267,6 +267,6 @@ class StepRunner:
         return words
 
     def close(self) -> None:
-        """Read no more images ahead."""
+        """Stop prefetching images."""
         if isinstance(self.images, StreamedImages):
             self.images.close()

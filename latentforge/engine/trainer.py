@@ -1,6 +1,7 @@
-"""The training of one run: an Ignite engine around `train_step`, and what happens at each epoch.
+"""Trainer: the training loop of one run, an Ignite engine around `train_step`.
 
-Steps, epochs and images are counted from 1 in everything a user reads; `Step.index` from 0.
+At the end of each epoch it evaluates, logs and saves a checkpoint. In all output, steps, epochs and
+images are counted from 1; `Step.index` counts from 0.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ if TYPE_CHECKING:
     from latentforge.runtime.process_group import ProcessGroup
 
 SHOWN = 8  # images in the reconstructions of each epoch
-SETTLED = 3, 300  # epochs and steps before the metrics are judged: a KL near 0 may yet grow
+SETTLED = 3, 300  # epochs and steps before the metrics are checked: a KL near 0 may still grow
 BY_A_CALLBACK = "a callback ended the training"
 
 
 class Trainer:
-    """Trains `trainee` on `data["train"]`, both on `device`; `record` stores a line of metrics, and
-    `stream`, if there is one, shows progress."""
+    """Trains `trainee` on `data["train"]`, both on `device`. `record` stores a line of metrics;
+    `stream`, if given, shows the progress."""
 
     build_steps: ClassVar[Callable[..., StepRunner]] = staticmethod(build_step_runner)
 
@@ -73,13 +74,13 @@ class Trainer:
         self.store, self.board, self.record = store, board, record
         self.images, self.processes = data.split("train"), processes
         self.steps = self.build_steps(trainee, self.images, config, device, processes)
-        self.result = result  # the caller's, who reads it when fit raises
+        self.result = result  # the caller reads it even if fit raises
         self.state = TrainingState(self.steps, BestCheckpoint(train, monitor.entry), result)
         self.progress = Progress(
             stream, epochs=train.epochs, steps=self.steps.epoch_length, batch_size=train.batch_size
         )
         self.stopping, self._saved_at = False, time.monotonic()
-        self._since = 0.0  # when the running lap of training time began
+        self._since = 0.0  # start of the current interval of training time
         measured = self.steps.ema.trainee if self.steps.ema else trainee
         self.evaluator = Evaluator(
             measured.model, measured.loss, data, measures, seed=train.seed, device=device
@@ -90,7 +91,7 @@ class Trainer:
     def _build_engine(self, trainee: Trainee) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
-        if self.config.callbacks:  # what they draw is a function of the step too
+        if self.config.callbacks:  # their random numbers depend on the step too
             drawn = Noise(self.steps.device, "callbacks", self.train_config.seed)
             for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
                 engine.add_event_handler(event, lambda: drawn.reseed(self.result.steps))
@@ -111,7 +112,7 @@ class Trainer:
         for callback in self.config.callbacks:
             built = callback.call(f"callback {callback.name!r}", attach, callback)
             self.state.callbacks.append((callback, built))
-        # After the callbacks' own handlers, so that a checkpoint holds what they did.
+        # Added after the callbacks' handlers, so that a checkpoint contains their changes.
         if self.processes and self.config.callbacks:
             for event in (
                 *(Events.EPOCH_STARTED, Events.ITERATION_STARTED),
@@ -119,21 +120,21 @@ class Trainer:
             ):
                 engine.add_event_handler(event, self._end_in_all)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        if self.processes and self.config.callbacks:  # theirs on the evaluator's events
+        if self.processes and self.config.callbacks:  # they may stop in evaluator events
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_in_all)
         if self.train_config.checkpoint_every or self.train_config.checkpoint_seconds:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_when_due)
         return engine
 
     def fit(self) -> None:
-        """Train to the end, or until Ctrl-C; the result's status says which."""
+        """Train to the end or until a signal; the result's status is "done" or "interrupted"."""
         done = self.progress.first = self.result.steps
         length, epochs = self.steps.epoch_length, self.train_config.epochs
         if done:  # resumed, perhaps in the middle of an epoch
             position = {"iteration": done, "epoch_length": length, "max_epochs": epochs}
             self.engine.load_state_dict(position)
         if self.state.callbacks:
-            callback_states(self.state)  # one that cannot be stored is reported before an epoch
+            callback_states(self.state)  # report a state that cannot be stored before an epoch
         with closing(self.progress), deterministic_kernels():
             self._run_engine()
             self.result.status = "done"
@@ -154,7 +155,7 @@ class Trainer:
                     self.engine.fire_event(Events.EPOCH_COMPLETED)
                 if done < self.steps.total_steps and not self.result.stopped:
                     self.engine.run(max_epochs=self.train_config.epochs, epoch_length=length)
-        except BaseException as error:  # one that calls sys.exit, too
+        except BaseException as error:  # SystemExit of a callback too
             if not self._is_of_a_callback(error):
                 raise
             call_component("a callback", [c.entry for c in self.config.callbacks], reraise, error)
@@ -163,12 +164,12 @@ class Trainer:
             self._lap()
 
     def stop(self, number: int = signal.SIGINT) -> None:
-        """End after the step that is running; its checkpoint is kept. Safe in a signal handler."""
+        """End the training after the current step, with a checkpoint. Safe in a signal handler."""
         self.stopping, self.result.signal = True, number
         self.engine.terminate()
 
     def _finish_early(self) -> None:
-        """After a signal, or when the engine was stopped: store what was reached."""
+        """Save a checkpoint after a signal, or close an epoch that a callback ended early."""
         if self.stopping:
             self.result.status = "interrupted"
             self._save()
@@ -177,7 +178,7 @@ class Trainer:
             self._close_epoch(last=True)
 
     def _is_of_a_callback(self, error: BaseException) -> bool:
-        """Whether it was raised in a handler that is none of ours."""
+        """Whether a callback's handler raised the error: none of Trainer's is in the traceback."""
         own = (Trainer._step, Trainer._start_epoch, Trainer._end_epoch, Trainer._save_when_due)
         ours = {function.__code__ for function in own}
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
@@ -186,7 +187,7 @@ class Trainer:
     # ------------------------------------------------------------ one step
 
     def _start_epoch(self, engine: Engine) -> None:
-        if self.stopping:  # asked for before the engine ran, which forgets it when it starts
+        if self.stopping:  # a signal came before `run`, which resets the request
             engine.terminate()
         self.steps.start_epoch(engine.state.epoch - 1)
 
@@ -205,7 +206,7 @@ class Trainer:
         return terms
 
     def _fetch_log(self) -> None:
-        """Raises RunFailed if a loss was not finite, with what its step can say about it."""
+        """Fetch the loss log. RunFailed, with details of the step, if a value is not finite."""
         step = self.result.steps
         try:
             self.config.loss.call("reading the loss", self.steps.log.fetch, step)
@@ -228,7 +229,7 @@ class Trainer:
             self.board.scalars({**scalars, "step/lr": self.steps.lr()}, step)
 
     def _end_in_all(self, engine: Engine) -> None:
-        """A callback that ends the training in one process ends it in all."""
+        """End the training in all processes if a callback ended it in one."""
         if self.processes and self.processes.any(bool(engine.should_terminate), self._when()):
             engine.terminate()
 
@@ -239,7 +240,7 @@ class Trainer:
 
     def _end_epoch(self, engine: Engine) -> None:
         self.result.epochs = engine.state.epoch
-        # by a callback, whose handlers run before this one; a signal ends no epoch early
+        # by a callback, whose handlers run before this one; _finish_early handles a signal
         stopped = bool(engine.should_terminate) and not self.stopping
         last = engine.state.epoch == self.train_config.epochs
         if stopped and not last:
@@ -247,12 +248,12 @@ class Trainer:
         self._close_epoch(last=stopped or last)
 
     def _close_epoch(self, *, last: bool) -> None:
-        """Evaluate, log, save; for an epoch that a callback cut short too."""
+        """Evaluate, log and save, also for an epoch that a callback ended early."""
         self._read_log()
         self._lap()
         epoch = math.ceil(self.result.steps / self.steps.epoch_length)
         means, per_dim = self.steps.log.close_epoch()
-        if self.processes:  # a process without images in a small batch does not know its weights
+        if self.processes:  # a process without images in a batch does not know its loss weights
             means, per_dim = self.processes.broadcast([means, per_dim], self._when())
         self.result.metrics["train"], self.result.per_dim = means, per_dim
         splits = ["train"]
@@ -272,13 +273,13 @@ class Trainer:
         self._log_epoch(epoch, metrics, per_dim)
         self.progress.epoch(epoch, metrics)
         self._warn(epoch, last=last)
-        self.state.evaluated_step = self.result.steps  # stored by the checkpoint, with what follows
+        self.state.evaluated_step = self.result.steps  # set before the checkpoint stores it
         self._save(best=best)
         self._lap()
 
     def _warn(self, epoch: int, *, last: bool) -> None:
-        """Report, once each, what looks wrong when the first epochs have settled, and keep what
-        still does."""
+        """Report each new warning once, after enough epochs and steps, and update the result's
+        findings."""
         if not last and (epoch < SETTLED[0] or self.result.steps < SETTLED[1]):
             return
         warnings, held = self.state.warnings, self.state.validation_losses
@@ -289,14 +290,14 @@ class Trainer:
         self.result.findings[:] = [*others, *warnings.findings()]
 
     def _loss_of_a_sample(self) -> float:
-        """The loss of some training images, evaluated as that of the validation images is."""
+        """The loss of a sample of the training images, computed like the validation loss."""
         most = at_once(self.data.spec, BATCH)
         places = torch.arange(min(most, len(self.images)), device=self.steps.device)
         batch = self.images.batch(places * len(self.images) // len(places))
         return self.evaluator.loss_of(batch, self.steps.end())
 
     def _judge(self, epoch: int) -> bool:
-        """Whether the epoch is the best; ends the training if patience has run out."""
+        """Return whether the epoch is the best; end the training if the patience is exhausted."""
         best = self.state.best
         improved = best.judge(self.result.metrics["validation"], epoch)
         if best.score is not None:
@@ -309,10 +310,10 @@ class Trainer:
         return improved
 
     def _evaluate(self, split: str) -> None:
-        """Raises RunFailed if the last step has ruined the weights, which its loss, computed
-        before the update, does not show."""
+        """Evaluate a split. RunFailed if its loss is not finite: the last update may have broken
+        the weights, and the training loss of that step was computed before the update."""
         metrics = self.evaluator.run(split, self.steps.end())
-        if self.processes:  # each has evaluated every image; decisions are the same in all
+        if self.processes:  # each evaluates every image; one result makes their decisions equal
             metrics = self.processes.broadcast(metrics, self._when())
         if not math.isfinite(loss := metrics["loss"]):
             raise RunFailed(
@@ -339,7 +340,7 @@ class Trainer:
     # ------------------------------------------------------------ checkpoints and time
 
     def _save_when_due(self) -> None:
-        """In the middle of an epoch; at its end there is one anyway, with its metrics."""
+        """Save in the middle of an epoch; its end always saves a checkpoint, with metrics."""
         step, every = self.result.steps, self.train_config.checkpoint_every
         seconds = self.train_config.checkpoint_seconds
         due = (every and step % every == 0) or (

@@ -1,4 +1,4 @@
-"""The dataclasses of a training's state: TrainingState and TrainingResult."""
+"""TrainingState and TrainingResult: the state of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentforge.runs.checkpoint_reader import Checkpoint
 
 @dataclass
 class TrainingResult:
-    """How far a training came. `seconds` is training time: start-up and evaluation are left out."""
+    """Progress and results of a training. `seconds` excludes start-up and evaluation."""
 
     status: str = "running"
     epochs: int = 0  # completed ones
@@ -23,10 +23,10 @@ class TrainingResult:
     seconds: float = 0.0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     per_dim: dict[str, list[float]] = field(default_factory=dict)  # of the last epoch
-    best: dict[str, float] = field(default_factory=dict)  # the best epoch and its figure
+    best: dict[str, float] = field(default_factory=dict)  # the best epoch and its metric
     stopped: str = ""  # why the training ended early, if it did
-    signal: int = 0  # what asked for the end: SIGINT or SIGTERM
-    findings: list[Diagnosis] = field(default_factory=list)  # what looked wrong on the way
+    signal: int = 0  # the signal that ended the training: SIGINT or SIGTERM
+    findings: list[Diagnosis] = field(default_factory=list)  # of the diagnostics
 
     @property
     def images_per_second(self) -> float:
@@ -34,7 +34,7 @@ class TrainingResult:
 
 
 def stored_result(saved: Checkpoint) -> TrainingResult:
-    """How far the training had come that wrote a checkpoint, for one that goes on from there."""
+    """The result that a checkpoint contains, for a training that resumes from it."""
     kept = dict(saved.state.get("outcome", {}))
     findings = [Diagnosis(**finding) for finding in kept.pop("findings", [])]
     return TrainingResult(**kept, findings=findings)
@@ -42,8 +42,8 @@ def stored_result(saved: Checkpoint) -> TrainingResult:
 
 @dataclass
 class TrainingState:
-    """How far a training came; `steps` has its weights, its optimizer and what was logged since the
-    epoch began."""
+    """The state of a training. `steps` contains the weights, the optimizer and the loss log of the
+    epoch."""
 
     steps: StepRunner
     best: BestCheckpoint

@@ -1,1 +1,1 @@
-"""Several trainings as one: their weights stacked, their steps vmapped."""
+"""Several trainings run as one, with stacked weights and vmapped steps."""

@@ -1,7 +1,7 @@
-"""One optimizer step of several trainings at once: weights stacked, the loss vmapped over them.
+"""Ensemble: runs the optimizer steps of several trainings, with stacked weights and a vmapped loss.
 
-Each has its own images, noise, loss weights, learning rate and seed; `StepRunner` makes the same
-steps alone.
+Each member has its own images, noise, loss weights, learning rate and seed. `StepRunner` runs the
+same steps for a single training.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from latentforge.engine.vectorized.noise import (
 from latentforge.seeding import permutation
 
 OF_ALL = ("step", "mu_product")
-"""What an optimizer keeps once for all values of a parameter, which may itself be a single one."""
+"""State that an optimizer has once per parameter. Its shape does not show this for a scalar."""
 
 
 @dataclass(frozen=True)
 class StackedTerms:
-    """The terms of one step, a row for each member."""
+    """The terms of one step, one row for each member."""
 
     values: Mapping[str, Tensor]  # each (members,)
-    weights: Mapping[str, float | Tensor]  # numbers where all have the same
+    weights: Mapping[str, float | Tensor]  # numbers if equal for all members
     per_dim: Mapping[str, Tensor]
     images: int
     finite: bool
@@ -55,21 +55,21 @@ class StackedTerms:
 
 
 class Ensemble:
-    """The trainees and optimizers of `runners`, as one. The trainees' parameters and buffers
-    become views of the stacked ones, and so are always up to date; the optimizers' state is after
-    `unstack`. `varied` are the loss's options that differ, by name."""
+    """The trainees and optimizers of `runners`, as one. The trainees' parameters become views of
+    the stacked ones, so they are always up to date; the state of their optimizers is up to date
+    after `unstack`. `varied` are the options of the loss that differ, by name."""
 
     def __init__(
         self, runners: Sequence[StepRunner], configs: Sequence[RunConfig], spec: Any
     ) -> None:
         pairs = sorted(zip(runners, configs, strict=True), key=lambda pair: pair[1].train.lr)
-        self.runners = [runner for runner, _ in pairs]  # those of one rate side by side
+        self.runners = [runner for runner, _ in pairs]  # equal rates are adjacent
         self.configs = [config for _, config in pairs]
         self.config, self.spec = self.configs[0], spec
         first = self.runners[0]
         self.trainee, self.images, self.device = first.trainee, first.images, first.device
         self.varied = varied_options(self.configs, self.device)
-        self.draws: dict[int, list[Draw]] = {}  # by the images of a batch
+        self.draws: dict[int, list[Draw]] = {}  # by the number of images in a batch
         self.leaves, self.fixed = stack([runner.trainee for runner in self.runners])
         self.optimizer = self._stack_optimizers()
         self.update = direct_step(self.optimizer)
@@ -78,13 +78,13 @@ class Ensemble:
     # ------------------------------------------------------------ steps
 
     def start_epoch(self, epoch: int) -> None:
-        """Lay out the batches of an epoch, counted from 0: (members, images)."""
+        """Shuffle each member's images for an epoch, counted from 0: (members, images)."""
         orders = [permutation(len(self.images), s.config.seed, epoch) for s in self.runners]
         self.orders = torch.stack(orders).to(self.device)
 
     def run(self, done: int) -> StackedTerms:
-        """The step after `done` others. Where a loss is not finite nothing moves, and what is
-        returned says so."""
+        """Run the step after `done` steps. If a loss is not finite, no weights change, and
+        `finite` of the result is False."""
         batch, noise = self._batch(done)
         terms, totals = self._forward(batch, noise, done)
         if not terms.finite:
@@ -101,7 +101,7 @@ class Ensemble:
         at = self.runners[0].step_at(done)
         step = LaterStep(at.index, at.total, at.images, at.epoch_length)
         size = batch.index.shape[1]
-        numbers: dict[str, float] = {}  # the weights that are the same for all
+        numbers: dict[str, float] = {}  # the loss weights that are equal for all
 
         def one(
             weights: dict[str, Tensor],
@@ -132,13 +132,13 @@ class Ensemble:
         return StackedTerms(values, {**numbers, **told}, per_dim, size, finite), totals
 
     def _with(self, options: Mapping[str, Tensor]) -> Trainee:
-        """The first member's trainee, its loss built anew where options differ: they are then 0-d
-        tensors in place of numbers."""
+        """The first member's trainee. If options differ, its loss is rebuilt with 0-d tensors in
+        place of numbers."""
         if not options:
             return self.trainee
         config = copy.copy(self.config.loss.options)
         for name, value in options.items():
-            # frozen, and checked as each member's own; cloned: `beta *= 2` changes no number either
+            # frozen, but validated for each member; cloned, so that `beta *= 2` changes no option
             object.__setattr__(config, name, value.clone())
         loss: nn.Module = self.config.loss.entry.spec.build(config, self.spec)
         loss.train(self.trainee.loss.training)
@@ -147,7 +147,7 @@ class Ensemble:
     # ------------------------------------------------------------ images and noise
 
     def _batch(self, done: int) -> tuple[Batch, list[Tensor]]:
-        """The images and the noise of each member, as it would see and draw them alone."""
+        """The images and the noise of each member, equal to those of a single training."""
         length, size = self.runners[0].epoch_length, self.config.train.batch_size
         start = done % length * size
         index = self.orders[:, start : start + size]  # (members, images)
@@ -175,7 +175,7 @@ class Ensemble:
         return Batch(flat.x.view(*shape, *flat.x.shape[1:]), y, index), noise
 
     def _probe(self, index: Tensor, done: int) -> list[Draw]:
-        """What a step of the first member draws; NotTogether where that cannot be drawn again."""
+        """Record the noise of a step of the first member; NotTogether if it is not repeatable."""
         runner, recorder = self.runners[0], Recorder()
         runner.noise.reseed(done)
         batch = self.images.batch(index)
@@ -194,8 +194,8 @@ class Ensemble:
     # ------------------------------------------------------------ the optimizer
 
     def _stack_optimizers(self) -> torch.optim.Optimizer:
-        """One of the members' own kind, a group for those of one rate, with the state they have:
-        all of these optimizers treat each weight by itself."""
+        """Build one optimizer with the members' state and a group for each learning rate. This is
+        possible because all of these optimizers are element-wise."""
         train = self.config.train
         own = [runner.optimizer for runner in self.runners]
         options: dict[str, Any] = {"weight_decay": train.weight_decay, **train.optimizer_options}
@@ -240,7 +240,7 @@ class Ensemble:
         self.update()
 
     def unstack(self) -> None:
-        """Let each member's own optimizer have its rows of the state."""
+        """Give each member's optimizer its rows of the stacked state."""
         for name, start, stop, part in self.slices:
             state = self.optimizer.state.get(part, {})
             for row in range(start, stop) if state else ():
@@ -254,7 +254,7 @@ class Ensemble:
 
 
 def total(terms: Terms) -> Tensor:
-    """As `Terms.total`, where weights may be tensors."""
+    """`Terms.total` for weights that may be tensors."""
     parts = []
     for name, value in terms.values.items():
         weight = terms.weights.get(name, 1.0)
@@ -264,9 +264,9 @@ def total(terms: Terms) -> Tensor:
 
 
 def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[str, Tensor]:
-    """The numbers among the loss's options that differ, each (members,)."""
+    """The float options of the loss that differ between members, each (members,)."""
     options = [vars(config.loss.options) for config in configs]
-    # as exact as a Python number, where the device can
+    # as exact as a Python float, if the device supports it
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return {
         name: torch.tensor([each[name] for each in options], dtype=dtype, device=device)
@@ -276,8 +276,8 @@ def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[s
 
 
 def stack(trainees: Sequence[Trainee]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters to train, and what else there is, each (members, ...); the trainees' own become
-    their rows. Inside, a parameter with several names has the first one."""
+    """Stack the trainable parameters, and the other parameters and buffers, each (members, ...).
+    The trainees' parameters become rows. A parameter with several names has its first name."""
     leaves, fixed = {}, {}
     for name, parameter in trainees[0].named_parameters():
         whole = torch.stack([trainee.get_parameter(name).detach() for trainee in trainees])

@@ -1,4 +1,4 @@
-"""Whether trainings can be made together: a few steps both ways, on copies, must give the same."""
+"""Checks whether members can be trained together: a few steps on copies must equal single ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from latentforge.engine.vectorized.noise import NotTogether
 from latentforge.errors import one_line
 
 CLOSE = 1e-2
-"""How far gradients may differ, of their largest. Sums in another order are 1e-5 apart, and after a
-step of Adam a few weights whose gradients are all rounding have gone the other way; another image
-or another noise makes them as different as they are large."""
+"""How far gradients may differ, as a share of the largest. Another summation order changes them by
+1e-5, and after a step of Adam a few weights whose gradients are rounding errors have moved the
+other way. Another image or another noise changes them by as much as their size."""
 
 
 def why_not(
@@ -30,13 +30,13 @@ def why_not(
     device: torch.device,
     spec: DataSpec,
 ) -> str:
-    """In words why these members cannot be trained together; empty where they can."""
+    """The reason why these members cannot be trained together; empty if they can."""
     try:
         check_modules(trainees[0])
         rehearse(trainees, configs, images, device, spec)
     except NotTogether as reason:
         return str(reason)
-    except Exception as error:  # vmap's own words on what it cannot do
+    except Exception as error:  # vmap's message about what it does not support
         return one_line(error)
     return ""
 
@@ -59,8 +59,8 @@ def rehearse(
     device: torch.device,
     spec: DataSpec,
 ) -> None:
-    """NotTogether where two first steps, or the last of the epoch, whose batch may be smaller,
-    differ from the members' own."""
+    """NotTogether if one of the first two steps, or the last one of the epoch, whose batch may be
+    smaller, differs from the step of a single training."""
 
     def runners() -> list[StepRunner]:
         pairs = zip(trainees, configs, strict=True)
@@ -76,7 +76,7 @@ def rehearse(
     for done in sorted({0, min(1, length - 1), length - 1}):
         separate = [runner.run(done) for runner in alone]
         stacked = ensemble.run(done)
-        if not stacked.finite:  # nothing moves from here on, where a member is as ruined by itself
+        if not stacked.finite:  # no weights change from here on; check that single steps fail too
             if all(bool(terms.total().isfinite()) for terms in separate):
                 raise NotTogether("its loss is not finite under vmap")
             return
@@ -106,12 +106,12 @@ def check_terms(there: Terms, terms: Terms) -> None:
 def check_weights(
     trainees: Sequence[Trainee], alone: Sequence[StepRunner], stacking: Sequence[StepRunner]
 ) -> None:
-    """NotTogether where the optimizer has moved weights elsewhere, or a buffer has changed."""
+    """NotTogether if the optimizer has moved weights differently, or a buffer has changed."""
     for before, one, other in zip(trainees, alone, stacking, strict=True):
         for name, parameter in before.named_parameters():
             moved = (one.trainee.get_parameter(name) - parameter).norm()
             apart = (one.trainee.get_parameter(name) - other.trainee.get_parameter(name)).norm()
-            if not apart <= 0.1 * moved + 1e-6:  # as for gradients, and no for NaN
+            if not apart <= 0.1 * moved + 1e-6:  # as for gradients; False for NaN
                 raise NotTogether(f"the optimizer moves its {name} elsewhere")
         for name, buffer in before.named_buffers():
             if not torch.equal(buffer, one.trainee.get_buffer(name)):
@@ -119,7 +119,7 @@ def check_weights(
 
 
 def same_gradient(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:  # no gradient is one of zeros: neither moves the weights
+    if one is None or other is None:  # None equals zeros: neither moves the weights
         left = one if other is None else other
         return left is None or not bool(left.any())
     apart, largest = (one - other).abs().max(), other.abs().max()

@@ -1,6 +1,6 @@
-"""The noise of one training step, drawn beforehand: vmap gives no member its own generator.
+"""Draws the noise of a training step beforehand: vmap gives no member its own generator.
 
-A `Recorder` writes down what a step made alone draws; `Given` hands such noise to a step.
+`Recorder` records the random calls of a single step; `Given` supplies their results to a step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latentforge.engine.vectorized.ops import REPLACED
 
 
 class NotTogether(Exception):
-    """Why members cannot be trained together, in words."""
+    """Members cannot be trained together; the message is the reason."""
 
 
 FILLS: Mapping[Callable[..., Any], Callable[[Tensor], Tensor]] = {
@@ -26,12 +26,12 @@ FILLS: Mapping[Callable[..., Any], Callable[[Tensor], Tensor]] = {
     torch.rand_like: Tensor.uniform_,
     torch.rand: Tensor.uniform_,
 }
-"""What fills a contiguous tensor from the default generator as each function does."""
+"""The method that fills a contiguous tensor from the default generator like each function."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One call of a random function: what it gave."""
+    """One call of a random function: how to repeat it, and the shape and dtype of its result."""
 
     fill: Callable[[Tensor], Tensor]
     shape: torch.Size
@@ -39,7 +39,7 @@ class Draw:
 
 
 class Recorder(TorchFunctionMode):
-    """Writes down what is drawn inside. What it does not know, the generator's state shows."""
+    """Records calls of the functions in FILLS inside. The generators' state reveals others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Recorder(TorchFunctionMode):
 
 
 class Given(TorchFunctionMode):
-    """What random functions ask for inside is taken from `noise`, in order."""
+    """Inside, random functions return the tensors of `noise`, in order."""
 
     def __init__(self, draws: Sequence[Draw], noise: Sequence[Tensor]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Given(TorchFunctionMode):
 
 
 def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
-    """Whether a call asks for the shape that was drawn: by an example, by a shape, by numbers."""
+    """Whether a call requests the recorded shape, by an example tensor, a shape or numbers."""
     if args and isinstance(args[0], Tensor):
         return args[0].shape == draw.shape
     numbers = args[0] if args and not isinstance(args[0], int) else args
@@ -95,7 +95,7 @@ def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
 
 
 def generators_state(device: torch.device) -> list[Tensor]:
-    """Where the default generators of the CPU and of the device stand."""
+    """The states of the default generators of the CPU and of the device."""
     states = [torch.default_generator.get_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))

@@ -1,7 +1,7 @@
-"""Two functions that vmap takes apart into many slow ones, for members side by side.
+"""Linear and binary cross-entropy for stacked members, which vmap splits into many slow operations.
 
-They compute what torch's do, up to rounding, and make a sweep's steps 1.3 times as fast. They need
-private names of functorch: with other versions of torch, vmap's own functions are used.
+They equal torch's functions up to rounding and make a sweep's steps 1.3 times as fast. They need
+private names of functorch: with other versions of torch, vmap's versions are used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TRIED = (2, 10), (2, 13)  # the first and the last version of torch that these names were tried with
+TRIED = (2, 10), (2, 13)  # the first and last version of torch that these names were tried with
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 KNOWN = TRIED[0] <= VERSION <= TRIED[1]
 if KNOWN:
@@ -27,7 +27,7 @@ if KNOWN:
 class StackedLinear(torch.autograd.Function):
     """x (N, B, in), weight (N, out, in), bias (N, out) to (N, B, out).
 
-    torch's own gives the weight's gradient transposed, and all of it is then copied.
+    torch's function returns the weight's gradient transposed, and then all of it is copied.
     """
 
     @staticmethod
@@ -43,8 +43,8 @@ class StackedLinear(torch.autograd.Function):
 
 
 class StackedCrossEntropy(torch.autograd.Function):
-    """Sums over all but the first dimension of -t log s(x) - (1 - t) log(1 - s(x)), x the logits:
-    log(1 + exp(x)) - t x, whose derivative is s(x) - t."""
+    """Sums over all but the first dimension of -t log s(x) - (1 - t) log(1 - s(x)), for logits x
+    and sigmoid s. This is log(1 + exp(x)) - t x, with derivative s(x) - t."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: Tensor) -> Tensor:
@@ -59,10 +59,10 @@ class StackedCrossEntropy(torch.autograd.Function):
 
 
 def stacked(function: type[torch.autograd.Function], *given: Tensor) -> Tensor:
-    """A function of stacked tensors, called with what one member has under vmap.
+    """Call a function of stacked tensors with the tensors of one member under vmap.
 
-    A custom function of torch's may have a rule for vmap itself, but each call of one then takes
-    0.4 ms of Python, a tenth of the step.
+    A custom torch function may define its own vmap rule, but each call then takes 0.4 ms of Python,
+    a tenth of the step.
     """
     interpreter: Any = retrieve_current_functorch_interpreter()
     members, level = interpreter.batch_size(), interpreter.level()

@@ -1,5 +1,6 @@
-"""Trainings whose steps an ensemble makes, an epoch at a time; each evaluates, records and saves as
-any training does.
+"""Group and MemberTrainer: trainings whose steps an Ensemble runs together, an epoch at a time.
+
+Each member evaluates, records and saves like a single training.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ log = logging.getLogger("latentforge")
 
 
 class StackedStep(StepRunner):
-    """Steps that an ensemble has made, returned one by one in their order."""
+    """Returns the steps that an ensemble has already run, one by one in order."""
 
     def __init__(
         self,
@@ -40,12 +41,12 @@ class StackedStep(StepRunner):
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = "no: trained together with other members"
-        self.made: deque[tuple[StackedTerms, int]] = deque()  # and the member's row
+        self.made: deque[tuple[StackedTerms, int]] = deque()  # with the member's row
 
     def run(self, done: int) -> Terms:
         stacked, row = self.made.popleft()
         if self.schedule:
-            self.set_learning_rate(done)  # for what is logged and saved
+            self.set_learning_rate(done)  # for the log and the checkpoint
         terms = stacked.terms(row)
         self.gate.shut = not bool(terms.total().isfinite())
         self.record(terms, stacked.images)
@@ -53,7 +54,7 @@ class StackedStep(StepRunner):
 
 
 class MemberProgress(Progress):
-    """Reports what looks wrong with a member, and which member it is."""
+    """Logs the warnings of a member with the member's name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(None, epochs=1, steps=1, batch_size=1)
@@ -64,7 +65,7 @@ class MemberProgress(Progress):
 
 
 class MemberTrainer(Trainer):
-    """The training of one member: `advance` by an epoch that the ensemble has made, then
+    """The training of one member: `advance` by each epoch that the ensemble has run, then
     `conclude`."""
 
     steps: StackedStep
@@ -73,12 +74,12 @@ class MemberTrainer(Trainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.progress = MemberProgress(self.store.folder.parent.name)
-        self.signal_received = 0  # the signal that asks for the end
+        self.signal_received = 0  # the signal that requests the end
 
     def advance(self, epoch: int, seconds: float) -> None:
         """Log the steps of an epoch, counted from 1, and end it: metrics, record, checkpoint.
 
-        `seconds` is what the steps took, of all members together.
+        `seconds` is the time of the steps, of all members together.
         """
         self.result.seconds += seconds
         self._since = time.perf_counter()
@@ -94,7 +95,7 @@ class MemberTrainer(Trainer):
         return terms
 
     def conclude(self) -> None:
-        """After the last epoch, or after a signal, whose checkpoint may be in mid-epoch."""
+        """Finish after the last epoch or a signal, which may leave a checkpoint in mid-epoch."""
         if self.signal_received:
             self.stop(self.signal_received)
         self.result.status = "done"
@@ -103,8 +104,8 @@ class MemberTrainer(Trainer):
 
 
 class Group:
-    """Trains members together, to the end of each. `failed` is called with one that fails, and
-    `done` with one that has ended; the others go on."""
+    """Trains members together until each has ended. `failed` is called with a member that fails,
+    `done` with one that has ended; the others continue."""
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class Group:
         )
 
     def fit(self) -> None:
-        """Train; after a signal every member has been told to `done` as interrupted."""
+        """Train all members; after a signal, `done` is called with each of them as interrupted."""
         for trainer in self.live:
             trainer.steps.trainee.train()
         with closing(self.progress), stop_on_signals(self.on_signal):
@@ -146,7 +147,7 @@ class Group:
         self.signal_received = number
 
     def _gather(self) -> None:
-        """Stack those that are left; `rows` says which row is whose."""
+        """Stack the remaining members; `rows` maps each member to its row."""
         if self.live:
             spec = self.live[0].data.spec
             configs = [trainer.config for trainer in self.live]
@@ -155,7 +156,7 @@ class Group:
             self.rows = {trainer: runners.index(trainer.steps) for trainer in self.live}
 
     def _run_epoch(self, epoch: int) -> float:
-        """All steps of an epoch, or those up to a signal; the seconds they took."""
+        """Run all steps of an epoch, or those before a signal; return the seconds they took."""
         began = time.perf_counter()
         self.ensemble.start_epoch(epoch)
         entries = self.live[0].config.model.entry, self.live[0].config.loss.entry
@@ -192,8 +193,8 @@ class Group:
             self._run_step(epoch, done)
 
     def _drop_for_a_term_without_weight(self, stacked: StackedTerms, done: int) -> None:
-        """Fail the members that have an infinite term of weight 0: alone they leave it out, and in
-        the sum that all share 0 times infinity is NaN."""
+        """Fail the members that have an infinite term of weight 0. A single training leaves such a
+        term out, but in the shared sum 0 times infinity is NaN."""
         dropped = False
         for trainer, row in self.rows.items():
             bad = [name for name, value in stacked.values.items() if not value[row].isfinite()]
@@ -210,7 +211,7 @@ class Group:
             raise RunFailed(f"the sum of the members' losses became NaN at step {done + 1}")
 
     def _advance(self, trainer: MemberTrainer, epoch: int, seconds: float) -> None:
-        """End the epoch of one member, and the member where that is its last one."""
+        """End the epoch of one member, and the member itself if its training has stopped."""
         trainer.signal_received = self.signal_received
         if not trainer.steps.made:
             return  # a signal came before its first step
@@ -230,7 +231,7 @@ class Group:
             self._gather()
 
     def _leave(self, trainer: MemberTrainer) -> None:
-        if not trainer.result.stopped:  # the signal may have come after its last look
+        if not trainer.result.stopped:  # the signal may have come after its last step
             trainer.signal_received = self.signal_received
         try:
             trainer.conclude()
