@@ -36,7 +36,7 @@ def training_device(wanted: str) -> torch.device:
 
 
 def resolve_device(wanted: str) -> torch.device:
-    """`auto` selects cuda, else mps, else cpu. Raises MissingError for an unavailable device."""
+    """`auto` is cuda, else mps, else cpu. MissingError (exit code 4) for an unavailable device."""
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
