@@ -34,7 +34,7 @@ from latentforge.rendering.scatter import (
     tallness,
 )
 
-DPI = 110  # higher than the small size in inches needs: a page may show a frame at half its size
+DPI = 110  # a frame is small in inches; a page may show it at half its size
 STEP, LAST = 120, 1500  # milliseconds per frame; the last one is shown longer
 COLOURS = 128  # palette entries of a GIF, besides the exact colours
 NEAR = 9  # levels; Pillow's nearest-colour lookup does not distinguish closer colours

@@ -59,7 +59,7 @@ def height(text: str, size: float) -> float:
 
 
 def wrapped(text: str, size: float, width: float) -> str:
-    """Wrap a text to lines of at most `width` inches, at spaces and inside words that are longer."""
+    """Wrap a text to lines of at most `width` inches, at spaces or inside a word that is longer."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""

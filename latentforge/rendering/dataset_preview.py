@@ -21,8 +21,8 @@ SAMPLES = 10  # samples per class in the preview image
 
 
 def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
-    """Sizes, classes and value range of a dataset, and the path of an image with samples of each
-    class, which is written if the examples are drawable. Raises RunFailed if it cannot be."""
+    """Sizes, classes and value range of a dataset; if its examples are drawable, also the path of
+    an image with samples of each class. Raises RunFailed if the image cannot be written."""
     spec, train = splits.spec, splits.split("train")
     if type(train) is ImageSplit:
         values = train.x

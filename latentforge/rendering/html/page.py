@@ -22,7 +22,7 @@ from latentforge.rendering.html.paths import array, frames
 from latentforge.rendering.html.sprites import sprite
 
 POINTS = 5000  # maximum points of a map
-SPRITE_BYTES = 2_000_000
+SPRITE_BYTES = 2_000_000  # maximum size of a map's thumbnails
 FEWEST = 500
 
 Chart = Scatter | Lines | Bars | Histogram | Table

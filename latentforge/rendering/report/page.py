@@ -1,4 +1,4 @@
-"""From runs to the text of the page: gathers, and fills the template with autoescape on."""
+"""Renders the report page: collects the content and fills the template, with autoescape on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Page:
     html: str
     explored: list[str]  # the folders shown
     warnings: list[str]
-    next: str  # the command to run where nothing is explored yet
+    next: str  # the suggested command if nothing is explored yet
 
 
 def render(
@@ -83,8 +83,7 @@ def render(
 
 
 def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
-    """The names of the folders, no two of which are one, with those above where names are the
-    same."""
+    """Distinct names of the run folders: if folder names are equal, all include parent folders."""
     parts = [run.path.resolve().parts for run in runs]
     depth = next(d for d in count(1) if len({own[-d:] for own in parts}) == len(parts))
     return ["/".join(own[-depth:]) for own in parts]
