@@ -1,4 +1,4 @@
-"""Draws grids of images as PNG."""
+"""Draws grids of images, with titles and captions, as matplotlib figures."""
 
 from __future__ import annotations
 

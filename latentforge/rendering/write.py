@@ -1,4 +1,4 @@
-"""Writes findings to files: PNG, GIF, HTML, CSV, .npz, TensorBoard, and JSON to read back."""
+"""Writes findings to files: PNG, GIF, HTML, CSV, .npz, TensorBoard, and findings.json."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
 
     Raises OSError if the folder cannot be written.
     """
-    from latentforge.rendering.tensorboard import write_board  # tensorboard takes half a second
+    from latentforge.rendering.tensorboard import write_board  # its import takes half a second
 
     findings = noted(findings)
     files = [

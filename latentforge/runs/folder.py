@@ -151,7 +151,7 @@ def clean_up(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run, so that two processes never train it. The system releases the lock when a process
     ends, even if it crashes. Raises UsageError if another process has the lock."""
-    from filelock import FileLock, Timeout  # only training pays for its import
+    from filelock import FileLock, Timeout  # imported only where it is needed
 
     lock = FileLock(folder / LOCK, timeout=1)  # `is_locked` takes the lock for a moment
     try:
