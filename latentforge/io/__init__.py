@@ -1,1 +1,1 @@
-"""Files: atomic writes, paths, .npz archives, secrets kept out of what is stored."""
+"""Files: atomic writes, paths, .npz archives, TOML, and removal of passwords from text."""

@@ -1,6 +1,6 @@
-"""Writes files atomically and durably, and reads files of unknown origin with limits.
+"""Atomic and durable file writes, and size-limited reads of files of unknown origin.
 
-Owns how bytes get onto the disk and off it again; what they mean is the caller's business.
+This module handles bytes, lines and JSON only; the caller interprets the content.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 JSON_LIMIT = 16 * 2**20
-"""Bytes; a larger JSON file is none that LatentForge has written."""
+"""In bytes. LatentForge writes no larger JSON file."""
 LARGEST = 2**28
-"""Bytes of a picture or of a file of lines; a run of a million epochs has no more."""
+"""Default limit in bytes, for images and line files; a run of a million epochs stays below it."""
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """A new file whose bytes are on the disk when this returns."""
+    """Write a new file and fsync it. Raises FileExistsError if the file exists."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -26,8 +26,8 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Names in the folder, as of a rename, are on the disk when this returns."""
-    if os.name == "nt":  # Windows opens no folder, and its renames are journalled
+    """Fsync a folder, so that new and renamed entries are on the disk when this returns."""
+    if os.name == "nt":  # Windows cannot open a folder, and it journals renames
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -37,9 +37,9 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_synced(path: Path, data: bytes, temporary: Path) -> None:
-    """`data` in place of what `path` held: a reader sees all of the old or all of the new.
+    """Replace `path` atomically: a reader sees the complete old content or the complete `data`.
 
-    `temporary` lies in the same folder; what a killed writer left there gives way.
+    `temporary` must be in the same folder; a leftover file of that name is deleted first.
     """
     temporary.unlink(missing_ok=True)
     write_synced(temporary, data)
@@ -48,14 +48,14 @@ def replace_synced(path: Path, data: bytes, temporary: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file of any size, which is never in memory as a whole."""
+    """The SHA-256 of a file as hex. The file is never read into memory as a whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
-    """A plain file. Raises OSError, and ValueError for one that is too large or no plain file: a
-    pipe would be waited for."""
+    """Read a regular file. Raises OSError, and ValueError if the file is too large or not a regular
+    file: reading a pipe would block."""
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")
     with path.open("rb") as file:
@@ -65,13 +65,13 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file. Raises OSError, and ValueError for one that is too large, too deep or no JSON:
-    a reader has one kind of fault to name."""
+    """Read a JSON file. Raises OSError, and ValueError for every other fault (too large, nested too
+    deep, not JSON), so that callers handle one type."""
     return parse_json(read_bytes(path, JSON_LIMIT))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; ValueError also where it is nested too deep."""
+    """Parse a JSON text. Raises ValueError, also if it is nested too deep."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -79,13 +79,13 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, with their ends; none where there is no file. Bytes that are no
-    text become marks, so that a line with them is no JSON."""
+    """The lines of a text file with their line ends; an empty list if there is no file. Bytes that
+    are not UTF-8 become replacement characters. Raises as `read_bytes` does."""
     if not path.exists():
         return []
     return read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether `path`, which is named inside `folder`, is or follows a link to somewhere else."""
+    """Whether `path`, a path inside `folder`, resolves to a location outside of it."""
     return not path.resolve().is_relative_to(folder.resolve())

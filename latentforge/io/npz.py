@@ -1,7 +1,7 @@
-"""Arrays in .npz files: written piece by piece; read member by member, and never unpickled.
+"""Reads and writes arrays in .npz and .npy files, one array at a time, without pickle.
 
-Not by numpy's own loader, which allocates what a header claims and can unpickle: here a header must
-agree with the size of the file before anything is allocated, and objects are refused.
+numpy's loader is not used to read: it allocates what a header claims, and it can unpickle. Here a
+header must agree with the file size before anything is allocated, and object arrays are rejected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latentforge.errors import MissingError, UsageError, one_line
 Array = np.ndarray[Any, Any]
 
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-EXPANSION = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # the most bytes that one stored byte can become
+EXPANSION = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # maximum bytes that one stored byte expands to
 DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, RuntimeError, OverflowError),
     *(BadZipFile, zlib.error, struct.error, TokenError),
@@ -32,7 +32,10 @@ DAMAGE = (
 
 
 def opened(path: Path, where: str) -> ZipFile:
-    """The file as a zip archive, which an .npz is; `where` names it in errors."""
+    """Open an .npz file as a zip archive; `where` names the file's role in errors.
+
+    Raises MissingError if there is no file, and UsageError if it is not a readable .npz file.
+    """
     if not path.exists():
         raise MissingError(f"{where}: there is no file {path}")
     start = b""
@@ -52,13 +55,13 @@ def opened(path: Path, where: str) -> ZipFile:
 
 
 def keys(archive: ZipFile) -> list[str]:
-    """The names of the arrays, sorted."""
+    """The names of the arrays in the archive, sorted."""
     return sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
 
 
 @dataclass(frozen=True)
 class Member:
-    """One array of a file, of which so far only the header was read."""
+    """One array of a file. Only its header has been read; `values` reads the data."""
 
     path: Path
     key: str
@@ -70,16 +73,16 @@ class Member:
         return UsageError(f"{self.path}: {self.key} {what}", remedy=remedy)
 
     def values(self) -> Array:
-        """The array itself; UsageError where the bytes are damaged."""
+        """Read the array. Raises UsageError if the bytes are damaged."""
         try:
             return self.read()
         except DAMAGE as error:
             raise damaged(self.path, self.key, one_line(error)) from error
 
     def check(self, start: int, there: int, most: int) -> None:
-        """UsageError for objects, and where the file has not the bytes that the header declares:
-        `there` in all, of which `most` can be, the first `start` of them the header."""
-        if self.dtype.hasobject:  # what follows the header is a pickle of any length
+        """Raise UsageError for an object array, and if the sizes disagree. `start` is the size of
+        the header, `there` the stated total size, `most` the largest size that is possible."""
+        if self.dtype.hasobject:  # a pickle of any length follows the header
             raise self.wrong(
                 "holds Python objects, which are never unpickled",
                 "store numbers, or numpy.stack of arrays of one shape",
@@ -91,8 +94,8 @@ class Member:
 
 
 def member(archive: ZipFile, path: Path, key: str) -> Member:
-    """A member whose header is read and agrees with the size of the file; UsageError where it does
-    not, where there is none of that name, and for objects."""
+    """Read the header of the array `key` and check it against the file size. Raises UsageError if
+    they disagree, if there is no such array, and for object arrays."""
     if key not in (known := keys(archive)):
         raise UsageError(
             f"{path} has no key {key}; the keys there are: "
@@ -121,10 +124,10 @@ def member(archive: ZipFile, path: Path, key: str) -> Member:
 
 
 def mapped(path: Path, where: str) -> Member:
-    """The array of an .npy file, whose values are mapped: what of it is looked at is read. `where`
-    names the option.
+    """The array of an .npy file, memory-mapped, so that only accessed parts are read. `where` names
+    the option in errors.
 
-    Raises MissingError where there is no file, and UsageError for what is no whole array of numbers
+    Raises MissingError if there is no file, and UsageError unless it is a complete array of numbers
     in C order.
     """
     if not path.exists():
@@ -145,7 +148,7 @@ def mapped(path: Path, where: str) -> Member:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """The shape, whether in Fortran order, and the type; ValueError where there is no header."""
+    """Read shape, Fortran order and dtype. Raises ValueError if there is no valid header."""
     version = npy.read_magic(file)
     if version not in HEADERS:  # 3.0 is for field names beyond latin-1
         raise ValueError(f"its format is {version}; numbers have (1, 0) or (2, 0)")
@@ -161,7 +164,7 @@ def damaged(path: Path, key: str, why: str) -> UsageError:
 def write_array(
     archive: ZipFile, name: str, shape: tuple[int, ...], parts: Iterable[Array]
 ) -> None:
-    """Write float32 `parts`, which make up `shape` along the first dimension, one at a time."""
+    """Write an array of `shape` as float32 from `parts`, its chunks along the first dimension."""
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for part in parts:

@@ -1,4 +1,4 @@
-"""New folders and files that overwrite nothing; text and JSON replaced as a whole."""
+"""Creates folders without overwriting anything; writes text and JSON files atomically."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from latentforge.io.atomic import leads_out, replace_synced
 
 
 def check_free(path: Path, ignore: Callable[[Path], bool] = lambda _: False) -> None:
-    """UsageError where anything is there that a new folder would have to overwrite, RunFailed where
-    none can be made."""
+    """Raise UsageError if `path` is a file or a folder with entries other than those that `ignore`
+    accepts, and RunFailed if the folder cannot be created or written to."""
     if path.exists() and (not path.is_dir() or not all(map(ignore, path.iterdir()))):
         what = "is not empty" if path.is_dir() else "is a file"
-        named = path if path.name else path.resolve()  # "" is the folder that one is in
+        named = path if path.name else path.resolve()  # the name of "." is ""
         raise UsageError(f"{named} {what}; nothing is overwritten", remedy="another folder")
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """RunFailed where nothing can be made in the folder `path`, or it cannot be made: said before
-    the work and not after it."""
+    """Raise RunFailed if the folder `path` cannot be created or written to. Callers check this
+    before long work instead of failing after it."""
     there = next(above for above in (path, *path.absolute().parents) if above.exists())
     if not there.is_dir():
         raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
@@ -36,7 +36,7 @@ def check_writable(path: Path) -> None:
 
 
 def numbered_folder(root: Path, stem: str, first: int) -> Path:
-    """A new folder `root/<stem>N` with the first free N; two processes never get the same."""
+    """Create `root/<stem>N` with the first free N >= `first`; no two processes get the same one."""
     number = first
     root.mkdir(parents=True, exist_ok=True)
     while True:
@@ -59,18 +59,19 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write-new, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    """Replace a text file atomically: a reader sees the complete old or the complete new file.
+    Raises RunFailed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         replace_synced(path, text.encode(), temporary)
     except OSError as error:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # report the first error
             temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from None
 
 
 def finite(value: Any) -> Any:
-    """The value with None for NaN and infinities, which JSON does not know."""
+    """Replace NaN and infinities, which JSON does not support, by None, also in nested values."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -85,7 +86,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(value)) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # before a checkpoint that says that the line is there
+            os.fsync(file.fileno())  # a checkpoint that relies on this line is written after it
     except OSError as error:
         raise unwritable(path, error) from None
 
@@ -97,8 +98,8 @@ def create_folder(
     check: Callable[[Path], None],
     ignore: Callable[[Path], bool] = lambda _: False,
 ) -> Path:
-    """A new folder: `wanted`, which must be empty but for what `ignore` accepts, else the first
-    free `root/name-N`. `check` raises what is special about a folder that is taken."""
+    """Create the folder `wanted`, or the first free `root/name-N` if `wanted` is None. `wanted` may
+    contain only entries that `ignore` accepts; `check` may raise a more specific error."""
     try:
         if wanted is None:
             return numbered_folder(root, f"{name}-", 1)

@@ -1,4 +1,4 @@
-"""Passwords in URLs, which no file and no message of ours may keep. Standard library only."""
+"""Removes passwords of URLs from messages and stored text. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 from urllib.parse import unquote
 
 MASK = "***"
-LOGIN = re.compile(r"(?<=://)([^:/]*):(.*)@")  # as SQLAlchemy reads it; a password may have an @
+LOGIN = re.compile(r"(?<=://)([^:/]*):(.*)@")  # as in SQLAlchemy, a password may contain an @
 QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key|odbc_connect)[^=&]*)=([^&]*)")
 
 
 def masked(text: str) -> str:
-    """The text with *** for the password of a URL in it."""
+    """Replace the passwords of a URL in the text by ***."""
     return QUERY.sub(rf"\1={MASK}", LOGIN.sub(rf"\1:{MASK}@", text))
 
 
 def without_secrets(text: str, url: str) -> str:
-    """What a library said of a URL, without the URL's passwords, however it wrote them."""
+    """Remove the passwords of `url` from a message, in any form: in the URL, alone, or unquoted."""
     text = masked(text.replace(url, masked(url)))
     secrets = {match[2] for match in [*LOGIN.finditer(url), *QUERY.finditer(url)] if match[2]}
     for secret in sorted(secrets | {unquote(secret) for secret in secrets}, key=len, reverse=True):
@@ -26,5 +26,5 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def command_line() -> list[str]:
-    """This process's arguments, as a run or a sweep keeps them."""
+    """The arguments of this process with passwords masked, as runs and sweeps store them."""
     return [masked(argument) for argument in sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""A resolved configuration as TOML, which `latentforge train --config` reads again."""
+"""Formats a resolved configuration as TOML that `latentforge train --config` can read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tomli_w
 
 
 def toml(config: dict[str, Any]) -> str:
-    """A configuration as TOML, one line for each value; what is unset has no line."""
+    """Format a configuration as TOML, one line per value, without the unset values."""
     given = {section: values for section, values in config.items() if values != []}
     text = tomli_w.dumps(_set(given), indent=0)
     # tomli-w writes an array over several lines; in a string it escapes every line break
@@ -16,12 +16,12 @@ def toml(config: dict[str, Any]) -> str:
 
 
 def as_toml(value: Any) -> str:
-    """A value as TOML, as `--set KEY=VALUE` takes it too."""
+    """Format one value as TOML, in the form that `--set KEY=VALUE` accepts."""
     return toml({"x": [[value]]}).removeprefix("x = [[").removesuffix("]]")
 
 
 def _set(value: Any) -> Any:
-    """A value without the keys that are unset; TOML has no null."""
+    """Remove unset keys, because TOML has no null; None in a list becomes the string "null"."""
     if isinstance(value, dict):
         return {key: _set(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

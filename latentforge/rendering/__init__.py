@@ -1,1 +1,1 @@
-"""Findings drawn and stored: PNG, GIF, HTML, CSV, .npz, TensorBoard; and the report of runs."""
+"""Draws and stores findings as PNG, GIF, HTML, CSV, .npz and TensorBoard files; the report."""

@@ -1,6 +1,6 @@
-"""Draws animations: frames of panels side by side, as a GIF.
+"""Draws animations as GIF: every frame is a row of panels.
 
-What stays the same in all frames is drawn once, under what changes.
+The parts that are the same in all frames are drawn once, as a background.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from latentforge.rendering.scatter import (
     tallness,
 )
 
-DPI = 110  # of a frame, whose inches are few: a page may show it at half its size
-STEP, LAST = 120, 1500  # milliseconds that a frame stands; the last one is to be looked at
-COLOURS = 128  # of a GIF, besides those that must be exact
-NEAR = 9  # levels; Pillow does not tell closer colours apart when it looks up the nearest
-TALL = 3.2  # inches of the panels with their titles
-LEAST = 3.4  # inches across, for the titles
-WORDS = 0.28  # inches of the line of a frame's title
+DPI = 110  # a frame is small in inches; a page may show it at half its size
+STEP, LAST = 120, 1500  # milliseconds per frame; the last one is shown longer
+COLOURS = 128  # palette entries of a GIF, besides the exact colours
+NEAR = 9  # levels; Pillow's nearest-colour lookup does not distinguish closer colours
+TALL = 3.2  # height of the panels with their titles, inches
+LEAST = 3.4  # minimum width, for the titles, inches
+WORDS = 0.28  # height of the line with a frame's title, inches
 
-Fill = Callable[[Any], None]  # draws into its axes what one frame has and another has not
+Fill = Callable[[Any], None]  # draws the parts of a panel that change from frame to frame
 
 
 def draw_frames(film: Film, note: str = "") -> list[Array]:
-    """Every frame as uint8 (H, W, 3), all of one size and on the same axes."""
+    """Draw every frame as uint8 (H, W, 3), all of the same size and with the same axes."""
     figure, stage = _stage(film, note)
     words = figure.texts[-1]
     canvas: Any = figure.canvas
     last = _change(stage, film.frames[-1])
-    canvas.draw()  # the layout leaves room for a frame's texts; from now on it stays
+    canvas.draw()  # computes the layout with a frame's texts; it is fixed from here on
     figure.set_layout_engine("none")
     _take_away(last, stage)
     canvas.draw()
@@ -69,7 +69,7 @@ def draw_frames(film: Film, note: str = "") -> list[Array]:
 
 
 def _change(stage: list[tuple[Axes, Fill]], panels: Sequence[Any]) -> list[Artist]:
-    """Draw what is a frame's own; the artists that this made, the lowest first."""
+    """Draw the changing parts of a frame. Returns the new artists, the lowest z-order first."""
     made: list[Artist] = []
     for (axes, fill), panel in zip(stage, panels, strict=True):
         before = set(axes.get_children())
@@ -81,7 +81,7 @@ def _change(stage: list[tuple[Axes, Fill]], panels: Sequence[Any]) -> list[Artis
 
 
 def _pad(panel: Any) -> float:
-    """The points between a panel and its title, which stands over the titles of columns."""
+    """The distance in points from a panel to its title, which is above the column titles."""
     if not isinstance(panel, ImageGrid) or not any(panel.column_titles):
         return 5.0
     place = layout_of(panel)
@@ -99,12 +99,12 @@ def _take_away(artists: Sequence[Artist], stage: list[tuple[Axes, Fill]]) -> Non
 
 
 def _stage(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
-    """The figure with all that stays, its last text a frame's title; the axes of each panel and how
-    they are filled."""
-    panels = list(zip(*film.frames, strict=True))  # for each panel its frames
+    """Draw the parts that all frames share. Returns the figure, whose last text is the frame title,
+    and the axes and the fill function of each panel."""
+    panels = list(zip(*film.frames, strict=True))  # the frames of each panel
     maps = [shots[0] for shots in panels if isinstance(shots[0], Scatter)]
     named = [tuple(shots[0].labels) for shots in panels if isinstance(shots[0], Bars)]
-    keyed = [tuple(m.classes) in named for m in maps]  # the bars say which colour is which class
+    keyed = [tuple(m.classes) in named for m in maps]  # the bars serve as the legend
     widths = [_width(shots, not all(keyed)) for shots in panels]
     wide = max(sum(widths) + 0.3, LEAST)
     figure = charts(wide, _tall(panels, widths) + WORDS, film.title, note)
@@ -129,7 +129,7 @@ def _stage(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
 
 
 def _width(shots: Sequence[Any], legend: bool) -> float:
-    """The inches of a panel across; of a map with the names of its classes beside it."""
+    """The width of a panel in inches; for a map including its legend."""
     match shots[0]:
         case Scatter() as item:
             ratio = tallness(limits_of(shots))
@@ -144,7 +144,7 @@ def _width(shots: Sequence[Any], legend: bool) -> float:
 
 
 def _tall(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
-    """The inches of the panels down: as usual, less where there are flat images alone."""
+    """The height of the panels in inches: TALL, or less if all panels are flat images."""
     tall = 0.0
     for shots, width in zip(panels, widths, strict=True):
         if not isinstance(shots[0], ImageGrid):
@@ -163,7 +163,7 @@ def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
     handles = [*class_legend(first), *ends]
     if legend and handles:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
-    elif ends:  # under the title of the x axis
+    elif ends:  # below the x-axis title
         where = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
         axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **where)
     still = all(same_points(first, item) for item in shots[1:])
@@ -179,7 +179,7 @@ def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
 
 
 def ended(item: Scatter, shots: Sequence[Scatter]) -> bool:
-    """Whether the walks of a frame are as long as they become."""
+    """Whether the paths of a frame have their final lengths."""
     lengths = [[len(path) for path in shot.paths.values()] for shot in (item, shots[-1])]
     return lengths[0] == lengths[1]
 
@@ -205,7 +205,7 @@ def _bars_panel(axes: Axes, shots: Sequence[Bars], width: float, classes: bool) 
 
 
 def gif(frames: Sequence[Array]) -> bytes:
-    """A GIF that starts again after its last frame, which stands longer than the others."""
+    """Encode frames as a looping GIF; the last frame is shown longer than the others."""
     palette = _palette([frames[i] for i in evenly_spaced(len(frames), 4)])
     pages = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
@@ -220,8 +220,8 @@ def gif(frames: Sequence[Array]) -> bytes:
 
 
 def _palette(frames: Sequence[Array]) -> Image.Image:
-    """White, black and the colours of classes as they are, and others that occur, as an image that
-    has these colours. A median of colours alone would make white grey, and blue another blue."""
+    """A palette image with white, black and the exact class colours, and the other colours of the
+    frames. A median-cut palette alone would turn white into grey and shift the class colours."""
     names = ["#ffffff", "#000000", *CLASSES]
     exact = np.array([[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in names])
     found = Image.fromarray(np.concatenate(frames)).quantize(COLOURS).getpalette() or []
@@ -233,7 +233,7 @@ def _palette(frames: Sequence[Array]) -> Image.Image:
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most so many of `count` places, evenly, with the first and the last."""
+    """At most `most` indices below `count`, evenly spaced, with the first and the last."""
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]

@@ -1,5 +1,7 @@
-"""A figure of one look: title above, origin below, sizes in inches. matplotlib without pyplot: no
-global state, no window, no backend to choose."""
+"""matplotlib figures in a common style: title above, source note below, sizes in inches.
+
+pyplot is not used, so there is no global state, window or backend selection.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from matplotlib.ft2font import LoadFlags
 from latentforge.rendering.palette import FAINT, INK
 
 DPI = 150
-EDGE = 0.15  # inches that stay empty around a picture
-TITLE, LABEL, NOTE = 12.0, 9.0, 7.0  # points
-LEGEND: dict[str, Any] = {  # at the right of the axes
+EDGE = 0.15  # margin around a figure, inches
+TITLE, LABEL, NOTE = 12.0, 9.0, 7.0  # font sizes, points
+LEGEND: dict[str, Any] = {  # to the right of the axes
     "loc": "upper left",
     "bbox_to_anchor": (1.01, 1.0),
     "borderaxespad": 0.0,
@@ -25,9 +27,9 @@ LEGEND: dict[str, Any] = {  # at the right of the axes
     "fontsize": LABEL - 1,
     "labelcolor": INK,
 }
-LINE = 1.35 / 72  # inches of a line of text for each point of its size
+LINE = 1.35 / 72  # line height in inches per point of font size
 
-HINTED = 1.04  # letters set in whole pixels take more room than their outlines
+HINTED = 1.04  # letters at whole pixels are wider than their outlines
 
 
 def text_width(text: str, size: float) -> float:
@@ -38,26 +40,26 @@ def text_width(text: str, size: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _advance(letter: str) -> float:
-    """The width of a letter of the default font, of size 1."""
+    """The width of a letter of the default font, at size 1."""
     font = get_font(findfont(FontProperties()))
     if not font.get_char_index(ord(letter)):
-        return 1.0  # a box, or a letter of another font
+        return 1.0  # drawn as a box or in another font
     font.set_size(100, 72)
     return font.load_char(ord(letter), LoadFlags.NO_HINTING).linearHoriAdvance / 65536 / 100
 
 
 def escape_dollars(text: str) -> str:
-    """The text with its dollar signs as such, which matplotlib would read as mathematics."""
+    """Escape dollar signs, which matplotlib would parse as mathematics; a tab becomes a space."""
     return text.replace("$", r"\$").replace("\t", " ")
 
 
 def height(text: str, size: float) -> float:
-    """The height in inches of a text of one or more lines; 0 for none."""
+    """The height in inches of a text of one or more lines; 0 for an empty text."""
     return (text.count("\n") + 1) * size * LINE if text else 0.0
 
 
 def wrapped(text: str, size: float, width: float) -> str:
-    """The text in lines of at most `width` inches, broken at spaces, and inside what has none."""
+    """Wrap a text to lines of at most `width` inches, at spaces or inside a word that is longer."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
@@ -74,7 +76,7 @@ def wrapped(text: str, size: float, width: float) -> str:
 
 
 def broken(word: str, size: float, width: float) -> list[str]:
-    """A word, such as a path, in pieces of at most `width` inches."""
+    """Split a word, such as a path, into pieces of at most `width` inches."""
     pieces = [""]
     for letter in word:
         if pieces[-1] and text_width(pieces[-1] + letter, size) > width:
@@ -84,8 +86,8 @@ def broken(word: str, size: float, width: float) -> list[str]:
 
 
 def page(width: float, body: float, title: str, note: str) -> tuple[Figure, float]:
-    """A figure with a title and a note around a body of so many inches, and the bottom of the body
-    in inches. Text too wide is wrapped, and makes the figure higher."""
+    """A figure with a title and a note around a body of `width` x `body` inches, and the bottom of
+    the body in inches. Long text is wrapped and makes the figure taller."""
     room = width - 2 * EDGE
     title, note = wrapped(title, TITLE, room), wrapped(note, NOTE, room)
     bottom = (height(note, NOTE) + 0.16) if note else EDGE
@@ -102,7 +104,7 @@ def page(width: float, body: float, title: str, note: str) -> tuple[Figure, floa
 
 
 def charts(width: float, body: float, title: str, note: str) -> Figure:
-    """A page whose body is laid out by matplotlib, which leaves room for labels and legends."""
+    """A page whose body matplotlib lays out, with space for labels and legends."""
     figure, bottom = page(width, body, title, note)
     total = figure.get_figheight()
     rect = (EDGE / width, bottom / total, 1 - 2 * EDGE / width, body / total)
@@ -111,7 +113,7 @@ def charts(width: float, body: float, title: str, note: str) -> Figure:
 
 
 def tidy(axes: Axes) -> None:
-    """The look of all axes: thin faint lines, and none at the top and at the right."""
+    """The style of all axes: thin faint lines, none at the top and right."""
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)
@@ -122,7 +124,7 @@ def tidy(axes: Axes) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """Axes without ticks and lines."""
+    """Remove ticks and lines from axes."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -1,4 +1,4 @@
-"""Curves, bars and histograms."""
+"""Draws curves, bar charts and histograms as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from latentforge.rendering.images import Array, to_numpy
 from latentforge.rendering.palette import COLOURS, INK, MARKERS, colour
 
 STYLES = ("-", "--", "-.", ":")
-MARKED = 40  # points of a curve at the most that get a marker each
+MARKED = 40  # a curve with more points has no markers
 NORMAL = "line: the normal density of the same mean and standard deviation"
 
 
 def draw_lines(item: Lines, note: str = "") -> Figure:
-    """Curves told apart by colour, dash and marker."""
+    """Draw curves that differ in colour, dash and marker."""
     figure = charts(6.4 + _legend(item.series), 3.9, item.title, note)
     axes = figure.subplots()
     tidy(axes)
@@ -45,7 +45,7 @@ def draw_lines(item: Lines, note: str = "") -> Figure:
 
 
 def draw_bars(item: Bars, note: str = "") -> Figure:
-    """Groups of bars, as wide as their number and their labels ask."""
+    """Draw groups of bars; the width depends on the number of groups and series."""
     groups, per = len(item.labels), max(len(item.series), 1)
     wide = min(max(4.6, 0.9 + groups * (0.3 + 0.16 * per)), 12.0)
     figure = charts(wide + _legend(item.series), 3.7, item.title, note)
@@ -58,7 +58,7 @@ def draw_bars(item: Bars, note: str = "") -> Figure:
 
 
 def frame_bars(axes: Axes, item: Bars, wide: float, limits: tuple[float, float]) -> None:
-    """All of a bar chart but the bars, in axes `wide` inches wide."""
+    """Draw everything of a bar chart except the bars, in axes `wide` inches wide."""
     tidy(axes)
     groups = max(len(item.labels), 1)
     axes.set_xticks(range(len(item.labels)), [escape_dollars(label) for label in item.labels])
@@ -73,7 +73,7 @@ def frame_bars(axes: Axes, item: Bars, wide: float, limits: tuple[float, float])
 
 
 def fill_bars(axes: Axes, item: Bars, colours: Sequence[str] = ()) -> None:
-    """The bars; `colours` are those of the labels, where they are classes."""
+    """Draw the bars. `colours` are the colours of the labels, if these are classes."""
     per = max(len(item.series), 1)
     width = 0.8 / per
     for i, (name, values) in enumerate(item.series.items()):
@@ -84,7 +84,7 @@ def fill_bars(axes: Axes, item: Bars, colours: Sequence[str] = ()) -> None:
 
 
 def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
-    """From 0, or below it where bars go there, to above the highest bar of all items."""
+    """The y limits for the bars of all items; they include 0 and leave a small margin."""
     heights = [float(h) for item in items for bars in item.series.values() for h in bars]
     heights = [h for h in heights if math.isfinite(h)]
     low, high = min([0.0, *heights]), max([0.0, *heights])
@@ -94,7 +94,7 @@ def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
 
 
 def draw_histogram(item: Histogram, note: str = "") -> Figure:
-    """A panel for each title, with the fitted normal density where that is asked for."""
+    """Draw a panel per title, with the fitted normal density if `item.normal`."""
     count = max(len(item.panels), 1)
     columns = across(count)
     rows = math.ceil(count / columns)
@@ -109,7 +109,7 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
         _panel(panels[i], title, bins, reach, normal=item.normal)
         if i % columns == 0:
             panels[i].set_ylabel("density", fontsize=LABEL - 1, color=INK)
-        if i + columns >= count:  # the lowest of its column
+        if i + columns >= count:  # the lowest panel of its column
             panels[i].set_xlabel(escape_dollars(item.x_title), fontsize=LABEL - 1, color=INK)
     for axes in panels[len(item.panels) :]:
         axes.set_visible(False)
@@ -117,7 +117,8 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
 
 
 def across(count: int) -> int:
-    """Panels a row: all of a few, else about as many as rows, with few places left empty."""
+    """The panels per row: all if there are at most 5, else a near-square grid of at most 8 columns
+    with few empty cells."""
     if count <= 5:
         return count
     square = math.ceil(math.sqrt(count))
@@ -142,13 +143,13 @@ def _panel(axes: Axes, title: str, bins: Bins, reach: tuple[float, float], *, no
 
 
 def _legend(series: Mapping[str, object]) -> float:
-    """Inches that a legend at the right takes."""
+    """The width in inches of a legend at the right; 0 for a single series."""
     if len(series) < 2:
         return 0.0
     return max(text_width(name, LABEL - 1) for name in series) + 0.6
 
 
 def _finite(values: Array) -> Array:
-    """As floats, infinities as NaN: a gap rather than an axis without end."""
+    """As floats, with infinities as NaN, which leaves a gap and does not affect the axis range."""
     x = values.astype(float)
     return np.where(np.isfinite(x), x, np.nan)

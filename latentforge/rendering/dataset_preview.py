@@ -1,4 +1,4 @@
-"""What a dataset holds, in figures and in a picture."""
+"""Describes a dataset: sizes, classes and value range, and an image with samples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from latentforge.findings import ImageGrid
 from latentforge.io.paths import unwritable
 from latentforge.rendering.image_grid import draw_grid
 
-SEEN = 1000  # images, evenly spaced, in the range of data that is streamed
-SAMPLES = 10  # of each class in the picture of a dataset
+SEEN = 1000  # images, evenly spaced, from which the range of streamed data is computed
+SAMPLES = 10  # samples per class in the preview image
 
 
 def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
-    """Sizes, classes and range of a dataset, and the path of a picture of each class."""
+    """Sizes, classes and value range of a dataset; if its examples are drawable, also the path of
+    an image with samples of each class. Raises RunFailed if the image cannot be written."""
     spec, train = splits.spec, splits.split("train")
     if type(train) is ImageSplit:
         values = train.x
@@ -49,7 +50,8 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
 
 
 def picture_path(out: Path | None, name: str) -> Path:
-    """`out`, which must not be there yet, else the first free `data-<name>-<n>.png`."""
+    """`out`, or the first free `data-<name>-<n>.png` if `out` is None. Raises UsageError if `out`
+    exists or is not a .png."""
     if out is not None:
         if out.exists():
             raise UsageError(
@@ -63,7 +65,7 @@ def picture_path(out: Path | None, name: str) -> Path:
 
 
 def sample_grid(images: ImageSplit, name: str) -> ImageGrid:
-    """The first images of each class, a row a class; of all images where there are no labels."""
+    """The first images of each class, one row per class; one row if there are no labels."""
     if images.y is None:
         rows = [images.batch_at(list(range(min(SAMPLES, len(images))))).x]
         return ImageGrid("samples", f"{name}: samples", rows)

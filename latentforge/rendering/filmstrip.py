@@ -1,4 +1,4 @@
-"""Draws the chosen frames of an animation on one page."""
+"""Draws selected frames of an animation on one still image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from latentforge.rendering.animation import evenly_spaced
 from latentforge.rendering.html.sprites import png
 from latentforge.rendering.images import Array
 
-FRAMES = 10  # across
-ROWS = 12  # images of a frame at the most; else whole frames
-PAGES = 6  # whole frames, two a row
+FRAMES = 10  # selected frames, one per column
+ROWS = 12  # maximum images per frame; with more, whole frames are shown
+PAGES = 6  # whole frames, two per row
 
 
 def strip(film: Film) -> ImageGrid | None:
-    """A grid with a row for each image of a frame, from left to right its frames; None where the
-    frames show no image, or too many."""
+    """A grid with a row for each image of a frame and a column for each selected frame. None if the
+    frames have no image, more than ROWS, or images that differ in number or shape."""
     chosen = evenly_spaced(len(film.frames), FRAMES)
     grids = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in chosen]
     shots = [[cell for grid in own for cell in _cells(grid)] for own in grids]
@@ -44,7 +44,7 @@ def strip(film: Film) -> ImageGrid | None:
 
 
 def _cells(grid: ImageGrid) -> Iterator[tuple[Tensor, str, str]]:
-    """Each image of a grid, what the titles of its row and column call it, and its caption."""
+    """Each image of a grid, its name from the row and column titles, and its caption."""
     for r, row in enumerate(grid.rows):
         captions = grid.captions[r] if r < len(grid.captions) else ()
         for c, image in enumerate(row):
@@ -57,7 +57,7 @@ def _at(texts: Sequence[str], i: int) -> str:
 
 
 def sheet(frames: Sequence[Array]) -> bytes:
-    """A PNG of chosen whole frames, two a row."""
+    """A PNG of selected whole frames, two per row."""
     chosen = [frames[i] for i in evenly_spaced(len(frames), PAGES)]
     if len(chosen) > 1 and len(chosen) % 2:
         chosen.append(np.full_like(chosen[0], 255))

@@ -1,5 +1,8 @@
-"""findings.json and what it is read back from: texts and small numbers in it, tensors in a .npz
-beside. Pictures, films and files of other kinds are not read back: they are there as files."""
+"""Stores findings in a folder and reads them back.
+
+Text and small numbers are in findings.json, tensors in an .npz per finding. Image grids, films and
+raw files are not read back as findings; only their files are listed.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,15 @@ from latentforge.io.paths import write_json
 from latentforge.rendering.images import Array, to_numpy, to_uint8
 
 SUMMARY = "findings.json"
-OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys are `about`
-KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # in folders that did not say what a file is
+OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys belong to `about`
+KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # for older folders, which store no kinds
 READ_BACK = ("Lines", "Histogram", "Bars", "Table", "Scatter")
 
 
 @dataclass(frozen=True)
 class StoredItem:
-    """A finding of a folder: its files, the one to look at first; `finding` where it could be
-    stored as more than files: Lines, Bars, Histogram, Table and Scatter."""
+    """A stored finding and its files, the main one first. `finding` is set for the kinds that are
+    read back: Lines, Bars, Histogram, Table and Scatter."""
 
     kind: str
     name: str
@@ -50,7 +53,7 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class Stored:
-    """What an explorer left in a folder. `about` has its options, run, roles and checkpoint."""
+    """The stored findings of an explorer. `about` has its options, run, roles and checkpoint."""
 
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -63,7 +66,7 @@ class Stored:
 
 
 def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
-    """What a finding has besides its name and title: JSON values, and arrays by key."""
+    """The content of a finding besides its name and title: JSON values, and arrays by key."""
     facts: dict[str, Any]
     match item:
         case NamedArrays():
@@ -97,7 +100,7 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _numbered(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-    """Tensors under keys that any archive can have; their names may be any text."""
+    """Tensors under numbered keys, because their names may be any text."""
     return {f"{key}_{i}": to_numpy(tensor) for i, tensor in enumerate(tensors.values())}
 
 
@@ -110,7 +113,7 @@ def _cell(value: Any) -> str | int | float:
 def write_summary(
     folder: Path, about: Mapping[str, Any], findings: Findings, files: Sequence[Sequence[Path]]
 ) -> Path:
-    """Write findings.json; `files` are those of each finding."""
+    """Write findings.json; `files` are the files of each finding."""
     items = [
         {
             "kind": "Arrays" if isinstance(item, NamedArrays) else type(item).__name__,  # as stored
@@ -137,10 +140,10 @@ def write_summary(
 
 
 def read_findings(folder: Path) -> Stored:
-    """What `write_findings` left in a folder, tensors on the CPU and images in [0, 1].
+    """Read what `write_findings` wrote into a folder: tensors on the CPU, images in [0, 1].
 
-    Raises MissingError where there is no findings.json or a file that it names, UsageError where
-    one is damaged; both name the file. Nothing is unpickled.
+    Raises MissingError if findings.json or a file that it names is missing, and UsageError if one
+    is damaged; both name the file. Nothing is unpickled.
     """
     path = folder / SUMMARY
     try:
@@ -170,7 +173,7 @@ def _damaged(path: Path, error: BaseException) -> UsageError:
 
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The items; in older folders the files alone, of which each was one."""
+    """The entries of the findings; older folders list only files, one per finding."""
     if "items" in content:
         return list(content["items"])
     return [
@@ -190,7 +193,8 @@ def _item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    """A file of the folder itself, which is there."""
+    """The path of an existing file in the folder. Raises ValueError for another path, UsageError
+    for a link out of the folder, MissingError if there is no such file."""
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is no file of this folder")
     if leads_out(folder / name, folder):

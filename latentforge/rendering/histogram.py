@@ -1,4 +1,4 @@
-"""The bins of a histogram, for PNG and HTML alike."""
+"""Computes the bins of histograms, for both PNG and HTML."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from latentforge.rendering.images import Array, to_numpy
 
-FEWEST, MOST = 10, 40  # bins of a panel; between them the root of the number of values
+FEWEST, MOST = 10, 40  # limits of the bins per panel, which are the root of the number of values
 
 
 @dataclass(frozen=True)
 class Bins:
-    """One panel: `density` (n,) between `edges` (n + 1,); both are empty where there is no width,
-    and `said` then says why."""
+    """One panel: `density` (n,) between `edges` (n + 1,). Without finite values or spread both are
+    empty, and `said` is the reason."""
 
     edges: Array
     density: Array
@@ -33,8 +33,8 @@ class Bins:
 
 
 def binned(panels: Mapping[str, Tensor]) -> tuple[dict[str, Bins], tuple[float, float]]:
-    """Each panel in bins of its own width, and the one reach of x that shows all of them, so that
-    panels can be compared. What is not finite is left out."""
+    """Bin each panel separately, and compute one x range that covers all panels, so that they can
+    be compared. Non-finite values are left out."""
     found = {title: _bins(to_numpy(values)) for title, values in panels.items()}
     ends = [end for bins in found.values() for end in bins.edges]
     low, high = (float(min(ends)), float(max(ends))) if ends else (0.0, 1.0)
@@ -48,7 +48,7 @@ def _bins(values: Array) -> Bins:
     if not len(kept):
         return Bins(none, none, math.nan, 0.0, "no finite values")
     mean, deviation = float(kept.mean()), float(kept.std())
-    if deviation <= 1e-12 * max(1.0, abs(mean)):  # no width, so no density
+    if deviation <= 1e-12 * max(1.0, abs(mean)):  # no spread, so no density
         return Bins(none, none, mean, 0.0, f"all {mean:.3g}")
     count = min(MOST, max(FEWEST, math.ceil(math.sqrt(len(kept)))))
     density, edges = np.histogram(kept, bins=count, density=True)

@@ -1,4 +1,4 @@
-"""Draws grids of images as PNG."""
+"""Draws grids of images, with titles and captions, as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from latentforge.rendering.canvas import (
 from latentforge.rendering.images import Array, to_numpy, to_rgb
 from latentforge.rendering.palette import HEAT, INK
 
-CELL = 0.95  # inches a column; at 150 dpi a 28-pixel image is drawn five times its size
-WIDEST = 1.7  # of a column whose captions need it
-WIDTH = 11.5  # inches of all columns at the most
-LEAST = 2.6  # inches of the narrowest figure, so that a title is not a column of words
-GAP = 0.06  # of a cell, between two
-CAPTION = 7.5  # points
-DENSE = 12  # more columns and rows than this make one sheet, without gaps
+CELL = 0.95  # column width, inches; at 150 dpi a 28-pixel image is drawn at five times its size
+WIDEST = 1.7  # maximum width of a column with long captions, inches
+WIDTH = 11.5  # maximum width of all columns, inches
+LEAST = 2.6  # minimum width of a figure, inches, so that a title has more than one word per line
+GAP = 0.06  # gap between two cells, as a fraction of a cell
+CAPTION = 7.5  # font size, points
+DENSE = 12  # a grid with more columns and rows than this has no gaps
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cells of a grid are, in inches: `cell` x `tall` each, `across` and `down` apart."""
+    """Cell positions in inches: cells of `cell` x `tall`, repeated every `across` x `down`."""
 
     columns: int
     cell: float
     tall: float
     across: float
     down: float
-    caption: float  # height of the captions under a row; 0 without
-    size: float  # points of titles of columns and captions
+    caption: float  # height of the captions below a row; 0 if there are none
+    size: float  # font size of column titles and captions, points
 
     @property
     def width(self) -> float:
@@ -54,7 +54,7 @@ class Layout:
 
 
 def layout_of(grid: ImageGrid) -> Layout:
-    """Cells as wide as usual, wider for long captions, narrower where there are many."""
+    """Compute the layout: cells of the usual width, wider for long captions, narrower if many."""
     columns = max(len(row) for row in grid.rows)
     ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
     captions = [text for row in grid.captions for text in row]
@@ -72,8 +72,8 @@ def layout_of(grid: ImageGrid) -> Layout:
 
 
 def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
-    """Rows of images at their aspect, titled by column and, at the left, by row, captions below
-    each; `note` at the foot says where they come from."""
+    """Draw rows of images at their aspect ratio, with column titles, row titles at the left, and
+    captions below the images; `note` at the bottom states their source."""
     place = layout_of(grid)
     above = max((height(text, place.size) + 0.06 for text in titles_of(grid, place)), default=0.0)
     left = EDGE + max((text_width(text, LABEL) + 0.12 for text in grid.row_titles), default=0.0)
@@ -88,7 +88,7 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
 
 
 def fill_grid(axes: Axes, grid: ImageGrid) -> None:
-    """Draw all of a grid but its title into axes whose unit is the inch."""
+    """Draw a grid, except its title, into axes with inches as the unit."""
     place = layout_of(grid)
     bare(axes)
     for r, row in enumerate(coloured(grid)):
@@ -104,7 +104,7 @@ def fill_grid(axes: Axes, grid: ImageGrid) -> None:
             under = (c * place.across + place.cell / 2, top + place.tall + 0.03)
             _text(axes, under, words, place.size, "center", "top")
     titles = titles_of(grid, place)
-    level = not any("\n" in words for words in titles)  # on one line, whatever hangs below it
+    level = not any("\n" in words for words in titles)  # share a baseline despite descenders
     for c, words in enumerate(titles):
         above = (c * place.across + place.cell / 2, -0.08 if level else -0.05)
         _text(axes, above, words, place.size, "center", "baseline" if level else "bottom")
@@ -112,13 +112,13 @@ def fill_grid(axes: Axes, grid: ImageGrid) -> None:
 
 
 def titles_of(grid: ImageGrid, place: Layout) -> list[str]:
-    """The titles of the columns, each in lines of its width."""
+    """The column titles, wrapped to the column width."""
     titles = grid.column_titles[: place.columns]
     return [wrapped(text, place.size, place.across) for text in titles]
 
 
 def coloured(grid: ImageGrid) -> list[Array]:
-    """The rows as uint8 (n, H, W, 3). A heat map has one scale for all images of its row."""
+    """The rows as uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
     if grid.colours == "grey":
         return [to_rgb(row) for row in grid.rows]
     return [_heat(row) for row in grid.rows]

@@ -1,4 +1,4 @@
-"""Images as arrays of colours: from tensors in [0, 1] or uint8, grey or RGB, or as a heat map."""
+"""Converts image tensors, in [0, 1] or uint8, to numpy arrays for drawing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Array = np.ndarray[Any, Any]
 
 
 def to_uint8(images: Tensor) -> Array:
-    """Images (..., C, H, W) in [0, 1], or uint8 as they are stored, as uint8 of the same shape.
-    What is outside is cut off, and NaN is black."""
+    """Images (..., C, H, W) in [0, 1] as uint8 of the same shape; uint8 is unchanged. Values are
+    clamped to [0, 1], and NaN becomes black."""
     x = images.detach()
     if x.dtype != torch.uint8:
         x = (x.float().nan_to_num(0.0, 1.0, 0.0).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -28,13 +28,13 @@ def to_rgb(images: Tensor) -> Array:
 
 
 def to_cells(images: Tensor) -> Array:
-    """Images (n, C, H, W) as uint8 as Pillow takes each: (n, H, W) grey or (n, H, W, 3)."""
+    """Images (n, C, H, W) as uint8 in Pillow's axis order: grey (n, H, W), or (n, H, W, 3)."""
     x = to_uint8(images).transpose(0, 2, 3, 1)
     return x[..., 0] if x.shape[-1] == 1 else x
 
 
 def tiled(cells: Array, rows: int, columns: int) -> Array:
-    """Cells (n, H, W) or (n, H, W, 3) row by row as one picture, black where there are none."""
+    """Tile cells (n, H, W) or (n, H, W, 3) row by row into one image; missing cells are black."""
     empty = np.zeros((rows * columns - len(cells), *cells.shape[1:]), np.uint8)
     height, width, *colours = cells.shape[1:]
     sheet = np.concatenate([cells, empty]).reshape(rows, columns, height, width, *colours)
@@ -42,13 +42,13 @@ def tiled(cells: Array, rows: int, columns: int) -> Array:
 
 
 def to_numpy(x: Tensor) -> Array:
-    """The tensor's numbers, wherever it lies; what numpy lacks, such as bfloat16, as float32."""
+    """A tensor on any device as a numpy array; bfloat16, which numpy lacks, becomes float32."""
     x = x.detach().cpu()
     array: Array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     return array
 
 
 def one_unit(spans: Array) -> bool:
-    """Whether axes that reach over `spans` (2,) can share a unit without making a sliver."""
+    """Whether axes with the ranges `spans` (2,) can share a unit without a very narrow plot."""
     low, high = float(spans.min()), float(spans.max())
     return low > 0 and high <= 4 * low

@@ -1,4 +1,5 @@
-"""Colours and markers of classes, the same in every picture, film and page. Standard library."""
+"""Colours and markers of classes, the same in all images, animations and pages. Standard library
+only."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ COLOURS = (
     *("#188aff", "#d0ba19", "#de0004", "#027b5d", "#ff7e9f"),
     *("#7800b6", "#a2b7ff", "#7f0d00", "#2a4564", "#b954b5"),
 )
-"""Ten colours to be told apart on white by everyone: found by maximising the smallest distance in
-Oklab of any two, as seen and under simulated protanopia, deuteranopia and tritanopia (Machado,
-Oliveira and Fernandes 2009). After ten the colours start again with another marker."""
+"""Ten colours that are distinguishable on white, also with colour blindness. They maximise the
+smallest distance of any two in Oklab, for normal vision and simulated protanopia, deuteranopia and
+tritanopia (Machado, Oliveira and Fernandes 2009). Then the colours repeat with another marker."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 
@@ -23,6 +24,6 @@ def colour(i: int) -> str:
 
 
 def marker(i: int, few: bool = False) -> str:
-    """The marker of class `i`: its own where there are `few` points, which are drawn large; else
-    the same for the first ten classes, another for the next ten."""
+    """The marker of class `i`. With `few` points, which are drawn large, each of ten classes has a
+    different marker; otherwise the first ten classes share one, the next ten another."""
     return MARKERS[((i if few else 0) + i // len(COLOURS)) % len(MARKERS)]

@@ -1,4 +1,4 @@
-"""Draws scatter plots of codes: points coloured by class, labels, paths."""
+"""Draws scatter plots of codes: points coloured by class, class names, paths."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from latentforge.rendering.canvas import LABEL, LEGEND, charts, escape_dollars, 
 from latentforge.rendering.images import Array, one_unit, to_numpy
 from latentforge.rendering.palette import COLOURS, INK, colour, marker
 
-SIDE = 6.0  # inches of the longer side of a map
-FREE = 0.8  # height by width of a map whose axes have a unit each
-FEW = 1000  # points, so large that each class can have its own marker
-NAMED = 30  # classes at the most whose names stand in the map
-LISTED = 40  # classes at the most in a legend
-NOW = "s"  # marks where a walk is that has not ended
+SIDE = 6.0  # longer side of a map, inches
+FREE = 0.8  # height divided by width of a map if the axes have different units
+FEW = 1000  # up to this many points are large enough for a different marker per class
+NAMED = 30  # maximum classes with names in the map
+LISTED = 40  # maximum classes in a legend
+NOW = "s"  # marker of the current end of an unfinished path
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 
 def draw_scatter(item: Scatter, note: str = "") -> Figure:
-    """The map on a figure of its own, its legend at the right."""
+    """Draw a map as a figure, with the legend at the right."""
     limits = limits_of([item])
     ratio = tallness(limits)
     wide, tall = (SIDE, SIDE * ratio) if ratio < 1 else (SIDE / ratio, SIDE)
@@ -46,8 +46,8 @@ def draw_scatter(item: Scatter, note: str = "") -> Figure:
 
 
 def limits_of(items: Sequence[Scatter]) -> Limits:
-    """One pair of limits that holds all finite points and paths of all items. Where both axes share
-    a unit, at most twice as wide as high and the other way about; else each axis has its own."""
+    """The axis limits that contain all finite points and paths of all items. If both axes share a
+    unit, one is at most twice as long as the other."""
     parts = {id(p): p for item in items for p in (item.points, *item.paths.values())}
     arrays = [to_numpy(part).astype(float) for part in parts.values() if len(part)]
     seen = np.concatenate(arrays)
@@ -69,20 +69,20 @@ def spans_of(limits: Limits) -> Array:
 
 
 def tallness(limits: Limits) -> float:
-    """The height of a map by its width."""
+    """The height of a map divided by its width."""
     wide, tall = spans_of(limits)
     return float(tall / wide) if one_unit(spans_of(limits)) else FREE
 
 
 def inch(limits: Limits, side: float) -> Array:
-    """An inch of both axes, (2,), where the longer of them has `side` inches."""
+    """The data units per inch of each axis, (2,), if the longer axis has `side` inches."""
     ratio = tallness(limits)
     return spans_of(limits) / (side * np.array([min(1, 1 / ratio), min(1, ratio)]))
 
 
 def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
-    """Axes of these limits, with their titles, and with the same unit on both unless that would
-    make a sliver."""
+    """Set limits and titles of the axes, with the same unit on both unless the plot would then be
+    very narrow."""
     tidy(axes)
     aspect: Literal["equal", "auto"] = "equal" if one_unit(spans_of(limits)) else "auto"
     axes.set(xlim=limits[0], ylim=limits[1], aspect=aspect)
@@ -90,8 +90,8 @@ def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
 
 
 def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> None:
-    """The points, and the names of the classes at their medians, in axes whose longer side has so
-    many inches."""
+    """Draw the points, and the names of the classes at their medians, in axes with a longer side
+    of `side` inches."""
     points = to_numpy(item.points).astype(float)
     count = len(points)
     size = float(np.clip(420 / np.sqrt(count), 4, 36)) * side / SIDE
@@ -104,12 +104,12 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
     few = count <= FEW
     markers = np.array([marker(i, few) for i in labels.tolist()])
     colours = np.array([colour(i) for i in labels.tolist()])
-    for kind in dict.fromkeys(markers.tolist()):  # points of one marker stay in the data's order
+    for kind in dict.fromkeys(markers.tolist()):  # points of one marker keep the data's order
         of = markers == kind
         axes.scatter(points[of, 0], points[of, 1], c=colours[of].tolist(), marker=kind, **look)
     letters = LABEL + (2 if side == SIDE else -1)
     if len(item.paths) > 1:
-        return  # whose ends have names of their own
+        return  # the ends of the paths have names
     for name, at in places(points, labels, item.classes, letters, inch(limits, side)):
         axes.text(
             *at, escape_dollars(name), ha="center", va="center", weight="bold", color=INK, zorder=5,
@@ -128,8 +128,8 @@ def shown(name: str) -> str:
 def places(
     points: Array, labels: Array, classes: Sequence[str], size: float, unit: Array | float
 ) -> list[tuple[str, tuple[float, float]]]:
-    """Where to write the name of each class that has points: at its median, moved off the others
-    where classes lie upon each other. An inch of the axes is `unit` long, or (2,) of each."""
+    """The position of the name of each class that has points: its median, moved if names overlap.
+    `unit` is the data units per inch, for both axes or (2,)."""
     there = np.unique(labels).tolist()
     if len(there) > NAMED or not classes:
         return []
@@ -145,8 +145,8 @@ def places(
 
 
 def _apart(at: Array, names: Sequence[str], size: float) -> Array:
-    """The places, in inches, pushed apart until no two names cover each other."""
-    wide = np.array([text_width(name, size) * 1.15 + 0.03 for name in names])  # it is bold
+    """Move the positions, in inches, apart until no two names overlap."""
+    wide = np.array([text_width(name, size) * 1.15 + 0.03 for name in names])  # names are bold
     tall = size / 72 * 1.1
     at = at.copy()
     for _ in range(50):
@@ -157,7 +157,7 @@ def _apart(at: Array, names: Sequence[str], size: float) -> Array:
                 over = np.array([(wide[i] + wide[j]) / 2, tall]) - np.abs(gap)
                 if (over <= 0).any():
                     continue
-                axis = int(np.argmin(over))  # the shorter way out
+                axis = int(np.argmin(over))  # the axis with the smaller overlap
                 step = np.zeros(2)
                 step[axis] = over[axis] * (0.51 if gap[axis] >= 0 else -0.51)
                 at[i], at[j], still = at[i] + step, at[j] - step, False
@@ -167,8 +167,8 @@ def _apart(at: Array, names: Sequence[str], size: float) -> Array:
 
 
 def fill_paths(axes: Axes, item: Scatter, ended: bool = True, side: float = SIDE) -> None:
-    """Walks with a ring at the start and a star at the end, or a square where they are now: one in
-    black, of several each in a colour, with its name at the end."""
+    """Draw paths with a ring at the start and a star at the end, or a square if they have not
+    `ended`. A single path is black; several have different colours and their names at the ends."""
     several = len(item.paths) > 1
     mark, size = ("*", 15) if ended else (NOW, 7)
     names, ends, fills = [], [], []
@@ -192,17 +192,17 @@ def fill_paths(axes: Axes, item: Scatter, ended: bool = True, side: float = SIDE
 def _name_ends(
     axes: Axes, names: Sequence[str], ends: Array, fills: Sequence[str], side: float
 ) -> None:
-    """The names of walks beside their ends (n, 2), inside the axes and not upon each other, in
-    frames of their colours."""
+    """Write the names of paths beside their ends (n, 2), inside the axes and without overlap, in
+    frames of the paths' colours."""
     limits = axes.get_xlim(), axes.get_ylim()
     unit, size = inch(limits, side), 1.35 * LABEL  # with the frame
     half = np.array([[0.57 * text_width(name, LABEL) + 0.04, size / 144] for name in names])
     half = half.reshape(-1, 2)
     low, high = (np.array(ends_of) / unit for ends_of in zip(*limits, strict=True))
     at = ends / unit
-    right = at[:, 0] + 2 * half[:, 0] < high[0] - 0.2  # else at the left, where there is room
+    right = at[:, 0] + 2 * half[:, 0] < high[0] - 0.2  # otherwise at the left, inside the axes
     at = at + np.stack([np.where(right, 1, -1) * (half[:, 0] + 0.14), np.full(len(at), 0.12)], 1)
-    for _ in range(5):  # what is pushed out comes back, perhaps upon another
+    for _ in range(5):  # clipping to the axes may cause a new overlap
         at = np.clip(_apart(at, names, size), low + half, np.maximum(high - half, low + half))
     for name, end, place, fill in zip(names, ends, at * unit, fills, strict=True):
         axes.annotate(
@@ -214,18 +214,18 @@ def _name_ends(
 
 
 def halo(width: float, around: str = "white") -> list[AbstractPathEffect]:
-    """White around a line or a text, so that it can be read over points."""
+    """An outline around a line or text, so that it is legible over points."""
     return [withStroke(linewidth=width, foreground=around)]
 
 
 def ends_legend(growing: bool = False) -> list[Artist]:
-    """Samples of where a walk starts and ends, and of where it is while it grows."""
+    """Legend entries for the start and end of a path, and for its current end if it grows."""
     now = [_sample("now", NOW, "white", INK)] if growing else []
     return [_sample("start", "o", "white", INK), *now, _sample("end", "*", "white", INK, 11)]
 
 
 def class_legend(item: Scatter) -> list[Artist]:
-    """A sample of each class that has points."""
+    """Legend entries for the classes that have points, at most LISTED."""
     labels = labels_of(item)
     few = len(item.points) <= FEW
     there = [] if labels is None or not item.classes else np.unique(labels).tolist()

@@ -1,4 +1,4 @@
-"""Findings for TensorBoard: pictures and films as they are drawn, figures, and histograms."""
+"""Writes findings for TensorBoard: drawn images and animations, metrics, histograms."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from latentforge.runs.tensorboard import Board
 def write_board(
     findings: Findings, files: Sequence[Sequence[Path]], folder: Path, explorer: str
 ) -> None:
-    """One events file in `folder`; `files` are those of each finding, all tags begin with
-    `explorer`. A film's strip has a tag of its own."""
+    """Write one event file into `folder`. `files` are the files of each finding. All tags start
+    with `explorer`; the film strip of an animation has a separate tag."""
     with closing(Board(folder)) as board:
         metrics = {f"{explorer}/{k}": v for k, v in findings.metrics.items() if math.isfinite(v)}
         if metrics:

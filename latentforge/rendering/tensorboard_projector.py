@@ -1,7 +1,7 @@
-"""Codes for TensorBoard's projector: numbers and class names as text, images as one sheet.
+"""Writes codes for TensorBoard's projector: numbers and class names as text, images as one sheet.
 
-The projector refuses a sheet with a side above 8192 pixels, and a browser has no room for millions
-of numbers: then it gets some of the points, evenly chosen.
+The projector rejects a sheet with a side above 8192 pixels, and a browser cannot load too many
+numbers. If the limits are exceeded, an evenly spaced subset of the points is written.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from latentforge.findings import Finding, Findings, Scatter
 from latentforge.rendering.images import tiled, to_cells, to_numpy
 
 SIDE = 8192  # pixels
-NUMBERS = 5_000_000  # of all codes: 50 MB of text
+NUMBERS = 5_000_000  # maximum for all codes of a map: 50 MB of text
 CONFIG = "projector_config.pbtxt"
 FOLDER = "projector"
 
 
 def write_projector(findings: Findings, folder: Path) -> None:
-    """Write what the projector shows of each map that has codes; nothing where there is none."""
+    """Write the projector's files for each map that has codes; nothing if no map has any."""
     found = [
         item for item in findings.items if isinstance(item, Scatter) and item.codes is not None
     ]
@@ -36,7 +36,7 @@ def write_projector(findings: Findings, folder: Path) -> None:
 
 
 def projector_notes(items: Sequence[Finding]) -> list[str]:
-    """A line for each map of which the projector gets some of the points."""
+    """A note for each map of which the projector shows only a subset of the points."""
     return [
         f"TensorBoard's projector shows {len(chosen):,} of the {len(item.points):,} codes of "
         f"{item.name!r}, evenly chosen: a browser takes images of {SIDE} x {SIDE} pixels "
@@ -48,7 +48,7 @@ def projector_notes(items: Sequence[Finding]) -> list[str]:
 
 
 def projected(item: Scatter) -> Tensor:
-    """The places of the points that the projector gets: all, or as many as fit, evenly."""
+    """The indices of the points for the projector: all, or an evenly spaced subset that fits."""
     assert item.codes is not None
     count = len(item.codes)
     most = max(1, NUMBERS // max(1, item.codes[0].numel()))
@@ -59,7 +59,7 @@ def projected(item: Scatter) -> Tensor:
 
 
 def _embedding(item: Scatter, folder: Path) -> str:
-    """Write the files of one map; its part of the configuration, in protobuf's text format."""
+    """Write the files of one map. Returns its part of the configuration in protobuf text format."""
     assert item.codes is not None
     own = folder / FOLDER / item.name
     own.mkdir(parents=True)
@@ -84,7 +84,7 @@ def _embedding(item: Scatter, folder: Path) -> str:
 
 
 def sprite_sheet(images: Tensor) -> Image.Image:
-    """Images (n, C, H, W) row by row on a sheet that has as many rows as columns."""
+    """Images (n, C, H, W) row by row on a sheet with as many rows as columns."""
     cells = to_cells(images)
     across = math.ceil(math.sqrt(len(cells)))
     return Image.fromarray(tiled(cells, across, across))

@@ -1,4 +1,4 @@
-"""Writes findings to files: PNG, GIF, HTML, CSV, .npz, TensorBoard, and JSON to read back."""
+"""Writes findings to files: PNG, GIF, HTML, CSV, .npz, TensorBoard, and findings.json."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from latentforge.rendering.tensorboard_projector import projector_notes, write_p
 
 
 def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
-    """Write every finding into `folder`, findings.json with the figures and `about`, and what
-    TensorBoard shows of it; the files, without those for TensorBoard.
+    """Write every finding into `folder`, findings.json with the metrics and `about`, and the files
+    for TensorBoard. Returns the written files, without those for TensorBoard.
 
-    Raises OSError when the folder cannot be written.
+    Raises OSError if the folder cannot be written.
     """
-    from latentforge.rendering.tensorboard import write_board  # tensorboard takes half a second
+    from latentforge.rendering.tensorboard import write_board  # its import takes half a second
 
     findings = noted(findings)
     files = [
@@ -58,7 +58,7 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
 
 
 def source(about: dict[str, Any], role: str = "") -> str:
-    """The run and the checkpoint that a finding shows, its own or another one's."""
+    """The run and the checkpoint that a finding is from; with `role`, those of the other run."""
     if role not in about.get("roles", {}):
         return f"{about['run']}, {about['checkpoint']}"
     checkpoint = about.get("role_checkpoints", {}).get(role)
@@ -66,21 +66,21 @@ def source(about: dict[str, Any], role: str = "") -> str:
 
 
 def noted(findings: Findings) -> Findings:
-    """The findings with a note on all that TensorBoard cannot show, once."""
+    """Add a note for each map that TensorBoard cannot show completely; never the same one twice."""
     more = [note for note in projector_notes(findings.items) if note not in findings.notes]
     return replace(findings, notes=[*findings.notes, *more])
 
 
 def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
-    """Write the files of one finding, the one to look at first; `note` says where it comes from.
+    """Write the files of one finding, the main one first; `note` states the finding's source.
 
-    Raises UsageError where a file is there already, OSError where one cannot be written.
+    Raises UsageError if a file already exists, OSError if one cannot be written.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing glyph is drawn as a box
         files = [_write(folder / f"{item.name}{suffix}", of) for suffix, of in shown(item, note)]
     if isinstance(item, Scatter):
-        from latentforge.rendering.html.page import write_page  # plotly takes its time
+        from latentforge.rendering.html.page import write_page  # plotly is slow to import
 
         page = folder / f"{item.name}.html"
         write_page(item, page, note)
@@ -91,7 +91,7 @@ def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
 
 
 def shown(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
-    """What there is to look at, each with the suffix of its file."""
+    """The viewable files of a finding: suffix and content."""
     match item:
         case NamedArrays():
             return
@@ -137,7 +137,7 @@ Drawable = ImageGrid | Scatter | Lines | Bars | Histogram
 
 
 def draw(item: Drawable, note: str = "") -> Figure:
-    """A finding as a figure, `note` at its foot; `figure.savefig(path)` writes it."""
+    """Draw a finding as a figure with `note` at the bottom; `figure.savefig(path)` writes it."""
     match item:
         case ImageGrid():
             return draw_grid(item, note)

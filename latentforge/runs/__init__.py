@@ -1,1 +1,1 @@
-"""Run folders: the manifest, checkpoints, TensorBoard, and what a run is compatible with."""
+"""Run folders: manifest, checkpoints, TensorBoard files, compatibility with plugins and data."""

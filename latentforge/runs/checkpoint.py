@@ -1,7 +1,7 @@
-"""The checkpoint store of a run: written durably, LATEST and BEST, old ones retired.
+"""The checkpoint store of a run: durable writes, the pointers LATEST and BEST, removal of old ones.
 
-Nothing is deleted before its successor is written, synced, read back and published. Knows folders
-and bytes only: what the tensors and the state mean is the engine's business.
+A checkpoint is deleted only after its successor is written, synced, read back and published. This
+module handles folders and bytes; the engine interprets the tensors and the state.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ POINTERS = {"last": LATEST, "best": BEST}
 TEMPORARY = ".tmp-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POINTER = re.compile(rf"({_NAME.pattern})(?:\s*|\n([0-9a-f]{{64}})\n)")
-_RESERVED = {"latest", "last", "best"}  # the pointers, also where file names ignore case
+_RESERVED = {"latest", "last", "best"}  # the pointers; compared in lower case
 
 
 class CheckpointStore:
     """The checkpoints in one folder, which has one writer at a time.
 
-    `LATEST` and `BEST` are text files that name a folder beside them and the SHA-256 of its
-    manifest. A save keeps these two and the one that was LATEST before it, and removes the others
-    that a store has made.
+    `LATEST` and `BEST` are text files that contain the name of a checkpoint folder beside them and
+    the SHA-256 of its manifest. A save keeps these two and the previous LATEST, and removes all
+    other checkpoints that a store has written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,10 +72,10 @@ class CheckpointStore:
         *,
         best: bool = False,
     ) -> Path:
-        """Writes groups of tensors and a JSON state; returns the folder, which is then LATEST.
+        """Write groups of tensors and a JSON state, and return the folder, which becomes LATEST.
 
-        A folder of that name is not written over: the new one is `name.2`, `name.3` and so on.
-        Raises RunFailed when the disk fails; the checkpoints before it are then as they were.
+        An existing folder of that name is not overwritten: the new one is `name.2`, `name.3` and so
+        on. Raises RunFailed if the disk fails; the earlier checkpoints are then unchanged.
         """
         for given in (name, *tensors):
             if not _NAME.fullmatch(given) or given.lower() in _RESERVED:
@@ -83,7 +83,7 @@ class CheckpointStore:
         files = {f"{group}.safetensors": to_safetensors(named) for group, named in tensors.items()}
         files[STATE] = _json(state)
         path = self.folder / name
-        # where one is damaged, this fails before anything is written
+        # a damaged pointer raises here, before anything is written
         before, best_before = self._pointed(LATEST)[0], self._pointed(BEST)[0]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,8 +109,8 @@ class CheckpointStore:
         return path
 
     def load(self, which: str = "last") -> Checkpoint:
-        """The checkpoint "last", "best" or of that name, verified. Raises MissingError where there
-        is none, RunFailed where it is damaged."""
+        """Read and verify the checkpoint "last", "best" or of that name. Raises MissingError if
+        there is none, RunFailed if it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
             named = [f"{self.folder / POINTERS[which]} names it"] if which in POINTERS else []
@@ -130,8 +130,8 @@ class CheckpointStore:
             ) from error
 
     def load_newest(self) -> Checkpoint:
-        """The last checkpoint, or, where that is damaged, the newest that is sound, which a warning
-        then names. Raises MissingError where there is none, RunFailed where none is sound."""
+        """The last checkpoint or, if it is damaged, the newest undamaged one, with a warning that
+        names it. Raises MissingError if there is none, RunFailed if all are damaged."""
         try:
             return self.load("last")
         except LatentForgeError as fault:
@@ -164,7 +164,7 @@ class CheckpointStore:
         return Checkpoint(path.name, path, state, files)
 
     def _check_pointed(self, pointer: str, path: Path) -> None:
-        """RunFailed where a checkpoint is not the one that was published under this pointer."""
+        """Raise RunFailed if a checkpoint is not the one that was published as this pointer."""
         _, published = self._pointed(pointer)
         try:
             if published in (None, sha256(path / MANIFEST)):
@@ -174,7 +174,7 @@ class CheckpointStore:
         raise damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
 
     def sound(self) -> list[Checkpoint]:
-        """Every checkpoint that is whole, by its step: a copy of a run has other times of files."""
+        """All undamaged checkpoints by step, not by file time, which copying a run changes."""
         found = []
         for name in self.names():
             with contextlib.suppress(RunFailed):
@@ -182,7 +182,7 @@ class CheckpointStore:
         return sorted(found, key=lambda saved: _number(saved.state.get("step")))
 
     def publish(self, which: str, name: str | None) -> None:
-        """Let "last" or "best" name another checkpoint of the folder, or none."""
+        """Make "last" or "best" point to the checkpoint `name`; None removes the pointer."""
         self._check_place()
         try:
             if name is not None:
@@ -196,7 +196,7 @@ class CheckpointStore:
             ) from error
 
     def names(self) -> list[str]:
-        """The checkpoints in the folder, oldest first; not verified."""
+        """The names of the checkpoints in the folder, oldest first; not verified."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _is_ours(path)]
@@ -223,7 +223,7 @@ class CheckpointStore:
         return [f"there are also: {', '.join(others)}"] if others else []
 
     def _pointed(self, pointer: str) -> tuple[str | None, str | None]:
-        """The name in a pointer file and the hash, if it has one; None where there is none."""
+        """The name and the hash in a pointer file; None for each that is missing."""
         try:
             text = read_bytes(self.folder / pointer, limit=4096).decode("utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
@@ -235,7 +235,7 @@ class CheckpointStore:
         except ValueError as error:
             raise RunFailed(f"{self.folder / pointer} is damaged: {error}") from None
         named = _POINTER.fullmatch(text)
-        if not named:  # also keeps a hostile "../.." inside the folder
+        if not named:  # also rejects a hostile "../.."
             raise RunFailed(
                 f"{self.folder / pointer} is damaged: it names no checkpoint",
                 details=self._others(""),
@@ -244,7 +244,7 @@ class CheckpointStore:
         return named[1], named[2]
 
     def _write(self, path: Path, files: Mapping[str, bytes]) -> None:
-        """The whole folder at `path`, synced and read back, or an exception and nothing."""
+        """Write the folder `path`, sync it and read it back; remove it if verification fails."""
         entries = {
             file: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             for file, data in files.items()
@@ -270,7 +270,8 @@ class CheckpointStore:
         replace_synced(self.folder / pointer, text.encode(), temporary)
 
     def _remove(self, path: Path) -> None:
-        """A kill half-way, or a disk that refuses, leaves a temporary name for the next save."""
+        """Rename a checkpoint and delete it. If the deletion is incomplete, the next save removes
+        the rest by its temporary name."""
         temporary = self.folder / f"{TEMPORARY}retired-{path.name}-{os.getpid()}"
         try:
             path.rename(temporary)
@@ -279,7 +280,7 @@ class CheckpointStore:
         shutil.rmtree(temporary, ignore_errors=True)
 
     def clean(self) -> None:
-        """Remove what a writer that was killed left half done."""
+        """Remove the temporary files and folders of a writer that was killed."""
         self._check_place()
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if path.is_dir() and not path.is_symlink():
@@ -293,8 +294,8 @@ class CheckpointStore:
 
 
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as a file's bytes. safetensors refuses strided tensors and tensors that share memory,
-    so both are copied; tied weights are stored once for each of their names."""
+    """Serialize tensors in the safetensors format. It rejects strided tensors and tensors that
+    share memory, so both are copied; tied weights are stored once for each of their names."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
@@ -313,7 +314,7 @@ def _json(value: Any) -> bytes:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a store made this folder: only such folders are ever removed."""
+    """Whether a store wrote this folder; only such folders are removed."""
     if not _NAME.fullmatch(path.name) or path.is_symlink():
         return False
     try:
@@ -329,5 +330,5 @@ def _number(value: Any) -> float:
 def _written(path: Path) -> int:
     try:
         return (path / MANIFEST).stat().st_mtime_ns
-    except FileNotFoundError:  # another process has just retired it
+    except FileNotFoundError:  # another process has just removed it
         return 0

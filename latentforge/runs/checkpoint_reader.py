@@ -1,6 +1,6 @@
 """Reads and verifies the files of one checkpoint: safetensors, JSON and SHA-256, never pickle.
 
-Nothing is taken into memory before its size is known.
+Nothing is read into memory before its size is known.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files have all been verified. `state` is what `save` was given."""
+    """A checkpoint whose files have all been verified. `state` is the state that `save` stored."""
 
     name: str
     path: Path
@@ -40,12 +40,13 @@ class Checkpoint:
         return tuple(sorted(f.removesuffix(ends) for f in self.files if f.endswith(ends)))
 
     def size(self, group: str) -> int:
-        """The bytes of one group's file, 0 where there is none."""
+        """The size of a group's file in bytes; 0 if there is none."""
         return int(self.files.get(f"{group}.safetensors", {"size": 0})["size"])
 
     def tensors(self, group: str, *, limit: int | None = None) -> dict[str, Tensor]:
-        """One group's tensors on the CPU, contiguous, each with memory of its own. RunFailed, and
-        nothing is read, where they take more than `limit` bytes."""
+        """Read one group's tensors to the CPU, contiguous and without shared memory. Raises
+        MissingError if there is no such group, and RunFailed if the file is damaged; also, before
+        reading, if it has more than `limit` bytes."""
         if group not in self.groups:
             raise MissingError(
                 f"checkpoint {self.path} has no tensors {group!r}",
@@ -65,7 +66,7 @@ def damaged(path: Path, what: str) -> RunFailed:
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """File name -> {"sha256", "size"}, for every file of the checkpoint but the manifest."""
+    """File name -> {"sha256", "size"}, for every file of the checkpoint except the manifest."""
     try:
         manifest = read_json(path / MANIFEST)
         made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
@@ -83,15 +84,15 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify(path: Path, file: str, entry: Mapping[str, Any], *, whole: bool = False) -> bytes:
-    """RunFailed unless a file has the size and the hash of the manifest. It may be of any size;
-    only if the `whole` file is asked for are its bytes in memory, and returned."""
+    """Raise RunFailed unless a file has the size and the SHA-256 of the manifest. If `whole`, read
+    it into memory and return its bytes; otherwise hash it in chunks and return b""."""
     if leads_out(path / file, path):
         raise damaged(path, f"{file} is a link that leads out of it")
     try:
         size = (path / file).stat().st_size
     except FileNotFoundError:
         raise damaged(path, f"{file} is missing") from None
-    if size != entry["size"]:  # before memory is taken for them
+    if size != entry["size"]:  # check before allocating memory
         raise damaged(path, f"{file} has {size} bytes of {entry['size']}")
     try:
         data = (path / file).read_bytes() if whole else b""

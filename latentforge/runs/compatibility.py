@@ -1,4 +1,4 @@
-"""Whether a stored run fits the installed plugins, other runs and other data."""
+"""Checks that a stored run is compatible with the installed plugins, other runs and other data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from latentforge.plugins.requirements import is_older, pip_install
 from latentforge.runs.folder import RunFolder, open_folder
 
 log = logging.getLogger("latentforge")
-STORED = "run.json"  # the origin of a setting that the run began with
+STORED = "run.json"  # the origin of settings from the stored configuration
 
 
 def config_of(registry: Registry, run: RunFolder) -> RunConfig:
-    """A run's configuration with today's plugins; PluginError names the one to install.
+    """Resolve a run's configuration with the installed plugins; PluginError names a missing one.
 
-    Without its callbacks: they belong to the training, and nothing else needs their plugins.
+    Callbacks are left out: only training needs them and their plugins.
     """
     draft = draft_of(run)
     draft.callbacks = []
@@ -33,8 +33,8 @@ def config_of(registry: Registry, run: RunFolder) -> RunConfig:
 
 
 def resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfig:
-    """The configuration of a run that is to be resumed as `draft` describes it, which began as
-    `draft_of(run)`; ConfigError names what must not change."""
+    """Resolve the configuration to resume a run with. `draft` is `draft_of(run)` with the user's
+    changes. Raises ConfigError for changes that a resumed run does not allow."""
     require_all(registry, run.path, run.manifest["plugins"])
     config = resolve(draft, registry, in_memory=is_in_memory(run))
     given = {key for key, origin in draft.origins.items() if origin != STORED}
@@ -45,7 +45,7 @@ def resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfi
 
 
 def draft_of(run: RunFolder) -> Draft:
-    """What a run was trained with, as if it were asked for again."""
+    """The request for the configuration that a run was trained with."""
     draft = Draft()
     for section in SECTIONS:
         draft.update(section, run.config[section], STORED)
@@ -56,21 +56,21 @@ def draft_of(run: RunFolder) -> Draft:
 
 
 def is_in_memory(run: RunFolder) -> bool:
-    """Whether Python handed its data over."""
+    """Whether the run's data was passed from Python instead of loaded by a dataset component."""
     return bool(run.config["data"]["name"] == IN_MEMORY)
 
 
 def require_all(registry: Registry, run: Path, wanted: Iterable[Mapping[str, str]]) -> None:
-    """PluginError that says what to install where a component of a run is not here; a warning for
-    each distribution that is of an older version than the run's."""
+    """Raise PluginError, with what to install, if a component of a run is missing; log a warning
+    for each distribution that is older than the run's."""
     for older in dict.fromkeys(require(registry, run, each) for each in wanted):
         if older:
             log.warning("%s", older)
 
 
 def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
-    """Whether a component of a run is here, which else is a PluginError; what there is to say of
-    its version, or an empty string."""
+    """Raise PluginError if a component of a run is missing. Returns a warning if its distribution
+    is older than the run's, else an empty string."""
     try:
         plugin = registry.get(wanted["kind"], wanted["name"]).plugin
     except LatentForgeError as error:
@@ -95,8 +95,8 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
 
 
 def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
-    """UsageError unless `other` was trained on images of the same shape, classes and preparation:
-    what it makes of this run's images would mean nothing."""
+    """Raise UsageError unless `other` was trained on images of the same shape, classes and
+    preprocessing; otherwise its results on this run's images are meaningless."""
     ours, theirs = run.manifest["data"], other.manifest["data"]
     differing = []
     if ours["shape"] != theirs["shape"]:
@@ -110,7 +110,7 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     prepared, own = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
     differing += [
         f"{key}: {prepared.get(key)!r}, not {own.get(key)!r}"
-        # the shape is said above; stored is how files hold them, which divide_by says
+        # shape is compared above; stored is the dtype in the files, and divide_by its effect
         for key in sorted({*prepared, *own} - {"stored", "shape"})
         if prepared.get(key) != own.get(key)
     ]
@@ -131,7 +131,7 @@ def open_roles(
     roles: Mapping[str, RunFolder | str | Path] | None,
     entries: Sequence[Entry],
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
-    """The other runs by role, each one that `entries` take and with a model that fits."""
+    """Open the runs in other roles, and check that `entries` accept the roles and the models."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}
     found = {role: (folder, config_of(registry, folder)) for role, folder in folders.items()}
     check_roles(entries, {role: config.model.entry for role, (_, config) in found.items()})

@@ -1,4 +1,4 @@
-"""A run folder: run.json, metrics.jsonl, checkpoints, explored findings. Torch-free."""
+"""The run folder: run.json, metrics.jsonl and the lock. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FORMAT = 1
 
 @dataclass(eq=False, repr=False)
 class RunFolder:
-    """One training and its results on disk; it knows no plugins."""
+    """One training run and its results on disk. It does not depend on plugins."""
 
     path: Path
     manifest: dict[str, Any]
-    in_memory: Any = field(default=None, init=False)  # the data splits, if Python handed them over
-    writes: bool = field(default=True, init=False)  # not where another process of the training does
-    training: bool = field(default=False, init=False)  # whether this process trains into it
+    in_memory: Any = field(default=None, init=False)  # the data splits, if passed from Python
+    writes: bool = field(default=True, init=False)  # False if another process of the run writes
+    training: bool = field(default=False, init=False)  # whether this process is training the run
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, status={self.status!r})"
@@ -48,25 +48,25 @@ class RunFolder:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """The last figures by split: `run.metrics["test"]["recon"]`."""
+        """The final metrics by split: `run.metrics["test"]["recon"]`."""
         metrics: dict[str, dict[str, float]] = self.manifest["metrics"]
         return metrics
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration, in the shape of the TOML file."""
+        """The resolved configuration, with the structure of the TOML file."""
         config: dict[str, Any] = self.manifest["config"]
         return config
 
     def summary(self) -> dict[str, Any]:
-        """How the training went, as `latentforge train --json` answers it."""
+        """The result of the training, as `latentforge train --json` prints it."""
         keys = ("status", "epochs", "steps", "seconds", "images_per_second", "metrics")
         return {"run": str(self.path), **{key: self.manifest[key] for key in keys}}
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one an epoch; without one that a kill has left half.
+        """The lines of metrics.jsonl, one per epoch, without an incomplete last one after a kill.
 
-        Raises RunFailed where one of them is damaged."""
+        Raises RunFailed if a line is damaged."""
         try:
             lines = read_lines(self.path / METRICS)
             return [parse_json(line) for line in lines if line.endswith("\n")]
@@ -76,13 +76,13 @@ class RunFolder:
     # ------------------------------------------------------------ writing
 
     def update(self, **changes: Any) -> None:
-        """Change the manifest and write it, whole or not at all."""
+        """Change the manifest and write it atomically."""
         self.manifest.update(changes)
         if self.writes:
             write_json(self.path / MANIFEST, self.manifest)
 
     def write_first(self) -> None:
-        """Write run.json of a new run; without it there is no folder."""
+        """Write run.json of a new run; if this fails, remove the empty folder."""
         try:
             self.update()
         except RunFailed:
@@ -97,12 +97,12 @@ class RunFolder:
 
 
 def open_folder(run: RunFolder | str | Path) -> RunFolder:
-    """A run folder by its path; MissingError if `run` is not the folder of a run."""
+    """Open a run folder by its path. Raises MissingError if `run` is not a run folder."""
     return run if isinstance(run, RunFolder) else RunFolder(Path(run), read_manifest(Path(run)))
 
 
 def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
-    """An empty folder for a new run: `wanted`, which must hold nothing yet, else `root/name-N`."""
+    """Create the folder of a new run: `wanted`, which must be empty or new, else `root/name-N`."""
 
     def check(path: Path) -> None:
         if (path / MANIFEST).exists():
@@ -115,14 +115,14 @@ def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
 
 
 def status_of(path: Path, manifest: Mapping[str, Any]) -> str:
-    """How a run stands. Nobody can write that it was killed: it is said to run, and no process
-    trains into it."""
+    """The status of a run. A killed run cannot write its status: its manifest says "running", but
+    no process has the lock."""
     said = str(manifest["status"])
     return "killed" if said == "running" and not is_locked(path) else said
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process trains into a run at this moment."""
+    """Whether a process is training the run now."""
     from filelock import FileLock, Timeout
 
     if not (folder / LOCK).exists():
@@ -130,18 +130,18 @@ def is_locked(folder: Path) -> bool:
     try:
         with FileLock(folder / LOCK, timeout=0):
             return False
-    except (Timeout, OSError):  # a folder that one may not write to: nobody can tell
+    except (Timeout, OSError):  # OSError: the folder is not writable, so the lock is unknown
         return True
 
 
 def is_half(path: Path) -> bool:
-    """Whether a file is what `write_text` writes first, and a kill may have left."""
+    """Whether a file is a temporary file of `write_text`, which a kill may leave behind."""
     names = "|".join(map(re.escape, (MANIFEST, METRICS)))
     return bool(re.fullmatch(rf"\.({names})\.\d+", path.name)) and path.is_file()
 
 
 def clean_up(folder: Path) -> None:
-    """Remove what a writer that was killed has left half written; the folder must be locked."""
+    """Remove the temporary files of a writer that was killed; the folder must be locked."""
     for path in folder.iterdir():
         if is_half(path):
             path.unlink(missing_ok=True)
@@ -149,11 +149,11 @@ def clean_up(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Two processes never train into one run. The system lets go of the lock when a process ends,
-    however it ends. UsageError where another one holds it."""
-    from filelock import FileLock, Timeout  # only training pays for its import
+    """Lock a run, so that two processes never train it. The system releases the lock when a process
+    ends, even if it crashes. Raises UsageError if another process has the lock."""
+    from filelock import FileLock, Timeout  # imported only where it is needed
 
-    lock = FileLock(folder / LOCK, timeout=1)  # who only asks holds it for a moment
+    lock = FileLock(folder / LOCK, timeout=1)  # `is_locked` takes the lock for a moment
     try:
         lock.acquire()
     except Timeout:
@@ -170,7 +170,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """run.json of a run folder; MissingError when there is none or it is none of ours."""
+    """Read run.json. Raises MissingError if there is none or it is not a LatentForge manifest."""
     file = path / MANIFEST
     try:
         manifest: dict[str, Any] = read_json(file)
@@ -195,7 +195,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _is_manifest(value: Any) -> bool:
-    """Whether the parts that are read without another look are of the kind that we write."""
+    """Whether the parts that other code reads unchecked have the types that LatentForge writes."""
     try:
         return (
             {"format", "status"} <= set(value)
@@ -211,7 +211,7 @@ def _is_manifest(value: Any) -> bool:
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """The runs in a folder and in the folders there, such as a demo's, by name."""
+    """The runs in a folder and in its subfolders, such as a demo's, sorted by path."""
     if folder.is_dir():
         found = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
         yield from sorted(path.parent for path in found)

@@ -1,4 +1,4 @@
-"""run.json at the start of a run. Torch-free at import."""
+"""Builds the manifest of a run, run.json. Torch-free at import."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RUNS = Path("runs")
 
 
 def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
-    """run.json at the start of a run."""
+    """The content of run.json at the start of a run."""
     import torch
 
     return {
         "format": FORMAT,
         "latentforge": __version__,
         "status": "running",
-        "weights": weights_of(config.train),  # that are measured
+        "weights": weights_of(config.train),  # the weights that are evaluated
         "created": now(),
         "config": config.as_dict(),
         "data": {
@@ -87,7 +87,7 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def progress_of(result: Any) -> dict[str, Any]:
-    """How far a training came, for run.json."""
+    """The progress and the results of training, for run.json."""
     return {
         "epochs": result.epochs,
         "steps": result.steps,

@@ -1,4 +1,4 @@
-"""Rewinds a run folder to one of its checkpoints: pointers, metrics and TensorBoard's files."""
+"""Rewinds a run folder to one of its checkpoints: pointers, metrics.jsonl and TensorBoard files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("latentforge")
 
 
 def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
-    """Let LATEST name the checkpoint that is resumed, and BEST the end of what was the best epoch
-    by then: a kill may have come between the two."""
+    """Point LATEST to the checkpoint that is resumed, and BEST to the end of the best epoch up to
+    it: a kill between the two writes may have left them inconsistent."""
     store.publish("last", saved.name)
     step, epoch = saved.state["step"], saved.state["best_epoch"]
     best = [
@@ -44,8 +44,8 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
 
 
 def cut_back(run: RunFolder, state: Mapping[str, Any]) -> None:
-    """Cut metrics.jsonl and TensorBoard's files to what they held at the checkpoint: the rest is
-    made again. A line that a kill has left half written is removed too."""
+    """Truncate metrics.jsonl and the TensorBoard files to their state at the checkpoint, because
+    training writes the rest again. An incomplete line after a kill is removed too."""
     path = run.path / METRICS
     closed, kept = state.get("closed_step", 0), state.get("events", {})
     try:
@@ -75,7 +75,7 @@ def cut_back(run: RunFolder, state: Mapping[str, Any]) -> None:
 
 
 def step_of(line: str) -> float:
-    """The step that a line of metrics is about; NaN where it is not whole."""
+    """The step of a line of metrics.jsonl; NaN if the line is incomplete or damaged."""
     try:
         return float(parse_json(line)["step"]) if line.endswith("\n") else math.nan
     except (ValueError, KeyError, TypeError):

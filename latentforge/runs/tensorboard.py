@@ -1,4 +1,4 @@
-"""Writes a run's TensorBoard events: scalars, images, hyperparameters, in one file."""
+"""Writes a run's TensorBoard event file: scalars, images, histograms, hyperparameters."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from torch.utils.tensorboard.summary import histogram, hparams, image
 
 from latentforge.io.paths import unwritable
 
-DIMS_SHOWN = 64  # curves of single latent dimensions; all of them are in metrics.jsonl
-BINS = 40  # of a histogram
-EVENTS = "events.out.tfevents."  # how TensorBoard knows its files
+DIMS_SHOWN = 64  # latent dimensions with a curve; metrics.jsonl has all of them
+BINS = 40  # bins of a histogram
+EVENTS = "events.out.tfevents."  # TensorBoard recognizes its files by this prefix
 
 
 class Board:
-    """Writes events into the run folder. All scalars of one moment share one event: a fifth of the
-    cost of one `add_scalar` each.
+    """Writes events into the run folder. All scalars of one step share one event, at a fifth of the
+    cost of an `add_scalar` call for each.
 
-    The stock FileWriter writes in a thread, where a full disk is a traceback that nobody catches.
+    TensorBoard's FileWriter is not used: it writes in a thread, so a full disk raises an exception
+    that cannot be caught.
     """
 
     def __init__(self, folder: Path, before: Mapping[str, int] | None = None) -> None:
-        """`before`: the files that a run which goes on has written, with their bytes."""
+        """`before`: for a resumed run, the event files written earlier and their sizes in bytes."""
         name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path, self.before = folder / name, dict(before or {})
         try:
@@ -46,11 +47,11 @@ class Board:
         self._header = self.file.tell()
 
     def written(self) -> dict[str, int]:
-        """Each file of this run and its bytes up to now."""
+        """The event files of this run and their current sizes in bytes."""
         return {**self.before, self.path.name: self.file.tell()}
 
     def restart_after(self, step: int) -> None:
-        """A run goes on: what a TensorBoard has already read of later steps no longer counts."""
+        """Mark a resumed run, so that TensorBoard discards the later steps it has already read."""
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
@@ -73,7 +74,7 @@ class Board:
         self._summary(image(tag, picture.cpu().numpy(), dataformats="CHW"), step)
 
     def encoded_picture(self, tag: str, content: bytes, step: int) -> None:
-        """A PNG or GIF file, as it is; a GIF keeps moving."""
+        """Add a PNG or GIF file unchanged; a GIF stays animated."""
         from PIL import Image
 
         with Image.open(io.BytesIO(content)) as file:
@@ -84,12 +85,12 @@ class Board:
         self._summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
     def histogram(self, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
-        """The distribution of numbers, all finite."""
+        """The distribution of finite numbers."""
         self._summary(histogram(tag, values, BINS), step)
 
     def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """The hyperparameters, and which scalars are final figures; in this run and not, as
-        `add_hparams` does, in a sub-run of its own."""
+        """The hyperparameters and the names of the final metrics. They are part of this run;
+        `add_hparams` would create a sub-run."""
         flat = {
             k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
         }
@@ -97,8 +98,9 @@ class Board:
             self._summary(summary)
 
     def close(self) -> None:
-        """Every way out of a training leads here. A file of which nothing came goes again."""
-        with suppress(OSError):  # a full disk has been reported by the write that found it
+        """Close the event file, and delete it if nothing was written. Called however training
+        ends."""
+        with suppress(OSError):  # the write that met a full disk has already reported it
             empty = self.file.tell() == self._header
             self.file.close()
             if empty:
@@ -106,7 +108,7 @@ class Board:
 
 
 class NoBoard(Board):
-    """Of a process that trains beside the one that writes."""
+    """Writes nothing: the board of a process other than the first in distributed training."""
 
     def __init__(self, folder: Path, before: Mapping[str, int] | None = None) -> None:
         self.path, self.before = folder, dict(before or {})
@@ -122,12 +124,12 @@ class NoBoard(Board):
 
 
 def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Figures by split as TensorBoard's tags: `test/recon`."""
+    """Metrics by split as TensorBoard tags: `test/recon`."""
     return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}
 
 
 def flat_dims(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Figures of latent dimensions, of the first ones, as TensorBoard's tags: `kl_per_dim/03`."""
+    """Metrics of the first latent dimensions as TensorBoard tags: `kl_per_dim/03`."""
     return {
         f"{name}_per_dim/{i:02d}": value
         for name, values in per_dim.items()
@@ -136,6 +138,6 @@ def flat_dims(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def pair_sheet(originals: Tensor, recons: Tensor) -> Tensor:
-    """(n, C, H, W) twice to one picture (C, 2H, nW), originals above reconstructions."""
+    """Two (n, C, H, W) batches as one image (C, 2H, nW), originals above reconstructions."""
     rows = [torch.cat(list(images), dim=2) for images in (originals, recons)]
     return torch.cat(rows, dim=1).clamp(0, 1)

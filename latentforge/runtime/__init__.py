@@ -1,1 +1,1 @@
-"""The process and its machine: device, threads, memory, signals, process group."""
+"""The process and its machine: device, threads, memory, signals, stdout, process group."""

@@ -1,4 +1,4 @@
-"""The device of a run: auto, cpu, cuda, cuda:N or mps."""
+"""Selects the device of a run (auto, cpu, cuda, cuda:N, mps), and deterministic kernels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from latentforge.runtime import torchrun
 
 
 def training_device(wanted: str) -> torch.device:
-    """The device that this process trains on: under torchrun each takes a GPU of its own.
+    """The device that this process trains on; under torchrun each process uses a different GPU.
 
-    UsageError for a device that several processes cannot each have one of.
+    Raises UsageError for a single device under torchrun, MissingError if there are too few GPUs.
     """
     if not torchrun.several():
         return resolve_device(wanted)
@@ -36,14 +36,14 @@ def training_device(wanted: str) -> torch.device:
 
 
 def resolve_device(wanted: str) -> torch.device:
-    """`auto` is cuda, then mps, then cpu. MissingError (exit code 4) for one that is not here."""
+    """`auto` is cuda, else mps, else cpu. MissingError (exit code 4) for an unavailable device."""
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, number = wanted.partition(":")
     if kind == "cuda":
-        index = int(number or 0)  # torch.device refuses one above 127 in words of its own
+        index = int(number or 0)  # for one above 127, torch.device would raise its own error
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if index >= count:
             seen = f"torch {torch.__version__} sees {count} CUDA devices"
@@ -57,11 +57,11 @@ def resolve_device(wanted: str) -> torch.device:
 
 @contextmanager
 def deterministic_kernels() -> Iterator[None]:
-    """cuDNN chooses only among kernels that give the same bits each time.
+    """Restrict cuDNN to deterministic kernels.
 
-    Else the weights' gradients of convolutions differ in their last bits from one step to its
-    repetition, and after a few steps of Adam in their second digit: a resumed run would not end
-    with the same bits, and a captured step could not be told from a wrong one.
+    Otherwise the weight gradients of convolutions differ in their last bits when a step is
+    repeated, and in their second digit after a few steps of Adam. A resumed run would not be
+    bit-identical, and a check could not distinguish a correct CUDA graph step from a wrong one.
     """
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True

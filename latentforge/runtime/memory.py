@@ -1,4 +1,4 @@
-"""How much memory this process and its device can still take."""
+"""How much memory is available to this process, on the host and on a CUDA device."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def in_words(size: int) -> str:
-    """Bytes as people say them: 47 MB, 10.5 GB."""
+    """Format a number of bytes: 47 MB, 10.5 GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes that are free on a CUDA device, or kept by torch of what it has freed."""
+    """Available bytes on a CUDA device: free ones, and those that torch has reserved but not
+    allocated."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def host_memory() -> int:
-    """Bytes that this process can still take: the least of what the machine, its cgroup (the limit
-    of a container or a scheduler) and its own limits leave."""
+    """Bytes that this process can still allocate: the minimum over the machine, the process's
+    cgroup (the limit of a container or a scheduler) and its resource limits."""
     machine: int = psutil.virtual_memory().available
     return max(0, min([machine, *_cgroup(), *_own_limits()]))
 
 
 def _cgroup() -> list[int]:
-    """Version 2 at the process's own place, or what a container sees as the root; version 1."""
+    """The bytes left in each cgroup with a limit: version 2 at the process's path, version 2 at the
+    root, which is what a container sees, and version 1."""
     found = []
     own = ""
     with suppress(OSError, IndexError):
@@ -42,13 +44,13 @@ def _cgroup() -> list[int]:
     ):
         with suppress(OSError, ValueError):  # no such limit, or "max"
             most = int((folder / limit).read_text())
-            cached = _statistic(folder / "memory.stat")  # which gives way
+            cached = _statistic(folder / "memory.stat")  # the kernel frees it when needed
             found.append(most - int((folder / used).read_text()) + cached)
     return found
 
 
 def _statistic(path: Path) -> int:
-    """The bytes of files that a cgroup keeps in memory."""
+    """The bytes of the page cache of a cgroup."""
     names = {"file", "total_cache"}
     with suppress(OSError, ValueError):
         pairs = (line.split() for line in path.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""The process group of a distributed training: its collectives, timeout and signals."""
+"""The process group of distributed training: collectives, timeout and signals."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from latentforge.errors import Interrupted, LatentForgeError, LostProcess, Usage
 from latentforge.runtime import torchrun
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for one that does not answer; one that has ended is noticed at once."""
+"""How long a process waits for another that does not answer; an ended one is noticed at once."""
 
 
 class ProcessGroup:
-    """All of them, seen from this one; joins them. Ignite's own `initialize` would take a GPU for
-    each where there is one, also for a training on the CPU; `idist` follows what is set up here.
+    """The processes that train together, as seen from this one; the constructor joins the group.
+
+    Ignite's `initialize` is not used: it would assign a GPU to each process where there is one,
+    also when training on the CPU. `idist` uses the group that is initialized here.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.device = torchrun.rank(), device
-        self.first = self.rank == 0  # it alone writes and speaks
-        self.signal_asked = 0  # the signal that asked this process for the end
-        self.signal_received = 0  # the one that some process was asked by; all know it after a step
-        self.remedy = ""  # where to go on after a process was lost
+        self.first = self.rank == 0  # only this process writes files and prints
+        self.signal_asked = 0  # the signal that this process received
+        self.signal_received = 0  # a signal that any process received; the same in all after a step
+        self.remedy = ""  # the hint after a process is lost: how to resume
         if not self.first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
         self.began = not dist.is_initialized()
@@ -45,13 +47,13 @@ class ProcessGroup:
                     "nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
                 )
         self.count = dist.get_world_size()
-        # words go over the CPU, as a GPU would be waited for; None is the group of all
+        # Control messages use Gloo to avoid a GPU sync; None is the default group.
         self.words = dist.new_group(backend="gloo") if device.type == "cuda" else None
         atexit.register(self._leave)
 
     def _leave(self) -> None:
-        """A thread of gloo lets go of a tensor when it likes, and where the interpreter has ended
-        by then, that is a SIGABRT. A group that nobody holds waits for its threads."""
+        """Close the group at exit. A Gloo thread can free a tensor at any time, which is a SIGABRT
+        if the interpreter has ended by then. An unreferenced group waits for its threads."""
         self.words = None
         if self.began and dist.is_initialized():
             dist.destroy_process_group()
@@ -60,7 +62,7 @@ class ProcessGroup:
     def _watched(self, when: str) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:  # torch's errors of connections are all of this kind
+        except RuntimeError as error:  # the type of all connection errors in torch
             raise LostProcess(
                 f"another process has ended or does not answer, {when}",
                 details=[f"process {self.rank}: {one_line(error)}"],
@@ -68,23 +70,25 @@ class ProcessGroup:
             ) from error
 
     def all_reduce(self, flat: Tensor, when: str) -> None:
-        """The sum over all processes in the place of `flat`, on the device; LostProcess."""
+        """Replace `flat`, a tensor on the device, by its sum over all processes. Raises
+        LostProcess."""
         with self._watched(when):
             dist.all_reduce(flat)
 
     def any(self, flag: bool, when: str) -> bool:
-        """Whether `flag` is set in any process."""
+        """Whether `flag` is set in any process. Raises LostProcess."""
         told = torch.tensor([flag], dtype=torch.int32)
         with self._watched(when):
             dist.all_reduce(told, dist.ReduceOp.MAX, group=self.words)
         return bool(told)
 
     def barrier(self, when: str) -> None:
-        """Until all are here."""
+        """Wait until all processes have reached this call. Raises LostProcess."""
         self.any(False, when)
 
     def broadcast(self, value: Any, when: str) -> Any:
-        """The JSON value that the first process has; what others give does not matter."""
+        """Return the JSON value of the first process in every process; other values are ignored.
+        Raises LostProcess."""
         text = json.dumps(value).encode() if self.first else b""
         size = torch.tensor([len(text)])
         with self._watched(when):
@@ -94,8 +98,8 @@ class ProcessGroup:
         return json.loads(held.numpy().tobytes())
 
     def once(self, make: Callable[[], str]) -> str:
-        """What `make` returns in the first process, where alone it is called. The error that it
-        raises there is raised everywhere."""
+        """Call `make` in the first process only and return its result in every process. A
+        LatentForgeError that it raises is raised in every process."""
         told: dict[str, Any] = {}
         failed: LatentForgeError | None = None
         if self.first:
@@ -114,8 +118,8 @@ class ProcessGroup:
         return made
 
     def equalise(self, module: nn.Module) -> None:
-        """Give every process the weights and buffers of the first: the same seed need not give the
-        same bits on other processors."""
+        """Copy the weights and buffers of the first process to all: the same seed may give other
+        bits on another kind of processor."""
         with self._watched("at the start"), torch.no_grad():
             for value in module.state_dict().values():
                 if isinstance(value, Tensor):
@@ -124,15 +128,13 @@ class ProcessGroup:
                     value.copy_(held)
 
     def on_signal(self, number: int = signal.SIGINT) -> None:
-        """For a signal handler: what asks one process for the end asks all, at the next step."""
+        """Signal handler: a signal to one process stops all of them at the next step."""
         self.signal_asked = number
 
     @contextmanager
     def together_to_the_end(self) -> Iterator[None]:
-        """No process leaves before the others have written how it ended: torchrun would end them.
-
-        After an error nobody waits: who caused it may be gone.
-        """
+        """Wait at the end until all processes have written their results, because torchrun ends the
+        others when one leaves. After an error there is no wait: its cause may be a lost process."""
         try:
             yield
         except Interrupted:
@@ -144,7 +146,7 @@ class ProcessGroup:
 
 
 def join(device: torch.device, batch_size: int) -> ProcessGroup:
-    """Join the others. UsageError where a batch has fewer images than there are processes."""
+    """Join the process group. Raises UsageError if a batch has fewer images than processes."""
     together = ProcessGroup(device)
     if batch_size < together.count:
         raise UsageError(

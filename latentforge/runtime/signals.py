@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: Ctrl-C, or SIGTERM from a scheduler."""
+"""Handles the signals that stop training: SIGINT (Ctrl-C), and SIGTERM from a scheduler."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ASKS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
-    """The first signal calls `stop` with its number; the second one is not held back."""
+    """Call `stop` with the number of the first signal; a second one goes to the old handler."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
     previous = {number: signal.getsignal(number) for number in ASKS}
-    # None is a handler that was not set from Python; a job that ignores Ctrl-C goes on doing so
+    # None is a handler that was not set from Python; a job that ignores a signal still ignores it
     taken = [n for n, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
 
     def give_back() -> None:

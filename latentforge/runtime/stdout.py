@@ -1,4 +1,4 @@
-"""Keeps what plugins print out of the command's own answer on stdout."""
+"""Reserves stdout for the JSON answer of a command; what plugins print goes to stderr."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
-STDOUT: list[TextIO] = []  # where answers go while print() writes to stderr
+STDOUT: list[TextIO] = []  # the real stdout, for answers, while print() writes to stderr
 
 
 @contextmanager
 def answers_alone_on_stdout(arguments: Sequence[str]) -> Iterator[None]:
-    """With --json what plugins print goes to stderr: stdout is one JSON object. A terminal that has
-    not every letter gets what it has."""
+    """With --json, redirect print() to stderr, so that stdout is one JSON object. Characters that a
+    terminal's encoding lacks are written as backslash escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

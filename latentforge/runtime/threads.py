@@ -1,4 +1,4 @@
-"""How many CPU threads torch uses."""
+"""Sets the number of CPU threads that torch uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """So many threads on the CPU, or torch's own choice for 0."""
+    """Use `count` CPU threads in the block; 0 leaves the number unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -1,4 +1,4 @@
-"""The environment variables that torchrun sets for each of its processes. Standard library only."""
+"""Reads the environment that torchrun sets for each of its processes. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ import time
 from latentforge.errors import UsageError
 
 PATIENCE = 15.0
-"""Seconds that torchrun has to end a process whose error another one tells too."""
+"""Seconds for torchrun to end a process whose error the first process also reports."""
 
 
 def several() -> bool:
-    """Whether torchrun has started this process beside others."""
+    """Whether torchrun has started this process together with others."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def count() -> int:
-    """How many processes train together."""
+    """The number of processes that train together (the world size)."""
     return int(os.environ["WORLD_SIZE"]) if several() else 1
 
 
 def rank() -> int:
-    """The number of this process among all of them, from 0; 0 of one by itself."""
+    """The rank of this process among all, from 0; 0 for a single process."""
     return int(os.environ.get("RANK", "0")) if several() else 0
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine, from 0."""
+    """The rank of this process among those on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) if several() else 0
 
 
 def again(command: str) -> str:
-    """How to start a command as this one was started. `--`: torchrun takes options that begin as
-    its own do for its own, such as --run."""
+    """A command line that starts `command` the way this process was started. Without the `--`,
+    torchrun would take options that start like its own, such as --run."""
     return f"torchrun ... -m -- {command}" if several() else command
 
 
 def refuse(what: str, remedy: str) -> None:
-    """UsageError under torchrun for what one process does."""
+    """Raise UsageError under torchrun, for a command that runs in one process."""
     if several():
         raise UsageError(f"torchrun is for train, and {what} is of one process", remedy=remedy)
 
 
 def leave_word_to_the_first() -> None:
-    """What is wrong with a request, every process finds by itself. The first one of a machine says
-    it and ends, whereupon torchrun ends the others here; who is still there has an error of its
-    own."""
+    """Let the first process of a machine report an error that every process finds by itself.
+
+    When the first process has ended, torchrun ends the others on the machine. A process that is
+    still running after the wait has an error of its own, which the caller then reports."""
     if local_rank():
         time.sleep(PATIENCE)

@@ -1,9 +1,9 @@
-// Draws every .lf-chart of the page with plotly, in the colours of the page, light or dark.
-// A map shows the image of the nearest point, and what the place under the pointer decodes to.
+// Draws every .lf-chart of the page with plotly, in the page's colours for light or dark mode.
+// A map shows the image of the nearest point and the decoded image of the pointer's position.
 (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const still = matchMedia("(pointer: coarse)").matches; // fingers scroll the page, not the chart
+  const still = matchMedia("(pointer: coarse)").matches; // touch scrolls the page, not the chart
   const drawn = [];
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -29,7 +29,7 @@
     return look;
   }
 
-  // A trace's `meta.colours` says which of the page's colours each of its attributes takes.
+  // A trace's `meta.colours` maps its attributes to the CSS variables of the page's colours.
   async function recolour(plot) {
     const alike = {};
     plot.data.forEach(({ meta }, i) => {
@@ -43,7 +43,7 @@
     }
   }
 
-  // The pointer's place in data coordinates and in pixels of the chart; null outside the axes.
+  // The pointer's position in data coordinates, and pixels per data unit; null outside the axes.
   function place(plot, event) {
     const area = plot.querySelector(".nsewdrag").getBoundingClientRect();
     const u = (event.clientX - area.left) / area.width, v = (area.bottom - event.clientY) / area.height;
@@ -86,7 +86,7 @@
     return canvas;
   }
 
-  const words = new DOMParser(); // plotly's texts are escaped; a tip shows them as they were
+  const words = new DOMParser(); // plotly's texts are escaped; a tooltip shows them unescaped
   const plain = (text) => words.parseFromString(text.replaceAll("<", "&lt;"), "text/html").body.textContent;
 
   function tip(box, plot, content, sheet) {
@@ -196,11 +196,11 @@
     };
     for (const kind of ["pointermove", "pointerdown"]) plot.addEventListener(kind, follow);
     plot.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "mouse") followers.at(-1)(null, event); // a tapped image stays
+      if (event.pointerType === "mouse") followers.at(-1)(null, event); // after a tap the image stays
     });
   }
 
-  // The walks after a part of their way: their lines cut there, and the stars where they end.
+  // The frame at a fraction of the paths: shortened lines, and the stars at their current ends.
   function grown(whole, part) {
     const frame = { data: [], traces: [] };
     const cut = ({ x, y }) => {
@@ -249,13 +249,13 @@
     const { data, layout } = content.figure;
     const tools = content.axes && !still;
     if (still) layout.dragmode = false;
-    if (tools) layout.margin.t = 32; // where plotly puts them
+    if (tools) layout.margin.t = 32; // space for plotly's toolbar
     const config = { displaylogo: false, displayModeBar: tools ? "hover" : false,
-      doubleClick: still ? false : "reset+autosize", // a tap would draw the chart anew
+      doubleClick: still ? false : "reset+autosize", // otherwise a tap would redraw the chart
       modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
     await Plotly.newPlot(plot, { data, layout, config });
     drawn.push(plot);
-    widths.set(plot, plot.clientWidth); // an observer reports at once what it is given
+    widths.set(plot, plot.clientWidth); // an observer reports a new element immediately
     resized.observe(plot);
     await recolour(plot);
     if (content.axes) await map(box, plot, content);
@@ -263,7 +263,7 @@
     box.classList.add("lf-ready");
   }
 
-  // The width of a chart changes with the window, and when a folded part of the page opens.
+  // The width of a chart changes with the window, and when a folded part of the page is opened.
   const widths = new WeakMap();
   const resized = new ResizeObserver((entries) => {
     for (const { target } of entries) {
@@ -277,7 +277,7 @@
   document.addEventListener("DOMContentLoaded", async () => {
     for (const box of document.querySelectorAll(".lf-chart")) {
       await draw(box);
-      await new Promise((done) => setTimeout(done)); // the page answers between two charts
+      await new Promise((done) => setTimeout(done)); // lets the page respond between two charts
     }
     document.documentElement.classList.add("lf-done");
   });

@@ -1,1 +1,1 @@
-"""Interactive figures as HTML."""
+"""Interactive charts as HTML that needs no network."""

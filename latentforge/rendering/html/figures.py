@@ -1,6 +1,6 @@
-"""Findings as plotly figures: only the data and the layout; `html.py` puts them on a page.
+"""Builds plotly figures from findings: data and layout only; `page.py` puts them on a page.
 
-Colours of text, grid and ground are the page's, so that one figure serves light and dark.
+The page sets the colours of text, grid and background, so that a figure fits light and dark mode.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latentforge.rendering.html.paths import add_paths, array, numbers, text
 from latentforge.rendering.images import one_unit
 from latentforge.rendering.palette import COLOURS, colour
 
-# The markers of palette.py, as plotly calls them
+# The markers of palette.py, in plotly's names
 SYMBOLS = (
     *("circle", "square", "triangle-up", "diamond", "triangle-down"),
     *("cross", "x", "triangle-left", "triangle-right", "pentagon"),
@@ -25,7 +25,7 @@ SYMBOLS = (
 
 
 def lines(item: Lines, alike: Sequence[Lines] = ()) -> go.Figure:
-    """`alike` are the charts beside which it stands, with which it shares its scale."""
+    """A line chart; it shares its y range with the charts `alike`, which are shown beside it."""
     x = numbers(item.x)
     mode = "lines+markers" if len(x) <= 15 else "lines"
     figure = go.Figure()
@@ -38,7 +38,7 @@ def lines(item: Lines, alike: Sequence[Lines] = ()) -> go.Figure:
 
 
 def bars(item: Bars, alike: Sequence[Bars] = ()) -> go.Figure:
-    """`alike` are the charts beside which it stands, with which it shares its scale."""
+    """A bar chart; it shares its y range with the charts `alike`, which are shown beside it."""
     figure = go.Figure()
     labels = [text(label) for label in item.labels]
     for i, (name, heights) in enumerate(item.series.items()):
@@ -49,7 +49,7 @@ def bars(item: Bars, alike: Sequence[Bars] = ()) -> go.Figure:
 
 
 def reach(items: Sequence[Lines | Bars]) -> list[float] | None:
-    """The y axis that holds all items; bars, and values that are all from 0 to 1, begin at 0."""
+    """The y range of all items; it includes 0 for bars and for values that are all in [0, 1]."""
     parts = [array(y).astype(float).ravel() for item in items for y in item.series.values()]
     parts += [np.zeros(1) for item in items if isinstance(item, Bars)]
     values = np.concatenate(parts) if parts else np.zeros(0)
@@ -64,7 +64,7 @@ def reach(items: Sequence[Lines | Bars]) -> list[float] | None:
 
 
 def histograms(item: Histogram) -> dict[str, go.Figure]:
-    """A figure for each panel, on one scale of x, so that panels can be compared."""
+    """A figure per panel, all with the same x range, so that panels can be compared."""
     found, reach = binned(item.panels)
     return {title: _histogram(bins, reach, normal=item.normal) for title, bins in found.items()}
 
@@ -91,7 +91,8 @@ def _histogram(bins: Bins, reach: tuple[float, float], *, normal: bool) -> go.Fi
 
 
 def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
-    """The points `shown`, a trace a class; `customdata` is a point's place in `shown`."""
+    """The points with the indices `shown`, one trace per class; `customdata` is a point's position
+    in `shown`."""
     points = array(item.points)[shown]
     figure = go.Figure()
     size = 5 if len(shown) > 1500 else 7
@@ -112,7 +113,7 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
                 "color": colour(i),
                 "size": size,
                 "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
-                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # dark ones on dark
+                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # for dark on dark
             },
             opacity=0.4 if len(item.paths) > 1 else 0.9,
         )
@@ -129,9 +130,9 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
 
 
 def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:
-    """One look for all: no ground of its own, the legend above, room for what the axes say."""
+    """Apply the common style: transparent background, horizontal legend, margins that fit."""
     axis: dict[str, Any] = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
-    axis["title_standoff"] = 10  # else the title of y may lie upon long labels
+    axis["title_standoff"] = 10  # otherwise the y title may overlap long labels
     figure.update_xaxes(title_text=text(x_title), **axis)
     figure.update_yaxes(title_text=text(y_title), **axis)
     layout = {"showlegend": len(figure.data) > 1, "hovermode": "closest", **layout}
@@ -147,14 +148,15 @@ def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.F
 
 
 def as_dict(figure: go.Figure) -> dict[str, Any]:
-    """What Plotly.newPlot takes, without the template, which would bring colours of its own."""
+    """The figure as input of Plotly.newPlot, without the template, which would set colours."""
     content: dict[str, Any] = figure.to_plotly_json()
     content["layout"].pop("template", None)
     return content
 
 
 def evenly(labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int) -> Any:
-    """At most `limit` of `total` indices, as many of each class as there are, seeded, in order."""
+    """At most `limit` of `total` indices, sorted, drawn at random with a fixed seed and with equal
+    numbers per class as far as the classes have enough."""
     random = np.random.default_rng(0)
     if total <= limit:
         return np.arange(total)
@@ -164,5 +166,5 @@ def evenly(labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limi
     chosen: list[np.ndarray[Any, Any]] = []
     for left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
         room = limit - sum(map(len, chosen))
-        chosen.append(group[: room // left])  # what a small class leaves goes to the larger ones
+        chosen.append(group[: room // left])  # the larger classes use what small ones leave
     return np.sort(np.concatenate(chosen))

@@ -1,6 +1,7 @@
-"""Interactive charts for a page that needs no network: fragments, what they share, a page of one.
+"""Builds HTML of interactive charts that needs no network: fragments, the shared head, full pages.
 
-A fragment is a figure as JSON; `assets/charts.js` draws it, shows thumbnails and decodes places.
+A fragment contains a figure as JSON. `assets/charts.js` draws it, shows thumbnails, and blends the
+decoded image of a position.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from latentforge.rendering.html import figures as draw
 from latentforge.rendering.html.paths import array, frames
 from latentforge.rendering.html.sprites import sprite
 
-POINTS = 5000  # of a map at the most, and 2 MB of thumbnails
-SPRITE_BYTES = 2_000_000
+POINTS = 5000  # maximum points of a map
+SPRITE_BYTES = 2_000_000  # maximum size of a map's thumbnails
 FEWEST = 500
 
 Chart = Scatter | Lines | Bars | Histogram | Table
 
 
 def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> str:
-    """A finding as a fragment of HTML, with its title; a page needs `head()` once as well.
+    """A finding with its title as an HTML fragment; the page must also contain `head()` once.
 
-    `alike` are findings of its own type whose scale of y it shares, as they stand side by side.
+    It shares its y range with the findings `alike` of the same type, which are shown beside it.
     """
     notes: list[str] = []
     if isinstance(item, Table):
@@ -55,7 +56,7 @@ def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> st
 
 
 def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
-    """What the page needs of a map, and the lines below it."""
+    """The content of a map for `charts.js`, and the notes below it."""
     total, notes = len(item.points), []
     labels = None if item.labels is None else array(item.labels)
     content: dict[str, Any] = {"axes": list(item.axes), "labelled": labels is not None}
@@ -108,7 +109,7 @@ def plot(content: dict[str, Any], label: str, heading: str = "") -> str:
 
 
 def inert(value: Any) -> str:
-    """JSON that no HTML parser takes for a tag."""
+    """JSON without characters that an HTML parser could read as a tag."""
     compact = json.dumps(finite(value), separators=(",", ":"))
     for character in "<>&":
         compact = compact.replace(character, f"\\u{ord(character):04x}")
@@ -116,7 +117,7 @@ def inert(value: Any) -> str:
 
 
 def head() -> str:
-    """Styles and scripts of the charts, plotly's own among them; once a page."""
+    """The styles and scripts of the charts, including plotly.js; needed once per page."""
     from plotly.offline import get_plotlyjs
 
     return (
@@ -130,9 +131,9 @@ def asset(name: str) -> str:
 
 
 def write_page(item: Chart, path: Path, note: str) -> None:
-    """One finding as a page of its own that opens from disk; `note` says where it comes from.
+    """Write one finding as a page that opens from disk; `note` states its source.
 
-    Raises OSError when the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     parts = {"TITLE": escape(item.title), "HEAD": head(), "CHART": chart(item)}
     page = asset("page.html")

@@ -1,6 +1,6 @@
-"""Walks over a map as traces of plotly: each in its colour with a rim, from a ring to a star.
+"""Adds the paths of a map to a plotly figure: outlined lines from a ring to a star.
 
-`assets/charts.js` lets them grow and gives what a trace's `meta` names the page's own colours.
+`assets/charts.js` animates the paths and applies the page's colours that a trace's `meta` names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from latentforge.findings import FRAMES, Scatter
 from latentforge.rendering.palette import colour
 
-INK, GROUND = "--fg", "--bg"  # the page's colours of text and of what is behind it
+INK, GROUND = "--fg", "--bg"  # CSS variables of the page: text and background colour
 WAYS = (
     *("middle right", "top right", "top center", "top left"),
     *("middle left", "bottom left", "bottom center", "bottom right"),
@@ -23,29 +23,29 @@ WAYS = (
 
 
 def array(values: Any) -> np.ndarray[Any, Any]:
-    """A tensor on any device, or an array, as numpy."""
+    """A tensor on any device, or an array, as a numpy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def numbers(values: Any) -> list[float | None]:
-    """Five significant digits are more than a screen shows; NaN leaves a gap."""
+    """Values with five significant digits, more than a screen shows; None, a gap, if not finite."""
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in array(values).tolist()]
 
 
 def text(words: object) -> str:
-    """Plotly reads its texts as markup; a class called `<b>` is shown as it is written."""
+    """Escape a text, because plotly parses markup; a class named `<b>` is shown literally."""
     return html.escape(str(words), quote=False)
 
 
 def frames(item: Scatter) -> int:
-    """The frames of the film in which all walks grow together; 0 where none is long enough."""
+    """The number of animation frames, in which all paths grow together; 0 if none can grow."""
     longest = max(map(len, item.paths.values()), default=0)
     return min(FRAMES, longest) if longest > 1 else 0
 
 
 def add_paths(figure: go.Figure, item: Scatter) -> None:
-    """One walk in the page's ink, of several each in the colour that its picture has, named at its
-    end. Lines first, so that none lies over a ring or a star."""
+    """Draw a single path in the text colour, or several in the same colours as the PNG, each named
+    at its end. Lines come first, so that they do not cover a ring or a star."""
     walks = [(i, name, array(p).reshape(-1, 2)) for i, (name, p) in enumerate(item.paths.items())]
     walks = [walk for walk in walks if len(walk[2])]
     if not walks:
@@ -73,8 +73,8 @@ def add_paths(figure: go.Figure, item: Scatter) -> None:
 
 
 def _line(figure: go.Figure, path: np.ndarray[Any, Any], name: str, fill: str) -> int:
-    """A rim and upon it the line; the line's place among the traces. No `fill`: a single walk,
-    which the legend names and hides."""
+    """Add an outline and the line above it; returns the index of the line's trace. Without `fill`
+    it is a single path, which has a legend entry that can hide it."""
     x, y = numbers(path[:, 0]), numbers(path[:, 1])
     look: dict[str, Any] = {"x": x, "y": y, "mode": "lines"}
     look["legendgroup"] = "ends" if fill else "path"
@@ -87,7 +87,7 @@ def _line(figure: go.Figure, path: np.ndarray[Any, Any], name: str, fill: str) -
 
 
 def _starts(figure: go.Figure, places: np.ndarray[Any, Any], fills: list[str] | None) -> None:
-    """Open rings, with a rim around those that are coloured."""
+    """Draw open rings at the starts; coloured rings have an outline."""
     ring: dict[str, Any] = {"symbol": "circle", "size": 10, "line": {"width": 2.2}}
     colours = {"marker.color": GROUND}
     if fills:
@@ -106,7 +106,7 @@ def _marks(figure: go.Figure, places: np.ndarray[Any, Any], group: str, **look: 
 
 
 def _legend(figure: go.Figure) -> None:
-    """What a ring and a star mean, in traces that draw nothing."""
+    """Add legend entries for the ring and the star, as traces without points."""
     for name, symbol in (("start", "circle"), ("end", "star")):
         figure.add_scatter(
             x=[None],
@@ -121,7 +121,7 @@ def _legend(figure: go.Figure) -> None:
 
 
 def away(ends: np.ndarray[Any, Any]) -> Sequence[str]:
-    """On which side of each place (n, 2) its name stands: the one away from the nearest others."""
+    """The side of each end (n, 2) for its name: the side away from the nearest other ends."""
     spans = np.ptp(ends, axis=0) + 1e-12 if len(ends) else 1.0
     places = ends / spans
     found = []

@@ -1,4 +1,4 @@
-"""Many images as one PNG in a data URI: thumbnails of points, and the knots of a plane."""
+"""Packs many images into one PNG in a data URI: thumbnails of points, decoded images of a plane."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from latentforge.rendering.images import tiled, to_cells
 
-SIDE = 8192  # pixels; browsers refuse larger pictures
-PIXELS = 4_200_000  # of a sprite at the most: 5,000 images of 28 x 28
-THUMBNAIL = 64  # pixels of an image's longer side at the most
+SIDE = 8192  # pixels; browsers reject larger images
+PIXELS = 4_200_000  # maximum of a sprite: 5,000 images of 28 x 28
+THUMBNAIL = 64  # maximum of an image's longer side, pixels
 
 
 def sprite(images: Tensor, columns: int) -> dict[str, Any]:
-    """`images` (N, C, H, W) in [0, 1], row by row: the source, a cell's size, the columns.
+    """Pack `images` (N, C, H, W) in [0, 1] row by row: source, cell size and number of columns.
 
-    Large images are made smaller; those that fit are kept to the pixel.
+    Images are scaled down if they are too large; otherwise their pixels are unchanged.
     """
     cells = to_cells(images)
     height, width = cells.shape[1:3]

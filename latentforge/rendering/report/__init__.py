@@ -1,1 +1,1 @@
-"""The report: one self-contained page of one run, or of several side by side."""
+"""The report: one self-contained HTML page about one run or several runs side by side."""

@@ -1,4 +1,4 @@
-"""Training curves of one run or of several: a chart a figure, training dotted, validation whole."""
+"""Training curves for the report: a chart per metric, dotted for training, solid for validation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from latentforge.rendering.report.formatting import read_objects
 from latentforge.runs.folder import RunFolder
 
 DASHES = {"train": "dot", "validation": "solid"}
-NAMED = 8  # runs of which a chart can say whose colour is whose; of more the pointer does
+NAMED = 8  # maximum runs in a legend; with more, only the hover text names a run
 
 
 def curves(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[tuple[str, str]]:
-    """Figures and their fragments: the loss and its terms first, then the other figures.
+    """Metric names and their charts as HTML: the loss and its terms first, then the other metrics.
 
-    Runs share an axis where a figure is the same thing in all of them; else each kind has a panel
-    of its own, which says what it is. A figure that is the loss itself, such as the only term there
-    is, is not drawn again.
+    Runs share a chart if a metric has the same definition in all of them; otherwise each definition
+    has a panel, with the definition below it. A metric that equals the loss, such as its only term,
+    is not drawn again.
     """
     histories = [read_objects(run.path / "metrics.jsonl", warnings) for run in runs]
     lines = [line for history in histories for line in history]
@@ -37,7 +37,7 @@ def curves(
     kinds = {key: alike(key, runs, histories) for key in keys}
 
     def is_loss(key: str, places: list[int]) -> bool:
-        """Whether a figure has the loss's values in all lines of these runs, which share a loss."""
+        """Whether a metric equals the loss in all lines of these runs, which have the same loss."""
         if places not in kinds.get("loss", {}).values():
             return False
         own = [_figures(line, split) for i in places for line in histories[i] for split in DASHES]
@@ -71,8 +71,8 @@ def curves(
 def alike(
     key: str, runs: Sequence[RunFolder], histories: Sequence[Sequence[dict[str, Any]]]
 ) -> dict[str, list[int]]:
-    """The places of the runs that have a figure, by what it is there: its protocol; of the loss
-    its name and the protocols of its terms."""
+    """The indices of the runs that have a metric, by its definition in them: its protocol; for the
+    loss, its name and the protocols of its terms."""
     having = [
         i
         for i, history in enumerate(histories)
@@ -83,7 +83,7 @@ def alike(
     for i, protocol in zip(having, protocols, strict=True):
         name = f"loss {runs[i].config['loss']['name']}"
         what = name
-        if all(protocols) and key == "loss":  # a run that is not done has none
+        if all(protocols) and key == "loss":  # an unfinished run has no protocols
             terms = dict.fromkeys(k for line in histories[i] for k in _figures(line, "train"))
             parts = [f"{k}: {protocol[k]}" for k in terms if k in protocol and k != "loss"]
             what = "; ".join([name, *parts])
@@ -114,7 +114,7 @@ def _curve(
                 name=text(f"{name}, {split}" if len(names) > 1 else split),
                 mode="lines" if len(points) > 3 else "lines+markers",
                 line={"color": colour(i), "width": 2, "dash": dash},
-                showlegend=len(names) == 1 or split == drawn[-1],  # once a run
+                showlegend=len(names) == 1 or split == drawn[-1],  # once per run
             )
     few = len(places) <= NAMED
     styled(figure, "epoch", "", hovermode="x unified" if few else "closest", showlegend=few)
@@ -122,7 +122,7 @@ def _curve(
 
 
 def _points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tuple[Any, float]]:
-    """The epochs that have a figure, each with its value."""
+    """The epochs that have a value of the metric, with the value."""
     points = [(line.get("epoch"), _figures(line, split).get(key)) for line in history]
     return [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
 
@@ -133,7 +133,8 @@ def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:
 
 
 def per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
-    """Bars for figures of each latent dimension, such as its KL; of the first of many runs."""
+    """Bar charts of metrics per latent dimension, such as the KL, for at most the first NAMED
+    runs."""
     found: dict[str, dict[str, list[float]]] = {}
     for run, name in zip(runs[:NAMED], names[:NAMED], strict=True):
         for key, values in (run.manifest.get("per_dim") or {}).items():

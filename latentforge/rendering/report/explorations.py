@@ -1,4 +1,4 @@
-"""What explorers found, folder by folder: charts, embedded pictures, figures and the command."""
+"""Collects stored findings for the report: charts, embedded images, metrics and the command."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from latentforge.rendering.report.run_table import (
 )
 from latentforge.runs.folder import RunFolder
 
-COLUMNS = 2  # of entries, side by side on a page wide enough
-POINTS_OF_A_PAGE = 12_000  # of all maps with images together
+COLUMNS = 2  # entries side by side, if the page is wide enough
+POINTS_OF_A_PAGE = 12_000  # maximum for all maps with images together
 PICTURE = (
     '<figure class="lf-figure">{}<div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
     "{}</div></figure>"
@@ -41,7 +41,7 @@ FOLDED = '<details><summary><span class="again">{}: </span>{}, frame by frame</s
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of the page; `key` is the same for what other folders have in its place."""
+    """A piece of the page; corresponding blocks of other folders have the same `key`."""
 
     key: str
     html: Markup
@@ -50,7 +50,7 @@ class Block:
 
 @dataclass
 class Part:
-    """Blocks of one entry that stand together, and where; all of a column, or one wide one."""
+    """Adjacent blocks of one entry and their grid position: narrow blocks, or one wide block."""
 
     row: int
     column: int
@@ -63,7 +63,7 @@ class Entry:
     """One folder of findings."""
 
     run: RunFolder
-    name: str  # in the headings
+    name: str  # shown in the headings
     folder: Path
     broken: str = ""
     found: Stored = field(default_factory=Stored)
@@ -71,12 +71,12 @@ class Entry:
     command: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # files that the page does not show
-    one_of_many: bool = False  # others are on the page, so that each picture wants the name
+    one_of_many: bool = False  # the page has other entries, so each image needs the name
 
 
 @dataclass
 class Group:
-    """All that one explorer found."""
+    """All entries of one explorer."""
 
     explorer: str
     entries: list[Entry]
@@ -91,7 +91,7 @@ class Group:
 
     @property
     def protocols(self) -> list[str]:
-        """What the figures are; where that is not the same in all entries, of each."""
+        """The protocols of the metrics; if they differ, with the names of their entries."""
         given = [(entry.found.protocol, entry.name) for entry in self.entries]
         return by_protocol([(protocol, name) for protocol, name in given if protocol])
 
@@ -108,7 +108,7 @@ class Group:
 def explored(
     runs: Sequence[RunFolder], names: Sequence[str], registry: Registry, warnings: list[str]
 ) -> list[Group]:
-    """Groups by explorer, those with an interactive map first; broken folders are warned of."""
+    """Groups by explorer, those with an interactive map first. Damaged folders add a warning."""
     entries = [
         _read(run, name if len(runs) > 1 else "", folder, registry)
         for run, name in zip(runs, names, strict=True)
@@ -137,7 +137,7 @@ def _is_map(item: Any) -> bool:
 
 
 def _folders(root: Path) -> list[Path]:
-    """In the order in which they were numbered: guided, guided-2, guided-10."""
+    """The non-empty folders in numeric order: guided, guided-2, guided-10."""
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if path.is_dir() and any(path.iterdir())]
@@ -150,7 +150,7 @@ def _explorer_of(folder: Path) -> str:
 
 
 def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
-    """The findings of a folder; whatever is wrong with them is said in `broken`."""
+    """Read the findings of a folder; an error becomes the text of `broken`."""
     numbered = folder.name != _explorer_of(folder)
     heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
     entry = Entry(run, heading, folder)
@@ -160,7 +160,7 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
         entry.found = read_findings(folder)
         entry.about = known(entry.found.about, folder)
         entry.command = command(entry, registry)
-    except Exception as error:  # a folder that anyone may have changed must not cost the page
+    except Exception as error:  # a folder that a user has changed must not prevent the report
         entry.broken = error.message if isinstance(error, LatentForgeError) else one_line(error)
         entry.found = replace(entry.found, items=[])
     return entry
@@ -180,7 +180,7 @@ def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
 
 
 def _alike(item: Any, group: Group) -> list[Any]:
-    """The charts of the same finding, which share the scale of y."""
+    """The charts of the same finding in the group, which share a y range."""
     own = item.finding
     if not isinstance(own, Lines | Bars):
         return []
@@ -190,7 +190,7 @@ def _alike(item: Any, group: Group) -> list[Any]:
 
 
 def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Iterator[Block]:
-    """A chart where there are numbers, else pictures: the first one open, others folded."""
+    """A chart if the finding has data, else its images: the first one open, the others folded."""
     name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
     if item.finding is not None and hasattr(item.finding, "title"):
         shown = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
@@ -198,16 +198,16 @@ def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Itera
         return
     caption = Markup("<figcaption>{}</figcaption>").format(name) if name else ""
     pictures = [made for file in item.files if (made := embed(file, item.title))]
-    pictures.sort(key=lambda picture: picture.kind != "image/gif")  # a film before its strip
+    pictures.sort(key=lambda picture: picture.kind != "image/gif")  # the animation first
     for i, picture in enumerate(pictures):
         shown = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
-        if i:  # the title of the first one is drawn in it
+        if i:  # the first one has its title drawn in it
             shown = Markup(FOLDED).format(entry.name, item.title, shown)
         yield Block(f"{item.name} {i}", shown, picture.wide)
 
 
 def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What a folder says of itself; what is missing or of another type than it must be is empty."""
+    """The `about` entries of a folder; those that are missing or of a wrong type become empty."""
     texts = {"explorer": _explorer_of(folder), "run": "", "checkpoint": "", "weights": ""}
     found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
@@ -221,7 +221,7 @@ def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def command(entry: Entry, registry: Registry) -> list[str]:
-    """The command line that finds the same: options that are not the explorer's defaults."""
+    """The command line that repeats the exploration, without options that have default values."""
     about = entry.about
     words = ["latentforge", *with_plugins([*unpackaged(entry.run), *about["plugins"]])]
     words += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
@@ -238,18 +238,18 @@ def command(entry: Entry, registry: Registry) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    """As `--set` takes it: a plain word needs no quotes."""
+    """Format a value for `--set`: a plain word needs no quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
     return value if plain and value not in ("true", "false", "inf", "nan") else as_toml(value)
 
 
 def _pointer(file: Path) -> str:
-    """The name in it; the hash after that is the store's business."""
+    """The checkpoint name in a pointer file, without the hash that follows it."""
     return file.read_text("utf-8").partition("\n")[0] if file.is_file() else ""
 
 
 def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The default options of the explorer and of its objective, where their plugins are here."""
+    """The default options of the explorer and its objective, if their plugins are installed."""
     found: dict[str, Any] = {}
     with suppress(LatentForgeError):
         explorer = registry.get("explorers", about["explorer"]).spec
@@ -263,7 +263,7 @@ def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def suggestion(run: RunFolder, registry: Registry) -> str:
-    """The command to begin with: a map of the codes if the model has codes."""
+    """The suggested first command: latent-map, or another explorer that fits the model."""
     fitting: list[str] = []
     with suppress(LatentForgeError):
         model = registry.get("models", run.config["model"]["name"])
@@ -279,18 +279,18 @@ def suggestion(run: RunFolder, registry: Registry) -> str:
     return shlex.join(["latentforge", *words, "explore", chosen, str(run.path)])
 
 
-# ---------------------------------------------------------------- where blocks are
+# ---------------------------------------------------------------- grid positions of blocks
 
 
 def arranged(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
     """The parts of each entry: first one without blocks, for its heading, then the others.
 
-    On a page wide enough they make a grid: the headings in columns, what follows in columns, then
-    a row for the wide picture of each entry, then columns again. Read in order they are the entry.
+    On a wide page the parts form a grid: headings in columns, the blocks that follow in columns,
+    then one row for the wide block of each entry, then columns again.
     """
     keys = {block.key for entry in entries for block in entry.blocks if block.wide}
     lines = -(-len(entries) // COLUMNS)  # rows of columns
-    band = lines + len(entries)  # and after them those of wide pictures
+    band = lines + len(entries)  # plus one row for each wide block
     return [(entry, _parts(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
 
 

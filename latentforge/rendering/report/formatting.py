@@ -1,4 +1,4 @@
-"""How the report writes numbers, dates and commands, and reads files of lines."""
+"""Formats numbers and dates for the report, and reads JSON lines files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latentforge.io.atomic import parse_json, read_lines
 
 
 def number(value: Any) -> str:
-    """Five digits; whole numbers whole; what is no number as it is."""
+    """Format a number with five significant digits or as an integer; other values with str()."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -21,7 +21,7 @@ def number(value: Any) -> str:
 
 
 def short_date(text: Any) -> str:
-    """An ISO date as `20 Nov 2026, 14:50 UTC`."""
+    """Format an ISO date as `20 Nov 2026, 14:50 UTC`."""
     try:
         return datetime.fromisoformat(str(text)).strftime("%-d %b %Y, %H:%M UTC")
     except ValueError:
@@ -29,7 +29,7 @@ def short_date(text: Any) -> str:
 
 
 def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines; a broken line is left out, and said."""
+    """The JSON objects of a JSON lines file. A damaged line is left out and adds a warning."""
     try:
         texts = read_lines(path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Picture files as <img> with a data URI, made smaller where that costs nothing one could see."""
+"""Embeds image files as <img> with a data URI, recompressed without visible loss."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KINDS = {
     ".jpeg": "image/jpeg",
     ".webp": "image/webp",
 }
-DRAWN = 1.6  # our PNG have 150 dpi, a page 96
-LARGE = 1_500_000  # bytes of a picture; beyond, it is shrunk to half its side
-COLUMN = 560  # pixels of a column where two folders are side by side
+DRAWN = 1.6  # LatentForge's PNGs have 150 dpi, a page 96
+LARGE = 1_500_000  # bytes; a larger image is scaled to half its width and height
+COLUMN = 560  # width of a column if two folders are side by side, pixels
 
 
 @dataclass(frozen=True)
 class Picture:
-    """`wide`: in a column it would become a thin strip whose words nobody can read."""
+    """An embedded image; `wide` if it would be too small to read in a column."""
 
     kind: str
     tag: Markup
@@ -35,7 +35,7 @@ class Picture:
 
 
 def embed(file: Path, title: str) -> Picture | None:
-    """A picture's tag, or None for a file that is none. An SVG in <img> runs no script."""
+    """An image file as an <img> tag; None for other files. An SVG in <img> runs no scripts."""
     kind = KINDS.get(file.suffix.lower())
     if kind is None:
         return None
@@ -48,14 +48,14 @@ def embed(file: Path, title: str) -> Picture | None:
                 size = (round(size[0] / DRAWN), round(size[1] / DRAWN))
                 content = smaller(image, content)
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
-    # attributes that keep the place free; `--w` is the width where there is room
+    # width and height reserve the space before loading; `--w` is the width if the page is wide
     place = Markup(' width="{0}" height="{1}" style="--w: {0}px"').format(*size) if size else ""
     wide = size is not None and size[0] > max(COLUMN, 2 * size[1])
     return Picture(kind, tag.format(title, data_uri(content, kind), place), wide)
 
 
 def smaller(image: Image.Image, content: bytes) -> bytes:
-    """The same pixels in fewer bytes; only a very large picture loses some."""
+    """Compress an image on white without loss; one above LARGE is scaled down and quantized."""
     flat = image.convert("RGBA")
     ground = Image.new("RGBA", flat.size, "white")
     flat = Image.alpha_composite(ground, flat).convert("RGB")

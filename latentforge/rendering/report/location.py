@@ -1,4 +1,4 @@
-"""Where a report is written, and what it may replace."""
+"""Chooses the path of a report, and checks which existing file it may replace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MARK = '<meta name="generator" content="LatentForge report">'
 
 
 def default_path(runs: Sequence[RunFolder]) -> Path:
-    """RUN/report.html; of several runs `report-A-B.html` in the folder that holds them all.
+    """RUN/report.html; for several runs `report-A-B.html` in their deepest common folder.
 
-    Where only the root holds them all it is the working folder, with a number after the name where
-    that is taken by anything but the report of these runs.
+    If only the root is common, it is in the working folder, with a number after the name if that
+    file exists and is not the report of these runs.
     """
     if len(runs) == 1:
         return runs[0].path / "report.html"
@@ -27,10 +27,10 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
         names = f"{runs[0].path.resolve().name[:80]}-and-{len(runs) - 1}-more"
     try:
         folder = Path(os.path.commonpath([run.path.resolve().parent for run in runs]))
-    except ValueError:  # on several drives
+    except ValueError:  # the runs are on several drives
         folder = Path(os.path.sep)
     if folder != Path(folder.anchor):
-        here = Path.cwd().resolve()  # a path below it is short, and as people type it
+        here = Path.cwd().resolve()  # below it, use the shorter relative path
         folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
         return folder / f"report-{names}.html"
     numbered = (Path(f"report-{names}-{number}.html") for number in count(2))
@@ -39,7 +39,7 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
 
 
 def mark(runs: Sequence[RunFolder]) -> str:
-    """The line of a page that says which runs it is of, whatever their paths hold."""
+    """The meta line that identifies the runs of a page; a hash, as paths may have any character."""
     paths = "\n".join(str(run.path.resolve()) for run in runs)
     digest = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()
     return f'<meta name="runs" content="{digest}">'
@@ -53,7 +53,7 @@ def _is_of(runs: Sequence[RunFolder], path: Path) -> bool:
 
 
 def check_place(path: Path) -> None:
-    """UsageError unless there is nothing yet, or an earlier report."""
+    """Raise UsageError if `path` exists and is not a report; RunFailed if it cannot be read."""
     try:
         if not path.exists():
             return
@@ -69,6 +69,6 @@ def check_place(path: Path) -> None:
 
 
 def _beginning(path: Path) -> str:
-    """The first letters of a file."""
+    """The first 2000 characters of a file."""
     with path.open("r", encoding="utf-8", errors="replace") as file:
         return file.read(2000)

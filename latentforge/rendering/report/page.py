@@ -1,4 +1,4 @@
-"""From runs to the text of the page: gathers, and fills the template with autoescape on."""
+"""Renders the report page: collects the content and fills the template, with autoescape on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Page:
     html: str
     explored: list[str]  # the folders shown
     warnings: list[str]
-    next: str  # the command to run where nothing is explored yet
+    next: str  # the suggested command if nothing is explored yet
 
 
 def render(

@@ -1,4 +1,4 @@
-"""What run.json and evaluations.jsonl say, in the shape of the report's tables."""
+"""Builds the tables of the report from run.json and evaluations.jsonl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLITS = ("test", "validation", "train")
 
 
 def facts(run: RunFolder, name: str) -> dict[str, Any]:
-    """The head of the page: what was trained, on what, how it ended, and what looked wrong."""
+    """The header of a run: model, loss, data, status, duration, and findings on the training."""
     manifest, config, data = run.manifest, run.config, run.manifest["data"]
     images = data["images"] if isinstance(data["images"], Mapping) else {}
     best = manifest.get("best") or {}
@@ -46,7 +46,8 @@ def facts(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
-    """One run: a column a split. Several: the test figures, a column a run."""
+    """The table of metrics. One run: a column per split. Several runs: a column per run, for the
+    test split, or for validation if no run has test metrics."""
     if len(runs) == 1:
         metrics = runs[0].metrics
         columns = {split: metrics[split] for split in SPLITS if metrics.get(split)}
@@ -67,7 +68,7 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
 
 
 def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
-    """What each figure is of; where that is not the same in all runs, of each run."""
+    """The protocol of each metric; if it differs between runs, each protocol with its runs."""
     found: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for figure, protocol in (run.manifest.get("protocol") or {}).items():
@@ -76,7 +77,7 @@ def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str
 
 
 def by_protocol(given: Sequence[tuple[str, str]]) -> list[str]:
-    """Each protocol (protocol, whose) once, and where there are several, whose it is."""
+    """Each protocol of the (protocol, name) pairs once; if there are several, with their names."""
     found: dict[str, list[str]] = {}
     for protocol, name in given:
         found.setdefault(protocol, []).append(name)
@@ -84,13 +85,13 @@ def by_protocol(given: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def joint_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """A row for each figure that any column has, in the order of the first that has it."""
+    """A row for each metric that any column has, in order of first appearance."""
     names = dict.fromkeys(name for figures in columns for name in figures)
     return [(name, [figures.get(name, "") for figures in columns]) for name in names]
 
 
 def differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """The rows that have not the same value in all columns."""
+    """The rows with different values in the columns."""
     rows = joint_rows(columns)
     return [(name, values) for name, values in rows if any(v != values[0] for v in values)]
 
@@ -98,7 +99,7 @@ def differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list
 def evaluations(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[dict[str, Any]]:
-    """Later measurements, newest first; of those that are the same to the digit the last one."""
+    """The rows of evaluations.jsonl, newest first within a run; of identical ones only the last."""
     found: dict[str, dict[str, Any]] = {}
     for run, name in zip(runs, names, strict=True):
         for line in read_objects(run.path / "evaluations.jsonl", warnings):
@@ -114,7 +115,7 @@ def evaluations(
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
-    """The options that are not the same in all runs: key path, and a value a run."""
+    """The options that differ between runs: key path, and one value per run."""
     columns = []
     for run in runs:
         given = {key: "unset" if v is None else v for key, v in flat(run.config).items()}
@@ -124,7 +125,7 @@ def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
 
 
 def settings(run: RunFolder, name: str) -> dict[str, Any]:
-    """Configuration as TOML, plugins, and the machine."""
+    """The configuration as TOML, the plugins, the environment and the data."""
     manifest = run.manifest
     environment = dict(manifest.get("environment") or {})
     environment.pop("command", None)
@@ -144,7 +145,7 @@ def _distribution(plugin: Mapping[str, Any]) -> str:
 
 
 def commands(run: RunFolder, name: str) -> dict[str, Any]:
-    """The command line that trained the run, if it was one, and one that trains it again."""
+    """The command lines that trained the run, if there were any, and one that trains it again."""
     given = (run.manifest.get("environment") or {}).get("command") or []
     by_us = any(word in ("train", "demo") for word in map(str, given))
     resumed = run.manifest.get("resumed")
@@ -160,7 +161,7 @@ def commands(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def unpackaged(run: RunFolder) -> list[str]:
-    """What `-p` takes for the plugins of a run that no installed package offers."""
+    """The `-p` values for the plugins of a run that are not from an installed package."""
     plugins = run.manifest.get("plugins") or []
     loose = [
         (str(p.get("module", "")), p.get("plugin")) for p in plugins if not p.get("distribution")
@@ -169,5 +170,5 @@ def unpackaged(run: RunFolder) -> list[str]:
 
 
 def with_plugins(modules: Sequence[str]) -> list[str]:
-    """The words of a command line that load each plugin once."""
+    """The command-line arguments that load each plugin once."""
     return [word for module in dict.fromkeys(modules) for word in ("-p", module)]

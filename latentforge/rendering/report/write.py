@@ -1,4 +1,4 @@
-"""Writes the report of one run, or of several side by side."""
+"""Writes the report of one run, or of several runs side by side."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ def report(
     out: Path | None = None,
     sweep: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the page: `report`, `runs`, `explored` (folders shown), `bytes`, `warnings`, `next`.
-    If the runs are the members of a sweep, `sweep` is the table that the page begins with.
+    """Write the page; returns `report`, `runs`, `explored` (folders), `bytes`, `warnings`, `next`.
+    If the runs are the members of a sweep, `sweep` is the table at the start of the page.
 
-    An earlier report is written anew; anything else in its place raises UsageError.
+    An earlier report is replaced. Raises UsageError if another file has its path, or if a run is
+    given twice; RunFailed if the page cannot be written.
     """
     places = [run.path.resolve() for run in runs]
     if len(set(places)) < len(places):
         raise UsageError("a run is given twice", remedy="each run once")
     path = out or default_path(runs)
     check_place(path)
-    from latentforge.rendering.report.page import render  # plotly and jinja2 take their time
+    from latentforge.rendering.report.page import render  # plotly and jinja2 are slow to import
 
     page = render(runs, registry, path, sweep)
     try:
