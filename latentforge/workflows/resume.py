@@ -1,4 +1,4 @@
-"""Resumes a run from a checkpoint, also in mid-epoch, with a bit-identical result."""
+"""Resumes a run from a checkpoint, also in mid-epoch; bit-identical but for `differences`."""
 
 from __future__ import annotations
 

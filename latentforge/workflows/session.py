@@ -99,7 +99,7 @@ class TrainingSession:
     def begin(self) -> None:
         """Record the start in the run, and report it to plugins and to the user."""
         progress, steps = self.trainer.progress, self.trainer.steps
-        if self.saved:  # until here the resumed run is unchanged
+        if self.saved:  # not in __enter__, which leaves a resumed run unchanged
             notify(self.run, "run_started")
         self.run.update(events=[*self.board.written()], steps_made=steps.describe())
         if self.saved:
@@ -119,7 +119,7 @@ class TrainingSession:
             manifest, trainer = self.run.manifest, self.trainer
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
-            if self.result.status == "done":  # without test metrics it would hide everyone's
+            if self.result.status == "done":  # without test metrics it hides those of others
                 metrics = flat_metrics(self.result.metrics)
                 self.board.hparams(flat_options(self.run.config), metrics)
         return None
