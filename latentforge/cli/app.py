@@ -1,4 +1,4 @@
-"""The command line: a thin skin over Forge. Commands import heavy things inside functions."""
+"""The command line: a thin layer over Forge. Commands import heavy modules inside functions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from latentforge.runtime.stdout import answers_alone_on_stdout
 
 
 class Root(TyperGroup):
-    """Lets Ctrl-C reach us; Typer would turn it into exit code 1. Has the commands of plugins too,
-    which are not imported before one of them is called."""
+    """Lets Ctrl-C reach `run`, because Typer would turn it into exit code 1. Includes the commands
+    of plugins, which are imported only when one of them is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
@@ -54,11 +54,11 @@ class Root(TyperGroup):
 
 
 def left_out(ctx: Any) -> tuple[str, ...]:
-    """What `-p no:NAME` leaves out."""
+    """The plugins that `-p no:NAME` leaves out."""
     return tuple(Globals.of(ctx.params.get("plugin")).off)
 
 
-# Plain help: rich costs 220 modules, and start-up time with them.
+# Plain help: rich would import 220 modules and slow down start-up.
 app = typer.Typer(
     cls=Root,
     add_completion=False,
@@ -84,7 +84,7 @@ def root(
             "-p",
             "--plugin",
             metavar="PLUGIN",
-            is_eager=True,  # --help, which is too, lists the commands of plugins
+            is_eager=True,  # --help is eager too, and lists commands of plugins
             help="Load ./file.py or package.module too; no:NAME leaves a plugin out.",
         ),
     ] = None,
@@ -98,13 +98,13 @@ def root(
 ) -> None:
     """Train, walk, steer and measure latent spaces.
 
-    Begin with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
-    those plugins; LATENTFORGE_DATA is where datasets lie; LATENTFORGE_DEBUG=1 shows tracebacks.
+    Start with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
+    those plugins; LATENTFORGE_DATA is the folder of datasets; LATENTFORGE_DEBUG=1 shows tracebacks.
     """
     if ctx.invoked_subcommand != "train":
         torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     ctx.obj = Globals.of(plugin, strict_plugins)
-    if strict_plugins and ctx.invoked_subcommand != "plugins":  # which shows the faults
+    if strict_plugins and ctx.invoked_subcommand != "plugins":  # it lists the faults
         ctx.obj.forge()
 
 
@@ -127,19 +127,19 @@ app.command("demo")(demo.demo)
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line; returns its exit code and lets no traceback reach the user."""
-    commands.commands.cache_clear()  # what is installed may be other than in an earlier call
+    """Run a command line and return its exit code; no traceback reaches the user."""
+    commands.commands.cache_clear()  # the installed packages may have changed since an earlier call
     try:
         try:
             with answers_alone_on_stdout(arguments):
                 app(arguments, prog_name="latentforge")
         finally:
-            sys.stdout.flush()  # here, where a closed pipe is expected, and not at the exit
+            sys.stdout.flush()  # here, because at exit a closed pipe would not be handled
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        if isinstance(stop.code, str):  # of a plugin's command, which Python would print too
+        if isinstance(stop.code, str):  # from a plugin's command; Python would print it too
             print(stop.code, file=sys.stderr)
-        if code == 2 and "--json" in arguments:  # Typer has said on stderr what it is
+        if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
             what = "the command line is wrong; stderr says how"
             failed = {"status": "failed", "id": "usage", "error": what, "details": [], "remedy": ""}
             answer_json({**failed, "exit_code": code})

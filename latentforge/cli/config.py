@@ -1,4 +1,4 @@
-"""`latentforge config`: configuration files, checked without training."""
+"""`latentforge config`: checks configuration files without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentforge data`: look at a dataset, or fetch it."""
+"""`latentforge data`: shows or downloads a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentforge decode`."""
+"""`latentforge decode`: decodes codes into images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentforge demo`: the whole of it on embedded digits: train, search, look, report."""
+"""`latentforge demo`: trains, searches, explores and reports on embedded digits."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from latentforge.cli.output import Json, answer, forge_of, table
 if TYPE_CHECKING:
     from latentforge.forge import Forge
 
-# A classifier here is for use: every image that is not for the test is for training.
+# The classifiers need no validation split: all images outside the test split are for training.
 ALL: dict[str, Any] = {"name": "digits", "validation": 0}
-# One thread: for networks this small a second one gains little, and on a busy machine, where the
-# threads wait for each other, it costs ten times what it gains.
+# One thread: for networks this small a second one gains little. On a busy machine, where threads
+# wait for each other, it costs ten times what it gains.
 TRAIN: dict[str, Any] = {"threads": 1, "batch_size": 48}
 WARM: dict[str, Any] = {"name": "cosine", "warmup_epochs": 5}
 
-# folder: the model, what it is for, its options
+# folder -> model, purpose, options
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae": (
         "vae",
@@ -51,7 +51,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 SEARCHES = 100
-# explorer: what it does, the other runs that it takes, its options
+# explorer -> what it does, the other runs that it uses by role, options
 EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "guided": (
         "search for ten of every digit",
@@ -66,7 +66,7 @@ EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
         {"classes": (4, 6, 0, 9, 3), "path": "linear"},
     ),
 }
-# where, which figure, what it says; {} is the number of test images
+# run or explorer, metric, explanation; {} is the number of test images
 FIGURES: tuple[tuple[str, str, str], ...] = (
     ("vae", "elbo", "nats per image, over {} test images"),
     ("mlp", "accuracy", "of {} test images: the classifier that guides"),
@@ -84,7 +84,7 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a VAE and two classifiers on 1,797 real digits, steer, map and walk, and report.
+    """Train a VAE and two classifiers on 1,797 real digits, explore the codes, write a report.
 
     Example: latentforge demo
     """
@@ -101,7 +101,7 @@ def demo(
 
 
 def perform(forge: Forge, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train, explore and report; what was made, and every figure by run and explorer."""
+    """Train, explore and report; returns the paths, and every metric by run and explorer."""
     paths = {name: folder / name for name in RUNS}
     vae, last = paths["vae"], len(RUNS) + len(EXPLORERS) + 1
     metrics: dict[str, dict[str, float]] = {}
@@ -129,7 +129,7 @@ def perform(forge: Forge, folder: Path, say: Callable[[str], None]) -> dict[str,
 
 
 def told(result: Mapping[str, Any]) -> list[str]:
-    """The result for people: the figures, and where things are."""
+    """The result as text: the metrics and the paths."""
     rows = []
     for where, name, says in FIGURES:
         value = result["metrics"][where][name]
@@ -147,7 +147,7 @@ def told(result: Mapping[str, Any]) -> list[str]:
 
 
 class Indented(io.TextIOBase):
-    """A stream that is no terminal: on one, training would write a line for each epoch."""
+    """A stream that is not a terminal: on a terminal, training would print a line per epoch."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.inside = stream, False

@@ -1,4 +1,4 @@
-"""`latentforge doctor`."""
+"""`latentforge doctor`: diagnoses a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def doctor(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Look for what is wrong with a run: data, dead latents, collapse, overfitting.
+    """Look for problems in a run: data, dead latents, collapse, overfitting.
 
     Example: latentforge doctor runs/vae-mnist-1
     """

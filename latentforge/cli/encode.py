@@ -1,4 +1,4 @@
-"""`latentforge encode`."""
+"""`latentforge encode`: encodes images into a file of codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Write the codes of images, with labels, KL and thumbnails; --set is for options of --data.
+    """Write the codes of images, with labels, KL and thumbnails; --set sets options of --data.
 
     Example: latentforge encode runs/ae-mnist-1 --split all --out codes.parquet
 

@@ -1,4 +1,4 @@
-"""`latentforge evaluate`."""
+"""`latentforge evaluate`: computes the metrics of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a run on a split of its data.
+    """Compute the metrics of a run on a split of its data.
 
     Example: latentforge evaluate runs/ae-mnist-1 --measure bce_per_pixel
     """
@@ -51,7 +51,7 @@ def evaluate(
         options=set_ or (),
         device=device,
     )
-    same: dict[str, list[str]] = {}  # protocol -> the figures it is of
+    same: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():
         same.setdefault(text, []).append(name)
     answer(

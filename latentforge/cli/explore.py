@@ -1,4 +1,4 @@
-"""`latentforge explore`."""
+"""`latentforge explore`: runs an explorer on a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def explore(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at a run's latent space; `latentforge show explorer NAME` has an explorer's options.
+    """Explore a run's latent space; `latentforge show explorer NAME` lists an explorer's options.
 
     Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
     """

@@ -1,4 +1,4 @@
-"""`latentforge export`."""
+"""`latentforge export`: exports a part of a model, or its weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Write a part of a model as ONNX, or the weights of the whole model as safetensors.
 
-    export.json beside it has the preprocessing, the configuration, and names and shapes.
+    export.json beside it contains the preprocessing, the configuration, and names and shapes.
 
     Example: latentforge export runs/ae-mnist-1 --part encoder --format onnx
     """

@@ -1,4 +1,4 @@
-"""`latentforge list`, `show` and `runs`: what there is. None of them imports torch."""
+"""`latentforge list`, `show` and `runs`: list components and runs. They do not import torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A name from `latentforge list`.")],
     json: Json = False,
 ) -> None:
-    """Show one component: what it needs, its options, their types and defaults.
+    """Show one component: what it needs, and its options with types and defaults.
 
     Example: latentforge show model ae
     """
@@ -59,7 +59,7 @@ def show(
         options += describe(DataConfig)  # the core's keys of the section [data]
     facts = _facts(entry)
     doc = " ".join(str(entry.spec.config.__doc__ or "").split())
-    if doc.startswith(f"{entry.spec.config.__name__}("):  # what dataclass writes if nobody did
+    if doc.startswith(f"{entry.spec.config.__name__}("):  # the default docstring of dataclass
         doc = ""
     answer(
         {
@@ -107,7 +107,7 @@ def runs(
 
 
 def find_kind(word: str) -> Kind:
-    """A kind by its plural or its singular."""
+    """A kind by its plural or singular name."""
     for kind in KINDS.values():
         if word in (kind.plural, kind.singular):
             return kind
@@ -131,7 +131,7 @@ def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last_figures(run: dict[str, Any]) -> str:
-    """Those of the test split, else of validation: an interrupted run has no others."""
+    """The test metrics, or else those of validation: an interrupted run has no others."""
     metrics = run.get("metrics", {})
     split = "test" if metrics.get("test") else "validation"
     figures = metrics.get(split, {}).items()
@@ -152,7 +152,7 @@ def _brief(entry: Entry) -> dict[str, Any]:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """What a spec says besides its name, summary and options."""
+    """The facts of a spec besides its name, summary and options."""
     spec = entry.spec
     facts: dict[str, Any] = {"plugin": entry.plugin.name, "qualified": entry.qualified}
     for key in ("provides", "needs", "default_loss", "splits", "protocol", "labels", "default"):
@@ -183,7 +183,7 @@ def _in_words(fact: str | bool) -> str:
 
 
 def _takes(spec: Any) -> list[str]:
-    """The other runs that a component works with, as one hands them over."""
+    """The other runs that a component uses, as arguments of the command line."""
     optional = getattr(spec, "optional_roles", None) or {}
     roles = {**(getattr(spec, "roles", None) or {}), **optional}
     return [

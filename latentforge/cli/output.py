@@ -1,4 +1,4 @@
-"""What commands share: the options before the command, JSON or text, tables, key=value."""
+"""Shared by all commands: the options before the command, JSON or text output, tables, roles."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class Globals:
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
     strict: bool = False  # whether a fault of any plugin ends the command
-    loaded: Forge | None = None  # once: a plugin's file may do something that is done once
+    loaded: Forge | None = None  # loaded once: a plugin file may have side effects
     warned: bool = False
 
     @classmethod
     def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
-        """What `-p` was given: names to load, and `no:NAME` for those to leave out."""
+        """Parse the values of `-p`: names to load, and `no:NAME` for plugins to leave out."""
         given = plugin or ()
         off = [name.removeprefix("no:") for name in given if name.startswith("no:")]
         return cls([name for name in given if not name.startswith("no:")], off, strict)
 
     def forge(self, *, warn: bool = True) -> Forge:
-        """Forge with these plugins; faults of plugins go to stderr, a line each."""
+        """Forge with these plugins; faults of plugins are printed to stderr, one line each."""
         from latentforge.forge import Forge
 
-        warnings = logging.StreamHandler()  # stderr, where progress goes too
+        warnings = logging.StreamHandler()  # to stderr, like progress
         warnings.setFormatter(logging.Formatter("warning: %(message)s"))
-        warnings.addFilter(lambda _: not torchrun.rank())  # one of several says it for all
+        warnings.addFilter(lambda _: not torchrun.rank())  # only the first process prints
         logging.getLogger("latentforge").handlers = [warnings]
         forge = self.loaded = self.loaded or Forge(self.plugins, off=self.off)
         registry = forge.registry
@@ -80,8 +80,8 @@ def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
 
 
 def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
-    """Print the result: one JSON object, or lines for people; once, where several processes have
-    come to it together."""
+    """Print the result as one JSON object or as lines of text. Of several processes only the first
+    prints."""
     if as_json:
         answer_json(result)
     elif not torchrun.rank():
@@ -112,7 +112,7 @@ def figures(metrics: Mapping[str, float]) -> list[list[str]]:
 
 
 def weights(result: Mapping[str, Any]) -> list[str]:
-    """A line where the weights are not simply those that the training ended with."""
+    """A line about the measured weights, unless they are simply the final ones of training."""
     from latentforge.config.schema import AS_TRAINED
 
     said = result.get("weights", AS_TRAINED)
@@ -120,7 +120,7 @@ def weights(result: Mapping[str, Any]) -> list[str]:
 
 
 def roles(given: Sequence[str] | None) -> dict[str, str]:
-    """`ROLE=RUN` texts as a mapping."""
+    """Parse `ROLE=RUN` texts into a mapping."""
     pairs: dict[str, str] = {}
     for text in given or ():
         role, equals, run = text.partition("=")

@@ -1,5 +1,5 @@
-"""`latentforge plugins`: which there are, what is wrong with them, and how to begin one. Neither
-torch nor numpy is imported but by `check --deep`."""
+"""`latentforge plugins`: lists, shows, checks and creates plugins. Only `check --deep` imports
+torch or NumPy."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def check(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check that plugins keep their contracts, and say what to mend; exit code 3 if one does not.
+    """Check that plugins fulfil their contracts, and print what to fix; exit code 3 if one fails.
 
     Example: latentforge plugins check ./latentforge-swirl --deep
     """
@@ -139,7 +139,7 @@ def new(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Begin a plugin: a package that pip installs, with code that works, and its tests.
+    """Create a plugin: a package that pip can install, with working code and its tests.
 
     Example: latentforge plugins new swirl --kind model
     """
@@ -154,7 +154,7 @@ def new(
 
 
 def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
-    """The plugins that are to be checked, and a Forge that has loaded them."""
+    """The plugins to check, and a Forge that has loaded them."""
     if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
         named = [target] if target.endswith(".py") else modules_of(Path(target))
         forge = Globals([*given.plugins, *named], given.off).forge(warn=False)
@@ -176,7 +176,7 @@ def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
 
 
 def modules_of(folder: Path) -> list[str]:
-    """The hook modules that a package's pyproject.toml names, importable from here on."""
+    """The hook modules that a package's pyproject.toml names; makes them importable."""
     from latentforge.config.request import read_toml
 
     file = folder / "pyproject.toml"
@@ -218,8 +218,8 @@ def _offer(facts: dict[str, Any]) -> str:
 
 
 def _requirements(registry: Registry) -> list[str]:
-    """A line for each distribution whose plugins are in use; a comment for what pip has not, for
-    what does not load, and for what has no version that pip knows."""
+    """One line for each distribution whose plugins are in use; a comment for plugins that are in no
+    package, do not load, or have no version that pip accepts."""
     from packaging.version import InvalidVersion, Version
 
     lines: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""`latentforge report`."""
+"""`latentforge report`: writes a page about one or several runs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a page of a run that opens anywhere: figures, curves, what explorers found, settings.
+    """Write a self-contained page about a run: metrics, curves, findings and settings.
 
     Example: latentforge report runs/vae-mnist-1
 
-    It needs no network and no server. Written again, it takes the place of the earlier one.
+    The page needs no network and no server. It replaces an earlier report.
     """
     result = forge_of(ctx).report(*runs, out=out)
     lines = [f"{result['report']}, {result['bytes'] / 1e6:.1f} MB"]

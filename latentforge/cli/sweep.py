@@ -1,4 +1,4 @@
-"""`latentforge sweep`."""
+"""`latentforge sweep`: trains or resumes a grid or a search."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def sweep(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a member for each combination of a grid's values, or for each trial of a search;
-    options as those of train.
+    """Train one run for each combination of a grid's values, or for each trial of a search; the
+    other options are those of train.
 
     Example: latentforge sweep vae --loss beta-elbo --grid 'loss.beta=[1, 2, 4]'
 
@@ -93,8 +93,8 @@ def sweep(
 
     Example: latentforge sweep --resume runs/sweep-vae-digits-1 --retry
 
-    Each member is a run folder in the sweep's, for evaluate, explore, report and train --resume.
-    One that fails stops no other; the exit code is then 1.
+    Each member is a run folder inside the sweep folder, for evaluate, explore, report and train
+    --resume. If a member fails, the others continue, and the exit code is 1.
     """
     forge = forge_of(ctx)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
@@ -131,7 +131,7 @@ def sweep(
             quiet=quiet,
         )
     result, failed = made.summary(), made.failed
-    if not (json and failed):  # the error's own answer is then the one JSON object
+    if not (json and failed):  # else the error prints the one JSON object
         answer(result, json, [*comparison(made), *places(made)])
     if failed:
         error = RunFailed(
@@ -144,7 +144,7 @@ def sweep(
 
 
 def of_a_new_sweep(ctx: typer.Context) -> list[str]:
-    """What stands on the command line that --resume does not take, by the options' names."""
+    """The given options that --resume does not accept, by name."""
     return [
         "/".join([*param.opts, *param.secondary_opts]) if param.opts[0].startswith("-") else "MODEL"
         for param in ctx.command.params
@@ -153,7 +153,7 @@ def of_a_new_sweep(ctx: typer.Context) -> list[str]:
 
 
 def in_short(error: str) -> str:
-    """What a member's error says first, and what it says to try."""
+    """The first line of a member's error, and its hints."""
     first, *others = error.splitlines()
     return "; ".join([first, *(line.strip() for line in others if line.startswith("  try: "))])
 
@@ -172,7 +172,7 @@ def places(made: Sweep) -> list[str]:
 
 
 def comparison(made: Sweep) -> list[str]:
-    """A row for each member, whose name has its values: its figures, the best of each marked."""
+    """A table of the members' metrics, with the best of each marked; names contain the values."""
     from latentforge.sweeps.comparison import compare
 
     found = compare(made)

@@ -1,4 +1,4 @@
-"""`latentforge train`."""
+"""`latentforge train`: trains a model or resumes a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from latentforge.errors import UsageError
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
 
-# Those of sweep too. Values stay strings here: the check of the whole configuration reads them, so
-# that it can report every wrong one at once.
+# Also used by sweep. Values stay strings here: the validation of the whole configuration parses
+# them, so that it can report every invalid value at once.
 Data = Annotated[str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")]
 Loss = Annotated[str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")]
 Rate = Annotated[str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")]
@@ -53,20 +53,20 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model: exactly one of MODEL, --config, --preset and --resume.
+    """Train a model, given by exactly one of MODEL, --config, --preset and --resume.
 
     Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
 
     Example: latentforge train --resume runs/ae-mnist-1 --epochs 20
 
-    Several processes together: torchrun --nproc-per-node 2 -m -- latentforge train ae
+    With several processes: torchrun --nproc-per-node 2 -m -- latentforge train ae
 
     More keys of [train] for --set: optimizer, optimizer_options, weight_decay, schedule.name
     (linear, cosine, exponential, step), schedule.epochs, schedule.warmup_epochs, schedule.end,
     clip_grad_norm, accumulate, ema, monitor, patience, min_delta, threads, log_every,
     evaluate_every, checkpoint_every (steps), checkpoint_seconds, precision (bf16), channels_last,
     cuda_graph, compile; of [data]: validation, test, split_seed, binarize, stream, workers.
-    All of them with their defaults: `latentforge config check FILE`.
+    `latentforge config check FILE` prints all keys with their defaults.
     """
     from latentforge.config.request import start_draft
     from latentforge.config.resolve import resolve
@@ -121,7 +121,7 @@ def fill(
     callbacks: Sequence[str] | None,
     sets: Sequence[str] | None,
 ) -> None:
-    """Put the options over what a draft has: `values` are those of [train], by key."""
+    """Apply the command-line options to a request; `values` are those of [train], by key."""
     from latentforge.config.request import toml_value
 
     if data is not None:
@@ -137,7 +137,7 @@ def fill(
 
 
 def best(manifest: dict[str, Any]) -> list[str]:
-    """A line where the figures are not those of the best epoch."""
+    """A line of text if the metrics are not those of the best epoch."""
     epoch = manifest["best"].get("epoch", manifest["epochs"])
     if epoch == manifest["epochs"]:
         return []

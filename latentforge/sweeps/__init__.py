@@ -1,5 +1,5 @@
-"""Sweeps: one training for each combination of a grid's values, or for each trial of a search.
+"""Sweeps: train one run for each combination of a grid's values, or for each trial of a search.
 
-`start` begins and resumes one, `grid` and `search_space` say which members there are, `folder`
-keeps them, `runner` and `search` train them.
+`start` starts and resumes a sweep, `grid` and `search_space` define its members, `folder` stores
+them, and `runner` and `search` train them.
 """

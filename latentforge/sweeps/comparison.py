@@ -1,5 +1,4 @@
-"""How the members of a sweep compare: what the command prints as a table, and the report shows.
-Torch-free."""
+"""Compares the members of a sweep, for the printed table and for the report. Torch-free."""
 
 from __future__ import annotations
 
@@ -18,16 +17,16 @@ from latentforge.sweeps.grid import changes_of_loss
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of each member its record and, in the order of `figures`, the figures of one split.
+    """The members' records, and the names of their metrics on one split.
 
-    The split is validation, by which one may choose; where there is none it is test, whose figures
-    are then no longer those of unseen images.
+    The split is validation, whose metrics may be used to choose a member. If there is none, it is
+    test, and a choice by its metrics means that they no longer describe unseen images.
     """
 
     split: str
-    figures: list[str]  # a search's objective first
-    members: list[dict[str, Any]]  # those of a search the best first
-    best: dict[str, str]  # the member with a figure's best value; none where none is better
+    figures: list[str]  # the names; the objective of a search comes first
+    members: list[dict[str, Any]]  # in a search, the best first
+    best: dict[str, str]  # metric -> the member with the best value, or ""
 
     def value(self, member: Mapping[str, Any], figure: str) -> float | None:
         value = member["metrics"].get(self.split, {}).get(figure)
@@ -39,14 +38,14 @@ def compare(sweep: Sweep) -> Comparison:
     split = "validation" if all("validation" in metrics for metrics in every) else "test"
     objective = str(sweep.search.get("objective", "")).rpartition("/")[2]
     names = dict.fromkeys(name for metrics in every for name in metrics.get(split, {}))
-    figures = sorted(names, key=lambda name: name != objective)  # which is stable
+    figures = sorted(names, key=lambda name: name != objective)  # sorted() is stable
     best = {name: best_of(sweep, split, name) for name in figures}
     return Comparison(split, figures, sweep.ranked if sweep.search else sweep.members, best)
 
 
 def best_of(sweep: Sweep, split: str, figure: str) -> str:
-    """The member, of those that are done, with the best value of a figure; none where no measure
-    says which way is up, or where the loss is not the same one for all."""
+    """The finished member with the best value of a metric. Empty if no measure defines which
+    direction is better, if the values do not differ, or, for the loss, if the losses differ."""
     if figure == "loss" and changes_of_loss(sweep.keys, sweep.record["base"]):
         return ""
     measures = sweep.registry.entries("measures")
@@ -54,21 +53,21 @@ def best_of(sweep: Sweep, split: str, figure: str) -> str:
     done = [m for m in sweep.members if m["status"] == "done"]
     told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in done}
     found = {name: float(value) for name, value in told.items() if value is not None}
-    if better is None or len({*found.values()}) < 2:  # one alone, or all the same
+    if better is None or len({*found.values()}) < 2:  # a single member, or equal values
         return ""
     ordered = sorted(found, key=lambda name: found[name])
     return ordered[-1] if better == "higher" else ordered[0]
 
 
 def shown_value(value: Any) -> str:
-    """A member's value; what Optuna chose has more digits than one wants to read."""
+    """A member's value as text; values that Optuna chose are shortened to 6 digits."""
     text = json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) and len(text) > 8 else text
 
 
 def members(sweep: Sweep) -> dict[str, Any]:
-    """What was varied, the members with their values, status, error and figures, and the commands
-    that trained them and go on with what is not done."""
+    """The report's data: what was varied, the members with their values, status, error and
+    metrics, and the commands that trained them and that resume the rest."""
     found = compare(sweep)
     rows = [
         {
@@ -111,7 +110,7 @@ def _what(sweep: Sweep) -> str:
 
 
 def report_of_sweep(sweep: Sweep, out: Path | None = None) -> dict[str, Any]:
-    """Write the page of a sweep, SWEEP/report.html by default. UsageError where nothing is done."""
+    """Write a sweep's page, by default SWEEP/report.html. UsageError if no member is done."""
     done = {m["name"] for m in sweep.members if m["status"] == "done"}
     runs = {run.name: run for run in sweep.runs() if run.name in done}
     if not runs:

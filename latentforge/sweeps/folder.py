@@ -1,4 +1,4 @@
-"""A sweep's folder: sweep.json, and a run folder for each member. Torch-free."""
+"""The sweep folder: sweep.json, and a run folder for each member. Torch-free."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RECORD = "sweep.json"
 
 
 class Sweep:
-    """Trainings that differ in a few values, each an ordinary run in a folder of its own;
-    `Forge.sweep` returns it. `record` is what sweep.json holds."""
+    """A group of runs that differ in a few values, each with its own ordinary run folder.
+    `Forge.sweep` returns it. `record` is the content of sweep.json."""
 
     def __init__(self, path: Path, record: dict[str, Any], registry: Registry) -> None:
         self.path = path
@@ -34,28 +34,28 @@ class Sweep:
 
     @property
     def status(self) -> str:
-        """running, done, failed (a member did) or interrupted."""
+        """One of running, done, failed (a member failed) and interrupted."""
         return str(self.record["status"])
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """Of each member its name, values, status, error and figures by split."""
+        """The record of each member: name, values, status, error, and metrics by split."""
         members: list[dict[str, Any]] = self.record["members"]
         return members
 
     @property
     def failed(self) -> dict[str, str]:
-        """The error of each member that failed, or whose process was killed, by name."""
+        """The error of each member that failed or whose process was killed, by member name."""
         bad = ("failed", "killed")
         return {m["name"]: m["error"] for m in self.members if m["status"] in bad}
 
     def runs(self) -> list[Run]:
-        """The runs of the members that have begun, in their order."""
+        """The runs of the members that have started, in the order of the members."""
         paths = [self.path / member["name"] for member in self.members]
         return [open_run(self.registry, path) for path in paths if (path / MANIFEST).exists()]
 
     def summary(self) -> dict[str, Any]:
-        """How the sweep went, as `latentforge sweep --json` answers it."""
+        """The result of the sweep, as `latentforge sweep --json` prints it."""
         varied = ("search", "best", "best_of_all") if self.search else ("grid",)
         told = {"sweep": str(self.path), "status": self.status}
         found = {"best_of_all": {}, **self.record, "best": self.best}
@@ -63,18 +63,18 @@ class Sweep:
 
     @property
     def search(self) -> dict[str, Any]:
-        """How many trials a search has, its space, objective and study; empty of a grid."""
+        """A search's number of trials, space, objective and study; empty for a grid."""
         search: dict[str, Any] = self.record.get("search", {})
         return search
 
     @property
     def keys(self) -> list[str]:
-        """What the members differ in."""
+        """The configuration keys in which the members differ."""
         return list(self.search["space"] if self.search else self.record["grid"])
 
     @property
     def ranked(self) -> list[dict[str, Any]]:
-        """The members of a search, the best first and those without the figure last."""
+        """The members of a search, best first; those without an objective value come last."""
 
         def rank(member: Mapping[str, Any]) -> tuple[bool, float]:
             value = objective_value(self.search, member)
@@ -85,7 +85,7 @@ class Sweep:
 
     @property
     def best(self) -> str:
-        """The name of a search's best member; empty where none has the figure, and of a grid."""
+        """The best member's name; empty for a grid, and if no member has an objective value."""
         if not self.search or not self.members:
             return ""
         first = self.ranked[0]
@@ -93,11 +93,11 @@ class Sweep:
 
     @property
     def again(self) -> str:
-        """The command that goes on with it."""
+        """The command that resumes the sweep."""
         return command_again(self.path, self.search)
 
     def draft(self) -> Draft:
-        """What all members have in common."""
+        """The request that all members have in common."""
         base, draft = self.record["base"], Draft()
         for section in SECTIONS:
             draft.update(section, base.get(section, {}), RECORD)
@@ -105,7 +105,7 @@ class Sweep:
         return draft
 
     def note(self, *names: str, **facts: Any) -> None:
-        """Say how members stand, in sweep.json too, which is written once for all of them."""
+        """Update the records of the named members, and write sweep.json once for all of them."""
         wanted = set(names)
         for member in self.members:
             if member["name"] in wanted:
@@ -113,7 +113,7 @@ class Sweep:
         self.write()
 
     def write(self, **changes: Any) -> None:
-        """Change the record and write it, whole or not at all."""
+        """Change the record and write it atomically."""
         self.record.update(changes)
         write_json(self.path / RECORD, self.record)
 
@@ -121,8 +121,8 @@ class Sweep:
 def create_sweep(
     registry: Registry, wanted: Path | None, name: str, record: dict[str, Any]
 ) -> Sweep:
-    """A new sweep, whose sweep.json is written: in `wanted`, which must hold nothing yet, else in
-    the first free `runs/name-N`."""
+    """Create a sweep and write its sweep.json: in `wanted`, which must be empty or missing, or else
+    in the first free `runs/name-N`."""
 
     def check(path: Path) -> None:
         if is_sweep(path):
@@ -136,18 +136,18 @@ def create_sweep(
         sweep.write()
     except RunFailed:
         with suppress(OSError):
-            sweep.path.rmdir()  # no sweep, no folder
+            sweep.path.rmdir()  # without a sweep.json the folder is useless
         raise
     return sweep
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether a folder is that of a sweep, rather than of a run."""
+    """Whether a folder is a sweep folder rather than a run folder."""
     return (path / RECORD).exists()
 
 
 def open_sweep(registry: Registry, path: Path) -> Sweep:
-    """A sweep's folder as a Sweep; MissingError where there is none, or none of ours."""
+    """Open a sweep folder. Raises MissingError if it contains no valid sweep.json."""
     file = path / RECORD
     try:
         record = read_json(file)

@@ -17,20 +17,20 @@ from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 
-LONGEST = 80  # letters of a member's name, which is a folder's
-MOST = 10_000  # members; a grid of more was not meant
+LONGEST = 80  # characters of a member's name, which is also the name of its folder
+MOST = 10_000  # members; a larger grid is taken for a mistake
 
 
 @dataclass(frozen=True)
 class Member:
-    """One training of a sweep: its folder's name, and the values that only it has, by key."""
+    """One run of a sweep: the name of its folder, and the values that only it has, by key."""
 
     name: str
     values: Mapping[str, Any]
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """`section.key=[VALUE, ...]` texts by key; ConfigError with every fault."""
+    """Parse `section.key=[VALUE, ...]` texts. Raises ConfigError with every fault."""
     grid: dict[str, list[Any]] = {}
     faults = []
     for text in texts:
@@ -51,7 +51,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
-    """A member for each combination, the last key varying fastest; ConfigError with every fault."""
+    """One member for each combination; the last key varies fastest. ConfigError has every fault."""
     faults = [
         fault
         for key, values in grid.items()
@@ -73,7 +73,7 @@ def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
 
 
 def key_faults(key: str) -> list[str]:
-    """What is wrong with a key, before anybody knows the components that it is of."""
+    """The faults of a key that can be found without knowing the components."""
     section, *path = key.split(".")
     if section not in SECTIONS:
         hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
@@ -84,8 +84,8 @@ def key_faults(key: str) -> list[str]:
 
 
 def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
-    """What makes the losses of members others, so that their values do not compare: those of the
-    keys that do; `base` is what all members have in common, by section."""
+    """The keys that change the loss, so that the loss values of members are not comparable. `base`
+    contains the settings that all members have in common, by section."""
     found = [key for key in keys if key.startswith("loss.")]
     if "model.name" in keys and "name" not in base.get("loss", {}):
         found.append("model.name, whose loss follows from it")
@@ -93,7 +93,7 @@ def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]
 
 
 def list_faults(key: str, values: Any) -> list[str]:
-    """What is wrong with a key's list of values."""
+    """The faults of a key's list of values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         return [f"{key}: must be a list with a value or more, got {values!r}"]
     told = [json.dumps(value, sort_keys=True, default=str) for value in values]
@@ -101,7 +101,7 @@ def list_faults(key: str, values: Any) -> list[str]:
 
 
 def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
-    """`03-beta=4-seed=1`: what a folder may be called everywhere."""
+    """A member's name, `03-beta=4-seed=1`, which is a valid folder name on every system."""
     pairs = ((key.rpartition(".")[2], value) for key, value in values.items())
     said = "-".join(f"{key}={_short(value, digits)}" for key, value in pairs)
     plain = re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{number}-{said}")
@@ -110,14 +110,14 @@ def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
 
 def _short(value: Any, digits: int) -> str:
     if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name  # the folders above it would leave no room for what differs
+        return Path(value).name  # parent folders would push the differing part past the limit
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def draft_member(base: Draft, member: Member, origin: str = "the grid") -> Draft:
-    """What a member trains: the base, with its own values over it."""
+    """The request of a member: the base, overridden by the member's values."""
     draft = copy.deepcopy(base)
-    # names first, because naming a component drops the options of another
+    # names first: naming a component drops the options of the previous component
     for key, value in sorted(member.values.items(), key=lambda pair: not pair[0].endswith(".name")):
         section, *path = key.split(".")
         draft.origins[key] = origin
@@ -131,9 +131,9 @@ def draft_member(base: Draft, member: Member, origin: str = "the grid") -> Draft
 def resolve_all(
     base: Draft, members: Sequence[Member], registry: Registry, *, in_memory: bool
 ) -> list[RunConfig]:
-    """The checked configuration of each; ConfigError with every fault of any of them, once."""
+    """Resolve the configuration of each member. Raises ConfigError with every distinct fault."""
     configs: list[RunConfig] = []
-    faults: dict[str, str] = {}  # and the first member that has it
+    faults: dict[str, str] = {}  # fault -> the first member that has it
     for member in members:
         try:
             configs.append(resolve(draft_member(base, member), registry, in_memory=in_memory))

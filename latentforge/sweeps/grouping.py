@@ -1,4 +1,4 @@
-"""Which members of a sweep may be trained together, by their settings alone. Torch-free."""
+"""Groups the members of a sweep that may be trained together, by settings. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from latentforge.config.schema import RunConfig, TrainConfig
 
-LARGEST = 32  # members of one group: more gain nothing, and take memory
-FREE = ("lr", "seed")  # of [train]; of the loss, every number with a point
+LARGEST = 32  # members of one group; larger groups are no faster and use more memory
+FREE = ("lr", "seed")  # keys of [train] that may differ; of [loss], every float may differ
 
 ALONE: dict[str, str] = {
     "accumulate": "train.accumulate cuts its batches",
@@ -20,11 +20,11 @@ ALONE: dict[str, str] = {
     "precision": "train.precision is not float32",
     "compile": "train.compile is on",
 }
-"""Settings that, other than by default, keep a member by itself, and why."""
+"""Settings that prevent grouping unless they have their default, and the reason."""
 
 
 def groups_of(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, str]]:
-    """The places of those that may be trained together, two or more; why of each of the others."""
+    """Groups of two or more indices that may be trained together; a reason for each other index."""
     alike: dict[str, list[int]] = {}
     reasons = {}
     for place, config in enumerate(configs):
@@ -54,7 +54,7 @@ def keeps_alone(config: RunConfig) -> str:
 
 
 def shared_settings(config: RunConfig) -> str:
-    """All that members trained together must have in common."""
+    """The settings that members of one group must have in common, as JSON."""
     told: dict[str, Any] = config.as_dict()
     train = {key: value for key, value in told["train"].items() if key not in FREE}
     loss = {key: value for key, value in told["loss"].items() if not isinstance(value, float)}

@@ -1,4 +1,4 @@
-"""A job of a sweep: one member, or several that are trained together; and the training of it."""
+"""A job of a sweep (one member, or several that are trained together) and its execution."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from latentforge.workflows.run import open_run
 from latentforge.workflows.train import train
 
 Told = Callable[[str, str, str], None]
-"""Hears how a member stands: its name, its status (done, failed, killed, interrupted), its error.
-"""
+"""Receives a member's name, its status (done, failed, killed, interrupted) and its error."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does at a time. Several members are trained together, or not at all."""
+    """The unit of work of one process. Several members are trained together or not at all."""
 
     members: tuple[Member, ...]
 
@@ -37,9 +36,9 @@ class Job:
 def do_job(
     registry: Registry, folder: Path, job: Job, configs: Sequence[RunConfig], told: Told, **how: Any
 ) -> str:
-    """Train the job's members into their folders; why several cannot be trained together, where
-    they cannot: then none has begun. `how` is quiet and data. Raises Interrupted after a signal;
-    a member's own error is told and not raised."""
+    """Train the job's members into their folders. Returns the reason if several members cannot be
+    trained together; then none has started. `how` contains quiet and data. A member's error goes
+    to the callback and is not raised. Raises Interrupted after a signal."""
     if len(job.members) == 1:
         _train(registry, folder / job.members[0].name, configs[0], told, **how)
         return ""
@@ -72,7 +71,7 @@ def _train(registry: Registry, path: Path, config: RunConfig, told: Told, **how:
 
 
 def _standing(error: BaseException | None) -> tuple[str, str]:
-    """How a member stands that ended so, and what is to be said of it."""
+    """The status and the error text of a member whose training ended with `error`."""
     if error is None:
         return "done", ""
     if isinstance(error, KeyboardInterrupt | Interrupted):

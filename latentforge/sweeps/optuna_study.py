@@ -1,5 +1,5 @@
-"""The trials of a search, which Optuna keeps: in the sweep's folder, or in a storage that several
-sweeps share. Optuna is an optional dependency, and imported here alone.
+"""The Optuna study of a search, in the sweep's folder or in a storage that several sweeps share.
+Optuna is an optional dependency, and only this module imports it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from latentforge.seeding import mix
 from latentforge.sweeps.record import command_again, objective_value
 from latentforge.sweeps.search_space import read_space
 
-FILE = "search.db"  # of a search that keeps its trials in its own folder
-FOLDER = "latentforge:folder"  # attributes of a trial: which sweep's folder asked for it,
-PLACE = "latentforge:place"  # how many trials were there before it,
-AGAIN = "latentforge:again"  # and of which failed trial it is the second attempt
+FILE = "search.db"  # the study of a search without a shared storage
+FOLDER = "latentforge:folder"  # trial attribute: the id of the sweep folder that asked for it
+PLACE = "latentforge:place"  # trial attribute: the number of counted trials before it
+AGAIN = "latentforge:again"  # trial attribute: the failed trial of which it is the second attempt
 
-WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to make the tables of a storage
+WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to create the tables of a storage
 
 
 def check_optuna() -> None:
-    """MissingError where Optuna is not installed."""
+    """Raise MissingError if Optuna is not installed."""
     if find_spec("optuna") is None:
         raise MissingError(
             "a search needs optuna, not installed here",
@@ -36,17 +36,17 @@ def check_optuna() -> None:
 
 
 class Study:
-    """The trials of one search, some of them perhaps asked for by other sweeps.
+    """The trials of one search; other sweeps may have asked for some of them.
 
-    Counted as one of the search's trials is each that was asked for and not handed back: running,
-    done and failed ones. `search` is what sweep.json says of it.
+    Every trial that was asked for and not handed back counts: running, finished and failed ones.
+    `search` is the section of sweep.json about the search.
     """
 
     def __init__(
         self, search: Mapping[str, Any], folder: Path, storage: str | None, *, new: bool
     ) -> None:
-        """Begin the search's study or join it; where it is not `new`, it must be there. UsageError
-        for a storage URL that is none, MissingError for a storage that cannot be used."""
+        """Create or join the search's study; unless `new`, it must exist. Raises UsageError for an
+        invalid storage URL and MissingError for a storage that cannot be used."""
         check_optuna()
         from sqlalchemy import URL
 
@@ -91,13 +91,13 @@ class Study:
         self.running = optuna.trial.TrialState.RUNNING
 
     def close(self) -> None:
-        """Let go of the storage."""
+        """Close the connections to the storage."""
         self.storage.remove_session()
         self.storage.engine.dispose()
 
     @contextmanager
     def reached(self) -> Iterator[None]:
-        """RunFailed where the storage fails on the way; what was trained is told at --resume."""
+        """Turn storage errors into RunFailed; --resume reports the trained members later."""
         try:
             with said_as_ours(self.url):
                 yield
@@ -109,13 +109,13 @@ class Study:
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
-        """The number and the values of a new trial, or None where there are enough."""
+        """The number and the values of a new trial, or None if there are enough trials."""
         with self.reached():
             if self.left() <= 0:
                 return None
             trial = self.study.ask()
             trial.set_user_attr(FOLDER, self.search["folder"])
-            # Two that ask at once are told apart by their numbers: the later one counts the other.
+            # Of two simultaneous trials, only the one with the higher number counts the other.
             place = self._counted(before=trial.number)
             if place >= self.search["trials"]:
                 self.study.tell(trial, state=self.failed)
@@ -126,15 +126,15 @@ class Study:
             return trial.number, values
 
     def _seed(self, place: int) -> None:
-        """What a trial tries depends on its place and on what was told before it: a search that
-        was stopped between trials then goes on as if it had not been."""
+        """Make a trial's values depend only on its place and on the results before it, so that a
+        search that was stopped between trials continues as if it had not been stopped."""
         from optuna.samplers import TPESampler
 
-        seed = mix("trial", self.search["seed"], place) & 0xFFFFFFFF  # numpy takes 32 bits
+        seed = mix("trial", self.search["seed"], place) & 0xFFFFFFFF  # NumPy accepts 32 bits
         self.study.sampler = TPESampler(seed=seed, constant_liar=True)
 
     def left(self) -> int:
-        """How many trials nobody has asked for yet."""
+        """The number of trials that have not been asked for yet."""
         with self.reached():
             return int(self.search["trials"]) - self._counted()
 
@@ -145,8 +145,8 @@ class Study:
         )
 
     def adopted(self, known: set[int]) -> list[tuple[int, dict[str, Any]]]:
-        """The running trials of this folder that sweep.json does not know, because the process
-        was killed just then; those without values are handed back."""
+        """The running trials of this folder that are missing from sweep.json because the process
+        was killed at that moment; trials without values are handed back."""
         found = []
         with self.reached():
             for trial in self.study.get_trials(deepcopy=False):
@@ -162,8 +162,8 @@ class Study:
         return found
 
     def settle(self, member: Mapping[str, Any]) -> None:
-        """Tell how a member ended, unless that was told. A trial that was told to have failed
-        stays so: a later success is told as a trial of its own, which is not counted."""
+        """Report a member's result to the study, once. A trial that was reported as failed stays
+        failed: a later success is added as a separate trial, which is not counted."""
         number = member["trial"]
         value = objective_value(self.search, member)
         with self.reached():
@@ -192,8 +192,8 @@ class Study:
         )
 
     def best(self) -> dict[str, Any]:
-        """The number and value of the best trial of all, and whether it is of this folder; empty
-        where none is done."""
+        """The number and value of the study's best trial, and whether it is from this folder; empty
+        if no trial is finished."""
         with self.reached():
             done = [t for t in self.study.get_trials(deepcopy=False) if t.state == self.finished]
             if not done:
@@ -205,8 +205,8 @@ class Study:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of an SQLite storage; None of others, and of one in memory. UsageError for a URL
-    that is none."""
+    """The file of an SQLite storage; None for other storages, and for one in memory. Raises
+    UsageError for an invalid URL."""
     from sqlalchemy import make_url
 
     with opening(url):
@@ -217,7 +217,7 @@ def file_of(url: str) -> Path | None:
 
 
 def rooted(url: str) -> str:
-    """The URL with the path of an SQLite file absolute, so that it is found from every folder."""
+    """The URL, with the path of an SQLite file made absolute, so that it works in every folder."""
     from sqlalchemy import make_url
 
     if (file := file_of(url)) is None:
@@ -226,8 +226,8 @@ def rooted(url: str) -> str:
 
 
 def storage_of(url: str) -> Any:
-    """The storage at a URL. Several that begin at once all make its tables, and all but one find
-    that there are some."""
+    """The storage at a URL. If several processes start at once, all of them create its tables, and
+    all but one get an error that the tables exist; those try again."""
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
@@ -245,7 +245,7 @@ def storage_of(url: str) -> Any:
 
 @contextmanager
 def opening(url: str) -> Iterator[None]:
-    """What can be wrong with a URL itself, as errors of ours."""
+    """Turn errors in the URL itself into LatentForge errors."""
     from sqlalchemy.exc import ArgumentError
 
     try:
@@ -266,8 +266,8 @@ def opening(url: str) -> Iterator[None]:
 
 @contextmanager
 def said_as_ours(url: str) -> Iterator[None]:
-    """What fails in a storage as an error of ours, in which no password stands. Nothing is said of
-    what Optuna logs, such as that it has made a study."""
+    """Turn storage errors into LatentForge errors that contain no password. Suppresses Optuna's log
+    messages, such as that it has created a study."""
     import optuna
     from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
@@ -276,7 +276,7 @@ def said_as_ours(url: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            warnings.simplefilter("ignore", SAWarning)  # of options in the URL, with their values
+            warnings.simplefilter("ignore", SAWarning)  # it quotes options of the URL
             yield
     except ArgumentError:
         raise

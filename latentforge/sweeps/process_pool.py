@@ -23,14 +23,14 @@ from latentforge.sweeps.job import Job, Told
 log = logging.getLogger("latentforge")
 
 Take = Callable[[], Job | None]
-Ended = Callable[[Job, str], None]  # with the reason why several cannot be trained together
+Ended = Callable[[Job, str], None]  # with the reason if several members cannot be trained together
 
 
 class Pool:
-    """`count` jobs at a time, each in a process of its own with `threads` threads.
+    """Runs `count` jobs at a time, each in its own process with `threads` threads.
 
-    The lines that the processes write to stderr are logged, with the name of the job; `waits` is
-    called a few times a second while they say nothing.
+    The lines that the processes write to stderr are logged with the name of the job. `waits` is
+    called a few times a second while no process sends a message.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class Pool:
         self.plugins = plugins_by_name(registry)
         self.events: Queue[tuple[Worker, str | None]] = Queue()
         self.workers: list[Worker] = []
-        self.heard = 0  # the signal that asks for the end
+        self.heard = 0  # the signal received, or 0
 
     def run(self, take: Take, told: Told, ended: Ended) -> None:
-        """Do all jobs. Raises Interrupted after a signal, when every process has ended."""
+        """Run all jobs. After a signal, raises Interrupted when every process has ended."""
         try:
             with stop_on_signals(self.stop):
                 try:
                     while self._hand_out(take) or self._busy():
                         self._hear(told, ended)
-                except Exception:  # of the sweep's own record, say, which is no fault of trainings
+                except Exception:  # such as one of the sweep's record: members are not at fault
                     self.stop(signal.SIGTERM)
                     self._drain(told, ended)
                     raise
-        except BaseException:  # a second signal too: nothing is waited for any more
+        except BaseException:  # also a second signal: do not wait for the workers any longer
             for worker in self.workers:
                 worker.process.kill()
             raise
@@ -65,24 +65,24 @@ class Pool:
             raise kind(kind.__name__.lower())
 
     def stop(self, number: int) -> None:
-        """For a signal handler: every training ends at a checkpoint."""
-        if self.heard:  # a second SIGTERM would end them at once
+        """Handle a signal: every training ends at a checkpoint."""
+        if self.heard:  # a second SIGTERM would end the workers at once
             return
         self.heard = number
         for worker in self.workers:
             worker.process.terminate()
 
     def _drain(self, told: Told, ended: Ended) -> None:
-        """Hear of the trainings that are stopping what can still be recorded."""
+        """Record what the stopping workers still report."""
         while self._busy():
-            with suppress(Exception):  # the first error is the one to tell
+            with suppress(Exception):  # only the first error is raised
                 self._hear(told, ended)
 
     def _busy(self) -> bool:
         return any(worker.job for worker in self.workers)
 
     def _hand_out(self, take: Take) -> bool:
-        """Give a job to each process that has none; whether one was given."""
+        """Give a job to each idle process. Returns whether any process got one."""
         given = False
         while not self.heard:
             self.workers = [w for w in self.workers if w.job or w.process.poll() is None]
@@ -96,19 +96,19 @@ class Pool:
                 idle = Worker(self.threads, self.events)
                 self.workers.append(idle)
             idle.begin(job, {**self.plugins, "sweep": str(self.folder)})
-            if self.heard:  # it came while this one began
+            if self.heard:  # the signal came while this worker started
                 idle.process.terminate()
             given = True
         return given
 
     def _hear(self, told: Told, ended: Ended) -> None:
         try:
-            worker, line = self.events.get(timeout=0.2)  # so that a signal is never waited for
+            worker, line = self.events.get(timeout=0.2)  # so that a signal is handled soon
         except Empty:
             self.waits()
             return
         if worker.job is None:
-            return  # it had nothing to do, and ended
+            return  # an idle worker has ended
         if line is None:
             self._lost(worker, told, ended)
             return
@@ -122,7 +122,7 @@ class Pool:
             told(said["name"], said["status"], said["error"])
 
     def _lost(self, worker: Worker, told: Told, ended: Ended) -> None:
-        """A process ended with a job in hand: its members have failed, or were told to stop."""
+        """A process ended during a job: its members have failed, or were asked to stop."""
         job, worker.job = worker.job, None
         assert job is not None
         code = worker.process.wait()
@@ -138,12 +138,12 @@ class Pool:
 
 
 class Worker:
-    """A process of `latentforge.sweeps.worker`, and the job that it has in hand."""
+    """A process of `latentforge.sweeps.worker` and its current job."""
 
     def __init__(self, threads: int, events: Queue[tuple[Worker, str | None]]) -> None:
         self.job: Job | None = None
-        self.open: set[str] = set()  # members of the job of which nothing is heard yet
-        self.last = ""  # line of stderr
+        self.open: set[str] = set()  # members of the job that have not reported yet
+        self.last = ""  # the last line of stderr
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "latentforge.sweeps.worker"],  # -P: see `worker_path`
             stdin=subprocess.PIPE,
@@ -152,7 +152,7 @@ class Worker:
             text=True,
             encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": worker_path()},
-            start_new_session=True,  # a terminal's Ctrl-C is for who sweeps alone
+            start_new_session=True,  # a terminal's Ctrl-C must reach only the parent
         )
         pipes = self.process.stdout, self.process.stderr
         self.readers = [
@@ -166,7 +166,7 @@ class Worker:
         self.job, self.open = job, {member.name for member in job.members}
         members = [[member.name, dict(member.values)] for member in job.members]
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it was killed just now, which its reader notices
+        with suppress(BrokenPipeError):  # the process was killed; its reader thread notices
             self.process.stdin.write(json.dumps({**request, "members": members}) + "\n")
             self.process.stdin.flush()
 
@@ -174,17 +174,17 @@ class Worker:
         for line in pipe:
             events.put((self, line))
         self.process.wait()
-        self.readers[1].join(timeout=1)  # what it said last is its error
+        self.readers[1].join(timeout=1)  # the last line of stderr is its error
         events.put((self, None))
 
     def _errors(self, pipe: IO[str]) -> None:
         for line in pipe:
             self.last = line.strip() or self.last
-            text = line.rstrip().removeprefix("warning: ")  # it is said as a warning anyway
+            text = line.rstrip().removeprefix("warning: ")  # it is logged as a warning anyway
             log.warning("%s", f"{self.job.name}: {text}" if self.job else text)
 
     def close(self) -> None:
-        """Let it end; it has no job, or was killed."""
+        """Let the process end; it has no job or was killed."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -197,8 +197,8 @@ class Worker:
 
 
 def worker_path() -> str:
-    """Where modules are found, as here: a script's own folder too, and the folder that one is in
-    only where that is so here, since a json.py beside the data would hide the real one."""
+    """The module path of this process for a worker, including a script's folder. It includes the
+    current folder only if it does so here: a json.py beside the data would hide the real one."""
     return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
 
 
@@ -210,7 +210,7 @@ def signal_name(number: int) -> str:
 
 
 def plugins_by_name(registry: Registry) -> dict[str, Any]:
-    """How another process comes to the same plugins; UsageError where they were handed over."""
+    """How another process loads the same plugins. UsageError for plugins given as objects."""
     selection = registry.selection
     plugins, off, discover = selection.plugins, selection.off, selection.discover
     if handed := [plugin for plugin in plugins if not isinstance(plugin, str)]:
@@ -222,7 +222,7 @@ def plugins_by_name(registry: Registry) -> dict[str, Any]:
 
 
 def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
-    """UsageError for a number that cannot be, and for what other processes do not have."""
+    """Raise UsageError for an invalid number, and for objects that other processes do not have."""
     if jobs < 1:
         raise UsageError(f"jobs must be 1 or more, got {jobs}")
     if jobs > 1:

@@ -1,4 +1,4 @@
-"""What sweep.json holds: a new one, and whether a file is one. Torch-free."""
+"""The content of sweep.json: creates new records and validates stored ones. Torch-free."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 def first_record(draft: Draft, members: Sequence[Member], **facts: Any) -> dict[str, Any]:
-    """sweep.json of a new sweep, whose values are plain."""
+    """The sweep.json of a new sweep; all values must be JSON-compatible."""
     return {
         "format": FORMAT,
         "latentforge": __version__,
@@ -34,7 +34,7 @@ def first_record(draft: Draft, members: Sequence[Member], **facts: Any) -> dict[
 
 
 def member_record(member: Member, **facts: Any) -> dict[str, Any]:
-    """What sweep.json has of a member that has not begun."""
+    """The entry in sweep.json of a member that has not started."""
     return {
         "name": member.name,
         "values": dict(member.values),
@@ -47,14 +47,14 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
 
 
 def command_again(folder: Path, search: Mapping[str, Any]) -> str:
-    """The command that goes on with the sweep in `folder`; `search` is empty of a grid."""
+    """The command that resumes the sweep in `folder`; `search` is empty for a grid."""
     storage = " --storage URL" if MASK in search.get("storage", "") else ""
     return f"latentforge sweep --resume {folder}{storage}"
 
 
 def is_record(record: Any) -> bool:
-    """Whether it is what we write. A member's name is the folder that it trains into: one that
-    anybody has written must not lead elsewhere, so the names are those that its values give."""
+    """Whether a record is valid. A member is trained into the folder of its name. A record from
+    another source must not lead elsewhere, so the names must be those that the values give."""
     try:
         known = _is_search if "search" in record else _is_grid
         return (
@@ -90,12 +90,12 @@ def _is_search(record: Mapping[str, Any]) -> bool:
 
 
 def trial_name(number: int, values: Mapping[str, Any]) -> str:
-    """The folder of a search's member, whose number is that of the trial in Optuna."""
+    """The folder name of a search's member; `number` is that of the trial in Optuna."""
     return name_of(str(number), values, digits=3)
 
 
 def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> float | None:
-    """A member's value of what a search optimizes; None where it is not done or not finite."""
+    """A member's value of the objective; None if the member is not done or the value not finite."""
     split, _, figure = str(search["objective"]).partition("/")
     value = member["metrics"].get(split, {}).get(figure)
     found = member["status"] == "done" and value is not None and math.isfinite(value)
@@ -103,7 +103,7 @@ def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> flo
 
 
 def as_json(value: Any) -> Any:
-    """A value that Python was given as JSON has it: numpy's as Python's, a path as its text."""
+    """A JSON-compatible value: NumPy values become Python values, paths become absolute text."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -116,12 +116,12 @@ def as_json(value: Any) -> Any:
 
 
 def absolute(text: str) -> str:
-    """A path's text as the check of a configuration reads it."""
+    """A path's absolute text, as the validation of a configuration reads it."""
     return str(Path(text).expanduser().absolute())
 
 
 def path_keys(config: RunConfig) -> set[str]:
-    """The keys of the options that are paths: `data.root`."""
+    """The keys of options that are paths, such as `data.root`."""
     parts = {"model": config.model, "loss": config.loss, "data": config.dataset}
     options = {section: part.options for section, part in parts.items() if part}
     return {key for section, given in options.items() for key in _paths_in(given, f"{section}.")}
@@ -137,7 +137,7 @@ def _paths_in(options: Any, prefix: str) -> Iterator[str]:
 
 
 def rooted_draft(draft: Draft, configs: Sequence[RunConfig]) -> Draft:
-    """The draft of these configurations with its paths absolute."""
+    """The request of these configurations, with absolute paths."""
     keys = {key for config in configs for key in path_keys(config)}
     callbacks = [
         _rooted(given, set(_paths_in(callback.options, "")))
@@ -159,7 +159,7 @@ def _rooted(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict
 def rooted_grid(
     grid: Mapping[str, Sequence[Any]], configs: Sequence[RunConfig]
 ) -> dict[str, list[Any]]:
-    """The grid of these configurations with its paths absolute."""
+    """The grid of these configurations, with absolute paths."""
     paths = {key for config in configs for key in path_keys(config)}
     return {
         key: [absolute(v) if key in paths and isinstance(v, str) else v for v in values]

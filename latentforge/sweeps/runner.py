@@ -1,4 +1,4 @@
-"""Runs the members of a sweep, and keeps its record; a member that fails stops no other."""
+"""Runs the members of a sweep and updates its record. A failed member stops no other member."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from latentforge.sweeps.process_pool import Pool
 
 log = logging.getLogger("latentforge")
 
-SHOWN = 4  # of the members in other processes, how many it is said of how far they are
-SILENCE = 30.0  # seconds after which that is said
+SHOWN = 4  # for how many members in other processes the progress is printed
+SILENCE = 30.0  # seconds without output after which it is printed
 
 
 class Sweeper:
-    """Trains members of `sweep`, which is locked, and keeps its record."""
+    """Trains the members of the locked `sweep` and updates its record."""
 
     def __init__(self, sweep: Sweep, data: Any, *, jobs: int, quiet: bool) -> None:
         self.sweep, self.data, self.jobs, self.quiet = sweep, data, jobs, quiet
-        self.configs: dict[str, RunConfig] = {}  # of members, by name
+        self.configs: dict[str, RunConfig] = {}  # by member name
         self.queue: deque[Job] = deque()
         self.spoke = time.monotonic()
 
     def run(self, todo: Sequence[tuple[Member, RunConfig]]) -> None:
-        """Train them all, and what is queued already. Raises Interrupted, when what was reached is
-        kept and recorded."""
+        """Train all members of `todo` and those already queued. After a signal, raises Interrupted
+        when the progress is saved and recorded."""
         self.sweep.write(status="running")
         try:
             self.configs |= {member.name: config for member, config in todo}
@@ -56,7 +56,7 @@ class Sweeper:
         except (KeyboardInterrupt, Interrupted) as stop:
             self.at_rest()
             raise self.interrupted(stop) from None
-        except BaseException:  # of the sweep's own folder, or a fault of ours
+        except BaseException:  # the sweep's folder fails, or LatentForge has a bug
             with suppress(RunFailed):
                 self.at_rest()
             raise
@@ -64,14 +64,14 @@ class Sweeper:
         self.report()
 
     def at_rest(self) -> None:
-        """Nobody trains any more, and of some members nobody has said how they ended."""
+        """Mark the sweep and its running members as interrupted; none is trained any more."""
         for member in self.sweep.members:
             if member["status"] == "running":
                 member["status"] = "interrupted"
         self.sweep.write(status="interrupted", ended=now())
 
     def run_here(self) -> None:
-        """Do one job after the other in this process; raises Interrupted after a signal."""
+        """Run one job after the other in this process. Raises Interrupted after a signal."""
         registry, folder = self.sweep.registry, self.sweep.path
         how: dict[str, Any] = {"quiet": self.quiet, "data": self.data}
         while job := self.take():
@@ -79,7 +79,7 @@ class Sweeper:
             self.ended(job, do_job(registry, folder, job, configs, self.told, **how))
 
     def planned(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
-        """A job for each group that may be trained together, and for each other member."""
+        """One job for each group that may be trained together, and one for each other member."""
         if not self.sweep.record["together"]:
             return [Job((member,)) for member, _ in todo]
         begun = [(self.sweep.path / member.name / MANIFEST).exists() for member, _ in todo]
@@ -90,7 +90,7 @@ class Sweeper:
         alone |= {place: "it goes on by itself" for place, there in enumerate(begun) if there}
         singles = [Job((todo[place][0],)) for place in sorted(alone)]
         why = sorted(set(alone.values()))
-        for reason in why:  # a file of thousands of members is not written for each of them
+        for reason in why:  # one write per reason: the file may have thousands of members
             names = [todo[place][0].name for place in alone if alone[place] == reason]
             self.sweep.note(*names, alone_because=reason)
         if why:
@@ -98,28 +98,28 @@ class Sweeper:
         return [*jobs, *singles]
 
     def take(self) -> Job | None:
-        """The next job, which begins now."""
+        """The next job, marked as running; None if there is none."""
         if not self.queue:
             return None
         job = self.queue.popleft()
         names = [member.name for member in job.members]
         if len(names) > 1:
             self.say(f"{len(names)} members, together if they can be: {', '.join(names)}")
-        elif self.jobs == 1 and not self.quiet:  # a search asks its storage how many
+        elif self.jobs == 1 and not self.quiet:  # left() of a search asks its storage
             self.say(f"{names[0]}, {self.left() + 1} to go")
         self.sweep.note(*names, status="running", error="")
         return job
 
     def left(self) -> int:
-        """How many jobs have not begun."""
+        """The number of jobs that have not started."""
         return len(self.queue)
 
     def total(self) -> int:
-        """How many members there are, or will be."""
+        """The number of members, including those that a search has not created yet."""
         return len(self.sweep.members)
 
     def told(self, name: str, status: str, error: str) -> None:
-        """Note how a member stands."""
+        """Record a member's status and error."""
         path = self.sweep.path / name
         facts: dict[str, Any] = {"status": status, "error": error}
         if status == "done":
@@ -132,7 +132,7 @@ class Sweeper:
             self.say(f"{name}: {status}; {over} of {self.total()} members have ended")
 
     def wait(self) -> None:
-        """Say how far those are that other processes train, where nothing was said for long."""
+        """Print the progress of members in other processes after a long time without output."""
         if self.quiet or time.monotonic() - self.spoke < SILENCE:
             return
         running = [m["name"] for m in self.sweep.members if m["status"] == "running"]
@@ -144,7 +144,7 @@ class Sweeper:
         self.say("; ".join([*said, f"{more} more"] if more else said))
 
     def ended(self, job: Job, reason: str) -> None:
-        """Let members that cannot be trained together be trained one by one."""
+        """Queue members one by one if they cannot be trained together."""
         if reason:
             names = [member.name for member in job.members]
             self.sweep.note(*names, status="waiting", alone_because=reason)
@@ -162,7 +162,7 @@ class Sweeper:
         return error
 
     def report(self) -> None:
-        """One page of all members that are done; a fault of it is said, and is none of theirs."""
+        """Write one page of all finished members; an error is logged and fails no member."""
         if not any(member["status"] == "done" for member in self.sweep.members):
             return
         try:

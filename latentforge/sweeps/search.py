@@ -1,4 +1,4 @@
-"""Runs an Optuna search: each member follows from the results before it."""
+"""Runs an Optuna search: each member depends on the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from latentforge.sweeps.runner import Sweeper
 from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
-SPLIT = "validation"  # whose figures a search may go by
-ELSEWHERE = FREE | {"train.device"}  # how and where something is trained, and not what
+SPLIT = "validation"  # the only split whose metrics a search may use
+ELSEWHERE = FREE | {"train.device"}  # how and where a run is trained, but not what it trains
 
 
 def described(
     registry: Registry, draft: Draft, space: Space, objective: str | None, data: Any
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """A configuration of the search, and what sweep.json says of it: its space, its objective, and
-    the name of its study, which is the same for all that search for the same."""
+    """A configuration from the space, and the search's section of sweep.json: its space, its
+    objective, and the study's name, which is equal in all sweeps that run the same search."""
     changed = changes_of_loss(space, draft.values)
     name = check_objective(objective, changed) if objective else ""
     config = check_space(draft, space, registry, in_memory=data is not None)
@@ -47,27 +47,27 @@ def described(
         "space": {key: part.as_json() for key, part in space.items()},
         "objective": figure,
         "better": better,
-        "seed": seed if isinstance(seed, int) else 0,  # not used, where the space has another
+        "seed": seed if isinstance(seed, int) else 0,  # else the space replaces it
     }
     return config, {**told, "study": study_name(config, told, splits.sample)}
 
 
 def study_name(config: RunConfig, told: Mapping[str, Any], sample: str) -> str:
-    """The same for all that search for the same, whatever machine they train on. Where its images
-    lie is not which images they are, and that `sample` says, which streamed data has too."""
+    """A study name that is equal for equal searches on every machine. The paths of the images do
+    not count: `sample` identifies the images, and streamed data has one too."""
     places = {key for key in path_keys(config) if key.startswith("data.")}
     settings = {
         key: value
         for key, value in flat(config.as_dict()).items()
-        if key not in ELSEWHERE | places and value is not None  # None: a path that is not given
+        if key not in ELSEWHERE | places and value is not None  # None: no path is given
     }
     text = json.dumps([settings, dict(told), sample], sort_keys=True)
     return f"latentforge-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def check_objective(wanted: str, changed: Sequence[str]) -> str:
-    """The name of the figure that is wanted, `elbo` or `validation/elbo`; UsageError for figures by
-    which no search may choose, such as the loss where the space has `changed` it."""
+    """The name of the requested metric, given as `elbo` or `validation/elbo`. Raises UsageError for
+    metrics that no search may optimize, such as the loss if the space has `changed` it."""
     split, slash, name = wanted.partition("/")
     if slash and split in ("test", "train"):
         why = (
@@ -89,8 +89,8 @@ def check_objective(wanted: str, changed: Sequence[str]) -> str:
 def figure_of(
     registry: Registry, config: RunConfig, splits: DataSplits, name: str
 ) -> tuple[str, str]:
-    """`validation/<figure>` and which way is better. UsageError where there is no such split, or
-    trainings do not have the figure."""
+    """`validation/<metric>` and the better direction. Raises UsageError if there is no such split,
+    or if training does not compute the metric."""
     monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
     if SPLIT not in splits.splits:
         raise UsageError(
@@ -113,17 +113,17 @@ def figure_of(
 
 
 class Searcher(Sweeper):
-    """Asks a study for members as long as it has some, and tells it how they ended."""
+    """Asks a study for members until it has no more, and reports their results to it."""
 
     def __init__(
         self, sweep: Sweep, draft: Draft, study: Study, data: Any, *, jobs: int, quiet: bool
     ) -> None:
         super().__init__(sweep, data, jobs=jobs, quiet=quiet)
         self.draft, self.study = draft, study
-        self.over = False  # whether the study has no more
+        self.over = False  # whether the study has no more trials
 
     def go_on(self, wanted: Sequence[Member]) -> None:
-        """Tell what could not be told before, then train those that are `wanted`, then others."""
+        """Report results not reported yet, then train the `wanted` members, then other members."""
         names = {member.name for member in wanted}
         for told in self.sweep.members:
             if told["name"] not in names:
@@ -135,14 +135,14 @@ class Searcher(Sweeper):
         self.run([])
 
     def member(self, number: int, values: Mapping[str, Any]) -> Member:
-        """A trial as a member, which is recorded."""
+        """Create a member from a trial and record it."""
         member = Member(trial_name(number, values), values)
         self.sweep.members.append(member_record(member, trial=number))
         self.sweep.write()
         return member
 
     def enqueue(self, member: Member) -> None:
-        """Let a member be trained; where its values do not fit one another, it alone has failed."""
+        """Queue a member; if its values do not fit together, only this member fails."""
         draft = draft_member(self.draft, member, "the search")
         try:
             config = resolve(draft, self.sweep.registry, in_memory=self.data is not None)

@@ -1,5 +1,5 @@
-"""What a search may choose from: `log(1e-4, 1e-2)`, `uniform(0.5, 8)`, `int(2, 32)` or
-`[32, 64, 128]` for each key. Torch-free, and without Optuna, whose trials it asks for values.
+"""The space of a search: `log(1e-4, 1e-2)`, `uniform(0.5, 8)`, `int(2, 32)` or `[32, 64, 128]` for
+each key. Torch-free; does not import Optuna, but asks its trials for values.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from latentforge.plugins.registry import Registry
 from latentforge.sweeps.grid import Member, draft_member, key_faults, list_faults
 
 WRITE = "write log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or [VALUE, ...]"
-LARGEST = 2**53  # whole numbers up to here are exact as floats, by which Optuna thinks
-MOST_NAMES = 64  # combinations of components' names that are tried before a search begins
+LARGEST = 2**53  # integers up to here are exact as floats, which Optuna uses
+MOST_NAMES = 64  # combinations of component names that are checked before a search starts
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`: whole ones (int), any (uniform), or by their size (log)."""
+    """Numbers from `low` to `high`: integers (int), uniform floats, or log-uniform floats (log)."""
 
     kind: str
     low: float
@@ -36,7 +36,7 @@ class Range:
         return f"{self.kind}({self.low!r}, {self.high!r})"
 
     def probes(self) -> list[Any]:
-        """Values that must do if all are to do."""
+        """Values that must be valid if all values are to be valid."""
         return [self.low, self.high]
 
     def suggest(self, trial: Any, key: str) -> Any:
@@ -45,13 +45,13 @@ class Range:
         return trial.suggest_float(key, self.low, self.high, log=self.kind == "log")
 
     def value_of(self, told: Any) -> Any:
-        """What is trained, from what Optuna keeps."""
+        """The value to train with, from the value that Optuna stores."""
         return told
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a list's values. Optuna keeps their JSON: a list is no value there."""
+    """One value of a list. Optuna stores the values as JSON, because it does not accept lists."""
 
     values: tuple[Any, ...]
 
@@ -73,7 +73,7 @@ Space = Mapping[str, Range | Choice]
 
 
 def read_texts(texts: Sequence[str]) -> dict[str, Any]:
-    """`section.key=RANGE` texts by key; ConfigError with every fault."""
+    """Parse `section.key=RANGE` texts. Raises ConfigError with every fault."""
     given: dict[str, Any] = {}
     faults = []
     for text in texts:
@@ -93,7 +93,7 @@ def read_texts(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
-    """The ranges and choices by key, from texts and lists; ConfigError with every fault."""
+    """Parse texts and lists into ranges and choices by key. ConfigError contains every fault."""
     if not given:
         raise UsageError("a search varies something", remedy="--space 'train.lr=log(1e-4, 1e-2)'")
     space: dict[str, Range | Choice] = {}
@@ -127,7 +127,7 @@ def plain_faults(key: str, values: Sequence[Any]) -> list[str]:
 
 
 def read_range(text: str) -> Range | str:
-    """The range that a text describes, or what is wrong with it."""
+    """The range that a text describes, or a message that says what is wrong with the text."""
     match = re.fullmatch(r"\s*(\w+)\s*\(([^(),]+),([^(),]+)\)\s*", text)
     if match is None or match[1] not in ("log", "uniform", "int"):
         return WRITE
@@ -148,9 +148,9 @@ def read_range(text: str) -> Range | str:
 
 
 def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: bool) -> RunConfig:
-    """A configuration from the space. ConfigError where a key or one of its values can be in none,
-    with every fault: combinations that cannot be are for the search to find."""
-    tried: list[tuple[dict[str, int], list[str]]] = []  # which value of each key, and its faults
+    """A valid configuration from the space. Raises ConfigError with every fault if a key or one of
+    its values is valid in none; other invalid combinations are left for the search to find."""
+    tried: list[tuple[dict[str, int], list[str]]] = []  # index of each key's value; faults
     fits: RunConfig | None = None
     for places in _places(space):
         values = {key: space[key].probes()[place] for key, place in places.items()}
@@ -170,7 +170,7 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
                 for places, lines in tried
                 if places[key] == place
             ]
-            if seen and all(seen):  # with whatever else, this value will not do
+            if seen and all(seen):  # the value is invalid in every combination
                 faults.update(dict.fromkeys(seen[0]))
     if not faults and fits is None:
         faults = dict.fromkeys(tried[0][1])
@@ -180,8 +180,8 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
 
 
 def _places(space: Space) -> Iterator[dict[str, int]]:
-    """Combinations that between them have every probed value of every key: all names of components
-    with all, since each has options of its own, and the other keys one at a time."""
+    """Combinations that together contain every probed value of every key: all combinations of
+    component names, since each component has its own options; the other keys one at a time."""
     names = [key for key in space if key.endswith(".name")]
     numbers = [range(len(space[key].probes())) for key in names]
     for chosen in itertools.islice(itertools.product(*numbers), MOST_NAMES):
@@ -193,7 +193,7 @@ def _places(space: Space) -> Iterator[dict[str, int]]:
 
 
 def check_kind(grid: Any, search: int | None, **of_a_search: Any) -> None:
-    """UsageError for what is neither a grid nor a search, or some of both."""
+    """Raise UsageError for a grid with a search, and for a search's options without a search."""
     if grid and search is not None:
         raise UsageError(
             "a sweep is a grid or a search, not both",

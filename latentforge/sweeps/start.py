@@ -1,4 +1,4 @@
-"""Starts a sweep, a grid or a search, and resumes one that was interrupted."""
+"""Starts a sweep (a grid or a search), or resumes an interrupted one."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def start_sweep(
     quiet: bool,
     data: Any = None,
 ) -> Sweep:
-    """Train what a draft and a grid or a space describe; `data` is in-memory data or None. A search
-    may take part in one that a storage has. What is wrong with the request is found before the
-    first member."""
+    """Train the members that a request and a grid or a space describe; `data` is in-memory data or
+    None. A search may join one that exists in a storage. Faults of the request are found before
+    the first member is trained."""
     check_alone()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
     if search is not None and search < 1:
@@ -56,13 +56,13 @@ def start_sweep(
         grid = as_json(grid)
         configs = resolve_all(draft, members_of(grid), registry, in_memory=data is not None)
         grid = rooted_grid(grid, configs)
-        members = members_of(grid)  # again, since they are named after their values
+        members = members_of(grid)  # again: names contain the values
         varied = {"grid": grid}
     else:
         config, told = described(registry, draft, read_space(as_json(space or {})), objective, data)
         storage = rooted(storage) if storage else None
         told |= {"trials": search, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
-        if storage:  # what is wrong with it is said before there is a folder
+        if storage:  # raises before the folder is created
             Study(told, Path(), storage, new=True).close()
         configs, members, varied = [config], [], {"search": told}
     draft = rooted_draft(draft, configs)
@@ -90,12 +90,12 @@ def resume_sweep(
     quiet: bool,
     data: Any,
 ) -> Sweep:
-    """Go on with a sweep in its own folder."""
+    """Resume a sweep in its own folder."""
     check_alone()
-    open_sweep(registry, path)  # before a lock is made in a folder that is none of ours
+    open_sweep(registry, path)  # must be a sweep before a lock is created
     with locked(path):
-        sweep = open_sweep(registry, path)  # as whoever trained last has left it
-        for left in path.glob(f".{RECORD}.*"):  # half written, by who was killed
+        sweep = open_sweep(registry, path)  # as the last process left it
+        for left in path.glob(f".{RECORD}.*"):  # partial files of a killed process
             left.unlink(missing_ok=True)
         draft = sweep.draft()
         data = draft.data(data)
@@ -127,7 +127,7 @@ def resume_sweep(
 
 
 def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
-    """Whether a member is to be trained, or on; its run folder knows better than sweep.json."""
+    """Whether a member needs training. Its run folder takes precedence over sweep.json."""
     path = sweep.path / member.name
     said = next(told for told in sweep.members if told["name"] == member.name)
     if (path / MANIFEST).exists():
@@ -138,5 +138,5 @@ def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
 
 
 def check_alone() -> None:
-    """UsageError under torchrun, where each process would train every member."""
+    """Raise UsageError under torchrun, where each process would train every member."""
     torchrun.refuse("sweep", "the same without torchrun; jobs=2 trains two members at a time")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 class Together:
-    """Trains `configs` into the folders `paths`. `told` hears how each ends, by its place: the
-    error, None of one that is done."""
+    """Trains `configs` into the folders `paths`. At the end of each member, the callback receives
+    its index and its error, or None if it is done."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class Together:
         self.stopped: Interrupted | None = None
 
     def train(self) -> str:
-        """Train them, or say in words why they cannot be trained together, and begin none.
+        """Train all, or return the reason why they cannot be trained together and start none.
 
-        Raises Interrupted after a signal. A member's own error is told and not raised.
+        Raises Interrupted after a signal. A member's error goes to the callback and is not raised.
         """
         config = self.configs[0]
-        try:  # what is wrong with the request is said of each member, made alone
+        try:  # an invalid request is reported for each member, trained alone
             device = training_device(config.train.device)
             splits = on_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
@@ -67,14 +67,14 @@ class Together:
         with using_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
-            except Exception as error:  # there is memory for one, perhaps, and not for all
+            except Exception as error:  # memory may suffice for one, but not for all
                 return reason_of(error)
             if reason := why_not(trainees, self.configs, images, device, splits.spec):
                 return reason
             try:
                 self._train(trainees, splits, device)
             finally:
-                for trainer in list(self.stacks):  # where the steps of all have failed
+                for trainer in list(self.stacks):  # only if the whole group has stopped
                     self._end(trainer, sys.exc_info()[1])
         if self.stopped:
             raise self.stopped
@@ -86,7 +86,7 @@ class Together:
                 self._begin(place, trainee, splits, device)
             except Interrupted as stop:
                 self.told(place, stop)
-                raise KeyboardInterrupt from None  # the others end as this one did
+                raise KeyboardInterrupt from None  # the others end in the same way
             except Exception as error:
                 self.told(place, error)
         trainers = [t for t in self.stacks if isinstance(t, MemberTrainer)]
@@ -122,7 +122,7 @@ class Together:
             self.stacks[trainer] = (place, entered.pop_all())
 
     def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:
-        """Let a member's run be written to its end, as failed where there is an error."""
+        """Finish writing a member's run, as failed if there is an error."""
         place, stack = self.stacks.pop(trainer)
         try:
             if error is None:

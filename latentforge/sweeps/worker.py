@@ -1,7 +1,7 @@
 """The worker process of a sweep: `python -m latentforge.sweeps.worker`.
 
-It reads jobs on stdin, a JSON line each, and answers on stdout. The end of stdin, which the system
-brings about when the process that sweeps is gone, however it went, stops what is trained here.
+It reads jobs from stdin, one JSON line each, and answers on stdout. The end of stdin stops the
+training: the system closes stdin when the parent process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who sweeps hears it, and sends SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it and sends SIGTERM
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a plugin prints is no answer
+    os.dup2(2, 1)  # output of plugins must not mix with the answers
     warnings = logging.StreamHandler()
     warnings.setFormatter(logging.Formatter("warning: %(message)s"))
     logging.getLogger("latentforge").handlers = [warnings]
@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=listen, args=(lines,), daemon=True).start()
 
     def answer(**said: Any) -> None:
-        with suppress(OSError):  # nobody is there to hear it
+        with suppress(OSError):  # the parent process is gone
             answers.write(json.dumps(said) + "\n")
             answers.flush()
 
@@ -44,7 +44,7 @@ def listen(lines: Queue[str | None]) -> None:
     for line in sys.stdin:
         lines.put(line)
     lines.put(None)
-    os.kill(os.getpid(), signal.SIGTERM)  # a training ends at a checkpoint, and what is idle ends
+    os.kill(os.getpid(), signal.SIGTERM)  # training ends at a checkpoint; an idle worker ends
 
 
 @cache
@@ -56,7 +56,7 @@ def registry_of(plugins: tuple[str, ...], off: tuple[str, ...], discover: bool) 
 
 
 def work(asked: dict[str, Any], answer: Callable[..., None]) -> None:
-    """Do one job, and answer how each member stands and then that the job has ended."""
+    """Run one job: answer with the status of each member, then with the end of the job."""
     from latentforge.errors import Interrupted, LatentForgeError
     from latentforge.sweeps.folder import open_sweep
     from latentforge.sweeps.grid import Member, resolve_all
@@ -74,7 +74,7 @@ def work(asked: dict[str, Any], answer: Callable[..., None]) -> None:
         reason = do_job(registry, folder, job, configs, told, quiet=True, data=None)
     except Interrupted:
         reason = ""
-    except LatentForgeError as error:  # of the job as a whole, such as a plugin that is gone
+    except LatentForgeError as error:  # of the whole job, such as a missing plugin
         for member in job.members:
             told(member.name, "failed", str(error))
         reason = ""

@@ -1,1 +1,1 @@
-"""A file per verb: train, resume, evaluate, diagnose, explore, export, encode, decode."""
+"""One file per verb: train, resume, evaluate, diagnose, explore, export, encode, decode."""

@@ -1,4 +1,4 @@
-"""Decodes codes into images: decoded.npz, PNG files and a contact sheet, one batch at a time."""
+"""Decodes codes into images, batch by batch: decoded.npz, PNG files and a contact sheet."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from latentforge.workflows.load import Loaded, load
 
 log = logging.getLogger("latentforge")
 
-PICTURES = 1000  # PNG files at the most; decoded.npz has every image
-SHEET = 100  # images of the contact sheet
+PICTURES = 1000  # maximum number of PNG files; decoded.npz contains every image
+SHEET = 100  # maximum number of images on the contact sheet
 COLUMNS = 10
 
 
 def decode(
     run: RunFolder, config: RunConfig, codes: Any, out: Path, *, checkpoint: str, device: str
 ) -> dict[str, Any]:
-    """Decode `codes`, a file or numbers (N, D) or (N, *latent.shape), into a new folder."""
+    """Decode `codes`, a file or an array (N, D) or (N, *latent.shape), into a new folder."""
     place = resolve_device(device)
     where = str(codes) if isinstance(codes, Path) else "codes"
     given, source = read_codes(codes) if isinstance(codes, Path) else (numbers(codes), "")
@@ -48,7 +48,7 @@ def decode(
     sheet: list[Tensor] = []
 
     with callers_state_kept(place), torch.no_grad(), output_folder(out, out) as folder:
-        torch.manual_seed(mix("decode", config.train.seed))  # for a model that draws all the same
+        torch.manual_seed(mix("decode", config.train.seed))  # for models whose decoder is random
         parts = decoded(loaded, config, z, place)
         if loaded.data.drawable:
             parts = drawn(parts, folder, sheet)
@@ -71,7 +71,7 @@ def decode(
 
 
 def decoded(loaded: Loaded, config: RunConfig, z: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """The images of the codes, float32 (B, *data.shape) on the CPU."""
+    """The decoded images in batches, float32 (B, *data.shape) on the CPU."""
     model: Any = loaded.model
     for start in range(0, len(z), BATCH):
         codes, doing = z[start : start + BATCH], f"decoding with model {config.model.name!r}"
@@ -88,7 +88,7 @@ def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
-    """The same images, the first of them written as PNG and kept for the contact sheet."""
+    """Yield the same images; write the first ones as PNG and collect them for the contact sheet."""
     (folder / "images").mkdir()
     number = 0
     for x in parts:
@@ -101,8 +101,8 @@ def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterato
 
 
 def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
-    """A picture of the first of `count` images; returns its file's name."""
-    from latentforge.rendering.write import write_finding  # matplotlib takes half a second
+    """Draw the first of `count` images; returns the name of the file."""
+    from latentforge.rendering.write import write_finding  # imports matplotlib: half a second
 
     grid = ImageGrid(
         "contact-sheet",
@@ -117,7 +117,7 @@ def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
 
 
 def read_codes(path: Path) -> tuple[Array, str]:
-    """`z`, and the JSON text on where it comes from, "" in files that others wrote."""
+    """`z`, and the JSON text about its origin; the text is "" if other software wrote the file."""
     if path.suffix != ".npz":
         return read_column(path, "z")
     with opened(path, "codes") as archive:
@@ -126,13 +126,13 @@ def read_codes(path: Path) -> tuple[Array, str]:
             raise z.wrong(f"is {z.dtype}, not numbers")
         source = ""
         if METADATA in keys(archive):
-            with suppress(UsageError):  # nothing of ours, and z is what was asked for
+            with suppress(UsageError):  # not written by LatentForge; z is sufficient
                 source = str(member(archive, path, METADATA).values())
         return z.values(), source
 
 
 def read_column(path: Path, name: str) -> tuple[Array, str]:
-    """A Parquet column of lists of numbers, all of one length, as (N, D), and the JSON text."""
+    """A Parquet column of equally long lists of numbers as (N, D), and the JSON text."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 
@@ -155,7 +155,7 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
 
 
 def warn_of_another_encoder(source: str, loaded: Loaded, where: str) -> None:
-    """A warning where a codes file says that other weights made it; none where it says nothing."""
+    """Warn if a codes file states that other weights made it; silent if it states nothing."""
     try:
         theirs = json.loads(source)
         made = f"{theirs['run']} ({theirs['checkpoint']})"
@@ -172,7 +172,7 @@ def warn_of_another_encoder(source: str, loaded: Loaded, where: str) -> None:
 
 
 def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
-    """What decides on a run's weights. Its path does not: a run may be moved."""
+    """The facts that determine a run's weights. Its path does not: a run may be moved."""
     decides: dict[str, Any] = finite(
         {
             **{section: config[section] for section in ("model", "loss", "train")},
@@ -184,12 +184,12 @@ def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str
 
 
 def numbers(codes: Any) -> Array:
-    """An array or tensor that Python handed over."""
+    """An array or tensor given in Python, as a NumPy array."""
     return codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
 
 
 def fitting(z: Array, loaded: Loaded, where: str) -> Tensor:
-    """The codes as float32 (N, *latent.shape); UsageError where they are not such."""
+    """The codes as float32 (N, *latent.shape). Raises UsageError if they are not valid."""
     model: Any = loaded.model
     latent = tuple(model.latent.shape)
     size = math.prod(latent)

@@ -1,4 +1,4 @@
-"""Diagnoses a finished run: what looks wrong with its data, codes and curves."""
+"""Diagnoses a finished run: reports what looks wrong with its data, codes and curves."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def diagnose(
     device: str = "auto",
     data: Any = None,
 ) -> list[Diagnosis]:
-    """What looks wrong with a run, as `Forge.diagnose` describes it."""
+    """Diagnose a run, as `Forge.diagnose` describes it."""
     check_device(device)
     config = config_of(registry, run)
     failed = failure(run)
     if failed and not (run.path / "checkpoints" / "LATEST").exists():
-        return failed  # there is nothing else to look at
+        return failed  # without a checkpoint there is nothing else to check
     loss = choose_measures(registry, config, (), ["loss"])[0]
     held = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
     opened = open_up(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
@@ -43,8 +43,8 @@ def diagnose(
 
 
 def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Diagnosis]:
-    """What looks wrong with a run, on its training images and on those of `split`; `loss` is the
-    measure of that name."""
+    """Diagnose a loaded run with its training images and those of `split`; `loss` is the measure
+    named loss."""
     loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
     train, held = opened.splits.split("train"), opened.splits.split(split)
     found = [
@@ -72,7 +72,7 @@ def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Diagnos
 
 
 def still_moving(opened: Opened) -> bool:
-    """Whether the loss's schedule moved in the last epoch, so that its figures do not compare."""
+    """Whether the loss's schedule changed in the last epoch, so that its values do not compare."""
     model, loss, end = opened.loaded.model, opened.loaded.loss, opened.loaded.step
     train = opened.splits.split("train")
     batch = train.batch_at(range(min(BATCH, len(train))))
@@ -86,7 +86,7 @@ def still_moving(opened: Opened) -> bool:
 
 
 def failure(run: RunFolder) -> list[Diagnosis]:
-    """What ended a run before its end."""
+    """Why a run ended early: killed, interrupted or failed. Empty if it did not."""
     after = f"after {run.manifest['steps']} steps"
     if run.status in ("killed", "interrupted"):
         attempt = f"latentforge train --resume {run.path}"

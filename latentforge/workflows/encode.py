@@ -29,21 +29,21 @@ from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.export import origin, output_file
 from latentforge.workflows.load import Loaded, check_fits, load, load_data
 
-BATCH = 1000  # images, also the rows of a row group: what is in memory at once
+BATCH = 1000  # images in memory at once, and rows in a row group
 THUMBNAIL = 128  # pixels of the longer side; larger images are reduced to it
-METADATA = "latentforge"  # under this key both formats keep a JSON text
+METADATA = "latentforge"  # both formats store a JSON text under this key
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a batch became. `z` (B, D) is the posterior's mode; `kl` (B,) in nats per image."""
+    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) in nats per image."""
 
     split: str
     index: Array
     z: Array
     y: Array | None
     kl: Array | None
-    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3), where that is a picture
+    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3), if it can be drawn
 
 
 def encode(
@@ -57,7 +57,7 @@ def encode(
     checkpoint: str,
     device: str,
 ) -> dict[str, Any]:
-    """Encode `split` of the run's data, or of other `data` called `name`; say what was written."""
+    """Encode `split` of the run's data, or of other `data` named `name`, into the file `out`."""
     place = resolve_device(device)
     splits = data if isinstance(data, DataSplits) else load_data(run, config, data)
     check_fits(run, splits)
@@ -74,7 +74,7 @@ def encode(
         },
     }
     with callers_state_kept(place), torch.no_grad(), output_file(out) as file:
-        torch.manual_seed(mix("encode", config.train.seed))  # for a model that draws all the same
+        torch.manual_seed(mix("encode", config.train.seed))  # for models whose encoder is random
         rows = encoded(loaded, config, chosen, place)
         if out.suffix == ".parquet":
             columns = write_parquet(rows, file, about)
@@ -91,7 +91,7 @@ def encode(
 
 
 def _distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
-    """Each image once: data without splits of its own stands for every split of the run."""
+    """Each image once: data without splits is used as every split of the run."""
     distinct: dict[str, ImageSplit] = {}
     for name, images in splits.items():
         if not any(images is other for other in distinct.values()):
@@ -128,7 +128,7 @@ def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | 
 
 
 def pil_pixels(x: Tensor) -> Array:
-    """Images in [0, 1], (B, C, H, W), as PIL takes them: (B, H, W) or (B, H, W, 3)."""
+    """Images in [0, 1], (B, C, H, W), as uint8 for PIL: (B, H, W) or (B, H, W, 3)."""
     pixels = to_uint8(x).transpose(0, 2, 3, 1)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
@@ -137,8 +137,8 @@ def pil_pixels(x: Tensor) -> Array:
 
 
 def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """z (N, D), index, split and, where there are any, y and kl; and the JSON text. Only z is
-    streamed: the others are a number an image."""
+    """Write z (N, D), index, split, the JSON text and, if present, y and kl. Only z is streamed:
+    the other arrays have one value per image."""
     kept: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
 
     def codes() -> Iterator[Array]:
@@ -161,7 +161,7 @@ def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> lis
 
 
 def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """A row group a batch; the JSON text is in the schema's metadata."""
+    """Write one row group per batch; the JSON text is in the schema's metadata."""
     from pyarrow import parquet
 
     batches = (record(row, about["encoded"]["classes"]) for row in rows)
@@ -175,8 +175,8 @@ def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) ->
 
 
 def record(row: Rows, classes: Sequence[str]) -> Any:
-    """A batch's columns. `image` is {bytes, path}, which embedding-atlas and Hugging Face's
-    datasets take for a picture."""
+    """The columns of a batch. `image` is {bytes, path}, which embedding-atlas and Hugging Face's
+    datasets recognize as a picture."""
     import pyarrow as pa
 
     columns = {"index": pa.array(row.index), "split": pa.array([row.split] * len(row.index))}
@@ -194,9 +194,9 @@ def record(row: Rows, classes: Sequence[str]) -> Any:
 
 
 def thumbnail(pixels: Array) -> bytes:
-    """A PNG of (H, W) or (H, W, 3) uint8, as it is unless it is larger than a thumbnail."""
+    """A PNG of uint8 (H, W) or (H, W, 3), reduced if it is larger than a thumbnail."""
     image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))  # which never enlarges
+    image.thumbnail((THUMBNAIL, THUMBNAIL))  # never enlarges
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Measures a run on a split. The request is checked before torch loads."""
+"""Evaluates a run on a split. The request is checked before torch loads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluate(
 
 
 def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) -> dict[str, Any]:
-    """The figures of `measures` on a split, also kept in the run's evaluations.jsonl."""
+    """The metrics of `measures` on a split; they are also appended to evaluations.jsonl."""
     run, splits = opened.run, opened.splits
     images = len(splits.split(split))
     for measure in measures:
@@ -64,11 +64,11 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
         "metrics": figures,
         "protocol": protocol,
         "images": images,
-        "fingerprint": splits.fingerprint,  # of the data, which may be other than the run's
+        "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's
     }
     try:
         append_json_line(run.path / "evaluations.jsonl", {"at": now(), **result})
-    except RunFailed as error:  # a read-only run can still be measured
+    except RunFailed as error:  # a read-only run can still be evaluated
         log.warning("the figures are not kept: %s", error.message)
     return result
 
@@ -76,7 +76,7 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
 def measured(
     opened: Opened, split: str, measures: Sequence[Component]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """The figures of a split, and the protocol of each."""
+    """The metrics of a split, and the protocol of each metric."""
     loss, labelled = opened.config.loss, opened.splits.spec.classes
     if loss.entry.spec.labels and not labelled and "loss" in {m.name for m in measures}:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Runs an explorer on a run, and writes its findings."""
+"""Runs an explorer on a run and writes its findings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def explore_opened(
     out: Path | None,
     stream: TextIO | None,
 ) -> dict[str, Any]:
-    """Run an explorer, draw its findings, and say which files that gave."""
+    """Run an explorer and draw its findings; returns the folder, files, metrics and notes."""
     from latentforge.engine.progress import SearchWatch
     from latentforge.runtime.threads import using_threads
     from latentforge.workflows.export import output_folder
@@ -89,7 +89,7 @@ def explore_opened(
         "options": options,
         "plugins": loose_plugins(explorer, objective),
     }
-    if out is None:  # one that is given was looked at before
+    if out is None:  # a given folder is checked earlier
         root = run.path / "explore"
         check_writable(root)
         if leads_out(root, run.path):
@@ -97,7 +97,7 @@ def explore_opened(
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
         findings = find(opened, explorer, objective, watch.attach)
-    from latentforge.rendering.write import noted  # matplotlib takes half a second
+    from latentforge.rendering.write import noted  # imports matplotlib: half a second
 
     findings = noted(findings)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
@@ -116,7 +116,7 @@ def explore_opened(
 
 
 def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
-    """The files of the findings; RunFailed if the disk refuses them."""
+    """Write the findings and return the files. Raises RunFailed if the disk fails."""
     from latentforge.rendering.write import write_findings
 
     try:
@@ -126,11 +126,11 @@ def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> li
 
 
 def loose_plugins(*components: Component | None) -> list[str]:
-    """What `-p` takes for those components that no installed package offers."""
+    """The `-p` values of the components that no installed package provides."""
     plugins = [component.entry.plugin for component in components if component]
     loose = [p for p in plugins if not (p.builtin or p.distribution)]
     named = [p.module for p in loose if p.module.endswith(".py") or p.module == p.name]
-    return list(dict.fromkeys(named))  # without objects handed over in Python
+    return list(dict.fromkeys(named))  # without objects given in Python
 
 
 def find(
@@ -139,7 +139,7 @@ def find(
     objective: Component | None,
     attach: Callable[[Engine], None],
 ) -> Findings:
-    """What an explorer finds; `attach` goes to the search that it makes."""
+    """Run an explorer and return its findings; its search receives `attach`."""
     import torch
 
     from latentforge.seeding import callers_state_kept, mix
@@ -161,7 +161,7 @@ def run_explorer(explorer: Component, context: ExploreContext) -> Findings:
 
 
 def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) -> ExploreContext:
-    """What an explorer, or an objective, is given of a loaded run."""
+    """The context of a loaded run, for an explorer or an objective."""
     loaded = opened.loaded
     return ExploreContext(
         model=loaded.model,
@@ -179,7 +179,7 @@ def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) 
 
 
 def check_weights(model: nn.Module, run: Path) -> None:
-    """RunFailed if a weight is NaN or infinite: every picture would be empty."""
+    """Raise RunFailed if a weight is NaN or infinite: every picture would be empty."""
     from latentforge.engine.finite import first_not_finite
 
     if name := first_not_finite(model):

@@ -1,6 +1,6 @@
 """Exports a part of a model as ONNX, or the model's weights as safetensors.
 
-The file is what the model is: nothing is fused, folded or quantised.
+The exported model is unchanged: nothing is fused, folded or quantised.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
 from latentforge.workflows.load import Loaded, load
 
-CHECKED = (1, 7)  # batch sizes; the example that is traced has another one
-TOLERANCE = 1e-4  # of float32 sums in another order; a wrong graph is off by far more
+CHECKED = (1, 7)  # batch sizes; the traced example has a different one
+TOLERANCE = 1e-4  # for float32 sums in another order; a wrong graph differs by far more
 
 
 @dataclass(frozen=True)
 class Part:
-    """One function of a model. `call` takes (B, *shape) and gives one tensor for each of
+    """One function of a model. `call` takes (B, *shape) and returns one tensor for each of
     `outputs`."""
 
     input: str
@@ -44,7 +44,7 @@ class Part:
     call: Callable[[Tensor], tuple[Tensor, ...]]
 
     def example(self, batch: int) -> Tensor:
-        """Random images in [0, 1], or codes from N(0, I); the same in every call."""
+        """Random images in [0, 1], or codes from N(0, I); equal in every call."""
         draw = torch.rand if self.input == "x" else torch.randn
         return draw(batch, *self.shape, generator=generator("cpu", "export", batch))
 
@@ -58,7 +58,7 @@ def export(
     checkpoint: str,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Write the folder of an export, and say what is in it: a `part` as ONNX, else the weights."""
+    """Write the folder of an export, with a `part` as ONNX or else the weights; describe it."""
     loaded = load(run, config, checkpoint, torch.device("cpu"))
     file = f"model.{format}"
     with output_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
@@ -81,7 +81,7 @@ def export(
 
 
 def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
-    """The whole state dict: which weights a part uses is not written in them."""
+    """Write the whole state dict, which does not say which weights a part uses."""
     weights = model.state_dict()
     path.write_bytes(to_safetensors(weights))
     return {
@@ -117,14 +117,14 @@ def write_onnx(loaded: Loaded, model: Component, name: str, path: Path) -> dict[
 def trace_part(
     loaded: Loaded, name: str
 ) -> tuple[Part, tuple[Tensor, ...], torch.onnx.ONNXProgram]:
-    """The part, what it computes for an example, and its graph."""
+    """The part, its outputs for an example, and its graph."""
     part = part_of(loaded, name)
     return part, part.call(part.example(2)), traced(part, loaded.model)
 
 
 def part_of(loaded: Loaded, name: str) -> Part:
-    """encoder: x to mean and, where the posterior has one, log_var; decoder: z to x;
-    classifier: x to logits."""
+    """The part called `name`. encoder: x to mean and, if the posterior has one, log_var;
+    decoder: z to x; classifier: x to logits."""
     model: Any = loaded.model
 
     def encoder(x: Tensor) -> tuple[Tensor, ...]:
@@ -148,24 +148,24 @@ def part_of(loaded: Loaded, name: str) -> Part:
 
 
 def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
-    """The part as an ONNX graph whose batch size is free."""
-    whole = nn.Module()  # whose forward is this one function of the model
+    """The part as an ONNX graph with a dynamic batch size."""
+    whole = nn.Module()  # its forward is the part's function of the model
     whole.model = model
     whole.forward = part.call
     whole.eval()
-    given = (part.example(2),)  # a batch of 1 would be taken for a constant
+    given = (part.example(2),)  # a batch size of 1 would become a constant
     free = ({0: torch.export.Dim("batch")},)
     try:
-        # two steps: the second one alone tries other ways, one of which fixes the batch size
+        # two steps: the second step alone has fallbacks, one of which fixes the batch size
         graph = torch.export.export(whole, given, dynamic_shapes=free, strict=False)
-    except Exception as error:  # pages long, and two lines of it say why
+    except Exception as error:  # pages long; two lines state the reason
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
     program = torch.onnx.export(
         graph,
         input_names=[part.input],
         output_names=list(part.outputs),
-        dynamic_shapes=({0: "batch"},),  # the name alone
+        dynamic_shapes=({0: "batch"},),  # only the name
         dynamo=True,
         optimize=False,
         verbose=False,
@@ -178,7 +178,7 @@ def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """The exporter warns of its own insides, and prints and logs the graphs it gave up."""
+    """Suppress the exporter's warnings about its internals, and its output of discarded graphs."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -194,8 +194,8 @@ def silence() -> Iterator[None]:
 
 
 def compare(part: Part, path: Path) -> dict[str, Any] | None:
-    """How far onnxruntime's outputs for random inputs are from torch's; None where it is not
-    installed. Raises ValueError where that is more than rounding."""
+    """Compare onnxruntime's outputs for random inputs with torch's; None if it is not installed.
+    Raises ValueError if they differ by more than rounding."""
     try:
         import onnxruntime
     except ImportError:
@@ -227,7 +227,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; renamed to `path` once all is written, removed on any error.
+    """A temporary path to write to; renamed to `path` at the end, removed on any error.
 
     Raises RunFailed when the disk fails.
     """
@@ -247,7 +247,7 @@ def output_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
-    """A folder to fill: `wanted`, else `default`, and `<default>-2` when that is taken.
+    """A folder to fill: `wanted`, else `default`, or `<default>-2` if that exists.
 
     On any error, removes what was written, and the folder unless it existed before. Raises
     RunFailed when the disk fails.
@@ -285,7 +285,7 @@ def create_output_folder(wanted: Path | None, default: Path) -> tuple[Path, set[
 
 
 def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
-    """Which weights, of which model, trained on what: everything that a reader elsewhere needs."""
+    """All that a reader without the run needs: which weights, of which model, trained on what."""
     run = loaded.run
     latent = getattr(loaded.model, "latent", None)
     return {

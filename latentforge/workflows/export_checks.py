@@ -1,6 +1,6 @@
 """Checks requests of export, encode and decode before torch loads.
 
-Every request enters here and is checked as far as that goes without torch.
+Every request starts here and is checked as far as possible without torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from latentforge.runs.compatibility import config_of
 from latentforge.runs.folder import RunFolder
 
 FORMATS = ("onnx", "safetensors")
-PARTS = {"encoder": "encode", "decoder": "decode", "classifier": "classify"}  # and their abilities
+PARTS = {"encoder": "encode", "decoder": "decode", "classifier": "classify"}  # part -> capability
 CODES = (".npz", ".parquet")
 
 
@@ -82,7 +82,7 @@ def encode(
     if out.suffix == ".parquet":
         _check_packages("embed", "Parquet", "pyarrow")
     name = config.data_name if data is None else data if isinstance(data, str) else IN_MEMORY
-    if isinstance(data, str):  # other images, made black and white as the run's own were
+    if isinstance(data, str):  # other images, binarized as the run's images were
         from latentforge.data.loading import load_dataset
 
         data = load_dataset(registry, data, {"binarize": config.data.binarize, **given})

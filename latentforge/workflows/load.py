@@ -1,4 +1,4 @@
-"""Opens a run: its model and loss with verified weights, its data, the runs in its roles."""
+"""Loads a run: its model and loss with verified weights, its data, and the runs in its roles."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Loaded:
 
 
 def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.device) -> Loaded:
-    """Build the run's model and loss and fill in the verified weights of a checkpoint."""
+    """Build the run's model and loss, and load the verified weights of a checkpoint."""
     about = run.manifest["data"]
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
     check_size(run.manifest, saved, config, spec)
-    with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and thrown away
+    with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and discarded
         model, loss = build_modules(config, spec)
     average = "ema-" if config.train.ema else ""
     for module, part in ((model, config.model), (loss, config.loss)):
@@ -62,22 +62,22 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
             module.load_state_dict(stored)
         except RuntimeError as error:
             raise misfit(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
-        set_memory_format(module, config.train)  # as it was trained and measured
+        set_memory_format(module, config.train)  # as in training
         module.to(device)
         module.eval()
         module.requires_grad_(False)
     images = about["images"]["train"]
-    # the end of the training, at which its evaluations weigh the loss's terms
+    # the end of training: evaluations use the weights that the loss's terms have there
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return Loaded(run, model, loss, spec, saved.name, step)
 
 
 def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
-    """The run's images: its dataset loaded again, what it was trained on in Python, or `data`.
+    """The run's images: its dataset loaded again, its training data given in Python, or `data`.
 
-    `data` that the run was trained on is cut as it was then. Other data is taken whole: without
-    splits of its own, all of it stands for each of the run's.
+    If the run was trained on `data`, it is split in the same way. Other data is used whole: if it
+    has no splits, all of it is used as each of the run's splits.
     """
     if data is None and run.in_memory is not None:
         kept: DataSplits = run.in_memory
@@ -103,7 +103,7 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
 
 
 def check_fits(run: RunFolder, splits: DataSplits) -> None:
-    """UsageError for data of another shape, or of more classes, than the run was trained on."""
+    """Raise UsageError if the data has another shape or more classes than the training data."""
     about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
         raise UsageError(
@@ -119,7 +119,7 @@ def check_fits(run: RunFolder, splits: DataSplits) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A run made ready to be looked at: images and model on one device, the other runs by role."""
+    """A run that is ready for use: images and model on one device, and the other runs by role."""
 
     run: RunFolder
     config: RunConfig
@@ -138,7 +138,7 @@ def open_up(
     device: str,
     data: Any,
 ) -> Opened:
-    """The run with its model and images on one device, and the models of the other runs."""
+    """Load the model and images of a run onto one device, and the models of the other runs."""
     place = resolve_device(device)
     splits = on_device(load_data(run, config, data), place)
     loaded = load(run, config, checkpoint, place)

@@ -1,4 +1,4 @@
-"""Resumes a run from a checkpoint, also in mid-epoch, and ends with the same bits."""
+"""Resumes a run from a checkpoint, also in mid-epoch; bit-identical but for `differences`."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ log = logging.getLogger("latentforge")
 def resume(
     run: Run, config: RunConfig, *, checkpoint: str = "last", quiet: bool = False, data: Any = None
 ) -> Run:
-    """Train on in the run's own folder; `config` is that of `resumed_config`, `data` what the run
-    was trained on if Python handed it over."""
+    """Continue training in the run's own folder. `config` comes from `resumed_config`; `data` is
+    the run's training data if it was given in Python."""
     run.writes = not torchrun.rank()
     with locked(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as the last training left it
@@ -81,9 +81,9 @@ def rewind(
     device: torch.device,
     processes: ProcessGroup | None,
 ) -> None:
-    """Drop what the run holds of later steps than `saved`; until here the run is unchanged."""
+    """Remove what the run stores about steps after `saved`; before this, the run is unchanged."""
     if processes:
-        processes.barrier("at the start")  # all have read it
+        processes.barrier("at the start")  # all have read the checkpoint
     if run.writes:
         store.clean()
         clean_up(run.path)
@@ -112,13 +112,13 @@ def rewind(
 
 
 def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
-    """The checkpoint to go on from; None where a run was killed before it wrote one."""
+    """The checkpoint to resume from; None if the run was killed before it wrote one."""
     try:
         return store.load_newest() if which == "last" else store.load(which)
     except MissingError:
         if which != "last" or store.names():
             raise
-        # the line of an epoch is written before its checkpoint, which may not have come to be
+        # the line of an epoch is written before its checkpoint, which may be missing
         epochs = len(run.history())
         if run.status == "done" or epochs > 1:
             raise MissingError(
@@ -130,8 +130,8 @@ def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint 
 
 
 def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
-    """The images that the run was trained on. UsageError where they are others: what came of them
-    would be the result of neither."""
+    """The images that the run was trained on. Raises UsageError if they have changed: the result
+    would belong to neither dataset."""
     if data is None and run.in_memory is not None:
         kept: DataSplits = run.in_memory
         return kept
@@ -158,7 +158,7 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
 
 
 def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
-    """UsageError where there is nothing left to train after a checkpoint, and a run says so."""
+    """Raise UsageError if a finished run has nothing left to train after the checkpoint."""
     if run.status != "done":
         return
     epochs = run.manifest["epochs"]
@@ -176,7 +176,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
 def differences(
     saved: Checkpoint, config: RunConfig, device: torch.device, trainee: Trainee
 ) -> Iterator[str]:
-    """What is not as it was when the checkpoint was written, and changes the last bits."""
+    """Changes since the checkpoint was written that alter the last bits of the result."""
     state, threads = saved.state, torch.get_num_threads()
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} keeps to them"
@@ -191,6 +191,6 @@ def differences(
     if is_channels_last(trainee) and not before_channels_last:
         yield "convolutions by channel before, by pixel now (train.channels_last)"
     for name, version in plugin_versions(config).items():
-        older = state["plugins"].get(name.rpartition("/")[2], version)  # older ones: the name alone
+        older = state["plugins"].get(name.rpartition("/")[2], version)  # older ones: only the name
         if version != (before := state["plugins"].get(name, older)):
             yield f"plugin {name} {before} before, {version} now"

@@ -1,4 +1,4 @@
-"""A run and what can be done with it. Torch-free; the verbs import torch when they are called."""
+"""A run and its operations. Torch-free; the methods import torch when they are called."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ class Run(RunFolder):
 
 
 def open_run(registry: Registry, path: str | Path) -> Run:
-    """A run folder as a Run; MissingError if there is none."""
+    """Open a run folder as a Run. Raises MissingError if there is none."""
     return Run(Path(path), read_manifest(Path(path)), registry)

@@ -1,4 +1,4 @@
-"""A training session: trains into a run folder, and writes there how that ended."""
+"""A training session: trains into a run folder and records there how the training ended."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ TRAIN_PROTOCOL = "mean over the steps of the last epoch, in training mode, while
 
 class TrainingSession:
     """A context manager whose `fit` trains into the folder of `run`, from the start or from the
-    checkpoint `saved`. Entering it builds the trainer and changes nothing of a run that is resumed;
-    leaving it writes how the training ended, and raises Interrupted after a signal."""
+    checkpoint `saved`. Entering it builds the trainer and does not change a resumed run. Leaving
+    it records how the training ended, and raises Interrupted after a signal."""
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class TrainingSession:
         self.trainer.fit()
 
     def begin(self) -> None:
-        """Announce the training, in the run and to whoever watches."""
+        """Record the start in the run, and report it to plugins and to the user."""
         progress, steps = self.trainer.progress, self.trainer.steps
-        if self.saved:  # until here the run was as it had been
+        if self.saved:  # not in __enter__, which leaves a resumed run unchanged
             notify(self.run, "run_started")
         self.run.update(events=[*self.board.written()], steps_made=steps.describe())
         if self.saved:
@@ -125,18 +125,18 @@ class TrainingSession:
             manifest, trainer = self.run.manifest, self.trainer
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
-            if self.result.status == "done":  # a run without test metrics would hide everyone's
+            if self.result.status == "done":  # without test metrics it hides those of others
                 metrics = flat_metrics(self.result.metrics)
                 self.board.hparams(flat_options(self.run.config), metrics)
         return None
 
     def _record(self, line: dict[str, Any]) -> None:
-        """Of each epoch; run.json has it too, for whoever looks while it runs or after a kill."""
+        """Record an epoch; in run.json too, for readers during the run or after a kill."""
         self.run.record(line)
         self.run.update(**progress_of(self.result))
 
     def _greet(self) -> None:
-        """Report the loss's facts, how steps are carried out, and what the data looks like."""
+        """Report the loss's facts, how steps are run, and what looks wrong with the data."""
         progress, trainer = self.trainer.progress, self.trainer
         for line in fact_lines(self.run.manifest["facts"]):
             progress.note(line)
@@ -152,7 +152,7 @@ class TrainingSession:
 
 
 def fact_lines(facts: dict[str, Any]) -> list[str]:
-    """A line for each fact; those that differ only in what is in brackets share one."""
+    """One line for each fact; facts that differ only in the text in brackets share a line."""
     found: dict[str, list[str]] = {}
     for name, value in facts.items():
         what, _, how = name.removesuffix(")").partition(" (")
@@ -163,7 +163,7 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
-    """Write how a training ended into its run, whichever way that was."""
+    """Record in the run how its training ended, in every case."""
     try:
         yield
     except KeyboardInterrupt:
@@ -173,8 +173,8 @@ def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
     except BaseException as error:
         result.status = "failed"
         ours = isinstance(error, LatentForgeError)
-        if run.training:  # else it could not be resumed, and is as it was
-            with suppress(RunFailed):  # on a full disk this fails too, and the first error counts
+        if run.training:  # else it could not be resumed and is unchanged
+            with suppress(RunFailed):  # fails too on a full disk; the first error is raised
                 finish(run, result, error=str(error) if ours else one_line(error))
             notify(run, "run_failed", error=error)
         if isinstance(error, LatentForgeError):
@@ -200,6 +200,6 @@ def finish(run: Run, result: TrainingResult, error: str = "") -> None:
 
 
 def notify(run: Run, what: str, **given: Any) -> None:
-    """Call the plugins that observe runs; of several processes the first one does."""
+    """Call the plugins that observe runs; of several processes only the first does so."""
     if run.writes:
         run.registry.notify(f"latentforge_{what}", run=run, **given)

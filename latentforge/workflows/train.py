@@ -29,10 +29,9 @@ from latentforge.workflows.session import TrainingSession
 def train(
     registry: Registry, config: RunConfig, *, run: Path | None, quiet: bool, data: Any = None
 ) -> Run:
-    """Train, and leave a run folder whose status says how it ended; `data` is in-memory data.
+    """Train into a new run folder, whose status says how it ended; `data` is in-memory data.
 
-    What can be wrong with the request (device, data, network, optimizer) is found before the folder
-    is made.
+    Faults of the request (device, data, network, optimizer) are found before the folder is created.
     """
     device = training_device(config.train.device)
     splits = load_splits(config.dataset, config.data, data)
@@ -47,7 +46,7 @@ def train(
     with using_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
         facts = facts_of(trainee, config, splits)
-        build_optimizer(trainee, config.train)  # raises before there is a folder
+        build_optimizer(trainee, config.train)  # raises before the folder exists
         processes = join_processes(config, device) if torchrun.several() else None
         folder = create_shared_folder(
             run, RUNS, f"{config.model.name}-{config.data_name}", processes
@@ -69,7 +68,7 @@ def train(
 
 
 def facts_of(trainee: Trainee, config: RunConfig, splits: Any) -> dict[str, Any]:
-    """What the loss states about itself at the start, as JSON values."""
+    """The facts that the loss states about itself at the start, as JSON values."""
     state = getattr(trainee.loss, "facts", None)
     if state is None:
         return {}
