@@ -19,7 +19,7 @@ from latentforge.conformance.subject import require
 
 
 class Setting(NamedTuple):
-    """How to read and write a setting, and a value that no component sets (None: as it is)."""
+    """How to read and write a setting, and a value that no component sets (None: unchanged)."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
