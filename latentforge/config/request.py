@@ -153,7 +153,7 @@ def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file. Raises UsageError that says where it is wrong."""
+    """The contents of a TOML file. Raises UsageError that locates the fault."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -116,14 +116,14 @@ def choose_explorer(
     entry = registry.get("explorers", name)
     check_needs(entry, config.model.entry)
     faults = Faults()
-    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # as errors name them
+    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # the form in errors
     kept = read_explore_preset(registry, preset, entry) if preset else {}
     given = {**kept, **read_assignments(texts, faults), **options}
     chosen, beside = [], []
     if entry.spec.searches:
         objective = registry.get("objectives", str(given.pop("objective", entry.spec.searches)))
         theirs = [field.name for field in fields(objective.spec.config)]
-        if isinstance(prefixed := given.get(objective.name), Mapping):  # as errors name them
+        if isinstance(prefixed := given.get(objective.name), Mapping):  # the form in errors
             given = {**{k: v for k, v in given.items() if v is not prefixed}, **prefixed}
         taken = [field.name for field in fields(entry.spec.config)]
         if both := [key for key in taken if key in theirs]:

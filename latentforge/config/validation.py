@@ -108,7 +108,7 @@ def _check_value(
     try:
         text = json.dumps(value, default=_as_json)
         checked = adapter.validate_json(text)
-        # a run must find its files again from another folder
+        # absolute, so that a run finds the file from another folder
         return checked.expanduser().absolute() if isinstance(checked, Path) else checked
     except ValidationError as error:
         for where, message, seen in _fault_messages(error.errors(), json.loads(text)):

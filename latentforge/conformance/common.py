@@ -43,7 +43,7 @@ def every_option_is_described(subject: Subject) -> None:
     config = subject.entry.spec.config
     classes: tuple[type, ...] = config.__mro__
     docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
-    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))  # not generated
+    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))  # skips generated
     missing = [
         field.name
         for field in dataclasses.fields(config)

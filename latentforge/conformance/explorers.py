@@ -73,7 +73,7 @@ def it_works_without_labels(subject: Subject) -> None:
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
     one, other = _once(subject), _explored(subject)
-    clocks = ("seconds", "per_second")  # the ends of the names of timing metrics
+    clocks = ("seconds", "per_second")  # suffixes of timing metrics
     first, second = (
         repr({k: v for k, v in found["metrics"].items() if not k.endswith(clocks)})
         for found in (one, other)

@@ -104,7 +104,7 @@ def put(values: dict[str, Any]) -> None:
 
 def is_blanket(rule: Any) -> bool:
     """Whether a warning filter affects other packages too: it matches every message of every
-    module, and its category is one of Python's own."""
+    module, and its category is built into Python."""
     _, message, category, module, _ = rule
     return message is None and module is None and category.__module__ == "builtins"
 

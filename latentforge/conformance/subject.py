@@ -74,9 +74,9 @@ class Subject:
     plugins: tuple[Any, ...]
     given: Any = None  # a Forge
     example: Any = None  # makes the inputs of an objective that does not score images
-    shape: tuple[int, ...] | None = None  # of the images for a model or a loss
+    shape: tuple[int, ...] | None = None  # the shape of images for a model or a loss
     foremost: str = ""  # the check that all others depend on
-    barred: bool = False  # it failed, and the others would report the same
+    barred: bool = False  # whether it failed: the others would report the same
     kept: dict[str, Any] = field(default_factory=dict)  # results that checks share, by name
 
     @cached_property
