@@ -1,1 +1,1 @@
-"""The configuration of a run: what the user asks for, checked and resolved."""
+"""The configuration of a run: the user's request, its validation and its resolved form."""

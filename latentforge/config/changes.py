@@ -1,4 +1,4 @@
-"""Which settings of a stored run a resume may change."""
+"""Checks which settings of a stored run a resume may change."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ FREE = {
     *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
     *("data.stream", "data.workers"),
 }
-"""Settings that a resumed run may change: they do not change its result. Threads change its last
-bits, which is announced."""
+"""Settings that a resumed run may change, because they do not change its result. Threads change the
+last bits of it, which is reported."""
 
 
 def check_changes(
     stored: Mapping[str, Any], config: RunConfig, given: Collection[str] = ()
 ) -> None:
-    """ConfigError that names each setting of `config` that differs from the `stored` ones of the
-    run and could change its result.
+    """Raise ConfigError that lists each setting of `config` that differs from the `stored` ones of
+    the run and could change its result.
 
-    A key that the run does not store has its default, unless it is among the `given` ones. Where
-    the data is stored may change: which data it is, its fingerprint says.
+    A key that the run does not store counts as unchanged, unless it is in `given`. Paths in the
+    options of the dataset may change, because the fingerprint identifies the data.
     """
     before, after = flat(stored), flat(config.as_dict())
     epochs = stored["train"].get("epochs", config.train.epochs)
@@ -35,7 +35,7 @@ def check_changes(
         old, new = before.get(key), after.get(key)
         section, _, name = key.partition(".")
         requested = any(key == each or key.startswith(f"{each}.") for each in given)
-        named = name == "name" or key == "callbacks"  # a reference: another spelling is no change
+        named = name == "name" or key == "callbacks"  # a reference; its spelling may differ
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
         if old == new or key in FREE or moved or (not requested and (named or key not in before)):
             continue
@@ -52,7 +52,7 @@ def check_changes(
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Settings by `section.key` and `section.outer.inner`, and the callbacks as one."""
+    """Settings by `section.key` and `section.outer.inner`. The callbacks are one setting."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping)

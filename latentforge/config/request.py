@@ -1,4 +1,4 @@
-"""The request: what a user asked for, not validated yet, from TOML, options and key=VALUE."""
+"""The request of a user before validation, collected from TOML, options and key=VALUE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTIONS = ("model", "loss", "data", "train")
 
 @dataclass
 class Draft:
-    """Values as they come in, later ones over earlier ones, with where each came from."""
+    """The values of a request and where each came from. Later values replace earlier ones."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Draft:
         self.origins[f"{section}.{key}"] = origin
 
     def choose(self, section: str, name: str, origin: str) -> None:
-        """Name a section's component; options meant for another one do not carry over."""
+        """Set the component of a section. Options meant for another component are dropped."""
         chosen = self.values.get(section, {})
         if chosen.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
@@ -46,9 +46,9 @@ class Draft:
                 self.put(section, key, copy.deepcopy(value), origin)
 
     def read_file(self, path: Path, preset: str = "") -> None:
-        """Take over a TOML file. Raises UsageError when it cannot be read as one, or is one of
-        options of an explorer, in which nothing is to train; PluginError where a plugin that it
-        requires is not here, before anything else is looked at."""
+        """Add the values of a TOML file. Raises UsageError if it cannot be read, or contains
+        options of an explorer and nothing to train; PluginError if a plugin that it requires is
+        missing, before anything else is checked."""
         content = read_toml(path)
         check_requirements(content.pop(KEY, []), str(path))
         if isinstance(explore := content.get("explore"), dict):
@@ -82,12 +82,13 @@ class Draft:
                 self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
 
     def assign_all(self, texts: Sequence[str]) -> None:
-        """`assign` each; names first, because naming a component drops the options of another."""
+        """Call `assign` for each text; names first, because naming a component drops the options of
+        another."""
         for text in sorted(texts, key=lambda text: ".name=" not in text):
             self.assign(text)
 
     def assign(self, text: str) -> None:
-        """One `section.key=VALUE`; VALUE is TOML, else a string; dots nest."""
+        """Apply one `section.key=VALUE`. VALUE is TOML, else a string; dots nest."""
         key, equals, value = text.partition("=")
         section, *path = key.strip().split(".")
         if not equals or not path or not all((section, *path)):
@@ -107,24 +108,24 @@ class Draft:
             self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
 
     def data(self, given: Any) -> Any:
-        """Take over what Python was given as data: a dataset's name or the section [data]; or the
-        data itself, which is returned without the shares to cut from it."""
+        """Add the argument `data` of the Python API, which is a dataset's name, the section [data],
+        or the data itself. Returns the data itself without the shares to cut from it, else None."""
         if given is None:
             return None
         if isinstance(given, str) or (isinstance(given, Mapping) and "train" not in given):
             self.update("data", {"name": given} if isinstance(given, str) else given, "data=")
             return None
-        self.choose("data", IN_MEMORY, "data=")  # a preset's dataset is not this one, its cuts are
+        self.choose("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its shares
         del self.values["data"]["name"]
         if not isinstance(given, Mapping):
             return given
-        # numbers are shares to cut, everything else is a split
+        # numbers are shares to cut, other values are splits
         shares = {k: v for k, v in given.items() if isinstance(v, int | float)}
         self.update("data", shares, "data=")
         return {k: v for k, v in given.items() if k not in shares}
 
     def switch_on(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
-        """Callbacks by name, or with their options."""
+        """Enable callbacks, each given by name or with its options."""
         for given in callbacks:
             if not isinstance(given, str | Mapping):
                 raise UsageError(f"callbacks: a name or a mapping with one, not {given!r}")
@@ -132,7 +133,7 @@ class Draft:
             self.callback(str(options.get("name"))).update(options)
 
     def callback(self, name: str) -> dict[str, Any]:
-        """The options of a callback, which is switched on by this."""
+        """The options of a callback. Enables the callback if necessary."""
         for given in self.callbacks:
             if given.get("name") == name:
                 return given
@@ -141,7 +142,7 @@ class Draft:
 
 
 def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
-    """Put a value at a path of keys; False where something on the way is no table."""
+    """Store a value at a path of keys. Returns False if a value on the path is not a table."""
     *outer, last = path
     for part in outer:
         values = values.setdefault(part, {})
@@ -152,7 +153,7 @@ def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file, or a UsageError that says where it is wrong."""
+    """The contents of a TOML file. Raises UsageError that locates the fault."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -164,18 +165,19 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """A command-line value: TOML where it parses (3, 1e-3, [128], true), else the string itself."""
+    """A command-line value: TOML if it parses (3, 1e-3, [128], true), else the string itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
-    return parsed["value"] if len(parsed) == 1 else text  # a line break would smuggle in keys
+    return parsed["value"] if len(parsed) == 1 else text  # a line break could add keys
 
 
 def start_draft(
     registry: Registry, name: str | None, config: str | Path | None, preset: str | None
 ) -> Draft:
-    """Begin with the one of model name, config file and preset that was given."""
+    """Start a draft from a model's name, a config file or a preset. Raises UsageError unless
+    exactly one is given."""
     given = [what for what in (name, config, preset) if what is not None]
     if len(given) != 1:
         raise UsageError(
@@ -205,7 +207,7 @@ def draft_request(
     train: Mapping[str, Any] | None = None,
     callbacks: Sequence[str | Mapping[str, Any]] = (),
 ) -> tuple[Draft, Any]:
-    """The draft of a training, and the data itself where that was handed over, else None."""
+    """The draft of a training run, and the data itself if it was passed in Python, else None."""
     draft = start_draft(registry, name, config, preset)
     data = draft.data(data)
     if loss is not None:

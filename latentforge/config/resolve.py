@@ -1,6 +1,6 @@
 """Resolves a request into a RunConfig: every default filled in, every fault reported.
 
-Torch-free: `latentforge config check` and every usage error answer without waiting for torch.
+Must not import torch, so that `latentforge config check` and usage errors are fast.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from latentforge.specs import LossSpec, ModelSpec
 
 
 def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
-    """The checked configuration; raises ConfigError with every fault, or PluginError."""
+    """Return the validated configuration. Raises ConfigError with every fault, or PluginError."""
     faults = Faults(draft.origins, list(draft.faults))
     values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
     model = _component("models", values["model"], "model", registry, faults)
     if model and "name" not in values["loss"]:
         values["loss"]["name"] = model.entry.spec.default_loss
-    has_loss = "name" in values["loss"]  # else it follows from the model, which is unknown
+    has_loss = "name" in values["loss"]  # otherwise it depends on the model, which is unknown
     loss = _component("losses", values["loss"], "loss", registry, faults) if has_loss else None
 
     if not in_memory:
@@ -49,7 +49,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
 
 
 def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
-    """The config with its schedule's length fixed, so that more epochs later do not rewrite it."""
+    """Fix the length of the schedule, so that a later increase of the epochs does not change it."""
     schedule = train.schedule
     moves = schedule.name != "constant" or schedule.warmup_epochs
     if moves and not schedule.epochs:
@@ -66,7 +66,7 @@ def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
 def resolve_data(
     given: Mapping[str, Any], registry: Registry, faults: Faults
 ) -> tuple[Component | None, Any]:
-    """The section [data]: the dataset with its options, if it is named, and the core's own keys."""
+    """Validate the section [data]: the dataset with its options, if named, and the core's keys."""
     own = {f.name for f in fields(DataConfig)}
     config = check(DataConfig, {k: v for k, v in given.items() if k in own}, "data", faults)
     options = {k: v for k, v in given.items() if k not in own}
@@ -78,7 +78,8 @@ def resolve_data(
 def dataset_of(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any]
 ) -> tuple[Component, DataConfig]:
-    """A dataset by its name, with options of [data] as a mapping or as train writes them."""
+    """A dataset by its name. `options` are those of [data], as a mapping or as `key=VALUE` texts.
+    Raises ConfigError with every fault."""
     faults = Faults()
     if not isinstance(options, Mapping):
         options = [text.removeprefix("data.") for text in options]
@@ -97,7 +98,8 @@ def _component(
     faults: Faults,
     beside: Sequence[str] = (),
 ) -> Component | None:
-    """The component that a section names; its options are None where they have faults."""
+    """The component that a section names, or None if the name is wrong. Its options are None if
+    they have faults."""
     options = dict(given)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -119,7 +121,7 @@ def _component(
 
 
 def check_defaults(entry: Entry) -> None:
-    """PluginError where the defaults of a stranger's options are wrong, whatever the user gives."""
+    """Raise PluginError if a third-party component has invalid defaults, whatever the user sets."""
     wrong = [] if entry.plugin.builtin else faults_of_defaults(entry.spec.config)
     if wrong:
         raise PluginError(
@@ -130,7 +132,7 @@ def check_defaults(entry: Entry) -> None:
 
 
 def dataset_of_path(name: str) -> str:
-    """What to write for a dataset's name that is a file or a folder; empty for other names."""
+    """The hint for a dataset's name that is a path; empty for other names."""
     if name.endswith((".npz", ".npy")):
         return f"try --data arrays --set data.path={name}"
     if name.startswith((".", "/", "~")) or name.endswith("/"):
@@ -139,7 +141,7 @@ def dataset_of_path(name: str) -> str:
 
 
 def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -> None:
-    """Whether the measure that `train.monitor` names can be taken of the model while it trains."""
+    """Add a fault if the measure in `train.monitor` cannot be computed during training."""
     try:
         spec = registry.get("measures", name).spec
     except UsageError as error:
@@ -153,7 +155,8 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
 
 
 def lacking(what: str, needs: Iterable[str], model: ModelSpec) -> str:
-    """Which abilities that `what` needs a model has not, in words; empty where it has them all."""
+    """A message with the capabilities that `what` needs and the model lacks; empty if it has
+    all."""
     if missing := sorted(set(needs) - set(model.provides)):
         provided = ", ".join(sorted(model.provides))
         return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
@@ -161,16 +164,16 @@ def lacking(what: str, needs: Iterable[str], model: ModelSpec) -> str:
 
 
 def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) -> None:
-    """Whether the loss finds in the model what it needs; known before torch loads."""
+    """Add a fault if the model lacks a capability that the loss needs, before torch loads."""
     if options is None and callable(loss.needs):
-        return  # they depend on options that have faults
+        return  # the needs depend on options that have faults
     needs = loss.needs(options) if callable(loss.needs) else loss.needs
     if lack := lacking(f"loss {loss.name!r}", needs, model):
         faults.add("loss.name", lack)
 
 
 def check_options(cls: type[Any], given: Sequence[str] | Mapping[str, Any], what: str) -> Any:
-    """The options of an explorer or a measure from `key=VALUE` texts or a mapping."""
+    """Validate the options of an explorer or a measure from `key=VALUE` texts or a mapping."""
     faults = Faults()
     checked = check(cls, read_assignments(given, faults), what, faults)
     raise_faults(faults)
@@ -178,7 +181,7 @@ def check_options(cls: type[Any], given: Sequence[str] | Mapping[str, Any], what
 
 
 def read_assignments(given: Sequence[str] | Mapping[str, Any], faults: Faults) -> dict[str, Any]:
-    """`key=VALUE` texts as a mapping, in which `outer.inner=VALUE` nests; a mapping as it is."""
+    """`key=VALUE` texts as a mapping, where `outer.inner=VALUE` nests. A mapping is copied."""
     if isinstance(given, Mapping):
         return dict(given)
     values: dict[str, Any] = {}

@@ -19,26 +19,29 @@ from latentforge.plugins.registry import Entry
 
 T = TypeVar("T")
 
-IN_MEMORY = "in-memory"  # the data section's name when Python handed the data over
+IN_MEMORY = "in-memory"  # the name in the section [data] of data that was passed in Python
 
-AS_TRAINED = "as trained"  # the weights of a run without an average
+AS_TRAINED = "as trained"  # the weights of a run without EMA
 
 
 def weights_of(train: TrainConfig) -> str:
-    """Which weights of a run are measured and explored, in words."""
+    """A description of the weights of a run that are evaluated and explored."""
     return f"exponential moving average, decay {train.ema:g}" if train.ema else AS_TRAINED
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the core does with any dataset. `validation` is the share cut off for choosing: 0 by
-    default where there is an official test split, else 0.1. `test` is cut off where there is no
-    official one: 0.2 by default. `binarize`: threshold at 0.5, fixed: drawn once with the grey
-    value as probability, dynamic: training images drawn anew each time.
+    """What the core does with any dataset. `validation` is the share that is cut off for model
+    selection: by default 0 if there is an official test split, else 0.1. `test` is the share that
+    is cut off if there is no official test split: 0.2 by default. `split_seed` seeds the cuts and
+    `binarize`. `binarize`: threshold at 0.5; fixed: drawn once with the grey value as probability;
+    dynamic: training images are drawn again each time.
 
-    `stream` reads images as they are wanted: auto where they are more than half of the free memory.
-    `workers` are processes that then read ahead. 0, reading in the training's own process, needs
-    no more memory and no room in /dev/shm, and does for files of numbers; decoding wants some."""
+    `stream` reads images on demand: auto if they take more than half of the free memory. `workers`
+    is the number of processes that then prefetch. 0 reads in the process of the training; it needs
+    no extra memory and no space in /dev/shm, and suffices for files of numbers. Decoding benefits
+    from workers.
+    """
 
     validation: Fraction | None = None
     test: Fraction | None = None
@@ -56,7 +59,7 @@ def is_device(name: str) -> bool:
 
 
 class DeviceName:
-    """The bound of a device's name, so that a wrong one is a fault among the others."""
+    """Validates the name of a device, so that a wrong one is reported with the other faults."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import PydanticCustomError
@@ -71,16 +74,17 @@ class DeviceName:
 
 
 def check_device(name: str) -> None:
-    """Raises UsageError for what no machine has; whether this one has it, the engine knows."""
+    """Raise UsageError for a name that is not a device's. The engine checks whether this machine
+    has the device."""
     if not is_device(name):
         raise UsageError(f"device must be {DEVICES}, got {name!r}")
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate moves. `epochs` is the schedule's own length, by default what
-    train.epochs was at the start; `end` the share of lr that is left then; `step` multiplies by
-    `factor` after `every` epochs. A linear warm-up may come first."""
+    """How the learning rate changes. `epochs` is the length of the schedule, by default the initial
+    value of train.epochs; `end` is the share of lr that remains at its end; `step` multiplies lr by
+    `factor` after `every` epochs. A linear warm-up over `warmup_epochs` may precede it."""
 
     name: Literal["constant", "linear", "cosine", "exponential", "step"] = "constant"
     epochs: Count = 0
@@ -92,20 +96,22 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `evaluate_every`: test figures every N epochs, 0 for the end only. `threads`:
-    0 is torch's choice, all cores; fewer are faster where others use the cores too.
+    """How to train. `evaluate_every`: test metrics every N epochs, 0 for the end only. `threads`: 0
+    is torch's choice, all cores; fewer are faster if other processes use the cores too.
 
-    `accumulate` cuts each batch in so many parts, to save memory. `clip_grad_norm` and `ema` (the
-    decay of an average of the weights, which is then measured and explored) are off at 0. BEST is
-    by the validation figure `monitor`; `patience` epochs without a better one end the training.
+    `accumulate` divides each batch into this many parts, to save memory. `clip_grad_norm` and `ema`
+    (the decay of an average of the weights, which is then evaluated and explored) are off at 0.
+    BEST is chosen by the validation metric `monitor`; `patience` epochs without a better one end
+    the training.
 
     A checkpoint is written at the end of every epoch, and after every `checkpoint_every` steps or
-    `checkpoint_seconds` where these are not 0.
+    `checkpoint_seconds` if these are not 0.
 
     `precision` bf16 multiplies matrices in bfloat16 while training; weights, losses and evaluation
-    stay float32. `channels_last` stores convolutions by pixel, auto where there are any.
-    `compile` hands the forward pass to torch.compile. `cuda_graph` replays the whole step as one
-    graph on CUDA: auto for small models, and step by step where it cannot be; on refuses instead.
+    stay float32. `channels_last` stores convolutions in that memory format; auto does so if there
+    are any. `compile` passes the forward pass to torch.compile. `cuda_graph` replays the whole step
+    as one CUDA graph: auto does so for small models where it is possible; on raises an error where
+    it is not.
     """
 
     epochs: Size = 10
@@ -138,11 +144,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Component:
-    """A chosen plugin component with its checked options."""
+    """A selected component of a plugin, with its validated options."""
 
     entry: Entry
     options: Any
-    unasked: bool = False  # a default measure, which no user has named
+    unasked: bool = False  # a default measure that the user did not name
 
     @property
     def name(self) -> str:
@@ -152,15 +158,15 @@ class Component:
         return {"name": self.entry.reference, **plain(self.options)}
 
     def call(self, doing: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call one of the component's functions; PluginError that names it if it raises."""
+        """Call one of the component's functions. Raises PluginError that names it if it raises."""
         return call_component(doing, [self.entry], function, *args, **options)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A run's whole configuration, every default filled in and every value checked.
+    """The complete configuration of a run: every default filled in, every value validated.
 
-    `dataset` is None for data handed over in Python.
+    `dataset` is None for data that was passed in Python.
     """
 
     model: Component
@@ -179,7 +185,7 @@ class RunConfig:
         return [component for component in named if component]
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape of the TOML file."""
+        """The configuration with the structure of the TOML file."""
         dataset = self.dataset.as_dict() if self.dataset else {"name": IN_MEMORY}
         return {
             "model": self.model.as_dict(),

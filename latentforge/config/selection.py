@@ -1,6 +1,6 @@
 """Selects the measures, explorers and roles that a request names and that fit the model.
 
-Torch-free: what is wrong with a request is said before torch loads.
+Must not import torch: faults of a request are reported before torch loads.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def choose_measures(
     names: Sequence[str] = (),
     options: Sequence[str] | Mapping[str, Any] = (),
 ) -> list[Component]:
-    """The measures asked for, or every default one that fits, with their options."""
+    """The requested measures, or every default one that fits, with their options."""
     provides = config.model.entry.spec.provides
     entries = []
     if names:
         for name in names:
             entry = registry.get("measures", name)
-            if entry in entries:  # named twice, perhaps once in full
+            if entry in entries:  # named twice, perhaps once by its qualified name
                 continue
             check_needs(entry, config.model.entry)
             if entry.spec.labels and not classes:
@@ -48,12 +48,12 @@ def choose_measures(
             entries.append(entry)
     else:
         by_name: dict[str, Entry] = {}
-        for entry in registry.entries("measures"):  # a built-in before its namesakes
+        for entry in registry.entries("measures"):  # a built-in before others of its name
             spec = entry.spec
             fits = spec.needs <= provides and (classes or not spec.labels)
             if spec.default and fits and not spec.roles:
                 by_name.setdefault(entry.name, entry)
-        # ours first: where two give one figure, it is the other that is left out
+        # built-ins first: if two compute the same metric, the later one is left out
         entries = sorted(by_name.values(), key=lambda entry: not entry.plugin.builtin)
     given = _by_component(options, [entry.name for entry in entries])
     chosen = []
@@ -73,9 +73,10 @@ def choose_measures(
 def training_measures(
     registry: Registry, config: RunConfig, classes: Sequence[str], splits: Container[str]
 ) -> tuple[Component, list[Component]]:
-    """The measure that `train.monitor` names, and with it the default ones that fit."""
+    """The measure that `train.monitor` names, and all measures of a training run: it and the
+    default ones that fit."""
     train = config.train
-    registry.get("measures", "loss")  # notices ruined weights
+    registry.get("measures", "loss")  # must exist: it detects weights that are not finite
     if (train.monitor != "loss" or train.patience) and "validation" not in splits:
         raise UsageError(
             "train.monitor and train.patience go by a validation split, and there is none",
@@ -88,12 +89,12 @@ def training_measures(
 
 
 def check_needs(entry: Entry, model: Entry) -> None:
-    """UsageError where the model lacks an ability that the component needs."""
+    """Raise UsageError if the model lacks a capability that the component needs."""
     check_abilities(f"{entry.kind.singular} {entry.name!r}", entry.spec.needs, model)
 
 
 def check_abilities(what: str, needs: Iterable[str], model: Entry) -> None:
-    """UsageError that names `what` where the model lacks one of its needs."""
+    """Raise UsageError that names `what` if the model lacks one of its needs."""
     if lack := lacking(what, needs, model.spec):
         raise UsageError(lack)
 
@@ -107,22 +108,22 @@ def choose_explorer(
     options: Mapping[str, Any],
     preset: str | None,
 ) -> list[Component]:
-    """The explorer, and after it the objective of one that searches, with their options: those of
-    the preset, and over them what is given.
+    """The explorer, and its objective if it searches, with their options. Given options override
+    those of the preset.
 
-    The two share one namespace: `n=100` is the objective's where the explorer has no such option.
+    The two share one namespace: `n=100` is the objective's if the explorer has no such option.
     """
     entry = registry.get("explorers", name)
     check_needs(entry, config.model.entry)
     faults = Faults()
-    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # as errors name them
+    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # the form in errors
     kept = read_explore_preset(registry, preset, entry) if preset else {}
     given = {**kept, **read_assignments(texts, faults), **options}
     chosen, beside = [], []
     if entry.spec.searches:
         objective = registry.get("objectives", str(given.pop("objective", entry.spec.searches)))
         theirs = [field.name for field in fields(objective.spec.config)]
-        if isinstance(prefixed := given.get(objective.name), Mapping):  # as errors name them
+        if isinstance(prefixed := given.get(objective.name), Mapping):  # the form in errors
             given = {**{k: v for k, v in given.items() if v is not prefixed}, **prefixed}
         taken = [field.name for field in fields(entry.spec.config)]
         if both := [key for key in taken if key in theirs]:
@@ -153,8 +154,8 @@ def choose_explorer(
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:
-    """The section [explore] of a preset; UsageError where it is none for this explorer, PluginError
-    where a plugin that it requires is not here."""
+    """The section [explore] of a preset. Raises UsageError if it is not for this explorer,
+    PluginError if a plugin that it requires is missing."""
     path = registry.get("presets", name).spec.path
     content = read_toml(path)
     check_requirements(content.get(KEY, []), str(path))
@@ -168,8 +169,8 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 
 
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
-    """UsageError unless each role is one that the entries take, its model fits, and none that is
-    not optional is missing."""
+    """Raise UsageError unless each role is known to the entries, its model fits, and no required
+    role is missing."""
     wanted: dict[str, set[str]] = {}
     for entry in entries:
         optional = getattr(entry.spec, "optional_roles", None) or {}
@@ -200,7 +201,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
 def _by_component(
     options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-    """`measure.key=value` texts, or a mapping measure -> options, sorted by measure."""
+    """Options by measure, from `measure.key=value` texts or from a mapping measure -> options."""
     if isinstance(options, Mapping):
         if unknown := [name for name in options if name not in names]:
             hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"

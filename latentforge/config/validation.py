@@ -1,7 +1,7 @@
 """Validates plain values against a config dataclass, and describes its fields.
 
-Every fault is collected with its key path, so that a user mends them all in one go. pydantic is
-imported only when something is checked.
+Every fault is collected with its key path, so that a user can fix all of them at once. pydantic is
+imported only when something is validated.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from latentforge.errors import LatentForgeError, PluginError, did_you_mean, one_
 
 @dataclass
 class Faults:
-    """Collects what is wrong. `origins` says where a value came from, by key path (`--epochs`)."""
+    """Collects faults. `origins` contains the source of a value by key path, such as `--epochs`."""
 
     origins: Mapping[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
     def add(self, path: str, message: str) -> None:
         known = path
-        while known and known not in self.origins:  # of hidden[0] and options.eps, the outer key
+        while known and known not in self.origins:  # for hidden[0] and options.eps, the outer key
             known = re.sub(r"(^|\.|\[)[^.\[]*$", "", known)
         origin = self.origins.get(known)
         self.lines.append(f"{path} (from {origin}): {message}" if origin else f"{path}: {message}")
@@ -45,11 +45,11 @@ def check(
 ) -> Any:
     """An instance of the dataclass `cls` from `given`, or None with the reasons in `faults`.
 
-    `of` says whose options they are, such as "loss 'elbo'", which the section does not show.
-    `beside` are keys that the section knows too and that somebody else checks.
+    `of` names the owner of the options, such as "loss 'elbo'", if the section does not show it.
+    `beside` are other keys of the section, which are checked elsewhere.
 
-    Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too.
-    A ValueError raised by `cls.__post_init__` is a fault of the whole section.
+    Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too. A
+    ValueError raised by `cls.__post_init__` is a fault of the whole section.
     """
     before = len(faults.lines)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -88,7 +88,7 @@ def check(
 
 
 def _annotations(cls: type[Any]) -> dict[str, Any]:
-    """The types of a config's fields; PluginError for one that cannot be known here."""
+    """The types of a config's fields. Raises PluginError if one cannot be resolved."""
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except Exception as error:
@@ -103,12 +103,12 @@ def _check_value(
 ) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    # Through JSON, because strict mode then still takes a list for a tuple, as TOML writes it.
+    # Through JSON, because strict mode then accepts a list for a tuple, as TOML writes it.
     adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
     try:
         text = json.dumps(value, default=_as_json)
         checked = adapter.validate_json(text)
-        # a run must find its files again from another folder
+        # absolute, so that a run finds the file from another folder
         return checked.expanduser().absolute() if isinstance(checked, Path) else checked
     except ValidationError as error:
         for where, message, seen in _fault_messages(error.errors(), json.loads(text)):
@@ -121,8 +121,8 @@ def _check_value(
 
 
 def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | None) -> str:
-    """How a list that was given as something else is written: of what was given if that makes
-    one, else as the default is."""
+    """How to write a list that was given as something else. The example contains the given value if
+    that is valid, else the default."""
     from pydantic import ValidationError
 
     from latentforge.io.toml import as_toml
@@ -152,19 +152,20 @@ def _number(text: str) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """numpy's numbers and arrays as Python's, everything else as its text."""
+    """The Python value of a numpy number or array, the text of anything else."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, Any]]:
-    """(place inside the value, message, input) of each fault; a union's branches become one."""
+    """(place inside the value, message, input) of each fault. The faults of a union's branches
+    become one."""
     merged: dict[str, tuple[list[str], Any]] = {}
     for e in errors:
         where = _place(e["loc"], value)
         message = e["msg"].replace("Input should be", "must be")
-        # pydantic speaks of JSON; the user writes TOML
+        # pydantic uses JSON's terms; the user writes TOML
         message = message.replace("a valid array", "a list").replace("an object", "a table")
-        if e["type"] == "missing":  # too few values; the last one that is missing says how many
+        if e["type"] == "missing":  # too few values; the last missing index gives the number
             where, size = _place(e["loc"][:-1], value), e["loc"][-1] + 1
             merged[where] = [f"must have {size} values"], e["input"]
             continue
@@ -178,19 +179,19 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
             hint = did_you_mean(str(e["input"]), known)
             message = f"must be one of {', '.join(known)}" + (f" ({hint})" if hint else "")
         elif e["type"] == "none_required":
-            continue  # `int | None`: what the user meant is the other branch
+            continue  # `int | None`: the user meant the other branch
         messages, _ = merged.setdefault(where, ([], e["input"]))
         messages.append(message)
     return [
         (where, " or ".join(dict.fromkeys(messages)), seen)
         for where, (messages, seen) in merged.items()
-        # in a union, the branch that found a fault further inside is the one that was meant
+        # in a union, the branch with a fault further inside is the one that was meant
         if not any(w.startswith((f"{where}[", f"{where}.")) for w in merged)
     ]
 
 
 def _place(loc: Sequence[int | str], value: Any) -> str:
-    """`[2].key` for a way into the value; the names of a union's branches are no part of it."""
+    """`[2].key` for a path into the value. The names of a union's branches are not part of it."""
     where = ""
     for part in loc:
         if isinstance(value, dict) and part in value:
@@ -217,7 +218,8 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 
 
 def faults_of_defaults(cls: type[Any]) -> list[str]:
-    """What is wrong with the defaults of a config dataclass: its author's fault, not the user's."""
+    """What is wrong with the defaults of a config dataclass, which its author must fix, not the
+    user."""
     faults = Faults()
     try:
         check(cls, plain(cls()), cls.__name__, faults)
@@ -236,7 +238,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Option:
-    """One field of a config, for people."""
+    """One field of a config, as users see it."""
 
     name: str
     type: str
@@ -244,7 +246,7 @@ class Option:
 
 
 def describe(cls: type[Any]) -> list[Option]:
-    """The options of a config dataclass, in order; a nested one's are named `outer.inner`."""
+    """The options of a config dataclass, in order. Nested ones are named `outer.inner`."""
     annotations = _annotations(cls)
     options = []
     for spec in dataclasses.fields(cls):
@@ -260,7 +262,7 @@ def describe(cls: type[Any]) -> list[Option]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as users read it: `int > 0`, `list of int > 0`, `relu | tanh`."""
+    """A type as users see it: `int > 0`, `list of int > 0`, `relu | tanh`."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         bounds = [_bound(mark) for mark in args[1:]]

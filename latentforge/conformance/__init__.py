@@ -1,7 +1,7 @@
-"""Whether components keep their contracts: named checks, one for each promise of docs/contracts.md.
+"""Checks of the plugin contracts: a named check for each promise of docs/contracts.md.
 
-`latentforge.testing` gives them to the tests of a plugin, `latentforge plugins check` to everybody.
-No pytest.
+`latentforge.testing` passes them to the tests of a plugin, and `latentforge plugins check` runs
+them. Must not import pytest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latentforge.errors import UsageError
 __all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "checks_of"]
 
 CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "callbacks")
-"""The kinds of components that there are checks for."""
+"""The kinds of components that have checks."""
 
 
 def checks_of(
@@ -30,12 +30,13 @@ def checks_of(
     example: Callable[[], Any] | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> list[Check]:
-    """The checks of a component, in order; no plugin is loaded before the first one is called.
+    """Return the checks of a component, in order. No plugin is loaded before the first one is
+    called.
 
-    `options` are those of the component where its defaults will not do for a test. `plugins` are
-    what `Forge(plugins=...)` takes; a `forge` that is given has loaded them. `example` makes the
-    rows (5, ...) that an objective looks at where they are no images, and `shape` (C, H, W) or
-    (D,) is that of the images for a model or a loss which takes none of the usual ones.
+    `options` are options of the component, for one whose defaults do not suit a test. `plugins` are
+    those of `Forge(plugins=...)`; if `forge` is given, it is used instead. `example` makes the rows
+    (5, ...) that an objective scores if they are not images. `shape`, (C, H, W) or (D,), is the
+    shape of the images for a model or a loss that supports none of the usual ones.
     """
     if kind not in CHECKED:
         raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
@@ -57,14 +58,14 @@ def checks_of(
 
 
 def checks_in(module: ModuleType) -> list[Callable[..., None]]:
-    """The checks of a kind: the public functions that its module defines, in their order. If the
-    first one fails, the others are skipped. One that takes a `shape` is a check for each of the
-    usual shapes."""
+    """The checks of a kind: the public functions that its module defines, in order. If the first one
+    fails, the others are skipped. A function with a parameter `shape` becomes a check for each of
+    the usual shapes."""
     functions = [f for f in vars(module).values() if isfunction(f)]
     return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 
 
 def name_of(function: Callable[..., None], case: str = "") -> str:
-    """`gradients_reach_every_parameter` as one reads it."""
+    """The name of a check: the function's name with spaces, and the case in brackets."""
     words = function.__name__.replace("_", " ")
     return f"{words} [{case}]" if case else words

@@ -1,4 +1,4 @@
-"""Small images, models and steps of training on which components are tried."""
+"""Test data, small models, training steps and assertions for the contract checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES = {
     "1x17x30": (1, 17, 30),
     "12 numbers": (12,),
 }
-LARGER = (3, 64, 64)  # for models that take none of these
+LARGER = (3, 64, 64)  # for models that support none of these
 CLASSES = ("zero", "one", "two")
 
 
@@ -31,7 +31,7 @@ def data_of(shape: tuple[int, ...]) -> DataSpec:
 
 
 def batch_of(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
-    """Smooth random images with labels: each class is brighter than the one before."""
+    """Random images with labels. Each class is brighter than the one before."""
     draw = torch.Generator().manual_seed(mix("conformance images", seed))
     y = torch.arange(count) % len(CLASSES)
     level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
@@ -43,16 +43,16 @@ def step_of(index: int = 3) -> Step:
     return Step(index, total=100, images=60, epoch_length=10)
 
 
-FEW = (step_of(0), step_of(50), step_of(99))  # of a hundred: a weight may be warmed up, or end
+FEW = (step_of(0), step_of(50), step_of(99))  # of 100: the weight of a term may rise or end
 
 
 def seeded(number: int, purpose: str = "conformance") -> None:
-    """Draw from here on as a run does that has this seed."""
+    """Seed torch's default generators with a function of the purpose and the number."""
     torch.manual_seed(mix(purpose, number))
 
 
 def under(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
-    """What a function gives under each of these seeds."""
+    """The results of calling `make` once under each of these seeds."""
     found = []
     for seed in seeds:
         seeded(seed)
@@ -62,8 +62,8 @@ def under(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
 
 @contextmanager
 def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
-    """CheckFailed where a shape makes a component raise, and it does not say that it takes none of
-    that shape."""
+    """Raise CheckFailed if a shape makes a component raise, unless the error is one of
+    LatentForge's, which declares that the shape is not supported."""
     try:
         yield
     except (CheckFailed, CheckSkipped, LatentForgeError):
@@ -76,7 +76,7 @@ def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
 
 
 def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
-    """The module that a model's or a loss's `build` makes, in training mode."""
+    """The module that the `build` of a model or a loss returns, in training mode."""
     seeded(seed, "init")
     with takes(subject, shape):
         module = subject.entry.spec.build(subject.config, data_of(shape))
@@ -89,19 +89,19 @@ def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
 
 
 def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> nn.Module:
-    """The module that another component's `build` makes with its default options."""
+    """The module that the `build` of another component returns for its default options."""
     options = check_options(entry.spec.config, {}, entry.name)
     module: nn.Module = entry.spec.build(options, data_of(shape))
     return module
 
 
 def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
-    """What a model is tried on, in this order: the first that it takes."""
+    """The shapes to test a component with; the first one that it supports is used."""
     return (subject.shape,) if subject.shape else (*SHAPES.values(), LARGER)
 
 
 def taken_shape(subject: Subject) -> tuple[int, ...]:
-    """The first of the shapes that a model takes."""
+    """The first of the shapes that a model supports. Raises CheckSkipped if there is none."""
 
     def find() -> tuple[int, ...]:
         for shape in shapes_for(subject):
@@ -117,13 +117,13 @@ def taken_shape(subject: Subject) -> tuple[int, ...]:
 
 
 def only_for(subject: Subject, ability: str) -> None:
-    """CheckSkipped unless the model provides an ability."""
+    """Raise CheckSkipped unless the model provides a capability."""
     if ability not in subject.entry.spec.provides:
         raise CheckSkipped(f"it does not provide {ability}")
 
 
 def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dtype) -> None:
-    """A finite tensor of that shape and type."""
+    """Raise CheckFailed unless the value is a finite tensor of this shape and dtype."""
     found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     require(
         found == shape,
@@ -137,7 +137,7 @@ def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dt
 
 @contextmanager
 def left_as_it_is(batch: Batch) -> Iterator[None]:
-    """CheckFailed where somebody writes into a batch."""
+    """Raise CheckFailed if the code inside writes into a batch."""
     assert batch.y is not None
     before = batch.x.clone(), batch.y.clone()
     yield
@@ -147,8 +147,9 @@ def left_as_it_is(batch: Batch) -> Iterator[None]:
 
 @contextmanager
 def elsewhere(mend: str) -> Iterator[torch.device]:
-    """A GPU where there is one, else torch's device without numbers, on which a tensor that stayed
-    behind is an error too."""
+    """Yield another device: a GPU if there is one, else torch's device `meta`, whose tensors have
+    no values. A tensor that was not moved raises CheckFailed. Any other error on `meta` raises
+    CheckSkipped, because the code inside reads values."""
     device = torch.device("cuda" if torch.cuda.is_available() else "meta")
     try:
         yield device
@@ -162,7 +163,7 @@ def elsewhere(mend: str) -> Iterator[torch.device]:
 
 
 def require_same(one: Tensor, other: Tensor, saw: str, mend: str) -> None:
-    """Equal but for the rounding of sums in another order."""
+    """Raise CheckFailed unless two tensors are equal up to rounding errors of sums."""
     scale = float(one.detach().abs().max()) + 1e-6
     worst = float((one.detach() - other.detach()).abs().max())
     require(worst <= 1e-4 * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
@@ -171,8 +172,8 @@ def require_same(one: Tensor, other: Tensor, saw: str, mend: str) -> None:
 def stepping(
     model: nn.Module, loss: nn.Module, batch: Batch, steps: Sequence[Step] = FEW
 ) -> Iterator[Tensor]:
-    """The total before each step of Adam, in training mode, under one noise; while it is looked at,
-    the parameters hold its gradients."""
+    """Yield the total loss before each step of Adam, in training mode, with the same noise each
+    time. While it is yielded, the parameters contain its gradients."""
     both = nn.ModuleList([model, loss]).train()
     optimizer = torch.optim.Adam([p for p in both.parameters() if p.requires_grad], lr=1e-3)
     for step in steps:
@@ -185,8 +186,8 @@ def stepping(
 
 
 def without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> list[str]:
-    """The names of the parameters that could be trained and that no gradient reaches in any of the
-    steps; CheckFailed where one is not finite."""
+    """The names of the trainable parameters that no gradient reaches in any of the steps. Raises
+    CheckFailed if a gradient is not finite."""
     left = {name: p for name, p in module.named_parameters() if p.requires_grad}
     for _ in steps:
         gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}

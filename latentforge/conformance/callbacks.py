@@ -1,4 +1,4 @@
-"""What a callback promises: it is there when it is asked for, and no run is less exact for it."""
+"""Contract checks for callbacks: they attach, and runs stay reproducible."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
-    """One that was stopped after its first epoch, and goes on."""
+    """The run is interrupted after its first epoch, then resumed."""
     whole = _trained(subject)
     folder, forge = run_folder_for(subject), _stopping(subject)
     try:
@@ -72,7 +72,7 @@ def nothing_global_is_changed(subject: Subject) -> None:
 
 
 def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *beside: str) -> Any:
-    """A tiny run with the callback, and with others beside it."""
+    """Train a tiny run with the callback and with the callbacks named in `beside`."""
     callbacks = [{"name": subject.entry.reference, **subject.options}]
     try:
         return (forge or subject.forge).train(
@@ -92,13 +92,12 @@ def _trained(subject: Subject) -> Any:
 
 
 class StopOnce:
-    """A callback that ends the training as Ctrl-C does when its second epoch begins, the first
-    time."""
+    """A callback that interrupts the training once, as Ctrl-C does, before the second epoch."""
 
     stopped = False
 
     def attach(self, engines: Engines) -> None:
-        # Ignite's events equal their names, and this layer does not import Ignite
+        # an event of Ignite equals its name; this layer must not import Ignite
         engines.trainer.add_event_handler("EPOCH_STARTED", self.stop)
 
     def stop(self, trainer: Engine) -> None:
@@ -108,7 +107,7 @@ class StopOnce:
 
 
 def _stopping(subject: Subject) -> Any:
-    """The subject's Forge with one more callback, which stops a training."""
+    """A copy of the subject's Forge with the callback StopOnce."""
     registry, once = subject.forge.registry, StopOnce()
     spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)
     added = Entry(KINDS["callbacks"], spec, subject.entry.plugin)
@@ -118,7 +117,7 @@ def _stopping(subject: Subject) -> Any:
 
 
 def _require_same_weights(one: Any, other: Any, how: str) -> None:
-    """CheckFailed where two runs have other weights."""
+    """Raise CheckFailed unless two runs have the same weights."""
     stores = (CheckpointStore(run.path / "checkpoints") for run in (one, other))
     first, second = (store.load().tensors("model") for store in stores)
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]

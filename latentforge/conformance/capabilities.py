@@ -1,4 +1,4 @@
-"""The abilities that the core knows, and models which have no more of them than was asked for."""
+"""The capabilities that the core knows, and models that are restricted to some of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ CORE = {*OF_MODELS, *OF_POSTERIORS}
 
 
 def needs_of(subject: Subject) -> Set[str]:
-    """What a component needs of the model, which a loss's options may decide."""
+    """The capabilities that a component needs of the model. They may depend on its options."""
     needs: Any = getattr(subject.entry.spec, "needs", frozenset())
     found: Set[str] = needs(subject.config) if callable(needs) else needs
     return found
 
 
 def roles_of(subject: Subject) -> dict[str, Set[str]]:
-    """What it needs of the run in each role that it must be given, and with it the objective that
-    it searches for."""
+    """The capabilities needed in each required role, including the roles of the objective that a
+    component searches for by default."""
     spec = subject.entry.spec
     roles: dict[str, Set[str]] = dict(getattr(spec, "roles", None) or {})
     if objective := getattr(spec, "searches", None):
@@ -46,9 +46,10 @@ def roles_of(subject: Subject) -> dict[str, Set[str]]:
 def only_what_is_needed(
     *models: tuple[Any, Set[str], Set[str]], named: str, beside: tuple[type, ...] = ()
 ) -> Iterator[None]:
-    """CheckFailed where what is done fails for want of an ability of these models (model, provides,
-    needs): they have only those that are needed, which the spec says in the field `named`. Objects
-    of the types `beside`, such as the likelihood that a run was trained with, see all."""
+    """Raise CheckFailed if the code inside fails because a model lacks a capability that it was not
+    declared to need. Of `models`, each (model, provides, needs), only the needs are visible, which
+    the spec declares in the field `named`. Objects of the types in `beside`, such as the likelihood
+    that a run was trained with, see everything."""
     asked: list[str] = []
     for model, provides, needs in models:
         hide(model, provides - needs, asked, beside)
@@ -62,12 +63,12 @@ def only_what_is_needed(
 
 
 def hide(model: Any, abilities: Set[str], asked: list[str], beside: tuple[type, ...]) -> None:
-    """Take abilities from a model, and from its posteriors, for all but its own code; `asked` gets
-    those that are wanted. A copy of the model lacks them too, so it is the class that changes."""
+    """Hide capabilities of a model and its posteriors from all code but their own. `asked` collects
+    those that are used. Copies lack the capabilities too, because the class is replaced."""
 
     def encode(self: Any, x: Any) -> Any:
         posterior = super(limited, self).encode(x)
-        with suppress(TypeError):  # one with slots cannot change its class
+        with suppress(TypeError):  # an object with slots cannot change its class
             cls = without(type(posterior), OF_POSTERIORS, abilities, asked, beside, self)
             object.__setattr__(posterior, "__class__", cls)  # a dataclass may be frozen
         return posterior
@@ -86,8 +87,8 @@ def without(
     beside: tuple[type, ...],
     *own: Any,
 ) -> Any:
-    """A class whose objects lack what goes with these abilities, but for their own methods, those
-    of the objects `own`, and those of the types `beside`."""
+    """A subclass of `cls` whose objects lack the attributes of these capabilities, except in their
+    methods, in those of the objects `own`, and in those of objects of the types `beside`."""
     limited: Any = type(cls.__name__, (cls,), {"__module__": cls.__module__})
 
     def lacking(name: str, ability: str) -> property:
@@ -106,7 +107,7 @@ def without(
 
 
 def called_by(owners: tuple[Any, ...], types: tuple[type, ...]) -> bool:
-    """Whether a method of one of these objects, or of an object of these types, is under way."""
+    """Whether a method of one of these objects, or of an object of these types, is on the stack."""
     frame: FrameType | None = sys._getframe(2)
     while frame:
         found = frame.f_locals.get("self")

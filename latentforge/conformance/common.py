@@ -1,4 +1,5 @@
-"""What every component promises: options that are right and described, a light hook module."""
+"""Contract checks for every component: valid and described options, known capabilities, and a hook
+module without heavy imports."""
 
 from __future__ import annotations
 
@@ -37,11 +38,12 @@ def every_option_has_a_valid_default(subject: Subject) -> None:
 
 
 def every_option_is_described(subject: Subject) -> None:
-    """In the docstring of its dataclass, which `latentforge show` prints, or of one it extends."""
+    """Options are described in the docstring of the config dataclass, which `latentforge show`
+    prints, or of a dataclass that it extends."""
     config = subject.entry.spec.config
     classes: tuple[type, ...] = config.__mro__
     docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
-    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))  # by @dataclass
+    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))  # skips generated
     missing = [
         field.name
         for field in dataclasses.fields(config)
@@ -55,8 +57,9 @@ def every_option_is_described(subject: Subject) -> None:
 
 
 def every_ability_is_known(subject: Subject) -> None:
-    """To the core, or to another component that provides or needs it. A word which a model alone
-    has may be for components that are not here, unless it looks like a misspelt one."""
+    """Capabilities are known to the core or to another component that provides or needs them. One
+    that only a model provides may be meant for components that are not installed, unless its name
+    looks like a misspelt one."""
     entries = subject.forge.registry.components
     others = [words_of(entry) for entry in entries if entry is not subject.entry]
     known = {*CORE, *chain(*chain(*others))}
@@ -85,19 +88,19 @@ CHECKS = (
 
 
 def checks_for(kind: str) -> tuple[Any, ...]:
-    """Those of a kind ("models"), by the fields of its spec."""
+    """The checks of this module for a kind ("models"), by the fields of its spec."""
     named = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
     return (*CHECKS, *([every_ability_is_known] if named & {"provides", "needs", "roles"} else []))
 
 
 def words_of(entry: Entry) -> tuple[Set[str], Set[str]]:
-    """The abilities that a component provides and needs, those of its roles among them."""
+    """The capabilities that a component provides, and those that it or its roles need."""
     spec = entry.spec
     needs: Any = getattr(spec, "needs", frozenset())
     if callable(needs):
         try:
             needs = needs(spec.config())
-        except Exception:  # another check says what is wrong with the defaults
+        except Exception:  # another check reports invalid defaults
             needs = frozenset()
     roles = [getattr(spec, key, None) or {} for key in ("roles", "optional_roles")]
     of_roles = chain(*(wanted.values() for wanted in roles))
@@ -105,8 +108,8 @@ def words_of(entry: Entry) -> tuple[Set[str], Set[str]]:
 
 
 def imported_by(subject: Subject) -> list[str]:
-    """Which heavy packages a new process has imported after it has loaded the component's plugin
-    with a bare `latentforge`."""
+    """The heavy packages that a new process imports when it loads the component's plugin, beyond
+    those of `import latentforge`."""
     module = subject.entry.plugin.module
     if not (module.endswith(".py") or importable(module)):
         raise CheckSkipped(f"{module} is an object that Python handed over")
@@ -132,7 +135,7 @@ def imported_by(subject: Subject) -> list[str]:
 
 
 def importable(module: str) -> bool:
-    """Whether a name is one that `import` finds, rather than that of an object."""
+    """Whether `import` finds a module of this name. It does not for the name of an object."""
     from importlib.util import find_spec
 
     try:

@@ -1,4 +1,4 @@
-"""What a dataset promises. One whose files are not there is not tried."""
+"""Contract checks for datasets. A dataset whose files are missing is skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOKED_AT = 200  # images of each split
 
 
 def it_loads_as_images_or_vectors(subject: Subject) -> None:
-    """The core looks at shapes, range and labels as it lays them out, and says what is wrong."""
+    """The core checks shapes, range and labels while it prepares the data."""
     splits = _loaded(subject)
     for name in splits.splits:
         images = splits.split(name)
@@ -29,7 +29,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 
 def it_is_the_same_each_time(subject: Subject) -> None:
-    """Also under another seed: what a run was trained on must be found again."""
+    """The seed must not matter: a run must find the data that it was trained on."""
     one, other = under((0, 1), lambda: _load(subject).fingerprint)
     require(
         one == other,
@@ -44,7 +44,7 @@ def nothing_global_is_changed(subject: Subject) -> None:
 
 
 def _load(subject: Subject) -> Any:
-    """The splits; CheckSkipped where files or options are wanted first."""
+    """The splits of the dataset. Raises CheckSkipped if it needs files or options first."""
     dataset, own = dataset_of(subject.forge.registry, subject.entry.reference, subject.options)
     spec = dataset.entry.spec
     try:
@@ -55,7 +55,7 @@ def _load(subject: Subject) -> Any:
         raise CheckSkipped(f"it wants options: {error.message}") from None
     try:
         return load_splits(dataset, own)
-    except UsageError as error:  # of the core, which checks what it has loaded
+    except UsageError as error:  # from the core, which checks what was loaded
         raise CheckFailed(str(error), "see docs/contracts.md, Datasets") from None
 
 

@@ -1,4 +1,4 @@
-"""What an explorer promises."""
+"""Contract checks for explorers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def it_finds_something(subject: Subject) -> None:
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
-    """Also where it asks which abilities the model provides."""
+    """The config lists only the needed capabilities too, for explorers that read it."""
     seen, needs = opened(subject), subject.entry.spec.needs
     entry = seen.config.model.entry
     bare = replace(entry, spec=replace(entry.spec, provides=needs))
@@ -73,7 +73,7 @@ def it_works_without_labels(subject: Subject) -> None:
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
     one, other = _once(subject), _explored(subject)
-    clocks = ("seconds", "per_second")  # what the name of a clock's figure ends in
+    clocks = ("seconds", "per_second")  # suffixes of timing metrics
     first, second = (
         repr({k: v for k, v in found["metrics"].items() if not k.endswith(clocks)})
         for found in (one, other)
@@ -84,7 +84,7 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
 
 
 def it_writes_no_file_of_its_own(subject: Subject) -> None:
-    """The core draws and writes what it returns."""
+    """The core renders and writes the returned findings."""
     run = run_with(subject, subject.entry.spec.needs)
     before = {*run.path.iterdir()}
     folder = run_folder_for(subject).parent
@@ -134,14 +134,14 @@ def nothing_global_is_changed(subject: Subject) -> None:
         _explored(subject)
 
 
-CLIPPED = 1e-3  # a rounding, which nobody sees
+CLIPPED = 1e-3  # a rounding error, which is not visible
 COPES = "look at what there is, or raise UsageError with a remedy"
 LABELS = "labels=True in its spec, or do without y; UsageError where only an option wants labels"
 SEED = "torch's default generator is seeded before: draw from it, or from the seed in the context"
 
 
 def _images_of(item: Any) -> Iterator[torch.Tensor]:
-    """The pictures of a finding, but for those whose colours stand for any number."""
+    """The images of a finding, except those whose colours show arbitrary numbers."""
     if isinstance(item, ImageGrid) and item.colours == "grey":
         yield from item.rows
     if isinstance(item, Scatter):
@@ -150,7 +150,8 @@ def _images_of(item: Any) -> Iterator[torch.Tensor]:
 
 
 def _tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
-    """What works, or is refused in words for the user."""
+    """Raise CheckSkipped if the explorer refuses such a run with a UsageError, CheckFailed if it
+    raises anything else."""
     try:
         _explored(subject, **given)
     except UsageError as error:
@@ -162,12 +163,12 @@ def _tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
 
 
 def _once(subject: Subject) -> dict[str, Any]:
-    """What the first exploration gave, for the checks that need no other."""
+    """The result of the first exploration, for the checks that need no other."""
     return subject.once("explored", lambda: _explored(subject))
 
 
 def _explored(subject: Subject, **given: Any) -> dict[str, Any]:
-    """Metrics, files, and what the files of arrays hold, of a tiny run."""
+    """Explore a tiny run: metrics, files, and digests of the contents of the files."""
     out = run_folder_for(subject)
     found: dict[str, Any] = subject.forge.explore(
         subject.entry.reference,
@@ -182,7 +183,7 @@ def _explored(subject: Subject, **given: Any) -> dict[str, Any]:
 
 
 def _looked(subject: Subject, seen: Opened) -> Findings:
-    """What it finds in a run that is loaded, and nothing is drawn."""
+    """The findings for a loaded run, not rendered."""
     from latentforge.workflows.explore import find
 
     explorer = Component(subject.entry, subject.config)
@@ -190,8 +191,9 @@ def _looked(subject: Subject, seen: Opened) -> Findings:
 
 
 def _held(folder: Path) -> dict[str, str]:
-    """What the pictures, tables and arrays in a folder hold, as digests: of an archive by its
-    members, which bear the time. Pages and findings.json hold the same again, and times."""
+    """SHA-256 digests of the pictures, tables and arrays in a folder. Archives contain the time, so
+    their members are hashed. Pages and findings.json repeat the content, contain times and are
+    skipped."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".npz":
@@ -212,7 +214,7 @@ def _fingerprint(model: torch.nn.Module) -> str:
 
 
 def _objective_of(subject: Subject) -> Component | None:
-    """What an explorer that searches takes by default."""
+    """The default objective of an explorer that searches, else None."""
     if not subject.entry.spec.searches:
         return None
     entry = subject.forge.registry.get("objectives", subject.entry.spec.searches)

@@ -1,4 +1,4 @@
-"""Tiny runs, trained in a second, on which explorers, objectives and callbacks are tried."""
+"""Tiny runs, trained in a second, for the checks of explorers, objectives and callbacks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from latentforge.workflows.run import Run
 
 SHAPE = (1, 16, 16)
-FIRST = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest that do come first
+FIRST = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest ones, preferred
 TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
 
 
 def images(
     train: int = 60, test: int = 15, empty: int | None = None, labels: bool = True
 ) -> dict[str, Any]:
-    """Images of three classes, as `Forge.train(data=...)` takes them; `empty` is a class that has
-    none, and without `labels` nobody is told of them."""
+    """Images of three classes, in the form of `Forge.train(data=...)`. The class `empty` has no
+    images. With `labels=False` the data has no labels."""
     found: dict[str, Any] = {"validation": 0.2}
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
         batch = batch_of(SHAPE, count, seed)
@@ -44,8 +44,8 @@ def images(
 
 
 def run_folder_for(subject: Subject) -> Path:
-    """A path where a run or findings may be written, alone in a new folder: what fails may leave
-    something. It lives as long as the subject."""
+    """A path for a run or findings in a new folder that contains nothing else, because a failed
+    check may leave files. The folder is deleted with the subject."""
 
     def make() -> str:
         folder = tempfile.mkdtemp(prefix="latentforge-check-")
@@ -56,7 +56,7 @@ def run_folder_for(subject: Subject) -> Path:
 
 
 def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: Any) -> Run:
-    """A run whose model provides what is needed, trained on `images(**given)`."""
+    """A run whose model provides `needs`, trained on `images(**given)`."""
     entry = model_with(subject, needs)
 
     def train() -> Run:
@@ -73,8 +73,8 @@ def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: An
 
 
 def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
-    """Of the models that provide what is needed and take the images the first: of the component's
-    own plugin, or else the smallest."""
+    """The first model that provides `needs` and supports the shape. Models of the component's
+    plugin come first, then the cheapest ones. Raises CheckSkipped if there is none."""
 
     def order(entry: Entry) -> tuple[bool, int, str]:
         place = FIRST.index(entry.name) if entry.name in FIRST else len(FIRST)
@@ -94,12 +94,12 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
 
 
 def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:
-    """A run for each role that a component must be given."""
+    """A run for each role that a component requires."""
     return {role: run_with(subject, needs, **given) for role, needs in roles_of(subject).items()}
 
 
 def opened(subject: Subject) -> Opened:
-    """A tiny run and those of its roles, loaded as for an explorer."""
+    """A tiny run and the runs of its roles, loaded as for an explorer."""
     from latentforge.workflows.load import open_up
 
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
@@ -112,7 +112,7 @@ def opened(subject: Subject) -> Opened:
 
 
 def with_roles(subject: Subject, seen: Opened) -> list[tuple[Any, Set[str], Set[str]]]:
-    """The model in each role, what it provides, and what the component needs of it."""
+    """For each role: the model, what it provides, and what the component needs of it."""
     found = []
     for role, needs in roles_of(subject).items():
         other = seen.roles[role]

@@ -1,4 +1,4 @@
-"""What belongs to the whole process: every check leaves it as it was, and a component must too."""
+"""Process-wide settings, which each check restores and no component may change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from latentforge.conformance.subject import require
 
 
 class Setting(NamedTuple):
-    """How one is read and set, and a value which no component sets it to; None: as it is."""
+    """How to read and write a setting, and a value that no component sets (None: unchanged)."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
@@ -32,7 +32,7 @@ def put_environment(value: dict[str, str]) -> None:
 
 
 def of(module: Any, name: str, before: Any) -> Setting:
-    """An attribute of a module."""
+    """The setting that is an attribute of a module."""
     return Setting(
         lambda: getattr(module, name), lambda value: setattr(module, name, value), before
     )
@@ -92,7 +92,8 @@ def settings() -> dict[str, Any]:
 
 
 def differing(values: dict[str, Any]) -> list[str]:
-    """The settings that have another value; by their texts, for arrays have no one `==`."""
+    """The settings whose value differs. Values are compared by `repr`, because `==` of arrays is
+    not a single value."""
     return [name for name, value in values.items() if repr(SETTINGS[name].get()) != repr(value)]
 
 
@@ -102,15 +103,15 @@ def put(values: dict[str, Any]) -> None:
 
 
 def is_blanket(rule: Any) -> bool:
-    """Whether a warning filter concerns other packages too: it matches every message of every
-    module, and its category is one of Python's own."""
+    """Whether a warning filter affects other packages too: it matches every message of every
+    module, and its category is built into Python."""
     _, message, category, module, _ = rule
     return message is None and module is None and category.__module__ == "builtins"
 
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Whatever happens meanwhile, afterwards everything is what it was."""
+    """Restore all settings and warning filters at the end, also after an exception."""
     before = settings()
     with warnings.catch_warnings():
         try:
@@ -123,9 +124,9 @@ def as_it_was() -> Iterator[None]:
 def nothing_global_changed(
     doing: str, first: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """CheckFailed where something of the process is other than before. That begins with values
-    which no component sets: one that is set to the same each time may have been set already.
-    `first` is called before: the imports of a first call may set something up."""
+    """Raise CheckFailed if the code inside changes a process-wide setting. The settings first get
+    values that no component sets, because a component that always sets the same value may have set
+    it already. `first` is called before: its imports may change settings."""
     with as_it_was():
         first()
     with as_it_was():
@@ -134,7 +135,7 @@ def nothing_global_changed(
         before = settings()
         yield
         changed = differing(before)
-        # a library that is imported meanwhile may silence a warning of its own
+        # a library that is imported meanwhile may silence its own warnings
         if any(map(is_blanket, warnings.filters)):
             changed.append("warnings")
     require(

@@ -1,5 +1,5 @@
-"""What a loss promises. It is tried with a model that has what it needs: one of its own plugin, or
-a built-in one."""
+"""Contract checks for losses. A loss is tested with a model that provides what it needs: one of its
+plugin or a built-in one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
 
-MORE = 4  # times the images, for terms that must not grow in proportion
-SEEDS = 24  # over which terms that hold noise are averaged
-MENDS = {  # of what Terms.check says
+MORE = 4  # copies of the images, for terms that must not grow in proportion
+SEEDS = 24  # over which terms that contain noise are averaged
+MENDS = {  # hints for the errors of Terms.check
     "0-d tensor": "a mean over the batch: sum over pixels, then .mean()",
     "called 'loss'": "another name; the core adds the terms up",
     "per_dim": "value.detach(), (D,), a mean over the batch",
@@ -55,8 +55,8 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
-    """Four times the same images do not give four times the terms: a sum over the batch would. Some
-    growth is no fault: where images are contrasted with one another, more of them cost more."""
+    """Four copies of the images do not give four times the terms, as a sum over the batch would.
+    Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), batch_of(_shape_for(subject))
     once, more = _averaged(subject, model, batch), _averaged(subject, model, _repeated(batch))
     for name, (mean, error) in once.items():
@@ -70,7 +70,7 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
 
 
 def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
-    """Images twice as large cost about twice as much: a mean over pixels would not."""
+    """Images of twice the size cost about twice as much, which a mean over pixels would not."""
     shape = _shape_for(subject)
     figures = {}
     for tried in (shape, (*shape[:-1], 2 * shape[-1])):
@@ -87,7 +87,7 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
 
 
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
-    """Within three steps, an early, a middle and a late one."""
+    """Within three steps: an early, a middle and a late one."""
     model, loss, batch = _parts_for(subject)
     total = _called(loss, model, batch, step_of()).total()
     require(total.requires_grad, "the total has no gradient", "do not detach the terms")
@@ -148,7 +148,8 @@ def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
-    """With the model in evaluation mode: batch normalisation in a model takes no one image."""
+    """The model is in evaluation mode, because its batch normalisation cannot train on one
+    image."""
     terms = _terms_of(subject, _model_for(subject).eval(), batch_of(_shape_for(subject), 1))
     _require_finite(terms, "of one image, ", "mind n - 1")
 
@@ -162,7 +163,7 @@ def a_class_without_images_works(subject: Subject) -> None:
 
 
 def it_works_without_gradients(subject: Subject) -> None:
-    """As evaluations call it, in evaluation mode, with the step at which the training ends."""
+    """As in an evaluation: in evaluation mode, with the step at which the training ends."""
     model, loss, batch = _parts_for(subject)
     with torch.no_grad():
         terms = _called(loss.eval(), model.eval(), batch, step_of(100))
@@ -171,7 +172,7 @@ def it_works_without_gradients(subject: Subject) -> None:
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
-    """After a few steps, which may leave more behind than other weights."""
+    """After a few steps, which may change more state than the weights."""
     shape = _shape_for(subject)
     model = _model_for(subject, shape)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
@@ -190,7 +191,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 
 def it_waits_for_no_device(subject: Subject) -> None:
-    """On torch's device without numbers: what looks at a value, or stays behind, is an error."""
+    """On torch's device `meta`, whose tensors have no values: reading a value, or a tensor on
+    another device, is an error."""
     model, loss, batch = _parts_for(subject)
     model, loss = model.to("meta"), loss.to("meta")
     assert batch.y is not None
@@ -213,7 +215,7 @@ def nothing_global_is_changed(subject: Subject) -> None:
 
 
 def _shape_for(subject: Subject) -> tuple[int, ...]:
-    """The first of the shapes for which some model has what the loss needs."""
+    """The first of the shapes for which some model provides what the loss needs."""
 
     def find() -> tuple[int, ...]:
         for shape in shapes_for(subject):
@@ -229,7 +231,8 @@ def _shape_for(subject: Subject) -> tuple[int, ...]:
 
 
 def _model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
-    """A new model that has what the loss needs, for the shape that it is tried on or another."""
+    """A new model that provides what the loss needs, for the given shape or the one that the loss
+    is tested with."""
     shape = shape or _shape_for(subject)
     key, needs = f"model for {shape}", needs_of(subject)
     entry = subject.once(key, lambda: model_with(subject, needs, shape))
@@ -238,7 +241,7 @@ def _model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
 
 
 def _parts_for(subject: Subject) -> tuple[nn.Module, nn.Module, Batch]:
-    """A new model, a new loss and images for both."""
+    """A new model, a new loss and a batch for both."""
     shape = _shape_for(subject)
     return _model_for(subject), build(subject, shape), batch_of(shape)
 
@@ -252,7 +255,7 @@ def _called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Term
 def _terms_of(
     subject: Subject, model: nn.Module | None = None, batch: Batch | None = None
 ) -> Terms:
-    """What a new loss says of a batch."""
+    """The terms that a new loss returns for a batch."""
     model = _model_for(subject) if model is None else model
     shape = _shape_for(subject)
     return _called(build(subject, shape), model, batch or batch_of(shape), step_of())
@@ -266,7 +269,7 @@ def _require_finite(terms: Terms, of: str, mend: str) -> None:
 def _averaged(
     subject: Subject, model: nn.Module, batch: Batch
 ) -> Mapping[str, tuple[float, float]]:
-    """Each term's mean over draws of its noise, and the mean's standard error."""
+    """The mean of each term over samples of its noise, and the standard error of the mean."""
     loss = build(subject, tuple(batch.x.shape[1:]))
     drawn: dict[str, list[float]] = {}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a model promises."""
+"""Contract checks for models."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
 
-DRAWS = 400  # of a posterior, to estimate its KL
+DRAWS = 400  # samples of a posterior, to estimate its KL
 Shape = tuple[int, ...]
 
 
 def it_has_what_it_provides(subject: Subject) -> None:
-    """What the other checks ask of the model, and of its posteriors."""
+    """The attributes of the model and its posteriors that the other checks use."""
     model, provides = _built(subject).eval(), subject.entry.spec.provides
     _lacks(model, OF_MODELS, provides, "the model")
     if provides & {"encode", "decode"}:
@@ -92,8 +92,8 @@ def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
-    """Under its default loss, in training mode, within three steps: a layer that begins as zeros
-    keeps the gradient of the first one from those before it."""
+    """Under its default loss, in training mode, within three steps: in the first step, a layer that
+    is initialised with zeros passes no gradient to the layers before it."""
     shape = taken_shape(subject)
     model, loss = build(subject, shape), _default_loss(subject, shape)
     untouched = without_gradient(model, stepping(model, loss, batch_of(shape)))
@@ -134,7 +134,7 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 
 
 def inference_draws_nothing(subject: Subject) -> None:
-    """In evaluation mode the posterior's mode and what it decodes to are the same each time."""
+    """In evaluation mode, the posterior's mode and its decoded image are the same each time."""
     model, x = _built(subject).eval(), batch_of(taken_shape(subject)).x
     one, other = under((0, 1), lambda: _inferred(subject, model, x))
     for name, value in one.items():
@@ -167,7 +167,8 @@ def samples_follow_the_seed(subject: Subject) -> None:
 
 
 def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
-    """By its own samples and log_prob, under N(0, I), within five standard errors."""
+    """Compared with an estimate from its samples and log_prob, for the prior N(0, I), within five
+    standard errors."""
     only_for(subject, "kl")
     latent = _latent_of(_built(subject))
     posterior = _posterior_of(subject)
@@ -241,7 +242,7 @@ def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
-    """After a few steps, which may leave more behind than other weights."""
+    """After a few steps, which may change more state than the weights."""
     shape = taken_shape(subject)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
     list(stepping(one, _default_loss(subject, shape), batch_of(shape)))
@@ -284,10 +285,10 @@ MOVES = "register buffers, and make tensors with device=x.device (x.new_zeros, t
 
 
 def _lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], whose: str) -> None:
-    """CheckFailed where a value has not what goes with the abilities that are provided."""
+    """Raise CheckFailed if a value lacks an attribute of a capability that is provided."""
     for ability in (name for name in names if name in provides):
         for name in names[ability]:
-            # every module has a forward, which raises where no class of it writes its own
+            # every module inherits a forward, which raises unless a subclass overrides it
             theirs = getattr(value, name, None) is not None and (
                 getattr(type(value), name, None) is not nn.Module.forward
             )
@@ -299,12 +300,12 @@ def _lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], w
 
 
 def _built(subject: Subject, seed: int = 0) -> Any:
-    """A model of its own for a shape that it takes."""
+    """A new model for a shape that it supports."""
     return build(subject, taken_shape(subject), seed)
 
 
 def _posterior_of(subject: Subject) -> Any:
-    """q(z|x) of six images, by a new model."""
+    """q(z|x) of six images, from a new model."""
     return _built(subject).eval().encode(batch_of(taken_shape(subject)).x)
 
 
@@ -320,7 +321,8 @@ def _latent_of(model: nn.Module) -> LatentSpec:
 
 
 def _inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
-    """What the model makes of images as an explorer asks it, by names."""
+    """What an explorer gets from the model for images, by name. Raises CheckSkipped if there is
+    nothing."""
     provides = subject.entry.spec.provides
     found: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -339,6 +341,6 @@ def _inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
 
 
 def _default_loss(subject: Subject, shape: Shape) -> nn.Module:
-    """The loss that the model is trained with unless one says otherwise."""
+    """The default loss of the model, with its default options."""
     entry = subject.forge.registry.get("losses", subject.entry.spec.default_loss)
     return build_with_defaults(entry, shape)

@@ -1,4 +1,4 @@
-"""What an objective promises a search."""
+"""Contract checks for objectives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scores_and_answers_are_one_a_row(subject: Subject) -> None:
 
 
 def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
-    """Which are written beside them, so that one name would mean two options."""
+    """Both are set in one namespace, where a shared name would mean two options."""
     own = {field.name for field in fields(subject.entry.spec.config)}
     for entry in subject.forge.registry.entries("explorers"):
         if entry.spec.searches:
@@ -81,7 +81,7 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
     [gradient] = torch.autograd.grad(score.sum(), x, allow_unused=True)
     require(gradient is not None, "the score does not depend on x", "look at x in score")
     require(gradient.isfinite().all(), "the gradient of the score is not finite", FOLLOWED)
-    met = objective.satisfied(x, request)  # where there is nothing left to gain
+    met = objective.satisfied(x, request)  # for these rows, 0 is correct
     require(
         gradient.any() or met.all(),
         "the gradient of the score is 0 everywhere, though not all rows meet their requests",
@@ -90,7 +90,7 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
 
 
 def rows_do_not_mix(subject: Subject) -> None:
-    """A search drops rows that are done, so none may depend on the others."""
+    """A search drops rows that are done, so no row may depend on the others."""
     objective, x, request = _tried(subject)
     score = objective.score(x, request)
     met = objective.satisfied(x, request)
@@ -128,7 +128,7 @@ FOLLOWED = "a search follows that gradient"
 
 
 def _objective_of(subject: Subject) -> Any:
-    """A new objective; with the context of a tiny run where it does not do without."""
+    """A new objective, with the context of a tiny run if it does not work without one."""
     from latentforge.workflows.explore import context_for
 
     def scores_alone() -> bool:
@@ -146,14 +146,14 @@ def _objective_of(subject: Subject) -> Any:
 
 
 def _made(subject: Subject, context: Any) -> Any:
-    """What `build` makes of the context of a run, or of None."""
+    """The result of `build` for the context of a run, or for None."""
     seeded(0, "objective")
     with torch.no_grad():
         return subject.entry.spec.build(subject.config, context)
 
 
 def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
-    """Attempts at its requests in turn: the example's rows, else images."""
+    """Attempts at the requests in turn: the rows of the example, else images."""
     x = subject.example() if subject.example else batch_of(SHAPE, ROWS).x
     if len(x) != ROWS:
         raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS}")
@@ -161,13 +161,13 @@ def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
 
 
 def _tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
-    """An objective and attempts; CheckSkipped where it looks at other things than images."""
+    """An objective and attempts. Raises CheckSkipped if the objective does not score images."""
     objective = _objective_of(subject)
     x, request = _attempts(subject, objective)
     if not subject.example:
         try:
             objective.score(x, request)
-        except (RuntimeError, IndexError, ValueError) as error:  # what a wrong shape leads to
+        except (RuntimeError, IndexError, ValueError) as error:  # the errors of a wrong shape
             why = f"it scores no images of {SHAPE} ({error})"
             raise CheckSkipped(f"{why}; example= makes what it does score") from None
     return objective, x, request

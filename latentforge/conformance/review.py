@@ -1,4 +1,4 @@
-"""All checks of whole plugins, as values: what `latentforge plugins check` prints."""
+"""Runs all checks of whole plugins and yields results for `latentforge plugins check`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check; `component` is empty where it is of the plugin as a whole."""
+    """The result of one check. `component` is empty if the check is of the plugin as a whole."""
 
     plugin: str
     component: str
@@ -55,11 +55,11 @@ def review(
     deep: bool,
     reserved: Set[str],
 ) -> Iterator[Result]:
-    """The results of all checks of these plugins, each as it comes. `reserved` are the names of
-    LatentForge's own commands.
+    """Yield the result of each check of these plugins as soon as it is known. `reserved` are the
+    names of LatentForge's own commands.
 
-    Not `deep`, they are those that need neither torch nor a training: whether the plugin loads, its
-    hook module is light, and options and presets are right.
+    Without `deep`, only checks that need neither torch nor training run: whether the plugin loads,
+    its hook module has no heavy imports, and its options and presets are valid.
     """
     forge = _without_observers(forge)
     commands = list(plugin_commands.commands().values())
@@ -99,7 +99,7 @@ def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
     for check in checks:
         results.append(_result(entry.plugin, about, check.name, check))
         yield results[-1]
-    own = results[len(checks_for(entry.kind.plural)) :]  # those of its kind alone
+    own = results[len(checks_for(entry.kind.plural)) :]  # only the checks of its kind
     if own and all(result.status == "skipped" for result in own):
         saw = f"nothing was tried: {own[0].saw}"
         yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
@@ -118,7 +118,7 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
         saw = "; ".join([error.message, *error.details])
         return Result(*about, "failed", saw, error.remedy or "see docs/contracts.md")
     except KeyboardInterrupt:
-        raise  # of the user
+        raise  # from the user
     except BaseException as error:  # SystemExit too
         place = place_in(error, home_of(plugin.module))
         return Result(*about, "failed", one_line(error) + place, "mend what raises")
@@ -127,7 +127,7 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
-    """Without what tiny runs and components say: a reader wants to see the checks."""
+    """Suppress the output of tiny runs and components, so that only the results are visible."""
     off = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -148,20 +148,20 @@ def _callable(command: PluginCommand, reserved: Set[str]) -> None:
 
 
 def _resolves(forge: Forge, entry: Entry) -> None:
-    """Whether a preset's file is one that today's components understand."""
+    """Raise an error unless the current components accept the file of a preset."""
     told: dict[str, Any] = read_toml(entry.spec.path)
     if "explore" not in told:
         resolve(start_draft(forge.registry, None, None, entry.reference), forge.registry)
         return
     explorer = forge.registry.get("explorers", str(told["explore"].get("name")))
-    # of any run that has what the explorer needs
+    # a substitute for any run that provides what the explorer needs
     model = SimpleNamespace(name="any", spec=SimpleNamespace(provides=explorer.spec.needs))
     config: Any = SimpleNamespace(model=SimpleNamespace(entry=model))
     choose_explorer(forge.registry, config, ["any"], explorer.reference, (), {}, entry.reference)
 
 
 def _without_observers(forge: Forge) -> Forge:
-    """Other plugins need not be told of the tiny runs."""
+    """A copy without observers, because tiny runs do not concern other plugins."""
     alone = copy(forge)
     alone.registry = Registry(forge.registry.plugins, forge.registry.components)
     return alone

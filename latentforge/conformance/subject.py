@@ -1,4 +1,4 @@
-"""What a check is, what it is of, and how it fails."""
+"""The types of checks: Check, its Subject, CheckFailed and CheckSkipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class CheckFailed(AssertionError):
-    """A promise that is not kept: what was seen, and what to mend."""
+    """A promise is broken. Contains what was observed, and how to fix it."""
 
     def __init__(self, saw: str, mend: str) -> None:
         super().__init__(f"{saw}; {mend}")
@@ -25,24 +25,26 @@ class CheckFailed(AssertionError):
 
 
 class CheckSkipped(Exception):
-    """A check that does not concern this component, or cannot be made here; says why."""
+    """A check does not apply to this component or is not possible here. The message gives the
+    reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of one component. Called, it raises CheckFailed where that is not kept, and
-    CheckSkipped where there is nothing to check; what the component raises passes through."""
+    """One promise of one component. Calling it raises CheckFailed if the promise is broken and
+    CheckSkipped if there is nothing to check. Exceptions of the component pass through."""
 
     name: str
     function: Callable[..., None]
-    given: tuple[Any, ...]  # the Subject, and for some a shape
+    given: tuple[Any, ...]  # the Subject, and a shape for some checks
 
     def __call__(self) -> None:
-        """Whatever the component changes of the process, the next check begins as this one did."""
+        """Run the check and restore the process-wide settings, so that the next check starts in the
+        same state."""
         subject: Subject = self.given[0]
         if subject.barred and self.name != subject.foremost:
             raise CheckSkipped(f"see {subject.foremost!r}")
-        # its import would load torch, which the checks of a plugin as a whole do without
+        # importing it would load torch, which the checks of a whole plugin do not need
         state = sys.modules.get("latentforge.conformance.global_state")
         try:
             with state.as_it_was() if state else nullcontext():
@@ -57,25 +59,25 @@ class Check:
 
 
 def require(kept: Any, saw: str, mend: str) -> None:
-    """CheckFailed unless `kept`."""
+    """Raise CheckFailed unless `kept` is true."""
     if not bool(kept):
         raise CheckFailed(saw, mend)
 
 
 @dataclass(eq=False)
 class Subject:
-    """A component under test, by its kind and name. What is made of it is made once."""
+    """A component under test, by its kind and name. What is built from it is built once."""
 
     kind: str
     name: str
     options: dict[str, Any]
     plugins: tuple[Any, ...]
     given: Any = None  # a Forge
-    example: Any = None  # a function that makes what an objective looks at, where it is no image
-    shape: tuple[int, ...] | None = None  # of the images that a model or a loss is tried on
-    foremost: str = ""  # the check whose demands the others build on
-    barred: bool = False  # it has failed, so that the others would say the same again
-    kept: dict[str, Any] = field(default_factory=dict)  # what checks share, by a name
+    example: Any = None  # makes the inputs of an objective that does not score images
+    shape: tuple[int, ...] | None = None  # the shape of images for a model or a loss
+    foremost: str = ""  # the check that all others depend on
+    barred: bool = False  # whether it failed: the others would report the same
+    kept: dict[str, Any] = field(default_factory=dict)  # results that checks share, by name
 
     @cached_property
     def forge(self) -> Any:
@@ -89,7 +91,7 @@ class Subject:
         return entry
 
     def told(self, error: Exception) -> str:
-        """What an exception says, and the innermost line of the plugin's own code."""
+        """The message of an exception, and the innermost line of the plugin's code."""
         return one_line(error) + place_in(error, home_of(self.entry.plugin.module))
 
     @cached_property

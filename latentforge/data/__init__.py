@@ -1,1 +1,1 @@
-"""Images: reading, preparing, splitting, keeping in memory or streaming."""
+"""Images: reading, preparation, splits, prefetch, storage in memory or streaming."""

@@ -1,4 +1,4 @@
-"""Arrays as images: axis order, dtype, uint8 or floats in [0, 1]."""
+"""Converts arrays to images: axis order, dtype, uint8 or floats in [0, 1]."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from latentforge.errors import UsageError
 
-CHANNELS = (1, 3, 4)  # what the last of four dimensions must be to count as channels
-ROUNDING = 1e-6  # how far beyond [0, 1] a float may lie and be clamped: resizing leaves 1.0000001
+CHANNELS = (1, 3, 4)  # the last of four axes contains channels if it has one of these sizes
+ROUNDING = 1e-6  # floats this far outside [0, 1] are clamped: resizing gives 1.0000001
 
 
 def as_tensor(values: Any, where: str) -> Tensor:
-    """A tensor on the CPU that shares the memory of `values` where it can."""
+    """A tensor on the CPU that shares the memory of `values` if possible."""
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.asarray(values)
@@ -30,7 +30,7 @@ def as_tensor(values: Any, where: str) -> Tensor:
 
 
 def laid_out(x: Tensor, where: str) -> Tensor:
-    """(N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W); (N, D) stays."""
+    """Convert (N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W). (N, D) is unchanged."""
     if x.ndim not in (2, 3, 4):
         raise UsageError(
             f"{where}: x has shape {tuple(x.shape)}",
@@ -46,7 +46,8 @@ def laid_out(x: Tensor, where: str) -> Tensor:
 
 
 def pixels(x: Tensor, where: str) -> Tensor:
-    """uint8 as it is; floats as float32 once they are known to lie in [0, 1]."""
+    """uint8 unchanged, floats as float32 after a check that they are in [0, 1]. Raises UsageError
+    for other values."""
     if x.dtype == torch.uint8:
         return x
     if not x.is_floating_point():
@@ -72,7 +73,7 @@ def pixels(x: Tensor, where: str) -> Tensor:
 
 
 def scaling(low: float, high: float) -> str:
-    """What to give in place of floats in [low, high]."""
+    """The hint for floats in [low, high]: how to convert them."""
     if low >= 0.0 and 2.0 <= high <= 255.0:
         return "divide by 255, or give uint8"
     if low >= -1.0 - ROUNDING and high <= 1.0 + ROUNDING:
@@ -81,5 +82,5 @@ def scaling(low: float, high: float) -> str:
 
 
 def dtype_name(x: Any) -> str:
-    """The type of a tensor's values, as numpy says it: uint8, float32."""
+    """The dtype of a tensor in numpy's spelling: uint8, float32."""
     return str(x.dtype).removeprefix("torch.")

@@ -1,6 +1,6 @@
-"""Images that live on the device, and the splits of a dataset.
+"""ImageSplit: the images of one split in memory, and its batches.
 
-Owns: batches, and turning stored bytes into floats in [0, 1]. preparation.py makes these.
+Converts stored bytes to floats in [0, 1]. preparation.py makes the splits.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from latentforge.errors import UsageError
 from latentforge.seeding import generator, shared_generator
 
 Binarize = Literal["none", "threshold", "fixed", "dynamic"]
-CHUNK = 10_000  # images turned into floats at once, to be binarized
+CHUNK = 10_000  # images that are converted to floats at once for binarization
 
 
 @dataclass(frozen=True, eq=False)  # == on tensors has no single answer
 class ImageSplit:
-    """One split, whole, on one device; `StreamedImages` reads from disk and has no `x`. Both give
+    """One complete split on one device. `StreamedImages` reads from disk and has no `x`; both give
     the same batches.
 
     `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,) that indexes `spec.classes`,
-    or None. `dynamic`: each batch is drawn black and white with the grey values as probabilities,
-    by `batch` from the default generator, which is a function of the step.
+    or None. `dynamic`: `batch` draws each batch black and white with the grey values as
+    probabilities, from the default generator, which is a function of the step.
     """
 
     x: Tensor
@@ -37,8 +37,8 @@ class ImageSplit:
     _white: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A 0-d tensor: 1 µs a batch faster than dividing by the number 255 on the CPU. It lies on
-        # the device because CUDA turns a number into a product with 1/255, one ulp off the CPU's.
+        # A 0-d tensor: on the CPU 1 µs per batch faster than division by the number 255. It is on
+        # the device, because CUDA multiplies by 1/255 for a number, one ulp off the CPU's result.
         white = torch.tensor(255.0, dtype=torch.float32, device=self.x.device)
         object.__setattr__(self, "_white", white)
 
@@ -51,20 +51,20 @@ class ImageSplit:
 
     @property
     def stored(self) -> torch.dtype:
-        """The type in which the images are stored, uint8 or float32."""
+        """The dtype of the stored images, uint8 or float32."""
         return self.x.dtype
 
     def raw(self, index: Tensor) -> Tensor:
-        """The images at `index` as they are stored, (B, *spec.shape)."""
+        """The stored images at `index`, (B, *spec.shape)."""
         return torch.index_select(self.x, 0, index)
 
     def taken(self, places: Tensor) -> ImageSplit:
-        """The images at `places`, int64 (n,), as a split of their own."""
+        """A new split with the images at `places`, int64 (n,)."""
         y = None if self.y is None else self.y.index_select(0, places)
         return ImageSplit(self.x.index_select(0, places), y, self.spec, self.dynamic)
 
     def same_as(self, other: ImageSplit) -> bool:
-        """Whether two splits hold the same images, as those of data without own splits do."""
+        """Whether two splits contain the same images, as for data without official splits."""
         if type(other) is not ImageSplit:
             return other is self
         return self.x is other.x or (self.x.shape == other.x.shape and torch.equal(self.x, other.x))
@@ -80,7 +80,7 @@ class ImageSplit:
         return Batch(x, y, index)
 
     def batch_at(self, places: Sequence[int]) -> Batch:
-        """The examples at these places; raises UsageError for a place that is not there."""
+        """The examples at these indices. Raises UsageError for an index that does not exist."""
         if outside := [place for place in places if not 0 <= place < len(self)]:
             raise UsageError(
                 f"no image {', '.join(map(str, outside[:5]))}: this split has {len(self)}",
@@ -94,14 +94,14 @@ class ImageSplit:
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             x = self.x[part]
-            # the clone keeps a model that works in place from changing the data itself
+            # the clone protects the data from a model that works in place
             x = torch.div(x, self._white) if x.dtype == torch.uint8 else x.clone()
-            if self.dynamic:  # the same at every pass, so that figures can be compared
+            if self.dynamic:  # the same at every pass, so that metrics are comparable
                 x = torch.bernoulli(x, generator=generator(self.device, "binarize", start))
             yield Batch(x, None if self.y is None else self.y[part], index[part])
 
     def of_class(self, label: int) -> Tensor:
-        """The places of the examples of one class, int64 (n,), in order."""
+        """The indices of the examples of one class, int64 (n,), in order."""
         if self.y is None:
             raise UsageError("this data has no labels, so no image can be chosen by its class")
         if not 0 <= label < len(self.spec.classes):
@@ -112,11 +112,13 @@ class ImageSplit:
         return (self.y == label).nonzero().squeeze(1)
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> ImageSplit:
-        """The images with every value 0 or 1, stored as uint8 0 or 255, as `data.binarize` asks.
+        """The images with every value 0 or 1, stored as uint8 0 or 255, as `data.binarize`
+        specifies.
 
-        `threshold`: 1 from 0.5 upwards. `fixed`: each value drawn once with its grey value as the
-        probability, a function of `seed` and the split (Salakhutdinov and Murray 2008). `dynamic`:
-        the training images are drawn anew whenever they are shown; other splits are `fixed`.
+        `threshold`: 1 from 0.5 upwards. `fixed`: each value is drawn once with its grey value as
+        the probability, a function of `seed` and the split (Salakhutdinov and Murray 2008).
+        `dynamic`: the training images are drawn again each time they are used; other splits are
+        `fixed`.
         """
         if mode == "none":
             return self

@@ -1,4 +1,4 @@
-"""Where a run's images come from: a dataset plugin, or data handed over in Python."""
+"""Loads the images of a run from a dataset plugin or from data passed in Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from latentforge.plugins.registry import Registry
 
 
 def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
-    """The images of every split on the CPU; `data` stands in for the chosen dataset."""
+    """The images of every split on the CPU. `data` replaces the chosen dataset. Raises MissingError
+    if there is neither."""
     load: Callable[[str], Any]
     if data is not None:
         given = given_splits(data)
@@ -39,13 +40,13 @@ def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> 
 def load_dataset(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
 ) -> DataSplits:
-    """A dataset's splits by its name; `options` are those of the section [data]."""
+    """The splits of a dataset by its name. `options` are those of the section [data]."""
     dataset, own = dataset_of(registry, name, options)
     return load_splits(dataset, own)
 
 
 def given_splits(data: Any) -> dict[str, Any]:
-    """In-memory data by split; anything but a mapping is the split "train"."""
+    """In-memory data by split. Data that is not a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
     if unknown := sorted(set(splits) - set(SPLITS)):
         raise UsageError(

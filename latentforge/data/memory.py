@@ -1,4 +1,4 @@
-"""Decides whether images are streamed or kept in memory (`data.stream`, `data.workers`)."""
+"""Decides whether images are streamed or kept in memory (`data.stream`)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from latentforge.config.schema import DataConfig
 from latentforge.runtime.memory import in_words
 
 SHARE = 0.5
-"""Of the memory that is there, what images may take: cutting them into splits copies them once, so
-twice as much is needed for a moment, and a model wants some too."""
+"""The share of the free memory that images may take. Cutting them into splits copies them once, so
+twice as much is needed for a short time, and a model needs some too."""
 
 
 def why_streamed(config: DataConfig, size: int, room: int, memory: str) -> str:
-    """Why images of `size` bytes are streamed, in words, where `room` bytes of `memory` are free;
-    empty where they are not."""
+    """The reason to stream images of `size` bytes, given the free bytes of `memory`; empty if there
+    is none."""
     if config.stream == "always":
         return "data.stream is always"
     if config.stream == "never" or size <= SHARE * room:

@@ -1,6 +1,5 @@
-"""Prefetch: reads batches ahead in worker processes, through pinned memory, and copies them to the
-device.
-"""
+"""Prefetch: reads batches ahead in worker processes and copies them through pinned memory to the
+device."""
 
 from __future__ import annotations
 
@@ -17,21 +16,21 @@ from latentforge.data.readers import Reader
 from latentforge.errors import RunFailed, one_line
 from latentforge.runtime import torchrun
 
-LOST = "DataLoader worker"  # how torch begins its errors about workers that have ended
+LOST = "DataLoader worker"  # the start of torch's errors about workers that have ended
 AT_REST = 0.05
-"""Seconds before workers are forked beside other processes of a run. After each sum over these a
-thread of gloo asks for the interpreter; a child that is forked in that moment waits for ever."""
+"""Seconds before workers are forked if several processes train together. After each sum over these,
+a Gloo thread requests the interpreter lock; a child that is forked at that moment waits forever."""
 
 
 def leave_signals_alone(_worker: int) -> None:
-    """A terminal's Ctrl-C, and a scheduler's SIGTERM, reach workers too; the training then still
-    wants the batches that lead to its checkpoint."""
+    """Ignore signals in a worker. A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too,
+    but the training still needs the batches before its checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def lost_worker(error: BaseException) -> RunFailed | None:
-    """What to say where torch says that a worker has ended; None for any other error."""
+    """The RunFailed for torch's error about a worker that has ended; None for any other error."""
     if not isinstance(error, RuntimeError) or not str(error).startswith(LOST):
         return None
     return RunFailed(
@@ -43,17 +42,17 @@ def lost_worker(error: BaseException) -> RunFailed | None:
 
 
 def checked(read: Tensor | RunFailed) -> Tensor:
-    """The images; RunFailed where they could not be read."""
+    """The images. Raises RunFailed if they could not be read."""
     if isinstance(read, RunFailed):
         raise read
     return read
 
 
 class Ahead:
-    """The batches of `reader` at `batches`, one after the other, on `device` as they are stored.
+    """Prefetches the batches of `reader` at `batches`, in order, to `device`, as they are stored.
 
-    On CUDA the next one is copied from pinned memory on a stream of its own while the step that
-    uses the one before it runs.
+    On CUDA, the next batch is copied from pinned memory on a separate stream during the step that
+    uses the previous one.
     """
 
     def __init__(
@@ -65,26 +64,26 @@ class Ahead:
         if workers and torchrun.several():
             time.sleep(AT_REST)
         loader: DataLoader[Any] = DataLoader(
-            reader,  # type: ignore[arg-type]  # a list of places in the place of one
+            reader,  # type: ignore[arg-type]  # a list of indices instead of one
             batch_size=None,
             sampler=batches,
             num_workers=workers,
             pin_memory=self.side is not None,
             worker_init_fn=leave_signals_alone,
-            generator=torch.Generator(),  # its own: the default one is the step's noise
+            generator=torch.Generator(),  # not the default one, which makes the step's noise
         )
         self._read: Iterator[Any] | None = iter(loader)
         self._ready: Tensor | None = None
 
     def next(self) -> Tensor:
-        """The next batch. RunFailed where it cannot be read, or a worker has ended."""
+        """The next batch. Raises RunFailed if it cannot be read or a worker has ended."""
         x = self._pull() if self._ready is None else self._ready
         self.left -= 1
         if self.side is not None:
             now = torch.cuda.current_stream(self.device)
             now.wait_stream(self.side)  # before the next copy is queued there
             x.record_stream(now)
-        if not self.left:  # not when somebody drops this: other workers may have started by then
+        if not self.left:  # not in a destructor: other workers may have started by then
             self.close()
         elif self.side is not None:
             self._ready = self._pull()

@@ -1,6 +1,6 @@
-"""The one preparation of what a dataset gives: layout, checks, splits, fingerprint.
+"""Prepares what a dataset returns: axis order, checks, splits, fingerprint.
 
-Knows no dataset, and does not import Ignite.
+Contains no dataset, and must not import Ignite.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 SPLITS = ("train", "validation", "test")
-TEST = 0.2  # of all images, where there is no official test split
-VALIDATION = 0.1  # of the training images, where there is no official test split
-MOST_CLASSES = 65_536  # of labels without names
-SAMPLE = 256  # images of a split that a fingerprint of streamed data looks at
-AT_ONCE = 16  # of them in memory
+TEST = 0.2  # of all images, if there is no official test split
+VALIDATION = 0.1  # of the training images, if there is no official test split
+MOST_CLASSES = 65_536  # for labels without names
+SAMPLE = 256  # images of a split in the fingerprint of streamed data
+AT_ONCE = 16  # of these, in memory at the same time
 DEFAULT = DataConfig()
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One official split after its checks; `where` names it in errors."""
+    """One official split after its checks. `where` names it in errors."""
 
     x: Tensor | Source  # (N, C, H, W) or (N, D), uint8 or float32
     y: Tensor | None  # int64 (N,)
@@ -62,14 +62,14 @@ def prepare(
     name: str,
     config: DataConfig = DEFAULT,
 ) -> DataSplits:
-    """Loads, checks and cuts the dataset `name`, whose own splits are `official`, as the section
-    [data] in `config` asks.
+    """Load, check and cut the dataset `name`, which has the splits `official`, as the section
+    [data] in `config` specifies.
 
-    An official test split is left as it is; without one, the share `test` is cut off train. Then
-    `validation` is cut off what is left: None means 0 with an official test split and 0.1 without;
-    None for `test` means 0.2.
-    Both cuts are a pure function of `split_seed`. `stream` says which images are read as they are
-    wanted, not now. Raises UsageError for data that does not fit.
+    An official test split is unchanged; without one, the share `test` is cut off train. Then
+    `validation` is cut off the rest. None means 0.2 for `test`, and for `validation` 0 with an
+    official test split and 0.1 without. Both cuts are a pure function of `split_seed`. `stream`
+    determines which images are read on demand instead of now. Raises UsageError for data that does
+    not fit.
     """
     _check_splits(official, config, name)
     sources, splits, spec = _loaded({split: load(split) for split in official}, name, config)
@@ -86,8 +86,8 @@ def prepare(
 
 
 def prepare_whole(given: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
-    """Each given split as it is: the shares of `config` are not cut off. Raises UsageError for data
-    that does not fit."""
+    """Prepare each given split without cutting it: the shares of `config` are ignored. Raises
+    UsageError for data that does not fit."""
     sources, splits, spec = _loaded(dict(given), name, config)
     return _data_splits(spec, sources, splits, config)
 
@@ -95,7 +95,7 @@ def prepare_whole(given: Mapping[str, Any], name: str, config: DataConfig = DEFA
 def _loaded(
     given: dict[str, Any], name: str, config: DataConfig
 ) -> tuple[dict[str, _Source], dict[str, ImageSplit], DataSpec]:
-    """The given splits after their checks; all of them streamed, or all in memory."""
+    """The given splits after their checks: all of them streamed, or all in memory."""
     wheres = {split: f"{name}, split {split}" for split in given}
     files = {}
     if config.stream != "never":
@@ -104,7 +104,7 @@ def _loaded(
     why = why_streamed(config, size, host_memory(), "memory")
     sources = {}
     for split, where in wheres.items():
-        loaded = given.pop(split)  # so that what was converted need not stay
+        loaded = given.pop(split)  # frees the original after its conversion
         sources[split] = _streamed(loaded, files[split], where) if why else _whole(loaded, where)
     spec = _spec(list(sources.values()))
     splits = {
@@ -168,7 +168,7 @@ def _whole(loaded: Any, where: str) -> _Source:
 
 
 def _streamed(loaded: Any, source: Source | None, where: str) -> _Source:
-    """Images that stay where they are, and labels in memory."""
+    """Images that stay where they are stored, and labels in memory."""
     if source is None:
         held = _whole(loaded, where)
         assert isinstance(held.x, Tensor)
@@ -185,7 +185,7 @@ def _labelled(x: Tensor | Source, y: Any, classes: Sequence[str], where: str) ->
 
 
 def _gather(dataset: Any, where: str) -> Arrays:
-    """A map-style dataset, whole; by a `whole()` of its own where it has one."""
+    """Read a map-style dataset completely, by its `whole()` if it has one."""
     check_dataset(dataset, where)
     if callable(own := getattr(dataset, "whole", None)):
         arrays: Arrays = own()
@@ -201,8 +201,8 @@ def _gather(dataset: Any, where: str) -> Arrays:
 
 
 def _printable(name: str) -> str:
-    """Names of files may hold bytes that are no text, which no figure can show, and codes that a
-    terminal obeys; escaped, they still differ."""
+    """Escape what is not printable. Names of files may contain bytes that are not text, which no
+    figure can show, and control codes for a terminal. Escaped names remain distinct."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in name
     )
@@ -227,7 +227,7 @@ def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor
 
 
 def _spec(sources: Sequence[_Source]) -> DataSpec:
-    """What all splits share; raises UsageError where they differ."""
+    """The DataSpec of all splits. Raises UsageError if they differ."""
     first = sources[0]
     for other in sources[1:]:
         seen = (
@@ -250,7 +250,7 @@ def _spec(sources: Sequence[_Source]) -> DataSpec:
 def _cut(
     images: ImageSplit, share: float, purpose: str, seed: int, name: str
 ) -> tuple[ImageSplit, ImageSplit]:
-    """What is left, and the part cut off, both in the order of the source."""
+    """The rest and the part that is cut off, both in the order of the source."""
     if not 0.0 <= share < 1.0:
         raise UsageError(f"the {purpose} share is {share}; it must lie from 0 to below 1")
     n = len(images)
@@ -267,7 +267,7 @@ def _cut(
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
-    """The fingerprint of images that lie in memory: SHA-256 of every value, label and name."""
+    """The fingerprint of images in memory: SHA-256 of every value, label and name."""
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):
         for key, values in (("x", sources[split].x), ("y", sources[split].y)):
@@ -279,9 +279,9 @@ def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
 
 def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
     """The fingerprint of images too many to read first: of names, sizes, types, every label, and
-    the values of `SAMPLE` images of each split, the same ones each time.
+    the values of `SAMPLE` images of each split, always the same ones.
 
-    Not of the time of a file, which a copy to another machine does not keep.
+    It does not contain the time of a file, which a copy to another machine does not preserve.
     """
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):

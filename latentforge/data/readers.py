@@ -1,7 +1,7 @@
 """Readers of images that are not in memory: from a memory-mapped file, an archive or a dataset.
 
-Owns reading them by place, also in worker processes, and what can be wrong then. Knows no order,
-no split and no device.
+They read by index, also in worker processes, and report what is wrong. They know no order, no split
+and no device.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ MEND = "mend or replace it; train --resume goes on with a run from its last chec
 
 
 class Source:
-    """Images of one shape and type, of which any can be read. `shape` is (N, C, H, W) or (N, D) and
-    `dtype` uint8 or float32, as what `read` gives; `where` names them in errors."""
+    """Images of one shape and dtype that can be read in any order. `shape` is (N, C, H, W) or
+    (N, D), and `dtype` uint8 or float32, as for the result of `read`. `where` names them in
+    errors."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -43,15 +44,15 @@ class Source:
         return self.shape[0]
 
     def rows(self, places: Sequence[int]) -> Array:
-        """The examples as they are stored, (B, ...)."""
+        """The examples as stored, (B, ...)."""
         raise NotImplementedError
 
     def read(self, places: Sequence[int]) -> Tensor:
-        """(B, *shape[1:]) of `dtype`, on the CPU.
+        """The images at `places`: (B, *shape[1:]) of `dtype`, on the CPU.
 
         Raises UsageError that names the example, or the file, that cannot be read.
         """
-        if not len(places):  # a process's share of a small batch
+        if not len(places):  # the shard of a small batch may be empty
             return torch.empty(0, *self.shape[1:], dtype=self.dtype)
         x = laid_out(as_tensor(self.rows(places), self.where), self.where)
         try:
@@ -63,7 +64,7 @@ class Source:
 
 
 class InMemory(Source):
-    """Images that lie in the host's memory, and not on a device that is too small for them."""
+    """Images in the host's memory, streamed to a device that is too small for them."""
 
     def __init__(self, x: Tensor, where: str = "") -> None:
         self.x, self.where = x, where
@@ -74,7 +75,7 @@ class InMemory(Source):
 
 
 class Rows(Source):
-    """A memory-mapped array in any memory layout, read as numpy reads it."""
+    """A memory-mapped array with any strides, read by numpy."""
 
     def __init__(self, x: Array, where: str) -> None:
         self.x = x
@@ -85,10 +86,10 @@ class Rows(Source):
 
 
 class NumbersFile(Source):
-    """The rows of a memory-mapped file, each of which lies in one piece.
+    """The rows of a memory-mapped file, each of which is contiguous.
 
     Read with `read`, not through the map: a file that was truncated meanwhile is then an error,
-    where the map would end the process (SIGBUS), and no pages count as this process's memory.
+    while the map would end the process (SIGBUS), and no pages count as memory of this process.
     """
 
     def __init__(self, x: np.memmap[Any, Any], start: int, where: str) -> None:
@@ -101,7 +102,7 @@ class NumbersFile(Source):
     def rows(self, places: Sequence[int]) -> Array:
         held = np.empty((len(places), self.row_bytes), np.uint8)
         try:
-            with self.path.open("rb", buffering=0) as file:  # anew: workers share no position in it
+            with self.path.open("rb", buffering=0) as file:  # per call: workers share no position
                 for place, row in zip(places, held, strict=True):
                     file.seek(self.start + place * self.step)
                     if (read := file.readinto(row.data)) != self.row_bytes:
@@ -119,7 +120,7 @@ class NumbersFile(Source):
 
 
 class Examples(Source):
-    """A map-style dataset of x or (x, y); x a tensor, an array or a PIL image."""
+    """A map-style dataset of x or (x, y), where x is a tensor, an array or a PIL image."""
 
     def __init__(self, dataset: Any, where: str) -> None:
         check_dataset(dataset, where)
@@ -134,7 +135,7 @@ class Examples(Source):
         return x
 
     def one(self, place: int) -> tuple[Array, int | None]:
-        """An example as it is; UsageError where it is unlike the first one."""
+        """An unmodified example. Raises UsageError if it is unlike the first one."""
         x, y = item(self.dataset, place, self.where)
         alike = (x.shape, x.dtype, y is None)
         if alike != (self.first.shape, self.first.dtype, self.label is None):
@@ -146,7 +147,7 @@ class Examples(Source):
         return x, y
 
     def labels(self) -> Array | None:
-        """Of every example. A dataset that has no `targets` is read once from end to end."""
+        """The labels of all examples. A dataset without `targets` is read once from end to end."""
         if self.label is None:
             return None
         told = getattr(self.dataset, "targets", None)  # torchvision's convention
@@ -156,8 +157,7 @@ class Examples(Source):
 
 
 def streamable(loaded: Any, where: str) -> Source | None:
-    """What a dataset gave as a source that is read as it is wanted; None where it lies in memory
-    already."""
+    """A source that reads on demand what a dataset returned; None if it is already in memory."""
     if not isinstance(loaded, Arrays):
         return Examples(loaded, where)
     x = loaded.x
@@ -167,7 +167,7 @@ def streamable(loaded: Any, where: str) -> Source | None:
     while isinstance(root.base, np.memmap):
         root = root.base
     if not isinstance(root.base, mmap.mmap) or root.filename is None:
-        return None  # a copy that kept the class, or a map without a file
+        return None  # a copy that is still a memmap, or a map without a file
     spans = zip(x.shape[1:], x.strides[1:], strict=True)
     span = x.dtype.itemsize + sum((n - 1) * stride for n, stride in spans)
     whole = span == math.prod(x.shape[1:]) * x.dtype.itemsize and min(x.strides) > 0
@@ -177,7 +177,7 @@ def streamable(loaded: Any, where: str) -> Source | None:
 
 
 def check_dataset(dataset: Any, where: str) -> None:
-    """UsageError for what is no map-style dataset, and for an empty one."""
+    """Raise UsageError unless this is a map-style dataset with at least one example."""
     mapped = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not mapped or isinstance(dataset, (tuple, Mapping, str)):
         raise UsageError(
@@ -189,13 +189,13 @@ def check_dataset(dataset: Any, where: str) -> None:
 
 
 def class_names(dataset: Any) -> Sequence[str]:
-    """Those that a dataset has by torchvision's convention."""
+    """The class names of a dataset that follows torchvision's convention, else none."""
     classes = getattr(dataset, "classes", ())
     return classes if isinstance(classes, (list, tuple)) else ()
 
 
 def item(dataset: Any, i: int, where: str) -> tuple[Array, int | None]:
-    """Example i of a map-style dataset and its label; UsageError that names it."""
+    """Example i of a map-style dataset and its label. Raises UsageError that names it."""
     try:
         given = dataset[i]
     except (LatentForgeError, MemoryError):
@@ -209,20 +209,20 @@ def item(dataset: Any, i: int, where: str) -> tuple[Array, int | None]:
         x = x.detach().cpu().numpy()
     try:
         return np.asarray(x), operator.index(rest[0]) if rest else None
-    except TypeError:  # from operator.index; int() would cut 0.5 down to 0
+    except TypeError:  # from operator.index; int() would truncate 0.5 to 0
         raise UsageError(f"{where}: the label of example {i} is {rest[0]!r}, no integer") from None
 
 
 def described(x: Array, y: int | None) -> str:
-    """An example in words, for an error."""
+    """A description of an example, for an error."""
     return f"{x.dtype} {x.shape} {'without a label' if y is None else 'with a label'}"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the images at a list of places, or says why it cannot; what a DataLoader calls.
+    """Reads the images at a list of indices for a DataLoader, or returns the error.
 
-    The error is returned: of one that a worker raises, torch makes one line with a traceback.
+    The error is not raised: torch turns one that a worker raises into one line with a traceback.
     """
 
     source: Source

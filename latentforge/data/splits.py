@@ -1,4 +1,4 @@
-"""The splits of a dataset: a name for each, one preprocessing and one fingerprint for all."""
+"""DataSplits: the named splits of a dataset with one preprocessing and one fingerprint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from latentforge.runtime.memory import device_memory
 class DataSplits:
     """A prepared dataset: `splits` has "train", "test" and, if there is one, "validation".
 
-    `fingerprint` is the SHA-256 of the source data and class names, whatever the cuts; of streamed
-    data it is `sample`, that of a sample, which all data has.
-    `preprocessing` says in JSON values how stored numbers become what the model sees.
+    `fingerprint` is the SHA-256 of the source data and class names, independent of the cuts; for
+    streamed data it is `sample`, the hash of a sample, which all data has. `preprocessing`
+    describes in JSON values how stored numbers become what the model receives.
     """
 
     spec: DataSpec
@@ -33,7 +33,7 @@ class DataSplits:
     config: DataConfig = field(default_factory=DataConfig)
 
     def split(self, name: str) -> ImageSplit:
-        """The images of one split; raises UsageError that names the splits there are."""
+        """The images of one split. Raises UsageError that names the existing splits."""
         if name not in self.splits:
             known = list(self.splits)
             remedy = did_you_mean(name, known) or f"choose from {', '.join(known)}"
@@ -41,16 +41,16 @@ class DataSplits:
         return self.splits[name]
 
     def is_of(self, about: Mapping[str, Any]) -> bool:
-        """Whether this is the data that a run.json describes under `data`: by all values, or by the
-        sample where one of the two is streamed."""
+        """Whether this is the data that a run.json describes under `data`: compares all values, or
+        the sample if one of the two is streamed."""
         then = about["fingerprint"]
         if then.startswith("sample-") or self.fingerprint == self.sample:
             return bool(self.sample == about.get("sample", then))
         return bool(self.fingerprint == then)
 
     def to(self, device: torch.device | str) -> DataSplits:
-        """All splits on another device; what several of them share is moved once. Images that are
-        too many for a GPU stay in the host's memory, and are streamed from there."""
+        """All splits on another device. Images that several splits share are moved once. Images
+        that are too many for a GPU stay in the host's memory and are streamed from there."""
         device = torch.device(device)
         own = {id(images): images for images in self.splits.values()}
         if device.type == "cuda":

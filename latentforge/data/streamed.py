@@ -1,6 +1,6 @@
-"""Images that do not lie in memory: the same batches as resident ones, read as they are wanted.
+"""StreamedImages: a split that is not in memory, with the same batches as one that is.
 
-Owns the streamed split. readers.py reads, prefetch.py reads ahead, memory.py says when to stream.
+readers.py reads, prefetch.py reads ahead, memory.py decides when to stream.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from latentforge.seeding import generator, shared_generator
 
 
 class StreamedImages(ImageSplit):
-    """One split whose images are read from `source` batch by batch; labels lie on the device.
+    """One split whose images are read from `source` batch by batch. Labels are on the device.
 
-    `places`: int64 (N,), which of the source's images these are, in order. `why` says in words why
-    they are streamed. `workers` processes read ahead; 0 reads in this one. `binarize` is applied to
-    each batch: "fixed" draws each image from (`draw`, its place), so it is the same whenever read.
+    `places`: int64 (N,), the indices of these images in the source, in order. `why` is the reason
+    why they are streamed. `workers` processes prefetch; 0 reads in this process. `binarize` is
+    applied to each batch: "fixed" draws each image from (`draw`, its index), so it is always the
+    same.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class StreamedImages(ImageSplit):
         why: str = "",
     ) -> None:
         device = torch.device(device)
-        vars(self).update(  # a frozen class, as that of resident images is
+        vars(self).update(  # a frozen class, like ImageSplit
             source=source,
             places=torch.arange(len(source)) if places is None else places,
             y=y,
@@ -76,7 +77,7 @@ class StreamedImages(ImageSplit):
 
     @property
     def x(self) -> NoReturn:
-        """There is no tensor of all images; raises UsageError."""
+        """Raises UsageError, because there is no tensor of all images."""
         raise UsageError(
             f"{self.source.where}: the images are streamed, and do not lie in memory as a whole",
             remedy="go through images.batches(size), or take some by images.batch(places); "
@@ -95,17 +96,17 @@ class StreamedImages(ImageSplit):
         return checked(self._reader[self.places[index.cpu()].tolist()]).to(self.device)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Say which `batch` will be asked for next, in order: from the first that is, they are read
-        ahead. Any other may be asked for in between."""
+        """Announce the arguments of the next calls of `batch`, in order. They are prefetched from
+        the first call that is made. Other calls may be made in between."""
         self.close()
         self._state.expected = [index.cpu() for index in batches]
 
     def residence(self) -> str:
-        """Where the images are read from, for run.json and for people."""
+        """Where the images are read from, for run.json and for messages."""
         return f"streamed ({self.why}; data.workers={self.workers})"
 
     def close(self) -> None:
-        """Read nothing ahead any more, and end the workers."""
+        """Stop prefetching and end the workers."""
         if self._state.ahead:
             self._state.ahead.close()
         self._state.ahead, self._state.expected = None, []
@@ -140,8 +141,9 @@ class StreamedImages(ImageSplit):
         return self._with(y=y, places=self.places.index_select(0, places))
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> StreamedImages:
-        """As that of resident images. UsageError for "fixed": its one draw of all images cannot be
-        kept. Under "dynamic" other splits than train draw each image by its place."""
+        """Like `ImageSplit.binarized`. Raises UsageError for "fixed", because a single draw of all
+        images cannot be stored. With "dynamic", splits other than train draw each image by its
+        index."""
         if mode == "fixed":
             raise UsageError(
                 "data.binarize=fixed draws all images once, and streamed ones are not kept",
@@ -168,9 +170,9 @@ class StreamedImages(ImageSplit):
         return [self.places[part].tolist() for part in parts]
 
     def _next(self, places: Tensor) -> Tensor | None:
-        """The batch that was read ahead, if it is the one at `places`."""
+        """The prefetched batch, if it is the one at `places`, else None."""
         state = self._state
-        if state.ahead is None:  # where an epoch begins, which after a resume is its middle
+        if state.ahead is None:  # the start of an epoch, or its middle after a resume
             found = (i for i, e in enumerate(state.expected) if torch.equal(e, places))
             if (first := next(found, None)) is None:
                 return None
@@ -183,7 +185,7 @@ class StreamedImages(ImageSplit):
         return state.ahead.next()
 
     def _seen(self, x: Tensor, places: Tensor) -> Tensor:
-        """What the model sees of stored images on the device, but for `dynamic`."""
+        """What the model receives for stored images on the device, except for `dynamic`."""
         if x.dtype == torch.uint8:
             x = torch.div(x, self._white)
         if self.binarize == "threshold":
@@ -201,14 +203,14 @@ class StreamedImages(ImageSplit):
 
 @dataclass
 class _State:
-    """What is read ahead; it moves, and the images do not."""
+    """The state of the prefetch, which changes while the images are frozen."""
 
     expected: list[Tensor] = field(default_factory=list)
     ahead: Ahead | None = None
 
 
 def from_memory(images: ImageSplit, workers: int, why: str) -> StreamedImages:
-    """Images that lie in the host's memory as ones that are streamed to a device from there."""
+    """Images in the host's memory as a split that is streamed to a device from there."""
     mode: Binarize = "dynamic" if images.dynamic else "none"
     source = InMemory(images.x, "the images in memory")
     return StreamedImages(source, images.y, images.spec, binarize=mode, workers=workers, why=why)

@@ -1,1 +1,1 @@
-"""Plugins: found by entry points, loaded one by one, kept in a registry."""
+"""Plugins: discovery through entry points, loading one by one, and the registry."""

@@ -1,4 +1,4 @@
-"""The one boundary around calls into components: names the plugin when its function raises."""
+"""The one boundary around calls into components: an exception is reported with its plugin."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ T = TypeVar("T")
 
 
 def home_of(module: str) -> str:
-    """The module or package that holds the code of a plugin, by what it was loaded from."""
+    """The module or package that contains the code of a plugin, from what it was loaded from."""
     if FILE.search(module):
         return module_name(Path(module).expanduser().absolute())
     name = module.partition(":")[0]
-    while name not in sys.modules and "." in name:  # an object handed over in Python
+    while name not in sys.modules and "." in name:  # an object passed in Python
         name = name.rpartition(".")[0]
     if hasattr(sys.modules.get(name), "__path__"):
         return name
-    return name.rpartition(".")[0] or name  # its neighbours in the package are the plugin's too
+    return name.rpartition(".")[0] or name  # the other modules of the package belong to the plugin
 
 
 def asked_for(message: str) -> str:
-    """` asked for 1.5 GiB`, where an allocator's message says how much it was."""
+    """` asked for 1.5 GiB` if an allocator's message contains the size, else an empty string."""
     if found := re.search(r"allocate ([\d.]+ ?[KMGT]i?B)", message):  # on CUDA
         return f" asked for {found[1]}"
     if found := re.search(r"allocate (\d+) bytes", message):
@@ -46,9 +46,9 @@ def call_component(
 ) -> T:
     """Call a function of a component: the one boundary between LatentForge and plugins.
 
-    What the component raises becomes a PluginError that names every component involved.
-    LatentForge's own errors pass: a plugin raises those to speak to the user. A lack of memory is
-    a RunFailed; `save_memory` says what would need less.
+    An exception of the component becomes a PluginError that names every component involved.
+    LatentForge's own errors pass through: a plugin raises them to report to the user. Running out
+    of memory becomes a RunFailed, and `save_memory` is its hint.
     """
     try:
         return function(*args, **options)
@@ -61,8 +61,8 @@ def call_component(
 def attributed(
     error: BaseException, doing: str, components: Sequence[Entry], save_memory: str
 ) -> LatentForgeError:
-    """The error that names the components."""
-    names = {kind.__name__ for kind in type(error).__mro__}  # torch's own without torch
+    """The error that names the components, or the one for a lack of memory."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # by name, as torch may not be loaded
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
         return RunFailed(
             f"out of memory: {doing}" + asked_for(str(error)),

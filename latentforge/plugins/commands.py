@@ -1,5 +1,5 @@
-"""Commands of plugins: entry points of the group `latentforge.commands`, listed in the help by
-their metadata, and imported when they are called."""
+"""Commands of plugins: entry points of the group `latentforge.commands`. The help lists them from
+their metadata; they are imported when they are called."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latentforge.plugins.discovery import (
 )
 from latentforge.runtime.stdout import STDOUT
 
-# Messages for the user, ours or Typer's, and exits. ClickException is not public in Typer.
+# Messages for the user, of LatentForge or Typer, and exits. Typer does not export ClickException.
 NO_FAULTS: tuple[type[BaseException], ...] = (
     *(LatentForgeError, BrokenPipeError, SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort),
     next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"),
@@ -33,7 +33,8 @@ NO_FAULTS: tuple[type[BaseException], ...] = (
 
 
 class PluginCommand(TyperCommand):
-    """A command whose code is not loaded yet; `others` are of the same name, which must be none."""
+    """A command whose code is not loaded yet. `others` are entry points of the same name, which are
+    an error."""
 
     def __init__(self, point: EntryPoint, others: list[EntryPoint]) -> None:
         self.distribution, version = origin_of(point.dist)
@@ -42,13 +43,13 @@ class PluginCommand(TyperCommand):
         self.point, self.others = point, others
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
-        """The context of the command itself, which is loaded here."""
+        """Load the command and make its context."""
         found = self.load()
         with self.guard():
             return found.make_context(info_name, args, parent=parent, **extra)
 
     def load(self) -> Any:
-        """Raises PluginError where it cannot be loaded, or two distributions offer it."""
+        """Load the command. Raises PluginError if it fails, or if two distributions provide it."""
         if self.others:
             others = (" ".join(origin_of(point.dist)).strip() for point in self.others)
             raise PluginError(
@@ -64,7 +65,7 @@ class PluginCommand(TyperCommand):
         invoke = found.invoke
 
         def guarded(ctx: Any) -> Any:
-            # with --json print() writes to stderr, but stdout is for this command's answer
+            # with --json print() writes to stderr, but this command's output belongs on stdout
             with self.guard(), redirect_stdout(STDOUT[-1] if STDOUT else sys.stdout):
                 return invoke(ctx)
 
@@ -73,7 +74,7 @@ class PluginCommand(TyperCommand):
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """PluginError instead of what the command's own code raises."""
+        """Raise PluginError for an exception of the command's code."""
         try:
             yield
         except NO_FAULTS:
@@ -115,8 +116,8 @@ def command_of(target: Any, name: str) -> Any:
 
 @cache
 def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
-    """The commands of all installed plugins by name, without those that LATENTFORGE_PLUGINS and
-    `-p no:NAME` (`off`) leave out: a distribution's are left out when all of its plugins are."""
+    """The commands of all installed plugins by name, except those that LATENTFORGE_PLUGINS and
+    `-p no:NAME` (`off`) exclude. A distribution's are excluded if all of its plugins are."""
     points = points_of(COMMANDS)[0]
     only = from_environment()
     if off or only is not None:
@@ -128,16 +129,16 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
     found: dict[str, list[EntryPoint]] = {}
     for point in points:
         namesakes = found.setdefault(point.name, [])
-        if all(other.value != point.value for other in namesakes):  # a stale second dist-info
+        if all(other.value != point.value for other in namesakes):  # else a stale second dist-info
             namesakes.append(point)
     for namesakes in found.values():
-        if len(namesakes) > 1:  # reading METADATA takes longer than the rest of the help
+        if len(namesakes) > 1:  # only here: reading METADATA is slow
             namesakes.sort(key=lambda point: origin_of(point.dist)[0])
     return {name: PluginCommand(first, others) for name, (first, *others) in sorted(found.items())}
 
 
 def names_by_distribution() -> dict[str, list[str]]:
-    """The names of all commands, by the distribution that offers them."""
+    """The names of all commands, by the distribution that provides them."""
     found: dict[str, list[str]] = {}
     for name, command in commands().items():
         found.setdefault(command.distribution, []).append(name)

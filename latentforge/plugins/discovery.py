@@ -25,35 +25,35 @@ FILE = re.compile(rf"\.py$|[/{re.escape(os.sep)}]")
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> tuple[str, ...] | None:
-    """The allow-list of LATENTFORGE_PLUGINS (comma separated); None when it is not set."""
+    """The allow-list of LATENTFORGE_PLUGINS (comma separated); None if it is not set."""
     names = environ.get(ENVIRONMENT)
     return None if names is None else tuple(n for n in map(str.strip, names.split(",")) if n)
 
 
 class Hooks:
-    """The good hooks of one plugin: a bad one must not take them with it, and pluggy compares and
-    hashes what it registers, which an author's object may not stand."""
+    """The valid hooks of one plugin, as an object for pluggy. An invalid hook does not affect them.
+    pluggy compares and hashes what it registers, which an author's object may not support."""
 
     def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
         vars(self).update(hooks)
 
     def __dir__(self) -> Iterable[str]:
-        return vars(self)  # pluggy looks at each name: object's own take it longer than all else
+        return vars(self)  # pluggy inspects each name, and those of `object` take long
 
 
 @dataclass(eq=False)
 class Candidate:
-    """A plugin on its way: what is known of it so far."""
+    """A plugin while it is discovered and loaded."""
 
     plugin: Plugin
     source: object  # what to load: an EntryPoint, the Path of a file, a module's name, the object;
-    # None where there is nothing to load, but commands perhaps
+    # None if there is nothing to load, such as a distribution with only commands
     package: str  # the top-level module of its code, to find its own frames in a traceback
-    required: bool = False  # the user named it: nothing goes on without it
+    required: bool = False  # the user named it: its failure is an error
     problems: list[PluginProblem] = field(default_factory=list)
     error: BaseException | None = None
     hooks: Hooks | None = None
-    observes: list[str] = field(default_factory=list)  # its hooks that report what becomes of runs
+    observes: list[str] = field(default_factory=list)  # its hooks that receive the events of runs
     offers: list[tuple[Kind, Spec]] = field(default_factory=list)
 
     def fault(self, stage: str, cause: str, remedy: str = "") -> None:
@@ -68,11 +68,11 @@ class Candidate:
 
     @contextmanager
     def contained(self, stage: str, what: str = "") -> Iterator[None]:
-        """What the plugin's code raises becomes a fault, with the place in that code."""
+        """Turn an exception of the plugin's code into a fault that names the line in that code."""
         try:
             yield
         except KeyboardInterrupt:
-            raise  # of the user
+            raise  # from the user
         except BaseException as error:  # SystemExit too
             self.error, remedy = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
@@ -82,7 +82,7 @@ class Candidate:
             self.fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
 
     def finish(self) -> Plugin:
-        """The plugin as it ended; raises PluginError when the user named it and it failed."""
+        """The plugin in its final state. Raises PluginError if the user named it and it failed."""
         if self.plugin.status == "disabled" or (self.source is None and not self.problems):
             return self.plugin
         failed = not self.hooks or (bool(self.problems) and not (self.offers or self.observes))
@@ -98,7 +98,7 @@ class Candidate:
 
 
 def installed() -> list[Candidate]:
-    """One candidate for each plugin, and for each distribution that has commands alone: the
+    """One candidate for each plugin, and for each distribution that has only commands: the
     built-ins first, then by distribution and name."""
     found: list[Candidate] = []
     points, damaged = points_of(PLUGINS, COMMANDS)
@@ -109,13 +109,13 @@ def installed() -> list[Candidate]:
             remedy = f"see {getattr(dist, '_path', dist.locate_file(''))}"
         found.append(Candidate(Plugin(name, name, version), None, ""))
         found[-1].fault("discover", why, remedy)
-    origins: dict[int, tuple[str, str]] = {}  # parsing METADATA costs more than all the rest
+    origins: dict[int, tuple[str, str]] = {}  # a cache: parsing METADATA is the slowest part
     for point in sorted(points, key=lambda point: point.group):
         package = re.split(r"[.:\s]", point.value)[0]
         if id(point.dist) not in origins:
             origins[id(point.dist)] = origin_of(point.dist, package)
         elif point.group == COMMANDS:
-            continue  # it comes and goes with the plugins
+            continue  # its plugins decide whether it is enabled
         origin = origins[id(point.dist)]
         if point.group == PLUGINS:
             plugin = Plugin(point.name, *origin, module=point.value)
@@ -133,7 +133,7 @@ def installed() -> list[Candidate]:
 
 
 def without_plugins(name: str) -> Distribution | None:
-    """The distribution of that name that Python finds first, where it has no plugins."""
+    """The distribution of that name that Python finds first, if it has no plugins, else None."""
     try:
         found = distribution(name)
         return None if found.entry_points.select(group=PLUGINS) else found
@@ -142,13 +142,13 @@ def without_plugins(name: str) -> Distribution | None:
 
 
 def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
-    """The installed entry points of groups, and the distributions whose own cannot be read: one
-    malformed entry_points.txt, of any package, hides all the others from importlib."""
+    """The installed entry points of groups, and the distributions whose entry points cannot be
+    read. One malformed entry_points.txt, of any package, hides all the others from importlib."""
     try:
         every = entry_points()
         return [point for group in groups for point in every.select(group=group)], []
     except Exception:
-        # pydantic and torch look for plugins of their own in all packages, and would fail there
+        # pydantic and torch search all packages for their own plugins, and would fail there
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
         points: list[EntryPoint] = []
@@ -162,7 +162,7 @@ def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, 
 
 
 def origin_of(dist: Distribution | None, default: str = UNKNOWN) -> tuple[str, str]:
-    """A distribution's name and version; its METADATA may be damaged or lost."""
+    """The name and version of a distribution, whose METADATA may be damaged or missing."""
     try:
         assert dist is not None
         return dist.metadata["Name"] or default, dist.metadata["Version"] or ""
@@ -171,8 +171,8 @@ def origin_of(dist: Distribution | None, default: str = UNKNOWN) -> tuple[str, s
 
 
 def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
-    """The candidate for what the user named: `./my.py`, `package.module`, `package:object`, a
-    module or an object."""
+    """The candidate for a plugin that the user named: `./my.py`, `package.module`,
+    `package:object`, a module or an object. Raises PluginError for a file that does not exist."""
     if isinstance(extra, os.PathLike) or (isinstance(extra, str) and FILE.search(extra)):
         text = os.fspath(extra)
         path = Path(text).expanduser().absolute()
@@ -193,12 +193,12 @@ def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
 
 
 def module_name(path: Path) -> str:
-    """A name for sys.modules that no other module has; dataclasses and pickle look there."""
+    """A unique name in sys.modules for a file; dataclasses and pickle look modules up there."""
     return f"latentforge_file_{path.stem}_{zlib.crc32(bytes(path)):08x}"
 
 
 def unique(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Each thing once, however often it is mentioned."""
+    """The candidates without duplicates, in order."""
     seen: dict[tuple[str, str, object], Candidate] = {}
     for candidate in candidates:
         plugin, source = candidate.plugin, candidate.source
@@ -210,7 +210,7 @@ def unique(candidates: Iterable[Candidate]) -> list[Candidate]:
 def switch_off(
     candidates: Sequence[Candidate], off: Sequence[str], only: Sequence[str] | None
 ) -> None:
-    """Mark what shall not be imported."""
+    """Mark the candidates that must not be imported."""
     reasons = {
         c: f"-p no:{name}" for name in off for c in named_so(candidates, name, f"-p no:{name}")
     }
@@ -224,7 +224,7 @@ def switch_off(
 
 
 def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[Candidate]:
-    """Those that are called so; UsageError where there is none."""
+    """The candidates that `called` finds. Raises UsageError if there are none."""
     found = called(candidates, wanted)
     if not found:
         close = closest(wanted, [c.plugin.name for c in candidates])
@@ -234,7 +234,7 @@ def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[
 
 
 def called(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
-    """The candidates of that name, or else those of that distribution."""
+    """The candidates of that name or, if there are none, those of the distribution of that name."""
     return [c for c in candidates if c.plugin.is_called(wanted)] or [
         c
         for c in candidates

@@ -1,6 +1,7 @@
-"""Loads plugins: import, validate, register, collect their specs; faults are values.
+"""Loads plugins: import, validate, register, collect their specs.
 
-One broken plugin never stops the others: its faults are values. No CLI, no torch, no pydantic.
+Faults are values, so one broken plugin never stops the others. Must not import the CLI, torch or
+pydantic.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ ARGUMENTS = {
     if name.startswith("latentforge_")
 }
 HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
-"""Packages that take a tenth of a second and more to import; a plugin loads with every command."""
+"""Packages whose import takes a tenth of a second or more. Every command loads the plugins, so they
+must not import these."""
 
 
 def load_plugins(
@@ -62,10 +64,10 @@ def load_plugins(
 ) -> Registry:
     """Load the installed plugins and those in `extra`: files, dotted modules, modules, objects.
 
-    `off` and `only` take plugin names, `distribution/name`, or a distribution for all its plugins;
-    what they leave out is never imported. `only` does not concern `extra`. Faults are collected in
-    the registry. Raises UsageError for an unknown name in `off` or `only`, PluginError where a
-    plugin in `extra` cannot be loaded.
+    `off` and `only` contain plugin names, `distribution/name`, or a distribution for all its
+    plugins; excluded plugins are never imported. `only` does not apply to `extra`. Faults are
+    collected in the registry. Raises UsageError for an unknown name in `off` or `only`, PluginError
+    if a plugin in `extra` cannot be loaded.
     """
     candidates = unique([*(installed() if discover else ()), *map(explicit, extra)])
     switch_off(candidates, off, only if discover else None)
@@ -88,8 +90,9 @@ def load_plugins(
 
 
 def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) -> list[Candidate]:
-    """Import, validate and register; what the user named and an entry point loads comes once."""
-    loaded: dict[int, tuple[object, Plugin]] = {}  # by identity; keeps the object, and so its id
+    """Import, validate and register. A plugin that an entry point and the user both name is loaded
+    once."""
+    loaded: dict[int, tuple[object, Plugin]] = {}  # by id; storing the object keeps it unique
     kept = []
     for candidate in candidates:
         kept.append(candidate)
@@ -98,7 +101,7 @@ def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) ->
             continue
         start, there = perf_counter(), {name for name in HEAVY if name in sys.modules}
         target = None
-        # what a plugin prints goes to stderr: stdout is the answer of the command
+        # what a plugin prints goes to stderr: stdout is for the output of the command
         with candidate.contained("import"), redirect_stdout(sys.stderr):
             target = _import(candidate.source)
         if candidate.problems:
@@ -151,7 +154,7 @@ def _run_file(path: Path) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Modules in `folder` can be imported, and hide no installed one."""
+    """Make the modules in `folder` importable without hiding installed ones."""
     path = str(folder)
     added = [] if path in sys.path else [path]
     sys.path += added
@@ -179,7 +182,7 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
 def _good_hooks(
     candidate: Candidate, target: object, manager: pluggy.PluginManager
 ) -> dict[str, Callable[..., Any]]:
-    """The hooks that can be called, by attribute; a fault for each that cannot."""
+    """The valid hooks, by attribute. Adds a fault for each invalid one."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
     if api != PLUGIN_API:
         cause = f"made for plugin API {api!r}, this LatentForge speaks {PLUGIN_API}"
@@ -188,7 +191,7 @@ def _good_hooks(
     hooks: dict[str, Callable[..., Any]] = {}
     for name in dir(target):
         if name.startswith("__"):
-            continue  # Python's own
+            continue  # defined by Python
         options = manager.parse_hookimpl_opts(target, name)
         if options is None:
             if name.startswith("latentforge_") and inspect.isroutine(getattr(target, name)):
@@ -209,7 +212,7 @@ def _good_hooks(
 
 
 def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[str, str] | None:
-    """What keeps a hook from being called, and the remedy."""
+    """The reason why a hook cannot be called and a hint, or None."""
     if hook not in ARGUMENTS:
         return f"there is no hook {hook}{suggest(closest(hook, ARGUMENTS))}", "rename it"
     given = ARGUMENTS[hook]
@@ -234,8 +237,8 @@ def _collect(
     manager: pluggy.PluginManager,
     owners: dict[tuple[str, str, str], str],
 ) -> None:
-    """Call the hooks of one plugin and keep its good specs; `owners` are the plugins that offer
-    each kind, qualifier and name."""
+    """Call the hooks of one plugin and collect its valid specs. `owners` maps kind, qualifier and
+    name to the plugin that provides the component."""
     hooks = [caller.name for caller in manager.get_hookcallers(candidate.hooks) or ()]
     candidate.observes = [hook for hook in hooks if hook not in KIND_OF_HOOK]
     others = manager.get_plugins() - {candidate.hooks}
@@ -247,7 +250,7 @@ def _collect(
 
 
 def _specs(candidate: Candidate, kind: Kind, results: list[Any]) -> Iterator[object]:
-    for result in results or [None]:  # pluggy leaves out the result None
+    for result in results or [None]:  # pluggy drops a result of None
         if isinstance(result, Iterable) and not isinstance(result, str):
             yield from result
         else:

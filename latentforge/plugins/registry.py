@@ -1,6 +1,7 @@
-"""The registry: which component a name stands for, and which plugin offers it.
+"""The registry: the component that a name means, and the plugin that provides it.
 
-A built-in always wins on the plain name; `distribution/name` reaches every component. Torch-free.
+A plain name means the built-in if there is one; `distribution/name` reaches every component. Must
+not import torch.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, Pres
 
 log = logging.getLogger(__name__)
 
-SLOW = 0.5  # seconds that the import of a plugin may take without a word
+SLOW = 0.5  # seconds; a plugin whose import takes longer gets a notice
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class PluginSelection:
-    """Which plugins a registry was loaded from, so that another process can load the same."""
+    """Which plugins a registry was loaded from, so that another process loads the same."""
 
     plugins: tuple[Any, ...] = ()
     off: tuple[str, ...] = ()
@@ -41,7 +42,7 @@ class PluginSelection:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin and what became of it."""
+    """One plugin and the result of loading it."""
 
     name: str  # of the entry point, the file (its stem) or the module
     distribution: str = ""  # "" without packaging
@@ -49,9 +50,9 @@ class Plugin:
     module: str = ""  # what it was loaded from: "package.module" or "./my.py"
     status: Literal["ok", "disabled", "failed"] = "ok"
     problems: tuple[PluginProblem, ...] = ()
-    seconds: float = 0.0  # the time its import took
-    off_by: str = ""  # what switched it off
-    heavy: tuple[str, ...] = ()  # packages that its import has loaded, and should not
+    seconds: float = 0.0  # the duration of its import
+    off_by: str = ""  # what disabled it
+    heavy: tuple[str, ...] = ()  # heavy packages that its import loads
 
     @property
     def builtin(self) -> bool:
@@ -59,7 +60,7 @@ class Plugin:
 
     @property
     def qualifier(self) -> str:
-        """The left side of `distribution/name`."""
+        """The part before the slash in `distribution/name`."""
         return self.distribution or self.name
 
     @property
@@ -68,7 +69,7 @@ class Plugin:
 
     @property
     def notice(self) -> str:
-        """How it slows every command down, or an empty string."""
+        """A notice that the plugin slows every command down, or an empty string."""
         if not self.heavy and self.seconds <= SLOW:
             return ""
         how = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
@@ -79,7 +80,7 @@ class Plugin:
 
     @property
     def address(self) -> str:
-        """What means this plugin alone on a command line."""
+        """The unambiguous name of this plugin, quoted for a command line."""
         return shlex.quote("/".join(filter(None, [self.distribution, self.name])))
 
     @property
@@ -98,7 +99,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One component and the plugin that offers it."""
+    """One component and the plugin that provides it."""
 
     kind: Kind
     spec: Any  # of the type `kind.spec`
@@ -110,27 +111,27 @@ class Entry:
 
     @property
     def qualified(self) -> str:
-        """The name that nothing else can have: `distribution/name`."""
+        """The unique name: `distribution/name`."""
         return f"{self.plugin.qualifier}/{self.name}"
 
     @property
     def reference(self) -> str:
-        """What a run records: the plain name of a built-in, the full one of anything else."""
+        """The name in a run's records: plain for a built-in, qualified for any other."""
         return self.name if self.plugin.builtin else self.qualified
 
 
 @dataclass(frozen=True)
 class Observer:
-    """A plugin's function that is told what becomes of runs; `call` takes what the hook gives."""
+    """A plugin's function that receives events of runs; `call` takes the hook's arguments."""
 
     plugin: Plugin
     hook: str
     call: Callable[..., object]
-    package: str  # the module of its code, to find its own frames in a traceback
+    package: str  # the module of its code, to find its frames in a traceback
 
 
 class Registry:
-    """All that the loaded plugins offer, and all that went wrong with those that did not load."""
+    """All components of the loaded plugins, and all faults of those that did not load."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class Registry:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a user should know though nothing is wrong: plugins that make every command slower,
+        """What a user should know though it is not a fault: plugins that slow every command down,
         and components that a built-in hides."""
         return self.faulty_loads + tuple(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
@@ -168,18 +169,19 @@ class Registry:
 
     @property
     def faulty_loads(self) -> tuple[str, ...]:
-        """The plugins that make every command slower."""
+        """The notices of the plugins that slow every command down."""
         return tuple(plugin.notice for plugin in self.plugins if plugin.notice)
 
     def status_of(self, plugin: Plugin) -> str:
-        """ok, disabled, failed, or conflict: another plugin has its name, or offers something of
-        the same name, so that the plain name does not reach what this one offers."""
+        """ok, disabled, failed, or conflict: another plugin has its name, or provides a component
+        of the same name, so that the plain name does not reach this plugin's component."""
         if any(problem.stage == "register" for problem in plugin.problems):
             return "conflict"
         return "conflict" if self.conflicts_of(plugin) else plugin.status
 
     def conflicts_of(self, plugin: Plugin) -> list[str]:
-        """With whom it shares which names, a line each; a built-in keeps its own."""
+        """The names that the plugin shares with others, one line each; none for a built-in, which
+        keeps its names."""
         if plugin.builtin or plugin.status == "disabled":
             return []
         found = [
@@ -197,15 +199,15 @@ class Registry:
         return found
 
     def notify(self, hook: str, **given: object) -> None:
-        """Tell the observers of a hook, such as latentforge_run_started. What one of them raises is
-        said with the plugin's name, and ends nothing."""
+        """Call the observers of a hook, such as latentforge_run_started. An exception is logged
+        with the plugin's name and does not end the run."""
         for observer in self.observers:
             if observer.hook != hook:
                 continue
             try:
                 observer.call(**given)
             except KeyboardInterrupt:
-                raise  # of the user
+                raise  # from the user
             except BaseException as error:  # SystemExit too
                 log.warning(
                     "%s: %s: %s%s; the run is none the worse",
@@ -216,11 +218,11 @@ class Registry:
                 )
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """Every component of a kind ("models"), by name; a built-in before its namesakes."""
+        """Every component of a kind ("models"), by name; a built-in before others of its name."""
         return tuple(entry for same in self._entries[kind].values() for entry in same)
 
     def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:
-        """What one of `plugins` offers, by name."""
+        """The components of one of `plugins`, by name."""
         return tuple(entry for entry in self.components if entry.plugin is plugin)
 
     def names(self, kind: str) -> tuple[str, ...]:
@@ -228,10 +230,10 @@ class Registry:
         return tuple(self._entries[kind])
 
     def get(self, kind: str, name: str) -> Entry:
-        """The component that a plain or qualified name stands for.
+        """The component that a plain or qualified name means.
 
-        Raises UsageError for a name that is unknown or ambiguous, PluginError where a plugin that
-        did not load may be the one that offers it.
+        Raises UsageError for a name that is unknown or ambiguous, PluginError if a plugin that did
+        not load may provide it.
         """
         if "/" in name:
             return self._get_qualified(KINDS[kind], name)
@@ -257,7 +259,8 @@ class Registry:
         )
 
     def plugin(self, name: str) -> Plugin:
-        """The plugin of that name, which may be `distribution/name`."""
+        """The plugin of that name, which may be `distribution/name`. Raises UsageError if it is
+        unknown or ambiguous."""
         found = [plugin for plugin in self.plugins if plugin.is_called(name)]
         found = [plugin for plugin in found if not plugin.distribution] or found
         if len(found) > 1:
@@ -284,7 +287,7 @@ class Registry:
         owners = [plugin for plugin in self.plugins if same_distribution(plugin.qualifier, origin)]
         if not owners:
             close = closest(origin, [plugin.qualifier for plugin in self.plugins])
-            # a misspelt name must not end in `pip install`: somebody may have published it
+            # no `pip install` for a misspelt name: somebody may have published it
             install = f"pip install {shlex.quote(origin)}"
             remedy = f"latentforge list {kind.plural}" if close else install
             raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
@@ -299,7 +302,7 @@ class Registry:
 
 
 def spec_faults(kind: Kind, spec: object) -> list[str]:
-    """What is wrong with a spec that a hook of this kind gave, each with its field."""
+    """The faults of a spec that a hook of this kind returned, each with its field."""
     if not isinstance(spec, kind.spec):
         name = getattr(spec, "name", None)
         got = type(spec).__name__ + (f" {name!r}" if isinstance(name, str) else "")

@@ -1,4 +1,4 @@
-"""Which plugins a config or a run asks for, and whether they are installed. Torch-free."""
+"""Checks that required plugins are installed. Must not import torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ KEY = "requires_plugins"
 
 
 def check_requirements(wanted: Any, where: str) -> None:
-    """Look for what `requires_plugins` of a config lists, such as ["latentforge-swirl>=0.2"].
+    """Check the value of `requires_plugins` in a config, such as ["latentforge-swirl>=0.2"].
 
-    Raises ConfigError for what is no list of requirements, PluginError with what to install where
-    one is not met.
+    Raises ConfigError if it is not a list of requirements, PluginError with the command that
+    installs the missing ones.
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -41,7 +41,7 @@ def check_requirements(wanted: Any, where: str) -> None:
 
 
 def is_older(installed: str, than: str) -> bool:
-    """Whether a version comes before another; versions that are none are not compared."""
+    """Whether a version precedes another; False if one of them is not a valid version."""
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -51,21 +51,21 @@ def is_older(installed: str, than: str) -> bool:
 
 
 def pip_install(needs: Sequence[str]) -> str:
-    """The command that installs them, to be pasted into a shell: what a config or a run of somebody
-    else names must not be more than a name there. A Windows shell knows double quotes alone."""
+    """The command that installs `needs`, quoted for a shell: a name from someone else's config or
+    run must remain a name there. A Windows shell supports only double quotes."""
     quote = (lambda need: f'"{need}"') if os.name == "nt" else shlex.quote
     return "pip install " + " ".join(map(quote, needs))
 
 
 def _plain(need: Any) -> str:
-    """A requirement without its marker, which is met, and without an address to fetch it from,
-    which somebody else's config must not choose."""
+    """A requirement without its marker, which is met, and without its URL, which someone else's
+    config must not choose."""
     extras = f"[{','.join(sorted(need.extras))}]" if need.extras else ""
     return f"{need.name}{extras}{need.specifier}"
 
 
 def _lacks(need: Any) -> str:
-    """What keeps a requirement from being met, or an empty string."""
+    """The reason why a requirement is not met, or an empty string."""
     if need.marker and not need.marker.evaluate():
         return ""
     try:

@@ -1,4 +1,4 @@
-"""A new plugin as a package that pip installs: `latentforge plugins new`. Standard library only."""
+"""Writes a new plugin as a package for pip: `latentforge plugins new`. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from latentforge.specs import KINDS
 
 PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
 IMPLEMENTED = ("model", "loss", "dataset", "explorer", "objective", "callback")
-"""The kinds that there is a beginning of; the module beside the hooks has the kind's name."""
+"""The kinds that have templates. The module beside the hooks has the name of the kind."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = ("none", "true", "false", "plugins")
-"""What Python, or our own package latentforge_plugins, has another use for."""
-INSIDE = ("explorer", "objective")  # kinds whose config is a preset, and lies in the package
+"""Names that Python or the package latentforge_plugins uses for something else."""
+INSIDE = ("explorer", "objective")  # kinds whose config is a preset in the package
 
 
 def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, list[Path]]:
-    """Write the package `latentforge-NAME` into `out`, or the working folder: its folder, and the
-    files in it. UsageError for a name that no package may have, and where something is there."""
+    """Write the package `latentforge-NAME` into `out`, or the working folder. Returns its folder
+    and its files. Raises UsageError for an invalid name, and if the folder exists."""
     if kind not in IMPLEMENTED:
         hint = did_you_mean(kind, IMPLEMENTED) or f"one of {', '.join(IMPLEMENTED)}"
         raise UsageError(f"there is no kind {kind!r} to begin with; {hint}")
@@ -50,7 +50,7 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
 
 
 def written(name: str, kind: str) -> dict[str, str]:
-    """The text of each file of a new plugin, by its place in the folder."""
+    """The text of each file of a new plugin, by its path in the folder."""
     package = "latentforge_" + name.replace("-", "_")
     words = {
         "name": name,
