@@ -258,7 +258,7 @@ def latentforge_presets() -> Iterable[PresetSpec]:
 
 @hookspec
 def latentforge_run_started(run: RunInfo) -> None:
-    """Called when a training starts or resumes: the run folder exists, no step has been made. This
+    """Called when a training starts or resumes: the run folder exists, no step has run yet. This
     hook only observes: an exception is reported with the plugin's name and does not end the run,
     and the return value is ignored. In a distributed run, only the process of rank 0 calls it.
 
