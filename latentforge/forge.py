@@ -97,7 +97,8 @@ class Forge:
         quiet: bool = False,
     ) -> Run:
         """Resume a run from a checkpoint, also from one in the middle of an epoch. The result is
-        bit-identical to that of an uninterrupted run with the same threads, device and torch.
+        bit-identical to that of an uninterrupted run, for the same number of threads, device type
+        and torch version.
 
         `train` may increase `epochs` and change `threads`, `log_every`, `checkpoint_every` and
         `checkpoint_seconds`; ConfigError names any other change. `data` is the original data of a

@@ -56,7 +56,7 @@ def images(x: Member) -> Array:
     if x.dtype.kind not in "uf":
         raise x.wrong(f"is {x.dtype}, no real numbers", "give uint8, or floats from 0 to 1")
     values = x.values()
-    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # those when they are read
+    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # memmaps when they are read
         check_range(x, values)
     return channels_first(x, values)
 

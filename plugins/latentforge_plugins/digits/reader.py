@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from latentforge.errors import MissingError, one_line
 
 INK = 20 / 28  # height of the digit in an MNIST image, relative to the image
-WHITE = 16  # source values count pixels in 4x4 blocks
+WHITE = 16  # source values count black pixels in 4x4 blocks
 
 
 def read() -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ class BetaElbo(Elbo):
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         terms = super().forward(model, batch, step)
         beta = self.beta
-        if self.config.schedule != "constant":  # constant: not reading step allows CUDA graphs
+        if self.config.schedule != "constant":  # else a CUDA graph can replay the step
             beta *= share(self.config, step.epoch)
         if not self.config.capacity:
             return terms._replace(weights={**terms.weights, "kl": beta})

@@ -107,8 +107,8 @@ def film_title(context: ExploreContext, found: Found, request: int) -> str:
 
 
 def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
-    """The codes on the map: evenly spaced ones of the split, which is in random order. If there are
-    many, outliers are left out, because they would shrink all others to a dot."""
+    """The codes on the map: those at evenly spaced positions of the split. If there are many,
+    outliers are left out, because they would shrink all others to a dot."""
     points, y = place(codes), context.images("train").y
     some = torch.linspace(0, len(points) - 1, min(POINTS, len(points)), device=points.device).long()
     seen = points[some]
