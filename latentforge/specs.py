@@ -1,4 +1,4 @@
-"""Specs, which hooks yield: one frozen dataclass for each kind of component. No torch.
+"""Specs, which hooks yield: a frozen dataclass for each kind of component. Standard library only.
 
 A spec is data. Its `build` (or `load`) is called when a run needs the component; put heavy imports
 there.
