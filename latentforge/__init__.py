@@ -1,4 +1,4 @@
-"""LatentForge: train, walk, steer and measure latent spaces. Names load on first use."""
+"""The public names of LatentForge. Each one is imported on first access."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'latentforge' has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value  # the next access does not come here
+    globals()[name] = value  # the next access does not call this function
     return value
 
 

@@ -1,4 +1,4 @@
-"""The command `latentforge`, also `python -m latentforge`."""
+"""The entry point of the command `latentforge`, also `python -m latentforge`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from types import FrameType
 
 
 def interrupted(_number: int, frame: FrameType | None) -> None:
-    """Ctrl-C. Inside an import, which has nothing to clean up, an exception would be swallowed by a
-    module written in C, or leave half of it behind: the process ends right there."""
+    """Handles Ctrl-C. During an import, the process exits at once: a C extension could swallow an
+    exception or be left half imported, and an import has nothing to clean up."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             import os
@@ -21,7 +21,7 @@ def interrupted(_number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--version"]:  # answered before Typer's hundred modules load
+    if sys.argv[1:] == ["--version"]:  # handled before Typer's hundred modules load
         from latentforge._version import __version__
 
         sys.stdout.write(f"latentforge {__version__}\n")
@@ -35,12 +35,12 @@ def main() -> None:
         from latentforge.cli.app import run
 
         code = run(sys.argv[1:])
-        # All is said: a Ctrl-C while the modules unload must not turn the exit code into a signal.
+        # The command is complete: a Ctrl-C during shutdown must not replace its exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # The interpreter collects garbage while it ends, which takes 0.5 s once torch has loaded,
-        # and frees only what the system frees anyway.
+        # The interpreter collects garbage at exit. With torch loaded this takes 0.5 s and frees
+        # only memory that the operating system frees anyway.
         gc.freeze()
-    except KeyboardInterrupt:  # while the modules load; later it is an answer of the command
+    except KeyboardInterrupt:  # while modules load; later the command handles it
         sys.stderr.write("error: interrupted\n")
         code = 130
     sys.exit(code)

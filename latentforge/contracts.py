@@ -1,6 +1,6 @@
-"""What components promise each other at run time: the Protocols and the values they exchange.
+"""The contracts of components: the Protocols, and the values that core and plugins exchange.
 
-docs/contracts.md is the prose. torch and Ignite are named for type checkers only.
+docs/contracts.md explains them. Importing this module imports neither torch nor Ignite.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model is built for.
+    """The data that a model is built for.
 
-    `shape` is that of one example without the batch: (C, H, W) for an image, (D,) for a vector.
-    `classes` are the label names in order, empty without labels. Values lie in `range`."""
+    `shape` is the shape of one example: (C, H, W) for an image, (D,) for a vector. `classes` are
+    the label names in order, empty without labels. All values are in `range`."""
 
     shape: tuple[int, ...]
     kind: Literal["image", "vector"] = "image"
@@ -33,49 +33,49 @@ class DataSpec:
 
     @property
     def size(self) -> int:
-        """The numbers in one example: C*H*W pixels, or D."""
+        """The number of values in one example: C*H*W, or D."""
         return math.prod(self.shape)
 
     @property
     def drawable(self) -> bool:
-        """Whether an example is a picture, grey or RGB."""
+        """Whether an example can be drawn as a picture: an image that is grey or RGB."""
         return self.kind == "image" and self.shape[0] in (1, 3)
 
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """What a code looks like: `shape` without the batch, and the prior if the model has one."""
+    """The `shape` of one code, and the `prior` if the model has one."""
 
     shape: tuple[int, ...]
     prior: Literal["normal"] | None = None
 
 
 LARGEST_BATCH = 2**25
-"""Values, 128 MB of floats: 1000 images of up to 105x105 pixels in colour."""
+"""Values in a batch, 128 MB of float32: 1000 colour images of up to 105x105 pixels."""
 
 
 def at_once(spec: DataSpec, most: int) -> int:
-    """How many images, of `most`, are floats in memory at once where a split is gone through."""
+    """The batch size for a pass over a split: at most `most` images and LARGEST_BATCH values."""
     return max(1, min(most, LARGEST_BATCH // spec.size))
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """One split of a dataset, whole.
+    """One complete split of a dataset.
 
     `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. (N, H, W, C) is recognised
-    where C is 1, 3 or 4 and the second number is none of these. `y`: (N,) integers that index
-    `classes`, or None. numpy arrays and tensors both do."""
+    if C is 1, 3 or 4 and the second dimension is none of these. `y`: (N,) integers that index
+    `classes`, or None. numpy arrays and tensors are both accepted."""
 
     x: np.ndarray[Any, Any] | Tensor
     y: np.ndarray[Any, Any] | Tensor | None = None
     classes: Sequence[str] = ()
 
 
-@dataclass(slots=True)  # not frozen: one is made a step, and freezing costs 1 µs
+@dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs
 class Batch:
-    """`x`: float32 (B, C, H, W) in [0, 1], or (B, D). `y`: int64 (B,) or None. `index`: int64 (B,),
-    the place of each example in its split."""
+    """The input of a step. `x`: float32 (B, C, H, W) or (B, D), in [0, 1]. `y`: int64 (B,) or None.
+    `index`: int64 (B,), the position of each example in its split."""
 
     x: Tensor
     y: Tensor | None
@@ -83,9 +83,9 @@ class Batch:
 
 
 class Images(Protocol):
-    """One split of a run's data, preprocessed, in memory or streamed from disk. `x`: all images,
-    (N, *spec.shape), uint8 or float32 in [0, 1]; UsageError if they are streamed. `y`: int64 (N,)
-    that indexes `spec.classes`, or None. `dynamic`: each batch is binarized at random."""
+    """One preprocessed split of a run's data, in memory or streamed from disk. `x`: all images,
+    (N, *spec.shape), uint8 or float32 in [0, 1]; raises UsageError if they are streamed. `y`: int64
+    (N,) indices into `spec.classes`, or None. `dynamic`: each batch is binarized at random."""
 
     @property
     def spec(self) -> DataSpec: ...
@@ -103,16 +103,16 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def raw(self, index: Tensor) -> Tensor:
-        """The images at `index` as they are stored, (B, *spec.shape), uint8 or float32."""
+        """The images at `index` in their stored dtype, (B, *spec.shape), uint8 or float32."""
 
     def same_as(self, other: Any) -> bool:
-        """Whether two splits hold the same images."""
+        """Whether both splits contain the same images."""
 
     def batch(self, index: Tensor) -> Batch:
         """The examples at `index`, int64 (B,) on the same device."""
 
     def batch_at(self, places: Sequence[int]) -> Batch:
-        """The examples at these positions; UsageError for one that does not exist."""
+        """The examples at these positions; raises UsageError if one does not exist."""
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Every example once, in order, `size` at a time; the last batch may be shorter."""
@@ -122,8 +122,8 @@ class Images(Protocol):
 
 
 class RunInfo(Protocol):
-    """What plugins see of a run. `status`: running, done, interrupted, failed or killed. `metrics`:
-    the last ones by split. `config`: resolved, in the shape of the TOML file."""
+    """The part of a run that plugins can read. `status`: running, done, interrupted, failed or
+    killed. `metrics`: the last ones by split. `config`: resolved, structured like the TOML file."""
 
     path: Path
     manifest: dict[str, Any]
@@ -140,18 +140,18 @@ class RunInfo(Protocol):
 
 @runtime_checkable
 class Posterior(Protocol):
-    """q(z | x) of a batch. Exploring and embedding take `mode()`; training takes one `sample()`."""
+    """q(z | x) of a batch. Exploring and embedding use `mode()`; training uses one `sample()`."""
 
     def mode(self) -> Tensor:
         """The most likely code, (B, *latent.shape)."""
 
     def sample(self) -> Tensor:
-        """One code from the device's default generator, (B, *latent.shape), differentiable."""
+        """One differentiable sample from the device's default generator, (B, *latent.shape)."""
 
 
 @runtime_checkable
 class VariationalPosterior(Posterior, Protocol):
-    """The posterior of a model that has a prior (ability `kl`)."""
+    """The posterior of a model with a prior (capability `kl`)."""
 
     def kl(self) -> Tensor:
         """KL(q(z|x) || p(z)) in nats for each latent dimension, (B, *latent.shape)."""
@@ -163,19 +163,19 @@ class Autoencoder(Protocol):
     latent: LatentSpec
 
     def encode(self, x: Tensor) -> Posterior:
-        """x (B, *data.shape) to the posterior over codes."""
+        """Maps x (B, *data.shape) to the posterior over codes."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
+        """Maps z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """z to the logits of `decode(z)`, (B, *data.shape)."""
+        """Maps z to the logits of `decode(z)`, (B, *data.shape)."""
 
 
 @dataclass(slots=True)
 class Step:
-    """Where a training is: optimizer steps done before this one, steps in all, training images,
-    and the steps of an epoch."""
+    """The progress of a training run: the number of optimizer steps before this one, of all steps,
+    of training images, and of steps in an epoch."""
 
     index: int
     total: int
@@ -184,22 +184,22 @@ class Step:
 
     @property
     def first(self) -> bool:
-        """Whether it is the first of all, where a loss may look at what it gets. A loss that asks
-        this, and neither `index` nor `epoch`, can be replayed as a CUDA graph."""
+        """Whether this is the first step of the training, where a loss may inspect its input. A
+        loss that reads this, but neither `index` nor `epoch`, can be replayed as a CUDA graph."""
         return self.index == 0
 
     @property
     def epoch(self) -> float:
-        """Epochs done, with their fraction: what warm-ups and schedules are written in."""
+        """Completed epochs, including a fraction: the unit of warm-ups and schedules."""
         return self.index / self.epoch_length
 
 
 class Terms(NamedTuple):
     """The parts of a loss: 0-d tensors on the device, means over the batch in nats per image.
 
-    The core minimises the sum of `values[k] * weights[k]`; a missing weight is 1, and a term of
-    weight 0 is logged and not trained on. `per_dim` are detached vectors, such as the KL of each
-    latent dimension, that are averaged over an epoch and logged.
+    The core minimises the sum of `values[k] * weights[k]`. A missing weight is 1; a term of weight
+    0 is logged but not trained on. `per_dim` are detached vectors, such as the KL of each latent
+    dimension; their means over an epoch are logged.
     """
 
     values: Mapping[str, Tensor]
@@ -207,7 +207,7 @@ class Terms(NamedTuple):
     per_dim: Mapping[str, Tensor] = {}
 
     def check(self) -> None:
-        """TypeError or ValueError where a loss breaks this contract; run on the first step."""
+        """TypeError or ValueError if a loss breaks this contract; called on the first step."""
         for name, value in self.values.items():
             if getattr(value, "shape", None) != ():
                 what = getattr(value, "shape", None) or type(value).__name__
@@ -233,49 +233,49 @@ class Terms(NamedTuple):
 
 
 class Loss(Protocol):
-    """An `nn.Module`, so that it may have parameters of its own (a learnt sigma, a codebook).
+    """An `nn.Module`, so it may have parameters, such as a learnt sigma or a codebook.
 
-    It may also have `likelihood`, a `latentforge.latent.Likelihood`, which measures then use, and
+    Optional attributes: `likelihood`, a `latentforge.latent.Likelihood` that measures use, and
     `facts(model, data) -> {name: value}`, JSON values that the run prints and stores at its start.
     """
 
     def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
-        """The terms for one batch. Sampling z is the loss's business. No `.item()`: it would wait
-        for the device."""
+        """Computes the terms of one batch. The loss itself samples z. It must not call `.item()`,
+        which waits for the device."""
 
 
 class Objective(Protocol):
-    """What a latent search maximises. One objective makes `len(requests)` requests at once; row i
-    of `x` is an attempt at request `request[i]`, so that a search can restart some, drop others.
+    """What a latent search maximises. One objective defines `len(requests)` requests. Row i of `x`
+    is an attempt at request `request[i]`, so a search can restart some requests and drop others.
 
-    It may also have `classes`, int64 (requests,), the class that each asks for, so that a search
-    can start elsewhere and a judge can check it; and `findings(x) -> Findings`, what its results x
-    (requests, *data.shape) come to. One that is never satisfied says so by `open_ended = True`,
-    and is searched to the last step.
+    Optional attributes: `classes`, int64 (requests,), the class that each request asks for, so that
+    a search can start from other classes and a judge can check the results; `findings(x)`, which
+    returns `Findings` about the results x (requests, *data.shape); `open_ended = True` for an
+    objective that is never satisfied, so that the search runs to the last step.
     """
 
     @property
     def requests(self) -> Sequence[str]:
-        """What each one asks for, in words; an attribute will do."""
+        """A description of each request; may also be a plain attribute."""
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
-        """How well each row meets its request, higher is better, differentiable; (B,)."""
+        """How well each row satisfies its request: (B,), higher is better, differentiable."""
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
-        """Which rows meet their request; bool (B,)."""
+        """Which rows satisfy their request: bool (B,)."""
 
 
 @dataclass
 class Seen:
-    """One evaluation batch and what the model makes of it; each property is computed once for all
-    measures. `z` is the posterior's mode, `z_sample` one seeded sample of it."""
+    """One evaluation batch and the model's outputs for it. Each property is computed once for all
+    measures. `z` is the mode of the posterior, `z_sample` one seeded sample."""
 
     model: Any
     batch: Batch
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` gives, computed once for all measures that ask for `key`."""
+        """The result of `compute()`, computed once for all measures that use the same `key`."""
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]
@@ -311,14 +311,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class EvaluateContext:
-    """What a measure is built with: the run's model and loss, and `split`, which will be shown.
-    `preprocessing` says how stored numbers became images, `fingerprint` which data they are.
-    `roles` are other runs, by role (`--with classifier=RUN`)."""
+    """What a measure is built with: the run's model and loss, and the name of the `split` to
+    evaluate. `preprocessing` describes how stored values became images; `fingerprint` identifies
+    the data. `roles` are other runs, by role (`--with classifier=RUN`)."""
 
     model: nn.Module
     loss: nn.Module
     data: DataSpec
-    images: Callable[[str], Images]  # a split by its name
+    images: Callable[[str], Images]  # returns a split by name
     split: str
     preprocessing: Mapping[str, Any]
     fingerprint: str
@@ -328,7 +328,7 @@ class EvaluateContext:
 
 
 class Measure(Protocol):
-    """An accumulator: it is shown every batch of the split, then asked for its figures."""
+    """An accumulator: `update` receives every batch of the split, `compute` returns the metrics."""
 
     def update(self, seen: Seen) -> None: ...
     def compute(self) -> Mapping[str, float]: ...
@@ -337,7 +337,7 @@ class Measure(Protocol):
 @dataclass(frozen=True)
 class Engines:
     """What a callback attaches to. `trainer` and `evaluator` are Ignite engines; `log(name, value)`
-    records a scalar at the trainer's current step."""
+    logs a scalar at the trainer's current step."""
 
     trainer: Engine
     evaluator: Engine
@@ -353,7 +353,7 @@ class Callback(Protocol):
 
 
 class OtherRun(Protocol):
-    """Another run that was handed over (`--with ROLE=RUN`), trained on images of the same kind."""
+    """Another run, given by role (`--with ROLE=RUN`) and trained on images of the same kind."""
 
     @property
     def name(self) -> str: ...
@@ -367,17 +367,17 @@ class OtherRun(Protocol):
 
 @dataclass(frozen=True)
 class ExploreContext:
-    """What an explorer works with: the model in eval mode on `device`, the run's own images
-    (already preprocessed), and the other runs by role. It returns findings, writes no file.
+    """What an explorer works with: the model in evaluation mode on `device`, the run's preprocessed
+    images, and other runs by role. An explorer returns findings and writes no file.
 
-    `name` is the run's, `loss` what it was trained with, `provides` its model's abilities.
-    `preprocessing` says how stored numbers became images. `objective` is what an explorer that
-    searches shall reach, and `attach` goes to its search, which then shows its progress.
+    `name` is the name of the run, `loss` the loss of its training, `provides` the capabilities of
+    its model. `preprocessing` describes how stored values became images. An explorer that searches
+    has an `objective`, and passes `attach` to its search, which then shows its progress.
     """
 
     model: Any
     data: DataSpec
-    images: Callable[[str], Images]  # a split by its name
+    images: Callable[[str], Images]  # returns a split by name
     device: torch.device
     seed: int
     roles: Mapping[str, OtherRun] = field(default_factory=dict)
@@ -389,8 +389,8 @@ class ExploreContext:
     attach: Callable[[Engine], None] | None = None
 
     def codes(self, split: str, model: Any = None) -> Tensor:
-        """The posterior's mode of every image of a split, (N, *latent.shape), in its order; of
-        another run's `model` if one is given."""
+        """The posterior modes of all images of a split, (N, *latent.shape), in the order of the
+        split. `model` may be the model of another run."""
         import torch
 
         encoder = self.model if model is None else model

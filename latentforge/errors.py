@@ -1,6 +1,6 @@
-"""One exception tree, the exit codes, and how an exception becomes a line of text.
+"""The exceptions of LatentForge, their exit codes, and the formatting of exceptions as text.
 
-Standard library only: every command imports this.
+Standard library only, because every command imports this module.
 """
 
 from __future__ import annotations
@@ -10,80 +10,80 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LONGEST = 1000  # characters of a foreign exception that are shown
+LONGEST = 1000  # characters of an exception's message in `one_line`
 
 
 class LatentForgeError(Exception):
-    """What a user can understand and mend: what was wrong, the details, and what to do.
+    """An error that a user can understand and fix: message, details, and a hint (`remedy`).
 
-    `exit_code` is the command line's: 1 the run failed, 2 usage or config, 3 a plugin, 4 something
-    missing, 130 interrupted, 143 terminated.
+    `exit_code` is the exit code of the command: 1 the run failed, 2 usage or config, 3 a plugin,
+    4 something is missing, 130 interrupted, 143 terminated.
     """
 
     exit_code = 1
-    id = "error"  # docs/errors.md has all
+    id = "error"  # docs/errors.md lists all ids
 
     def __init__(self, message: str, *, details: Iterable[str] = (), remedy: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
         self.remedy = remedy
-        self.result: dict[str, Any] = {}  # what a command had achieved; part of its JSON answer
+        self.result: dict[str, Any] = {}  # partial results, included in the JSON output
 
     def __str__(self) -> str:
-        """All that there is to say, as a Python traceback ends with it."""
+        """Message, details and hint, because a Python traceback ends with this text."""
         lines = [self.message, *(f"  - {detail}" for detail in self.details)]
         return "\n".join([*lines, f"  try: {self.remedy}"] if self.remedy else lines)
 
 
 class RunFailed(LatentForgeError):
-    """The run started and could not end well."""
+    """The run started but did not finish successfully."""
 
     id = "failed"
 
 
 class LostProcess(RunFailed):
-    """Another process of a run that several train together has ended, or does not answer."""
+    """Another process of a distributed run has exited or does not respond."""
 
     id = "lost-process"
 
 
 class UsageError(LatentForgeError):
-    """What was asked for cannot be done as asked."""
+    """The request is invalid or cannot be carried out."""
 
     id = "usage"
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """One or more options are wrong; `details` has a line for each, with its key path."""
+    """One or more options are invalid; `details` has a line for each, with its key path."""
 
     id = "config"
 
 
 class PluginError(LatentForgeError):
-    """A plugin that the run needs is broken, switched off, or not there."""
+    """A plugin that the run needs is broken, disabled or missing."""
 
     id = "plugin"
     exit_code = 3
 
 
 class MissingError(LatentForgeError):
-    """Data, a package, a device or a run that is not there."""
+    """Data, a package, a device or a run is missing."""
 
     id = "missing"
     exit_code = 4
 
 
 class Interrupted(LatentForgeError):
-    """The user stopped the run; what was reached is kept."""
+    """The user stopped the run; its progress is saved."""
 
     id = "interrupted"
     exit_code = 130
 
 
 class Terminated(Interrupted):
-    """Somebody else did, such as a scheduler: SIGTERM."""
+    """SIGTERM stopped the run, sent for example by a scheduler."""
 
     id = "terminated"
     exit_code = 143
@@ -91,7 +91,7 @@ class Terminated(Interrupted):
 
 @dataclass(frozen=True)
 class PluginProblem:
-    """A fault of one plugin, as a value: it is collected, shown, and does not stop the others."""
+    """A fault of one plugin as a value. It is collected and shown, and does not stop the others."""
 
     plugin: str
     distribution: str  # "" for a plugin without packaging
@@ -109,26 +109,26 @@ class PluginProblem:
 
 
 def plugin_title(name: str, distribution: str, version: str) -> str:
-    """`plugin swirl (latentforge-swirl 0.2)`."""
+    """A plugin's title, such as `plugin swirl (latentforge-swirl 0.2)`."""
     origin = f"{distribution} {version}".strip()
     return f"plugin {name} ({origin})" if origin else f"plugin {name}"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`did you mean 'x'?`, or an empty string when nothing known is close to `name`."""
+    """`did you mean 'x'?`, or an empty string if no known name is close to `name`."""
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else ""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one most likely stands for."""
+    """The known name that is closest to a misspelt one, or None."""
     by_lower = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its type and its message, white space folded, not too long."""
+    """An exception as one line: its type, and its message without line breaks, at most LONGEST."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

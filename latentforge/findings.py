@@ -1,6 +1,6 @@
-"""The vocabulary of findings: what an explorer saw, for the core to draw and to write.
+"""Findings, the results of explorers: image grids, scatters, curves, tables and their validation.
 
-Tensors may lie on any device. `latentforge/rendering/` turns findings into files.
+Tensors may be on any device. `latentforge/rendering/` writes findings to files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FRAMES = 30
-"""Frames of a film at the most: a page with several films must stay small."""
+"""The maximum number of frames in a film, so that a page with several films stays small."""
 
 LISTS = {
     "column_titles": "texts",
@@ -27,22 +27,22 @@ LISTS = {
     "frames": "lists of panels",
     "frame_titles": "texts",
 }
-"""Of what the fields are lists, whatever the finding."""
+"""The list fields of all findings, and the type of their elements."""
 
 RESERVED = ("findings.json", "projector_config.pbtxt")
-"""Files that the core itself writes beside those of findings."""
+"""File names that the core itself uses next to the files of findings."""
 
 
 @dataclass(frozen=True)
 class ImageGrid:
     """Rows of images, each row (n, C, H, W) with values in [0, 1]; C is 1 or 3 (RGB).
 
-    `captions` stand under the images, a row of texts for each row. `colours="heat"` draws one
-    channel as a heat map, for activations and differences, with one scale for all images of a row,
-    from its lowest to its highest value; "grey" as it is.
+    `captions` are shown below the images, a row of strings for each row. `colours="heat"` draws one
+    channel as a heat map, for activations and differences. All images of a row share a scale, from
+    the lowest to the highest value of the row. "grey" draws the values unchanged.
     """
 
-    name: str  # the file's name, without a suffix
+    name: str  # the file name without a suffix
     title: str
     rows: Sequence[Tensor]
     column_titles: Sequence[str] = ()
@@ -53,8 +53,8 @@ class ImageGrid:
 
 @dataclass(frozen=True)
 class Plane:
-    """Decoded images at the knots of a regular grid over a map: `images` (rows, columns, C, H, W)
-    in [0, 1], the first row at the lowest y; `x` and `y` are the first and the last knot."""
+    """Decoded images at the points of a regular grid over a map: `images` (rows, columns, C, H, W)
+    in [0, 1], the first row at the lowest y. `x` and `y` are the first and last grid coordinate."""
 
     images: Tensor
     x: tuple[float, float]
@@ -65,9 +65,9 @@ class Plane:
 class Scatter:
     """A map of codes: `points` (N, 2), coloured by `labels`, int64 (N,) that index `classes`.
 
-    `images` (N, C, H, W) are shown when one points at a point, `plane` what the place decodes to.
-    `paths` are walks over the map, (T, 2) each, from start to end. `codes` (N, D) are the points in
-    their own space, for TensorBoard's projector.
+    `images` (N, C, H, W) appear under the pointer; `plane` has decoded images for the positions on
+    the map. `paths` are paths on the map, (T, 2) each, from start to end. `codes` (N, D) are the
+    codes before projection, for TensorBoard's projector.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves over one x: `x` (n,), and by name y (n,), where NaN leaves a gap."""
+    """Curves over a common `x` (n,): `series` are y values (n,) by name; NaN leaves a gap."""
 
     name: str
     title: str
@@ -96,7 +96,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Bars:
-    """A group of bars for each label: by name one height a label."""
+    """A group of bars for each label: `series` has one height per label, by name."""
 
     name: str
     title: str
@@ -107,7 +107,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Small panels, by title the values (n,) of each; `normal` draws the fitted normal density."""
+    """Histograms: `panels` are values (n,) by title; `normal` adds the fitted normal density."""
 
     name: str
     title: str
@@ -118,9 +118,9 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Film:
-    """At most FRAMES frames; a frame is panels side by side, of the same kinds in every frame.
+    """An animation of at most FRAMES frames, each with the same kinds of panels side by side.
 
-    It becomes a GIF, and a PNG with the images of all frames as a strip.
+    It is written as a GIF, and as a PNG that shows the images of all frames in one strip.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Film:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and numbers under `columns`."""
+    """Rows of strings and numbers under `columns`."""
 
     name: str
     title: str
@@ -141,18 +141,18 @@ class Table:
 
 @dataclass(frozen=True)
 class NamedArrays:
-    """Numbers for further work, written as one .npz."""
+    """Tensors by name for further processing, written as one .npz file."""
 
     name: str
     arrays: Mapping[str, Tensor]
 
 
-Arrays = NamedArrays  # its former name, which plugins may import; `contracts.Arrays` is a dataset's
+Arrays = NamedArrays  # the former name, for plugins; `contracts.Arrays` is a dataset split
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A file as it is, for what the vocabulary lacks: `name` + `suffix`, such as ".svg"."""
+    """Any other file, given as bytes and written to `name` + `suffix`, such as ".svg"."""
 
     name: str
     suffix: str
@@ -164,9 +164,9 @@ Finding = ImageGrid | Scatter | Lines | Bars | Histogram | Film | Table | NamedA
 
 @dataclass(frozen=True)
 class Findings:
-    """What an explorer returns: things to draw, and figures by name with the sentence that says
-    what they are. `notes` are lines for people, such as what was left out. `roles` has, by the
-    finding's name, the role of the run that it shows, where that is not the run itself."""
+    """What an explorer returns: the findings, and metrics by name, defined by the sentence
+    `protocol`. `notes` are lines for the reader, for example about data that was left out. `roles`
+    maps a finding's name to the role of the run that it shows, if that is not the run itself."""
 
     items: Sequence[Finding]
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Findings:
 
 
 def checked(findings: object) -> Findings:
-    """What an explorer returned, if it can be drawn and written; else TypeError or ValueError."""
+    """Validates what an explorer returned; TypeError or ValueError if it cannot be rendered."""
     if not isinstance(findings, Findings):
         raise TypeError(f"an explorer must return Findings, not {type(findings).__name__}")
     _check_list("Findings", "items", findings.items, "findings")
@@ -188,7 +188,7 @@ def checked(findings: object) -> Findings:
             raise TypeError(f"{type(item).__name__} is no finding")
     names = [item.name for item in findings.items]
     for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):  # it becomes a file's name
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):  # it becomes a file name
             raise ValueError(f"a finding's name has letters, digits, '-' and '_', not {name!r}")
         if names.count(name) > 1:
             raise ValueError(f"two findings are called {name!r}")
@@ -201,7 +201,7 @@ def checked(findings: object) -> Findings:
 
 
 def _check(item: Finding) -> None:
-    """TypeError or ValueError that names the finding, where it cannot be drawn or written."""
+    """Raises TypeError or ValueError that names the finding if it cannot be drawn or written."""
     for key in ("title", "x_title", "y_title"):
         if not isinstance(getattr(item, key, ""), str):
             raise TypeError(f"{key} of {item.name!r} must be a text")
@@ -236,7 +236,7 @@ def _check(item: Finding) -> None:
 
 
 def _check_list(name: str, key: str, value: object, of: str) -> None:
-    """A text and a tensor can be gone through too, and give letters and rows of numbers."""
+    """Rejects strings and tensors: iterating over them yields characters and rows of numbers."""
     wrong = isinstance(value, str) or hasattr(value, "shape") or not isinstance(value, Collection)
     if wrong:
         raise TypeError(f"{key} of {name!r} must be a list of {of}, not {type(value).__name__}")

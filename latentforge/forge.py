@@ -1,4 +1,4 @@
-"""Forge: the Python API, a thin facade over workflows and sweeps. Torch is imported on demand."""
+"""`Forge`, the Python API: a thin facade over workflows and sweeps. Imports torch on demand."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Forge:
-    """Plugins, and what can be done with them: train, sweep, evaluate, explore.
+    """The Python API: loads plugins, and trains, sweeps, evaluates and explores with them.
 
     `plugins` are modules, objects with hooks, `./file.py` or `package.module`; `off` are entry
-    points to leave out; `discover=False` ignores installed plugins, the built-in ones too."""
+    points to disable; `discover=False` ignores installed plugins, including the built-in ones."""
 
     def __init__(
         self,
@@ -60,14 +60,15 @@ class Forge:
     ) -> Run:
         """Train a model and return its run.
 
-        Exactly one of the model's `name`, a `config` file and a `preset` says what; `data`, `loss`,
-        `model`, `train` and `callbacks` then override it. `data` is a dataset's name, a mapping of
+        Give exactly one of the model's `name`, a `config` file and a `preset`; `data`, `loss`,
+        `model`, `train` and `callbacks` override it. `data` is the name of a dataset, a mapping of
         the section [data], or the data itself: an array or tensor (N, H, W), (N, C, H, W) or
-        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those, where a
-        number is a share to cut off: {"train": x, "validation": 0.2}. `run` is the new run's
-        folder, `runs/<model>-<data>-<n>` by default.
+        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those. A
+        number in this dict is the share to split off: {"train": x, "validation": 0.2}. `run` is the
+        folder of the new run, `runs/<model>-<data>-<n>` by default.
 
-        Raises ConfigError with every wrong option, PluginError, RunFailed, Interrupted on Ctrl-C.
+        Raises ConfigError that lists every invalid option, PluginError, RunFailed, and Interrupted
+        on Ctrl-C.
         """
         draft, data = draft_request(
             self.registry,
@@ -95,12 +96,13 @@ class Forge:
         data: Any = None,
         quiet: bool = False,
     ) -> Run:
-        """Go on with a run from a checkpoint, which may lie in the middle of an epoch, and end with
-        the same bits as the run that was never stopped.
+        """Resume a run from a checkpoint, also from one in the middle of an epoch. The result is
+        bit-identical to that of an uninterrupted run, for the same number of threads, device type
+        and torch version.
 
-        `train` may raise `epochs` and change what does not move the result (`threads`,
-        `log_every`, `checkpoint_every`, `checkpoint_seconds`); ConfigError names anything else.
-        `data` is what a run was trained on that got its data in Python.
+        `train` may increase `epochs` and change `threads`, `log_every`, `checkpoint_every` and
+        `checkpoint_seconds`; ConfigError names any other change. `data` is the original data of a
+        run that was trained on data passed in Python.
         """
         run = run if isinstance(run, Run) else self.open_run(run)
         draft = draft_of(run)
@@ -127,25 +129,25 @@ class Forge:
         quiet: bool = False,
         **request: Any,
     ) -> Sweep:
-        """Train a member for each combination of a grid's values, or for each trial of a search,
+        """Train one member for each combination of a grid's values, or for each trial of a search,
         and return the sweep.
 
-        `grid` has lists by key: {"loss.beta": [1, 2, 4], "train.seed": [0, 1]}. What else is
-        trained is said as in `train`. `out` is the new sweep's folder,
-        `runs/sweep-<model>-<data>-<n>` by default, with a run folder in it for each member.
+        `grid` has lists by key: {"loss.beta": [1, 2, 4], "train.seed": [0, 1]}. The other arguments
+        are those of `train`. `out` is the folder of the new sweep,
+        `runs/sweep-<model>-<data>-<n>` by default; it contains a run folder for each member.
 
-        `search` is how many trials Optuna chooses from `space`, ranges and lists by key:
-        {"train.lr": "log(1e-4, 1e-2)", "model.latent_dim": "int(2, 32)"}. `objective` is the
-        validation figure that it optimizes, by default the one of `train.monitor`; `storage` an
+        `search` is the number of trials whose values Optuna chooses from `space`, ranges and lists
+        by key: {"train.lr": "log(1e-4, 1e-2)", "model.latent_dim": "int(2, 32)"}. `objective` is
+        the validation metric to optimize, by default that of `train.monitor`; `storage` is an
         Optuna storage URL, by default a file in the sweep's folder.
 
-        `together` trains members that differ in numbers alone as one model, where a few steps both
-        ways give the same; docs/sweeps.md says which. `jobs` members, or groups of them, are
-        trained at a time, each in a process of its own with its share of the threads.
+        `together` trains members that differ only in numbers as one model, if a few test steps give
+        the same results both ways; docs/sweeps.md lists the conditions. `jobs` members, or groups
+        of them, are trained at a time, each in its own process with its share of the threads.
 
-        A member that fails does not stop the others: `failed` names it. Raises what `train` does
-        of the request, MissingError for a search without Optuna or with a storage that cannot be
-        used, and Interrupted after Ctrl-C.
+        A member that fails does not stop the others; `failed` lists it. Raises the errors of
+        `train` for an invalid request, MissingError for a search without Optuna or with an unusable
+        storage, and Interrupted after Ctrl-C.
         """
         draft, data = draft_request(self.registry, name, **request)
         from latentforge.sweeps.start import start_sweep
@@ -175,16 +177,16 @@ class Forge:
         data: Any = None,
         quiet: bool = False,
     ) -> Sweep:
-        """Go on with a sweep: members that are done stay as they are, stopped ones go on from their
-        last checkpoint, with `retry` failed ones too, and the others begin; `jobs` as before, or as
-        given. `storage` is wanted again where its URL has a password, which no sweep keeps."""
+        """Resume a sweep. Finished members are skipped, stopped members continue from their last
+        checkpoint, with `retry` also failed ones, and the others start. `jobs` defaults to the
+        previous value. Pass `storage` again if its URL has a password, which is never stored."""
         from latentforge.sweeps.start import resume_sweep
 
         how: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
         return resume_sweep(self.registry, Path(sweep), storage=storage, **how)
 
     def load_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
-        """A dataset's splits; `options` are those of the section [data]."""
+        """Load the splits of a dataset; `options` are those of the section [data]."""
         from latentforge.data.loading import load_dataset
 
         return load_dataset(self.registry, name, options)
@@ -196,15 +198,15 @@ class Forge:
         *,
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """A dataset's sizes, classes and range, and `picture`, the path of samples of each class:
-        `out`, or the first free `data-<name>-<n>.png`."""
+        """Return a dataset's sizes, classes and range, and draw samples of each class. `picture` is
+        the path of the drawing: `out`, or the first free `data-<name>-<n>.png`."""
         splits = self.load_data(name, options)
         from latentforge.rendering.dataset_preview import describe_data
 
         return describe_data(splits, name, Path(out) if out else None)
 
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
-        """Download a dataset and return its folder; UsageError when nothing is to fetch."""
+        """Download a dataset and return its folder; UsageError if it has no download."""
         dataset, _ = dataset_of(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
@@ -213,11 +215,11 @@ class Forge:
         return folder
 
     def open_run(self, path: str | Path) -> Run:
-        """A run folder as a Run; MissingError when there is none."""
+        """Open a run folder; MissingError if there is none."""
         return open_run_folder(self.registry, path)
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
-        """The model of a run in evaluation mode."""
+        """Load the model of a run, in evaluation mode."""
         return run.load_model(checkpoint, device=device)
 
     def evaluate(
@@ -232,11 +234,11 @@ class Forge:
         device: str = "auto",
         data: Any = None,
     ) -> dict[str, Any]:
-        """Figures of a run on a split: `run`, `split`, `checkpoint`, `metrics`, `protocol`.
+        """Evaluate a run on a split: `run`, `split`, `checkpoint`, `metrics`, `protocol`.
 
-        Without `measures`, every default one that the model has the abilities for. `options` are
-        `measure.key=value`. `data` replaces the run's own: what the run was trained on is cut as it
-        was then; other data is measured whole.
+        Without `measures`, computes every default measure for which the model has the capabilities.
+        `options` are `measure.key=value`. `data` replaces the run's own data: the data that the run
+        was trained on is split as in the training; any other data is evaluated as a whole.
         """
         return evaluate(
             self.registry,
@@ -259,9 +261,9 @@ class Forge:
         device: str = "auto",
         data: Any = None,
     ) -> list[Diagnosis]:
-        """What looks wrong with a run, each finding with what was seen and what to try.
+        """Find probable problems of a run, each with the observation and what to try.
 
-        `split` holds the images that the model has not seen: validation if there is one, else test.
+        `split` has the images that were not trained on: by default validation, or else test.
         """
         from latentforge.workflows.diagnose import diagnose
 
@@ -285,10 +287,11 @@ class Forge:
         quiet: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Run an explorer and write what it finds: `explorer`, `out`, `files`, `metrics`.
+        """Run an explorer and write its findings: `explorer`, `out`, `files`, `metrics`.
 
-        Its own options are keywords (`steps=5`) or `key=value` texts in `assignments`, over those
-        of a `preset`. `out` is `RUN/explore/<explorer>` by default, numbered when that is taken.
+        Options of the explorer are keywords (`steps=5`) or `key=value` strings in `assignments`;
+        they override those of a `preset`. `out` is `RUN/explore/<explorer>` by default, with a
+        number if that exists.
         """
         return explore(
             self.registry,
@@ -308,9 +311,9 @@ class Forge:
     def report(
         self, *runs: RunFolder | str | Path, out: str | Path | None = None
     ) -> dict[str, Any]:
-        """Write one self-contained HTML page of a run, of several side by side, or of a sweep, by
-        its folder: `report`, its path, and what it shows. `out` is RUN/report.html by default; an
-        earlier one is replaced."""
+        """Write one self-contained HTML page about a run, several runs side by side, or a sweep
+        given by its folder. Returns its path as `report`, and what it shows. `out` is
+        RUN/report.html by default; an existing report is replaced."""
         from latentforge.rendering.report.write import report
         from latentforge.sweeps.folder import is_sweep, open_sweep
 
@@ -330,12 +333,12 @@ class Forge:
         checkpoint: str = "last",
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Write the encoder, decoder or classifier as ONNX with a free batch size, or, without a
-        `part`, the weights of the whole model as "safetensors": `out`, `files`, and what
-        export.json holds.
+        """Write the encoder, decoder or classifier as ONNX with a dynamic batch size, or, without a
+        `part`, the weights of the whole model as "safetensors": `out`, `files`, and the contents of
+        export.json.
 
-        `out` is `RUN/export/<part>-onnx` by default, or `RUN/export/model-safetensors`, numbered
-        when that is taken.
+        `out` is `RUN/export/<part>-onnx` by default, or `RUN/export/model-safetensors`, with a
+        number if that exists.
         """
         from latentforge.workflows.export_checks import export
 
@@ -358,7 +361,8 @@ class Forge:
         """Write the codes of a split, or of "all", to the new file `out`, .parquet or .npz:
         `images`, `columns`, `latent_shape`.
 
-        `data` replaces the run's own: a dataset's name with its `options`, or as in `evaluate`.
+        `data` replaces the run's own data: the name of a dataset with its `options`, or as in
+        `evaluate`.
         """
         from latentforge.workflows.export_checks import encode
 
@@ -389,5 +393,5 @@ class Forge:
 
 
 def open_run(path: str | Path, *, plugins: Sequence[str | ModuleType | object] = ()) -> Run:
-    """A run folder as a Run, with the installed plugins."""
+    """Open a run folder with the installed plugins and `plugins`."""
     return Forge(plugins).open_run(path)

@@ -1,8 +1,8 @@
-"""Every hook, in one file; each docstring is a complete plugin that a test runs. Torch-free.
+"""All hooks of LatentForge; each docstring contains a complete plugin that a test runs. No torch.
 
-A hook function that offers components is called once, takes nothing, and yields specs; the order in
-which plugins are called means nothing. Put heavy imports inside `build`. The last three hooks are
-told what becomes of runs.
+The component hooks are called once, take no arguments and yield specs. The order in which plugins
+are called does not matter. Put heavy imports inside `build`. The last three hooks observe runs:
+they are called when a training starts, finishes or fails.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def latentforge_models() -> Iterable[ModelSpec]:
-    """Networks to train.
+    """Models: networks to train.
 
     from dataclasses import dataclass
     from latentforge import DataSpec, LatentSpec, ModelSpec, Size, hookimpl
@@ -81,7 +81,7 @@ def latentforge_models() -> Iterable[ModelSpec]:
 
 @hookspec
 def latentforge_losses() -> Iterable[LossSpec]:
-    """Training objectives, in nats per image.
+    """Losses: training objectives, in nats per image.
 
     from latentforge import LossSpec, hookimpl
 
@@ -110,7 +110,7 @@ def latentforge_losses() -> Iterable[LossSpec]:
 
 @hookspec
 def latentforge_datasets() -> Iterable[DatasetSpec]:
-    """Sources of images or vectors.
+    """Datasets of images or vectors.
 
     from latentforge import Arrays, DatasetSpec, hookimpl
 
@@ -130,7 +130,7 @@ def latentforge_datasets() -> Iterable[DatasetSpec]:
 
 @hookspec
 def latentforge_explorers() -> Iterable[ExplorerSpec]:
-    """Ways to look at a latent space; they return findings and write no file.
+    """Explorers: examine a latent space and return findings; they write no file.
 
     from latentforge import ExplorerSpec, hookimpl
 
@@ -156,7 +156,7 @@ def latentforge_explorers() -> Iterable[ExplorerSpec]:
 
 @hookspec
 def latentforge_objectives() -> Iterable[ObjectiveSpec]:
-    """What a latent search maximises.
+    """Objectives: what a latent search maximises.
 
     from latentforge import ObjectiveSpec, hookimpl
 
@@ -180,7 +180,7 @@ def latentforge_objectives() -> Iterable[ObjectiveSpec]:
 
 @hookspec
 def latentforge_measures() -> Iterable[MeasureSpec]:
-    """Figures of a trained model, each with its protocol.
+    """Measures: metrics of a trained model, each with its protocol.
 
     from latentforge import MeasureSpec, hookimpl
 
@@ -205,7 +205,7 @@ def latentforge_measures() -> Iterable[MeasureSpec]:
 
 @hookspec
 def latentforge_callbacks() -> Iterable[CallbackSpec]:
-    """Things done while training, on Ignite's own events.
+    """Callbacks: handlers of Ignite events during training.
 
     from latentforge import CallbackSpec, hookimpl
 
@@ -231,7 +231,7 @@ def latentforge_callbacks() -> Iterable[CallbackSpec]:
 
 @hookspec
 def latentforge_presets() -> Iterable[PresetSpec]:
-    """Named config files that lie inside a package.
+    """Presets: named config files inside a package.
 
     # tiny-ae.toml, beside this module:
     # [model]
@@ -258,9 +258,9 @@ def latentforge_presets() -> Iterable[PresetSpec]:
 
 @hookspec
 def latentforge_run_started(run: RunInfo) -> None:
-    """A training begins, or goes on: its folder is there, no step is made yet. An observer: what it
-    raises is said with the plugin's name and ends nothing, and what it returns does not matter. Of
-    several processes the first alone calls it.
+    """Called when a training starts or resumes: the run folder exists, no step has run yet. This
+    hook only observes: an exception is reported with the plugin's name and does not end the run,
+    and the return value is ignored. In a distributed run, only the process of rank 0 calls it.
 
     from latentforge import hookimpl
 
@@ -272,8 +272,8 @@ def latentforge_run_started(run: RunInfo) -> None:
 
 @hookspec
 def latentforge_run_finished(run: RunInfo, metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """A training has ended well, and all is written; `metrics` has its last figures by split. An
-    observer, as `latentforge_run_started`.
+    """Called when a training has finished successfully and all files are written. `metrics` are the
+    last metrics by split. Only observes, like `latentforge_run_started`.
 
     import json
     from latentforge import hookimpl
@@ -286,8 +286,8 @@ def latentforge_run_finished(run: RunInfo, metrics: Mapping[str, Mapping[str, fl
 
 @hookspec
 def latentforge_run_failed(run: RunInfo, error: BaseException) -> None:
-    """A training has ended early, by an error, or by a signal, when `error` is an Interrupted. An
-    observer, as `latentforge_run_started`.
+    """Called when an error or a signal has ended a training early; for a signal, `error` is an
+    Interrupted. Only observes, like `latentforge_run_started`.
 
     from latentforge import hookimpl
 

@@ -1,7 +1,7 @@
-"""What every latent-variable model and loss needs: posteriors and likelihoods, in nats.
+"""Posteriors, likelihoods and spherical interpolation, for models and losses; in nats.
 
-For authors of models and losses. A likelihood sums over the values of an image; `nll` keeps the
-images apart, for measures and importance sampling, and `mean_nll` averages them, for losses.
+A likelihood sums over the values of an image. `nll` returns one value per image, for measures and
+importance sampling; `mean_nll` returns the mean over the batch, for losses.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from latentforge.seeding import noise_like as noise_like
 
 
 def widened(values: Tensor) -> Tensor:
-    """What a network under autocast gives in 16 bits as float32: sums over pixels need more."""
+    """16-bit values of a network under autocast as float32, which sums over pixels need."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Point:
-    """A posterior without spread: the code itself, as a plain autoencoder gives it."""
+    """A posterior without variance: the code itself, for a plain autoencoder."""
 
     def __init__(self, z: Tensor) -> None:
         self.z = z
@@ -36,7 +36,7 @@ class Point:
 
 
 LOG_VAR_RANGE = (-30.0, 20.0)
-"""Where a log-variance is clamped: its exponential and the square root of that stay finite."""
+"""The range to which a log-variance is clamped, so that its exponential stays finite."""
 
 
 class DiagonalGaussian:
@@ -53,7 +53,7 @@ class DiagonalGaussian:
         return self.mean
 
     def sample(self) -> Tensor:
-        """mean + exp(log_var / 2) eps with eps ~ N(0, I): differentiable in both."""
+        """mean + exp(log_var / 2) eps with eps ~ N(0, I), differentiable in mean and log_var."""
         return torch.addcmul(self.mean, (0.5 * self.log_var).exp(), noise_like(self.mean))
 
     def kl(self) -> Tensor:
@@ -75,21 +75,21 @@ class Likelihood(Protocol):
     """p(x | z) of a decoder."""
 
     def check(self, x: Tensor) -> None:
-        """UsageError with the range seen where x lies outside the support; waits for the device."""
+        """Raises UsageError with the range of x if it is outside the support; syncs the device."""
 
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x | z) in nats, summed over the values of each image: (B,)."""
 
     def mean_nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
-        """The mean of `nll` over the batch: (). For a likelihood to write as one faster kernel."""
+        """The mean of `nll` over the batch: (). A likelihood may override it with one kernel."""
         return self.nll(model, z, x).mean()
 
 
 class Bernoulli(Likelihood):
     """Each value is the probability of a white pixel: -sum x log p + (1 - x) log(1 - p).
 
-    Computed from logits, which stays finite where the sigmoid saturates. For grey values it is the
-    usual cross-entropy, a bound rather than a density; figures compare with the like only.
+    Computed from logits, so it stays finite where the sigmoid saturates. For grey values it is the
+    usual cross-entropy, a bound and not a density: compare such values only with each other.
     """
 
     def check(self, x: Tensor) -> None:
@@ -133,7 +133,7 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """-log N(x; mean, sigma^2 I) in nats, its constant included, (B, ...) to (B,)."""
+    """-log N(x; mean, sigma^2 I) in nats, including the constant, (B, ...) to (B,)."""
     squared = (x - widened(mean)).square().flatten(1).sum(1)
     log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
     constant = x[0].numel() * (0.5 * math.log(2 * math.pi) + log_sigma)
@@ -141,10 +141,10 @@ def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Spherical interpolation of codes: the angle moves evenly, and the length from |a| to |b|.
+    """Spherical interpolation of codes: the angle and the length, from |a| to |b|, change linearly.
 
-    a, b: (*latent), t: (T,) in [0, 1]; gives (T, *latent). Falls back to the straight line where
-    the angle is undefined or zero. Shoemake 1985, with the lengths interpolated on their own.
+    a, b: (*latent), t: (T,) in [0, 1]; returns (T, *latent). Falls back to the straight line if the
+    angle is undefined, near 0 or near pi. Shoemake 1985, with separately interpolated lengths.
     """
     u, v = a.flatten(), b.flatten()
     lengths = u.norm(), v.norm()

@@ -1,4 +1,4 @@
-"""The base of most measures: one number per image, averaged over the images."""
+"""`MeanPerImage`, the base of most measures: one number per image, averaged over the images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MeanPerImage:
 
     def update(self, seen: Seen) -> None:
         values = self.per_image(seen).float()
-        self.total += float(values.sum())  # batch sums in float32, their total in float64
+        self.total += float(values.sum())  # batch sums in float32, the total in float64
         self.count += len(values)
 
     def compute(self) -> Mapping[str, float]:

@@ -1,6 +1,6 @@
-"""The nearest rows of each query by exact Euclidean distances, a bounded number of them at once.
+"""Exact nearest-neighbour search by Euclidean distance, with bounded memory, and majority votes.
 
-For authors of measures and explorers. torch is imported when a function is called.
+For measures and explorers. torch is imported only when a function is called.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-DISTANCES = 2**22  # at once; in float64 they take 32 MB
+DISTANCES = 2**22  # in memory at once; 32 MB in float64
 
 
 def topk(
@@ -24,10 +24,10 @@ def topk(
 ) -> tuple[Tensor, Tensor]:
     """Distances and positions of the `k` nearest rows of each query, (Q, k) each, nearest first.
 
-    `queries` (Q, D); `rows` (N, D), or parts of them in order. Equal distances are in the order of
-    the rows. `own` int64 (Q,) are the positions of the queries among the rows, to be left out.
-    A matrix product computes the distances, which loses those far below the length of the rows;
-    with `exact` each is computed from the differences, up to ten times more slowly.
+    `queries` (Q, D); `rows` (N, D), or parts of them in order. Ties are in the order of the rows.
+    `own` int64 (Q,) are the positions of the queries among the rows; these rows are excluded.
+    Distances are computed with a matrix product, which is inaccurate for distances far below the
+    norm of the rows. `exact` computes them from differences, up to ten times more slowly.
     """
     import torch
 
@@ -55,10 +55,10 @@ def topk(
 
 
 def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` smallest of each row and their columns, equal ones in the order of the columns."""
+    """The `k` smallest values of each row and their columns; ties are in column order."""
     found, columns = values.topk(min(k + 1, values.shape[1]), largest=False)
     if found.shape[1] > k:
-        tied = found[:, k] == found[:, k - 1]  # topk takes any of these
+        tied = found[:, k] == found[:, k - 1]  # topk returns any of these
         columns[tied] = values[tied].sort(dim=1, stable=True).indices[:, : k + 1]
     columns = columns[:, :k].sort(1).values
     found, order = values.gather(1, columns).sort(dim=1, stable=True)
@@ -66,7 +66,7 @@ def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def majority(labels: Tensor, classes: int) -> Tensor:
-    """The most frequent label of each row (Q, k), the first one of several: (Q,)."""
+    """The most frequent label of each row (Q, k), the smallest one if several are: (Q,)."""
     from torch.nn.functional import one_hot
 
     return one_hot(labels, classes).sum(1).argmax(1)

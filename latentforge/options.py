@@ -1,6 +1,6 @@
-"""The bounds that a config field can name: `hidden: tuple[Size, ...] = (128,)`.
+"""Types with bounds for the fields of a config: `hidden: tuple[Size, ...] = (128,)`.
 
-Light on purpose: hook modules import this. pydantic enforces the bounds when a run needs them.
+Hook modules import this, so it has no heavy imports. pydantic checks the bounds before a run.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from annotated_types import Ge, Gt, Le, Lt
 __all__ = ["Count", "Fraction", "NonNegative", "Positive", "Seed", "Size"]
 
 Size = Annotated[int, Gt(0)]
-"""A number of things that must be at least 1: a width, a batch size, epochs."""
+"""An integer of at least 1: a width, a batch size, a number of epochs."""
 
 Count = Annotated[int, Ge(0)]
-"""A number of things that may be 0."""
+"""An integer of at least 0."""
 
 Positive = Annotated[float, Gt(0)]
-"""A finite number above 0: a learning rate, a standard deviation."""
+"""A finite float above 0: a learning rate, a standard deviation."""
 
 NonNegative = Annotated[float, Ge(0)]
-"""A finite number that may be 0: a weight, a decay."""
+"""A finite float of at least 0: a weight, a decay."""
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
-"""A share from 0 up to, not including, 1."""
+"""A float of at least 0 and below 1."""
 
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
-"""What a random generator starts from."""
+"""The seed of a random generator."""

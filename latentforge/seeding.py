@@ -1,6 +1,7 @@
-"""Randomness as a pure function of (purpose, numbers): no generator's state outlives a step.
+"""Random seeds, generators and noise as pure functions of (purpose, numbers).
 
-A run resumed at any step draws what the uninterrupted run drew there, and nothing has to be saved.
+No generator state outlives a step. A resumed run therefore draws the same numbers as an
+uninterrupted run, and no state has to be saved.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ import torch
 from torch import Tensor
 
 STRIDE = 0x9E3779B97F4A7C15
-"""Odd, so that the seeds of 2^32 steps differ even in the 32 bits that a CPU generator reads."""
+"""Odd, so that the seeds of 2^32 steps differ in the 32 bits that a CPU generator uses."""
 
 
 def mix(purpose: str, *parts: int) -> int:
-    """A 63-bit seed that is the same for the same arguments on every machine and version."""
+    """A 63-bit seed that depends only on the arguments, on every machine and version."""
     text = "\0".join((purpose, *map(str, parts)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(device: torch.device | str, purpose: str, *parts: int) -> torch.Generator:
-    """A fresh generator on `device`, seeded with `mix(purpose, *parts)`."""
+    """A new generator on `device`, seeded with `mix(purpose, *parts)`."""
     return torch.Generator(device=device).manual_seed(mix(purpose, *parts))
 
 
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of one epoch: int64 (n,), on the CPU, so that every device sees the same order."""
+    """The order of one epoch: int64 (n,), drawn on the CPU, so it is the same for every device."""
     return torch.randperm(n, generator=generator("cpu", "order", seed, epoch))
 
 
 def callers_state_kept(device: torch.device) -> AbstractContextManager[None]:
-    """What is drawn inside leaves the generators of the CPU and of `device` as they were."""
+    """Restores the state of the default generators of the CPU and of `device` at exit."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 class Noise:
-    """Reseeds the default generators before each step: dropout and a stranger's `randn_like` draw
-    from them, and so depend on (purpose, seed, step) alone.
+    """Reseeds the default generators before each step. Dropout and a plugin's `randn_like` use
+    them, so their noise depends only on (purpose, seed, step).
 
-    The CPU's generator is reseeded along with an accelerator's, because a model may draw there and
-    move the result. Costs about 1 µs on the CPU (`torch.manual_seed` would cost 74).
+    On an accelerator the CPU generator is reseeded too, because a model may draw noise there and
+    copy it. Costs about 1 µs on the CPU (`torch.manual_seed` would cost 74).
     """
 
     def __init__(self, device: torch.device | str, purpose: str, seed: int) -> None:
@@ -51,27 +52,27 @@ class Noise:
         self._seeders: list[Callable[[int], object]] = [torch.default_generator.manual_seed]
         device = torch.device(device)
         if device.type == "cuda":
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # before it, the tuple of generators is empty
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # before this call, the tuple of generators is empty
             index = torch.cuda.current_device() if device.index is None else device.index
             self._seeders.append(torch.cuda.default_generators[index].manual_seed)
         elif device.type == "mps":
             self._seeders.append(torch.mps.manual_seed)
 
     def reseed(self, step: int) -> None:
-        """From here on, draw the noise of `step`."""
+        """Seed the generators for the noise of `step`."""
         seed = self.seed_of(step)
         for manual_seed in self._seeders:
             manual_seed(seed)
 
     def seed_of(self, step: int) -> int:
-        """What `reseed` seeds with, for a generator that is not a default one."""
+        """The seed that `reseed` uses, for a generator that is not a default one."""
         return (self._start + step * STRIDE) & (2**63 - 1)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The images from `start` to before `stop` of a batch of `images`. `draw` is in the same state
-    in every process, so that all draw the same noise for that batch, and each takes its rows."""
+    """The images from `start` up to `stop`, exclusive, of a batch of `images`. `draw` has the same
+    state in every process: each draws the noise of the whole batch and uses its own rows."""
 
     draw: torch.Generator
     start: int
@@ -80,7 +81,7 @@ class Shard:
 
 
 class _Current:
-    shard: Shard | None = None  # a ContextVar would do, but torch.compile cannot look into one
+    shard: Shard | None = None  # not a ContextVar, which torch.compile cannot trace
 
 
 _current = _Current()
@@ -88,7 +89,7 @@ _current = _Current()
 
 @contextmanager
 def sharding(shard: Shard) -> Iterator[None]:
-    """Inside, `noise_like` and `shared_generator` are those of a shard."""
+    """Makes `noise_like` and `shared_generator` use `shard` inside the context."""
     _current.shard = shard
     try:
         yield
@@ -97,22 +98,22 @@ def sharding(shard: Shard) -> Iterator[None]:
 
 
 def shared_generator() -> torch.Generator | None:
-    """What to draw a whole batch from; None, the default generator, outside of a shard."""
+    """The generator for a whole batch: that of the shard, or None (the default) without one."""
     shard = _current.shard
     return shard.draw if shard else None
 
 
 def noise_like(values: Tensor) -> Tensor:
-    """N(0, I) of the shape, type and memory layout of `values`, (B, ...), one row for each image.
+    """N(0, I) with the shape, dtype and memory format of `values`, (B, ...), a row for each image.
 
-    In a process by itself this is `torch.randn_like`. Where several processes shard a batch, all of
-    it is drawn in each, and this process gets the rows of its own images: the result is then that
-    of one process, which `torch.randn_like` would not give.
+    In a single process this is `torch.randn_like`. If several processes shard a batch, each draws
+    the noise of the whole batch and returns the rows of its own images. The noise is then that of
+    a single process, unlike with `torch.randn_like`.
     """
     shard = _current.shard
     if shard is None or len(values) != shard.stop - shard.start:
         return torch.randn_like(values)
-    # as randn_like does: drawn in the order of memory, in which the images always come first
+    # like randn_like: drawn in memory order, in which the image dimension is always first
     layout = (0, *sorted(range(1, values.ndim), key=values.stride, reverse=True))
     size = (shard.images, *values.shape[1:])
     whole = torch.empty_permuted(size, layout, dtype=values.dtype, device=values.device)

@@ -1,7 +1,7 @@
-"""What hooks return: one frozen dataclass for each kind of component. Standard library only.
+"""Specs, which hooks yield: a frozen dataclass for each kind of component. Standard library only.
 
-A spec is data. Its `build` (or `load`) is called when a run needs the component, and is the place
-for the heavy imports.
+A spec is data. Its `build` (or `load`) is called when a run needs the component; put heavy imports
+there.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from latentforge.findings import Findings
 
 PLUGIN_API = 1
-"""The version of the contract with plugins; a plugin may state it as `LATENTFORGE_API`."""
+"""The version of the plugin contract; a plugin may state it as `LATENTFORGE_API`."""
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The config of a component that has none."""
+    """The config of a component without options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Common to all kinds: `name` is what users type, `summary` the line that `list` shows,
-    `config` a frozen dataclass with a default for every field."""
+    """The fields common to all kinds: `name` is what users type, `summary` the line that `list`
+    shows, `config` a frozen dataclass with a default for every field."""
 
     name: str
     summary: str
@@ -48,14 +48,14 @@ class Spec:
     def __post_init__(self) -> None:
         for key in ("provides", "needs"):
             value = getattr(self, key, None)
-            if isinstance(value, Set):  # authors write {"encode"}; a spec must not change
+            if isinstance(value, Set):  # authors write {"encode"}; a spec must be immutable
                 object.__setattr__(self, key, frozenset(value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A network. `provides` names its abilities: encode, decode, decode_logits, kl, log_prob,
-    classify, layers (docs/contracts.md says what each promises; a plugin may add its own words)."""
+    """A network. `provides` names its capabilities: encode, decode, decode_logits, kl, log_prob,
+    diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's own."""
 
     build: Callable[[Any, DataSpec], nn.Module]
     provides: Set[str]
@@ -64,8 +64,8 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpec(Spec):
-    """A training objective in nats per image. `needs` are abilities of the model, as a set or,
-    where they depend on the options, as a function of the config."""
+    """A training objective in nats per image. `needs` are capabilities of the model, as a set or,
+    if they depend on the options, as a function of the config."""
 
     build: Callable[[Any, DataSpec], nn.Module]
     needs: Set[str] | Callable[[Any], Set[str]] = frozenset()
@@ -74,10 +74,10 @@ class LossSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A source of examples. `load(config, split)` gives arrays or a map-style dataset of `(x, y)`.
+    """A dataset. `load(config, split)` returns `Arrays` or a map-style dataset of `(x, y)`.
 
-    `splits` are the official ones; where there is no "test", the core cuts one from "train".
-    `fetch(config)` downloads the files and returns the folder that holds them.
+    `splits` are the official ones; if there is no "test", the core cuts one from "train".
+    `fetch(config)` downloads the files and returns their folder.
     """
 
     load: Callable[[Any, str], Arrays | Dataset[Any]]
@@ -87,11 +87,11 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerSpec(Spec):
-    """A way to look at a latent space. `roles` are the other runs that it takes
-    (`--with classifier=RUN`) and what each must provide; `optional_roles` may be left out.
+    """An explorer of a latent space. `roles` are the other runs that it requires
+    (`--with classifier=RUN`) and what each must provide; `optional_roles` may be omitted.
 
-    One that `searches` names the objective that it takes by default; `--set objective=NAME` chooses
-    another, and the objective's options are written beside the explorer's own.
+    `searches` is the name of the default objective of an explorer that searches. `--set
+    objective=NAME` selects another one. Its options are set in the same way as the explorer's.
     """
 
     explore: Callable[[ExploreContext, Any], Findings]
@@ -104,8 +104,8 @@ class ExplorerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec(Spec):
-    """What a latent search maximises. `labels`, `roles` and `optional_roles` as an explorer's.
-    The context is None where a search is made without a run."""
+    """What a latent search maximises. `labels`, `roles` and `optional_roles` are as for an
+    explorer. The context is None if a search has no run."""
 
     build: Callable[[Any, ExploreContext | None], Objective]
     labels: bool = False
@@ -115,10 +115,10 @@ class ObjectiveSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Spec):
-    """A figure of a trained model. `protocol` is the sentence that stands beside the figure: its
-    unit, what it sums over, which z; a measure's own attribute `protocol` replaces it where it
-    depends on options. A `default` one without `roles` (as an explorer's) runs for every model that
-    has its needs. `better` tells early stopping which way is up."""
+    """A metric of a trained model. `protocol` is the sentence that defines the metric: its unit,
+    what it sums over, which z. An attribute `protocol` of the measure object replaces it if it
+    depends on options. A `default` measure without `roles` (as for an explorer) runs for every
+    model that provides its `needs`. `better` is the direction for early stopping."""
 
     build: Callable[[Any, EvaluateContext], Measure]
     protocol: str
@@ -131,21 +131,21 @@ class MeasureSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackSpec(Spec):
-    """Something done while training: `build(config).attach(engines)` on Ignite's own events."""
+    """A training callback: `build(config).attach(engines)` adds handlers of Ignite events."""
 
     build: Callable[[Any], Callback]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PresetSpec(Spec):
-    """A named config file that lies inside a package."""
+    """A named config file inside a package."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One sort of component: its plural, its singular, its hook and the spec type it collects."""
+    """A kind of component: plural and singular name, the hook, and the spec type that it yields."""
 
     plural: str
     singular: str
@@ -169,7 +169,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     ExplorerSpec: _EXPLORE | {"objective"},
     ObjectiveSpec: _EXPLORE | {"objective"},
 }
-"""Option names that the core reads itself: a component's own would never get its value."""
+"""Option names that the core uses: a component's option of that name would never get a value."""
 
 KINDS: dict[str, Kind] = {
     kind.plural: kind

@@ -1,5 +1,5 @@
-"""For the tests of a plugin: conformance checks, a command line, tiny images, a tiny run; opt in
-with `pytest_plugins = ["latentforge.testing"]`, and see docs/plugins.md. Needs pytest.
+"""Pytest fixtures and checks for plugin authors: conformance, command line, tiny images, tiny run.
+Needs pytest. See docs/plugins.md. Enable with `pytest_plugins = ["latentforge.testing"]`.
 
     @pytest.mark.parametrize("check", check_model("swirl"), ids=str)
 """
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class Check(_Check):
-    """A check for pytest, which is told what does not concern a component."""
+    """A conformance check for pytest; a check that does not apply to a component is skipped."""
 
     def __call__(self) -> None:
         try:
@@ -46,7 +46,7 @@ class Check(_Check):
             pytest.skip(str(why))
 
     def see(self, plugins: Sequence[Any]) -> None:
-        """Of plugins that are not installed these, where the check was given none."""
+        """Uses `plugins`, which are not installed, if the check has no plugins of its own."""
         subject = self.given[0]
         subject.plugins = subject.plugins or tuple(plugins)
 
@@ -78,7 +78,7 @@ def check_explorer(name: str, **how: Any) -> list[Check]:
 
 
 def check_objective(name: str, **how: Any) -> list[Check]:
-    """The checks of an objective; `example=` makes five rows where they are no images."""
+    """The checks of an objective; `example=` creates five rows x if these are not images."""
     return _checks("objectives", name, how)
 
 
@@ -88,7 +88,7 @@ def check_callback(name: str, **how: Any) -> list[Check]:
 
 
 def tiny_images(train: int = 60, test: int = 15) -> dict[str, Any]:
-    """Images (N, 1, 16, 16), uint8, of three classes, as `Forge.train(data=...)` takes them."""
+    """Images (N, 1, 16, 16), uint8, of three classes, in the form of `Forge.train(data=...)`."""
     from latentforge.conformance.fixtures import images
 
     return images(train, test)
@@ -99,7 +99,7 @@ def tiny_images(train: int = 60, test: int = 15) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command line left: its exit code and what it printed."""
+    """The result of a command line: its exit code and its output."""
 
     code: int
     out: str
@@ -107,7 +107,7 @@ class Answer:
 
     @property
     def json(self) -> dict[str, Any]:
-        """stdout, which must be one JSON object and nothing else (json.loads takes no more)."""
+        """stdout, which must be one JSON object and nothing else (json.loads rejects the rest)."""
         value = json.loads(self.out, parse_constant=_refuse)
         assert isinstance(value, dict)
         return value
@@ -119,13 +119,13 @@ def _refuse(constant: str) -> None:
 
 @pytest.fixture(scope="session")
 def latentforge_plugins() -> Sequence[str | ModuleType | object]:
-    """The plugins under test, as `Forge(plugins=...)` takes them: define it anew in conftest.py."""
+    """The plugins under test, in the form of `Forge(plugins=...)`; override it in conftest.py."""
     return ()
 
 
 @pytest.fixture
 def latentforge_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every installed plugin, whatever the user's environment leaves out."""
+    """Enables every installed plugin, even if the user's environment disables some."""
     monkeypatch.delenv("LATENTFORGE_PLUGINS", raising=False)
 
 
@@ -133,7 +133,7 @@ def latentforge_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def latentforge_work(
     latentforge_all: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """An empty working folder, with nothing of the user's environment."""
+    """An empty working folder, without LatentForge's variables of the user's environment."""
     for name in ("DATA", "DEBUG"):
         monkeypatch.delenv(f"LATENTFORGE_{name}", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -147,8 +147,8 @@ def latentforge_work(
 def latentforge_only(
     latentforge_all: None, latentforge_plugins: Sequence[Any], monkeypatch: pytest.MonkeyPatch
 ) -> Sequence[Any]:
-    """Of the installed plugins the built-in ones and those under test: others would be part of
-    the test. Gives the latter."""
+    """Disables installed plugins that are neither built in nor under test, because they would
+    affect the test. Returns the plugins under test."""
     from latentforge.plugins.discovery import installed
 
     under_test = {getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins}
@@ -160,7 +160,7 @@ def latentforge_only(
 
 @pytest.fixture(autouse=True)
 def latentforge_checks(request: pytest.FixtureRequest) -> None:
-    """A test of a check sees the plugins that `forge` sees, unless the check names its own."""
+    """Gives each check the plugins of the fixture `forge`, unless the check names its own."""
     given = getattr(getattr(request.node, "callspec", None), "params", {})
     for check in given.values():
         if isinstance(check, Check):
@@ -169,7 +169,7 @@ def latentforge_checks(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def forge(latentforge_work: Path, latentforge_only: Sequence[Any]) -> Forge:
-    """A Forge of the built-in plugins and those under test, in an empty working folder."""
+    """A Forge with the built-in plugins and those under test, in an empty working folder."""
     from latentforge.forge import Forge
 
     return Forge(latentforge_only)
@@ -179,8 +179,8 @@ def forge(latentforge_work: Path, latentforge_only: Sequence[Any]) -> Forge:
 def latentforge_cli(
     latentforge_work: Path, latentforge_only: Sequence[Any], capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
-    """Runs a command line in this process, in the working folder: `cli("train", "ae").code`. It
-    sees the plugins that `forge` sees, which must be files, dotted names or modules here."""
+    """Runs a command line in this process, in the working folder: `cli("train", "ae").code`. It has
+    the plugins of the fixture `forge`, which must be files, dotted names or modules here."""
     from latentforge.cli.app import run
 
     named = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_only]
@@ -197,7 +197,7 @@ def latentforge_cli(
 
 @pytest.fixture
 def tiny_run(forge: Forge) -> Run:
-    """`ae`, trained for two epochs on `tiny_images()`."""
+    """A run of `ae`, trained for two epochs on `tiny_images()`."""
     train = {"epochs": 2, "batch_size": 16, "device": "cpu"}
     model = {"hidden": [16], "latent_dim": 2}
     return forge.train("ae", data=tiny_images(), model=model, train=train, quiet=True)

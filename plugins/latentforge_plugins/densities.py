@@ -1,7 +1,7 @@
-"""Densities of codes, (N, D): what stands for a prior, to sample from and to search under.
+"""Densities of codes (N, D), used as priors for sampling and search: normal, Gaussian, mixture.
 
-Each is a torch distribution, so `log_prob` is in nats, differentiable, and `sample` is seeded by
-torch's default generator. They check no arguments: where a code is NaN, so is its density.
+Each is a torch distribution: `log_prob` is in nats and differentiable, and `sample` uses torch's
+default generator. Arguments are not validated: the density of a NaN code is NaN.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch.distributions import (
 )
 
 FULL = 64
-"""Dimensions up to which a mixture has full covariances: beyond, they are dearer than they tell."""
+"""Dimensions up to which a mixture has full covariances; above, the cost exceeds the benefit."""
 
 LARGEST = 4096
-"""Dimensions that a density is fitted in at the most."""
+"""The maximum number of dimensions in which a density is fitted."""
 
 FITTED = 10_000
-"""Codes that a mixture is fitted on at the most: more change nothing that one could see."""
+"""The maximum number of codes for fitting a mixture; more codes make no visible difference."""
 
 
 def standard(z: Tensor) -> Distribution:
@@ -37,9 +37,9 @@ def standard(z: Tensor) -> Distribution:
 
 
 def fit_gaussian(z: Tensor) -> Distribution:
-    """The Gaussian with the mean and the full covariance of the codes, (N, D) with N > 1."""
+    """A Gaussian with the mean and the full covariance of the codes, (N, D) with N > 1."""
     known = z.double()
-    # A dead dimension has no variance; a millionth of the largest keeps the matrix invertible.
+    # A dead dimension has no variance; 1e-6 of the largest one keeps the matrix invertible.
     covariance = torch.cov(known.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
     covariance.diagonal().add_(floor)
@@ -51,7 +51,7 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     """A mixture of Gaussians fitted by scikit-learn's expectation maximisation on codes (N, D).
 
     The sampler of Ghosh et al. 2020 (RAE). Covariances are full up to FULL dimensions, diagonal
-    above. Fewer codes than components give as many components as codes.
+    above. With fewer codes than components, there are as many components as codes.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -61,12 +61,12 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     model = GaussianMixture(
         min(components, len(chosen)),
         covariance_type=covariances(z.shape[1]),
-        # relative to the codes' spread: a fixed floor would swallow a narrow latent space
+        # relative to the variance of the codes: a fixed value would dominate a narrow latent space
         reg_covar=max(1e-6 * float(chosen.var(0).max()), 1e-12),
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # one that stopped a little early serves as well; few codes may have fewer clusters
+        # a fit that stopped a little early is good enough; few codes may have fewer clusters
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(chosen.numpy())
     weights, means, spread = map(
@@ -83,5 +83,5 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
 
 
 def covariances(dimensions: int) -> Literal["full", "diag"]:
-    """The kind of a mixture's covariances for codes of so many dimensions."""
+    """The covariance type of a mixture for codes with this number of dimensions."""
     return "full" if dimensions <= FULL else "diag"

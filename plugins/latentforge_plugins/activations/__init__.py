@@ -1,4 +1,4 @@
-"""`activations`: what the layers of a classifier make of each class, and how features lie."""
+"""Explorer `activations`: mean activation maps of a classifier by class, feature histograms."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

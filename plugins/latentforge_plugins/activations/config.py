@@ -1,4 +1,4 @@
-"""Options of activations."""
+"""Options of `activations`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,9 +10,10 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class ActivationsConfig:
-    """`layers` are names of the model's layers(), by default those that pool; of each the first
-    `channels` are drawn, for the `classes` of the `split`, by default the first 20. `features`
-    histograms, of the last convolution averaged to `grid` x `grid` cells."""
+    """`layers` are names from the model's layers(), by default the pooling layers. The first
+    `channels` of each layer are drawn, for these `classes` of the `split`, by default the first 20.
+    `features` is the number of histograms, of the last convolution averaged to `grid` x `grid`
+    cells."""
 
     layers: tuple[str, ...] = ()
     classes: tuple[Count, ...] = ()

@@ -1,4 +1,4 @@
-"""Which layers of a model are looked at."""
+"""Selects the layers of a model whose outputs are shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POOLING = (
 
 
 def chosen(model: Any, wanted: Sequence[str]) -> list[str]:
-    """The layers that were asked for; else those that pool; else all convolutions."""
+    """The requested layers; else the pooling layers; else all convolutions."""
     known = list(model.layers())
     for name in wanted:
         if name not in known:
@@ -36,7 +36,7 @@ def of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
 
 
 def last_features(model: Any) -> str:
-    """The last convolution; without one, the last layer with weights."""
+    """The name of the last convolution; without one, of the last layer with weights."""
     convolutions = of_type(model, (nn.Conv2d,))
     name = convolutions[-1] if convolutions else last_with_weights(model)
     if name is None:
@@ -45,7 +45,7 @@ def last_features(model: Any) -> str:
 
 
 def pooled(output: Tensor, grid: int) -> Tensor:
-    """Maps (B, C, H, W) averaged to at most grid x grid cells, (B, C, h, w); others flat."""
+    """Averages maps (B, C, H, W) to at most grid x grid cells, (B, C, h, w); flattens the rest."""
     if output.ndim != 4:
         return output.flatten(1)
     return F.adaptive_avg_pool2d(output, [min(grid, side) for side in output.shape[2:]])

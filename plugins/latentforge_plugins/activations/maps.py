@@ -1,4 +1,4 @@
-"""Mean activation maps by class, and the shape of the features' distributions."""
+"""Mean activation maps by class, and histograms, skewness and kurtosis of features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .config import ActivationsConfig
 
-SHOWN = 20  # classes in a picture, where none are named
+SHOWN = 20  # classes in a figure if the option names none
 
 
 def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
@@ -63,7 +63,7 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
 def look(
     context: ExploreContext, images: Images, layers: list[str], source: str, grid: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The mean maps of the layers that have any, (classes, C, H, W) float64, NaN for a class
+    """The mean maps of layers with 4-d outputs, (classes, C, H, W) float64, NaN for a class
     without images; and the features of every image, (N, C, h, w) or (N, F)."""
     count = torch.bincount(images.y, minlength=len(context.data.classes))
     sums: dict[str, Tensor] = {}
@@ -82,7 +82,7 @@ def look(
 
 
 def classes_of(images: Images, config: ActivationsConfig) -> tuple[list[int], list[str]]:
-    """The classes to show, each with images in the split, and what to tell of the choice."""
+    """The classes to show, each with images in the split, and notes on classes left out."""
     for label in config.classes:
         if not len(images.of_class(label)):
             raise UsageError(f"the split {config.split!r} has no image of class {label}")
@@ -95,7 +95,8 @@ def classes_of(images: Images, config: ActivationsConfig) -> tuple[list[int], li
 
 
 def picture(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -> ImageGrid:
-    """Rows are the first channels, each on its own scale, columns classes; maps (n, C, H, W)."""
+    """A grid of the maps (n, C, H, W): a row for each of the first channels, each scaled
+    separately, and a column for each class."""
     rows, titles = [], []
     for c in range(min(limit, maps.shape[1])):
         low, high = float(maps[:, c].min()), float(maps[:, c].max())
@@ -112,12 +113,12 @@ def picture(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -
 
 
 def safe(layer: str) -> str:
-    """A layer's name as a part of a file's."""
+    """The name of a layer, usable in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", layer)
 
 
 def histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig) -> Histogram:
-    """The first features, each with the normal distribution of its mean and variance."""
+    """Histograms of the first features, each with its fitted normal density."""
     panels = {}
     for place, column in enumerate(values.flatten(1).T[: config.features]):
         panels[title_of(place, values.shape[1:])] = column
@@ -131,7 +132,7 @@ def histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig
 
 
 def title_of(place: int, shape: torch.Size) -> str:
-    """Which feature this is: a unit, or a channel and, where it has several, its cell."""
+    """The title of a feature: a unit, or a channel and its cell if the channel has several."""
     if len(shape) == 1:
         return f"unit {place}"
     height, width = shape[1:]
@@ -142,11 +143,11 @@ def title_of(place: int, shape: torch.Size) -> str:
 
 
 def shape_of(features: Tensor) -> tuple[dict[str, float], int]:
-    """Mean absolute skewness and excess kurtosis of features (N, F) float64, and how many never
-    change and are left out."""
+    """Mean absolute skewness and excess kurtosis of features (N, F) float64, and the number of
+    constant features, which are left out."""
     centred = features - features.mean(0)
     variance = centred.square().mean(0)
-    alive = variance > 1e-12 * features.square().mean(0)  # less is rounding
+    alive = variance > 1e-12 * features.square().mean(0)  # smaller variances are rounding errors
     centred, variance = centred[:, alive], variance[alive]
     skewness = (centred**3).mean(0) / variance**1.5
     kurtosis = (centred**4).mean(0) / variance.square() - 3

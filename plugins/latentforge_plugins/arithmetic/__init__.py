@@ -1,4 +1,4 @@
-"""`arithmetic`: add the difference of two classes' mean codes to the codes of images."""
+"""Explorer `arithmetic`: adds the difference of two classes' mean codes to codes of images."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

@@ -1,4 +1,4 @@
-"""Options of arithmetic."""
+"""Options of `arithmetic`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,8 +10,8 @@ from latentforge import Count
 
 @dataclass(frozen=True)
 class ArithmeticConfig:
-    """z + s (mean code of class `plus` - mean code of class `minus`) for each s of `scales`.
-    `images` are indices into the split; without them, the first ones of class `minus`."""
+    """Decodes z + s (mean code of class `plus` - mean code of class `minus`) for each s in
+    `scales`. `images` are indices into the `split`, by default the first ones of class `minus`."""
 
     minus: Count = 0
     plus: Count = 1

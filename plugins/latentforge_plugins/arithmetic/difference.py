@@ -1,4 +1,4 @@
-"""From class to class by one vector: the difference of the mean codes (Larsen et al. 2016)."""
+"""Moves codes between classes by the difference of the mean codes (Larsen et al. 2016)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from latentforge_plugins.walks import class_means, decode, drawn, probabilities
 if TYPE_CHECKING:
     from .config import ArithmeticConfig
 
-DRAWN = 8  # images of the class in the picture, unless they are chosen
-JUDGED = 1000  # images of the class behind a share at the most
-CURVE = 21  # scales of the curve
+DRAWN = 8  # images in the figure, unless the option names them
+JUDGED = 1000  # at most so many images of the class are classified
+CURVE = 21  # number of scales on the curve
 
 
 def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
@@ -82,7 +82,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
 def shares_of(
     context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, at: list[float]
 ) -> Tensor:
-    """The share of the images x that the classifier puts in each class, at each scale:
+    """The share of the images x that the classifier assigns to each class, at each scale:
     (len(at), classes)."""
     z = context.model.encode(x).mode().flatten(1)
     rows = []

@@ -1,4 +1,4 @@
-"""Dataset `arrays`: images or vectors, and labels if there are any, from an .npz file."""
+"""Dataset `arrays`: images or vectors, with optional labels, from an .npz or .npy file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from latentforge.errors import UsageError
 
 @dataclass(frozen=True)
 class ArraysConfig:
-    """`path`: an .npz file, or an .npy file of images alone, which can be larger than memory and
-    whose labels may lie in another one, `labels`.
+    """`path`: an .npz file, or an .npy file with only images, which can be larger than memory.
+    `labels`: an .npy file with the labels of an .npy file of images.
 
     The images, key `x` of an .npz, are (N, H, W), (N, H, W, C), (N, C, H, W) or (N, D), uint8 or
-    float in [0, 1]; of the second and the last of four numbers the smaller one counts the channels.
-    Labels, key `y`, if there: (N,) integers from 0. Key `classes`, if there: their names, strings.
+    float in [0, 1]. In a shape of four numbers, the smaller one of the second and the last is C.
+    Optional key `y`: labels, (N,) integers from 0. Optional key `classes`: their names, strings.
     """
 
     path: Path | None = None
@@ -23,7 +23,7 @@ class ArraysConfig:
 
 
 def load(config: ArraysConfig, split: str) -> Arrays:
-    """The arrays as they are stored; UsageError names the file and the key that does not fit."""
+    """Reads the stored arrays; raises UsageError that names the file and the invalid key."""
     if config.path is None:
         raise UsageError(
             "data.path is not given: dataset arrays reads an .npz or an .npy file",

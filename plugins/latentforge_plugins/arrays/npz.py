@@ -1,4 +1,4 @@
-"""What an .npz or .npy file of images must hold, checked before the arrays are read."""
+"""Reads .npz and .npy files of images, and validates their contents before reading the arrays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from latentforge.io.npz import Array, Member, keys, mapped, member, opened
 
 
 def read(path: Path) -> Arrays:
-    """`x`, and `y` and `classes` if they are there.
+    """Reads `x`, and `y` and `classes` if they exist.
 
-    Raises MissingError where there is no file, and UsageError that names it and the key.
+    Raises MissingError if there is no file, and UsageError that names the file and the key.
     """
     path = path.expanduser().absolute()
     with opened(path, "data.path") as archive:
@@ -30,7 +30,7 @@ def read(path: Path) -> Arrays:
 
 
 def read_npy(path: Path, labels_path: Path | None) -> Arrays:
-    """The images of an .npy file, mapped, and the labels of another one."""
+    """The memory-mapped images of an .npy file, and the labels of another one."""
     path = path.expanduser().absolute()
     x = images(mapped(path, "data.path"))
     if labels_path is None:
@@ -41,7 +41,7 @@ def read_npy(path: Path, labels_path: Path | None) -> Arrays:
 
 
 def images(x: Member) -> Array:
-    """uint8, or floats in [0, 1]; (N, H, W), (N, C, H, W) or (N, D)."""
+    """The images as uint8, or floats in [0, 1]; (N, H, W), (N, C, H, W) or (N, D)."""
     if len(x.shape) not in (2, 3, 4):
         raise x.wrong(f"has shape {x.shape}", "give (N, H, W), (N, H, W, C) or (N, D)")
     if 0 in x.shape:
@@ -56,7 +56,7 @@ def images(x: Member) -> Array:
     if x.dtype.kind not in "uf":
         raise x.wrong(f"is {x.dtype}, no real numbers", "give uint8, or floats from 0 to 1")
     values = x.values()
-    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # these as they are read
+    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # memmaps when they are read
         check_range(x, values)
     return channels_first(x, values)
 
@@ -71,17 +71,17 @@ def check_range(x: Member, values: Array) -> None:
 
 
 def channels_first(x: Member, values: Array) -> Array:
-    """(N, H, W, C) to (N, C, H, W): images have fewer channels than rows or columns."""
+    """(N, H, W, C) to (N, C, H, W): the last axis is C if it is not longer than the second."""
     if values.ndim == 4 and values.shape[3] <= values.shape[1]:
         values = np.moveaxis(values, 3, 1)
     if values.ndim == 4 and values.shape[1] not in CHANNELS and values.shape[3] in CHANNELS:
-        # the core would take these columns for channels
+        # the core would interpret these columns as channels
         raise x.wrong(f"has shape {x.shape}, and it is not clear which number counts channels")
     return values
 
 
 def labels(y: Member, count: int) -> Array:
-    """Integers from 0, one for each of `count` examples."""
+    """The labels: integers from 0, one for each of `count` examples."""
     if y.dtype.kind not in "iu":
         number = (
             "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
@@ -100,7 +100,7 @@ def labels(y: Member, count: int) -> Array:
 
 
 def names(classes: Member, highest: int) -> tuple[str, ...]:
-    """The name of each label."""
+    """The name of each label, from 0 to at least `highest`."""
     if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MOST_CLASSES:
         raise classes.wrong(
             f"is {classes.dtype} of shape {classes.shape}; class names are strings in one row",

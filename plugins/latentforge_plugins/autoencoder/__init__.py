@@ -1,4 +1,4 @@
-"""`ae`: an MLP autoencoder."""
+"""Model `ae`: an MLP autoencoder."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
 

@@ -1,4 +1,4 @@
-"""Options of autoencoder."""
+"""Options of `ae`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,9 +13,9 @@ LatentActivation = Literal["none", "relu", "tanh"]
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """`hidden` are the encoder's widths from the input on, with an `activation` after each; the
-    decoder mirrors them. `latent_activation` acts on the code, which has `latent_dim` numbers: relu
-    keeps it in [0, inf), tanh in (-1, 1)."""
+    """`hidden` are the widths of the encoder's hidden layers, each followed by `activation`; the
+    decoder mirrors them. `latent_activation` is applied to the code, which has `latent_dim`
+    dimensions: relu keeps it in [0, inf), tanh in (-1, 1)."""
 
     hidden: tuple[Size, ...] = (512, 128)
     latent_dim: Size = 16

@@ -1,4 +1,4 @@
-"""`class`: images that a classifier takes for one of a class."""
+"""Objective `class`: images that a classifier assigns to a class."""
 
 from latentforge import ObjectiveSpec, hookimpl
 from latentforge.contracts import ExploreContext

@@ -1,4 +1,4 @@
-"""Options of class objective."""
+"""Options of the objective `class`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,8 +10,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class ClassConfig:
-    """`n` requests for class `target`, by its number from 0, or for all classes in turn; one is met
-    when the classifier's p(class | x) reaches `threshold`."""
+    """Makes `n` requests for class `target`, a number from 0, or for all classes in turn. A request
+    is satisfied if the classifier's p(class | x) is at least `threshold`."""
 
     n: Size = 10
     target: Count | None = None

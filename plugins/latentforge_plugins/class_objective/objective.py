@@ -1,4 +1,4 @@
-"""The log-probability of a class under a classifier, as what a search maximises."""
+"""The objective `class`: the log-probability of a class under a classifier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ClassObjective:
     """score: log p(class | x) in nats; satisfied: p(class | x) >= threshold.
 
     Activation maximisation (Erhan et al. 2009) through a decoder (Nguyen et al. 2016). The classes
-    are those that the classifier was trained on, whatever this run's images are labelled with.
+    are those of the classifier's training data, not those of this run's images.
     """
 
     def __init__(self, config: ClassConfig, context: ExploreContext) -> None:
@@ -50,6 +50,6 @@ class ClassObjective:
 
 
 def listed(names: Sequence[str]) -> str:
-    """`0 (cat), 1 (dog)`: the classes by number, with the names that tell more than it."""
+    """`0 (cat), 1 (dog)`: the numbers of the classes, with names that differ from the number."""
     numbered = enumerate(names)
     return ", ".join(name if name == str(i) else f"{i} ({name})" for i, name in numbered)

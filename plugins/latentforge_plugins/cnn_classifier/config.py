@@ -1,4 +1,4 @@
-"""Options of cnn classifier."""
+"""Options of `cnn-classifier`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,8 @@ from latentforge import Fraction, Size
 
 @dataclass(frozen=True)
 class CnnClassifierConfig:
-    """`channels` of the three convolutions; `dropout` before the last layer."""
+    """`channels` are those of the three convolutions; `dropout` is the rate before the last
+    layer."""
 
     channels: tuple[Size, Size, Size] = (8, 16, 32)
     dropout: Fraction = 0.5

@@ -1,4 +1,4 @@
-"""`conv-vae`: convolutions with batch norm and pooling, and back by nearest upsampling."""
+"""Model `conv-vae`: a VAE with convolutions, batch norm, pooling and nearest upsampling."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import PROVIDES

@@ -1,4 +1,4 @@
-"""Options of conv vae."""
+"""Options of `conv-vae`."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from latentforge_plugins.autoencoder.config import LatentActivation
 
 @dataclass(frozen=True)
 class ConvVaeConfig:
-    """`channels` of the encoder's two convolutions, `hidden` the width of the layer after them; the
-    decoder mirrors both. A code has `latent_dim` numbers; `latent_activation` acts on the
-    posterior's mean."""
+    """`channels` are those of the encoder's two convolutions, `hidden` is the width of the layer
+    after them; the decoder mirrors both. A code has `latent_dim` dimensions. `latent_activation` is
+    applied to the mean of the posterior."""
 
     channels: tuple[Size, Size] = (64, 32)
     hidden: Size = 400

@@ -1,4 +1,4 @@
-"""`corruption`: images under growing noise, and what the model still makes of them."""
+"""Explorer `corruption`: images with increasing noise, and the model's outputs for them."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

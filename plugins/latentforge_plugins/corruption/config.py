@@ -1,4 +1,4 @@
-"""Options of corruption."""
+"""Options of `corruption`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,8 +10,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class CorruptionConfig:
-    """`images` are indices into the split, drawn at `steps` levels of noise, 0 to 1. The figures
-    are of `n` images at the most, drawn from the split."""
+    """`images` are indices into the `split`; they are shown at `steps` noise levels from 0 to 1.
+    The metrics are computed on at most `n` images, sampled from the split."""
 
     images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(10)] = (0, 1, 2, 3)
     steps: Annotated[int, Ge(2), Le(20)] = 11

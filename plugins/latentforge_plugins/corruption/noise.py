@@ -1,4 +1,4 @@
-"""The forward process of diffusion models (Ho, Jain and Abbeel 2020), with evenly growing noise."""
+"""The forward process of diffusion models (Ho, Jain and Abbeel 2020) at evenly spaced levels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SCHEDULE = (
 
 
 def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
-    """Images in [0, 1] under noise of standard deviation s, scaled back, which leaves [0, 1]: mean
-    1/2 + sqrt(1 - s^2) (x - 1/2), standard deviation s/2."""
+    """Adds noise of standard deviation s to images in [0, 1]. The result has mean
+    1/2 + sqrt(1 - s^2) (x - 1/2) and standard deviation s/2, and can be outside [0, 1]."""
     s = torch.as_tensor(s, device=x.device)
     signal = (1 - s.square()).sqrt()
     return signal * x + (1 - signal) / 2 + s / 2 * noise
@@ -35,7 +35,7 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     images = context.images(config.split)
     levels = torch.linspace(0, 1, config.steps).to(context.device)
     chosen = images.batch_at(wanted(config, len(images)))
-    noise = torch.randn(chosen.x.shape).to(chosen.x)  # one for all levels: it grows, nothing else
+    noise = torch.randn(chosen.x.shape).to(chosen.x)  # the same noise at all levels, scaled
     noisy = torch.stack([corrupt(chosen.x, noise, s) for s in levels], 1)  # (images, levels, ...)
     count = min(config.n, len(images))
     places = torch.randperm(len(images))[:count].sort().values.to(images.device)
@@ -54,15 +54,15 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
 
 
 def wanted(config: CorruptionConfig, total: int) -> tuple[int, ...]:
-    """The places of the images to draw: of those by default, the ones that a split of `total`
-    has."""
+    """The positions of the images to show; default positions are limited to a split of `total`
+    images."""
     if config.images != type(config).images:
         return config.images
     return tuple(place for place in config.images if place < total)
 
 
 def jobs(context: ExploreContext) -> list[str]:
-    """What the model can do with a noisy image."""
+    """What the model can do with a noisy image, by its capabilities."""
     able = {"classifying": {"classify"}, "reconstructing": {"encode", "decode"}}
     return [job for job, needs in able.items() if needs <= set(context.provides)]
 
@@ -89,7 +89,7 @@ def protocol(
 def figures(
     context: ExploreContext, images: Images, places: Tensor, levels: Tensor
 ) -> dict[str, Tensor]:
-    """By name a figure at each level, (levels,), mean over the images at `places`."""
+    """Metrics by name, one value per level (levels,), means over the images at `places`."""
     totals: dict[str, Tensor] = {}
     able = jobs(context)
     for part in places.split(BATCH):
@@ -109,7 +109,7 @@ def figures(
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
-    """(B, ...) to (B,), float64."""
+    """Mean squared difference per image: (B, ...) to (B,), float64."""
     return (a - b).square().flatten(1).double().mean(1)
 
 
@@ -134,8 +134,8 @@ def picture(
     noisy: Tensor,
     levels: Tensor,
 ) -> ImageGrid:
-    """A row for each image, with the class that a classifier sees, and below it what an
-    autoencoder makes of it. Only here values outside [0, 1] are cut off."""
+    """A row for each image, with the predicted class if the model is a classifier, and below it the
+    reconstructions if it is an autoencoder. Only here values are clipped to [0, 1]."""
     rows, titles, captions = [], [], []
     able = jobs(context)
     for place, row in zip(places, noisy, strict=True):

@@ -1,4 +1,4 @@
-"""-log p(y | x) from logits, in nats per image."""
+"""The loss `cross-entropy`: -log p(y | x) from logits, in nats per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deconv-vae`: strided convolutions down to the code, transposed ones back."""
+"""Model `deconv-vae`: a VAE with strided convolutions and transposed convolutions."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import PROVIDES

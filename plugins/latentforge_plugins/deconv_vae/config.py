@@ -1,4 +1,4 @@
-"""Options of deconv vae."""
+"""Options of `deconv-vae`."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from latentforge_plugins.autoencoder.config import LatentActivation
 
 @dataclass(frozen=True)
 class DeconvVaeConfig:
-    """`encoder`: channels of the three convolutions. `decoder`: channels of the grid that the code
-    is spread to, and after the first two transposed convolutions. A code has `latent_dim` numbers;
-    `latent_activation` acts on the posterior's mean."""
+    """`encoder`: channels of the three convolutions. `decoder`: channels of the grid that is
+    computed from the code, and after the first two transposed convolutions. A code has `latent_dim`
+    dimensions. `latent_activation` is applied to the mean of the posterior."""
 
     encoder: tuple[Size, Size, Size] = (32, 64, 128)
     decoder: tuple[Size, Size, Size] = (1024, 256, 128)

@@ -14,30 +14,30 @@ from latentforge_plugins.networks import GaussianHead, image_shape
 if TYPE_CHECKING:
     from .config import DeconvVaeConfig
 
-DOWN = (4, 4, 3)  # kernels of the convolutions and
-UP = (4, 6, 6)  # of the transposed ones; all with stride 2 and without padding
-SMALLEST = 28  # the side that a grid of one cell grows to
+DOWN = (4, 4, 3)  # kernel sizes of the convolutions
+UP = (4, 6, 6)  # and of the transposed ones; all have stride 2 and no padding
+SMALLEST = 28  # the output side of a grid of one cell
 
 
 def encoded(side: int) -> int:
-    """What the convolutions make of a side: 2 of 28."""
+    """The output side of the convolutions for an input side, such as 2 for 28."""
     for kernel in DOWN:
         side = (side - kernel) // 2 + 1
     return side
 
 
 def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
-    """The cells from which the transposed convolutions grow to `side`, with their output paddings.
+    """The input side of the transposed convolutions for an output `side`, and output paddings.
 
-    A layer makes 2 (n - 1) + kernel + padding of n; g cells become 8 g + 20 + 4 p + 2 q + r.
+    A layer turns n into 2 (n - 1) + kernel + padding; g cells become 8 g + 20 + 4 p + 2 q + r.
     """
     cells, rest = divmod(side - 20, 8)
     return cells, (rest >> 2, rest >> 1 & 1, rest & 1)
 
 
 class FromCells(nn.ConvTranspose2d):
-    """A transposed convolution. What it makes of a single cell is a product of matrices, which
-    takes a third of the time on a CPU without AVX-512."""
+    """A transposed convolution that processes a 1x1 input as a matrix product, which takes a third
+    of the time on a CPU without AVX-512."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if x.shape[2:] != (1, 1) or any(self.output_padding):

@@ -1,5 +1,6 @@
-"""Dataset `digits`: 1,797 real handwritten digits that come with scikit-learn, so nothing is
-downloaded. E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998."""
+"""Dataset `digits`: 1,797 handwritten digits included in scikit-learn; no download.
+
+E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from latentforge import Arrays, DatasetSpec, Size, hookimpl
 
 @dataclass(frozen=True)
 class DigitsConfig:
-    """`size`: height and width of the images in pixels; the source has 8."""
+    """`size`: height and width of the images in pixels; the source images have 8."""
 
     size: Size = 28
 

@@ -1,4 +1,4 @@
-"""Reads the digits out of scikit-learn's wheel, and draws them at another size."""
+"""Reads the digits from the installed scikit-learn, and resizes them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from latentforge.errors import MissingError, one_line
 
-INK = 20 / 28  # the share of an MNIST image's height that its digit takes
-WHITE = 16  # the source counts black pixels in 4x4 blocks
+INK = 20 / 28  # height of the digit in an MNIST image, relative to the image
+WHITE = 16  # source values count black pixels in 4x4 blocks
 
 
 def read() -> tuple[Tensor, Tensor]:
-    """float32 (1797, 1, 8, 8) in [0, 1] and int64 (1797,), in the order of the file."""
+    """Images, float32 (1797, 1, 8, 8) in [0, 1], and labels, int64 (1797,), in file order."""
     path = source()
     try:
         table = np.loadtxt(path, dtype=np.int64, delimiter=",")  # (1797, 64 pixels and a label)
@@ -32,7 +32,7 @@ def read() -> tuple[Tensor, Tensor]:
 
 
 def source() -> Path:
-    """The file inside scikit-learn's folder, found without importing it (that would take 1 s)."""
+    """The path of the file in scikit-learn's folder, without importing it, which takes 1 s."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
@@ -45,12 +45,12 @@ def source() -> Path:
 
 
 def resized(x: Tensor, size: int) -> Tensor:
-    """(N, 1, 8, 8) in [0, 1] to uint8 (N, 1, size, size), the digit in the middle.
+    """(N, 1, 8, 8) in [0, 1] to uint8 (N, 1, size, size), the digit in the centre.
 
-    The source's digits touch the edges. Stretched over all 28 pixels they are broad blurs cut off
-    by the frame; 20 pixels high inside a black margin they have MNIST's proportions and stroke
-    width (ink 20 x 14 pixels there, 20 x 15 in MNIST; mean brightness 0.16, and 0.13), so that a
-    model trained on one sees familiar shapes in the other.
+    The source digits touch the edges. Resized to all 28 pixels they are blurred and cut off at the
+    border. Resized to 20 pixels inside a black margin they have the proportions and stroke width of
+    MNIST (ink 20 x 14 pixels, in MNIST 20 x 15; mean brightness 0.16, in MNIST 0.13), so a model
+    trained on one dataset can be used on the other.
     """
     inner = max(1, round(size * INK))
     x = F.interpolate(x, (inner, inner), mode="bilinear", align_corners=False, antialias=True)

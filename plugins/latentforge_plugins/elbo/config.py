@@ -1,4 +1,4 @@
-"""Options of elbo."""
+"""Options of `elbo`, `beta-elbo` and `beta-tc`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,16 +11,16 @@ from latentforge_plugins.reconstruction.config import ReconstructionConfig
 
 @dataclass(frozen=True)
 class ElboConfig(ReconstructionConfig):
-    """The likelihood's options, as those of `reconstruction`."""
+    """The options of the likelihood, the same as for `reconstruction`."""
 
 
 @dataclass(frozen=True)
 class BetaElboConfig(ElboConfig):
-    """`beta` weighs the KL. With `schedule` linear it grows from 0 between `start_epoch` and
-    `end_epoch`; with cyclic it does so in each of `cycles` equal parts of that time, during the
-    share `ramp` of it, and then stays. Epochs may have fractions.
+    """`beta` is the weight of the KL. With `schedule` linear it increases from 0 between
+    `start_epoch` and `end_epoch`. With cyclic this interval has `cycles` equal cycles; in each,
+    beta increases from 0 during the share `ramp` and is then constant. Epochs may be fractions.
 
-    `capacity` C > 0, in nats, takes |KL - C| in place of the KL; C grows from 0 during
+    A `capacity` C > 0, in nats, replaces the KL with |KL - C|; C increases from 0 during
     `capacity_epochs`.
     """
 
@@ -44,8 +44,8 @@ class BetaElboConfig(ElboConfig):
 
 @dataclass(frozen=True)
 class BetaTcConfig(ElboConfig):
-    """Weights of the KL's three parts: `alpha` of the mutual information of image and code, `beta`
-    of the total correlation, `gamma` of the dimensions' own KL."""
+    """Weights of the three parts of the KL: `alpha` for the mutual information of image and code,
+    `beta` for the total correlation, `gamma` for the dimension-wise KL."""
 
     alpha: NonNegative = 1.0
     beta: NonNegative = 6.0

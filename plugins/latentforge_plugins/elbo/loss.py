@@ -1,5 +1,7 @@
-"""-ELBO = -log p(x | z) + beta KL(q(z | x) || p(z)), in nats per image, summed over pixels and
-latent dimensions; what beta is over time, and what it is called elsewhere."""
+"""The losses `elbo` and `beta-elbo`: schedules of beta, and beta in other conventions.
+
+-ELBO = -log p(x | z) + beta KL(q(z | x) || p(z)), in nats per image, summed over pixels and latent
+dimensions."""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ class Elbo(Reconstruction):
         return recon._replace(values={**recon.values, "kl": kl.sum()}, per_dim={"kl": kl.detach()})
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, float]:
-        """What `beta` (its full value, under a schedule) is where pixels or latents are averaged.
+        """The equivalent of `beta` (its full value, with a schedule) in other conventions, which
+        average pixels or latents.
 
         Each gives the same gradient up to a factor. Means over both are the beta_norm of Higgins
-        et al. 2017; means of the plain squared error take a Gaussian likelihood's sigma into it.
+        et al. 2017. For the plain squared error, beta includes the sigma of a Gaussian likelihood.
         """
         pixels, latents = data.size, math.prod(model.latent.shape)
         facts = {
@@ -59,7 +62,7 @@ class BetaElbo(Elbo):
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         terms = super().forward(model, batch, step)
         beta = self.beta
-        if self.config.schedule != "constant":  # else the step is not read, and can be replayed
+        if self.config.schedule != "constant":  # else a CUDA graph can replay the step
             beta *= share(self.config, step.epoch)
         if not self.config.capacity:
             return terms._replace(weights={**terms.weights, "kl": beta})
@@ -71,7 +74,7 @@ class BetaElbo(Elbo):
 
 
 def share(config: BetaElboConfig, epoch: float) -> float:
-    """The share of beta, from 0 to 1, when `epoch` epochs are done."""
+    """The share of beta, from 0 to 1, after `epoch` epochs."""
     if config.schedule == "constant" or epoch >= config.end_epoch:
         return 1.0
     if epoch <= config.start_epoch:
@@ -83,7 +86,7 @@ def share(config: BetaElboConfig, epoch: float) -> float:
 
 
 def capacity(config: BetaElboConfig, epoch: float) -> float:
-    """C in nats when `epoch` epochs are done."""
+    """The capacity C in nats after `epoch` epochs."""
     if epoch >= config.capacity_epochs:
         return config.capacity
     return config.capacity * epoch / config.capacity_epochs

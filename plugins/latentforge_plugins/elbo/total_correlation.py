@@ -1,4 +1,6 @@
-"""The KL in three parts, by minibatch-weighted sampling: Chen, Li, Grosse and Duvenaud 2018."""
+"""The loss `beta-tc`: the KL in three parts, estimated by minibatch-weighted sampling.
+
+Chen, Li, Grosse and Duvenaud 2018."""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from latentforge_plugins.reconstruction.loss import Reconstruction
 if TYPE_CHECKING:
     from .config import BetaTcConfig
 
-ROWS = 256  # codes at a time, against all posteriors: an evaluation's batch would take gigabytes
+ROWS = 256  # codes at a time for all posteriors: a batch of an evaluation would need gigabytes
 
 
 class BetaTc(Reconstruction):
-    """recon + alpha mi + beta tc + gamma dim_kl; the exact KL stands beside them as `kl`."""
+    """recon + alpha mi + beta tc + gamma dim_kl; the exact KL is logged too, as `kl`."""
 
     config: BetaTcConfig
 
@@ -34,19 +36,19 @@ class BetaTc(Reconstruction):
         return Terms(values, {**recon.weights, **weights}, {"kl": kl.detach()})
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, float]:
-        """`beta`, and what it is, alpha and gamma scaled alike, where pixels are averaged."""
+        """`beta`, and its equivalent for a mean over pixels, with alpha and gamma scaled alike."""
         beta = self.config.beta
         return {"beta (sum over pixels)": beta, "beta (mean over pixels)": beta / data.size}
 
 
 def decomposition(posterior: DiagonalGaussian, z: Tensor, images: int) -> dict[str, Tensor]:
-    """Estimates, means over the batch in nats, of the parts of E log q(z|x) - log p(z).
+    """Estimates the parts of E log q(z|x) - log p(z), as means over the batch in nats.
 
     mi = E log q(z|x) - log q(z), tc = E log q(z) - log prod_d q(z_d),
-    dim_kl = E log prod_d q(z_d) - log p(z), with q(z) the mean of q(z|x) over all `images`.
-    A batch of B puts sum_j q(z|x_j) / (B images) in its place, and each dimension alike
-    (appendix C). That is too small by a factor between B and `images`: mi and tc come out too
-    large, dim_kl too small, and their sum right. Compare the parts at one batch size only.
+    dim_kl = E log prod_d q(z_d) - log p(z), where q(z) is the mean of q(z|x) over all `images`.
+    A batch of B estimates it as sum_j q(z|x_j) / (B images), and each dimension in the same way
+    (appendix C). The estimate is too small by a factor between B and `images`: mi and tc are too
+    large, dim_kl is too small, and their sum is correct. Compare the parts only at one batch size.
     """
     z = z.flatten(1)  # (B, D)
     log_q, log_q_each = aggregate(posterior, z, images)

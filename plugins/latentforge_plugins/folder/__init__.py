@@ -1,4 +1,4 @@
-"""Dataset `folder`: image files, in a sub-folder for each class or all in one folder."""
+"""Dataset `folder`: image files, either in a sub-folder for each class or all in one folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from latentforge.errors import UsageError
 
 @dataclass(frozen=True)
 class FolderConfig:
-    """`root`: a folder with a sub-folder of images for each class, or with images and no labels.
-    `size`: [height, width] in pixels to which all are stretched; without it they must agree.
-    `channels`: grey or rgb convert all; auto keeps what the files are, which must agree."""
+    """`root`: a folder with a sub-folder of images for each class, or with images without labels.
+    `size`: [height, width] in pixels to which all images are resized; without it, their sizes must
+    be equal. `channels`: grey or rgb converts all images; auto keeps the channels of the files,
+    which must be equal."""
 
     root: Path | None = None
     size: tuple[Size, Size] | None = None
@@ -23,7 +24,7 @@ class FolderConfig:
 
 
 def load(config: FolderConfig, split: str):
-    """uint8 (1 or 3, H, W) each, in the natural order of the names, decoded when they are wanted;
+    """The images, uint8 (1 or 3, H, W) each, in natural order of their names and decoded on access;
     labels index the sub-folders."""
     if config.root is None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Finds the image files of a folder, and the classes that its sub-folders make."""
+"""Lists the image files of a folder, with its sub-folders as classes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NaturalKey = tuple[list[int | str], str]
 def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
     """The image files in natural order, their labels, and the names of the classes.
 
-    Hidden files and what has no image's extension are passed over. Raises MissingError where there
-    is no folder, and UsageError where its contents are no labelled or unlabelled set.
+    Hidden files and files without an image extension are ignored. Raises MissingError if there is
+    no folder, and UsageError if its contents are neither a labelled nor an unlabelled set.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -47,7 +47,7 @@ def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
 
 
 def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
-    """Raises UsageError unless every sub-folder has images, and there are at least two."""
+    """Raises UsageError unless there are at least two sub-folders and all contain images."""
     empty = [folder for folder, images in found.items() if not images]
     if len(empty) == len(found):
         raise UsageError(
@@ -70,7 +70,7 @@ def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
 
 
 def deeper(empty: list[Path]) -> str:
-    """The remedy where the classes lie one folder further down, as in train/cat and test/cat."""
+    """The hint if the classes are one folder level deeper, as in train/cat and test/cat."""
     for folder in empty:
         if any(images_in(inner) for inner in folders_in(folder)):
             return f"--set data.root={folder}, whose sub-folders have images"
@@ -83,7 +83,7 @@ def images_in(folder: Path) -> list[Path]:
             path
             for path in folder.iterdir()
             if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
-            if path.is_file() or path.is_symlink()  # a dangling link is an unreadable image
+            if path.is_file() or path.is_symlink()  # a dangling link counts as an unreadable image
         ),
         key=natural,
     )
@@ -95,6 +95,6 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def natural(path: Path) -> NaturalKey:
-    """2 before 10: the name with its numbers as numbers, then the name itself."""
-    parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers take turns
+    """A sort key with 2 before 10: the name with its numbers as integers, then the name itself."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers alternate
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -1,4 +1,4 @@
-"""The image files of a folder as a map-style dataset, which decodes each when it is wanted."""
+"""The image files of a folder as a map-style dataset that decodes each image on access."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .reader import HeightWidth, Pixels, attempt, mixed, read, unreadable
 
 
 class Pictures:
-    """Item i is the picture of `files[i]`, uint8 (1 or 3, H, W), with its label if there is one.
+    """Item i is the image of `files[i]`, uint8 (1 or 3, H, W), with its label if there is one.
 
-    `whole` decodes all at once. Both raise UsageError for what cannot be read, and for a picture of
-    another size or colour than the first.
+    `whole` decodes all images. Both raise UsageError for a file that cannot be read, and for an
+    image whose size or number of channels differs from the first.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class Pictures:
         return image if self.targets is None else (image, self.targets[i])
 
     def whole(self) -> Arrays:
-        """Every picture, decoded by several threads."""
+        """All images, decoded by several threads."""
         return Arrays(read(self.files, self.size, self.channels), self.targets, self.classes)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """That of the first picture, which all others must have."""
+        """The shape of the first image, which all others must have."""
         return self.decoded(0).shape
 
     def decoded(self, i: int) -> Pixels:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+            warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = attempt(self.files[i], self.size, self.channels)
         if isinstance(image, Exception):

@@ -1,4 +1,4 @@
-"""Decodes image files into one array: upright, opaque, 8 bits a channel, of one size and colour."""
+"""Decodes image files into one array: upright, opaque, 8 bits per channel, one size and mode."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from latentforge.errors import UsageError, one_line
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 HeightWidth = tuple[int, int]
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's others can run programs
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # some others run programs
 MODES = {"grey": "L", "rgb": "RGB"}
 GREY = ("1", "L", "LA", "La")
-NAMED = 5  # unreadable files that an error names; the others are counted
+NAMED = 5  # an error names so many unreadable files and counts the others
 
 
 def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixels:
-    """uint8 (N, 1 or 3, H, W).
+    """The images of all files, uint8 (N, 1 or 3, H, W).
 
-    Raises UsageError for files of several sizes or colours where the options leave that open, and
-    one that names the files that cannot be read.
+    Raises UsageError if sizes or channels differ and the options do not convert them, and one that
+    names the files that cannot be read.
     """
     x, first = np.empty((0,), np.uint8), files[0]
     faults: list[tuple[Path, Exception]] = []
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # each may hold a photo of 300 MB
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # each may decode a photo of 300 MB
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             images = pool.map(partial(attempt, size=size, channels=channels), files)
@@ -55,33 +55,33 @@ def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixe
 
 
 def attempt(path: Path, size: HeightWidth | None, channels: str) -> Pixels | Exception:
-    """`decode`, or what it raised: one bad file must not hide the next one."""
+    """The result of `decode`, or its exception, so that one bad file does not hide the next."""
     try:
         return decode(path, size, channels)
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow raises any exception type on damaged files
         return error
 
 
 def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
-    """uint8 (1 or 3, H, W) of a file; of its first frame where there are several.
+    """The image of a file, uint8 (1 or 3, H, W); its first frame if there are several.
 
-    Turned as EXIF says. 16 bits become 8. What is transparent shows white, the colour of paper.
-    Grey is what is stored as grey, or uses only the greys of a palette. Bilinear resizing widens
-    its filter to shrink, so it neither aliases nor overshoots.
+    EXIF rotation is applied. 16 bits are converted to 8. Transparency becomes white, the colour of
+    paper. An image is grey if it is stored as grey, or if its palette colours are all grey.
+    Bilinear resizing widens its filter when it shrinks, so it neither aliases nor overshoots.
     """
     with Image.open(path, formats=FORMATS) as file:
         if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
             raise ValueError("32 bits a pixel, of which no range is known")
         image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):  # I;16 and its relatives, and I where Pillow widens them
+    if image.mode.startswith("I"):  # I;16 and its variants, and I if Pillow widens them
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     palette, grey = image.mode in ("P", "PA"), image.mode in GREY
     if "transparency" in image.info or image.getbands()[-1] in "Aa":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if palette:  # grey images too, in GIF
+    if palette:  # in GIF also grey images
         image = image.convert("RGB")
         rgb = np.asarray(image)
         grey = bool((rgb == rgb[..., :1]).all())
@@ -95,7 +95,7 @@ def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
 def mixed(
     one: Path, shape: tuple[int, ...], other: Path, shape_of_other: tuple[int, ...]
 ) -> UsageError:
-    """The error for two files that do not fit into one array."""
+    """The error for two files whose images do not fit into one array."""
     (c, h, w), (c_other, h_other, w_other) = shape, shape_of_other
     if c != c_other:
         colour = {1: "grey", 3: "colour"}

@@ -1,4 +1,4 @@
-"""`fid`: the Fréchet distance of images on a classifier's features, beside its floor."""
+"""Measure `fid`: Fréchet distances of images in the feature space of a classifier."""
 
 from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext

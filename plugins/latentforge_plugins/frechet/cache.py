@@ -1,6 +1,6 @@
-"""Gaussian fits of real images on disk, under a hash of all that they depend on.
+"""Disk cache of Gaussian fits of real images; the key is a hash of all that a fit depends on.
 
-A file that cannot be read or written costs time, never a figure or an error.
+A file that cannot be read or written costs time, but never causes a wrong metric or an error.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def cache_folder() -> Path:
 
 
 def read(key: str) -> Fit | None:
-    """The fit kept under `key`, or None; a file that is not what was written counts as none."""
+    """The fit stored under `key`, or None; a damaged file counts as missing."""
     try:
         with safe_open(cache_folder() / f"{key}.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in ("mean", "covariance")}
             written = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None
-    # safetensors itself loads flipped bits without a word
+    # safetensors itself does not detect flipped bits
     return Fit(**tensors) if written == digest(tensors) else None
 
 
 def write(key: str, fit: Fit) -> None:
-    """Keep a fit: a reader finds it whole or not at all."""
+    """Stores a fit atomically: a reader finds a complete file or none."""
     tensors = {"mean": fit.mean, "covariance": fit.covariance.contiguous()}
     temporary = cache_folder() / f".{key}.{os.getpid()}"
     with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ def write(key: str, fit: Fit) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in hex, whatever their order and device."""
+    """SHA-256 of names, dtypes, shapes and bytes, in hex, independent of order and device."""
     state = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

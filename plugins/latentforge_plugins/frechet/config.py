@@ -1,4 +1,4 @@
-"""Options of frechet."""
+"""Options of `fid`."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,8 @@ from latentforge import Count, Size
 @dataclass(frozen=True)
 class FidConfig:
     """`layer` is one of the classifier's layers(), by default the last one with weights; maps are
-    averaged to `grid` x `grid`. `images` on each side, 0 for as many as there are."""
+    averaged to `grid` x `grid` cells. `images` is the size of each set of images, 0 for the largest
+    possible."""
 
     layer: str = ""
     grid: Size = 2

@@ -1,4 +1,4 @@
-"""Numbers that a classifier makes of images: the output of one layer, averaged to a few cells."""
+"""Features of images: the output of a classifier's layer; checks that the classifier fits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from latentforge_plugins.layers import last_with_weights, output_of
 
 from . import cache
 
-NAMED = 12  # classes in an error; the others are counted
+NAMED = 12  # an error names so many classes and counts the others
 
 log = logging.getLogger("latentforge")
 
 
 class Features:
-    """`features(x)`, (B, *data.shape) to (B, F): the layer's output, maps averaged to `cells`.
+    """`features(x)` maps (B, *data.shape) to (B, F): the layer's output, averaged to `cells`.
 
-    `classifier` is the other run, loaded. `key` is all that decides on the numbers: the weights,
-    the network's options, whose code it is, layer and grid. UsageError for a layer that is not
-    there.
+    `classifier` is the loaded run. `key` contains everything that the features depend on: weights,
+    options of the network, the plugin that provides it, layer and grid. Raises UsageError for a
+    layer that does not exist.
     """
 
     def __init__(self, classifier: Any, layer: str, grid: int) -> None:
@@ -42,7 +42,7 @@ class Features:
                 remedy=did_you_mean(layer, known) or f"choose from {', '.join(known)}",
             )
         self.grid = grid
-        self.cells = (1, 1)  # of each map, once an output has been seen
+        self.cells = (1, 1)  # of each map, set by the first output
         self.weights = cache.digest(self.model.state_dict())
         made_by = [p for p in classifier.run.manifest["plugins"] if p["kind"] == "models"]
         network = json.dumps([classifier.run.config["model"], made_by], sort_keys=True)
@@ -55,30 +55,30 @@ class Features:
         if output.ndim != 4:
             return output.flatten(1).clone()
         height, width = output.shape[2:]
-        self.cells = (min(self.grid, height), min(self.grid, width))  # more would only be copies
+        self.cells = (min(self.grid, height), min(self.grid, width))  # more cells would be copies
         return F.adaptive_avg_pool2d(output, self.cells).flatten(1)
 
     def averaged(self) -> str:
-        """For a protocol: how far maps were averaged."""
+        """The text for a protocol that describes the averaging of maps."""
         return ", maps averaged to {}x{},".format(*self.cells) if self.cells != (1, 1) else ""
 
 
 def trained_on(classifier: Any) -> str:
-    """The data of a run in words. An evaluation has the fingerprint of its own beside its figures,
-    so that the two can be compared."""
+    """A text that describes the data of a run. An evaluation reports the fingerprint of its own
+    data with the metrics, so the two can be compared."""
     data = classifier.run.manifest["data"]
     name = classifier.run.config["data"]["name"]
     return f"{name}, fingerprint {data['fingerprint'][:12]}"
 
 
 def check_same_data(context: EvaluateContext, classifier: Any) -> None:
-    """UsageError unless the classifier was trained on images prepared as the run's are, and, where
-    these have labels, on the same classes."""
+    """Raises UsageError unless the classifier was trained with the run's preprocessing and, if the
+    run's images have labels, on the same classes."""
     about = classifier.run.manifest["data"]
     theirs, ours = about["preprocessing"], context.preprocessing
     differing = [
         f"{key}: the classifier's {theirs.get(key)!r}, the run's {ours.get(key)!r}"
-        for key in sorted({*theirs, *ours} - {"stored"})  # how files hold them; divide_by says it
+        for key in sorted({*theirs, *ours} - {"stored"})  # the dtype in files, implied by divide_by
         if theirs.get(key) != ours.get(key)
     ]
     if differing:

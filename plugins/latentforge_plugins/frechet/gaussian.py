@@ -1,4 +1,4 @@
-"""Gaussian fits in float64, and the Fréchet distance of two of them."""
+"""Gaussian fits in float64, and the Fréchet distance between two of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Fit:
 
 
 def fit(moments: Moments) -> Fit:
-    """Of the moments of at least two rows, with `products`; the covariance is the unbiased one."""
+    """The fit for moments with `products` of at least two rows, with the unbiased covariance."""
     return Fit(moments.mean, moments.scatter / (moments.count - 1))
 
 
 def square_root(covariance: Tensor) -> Tensor:
-    """The symmetric S with S S = covariance; what rounding made negative counts as 0."""
+    """The symmetric S with S S = covariance; eigenvalues that rounding made negative count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
@@ -32,8 +32,8 @@ def square_root(covariance: Tensor) -> Tensor:
 def frechet_distance(a: Fit, b: Fit) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)): Dowson and Landau 1982.
 
-    C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), so that their roots are real
-    and no matrix root of a product is needed.
+    C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), so their roots are real and
+    no matrix root of a product is needed.
     """
     root = square_root(a.covariance)
     product = root @ b.covariance @ root

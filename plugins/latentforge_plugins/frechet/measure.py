@@ -1,5 +1,7 @@
-"""The Fréchet distance of a model's samples and reconstructions to real images, and the distance
-of other real images, which is its floor: Heusel et al. 2017, on a classifier of the same images."""
+"""The measure `fid`: Fréchet distances of samples and reconstructions to real images.
+
+The distance of other real images is the floor. Heusel et al. 2017, with the features of a
+classifier of the same images."""
 
 from __future__ import annotations
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
     from .config import FidConfig
 
 Draw = Callable[[int], Tensor]
-PER_FEATURE = 10  # images: with fewer the covariance, and so the distance, is mostly noise
+PER_FEATURE = 10  # images; with fewer, covariance and distance are mostly noise
 
 
 class Fid:
-    """Figures `fid_samples`, `fid_recon` and `fid_floor`, each of N images against the same N."""
+    """Metrics `fid_samples`, `fid_recon`, `fid_floor`, each of N images against the same N."""
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]
@@ -60,7 +62,7 @@ class Fid:
         )
 
     def checked_count(self, config: FidConfig, real: Images, others: Images) -> int:
-        """How many images each side has; UsageError for too few, and for more than there are."""
+        """The number of images in each set; UsageError if too few, or more than there are."""
         most = min(len(real), len(others))
         count = config.images or most
         if count > most:
@@ -100,12 +102,12 @@ class Fid:
         }
 
     def prior(self) -> Draw:
-        """Draws n codes from N(0, I)."""
+        """A function that draws n codes from N(0, I)."""
         shape, device = self.latent_shape, self.chosen.device
         return lambda n: torch.randn(n, *shape, device=device)
 
     def fitted_prior(self) -> Draw:
-        """Draws n codes from a Gaussian fitted to those of the train split."""
+        """A function that draws n codes from a Gaussian fitted to the codes of the train split."""
         codes = Moments(products)
         model: Any = self.context.model
         for batch in self.context.images("train").batches(BATCH):
@@ -120,7 +122,7 @@ class Fid:
         return draw
 
     def kept_fit(self, images: Images, chosen: Tensor) -> Fit:
-        """The features' fit of the chosen images, from the cache if it is there."""
+        """The fit to the features of the chosen images, from the cache if it is stored there."""
         state = hashlib.sha256(self.features.key.encode())
         state.update(json.dumps(self.context.preprocessing, sort_keys=True).encode())
         state.update(f"{images.stored} {images.spec.shape} {images.dynamic}".encode())

@@ -1,4 +1,4 @@
-"""`guided`: move codes until what they decode to is what an objective asks for, such as a class."""
+"""Explorer `guided`: moves codes until the decoded images satisfy an objective, such as a class."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

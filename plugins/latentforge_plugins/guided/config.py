@@ -1,4 +1,4 @@
-"""Options of guided."""
+"""Options of `guided`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,18 +10,18 @@ from latentforge import Count, NonNegative, Positive, Size
 
 @dataclass(frozen=True)
 class GuidedConfig:
-    """Each request begins at `restarts` starts in turn, until it has so many `solutions`, of which
-    the surest is kept. By `start`, `data` are the codes of random training images (of other classes
-    than the one asked for, unless `any_class`), `prior` draws from the prior, `wide` from a normal
-    distribution of standard deviation 10.
+    """Each request is tried from up to `restarts` starts, one after another, until it has
+    `solutions` solutions; the one with the highest score is kept. Values of `start`: `data` are
+    codes of random training images (of other classes than the requested one, unless `any_class`),
+    `prior` are samples from the prior, `wide` from a normal distribution of standard deviation 10.
 
-    A start has so many `steps` of `optimizer`, one of torch.optim. Its `lr`, annealed `noise` and
-    `jitter` are in units of the codes' spread, or plain with `unit` one. `prior` with its
-    `prior_weight` keeps codes where codes lie: a `mixture` of `components` Gaussians fitted on
-    them, or the model's own N(0, I), `gaussian` (a fitted one where the model has no prior).
-    What meets its objective makes `settle` more steps, away from the edge of what does, each in the
-    direction that is up `jitter` away. The first `shown` requests are drawn, and of these the one
-    with the longest walk is filmed, or the one of number `film`.
+    A start makes up to `steps` steps with `optimizer`, one of torch.optim. `lr`, annealed `noise`
+    and `jitter` are in units of the spread of the codes, or absolute with `unit` one. `prior`, with
+    the weight `prior_weight`, keeps codes close to the training codes: `mixture` has `components`
+    Gaussians fitted to them; `gaussian` is the model's N(0, I), or a fitted one without a prior.
+    A satisfied request makes `settle` more steps, away from the boundary of the solutions; each
+    uses the gradient at a random offset of size `jitter`. The first `shown` requests are drawn. An
+    animation shows the one of these with the longest path, or the request with number `film`.
     """
 
     start: Literal["data", "prior", "wide"] = "data"
@@ -44,6 +44,6 @@ class GuidedConfig:
     def __post_init__(self) -> None:
         if self.any_class and self.start != "data":
             raise ValueError("any_class needs start='data'")
-        default = type(self).prior_weight  # another was asked for, and would have no effect
+        default = type(self).prior_weight  # another value would have no effect
         if self.prior == "none" and self.prior_weight not in (0, default):
             raise ValueError("prior_weight needs a prior")

@@ -1,4 +1,4 @@
-"""Guided generation: search the latent space for what an objective asks, and show how it went."""
+"""Guided generation: searches the latent space for codes that satisfy an objective."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
 
 
 def joined(parts: Sequence[Findings]) -> Findings:
-    """Several findings as one: figures of all, pictures before charts."""
+    """Merges several findings: all metrics, and images before charts."""
     items = [item for part in parts for item in part.items]
     return Findings(
         sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
@@ -96,7 +96,7 @@ def joined(parts: Sequence[Findings]) -> Findings:
 
 
 def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
-    """The lines for people on what was left out, and what an option could not do."""
+    """Notes for the reader about data that was left out and options without effect."""
     found, classes = [], hasattr(context.objective, "classes")
     if not context.data.drawable:
         found.append(no_picture(context, "their values are in found.npz"))
@@ -111,7 +111,7 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
 def protocol(
     context: ExploreContext, config: GuidedConfig, mixture: MixtureSameFamily | None
 ) -> str:
-    """Where the requests began, what was climbed, and what the figures of every search are."""
+    """The protocol: where requests start, what is maximised, and what the metrics mean."""
     until = "1 solution" if config.solutions == 1 else f"{config.solutions} solutions"
     until = f"up to {config.restarts} of them until it has {until}"
     if config.restarts == 1 or getattr(context.objective, "open_ended", False):
@@ -147,7 +147,7 @@ JUDGED = (
 
 
 def successes(context: ExploreContext, config: GuidedConfig, found: Found) -> Findings:
-    """How many requests were met, how fast, and what an independent judge says."""
+    """The share of satisfied requests, the steps they took, and the agreement of a judge."""
     met = found.satisfied
     shares = {
         "success_share": met,
@@ -177,7 +177,7 @@ def drawn(
     start: Tensor,
     codes: Tensor,
 ) -> list[Finding]:
-    """The map, the numbers, and where an example is a picture what was found."""
+    """The map and the arrays and, if examples can be drawn, the results and the animation."""
     own = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
     arrays = {"z": found.z, "x": found.x, "start": own, "score": found.score}
     arrays |= {"satisfied": found.satisfied, "steps": found.steps}
@@ -196,8 +196,8 @@ def drawn(
 
 
 def progress(found: Found, longest: int) -> Lines:
-    """The share of requests that were met within so many steps: a staircase from 0 to the last step
-    that was made, `longest` where some were never met."""
+    """The share of requests that were satisfied, over the number of steps: a step function from 0
+    to the last step, or to `longest` if some requests were never satisfied."""
     met, counts = found.steps[found.satisfied].unique(return_counts=True)
     share = (counts.cumsum(0) / len(found.satisfied)).cpu()
     before = torch.cat([torch.zeros(1), share[:-1]])
@@ -214,7 +214,7 @@ def progress(found: Found, longest: int) -> Lines:
 
 
 def check_independent(context: ExploreContext) -> None:
-    """UsageError where the judge is the classifier that guides."""
+    """Raises UsageError if the judge is the classifier that guides the search."""
     judge, guiding = context.roles.get("judge"), context.roles.get("classifier")
     if judge and guiding and judge.run.path.resolve() == guiding.run.path.resolve():
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What a guided search looks like: results, the walk over a map of the codes, and its film."""
+"""Figures of a guided search: the results, the paths on a map of the codes, and an animation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
 from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 
 POINTS = 2000  # codes on the map
-LONG = 20  # letters: longer names are cut where they are drawn
+LONG = 20  # characters; longer names are truncated in figures
 
 
 class Map:
-    """Codes (N, D) as places on a map, (N, 2): as they are where D is 2, else their two principal
-    directions."""
+    """Maps codes (N, D) to positions (N, 2): unchanged if D is 2, projected on the two principal
+    directions if D is larger."""
 
     def __init__(self, codes: Tensor) -> None:
         self.axes, self.offset = ("z0", "z1"), torch.zeros_like(codes[0])
-        self.directions = torch.eye(2, codes.shape[1]).to(codes)  # of one dimension a row of places
+        self.directions = torch.eye(2, codes.shape[1]).to(codes)  # D = 1: points on a line
         if codes.shape[1] > 2:
             self.axes = ("first principal direction", "second principal direction")
             mean, directions, _ = principal_directions(codes)
@@ -35,9 +35,9 @@ class Map:
 
 
 def results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
-    """Where the first requests began over what they came to."""
+    """The start images of the first requests, above the results."""
     requests, names = context.objective.requests[:shown], walk_names(context, shown)
-    if numbered(names):  # the map calls the walks so
+    if numbered(names):  # the map uses these names for the paths
         requests = [f"{name} {words}" for name, words in zip(names, requests, strict=True)]
     told = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
     if not getattr(context.objective, "open_ended", False):
@@ -54,7 +54,7 @@ def results(context: ExploreContext, found: Found, first: Tensor, shown: int) ->
 
 
 def walk_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
-    """The walks of the first requests over the map of the training codes."""
+    """The paths of the first requests on the map of the training codes."""
     place = Map(codes)
     names = walk_names(context, shown)
     paths = {name: place(found.paths[request]) for request, name in enumerate(names)}
@@ -72,8 +72,8 @@ def walk_film(
     codes: Tensor,
     request: int,
 ) -> Film:
-    """One request's walk: the map with the path so far, what the code decodes to, and, where a
-    classifier steers, its probabilities."""
+    """An animation of one request: the map with the path so far, the decoded code and, if a
+    classifier guides the search, its probabilities."""
     place, path = Map(codes), found.paths[request]  # (T, D)
     background, walked = _codes_on(place, codes, context), place(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
@@ -95,8 +95,8 @@ def walk_film(
 
 
 def film_title(context: ExploreContext, found: Found, request: int) -> str:
-    """Which request it is, whether it was met, and which of its walks this is: the steps that are
-    told elsewhere count those from earlier starts too."""
+    """The request, whether it was satisfied, and the start of the path, because the numbers of
+    steps in other results include those from earlier starts."""
     words, start = context.objective.requests[request], int(found.round[request])
     words += f", from start {start + 1}" if start else ""
     if getattr(context.objective, "open_ended", False):
@@ -107,8 +107,8 @@ def film_title(context: ExploreContext, found: Found, request: int) -> str:
 
 
 def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
-    """The codes on the map: some, evenly over the split, which is in no order, and of many without
-    the few far out that would shrink all others to a dot."""
+    """The codes on the map: those at evenly spaced positions of the split. If there are many,
+    outliers are left out, because they would shrink all others to a dot."""
     points, y = place(codes), context.images("train").y
     some = torch.linspace(0, len(points) - 1, min(POINTS, len(points)), device=points.device).long()
     seen = points[some]
@@ -126,9 +126,9 @@ def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
 
 
 def walk_names(context: ExploreContext, shown: int) -> list[str]:
-    """What the walks of the first requests are called, each otherwise and shortly: by the class of
-    the data that it asks for, so that it gets that class's colour; else by what tells its request
-    from the others; where nothing short does, by its number."""
+    """Unique short names for the paths of the first requests: the requested class of the data, so
+    that the path has the colour of the class; else the part in which the request differs from the
+    others; else, if that is too long or not unique, the number."""
     requests = list(context.objective.requests[:shown])
     classes = getattr(context.objective, "classes", None)
     if classes is not None and context.data.classes:
@@ -143,13 +143,13 @@ def walk_names(context: ExploreContext, shown: int) -> list[str]:
 
 
 def numbered(names: Sequence[str]) -> bool:
-    """Whether walks are called by their numbers alone."""
+    """Whether the names of the paths are numbers."""
     return names[0] == "#0"
 
 
 def without_common_words(texts: Sequence[str]) -> list[str]:
-    """The texts without the words that all begin with, but for the last of these: `image 4`."""
+    """The texts without their common first words, except the last of these: `image 4`."""
     words = [text.split() for text in texts]
-    columns = zip(*words, strict=False)  # to the end of the shortest
+    columns = zip(*words, strict=False)  # up to the end of the shortest
     shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
     return [" ".join(own[max(0, shared - 1) :]) for own in words]

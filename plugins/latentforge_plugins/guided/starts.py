@@ -1,4 +1,4 @@
-"""Where a search begins, and what density of codes keeps it where codes lie."""
+"""The start codes of a search, and the densities that keep it close to the training codes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from .config import GuidedConfig
 
 WIDE = 10.0
-"""The standard deviation of wide starts: far off the data, as the first write-up has it."""
+"""The standard deviation of wide starts, far from the data, as in the first write-up."""
 
 
 def classes_to_leave(context: ExploreContext, config: GuidedConfig) -> Tensor | None:
-    """The class that each request asks for, (N,), where its starts are to be of other ones."""
+    """The class that each request asks for, (N,), if its starts must be of other classes."""
     if config.start != "data" or config.any_class or context.images("train").y is None:
         return None
     return getattr(context.objective, "classes", None)
 
 
 def starts_in_words(context: ExploreContext, config: GuidedConfig) -> str:
-    """For the protocol: where each request begins."""
+    """The text for the protocol that describes the starts."""
     if config.start == "wide":
         return f"normal draws of standard deviation {WIDE:g}"
     if config.start == "prior":
@@ -47,34 +47,34 @@ def prior_in_words(context: ExploreContext) -> str:
 
 
 def can_fit(codes: Tensor) -> bool:
-    """Whether there is enough of the codes (N, D) to fit a density to, and not too much."""
+    """Whether a density can be fitted to the codes (N, D): N is above 1, D at most LARGEST."""
     return len(codes) > 1 and codes.shape[1] <= LARGEST
 
 
 def own_prior(model: Any, codes: Tensor) -> Distribution:
-    """N(0, I) where the model has that prior, else the Gaussian of its codes (N, D)."""
+    """N(0, I) if the model has that prior, else a Gaussian fitted to its codes (N, D)."""
     return standard(codes) if has_prior(model) else fit_gaussian(codes)
 
 
 def code_deviation(codes: Tensor) -> Tensor:
-    """The size of each dimension of the codes (N, D), (D,): half of where the middle 68 % lie. That
-    is the standard deviation of a normal one, and not led by the few codes far out that an
-    autoencoder has. The standard deviation where it is zero."""
+    """The spread of each dimension of the codes (N, D), (D,): half the range of the middle 68 %. It
+    equals the standard deviation for a normal distribution, but is robust to the outliers of an
+    autoencoder. If it is zero, the standard deviation is used."""
     low, high = code_quantiles(codes, torch.tensor([0.16, 0.84]).to(codes)).T
     half = (high - low) / 2
     return torch.where(half > 0, half, codes.std(0)).clamp(min=1e-6)
 
 
 def aggregate_posterior(context: ExploreContext, components: int) -> MixtureSameFamily:
-    """A mixture fitted on one sample of each training image's posterior: of a dimension that a VAE
-    does not use, its mean says nothing and its sample follows the prior."""
+    """A mixture fitted to one posterior sample of each training image. In a dimension that a VAE
+    does not use, the mean carries no information, but the sample follows the prior."""
     batches = context.images("train").batches(1000)
     z = torch.cat([context.model.encode(batch.x).sample() for batch in batches])
     return fit_mixture(z.flatten(1), components, context.seed)
 
 
 def starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tensor:
-    """Where each request begins, (restarts, N, D)."""
+    """The start codes of all requests, (restarts, N, D)."""
     size = (config.restarts, len(context.objective.requests))
     if config.start == "data":
         return data_starts(context, codes, config.restarts, classes_to_leave(context, config))
@@ -86,8 +86,8 @@ def starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tens
 def data_starts(
     context: ExploreContext, codes: Tensor, restarts: int, leave: Tensor | None
 ) -> Tensor:
-    """The codes (restarts, N, D) of random training images, of none whose class is to be left:
-    int64 (N,), one for each request."""
+    """The codes (restarts, N, D) of random training images. `leave`, int64 (N,), is the class that
+    the starts of each request must not have."""
     y, count = context.images("train").y, len(context.objective.requests)
     places = torch.randint(len(codes), (restarts, count), device=codes.device)
     if leave is not None and y is not None:
