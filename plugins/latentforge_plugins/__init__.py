@@ -1,1 +1,1 @@
-"""The components that come with LatentForge: ordinary plugins, found like any other."""
+"""The built-in components of LatentForge: ordinary plugins, found like any other."""

@@ -1,7 +1,7 @@
-"""Densities of codes, (N, D): what stands for a prior, to sample from and to search under.
+"""Densities of codes, (N, D): priors to sample from and to search under.
 
-Each is a torch distribution, so `log_prob` is in nats, differentiable, and `sample` is seeded by
-torch's default generator. They check no arguments: where a code is NaN, so is its density.
+Each is a torch distribution: `log_prob` is in nats and differentiable, and `sample` uses torch's
+default generator. Arguments are not validated: the density of a NaN code is NaN.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch.distributions import (
 )
 
 FULL = 64
-"""Dimensions up to which a mixture has full covariances: beyond, they are dearer than they tell."""
+"""Up to this many dimensions a mixture has full covariances; above, they are not worth the cost."""
 
 LARGEST = 4096
-"""Dimensions that a density is fitted in at the most."""
+"""The largest number of dimensions in which a density is fitted."""
 
 FITTED = 10_000
-"""Codes that a mixture is fitted on at the most: more change nothing that one could see."""
+"""The largest number of codes that a mixture is fitted to; more make no visible difference."""
 
 
 def standard(z: Tensor) -> Distribution:
-    """N(0, I) of the codes' dimension, the prior of a VAE."""
+    """The standard normal N(0, I) of the codes' dimension, the prior of a VAE."""
     each = Normal(torch.zeros_like(z[0]), torch.ones_like(z[0]), validate_args=False)
     return Independent(each, 1, validate_args=False)
 
@@ -39,7 +39,7 @@ def standard(z: Tensor) -> Distribution:
 def fit_gaussian(z: Tensor) -> Distribution:
     """The Gaussian with the mean and the full covariance of the codes, (N, D) with N > 1."""
     known = z.double()
-    # A dead dimension has no variance; a millionth of the largest keeps the matrix invertible.
+    # A dead dimension has zero variance; this small addition keeps the matrix invertible.
     covariance = torch.cov(known.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
     covariance.diagonal().add_(floor)
@@ -48,10 +48,10 @@ def fit_gaussian(z: Tensor) -> Distribution:
 
 
 def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
-    """A mixture of Gaussians fitted by scikit-learn's expectation maximisation on codes (N, D).
+    """A mixture of Gaussians, fitted to codes (N, D) by scikit-learn's expectation maximisation.
 
-    The sampler of Ghosh et al. 2020 (RAE). Covariances are full up to FULL dimensions, diagonal
-    above. Fewer codes than components give as many components as codes.
+    This is the sampler of Ghosh et al. 2020 (RAE). Covariances are full up to FULL dimensions and
+    diagonal above. The number of components is at most the number of codes.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -61,12 +61,12 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     model = GaussianMixture(
         min(components, len(chosen)),
         covariance_type=covariances(z.shape[1]),
-        # relative to the codes' spread: a fixed floor would swallow a narrow latent space
+        # relative to the codes' variance: a fixed value would dominate a narrow latent space
         reg_covar=max(1e-6 * float(chosen.var(0).max()), 1e-12),
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # one that stopped a little early serves as well; few codes may have fewer clusters
+        # a fit that stopped early is good enough; few codes may form fewer clusters
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(chosen.numpy())
     weights, means, spread = map(
@@ -83,5 +83,5 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
 
 
 def covariances(dimensions: int) -> Literal["full", "diag"]:
-    """The kind of a mixture's covariances for codes of so many dimensions."""
+    """The type of a mixture's covariances for codes with this number of dimensions."""
     return "full" if dimensions <= FULL else "diag"

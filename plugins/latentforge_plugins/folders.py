@@ -1,4 +1,4 @@
-"""Where the built-in datasets look for files, and where they put what they download."""
+"""The folder in which the built-in datasets look for files and store downloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def data_folder(root: Path | None) -> Path:
-    """The option's folder, else that of LATENTFORGE_DATA, else the user's cache."""
+    """The folder in the option, else in LATENTFORGE_DATA, else in the user's cache."""
     if root is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "latentforge")
         root = Path(os.environ.get("LATENTFORGE_DATA") or cache)
