@@ -23,8 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) -> nn.Sequential:
-    """Linear layers between `widths`, an activation after each; after the last if
-    `activate_last`."""
+    """Linear layers with `widths`, activations between them, and a last one if `activate_last`."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]

@@ -36,7 +36,7 @@ class Scored:
 
 
 def chosen(context: ExploreContext, split: str, places: Sequence[int], count: int = 0) -> Batch:
-    """The images at `places` of a split; without places, `count` random ones, equal for every run.
+    """The images at `places` of a split; if empty, `count` random ones, the same for every run.
 
     Raises UsageError for an index outside the split, and if `count` is larger than the split.
     """
