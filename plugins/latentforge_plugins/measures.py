@@ -35,8 +35,8 @@ def in_words(likelihood: Likelihood) -> str:
 def some(count: int, total: int, device: torch.device) -> Tensor:
     """Selects `count` of `total` images for a measure: bool (total,), the same for every run.
 
-    The selection is random because splits have an order: some are sorted by class, and MNIST's
-    training images alternate between two groups of writers, and a regular stride takes only one.
+    The selection is random because splits have an order: some are sorted by class. MNIST's training
+    images alternate between two groups of writers, of which a regular stride takes only one.
     """
     order = torch.randperm(total, generator=generator("cpu", "some images"))
     chosen = torch.zeros(total, dtype=torch.bool)

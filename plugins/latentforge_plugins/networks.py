@@ -47,7 +47,7 @@ class GaussianHead(nn.Module):
 
 
 def image_shape(model: str, data: DataSpec, instead: str) -> tuple[int, int, int]:
-    """(channels, height, width). Raises UsageError for vectors; the hint suggests `instead`."""
+    """(channels, height, width). Raises UsageError for vectors; its hint names model `instead`."""
     if data.kind != "image":
         raise UsageError(
             f"{model} takes images, not vectors of size {data.size}",

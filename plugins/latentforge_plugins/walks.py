@@ -83,8 +83,8 @@ def code_quantiles(codes: Tensor, p: Tensor) -> Tensor:
 
 
 def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean (D,) of codes (N, D), N and D above 1, the two directions of largest variance (2,
-    D), and the share of the variance of each, (2,). All are float64.
+    """The mean (D,) of codes (N, D), N and D above 1, their two directions of largest variance, as
+    (2, D), and the share of the variance of each, (2,). All are float64.
 
     The sign of a direction is arbitrary; here its entry of largest magnitude is positive, so that
     the same codes give the same map on every machine.

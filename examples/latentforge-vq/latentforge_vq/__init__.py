@@ -25,8 +25,7 @@ class VqVaeConfig:
 
 @dataclass(frozen=True)
 class VqConfig:
-    """`commitment` weighs the distance of the encoder's codes from the entries: the paper's
-    beta."""
+    """`commitment` weighs the distance of the encoder's codes from entries: the paper's beta."""
 
     commitment: NonNegative = 0.25
 

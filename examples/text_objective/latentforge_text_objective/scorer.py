@@ -31,8 +31,7 @@ TINY = 1e-6
 
 def moments(x: Tensor) -> Tensor:
     """Maps images (B, C, H, W) to (B, 4), differentiably: the mean brightness; the stroke's area
-    over its outline, in pixels; the stroke's shift to the right per step up; the upper half's
-    share."""
+    over its outline, in pixels; its shift to the right per step up; the share of the upper half."""
     grey = x.mean(1)  # (B, H, W)
     height, width = grey.shape[1:]
     up = torch.linspace(height - 1, 0, height, dtype=x.dtype, device=x.device)[:, None]
@@ -60,8 +59,7 @@ class MomentScorer:
 
     @classmethod
     def of(cls, context: ExploreContext | None) -> MomentScorer:
-        """Computes mean and std of the run's training images. UsageError if they are no
-        pictures."""
+        """Uses mean and std of the run's training images. Raises UsageError without pictures."""
         if context is None or not context.data.drawable:
             raise UsageError("text describes pictures by those of a run: it needs a run on images")
         train = context.images("train")

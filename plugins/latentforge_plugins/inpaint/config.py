@@ -11,8 +11,7 @@ from latentforge import Count, Size
 @dataclass(frozen=True)
 class InpaintConfig:
     """`mask` selects what is hidden: a half, a `box` of [top, left, height, width] pixels, or a
-    random `share` of the pixels. `images` are indices into the `split`, by default `n` random
-    ones."""
+    random `share` of the pixels. `images` are indices into `split`; by default `n` random ones."""
 
     mask: Literal["lower", "upper", "left", "right", "box", "random"] = "lower"
     n: Size = 10

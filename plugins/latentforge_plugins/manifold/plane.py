@@ -32,8 +32,7 @@ TAIL = 0.01  # share of the codes on each side that a grid over codes omits
 
 @dataclass(frozen=True)
 class Plane:
-    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D); `places` (N, 2) are the codes' a and
-    b."""
+    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D); `places` (N, 2) are a and b of codes."""
 
     base: Tensor
     axes: Tensor

@@ -25,7 +25,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def raw_folder(root: Path | None) -> Path:
-    """The only folder that is searched, below the option, LATENTFORGE_DATA or the user's cache."""
+    """The only folder that is searched: in `root`, else LATENTFORGE_DATA, else the user's cache."""
     return data_folder(root) / "MNIST" / "raw"
 
 

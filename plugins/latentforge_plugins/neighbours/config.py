@@ -12,8 +12,7 @@ from latentforge import Count
 @dataclass(frozen=True)
 class NeighboursConfig:
     """`images` are indices into the `split`; `file`, an image file of the data's size, replaces
-    them. Each gets `n` neighbours of the train split; `space` selects where distances are
-    computed."""
+    them. Each gets `n` neighbours of the train split; distances are computed in `space`."""
 
     images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(20)] = (0, 1, 2, 3, 4)
     file: Path | None = None
