@@ -1,7 +1,7 @@
-"""A latent search without any run, model or image: throw a ball so that it comes to a given place.
+"""A latent search without a run, model or image: throw a ball so that it reaches a given place.
 
-The simulator stands where a decoder would be. z is the velocity at the start, x where the ball is
-after one second; the search needs only that x is differentiable in z.
+A simulator replaces the decoder: z is the velocity at the start, x the position of the ball after
+one second. The search only needs x to be differentiable in z.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def throw(velocity: Tensor) -> Tensor:
 
 
 class BeAt:
-    """The objective: within a centimetre of each target."""
+    """The objective: be within a centimetre of each target."""
 
     requests = tuple(f"be at ({x:g} m, {y:g} m)" for x, y in TARGETS.tolist())
 

@@ -58,9 +58,9 @@ def checks_of(
 
 
 def checks_in(module: ModuleType) -> list[Callable[..., None]]:
-    """The checks of a kind: the public functions that its module defines, in order. If the first one
-    fails, the others are skipped. A function with a parameter `shape` becomes a check for each of
-    the usual shapes."""
+    """The checks of a kind: the public functions that its module defines, in order. If the first
+    one fails, the others are skipped. A function with a parameter `shape` becomes a check for each
+    of the usual shapes."""
     functions = [f for f in vars(module).values() if isfunction(f)]
     return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 

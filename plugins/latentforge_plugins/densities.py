@@ -31,7 +31,7 @@ FITTED = 10_000
 
 
 def standard(z: Tensor) -> Distribution:
-    """N(0, I) of the codes' dimension, the prior of a VAE."""
+    """The standard normal N(0, I) of the codes' dimension, the prior of a VAE."""
     each = Normal(torch.zeros_like(z[0]), torch.ones_like(z[0]), validate_args=False)
     return Independent(each, 1, validate_args=False)
 
@@ -48,7 +48,7 @@ def fit_gaussian(z: Tensor) -> Distribution:
 
 
 def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
-    """A mixture of Gaussians fitted by scikit-learn's expectation maximisation on codes (N, D).
+    """A mixture of Gaussians, fitted to codes (N, D) by scikit-learn's expectation maximisation.
 
     The sampler of Ghosh et al. 2020 (RAE). Covariances are full up to FULL dimensions, diagonal
     above. With fewer codes than components, there are as many components as codes.

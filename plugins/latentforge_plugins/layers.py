@@ -1,4 +1,4 @@
-"""What the layers of a model make of images, by their names in `layers()`."""
+"""Outputs of a model's layers, by their names in `layers()`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 def outputs(
     model: nn.Module, names: Iterable[str], keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that holds, after each call of the model, the outputs of the named layers,
-    differentiable; the last output of one that is used twice. `keep` sees each at once, because
-    the next layer may work in place."""
+    """Yields a dictionary that contains the named layers' outputs after each call of the model.
+
+    The outputs are differentiable; of a layer that is used twice, the last one is kept. `keep` is
+    applied immediately, because the next layer may work in place.
+    """
     taken: dict[str, Tensor] = {}
 
     def take(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -35,14 +37,14 @@ def outputs(
 def output_of(
     layer: str, model: nn.Module, x: Tensor, keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Tensor:
-    """What one layer makes of x (B, *data.shape), as `outputs` has it."""
+    """The output of one layer for x (B, *data.shape), collected by `outputs`."""
     with outputs(model, [layer], keep) as taken:
         model(x)
     return taken[layer]
 
 
 def last_with_weights(model: Any) -> str | None:
-    """The last of the model's layers() that has a weight of its own."""
+    """The last of the model's layers() whose module has a `weight`, or None."""
     for name in reversed(list(model.layers())):
         if getattr(model.get_submodule(name), "weight", None) is not None:
             return str(name)

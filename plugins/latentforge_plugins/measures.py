@@ -1,4 +1,4 @@
-"""What several of the built-in measures share: likelihood, choice of images, codes, moments."""
+"""Shared parts of the built-in measures: likelihood, choice of images, codes, moments."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from latentforge.contracts import EvaluateContext, Images
 from latentforge.latent import Bernoulli, Gaussian, Likelihood
 from latentforge.seeding import generator
 
-BATCH = 1000  # images at once, where a measure goes through a split of its own
+BATCH = 1000  # images per batch when a measure iterates over a split itself
 
 
 def likelihood_of(context: EvaluateContext) -> Likelihood:
-    """The loss's; where it names none, Bernoulli, and Gaussian for a model without logits."""
+    """The loss's likelihood; if it has none, Bernoulli, or Gaussian for a model without logits."""
     likelihood: Likelihood | None = getattr(context.loss, "likelihood", None)
     if likelihood is not None:
         return likelihood
@@ -24,7 +24,7 @@ def likelihood_of(context: EvaluateContext) -> Likelihood:
 
 
 def in_words(likelihood: Likelihood) -> str:
-    """For a protocol: `Bernoulli from logits`, `Gaussian of sigma 0.5`."""
+    """The text for a protocol: `Bernoulli from logits`, `Gaussian of sigma 0.5`."""
     if isinstance(likelihood, Bernoulli):
         return "Bernoulli from logits"
     if isinstance(likelihood, Gaussian):
@@ -33,10 +33,10 @@ def in_words(likelihood: Likelihood) -> str:
 
 
 def some(count: int, total: int, device: torch.device) -> Tensor:
-    """Which `count` of `total` images a measure takes, bool (total,): the same for every run.
+    """Selects `count` of `total` images for a measure: bool (total,), the same for every run.
 
-    Drawn, because splits have an order: some by class, and MNIST's training images alternate
-    between two groups of writers, of which a regular stride takes one.
+    The selection is random because splits have an order: some are sorted by class. MNIST's training
+    images alternate between two groups of writers, of which a regular stride takes only one.
     """
     order = torch.randperm(total, generator=generator("cpu", "some images"))
     chosen = torch.zeros(total, dtype=torch.bool)
@@ -45,16 +45,16 @@ def some(count: int, total: int, device: torch.device) -> Tensor:
 
 
 def codes_of(model: Any, images: Images) -> Tensor:
-    """The posterior modes of a whole split, (N, D) on the CPU, in its order."""
+    """The posterior modes of a whole split in its order, (N, D) on the CPU."""
     parts = [model.encode(batch.x).mode().flatten(1).cpu() for batch in images.batches(BATCH)]
     return torch.cat(parts)
 
 
 class Moments:
-    """Mean and scatter of rows that come batch by batch (Chan, Golub and LeVeque 1983), float64.
+    """Mean and scatter of rows that arrive in batches (Chan, Golub and LeVeque 1983), in float64.
 
-    `scatter` is the sum over the rows of their deviations from the mean, squared by `square`:
-    `squares` of each feature, (F,), or `products` of each two, (F, F).
+    `scatter` is the sum over the rows of the squared deviations from the mean. `square` defines the
+    square: `squares` of each feature, (F,), or `products` of each pair of features, (F, F).
     """
 
     def __init__(self, square: Callable[[Tensor], Tensor]) -> None:
@@ -63,7 +63,7 @@ class Moments:
         self.mean = self.scatter = torch.zeros((), dtype=torch.float64)
 
     def update(self, rows: Tensor) -> None:
-        """Rows (B, F) of any type, on any device."""
+        """Adds rows (B, F) of any dtype, on any device."""
         if not len(rows):
             return
         rows = rows.cpu().double()
@@ -77,10 +77,10 @@ class Moments:
 
 
 def squares(rows: Tensor) -> Tensor:
-    """(B, F) to the sums of the squares, (F,)."""
+    """The sums over the rows (B, F) of the squares of each feature, (F,)."""
     return rows.square().sum(0)
 
 
 def products(rows: Tensor) -> Tensor:
-    """(B, F) to the sums of the products of each two features, (F, F)."""
+    """The sums over the rows (B, F) of the products of each pair of features, (F, F)."""
     return rows.T @ rows

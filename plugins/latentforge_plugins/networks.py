@@ -1,4 +1,4 @@
-"""What several of the built-in networks are made of, and how they refuse data they cannot take."""
+"""Building blocks of the built-in networks, and the errors for data that they do not support."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) -> nn.Sequential:
-    """Linear layers between `widths`, an activation after each; after the last one if asked for."""
+    """Linear layers with `widths`, activations between them, and a last one if `activate_last`."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
@@ -31,9 +31,9 @@ def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) 
 
 
 class GaussianHead(nn.Module):
-    """Features (B, width) to a DiagonalGaussian, its mean and log_var (B, latent_dim) each.
+    """Maps features (B, width) to a DiagonalGaussian, mean and log_var (B, latent_dim) each.
 
-    `activation` acts on the mean alone: relu keeps the codes in [0, inf), tanh in (-1, 1).
+    `activation` is applied to the mean only: relu keeps it in [0, inf), tanh in (-1, 1).
     """
 
     def __init__(self, width: int, latent_dim: int, activation: str) -> None:
@@ -47,7 +47,7 @@ class GaussianHead(nn.Module):
 
 
 def image_shape(model: str, data: DataSpec, instead: str) -> tuple[int, int, int]:
-    """(channels, height, width); UsageError for vectors, with a model to take `instead`."""
+    """(channels, height, width). Raises UsageError for vectors; its hint names model `instead`."""
     if data.kind != "image":
         raise UsageError(
             f"{model} takes images, not vectors of size {data.size}",
@@ -58,16 +58,16 @@ def image_shape(model: str, data: DataSpec, instead: str) -> tuple[int, int, int
 
 
 def padding_to(multiple: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) for F.pad: evenly, up to multiples of `multiple`.
+    """(left, right, top, bottom) for F.pad: pads evenly up to multiples of `multiple`.
 
-    Networks pad inside themselves, so that all runs on a dataset share one preprocessing.
+    Networks pad internally, so all runs on a dataset share one preprocessing.
     """
     more_h, more_w = -height % multiple, -width % multiple
     return more_w // 2, more_w - more_w // 2, more_h // 2, more_h - more_h // 2
 
 
 def class_count(model: str, data: DataSpec) -> int:
-    """The number of classes; UsageError for data without labels."""
+    """The number of classes. Raises UsageError for data without labels."""
     if not data.classes:
         raise UsageError(
             f"{model} needs labels; the data has none",

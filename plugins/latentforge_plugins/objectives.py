@@ -1,5 +1,5 @@
-"""What several of the built-in objectives share: the images they ask for, and what was computed of
-the x that a search has just scored."""
+"""Shared parts of the built-in objectives: the choice of target images, and a cache that lets
+`satisfied` reuse what `score` has computed for the same x."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .measures import some
 
 
 class Scored:
-    """`compute(x)`, which `score` pays for and `satisfied`, asked of the same x, takes over.
+    """Caches `compute(x)`: `score` computes it, and `satisfied` reuses it for the same x.
 
-    A search asks for both at every step. `fresh(x)` is differentiable, `again(x)` detached.
+    A search calls both at every step. `fresh(x)` is differentiable, `again(x)` is detached.
     """
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
@@ -25,7 +25,7 @@ class Scored:
 
     def fresh(self, x: Tensor) -> Tensor:
         value = self.compute(x)
-        # the version tells an x that was since changed in place; inference tensors have none
+        # the version detects in-place changes of x; inference tensors have none
         self._last = None if x.is_inference() else (x, x._version, value.detach())
         return value
 
@@ -36,9 +36,9 @@ class Scored:
 
 
 def chosen(context: ExploreContext, split: str, places: Sequence[int], count: int = 0) -> Batch:
-    """The images at `places` of a split, or else `count` drawn ones, the same for every run.
+    """The images at `places` of a split; if empty, `count` random ones, the same for every run.
 
-    UsageError for a place that is not there, and for more images than there are.
+    Raises UsageError for an index outside the split, and if `count` is larger than the split.
     """
     images = context.images(split)
     if places:
@@ -52,7 +52,7 @@ def chosen(context: ExploreContext, split: str, places: Sequence[int], count: in
 
 
 def in_words(batch: Batch, split: str, classes: Sequence[str]) -> list[str]:
-    """`test image 17`, with `(class 5)` where there are labels."""
+    """Names such as `test image 17`, with `(class 5)` if there are labels."""
     names = [f"{split} image {i}" for i in batch.index.tolist()]
     if batch.y is None:
         return names

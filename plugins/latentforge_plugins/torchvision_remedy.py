@@ -1,8 +1,8 @@
-"""Imports torchvision also where its compiled operators cannot load.
+"""Imports torchvision even if its compiled operators cannot be loaded.
 
-The wheel on PyPI is a CUDA build. Beside a CPU-only torch its library does not load, and the import
-then dies on declaring a fake kernel for an operator that nobody has defined. Datasets, transforms
-and utils need none of these operators, so declaring the two schemas is enough.
+The wheel on PyPI is a CUDA build. With a CPU-only torch its library does not load, and the import
+fails when it declares a fake kernel for an undefined operator. Datasets, transforms and utils need
+none of these operators, so defining the two schemas is enough.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPERATORS = ("nms", "qnms")
 
 
 def import_torchvision() -> ModuleType:
-    """torchvision; without `nms` and the other compiled operators where they do not load."""
+    """Returns torchvision, without `nms` and the other compiled operators if they do not load."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -26,11 +26,11 @@ def import_torchvision() -> ModuleType:
     from torch.library import Library
 
     for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
+        del sys.modules[name]  # partially imported
     library = Library("torchvision", "FRAGMENT")
     for operator in OPERATORS:
         library.define(operator + SCHEMA)
     torchvision = importlib.import_module("torchvision")
-    # The schemas go when the library goes, so it lives where it is needed.
+    # The schemas exist only as long as the library object, so torchvision keeps a reference.
     torchvision._latentforge_schemas = library  # type: ignore[attr-defined]
     return torchvision

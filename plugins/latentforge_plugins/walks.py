@@ -1,6 +1,6 @@
-"""What the walks through a latent space share: runs side by side, decoding many codes, class means,
-quantiles and principal directions of codes, what a classifier thinks, and examples that are no
-pictures. Codes are flat here, (N, D)."""
+"""Helpers of the explorers: runs side by side, decoding, class means, quantiles and principal
+directions of codes, class probabilities, and notes on examples that are not pictures. Codes are
+flat here, (N, D)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
 
-AT_ONCE = 1000  # codes that are decoded together
+AT_ONCE = 1000  # codes per call of the decoder
 
 
 @dataclass(frozen=True)
 class Side:
-    """A run to look at: `name` for titles, `prefix` of its figures, arrays and files, and `says`,
-    which begins its row titles where another run stands beside it."""
+    """A run to explore: `name` for titles, `prefix` of its metrics, arrays and files, and `says`,
+    the start of its row titles if a second run is shown next to it."""
 
     name: str
     prefix: str
@@ -30,7 +30,7 @@ class Side:
 
 
 def sides(context: ExploreContext) -> list[Side]:
-    """The run itself, and the one handed over as `other`."""
+    """The explored run and, if given, the run with the role `other`."""
     other = context.roles.get("other")
     if other is None:
         return [Side(context.name, "", "", context.model)]
@@ -46,7 +46,7 @@ def has_prior(model: Any) -> bool:
 
 
 def decode(model: Any, z: Tensor) -> Tensor:
-    """The images of codes (N, D) or (N, *latent.shape): (N, *data.shape)."""
+    """Decodes codes (N, D) or (N, *latent.shape) to images (N, *data.shape)."""
     shaped = z.reshape(-1, *model.latent.shape)
     return torch.cat([model.decode(part) for part in shaped.split(AT_ONCE)])
 
@@ -59,7 +59,7 @@ def probabilities(classifier: Any, x: Tensor) -> Tensor:
 def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> Tensor:
     """The mean code of the training images of each class: (len(labels), D)."""
     images = context.images("train")
-    places = [images.of_class(label) for label in labels]  # refuses before the codes are made
+    places = [images.of_class(label) for label in labels]  # raises before the codes are computed
     for label, found in zip(labels, places, strict=True):
         if not len(found):
             raise UsageError(
@@ -71,23 +71,23 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
 
 
 def prior_quantiles(p: Tensor) -> Tensor:
-    """Where the standard normal's distribution function is p, of p's own precision: of float64 it
-    is finite for every p between 0 and 1."""
+    """The standard normal quantiles of p, in the precision of p; in float64 they are finite for
+    every p between 0 and 1."""
     return torch.special.ndtri(p)
 
 
 def code_quantiles(codes: Tensor, p: Tensor) -> Tensor:
     """The quantiles p, (P,), of each column of the codes (N, D): (D, P)."""
-    # one by one, because torch.quantile takes no more than 2^24 numbers
+    # column by column, because torch.quantile accepts at most 2^24 values
     return torch.stack([column.quantile(p) for column in codes.T])
 
 
 def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of codes (N, D), N and D above 1: their mean (D,), the two directions of largest variance
-    (2, D), and the share of the variance that each has, (2,). All float64.
+    """The mean (D,) of codes (N, D), N and D above 1, their two directions of largest variance, as
+    (2, D), and the share of the variance of each, (2,). All are float64.
 
-    A direction's sign is chance; here its largest entry is positive, so that the same codes make
-    the same map on every machine.
+    The sign of a direction is arbitrary; here its entry of largest magnitude is positive, so that
+    the same codes give the same map on every machine.
     """
     known = codes.double()
     mean = known.mean(0)
@@ -103,7 +103,7 @@ def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def shape_note(model: Any) -> list[str]:
-    """A line for people where codes are not vectors."""
+    """A note for the user if codes are not vectors."""
     shape = tuple(model.latent.shape)
     if len(shape) == 1:
         return []
@@ -111,14 +111,14 @@ def shape_note(model: Any) -> list[str]:
 
 
 def codes_in(model: Any) -> int:
-    """The numbers in one code."""
+    """The number of values in one code."""
     return int(torch.Size(model.latent.shape).numel())
 
 
 def drawn(
     context: ExploreContext, shown: Sequence[Finding], numbers: NamedArrays
 ) -> tuple[list[Finding], list[str]]:
-    """The findings, without grids of images where an example is no picture, and the note on it."""
+    """The findings, without image grids if an example is not a picture, and a note about this."""
     if context.data.drawable:
         return [*shown, numbers], []
     charts = [item for item in shown if not isinstance(item, ImageGrid)]
@@ -126,5 +126,5 @@ def drawn(
 
 
 def no_picture(context: ExploreContext, so: str) -> str:
-    """The line for people where examples cannot be drawn, and what follows."""
+    """The note that examples cannot be drawn, and the consequence `so`."""
     return f"examples of shape {context.data.shape} are no pictures: {so}"

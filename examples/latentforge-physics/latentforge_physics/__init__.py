@@ -1,5 +1,5 @@
-"""A differentiable simulator in the place of a decoder: with which velocity must a probe start,
-among bodies that attract it, to be at a given place at a given time? No images, no run."""
+"""A differentiable simulator in place of a decoder, without images or a run: it finds the velocity
+with which a probe, attracted by bodies, must start to be at a given place at a given time."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class ArriveConfig:
-    """`targets` are where the probe shall be, `tolerance` how near to one is enough."""
+    """`targets` are the positions to reach; `tolerance` is the distance that is close enough."""
 
     targets: tuple[Point, ...] = ((3.0, 0.0), (-2.0, 2.0), (0.0, -3.0))
     tolerance: Positive = 0.01

@@ -1,4 +1,4 @@
-"""`latentforge aim`: a command of this plugin's own."""
+"""The command `latentforge aim`."""
 
 import json as js
 from typing import Annotated
@@ -14,7 +14,7 @@ def aim(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find the velocity with which a probe comes to each target.
+    """Find the velocity with which a probe reaches each target.
 
     Example: latentforge aim --target 3,0 --target=-2,2
     """
@@ -29,7 +29,7 @@ def aim(
     targets = tuple(map(point, target))
     objective = Arrive(ArriveConfig(targets=targets))
     noise = torch.randn(restarts, len(targets), 2, generator=torch.Generator().manual_seed(seed))
-    noise[0] = 0  # first as if nothing attracted the probe
+    noise[0] = 0  # the first start ignores the attraction
     start = torch.tensor(targets) / SECONDS + noise
     found = search(fly, objective, start, steps=200, lr=0.05, seed=seed)
     rows = [

@@ -1,4 +1,4 @@
-"""What the search maximises: how near the end of the flight is to the target."""
+"""The objective `arrive`: how close the end of the flight is to the target."""
 
 from torch import Tensor
 

@@ -1,15 +1,15 @@
-"""Motion among fixed bodies, by the velocity Verlet method, differentiable in where it begins."""
+"""Motion among fixed bodies by the velocity Verlet method, differentiable in its start velocity."""
 
 import torch
 from torch import Tensor
 
 BODIES = ((1.5, 1.0, 1.0), (-1.0, -1.5, 1.5))  # x, y and G times the mass of each
-SOFT = 0.5  # a body's size: nearer than that its pull no longer grows (Plummer 1911)
+SOFT = 0.5  # size of a body, within which the attraction no longer grows (Plummer 1911)
 SECONDS = 2.0  # from the start to the end of a flight
 
 
 def acceleration(position: Tensor) -> Tensor:
-    """The pull of all bodies at positions (B, 2): (B, 2)."""
+    """The acceleration by all bodies at positions (B, 2): (B, 2)."""
     *places, masses = position.new_tensor(BODIES).T  # x, y and G m, one for each body
     way = torch.stack(places, dim=1) - position[:, None]  # (B, bodies, 2)
     distance = (way.square().sum(2) + SOFT**2).sqrt()
@@ -17,7 +17,7 @@ def acceleration(position: Tensor) -> Tensor:
 
 
 def fly(velocity: Tensor, seconds: float = SECONDS, steps: int = 50) -> Tensor:
-    """Where probes are that start in the origin with velocities (B, 2): (B, 2)."""
+    """The final positions (B, 2) of probes that start at the origin with velocities (B, 2)."""
     dt = seconds / steps
     position = torch.zeros_like(velocity)
     pull = acceleration(position)

@@ -1,5 +1,5 @@
 """A VQ-VAE (van den Oord, Vinyals and Kavukcuoglu 2017): model, loss, measure, and an explorer of
-its codebook. This module loads with every command; torch loads when a run needs it."""
+its codebook. Every command imports this module; torch is imported only when a run needs it."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from latentforge import (
 
 @dataclass(frozen=True)
 class VqVaeConfig:
-    """`entries` of the codebook, each of `dim` numbers; `width` channels between convolutions."""
+    """The codebook has `entries` of `dim` values; `width` is the channels between convolutions."""
 
     entries: Size = 32
     dim: Size = 8
@@ -25,14 +25,14 @@ class VqVaeConfig:
 
 @dataclass(frozen=True)
 class VqConfig:
-    """`commitment` weighs how far the encoder is from its entries: the paper's beta."""
+    """`commitment` weighs the distance of the encoder's codes from entries: the paper's beta."""
 
     commitment: NonNegative = 0.25
 
 
 @dataclass(frozen=True)
 class CodebookConfig:
-    """`shown` entries, the most used first, are decoded into an image of that entry alone."""
+    """`shown` entries, the most used first, are each decoded into an image of that entry alone."""
 
     shown: Size = 16
 

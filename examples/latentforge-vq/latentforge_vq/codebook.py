@@ -1,4 +1,4 @@
-"""What the codebook is used for: a measure, and an explorer."""
+"""How the codebook is used: a measure and an explorer."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ COLUMNS = 8
 
 
 def perplexity(used: Tensor) -> Tensor:
-    """How many entries are in use: exp of the entropy of their shares (K,)."""
+    """The effective number of entries in use: exp of the entropy of their shares (K,)."""
     return torch.exp(-torch.xlogy(used, used).sum())
 
 
 class Perplexity:
-    """Over the whole split, which is not the mean over its batches: hence an accumulator."""
+    """Accumulates counts over the whole split, because perplexity is not a mean over batches."""
 
     def __init__(self) -> None:
         self.counts = torch.zeros(())

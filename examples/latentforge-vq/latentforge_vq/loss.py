@@ -1,4 +1,4 @@
-"""The loss, in nats and squared distances per image."""
+"""The loss of the VQ-VAE, in nats and squared distances per image."""
 
 from torch import nn
 from torch.nn import functional as F

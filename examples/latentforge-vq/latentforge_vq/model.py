@@ -1,4 +1,4 @@
-"""The network: two strided convolutions, the codebook, two transposed ones."""
+"""The network: two strided convolutions, the codebook, two transposed convolutions."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from latentforge.errors import UsageError
 
 
 class Quantised:
-    """The encoder's codes and the entries nearest to them, (B, D, h, w) each."""
+    """The codes of the encoder and the nearest entries, (B, D, h, w) each."""
 
     def __init__(self, continuous: Tensor, codebook: Tensor) -> None:
         flat = continuous.movedim(1, -1)  # (B, h, w, D)
-        # |c - e|^2 up to |c|^2, which does not change the nearest entry
+        # |c - e|^2 without |c|^2, which does not change the nearest entry
         distance = codebook.square().sum(1) - 2 * flat @ codebook.T  # (B, h, w, K)
         self.entry = distance.detach().argmin(-1)  # (B, h, w)
         self.continuous = continuous
@@ -22,15 +22,15 @@ class Quantised:
         return self.quantised
 
     def sample(self) -> Tensor:
-        """The entries, whose gradient goes straight through to the encoder."""
+        """The entries; their gradient passes straight through to the encoder."""
         return self.continuous + (self.quantised - self.continuous).detach()
 
     def commitment(self) -> Tensor:
-        """Squared distance that the encoder feels, (B,)."""
+        """Squared distance with gradients for the encoder, (B,)."""
         return (self.continuous - self.quantised.detach()).square().flatten(1).sum(1)
 
     def codebook(self) -> Tensor:
-        """Squared distance that the entries feel, (B,)."""
+        """Squared distance with gradients for the entries, (B,)."""
         return (self.quantised - self.continuous.detach()).square().flatten(1).sum(1)
 
 

@@ -45,7 +45,7 @@ def test_the_explorer_counts_what_the_encoder_uses(run):
     files = {Path(file).name: Path(file) for file in found["files"]}
     assert {"use.png", "entries.png", "codebook.npz"} <= set(files)
     counts = np.load(files["codebook.npz"])["counts"]
-    assert counts.sum() == 15 * 4 * 4  # test images times places
+    assert counts.sum() == 15 * 4 * 4  # test images times code positions
     shares = counts[counts > 0] / counts.sum()
     expected = math.exp(-float((shares * np.log(shares)).sum()))
     assert found["metrics"]["perplexity"] == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""`text`: images that fit a description in words."""
+"""The objective `text`: images that match a description."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """`texts`, a request each; one is met at a score of `enough`: -1 nat is a fit to 0.28 standard
-    deviations in one quantity, to 0.2 in each of two."""
+    """`texts` are the requests. One is satisfied at a score of `enough`: -1 nat is a deviation of
+    0.28 standard deviations in one quantity, or of 0.2 in each of two."""
 
     texts: Annotated[tuple[str, ...], MinLen(1)] = (
         "thick, leaning right",

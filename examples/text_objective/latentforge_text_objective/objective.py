@@ -1,4 +1,4 @@
-"""Any scorer of images and texts as the objective of a latent search."""
+"""A latent-search objective based on any scorer of images and texts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """What CLIP and its relatives offer."""
+    """The interface that CLIP and similar models can provide."""
 
     def read(self, text: str) -> Tensor:
-        """What is kept of a text, (F,)."""
+        """The stored representation of a text, (F,)."""
 
     def score(self, x: Tensor, read: Tensor) -> Tensor:
-        """How well each image of x (B, C, H, W) fits its text, read (B, F): (B,), differentiable
-        in x, higher is better. In nats, as logits are: a search adds the log of a prior to it."""
+        """How well each image of x (B, C, H, W) matches its text, read (B, F): (B,), differentiable
+        in x, higher is better. In nats, as logits are, because a search adds the log of a prior."""
 
 
 class TextObjective:
@@ -38,7 +38,7 @@ class TextObjective:
         return self.score(x, request) >= self.enough
 
     def findings(self, x: Tensor) -> Findings:
-        """The images over their texts, at most ten, and their mean score."""
+        """The images above their texts, at most ten, and the mean score."""
         scores = self.score(x, torch.arange(len(x), device=x.device))
         captions = [
             f"{text}: {score:.1f}"

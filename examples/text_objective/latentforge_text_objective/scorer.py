@@ -1,4 +1,4 @@
-"""A scorer of images and a few words, without any network: thickness, slant and brightness."""
+"""A toy scorer of images and phrases, without a network: thickness, slant and brightness."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PHRASES = {
     "bright": ("ink", 1.5),
     "faint": ("ink", -1.5),
 }
-VERY = 5 / 3  # "very" makes 2.5 of them
+VERY = 5 / 3  # with "very": 2.5 standard deviations
 FOUND = re.compile(rf"\b(very )?({'|'.join(PHRASES)})\b")
 IGNORED = re.compile(r"\b(a|an|and|with|digit|image)\b|[\s,.]")
-SAMPLE = 1000  # training images that say what is usual
-SHARP = 0.2  # standard deviations: how exactly a text is meant
+SAMPLE = 1000  # training images that mean and std are computed from
+SHARP = 0.2  # standard deviations: the width of the score's Gaussian
 TINY = 1e-6
 
 
 def moments(x: Tensor) -> Tensor:
-    """Images (B, C, H, W) to (B, 4), differentiable: the mean brightness; the stroke's area over
-    its outline, in pixels; how far it goes right for each step up; the upper half's share."""
+    """Maps images (B, C, H, W) to (B, 4), differentiably: the mean brightness; the stroke's area
+    over its outline, in pixels; its shift to the right per step up; the share of the upper half."""
     grey = x.mean(1)  # (B, H, W)
     height, width = grey.shape[1:]
     up = torch.linspace(height - 1, 0, height, dtype=x.dtype, device=x.device)[:, None]
@@ -52,14 +52,14 @@ def moments(x: Tensor) -> Tensor:
 
 
 class MomentScorer:
-    """Where the moments of an image should be for a text, in units of `mean` and `std`, (4,)."""
+    """Scores the moments of an image for a text, in units of `mean` and `std`, (4,) each."""
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self.mean, self.std = mean, std
 
     @classmethod
     def of(cls, context: ExploreContext | None) -> MomentScorer:
-        """Measures what is usual on the run's training images; UsageError without pictures."""
+        """Uses mean and std of the run's training images. Raises UsageError without pictures."""
         if context is None or not context.data.drawable:
             raise UsageError("text describes pictures by those of a run: it needs a run on images")
         train = context.images("train")
@@ -67,9 +67,9 @@ class MomentScorer:
         return cls(seen.mean(0), seen.std(0) + TINY)
 
     def read(self, text: str) -> Tensor:
-        """Each quantity's deviation that the text asks for, NaN where it asks for none, (4,).
+        """The deviation of each quantity that the text requests, NaN if it requests none, (4,).
 
-        UsageError for other words, and for two wishes about one quantity.
+        Raises UsageError for unknown phrases, and for two requests about one quantity.
         """
         wanted = torch.full((len(QUANTITIES),), torch.nan)
         rest = IGNORED.sub("", FOUND.sub("", text.lower()))
@@ -88,8 +88,8 @@ class MomentScorer:
         return wanted
 
     def score(self, x: Tensor, read: Tensor) -> Tensor:
-        """log N(seen; wanted, SHARP^2) of the quantities asked for, in nats and without its
-        constant, so that 0 is a perfect fit."""
+        """log N(seen; wanted, SHARP^2) of the requested quantities, in nats and without its
+        constant, so that 0 is a perfect match."""
         seen = (moments(x) - self.mean.to(x.device)) / self.std.to(x.device)  # (B, 4)
         asked = ~read.isnan()
         away = torch.where(asked, seen - read.nan_to_num(), 0.0) / SHARP

@@ -1,4 +1,4 @@
-"""The measures of how well images come back: `bce_per_pixel`, `mse_per_pixel`, `psnr`, `ssim`."""
+"""Measures of reconstruction quality: `bce_per_pixel`, `mse_per_pixel`, `psnr`, `ssim`."""
 
 from typing import Any
 

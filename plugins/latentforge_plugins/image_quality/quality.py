@@ -1,4 +1,4 @@
-"""Distances of two batches of images in [0, 1], one number for each image."""
+"""MSE, PSNR and SSIM between two batches of images in [0, 1], one value per image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from latentforge.contracts import Seen
 from latentforge.errors import UsageError
 from latentforge.metrics import MeanPerImage
 
-NO_ERROR = 1e-10  # what a squared error counts as at the least: 100 dB
+NO_ERROR = 1e-10  # the smallest squared error of psnr: 100 dB
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with the data range L = 1
-CHUNK = 2**20  # values at once: five float64 maps of them take 40 MB
+CHUNK = 2**20  # values per chunk: five float64 maps of this size take 40 MB
 
 
 def mse(recon: Tensor, x: Tensor) -> Tensor:
@@ -22,13 +22,13 @@ def mse(recon: Tensor, x: Tensor) -> Tensor:
 
 
 def psnr(recon: Tensor, x: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB for the data range 1, at most 100: a perfect image, whose
-    own is infinite, must not hide all the others in their mean. (B, ...) to (B,)."""
+    """Peak signal-to-noise ratio in dB for the data range 1, at most 100, (B, ...) to (B,). Without
+    the bound a perfect image would make the mean over images infinite."""
     return -10 * mse(recon, x).clamp(min=NO_ERROR).log10()
 
 
 class Ssim(MeanPerImage):
-    """Mean structural similarity of the reconstructions; UsageError for vectors."""
+    """Mean structural similarity of the reconstructions. Raises UsageError for vectors."""
 
     def __init__(self, data: DataSpec) -> None:
         if data.kind != "image":
@@ -53,7 +53,7 @@ class Ssim(MeanPerImage):
 
 
 def window(data: DataSpec) -> Tensor:
-    """Gaussian weights that sum to 1, (11,), or of the largest odd size that both sides have."""
+    """Gaussian weights that sum to 1: (11,), or the largest odd size that fits both sides."""
     side = min(WINDOW, *data.shape[1:])
     size = side if side % 2 else side - 1
     away = torch.arange(size, dtype=torch.float64) - size // 2
@@ -64,8 +64,8 @@ def window(data: DataSpec) -> Tensor:
 def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     """Structural similarity, (B, C, H, W) to (B,), in float64 on the CPU.
 
-    Wang, Bovik, Sheikh and Simoncelli 2004, eq. 13, where the window lies wholly inside the image;
-    float32 would lose the variance of flat regions beside their squared mean.
+    Wang, Bovik, Sheikh and Simoncelli 2004, eq. 13, with the window completely inside the image.
+    float32 would lose the variance of flat regions, which is small beside their squared mean.
     """
     a, b = recon.cpu().double(), x.cpu().double()
     down, across = (slide(weights, side) for side in x.shape[2:])  # (H', H), (W', W)
@@ -78,7 +78,7 @@ def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 
 
 def slide(weights: Tensor, side: int) -> Tensor:
-    """The weighted means of a row at each place of the window, as a matrix: (places, side)."""
+    """The weighted means of a row at each window position, as a matrix: (positions, side)."""
     places = side - len(weights) + 1
     matrix = torch.zeros(places, side, dtype=weights.dtype)
     for place in range(places):

@@ -1,4 +1,4 @@
-"""`nll`: log-likelihood by importance sampling (Burda, Grosse and Salakhutdinov 2016)."""
+"""The measure `nll`: -log p(x) by importance sampling (Burda, Grosse and Salakhutdinov 2016)."""
 
 from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext

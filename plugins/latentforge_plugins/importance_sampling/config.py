@@ -7,7 +7,7 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class NllConfig:
-    """`samples` of z for each image; `images` of the split, drawn at random, 0 for all."""
+    """`samples` of z per image; `images` of the split, selected at random, 0 for all."""
 
     samples: Size = 1000
     images: Count = 0

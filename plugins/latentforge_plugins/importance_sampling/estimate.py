@@ -1,6 +1,7 @@
-"""-log p(x) = -log E_q[w], w = p(x|z) p(z) / q(z|x), from K samples of each image's posterior.
+"""Importance sampling: -log p(x) = -log E_q[w], w = p(x|z) p(z) / q(z|x).
 
-Memory does not depend on K: weights are summed as they come.
+E_q is estimated from K samples of each image's posterior. The weights are accumulated, so memory
+does not depend on K.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from latentforge_plugins.measures import in_words, likelihood_of, some
 if TYPE_CHECKING:
     from .config import NllConfig
 
-VALUES = 2**18  # decoded at once: 1 MB, which stays in the cache; 334 images of MNIST
+VALUES = 2**18  # values per decoder call: 1 MB, which fits the cache; 334 images of MNIST
 
 
 class Nll:
-    """Figures `nll`, `nll_se`, `nll_image_se` and `nll_ess`; the errors where they are defined."""
+    """Metrics `nll`, `nll_se`, `nll_image_se`, `nll_ess`; standard errors only where defined."""
 
     def __init__(self, config: NllConfig, context: EvaluateContext) -> None:
         latent: Any = context.model.latent
@@ -36,7 +37,7 @@ class Nll:
         self.samples = config.samples
         self.rows = max(1, VALUES // context.data.size)
         self.likelihood = likelihood_of(context)
-        self.log_sums: list[Tensor] = []  # log sum_k w and log sum_k w^2 of some images each
+        self.log_sums: list[Tensor] = []  # log sum_k w and log sum_k w^2, one chunk each
         self.log_squares: list[Tensor] = []
         self.protocol = (
             f"nats per image, -log of the mean of p(x|z) p(z) / q(z|x) over K={config.samples} "
@@ -55,7 +56,7 @@ class Nll:
 
     def sums(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """log sum_k w_k and log sum_k w_k^2 over all K samples of each image, float64 (B,)."""
-        copies = min(self.samples, max(1, self.rows // len(x)))  # few images fill a batch too
+        copies = min(self.samples, max(1, self.rows // len(x)))  # few images: more samples per call
         repeated = x.repeat_interleave(copies, 0)  # (B * copies, ...)
         posterior = model.encode(repeated)
         log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""`inpaint`: images whose known part is that of a given image."""
+"""The objective `inpaint`: images that agree with a given image on its known part."""
 
 from latentforge import ObjectiveSpec, hookimpl
 from latentforge.contracts import ExploreContext

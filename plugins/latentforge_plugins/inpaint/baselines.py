@@ -1,4 +1,4 @@
-"""What the hidden part would be without any search: the class's mean, or the nearest image's."""
+"""Baselines for the hidden part without a search: the class mean and the nearest image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from latentforge_plugins.measures import BATCH
 
 @dataclass(frozen=True)
 class Baselines:
-    """Whole images (N, D) in [0, 1], in place of the `N` targets; `places` of the nearest ones."""
+    """Whole images (N, D) in [0, 1], one per target; `places`: indices of the nearest images."""
 
     class_mean: Tensor
     nearest: Tensor
@@ -23,11 +23,11 @@ class Baselines:
 
 
 def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str) -> Baselines:
-    """In one pass over the training images. `known`: bool (D,).
+    """Computes both baselines in one pass over the training images. `known`: bool (D,).
 
-    The mean is that of the training images of the target's true class, of all of them without
-    labels. The nearest has the smallest distance on the known values; where the targets are
-    training images themselves, it is another one.
+    The mean is over the training images of the target's true class, or over all of them without
+    labels. The nearest image has the smallest distance on the known values; if the targets are
+    training images themselves, a target is not its own nearest image.
     """
     train = context.images("train")
     own = context.images(split).same_as(train)

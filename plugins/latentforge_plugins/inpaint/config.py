@@ -10,8 +10,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class InpaintConfig:
-    """`mask` says what is hidden: a half, a `box` of [top, left, height, width] pixels, or a random
-    `share` of the pixels. `images` are places in the split; without them, `n` drawn ones."""
+    """`mask` selects what is hidden: a half, a `box` of [top, left, height, width] pixels, or a
+    random `share` of the pixels. `images` are indices into `split`; by default `n` random ones."""
 
     mask: Literal["lower", "upper", "left", "right", "box", "random"] = "lower"
     n: Size = 10
@@ -23,7 +23,7 @@ class InpaintConfig:
     def __post_init__(self) -> None:
         if (self.mask == "box") != (self.box is not None):
             raise ValueError("mask=box and box=[top, left, height, width] go together")
-        default = type(self)  # what differs from it was asked for, and would have no effect
+        default = type(self)  # an option that differs from it was set, but would have no effect
         if self.share != default.share and self.mask != "random":
             raise ValueError("share needs mask=random")
         if self.images and self.n not in (default.n, len(self.images)):

@@ -1,4 +1,4 @@
-"""Which values of an image are known, and which are hidden."""
+"""The masks of inpaint: which values of an image are known, and which are hidden."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:
-    """The values that are not hidden, bool of `data.shape` on the CPU, alike in all channels.
+    """The values that are not hidden, bool of `data.shape` on the CPU, equal in all channels.
 
-    UsageError for a box outside the image, for a half of a vector, and where nothing is hidden or
-    nothing known. A random mask is drawn from the default generator.
+    Raises UsageError for a box outside the image, for a vector with any mask but random, and if
+    nothing is hidden or nothing is known. A random mask is drawn from the default generator.
     """
     if data.kind == "vector" and config.mask != "random":
         raise UsageError(
@@ -42,7 +42,7 @@ def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:
 
 
 def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slice]:
-    """The rows and columns that a half or a box hides; of an odd number the larger half."""
+    """The rows and columns that a half or a box hides; of an odd side, the larger half."""
     everything = slice(None)
     if config.box is None:
         return {

@@ -1,4 +1,4 @@
-"""The likelihood of an image's known part, as what a search maximises."""
+"""The objective inpaint: the likelihood of an image's known part, which a search maximises."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .masks import known_part
 if TYPE_CHECKING:
     from .config import InpaintConfig
 
-SURE = 1e-6  # decoded probabilities keep this distance from 0 and 1, so that their log is finite
-SHOWN = 10  # columns of the picture at the most
-GREY = 0.5  # of what is hidden
+SURE = 1e-6  # minimum distance of decoded probabilities from 0 and 1, so that their log is finite
+SHOWN = 10  # maximum number of columns in the picture
+GREY = 0.5  # the value shown for hidden pixels
 
 
 class Inpaint:
     """score: log p of the known values in nats, Bernoulli with the decoded probabilities, summed.
 
-    Never satisfied, for there is always a likelier image: a search goes to its last step.
+    It is never satisfied, because a likelier image is always possible: a search uses all steps.
     """
 
     open_ended = True
@@ -37,7 +37,7 @@ class Inpaint:
         self.requests = [f"complete {config.split} image {i}" for i in self.batch.index.tolist()]
         self.known = known_part(config, context.data).flatten().to(context.device)  # bool (D,)
         self.truth = self.batch.x.flatten(1)  # (N, D)
-        # what is hidden weighs 0 in both, so that a step needs no mask
+        # hidden values are 0 in both, so that a step needs no mask
         self.white = self.truth * self.known
         self.black = (1 - self.truth) * self.known
 
@@ -49,7 +49,7 @@ class Inpaint:
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def findings(self, x: Tensor) -> Findings:
-        """The completions beside what takes no search, and the errors of their hidden part."""
+        """The completions next to the baselines, and the errors of their hidden parts."""
         found = x.flatten(1)
         others = baselines(self.context, self.batch, self.known, self.config.split)
         metrics = {
@@ -104,12 +104,12 @@ class Inpaint:
         return float((image - self.truth)[:, part].square().mean())
 
     def _pasted(self, image: Tensor) -> Tensor:
-        """The known part of the targets, with the hidden part of these images."""
+        """The known part of the targets combined with the hidden part of these images."""
         return torch.where(self.known, self.truth, image)
 
 
 def worse_than(metrics: Mapping[str, float], baselines: Mapping[str, str]) -> list[str]:
-    """The lines for people on the baselines, figures by name, that the search has not reached."""
+    """Notes for the user on the baselines (metric: name) that the search has not reached."""
     own = metrics["hidden_mse_per_pixel"]
     return [
         f"the hidden part is further from the truth than the {name}: mean squared difference "

@@ -10,10 +10,10 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class InterpolateConfig:
-    """`images` are indices into the split, two or more in a chain; `classes` takes the first image
-    of each class instead, or its mean code with `between="class_means"`. `steps` of each leg.
-    `path` both draws the straight line above the arc. The figures are means over `pairs` drawn
-    pairs of images."""
+    """`images` are two or more indices into the `split`, in the order of the walk; `classes` takes
+    the first image of each class instead, or its mean code with `between="class_means"`. Each leg
+    has `steps` codes. With `path="both"` the straight line is shown above the arc. The metrics are
+    means over `pairs` random pairs of images."""
 
     images: Annotated[tuple[Count, ...], MinLen(2)] = (0, 1)
     classes: Annotated[tuple[Count, ...], MinLen(2)] | None = None

@@ -1,4 +1,4 @@
-"""The ways from code to code, and what they come to on average over many pairs of images."""
+"""Linear and spherical paths between codes, and their metrics over many pairs of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .config import InterpolateConfig
 
-TIMES = 11  # odd, so that the middle is one of them
+TIMES = 11  # values of t; odd, so that they include the middle
 
 
 def line(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def chosen_paths(config: InterpolateConfig) -> list[str]:
 
 @dataclass
 class OverPairs:
-    """What the pairs gave: figures with their protocol, and curves over t."""
+    """Results over the pairs: metrics with their protocol, and curves over t."""
 
     metrics: dict[str, float]
     protocol: str
@@ -47,8 +47,8 @@ class OverPairs:
 def look_at_pairs(
     context: ExploreContext, config: InterpolateConfig, runs: Sequence[Side]
 ) -> OverPairs:
-    """How far the middle is from a mere cross-fade of the ends and, with a classifier, how sure
-    that is along the way; the same pairs for every run."""
+    """Compares the decoded middle with a cross-fade of the ends and, with a classifier, computes
+    its confidence along the path. All runs use the same pairs."""
     images = context.images(config.split)
     places = draw_pairs(images, config.pairs)
     pairs = [images.batch(part).x for part in places]
@@ -86,8 +86,8 @@ def look_at_pairs(
 
 
 def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
-    """The places of both images of at most `count` pairs: of different classes where there are
-    such, else of two images, else of the only one; the same for every run on these images."""
+    """The indices of both images of at most `count` pairs, the same for every run on these images.
+    The classes differ if possible, otherwise the images; a single image is paired with itself."""
     drawing = generator("cpu", "pairs of images")
     first, second = torch.randint(len(images), (2, 4 * count), generator=drawing).to(images.device)
     tries = [first != second, torch.ones_like(first, dtype=torch.bool)]
@@ -98,15 +98,15 @@ def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
 
 
 def differing(images: Images, first: Tensor, second: Tensor) -> str:
-    """For the protocol: in what the images at these places differ, pair by pair."""
+    """For the protocol: how the two images of each pair differ."""
     if images.y is not None and bool((images.y[first] != images.y[second]).all()):
         return " of different classes"
     return "" if bool((first != second).all()) else ", each with itself, for there is only one"
 
 
 def off_crossfade(x: Tensor) -> float:
-    """Of walks (P, T, ...): |x(1/2) - (x(0) + x(1)) / 2| over |x(1) - x(0)| / 2, mean over those
-    whose ends differ; 0 where none do."""
+    """|x(1/2) - (x(0) + x(1)) / 2| over |x(1) - x(0)| / 2 for walks (P, T, ...), mean over those
+    whose ends differ; 0 if there are none."""
     flat = x.flatten(2)
     first, middle, last = flat[:, 0], flat[:, x.shape[1] // 2], flat[:, -1]
     apart = (last - first).norm(dim=1) / 2

@@ -1,4 +1,5 @@
-"""From image to image through the latent space, drawn: a leg a row, an image at both ends."""
+"""Interpolates between images or class means in the latent space and draws the result: one row per
+leg, with an image at both ends."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .config import InterpolateConfig
 
 
-SHOWN = 20  # columns of the picture at the most; the arrays have every step
+SHOWN = 20  # maximum columns of the picture; the arrays contain every step
 PROTOCOL = (
     "largest_step: the longest step between neighbouring decoded images over the mean step, "
     "Euclidean in pixels, 1 is even; endpoint_mse_per_pixel: of the decoded ends against "
@@ -75,11 +76,11 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
 def ends_of(
     context: ExploreContext, config: InterpolateConfig, side: Side, stops: Batch | None
 ) -> Tensor:
-    """The codes that the walk goes through: (K, *latent)."""
+    """The codes that the walk passes through: (K, *latent)."""
     if stops:
         codes: Tensor = side.model.encode(stops.x).mode()
         return codes
-    assert config.classes is not None  # the config refuses it
+    assert config.classes is not None  # checked by the config
     means = class_means(context, side.model, config.classes)
     return means.reshape(-1, *side.model.latent.shape)
 
@@ -94,12 +95,12 @@ def walks_of(side: Side, ends: Tensor, t: Tensor, config: InterpolateConfig) -> 
 
 
 def chained(legs: Tensor) -> Tensor:
-    """Legs (L, steps, ...) as one walk: where one ends and the next begins counts once."""
+    """Joins legs (L, steps, ...) into one walk; the code shared by two legs counts once."""
     return torch.cat([legs[0], legs[1:, 1:].flatten(0, 1)])
 
 
 def choose(images: Images, config: InterpolateConfig) -> list[int]:
-    """The places of the images that the config asks for."""
+    """The indices of the images that the config selects."""
     if config.classes is None:
         return list(config.images)
     chosen: list[int] = []
@@ -122,7 +123,7 @@ def names_of_stops(images: Images, config: InterpolateConfig, stops: Batch | Non
 
 
 def short_names(images: Images, config: InterpolateConfig, stops: Batch | None) -> list[str]:
-    """What a row's title has room for: the class where there is one, else the image's place."""
+    """Short names for row titles: the class if there is one, else the index of the image."""
     if stops is not None and stops.y is None:
         return [str(int(i)) for i in stops.index]
     labels = (config.classes or ()) if stops is None or stops.y is None else stops.y.tolist()
@@ -142,7 +143,7 @@ def title_of(config: InterpolateConfig, names: Sequence[str]) -> str:
 def draw(
     walks: Sequence[Walk], t: Tensor, stops: Batch | None, short: Sequence[str], title: str
 ) -> ImageGrid:
-    """A row for each leg of each walk, between the images that it goes from and to."""
+    """A row for each leg of each walk, between the images at its ends."""
     steps = len(t)
     shown = torch.linspace(0, steps - 1, min(steps, SHOWN)).round().long()
     rows, titles = [], []
@@ -163,6 +164,6 @@ def draw(
 
 
 def largest_step(x: Tensor) -> float:
-    """The longest of the steps between neighbours over the mean one; 1 for a walk on the spot."""
+    """The longest step between neighbours over the mean step; 1 if the images do not change."""
     lengths = (x[1:] - x[:-1]).flatten(1).norm(dim=1)
     return float(lengths.max() / lengths.mean()) if lengths.max() > 1e-4 else 1.0

@@ -10,9 +10,9 @@ from latentforge import Size
 
 @dataclass(frozen=True)
 class LatentMapConfig:
-    """`method` auto shows two dimensions as they are, and more of them by t-SNE, whose `perplexity`
-    says how many neighbours a code has. `n` images at the most, drawn from the `split`. In the
-    figures `k` neighbours vote."""
+    """`method` "auto" shows codes of one or two dimensions directly and longer ones by t-SNE, in
+    which `perplexity` is the effective number of neighbours of a code. At most `n` images of the
+    `split` are shown, selected at random. In the metrics, `k` neighbours vote."""
 
     method: Literal["auto", "pca", "tsne", "pacmap"] = "auto"
     n: Size = 10_000

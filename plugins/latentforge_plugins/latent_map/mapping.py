@@ -1,4 +1,4 @@
-"""The map of a split: which images, which method, how true it is, and what lies under it."""
+"""The map of a split: choice of images and method, quality metrics, thumbnails, decoded plane."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .config import LatentMapConfig
 
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
-KNOTS = 32  # of the decoded plane, a side
-MARGIN = 0.05  # of the points' range that the plane goes beyond them
-TRUSTED = 2000  # points whose trustworthiness is measured: it takes all their distances at once
-THUMBNAILS = 2**25  # values of all images of a map together, 128 MB: beyond them they are reduced
+KNOTS = 32  # per side of the decoded plane
+MARGIN = 0.05  # of the points' range, by which the plane extends beyond them
+TRUSTED = 2000  # maximum points for trustworthiness, which computes all their distances at once
+THUMBNAILS = 2**25  # values of all thumbnails together, 128 MB; more are reduced in size
 
 
 def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
@@ -62,19 +62,19 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         codes=codes.float(),
         axes=axes,
     )
-    which = NamedArrays("index", {"index": places})  # the map itself is written with its numbers
+    which = NamedArrays("index", {"index": places})  # the scatter stores its own arrays
     return Findings([scatter, which], metrics | figures, protocol, notes)
 
 
 def described(method: str, size: int) -> str:
-    """For a title: the method and what it was given."""
+    """For a title: the method and the number of dimensions."""
     if method == "codes":
         return ", a single dimension" if size == 1 else ""
     return f": {NAMES[method]} of {size} dimensions"
 
 
 def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple[Tensor, list[str]]:
-    """The places of the images that the map shows, in order, and what to tell of the choice."""
+    """The indices of the images that the map shows, in order, and notes about the choice."""
     wanted = count = min(config.n, total)
     notes = []
     if method in ("tsne", "pacmap"):
@@ -100,7 +100,7 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
 
 
 def without_effect(config: LatentMapConfig, method: str) -> list[str]:
-    """The lines for people on options that this map had no use for."""
+    """Notes for the user on options that had no effect on this map."""
     notes = []
     if method == "codes" and config.method != "auto":
         notes.append(
@@ -115,7 +115,7 @@ def without_effect(config: LatentMapConfig, method: str) -> list[str]:
 def project(
     codes: Tensor, method: str, config: LatentMapConfig, seed: int
 ) -> tuple[Tensor, tuple[str, str], dict[str, float]]:
-    """Points (N, 2), what the axes are called, and the figures that the method gives by itself."""
+    """Points (N, 2), the axis labels, and the metrics that the method itself provides."""
     if method == "codes":
         flat = codes.shape[1] == 1
         return F.pad(codes, (0, int(flat))), ("z0", "" if flat else "z1"), {}
@@ -128,7 +128,7 @@ def project(
     return projections.pacmap(codes, seed), ("PaCMAP 1", "PaCMAP 2"), {}
 
 
-# ---------------------------------------------------------------- figures
+# ---------------------------------------------------------------- metrics
 
 
 def judge(
@@ -139,7 +139,7 @@ def judge(
     config: LatentMapConfig,
     context: ExploreContext,
 ) -> tuple[dict[str, float], str]:
-    """How much of the codes' neighbourhoods the map has kept."""
+    """Metrics of how well the map preserves the neighbourhoods of the codes."""
     figures, protocol = {}, []
     count, classes = len(points), len(context.data.classes)
     if labels is not None and count > 1:
@@ -172,16 +172,16 @@ def judge(
 
 
 def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
-    """The share of points (N, D), float64, with the class of most of their k nearest others."""
+    """The share of points (N, D), float64, with the majority class of their k nearest others."""
     _, nearest = topk(points, points, k, own=torch.arange(len(points)))
     return float((majority(labels[nearest], classes) == labels).double().mean())
 
 
-# ---------------------------------------------------------------- what is shown under a pointer
+# ---------------------------------------------------------------- images under the pointer
 
 
 def thumbnails(images: Images, places: Tensor) -> Tensor:
-    """The images (N, C, H, W), reduced where all of them together would take too much memory."""
+    """The images (N, C, H, W), reduced if all of them together would take too much memory."""
     channels, *sides = images.spec.shape
     scale = min(1.0, math.sqrt(THUMBNAILS / (len(places) * channels * math.prod(sides))))
     size = tuple(max(1, int(side * scale)) for side in sides)
@@ -190,7 +190,7 @@ def thumbnails(images: Images, places: Tensor) -> Tensor:
 
 
 def plane(context: ExploreContext, points: Tensor) -> Plane | None:
-    """What the places between the points decode to."""
+    """The images decoded on a grid over the points, or None if they cannot be decoded or drawn."""
     if "decode" not in context.provides or not context.data.drawable:
         return None
     low, high = points.min(0).values, points.max(0).values

@@ -1,14 +1,14 @@
-"""How many points a projection can take with the memory that is free."""
+"""The number of points that a projection can process in the free memory."""
 
 from __future__ import annotations
 
-SHARE = 0.8  # of the free memory that a projection may take
+SHARE = 0.8  # of the free memory that a projection may use
 FIXED = 64 * 2**20  # the grid of the Fourier transform, and libraries
-PER_NEIGHBOUR = 60  # bytes: its place and distance, twice in a sparse matrix, and copies
-PER_POINT = 1000  # bytes: the trees in which neighbours are looked up
+PER_NEIGHBOUR = 60  # bytes: its index and distance, twice in a sparse matrix, and copies
+PER_POINT = 1000  # bytes: the trees of the neighbour search
 
 
 def most_points(dimensions: int, perplexity: float, free: int) -> int:
-    """The points that t-SNE or PaCMAP can take with `free` bytes."""
+    """The number of points that t-SNE or PaCMAP can process with `free` bytes."""
     each = PER_POINT + 3 * perplexity * PER_NEIGHBOUR + 4 * 8 * dimensions
     return max(0, int((SHARE * free - FIXED) / each))

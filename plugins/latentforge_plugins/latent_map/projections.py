@@ -1,4 +1,4 @@
-"""From codes (N, D) to a plane (N, 2): PCA, t-SNE by openTSNE, PaCMAP. Each is seeded."""
+"""Projects codes (N, D) to a plane (N, 2): PCA, t-SNE by openTSNE, PaCMAP. Each is seeded."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.seeding import mix
 from latentforge_plugins.walks import principal_directions
 
-FEWEST = 5  # points of which each can have neighbours that others do not have
+FEWEST = 5  # minimum number of points, so that their neighbours can differ
 
 
 def pca(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The two principal components, (N, 2), and the share of the variance that each has, (2,)."""
+    """The two principal components, (N, 2), and the share of the variance of each, (2,)."""
     mean, axes, shares = principal_directions(codes)
     return (codes - mean) @ axes.T, shares
 
 
 def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
-    """van der Maaten and Hinton 2008, with the Fourier transform of Linderman et al. 2019, from
-    a principal component start. The perplexity is lowered where there are too few points."""
+    """t-SNE (van der Maaten and Hinton 2008) with the Fourier transform of Linderman et al. 2019,
+    initialised by PCA. The perplexity is lowered if there are too few points."""
     from openTSNE import TSNE
 
     map_of = TSNE(
@@ -34,17 +34,17 @@ def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
         random_state=mix("t-SNE", seed) % 2**32,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on versions of what it is built on
+        warnings.simplefilter("ignore")  # about versions of its dependencies
         return torch.tensor(map_of.fit(codes.numpy()))
 
 
 def most_perplexity(count: int) -> float:
-    """The largest perplexity of so many points: t-SNE looks at three times as many neighbours."""
+    """The largest perplexity for `count` points: t-SNE uses three times as many neighbours."""
     return (count - 1) / 3
 
 
 def pacmap(codes: Tensor, seed: int) -> Tensor:
-    """Wang et al. 2021, with the library's own defaults."""
+    """PaCMAP (Wang et al. 2021) with its default options. Raises MissingError if not installed."""
     if find_spec("pacmap") is None:
         raise MissingError(
             "method pacmap needs pacmap, not installed here",
@@ -52,7 +52,7 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
         )
     log = logging.getLogger("pacmap")
     level = log.level
-    log.setLevel(logging.ERROR)  # it warns of every seed
+    log.setLevel(logging.ERROR)  # it logs a warning for every seed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -65,7 +65,7 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
 
 
 def check(codes: Tensor, method: str) -> None:
-    """UsageError for codes of which no projection makes a map."""
+    """Raises UsageError for codes that cannot be mapped."""
     if not bool(codes.isfinite().all()):
         raise UsageError("some codes are NaN or infinite: there is no map of them")
     if len(codes) < FEWEST and method != "codes":

@@ -1,4 +1,4 @@
-"""What the latent means tell of the labels: `knn_accuracy` and `probe_accuracy`."""
+"""Measures of how well latent means predict labels: `knn_accuracy` and `probe_accuracy`."""
 
 from typing import Any
 

@@ -7,6 +7,6 @@ from latentforge import Size
 
 @dataclass(frozen=True)
 class KnnConfig:
-    """`k` neighbours vote."""
+    """`k` is the number of neighbours that vote."""
 
     k: Size = 10

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class KnnAccuracy(MeanPerImage):
-    """The majority of the k nearest training codes, Euclidean; between classes with as many votes
-    the first one wins. An image that is itself a training image is not its own neighbour."""
+    """Predicts the majority class of the k nearest training codes by Euclidean distance; in a tie
+    the first class wins. An image that is itself a training image is not its own neighbour."""
 
     def __init__(self, config: KnnConfig, context: EvaluateContext) -> None:
         super().__init__("knn_accuracy", self.correct)

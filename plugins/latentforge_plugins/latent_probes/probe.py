@@ -1,5 +1,4 @@
-"""A linear classifier of latent codes: what of the labels can be read off them (Alain and Bengio
-2017)."""
+"""A linear classifier that probes how well codes predict labels (Alain and Bengio 2017)."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ STEPS = 1000
 
 
 class ProbeAccuracy:
-    """Logistic regression on the standardised codes of the train split, shown those of another."""
+    """Logistic regression on the standardised train codes, applied to the codes of a split."""
 
     def __init__(self, context: EvaluateContext) -> None:
         train = context.images("train")

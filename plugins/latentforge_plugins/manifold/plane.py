@@ -1,4 +1,4 @@
-"""A plane through the latent space, decoded at the knots of a grid; y grows upwards."""
+"""Decodes a regular grid on a plane through the latent space; y grows upwards."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from latentforge_plugins.walks import (
 if TYPE_CHECKING:
     from .config import ManifoldConfig
 
-TAIL = 0.01  # of the codes, on each side, that a grid over codes leaves out
+TAIL = 0.01  # share of the codes on each side that a grid over codes omits
 
 
 @dataclass(frozen=True)
 class Plane:
-    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D), and the codes' own a and b, (N, 2)."""
+    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D); `places` (N, 2) are a and b of codes."""
 
     base: Tensor
     axes: Tensor
@@ -127,9 +127,9 @@ def principal(codes: Tensor) -> Plane:
 
 
 def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
-    """Where the grid's columns and rows stand on the two axes, ascending."""
+    """The positions of the grid's columns and rows on the two axes, ascending."""
     device = plane.places.device
-    if config.spacing == "quantile":  # the middles of equal shares of probability
+    if config.spacing == "quantile":  # the midpoints of equal shares of probability
         p = (torch.arange(config.size, device=device) + 0.5) / config.size
         if plane.prior:
             return prior_quantiles(p), prior_quantiles(p)
@@ -145,10 +145,10 @@ def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
 
 
 def sparse(values: Tensor) -> list[str]:
-    """The first, the middle and the last value as texts, nothing between: there is no room."""
+    """The first, middle and last value as text, and empty strings between them to save space."""
     shown = {0, len(values) // 2, len(values) - 1}
     span = abs(float(values[-1] - values[0]))
     digits = max(0, 2 - math.floor(math.log10(span))) if span > 0 else 2
-    # + 0.0 makes of -0.0 a plain zero
+    # + 0.0 turns -0.0 into 0.0
     texts = [f"{round(float(v), digits) + 0.0:.{digits}f}" for v in values]
     return [text if i in shown else "" for i, text in enumerate(texts)]

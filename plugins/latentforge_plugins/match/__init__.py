@@ -1,4 +1,4 @@
-"""`match`: images like a given one, in pixels or in what a classifier makes of them."""
+"""The objective `match`: images like a given one, in pixels or in a classifier's features."""
 
 from latentforge import ObjectiveSpec, hookimpl
 from latentforge.contracts import ExploreContext

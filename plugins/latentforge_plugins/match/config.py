@@ -10,9 +10,9 @@ from latentforge import Count, Positive
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """`images` are places in the split, a request each. `features` = pixels, or one of the
-    classifier's layers(). A request is met below `tolerance`, a mean squared distance; the smaller
-    it is, the less the search's prior counts."""
+    """`images` are indices into the `split`, one request each. `features` is "pixels" or one of the
+    classifier's layers(). A request is satisfied below `tolerance`, a mean squared distance; the
+    smaller it is, the lower the relative weight of the search's prior."""
 
     images: Annotated[tuple[Count, ...], MinLen(1)] = (0,)
     split: str = "test"

@@ -1,4 +1,4 @@
-"""The distance to a target image, as what a search minimises."""
+"""The objective match: the distance to a target image, which a search minimises."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from latentforge_plugins.objectives import Scored, chosen, in_words
 if TYPE_CHECKING:
     from .config import MatchConfig
 
-SHOWN = 10  # columns of the picture at the most
+SHOWN = 10  # maximum number of columns in the picture
 
 
 class Match:
     """score: log N(target; x, tolerance) over pixels or features, in nats, without its constant:
-    -n d / (2 tolerance) of n values with the mean squared distance d. satisfied: d < tolerance.
+    -n d / (2 tolerance) for n values with the mean squared distance d. satisfied: d < tolerance.
 
-    In nats, because a search adds the log density of a prior to it. Feature inversion (Mahendran
-    and Vedaldi 2015), with a decoder in place of their image prior.
+    It is in nats because a search adds the log density of a prior to it. Feature inversion
+    (Mahendran and Vedaldi 2015), with a decoder in place of their image prior.
     """
 
     def __init__(self, config: MatchConfig, context: ExploreContext) -> None:
@@ -48,7 +48,7 @@ class Match:
         return (values - self.target[request]).square().mean(1)  # (B,)
 
     def findings(self, x: Tensor) -> Findings:
-        """The targets over what was found, and how far the two are apart."""
+        """The targets above the images found, and the distance between the two."""
         metrics = {"match_mse_per_pixel": float((x - self.batch.x).square().mean())}
         protocol = "match_mse_per_pixel: mean over requests and values in [0, 1]"
         if self.config.features != "pixels":
@@ -75,9 +75,9 @@ class Match:
 
 
 def representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
-    """What is compared: x (B, *data.shape) to (B, F), differentiable.
+    """The function that computes what is compared: x (B, *data.shape) to (B, F), differentiable.
 
-    UsageError for a layer without a classifier, and for one that is not there.
+    Raises UsageError for a layer without a classifier, and for an unknown layer.
     """
     if features == "pixels":
         return lambda x: x.flatten(1)

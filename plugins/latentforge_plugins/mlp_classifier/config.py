@@ -7,7 +7,7 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class MlpClassifierConfig:
-    """`layers` of linear and ReLU, all of the same `width`, between the first and the last one."""
+    """`layers` times linear and ReLU of the same `width`, between the first and the last layer."""
 
     layers: Count = 2
     width: Size = 128

@@ -13,14 +13,14 @@ from latentforge.errors import MissingError, one_line
 
 @dataclass(frozen=True)
 class MnistConfig:
-    """`root`: the folder that holds MNIST/raw, as torchvision lays it out. Without it, the
-    environment's LATENTFORGE_DATA, and without that the user's cache."""
+    """`root`: the folder that contains MNIST/raw in torchvision's layout. The default is the folder
+    in LATENTFORGE_DATA, else the user's cache."""
 
     root: Path | None = None
 
 
 def load(config: MnistConfig, split: str) -> Arrays:
-    """uint8 (N, 28, 28) and labels 0 to 9."""
+    """Images, uint8 (N, 28, 28), and labels 0 to 9."""
     from .idx import images_and_labels, raw_folder
 
     x, y = images_and_labels(raw_folder(config.root), split)
@@ -28,7 +28,7 @@ def load(config: MnistConfig, split: str) -> Arrays:
 
 
 def fetch(config: MnistConfig) -> Path:
-    """Downloads the files unless they are there, reads them all, and returns their folder."""
+    """Downloads the files unless they exist, reads them all, and returns their folder."""
     from .idx import images_and_labels, is_complete, raw_folder
 
     raw = raw_folder(config.root)
@@ -40,12 +40,12 @@ def fetch(config: MnistConfig) -> Path:
 
 
 def download(root: Path) -> None:
-    """What torchvision does: two mirrors, MD5 sums, and MNIST/raw under `root`."""
+    """Downloads with torchvision: from two mirrors, with MD5 sums, to MNIST/raw under `root`."""
     from latentforge_plugins.torchvision_remedy import import_torchvision
 
     torchvision = import_torchvision()
     try:
-        with redirect_stdout(sys.stderr):  # it prints its attempts; stdout is for answers
+        with redirect_stdout(sys.stderr):  # it prints its attempts; stdout is for results
             torchvision.datasets.MNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise MissingError(

@@ -18,19 +18,19 @@ from latentforge.errors import MissingError, one_line
 from latentforge_plugins.folders import data_folder
 
 FETCH = "latentforge data fetch mnist"
-UINT8 = 0x08  # idx's number for the type
-PARTS = {"train": "train", "test": "t10k"}  # split -> how the file names begin
+UINT8 = 0x08  # the type code of idx files
+PARTS = {"train": "train", "test": "t10k"}  # split -> start of the file names
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def raw_folder(root: Path | None) -> Path:
-    """The one folder that is looked into: from the option, LATENTFORGE_DATA or the user's cache."""
+    """The only folder that is searched: in `root`, else LATENTFORGE_DATA, else the user's cache."""
     return data_folder(root) / "MNIST" / "raw"
 
 
 def is_complete(raw: Path) -> bool:
-    """Whether all four files are there, packed or not."""
+    """Whether all four files exist, gzipped or not."""
     return all(_present(path) for split in PARTS for path in _paths(raw, split))
 
 
@@ -90,7 +90,7 @@ def _bytes(path: Path) -> Bytes:
 
 
 def _bad(path: Path, what: str) -> MissingError:
-    """Not deleted here: it is the user's file, and may be something else of the same name."""
+    """The file is not deleted here: it is the user's, and may be another file of the same name."""
     return MissingError(
         f"MNIST file {path} is damaged: {what}",
         remedy=f"delete that file yourself, then: {FETCH}",

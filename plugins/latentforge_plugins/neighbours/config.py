@@ -11,8 +11,8 @@ from latentforge import Count
 
 @dataclass(frozen=True)
 class NeighboursConfig:
-    """`images` are indices into the split; `file`, an image file of the data's size, is asked for
-    instead. `n` neighbours of each in the split train; `space` says where they are near."""
+    """`images` are indices into the `split`; `file`, an image file of the data's size, replaces
+    them. Each gets `n` neighbours of the train split; distances are computed in `space`."""
 
     images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(20)] = (0, 1, 2, 3, 4)
     file: Path | None = None

@@ -74,8 +74,8 @@ def protocol(config: NeighboursConfig, queries: int, among: int) -> str:
 def find(
     context: ExploreContext, query: Batch, train: Images, space: str, n: int, own: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Distances and places of the n nearest training images of each query, nearest first, (Q, n)
-    each. `own` (Q,) are the queries' places among them, to be left out."""
+    """Distances and indices of the n nearest training images of each query, nearest first, (Q, n)
+    each. `own` (Q,) are the queries' indices among the training images, which are left out."""
 
     rows = (place(context, batch.x, space) for batch in train.batches(BATCH))
     own = None if own is None else own.cpu()
@@ -84,7 +84,7 @@ def find(
 
 
 def place(context: ExploreContext, x: Tensor, space: str) -> Tensor:
-    """Where images lie in a space: (B, D), float64 on the CPU."""
+    """The coordinates of images in a space: (B, D), float64 on the CPU."""
     z = context.model.encode(x).mode() if space == "codes" else x
     return z.flatten(1).double().cpu()
 

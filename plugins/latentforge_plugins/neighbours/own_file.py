@@ -1,4 +1,4 @@
-"""An image file as one more image of the run's data, prepared as those are."""
+"""Reads an image file as one more image of the run's data, with the same preparation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COLOUR = {1: "grey", 3: "colour"}
 
 
 def read(file: Path, context: ExploreContext) -> Images:
-    """The file as a split of one image without a label; UsageError where it is of another size or
-    colour than the data."""
+    """The file as a split of one image without a label. Raises UsageError if its size or colour is
+    not that of the data, MissingError if it does not exist."""
     from latentforge_plugins.folder.reader import attempt
 
     shape = context.data.shape
@@ -29,7 +29,7 @@ def read(file: Path, context: ExploreContext) -> Images:
     if isinstance(pixels, Exception):
         raise UsageError(f"file: {file} cannot be read: {one_line(pixels)}")
     if shape[0] == 1 and bool((pixels == pixels[:1]).all()):
-        pixels = pixels[:1]  # grey that is stored as colour, as drawing programs do
+        pixels = pixels[:1]  # a grey image stored as colour, as drawing programs do
     if pixels.shape[1:] != shape[1:]:
         raise UsageError(
             "file: {} is {} x {} (height x width), the run's images are {} x {}".format(
@@ -46,7 +46,7 @@ def read(file: Path, context: ExploreContext) -> Images:
 
 
 def inverted(image: Images, train: Images) -> bool:
-    """Whether the negative of the image would be far more like the training images."""
+    """Whether the negative of the image would be much closer to the mean training image."""
     usual = torch.cat([batch.x.mean(0, keepdim=True) for batch in train.batches(1000)]).mean(0)
     x = image.batch_at([0]).x[0]
     return bool((1 - x - usual).square().mean() < 0.5 * (x - usual).square().mean())

@@ -1,6 +1,6 @@
-"""Presets: options with a name, for `latentforge train` and `latentforge explore`.
+"""Presets: named options for `latentforge train` and `latentforge explore`.
 
-Each is a system of a write-up on the latent spaces of MNIST, trained on all 60,000 images.
+Each is a system from a write-up on the latent spaces of MNIST, trained on all 60,000 images.
 """
 
 from pathlib import Path

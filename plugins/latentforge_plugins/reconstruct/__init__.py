@@ -1,4 +1,4 @@
-"""`reconstruct`: images over their reconstructions, as they come, the best and the worst."""
+"""The explorer `reconstruct`: the first, best and worst images above their reconstructions."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

@@ -1,4 +1,4 @@
-"""The reconstruction error of every image of a split, and the images at its two ends."""
+"""Reconstruction errors of all images of a split, and its best and worst reconstructions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def picture(
     shown: dict[str, tuple[Tensor, Tensor]],
     error: Tensor,
 ) -> ImageGrid:
-    """Two rows for each of the ends, what the image is below one, its error below the other."""
+    """Two rows per group: images with their names, and reconstructions with their errors."""
     nats = likelihood(context) is not None
     digits = ".1f" if nats else ".4f"
     captions = []
@@ -75,7 +75,7 @@ def picture(
 
 
 def likelihood(context: ExploreContext):
-    """That of the loss the run was trained with, or None."""
+    """The likelihood of the loss that the run was trained with, or None."""
     return getattr(context.loss, "likelihood", None)
 
 
@@ -87,8 +87,8 @@ def error_in_words(context: ExploreContext) -> str:
 
 
 def errors(context: ExploreContext, images: Images) -> tuple[Tensor, Tensor]:
-    """Of each image the mean squared difference over its values, and the error in the loss's own
-    terms: nats where it has a likelihood, else the same. (N,) each, on the CPU."""
+    """The mean squared difference over the values of each image, and its error as the loss defines
+    it: in nats if the loss has a likelihood, else the same. (N,) each, on the CPU."""
     own = likelihood(context)
 
     def of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -101,6 +101,6 @@ def errors(context: ExploreContext, images: Images) -> tuple[Tensor, Tensor]:
 
 
 def pair(context: ExploreContext, images: Images, places: Tensor) -> tuple[Tensor, Tensor]:
-    """The images at these places, and what becomes of them; (n, *data.shape) each."""
+    """The images at these indices and their reconstructions, (n, *data.shape) each."""
     x = images.batch_at(places.tolist()).x
     return x, context.model.decode(context.model.encode(x).mode())

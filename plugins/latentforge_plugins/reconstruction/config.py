@@ -8,7 +8,7 @@ from latentforge import Positive
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """`sigma` is the standard deviation of the gaussian likelihood, or what it starts from where
+    """`sigma` is the standard deviation of the gaussian `likelihood`, or its initial value if
     `learn_sigma` makes it a parameter."""
 
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"

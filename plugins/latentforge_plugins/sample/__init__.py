@@ -1,4 +1,4 @@
-"""`sample`: decode codes drawn from the prior, from fitted densities, or from real codes."""
+"""The explorer `sample`: decodes codes from the prior, fitted densities, or real images."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

@@ -12,9 +12,9 @@ Source = Literal["prior", "gaussian", "mixture", "aggregate"]
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """`sources` beside each other: the prior; a Gaussian, or a mixture of `components`, fitted to
-    the training codes; the posterior of random training images. `n` samples of each, of which
-    the first `rows` x `columns` are drawn."""
+    """`sources` to compare: the prior; a Gaussian, or a mixture of `components`, fitted to the
+    training codes; the posteriors of random training images. Of `n` samples of each, the first
+    `rows` x `columns` are shown."""
 
     sources: Annotated[tuple[Source, ...], MinLen(1)] = ("prior", "mixture")
     n: Annotated[int, Ge(2), Le(10_000)] = 1000

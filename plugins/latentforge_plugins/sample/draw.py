@@ -1,4 +1,4 @@
-"""Samples of a model from several densities of its codes, and figures that compare them."""
+"""Samples of a model from several densities of its codes, and metrics that compare them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sources import Source, make
 if TYPE_CHECKING:
     from .config import SampleConfig
 
-COMPARED = 500  # images that a distance is the mean over
+COMPARED = 500  # maximum number of images that a distance is averaged over
 
 
 def sample(context: ExploreContext, config: SampleConfig) -> Findings:
@@ -91,7 +91,7 @@ def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, flo
 
 
 def distances(seen: Mapping[str, Tensor], train: Images) -> dict[str, float]:
-    # drawn: the test images are in the order of their split, which may be by class
+    # selected at random, because a split may be sorted by class
     return {
         f"nearest_train_{name}": nearest(x[some(COMPARED, len(x), x.device)], train)
         for name, x in seen.items()
@@ -105,12 +105,12 @@ def nearest(x: Tensor, images: Images) -> float:
 
 
 def opinions(classifier: Any, seen: Mapping[str, Tensor]) -> dict[str, float]:
-    """How sure a classifier is of each set of images, and how even its classes are in it."""
+    """A classifier's confidence on each set of images and the entropy of its mean prediction."""
     found = {}
     for name, x in seen.items():
         p = probabilities(classifier, x)  # (N, classes)
         mean = p.mean(0)
         found[f"confidence_{name}"] = float(p.amax(1).mean())
-        # of one certain class the sum is -0, or rounded below 0
+        # for a single certain class the result is -0 or, by rounding, below 0
         found[f"class_entropy_{name}"] = max(0.0, -float(torch.xlogy(mean, mean).sum()))
     return found

@@ -1,4 +1,4 @@
-"""Where codes come from: the prior, a density fitted afterwards, or the posteriors of images."""
+"""Sources of codes: the prior, a density fitted to training codes, or the posteriors of images."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """`draw(n)` gives codes (n, D); `density`, where there is one, is over float64 on the CPU."""
+    """`draw(n)` returns codes (n, D); `density`, if any, is for float64 codes on the CPU."""
 
-    name: str  # in figures and arrays
+    name: str  # in metrics and arrays
     title: str
     says: str  # for the protocol
     draw: Callable[[int], Tensor]
@@ -38,8 +38,8 @@ class Source:
 
 
 def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
-    """The source that a name stands for with this model and its training codes (N, D): `prior` is
-    their fitted Gaussian, and is named so, where the model has no prior."""
+    """The source of this name for the model and its training codes (N, D). Without a prior in the
+    model, `prior` is the Gaussian fitted to the codes, with the name "gaussian"."""
     if wanted == "aggregate":
         return aggregate(context)
     if wanted == "prior" and has_prior(context.model):
@@ -72,7 +72,7 @@ def with_density(name: str, title: str, says: str, density: Distribution, like: 
 
 
 def aggregate(context: ExploreContext) -> Source:
-    """A draw from the posterior of each of as many random training images."""
+    """Samples of the posteriors of random training images, one sample of each."""
     images = context.images("train")
 
     def draw(n: int) -> Tensor:

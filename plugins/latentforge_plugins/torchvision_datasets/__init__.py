@@ -1,5 +1,5 @@
-"""Datasets `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn`, as torchvision reads them.
-The adapter names the source of each."""
+"""Datasets `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn`, read by torchvision. The adapter
+names the source of each."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from .config import RootConfig
 
 @dataclass(frozen=True)
 class EmnistConfig(RootConfig):
-    """`variant`: which of EMNIST's six sets. byclass has 62 classes, bymerge and balanced 47,
-    letters 26, digits and mnist 10. `root`: the folder that holds EMNIST/raw."""
+    """`variant`: one of EMNIST's six sets. byclass has 62 classes, bymerge and balanced 47, letters
+    26, digits and mnist 10. `root`: the folder that contains EMNIST/raw."""
 
     variant: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"] = "balanced"
 
 
 def load(name: str, config: RootConfig, split: str) -> Arrays:
-    """uint8 (N, 28, 28), (N, 32, 32, 3) or (N, 3, 32, 32); downloads nothing."""
+    """Images, uint8 (N, 28, 28), (N, 32, 32, 3) or (N, 3, 32, 32), and labels. No download."""
     from .adapter import read
 
     return read(name, config, split)
 
 
 def fetch(name: str, config: RootConfig) -> Path:
-    """Downloads the files unless they are there, reads them all, and returns their folder."""
+    """Downloads the files unless they exist, reads them all, and returns their folder."""
     from .adapter import fetched
 
     return fetched(name, config)

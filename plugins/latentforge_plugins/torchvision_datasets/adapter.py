@@ -1,4 +1,4 @@
-"""Gets arrays out of torchvision's dataset classes. H. Xiao et al., Fashion-MNIST, 2017;
+"""Reads arrays from torchvision's dataset classes. H. Xiao et al., Fashion-MNIST, 2017;
 T. Clanuwat et al., Deep Learning for Classical Japanese Literature, 2018; G. Cohen et al., EMNIST,
 2017; A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; Y. Netzer et al.,
 Reading Digits in Natural Images with Unsupervised Feature Learning, 2011."""
@@ -26,7 +26,7 @@ DIGITS = tuple("0123456789")
 
 
 def read(name: str, config: RootConfig, split: str) -> Arrays:
-    """One split. MissingError says where it looked, or which file is not what it should be."""
+    """Reads one split. Raises MissingError that names the missing or damaged files."""
     sums = files(name, config, split)
     if missing := [path for path in sums if not path.is_file()]:
         raise MissingError(
@@ -40,14 +40,14 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
         dataset = opened(name, config, split)
     except MemoryError:
         raise
-    except Exception as error:  # torchvision asserts, looks up and reshapes what a file says
+    except Exception as error:  # torchvision's asserts, lookups and reshapes raise many types
         raise damaged(name, config, list(sums), one_line(error)) from error
     x = dataset.data
     y = np.asarray(dataset.labels if name == "svhn" else dataset.targets)
     classes = DIGITS if name == "svhn" else tuple(dataset.classes)
     if name == "emnist":
         x = x.transpose(1, 2)  # stored column by column: github.com/pytorch/vision/issues/8783
-        if config.variant == "letters":  # whose labels begin at 1, and whose class 0 is "N/A"
+        if config.variant == "letters":  # its labels begin at 1, and its class 0 is "N/A"
             y, classes = y - 1, classes[1:]
     if len(x) != len(y):
         raise damaged(name, config, list(sums), f"{len(x)} images and {len(y)} labels")
@@ -55,7 +55,7 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
 
 
 def fetched(name: str, config: RootConfig) -> Path:
-    """The folder of the files, once they are there and have been read."""
+    """Downloads missing files, reads both splits, and returns the folder of the files."""
     for split in ("train", "test"):
         if not all(path.is_file() for path in files(name, config, split)):
             download(name, config, split)
@@ -64,7 +64,7 @@ def fetched(name: str, config: RootConfig) -> Path:
 
 
 def opened(name: str, config: RootConfig, split: str, download: bool = False) -> Any:
-    """torchvision's dataset."""
+    """The dataset object of torchvision."""
     datasets = import_torchvision().datasets
     root, train = str(data_folder(config.root)), split == "train"
     if name == "svhn":
@@ -76,7 +76,7 @@ def opened(name: str, config: RootConfig, split: str, download: bool = False) ->
 
 
 def files(name: str, config: RootConfig, split: str) -> dict[Path, str]:
-    """The files that torchvision reads or wants to see, each with its MD5 where it knows one."""
+    """The files that torchvision reads or checks for, each with its MD5 sum or an empty string."""
     datasets, root = import_torchvision().datasets, data_folder(config.root)
     if name == "svhn":
         _, file, md5 = datasets.SVHN.split_list[split]
@@ -92,10 +92,10 @@ def files(name: str, config: RootConfig, split: str) -> dict[Path, str]:
 
 
 def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
-    """Raises MissingError for a file with another MD5.
+    """Raises MissingError for a file with another MD5 sum.
 
-    CIFAR-10 comes as pickles. torchvision compares their sums with its own before it opens them;
-    that is made sure of here too, because nothing else stands between a stranger's pickle and us.
+    CIFAR-10 is distributed as pickles. torchvision compares their sums with its own before it opens
+    them. The check is repeated here, because nothing else protects us from a third-party pickle.
     """
     check_integrity = import_torchvision().datasets.utils.check_integrity
     if wrong := [path for path, md5 in sums.items() if md5 and not check_integrity(path, md5)]:
@@ -103,7 +103,7 @@ def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
 
 
 def damaged(name: str, config: RootConfig, paths: list[Path], why: str) -> MissingError:
-    """Not deleted here: they are the user's files, and may be something else of the same name."""
+    """Files are not deleted here: they are the user's, and may be other files of the same name."""
     return MissingError(
         f"{name}: {', '.join(map(str, paths))}: damaged, or another file of that name ({why})",
         remedy=f"delete what is damaged yourself, then: {fetch_command(name, config)}",
@@ -111,15 +111,15 @@ def damaged(name: str, config: RootConfig, paths: list[Path], why: str) -> Missi
 
 
 def download(name: str, config: RootConfig, split: str) -> None:
-    """What torchvision does: it compares MD5 sums, and lays the files out under the root."""
+    """Downloads with torchvision, which checks MD5 sums and creates the layout under the root."""
     root = data_folder(config.root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with redirect_stdout(sys.stderr):  # older ones print; stdout is for answers
+        with redirect_stdout(sys.stderr):  # older versions print; stdout is for results
             opened(name, config, split, download=True)
     except MemoryError:
         raise
-    except Exception as error:  # of the network, of archives, of what they contain
+    except Exception as error:  # from the network, the archives or their contents
         raise MissingError(
             f"{name} could not be downloaded to {root}",
             details=[one_line(error)],

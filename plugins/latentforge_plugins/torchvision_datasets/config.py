@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RootConfig:
-    """`root`: the folder that holds the files, as torchvision lays them out. Without it, the
-    environment's LATENTFORGE_DATA, and without that the user's cache."""
+    """`root`: the folder that contains the files in torchvision's layout. The default is the folder
+    in LATENTFORGE_DATA, else the user's cache."""
 
     root: Path | None = None

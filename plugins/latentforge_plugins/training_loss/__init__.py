@@ -1,4 +1,4 @@
-"""The measure `loss`: the run's own training objective on another split."""
+"""The measure `loss`: the training objective of the run, evaluated on a split."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from latentforge.contracts import EvaluateContext, Seen
 
 
 class LossOfRun:
-    """Averages the loss over images: a batch's mean counts as often as the batch has images."""
+    """The mean loss over images: the mean of a batch is weighted by its number of images."""
 
     def __init__(self, context: EvaluateContext) -> None:
         self.loss, self.step = context.loss, context.step

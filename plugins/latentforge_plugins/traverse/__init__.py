@@ -1,4 +1,4 @@
-"""`traverse`: decode along each latent dimension in turn, the most informative ones first."""
+"""The explorer `traverse`: decodes along each latent dimension, most informative ones first."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

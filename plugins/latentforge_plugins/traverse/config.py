@@ -12,9 +12,9 @@ Probability = Annotated[float, Gt(0), Lt(1)]
 
 @dataclass(frozen=True)
 class TraverseConfig:
-    """`steps` codes between two `quantiles` of the prior, or of the training codes where there is
-    none, along at most `rows` dimensions. The others stay at the prior's mean (the mean code), or
-    at the code of image number `image` of the `split`."""
+    """`steps` codes between two `quantiles` of the prior, or of the training codes if there is
+    none, along at most `rows` dimensions. The others stay at the prior's mean (or the mean code),
+    or at the code of image number `image` of the `split`."""
 
     rows: Annotated[Size, Le(64)] = 10
     steps: Annotated[int, Ge(2), Le(30)] = 11

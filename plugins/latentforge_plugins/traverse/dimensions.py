@@ -1,4 +1,4 @@
-"""What each latent dimension does: its KL or variance, and the images along it."""
+"""The effect of each latent dimension: its KL or variance, and the images along it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from latentforge_plugins.walks import (
 if TYPE_CHECKING:
     from .config import TraverseConfig
 
-ACTIVE = 0.01  # nats, or variance: what a dimension in use has more of
+ACTIVE = 0.01  # nats, or variance, above which a dimension is in use
 OTHER = "traversal-other"  # the picture of the other run
-BARS = 30  # dimensions in the picture of their KL at the most
+BARS = 30  # maximum number of dimensions in the KL chart
 
 
 @dataclass(frozen=True)
 class Traversal:
-    """One run, its dimensions from the most informative to the least, all of length D but those of
-    the `rows` that are drawn: `z` (rows, steps, D) and `x` (rows, steps, *data.shape)."""
+    """One run and its dimensions, from most to least informative, in vectors (D,). `z` (rows,
+    steps, D) and `x` (rows, steps, *data.shape) contain only the `rows` that are drawn."""
 
     side: Side
     by_kl: bool
     order: Tensor  # int64 (D,)
-    weight: Tensor  # KL in nats, or the variance of the codes, in that order
-    effect: Tensor  # mean squared change of a pixel, in that order
+    weight: Tensor  # KL in nats, or the variance of the codes, in `order`
+    effect: Tensor  # mean squared change of a pixel, in `order`
     z: Tensor
     x: Tensor
 
@@ -74,7 +74,7 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
 def look(
     context: ExploreContext, config: TraverseConfig, side: Side, base: Tensor | None
 ) -> Traversal:
-    """Walk along every dimension of one run, around the code of the image `base` (1, ...)."""
+    """Walks along every dimension of one run, around the code of `base` (1, ...) if it is given."""
     model, codes = side.model, context.codes("train", side.model).flatten(1)
     kl = mean_kl(model, context.images("train"))
     weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
@@ -106,7 +106,7 @@ def look(
 
 
 def mean_kl(model: Any, images: Images) -> Tensor | None:
-    """KL(q(z|x) || p(z)) of each dimension in nats, mean over the images: (D,)."""
+    """KL(q(z|x) || p(z)) of each dimension in nats, mean over images: (D,); None without kl()."""
     total, count = None, 0
     for batch in images.batches(1000):
         posterior = model.encode(batch.x)
@@ -118,8 +118,8 @@ def mean_kl(model: Any, images: Images) -> Tensor | None:
 
 
 def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
-    """Where each dimension goes: (D, steps), even in probability. UsageError where that is at
-    infinity or nowhere."""
+    """The values of each dimension, (D, steps), evenly spaced in probability. Raises UsageError if
+    one is infinite or NaN."""
     p = probabilities(config)
     if has_prior(model):
         found = prior_quantiles(p).to(codes).expand(codes.shape[1], -1)
@@ -135,8 +135,8 @@ def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
 
 
 def probabilities(config: TraverseConfig) -> Tensor:
-    """The steps from quantile to quantile, (steps,), on the CPU in float64: in float32 one close to
-    0 or 1 is 0 or 1, whose place under a prior is at infinity."""
+    """Evenly spaced from quantile to quantile, (steps,), on the CPU in float64: float32 would round
+    a value close to 0 or 1 to 0 or 1, whose prior quantile is infinite."""
     return torch.linspace(*config.quantiles, config.steps, dtype=torch.float64)
 
 
@@ -161,7 +161,7 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
 
 
 def bars(found: Sequence[Traversal]) -> Bars:
-    """The KL of each run's dimensions, the largest first, side by side."""
+    """A chart of the KL of each run's dimensions, the largest first, side by side."""
     count = min(BARS, max(len(t.weight) for t in found))
     heights = {}
     for t in found:
@@ -176,7 +176,7 @@ def bars(found: Sequence[Traversal]) -> Bars:
 
 
 def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
-    """What the figures are; of a second run only what is not the same there."""
+    """The definitions of the metrics; for a second run only the differences."""
     low, high = config.quantiles
     (what, of, rest), *others = [words_of(t, config) for t in found]
     said = [
@@ -197,7 +197,7 @@ def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
 
 
 def words_of(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
-    """What weighs a dimension, whose quantiles it goes over, and where the others stay."""
+    """What ranks the dimensions, whose quantiles they cover, and where the others stay."""
     prior = has_prior(t.side.model)
     rest = "0" if prior else "the mean code"
     if config.image is not None:

@@ -8,11 +8,11 @@ from latentforge_plugins.autoencoder.config import Activation, LatentActivation
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`encoder` and `decoder` are widths in the order of the data's way through them, `latent_dim`
-    is the length of a code.
+    """`encoder` and `decoder` are layer widths in the order of the data flow, `latent_dim` is the
+    length of a code.
 
-    `activate_last` puts the activation after the encoder's last layer too: by default where there
-    is only one, which would else be linear. `latent_activation` acts on the posterior's mean.
+    `activate_last` adds an activation after the encoder's last layer too, by default if it is the
+    only one, which would otherwise be linear. `latent_activation` acts on the posterior's mean.
     """
 
     encoder: tuple[Size, ...] = (256, 128)

@@ -1,4 +1,4 @@
-"""How many latent dimensions a model uses: Burda, Grosse and Salakhutdinov 2016, section 5.2."""
+"""The measure `active_units`: Burda, Grosse and Salakhutdinov 2016, section 5.2."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class ActiveUnits:
-    """Counts the dimensions u with Var_x(E[u | x]) above the threshold.
+    """Counts the latent dimensions u with Var_x(E[u | x]) above the threshold.
 
-    From deviations, because a difference of squares would drown a small variance beside a large
-    mean.
+    The variance is computed from deviations, because a difference of squares would lose a small
+    variance beside a large mean.
     """
 
     def __init__(self, config: ActiveUnitsConfig) -> None:

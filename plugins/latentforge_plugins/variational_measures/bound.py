@@ -1,5 +1,5 @@
-"""log p(x) >= E log p(x|z) - KL(q(z|x) || p(z)), in nats for each image: Kingma and Welling 2014,
-eq. 3. z is one sample, or the posterior's mean, for which it is no bound."""
+"""The evidence lower bound, log p(x) >= E log p(x|z) - KL(q(z|x) || p(z)), in nats per image:
+Kingma and Welling 2014, eq. 3. z is one sample, or the posterior's mean, which gives no bound."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Recon(MeanPerImage):
 
     def update(self, seen: Seen) -> None:
         super().update(seen)
-        if self.sampled and isinstance(seen.posterior, Point):  # whose sample is its mode
+        if self.sampled and isinstance(seen.posterior, Point):  # its sample is its mode
             self.protocol = self.stated("z the code")
 
     def stated(self, z: str) -> str:
@@ -48,7 +48,7 @@ def which_z(sampled: bool) -> str:
 
 
 def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool) -> Tensor:
-    """-log p(x | z), (B,), computed once for recon and elbo: decoding is what they cost."""
+    """-log p(x | z), (B,), computed once for recon and elbo because decoding dominates the cost."""
     z = seen.z_sample if sampled else seen.z
     key = f"variational_measures: nll, {sampled=}"
     return seen.once(key, lambda: likelihood.nll(seen.model, z, seen.batch.x))
