@@ -39,7 +39,9 @@ def checks_of(
     shape of the images for a model or a loss that supports none of the usual ones.
     """
     if kind not in CHECKED:
-        raise UsageError(f"there are no checks for {kind}", remedy=f"one of {', '.join(CHECKED)}")
+        raise UsageError(
+            f"there are no checks for {kind}", remedy=f"choose one of {', '.join(CHECKED)}"
+        )
     from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
     from latentforge.conformance.assertions import SHAPES
     from latentforge.conformance.common import checks_for

@@ -71,7 +71,7 @@ def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
     except Exception as error:
         raise CheckFailed(
             f"for {shape} it raises {subject.told(error)}",
-            "mend it; for a shape that it does not take, raise UsageError in `build`",
+            "fix it; for an unsupported shape, raise UsageError in `build`",
         ) from error
 
 
@@ -111,7 +111,10 @@ def taken_shape(subject: Subject) -> tuple[int, ...]:
                 refusal = error.message
             else:
                 return shape
-        raise CheckSkipped(f"it refuses images of {shape} and others: {refusal}; shape= names one")
+        raise CheckSkipped(
+            f"it supports none of the test shapes, such as {shape}: {refusal}; "
+            "pass a supported one as shape="
+        )
 
     return subject.once("taken shape", find)
 
@@ -128,11 +131,11 @@ def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dt
     require(
         found == shape,
         f"{what} has shape {found}, not {shape}",
-        f"return one of {shape}: the first number is the batch",
+        f"return shape {shape}; the first dimension is the batch",
     )
     require(value.dtype == kind, f"{what} is {value.dtype}", f"return {kind}")
     if value.is_floating_point():
-        require(value.isfinite().all(), f"{what} holds NaN or infinity", "mend the arithmetic")
+        require(value.isfinite().all(), f"{what} contains NaN or infinity", "fix the arithmetic")
 
 
 @contextmanager
@@ -142,7 +145,7 @@ def left_as_it_is(batch: Batch) -> Iterator[None]:
     before = batch.x.clone(), batch.y.clone()
     yield
     same = torch.equal(batch.x, before[0]) and torch.equal(batch.y, before[1])
-    require(same, "it writes into the batch", "no x.add_() and no x[...] = ...: make new tensors")
+    require(same, "it modifies the batch", "create new tensors; no x.add_(), no x[...] = ...")
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def elsewhere(mend: str) -> Iterator[torch.device]:
         said = str(error).lower()
         mixed = any(words in said for words in ("same device", "two devices", "expected device"))
         if device.type == "meta" and not mixed:
-            why = "it looks at values, of which torch's device `meta` has none"
+            why = "it reads values, and tensors on torch's device `meta` have none"
             raise CheckSkipped(f"{why}: {one_line(error)}") from None
         raise CheckFailed(f"on {device}: {error}", mend) from None
 
@@ -195,7 +198,7 @@ def without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> list[str]:
         require(
             not ruined,
             f"the gradient of {', '.join(ruined)} is NaN or infinite",
-            "mind 0 * log 0, the square root of 0 and the standard deviation of equal numbers",
+            "check for 0 * log 0, the square root of 0 and the standard deviation of equal numbers",
         )
         for name, value in gradients.items():
             if bool(value.any()):

@@ -29,13 +29,13 @@ def it_attaches_and_trains(subject: Subject) -> None:
     run = _trained(subject)
     require(
         run.status == "done" and run.manifest["epochs"] >= 1,
-        f"the run ends as {run.status} after {run.manifest['epochs']} epochs",
-        "add handlers to engines.trainer in attach, and let the training go on",
+        f"the run has status {run.status} after {run.manifest['epochs']} epochs",
+        "add handlers to engines.trainer in attach, and do not stop the training",
     )
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
-    _require_same_weights(_trained(subject), _train(subject), "a second time")
+    _require_same_weights(_trained(subject), _train(subject), "in a second run")
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
@@ -46,7 +46,7 @@ def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
         _train(subject, forge, folder, STOP)
     except Interrupted:
         resumed = forge.resume(folder, data=images(), quiet=True)
-        _require_same_weights(whole, resumed, "stopped after an epoch and gone on with")
+        _require_same_weights(whole, resumed, "after an interruption and a resume")
     else:
         raise CheckSkipped("it ends the training before a second epoch begins")
 
@@ -58,11 +58,13 @@ def its_state_is_json(subject: Subject) -> None:
     try:
         json.dumps(callback.state_dict())
     except (TypeError, ValueError) as error:
-        raise CheckFailed(f"state_dict() is no JSON: {error}", "numbers, texts and lists") from None
+        raise CheckFailed(
+            f"state_dict() is not JSON: {error}", "use numbers, strings and lists"
+        ) from None
     require(
         callable(getattr(callback, "load_state_dict", None)),
-        "it has state_dict and no load_state_dict",
-        "write both",
+        "it has state_dict but no load_state_dict",
+        "define both",
     )
 
 
@@ -84,7 +86,7 @@ def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *bes
             quiet=True,
         )
     except UsageError as error:
-        raise CheckSkipped(f"it refuses such a training: {error.message}") from None
+        raise CheckSkipped(f"it rejects the test run: {error.message}") from None
 
 
 def _trained(subject: Subject) -> Any:
@@ -123,7 +125,7 @@ def _require_same_weights(one: Any, other: Any, how: str) -> None:
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]
     require(
         not differ,
-        f"{how}, the run has another {', '.join(differ[:3])}",
-        "what it keeps goes into state_dict() and load_state_dict(); what it draws, from torch's "
-        "default generator; and what it does depends on trainer.state alone",
+        f"weights differ {how}: {', '.join(differ[:3])}",
+        "store its state in state_dict() and load_state_dict(), use torch's default generator, "
+        "and depend only on trainer.state",
     )

@@ -58,7 +58,7 @@ def only_what_is_needed(
     except Exception as error:
         if not asked:
             raise
-        saw = f"it uses {asked[-1]}, and `{named}` does not say so"
+        saw = f"it uses {asked[-1]}, which is not in `{named}`"
         raise CheckFailed(saw, f"add {asked[-1]!r} to `{named}`") from error
 
 

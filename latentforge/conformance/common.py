@@ -26,7 +26,7 @@ def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
     require(
         not seen,
         f"loading plugin {subject.entry.plugin.name} imports {', '.join(seen)}",
-        "put the import inside `build`, and names for annotations under `if TYPE_CHECKING:`",
+        "move the import into `build`, or under `if TYPE_CHECKING:` if only annotations need it",
     )
 
 
@@ -34,7 +34,7 @@ def every_option_has_a_valid_default(subject: Subject) -> None:
     from latentforge.config.validation import faults_of_defaults
 
     wrong = faults_of_defaults(subject.entry.spec.config)
-    require(not wrong, "; ".join(wrong), "mend the default, or the type of the option")
+    require(not wrong, "; ".join(wrong), "fix the default or the type of the option")
 
 
 def every_option_is_described(subject: Subject) -> None:
@@ -51,7 +51,7 @@ def every_option_is_described(subject: Subject) -> None:
     ]
     require(
         not missing,
-        f"the docstring of {config.__name__} says nothing of {', '.join(missing)}",
+        f"the docstring of {config.__name__} does not mention {', '.join(missing)}",
         "name each option there in `backticks`, with its unit and what it does",
     )
 
@@ -68,15 +68,16 @@ def every_ability_is_known(subject: Subject) -> None:
         close = closest(word, known)
         require(
             not close and word not in needed,
-            f"nothing here knows the ability {word!r}" + (f"; is it {close!r}?" if close else ""),
-            "docs/contracts.md has the abilities; for one of your own some model must provide it",
+            f"no installed component knows the capability {word!r}"
+            + (f"; did you mean {close!r}?" if close else ""),
+            "docs/contracts.md lists the capabilities; a new one must be provided by a model",
         )
     models = [entry.spec.provides for entry in subject.forge.registry.entries("models")]
     for needs in (needs_of(subject), *roles_of(subject).values()):
         require(
             any(needs <= provides for provides in models),
-            f"no model here provides {', '.join(sorted(needs))} together",
-            "mend `needs` or `roles`, or install the plugin that has such a model",
+            f"no installed model provides all of {', '.join(sorted(needs))}",
+            "fix `needs` or `roles`, or install the plugin that has such a model",
         )
 
 
@@ -112,7 +113,7 @@ def imported_by(subject: Subject) -> list[str]:
     those of `import latentforge`."""
     module = subject.entry.plugin.module
     if not (module.endswith(".py") or importable(module)):
-        raise CheckSkipped(f"{module} is an object that Python handed over")
+        raise CheckSkipped(f"{module} is a Python object, which another process cannot import")
     code = (
         "import json, sys; sys.path[:0] = json.loads(sys.argv[2]); import latentforge; "
         "from latentforge.plugins.loading import load_plugins; before = {*sys.modules}; "
@@ -128,7 +129,7 @@ def imported_by(subject: Subject) -> list[str]:
     )
     require(
         done.returncode == 0,
-        f"{module} cannot be loaded by itself: {(done.stderr.strip().splitlines() or [''])[-1]}",
+        f"{module} cannot be loaded on its own: {(done.stderr.strip().splitlines() or [''])[-1]}",
         f"latentforge -p {target} plugins show {subject.entry.plugin.name}",
     )
     return sorted({*HEAVY} & set(json.loads(done.stdout.splitlines()[-1])))

@@ -24,7 +24,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
         require(
             float(x.max()) > low,
             f"all pixels of the first images of {name} are {low:.3g}",
-            "look at one of them; uint8 goes from 0 to 255, float from 0 to 1",
+            "inspect one of them; uint8 must be in 0..255, float in 0..1",
         )
 
 
@@ -33,8 +33,8 @@ def it_is_the_same_each_time(subject: Subject) -> None:
     one, other = under((0, 1), lambda: _load(subject).fingerprint)
     require(
         one == other,
-        "loaded twice, the images differ",
-        "draw from a generator of your own with a fixed seed: numpy.random.default_rng(0)",
+        "the images of two loads differ",
+        "use a separate generator with a fixed seed: numpy.random.default_rng(0)",
     )
 
 
@@ -50,9 +50,9 @@ def _load(subject: Subject) -> Any:
     try:
         spec.load(dataset.options, spec.splits[0])
     except MissingError as error:
-        raise CheckSkipped(f"its files are not here: {error.message}") from None
+        raise CheckSkipped(f"its files are missing: {error.message}") from None
     except UsageError as error:
-        raise CheckSkipped(f"it wants options: {error.message}") from None
+        raise CheckSkipped(f"it needs options: {error.message}") from None
     try:
         return load_splits(dataset, own)
     except UsageError as error:  # from the core, which checks what was loaded

@@ -41,10 +41,10 @@ def it_finds_something(subject: Subject) -> None:
         "return Findings([...]) with a picture, a table or arrays",
     )
     ruined = [name for name, value in found["metrics"].items() if math.isnan(value)]
-    require(not ruined, f"{', '.join(ruined)} is NaN", "leave out a figure that there is none of")
+    require(not ruined, f"{', '.join(ruined)} is NaN", "leave out a metric that cannot be computed")
     require(
         not found["metrics"] or found["protocol"],
-        f"it gives {', '.join(found['metrics'])} and no protocol",
+        f"it returns metrics {', '.join(found['metrics'])} but no protocol",
         "Findings(..., protocol='a sentence: unit, what it sums over, which codes')",
     )
 
@@ -78,9 +78,9 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
         repr({k: v for k, v in found["metrics"].items() if not k.endswith(clocks)})
         for found in (one, other)
     )
-    require(first == second, f"{first}, and a second time {second}", SEED)
+    require(first == second, f"the metrics of two runs differ: {first}, {second}", SEED)
     differ = [name for name, told in one["held"].items() if told != other["held"].get(name)]
-    require(not differ, f"a second time {', '.join(differ)} differ", SEED)
+    require(not differ, f"files of two runs differ: {', '.join(differ)}", SEED)
 
 
 def it_writes_no_file_of_its_own(subject: Subject) -> None:
@@ -91,7 +91,7 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
     with chdir(folder):
         _explored(subject)
     new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
-    require(not new, f"it leaves {', '.join(new)}", "return findings, and write nothing")
+    require(not new, f"it writes {', '.join(new)}", "return findings and write no files")
 
 
 def it_leaves_the_model_as_it_is(subject: Subject) -> None:
@@ -103,7 +103,7 @@ def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     changed = [name for name, model in models.items() if _fingerprint(model) != before[name]]
     require(
         not changed,
-        f"weights, buffers, mode or requires_grad of {' and '.join(changed)} are others afterwards",
+        f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed",
         "work on a copy (copy.deepcopy), and keep the models in evaluation mode",
     )
 
@@ -117,12 +117,12 @@ def images_lie_between_0_and_1(subject: Subject) -> None:
             require(
                 low >= -CLIPPED and high <= 1 + CLIPPED,
                 f"images of {item.name!r} go from {low:.3g} to {high:.3g}",
-                "what is outside [0, 1] is clipped: scale it, or draw it with colours='heat'",
+                "values outside [0, 1] are clipped: scale them, or use colours='heat'",
             )
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    _tried(subject, "a run of which one class has no images", what="empty", empty=1)
+    _tried(subject, "a run with a class without images", what="empty", empty=1)
 
 
 def one_test_image_works(subject: Subject) -> None:
@@ -135,9 +135,9 @@ def nothing_global_is_changed(subject: Subject) -> None:
 
 
 CLIPPED = 1e-3  # a rounding error, which is not visible
-COPES = "look at what there is, or raise UsageError with a remedy"
-LABELS = "labels=True in its spec, or do without y; UsageError where only an option wants labels"
-SEED = "torch's default generator is seeded before: draw from it, or from the seed in the context"
+COPES = "handle this data, or raise UsageError with a hint"
+LABELS = "set labels=True in its spec, or do not use y; if only an option needs y, raise UsageError"
+SEED = "use torch's default generator, which is seeded, or the seed in the context"
 
 
 def _images_of(item: Any) -> Iterator[torch.Tensor]:
@@ -155,11 +155,11 @@ def _tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
     try:
         _explored(subject, **given)
     except UsageError as error:
-        raise CheckSkipped(f"it refuses {of}: {error.message}") from None
+        raise CheckSkipped(f"it rejects {of}: {error.message}") from None
     except CheckSkipped:
         raise
     except Exception as error:
-        raise CheckFailed(f"of {of}: {error}", mend) from error
+        raise CheckFailed(f"for {of}: {error}", mend) from error
 
 
 def _once(subject: Subject) -> dict[str, Any]:

@@ -86,11 +86,11 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
             try:
                 build_with_defaults(entry, shape)
             except UsageError as error:
-                refusal = f" and takes images of {shape}: {error.message}"
+                refusal = f" and supports images of {shape}: {error.message}"
                 continue
             found: Entry = entry
             return found
-    raise CheckSkipped(f"no model here provides {', '.join(sorted(needs))}{refusal}")
+    raise CheckSkipped(f"no installed model provides {', '.join(sorted(needs))}{refusal}")
 
 
 def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:

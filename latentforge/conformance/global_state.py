@@ -62,7 +62,7 @@ SETTINGS = {
         lambda mode: torch.use_deterministic_algorithms(mode[0], warn_only=mode[1]),
         (False, False),
     ),
-    "torch's precision of products": Setting(
+    "torch's matmul precision": Setting(
         torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
     ),
     "cudnn.benchmark": of(CUDNN, "benchmark", False),
@@ -76,7 +76,7 @@ SETTINGS = {
     "the environment": Setting(lambda: dict(os.environ), put_environment),
     "the working folder": Setting(os.getcwd, os.chdir),
     "sys.path": Setting(lambda: list(sys.path), lambda value: sys.path.__setitem__(ALL, value)),
-    "what Ctrl-C does": Setting(
+    "the SIGINT handler": Setting(
         lambda: signal.getsignal(signal.SIGINT), lambda value: signal.signal(signal.SIGINT, value)
     ),
     "the root logger's level": Setting(lambda: ROOT.level, ROOT.setLevel, logging.WARNING),
@@ -141,5 +141,5 @@ def nothing_global_changed(
     require(
         not changed,
         f"{doing} changes {', '.join(changed)}",
-        "leave what belongs to the whole process alone, or put it back",
+        "do not change process-wide settings, or restore them",
     )

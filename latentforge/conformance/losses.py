@@ -30,13 +30,15 @@ from latentforge.contracts import Batch, Step, Terms
 MORE = 4  # copies of the images, for terms that must not grow in proportion
 SEEDS = 24  # over which terms that contain noise are averaged
 MENDS = {  # hints for the errors of Terms.check
-    "0-d tensor": "a mean over the batch: sum over pixels, then .mean()",
-    "called 'loss'": "another name; the core adds the terms up",
-    "per_dim": "value.detach(), (D,), a mean over the batch",
-    "is no term": "a weight has the name of its term",
-    "nothing to train on": "a weight other than 0 for one of them",
+    "0-d tensor": "return a mean over the batch: sum over pixels, then .mean()",
+    "called 'loss'": "use another name; the core sums the terms",
+    "per_dim": "give value.detach() of shape (D,), a mean over the batch",
+    "a weight is given for": "give each weight the name of its term",
+    "nothing to train on": "give one of the terms a weight other than 0",
 }
-PER_IMAGE = "means over the batch, in nats per image: sum over pixels, divide by len(batch.x)"
+PER_IMAGE = (
+    "return means over the batch, in nats per image: sum over pixels, divide by len(batch.x)"
+)
 
 
 def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
@@ -51,7 +53,7 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
     except (TypeError, ValueError) as error:
         [mend] = [mend for said, mend in MENDS.items() if said in str(error)]
         raise CheckFailed(str(error), mend) from None
-    _require_finite(terms, "", "mend the arithmetic")
+    _require_finite(terms, "", "fix the arithmetic")
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
@@ -64,7 +66,7 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
         noise = 5 * math.hypot(MORE * error, other_error) + 1e-3
         require(
             abs(other) < 0.75 * MORE * abs(mean) + noise,
-            f"term {name!r} is {mean:.5g} of 6 images and {other:.5g} of the same 6 {MORE} times",
+            f"term {name!r} is {mean:.5g} for 6 images and {other:.5g} for {MORE} copies of them",
             PER_IMAGE,
         )
 
@@ -98,8 +100,8 @@ def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
     own = [name.removeprefix("loss.") for name in left if name.startswith("loss.")]
     require(
         not own,
-        f"no gradient reaches its own {', '.join(own)}",
-        "use them, take them out, or freeze them with requires_grad_(False)",
+        f"no gradient reaches the loss's own {', '.join(own)}",
+        "use them, remove them, or freeze them with requires_grad_(False)",
     )
 
 
@@ -115,13 +117,13 @@ def it_works_without_labels(subject: Subject) -> None:
         raise CheckSkipped("it has labels=True")
     batch = batch_of(_shape_for(subject))
     batch.y = None
-    mend = "labels=True in its spec, or do without batch.y"
+    mend = "set labels=True in its spec, or do not use batch.y"
     try:
         terms = _terms_of(subject, batch=batch)
     except Exception as error:
-        saw = f"of a batch without labels it raises {subject.told(error)}"
+        saw = f"for a batch without labels it raises {subject.told(error)}"
         raise CheckFailed(saw, mend) from error
-    _require_finite(terms, "of a batch without labels, ", mend)
+    _require_finite(terms, "for a batch without labels, ", mend)
 
 
 def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
@@ -136,30 +138,31 @@ def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     require(
         not differ,
-        f"built and called twice under one seed, {', '.join(differ)} differ",
-        "draw from torch's default generator, and keep nothing outside the module",
+        f"built and called twice with the same seed, {', '.join(differ)} differ",
+        "use torch's default generator, and store nothing outside the module",
     )
 
 
 def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
     model, loss, batch = _parts_for(subject)
     seen = {tuple(_called(loss, model, batch, step_of(i)).values) for i in (0, 1, 50, 99)}
-    require(len(seen) == 1, f"the names are now {' and now '.join(map(str, seen))}", "give all")
+    saw = f"the names differ between steps: {' and '.join(map(str, seen))}"
+    require(len(seen) == 1, saw, "return all terms at every step")
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
     """The model is in evaluation mode, because its batch normalisation cannot train on one
     image."""
     terms = _terms_of(subject, _model_for(subject).eval(), batch_of(_shape_for(subject), 1))
-    _require_finite(terms, "of one image, ", "mind n - 1")
+    _require_finite(terms, "for one image, ", "do not divide by n - 1")
 
 
 def a_class_without_images_works(subject: Subject) -> None:
     batch = batch_of(_shape_for(subject))
     batch.y = torch.zeros_like(batch.index)  # all of the first class
     terms = _terms_of(subject, batch=batch)
-    saw = "of a batch with one class alone, "
-    _require_finite(terms, saw, "a small batch need not hold every class")
+    saw = "for a batch with only one class, "
+    _require_finite(terms, saw, "a small batch may lack classes")
 
 
 def it_works_without_gradients(subject: Subject) -> None:
@@ -168,7 +171,11 @@ def it_works_without_gradients(subject: Subject) -> None:
     with torch.no_grad():
         terms = _called(loss.eval(), model.eval(), batch, step_of(100))
     for name, value in terms.values.items():
-        require(value.isfinite(), f"at the last step, {name!r} is {value.item()}", "look at step")
+        require(
+            value.isfinite(),
+            f"at the last step, {name!r} is {value.item()}",
+            "check the use of step",
+        )
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
@@ -185,8 +192,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
     differ = [name for name in before if not torch.equal(before[name], after[name])]
     require(
         not differ,
-        f"the reloaded loss gives another {', '.join(differ)}",
-        "what a loss needs is a parameter, a buffer (register_buffer) or an option",
+        f"terms of the reloaded loss differ: {', '.join(differ)}",
+        "store what it needs as a parameter, a buffer (register_buffer) or an option",
     )
 
 
@@ -203,8 +210,8 @@ def it_waits_for_no_device(subject: Subject) -> None:
         raise CheckFailed(
             subject.told(error),
             "no .item(), float() or `if` on a tensor after the first step; make tensors with "
-            "device=batch.x.device; give torch.distributions validate_args=False, for they look "
-            "at their arguments",
+            "device=batch.x.device; give torch.distributions validate_args=False, because they "
+            "otherwise read their arguments",
         ) from None
 
 

@@ -46,19 +46,20 @@ def it_has_what_it_provides(subject: Subject) -> None:
     if "encode" in provides:
         with torch.no_grad():
             posterior = model.encode(batch_of(taken_shape(subject)).x)
-        whose = f"what `encode` returns, {type(posterior).__name__},"
+        whose = f"the {type(posterior).__name__} that `encode` returns"
         _lacks(posterior, {"encode": ("mode", "sample"), **OF_POSTERIORS}, provides, whose)
     if "layers" in provides:
         names = {name for name, _ in model.named_modules()}
         unknown = [name for name in model.layers() if name not in names]
-        require(not unknown, f"layers() names {unknown}, which are no submodules", "mend layers()")
+        saw = f"layers() returns {unknown}, which are not submodules"
+        require(not unknown, saw, "fix layers()")
 
 
 def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
     try:
         model = build(subject, shape).eval()
     except UsageError as error:
-        raise CheckSkipped(f"it refuses that shape: {error.message}") from None
+        raise CheckSkipped(f"it does not support that shape: {error.message}") from None
     provides = subject.entry.spec.provides
     x = batch_of(shape).x
     with takes(subject, shape), torch.no_grad():
@@ -74,7 +75,7 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
             require(
                 low >= 0 and high <= 1,
                 f"decoded values go from {low:.3g} to {high:.3g}",
-                "let decode end with a sigmoid, or another way into [0, 1]",
+                "end decode with a sigmoid or another map into [0, 1]",
             )
         if "decode_logits" in provides:
             z = torch.randn(6, *_latent_of(model).shape)
@@ -100,7 +101,7 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
     require(
         not untouched,
         f"no gradient of loss {subject.entry.spec.default_loss!r} reaches {', '.join(untouched)}",
-        "use them, take them out, or freeze them with requires_grad_(False)",
+        "use them, remove them, or freeze them with requires_grad_(False)",
     )
 
 
@@ -111,8 +112,8 @@ def ten_steps_lower_the_default_loss(subject: Subject) -> None:
     before, after = first.item(), last.item()
     require(
         after < before,
-        f"ten steps of Adam take the loss from {before:.5g} to {after:.5g}",
-        "look at the sign of what is minimised, and at the sizes of the first activations",
+        f"ten steps of Adam change the loss from {before:.5g} to {after:.5g}",
+        "check the sign of the loss and the scale of the first activations",
     )
 
 
@@ -122,14 +123,14 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
     differ = [name for name in one if not torch.equal(one[name], same[name])]
     require(
         not differ,
-        f"built twice under one seed, {', '.join(differ)} differ",
-        "draw weights from torch's default generator, and keep none of your own",
+        f"built twice with the same seed, {', '.join(differ)} differ",
+        "draw weights from torch's default generator and from no other",
     )
     weights = [name for name, value in one.items() if value.is_floating_point()]
     require(
         not weights or any(not torch.equal(one[name], other[name]) for name in weights),
         "another seed gives the same weights",
-        "draw them from torch's default generator: do not seed it",
+        "draw them from torch's default generator; do not seed it",
     )
 
 
@@ -141,7 +142,7 @@ def inference_draws_nothing(subject: Subject) -> None:
         require(
             torch.equal(value, other[name]),
             f"{name} differs from one call to the next",
-            "mode() is the mean, not a sample; dropout and noise belong to training mode",
+            "return the mean in mode(), not a sample; use dropout and noise only in training mode",
         )
 
 
@@ -156,13 +157,13 @@ def samples_follow_the_seed(subject: Subject) -> None:
     one, same, other = under((0, 0, 1), _posterior_of(subject).sample)
     require(
         torch.equal(one, same),
-        "under one seed two samples differ",
-        "draw with torch.randn_like, or latentforge.latent.noise_like",
+        "two samples with the same seed differ",
+        "use torch.randn_like or latentforge.latent.noise_like",
     )
     require(
         not torch.equal(one, other),
-        "every sample is the same one",
-        "sample() draws; mode() is what does not",
+        "all samples are equal",
+        "sample() must be random; only mode() is deterministic",
     )
 
 
@@ -174,7 +175,7 @@ def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
     posterior = _posterior_of(subject)
     kl = posterior.kl()
     require_tensor(kl, (6, *latent.shape), "kl()", torch.float32)
-    saw = f"it provides kl, and latent.prior is {latent.prior!r}"
+    saw = f"it provides kl, but latent.prior is {latent.prior!r}"
     require(latent.prior == "normal", saw, "prior='normal'")
     only_for(subject, "log_prob")
     from latentforge.latent import standard_normal_log_prob
@@ -190,7 +191,8 @@ def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
     off = (mean - kl.detach().flatten(1).sum(1)).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
     require(
         bool((off < 0).all()),
-        f"kl() sums to {kl.flatten(1).sum(1).tolist()}, samples say {mean.tolist()}",
+        f"kl() sums to {kl.flatten(1).sum(1).tolist()}, "
+        f"its estimate from samples is {mean.tolist()}",
         "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)",
     )
 
@@ -205,7 +207,7 @@ def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
             model.decode(z),
             model.decode_logits(z).sigmoid(),
             "sigmoid(decode_logits(z)) is not decode(z)",
-            "let decode call decode_logits",
+            "call decode_logits in decode",
         )
 
 
@@ -218,8 +220,8 @@ def images_are_differentiable_in_the_code(subject: Subject) -> None:
     [gradient] = torch.autograd.grad(image.sum(), z, allow_unused=True)
     require(
         gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
-        "no finite gradient goes from the image back to z",
-        "a search moves codes by that gradient: keep decode differentiable",
+        "the image has no finite non-zero gradient in z",
+        "a search follows this gradient: keep decode differentiable",
     )
 
 
@@ -236,8 +238,8 @@ def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
         require_same(
             value[2:3],
             alone[name],
-            f"{name} of an image differs with the other images of its batch",
-            "in evaluation mode normalise with kept statistics, not with those of the batch",
+            f"{name} of an image depends on the other images of its batch",
+            "in evaluation mode normalise with running statistics, not with those of the batch",
         )
 
 
@@ -253,8 +255,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
         require_same(
             value,
             after[name],
-            f"{name} of the reloaded model is another",
-            "what a model needs is a parameter, a buffer (register_buffer) or an option",
+            f"{name} of the reloaded model differs",
+            "store what it needs as a parameter, a buffer (register_buffer) or an option",
         )
 
 
@@ -294,8 +296,8 @@ def _lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], w
             )
             require(
                 theirs,
-                f"it provides {ability!r}, and {whose} has no {name}",
-                f"write {name}, or take the word out of `provides`",
+                f"it provides {ability!r}, but {whose} has no {name}",
+                f"define {name}, or remove {ability!r} from `provides`",
             )
 
 
@@ -314,7 +316,7 @@ def _latent_of(model: nn.Module) -> LatentSpec:
     require(
         isinstance(latent, LatentSpec),
         f"model.latent is {type(latent).__name__}",
-        "self.latent = LatentSpec(shape=(latent_dim,), prior='normal') in __init__",
+        "set self.latent = LatentSpec(shape=(latent_dim,), prior='normal') in __init__",
     )
     assert isinstance(latent, LatentSpec)
     return latent

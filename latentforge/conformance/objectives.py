@@ -26,10 +26,10 @@ ROWS = 5
 
 def it_asks_for_something_in_words(subject: Subject) -> None:
     requests = _objective_of(subject).requests
-    require(not isinstance(requests, str), f"its requests are {requests!r}", "a list of texts")
-    require(len(requests) > 0, "it makes no request", "give `requests` a text for each")
+    require(not isinstance(requests, str), f"requests is {requests!r}", "give a list of strings")
+    require(len(requests) > 0, "it has no requests", "give `requests` a string for each")
     texts = all(isinstance(text, str) and text.strip() for text in requests)
-    require(texts, f"its requests are {list(requests)!r}", "say in words what each one asks for")
+    require(texts, f"requests is {list(requests)!r}", "describe each request in a string")
 
 
 def scores_and_answers_are_one_a_row(subject: Subject) -> None:
@@ -46,7 +46,7 @@ def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
         if entry.spec.searches:
             both = sorted(own & {field.name for field in fields(entry.spec.config)})
             saw = f"it and explorer {entry.name!r} both have {', '.join(both)}"
-            require(not both, saw, "other names: the explorer refuses such an objective")
+            require(not both, saw, "rename them: the explorer rejects such an objective")
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
@@ -65,7 +65,7 @@ def it_needs_no_more_than_it_says(subject: Subject) -> None:
 def it_moves_to_another_device(subject: Subject) -> None:
     objective, x, request = _tried(subject)
     if "context" in subject.kept:
-        raise CheckSkipped("it is built for a run, on whose device all x lie")
+        raise CheckSkipped("it is built for a run, and all x are on the device of that run")
     with elsewhere(MOVES) as device:
         x, request = x.to(device), request.to(device)
         for name in ("score", "satisfied"):
@@ -77,9 +77,9 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
     objective, x, request = _tried(subject)
     x = x.detach().clone().requires_grad_()
     score = objective.score(x, request)
-    require(score.requires_grad, "the score has no gradient in x", "do not detach x, do not round")
+    require(score.requires_grad, "the score has no gradient in x", "neither detach x nor round")
     [gradient] = torch.autograd.grad(score.sum(), x, allow_unused=True)
-    require(gradient is not None, "the score does not depend on x", "look at x in score")
+    require(gradient is not None, "the score does not depend on x", "use x in score")
     require(gradient.isfinite().all(), "the gradient of the score is not finite", FOLLOWED)
     met = objective.satisfied(x, request)  # for these rows, 0 is correct
     require(
@@ -97,28 +97,31 @@ def rows_do_not_mix(subject: Subject) -> None:
     for row in range(ROWS):
         part = slice(row, row + 1)
         alone = objective.score(x[part], request[part])
-        saw = "the score of a row differs with the other rows"
+        saw = "the score of a row depends on the other rows"
         require_same(score[part], alone, saw, "do not take means over the batch")
         same = torch.equal(objective.satisfied(x[part], request[part]), met[part])
-        require(same, "satisfied of a row differs with the other rows", "look at each row alone")
+        saw = "satisfied of a row depends on the other rows"
+        require(same, saw, "compute each row on its own")
 
 
 def the_same_images_score_the_same(subject: Subject) -> None:
     objective, x, request = _tried(subject)
     scores = under((0, 1), lambda: objective.score(x, request))
-    require(torch.equal(*scores), "two calls give two scores", "draw nothing in score")
+    require(
+        torch.equal(*scores), "the scores of two calls differ", "use no random numbers in score"
+    )
 
 
 def its_classes_are_one_a_request(subject: Subject) -> None:
     objective = _objective_of(subject)
     classes = getattr(objective, "classes", None)
     if classes is None:
-        raise CheckSkipped("it asks for no classes")
+        raise CheckSkipped("it has no classes")
     require_tensor(classes, (len(objective.requests),), "classes", torch.int64)
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with nothing_global_changed("building and asking it", first=lambda: _tried(subject)):
+    with nothing_global_changed("building and calling it", first=lambda: _tried(subject)):
         objective, x, request = _tried(subject)
         objective.score(x, request)
 
@@ -156,7 +159,7 @@ def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
     """Attempts at the requests in turn: the rows of the example, else images."""
     x = subject.example() if subject.example else batch_of(SHAPE, ROWS).x
     if len(x) != ROWS:
-        raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS}")
+        raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS} rows")
     return x, torch.arange(ROWS) % len(objective.requests)
 
 
@@ -168,6 +171,6 @@ def _tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
         try:
             objective.score(x, request)
         except (RuntimeError, IndexError, ValueError) as error:  # the errors of a wrong shape
-            why = f"it scores no images of {SHAPE} ({error})"
-            raise CheckSkipped(f"{why}; example= makes what it does score") from None
+            why = f"it does not score images of {SHAPE} ({error})"
+            raise CheckSkipped(f"{why}; give its inputs as example=") from None
     return objective, x, request

@@ -68,12 +68,12 @@ def review(
             saw = f"{problem.stage}: {problem.cause}"
             yield Result(plugin.name, "", "it loads", "failed", saw, problem.remedy)
         if plugin.status == "disabled":
-            yield Result(plugin.name, "", "it loads", "skipped", f"switched off by {plugin.off_by}")
+            yield Result(plugin.name, "", "it loads", "skipped", f"disabled by {plugin.off_by}")
             continue
         if not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
-            saw = f"its import takes {plugin.seconds:.1f} s of every command"
-            mend = "import inside `build` what takes long"
+            saw = f"its import adds {plugin.seconds:.1f} s to every command"
+            mend = "move slow imports into `build`"
             quick = partial(require, plugin.seconds <= SLOW, saw, mend)
             yield _result(plugin, "", "it loads quickly", quick)
         for entry in forge.registry.entries_of(plugin):
@@ -101,7 +101,7 @@ def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
         yield results[-1]
     own = results[len(checks_for(entry.kind.plural)) :]  # only the checks of its kind
     if own and all(result.status == "skipped" for result in own):
-        saw = f"nothing was tried: {own[0].saw}"
+        saw = f"no check ran: {own[0].saw}"
         yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
 
 
@@ -121,7 +121,7 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
         raise  # from the user
     except BaseException as error:  # SystemExit too
         place = place_in(error, home_of(plugin.module))
-        return Result(*about, "failed", one_line(error) + place, "mend what raises")
+        return Result(*about, "failed", one_line(error) + place, "fix the exception")
     return Result(*about, "passed")
 
 
@@ -141,7 +141,7 @@ def _in_silence() -> Iterator[None]:
 def _callable(command: PluginCommand, reserved: Set[str]) -> None:
     require(
         command.name not in reserved,
-        f"LatentForge has a command {command.name!r} itself, so that this one is never called",
+        f"LatentForge has its own command {command.name!r}, so this one is never called",
         "give it another name in [project.entry-points]",
     )
     command.load()

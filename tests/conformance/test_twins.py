@@ -113,4 +113,4 @@ def test_where_the_first_check_fails_the_others_say_no_more():
             skipped.add(str(why))
     assert skipped == {"see 'it has what it provides'"}
     assert list(failed) == ["it has what it provides"]
-    assert "what `encode` returns, tuple, has no mode" in failed["it has what it provides"]
+    assert "but the tuple that `encode` returns has no mode" in failed["it has what it provides"]

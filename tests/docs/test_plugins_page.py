@@ -165,7 +165,7 @@ def test_the_full_covariance_of_the_page_has_the_kl_that_its_samples_have():
         if right:
             check()
         else:
-            with pytest.raises(CheckFailed, match="samples say"):
+            with pytest.raises(CheckFailed, match="its estimate from samples is"):
                 check()
 
 
