@@ -69,7 +69,7 @@ def test_data_can_be_handed_over_in_many_forms(forge, images, tmp_path, form):
 def test_a_run_on_handed_over_data_wants_it_again_once_it_is_reopened(forge, images, tmp_path):
     run = forge.train("ae", data=images, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     again = open_run(tmp_path / "a")
-    with pytest.raises(MissingError, match="handed over in Python") as caught:
+    with pytest.raises(MissingError, match="data passed in Python") as caught:
         again.evaluate()
     assert "data=" in caught.value.remedy
     assert again.evaluate(data=images) == pytest.approx(run.metrics["test"], rel=1e-6)
@@ -184,7 +184,7 @@ def test_data_without_labels_cannot_measure_a_classifier(forge, tmp_path):
     run = forge.train("cnn-classifier", data=data, train=ONCE, run=tmp_path / "a", quiet=True)
     with pytest.raises(UsageError, match="needs labels"):
         run.evaluate(data=data[0][:30])
-    with pytest.raises(UsageError, match="knows 2 classes, this data has 5"):
+    with pytest.raises(UsageError, match="trained on 2 classes, this data has 5"):
         run.evaluate(data=(data[0][:30], np.arange(30) % 5))
 
 

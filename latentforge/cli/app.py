@@ -90,10 +90,11 @@ def root(
     ] = None,
     strict_plugins: Annotated[
         bool,
-        typer.Option("--strict-plugins", help="Let a fault of any plugin end the command, exit 3."),
+        typer.Option("--strict-plugins", help="Exit with code 3 if any plugin has a fault."),
     ] = False,
     _version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Train, walk, steer and measure latent spaces.
@@ -140,7 +141,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(stop.code, str):  # from a plugin's command; Python would print it too
             print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
-            what = "the command line is wrong; stderr says how"
+            what = "the command line is invalid; see stderr"
             failed = {"status": "failed", "id": "usage", "error": what, "details": [], "remedy": ""}
             answer_json({**failed, "exit_code": code})
         return code

@@ -10,7 +10,7 @@ import typer
 from latentforge.cli.output import Json, Sets, answer, forge_of, table
 
 app = typer.Typer(
-    help="Look at datasets and fetch them.", no_args_is_help=True, rich_markup_mode=None
+    help="Show datasets and download them.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -20,7 +20,7 @@ def show(
     name: Annotated[str, typer.Argument(help="See `latentforge list datasets`.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="The picture.  [default: data-<name>-<n>.png]"),
+        typer.Option(metavar="PNG", help="The image file.  [default: data-<name>-<n>.png]"),
     ] = None,
     set_: Sets = None,
     json: Json = False,

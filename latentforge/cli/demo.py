@@ -28,7 +28,7 @@ WARM: dict[str, Any] = {"name": "cosine", "warmup_epochs": 5}
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae": (
         "vae",
-        "an image in two numbers, and back",
+        "encodes an image as two numbers and decodes them",
         {
             "data": "digits",
             "model": {"latent_dim": 2, "activation": "tanh"},
@@ -37,12 +37,12 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "mlp": (
         "mlp-classifier",
-        "it will guide the search",
+        "guides the search",
         {"data": ALL, "train": {"epochs": 15}},
     ),
     "cnn": (
         "cnn-classifier",
-        "it will judge what the search finds",
+        "judges the results of the search",
         {
             "data": ALL,
             "model": {"dropout": 0.2},
@@ -58,8 +58,8 @@ EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
         {"classifier": "mlp", "judge": "cnn"},
         {"n": SEARCHES},
     ),
-    "latent-map": ("where the images lie", {}, {}),
-    "manifold": ("what lies everywhere else", {}, {"spacing": "quantile"}),
+    "latent-map": ("the codes of the images", {}, {}),
+    "manifold": ("the decoded images of the whole latent plane", {}, {"spacing": "quantile"}),
     "interpolate": (
         "from digit to digit",
         {"classifier": "cnn"},
@@ -72,8 +72,12 @@ FIGURES: tuple[tuple[str, str, str], ...] = (
     ("mlp", "accuracy", "of {} test images: the classifier that guides"),
     ("cnn", "accuracy", "of {} test images: the classifier that judges"),
     ("latent-map", "knn_accuracy_map", "of {} test images have the class of their neighbours"),
-    ("guided", "success_share", f"of {SEARCHES} searches, begun at other digits, reach p >= 0.9"),
-    ("guided", "judge_agreement", f"of {SEARCHES} results are that digit to the judge too"),
+    (
+        "guided",
+        "success_share",
+        f"of {SEARCHES} searches, started from other digits, reach p >= 0.9",
+    ),
+    ("guided", "judge_agreement", f"of {SEARCHES} results are that digit according to the judge"),
 )
 
 
@@ -117,7 +121,7 @@ def perform(forge: Forge, folder: Path, say: Callable[[str], None]) -> dict[str,
         found = forge.explore(name, vae, roles=roles, **options)
         metrics[name] = found["metrics"]
         pictures[name] = [file for file in found["files"] if file.endswith((".png", ".gif"))]
-    say(f"[{last}/{last}] report: all of it on one page")
+    say(f"[{last}/{last}] report: all results on one page")
     return {
         "report": forge.report(vae)["report"],
         "out": str(folder),
@@ -142,7 +146,7 @@ def told(result: Mapping[str, Any]) -> list[str]:
         f"open      {result['report']}",
         f"pictures  {Path(result['runs']['vae'], 'explore')}",
         f"curves    tensorboard --logdir {result['out']}",
-        f"That took {result['seconds']:.0f} s.",
+        f"Finished in {result['seconds']:.0f} s.",
     ]
 
 

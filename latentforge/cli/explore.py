@@ -34,7 +34,7 @@ def explore(
         typer.Option(metavar="DIR", help="A new folder.  [default: RUN/explore/<explorer>]"),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Options with a name; --set goes over them.")
+        str | None, typer.Option(metavar="NAME", help="A named set of options; --set overrides it.")
     ] = None,
     set_: Sets = None,
     device: Device = "auto",

@@ -44,7 +44,7 @@ def export(
 
 def facts(result: Mapping[str, Any]) -> list[str]:
     if result["format"] == "safetensors":
-        return [f"holds {result['holds']}"]
+        return [f"contains {result['holds']}"]
     named = [("input", i) for i in result["inputs"]] + [("output", o) for o in result["outputs"]]
     lines = [
         f"{way} {t['name']}: {t['dtype']} ({', '.join(map(str, t['shape']))})" for way, t in named

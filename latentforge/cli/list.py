@@ -102,7 +102,7 @@ def runs(
             found.append({"run": str(path), "status": f"unreadable: {error.message}"})
     keys = ("run", "status", "model", "data", "epochs")
     rows = [[*(str(run.get(key, "")) for key in keys), _last_figures(run)] for run in found]
-    header = [[*(key.upper() for key in keys), "FIGURES"]] if rows else [[f"no runs in {folder}"]]
+    header = [[*(key.upper() for key in keys), "METRICS"]] if rows else [[f"no runs in {folder}"]]
     answer({"runs": found}, json, table(header + rows))
 
 
@@ -112,7 +112,7 @@ def find_kind(word: str) -> Kind:
         if word in (kind.plural, kind.singular):
             return kind
     words = [w for kind in KINDS.values() for w in (kind.plural, kind.singular)]
-    hint = did_you_mean(word, words) or f"one of {', '.join(KINDS)}"
+    hint = did_you_mean(word, words) or f"choose one of {', '.join(KINDS)}"
     raise UsageError(f"unknown kind {word!r}; {hint}")
 
 
@@ -169,7 +169,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
         facts["takes"] = ", ".join(takes)
     if default := getattr(spec, "searches", None):
         facts["objective"] = (
-            f"{default} unless --set objective=NAME; its options are written beside these "
+            f"{default} unless --set objective=NAME; its options are set together with these "
             f"(latentforge show objective {default})"
         )
     for key in ("better", "path"):

@@ -24,7 +24,7 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option; repeatable.")
 ]
 Others = Annotated[
-    list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Hand over another run.")
+    list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Use another run in a role.")
 ]
 Weights = Annotated[
     str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
@@ -62,7 +62,7 @@ class Globals:
         faults = [*map(str, registry.problems), *registry.faulty_loads]
         if self.strict and warn and faults:
             raise PluginError(
-                f"{len(faults)} fault{'s' * (len(faults) > 1)} of plugins, with --strict-plugins",
+                f"{len(faults)} plugin fault{'s' * (len(faults) > 1)}, under --strict-plugins",
                 details=faults,
                 remedy="latentforge plugins list",
             )

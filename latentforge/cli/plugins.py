@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latentforge.plugins.registry import Plugin, Registry
 
 app = typer.Typer(
-    help="List, check and begin plugins.", no_args_is_help=True, rich_markup_mode=None
+    help="List, check and create plugins.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -30,7 +30,7 @@ def list_plugins(
     ctx: typer.Context,
     json: Json = False,
     requirements: Annotated[
-        bool, typer.Option("--requirements", help="Print what `pip install -r` takes.")
+        bool, typer.Option("--requirements", help="Print a requirements file for `pip install -r`.")
     ] = False,
 ) -> None:
     """List plugins: status (ok, disabled, failed, conflict), import time, and what they offer.
@@ -91,7 +91,7 @@ def check(
         ),
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also build, train and explore, in seconds for each.")
+        bool, typer.Option("--deep", help="Also build, train and explore; seconds for each.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -120,7 +120,7 @@ def check(
         error = PluginError(
             f"{said} of {len(results)} checks",
             details=[f"{r.of}: {r.check}: {r.mend}" for r in failed],
-            remedy="mend these; docs/contracts.md says what each kind promises",
+            remedy="fix these; docs/contracts.md defines what each kind must provide",
         )
         error.result = summary
         raise error
@@ -135,7 +135,7 @@ def new(
         str, typer.Option(help="model, loss, dataset, explorer, objective or callback.")
     ] = "model",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where its folder goes.  [default: here]")
+        Path | None, typer.Option(metavar="DIR", help="The parent of its folder.  [default: here]")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -167,7 +167,7 @@ def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
         found = [p for p in plugins if not p.builtin and p.status != "disabled"]
         if not found:
             raise UsageError(
-                "there are no plugins but the built-in ones",
+                "only built-in plugins are installed",
                 remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
         return forge, found
@@ -186,7 +186,7 @@ def modules_of(folder: Path) -> list[str]:
     if not points or not isinstance(points, dict):
         raise UsageError(
             f"{file} has no [project.entry-points.latentforge]",
-            remedy='there, one line for each plugin: swirl = "latentforge_swirl"',
+            remedy='add it, with one line for each plugin: swirl = "latentforge_swirl"',
         )
     for place in (folder / "src", folder):
         if place.is_dir():
@@ -230,7 +230,7 @@ def _requirements(registry: Registry) -> list[str]:
             line = f"{plugin.distribution}=={Version(plugin.version)}"
         except InvalidVersion:
             known = plugin.distribution or plugin.module
-            line = f"# {one_line_of(known)} is in no package of a known version"
+            line = f"# {one_line_of(known)} is in no package with a known version"
         if plugin.status == "failed":
             line = f"# {one_line_of(plugin.title)} does not load: plugins show {plugin.address}"
         lines[line] = None

@@ -15,7 +15,7 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="A run folder; several are compared. Or one of a sweep."
+            metavar="RUN...", help="A run folder, or a sweep folder; several runs are compared."
         ),
     ],
     out: Annotated[
@@ -36,5 +36,5 @@ def report(
     result = forge_of(ctx).report(*runs, out=out)
     lines = [f"{result['report']}, {result['bytes'] / 1e6:.1f} MB"]
     if result["next"]:
-        lines.append(f"no explorer has looked at it yet; begin with: {result['next']}")
+        lines.append(f"no explorer has been run yet; start with: {result['next']}")
     answer(result, json, lines)

@@ -24,11 +24,13 @@ def sweep(
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in config.")] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=[A,B]", help="The values of a key; repeatable: all by all."),
+        typer.Option(
+            metavar="KEY=[A,B]", help="The values of a key; repeatable for all combinations."
+        ),
     ] = None,
     search: Annotated[
         int | None,
-        typer.Option(metavar="N", help="In the place of a grid: N trials, chosen by Optuna."),
+        typer.Option(metavar="N", help="Instead of a grid: N trials, chosen by Optuna."),
     ] = None,
     space: Annotated[
         list[str] | None,
@@ -40,13 +42,14 @@ def sweep(
     objective: Annotated[
         str | None,
         typer.Option(
-            metavar="FIGURE", help="Of validation, for --search.  [default: train.monitor's]"
+            metavar="METRIC", help="Validation metric for --search.  [default: train.monitor]"
         ),
     ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Optuna's, to share a search.  [default: a file in the folder]"
+            metavar="URL",
+            help="Optuna storage, to share a search.  [default: a file in the folder]",
         ),
     ] = None,
     out: Annotated[
@@ -56,21 +59,23 @@ def sweep(
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with a sweep, in its own folder.")
+        Path | None, typer.Option(metavar="DIR", help="Resume a sweep in its own folder.")
     ] = None,
     retry: Annotated[
-        bool, typer.Option("--retry", help="With --resume: also with members that failed.")
+        bool, typer.Option("--retry", help="With --resume: also train failed members again.")
     ] = False,
     together: Annotated[
         bool | None,
         typer.Option(
             "--together/--no-together",
-            help="Train as one model those that differ in numbers alone.  [default: together]",
+            help="Train members that differ only in numbers as one model.  [default: together]",
         ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="So many at a time, in processes.  [default: 1]"),
+        typer.Option(
+            metavar="N", min=1, help="Members to train at a time, each in a process.  [default: 1]"
+        ),
     ] = None,
     data: Data = None,
     loss: Loss = None,
@@ -101,7 +106,7 @@ def sweep(
     if resume is not None:
         if given := of_a_new_sweep(ctx):
             raise UsageError(
-                f"--resume goes on with {resume} as it began, and takes no {', '.join(given)}",
+                f"--resume continues {resume} with its stored options; remove {', '.join(given)}",
                 remedy=f"latentforge sweep --resume {resume}",
             )
         made = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
@@ -112,7 +117,9 @@ def sweep(
         from latentforge.sweeps.start import start_sweep
 
         if search is not None and together:
-            raise UsageError("--together is for a grid: each trial follows from those before it")
+            raise UsageError(
+                "--together is for a grid: each trial of a search depends on earlier ones"
+            )
         if retry:
             raise UsageError("--retry is for --resume: a new sweep has no members that failed")
         draft = start_draft(forge.registry, model, config, preset)
@@ -166,7 +173,7 @@ def places(made: Sweep) -> list[str]:
     over_all = made.record.get("best_of_all")
     if over_all and not over_all["here"]:
         value = f"{over_all['value']:.5g}"
-        lines.append(f"best of all folders: trial {over_all['trial']} of another, {value}")
+        lines.append(f"best of all folders: trial {over_all['trial']} of another folder, {value}")
     lines += [f"report: {made.record['report']}"] if made.record["report"] else []
     return [*lines, f"watch: tensorboard --logdir {made.path}"]
 
@@ -177,7 +184,9 @@ def comparison(made: Sweep) -> list[str]:
 
     found = compare(made)
     if not found.members:
-        return ["the search has all its trials: a larger --search asks the same storage for more"]
+        return [
+            "the search has all its trials; for more, use a larger --search with the same storage"
+        ]
     rows = [["MEMBER", "STATUS", *found.figures]]
     for member in found.members:
         values = {name: found.value(member, name) for name in found.figures}
@@ -186,5 +195,5 @@ def comparison(made: Sweep) -> list[str]:
             for name, value in values.items()
         ]
         rows.append([member["name"], member["status"], *shown])
-    said = f"{found.split} figures; * the best of a column"
+    said = f"{found.split} metrics; * marks the best of a column"
     return [*table(rows), said if found.figures else ""]

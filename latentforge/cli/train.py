@@ -22,7 +22,9 @@ Rate = Annotated[str | None, typer.Option(metavar="X", help="Learning rate.  [de
 TrainDevice = Annotated[
     str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
 ]
-Callbacks = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Switch on; repeatable.")]
+Callbacks = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A callback to enable; repeatable.")
+]
 
 
 def train(
@@ -37,7 +39,7 @@ def train(
         typer.Option(metavar="DIR", help="New run folder.  [default: runs/<model>-<data>-<n>]"),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with a run, in its own folder.")
+        Path | None, typer.Option(metavar="DIR", help="Resume a run in its own folder.")
     ] = None,
     from_: Annotated[
         str | None,
@@ -88,7 +90,8 @@ def train(
         resumed = open_run(registry, resume)
         if given := [str(other) for other in (model, config, preset, run) if other is not None]:
             raise UsageError(
-                f"--resume goes on with {resumed.path}, and takes no {', '.join(given)}",
+                f"--resume continues {resumed.path} with its stored options; "
+                f"remove {', '.join(given)}",
                 remedy=f"latentforge train --resume {resumed.path}",
             )
         draft = draft_of(resumed)
@@ -141,4 +144,4 @@ def best(manifest: dict[str, Any]) -> list[str]:
     epoch = manifest["best"].get("epoch", manifest["epochs"])
     if epoch == manifest["epochs"]:
         return []
-    return [f"figures of the last epoch; --checkpoint best has those of epoch {epoch}"]
+    return [f"metrics of the last epoch; --checkpoint best has those of epoch {epoch}"]

@@ -42,12 +42,13 @@ def check_changes(
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
         elif config.train.epochs < epochs:
-            refused.append(f"{key}: it can be raised, from {old}, and not lowered to {new}")
+            refused.append(f"{key}: it can be raised from {old}, but not lowered to {new}")
     if refused:
         raise ConfigError(
-            "a run goes on with the settings that it began with",
+            "a resumed run must use its original settings",
             details=refused,
-            remedy="a new run with the others; what may change here is said in docs/reliability.md",
+            remedy="start a new run for other settings; docs/reliability.md lists what a resume "
+            "may change",
         )
 
 

@@ -56,7 +56,7 @@ class Draft:
             what = f"preset {preset!r}" if preset else str(path)
             how = f"--preset {preset}" if preset else "--set KEY=VALUE"
             raise UsageError(
-                f"{what} has the options of an explorer, and nothing to train",
+                f"{what} contains options of an explorer, but no model to train",
                 remedy=f"latentforge explore {name} RUN {how}",
             )
         for section, value in content.items():
@@ -105,7 +105,7 @@ class Draft:
         elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
             self.origins[".".join((section, *path))] = f"--set {text}"
         else:
-            self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is no table")
+            self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is not a table")
 
     def data(self, given: Any) -> Any:
         """Add the argument `data` of the Python API, which is a dataset's name, the section [data],
@@ -128,7 +128,7 @@ class Draft:
         """Enable callbacks, each given by name or with its options."""
         for given in callbacks:
             if not isinstance(given, str | Mapping):
-                raise UsageError(f"callbacks: a name or a mapping with one, not {given!r}")
+                raise UsageError(f"callbacks: give a name or a mapping with a name, not {given!r}")
             options = {"name": given} if isinstance(given, str) else dict(given)
             self.callback(str(options.get("name"))).update(options)
 
@@ -181,7 +181,7 @@ def start_draft(
     given = [what for what in (name, config, preset) if what is not None]
     if len(given) != 1:
         raise UsageError(
-            "say what to train with exactly one of a model's name, a config file and a preset",
+            "give exactly one of: a model's name, a config file, a preset",
             details=[f"given: {', '.join(map(str, given)) or 'none'}"],
             remedy="latentforge train ae",
         )
@@ -213,7 +213,7 @@ def draft_request(
     if loss is not None:
         draft.update("loss", {"name": loss} if isinstance(loss, str) else loss, "loss=")
     if name is not None and "name" in (model or {}):
-        raise UsageError("name the model once: as the first argument, or in model=")
+        raise UsageError("give the model's name only once: as the first argument or in model=")
     draft.update("model", model or {}, "model=")
     draft.update("train", train or {}, "train=")
     draft.switch_on(callbacks)

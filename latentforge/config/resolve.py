@@ -57,8 +57,8 @@ def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
     if moves and schedule.warmup_epochs >= schedule.epochs:
         faults.add(
             "train.schedule",
-            f"the warm-up ends after {schedule.warmup_epochs:g} epochs, "
-            f"and the schedule after {schedule.epochs}: it would end before it starts",
+            f"the warm-up ({schedule.warmup_epochs:g} epochs) must be shorter than "
+            f"the schedule ({schedule.epochs} epochs)",
         )
     return replace(train, schedule=schedule)
 

@@ -63,7 +63,7 @@ def choose_measures(
         except PluginError as error:
             if names:
                 raise
-            log.warning("%s; it is left out", error.message)
+            log.warning("%s; the measure is skipped", error.message)
             continue
         options = check_options(entry.spec.config, given[entry.name], entry.name)
         chosen.append(Component(entry, options, unasked=not names))
@@ -79,7 +79,7 @@ def training_measures(
     registry.get("measures", "loss")  # must exist: it detects weights that are not finite
     if (train.monitor != "loss" or train.patience) and "validation" not in splits:
         raise UsageError(
-            "train.monitor and train.patience go by a validation split, and there is none",
+            "train.monitor and train.patience need a validation split; the data has none",
             remedy="--set data.validation=0.1",
         )
     measures = choose_measures(registry, config, classes)
@@ -129,7 +129,7 @@ def choose_explorer(
         if both := [key for key in taken if key in theirs]:
             raise PluginError(
                 f"objective {objective.name!r} and explorer {name!r} both have {both[0]!r}",
-                remedy=f"another name for the option in plugin {objective.plugin.name}",
+                remedy=f"rename the option in plugin {objective.plugin.name}",
             )
         own = {key: given.pop(key) for key in theirs if key in given}
         owners = {
@@ -162,8 +162,8 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
     section = dict(content.get("explore") or {})
     if section.pop("name", None) != explorer.name:
         raise UsageError(
-            f"preset {name!r} is not one for explorer {explorer.name!r}",
-            remedy="`latentforge list presets` says what each is for",
+            f"preset {name!r} is not for explorer {explorer.name!r}",
+            remedy="`latentforge list presets` shows the purpose of each preset",
         )
     return section
 
@@ -181,19 +181,19 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             names = " and ".join(repr(entry.name) for entry in entries[:3])
             names += f" and {len(entries) - 3} more" if len(entries) > 3 else ""
             raise UsageError(
-                f"no role {role!r}: {entries[0].kind.singular} {names} "
-                f"{'take' if len(entries) > 1 else 'takes'} {', '.join(sorted(wanted)) or 'none'}",
+                f"no role {role!r}; roles of {entries[0].kind.singular} {names}: "
+                f"{', '.join(sorted(wanted)) or 'none'}",
                 remedy=did_you_mean(role, list(wanted)),
             )
         if missing := sorted(wanted[role] - set(model.spec.provides)):
             raise UsageError(
-                f"role {role!r} needs {', '.join(missing)}; its run is a {model.name!r}"
+                f"role {role!r} needs {', '.join(missing)}; the model of its run is {model.name!r}"
             )
     for entry in entries:
         for role in entry.spec.roles or {}:
             if role not in models:
                 raise UsageError(
-                    f"{entry.kind.singular} {entry.name!r} needs a run as {role}",
+                    f"{entry.kind.singular} {entry.name!r} needs a run for role {role}",
                     remedy=f"--with {role}=RUN",
                 )
 
@@ -205,7 +205,9 @@ def _by_component(
     if isinstance(options, Mapping):
         if unknown := [name for name in options if name not in names]:
             hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"
-            raise UsageError(f"options for {unknown[0]!r}, which is not measured; {hint}")
+            raise UsageError(
+                f"options for {unknown[0]!r}, which is not a requested measure; {hint}"
+            )
         return {name: options.get(name, {}) for name in names}
     sorted_out: dict[str, list[str]] = {name: [] for name in names}
     for text in options:

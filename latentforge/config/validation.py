@@ -82,8 +82,8 @@ def check(
         raise
     except Exception as error:
         raise PluginError(
-            f"config {cls.__name__} cannot be made: {one_line(error)}",
-            remedy="a ValueError in __post_init__ says what the user has to mend",
+            f"config {cls.__name__} cannot be created: {one_line(error)}",
+            remedy="raise ValueError in __post_init__ to report an invalid value to the user",
         ) from error
 
 
@@ -94,7 +94,7 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
     except Exception as error:
         raise PluginError(
             f"the types of config {cls.__name__} cannot be read: {one_line(error)}",
-            remedy=f"{cls.__module__} must import them, not under `if TYPE_CHECKING:`",
+            remedy=f"import them in {cls.__module__}, outside `if TYPE_CHECKING:`",
         ) from error
 
 

@@ -66,7 +66,7 @@ def pixels(x: Tensor, where: str) -> Tensor:
         )
     if low < -ROUNDING or high > 1.0 + ROUNDING:
         raise UsageError(
-            f"{where}: x lies in [{low:g}, {high:g}], and floats must lie in [0, 1]",
+            f"{where}: x is in [{low:g}, {high:g}], but floats must be in [0, 1]",
             remedy=scaling(low, high),
         )
     return x.clamp(0.0, 1.0)

@@ -31,8 +31,8 @@ def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> 
         official = spec.splits
     else:
         raise MissingError(
-            "this run was trained on data handed over in Python, which it does not keep",
-            remedy="hand it over again: run.evaluate(data=...)",
+            "this run was trained on data passed in Python, which is not stored in the run",
+            remedy="pass it again: run.evaluate(data=...)",
         )
     return prepare(load, official, name, own)
 

@@ -34,10 +34,10 @@ def lost_worker(error: BaseException) -> RunFailed | None:
     if not isinstance(error, RuntimeError) or not str(error).startswith(LOST):
         return None
     return RunFailed(
-        "a process that reads images has ended (data.workers)",
+        "a worker process that reads images has ended (data.workers)",
         details=[one_line(error)],
-        remedy="go on with the run (train --resume), with --set data.workers=0 or fewer of them "
-        "where memory, or room in /dev/shm, has run out",
+        remedy="resume the run (train --resume); if memory or space in /dev/shm ran out, "
+        "use --set data.workers=0 or fewer workers",
     )
 
 

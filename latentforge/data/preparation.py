@@ -150,13 +150,13 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
     if "train" not in official or not set(official) <= set(SPLITS):
         raise UsageError(
             f"dataset {name} has the splits {', '.join(official) or '(none)'}",
-            remedy=f"name them {', '.join(SPLITS)}; train must be there",
+            remedy=f"name them {', '.join(SPLITS)}; train is required",
         )
     for split, share in (("validation", config.validation), ("test", config.test)):
         if share and split in official:
             raise UsageError(
                 f"dataset {name} has its own {split} split",
-                remedy=f"leave out data.{split}, the share to cut off ({share})",
+                remedy=f"remove data.{split}, the share to split off ({share})",
             )
 
 
@@ -210,9 +210,9 @@ def _printable(name: str) -> str:
 
 def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise UsageError(f"{where}: y is {dtype_name(y)}, and labels must be integers")
+        raise UsageError(f"{where}: y is {dtype_name(y)}, but labels must be integers")
     if y.shape != (count,):
-        raise UsageError(f"{where}: y has shape {tuple(y.shape)}, and x has {count} examples")
+        raise UsageError(f"{where}: y has shape {tuple(y.shape)}, but x has {count} examples")
     y = y.to(torch.int64).contiguous()
     low, high = (int(v) for v in y.aminmax())
     if low < 0 or (classes and high >= len(classes)):
@@ -220,7 +220,7 @@ def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor
         raise UsageError(f"{where}: labels go from {low} to {high}; they must go from 0 {most}")
     if not classes and high >= MOST_CLASSES:  # each number up to the highest gets a name
         raise UsageError(
-            f"{where}: labels go up to {high}, and {MOST_CLASSES} classes are the most",
+            f"{where}: labels go up to {high}, but at most {MOST_CLASSES} classes are supported",
             remedy="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
         )
     return y
@@ -252,13 +252,13 @@ def _cut(
 ) -> tuple[ImageSplit, ImageSplit]:
     """The rest and the part that is cut off, both in the order of the source."""
     if not 0.0 <= share < 1.0:
-        raise UsageError(f"the {purpose} share is {share}; it must lie from 0 to below 1")
+        raise UsageError(f"the {purpose} share is {share}; it must be at least 0 and below 1")
     n = len(images)
     count = round(n * share)
     if not 0 < count < n:
         raise UsageError(
-            f"dataset {name}: a {purpose} share of {share} of {n} images is {count}, "
-            f"and leaves {n - count} for training: neither may be empty",
+            f"dataset {name}: a {purpose} share of {share} of {n} images is {count} "
+            f"and leaves {n - count} for training; neither may be 0",
             remedy=f"choose another {purpose} share",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))

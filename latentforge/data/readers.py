@@ -24,7 +24,7 @@ from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
 
 Array = np.ndarray[Any, Any]
 
-MEND = "mend or replace it; train --resume goes on with a run from its last checkpoint"
+MEND = "fix or replace it; train --resume continues a run from its last checkpoint"
 
 
 class Source:
@@ -181,7 +181,7 @@ def check_dataset(dataset: Any, where: str) -> None:
     mapped = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not mapped or isinstance(dataset, (tuple, Mapping, str)):
         raise UsageError(
-            f"{where}: load gave a {type(dataset).__name__}",
+            f"{where}: load returned a {type(dataset).__name__}",
             remedy="return Arrays(x=..., y=...), or a Dataset with __getitem__ and __len__",
         )
     if not len(dataset):
@@ -204,13 +204,15 @@ def item(dataset: Any, i: int, where: str) -> tuple[Array, int | None]:
         raise UsageError(f"{where}: example {i} cannot be read: {one_line(error)}") from error
     x, *rest = given if isinstance(given, (tuple, list)) else (given,)
     if len(rest) > 1:
-        raise UsageError(f"{where}: example {i} has {1 + len(rest)} parts; it may be x or (x, y)")
+        raise UsageError(f"{where}: example {i} has {1 + len(rest)} parts; it must be x or (x, y)")
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
     try:
         return np.asarray(x), operator.index(rest[0]) if rest else None
     except TypeError:  # from operator.index; int() would truncate 0.5 to 0
-        raise UsageError(f"{where}: the label of example {i} is {rest[0]!r}, no integer") from None
+        raise UsageError(
+            f"{where}: the label of example {i} is {rest[0]!r}, not an integer"
+        ) from None
 
 
 def described(x: Array, y: int | None) -> str:

@@ -79,9 +79,9 @@ class StreamedImages(ImageSplit):
     def x(self) -> NoReturn:
         """Raises UsageError, because there is no tensor of all images."""
         raise UsageError(
-            f"{self.source.where}: the images are streamed, and do not lie in memory as a whole",
-            remedy="go through images.batches(size), or take some by images.batch(places); "
-            "--set data.stream=never for a machine with enough memory",
+            f"{self.source.where}: the images are streamed and not in memory as a whole",
+            remedy="iterate over images.batches(size), or call images.batch(places); "
+            "with enough memory, --set data.stream=never",
         )
 
     @property
@@ -146,7 +146,7 @@ class StreamedImages(ImageSplit):
         index."""
         if mode == "fixed":
             raise UsageError(
-                "data.binarize=fixed draws all images once, and streamed ones are not kept",
+                "data.binarize=fixed draws all images once, but streamed images are not stored",
                 remedy="--set data.binarize=dynamic or threshold, or data.stream=never",
             )
         held = mode == "dynamic" and split != "train"

@@ -54,7 +54,7 @@ class PluginCommand(TyperCommand):
             others = (" ".join(origin_of(point.dist)).strip() for point in self.others)
             raise PluginError(
                 f"command {self.name!r} is offered by {' and '.join([self.origin, *others])}",
-                remedy=f"pip uninstall {self.distribution}, or the other one",
+                remedy=f"pip uninstall {self.distribution}, or uninstall the other package",
             )
         try:
             found = command_of(self.point.load(), str(self.name))
@@ -109,7 +109,7 @@ def command_of(target: Any, name: str) -> Any:
         app.command(name)(target)
         found = typer.main.get_command(app)
     else:
-        raise TypeError(f"{target!r} is no Typer app, no command and no function")
+        raise TypeError(f"{target!r} is not a Typer app, a command or a function")
     found.name = name
     return found
 

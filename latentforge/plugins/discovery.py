@@ -61,8 +61,8 @@ class Candidate:
         if not remedy and plugin.distribution:
             update = f"pip install --upgrade {plugin.distribution}"
             without = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
-            remedy = f"{update}, or go on without it: latentforge -p {without} ..."
-        remedy = remedy or f"mend {plugin.module}, or leave it out"
+            remedy = f"{update}, or leave it out: latentforge -p {without} ..."
+        remedy = remedy or f"fix {plugin.module}, or leave it out"
         origin = (plugin.name, plugin.distribution, plugin.version)
         self.problems.append(PluginProblem(*origin, stage, cause, remedy))
 
@@ -76,9 +76,7 @@ class Candidate:
         except BaseException as error:  # SystemExit too
             self.error, remedy = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
-                remedy = (
-                    f"its entry point names {self.plugin.module}: mend that, or install it anew"
-                )
+                remedy = f"correct its entry point, {self.plugin.module}, or reinstall it"
             self.fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
 
     def finish(self) -> Plugin:
@@ -124,8 +122,14 @@ def installed() -> list[Candidate]:
             found.append(Candidate(Plugin(origin[0], *origin, module=point.value), None, package))
     if not any(c.plugin.builtin for c in found) and (stale := without_plugins("latentforge")):
         found.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
-        cause = f"its metadata at {stale.locate_file('')} name no plugins, and hide those that do"
-        found[-1].fault("discover", cause, "pip uninstall latentforge, as often as it finds one")
+        cause = (
+            f"its metadata at {stale.locate_file('')} list no plugins, and hide metadata that does"
+        )
+        found[-1].fault(
+            "discover",
+            cause,
+            "repeat pip uninstall latentforge until none is found, then reinstall it",
+        )
     return sorted(
         found,
         key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),

@@ -185,7 +185,7 @@ def _good_hooks(
     """The valid hooks, by attribute. Adds a fault for each invalid one."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
     if api != PLUGIN_API:
-        cause = f"made for plugin API {api!r}, this LatentForge speaks {PLUGIN_API}"
+        cause = f"written for plugin API {api!r}; this LatentForge supports {PLUGIN_API}"
         candidate.fault("validate", cause)
         return {}
     hooks: dict[str, Callable[..., Any]] = {}
@@ -217,7 +217,7 @@ def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[s
         return f"there is no hook {hook}{suggest(closest(hook, ARGUMENTS))}", "rename it"
     given = ARGUMENTS[hook]
     if wraps:
-        return f"{hook} is a wrapper, and hooks are called one by one", "drop the wrapper option"
+        return f"{hook} is a wrapper, and hooks are called one at a time", "drop the wrapper option"
     required = [
         p.name
         for p in inspect.signature(function).parameters.values()
@@ -226,8 +226,8 @@ def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[s
         and p.name not in given
     ]
     if required:
-        cause = f"{hook}({', '.join(required)}) takes arguments that the hook does not give"
-        instance = ", or name an instance of the class" if required == ["self"] else ""
+        cause = f"{hook}({', '.join(required)}) takes arguments that the hook does not have"
+        instance = ", or register an instance of the class" if required == ["self"] else ""
         return cause, f"define it as {hook}({', '.join(given)})" + instance
     return None
 

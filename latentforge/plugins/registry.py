@@ -72,10 +72,10 @@ class Plugin:
         """A notice that the plugin slows every command down, or an empty string."""
         if not self.heavy and self.seconds <= SLOW:
             return ""
-        how = f"imports {' and '.join(self.heavy)}" if self.heavy else "takes long"
+        how = f"imports {' and '.join(self.heavy)}" if self.heavy else "is slow"
         return (
-            f"{self.title} {how} while it loads, {self.seconds:.1f} s of every command;"
-            f" its author: latentforge plugins check {self.address}"
+            f"{self.title} {how} while it loads, which adds {self.seconds:.1f} s to every command;"
+            f" its author can run: latentforge plugins check {self.address}"
         )
 
     @property
@@ -88,7 +88,7 @@ class Plugin:
         """One line about why components of this plugin may be missing, or an empty string."""
         causes = [f"{problem.stage}: {problem.cause}" for problem in self.problems]
         if self.status == "disabled":
-            causes = [f"switched off by {self.off_by}"]
+            causes = [f"disabled by {self.off_by}"]
         return f"{self.title}: {'; '.join(causes)}" if causes else ""
 
     def is_called(self, name: str) -> bool:
@@ -160,7 +160,7 @@ class Registry:
         and components that a built-in hides."""
         return self.faulty_loads + tuple(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
-            f" the built-in; reach it as {entry.qualified}"
+            f" the built-in; use it as {entry.qualified}"
             for kind in KINDS
             for entry in self.entries(kind)
             if not entry.plugin.builtin
@@ -185,14 +185,15 @@ class Registry:
         if plugin.builtin or plugin.status == "disabled":
             return []
         found = [
-            f"plugin {other.name!r} is also of {other.qualifier}; name one as {plugin.address}"
+            f"plugin {other.name!r} is also provided by {other.qualifier};"
+            f" use this one as {plugin.address}"
             for other in self.plugins
             if other.name == plugin.name and other is not plugin and other.status != "disabled"
         ]
         for entry in self.entries_of(plugin):
             found += [
-                f"{entry.kind.singular} {entry.name!r} is also of {other.plugin.qualifier};"
-                f" reach this one as {entry.qualified}"
+                f"{entry.kind.singular} {entry.name!r} is also provided by"
+                f" {other.plugin.qualifier}; use this one as {entry.qualified}"
                 for other in self._entries[entry.kind.plural][entry.name]
                 if other is not entry
             ]
@@ -210,7 +211,7 @@ class Registry:
                 raise  # from the user
             except BaseException as error:  # SystemExit too
                 log.warning(
-                    "%s: %s: %s%s; the run is none the worse",
+                    "%s: %s: %s%s; the run is not affected",
                     observer.plugin.title,
                     hook,
                     one_line(error),
@@ -246,12 +247,12 @@ class Registry:
             choices = sorted(entry.qualified for entry in found)
             raise UsageError(
                 f"{singular} {name!r} is offered by {len(found)} plugins: {' and '.join(choices)}",
-                remedy=f"name one in full, such as {choices[0]}",
+                remedy=f"use a full name, such as {choices[0]}",
             )
         close = closest(name, self._entries[kind])
         not_loaded = [plugin.trouble for plugin in self.plugins if plugin.trouble]
         error = PluginError if not_loaded and not close else UsageError
-        own = "" if close else ", or `latentforge -p FILE ...` for one of your own"
+        own = "" if close else ", or `latentforge -p FILE ...` to load your own"
         raise error(
             f"unknown {singular} {name!r}" + suggest(close),
             details=not_loaded,
@@ -266,7 +267,8 @@ class Registry:
         if len(found) > 1:
             choices = " and ".join(sorted(f"{p.distribution}/{p.name}" for p in found))
             raise UsageError(
-                f"{len(found)} plugins are called {name!r}: {choices}", remedy="name one in full"
+                f"{len(found)} plugins are called {name!r}: {choices}",
+                remedy="use one of these full names",
             )
         if not found:
             close = closest(name, [plugin.name for plugin in self.plugins])
@@ -343,7 +345,7 @@ def _ability_faults(spec: Spec) -> Iterator[str]:
         if not isinstance(roles, Mapping) or not all(
             isinstance(role, str) and _is_names(needs, Set) for role, needs in roles.items()
         ):
-            yield f"{key} must map names of roles to sets of abilities, not {roles!r}"
+            yield f"{key} must map names of roles to sets of capabilities, not {roles!r}"
     if not isinstance(searches := getattr(spec, "searches", None), str | None):
         yield f"searches must be the name of an objective, not {searches!r}"
     if (better := getattr(spec, "better", "lower")) not in ("lower", "higher"):

@@ -24,7 +24,9 @@ def check_requirements(wanted: Any, where: str) -> None:
     if not isinstance(wanted, list) or not all(isinstance(text, str) for text in wanted):
         raise ConfigError(
             f"{KEY} of {where} cannot be read",
-            details=[f'must be a list of texts such as ["latentforge-swirl>=0.2"], got {wanted!r}'],
+            details=[
+                f'must be a list of strings such as ["latentforge-swirl>=0.2"], got {wanted!r}'
+            ],
         )
     try:
         parsed = [Requirement(text) for text in wanted]
@@ -34,7 +36,7 @@ def check_requirements(wanted: Any, where: str) -> None:
     missing = {_plain(need): said for need in parsed if (said := _lacks(need))}
     if missing:
         raise PluginError(
-            f"{where} requires plugins that are not here",
+            f"{where} requires plugins that are not installed",
             details=[f"{need}: {said}" for need, said in missing.items()],
             remedy=pip_install(list(missing)),
         )

@@ -127,8 +127,8 @@ def create_sweep(
     def check(path: Path) -> None:
         if is_sweep(path):
             raise UsageError(
-                f"{path} already holds a sweep",
-                remedy=f"latentforge sweep --resume {path}, or another --out",
+                f"{path} already contains a sweep",
+                remedy=f"latentforge sweep --resume {path}, or choose another --out",
             )
 
     sweep = Sweep(create_folder(wanted, RUNS, name, check), record, registry)

@@ -39,7 +39,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
         if not equals or not isinstance(values, list):
             faults.append(
                 f"--grid {text}: write section.key=[VALUE, ...], as in loss.beta=[1, 4] or, with "
-                'quotes around texts, model.name=["ae", "vae"]'
+                'quotes around strings, model.name=["ae", "vae"]'
             )
         elif key in grid:
             faults.append(f"--grid {text}: {key} is given twice")
@@ -58,12 +58,14 @@ def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
         for fault in key_faults(key) or list_faults(key, values)
     ]
     if not grid:
-        raise UsageError("a sweep varies something", remedy="--grid 'loss.beta=[1, 2, 4]'")
+        raise UsageError(
+            "a sweep needs at least one key to vary", remedy="--grid 'loss.beta=[1, 2, 4]'"
+        )
     if faults:
         raise ConfigError("the grid cannot be used", details=faults)
     combinations = list(itertools.islice(itertools.product(*grid.values()), MOST + 1))
     if len(combinations) > MOST:
-        raise UsageError(f"the grid has more than {MOST} members", remedy="fewer values")
+        raise UsageError(f"the grid has more than {MOST} members", remedy="give fewer values")
     width = len(str(len(combinations)))
     found = []
     for number, combination in enumerate(combinations, 1):
@@ -88,16 +90,18 @@ def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]
     contains the settings that all members have in common, by section."""
     found = [key for key in keys if key.startswith("loss.")]
     if "model.name" in keys and "name" not in base.get("loss", {}):
-        found.append("model.name, whose loss follows from it")
+        found.append("model.name, which determines the default loss")
     return found
 
 
 def list_faults(key: str, values: Any) -> list[str]:
     """The faults of a key's list of values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        return [f"{key}: must be a list with a value or more, got {values!r}"]
+        return [f"{key}: must be a list with at least one value, got {values!r}"]
     told = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    return [f"{key}: a value is there twice, in {values!r}"] if len({*told}) < len(told) else []
+    return (
+        [f"{key}: the list contains a value twice: {values!r}"] if len({*told}) < len(told) else []
+    )
 
 
 def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
@@ -124,7 +128,7 @@ def draft_member(base: Draft, member: Member, origin: str = "the grid") -> Draft
         if path == ["name"]:
             draft.choose(section, value, origin)
         elif not nest(draft.values.setdefault(section, {}), path, copy.deepcopy(value)):
-            draft.faults.append(f"{key}: {key.rpartition('.')[0]} is no table")
+            draft.faults.append(f"{key}: {key.rpartition('.')[0]} is not a table")
     return draft
 
 

@@ -12,8 +12,8 @@ LARGEST = 32  # members of one group; larger groups are no faster and use more m
 FREE = ("lr", "seed")  # keys of [train] that may differ; of [loss], every float may differ
 
 ALONE: dict[str, str] = {
-    "accumulate": "train.accumulate cuts its batches",
-    "clip_grad_norm": "train.clip_grad_norm looks at all of its gradients",
+    "accumulate": "train.accumulate splits its batches",
+    "clip_grad_norm": "train.clip_grad_norm needs the norm of all of its gradients",
     "ema": "train.ema averages its weights",
     "checkpoint_every": "train.checkpoint_every saves in mid-epoch",
     "checkpoint_seconds": "train.checkpoint_seconds saves in mid-epoch",
@@ -39,14 +39,14 @@ def groups_of(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, 
             if len(part) > 1:
                 groups.append(part)
             else:
-                reasons[part[0]] = "no other member differs from this one in numbers alone"
+                reasons[part[0]] = "no other member differs from it only in numbers"
     return groups, reasons
 
 
 def keeps_alone(config: RunConfig) -> str:
     default = TrainConfig()
     if config.callbacks:
-        return "its callbacks look at each step"
+        return "its callbacks observe every step"
     for key, reason in ALONE.items():
         if getattr(config.train, key) != getattr(default, key):
             return reason

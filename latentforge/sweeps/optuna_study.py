@@ -30,7 +30,7 @@ def check_optuna() -> None:
     """Raise MissingError if Optuna is not installed."""
     if find_spec("optuna") is None:
         raise MissingError(
-            "a search needs optuna, not installed here",
+            "a search needs optuna, which is not installed",
             remedy="pip install 'latentforge[sweep]'",
         )
 
@@ -54,7 +54,7 @@ class Study:
         self.own = not search["storage"]
         if storage is None and MASK in search["storage"]:
             raise UsageError(
-                f"{folder} does not keep the password of its storage, {search['storage']}",
+                f"{folder} does not store the password of its storage {search['storage']}",
                 remedy=command_again(folder, search),
             )
         self.url = storage or str(search["storage"])
@@ -63,8 +63,8 @@ class Study:
             self.url = URL.create("sqlite", database=database).render_as_string()
         if not new and (file := file_of(self.url)) and not file.exists():
             raise MissingError(
-                f"{file.absolute()} is not there, where the trials of the search are kept",
-                remedy="" if self.own else "--storage URL, where it is now",
+                f"the file with the trials of the search is missing: {file.absolute()}",
+                remedy="" if self.own else "--storage URL, with its current location",
             )
         with opening(self.url), said_as_ours(self.url):
             self.storage = storage_of(self.url)
@@ -77,8 +77,8 @@ class Study:
         if not new and name not in optuna.get_all_study_names(self.storage):
             self.close()
             raise MissingError(
-                f"there is no search {name} in the storage {masked(self.url)}",
-                remedy="--storage URL, where it is now",
+                f"the storage {masked(self.url)} contains no search {name}",
+                remedy="--storage URL, with its current location",
             )
         self.study = optuna.create_study(
             storage=self.storage,
@@ -252,13 +252,13 @@ def opening(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingError(
-            f"the storage {masked(url)} needs a package that is not installed here",
+            f"the storage {masked(url)} needs a package that is not installed",
             details=[without_secrets(one_line(error), url)],
-            remedy="install the driver of its database, such as psycopg2-binary",
+            remedy="install the driver of the database, such as psycopg2-binary",
         ) from None
     except (ArgumentError, ValueError) as error:
         raise UsageError(
-            f"the storage {masked(url)} is no URL that Optuna takes",
+            f"Optuna does not accept the storage URL {masked(url)}",
             details=[without_secrets(one_line(error), url)],
             remedy="--storage sqlite:///search.db, or postgresql://USER:PASSWORD@HOST/NAME",
         ) from None
@@ -284,7 +284,7 @@ def said_as_ours(url: str) -> Iterator[None]:
         raise MissingError(
             f"the storage {masked(url)} cannot be used",
             details=[without_secrets(one_line(error), url)],
-            remedy="see that it is there, and takes the user and the password",
+            remedy="check that it exists and accepts the user and the password",
         ) from None
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -215,8 +215,8 @@ def plugins_by_name(registry: Registry) -> dict[str, Any]:
     plugins, off, discover = selection.plugins, selection.off, selection.discover
     if handed := [plugin for plugin in plugins if not isinstance(plugin, str)]:
         raise UsageError(
-            f"jobs: other processes cannot load plugin {handed[0]!r}, which Python handed over",
-            remedy="Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
+            f"jobs: other processes cannot load plugin {handed[0]!r}, given as a Python object",
+            remedy="use Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
         )
     return {"plugins": list(plugins), "off": list(off), "discover": discover}
 
@@ -224,11 +224,11 @@ def plugins_by_name(registry: Registry) -> dict[str, Any]:
 def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
     """Raise UsageError for an invalid number, and for objects that other processes do not have."""
     if jobs < 1:
-        raise UsageError(f"jobs must be 1 or more, got {jobs}")
+        raise UsageError(f"jobs must be at least 1, got {jobs}")
     if jobs > 1:
         plugins_by_name(registry)
     if jobs > 1 and data is not None:
         raise UsageError(
-            "jobs: other processes do not have data that Python handed over",
+            "jobs: other processes do not have data passed in Python",
             remedy="jobs=1, or the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
         )

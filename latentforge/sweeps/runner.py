@@ -87,14 +87,14 @@ class Sweeper:
         groups, reasons = groups_of([todo[place][1] for place in fresh])
         jobs = [Job(tuple(todo[fresh[place]][0] for place in group)) for group in groups]
         alone = {fresh[place]: reason for place, reason in reasons.items()}
-        alone |= {place: "it goes on by itself" for place, there in enumerate(begun) if there}
+        alone |= {place: "it is resumed on its own" for place, there in enumerate(begun) if there}
         singles = [Job((todo[place][0],)) for place in sorted(alone)]
         why = sorted(set(alone.values()))
         for reason in why:  # one write per reason: the file may have thousands of members
             names = [todo[place][0].name for place in alone if alone[place] == reason]
             self.sweep.note(*names, alone_because=reason)
         if why:
-            self.say(f"one by one, {len(alone)} members: {'; '.join(why)}")
+            self.say(f"{len(alone)} members are trained separately: {'; '.join(why)}")
         return [*jobs, *singles]
 
     def take(self) -> Job | None:
@@ -104,9 +104,9 @@ class Sweeper:
         job = self.queue.popleft()
         names = [member.name for member in job.members]
         if len(names) > 1:
-            self.say(f"{len(names)} members, together if they can be: {', '.join(names)}")
+            self.say(f"{len(names)} members, together if possible: {', '.join(names)}")
         elif self.jobs == 1 and not self.quiet:  # left() of a search asks its storage
-            self.say(f"{names[0]}, {self.left() + 1} to go")
+            self.say(f"{names[0]}, {self.left() + 1} left")
         self.sweep.note(*names, status="running", error="")
         return job
 
@@ -148,7 +148,7 @@ class Sweeper:
         if reason:
             names = [member.name for member in job.members]
             self.sweep.note(*names, status="waiting", alone_because=reason)
-            self.say(f"one by one, {len(job.members)} members: {reason}")
+            self.say(f"{len(job.members)} members are trained separately: {reason}")
             self.queue.extend(Job((member,)) for member in job.members)
 
     def interrupted(self, stop: BaseException) -> Interrupted:
@@ -169,7 +169,7 @@ class Sweeper:
             made = report_of_sweep(self.sweep)
             self.sweep.write(report=made["report"])
         except LatentForgeError as error:
-            log.warning("no report of the sweep: %s", error.message)
+            log.warning("the report of the sweep was not written: %s", error.message)
 
     def say(self, text: str) -> None:
         self.spoke = time.monotonic()

@@ -71,17 +71,17 @@ def check_objective(wanted: str, changed: Sequence[str]) -> str:
     split, slash, name = wanted.partition("/")
     if slash and split in ("test", "train"):
         why = (
-            "a figure of test images that chose the model is no longer one of unseen images"
+            "test images that select the model are no longer unseen"
             if split == "test"
-            else "figures of images that were trained on say nothing of others"
+            else "metrics of training images do not measure generalization"
         )
         raise UsageError(f"objective {wanted}: {why}", remedy=f"--objective {SPLIT}/{name}")
     name = wanted.removeprefix(f"{SPLIT}/").rpartition("/")[2].replace("-", "_")
     if name == "loss" and changed:
         raise UsageError(
             f"objective loss: the space changes {', '.join(changed)}, "
-            "and values of different losses do not compare",
-            remedy="--objective elbo, or another figure that does not depend on the loss",
+            "and values of different losses are not comparable",
+            remedy="--objective elbo, or another metric that does not depend on the loss",
         )
     return name
 
@@ -94,7 +94,7 @@ def figure_of(
     monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
     if SPLIT not in splits.splits:
         raise UsageError(
-            "a search goes by a validation split, and there is none",
+            "a search needs a validation split; the data has none",
             remedy="--set data.validation=0.1",
         )
     found = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
@@ -103,11 +103,11 @@ def figure_of(
     others = {entry.name.replace("-", "_"): entry.name for entry in registry.entries("measures")}
     if name in others:
         raise UsageError(
-            f"objective {name}: not measured while training",
+            f"objective {name}: not computed during training",
             remedy=f"--set train.monitor={others[name]}",
         )
     raise UsageError(
-        f"objective {name}: no such figure",
+        f"objective {name}: no such metric",
         remedy=did_you_mean(name, list(found)) or f"choose from {', '.join(found)}",
     )
 
@@ -174,7 +174,7 @@ class Searcher(Sweeper):
         figure = str(self.sweep.search["objective"])
         split, _, short = figure.partition("/")
         if status == "done" and short not in member["metrics"].get(split, {}):
-            log.warning("%s has no figure %s, and tells the search nothing", name, figure)
+            log.warning("%s has no metric %s; nothing is reported to the search", name, figure)
 
     def report(self) -> None:
         self.sweep.write(best_of_all=self.study.best())

@@ -95,14 +95,16 @@ def read_texts(texts: Sequence[str]) -> dict[str, Any]:
 def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
     """Parse texts and lists into ranges and choices by key. ConfigError contains every fault."""
     if not given:
-        raise UsageError("a search varies something", remedy="--space 'train.lr=log(1e-4, 1e-2)'")
+        raise UsageError(
+            "a search needs at least one key to vary", remedy="--space 'train.lr=log(1e-4, 1e-2)'"
+        )
     space: dict[str, Range | Choice] = {}
     faults = []
     for key, value in given.items():
         if found := key_faults(key):
             faults += found
         elif key.startswith("data."):
-            faults.append(f"{key}: figures of other images do not compare; use --grid")
+            faults.append(f"{key}: metrics on different data are not comparable; use --grid")
         elif isinstance(value, str):
             read = read_range(value)
             if isinstance(read, str):
@@ -122,7 +124,7 @@ def plain_faults(key: str, values: Sequence[Any]) -> list[str]:
     try:
         json.dumps(list(values))
     except (TypeError, ValueError) as error:
-        return [f"{key}: values are numbers, texts, truths and lists of them; {error}"]
+        return [f"{key}: values must be numbers, strings, booleans or lists of them; {error}"]
     return []
 
 
@@ -135,7 +137,7 @@ def read_range(text: str) -> Range | str:
     try:
         low, high = (int(end) if kind == "int" else float(end) for end in ends)
     except ValueError:
-        return f"{kind} needs two {'whole ' * (kind == 'int')}numbers"
+        return f"{kind} needs two {'integers' if kind == 'int' else 'numbers'}"
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{kind} needs two finite numbers"
     if not math.isfinite(high - low) or (kind == "int" and max(-low, high) > LARGEST):
@@ -197,11 +199,11 @@ def check_kind(grid: Any, search: int | None, **of_a_search: Any) -> None:
     if grid and search is not None:
         raise UsageError(
             "a sweep is a grid or a search, not both",
-            remedy="for a search, --space 'loss.beta=[1, 2, 4]' in the place of --grid",
+            remedy="for a search, --space 'loss.beta=[1, 2, 4]' instead of --grid",
         )
     given = [name for name, value in of_a_search.items() if value]
     if search is None and given:
         raise UsageError(
-            f"{' and '.join(given)}: for a search, and there is none",
+            f"{' and '.join(given)}: only for a search",
             remedy="--search 20, for 20 trials",
         )

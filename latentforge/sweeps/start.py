@@ -48,7 +48,7 @@ def start_sweep(
     check_alone()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
     if search is not None and search < 1:
-        raise UsageError(f"search must be 1 or more trials, got {search}")
+        raise UsageError(f"search must be at least 1 trial, got {search}")
     check_jobs(registry, jobs, data)
     draft = replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
     varied: dict[str, Any]
@@ -101,9 +101,9 @@ def resume_sweep(
         data = draft.data(data)
         if sweep.record["in_memory"] != (data is not None):
             raise UsageError(
-                f"{path} was trained on {'' if sweep.record['in_memory'] else 'no '}data that "
-                "Python handed over",
-                remedy="Forge().resume_sweep(path, data=...) with what it was trained on",
+                f"{path} was {'' if sweep.record['in_memory'] else 'not '}trained on data passed "
+                "in Python",
+                remedy="Forge().resume_sweep(path, data=...) with the training data",
             )
         jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
         check_jobs(registry, jobs, data)
@@ -112,14 +112,14 @@ def resume_sweep(
         if sweep.search:
             if storage is not None and not sweep.search["storage"]:
                 raise UsageError(
-                    f"{path} keeps its trials in its own folder, and takes no --storage"
+                    f"{path} stores its trials in its own folder; --storage is not allowed"
                 )
             with closing(Study(sweep.search, path, storage, new=False)) as study:
                 sweep.write(jobs=jobs)
                 Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).go_on(wanted)
             return sweep
         if storage is not None:
-            raise UsageError(f"{path} is a grid, which has no storage")
+            raise UsageError(f"{path} is a sweep over a grid; --storage is only for a search")
         configs = resolve_all(draft, wanted, registry, in_memory=data is not None)
         sweep.write(jobs=jobs)
         Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(wanted, configs, strict=True)))
@@ -139,4 +139,4 @@ def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
 
 def check_alone() -> None:
     """Raise UsageError under torchrun, where each process would train every member."""
-    torchrun.refuse("sweep", "the same without torchrun; jobs=2 trains two members at a time")
+    torchrun.refuse("sweep", "run it without torchrun; jobs=2 trains two members at a time")

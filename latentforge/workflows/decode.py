@@ -149,7 +149,7 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
     lists = isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray)
     lengths = compute.list_value_length(column).unique().to_pylist() if lists else []
     if len(lengths) != 1 or None in lengths:
-        raise UsageError(f"{path}: {name} must be lists of numbers, all of one length")
+        raise UsageError(f"{path}: {name} must be lists of numbers of equal length")
     values: Array = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1), source.decode("utf-8", "replace")
 

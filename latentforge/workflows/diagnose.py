@@ -93,6 +93,6 @@ def failure(run: RunFolder) -> list[Diagnosis]:
         return [Diagnosis(run.status, "warning", f"{after} or a few more", attempt)]
     if run.status != "failed":
         return []
-    why = (run.manifest.get("error") or "no reason kept").partition("\n  try: ")[0]
-    attempt = "mend that and train again; a loss that is not finite wants a smaller train.lr"
+    why = (run.manifest.get("error") or "no reason recorded").partition("\n  try: ")[0]
+    attempt = "fix the error and train again; if the loss is not finite, lower train.lr"
     return [Diagnosis("failed", "warning", f"{after}: {why}", attempt)]

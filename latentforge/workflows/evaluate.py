@@ -53,7 +53,7 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
         if measure.entry.spec.labels and not splits.spec.classes:
             raise UsageError(
                 f"measure {measure.name!r} needs labels; the data has none",
-                remedy="data=(x, y), or other measures",
+                remedy="data=(x, y), or choose other measures",
             )
     figures, protocol = measured(opened, split, measures)
     result = {
@@ -69,7 +69,7 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
     try:
         append_json_line(run.path / "evaluations.jsonl", {"at": now(), **result})
     except RunFailed as error:  # a read-only run can still be evaluated
-        log.warning("the figures are not kept: %s", error.message)
+        log.warning("the metrics cannot be saved: %s", error.message)
     return result
 
 

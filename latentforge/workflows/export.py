@@ -85,7 +85,7 @@ def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
     weights = model.state_dict()
     path.write_bytes(to_safetensors(weights))
     return {
-        "holds": "the weights and buffers of the whole model, by their names in its state_dict()",
+        "holds": "the weights and buffers of the whole model, under their state_dict() names",
         "tensors": {name: list(weight.shape) for name, weight in weights.items()},
         "versions": versions("torch", "safetensors"),
     }

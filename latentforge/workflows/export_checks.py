@@ -36,11 +36,11 @@ def export(
 ) -> dict[str, Any]:
     _check_choice("--format", format, FORMATS)
     if part is None and format == "onnx":
-        raise UsageError("say which part of the model", remedy=f"--part {' or '.join(PARTS)}")
+        raise UsageError("the part of the model is missing", remedy=f"--part {' or '.join(PARTS)}")
     if part is not None and format == "safetensors":
         raise UsageError(
-            "--part is for ONNX; safetensors hold the weights of the whole model",
-            remedy="leave --part out, or --format onnx",
+            "--part is for ONNX; safetensors files contain the weights of the whole model",
+            remedy="remove --part, or use --format onnx",
         )
     config = config_of(registry, run)
     if part is not None:
@@ -70,7 +70,9 @@ def encode(
     if out.suffix not in CODES:
         raise UsageError(f"{out}: codes are written as .parquet or .npz")
     if out.exists():
-        raise UsageError(f"{out} is there already; nothing is overwritten", remedy="another --out")
+        raise UsageError(
+            f"{out} already exists and is not overwritten", remedy="choose another --out"
+        )
     if options and not isinstance(data, str):
         raise UsageError(
             "--set is for the options of another dataset", remedy="--data NAME --set KEY=VALUE"
@@ -129,6 +131,6 @@ def _check_choice(option: str, given: str, known: Sequence[str]) -> None:
 def _check_packages(extra: str, what: str, *packages: str) -> None:
     if missing := [name for name in packages if find_spec(name) is None]:
         raise MissingError(
-            f"{what} needs {' and '.join(missing)}, not installed here",
+            f"{what} needs {' and '.join(missing)} (not installed)",
             remedy=f"pip install 'latentforge[{extra}]'",
         )

@@ -95,7 +95,7 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     check_fits(run, splits)
     if data is None and not splits.is_of(about):
         log.warning(
-            "the dataset %s has changed since %s was trained: figures do not compare",
+            "the dataset %s has changed since %s was trained: metrics are not comparable",
             config.data_name,
             run.path,
         )
@@ -112,7 +112,7 @@ def check_fits(run: RunFolder, splits: DataSplits) -> None:
         )
     if len(splits.spec.classes) > len(about["classes"]) > 0:
         raise UsageError(
-            f"{run.path} knows {len(about['classes'])} classes, "
+            f"{run.path} was trained on {len(about['classes'])} classes, "
             f"this data has {len(splits.spec.classes)}"
         )
 

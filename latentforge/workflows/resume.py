@@ -60,7 +60,9 @@ def resume(
                 check_size(run.manifest, saved, config, splits.spec)
             trainee = build_trainee(config, splits).to(device)
             for what in differences(saved, config, device, trainee) if saved else ():
-                log.warning("%s: the end is not bit for bit that of a run never stopped", what)
+                log.warning(
+                    "%s: the result is not bit-identical to that of an uninterrupted run", what
+                )
             processes = join_processes(config, device) if torchrun.several() else None
             with TrainingSession(
                 *(run, config, splits, trainee, device),
@@ -122,9 +124,9 @@ def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint 
         epochs = len(run.history())
         if run.status == "done" or epochs > 1:
             raise MissingError(
-                f"{run.path} has no checkpoint left to go on from",
-                details=[f"{METRICS} has {epochs} epochs, which are not trained anew"],
-                remedy="its checkpoints folder back in its place, or a new run",
+                f"{run.path} has no checkpoint to resume from",
+                details=[f"{METRICS} has {epochs} epochs, which are not trained again"],
+                remedy="restore its checkpoints folder, or start a new run",
             ) from None
         return None
 
@@ -137,7 +139,7 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         return kept
     if data is None and config.dataset is None:
         raise UsageError(
-            f"{run.path} was trained on data that Python handed over",
+            f"{run.path} was trained on data passed in Python",
             remedy="Forge().resume(run, data=...)",
         )
     splits = load_splits(config.dataset, config.data, data)
@@ -147,12 +149,12 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
             details=[
-                f"{then} {name} images then, {sizes.get(name, 0)} now"
+                f"{then} {name} images before, {sizes.get(name, 0)} now"
                 for name, then in about["images"].items()
                 if sizes.get(name) != then
             ]
-            or ["as many images as then, and other values"],
-            remedy="the data of then, or a new run",
+            or ["the number of images is the same, but their values differ"],
+            remedy="restore the original dataset, or start a new run",
         )
     return splits
 
@@ -164,11 +166,11 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
     epochs = run.manifest["epochs"]
     if stopped := stored_result(saved).stopped:
         raise UsageError(
-            f"{run.path} ended by itself after epoch {epochs}: {stopped}", remedy="train a new run"
+            f"{run.path} stopped early after epoch {epochs}: {stopped}", remedy="train a new run"
         )
     if saved.state["step"] == run.manifest["steps"] and config.train.epochs <= epochs:
         raise UsageError(
-            f"{run.path} has been trained to its end, {epochs} epochs",
+            f"{run.path} is fully trained, {epochs} epochs",
             remedy=f"--epochs {2 * epochs}",
         )
 
@@ -179,7 +181,7 @@ def differences(
     """Changes since the checkpoint was written that alter the last bits of the result."""
     state, threads = saved.state, torch.get_num_threads()
     if state["threads"] != threads:
-        advice = f"--set train.threads={state['threads']} keeps to them"
+        advice = f"--set train.threads={state['threads']} restores the number"
         yield f"threads: {state['threads']} before, {threads} now ({advice})"
     if (processes := state.get("processes", 1)) != torchrun.count():
         yield f"processes: {processes} before, {torchrun.count()} now"
@@ -189,7 +191,7 @@ def differences(
         yield f"torch {state['torch']} before, {torch.__version__} now"
     before_channels_last = state.get("ways", {}).get("channels_last", False)
     if is_channels_last(trainee) and not before_channels_last:
-        yield "convolutions by channel before, by pixel now (train.channels_last)"
+        yield "convolutions contiguous before, channels-last now (train.channels_last)"
     for name, version in plugin_versions(config).items():
         older = state["plugins"].get(name.rpartition("/")[2], version)  # older ones: only the name
         if version != (before := state["plugins"].get(name, older)):

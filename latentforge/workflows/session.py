@@ -105,9 +105,9 @@ class TrainingSession:
         self.run.update(events=[*self.board.written()], steps_made=steps.describe())
         if self.saved:
             self.board.restart_after(self.result.steps)
-            progress.note(f"goes on after step {self.result.steps} ({self.saved.name})")
+            progress.note(f"resumed after step {self.result.steps} ({self.saved.name})")
             if 0 < (length := self.config.train.schedule.epochs) < self.config.train.epochs:
-                progress.note(f"the schedule ends with epoch {length}: lr then stays")
+                progress.note(f"the schedule ends with epoch {length}; lr is constant afterwards")
         else:
             self._greet()
         for note in steps.notes:
@@ -183,7 +183,7 @@ def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
     finish(run, result)
     if result.status == "interrupted":
         kept = (run.path / "checkpoints" / "LATEST").exists()
-        keeps = f"; {run.path} keeps its last checkpoint" if kept else ""
+        keeps = f"; the last checkpoint is in {run.path}" if kept else ""
         kind = Terminated if result.signal == signal.SIGTERM else Interrupted
         what = f"{kind.__name__.lower()} at step {result.steps}{keeps}"
         command = torchrun.again(f"latentforge train --resume {run.path}")

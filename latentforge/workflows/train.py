@@ -40,7 +40,7 @@ def train(
     training_measures(registry, config, splits.spec.classes, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(
-            f"train.cuda_graph is on, and {device} has no CUDA graphs",
+            f"train.cuda_graph is on, but {device} has no CUDA graphs",
             remedy="--set train.cuda_graph=auto",
         )
     with using_threads(config.train.threads), callers_state_kept(device):

@@ -340,7 +340,7 @@ def test_a_run_whose_folder_takes_no_more_is_still_measured(cli, runs):
     answer = cli("evaluate", "runs/ae", "--json")
     assert answer.code == 0
     assert answer.json["metrics"]["recon"] > 0
-    assert "warning: the figures are not kept: cannot write to" in answer.err
+    assert "warning: the metrics cannot be saved: cannot write to" in answer.err
 
 
 # ---------------------------------------------------------------- explore
@@ -405,7 +405,7 @@ def test_the_classes_asked_for_are_the_classes_drawn(cli, runs):
 def test_runs_are_listed_with_how_they_ended(cli, runs):
     answer = cli("runs")
     header, *rows = answer.out.splitlines()
-    assert header.split() == ["RUN", "STATUS", "MODEL", "DATA", "EPOCHS", "FIGURES"]
+    assert header.split() == ["RUN", "STATUS", "MODEL", "DATA", "EPOCHS", "METRICS"]
     assert [row.split()[:6] for row in rows] == [
         ["runs/ae", "done", "ae", "digits", "3", "test"],
         ["runs/cnn", "done", "cnn-classifier", "digits", "1", "test"],
@@ -613,10 +613,10 @@ def test_a_plugin_that_is_left_out_offers_nothing(cli):
     assert status["autoencoder"] == "disabled"
     refused = cli("-p", "no:autoencoder", "train", "ae")
     assert refused.code == 2  # there is `vae`, which may be meant
-    assert "switched off by -p no:autoencoder" in refused.err
+    assert "disabled by -p no:autoencoder" in refused.err
     refused = cli("-p", "no:reconstruction", "train", "ae")
     assert refused.code == 3
-    assert "switched off by -p no:reconstruction" in refused.err
+    assert "disabled by -p no:reconstruction" in refused.err
 
 
 def test_the_environment_lists_the_plugins_to_load(cli, monkeypatch):
@@ -653,4 +653,4 @@ def test_figures_of_a_later_epoch_than_the_best_say_so(cli, work):
     line = ("train", "ae", "--epochs", 40, "--lr", 0.02, "--set", "train.patience=1", "--quiet")
     answer = cli(*line, "--set", "model.hidden=[64]", "--run", "a")
     best = json.loads(Path("a/run.json").read_text())["best"]["epoch"]
-    assert f"figures of the last epoch; --checkpoint best has those of epoch {best}" in answer.out
+    assert f"metrics of the last epoch; --checkpoint best has those of epoch {best}" in answer.out

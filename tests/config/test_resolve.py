@@ -125,7 +125,7 @@ def test_dots_nest_and_meet_what_the_file_has(config, faults):
     made = config(text, "train.optimizer_options.eps=1e-6")
     assert made.train.optimizer_options == {"amsgrad": True, "eps": 1e-6}
     assert faults(text, "train.epochs=2", "train.epochs.eps=3") == [
-        "--set train.epochs.eps=3: train.epochs is no table"
+        "--set train.epochs.eps=3: train.epochs is not a table"
     ]
 
 
@@ -386,7 +386,7 @@ def test_a_component_of_a_plugin_that_is_switched_off_is_the_plugins_matter(tmp_
     with pytest.raises(PluginError) as caught:
         resolve(draft(folder=tmp_path), without)
     assert caught.value.exit_code == 3
-    assert "switched off by -p no:reconstruction" in caught.value.details[0]
+    assert "disabled by -p no:reconstruction" in caught.value.details[0]
 
 
 # ---------------------------------------------------------------- loss and model

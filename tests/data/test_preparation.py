@@ -250,10 +250,10 @@ def test_tensor_datasets_are_gathered_with_and_without_labels():
         ([(np.zeros((8, 8)), 0.5)], "label of example 0 is 0.5"),
         ([(np.zeros((8, 8)), 1, 2)], "example 0 has 3 parts"),
         ([], "no examples"),
-        ((BYTES, LABELS), "load gave a tuple"),
-        ({"x": BYTES}, "load gave a dict"),
-        (iter(BYTES), "load gave a"),
-        (None, "load gave a NoneType"),
+        ((BYTES, LABELS), "load returned a tuple"),
+        ({"x": BYTES}, "load returned a dict"),
+        (iter(BYTES), "load returned a"),
+        (None, "load returned a NoneType"),
     ],
 )
 def test_a_dataset_that_cannot_be_gathered_says_which_example_and_why(dataset, message):
@@ -276,10 +276,10 @@ def spoilt(*values: float) -> np.ndarray:
     ("x", "message", "remedy"),
     [
         (spoilt(np.nan, np.inf, np.nan), "3 of 115008 values of x are NaN or infinite", "load"),
-        (DIGITS.images, r"x lies in \[0, 16\]", "divide by 255"),
-        (BYTES.astype(np.float32), r"x lies in \[0, 240\]", "divide by 255"),
-        (DIGITS.images / 8 - 1, r"x lies in \[-1, 1\]", r"\(x \+ 1\) / 2"),
-        (spoilt(-3.0, 900.0), r"x lies in \[-3, 900\]", r"\(x - -3\) / 903"),
+        (DIGITS.images, r"x is in \[0, 16\]", "divide by 255"),
+        (BYTES.astype(np.float32), r"x is in \[0, 240\]", "divide by 255"),
+        (DIGITS.images / 8 - 1, r"x is in \[-1, 1\]", r"\(x \+ 1\) / 2"),
+        (spoilt(-3.0, 900.0), r"x is in \[-3, 900\]", r"\(x - -3\) / 903"),
         (BYTES.astype(np.int64), "x is int64", "uint8 from 0 to 255"),
         (BYTES > 3, "x is bool", "uint8 from 0 to 255"),
         (BYTES.astype(np.complex64), "complex64 are not numbers", ""),
@@ -446,7 +446,7 @@ def test_the_preprocessing_is_json_that_says_how_bytes_become_floats():
 
 
 def test_a_label_beyond_all_bounds_is_refused_before_it_gets_a_name():
-    with pytest.raises(UsageError, match="65536 classes are the most"):
+    with pytest.raises(UsageError, match="at most 65536 classes are supported"):
         prepared(torch.rand(20, 4), torch.full((20,), 2**40))
 
 

@@ -67,7 +67,7 @@ def test_images_in_memory_can_be_streamed_to_a_device_that_is_too_small():
 
 
 def test_what_wants_all_images_as_one_tensor_is_told_what_to_do():
-    with pytest.raises(UsageError, match="streamed, and do not lie in memory") as caught:
+    with pytest.raises(UsageError, match="streamed and not in memory as a whole") as caught:
         _ = splits("always").split("train").x
     assert "batches" in caught.value.remedy
 

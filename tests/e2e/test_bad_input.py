@@ -181,7 +181,7 @@ def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(
 ):
     text = refused(3, "-p", "no:autoencoder", "evaluate", "runs/ae")
     assert "runs/ae was made with 'ae' of plugin autoencoder (latentforge 0.1.0)" in text
-    assert "switched off by -p no:autoencoder" in text
+    assert "disabled by -p no:autoencoder" in text
     assert "pip install" not in text  # it is installed
 
     (work / "mine.py").write_text(PLUGIN + linear_classifier("trap"))

@@ -126,11 +126,11 @@ def test_more_epochs_are_asked_for_by_resuming(cli, runs):
     before = json.loads((runs / "ae" / "run.json").read_text())["epochs"]
     refused = cli("train", "--resume", "runs/ae")
     assert refused.code == 2
-    assert f"runs/ae has been trained to its end, {before} epochs" in refused.err
+    assert f"runs/ae is fully trained, {before} epochs" in refused.err
     assert f"try: --epochs {2 * before}" in refused.err
     more = cli("train", "--resume", "runs/ae", "--epochs", before + 1, "--json")
     assert more.code == 0, more.err
-    assert "goes on after step" in more.err
+    assert "resumed after step" in more.err
     assert (more.json["status"], more.json["epochs"]) == ("done", before + 1)
     lines = (runs / "ae" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [*range(1, before + 2)]
@@ -139,9 +139,17 @@ def test_more_epochs_are_asked_for_by_resuming(cli, runs):
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("train vae --resume runs/ae", 2, "--resume goes on with runs/ae, and takes no vae"),
-        ("train --resume runs/ae --run other", 2, "takes no other"),
-        ("train --resume runs/ae --preset vanilla-ae", 2, "takes no vanilla-ae"),
+        (
+            "train vae --resume runs/ae",
+            2,
+            "--resume continues runs/ae with its stored options; remove vae",
+        ),
+        ("train --resume runs/ae --run other", 2, "with its stored options; remove other"),
+        (
+            "train --resume runs/ae --preset vanilla-ae",
+            2,
+            "with its stored options; remove vanilla-ae",
+        ),
         ("train --resume runs/ae --lr 0.5 --epochs 99", 2, "train.lr: 0.003 in the run, not 0.5"),
         ("train --resume runs/ae --data mnist --epochs 99", 2, 'data.name: "digits" in the run'),
         ("train --resume runs/nothing", 4, "no run at runs/nothing"),

@@ -122,7 +122,8 @@ def test_a_schedule_that_ends_before_it_starts_is_refused(forge, tmp_path):
     with pytest.raises(ConfigError) as caught:
         train(forge, tmp_path / "a", schedule={"warmup_epochs": 3.0})
     assert (
-        "train.schedule (from train=): the warm-up ends after 3 epochs" in caught.value.details[0]
+        "train.schedule (from train=): the warm-up (3 epochs) must be shorter"
+        in caught.value.details[0]
     )
     with pytest.raises(ConfigError) as caught:
         train(forge, tmp_path / "b", schedule={"name": "cosin", "end": 0})
@@ -368,7 +369,7 @@ def test_training_stops_when_patience_runs_out_and_is_whole(falling, tmp_path):
 
 
 def test_monitoring_wants_a_validation_split_and_a_measure_that_fits(forge, tmp_path):
-    with pytest.raises(UsageError, match="go by a validation split"):
+    with pytest.raises(UsageError, match="need a validation split"):
         train(forge, tmp_path / "a", data={"name": "digits", "validation": 0.0}, patience=1)
     assert not list(tmp_path.iterdir())
 

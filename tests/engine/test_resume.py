@@ -412,7 +412,7 @@ def test_best_score_and_patience_go_on(data, tmp_path, step):
         train(data, tmp_path / "run", "ae", "plain", options, step=step)
     resumed(tmp_path / "run", data)
     assert_same(tmp_path / "run", expected)
-    with pytest.raises(UsageError, match="ended by itself after epoch"):
+    with pytest.raises(UsageError, match="stopped early after epoch"):
         resumed(tmp_path / "run", data)
 
 
@@ -448,7 +448,7 @@ def test_more_epochs_are_those_of_a_longer_run(data, tmp_path):
     way = {"schedule": {"name": "cosine", "epochs": EPOCHS}, "ema": 0.9}
     train(data, tmp_path / "whole", "vae", "plain", {**way, "epochs": EPOCHS + 2})
     train(data, tmp_path / "run", "vae", "plain", way)
-    with pytest.raises(UsageError, match="trained to its end, 3 epochs"):
+    with pytest.raises(UsageError, match="is fully trained, 3 epochs"):
         resumed(tmp_path / "run", data)
     made = resumed(tmp_path / "run", data, train={"epochs": EPOCHS + 2})
     assert made.config["train"]["epochs"] == EPOCHS + 2
@@ -578,7 +578,7 @@ def test_a_run_without_its_checkpoints_is_not_trained_anew_over_its_record(data,
     train(data, tmp_path / "run", "ae", "plain")
     shutil.rmtree(tmp_path / "run/checkpoints")
     before = files(tmp_path / "run")
-    with pytest.raises(MissingError, match="no checkpoint left to go on from"):
+    with pytest.raises(MissingError, match="no checkpoint to resume from"):
         resumed(tmp_path / "run", data)
     assert files(tmp_path / "run") == before
 
@@ -696,7 +696,7 @@ def test_what_is_no_tensor_cannot_be_kept_and_is_named(data, tmp_path):
     ("change", "said"),
     [
         ({"lr": 0.1}, "train.lr: 0.001 in the run, not 0.1"),
-        ({"epochs": 2}, "train.epochs: it can be raised, from 3, and not lowered to 2"),
+        ({"epochs": 2}, "train.epochs: it can be raised from 3, but not lowered to 2"),
         ({"schedule": {"name": "step"}}, 'train.schedule.name: "constant" in the run'),
         ({"device": "cuda:7"}, 'train.device: "auto" in the run'),
         ({"ema": 0.5, "seed": 4}, "train.seed"),
@@ -731,7 +731,7 @@ def test_another_number_of_threads_is_said(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     resumed(tmp_path / "run", data, train={"threads": 2})
-    assert "threads: 1 before, 2 now (--set train.threads=1 keeps to them)" in caplog.text
+    assert "threads: 1 before, 2 now (--set train.threads=1 restores the number)" in caplog.text
 
 
 def test_other_data_is_refused(data, tmp_path):
@@ -740,7 +740,7 @@ def test_other_data_is_refused(data, tmp_path):
     x, y = data["train"]
     with pytest.raises(UsageError, match="has changed since"):
         resumed(tmp_path / "run", {**data, "train": (255 - x, y)})
-    with pytest.raises(UsageError, match="data that Python handed over"):
+    with pytest.raises(UsageError, match="data passed in Python"):
         resumed(tmp_path / "run", None)
 
 

@@ -368,5 +368,5 @@ def test_floats_beyond_1_are_found_where_they_are_read(tmp_path):
     images = prepare_whole(given, "a", DataConfig(stream="always")).split("train")
     x[7, 1, 1] = 9.0
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(RunFailed, match=r"example 7: x lies in \[0\.5, 9\]"):
+    with pytest.raises(RunFailed, match=r"example 7: x is in \[0\.5, 9\]"):
         images.batch_at([3, 7])

@@ -207,7 +207,7 @@ BAD = [
     ("--set steps=0", 2, "guided.steps: must be greater than 0"),
     ("--set optimizer=adma", 2, "optimizer must be one of adam"),
     ("--set nn=5", 2, "guided.nn: no such option"),
-    ("--preset vanilla-vae", 2, "preset 'vanilla-vae' is not one for explorer 'guided'"),
+    ("--preset vanilla-vae", 2, "preset 'vanilla-vae' is not for explorer 'guided'"),
     ("--with judge=runs/guide", 2, "runs/guide guides and cannot judge"),
     ("--with judge=runs/vae", 2, "role 'judge' needs classify"),
     ("--with judg=runs/judge", 2, "did you mean 'judge'"),

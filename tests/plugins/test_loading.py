@@ -134,7 +134,7 @@ def test_an_object_is_named_as_in_an_entry_point(folder):
         ("./notes.txt.d/x", "does not exist"),
         ("./notes", "notes is not a Python file"),
         ("./hookless.py", "validate: ./hookless.py has no hooks"),
-        ("./later.py", "made for plugin API 9"),
+        ("./later.py", "written for plugin API 9"),
         ("./raises.py", "collect: latentforge_models: KeyError"),
     ],
 )

@@ -64,8 +64,8 @@ def test_a_built_in_wins_in_any_order(order):
     assert some.get("models", "my/ae").plugin is FILE
     assert some.notices == (
         "model 'ae' of latentforge-swirl does not replace the built-in;"
-        " reach it as latentforge-swirl/ae",
-        "model 'ae' of my does not replace the built-in; reach it as my/ae",
+        " use it as latentforge-swirl/ae",
+        "model 'ae' of my does not replace the built-in; use it as my/ae",
     )
 
 

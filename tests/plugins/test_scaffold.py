@@ -58,7 +58,7 @@ def test_a_new_package_is_checked_by_its_folder(kind, cli, work):
     [
         (["Swirl"], "lower-case letters"),
         (["../swirl"], "lower-case letters"),
-        (["none"], "would hide something else"),
+        (["none"], "the name 'none' is already used in the generated code"),
         (["vae"], "there is a built-in model 'vae'"),
         (["swirl", "--kind", "modle"], "did you mean 'model'"),
     ],
@@ -118,7 +118,7 @@ def test_a_check_that_fails_ends_with_what_to_mend(cli, work):
 def test_a_plugin_that_is_switched_off_has_not_passed(cli, work, monkeypatch):
     answer = cli("-p", "no:vae", "plugins", "check", "vae")
     assert answer.code == 0
-    assert "skipped plugin vae: it loads: switched off by -p no:vae" in answer.out
+    assert "skipped plugin vae: it loads: disabled by -p no:vae" in answer.out
 
 
 def test_a_folder_that_is_no_package_is_looked_for_as_a_plugin(cli, work):

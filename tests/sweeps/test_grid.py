@@ -63,8 +63,8 @@ def test_a_name_is_a_folder_on_every_system_and_never_leads_elsewhere():
         ("loss.beta=[1", "write section.key="),
         ("beta=[1]", "no such section"),
         ("lsos.beta=[1]", "did you mean 'loss'"),
-        ("loss.beta=[]", "a value or more"),
-        ("loss.beta=[1, 2, 1]", "there twice"),
+        ("loss.beta=[]", "a list with at least one value"),
+        ("loss.beta=[1, 2, 1]", "contains a value twice"),
         ("loss.beta=[1, -2]", "loss.beta (from the grid)"),
         ("loss.bta=[1]", "did you mean 'beta'"),
         ("model.name=['vae', 'veu']", "did you mean 'vae'"),
@@ -165,7 +165,7 @@ def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
         "vae", data=x, model=TINY, train=ONCE, grid=grid, out=tmp_path / "s", quiet=True
     )
     assert [run.status for run in made.runs()] == ["done", "done"]
-    with pytest.raises(UsageError, match="handed over") as caught:
+    with pytest.raises(UsageError, match="data passed in Python") as caught:
         forge.resume_sweep(made.path)
     assert "data=" in caught.value.remedy
     assert forge.resume_sweep(made.path, data=x, quiet=True).status == "done"
@@ -209,7 +209,7 @@ def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reaso
     assert len(sweeper.planned(todo)) == 4
     assert sweep.writes == 1
     record = read(tmp_path / "sweep.json")
-    assert all("no other member" in member["alone_because"] for member in record["members"])
+    assert all("no other member differs" in member["alone_because"] for member in record["members"])
 
 
 def test_a_group_runs_from_its_beginning_and_waits_where_it_cannot_be_one(swept, tmp_path):
@@ -368,7 +368,7 @@ def test_a_folder_that_is_no_sweep_or_whose_members_lead_elsewhere_is_refused(sw
 def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, word, said):
     answer = cli("sweep", "--resume", swept.path, "--quiet", "--json", word)
     assert answer.code == 2
-    assert f"as it began, and takes no {said}\n" in answer.err
+    assert f"with its stored options; remove {said}\n" in answer.err
 
 
 def test_the_best_of_equals_is_marked_nowhere_and_a_failure_says_what_to_try(cli, work):
@@ -381,4 +381,4 @@ def test_the_best_of_equals_is_marked_nowhere_and_a_failure_says_what_to_try(cli
     assert "2-lr=1e+30: the loss became" in answer.err
     assert "; try: a smaller --lr" in answer.err
     answer = cli(*words, "--grid", "model.name=[ae, vae]")
-    assert 'with quotes around texts, model.name=["ae", "vae"]' in answer.err
+    assert 'with quotes around strings, model.name=["ae", "vae"]' in answer.err

@@ -277,12 +277,12 @@ def test_a_plugin_that_a_process_does_not_find_is_the_error_of_its_members(tmp_p
 def test_what_other_processes_cannot_have_is_refused_before_anything_is_made(tmp_path, cli):
     out = tmp_path / "s"
     grid = {"train.seed": [0, 1]}
-    with pytest.raises(UsageError, match="data that Python handed over"):
+    with pytest.raises(UsageError, match="do not have data passed in Python"):
         Forge().sweep("ae", data=torch.rand(20, 4, 4), grid=grid, jobs=2, out=out)
-    with pytest.raises(UsageError, match="handed over") as caught:
+    with pytest.raises(UsageError, match="given as a Python object") as caught:
         Forge([elbo], off=["elbo"]).sweep("ae", grid=grid, jobs=2, out=out)
     assert "jobs=1" in caught.value.remedy
-    with pytest.raises(UsageError, match="1 or more"):
+    with pytest.raises(UsageError, match="must be at least 1"):
         Forge().sweep("ae", grid=grid, jobs=0, out=out)
     assert not out.exists()
     assert cli("sweep", "ae", "--grid=train.seed=[0]", "--jobs=0").code == 2

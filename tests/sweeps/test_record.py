@@ -61,5 +61,5 @@ def test_paths_that_are_the_same_one_are_a_value_given_twice(work):
     np.save("a.npy", np.zeros((60, 6, 6), np.float32))
     with pytest.raises(ConfigError, match="cannot be used") as caught:
         Forge().sweep("vae", data="arrays", grid={"data.path": ["a.npy", Path("a.npy")]}, out="s")
-    assert "there twice" in caught.value.details[0]
+    assert "contains a value twice" in caught.value.details[0]
     assert not Path("s").exists()

@@ -141,7 +141,7 @@ def test_data_from_python_is_searched(tmp_path):
     request = {"train": ONCE, "search": 2, "space": SPACE, "quiet": True}
     made = Forge().sweep("ae", data=x, out=tmp_path / "s", **request)
     assert [run.status for run in made.runs()] == ["done", "done"]
-    with pytest.raises(UsageError, match="handed over"):
+    with pytest.raises(UsageError, match="data passed in Python"):
         Forge().resume_sweep(made.path)
 
 
@@ -259,9 +259,9 @@ def test_what_was_done_and_not_told_is_told(searched, tmp_path):
 
 def test_a_folder_that_has_lost_its_trials_and_a_storage_for_a_grid_are_refused(searched, tmp_path):
     shutil.copy(searched.path / "sweep.json", tmp_path)
-    with pytest.raises(MissingError, match=r"search\.db is not there"):
+    with pytest.raises(MissingError, match=r"is missing: .*search\.db"):
         Forge().resume_sweep(tmp_path)
-    with pytest.raises(UsageError, match="takes no --storage"):
+    with pytest.raises(UsageError, match="--storage is not allowed"):
         Forge().resume_sweep(searched.path, storage="sqlite:///x.db")
 
 

@@ -21,17 +21,17 @@ from latentforge.sweeps.search_space import read_space, read_texts
         ("train.lr=uniform(1, inf)", "two finite numbers"),
         ("train.lr=uniform(-1e308, 1e308)", "too large"),
         ("train.lr=uniform(a, b)", "needs two numbers"),
-        ("model.latent_dim=int(2, 3.5)", "two whole numbers"),
+        ("model.latent_dim=int(2, 3.5)", "two integers"),
         ("model.latent_dim=int(0, 4)", "model.latent_dim (from the space): must be greater"),
         ("model.latent_dim=uniform(2, 4)", "must be a valid integer"),
         ("train.lr=uniform(-1, 1)", "train.lr (from the space): must be greater than 0, got -1.0"),
         ("train.batch_size=[32, 0]", "train.batch_size (from the space)"),
-        ("train.batch_size=[]", "a value or more"),
-        ("train.batch_size=[32, 32]", "there twice"),
+        ("train.batch_size=[]", "a list with at least one value"),
+        ("train.batch_size=[32, 32]", "contains a value twice"),
         ("train.rl=log(1e-4, 1)", "train.rl (from the space): no such option"),
         ("tarin.lr=log(1e-4, 1)", "did you mean 'train'"),
         ("model.name=['ae', 'veu']", "did you mean 'vae'"),
-        ("data.validation=uniform(0.1, 0.2)", "do not compare"),
+        ("data.validation=uniform(0.1, 0.2)", "are not comparable"),
     ],
 )
 def test_what_is_wrong_with_a_space_is_said_before_anything_is_trained(cli, work, text, said):
@@ -44,8 +44,8 @@ def test_what_is_wrong_with_a_space_is_said_before_anything_is_trained(cli, work
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--search=3"], "a search varies something"),
-        (["--search=0", "--space=train.lr=[1]"], "1 or more"),
+        (["--search=3"], "a search needs at least one key to vary"),
+        (["--search=0", "--space=train.lr=[1]"], "at least 1 trial"),
         (["--space=train.lr=[1]"], "--search 20"),
         (["--objective=elbo", "--grid=train.lr=[1]"], "--search 20"),
         (["--storage=sqlite:///x.db", "--grid=train.lr=[1]"], "--search 20"),

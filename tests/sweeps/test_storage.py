@@ -140,7 +140,7 @@ def test_going_on_with_trials_that_are_elsewhere_makes_no_file(tmp_path, cli, wo
     assert cli(*words).code == 0
     answer = cli("sweep", "--resume", "one", "--storage", "sqlite:///not-there.db")
     assert answer.code == 4
-    assert f"{work / 'not-there.db'} is not there" in answer.err
+    assert f"is missing: {work / 'not-there.db'}" in answer.err
     assert not (work / "not-there.db").exists()
     again = cli(*words[:-3], "--out", "two")
     assert again.code == 0

@@ -265,4 +265,4 @@ def test_a_signal_stops_all_and_each_goes_on_from_where_it_was(start, process, w
         run = read(work / "stopped" / member["name"] / "run.json")
         assert (run["status"], run["epochs"]) == ("done", 12)
         assert run["resumed"][0]["step"] == steps[0]
-        assert member["alone_because"] == "it goes on by itself"
+        assert member["alone_because"] == "it is resumed on its own"

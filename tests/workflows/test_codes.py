@@ -403,7 +403,7 @@ def test_the_bomb_of_the_refused_codes_is_live(work):
     [
         ({"a": [1.0]}, "has no column 'z'"),
         ({"z": [1.0, 2.0]}, "lists of numbers"),
-        ({"z": [[1.0], [1.0, 2.0]]}, "lists of numbers, all of one length"),
+        ({"z": [[1.0], [1.0, 2.0]]}, "lists of numbers of equal length"),
         ({"z": [["a"] * 4]}, "not numbers"),
         ({"z": [[1.0] * 3]}, "z has shape (1, 3); codes of runs/ae have shape (4,)"),
         ({"z": [[1.0, None, 1.0, 1.0]]}, "1 of 1 codes are NaN or infinite"),

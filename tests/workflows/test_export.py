@@ -177,11 +177,14 @@ def test_the_best_checkpoint_is_exported_where_it_is_asked_for(cli, runs):
         ("runs/cnn --part encoder", "the encoder needs encode; model 'cnn-classifier' provides"),
         ("runs/cnn --part decoder", "the decoder needs decode"),
         ("runs/ae --part classifier", "the classifier needs classify; model 'ae' provides"),
-        ("runs/ae --part encoder --format safetensors", "weights of the whole model\n  try: leave"),
+        (
+            "runs/ae --part encoder --format safetensors",
+            "weights of the whole model\n  try: remove",
+        ),
         ("runs/ae --part encodr", "did you mean 'encoder'?"),
         ("runs/ae --part encoder --format onx", "did you mean 'onnx'?"),
         ("runs/ae --format torchscript", "choose from onnx, safetensors"),
-        ("runs/ae", "say which part of the model"),
+        ("runs/ae", "the part of the model is missing"),
         ("runs/ae --part encoder --out runs/ae", "runs/ae is not empty"),
     ],
 )

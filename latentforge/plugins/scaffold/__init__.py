@@ -27,18 +27,18 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
     and its files. Raises UsageError for an invalid name, and if the folder exists."""
     if kind not in IMPLEMENTED:
         hint = did_you_mean(kind, IMPLEMENTED) or f"one of {', '.join(IMPLEMENTED)}"
-        raise UsageError(f"there is no kind {kind!r} to begin with; {hint}")
+        raise UsageError(f"there is no template for kind {kind!r}; {hint}")
     name = name.removeprefix("latentforge-")
     if not NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a plugin",
-            remedy="lower-case letters, digits and single hyphens, such as swirl-vae",
+            remedy="use lower-case letters, digits and single hyphens, such as swirl-vae",
         )
     if name in load_plugins(only=["latentforge"]).names(PLURAL[kind]):
-        raise UsageError(f"there is a built-in {kind} {name!r}", remedy="another name")
+        raise UsageError(f"there is a built-in {kind} {name!r}", remedy="choose another name")
     folder = (out or Path()) / f"latentforge-{name}"
     if folder.exists():
-        raise UsageError(f"{folder} is there already", remedy="another name, or --out DIR")
+        raise UsageError(f"{folder} already exists", remedy="choose another name, or --out DIR")
     texts = written(name, kind)
     try:
         for place, text in texts.items():
@@ -74,6 +74,8 @@ def written(name: str, kind: str) -> dict[str, str]:
     found = {source: (root / f"{source}.txt").read_text("utf-8") for source in places}
     code = "".join(text for source, text in found.items() if source.endswith(".py"))
     if name in TAKEN or re.search(rf"(?<!\$)\b{words['Class']}\b", code):
-        raise UsageError(f"{name!r} would hide something else", remedy="another name")
+        raise UsageError(
+            f"the name {name!r} is already used in the generated code", remedy="choose another name"
+        )
     words["usage"] = Template(found.pop(f"{kind}/usage.md")).substitute(words).strip()
     return {places[source]: Template(text).substitute(words) for source, text in found.items()}

@@ -49,7 +49,9 @@ def test_a_slow_import_is_noted_with_its_time(site):
     del sys.modules[module]  # as in a new process
     registry = load_plugins()
     [notice] = registry.notices
-    assert notice.startswith("plugin bad (latentforge-bad 0.3) takes long while it loads, 0.")
+    assert notice.startswith(
+        "plugin bad (latentforge-bad 0.3) is slow while it loads, which adds 0."
+    )
     assert "latentforge plugins check latentforge-bad/bad" in notice
     assert registry.names("models") == ("m",)
 
@@ -147,7 +149,7 @@ def test_a_command_is_listed_without_its_import_and_called(site, capsys):
         ("import no_such_module", "aiming:aim", "ModuleNotFoundError"),
         ("raise SystemExit(0)", "aiming:aim", "SystemExit"),
         ("x = 1", "aiming:aim", "AttributeError"),
-        ("aim = 3", "aiming:aim", "is no Typer app"),
+        ("aim = 3", "aiming:aim", "is not a Typer app"),
         ("aim = 3", "aim ing:aim!", "AttributeError"),
     ],
 )

@@ -75,7 +75,7 @@ def test_an_entry_point_may_name_an_object(site):
     site.metadata("latentforge-packs", "good = packs:pack\nbad = packs:Pack\nworse = packs:none")
     registry = load_plugins()
     assert registry.names("models") == ("inner",)
-    assert "name an instance of the class" in registry.plugin("bad").problems[0].remedy
+    assert "register an instance of the class" in registry.plugin("bad").problems[0].remedy
     assert "AttributeError" in registry.plugin("worse").problems[0].cause
 
 
@@ -110,7 +110,7 @@ def test_what_is_switched_off_is_never_imported(site):
     registry = load_plugins(off=["loud"])
     plugin = registry.plugin("loud")
     assert plugin.status == "disabled"
-    assert plugin.trouble == "plugin loud (latentforge-loud 1.0): switched off by -p no:loud"
+    assert plugin.trouble == "plugin loud (latentforge-loud 1.0): disabled by -p no:loud"
     assert registry.problems == ()
     assert module not in sys.modules
 

@@ -47,7 +47,7 @@ def broken_beside_healthy(site, code):
         (
             "LATENTFORGE_API = 2\n@hookimpl\ndef latentforge_models(): yield model('bad')",
             "validate",
-            ["made for plugin API 2, this LatentForge speaks 1"],
+            ["written for plugin API 2; this LatentForge supports 1"],
         ),
         ("x = 1", "validate", ["latentforge_bad_bad has no hooks"]),
         ("def __dir__(): 1 / 0", "validate", ["ZeroDivisionError", "latentforge_bad_bad.py:"]),

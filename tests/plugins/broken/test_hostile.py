@@ -30,7 +30,7 @@ def test_an_entry_point_to_nothing_is_said(site):
     site.metadata("latentforge-bad", "bad = no_such_thing")
     [problem] = load_plugins().problems
     assert "No module named 'no_such_thing'" in problem.cause
-    assert problem.remedy == "its entry point names no_such_thing: mend that, or install it anew"
+    assert problem.remedy == "correct its entry point, no_such_thing, or reinstall it"
 
 
 def test_a_plugin_is_loaded_once_with_strict_plugins_too(work, capsys):
@@ -189,7 +189,7 @@ def test_roles_that_are_none_are_a_fault_of_the_spec(site, roles):
     )
     site.add("latentforge-bad", code, "bad")
     [problem] = load_plugins().problems
-    assert "explorer 'e': roles must map names of roles to sets of abilities" in problem.cause
+    assert "explorer 'e': roles must map names of roles to sets of capabilities" in problem.cause
 
 
 # ---------------------------------------------------------------- commands
@@ -288,10 +288,13 @@ def test_conflicts_are_told_with_whom(site, capsys):
     assert run_cli(["plugins", "show", "latentforge-one/same"]) == 0
     out = capsys.readouterr().out
     assert (
-        "conflict: plugin 'same' is also of latentforge-two; name one as latentforge-one/same"
+        "conflict: plugin 'same' is also provided by latentforge-two;"
+        " use this one as latentforge-one/same" in out
+    )
+    assert (
+        "model 'twin' is also provided by latentforge-two; use this one as latentforge-one/twin"
         in out
     )
-    assert "model 'twin' is also of latentforge-two; reach this one as latentforge-one/twin" in out
 
 
 @pytest.mark.parametrize(

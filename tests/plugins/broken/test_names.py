@@ -51,7 +51,7 @@ def test_an_unknown_name_lists_the_plugins_that_may_have_had_it(site, builtin):
         registry.get("models", "wavelet")
     bad, off = error.value.details
     assert "plugin bad (latentforge-bad 1.0): import: ModuleNotFoundError" in bad
-    assert off == "plugin gone (latentforge-off 1.0): switched off by -p no:gone"
+    assert off == "plugin gone (latentforge-off 1.0): disabled by -p no:gone"
     with pytest.raises(UsageError, match="did you mean 'vae'") as error:
         registry.get("models", "vaee")
     assert error.value.details == (bad, off)
