@@ -85,7 +85,7 @@ def root(
             "--plugin",
             metavar="PLUGIN",
             is_eager=True,  # --help is eager too, and lists commands of plugins
-            help="Load ./file.py or package.module too; no:NAME leaves a plugin out.",
+            help="Also load ./file.py or package.module; no:NAME disables a plugin.",
         ),
     ] = None,
     strict_plugins: Annotated[

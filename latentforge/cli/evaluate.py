@@ -28,7 +28,9 @@ def evaluate(
     checkpoint: Weights = "last",
     measure: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Repeatable.  [default: all that fit the model]"),
+        typer.Option(
+            metavar="NAME", help="A measure; repeatable.  [default: all that fit the model]"
+        ),
     ] = None,
     with_: Others = None,
     set_: Annotated[

@@ -16,9 +16,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     part: Annotated[
         str | None,
-        typer.Option(
-            metavar="PART", help="encoder, decoder or classifier; for ONNX, which needs one."
-        ),
+        typer.Option(metavar="PART", help="encoder, decoder or classifier; required for ONNX."),
     ] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="F", help="onnx or safetensors.")

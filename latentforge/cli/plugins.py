@@ -130,7 +130,7 @@ def check(
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="Lower-case, such as swirl: latentforge-swirl.")],
+    name: Annotated[str, typer.Argument(help="Lower-case, such as swirl for latentforge-swirl.")],
     kind: Annotated[
         str, typer.Option(help="model, loss, dataset, explorer, objective or callback.")
     ] = "model",

@@ -22,7 +22,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The page.  [default: RUN/report.html; of several report-A-B.html beside them]",
+            help="HTML file.  [default: RUN/report.html; of several report-A-B.html beside them]",
         ),
     ] = None,
     json: Json = False,

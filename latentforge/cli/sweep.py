@@ -74,7 +74,9 @@ def sweep(
     jobs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Members to train at a time, each in a process.  [default: 1]"
+            metavar="N",
+            min=1,
+            help="Members to train at the same time, in processes.  [default: 1]",
         ),
     ] = None,
     data: Data = None,

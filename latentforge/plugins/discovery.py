@@ -61,7 +61,7 @@ class Candidate:
         if not remedy and plugin.distribution:
             update = f"pip install --upgrade {plugin.distribution}"
             without = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
-            remedy = f"{update}, or leave it out: latentforge -p {without} ..."
+            remedy = f"{update}, or disable it: latentforge -p {without} ..."
         remedy = remedy or f"fix {plugin.module}, or leave it out"
         origin = (plugin.name, plugin.distribution, plugin.version)
         self.problems.append(PluginProblem(*origin, stage, cause, remedy))

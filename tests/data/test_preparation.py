@@ -299,7 +299,7 @@ def test_pixels_that_do_not_fit_are_refused_with_what_was_seen(x, message, remed
 @pytest.mark.parametrize(
     ("y", "classes", "message"),
     [
-        (LABELS[:-1], (), r"y has shape \(1796,\), and x has 1797"),
+        (LABELS[:-1], (), r"y has shape \(1796,\), but x has 1797"),
         (np.eye(10, dtype=np.int64)[LABELS], (), r"y has shape \(1797, 10\)"),
         (LABELS.astype(np.float32), (), "y is float32"),
         (LABELS > 4, (), "y is bool"),

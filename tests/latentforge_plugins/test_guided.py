@@ -229,7 +229,7 @@ def test_what_cannot_be_searched_is_refused_and_leaves_nothing(
 def test_a_classifier_is_needed_for_a_class(cli, guided):
     answer = cli("explore", "guided", "runs/vae")
     assert answer.code == 2
-    assert "needs a run as classifier" in answer.err
+    assert "needs a run for role classifier" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_nothing_is_overwritten(cli, work):
     (work / "latentforge-swirl/README.md").write_text("mine")
     answer = cli("plugins", "new", "swirl")
     assert answer.code == 2
-    assert "is there already" in answer.err
+    assert "already exists" in answer.err
     assert (work / "latentforge-swirl/README.md").read_text() == "mine"
 
 

@@ -296,7 +296,7 @@ def test_people_read_what_was_encoded(cli, runs):
     [
         ("runs/cnn --out c.npz", 2, "encoding needs encode; model 'cnn-classifier' provides"),
         ("runs/ae --out c.csv", 2, "c.csv: codes are written as .parquet or .npz"),
-        ("runs/ae --out there.npz", 2, "there.npz is there already; nothing is overwritten"),
+        ("runs/ae --out there.npz", 2, "there.npz already exists and is not overwritten"),
         ("runs/ae --out c.npz --split tset", 2, "did you mean 'test'?"),
         ("runs/ae --out c.npz --data digts", 2, "did you mean 'digits'?"),
         ("runs/ae --out c.npz --set size=8", 2, "--data NAME --set KEY=VALUE"),
@@ -323,7 +323,7 @@ def test_a_missing_extra_is_named(cli, runs, monkeypatch, command):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     answer = cli(*command.split(), *(["--out", "out"] if "decode" in command else []))
     assert answer.code == 4
-    assert "Parquet needs pyarrow, not installed here" in answer.err
+    assert "Parquet needs pyarrow (not installed)" in answer.err
     assert "pip install 'latentforge[embed]'" in answer.err
 
 

@@ -200,7 +200,7 @@ def test_a_missing_extra_is_named(cli, runs, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     answer = cli("export", "runs/ae", "--part", "encoder")
     assert answer.code == 4
-    assert f"ONNX needs {package}, not installed here" in answer.err
+    assert f"ONNX needs {package} (not installed)" in answer.err
     assert "pip install 'latentforge[export]'" in answer.err
 
 
