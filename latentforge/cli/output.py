@@ -116,7 +116,7 @@ def weights(result: Mapping[str, Any]) -> list[str]:
     from latentforge.config.schema import AS_TRAINED
 
     said = result.get("weights", AS_TRAINED)
-    return [f"measured weights: {said}"] if said != AS_TRAINED else []
+    return [f"evaluated weights: {said}"] if said != AS_TRAINED else []
 
 
 def roles(given: Sequence[str] | None) -> dict[str, str]:
