@@ -221,7 +221,7 @@ def test_a_preset_for_an_explorer_is_not_trained_and_its_command_is_told(cli, ru
     refused = cli("train", "--preset", "inpaint-lower-half")
     assert refused.code == 2
     said, remedy = refused.err.splitlines()
-    assert said.startswith("error: preset 'inpaint-lower-half' has the options of an explorer")
+    assert said.startswith("error: preset 'inpaint-lower-half' contains options of an explorer")
     assert remedy == "  try: latentforge explore guided RUN --preset inpaint-lower-half"
     words = remedy.split("latentforge ")[1].replace("RUN", "runs/ae").split()
     assert cli(*words, "--set", "n=1", "--set", "steps=1", "--quiet").code == 0
@@ -229,7 +229,7 @@ def test_a_preset_for_an_explorer_is_not_trained_and_its_command_is_told(cli, ru
     for line in ("train --config mine.toml --set model.name=ae", "config check mine.toml"):
         refused = cli(*line.split())
         assert refused.code == 2
-        assert "mine.toml has the options of an explorer" in refused.err
+        assert "mine.toml contains options of an explorer" in refused.err
         assert "try: latentforge explore sample RUN --set" in refused.err
 
 

@@ -40,7 +40,7 @@ def test_an_impossible_option_in_a_preset_of_an_explorer_is_found(work):
     ("name", "target", "said"),
     [
         ("aim", "json:loads", ""),
-        ("train", "json:loads", "has a command 'train' itself"),
+        ("train", "json:loads", "has its own command 'train'"),
         ("aim", "json:nothing", "cannot be loaded"),
     ],
 )
