@@ -213,14 +213,14 @@ class Terms(NamedTuple):
                 what = getattr(value, "shape", None) or type(value).__name__
                 raise TypeError(f"term {name!r} must be a 0-d tensor, not {what}")
         if "loss" in self.values:
-            raise ValueError("a term cannot be called 'loss': that is the name of the total")
+            raise ValueError("a term cannot be called 'loss', the name of the weighted sum")
         for name, vector in self.per_dim.items():
             if getattr(vector, "ndim", 0) == 0 or vector.requires_grad:
                 raise TypeError(f"per_dim {name!r} must be a detached tensor with a dimension")
         if unknown := sorted(set(self.weights) - set(self.values)):
             raise ValueError(f"a weight is given for {unknown[0]!r}, which is no term")
         if not any(self.weights.get(name, 1.0) for name in self.values):
-            raise ValueError("no term has a weight other than 0, so there is nothing to train on")
+            raise ValueError("all terms have weight 0, so there is nothing to train on")
 
     def total(self) -> Tensor:
         """The scalar to minimise."""

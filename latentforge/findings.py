@@ -18,14 +18,14 @@ FRAMES = 30
 """The maximum number of frames in a film, so that a page with several films stays small."""
 
 LISTS = {
-    "column_titles": "texts",
-    "row_titles": "texts",
-    "captions": "lists of texts",
-    "classes": "texts",
-    "axes": "texts",
-    "columns": "texts",
+    "column_titles": "strings",
+    "row_titles": "strings",
+    "captions": "lists of strings",
+    "classes": "strings",
+    "axes": "strings",
+    "columns": "strings",
     "frames": "lists of panels",
-    "frame_titles": "texts",
+    "frame_titles": "strings",
 }
 """The list fields of all findings, and the type of their elements."""
 
@@ -180,22 +180,24 @@ def checked(findings: object) -> Findings:
     if not isinstance(findings, Findings):
         raise TypeError(f"an explorer must return Findings, not {type(findings).__name__}")
     _check_list("Findings", "items", findings.items, "findings")
-    _check_list("Findings", "notes", findings.notes, "texts")
+    _check_list("Findings", "notes", findings.notes, "strings")
     _check_mapping("Findings", "metrics", findings.metrics)
     _check_mapping("Findings", "roles", findings.roles)
     for item in findings.items:
         if not isinstance(item, Finding):
-            raise TypeError(f"{type(item).__name__} is no finding")
+            raise TypeError(f"{type(item).__name__} is not a finding")
     names = [item.name for item in findings.items]
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):  # it becomes a file name
-            raise ValueError(f"a finding's name has letters, digits, '-' and '_', not {name!r}")
+            raise ValueError(
+                f"the name of a finding must consist of letters, digits, '-' and '_', not {name!r}"
+            )
         if names.count(name) > 1:
-            raise ValueError(f"two findings are called {name!r}")
+            raise ValueError(f"two findings have the name {name!r}")
     for item in findings.items:
         _check(item)
     if strange := sorted(set(findings.roles) - set(names)):
-        raise ValueError(f"roles names {strange[0]!r}, and there is no such finding")
+        raise ValueError(f"roles contains {strange[0]!r}, but there is no such finding")
     metrics = {name: float(value) for name, value in findings.metrics.items()}
     return replace(findings, metrics=metrics, notes=tuple(findings.notes))
 
@@ -204,11 +206,11 @@ def _check(item: Finding) -> None:
     """Raises TypeError or ValueError that names the finding if it cannot be drawn or written."""
     for key in ("title", "x_title", "y_title"):
         if not isinstance(getattr(item, key, ""), str):
-            raise TypeError(f"{key} of {item.name!r} must be a text")
+            raise TypeError(f"{key} of {item.name!r} must be a string")
     for key, of in LISTS.items():
         value = getattr(item, key, ())
         _check_list(item.name, key, value, of)
-        if of == "texts":
+        if of == "strings":
             _check_texts(item.name, value)
     for key in ("paths", "series", "panels", "arrays"):
         _check_mapping(item.name, key, getattr(item, key, {}))
@@ -244,7 +246,7 @@ def _check_list(name: str, key: str, value: object, of: str) -> None:
 
 def _check_mapping(name: str, key: str, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{key} of {name!r} must be a dict, by name, not {type(value).__name__}")
+        raise TypeError(f"{key} of {name!r} must be a dict by name, not {type(value).__name__}")
 
 
 def _check_grid(item: ImageGrid) -> None:
@@ -254,7 +256,7 @@ def _check_grid(item: ImageGrid) -> None:
         shapes = [tuple(row.shape) for row in item.rows]
         raise ValueError(f"rows of {item.name!r} must be (n, 1 or 3, H, W), not {shapes}")
     for row in item.captions:
-        _check_list(item.name, "a row of captions", row, "texts")
+        _check_list(item.name, "a row of captions", row, "strings")
         _check_texts(item.name, row)
 
 
@@ -268,11 +270,11 @@ def _check_scatter(item: Scatter) -> None:
     if item.images is not None:
         _check_tensors(item.name, {"images": item.images})
         if not (_is_images(item.images) and len(item.images) == count):
-            raise ValueError(f"{item.name!r} must have one image (1 or 3, H, W) a point")
+            raise ValueError(f"{item.name!r} must have one image (1 or 3, H, W) per point")
     if item.codes is not None:
         _check_tensors(item.name, {"codes": item.codes})
         if item.codes.ndim < 2 or len(item.codes) != count or not item.codes.numel():
-            raise ValueError(f"{item.name!r} must have one code (D,) a point")
+            raise ValueError(f"{item.name!r} must have one code (D,) per point")
     if any(path.ndim != 2 or path.shape[1] != 2 for path in item.paths.values()):
         raise ValueError(f"paths of {item.name!r} must be (T, 2)")
     if item.plane is not None:
@@ -287,9 +289,9 @@ def _check_scatter(item: Scatter) -> None:
 def _check_labels(item: Scatter, labels: Tensor) -> None:
     _check_tensors(item.name, {"labels": labels})
     if labels.shape != (len(item.points),):
-        raise ValueError(f"{item.name!r} must have one label a point")
+        raise ValueError(f"{item.name!r} must have one label per point")
     if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels of {item.name!r} must be whole numbers, not {labels.dtype}")
+        raise TypeError(f"labels of {item.name!r} must be integers, not {labels.dtype}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (item.classes and high >= len(item.classes)):
         wanted = f"0 to {len(item.classes) - 1}, as there are {len(item.classes)} classes"
@@ -306,11 +308,11 @@ def _check_lines(item: Lines) -> None:
 
 
 def _check_bars(item: Bars) -> None:
-    _check_list(item.name, "labels", item.labels, "texts")
+    _check_list(item.name, "labels", item.labels, "strings")
     _check_texts(item.name, item.labels)
     for heights in item.series.values():
         if len(heights) != len(item.labels):
-            raise ValueError(f"series of {item.name!r} must have one height a label")
+            raise ValueError(f"series of {item.name!r} must have one height per label")
         if not all(map(_is_number, heights)):
             raise TypeError(f"heights of {item.name!r} must be numbers, not {list(heights)}")
 
@@ -327,7 +329,7 @@ def _check_film(item: Film) -> None:
             raise ValueError(f"all frames of {item.name!r} must have the same panels")
         for panel in frame:
             if not isinstance(panel, ImageGrid | Scatter | Bars):
-                raise TypeError(f"a film has no panel such as {type(panel).__name__}: {item.name}")
+                raise TypeError(f"a frame of {item.name!r} cannot contain a {type(panel).__name__}")
             _check(panel)
 
 
@@ -336,7 +338,7 @@ def _check_table(item: Table) -> None:
         raise ValueError(f"rows of {item.name!r} must be as long as its columns")
     for cell in (cell for row in item.rows for cell in row):
         if not isinstance(cell, str | Real):
-            raise TypeError(f"cells of {item.name!r} must be texts or numbers, not {cell!r}")
+            raise TypeError(f"cells of {item.name!r} must be strings or numbers, not {cell!r}")
 
 
 def _check_raw(item: Raw) -> None:
@@ -360,7 +362,7 @@ def _check_tensors(name: str, values: Mapping[str, object]) -> None:
 def _check_texts(name: str, texts: Collection[object]) -> None:
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"titles and labels of {name!r} must be texts, not {text!r}")
+            raise TypeError(f"titles and labels of {name!r} must be strings, not {text!r}")
 
 
 def _is_number(value: object) -> bool:

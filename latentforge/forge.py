@@ -210,7 +210,7 @@ class Forge:
         dataset, _ = dataset_of(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
-            raise UsageError(f"dataset {name!r} has nothing to fetch; it is there already")
+            raise UsageError(f"dataset {name!r} has no files to download")
         folder: Path = dataset.call(f"fetching dataset {name!r}", fetch, dataset.options)
         return folder
 

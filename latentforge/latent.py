@@ -96,8 +96,8 @@ class Bernoulli(Likelihood):
         low, high = (float(v) for v in x.aminmax())
         if not (low >= 0.0 and high <= 1.0):  # NaN too
             raise UsageError(
-                f"the Bernoulli likelihood takes values from 0 to 1; "
-                f"this batch goes from {low:g} to {high:g}",
+                f"the Bernoulli likelihood requires values from 0 to 1; "
+                f"this batch has values from {low:g} to {high:g}",
                 remedy="scale the data to [0, 1], or --set loss.likelihood=gaussian",
             )
 
@@ -120,7 +120,10 @@ class Gaussian(Likelihood):
 
     def check(self, x: Tensor) -> None:
         if not bool(x.isfinite().all()):
-            raise UsageError("the Gaussian likelihood takes finite values; this batch has others")
+            raise UsageError(
+                "the Gaussian likelihood requires finite values; "
+                "this batch contains NaN or infinity"
+            )
 
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         return gaussian_nll(model.decode(z), x, self.sigma)

@@ -102,7 +102,7 @@ def test_a_classifier_wants_labels(forge, images, tmp_path):
 
 def test_a_classifier_of_vectors_says_what_it_takes(forge, tmp_path):
     data = (np.zeros((50, 30), np.float32), np.arange(50) % 2)
-    with pytest.raises(UsageError, match="takes images"):
+    with pytest.raises(UsageError, match="supports images"):
         forge.train("cnn-classifier", data=data, run=tmp_path / "a")
 
 

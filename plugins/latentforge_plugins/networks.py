@@ -50,8 +50,8 @@ def image_shape(model: str, data: DataSpec, instead: str) -> tuple[int, int, int
     """(channels, height, width). Raises UsageError for vectors; its hint names model `instead`."""
     if data.kind != "image":
         raise UsageError(
-            f"{model} takes images, not vectors of size {data.size}",
-            remedy=f"`latentforge train {instead}`, which takes images and vectors of any size",
+            f"{model} supports images, not vectors of size {data.size}",
+            remedy=f"`latentforge train {instead}`, which supports images and vectors of any size",
         )
     channels, height, width = data.shape
     return channels, height, width
@@ -71,6 +71,6 @@ def class_count(model: str, data: DataSpec) -> int:
     if not data.classes:
         raise UsageError(
             f"{model} needs labels; the data has none",
-            remedy="data with labels, or a model without classes: ae, vae",
+            remedy="use data with labels, or a model that needs none: ae, vae",
         )
     return len(data.classes)

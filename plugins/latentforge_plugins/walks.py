@@ -64,7 +64,7 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
         if not len(found):
             raise UsageError(
                 f"no training image is of class {label}, so it has no mean code",
-                remedy="another class",
+                remedy="choose a class that has training images",
             )
     codes = context.codes("train", model).flatten(1)
     return torch.stack([codes[found].mean(0) for found in places])
@@ -107,7 +107,7 @@ def shape_note(model: Any) -> list[str]:
     shape = tuple(model.latent.shape)
     if len(shape) == 1:
         return []
-    return [f"codes of shape {shape} are taken flat: z5 is the entry 5 of {codes_in(model)}"]
+    return [f"codes of shape {shape} are flattened: z5 is entry 5 of {codes_in(model)}"]
 
 
 def codes_in(model: Any) -> int:
@@ -127,4 +127,4 @@ def drawn(
 
 def no_picture(context: ExploreContext, so: str) -> str:
     """The note that examples cannot be drawn, and the consequence `so`."""
-    return f"examples of shape {context.data.shape} are no pictures: {so}"
+    return f"examples of shape {context.data.shape} cannot be drawn; {so}"

@@ -565,7 +565,7 @@ def test_a_dataset_is_shown_to_people_and_overwrites_no_picture(cli):
 def test_data_that_needs_no_fetching_says_so(cli):
     answer = cli("data", "fetch", "digits")
     assert answer.code == 2
-    assert "has nothing to fetch" in answer.err
+    assert "has no files to download" in answer.err
 
 
 # ---------------------------------------------------------------- plugins on the command line

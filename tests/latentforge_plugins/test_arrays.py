@@ -145,27 +145,31 @@ def changed(x: np.ndarray, value: float) -> np.ndarray:
         ({"x": np.zeros((3, 6, 4, 5))}, ": x has shape (3, 6, 4, 5), and it is not clear which"),
         ({"x": changed(GREY, np.nan)}, ": x has 1 NaN or infinite values of 6720"),
         ({"x": changed(GREY, -np.inf)}, ": x has 1 NaN or infinite values of 6720"),
-        ({"x": changed(GREY, -0.25)}, ": x lies in [-0.25, "),
-        ({"x": changed(GREY * 0, 255.0)}, ": x lies in [0, 255]; floats must lie in [0, 1]"),
-        ({"x": RGB.astype(np.int64)}, ": x is int64; images are uint8"),
-        ({"x": GREY > 0.5}, ": x is bool; images are uint8"),
-        ({"x": GREY.astype(complex)}, ": x is complex128"),
-        ({"x": np.array([["a", "b"]])}, ": x is <U1"),
-        ({"x": np.zeros((3, 2), dtype=[("a", "f4")])}, ": x is [('a', '<f4')]"),
-        ({"x": GREY, "y": LABELS[:-1]}, ": y has shape (11,), and x has 12 examples"),
-        ({"x": GREY, "y": LABELS[:, None]}, ": y has shape (12, 1), and x has 12 examples"),
-        ({"x": GREY, "y": LABELS.astype(float)}, ": y is float64; labels are integers"),
-        ({"x": GREY, "y": LABELS > 0}, ": y is bool; labels are integers"),
+        ({"x": changed(GREY, -0.25)}, ": x has values in [-0.25, "),
+        ({"x": changed(GREY * 0, 255.0)}, ": x has values in [0, 255]; floats must be in [0, 1]"),
+        ({"x": RGB.astype(np.int64)}, ": x has dtype int64; images must be uint8"),
+        ({"x": GREY > 0.5}, ": x has dtype bool; images must be uint8"),
+        ({"x": GREY.astype(complex)}, ": x has dtype complex128"),
+        ({"x": np.array([["a", "b"]])}, ": x has dtype <U1"),
+        ({"x": np.zeros((3, 2), dtype=[("a", "f4")])}, ": x has dtype [('a', '<f4')]"),
+        ({"x": GREY, "y": LABELS[:-1]}, ": y has shape (11,), but x has 12 examples"),
+        ({"x": GREY, "y": LABELS[:, None]}, ": y has shape (12, 1), but x has 12 examples"),
+        ({"x": GREY, "y": LABELS.astype(float)}, ": y has dtype float64; labels must be integers"),
+        ({"x": GREY, "y": LABELS > 0}, ": y has dtype bool; labels must be integers"),
         ({"x": GREY, "y": np.array([{}] * 12)}, ": y holds Python objects"),
-        ({"x": GREY, "y": LABELS - 1}, ": y lies in [-1, 1]; labels go from 0"),
-        ({"x": GREY, "y": LABELS * 2**61}, f": y lies in [0, {2**62}]; labels go from 0 to at"),
+        ({"x": GREY, "y": LABELS - 1}, ": y has values in [-1, 1]; labels must be from 0"),
+        (
+            {"x": GREY, "y": LABELS * 2**61},
+            f": y has values in [0, {2**62}]; labels must be from 0 to at",
+        ),
         (
             {"x": GREY, "y": LABELS, "classes": np.array(["a", "b"])},
-            ": classes has 2 names, and y goes up to 2",
+            ": classes has 2 names, but the largest label in y is 2",
         ),
         (
             {"x": GREY, "y": LABELS, "classes": np.arange(3)},
-            ": classes is int64 of shape (3,); class names are strings",
+            ": classes has dtype int64 and shape (3,); class names must be a one-dimensional "
+            "array of strings",
         ),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
@@ -326,9 +330,9 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
         load(ArraysConfig(path), "train")
     np.save(path, np.zeros((4, 3, 3), np.uint8))
     np.save(tmp_path / "y.npy", np.zeros(3, np.int64))
-    with pytest.raises(UsageError, match=r"y\.npy: it has shape \(3,\), and x has 4"):
+    with pytest.raises(UsageError, match=r"y\.npy: it has shape \(3,\), but x has 4"):
         load(ArraysConfig(path, tmp_path / "y.npy"), "train")
-    with pytest.raises(UsageError, match=r"data\.labels is for images in an \.npy"):
+    with pytest.raises(UsageError, match=r"data\.labels can only be used with an \.npy"):
         load(ArraysConfig(tmp_path / "x.npz", tmp_path / "y.npy"), "train")
 
 

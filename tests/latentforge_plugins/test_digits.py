@@ -79,7 +79,7 @@ def test_a_scikit_learn_without_the_file_or_with_a_damaged_one_is_named(tmp_path
     (tmp_path / "sklearn" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "sklearn")
-    with pytest.raises(MissingError, match=r"has no digits\.csv\.gz"):
+    with pytest.raises(MissingError, match=r"has no file digits\.csv\.gz"):
         reader.source()
     (data / "digits.csv.gz").write_bytes(b"not gzip")
     with pytest.raises(MissingError, match="cannot be read") as caught:

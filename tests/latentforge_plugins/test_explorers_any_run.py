@@ -26,7 +26,7 @@ def test_vectors_give_arrays_and_figures_and_the_note_says_so(look, affine, name
     x, y = torch.rand(30, 5), torch.arange(30) % 2
     found = look(name, affine.Affine((5,), (3,)), x, y)
     assert [i.name for i in found.items] == ["codes"]
-    assert any("(5,) are no pictures" in note for note in found.notes)
+    assert any("(5,) cannot be drawn" in note for note in found.notes)
     assert found.metrics
     assert found.protocol
 

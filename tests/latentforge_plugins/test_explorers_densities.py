@@ -64,7 +64,7 @@ def test_a_model_without_a_prior_is_sampled_from_a_gaussian_that_is_named_so(loo
     assert found.metrics["code_log_density_gaussian"] == pytest.approx(expected, rel=1e-3)
     assert not any("prior" in name for name in found.metrics)
     assert "the model has no prior" in item(found, "samples").title
-    assert "in place of the prior that the model has not" in found.protocol
+    assert "used because the model has no prior" in found.protocol
     assert item(found, "samples").row_titles[0] == "fitted Gaussian"
 
 
@@ -144,10 +144,10 @@ def test_the_protocol_says_how_many_codes_the_mixture_was_fitted_to(look, affine
     model = affine.Affine(SHAPE, (2,))
     options = {"sources": ["mixture", "gaussian"], "components": 1, "n": 10}
     said = look("sample", model, x, **options).protocol
-    assert "covariances fitted to 10000 drawn ones of the 10001 training codes" in said
+    assert "covariances, fitted to 10000 random codes of the 10001 training codes" in said
     assert "a Gaussian fitted to the 10001 training codes" in said
     said = look("sample", model, x[1:], **options).protocol
-    assert "covariances fitted to the 10000 training codes" in said
+    assert "covariances, fitted to the 10000 training codes" in said
 
 
 def test_the_entropy_of_one_certain_class_is_zero_and_not_minus_zero(look, affine):
@@ -173,7 +173,7 @@ def test_a_classifiers_opinion_of_the_samples(look, affine, x):
     mean = p.mean()
     entropy = -mean * np.log(mean) - (1 - mean) * np.log(1 - mean)
     assert found.metrics["class_entropy_aggregate"] == pytest.approx(entropy, rel=1e-4)
-    assert "0.69 is even" in found.protocol
+    assert "0.69 for equal shares of all classes" in found.protocol
 
 
 # ---------------------------------------------------------------- manifold
@@ -245,7 +245,7 @@ def test_a_reach_that_no_prior_gives_a_meaning_is_said(look, affine, x):
     told = look("manifold", affine.Affine(SHAPE, (3,)), x, size=3, reach=2.0)
     assert plain.notes == ()
     assert [note.split(":")[0] for note in told.notes] == ["reach 2 had no effect"]
-    assert "from the codes' 1% to their 99% quantile" in told.notes[0]
+    assert "the grid covers the 1% to 99% quantile of the codes" in told.notes[0]
     np.testing.assert_array_equal(codes(plain)["z"], codes(told)["z"])
     model = affine.Affine(SHAPE, (3,), log_var=[0.0] * 3)
     assert look("manifold", model, x, size=3, reach=2.0).notes == ()
@@ -273,7 +273,7 @@ def test_a_plane_that_there_is_not_is_refused(look, affine, x):
     with pytest.raises(UsageError, match="needs two latent dimensions; this model has one") as one:
         look("manifold", affine.Affine(SHAPE, (1,)), x)
     assert one.value.remedy == "latentforge explore traverse RUN"
-    with pytest.raises(ConfigError, match="two different ones"):
+    with pytest.raises(ConfigError, match="two different dimensions"):
         look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[1, 1])
 
 

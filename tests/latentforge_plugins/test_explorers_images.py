@@ -107,7 +107,7 @@ def test_reconstructions_of_vectors_are_numbers_only(explore):
 
     items, found = explore("reconstruct", Vectors(), torch.rand(7, 4), provides=AE)
     assert set(items) == {"errors"}
-    assert "are no pictures" in found.notes[0]
+    assert "cannot be drawn" in found.notes[0]
 
 
 # ---------------------------------------------------------------- activations
@@ -160,8 +160,8 @@ def test_mean_maps_and_features_are_those_of_a_direct_loop(explore, digits):
     }
     assert "128 features, the output of features.6 averaged to 2x2 cells" in found.protocol
     assert set(found.notes) == {
-        "features.5: the first 8 of 16 channels",
-        "features.8: the first 8 of 32 channels",
+        "features.5: only the first 8 of 16 channels are shown",
+        "features.8: only the first 8 of 32 channels are shown",
     }
 
 
@@ -191,8 +191,8 @@ def test_a_model_without_maps_has_histograms_of_its_units(explore):
     assert panels["unit 0"].numpy() == pytest.approx(unit, abs=1e-6)  # before the ReLU in place
     assert found.metrics["mean_abs_skewness"] == pytest.approx(abs(stats.skew(unit)), abs=1e-5)
     assert found.notes == (
-        "no layer of the model has maps: histograms of its hidden units only",
-        "1 of 2 features never change and have no shape",
+        "no layer of the model has maps; only histograms of hidden units are drawn",
+        "1 of 2 features are constant and are left out of skewness and kurtosis",
     )
     named, found = explore("activations", Units(), x, y, layers=["relu"])
     assert "relu: the output has no height and width" in found.notes[0]
@@ -215,7 +215,7 @@ def test_layers_and_classes_can_be_named_and_must_be_there(explore, digits):
         explore("activations", model, *without_fours(x, y), classes=[4])
     shown, _ = explore("activations", model, *without_fours(x, y))
     assert shown["maps-features-2"].column_titles == [str(c) for c in range(10) if c != 4]
-    with pytest.raises(UsageError, match="none with weights"):
+    with pytest.raises(UsageError, match="no layer with weights"):
         explore("activations", Units(layers=("relu",)), torch.rand(9, 1, 2, 2), torch.arange(9))
 
 
@@ -341,4 +341,4 @@ def test_the_command_shows_an_autoencoder_under_noise_and_vectors_are_not_drawn(
     assert "mse_recon_at_0.33" in answer["metrics"]
     items, found = explore("corruption", nn.Identity(), torch.rand(30, 6))
     assert set(items) == {"noisy"}
-    assert "are no pictures" in found.notes[0]
+    assert "cannot be drawn" in found.notes[0]

@@ -94,8 +94,8 @@ def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkey
 @pytest.mark.parametrize(
     ("size", "options", "said"),
     [
-        (1, {"method": "tsne"}, ["method tsne had no effect: codes of one number are shown"]),
-        (1, {"perplexity": 5}, ["perplexity 5 had no effect: this map shows codes as they are"]),
+        (1, {"method": "tsne"}, ["method tsne had no effect: one-dimensional codes are shown"]),
+        (1, {"perplexity": 5}, ["perplexity 5 had no effect: this map shows codes directly"]),
         (4, {"method": "pca", "perplexity": 5}, ["perplexity 5 had no effect: this map shows PCA"]),
         (1, {}, []),
         (2, {}, []),
@@ -163,7 +163,7 @@ def test_codes_with_height_and_width_are_mapped_flat(explore):
     items, found = explore("latent-map", Spatial(), (x, y), method="pca")
     flat, _ = explore("latent-map", Plain(6), (x, y), method="pca")
     assert torch.equal(items["map"].points, flat["map"].points)
-    assert found.notes == ("codes of shape (3, 1, 2) are mapped flat",)
+    assert found.notes == ("codes of shape (3, 1, 2) are flattened",)
 
 
 def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed(explore):
@@ -192,7 +192,7 @@ def test_more_images_than_n_are_drawn_at_random_and_it_says_so(explore):
     assert torch.equal(items["map"].images, x[index])
     assert torch.equal(items["map"].labels, y[index])
     assert torch.equal(items["map"].codes, x[index].flatten(1))
-    assert found.notes == ("50 of 300 images, drawn at random (n)",)
+    assert found.notes == ("50 of 300 images, selected at random (n)",)
     again, _ = explore("latent-map", Plain(4), (x, y), n=50, method="pca")
     other, _ = explore("latent-map", Plain(4), (x, y), n=50, method="pca", seed=1)
     assert torch.equal(again["index"].arrays["index"], index)
@@ -211,14 +211,14 @@ def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, monk
     count = len(items["map"].points)
     assert 5 <= count < 300
     assert found.notes == (
-        f"t-SNE of 300 images needs more than the 81 MB of memory that are free: {count} of them, "
-        "drawn at random",
+        f"t-SNE of 300 images needs more than the 81 MB of free memory; {count} of them, "
+        "selected at random, are shown",
     )
     assert len(items["map"].images) == count
     everything, found = explore("latent-map", Plain(4), (x, y), method="pca")
     assert (len(everything["map"].points), found.notes) == (300, ())
     free_memory(monkeypatch, 30)
-    with pytest.raises(UsageError, match="30 MB of memory are free") as error:
+    with pytest.raises(UsageError, match="30 MB of free memory") as error:
         explore("latent-map", Plain(4), (x, y))
     assert "method=pca" in error.value.remedy
 
@@ -252,7 +252,7 @@ def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures(ex
     assert items["map"].labels is None
     assert items["map"].images is None
     assert set(found.metrics) == {"explained_variance", "trustworthiness"}
-    assert found.notes == ("examples of shape (6,) are no pictures: points have none",)
+    assert found.notes == ("examples of shape (6,) cannot be drawn; the points have no thumbnails",)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_a_training_image_is_not_its_own_neighbour(explore, split):
     assert 4 not in index[0]
     assert 5 not in index[1]
     assert (items["nearest"].arrays["distance_codes"] > 0).all()
-    with pytest.raises(UsageError, match="n is 11, and there are 10"):
+    with pytest.raises(UsageError, match="n is 11, but only 10 training images"):
         explore("neighbours", Plain(5), blobs(11, 5), images=(0,), n=11)
 
 
@@ -400,11 +400,11 @@ def test_files_that_do_not_fit_are_refused_with_what_is_wrong(explore, tmp_path)
     text.write_text("no image")
     with pytest.raises(UsageError, match="cannot be read"):
         explore("neighbours", Plain(3), data, file=text)
-    with pytest.raises(MissingError, match="there is no"):
+    with pytest.raises(MissingError, match="does not exist"):
         explore("neighbours", Plain(3), data, file=tmp_path / "none.png")
     with pytest.raises(UsageError, match="is a folder"):
         explore("neighbours", Plain(3), data, file=tmp_path)
-    with pytest.raises(UsageError, match="data has shape"):
+    with pytest.raises(UsageError, match="data of this run has shape"):
         explore("neighbours", Plain(3), (torch.rand(30, 6), None), file=wide)
 
 
@@ -441,4 +441,4 @@ def test_the_command_finds_what_the_codes_of_the_run_say(cli, runs):
 def test_neighbours_of_vectors_are_numbers_only(explore):
     items, found = explore("neighbours", Plain(3), (torch.rand(30, 6), None), images=(0,))
     assert set(items) == {"nearest"}
-    assert "are no pictures" in found.notes[0]
+    assert "cannot be drawn" in found.notes[0]

@@ -103,7 +103,7 @@ def test_two_runs_walk_between_the_same_images(look, affine, x):
         torch.testing.assert_close(row[[0, -1]], x[[5, 7]])
     own, other = (found.metrics[p + "off_crossfade_spherical"] for p in ("", "other_"))
     assert own == pytest.approx(other, rel=1e-4)  # means over the same pairs
-    assert "other_: of other, the others of own" in found.protocol
+    assert "metrics with the prefix other_ are of other, all others of own" in found.protocol
 
 
 def test_the_confidence_along_the_way_is_the_classifiers(look, affine):
@@ -146,15 +146,15 @@ def test_pairs_without_classes_to_tell_apart_are_of_two_images(look, affine, lab
     assert len(first) == 50
     assert (first != second).all()
     found = look("interpolate", affine.Affine(SHAPE, (6,)), x, labels, pairs=50)
-    assert "over 50 drawn pairs of test images;" in f"{found.protocol};"
+    assert "over 50 random pairs of test images;" in f"{found.protocol};"
 
 
 def test_the_protocol_says_what_the_pairs_differ_in(look, affine, x, y):
     model = affine.Affine(SHAPE, (6,))
     said = look("interpolate", model, x, y, pairs=5).protocol
-    assert "5 drawn pairs of test images of different classes" in said
+    assert "5 random pairs of test images of different classes" in said
     alone = look("interpolate", model, x[:1], y[:1], images=[0, 0], pairs=5)
-    assert "5 drawn pairs of test images, each with itself" in alone.protocol
+    assert "5 random pairs of test images, each paired with itself" in alone.protocol
     assert alone.metrics["off_crossfade_linear"] == 0
 
 
@@ -205,7 +205,7 @@ def test_a_traversal_to_nowhere_is_refused(look, affine, x):
             codes.z[0, 0] = torch.nan
             return codes
 
-    with pytest.raises(UsageError, match=r"quantiles 0\.02 and 0\.98 are not all finite"):
+    with pytest.raises(UsageError, match=r"quantiles 0\.02 and 0\.98 are infinite or NaN"):
         look("traverse", Lost(SHAPE, (6,)), x)
 
 
@@ -263,7 +263,7 @@ def test_two_runs_are_traversed_around_the_same_image(look, affine, x):
     assert found.roles == {"traversal-other": "other"}
     parts = found.protocol.split("; ")
     assert len(set(parts)) == len(parts) == 5
-    assert "other_...: the same of other" in parts
+    assert "other_...: the same for other" in parts
 
 
 def test_of_a_second_run_the_protocol_says_what_is_not_the_same(look, affine, x):
@@ -271,14 +271,14 @@ def test_of_a_second_run_the_protocol_says_what_is_not_the_same(look, affine, x)
     found = look("traverse", own, x, roles={"other": affine.Affine(SHAPE, (4,))}, steps=3)
     [said] = [part for part in found.protocol.split("; ") if part.startswith("other_")]
     assert said == (
-        "other_...: the same of other, variance of codes in place of mean KL(q(z|x) || p(z)) in "
+        "other_...: the same for other, variance of codes in place of mean KL(q(z|x) || p(z)) in "
         "nats, its training codes in place of the prior N(0, I), the mean code in place of 0"
     )
     spatial = {"other": affine.Affine(SHAPE, (1, 2, 2))}
     notes = look("traverse", affine.Affine(SHAPE, (1, 2, 2)), x, roles=spatial, steps=3).notes
-    assert len([note for note in notes if "taken flat" in note]) == 1
+    assert len([note for note in notes if "are flattened" in note]) == 1
     notes = look("traverse", affine.Affine(SHAPE, (1, 2, 3)), x, roles=spatial, steps=3).notes
-    assert [note.split(":")[0] for note in notes if "taken flat" in note] == ["own", "other"]
+    assert [note.split(":")[0] for note in notes if "are flattened" in note] == ["own", "other"]
 
 
 # ---------------------------------------------------------------- arithmetic

@@ -208,12 +208,12 @@ def test_a_folder_that_is_none_is_missing(root: Path, refused, cli):
 
 
 def test_a_folder_without_images_says_what_counts_as_one(root: Path, refused):
-    assert f"there are no images in {root}" in refused()
+    assert f"no images in {root} or its sub-folders" in refused()
     (root / "cat").mkdir()
     (root / "cat" / "a.svg").write_text("<svg/>")
     text = refused()
-    assert f"there are no images in {root}" in text
-    assert ".png .jpg" in text
+    assert f"no images in {root} or its sub-folders" in text
+    assert "supported extensions: .png .jpg" in text
 
 
 def test_splits_that_are_taken_for_classes_are_told_apart(root: Path, refused):
@@ -234,15 +234,15 @@ def test_one_class_is_no_labelling_and_can_be_taken_without_labels(root: Path, r
     for i in range(5):
         save(root / "cat" / f"{i}.png")
     text = refused()
-    assert f"{root} has one sub-folder, cat, and one class is no labelling" in text
-    assert f"try: --set data.root={root}/cat, which" in text
+    assert f"{root} has only one sub-folder, cat, but labels need at least two classes" in text
+    assert f"try: --set data.root={root}/cat, to load" in text
     assert read(root / "cat").x.shape == (5, 3, 6, 5)
 
 
 def test_loose_images_beside_classes_are_refused(root: Path, refused):
     save(root / "1.png")
     save(root / "cat" / "2.png")
-    assert "has images of its own, as 1.png, and sub-folders, as cat" in refused()
+    assert "contains both images (1.png) and sub-folders (cat)" in refused()
 
 
 def test_several_sizes_are_refused_with_the_option_that_helps(root: Path, refused):

@@ -101,8 +101,8 @@ def test_the_figures_follow_from_what_was_found(guided, work):
     torch.testing.assert_close(p.log(), torch.from_numpy(found["score"]), rtol=1e-4, atol=1e-5)
     assert metrics["judge_agreement"] == pytest.approx(float((said == wanted).float().mean()))
     agreed = int((said == wanted).sum())
-    assert made["notes"][0].startswith(f"{met.sum()} of 20 requests met; ")
-    assert made["notes"][0].endswith(f", which did not guide, agrees on {agreed}")
+    assert made["notes"][0].startswith(f"{met.sum()} of 20 requests satisfied; ")
+    assert made["notes"][0].endswith(f"; the independent judge judge agrees on {agreed}")
     torch.testing.assert_close(decoded, x)
     for word in metrics:
         assert f"{word}:" in made["protocol"]
@@ -162,7 +162,7 @@ def test_searches_start_at_images_of_all_other_classes_and_of_no_other():
 
 def test_without_another_class_there_is_nowhere_to_start():
     context = context_of(np.zeros(9, int), ["a"], [0, 0])
-    with pytest.raises(UsageError, match="every training image is of class 0") as caught:
+    with pytest.raises(UsageError, match="all training images are of class 0") as caught:
         data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
     assert "any_class=true" in str(caught.value.remedy)
 
@@ -200,15 +200,15 @@ def test_a_preset_gives_options_and_set_goes_over_them(guided):
 
 
 BAD = [
-    ("--set target=11", 2, "no class 11: the classifier guide knows 10"),
-    ("--set film=20 --set n=20", 2, "no request 20 to film: there are 20"),
+    ("--set target=11", 2, "no class 11: the classifier guide has 10 classes"),
+    ("--set film=20 --set n=20", 2, "film is 20, but the requests are 0 to 19"),
     ("--set any_class=true --set start=wide", 2, "any_class needs start='data'"),
     ("--set prior=none --set prior_weight=2.0", 2, "prior_weight needs a prior"),
     ("--set steps=0", 2, "guided.steps: must be greater than 0"),
     ("--set optimizer=adma", 2, "optimizer must be one of adam"),
     ("--set nn=5", 2, "guided.nn: no such option"),
     ("--preset vanilla-vae", 2, "preset 'vanilla-vae' is not for explorer 'guided'"),
-    ("--with judge=runs/guide", 2, "runs/guide guides and cannot judge"),
+    ("--with judge=runs/guide", 2, "runs/guide guides the search and cannot also be the judge"),
     ("--with judge=runs/vae", 2, "role 'judge' needs classify"),
     ("--with judg=runs/judge", 2, "did you mean 'judge'"),
 ]
@@ -289,8 +289,8 @@ def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
         "findings.json",
     }
     assert made["notes"] == [
-        "4 of 4 requests met",
-        "examples of shape (6,) are no pictures: their values are in found.npz",
+        "4 of 4 requests satisfied",
+        "examples of shape (6,) cannot be drawn; their values are in found.npz",
     ]
 
 
@@ -425,7 +425,7 @@ def test_the_map_of_more_dimensions_is_their_two_principal_directions():
 
 def test_a_judge_that_has_nothing_to_judge_is_said(guided):
     made = guided(objective="inpaint", n=2, steps=3, roles=("judge",))
-    assert "the judge was not asked: this objective asks for no class" in made["notes"]
+    assert "the judge was not used, because the objective does not request classes" in made["notes"]
 
 
 def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
@@ -480,20 +480,20 @@ def test_a_film_follows_the_walk_from_its_start_to_its_end():
     [
         (
             {"restarts": 3, "steps": 7, "components": 4},
-            "starts: codes of random training images; each request begins at up to 3 of them until "
-            "it has 2 solutions, 7 steps each; climbs the score + 0.1 x the log density of a "
-            "mixture of 4 Gaussians fitted on the training images' posteriors;",
+            "starts: codes of random training images; each request uses up to 3 of them until it "
+            "has 2 solutions, 7 steps each; maximises the score + 0.1 x the log density of a "
+            "mixture of 4 Gaussians fitted to the training images' posteriors;",
         ),
         (
             {"start": "wide", "restarts": 1, "solutions": 1, "prior": "none", "steps": 4},
-            "starts: normal draws of standard deviation 10; each request begins at 1 of them, 4 "
-            "steps each; climbs the score alone;",
+            "starts: samples of a normal distribution with standard deviation 10; each request "
+            "uses 1 of them, 4 steps each; maximises the score only;",
         ),
         (
             {"start": "prior", "restarts": 2, "solutions": 1, "prior": "gaussian", "steps": 3},
-            "starts: N(0, I), the model's prior; each request begins at up to 2 of them until it "
-            "has 1 solution, 3 steps each; climbs the score + 0.1 x the log density of N(0, I), "
-            "the model's prior;",
+            "starts: N(0, I), the model's prior; each request uses up to 2 of them until it has 1 "
+            "solution, 3 steps each; maximises the score + 0.1 x the log density of N(0, I), the "
+            "model's prior;",
         ),
     ],
 )
@@ -501,7 +501,7 @@ def test_the_protocol_says_where_searches_begin_and_what_they_climb(options, sai
     _, _, findings, _ = guide_there(Toward([0.5, 0.5], 1.0), settle=0, **options)
     assert said in findings.protocol
     guides = options.get("prior") is None
-    under = "that mixture" if guides else "a mixture of 10 Gaussians fitted on the training images'"
+    under = "that mixture" if guides else "a mixture of 10 Gaussians fitted to the training images'"
     assert f"log_prior: mean log density of the results under {under}" in findings.protocol
 
 
@@ -518,7 +518,7 @@ def test_starts_of_any_class_for_want_of_labels_are_said():
 
     _, _, findings, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0)
     assert "starts: codes of random training images of any class;" in findings.protocol
-    assert "the training images have no labels: the starts are of any class" in findings.notes
+    assert "the training images have no labels, so starts can be of any class" in findings.notes
     _, _, asked, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
     assert "of any class;" in asked.protocol
     assert not any("labels" in note for note in asked.notes)
@@ -526,7 +526,7 @@ def test_starts_of_any_class_for_want_of_labels_are_said():
 
 def test_starts_of_other_classes_are_said(guided):
     made = guided(n=2, restarts=2, steps=2, settle=0)
-    said = "starts: codes of random training images of other classes than the one asked for;"
+    said = "starts: codes of random training images of classes other than the requested one;"
     assert said in made["protocol"]
 
 
@@ -573,7 +573,9 @@ def test_a_number_on_the_map_is_found_over_its_result():
     context = asking(["a 5"] * 3, [5, 5, 5], DIGITS)
     walks = walk_map(context, found, torch.rand(4, 2), 2)
     assert list(walks.paths) == ["#0", "#1"]
-    assert walks.title == "Walks over the codes of training images: a 5, a colour for each request"
+    assert (
+        walks.title == "Search paths over the codes of training images: a 5, one colour per request"
+    )
     grid = results(context, found, x[:2], 2)
     assert list(grid.column_titles) == ["#0 a 5", "#1 a 5"]
     assert [len(row) for row in grid.rows] == [2, 2]
@@ -585,10 +587,10 @@ def test_a_number_on_the_map_is_found_over_its_result():
 def test_a_film_says_whether_its_request_was_met_and_from_which_start():
     met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
     context = asking(["a 3", "a 5"])
-    assert film_title(context, met, 0) == "How request 0 was met: a 3, from start 2"
-    assert film_title(context, met, 1) == "Request 1 was not met, its best walk: a 5"
+    assert film_title(context, met, 0) == "Path of request 0 (satisfied): a 3, from start 2"
+    assert film_title(context, met, 1) == "Best path of request 1 (not satisfied): a 5"
     endless = asking(["complete test image 4"], open_ended=True)
-    title = "The walk of request 0: complete test image 4, from start 2"
+    title = "Path of request 0: complete test image 4, from start 2"
     assert film_title(endless, met, 0) == title
 
 

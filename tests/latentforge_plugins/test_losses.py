@@ -180,7 +180,7 @@ def test_a_learnt_sigma_is_the_losss_own_and_settles_at_the_root_mean_squared_er
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
 @pytest.mark.parametrize("options", [{"sigma": 0.5}, {"learn_sigma": True}])
 def test_sigma_without_its_likelihood_is_refused_rather_than_ignored(name, options):
-    with pytest.raises(ValueError, match="belong to likelihood = 'gaussian'"):
+    with pytest.raises(ValueError, match="need likelihood = 'gaussian'"):
         REGISTRY.get("losses", name).spec.config(**options)
 
 

@@ -293,12 +293,14 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_figure(forge, monkeypa
 
 
 def test_fewer_than_ten_images_a_feature_are_refused_with_what_would_do(forge):
-    with pytest.raises(UsageError, match=r"128 features needs 1280 images.* are 359") as caught:
+    with pytest.raises(
+        UsageError, match=r"128 features needs 1280 images.*but there are 359"
+    ) as caught:
         fid(forge, grid=2)
-    assert caught.value.remedy == "--set fid.grid=1, or more images"
+    assert caught.value.remedy == "--set fid.grid=1, or use more images"
     with pytest.raises(UsageError, match=r"32 features needs 320 images.*there are 319") as caught:
         fid(forge, images=319)
-    assert caught.value.remedy == "a layer with fewer features, or --set fid.images=359"
+    assert caught.value.remedy == "select a layer with fewer features, or --set fid.images=359"
     assert "N=320" in fid(forge, images=320)[1]
     with pytest.raises(UsageError, match="359 and 1294 images"):
         fid(forge, images=360)
@@ -309,14 +311,18 @@ def test_a_classifier_of_otherwise_prepared_images_is_refused_with_both(forge, c
         *("train", "cnn-classifier", "--data", "digits", "--epochs", 1, "--run", "runs/small"),
         *("--set", "data.size=20", "--quiet"),
     )
-    with pytest.raises(UsageError, match="runs/small was trained on images prepared") as caught:
+    with pytest.raises(
+        UsageError, match="runs/small was trained with a different preprocessing"
+    ) as caught:
         fid(forge, classifier="runs/small")
     said = "shape: the classifier's [1, 20, 20], the run's [1, 28, 28]"
     assert caught.value.details == (said,)
     changed_manifest(
         "runs/cnn", lambda about: about["data"]["preprocessing"].update(binarize="threshold")
     )
-    with pytest.raises(UsageError, match="runs/cnn was trained on images prepared") as caught:
+    with pytest.raises(
+        UsageError, match="runs/cnn was trained with a different preprocessing"
+    ) as caught:
         fid(forge)
     assert caught.value.details == ("binarize: the classifier's 'threshold', the run's 'none'",)
 
@@ -331,11 +337,14 @@ def trained_on_noise(forge, classes: int) -> Path:
 
 
 def test_a_classifier_of_other_classes_is_refused_with_both(forge):
-    said = r"runs/noise was trained on in-memory, fingerprint [0-9a-f]{12}, which has other classes"
+    said = (
+        r"runs/noise was trained on in-memory, fingerprint [0-9a-f]{12}, "
+        "which has different classes from this run's data"
+    )
     with pytest.raises(UsageError, match=said) as caught:
         fid(forge, classifier=trained_on_noise(forge, 14))
     assert caught.value.details == (
-        "the classifier's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in all)",
+        "the classifier's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in total)",
         "the run's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     )
 
@@ -357,7 +366,7 @@ def test_images_without_labels_are_judged_by_any_classifier_of_such_images(forge
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(forge):
-    with pytest.raises(UsageError, match=r"none of the layers of runs/cnn") as caught:
+    with pytest.raises(UsageError, match=r"not a layer of runs/cnn") as caught:
         fid(forge, layer="features.66")
     assert "features.6" in caught.value.remedy
     assert fid(forge, layer="features.6") == fid(forge)
@@ -365,15 +374,15 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are(forge):
 
 def test_a_classifier_of_other_images_is_warned_of(forge, caplog):
     fid(forge)
-    assert "other images" not in caplog.text
+    assert "other data" not in caplog.text
     fid(forge, classifier=trained_on_noise(forge, 10))
-    assert "was trained on other images (in-memory" in caplog.text
+    assert "was trained on other data (in-memory" in caplog.text
 
 
 def test_data_of_one_split_has_no_other_images_for_a_floor(forge):
     x = forge.load_data("digits").split("test").x.numpy()
     roles, options = {"classifier": "runs/cnn"}, {"fid": {"grid": 1}}
-    with pytest.raises(UsageError, match="only one split"):
+    with pytest.raises(UsageError, match="second split of real images, but there is only one"):
         forge.evaluate("runs/ae", measures=["fid"], roles=roles, options=options, data=x)
 
 

@@ -87,9 +87,9 @@ def test_between_classes_with_as_many_votes_the_first_wins(measured):
 
 
 def test_more_neighbours_than_images_are_refused(measured):
-    with pytest.raises(UsageError, match="k is 10, and there are 9"):
+    with pytest.raises(UsageError, match="k is 10, but only 9 training images"):
         measured("knn_accuracy", Codes(), *blobs(20, 1), train=blobs(9, 1))
-    with pytest.raises(UsageError, match="k is 10, and there are 9"):
+    with pytest.raises(UsageError, match="k is 10, but only 9 training images"):
         measured("knn_accuracy", Codes(), *blobs(20, 1), train=blobs(10, 1), split="train")
 
 

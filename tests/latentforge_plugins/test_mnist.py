@@ -91,11 +91,11 @@ GOOD = idx_bytes(X)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "0 bytes, and the header alone has 16"),
-        (GOOD[:15], "15 bytes, and the header alone has 16"),
-        (GOOD[:-1], "4719 bytes, and 16 . 6 x 28 x 28 are declared"),
-        (GOOD + b"\0", "4721 bytes, and 16 . 6 x 28 x 28 are declared"),
-        (GOOD[:4] + b"\xff" * 4 + GOOD[8:], "16 . 4294967295 x 28 x 28 are declared"),
+        (b"", "0 bytes, but the header alone needs 16"),
+        (GOOD[:15], "15 bytes, but the header alone needs 16"),
+        (GOOD[:-1], "4719 bytes, but the header declares 16 . 6 x 28 x 28"),
+        (GOOD + b"\0", "4721 bytes, but the header declares 16 . 6 x 28 x 28"),
+        (GOOD[:4] + b"\xff" * 4 + GOOD[8:], "the header declares 16 . 4294967295 x 28 x 28"),
         (idx_bytes(X, type_code=13), "begins with 0x00000d03, not 0x00000803"),
         (idx_bytes(np.tile(Y, 9)), "begins with 0x00000801, not 0x00000803"),
         (b"<!DOCTYPE html><html>404</html>", "begins with 0x3c21444f"),
@@ -114,7 +114,7 @@ def test_a_damaged_image_file_is_named_with_what_is_wrong(raw: Path, data: bytes
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(Y[:-1], "5 labels, and .* has 6 images"), (Y + 1, "a label of 10")],
+    [(Y[:-1], "5 labels, but .* has 6 images"), (Y + 1, "a label of 10")],
 )
 def test_labels_that_do_not_fit_the_images_are_named(raw: Path, labels, message: str):
     (raw / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels))

@@ -128,7 +128,7 @@ def test_what_a_network_cannot_take_is_refused_with_the_size_and_another_model(n
 
 
 def test_the_smallest_size_of_deconv_vae_is_named_and_works():
-    with pytest.raises(UsageError, match="size 28x28 and larger, not 28x27"):
+    with pytest.raises(UsageError, match="size 28x28 or larger, not 28x27"):
         build("deconv-vae", (1, 28, 27))
     build("deconv-vae", (1, 28, 28))
 

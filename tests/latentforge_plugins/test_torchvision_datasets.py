@@ -226,7 +226,7 @@ def test_a_damaged_idx_file_is_named(cli, root: Path, damage: Callable[[bytes], 
     assert (answer.code, answer.out) == (4, "")
     assert "Traceback" not in answer.err
     assert str(path) in answer.err
-    assert "delete what is damaged yourself, then: latentforge data fetch" in answer.err
+    assert "delete the damaged files yourself, then: latentforge data fetch" in answer.err
 
 
 def test_labels_that_do_not_fit_the_images_are_refused(root: Path):
@@ -248,7 +248,9 @@ class Touch:
 def test_a_pickle_with_another_sum_is_refused_before_it_is_opened(cifar: Path, name: str):
     ran = cifar / "ran"
     (cifar / name).write_bytes(pickle.dumps(Touch(ran)))
-    with pytest.raises(MissingError, match=f"{cifar / name}: damaged, or another file") as caught:
+    with pytest.raises(
+        MissingError, match=f"{cifar / name}: damaged, or a different file"
+    ) as caught:
         load("cifar10")
     assert "data_batch_1" not in caught.value.message
     assert not ran.exists()
@@ -269,7 +271,7 @@ def test_torchvision_too_refuses_a_pickle_with_another_sum(cifar: Path, root: Pa
 def test_a_matlab_file_with_another_sum_is_refused(svhn: Path):
     path = svhn / "train_32x32.mat"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(MissingError, match=f"{path}: damaged, or another file"):
+    with pytest.raises(MissingError, match=f"{path}: damaged, or a different file"):
         load("svhn")
     assert len(load("svhn", "test").x) == 10
 
@@ -294,7 +296,7 @@ def test_fetching_does_not_overwrite_what_it_cannot_read(cli, svhn: Path):
     path.write_text("mine")
     answer = cli("data", "fetch", "svhn")
     assert (answer.code, answer.out) == (4, "")
-    assert f"{path}: damaged, or another file of that name" in answer.err
+    assert f"{path}: damaged, or a different file of the same name" in answer.err
     assert path.read_text() == "mine"
 
 

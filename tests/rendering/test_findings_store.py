@@ -114,7 +114,7 @@ def test_below_a_finding_stands_the_run_that_it_shows(digits, tmp_path):
     assert "runs/cnn" not in own
     assert "runs/cnn, step-00000007" in theirs
     assert ABOUT["run"] not in theirs
-    with pytest.raises(ValueError, match="roles names 'nothing', and there is no such finding"):
+    with pytest.raises(ValueError, match="roles contains 'nothing', but there is no such finding"):
         checked(Findings(maps, roles={"nothing": "judge"}))
 
 

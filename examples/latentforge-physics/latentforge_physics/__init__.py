@@ -26,7 +26,7 @@ def build(config, context):
 def latentforge_objectives():
     yield ObjectiveSpec(
         name="arrive",
-        summary="Be at these places when the simulation ends",
+        summary="Arrive at given positions at the end of the simulation",
         build=build,
         config=ArriveConfig,
     )

@@ -9,8 +9,8 @@ from latentforge.errors import UsageError
 
 
 def aim(
-    target: Annotated[list[str], typer.Option(metavar="X,Y", help="Where to be; repeatable.")],
-    restarts: Annotated[int, typer.Option(min=1, help="Starts that each target gets.")] = 4,
+    target: Annotated[list[str], typer.Option(metavar="X,Y", help="Target position; repeatable.")],
+    restarts: Annotated[int, typer.Option(min=1, help="Number of starts for each target.")] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -88,7 +88,7 @@ def latentforge_losses():
 def latentforge_measures():
     yield MeasureSpec(
         name="perplexity",
-        summary="Entries of the codebook in use",
+        summary="Effective number of codebook entries in use",
         build=build_perplexity,
         protocol="exp of the entropy, in nats, of the entries' shares over all codes of the split",
         needs={"encode", "codebook"},

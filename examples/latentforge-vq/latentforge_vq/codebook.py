@@ -47,12 +47,12 @@ def explore(context, config) -> Findings:
         x = model.decode(z)
         rows = x.split(COLUMNS)
         captions = [names[i : i + COLUMNS] for i in range(0, len(x), COLUMNS)]
-        title = "Images of one entry alone, the most used first"
+        title = "Images of a single entry each, the most used first"
         found.append(ImageGrid("entries", title, rows, captions=captions))
     metrics = {"perplexity": float(perplexity(shares)), "used": int((counts > 0).sum())}
     return Findings(
         found,
         metrics,
         "over the codes of all test images; perplexity: exp of the entropy of the entries' shares;"
-        " used: entries that occur at all",
+        " used: number of entries that occur",
     )

@@ -39,7 +39,7 @@ class VqVae(nn.Module):
         super().__init__()
         if data.kind != "image" or any(side % 4 for side in data.shape[1:]):
             shape = "x".join(map(str, data.shape))
-            raise UsageError(f"vq-vae takes images with sides divisible by 4, not {shape}")
+            raise UsageError(f"vq-vae supports images with sides divisible by 4, not {shape}")
         channels, height, width = data.shape
         inner, dim = config.width, config.dim
         self.latent = LatentSpec(shape=(dim, height // 4, width // 4))

@@ -37,7 +37,7 @@ def build(config: TextConfig, context: ExploreContext | None) -> Objective:
 def latentforge_objectives():
     yield ObjectiveSpec(
         name="text",
-        summary="Images that fit a description in words",
+        summary="Images that match a text description",
         build=build,
         config=TextConfig,
     )

@@ -61,7 +61,7 @@ class MomentScorer:
     def of(cls, context: ExploreContext | None) -> MomentScorer:
         """Uses mean and std of the run's training images. Raises UsageError without pictures."""
         if context is None or not context.data.drawable:
-            raise UsageError("text describes pictures by those of a run: it needs a run on images")
+            raise UsageError("text needs a run on images")
         train = context.images("train")
         seen = moments(train.batch_at(range(min(SAMPLE, len(train)))).x)
         return cls(seen.mean(0), seen.std(0) + TINY)
@@ -76,14 +76,14 @@ class MomentScorer:
         found = FOUND.findall(text.lower())
         if rest or not found:
             raise UsageError(
-                f"{text!r} is more than this scorer understands",
-                remedy=f"write it with very, {', '.join(PHRASES)}",
+                f"{text!r} is empty or has phrases that this scorer does not know",
+                remedy=f"use only: very, {', '.join(PHRASES)}",
             )
         for very, phrase in found:
             quantity, deviation = PHRASES[phrase]
             place = QUANTITIES.index(quantity)
             if not wanted[place].isnan():
-                raise UsageError(f"{text!r} says two things about {quantity}")
+                raise UsageError(f"{text!r} has two requests about {quantity}")
             wanted[place] = deviation * (VERY if very else 1.0)
         return wanted
 

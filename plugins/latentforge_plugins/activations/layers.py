@@ -40,7 +40,9 @@ def last_features(model: Any) -> str:
     convolutions = of_type(model, (nn.Conv2d,))
     name = convolutions[-1] if convolutions else last_with_weights(model)
     if name is None:
-        raise UsageError("the model's layers() name none with weights, so there are no features")
+        raise UsageError(
+            "the model's layers() contain no layer with weights, so there are no features"
+        )
     return name
 
 

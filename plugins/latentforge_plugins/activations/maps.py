@@ -31,20 +31,23 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
     source = last_features(context.model)
     means, values = look(context, images, layers, source, config.grid)
     if flat := [layer for layer in layers if layer not in means]:
-        notes.append(f"{', '.join(flat)}: the output has no height and width, so there is no map")
+        notes.append(f"{', '.join(flat)}: the output has no height and width, so no map is drawn")
     if not layers:
-        notes.append("no layer of the model has maps: histograms of its hidden units only")
+        notes.append("no layer of the model has maps; only histograms of hidden units are drawn")
     names = [context.data.classes[c] for c in classes]
     pictures = []
     for layer, maps in means.items():
         kind = type(context.model.get_submodule(layer)).__name__
         pictures.append(picture(layer, kind, maps[classes].float(), names, config.channels))
         if config.channels < maps.shape[1]:
-            notes.append(f"{layer}: the first {config.channels} of {maps.shape[1]} channels")
+            shown = f"the first {config.channels} of {maps.shape[1]} channels"
+            notes.append(f"{layer}: only {shown} are shown")
     figures, dead = shape_of(values.flatten(1).double())
     size = values[0].numel()
     if dead:
-        notes.append(f"{dead} of {size} features never change and have no shape")
+        notes.append(
+            f"{dead} of {size} features are constant and are left out of skewness and kurtosis"
+        )
     cells = "" if values.ndim == 2 else " averaged to {}x{} cells".format(*values.shape[2:])
     protocol = (
         f"mean over {size} features, the output of {source}{cells}, of the absolute skewness "
@@ -90,7 +93,10 @@ def classes_of(images: Images, config: ActivationsConfig) -> tuple[list[int], li
         return list(config.classes), []
     there = images.y.unique().tolist()
     if len(there) > SHOWN:
-        return there[:SHOWN], [f"the first {SHOWN} of {len(there)} classes (classes=[...])"]
+        return there[:SHOWN], [
+            f"only the first {SHOWN} of {len(there)} classes are shown; "
+            "select others with classes=[...]"
+        ]
     return there, []
 
 

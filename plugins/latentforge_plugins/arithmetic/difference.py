@@ -31,14 +31,14 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     else:
         raise UsageError(
             f"the split {config.split!r} has no image of class {config.minus}",
-            remedy="choose some: --set 'images=[0, 1]'",
+            remedy="--set 'images=[0, 1]'",
         )
     z = context.model.encode(batch.x).mode().flatten(1)  # (K, D)
     scales = torch.tensor(config.scales, device=z.device)
     moved = z[:, None] + scales[:, None] * (plus - minus)  # (K, S, D)
     x = decode(context.model, moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
 
-    way = f"class {names[config.plus]} - that of class {names[config.minus]}"
+    way = f"class {names[config.plus]} - mean code of class {names[config.minus]}"
     pictures: list[Finding] = [
         ImageGrid(
             "arithmetic",
@@ -59,14 +59,14 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         curves = {f"class {names[k]}": shares[:, k] for k in (config.minus, config.plus)}
         curves["other classes"] = 1 - shares[:, [config.minus, config.plus]].sum(1)
         steps = torch.tensor(at)
-        title = f"What {classifier.name} sees in images of class {names[config.minus]}"
+        title = f"Predictions of {classifier.name} for images of class {names[config.minus]}"
         pictures.append(Lines("shares", title, steps, curves, "scale s", "share of images"))
         metrics["plus_share_at_0"] = float(shares[at.index(0.0), config.plus])
         metrics["plus_share_at_1"] = float(shares[at.index(1.0), config.plus])
         said += (
             f"; plus_share_at_0, _at_1: share of {len(judged)} {config.split} images of class "
             f"{names[config.minus]} that, decoded at s = 0 and s = 1, classifier "
-            f"{classifier.name} puts in class {names[config.plus]}"
+            f"{classifier.name} assigns to class {names[config.plus]}"
         )
     arrays = {
         "z": moved.unflatten(2, context.model.latent.shape),

@@ -35,8 +35,8 @@ def load(config: ArraysConfig, split: str) -> Arrays:
         return read_npy(config.path, config.labels)
     if config.labels is not None:
         raise UsageError(
-            f"data.labels is for images in an .npy file, and data.path is {config.path}",
-            remedy="labels of an .npz file are its key y",
+            f"data.labels can only be used with an .npy file, but data.path is {config.path}",
+            remedy="store the labels in the .npz file under the key y",
         )
     return read(config.path)
 
@@ -45,7 +45,7 @@ def load(config: ArraysConfig, split: str) -> Arrays:
 def latentforge_datasets() -> Iterable[DatasetSpec]:
     yield DatasetSpec(
         name="arrays",
-        summary="Your own arrays: images, and labels if there are any, in an .npz or .npy file",
+        summary="Your own arrays: images and optional labels in an .npz or .npy file",
         load=load,
         config=ArraysConfig,
         splits=("train",),

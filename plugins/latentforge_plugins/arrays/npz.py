@@ -48,13 +48,14 @@ def images(x: Member) -> Array:
         raise x.wrong(f"has no examples: its shape is {x.shape}")
     if x.dtype.kind in "iub" and x.dtype != np.uint8:
         raise x.wrong(
-            f"is {x.dtype}; images are uint8, or floats from 0 to 1",
+            f"has dtype {x.dtype}; images must be uint8, or floats from 0 to 1",
             "x * numpy.uint8(255)"
             if x.dtype.kind == "b"
             else "x.astype(numpy.uint8) for values from 0 to 255",
         )
     if x.dtype.kind not in "uf":
-        raise x.wrong(f"is {x.dtype}, no real numbers", "give uint8, or floats from 0 to 1")
+        what = f"has dtype {x.dtype}, which is not a real number type"
+        raise x.wrong(what, "give uint8, or floats from 0 to 1")
     values = x.values()
     if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # memmaps when they are read
         check_range(x, values)
@@ -67,7 +68,9 @@ def check_range(x: Member, values: Array) -> None:
         return
     if bad := values.size - int(np.isfinite(values).sum()):
         raise x.wrong(f"has {bad} NaN or infinite values of {values.size}", "replace them")
-    raise x.wrong(f"lies in [{low:g}, {high:g}]; floats must lie in [0, 1]", scaling(low, high))
+    raise x.wrong(
+        f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling(low, high)
+    )
 
 
 def channels_first(x: Member, values: Array) -> Array:
@@ -76,7 +79,7 @@ def channels_first(x: Member, values: Array) -> Array:
         values = np.moveaxis(values, 3, 1)
     if values.ndim == 4 and values.shape[1] not in CHANNELS and values.shape[3] in CHANNELS:
         # the core would interpret these columns as channels
-        raise x.wrong(f"has shape {x.shape}, and it is not clear which number counts channels")
+        raise x.wrong(f"has shape {x.shape}, and it is not clear which axis is the channel axis")
     return values
 
 
@@ -86,14 +89,14 @@ def labels(y: Member, count: int) -> Array:
         number = (
             "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
         )
-        raise y.wrong(f"is {y.dtype}; labels are integers", number)
+        raise y.wrong(f"has dtype {y.dtype}; labels must be integers", number)
     if y.shape != (count,):
-        raise y.wrong(f"has shape {y.shape}, and x has {count} examples", f"give shape ({count},)")
+        raise y.wrong(f"has shape {y.shape}, but x has {count} examples", f"give shape ({count},)")
     values = y.values()
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= MOST_CLASSES:
         raise y.wrong(
-            f"lies in [{low}, {high}]; labels go from 0 to at most {MOST_CLASSES - 1}",
+            f"has values in [{low}, {high}]; labels must be from 0 to at most {MOST_CLASSES - 1}",
             "number the classes: numpy.unique(y, return_inverse=True)[1]",
         )
     return values
@@ -103,9 +106,12 @@ def names(classes: Member, highest: int) -> tuple[str, ...]:
     """The name of each label, from 0 to at least `highest`."""
     if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MOST_CLASSES:
         raise classes.wrong(
-            f"is {classes.dtype} of shape {classes.shape}; class names are strings in one row",
+            f"has dtype {classes.dtype} and shape {classes.shape}; "
+            "class names must be a one-dimensional array of strings",
             "numpy.array(['cat', 'dog'])",
         )
     if classes.shape[0] <= highest:
-        raise classes.wrong(f"has {classes.shape[0]} names, and y goes up to {highest}")
+        raise classes.wrong(
+            f"has {classes.shape[0]} names, but the largest label in y is {highest}"
+        )
     return tuple(map(str, classes.values()))

@@ -16,7 +16,7 @@ def build(config: ClassConfig, context: ExploreContext):
 def latentforge_objectives():
     yield ObjectiveSpec(
         name="class",
-        summary="Images that a classifier takes for one of a class",
+        summary="Images that a classifier assigns to a class",
         build=build,
         config=ClassConfig,
         roles={"classifier": {"classify"}},

@@ -28,9 +28,11 @@ class ClassObjective:
         names = classifier.data.classes
         if config.target is not None and config.target >= len(names):
             raise UsageError(
-                f"no class {config.target}: the classifier {classifier.name} knows {len(names)}",
+                f"no class {config.target}: the classifier {classifier.name} has "
+                f"{len(names)} classes",
                 details=[f"classes: {listed(names)}"],
-                remedy=f"--set target= one from 0 to {len(names) - 1}, or none for all in turn",
+                remedy=f"--set target=0, or another class up to {len(names) - 1}; "
+                "omit target for all classes in turn",
             )
         turn = range(len(names)) if config.target is None else [config.target]
         wanted = [turn[i % len(turn)] for i in range(config.n)]

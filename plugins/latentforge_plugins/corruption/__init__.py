@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: CorruptionConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="corruption",
-        summary="Images under growing noise, and what the model still makes of them",
+        summary="Images with increasing noise, and the model's predictions or reconstructions",
         explore=explore,
         config=CorruptionConfig,
     )

@@ -75,11 +75,11 @@ def protocol(
     context: ExploreContext, config: CorruptionConfig, count: int, curves: dict[str, Tensor]
 ) -> str:
     meant = {
-        "accuracy": "accuracy_at_s: share of noisy images, from 0 to 1, that the classifier gets "
-        "right",
-        "mse_noisy": "mse_noisy_at_s: squared difference of the noisy image to the clean one, mean "
-        "over values in [0, 1]",
-        "mse_recon": "mse_recon_at_s: the same of the noisy image's reconstruction, z the "
+        "accuracy": "accuracy_at_s: share of noisy images, from 0 to 1, that are classified "
+        "correctly",
+        "mse_noisy": "mse_noisy_at_s: squared difference between the noisy and the clean image, "
+        "mean over values in [0, 1]",
+        "mse_recon": "mse_recon_at_s: the same for the noisy image's reconstruction, z the "
         "posterior mode",
     }
     told = [meant[name] for name in curves]
@@ -119,10 +119,12 @@ def lines(levels: Tensor, curves: dict[str, Tensor]) -> list[Finding]:
     found: list[Finding] = []
     if "accuracy" in curves:
         share = {"accuracy": curves["accuracy"]}
-        found.append(Lines("accuracy", "Accuracy under growing noise", x, share, noise, "accuracy"))
+        found.append(
+            Lines("accuracy", "Accuracy with increasing noise", x, share, noise, "accuracy")
+        )
     if "mse_recon" in curves:
         error = {"noisy image": curves["mse_noisy"], "its reconstruction": curves["mse_recon"]}
-        title = "Distance to the clean image under growing noise"
+        title = "Distance to the clean image with increasing noise"
         found.append(Lines("error", title, x, error, noise, "mean squared difference"))
     return found
 
@@ -153,7 +155,7 @@ def picture(
             captions.append([""] * len(row))
     return ImageGrid(
         name="corruption",
-        title="Images under growing noise of standard deviation s",
+        title="Images with increasing noise of standard deviation s",
         rows=rows,
         column_titles=[f"s = {float(s):.2f}" for s in levels],
         row_titles=titles,

@@ -53,9 +53,9 @@ class DeconvVae(nn.Module):
         channels, height, width = image_shape("deconv-vae", data, "vae")
         if min(height, width) < SMALLEST:
             raise UsageError(
-                f"deconv-vae takes images of size {SMALLEST}x{SMALLEST} and larger, "
+                f"deconv-vae requires images of size {SMALLEST}x{SMALLEST} or larger, "
                 f"not {height}x{width}",
-                remedy="`latentforge train conv-vae`, which takes images of any size",
+                remedy="`latentforge train conv-vae`, which supports images of any size",
             )
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         a, b, c = config.encoder

@@ -27,7 +27,7 @@ def load(config: DigitsConfig, split: str) -> Arrays:
 def latentforge_datasets() -> Iterable[DatasetSpec]:
     yield DatasetSpec(
         name="digits",
-        summary="1,797 real handwritten digits from scikit-learn, drawn like MNIST; no download",
+        summary="1,797 real handwritten digits from scikit-learn, resized like MNIST; no download",
         load=load,
         config=DigitsConfig,
         splits=("train",),

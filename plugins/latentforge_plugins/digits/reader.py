@@ -38,9 +38,10 @@ def source() -> Path:
         path = Path(folder, "datasets", "data", "digits.csv.gz")
         if path.is_file():
             return path
-    where = "is not installed" if spec is None else f"in {spec.origin} has no digits.csv.gz"
+    where = "is not installed" if spec is None else f"has no file digits.csv.gz ({spec.origin})"
     raise MissingError(
-        f"dataset digits lies in scikit-learn, which {where}", remedy="pip install scikit-learn"
+        f"dataset digits is part of scikit-learn, which {where}",
+        remedy="pip install scikit-learn",
     )
 
 

@@ -45,14 +45,14 @@ def latentforge_losses():
     )
     yield LossSpec(
         name="beta-elbo",
-        summary="The KL weighed by beta: constant, warmed up, cyclic, or held at a capacity",
+        summary="-ELBO, the KL weighted by beta: constant, warm-up, cyclic, or a target capacity",
         build=build_beta_elbo,
         config=BetaElboConfig,
         needs=needs,
     )
     yield LossSpec(
         name="beta-tc",
-        summary="The KL in three parts, the total correlation weighed by beta",
+        summary="-ELBO with the KL in three parts; beta weights the total correlation",
         build=build_beta_tc,
         config=BetaTcConfig,
         needs=needs_densities,

@@ -24,7 +24,8 @@ def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise MissingError(
-            f"data.root: {root} {what}", remedy="--set data.root=FOLDER, one that holds images"
+            f"data.root: {root} {what}",
+            remedy="--set data.root=FOLDER with a folder that contains images",
         )
     try:
         loose, folders = images_in(root), folders_in(root)
@@ -35,8 +36,8 @@ def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
         raise UsageError(f"data.root: {root} cannot be read: {error}") from None
     if loose and folders:
         raise UsageError(
-            f"data.root: {root} has images of its own, as {loose[0].name}, "
-            f"and sub-folders, as {folders[0].name}",
+            f"data.root: {root} contains both images ({loose[0].name}) "
+            f"and sub-folders ({folders[0].name})",
             remedy="put every image into the sub-folder of its class, or move the sub-folders out",
         )
     if loose:
@@ -51,21 +52,22 @@ def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
     empty = [folder for folder, images in found.items() if not images]
     if len(empty) == len(found):
         raise UsageError(
-            f"data.root: there are no images in {root}, nor in its sub-folders",
-            details=[f"what counts as one: {' '.join(EXTENSIONS)}"],
-            remedy=deeper(empty) or "--set data.root=FOLDER, one that holds images",
+            f"data.root: no images in {root} or its sub-folders",
+            details=[f"supported extensions: {' '.join(EXTENSIONS)}"],
+            remedy=deeper(empty) or "--set data.root=FOLDER with a folder that contains images",
         )
     if empty:
         raise UsageError(
             f"data.root: no images in {', '.join(map(str, empty[:5]))}; "
             f"each sub-folder of {root} is a class",
-            remedy=deeper(empty) or "move what is no class out of there",
+            remedy=deeper(empty) or "move folders that are not classes elsewhere",
         )
     if len(found) == 1:
         (only,) = found
         raise UsageError(
-            f"data.root: {root} has one sub-folder, {only.name}, and one class is no labelling",
-            remedy=f"--set data.root={only}, which takes its images without labels",
+            f"data.root: {root} has only one sub-folder, {only.name}, "
+            "but labels need at least two classes",
+            remedy=f"--set data.root={only}, to load its images without labels",
         )
 
 

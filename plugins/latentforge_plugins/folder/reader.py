@@ -73,7 +73,7 @@ def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
     """
     with Image.open(path, formats=FORMATS) as file:
         if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
-            raise ValueError("32 bits a pixel, of which no range is known")
+            raise ValueError("32 bits per pixel, with unknown range")
         image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # I;16 and its variants, and I if Pillow widens them
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
@@ -101,12 +101,12 @@ def mixed(
         colour = {1: "grey", 3: "colour"}
         return UsageError(
             f"data.root: mixed channels: {one} is {colour[c]}, {other} is {colour[c_other]}",
-            remedy="--set data.channels=rgb, or data.channels=grey, which converts all of them",
+            remedy="--set data.channels=rgb, or data.channels=grey, to convert all images",
         )
     return UsageError(
         f"data.root: images of several sizes (height x width): {one} is {h} x {w}, "
         f"{other} is {h_other} x {w_other}",
-        remedy=f"--set 'data.size=[{h},{w}]', which stretches all of them",
+        remedy=f"--set 'data.size=[{h},{w}]', to resize all images",
     )
 
 

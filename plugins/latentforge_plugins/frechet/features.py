@@ -34,11 +34,12 @@ class Features:
         self.layer = layer or last_with_weights(self.model) or ""
         if not self.layer:
             raise UsageError(
-                "the classifier names no layer with weights", remedy="--set fid.layer=NAME"
+                "the classifier's layers() contain no layer with weights",
+                remedy="--set fid.layer=NAME",
             )
         if self.layer not in (known := list(classifier.model.layers())):
             raise UsageError(
-                f"fid.layer is {layer!r}, which is none of the layers of {classifier.run.path}",
+                f"fid.layer is {layer!r}, which is not a layer of {classifier.run.path}",
                 remedy=did_you_mean(layer, known) or f"choose from {', '.join(known)}",
             )
         self.grid = grid
@@ -83,31 +84,32 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
     ]
     if differing:
         raise UsageError(
-            f"classifier {classifier.run.path} was trained on images prepared otherwise than "
-            "this run's",
+            f"classifier {classifier.run.path} was trained with a different preprocessing than "
+            "this run",
             details=differing,
-            remedy="a classifier trained on the run's own data, with the same options of [data]",
+            remedy="use a classifier trained on the run's own data, with the same options of "
+            "[data]",
         )
     classes = tuple(about["classes"])
     if context.data.classes and context.data.classes != classes:
         raise UsageError(
             f"classifier {classifier.run.path} was trained on {trained_on(classifier)}, which has "
-            "other classes than this run's data",
+            "different classes from this run's data",
             details=[
                 f"the classifier's: {in_words(classes)}",
                 f"the run's: {in_words(context.data.classes)}",
             ],
-            remedy="a classifier trained on the run's own data",
+            remedy="use a classifier trained on the run's own data",
         )
     if about["fingerprint"] != context.fingerprint:
         log.warning(
-            "the classifier %s was trained on other images (%s) than these: its features may not "
-            "tell them apart",
+            "the classifier %s was trained on other data (%s) than this run's; its features may "
+            "not distinguish these images",
             classifier.run.path,
             trained_on(classifier),
         )
 
 
 def in_words(classes: Sequence[str]) -> str:
-    more = f", ... ({len(classes)} in all)" if len(classes) > NAMED else ""
+    more = f", ... ({len(classes)} in total)" if len(classes) > NAMED else ""
     return ", ".join(classes[:NAMED]) + more

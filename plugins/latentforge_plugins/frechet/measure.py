@@ -40,7 +40,7 @@ class Fid:
         real, others = context.images(split), context.images(other)
         if real.same_as(others):
             raise UsageError(
-                "fid compares the images with other real ones, and there is only one split",
+                "fid needs a second split of real images, but there is only one",
                 remedy='data={"train": ..., "test": ...}',
             )
         self.count = self.checked_count(config, real, others)
@@ -57,8 +57,8 @@ class Fid:
             f"{self.features.layer}{self.features.averaged()} of classifier {classifier.run.path} "
             f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
             f"{trained_on(classifier)}); N={self.count} images each, against N of the {split} "
-            f"split. fid_samples: decoded z from {source}; fid_recon: those same N, z the "
-            f"posterior mode; fid_floor: real images of the {other} split"
+            f"split. fid_samples: decoded z from {source}; fid_recon: reconstructions of the same "
+            f"N images, z the posterior mode; fid_floor: real images of the {other} split"
         )
 
     def checked_count(self, config: FidConfig, real: Images, others: Images) -> int:
@@ -68,17 +68,17 @@ class Fid:
         if count > most:
             raise UsageError(
                 f"fid.images is {count}; the splits have {len(real)} and {len(others)} images",
-                remedy=f"--set fid.images={most}, or 0 for as many as there are",
+                remedy=f"--set fid.images={most}, or 0 for the largest possible",
             )
         size = self.features(next(real.batches(1)).x).shape[1]
         least = PER_FEATURE * size
         if count < least:
             cells = max(self.features.cells)
-            fewer = "--set fid.grid=1" if cells > 1 else "a layer with fewer features"
-            more = f"--set fid.images={most}" if least <= most else "more images"
+            fewer = "--set fid.grid=1" if cells > 1 else "select a layer with fewer features"
+            more = f"--set fid.images={most}" if least <= most else "use more images"
             raise UsageError(
-                f"fid of {size} features needs {least} images, {PER_FEATURE} for each feature; "
-                f"there are {count}",
+                f"fid of {size} features needs {least} images, {PER_FEATURE} for each feature, "
+                f"but there are {count}",
                 remedy=f"{fewer}, or {more}",
             )
         return count

@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: GuidedConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="guided",
-        summary="Move codes until the decoded images are what an objective asks for",
+        summary="Move codes until the decoded images satisfy an objective",
         explore=explore,
         config=GuidedConfig,
         needs={"encode", "decode"},

@@ -40,13 +40,13 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     objective, model = context.objective, context.model
     count = len(objective.requests)
     if config.film is not None and config.film >= count:
-        raise UsageError(f"no request {config.film} to film: there are {count}, from 0")
+        raise UsageError(f"film is {config.film}, but the requests are 0 to {count - 1}")
     check_independent(context)
     codes = context.codes("train").flatten(1)  # (M, D)
     mixture = aggregate_posterior(context, config.components) if can_fit(codes) else None
     if config.prior == "mixture" and mixture is None:
         raise UsageError(
-            f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} numbers",
+            f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} dimensions",
             remedy="--set prior=none",
         )
     prior = own_prior(model, codes) if config.prior == "gaussian" else mixture
@@ -101,10 +101,10 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
     if not context.data.drawable:
         found.append(no_picture(context, "their values are in found.npz"))
     if "judge" in context.roles and not classes:
-        found.append("the judge was not asked: this objective asks for no class")
+        found.append("the judge was not used, because the objective does not request classes")
     left = classes_to_leave(context, config)
     if classes and left is None and config.start == "data" and not config.any_class:
-        found.append("the training images have no labels: the starts are of any class")
+        found.append("the training images have no labels, so starts can be of any class")
     return found
 
 
@@ -116,33 +116,35 @@ def protocol(
     until = f"up to {config.restarts} of them until it has {until}"
     if config.restarts == 1 or getattr(context.objective, "open_ended", False):
         until = f"{config.restarts} of them"
-    told = f"starts: {starts_in_words(context, config)}; each request begins at {until}, "
+    told = f"starts: {starts_in_words(context, config)}; each request uses {until}, "
     told += f"{config.steps} steps each"
     fitted = "" if mixture is None else in_words(mixture)
     density = {"mixture": fitted, "gaussian": prior_in_words(context)}.get(config.prior)
-    told += f"; climbs the score + {config.prior_weight:g} x the log density of " if density else ""
-    told += density or "; climbs the score alone"
-    told += "; requests_per_second: the search alone"
+    weight = f"{config.prior_weight:g}"
+    told += f"; maximises the score + {weight} x the log density of " if density else ""
+    told += density or "; maximises the score only"
+    told += "; requests_per_second: of the search only"
     if mixture is None:
         return told
-    under = "that mixture" if config.prior == "mixture" else f"{fitted}, which did not guide"
+    apart = f"{fitted}, which was not part of the search"
+    under = "that mixture" if config.prior == "mixture" else apart
     return f"{told}; log_prior: mean log density of the results under {under}, in nats"
 
 
 def in_words(mixture: MixtureSameFamily) -> str:
     count = len(mixture.mixture_distribution.probs)
-    return f"a mixture of {count} Gaussians fitted on the training images' posteriors"
+    return f"a mixture of {count} Gaussians fitted to the training images' posteriors"
 
 
 SUCCESSES = {
-    "success_share": "requests that met the objective",
-    "success_at_start": "before a step, which is retrieval and not search",
-    "success_single_start": "from the first start alone",
-    "median_steps": "gradient steps of those that met it until they did, over all their starts",
+    "success_share": "share of satisfied requests",
+    "success_at_start": "share satisfied without a step (retrieval, not search)",
+    "success_single_start": "share satisfied from the first start",
+    "median_steps": "median number of gradient steps until satisfied, over all starts of a request",
 }
 JUDGED = (
-    "judge_agreement: share of all requests whose result {}, which did not guide, puts in the "
-    "class asked for"
+    "judge_agreement: share of all requests whose result {}, which was not part of the search, "
+    "assigns to the requested class"
 )
 
 
@@ -158,14 +160,14 @@ def successes(context: ExploreContext, config: GuidedConfig, found: Found) -> Fi
     if bool(met.any()):
         metrics["median_steps"] = float(found.steps[met].float().median())
     protocol = "; ".join(f"{name}: {SUCCESSES[name]}" for name in metrics)
-    verdict = f"{int(met.sum())} of {len(met)} requests met"
+    verdict = f"{int(met.sum())} of {len(met)} requests satisfied"
     judge = context.roles.get("judge")
     wanted = getattr(context.objective, "classes", None)
     if judge is not None and wanted is not None:
         agreed = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == wanted
         metrics["judge_agreement"] = float(agreed.float().mean())
         protocol += "; " + JUDGED.format(judge.name)
-        verdict += f"; {judge.name}, which did not guide, agrees on {int(agreed.sum())}"
+        verdict += f"; the independent judge {judge.name} agrees on {int(agreed.sum())}"
     curve = [progress(found, config.restarts * config.steps)] if bool(met.any()) else []
     return Findings(curve, metrics, protocol, [verdict])
 
@@ -205,7 +207,7 @@ def progress(found: Found, longest: int) -> Lines:
     last = met.max().cpu()[None] if bool(found.satisfied.all()) else torch.tensor([longest])
     return Lines(
         "progress",
-        "Requests that met the objective",
+        "Satisfied requests",
         torch.cat([torch.zeros(1), x, last]),
         {"share": torch.cat([torch.zeros(1), y.flatten(), share[-1:]])},
         "gradient steps, over all starts",
@@ -218,6 +220,6 @@ def check_independent(context: ExploreContext) -> None:
     judge, guiding = context.roles.get("judge"), context.roles.get("classifier")
     if judge and guiding and judge.run.path.resolve() == guiding.run.path.resolve():
         raise UsageError(
-            f"{judge.run.path} guides and cannot judge: a search can fool what steers it",
-            remedy="--with judge= another classifier's run, or none",
+            f"{judge.run.path} guides the search and cannot also be the judge",
+            remedy="--with judge=RUN of another classifier, or omit the judge",
         )

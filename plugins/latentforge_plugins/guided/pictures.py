@@ -42,10 +42,13 @@ def results(context: ExploreContext, found: Found, first: Tensor, shown: int) ->
     told = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
     if not getattr(context.objective, "open_ended", False):
         met, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
-        told = [f"met after {s} steps" if m else "not met" for m, s in zip(met, steps, strict=True)]
+        told = [
+            f"satisfied after {s} steps" if m else "not satisfied"
+            for m, s in zip(met, steps, strict=True)
+        ]
     return ImageGrid(
         "results",
-        "Where the search began, and what it found",
+        "Start images and results",
         [first, found.x[:shown]],
         column_titles=requests,
         row_titles=["start", "found"],
@@ -58,11 +61,11 @@ def walk_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -
     place = Map(codes)
     names = walk_names(context, shown)
     paths = {name: place(found.paths[request]) for request, name in enumerate(names)}
-    title = "Walks over the codes of training images"
+    title = "Search paths over the codes of training images"
     if len(names) > 1 and names[0] not in context.data.classes:
         asked = set(context.objective.requests[:shown])
         title += f": {asked.pop()}" if len(asked) == 1 else ""
-        title += ", a colour for each request"
+        title += ", one colour per request"
     return replace(_codes_on(place, codes, context), name="walks", title=title, paths=paths)
 
 
@@ -100,10 +103,10 @@ def film_title(context: ExploreContext, found: Found, request: int) -> str:
     words, start = context.objective.requests[request], int(found.round[request])
     words += f", from start {start + 1}" if start else ""
     if getattr(context.objective, "open_ended", False):
-        return f"The walk of request {request}: {words}"
+        return f"Path of request {request}: {words}"
     if bool(found.satisfied[request]):
-        return f"How request {request} was met: {words}"
-    return f"Request {request} was not met, its best walk: {words}"
+        return f"Path of request {request} (satisfied): {words}"
+    return f"Best path of request {request} (not satisfied): {words}"
 
 
 def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:

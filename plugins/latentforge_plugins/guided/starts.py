@@ -30,11 +30,11 @@ def classes_to_leave(context: ExploreContext, config: GuidedConfig) -> Tensor | 
 def starts_in_words(context: ExploreContext, config: GuidedConfig) -> str:
     """The text for the protocol that describes the starts."""
     if config.start == "wide":
-        return f"normal draws of standard deviation {WIDE:g}"
+        return f"samples of a normal distribution with standard deviation {WIDE:g}"
     if config.start == "prior":
         return prior_in_words(context)
     if classes_to_leave(context, config) is not None:
-        return "codes of random training images of other classes than the one asked for"
+        return "codes of random training images of classes other than the requested one"
     return "codes of random training images" + (
         " of any class" if hasattr(context.objective, "classes") else ""
     )
@@ -43,7 +43,7 @@ def starts_in_words(context: ExploreContext, config: GuidedConfig) -> str:
 def prior_in_words(context: ExploreContext) -> str:
     if has_prior(context.model):
         return "N(0, I), the model's prior"
-    return "the Gaussian fitted on the training images' codes"
+    return "the Gaussian fitted to the training images' codes"
 
 
 def can_fit(codes: Tensor) -> bool:
@@ -95,7 +95,8 @@ def data_starts(
             allowed = (y != label).nonzero().squeeze(1)
             if not len(allowed):
                 raise UsageError(
-                    f"every training image is of class {int(label)}: there is no other to start at",
+                    f"all training images are of class {int(label)}, "
+                    "so there is no other class to start from",
                     remedy="--set any_class=true",
                 )
             wanted = (leave == label).nonzero().squeeze(1)

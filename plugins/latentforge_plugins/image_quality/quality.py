@@ -33,8 +33,8 @@ class Ssim(MeanPerImage):
     def __init__(self, data: DataSpec) -> None:
         if data.kind != "image":
             raise UsageError(
-                f"ssim takes images, not vectors of size {data.size}",
-                remedy="psnr or mse_per_pixel, which take vectors too",
+                f"ssim supports images, not vectors of size {data.size}",
+                remedy="use psnr or mse_per_pixel, which support vectors too",
             )
         super().__init__("ssim", self.of_batch)
         self.window = window(data)

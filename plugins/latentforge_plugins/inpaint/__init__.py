@@ -16,7 +16,7 @@ def build(config: InpaintConfig, context: ExploreContext):
 def latentforge_objectives():
     yield ObjectiveSpec(
         name="inpaint",
-        summary="Complete images of which a part is hidden",
+        summary="Complete images that are partly hidden",
         build=build,
         config=InpaintConfig,
     )

@@ -22,7 +22,7 @@ class InpaintConfig:
 
     def __post_init__(self) -> None:
         if (self.mask == "box") != (self.box is not None):
-            raise ValueError("mask=box and box=[top, left, height, width] go together")
+            raise ValueError("mask=box and box=[top, left, height, width] require each other")
         default = type(self)  # an option that differs from it was set, but would have no effect
         if self.share != default.share and self.mask != "random":
             raise ValueError("share needs mask=random")

@@ -22,7 +22,7 @@ def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:
     """
     if data.kind == "vector" and config.mask != "random":
         raise UsageError(
-            f"mask={config.mask} hides a part of an image; the data is vectors of size {data.size}",
+            f"mask={config.mask} needs images; the data consists of vectors of size {data.size}",
             remedy="--set mask=random",
         )
     height, width = data.shape[-2:] if data.kind == "image" else (1, data.size)
@@ -36,7 +36,7 @@ def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:
         raise UsageError(
             f"the mask leaves nothing {'known' if hidden.all() else 'hidden'} "
             f"of an image of {height}x{width} pixels",
-            remedy="a mask that hides a part of the image",
+            remedy="use a mask that hides a part of the image",
         )
     return (~hidden).expand(data.shape) if data.kind == "image" else ~hidden[0]
 
@@ -54,7 +54,7 @@ def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slic
     top, left, rows, columns = config.box
     if top + rows > height or left + columns > width:
         raise UsageError(
-            f"box {list(config.box)} lies outside the image, which has {height} rows and {width} "
+            f"box {list(config.box)} is outside the image of {height} rows and {width} "
             f"columns: it ends at row {top + rows}, column {left + columns}",
             remedy="--set 'box=[top, left, height, width]' in pixels, inside the image",
         )

@@ -74,7 +74,7 @@ class Inpaint:
             items.append(
                 ImageGrid(
                     "inpainting",
-                    f"Images completed: {self.hidden_in_words()}",
+                    f"Completed images: {self.hidden_in_words()}",
                     rows=[row[:SHOWN].unflatten(1, shape) for row in rows.values()],
                     column_titles=[f"image {i}" for i in self.batch.index[:SHOWN].tolist()],
                     row_titles=list(rows),
@@ -88,16 +88,17 @@ class Inpaint:
         return about.get(self.config.mask, f"{self.config.mask} half") + " hidden"
 
     def protocol(self) -> str:
-        of = "the target's true class, which this baseline is told"
+        of = "the target's true class, which only this baseline knows"
         share = float((~self.known).float().mean())
         return (
             f"means over {len(self.truth)} {self.config.split} images and their values in [0, 1], "
             f"{self.hidden_in_words()} ({share:.0%} of each); "
-            "hidden_mse_per_pixel: the hidden part of what the search found against the truth; "
-            "hidden_mse_class_mean: the hidden part of the mean of the training images"
+            "hidden_mse_per_pixel: squared error of the hidden part of the search's result; "
+            "hidden_mse_class_mean: the same for the mean of the training images"
             f"{'' if self.batch.y is None else f' of {of}'}; "
-            "hidden_mse_nearest: that of the training image with the smallest squared distance on "
-            "the known part; known_mse_per_pixel: the known part of what the search found"
+            "hidden_mse_nearest: the same for the training image with the smallest squared "
+            "distance on the known part; known_mse_per_pixel: squared error of the known part of "
+            "the search's result"
         )
 
     def _mse(self, image: Tensor, part: Tensor) -> float:

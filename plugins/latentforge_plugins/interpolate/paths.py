@@ -69,18 +69,18 @@ def look_at_pairs(
                 metrics[f"{side.prefix}middle_confidence_{path}"] = float(mean[TIMES // 2])
                 curves[f"{side.says}{path}"] = mean
     protocol = (
-        f"off_crossfade: the decoded middle's distance from the mean of the two decoded ends, "
-        f"over half the distance of these, Euclidean in pixels, 0 is a mere cross-fade; mean over "
-        f"{len(pairs[0])} drawn pairs of {config.split} images{differing(images, *places)}"
+        f"off_crossfade: distance of the decoded middle from the mean of the decoded ends, divided "
+        f"by half the distance of the ends, Euclidean in pixels; 0 is a cross-fade; mean over "
+        f"{len(pairs[0])} random pairs of {config.split} images{differing(images, *places)}"
     )
     if not classifier:
         return OverPairs(metrics, protocol, [])
     protocol += (
         f"; confidence: the largest class probability of classifier {classifier.name} at the "
-        "decoded ends and at their middle, mean over the same pairs; it can be sure of what is no "
-        "image of its classes"
+        "decoded ends and at their middle, mean over the same pairs; it can be high for images "
+        "that belong to none of its classes"
     )
-    title = f"How sure {classifier.name} is along the way, {len(pairs[0])} pairs"
+    title = f"Confidence of {classifier.name} along the path, {len(pairs[0])} pairs"
     lines = Lines("confidence", title, t, curves, "t", "largest class probability")
     return OverPairs(metrics, protocol, [lines])
 
@@ -101,7 +101,8 @@ def differing(images: Images, first: Tensor, second: Tensor) -> str:
     """For the protocol: how the two images of each pair differ."""
     if images.y is not None and bool((images.y[first] != images.y[second]).all()):
         return " of different classes"
-    return "" if bool((first != second).all()) else ", each with itself, for there is only one"
+    alone = ", each paired with itself, because there is only one"
+    return "" if bool((first != second).all()) else alone
 
 
 def off_crossfade(x: Tensor) -> float:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # maximum columns of the picture; the arrays contain every step
 PROTOCOL = (
-    "largest_step: the longest step between neighbouring decoded images over the mean step, "
-    "Euclidean in pixels, 1 is even; endpoint_mse_per_pixel: of the decoded ends against "
+    "largest_step: the longest step between neighbouring decoded images divided by the mean step, "
+    "Euclidean in pixels, 1 means equal steps; endpoint_mse_per_pixel: of the decoded ends against "
     "their images, values in [0, 1]; z the posterior mode"
 )
 
@@ -68,7 +68,11 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     names = names_of_stops(images, config, stops)
     grid = draw(walks, t, stops, short_names(images, config, stops), title_of(config, names))
     items, notes = drawn(context, [grid, *seen.curves], NamedArrays("codes", arrays))
-    both = f"; other_: of {runs[1].name}, the others of {runs[0].name}" if runs[1:] else ""
+    both = (
+        f"; metrics with the prefix other_ are of {runs[1].name}, all others of {runs[0].name}"
+        if runs[1:]
+        else ""
+    )
     protocol = f"{PROTOCOL}; {seen.protocol}{both}"
     return Findings(items, metrics | seen.metrics, protocol, notes)
 

@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: LatentMapConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="latent-map",
-        summary="The codes of a split on a plane: as they are, by PCA, t-SNE or PaCMAP",
+        summary="The codes of a split on a plane: directly, by PCA, t-SNE or PaCMAP",
         explore=explore,
         config=LatentMapConfig,
         needs={"encode"},

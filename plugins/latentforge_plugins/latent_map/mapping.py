@@ -47,10 +47,10 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
     labels = None if images.y is None else images.y.cpu()[places]
     figures, protocol = judge(points, codes, labels, method, config, context)
     if len(context.model.latent.shape) > 1:
-        notes.append(f"codes of shape {tuple(context.model.latent.shape)} are mapped flat")
+        notes.append(f"codes of shape {tuple(context.model.latent.shape)} are flattened")
     thumbs = thumbnails(images, places) if context.data.drawable else None
     if thumbs is None:
-        notes.append(no_picture(context, "points have none"))
+        notes.append(no_picture(context, "the points have no thumbnails"))
     scatter = Scatter(
         name="map",
         title=f"Latent map of {len(points):,} {config.split} images{described(method, size)}",
@@ -83,19 +83,19 @@ def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple
         count = min(wanted, memory.most_points(size, perplexity, free))
         if count < projections.FEWEST <= wanted:
             raise UsageError(
-                f"{free / 2**20:,.0f} MB of memory are free, too few for a map by {NAMES[method]}",
+                f"{free / 2**20:,.0f} MB of free memory is too little for a map by {NAMES[method]}",
                 remedy="--set method=pca",
             )
         if count < wanted:
             notes.append(
                 f"{NAMES[method]} of {wanted:,} images needs more than the {free / 2**20:,.0f} MB "
-                f"of memory that are free: {count:,} of them, drawn at random"
+                f"of free memory; {count:,} of them, selected at random, are shown"
             )
     if method == "tsne" and config.perplexity > (most := projections.most_perplexity(count)):
         lowered = f"lowered to {most:.4g}, the largest for {count:,} points"
         notes.append(f"perplexity {config.perplexity:g} is {lowered}")
     if count == wanted < total:
-        notes.append(f"{count:,} of {total:,} images, drawn at random (n)")
+        notes.append(f"{count:,} of {total:,} images, selected at random (n)")
     return torch.randperm(total)[:count].sort().values, notes
 
 
@@ -104,10 +104,10 @@ def without_effect(config: LatentMapConfig, method: str) -> list[str]:
     notes = []
     if method == "codes" and config.method != "auto":
         notes.append(
-            f"method {config.method} had no effect: codes of one number are shown as they are"
+            f"method {config.method} had no effect: one-dimensional codes are shown directly"
         )
     if method != "tsne" and config.perplexity != type(config).perplexity:
-        shown = NAMES.get(method, "codes as they are")
+        shown = NAMES.get(method, "codes directly")
         notes.append(f"perplexity {config.perplexity:g} had no effect: this map shows {shown}")
     return notes
 
@@ -149,9 +149,9 @@ def judge(
             "knn_accuracy_codes": knn_accuracy(codes, labels, k, classes),
         }
         protocol.append(
-            "knn_accuracy: share of images, from 0 to 1, whose class most of the k="
-            f"{k} nearest others have, Euclidean, among the points of the map and among the "
-            f"posterior means, the same {count} images of the {config.split} split"
+            "knn_accuracy: share of images, from 0 to 1, whose class is the majority class of the "
+            f"k={k} nearest other points, Euclidean, in the map and among the posterior means, "
+            f"for the same {count} images of the {config.split} split"
         )
     k = min(config.k, (min(count, TRUSTED) - 1) // 2)
     if method != "codes" and k:
@@ -162,7 +162,7 @@ def judge(
             trustworthiness(codes[some].numpy(), points[some].numpy(), n_neighbors=k)
         )
         protocol.append(
-            "trustworthiness (Venna and Kaski 2001): 1 where the "
+            "trustworthiness (Venna and Kaski 2001): 1 if the "
             f"{k} nearest in the map are the nearest among the posterior means, on {len(some)} "
             "of the images"
         )

@@ -47,7 +47,7 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
     """PaCMAP (Wang et al. 2021) with its default options. Raises MissingError if not installed."""
     if find_spec("pacmap") is None:
         raise MissingError(
-            "method pacmap needs pacmap, not installed here",
+            "method pacmap needs the package pacmap, which is not installed",
             remedy="pip install 'latentforge[maps]', or --set method=tsne",
         )
     log = logging.getLogger("pacmap")
@@ -67,12 +67,12 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
 def check(codes: Tensor, method: str) -> None:
     """Raises UsageError for codes that cannot be mapped."""
     if not bool(codes.isfinite().all()):
-        raise UsageError("some codes are NaN or infinite: there is no map of them")
+        raise UsageError("some codes are NaN or infinite and cannot be mapped")
     if len(codes) < FEWEST and method != "codes":
         raise UsageError(
             f"{len(codes)} images are too few for a map by {method}, which needs {FEWEST}"
         )
     if method != "codes" and bool((codes == codes[0]).all()):
         raise UsageError(
-            "all codes are the same: there is nothing to map", remedy="`latentforge doctor RUN`"
+            "all codes are the same, so there is nothing to map", remedy="`latentforge doctor RUN`"
         )

@@ -27,9 +27,9 @@ class KnnAccuracy(MeanPerImage):
         self.k = config.k
         if self.k > len(train) - self.among_them:
             raise UsageError(
-                f"knn_accuracy.k is {self.k}, and there are {len(train) - self.among_them} "
-                "training images to choose from",
-                remedy="--set knn_accuracy.k=1, or more images",
+                f"knn_accuracy.k is {self.k}, but only {len(train) - self.among_them} "
+                "training images are available",
+                remedy="--set knn_accuracy.k=1, or use more images",
             )
         self.codes, self.labels = codes_of(context.model, train).double(), train.y.cpu()
         self.classes = len(context.data.classes)

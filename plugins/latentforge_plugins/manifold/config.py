@@ -23,7 +23,7 @@ class ManifoldConfig:
 
     def __post_init__(self) -> None:
         if self.dims[0] == self.dims[1]:
-            raise ValueError(f"dims must be two different ones, got {list(self.dims)}")
+            raise ValueError(f"dims must be two different dimensions, got {list(self.dims)}")
         default = type(self)  # an option that differs from it was set, but would have no effect
         if self.plane == "principal" and self.dims != default.dims:
             raise ValueError("dims and plane='principal' exclude each other")

@@ -71,14 +71,13 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
     protocol = (
         f"{span[0]} to the right, {span[1]} upwards, spaced {even}; {plane.says}; "
         f"codes_inside: share of the {len(inside)} training codes (posterior modes) whose two "
-        "coordinates lie in these ranges"
+        "coordinates are in these ranges"
     )
     metrics = {"codes_inside": float(inside.double().mean())}
     if config.reach != type(config).reach and not plane.prior:
         notes.append(
-            f"reach {config.reach:g} had no effect: it is for the axes of a prior, and this model "
-            f"has none, so the grid goes from the codes' {TAIL:.0%} to their {1 - TAIL:.0%} "
-            "quantile"
+            f"reach {config.reach:g} had no effect: it needs a model with a prior; the grid covers "
+            f"the {TAIL:.0%} to {1 - TAIL:.0%} quantile of the codes"
         )
     return Findings(items, metrics, protocol, [*notes, *shape_note(context.model)])
 
@@ -97,7 +96,7 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
         )
     if config.plane == "principal" and size > LARGEST:
         raise UsageError(
-            f"codes of {size} numbers are too long for principal directions",
+            f"principal directions support codes of at most {LARGEST} values, not {size}",
             remedy="--set plane=dims",
         )
     codes = context.codes("train").flatten(1)  # (N, D)

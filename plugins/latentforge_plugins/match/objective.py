@@ -56,7 +56,7 @@ class Match:
             metrics["match_mse_features"] = float(away)
             protocol += (
                 "; match_mse_features: mean over requests and over the outputs of the classifier's "
-                f"layer {self.config.features}, which was searched by"
+                f"layer {self.config.features}, which the search used"
             )
         items: list[NamedArrays | ImageGrid] = [
             NamedArrays("match-of", {"index": self.batch.index})
@@ -65,7 +65,7 @@ class Match:
             items.append(
                 ImageGrid(
                     "match",
-                    f"Targets, and what was found by {self.config.features}",
+                    f"Targets, and images found by {self.config.features}",
                     rows=(self.batch.x[:SHOWN], x[:SHOWN]),
                     column_titles=[f"image {i}" for i in self.batch.index[:SHOWN].tolist()],
                     row_titles=("target", "found"),
@@ -83,14 +83,14 @@ def representation(features: str, context: ExploreContext) -> Callable[[Tensor],
         return lambda x: x.flatten(1)
     if "classifier" not in context.roles:
         raise UsageError(
-            f"features={features} is a layer of a classifier, and none is given",
+            f"features={features} is a layer of a classifier, but no classifier is given",
             remedy="--with classifier=RUN, or --set features=pixels",
         )
     classifier: Any = context.roles["classifier"]
     known = ["pixels", *classifier.model.layers()]
     if features not in known:
         raise UsageError(
-            f"features={features} is no layer of classifier {classifier.name}",
+            f"features={features} is not a layer of classifier {classifier.name}",
             remedy=did_you_mean(features, known) or f"choose from {', '.join(known)}",
         )
     return lambda x: output_of(features, classifier.model, x).flatten(1)

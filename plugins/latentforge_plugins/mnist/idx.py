@@ -45,7 +45,7 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
         )
     images, labels = read(image_path, dims=3), read(label_path, dims=1)
     if len(images) != len(labels):
-        raise _bad(label_path, f"{len(labels)} labels, and {image_path} has {len(images)} images")
+        raise _bad(label_path, f"{len(labels)} labels, but {image_path} has {len(images)} images")
     if len(labels) and labels.max() > 9:
         raise _bad(label_path, f"a label of {labels.max()}; digits go from 0 to 9")
     return images, labels
@@ -56,7 +56,7 @@ def read(path: Path, dims: int) -> Bytes:
     data = _bytes(path)
     header = 4 + 4 * dims
     if len(data) < header:
-        raise _bad(path, f"{len(data)} bytes, and the header alone has {header}")
+        raise _bad(path, f"{len(data)} bytes, but the header alone needs {header}")
     magic = int.from_bytes(data[:4].tobytes(), "big")
     if magic != (UINT8 << 8 | dims):
         raise _bad(path, f"it begins with {magic:#010x}, not {UINT8 << 8 | dims:#010x}")
@@ -64,7 +64,7 @@ def read(path: Path, dims: int) -> Bytes:
     if len(data) != header + math.prod(shape):
         raise _bad(
             path,
-            f"{len(data)} bytes, and {header} + {' x '.join(map(str, shape))} are declared",
+            f"{len(data)} bytes, but the header declares {header} + {' x '.join(map(str, shape))}",
         )
     return data[header:].reshape(shape)
 

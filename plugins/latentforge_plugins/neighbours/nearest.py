@@ -42,8 +42,8 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
             )
     if config.n > len(train) - (own is not None):
         raise UsageError(
-            f"n is {config.n}, and there are {len(train) - (own is not None)} training images to "
-            "choose from"
+            f"n is {config.n}, but only {len(train) - (own is not None)} training images are "
+            "available"
         )
     spaces = [space for space in IN if config.space in (space, "both")]
     nearest = {space: find(context, query, train, space, config.n, own) for space in spaces}
@@ -63,7 +63,7 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
 def protocol(config: NeighboursConfig, queries: int, among: int) -> str:
     share, asked = "", "of a file"
     if config.file is None:
-        share = "same_class_share: the share, from 0 to 1, that have the class of their image; "
+        share = "same_class_share: share of neighbours, from 0 to 1, with the class of the query; "
         asked = f"of {queries} images of the split {config.split}"
     return (
         f"{share}the {config.n} nearest {asked} among {among} training images, Euclidean, by the "

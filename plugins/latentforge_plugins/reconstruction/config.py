@@ -17,4 +17,4 @@ class ReconstructionConfig:
 
     def __post_init__(self) -> None:
         if self.likelihood == "bernoulli" and (self.learn_sigma or self.sigma != 1.0):
-            raise ValueError("sigma and learn_sigma belong to likelihood = 'gaussian'")
+            raise ValueError("sigma and learn_sigma need likelihood = 'gaussian'")

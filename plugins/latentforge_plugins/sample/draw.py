@@ -38,7 +38,10 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     seen = {**x, "test": held, "test_recon": decode(model, held_codes)}
     metrics = log_densities(sources, held_codes.flatten(1))
     said = [source.says for source in sources.values()]
-    said.append(f"code_log_density: of the codes of {len(held)} test images under it, nats, mean")
+    said.append(
+        f"code_log_density: mean log density in nats of the codes of {len(held)} test images under "
+        "each source"
+    )
     if train.same_as(test):
         said.append("no distances: the test images are the training images")
     else:
@@ -46,22 +49,24 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         said.append(
             f"nearest_train: Euclidean distance in pixels to the nearest of {len(train)} training "
             f"images, mean over at most {COMPARED}; test: of test images, test_recon: of their "
-            "reconstructions, which are as blurred as samples are: far less than these is memory"
+            "reconstructions, which are as blurred as samples; much smaller values indicate "
+            "memorised images"
         )
     if classifier := context.roles.get("classifier"):
         metrics |= opinions(classifier.model, seen)
         said.append(
             f"confidence: the largest class probability of classifier {classifier.name}, mean; "
             "class_entropy: of its mean class probabilities, nats, "
-            f"{math.log(len(context.data.classes) or 1):.2f} is even; it can be sure of what is "
-            "no image of its classes, so a low confidence tells more than a high one"
+            f"{math.log(len(context.data.classes) or 1):.2f} for equal shares of all "
+            "classes; confidence can be high for images that belong to none of its classes, so a "
+            "low confidence is more informative than a high one"
         )
     shaped = {f"z_{name}": each.reshape(-1, *model.latent.shape) for name, each in z.items()}
     numbers = NamedArrays("codes", {**shaped, **{f"x_{name}": each for name, each in x.items()}})
     no_prior = "prior" in config.sources and not has_prior(model)
     items, notes = drawn(context, [picture(sources, x, config, no_prior)], numbers)
     if no_prior:
-        notes = ["the model has no prior: a Gaussian fitted to its codes stands for it", *notes]
+        notes = ["the model has no prior; a Gaussian fitted to its codes is used instead", *notes]
     return Findings(items, metrics, "; ".join(said), notes)
 
 
@@ -76,7 +81,7 @@ def picture(
         titles += [source.title, *[""] * (len(own) - 1)]
     title = "Decoded samples"
     if no_prior:
-        title += "; the model has no prior, a Gaussian fitted to its codes stands for it"
+        title += "; the model has no prior, a Gaussian fitted to its codes is used instead"
     return ImageGrid("samples", title, rows, row_titles=titles)
 
 

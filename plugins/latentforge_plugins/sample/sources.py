@@ -48,8 +48,8 @@ def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConf
     count, size = len(codes), codes_in(context.model)
     if count < 2 or size > LARGEST:
         raise UsageError(
-            f"no density can be fitted to {count} codes of {size} numbers: "
-            f"it takes 2 codes at least, of {LARGEST} numbers at most",
+            f"no density can be fitted to {count} codes of {size} values: "
+            f"it needs at least 2 codes of at most {LARGEST} values",
             remedy="--set 'sources=[\"aggregate\"]'",
         )
     known = codes.double().cpu()
@@ -58,12 +58,12 @@ def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConf
         components = min(config.components, count)
         density = fit_mixture(known, components, context.seed)
         if count > FITTED:
-            fitted = f"fitted to {FITTED} drawn ones of the {count} training codes"
-        says = f"{components} Gaussians with {covariances(size)} covariances {fitted} afterwards"
+            fitted = f"fitted to {FITTED} random codes of the {count} training codes"
+        says = f"{components} Gaussians with {covariances(size)} covariances, {fitted}"
         return with_density("mixture", f"mixture of {components}", says, density, codes)
     says = f"a Gaussian {fitted}"
     if wanted == "prior":
-        says += ", in place of the prior that the model has not"
+        says += ", used because the model has no prior"
     return with_density("gaussian", "fitted Gaussian", says, fit_gaussian(known), codes)
 
 
@@ -80,5 +80,5 @@ def aggregate(context: ExploreContext) -> Source:
         parts = [context.model.encode(images.batch(p).x).sample() for p in places.split(AT_ONCE)]
         return torch.cat(parts).flatten(1)
 
-    says = "aggregate: a draw from the posterior of each of as many random training images"
+    says = "aggregate: posterior samples of random training images, one each"
     return Source("aggregate", "aggregate posterior", says, draw)

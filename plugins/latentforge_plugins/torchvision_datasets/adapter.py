@@ -33,7 +33,7 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
             f"the {split} images of {name} are not in {data_folder(config.root)}",
             details=[f"looked for {path}" for path in missing],
             remedy=f"{fetch_command(name, config)}; or set LATENTFORGE_DATA, or data.root, "
-            "to the folder that holds them",
+            "to the folder that contains them",
         )
     check_sums(name, config, sums)
     try:
@@ -105,8 +105,9 @@ def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
 def damaged(name: str, config: RootConfig, paths: list[Path], why: str) -> MissingError:
     """Files are not deleted here: they are the user's, and may be other files of the same name."""
     return MissingError(
-        f"{name}: {', '.join(map(str, paths))}: damaged, or another file of that name ({why})",
-        remedy=f"delete what is damaged yourself, then: {fetch_command(name, config)}",
+        f"{name}: {', '.join(map(str, paths))}: "
+        f"damaged, or a different file of the same name ({why})",
+        remedy=f"delete the damaged files yourself, then: {fetch_command(name, config)}",
     )
 
 

@@ -128,7 +128,7 @@ def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
     if not bool(found.isfinite().all()):
         low, high = config.quantiles
         raise UsageError(
-            f"the codes between the quantiles {low:g} and {high:g} are not all finite",
+            f"some code values between the quantiles {low:g} and {high:g} are infinite or NaN",
             remedy="--set 'quantiles=[0.02, 0.98]', or `latentforge doctor RUN` for codes of NaN",
         )
     return found
@@ -184,7 +184,7 @@ def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
         "largest_effect: largest mean squared change of a pixel, values in [0, 1], against the "
         f"image at {rest}, over {config.steps} steps from the {low:g} to the {high:g} quantile of "
         f"{of}, the other dimensions at {rest}",
-        "effect_of_first: that of the dimension in the first row",
+        "effect_of_first: the effect of the dimension in the first row",
     ]
     for t, theirs in zip(found[1:], others, strict=True):
         changed = [
@@ -192,7 +192,7 @@ def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
             for new, old in zip(theirs, (what, of, rest), strict=True)
             if new != old
         ]
-        said.append(", ".join([f"{t.side.prefix}...: the same of {t.side.name}", *changed]))
+        said.append(", ".join([f"{t.side.prefix}...: the same for {t.side.name}", *changed]))
     return "; ".join([*said, "z the posterior mode"])
 
 

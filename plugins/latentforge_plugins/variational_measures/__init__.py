@@ -79,7 +79,7 @@ def latentforge_measures():
     )
     yield MeasureSpec(
         name="elbo_mean",
-        summary="-(recon_mean + kl), which no bound holds for",
+        summary="-(recon_mean + kl), which is not a bound",
         build=build_elbo_mean,
         protocol="nats per image, -(recon_mean + kl), z the posterior mean",
         needs={"encode", "decode", "kl"},
