@@ -138,7 +138,7 @@ def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_g
     answer = cli("train", "--resume", "runs/ae", "--epochs", 9, "--quiet")
     assert answer.code == 1
     assert "do not fit model 'ae'" in answer.err
-    assert "train anew" in answer.err
+    assert "start a new run" in answer.err
 
 
 @pytest.mark.parametrize("file", ["checkpoints/LATEST", "metrics.jsonl", "evaluations.jsonl"])

@@ -621,7 +621,7 @@ def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp
         shutil.rmtree(tmp_path / "r")
         return error.value.message
 
-    assert "no load_state_dict(state)" in failing(WithoutWayBack({}))
+    assert "but no load_state_dict(state)" in failing(WithoutWayBack({}))
     Odd.load_state_dict = lambda self, state: None
     assert "not JSON serializable" in failing(Odd({1, 2}))
     assert "not JSON compliant" in failing(Odd({"best": float("nan")}))
@@ -664,7 +664,7 @@ def test_a_state_of_another_kind_is_damage_and_nothing_is_touched(data, tmp_path
     groups = {group: saved.tensors(group) for group in saved.groups}
     store.save("other", groups, {**saved.state, key: value})
     before = files(tmp_path / "run")
-    with pytest.raises(RunFailed, match=f"has no sound '{key}'"):
+    with pytest.raises(RunFailed, match=f"has no valid '{key}'"):
         resumed(tmp_path / "run", data)
     assert files(tmp_path / "run") == before
 
@@ -786,7 +786,7 @@ def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
     shutil.copytree(Path(__file__).parents[1] / "runs" / "stored" / "run-format-1", run)
     FORGE.open_run(run).update(status="interrupted")
     before = files(run)
-    with pytest.raises(RunFailed, match="kept too little to go on from"):
+    with pytest.raises(RunFailed, match="stored too little to resume from"):
         FORGE.resume(run, train={"epochs": 4}, quiet=True)
     assert files(run) == before
 
