@@ -193,7 +193,7 @@ def test_without_a_validation_split_nothing_is_selected(cli):
     refused = cli("evaluate", "r", "--checkpoint", "best", "--json")
     assert (refused.code, refused.json["exit_code"]) == (4, 4)
     assert (
-        "best exists only with a validation split, and from its first epoch on"
+        "it exists only with a validation split and after the first epoch"
         in refused.json["details"]
     )
 
@@ -388,7 +388,7 @@ def test_out_takes_a_new_or_empty_folder_only(cli, runs):
         answer = cli("explore", "interpolate", "runs/ae", "--out", taken)
         assert answer.code == 2
         assert f"{taken} is " in answer.err
-        assert "another folder" in answer.err
+        assert "choose another folder" in answer.err
     assert Path("notes.txt").read_text() == "mine"
 
 

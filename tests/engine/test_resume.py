@@ -589,8 +589,8 @@ def test_lines_of_metrics_that_are_gone_are_said(data, tmp_path, caplog):
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run/metrics.jsonl").write_text("[" * 9**5 + "\n" + lines[1])
     resumed(tmp_path / "run", data)
-    assert "a damaged line in its middle is left out" in caplog.text
-    assert "has lines of 1 epochs, and 2 were trained" in caplog.text
+    assert "removed a damaged line before the last line" in caplog.text
+    assert "has 1 epochs, but 2 were trained" in caplog.text
 
 
 def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp_path):
@@ -752,7 +752,7 @@ def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
     arguments = [sys.executable, "-c", holder, str(tmp_path / "run")]
     with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="another process is training into"):
+        with pytest.raises(UsageError, match="another process is training the run"):
             resumed(tmp_path / "run", data)
         process.kill()
     resumed(tmp_path / "run", data)
@@ -778,7 +778,7 @@ def test_the_lock_is_held_while_training(data, tmp_path):
 
     options = {"data": data, "quiet": True, "train": {"epochs": 1}, "model": {"hidden": [4]}}
     Forge([Locked()]).train("ae", run=tmp_path / "run", callbacks=["try"], **options)
-    assert "another process is training into" in tried.answer.stderr
+    assert "another process is training the run" in tried.answer.stderr
 
 
 def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):

@@ -241,7 +241,7 @@ def test_a_truncated_file_is_refused_by_name(copy, name, share):
 
 def test_arrays_that_would_be_unpickled_are_refused(copy):
     np.savez(copy / "lines.npz", x=np.array([{}], dtype=object), y_0=np.zeros(1))
-    with pytest.raises(UsageError, match=r"lines\.npz: x holds Python objects"):
+    with pytest.raises(UsageError, match=r"lines\.npz: x contains Python objects"):
         read_findings(copy)
 
 
