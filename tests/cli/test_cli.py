@@ -554,7 +554,7 @@ def test_a_dataset_is_shown_to_people_and_overwrites_no_picture(cli):
     before = Path("mine.png").read_bytes()
     refused = cli("data", "show", "digits", "--out", "mine.png")
     assert refused.code == 2
-    assert "nothing is overwritten" in refused.err
+    assert "is not overwritten" in refused.err
     assert Path("mine.png").read_bytes() == before
     answer = cli("data", "show", "digits", "--set", "size=16")
     assert "1, 16, 16" in answer.out
