@@ -159,7 +159,7 @@ def changed(x: np.ndarray, value: float) -> np.ndarray:
         ({"x": GREY, "y": LABELS[:, None]}, ": y has shape (12, 1), and x has 12 examples"),
         ({"x": GREY, "y": LABELS.astype(float)}, ": y is float64; labels are integers"),
         ({"x": GREY, "y": LABELS > 0}, ": y is bool; labels are integers"),
-        ({"x": GREY, "y": np.array([{}] * 12)}, ": y holds Python objects"),
+        ({"x": GREY, "y": np.array([{}] * 12)}, ": y contains Python objects"),
         ({"x": GREY, "y": LABELS - 1}, ": y lies in [-1, 1]; labels go from 0"),
         ({"x": GREY, "y": LABELS * 2**61}, f": y lies in [0, {2**62}]; labels go from 0 to at"),
         (
@@ -338,8 +338,8 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", r"data\.path: .*x\.npy is no \.npy file"),
-        (GOOD, r"data\.path: .*x\.npy is no \.npy file"),
+        (b"", r"data\.path: .*x\.npy is not an \.npy file"),
+        (GOOD, r"data\.path: .*x\.npy is not an \.npy file"),
         (npy_bytes() + b"!", r"x\.npy: the array is truncated or damaged"),
         (npy_bytes().replace(b"(12, 28", b"(99, 28"), r"x\.npy: the array is truncated or damaged"),
         (npy_bytes().replace(b"(12, 28", b"(-1, 28"), r"x\.npy: the array is truncated or damaged"),

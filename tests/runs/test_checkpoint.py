@@ -342,7 +342,7 @@ HUGE = json.dumps({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2
     [
         ("state.json", DEEP, "nested too deeply"),
         ("state.json", b"[1, 2]", "cannot be read"),
-        ("state.json", b" " * 2**26 + b"{}", "more than"),
+        ("state.json", b" " * 2**26 + b"{}", "it is larger than"),
         ("model.safetensors", pickle.dumps({"w": 1}), "cannot be read"),
         ("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE, "cannot be read"),
         ("model.safetensors", struct.pack("<Q", 2**62), "cannot be read"),
