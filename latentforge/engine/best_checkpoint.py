@@ -28,8 +28,8 @@ class BestCheckpoint:
         """Return whether this epoch is the best so far. UsageError if the metric is missing."""
         if self.metric not in metrics:
             raise UsageError(
-                f"train.monitor: no figure {self.metric!r} on the validation split",
-                details=[f"there are {', '.join(metrics)}"],
+                f"train.monitor: the validation split has no metric {self.metric!r}",
+                details=[f"available: {', '.join(metrics)}"],
                 remedy="--set train.monitor=loss",
             )
         value = metrics[self.metric]
@@ -49,6 +49,8 @@ class BestCheckpoint:
     def reason(self) -> str:
         """Why the training ends early, as text for the user."""
         since = (
-            "none at all" if self.score is None else f"best {self.score:.6g} in epoch {self.epoch}"
+            "it was never finite"
+            if self.score is None
+            else f"best {self.score:.6g} in epoch {self.epoch}"
         )
-        return f"no better validation {self.metric} for {self.waited} epochs ({since})"
+        return f"validation {self.metric} has not improved for {self.waited} epochs ({since})"

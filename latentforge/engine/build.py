@@ -75,6 +75,6 @@ def build_step_runner(
     else:
         runner = CompiledStep(*given)
     if device.type == "cuda":
-        several = "several processes take each step together"
+        several = "several processes share each step"
         runner.without_graph(several if processes else "train.compile is on")
     return runner

@@ -58,7 +58,7 @@ def capture(
         if not isinstance(value, Tensor):
             raise RunFailed(
                 f"{name} of the model or its loss is a {type(value).__name__}, not a tensor",
-                remedy="keep it in a buffer: a checkpoint holds tensors",
+                remedy="store it in a buffer: a checkpoint contains only tensors",
             )
     values = {
         "step": state.result.steps,
@@ -94,8 +94,8 @@ def check_state(saved: Checkpoint) -> None:
     types: a checkpoint is untrusted input."""
     if "history" not in saved.state:
         raise RunFailed(
-            f"{saved.path} was written by a version that kept too little to go on from",
-            remedy="train it anew; what it holds can be evaluated and explored",
+            f"{saved.path} was written by a version that stored too little to resume from",
+            remedy="start a new run; this one can still be evaluated and explored",
         )
     wrong = [key for key, kind in KEPT.items() if not isinstance(saved.state.get(key), kind)]
     try:
@@ -106,8 +106,8 @@ def check_state(saved: Checkpoint) -> None:
         wrong.append("outcome")
     if wrong:
         raise RunFailed(
-            f"checkpoint {saved.path} is damaged: its state has no sound {wrong[0]!r}",
-            remedy="--from an older one",
+            f"checkpoint {saved.path} is damaged: its state has no valid {wrong[0]!r}",
+            remedy="--from NAME, with the name of an older checkpoint",
         )
 
 
@@ -146,7 +146,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         raise RunFailed(
             f"the state of {saved.path} does not fit this training",
             details=[str(error).splitlines()[0]],
-            remedy="the versions of LatentForge and of the plugins that run.json names",
+            remedy="install the versions of LatentForge and of the plugins that run.json lists",
         ) from error
     for (component, callback), kept in zip(state.callbacks, stored["callbacks"], strict=True):
         if kept is not None:
@@ -168,7 +168,7 @@ def callback_states(state: TrainingState) -> list[Any]:
 def _callback_state(callback: Any) -> Any:
     state = callback.state_dict() if hasattr(callback, "state_dict") else None
     if state is not None and not hasattr(callback, "load_state_dict"):
-        raise TypeError("it has state_dict() and no load_state_dict(state)")
+        raise TypeError("it has state_dict() but no load_state_dict(state)")
     return json.loads(json.dumps(state, allow_nan=False))
 
 
@@ -185,7 +185,7 @@ def check_size(
     for module, part in zip(built, (config.model, config.loss), strict=True):
         held, wanted = saved.size(part.entry.kind.singular), size_of(module)
         if held < wanted:
-            saw = f"run.json describes {wanted} bytes of them, and here are {held}"
+            saw = f"run.json describes {wanted} bytes of weights, the checkpoint has {held}"
             raise misfit(manifest, saved, part, [saw])
 
 
@@ -195,12 +195,12 @@ def misfit(
     """The error for weights of another model: its code or run.json has changed since."""
     kind, plugin = part.entry.kind, part.entry.plugin
     then = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
-    versions = f": version {then[0]} then, {plugin.version} now" if then and any(then) else ""
+    versions = f": it had version {then[0]}, now {plugin.version}" if then and any(then) else ""
     return RunFailed(
         f"the weights of {saved.path} do not fit {kind.singular} {part.name!r}",
         details=[
             *details,
             f"the code of plugin {plugin.name} may have changed since the run{versions}",
         ],
-        remedy="train anew; or the plugin's version, and the run.json, that the run was made with",
+        remedy="start a new run, or restore the plugin version and the run.json of this one",
     )

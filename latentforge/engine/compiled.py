@@ -58,7 +58,7 @@ class CompiledStep(StepRunner):
                 self.trainee.forward(self.load_batch(self.index(done)), probe)
         except NumberRead as reason:
             self.compiled = False
-            log.warning("train.compile is left out: %s", reason)
+            log.warning("train.compile is ignored: %s", reason)
         else:
             self.compiled = True
             self.trainee.compile(dynamic=False)

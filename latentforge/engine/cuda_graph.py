@@ -92,7 +92,7 @@ class CudaGraphStep(StepRunner):
             if self.schedule:
                 self.set_learning_rate(done)
             self.captured = CapturedStep.build(self, done)
-            self.graph = "the whole step, found equal to steps one by one"
+            self.graph = "the whole step, verified against eager steps"
         except NotCapturable as reason:
             self.without_graph(str(reason))
         except Exception as error:  # torch's message about what cannot be captured
@@ -106,13 +106,18 @@ def check_capturable(run: StepRunner) -> None:
     if wanted == "off":
         raise NotCapturable("train.cuda_graph is off")
     if isinstance(run.images, StreamedImages):
-        raise NotCapturable("the images are streamed, and a graph gathers them on the device")
+        raise NotCapturable("the images are streamed, but a graph needs them on the device")
     if not all(group.get("fused") for group in optimizer.param_groups):
         name = run.config.optimizer
-        raise NotCapturable(f"optimizer {name!r} has no fused kernel, which skips a bad step")
+        raise NotCapturable(
+            f"optimizer {name!r} has no fused kernel, which can skip a step that is not finite"
+        )
     size = sum(parameter.numel() for parameter in trainee.parameters())
     if wanted == "auto" and size > LARGEST:
-        raise NotCapturable(f"{size:,} parameters keep the device busy (train.cuda_graph=on)")
+        raise NotCapturable(
+            f"{size:,} parameters keep the device busy without a graph "
+            "(train.cuda_graph=on overrides this)"
+        )
     hooked = [
         name
         for name, module in trainee.named_modules()
@@ -176,9 +181,9 @@ class CapturedStep:
             put_back(kept)
         if not apart <= CLOSE:  # also true for NaN
             raise NotCapturable(
-                f"{len(steps)} captured steps end {apart:.2g} of their way from the same steps "
-                "made one by one: the model or its loss keeps something between steps, or has "
-                "kernels that add in no fixed order"
+                f"after {len(steps)} steps, replays differ from eager steps by {apart:.2g} of the "
+                "distance moved: the model or its loss stores state between steps, or has kernels "
+                "that sum in no fixed order"
             )
         captured.next = -1
         return captured

@@ -62,8 +62,7 @@ class DataParallelStep(StepRunner):
             own = self.batch_size // processes.count
             self.notes.append(
                 f"warning: batch norm: each of {processes.count} processes normalises with "
-                f"its own {own} of {self.batch_size} images; without torchrun it is with all of "
-                "them"
+                f"its own {own} of {self.batch_size} images; without torchrun, it uses all of them"
             )
 
     def load_shard(self, index: Tensor) -> Batch:
@@ -109,7 +108,9 @@ class DataParallelStep(StepRunner):
             self.unreached = self.unreached if terms else set(self.layout["idle"])
         names, vectors = self.layout["values"], self.layout["per_dim"]
         if terms is not None and (*terms.values,) != (*names,):
-            raise ValueError(f"the loss's terms changed from {names} to {[*terms.values]}")
+            raise ValueError(
+                f"the names of the loss terms changed from {names} to {[*terms.values]}"
+            )
         weights = dict(terms.weights) if terms else self.layout["weights"]
         pieces = [
             *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters),

@@ -91,7 +91,7 @@ class WarningHistory:
             return replace(finding, saw=f"{since}: {finding.saw}")
         when = f"from epoch {first} to epoch {last}" if first < last else f"after epoch {first}"
         fact, _, _ = finding.saw.partition(": ")  # without the consequence, which no longer applies
-        saw = f"{when}, and not since: {fact}"
+        saw = f"{when}, but no longer: {fact}"
         return replace(finding, severity="note", saw=saw, attempt="nothing: it has passed")
 
 
@@ -143,9 +143,9 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Di
         yield Diagnosis(
             "range",
             "note",
-            f"{grey:.0%} of the values are grey, and a Bernoulli likelihood has black and white: "
-            "its figures are cross-entropies, not log-likelihoods",
-            "compare them with grey figures only, or set data.binarize",
+            f"{grey:.0%} of the values are grey, but a Bernoulli likelihood assumes black and "
+            "white: its values are cross-entropies, not log-likelihoods",
+            "compare them only with results on grey images, or set data.binarize",
         )
     if kl and isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
         sigma = likelihood.sigma
@@ -154,7 +154,7 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Di
                 "range",
                 "warning",
                 f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
-                f"deviation {std:.3g}, so that hardly a reconstruction is worth its KL",
+                f"deviation {std:.3g}, so better reconstructions hardly outweigh their KL",
                 f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
             )
 
@@ -178,7 +178,7 @@ def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
             "constant pixels",
             "note" if constant < count / 2 else "warning",
             f"{constant} of {count} values never change over the training split",
-            "nothing, if they are a margin; else crop the images, or look at how they are read",
+            "nothing if they are a margin; otherwise crop the images or check how they are loaded",
         )
 
 
@@ -195,8 +195,8 @@ def dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
             "dead latents",
             "warning",
             f"{len(dead)} of {len(codes.variance)} code dimensions ({_listed(dead)}) hardly vary "
-            f"over the images",
-            "fewer latent dimensions, latent_activation=none where it is relu, another seed",
+            "between images",
+            "fewer latent dimensions, latent_activation=none if it is relu, another seed",
         )
 
 
@@ -209,8 +209,8 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
             "posterior collapse",
             "warning",
             f"a KL of {total:.3g} nats per image {where}"
-            + (", and no posterior mean that varies over them" if still else "")
-            + ": the decoder learns nothing from the code",
+            + (", and no posterior mean varies between images" if still else "")
+            + ": the decoder ignores the code",
             "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
             "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
             "more epochs",
@@ -221,8 +221,8 @@ def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator
             "note",
             f"{len(places)} of {len(kl)} latent dimensions ({_listed(places)}) carry less than "
             f"{DEAD_KL} nats {where}",
-            "nothing, if the figures are good: the model takes what it needs; else a smaller beta "
-            "or a warm-up, or fewer dimensions",
+            "nothing if the metrics are good: the model uses as many dimensions as it needs; "
+            "otherwise a smaller beta, a warm-up, or fewer dimensions",
         )
 
 
@@ -248,7 +248,7 @@ def exploding_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
             "log-variance",
             "warning",
             f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
-            "codes or their variance lie far from the prior",
+            "codes or their variance are far from the prior",
             "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
         )
 
@@ -264,12 +264,12 @@ def overfitting(
     gap, lowest = (held[-1] - train) / max(abs(train), 1e-9), min(held)
     rises = held[-1] > lowest + RISE * abs(lowest)
     if gap > GAP and (rises or len(held) == 1):
-        again = f", after {lowest:.5g}" if rises else ""
+        again = f", up from {lowest:.5g}" if rises else ""
         yield Diagnosis(
             "overfitting",
             "warning" if rises or gap > LARGE_GAP else "note",
             f"a loss of {train:.5g} on {of_train}, and of {held[-1]:.5g} on {of_held}{again}",
-            "train.patience (it wants a validation split), more images, a smaller network, "
+            "train.patience (it needs a validation split), more images, a smaller network, "
             "train.weight_decay",
         )
 
@@ -280,10 +280,10 @@ def running_average(recorded: float, now: float, held: float, split: str) -> Ite
         yield Diagnosis(
             "running average",
             "note",
-            f"the recorded training loss {recorded:.5g} is above the {split} loss {held:.5g}, and "
+            f"the recorded training loss {recorded:.5g} is above the {split} loss {held:.5g}, but "
             f"the finished model has {now:.5g} on the same training images",
-            "nothing: the recorded one is a mean over the epoch while the weights still improved, "
-            "with dropout and batch norm in training mode",
+            "nothing: the recorded loss is a mean over the epoch, in which the weights still "
+            "improved, with dropout and batch norm in training mode",
         )
 
 

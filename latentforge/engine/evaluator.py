@@ -135,7 +135,7 @@ class Evaluator:
         except PluginError as error:
             if not measure.unasked or measure.entry.plugin.builtin:
                 raise
-            log.warning("%s; it is left out", error.message)
+            log.warning("%s; the measure is skipped", error.message)
             self.measures.remove(measure)
             self._running = [pair for pair in self._running if pair[0] is not measure]
             return None
@@ -152,5 +152,5 @@ def computed(measure: Measure, others: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a measure; ValueError if another one already gives a metric of that name."""
     found = {name: float(value) for name, value in measure.compute().items()}
     if twice := sorted(found.keys() & others):
-        raise ValueError(f"another measure already gives a figure {twice[0]!r}")
+        raise ValueError(f"another measure already provides a metric {twice[0]!r}")
     return found

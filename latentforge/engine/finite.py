@@ -52,7 +52,7 @@ def check_finite(trainee: nn.Module, step: int) -> None:
     if name := first_not_finite(trainee):
         raise RunFailed(
             f"the weights became NaN or infinite by step {step} ({name})",
-            details=["the checkpoint before it is as it was"],
+            details=["the previous checkpoint is unchanged"],
             remedy="a smaller --lr",
         )
 
@@ -62,7 +62,7 @@ def largest_gradient(trainee: nn.Module) -> list[str]:
     lines = []
     for name, parameter in trainee.named_parameters():
         if not bool(parameter.isfinite().all()):
-            lines.append(f"before it, {name} was not finite: the step before has ruined it")
+            lines.append(f"{name} was not finite before this step: the previous step broke it")
             break
     largest = {
         name: float(parameter.grad.abs().max())
@@ -73,4 +73,4 @@ def largest_gradient(trainee: nn.Module) -> list[str]:
         return lines
     # NaN counts as the largest
     worst = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
-    return [*lines, f"its largest gradient: {largest[worst]:.3g}, of {worst}"]
+    return [*lines, f"the largest gradient of this step: {largest[worst]:.3g}, of {worst}"]

@@ -126,9 +126,9 @@ def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> No
             f"not {tuple(start.shape)}"
         )
     if not (start.is_floating_point() and bool(start.isfinite().all())):
-        raise UsageError("start must hold finite floats")
+        raise UsageError("start must contain finite floats")
     if strangers := [request for request in watch if not 0 <= request < requests]:
-        raise UsageError(f"no request {strangers[0]} to watch: there are {requests}")
+        raise UsageError(f"watch: no request {strangers[0]}: there are {requests}, from 0")
 
 
 def check_numbers(numbers: Mapping[str, float], least: int) -> None:
@@ -148,9 +148,9 @@ def inference_tensors_named() -> Iterator[None]:
         if "nference tensor" not in str(error):
             raise
         raise UsageError(
-            "the decoder, the objective or the prior holds tensors made inside "
-            "torch.inference_mode(), and these have no gradients",
-            remedy="make it under torch.no_grad(), or outside",
+            "the decoder, the objective or the prior contains tensors created inside "
+            "torch.inference_mode(), which have no gradients",
+            remedy="create it under torch.no_grad(), or without a context",
         ) from None
 
 
@@ -164,7 +164,7 @@ def check_objective(objective: Objective, score: Tensor, count: int) -> None:
         )
     if torch.is_grad_enabled() and not score.requires_grad:
         raise UsageError(
-            f"objective {name}: its score has no gradient, so there is no way up",
+            f"objective {name}: its score has no gradient, so a search cannot improve it",
             remedy="score(x, request) must be differentiable in x: no .detach(), no .item()",
         )
 

@@ -75,7 +75,9 @@ class LossLog:
         self.terms = self.terms or tuple(self._steps[0][0])
         for values, _, _ in self._steps:
             if tuple(values) != self.terms:
-                raise ValueError(f"the loss's terms changed from {self.terms} to {(*values,)}")
+                raise ValueError(
+                    f"the names of the loss terms changed from {self.terms} to {(*values,)}"
+                )
         flat = torch.stack([value for values, _, _ in self._steps for value in values.values()])
         rows = flat.reshape(-1, len(self.terms)).tolist()  # (steps, terms)
         first = step - len(rows) + 1

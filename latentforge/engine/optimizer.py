@@ -68,7 +68,7 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
         return OPTIMIZERS[config.optimizer](parameters, **options)  # type: ignore[arg-type]
     except Exception as error:  # torch unpacks and compares some options before it checks them
         raise ConfigError(
-            f"optimizer {config.optimizer!r} refuses its options",
+            f"optimizer {config.optimizer!r} rejects its options",
             details=[f"train.optimizer_options: {one_line(error)}"],
         ) from None
 
@@ -131,6 +131,6 @@ def restore_optimizer(
     for group, kept in zip(now, groups, strict=True):
         for key, given in kept.items():
             if isinstance(group.get(key), float) and not isinstance(given, float | int):
-                raise TypeError(f"{key} of the optimizer is {given!r}")
+                raise TypeError(f"{key} of the optimizer must be a number, not {given!r}")
             group[key] = tuple(given) if isinstance(group.get(key), tuple) else given
     optimizer.load_state_dict({"state": state, "param_groups": now})

@@ -145,7 +145,7 @@ class SearchWatch(Display):
         state, self.reported = engine.state, True
         text = (
             f"search: start {state.epoch} of {state.max_epochs}, step {state.iteration}, "
-            f"{100 * state.metrics['satisfied']:.1f} % of the requests met"
+            f"{100 * state.metrics['satisfied']:.1f} % of the requests satisfied"
         )
         self.show(text, state.iteration, (state.max_epochs or 1) * (state.epoch_length or 1))
 

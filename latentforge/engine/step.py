@@ -32,7 +32,7 @@ from latentforge.seeding import Noise, permutation
 T = TypeVar("T")
 Part = tuple[Batch, float, AbstractContextManager[None]]
 """Images of a batch, their share of the batch, and a context for their forward and backward."""
-SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 for the same in parts"
+SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 to process each batch in parts"
 
 
 def train_step(run: StepRunner, index: Tensor, step: Step) -> Terms:
@@ -149,7 +149,7 @@ class StepRunner:
         self.record: Callable[[Terms, int], None] = self.log.add
         self.components = config.model.entry, config.loss.entry
         self.order: tuple[Tensor, ...] = ()  # image indices of each batch of the epoch
-        self.graph = f"no: there are no CUDA graphs on {device.type}"
+        self.graph = f"no: device type {device.type} has no CUDA graphs"
         self.notes: list[str] = []  # differences from the steps of a single process
 
     def start_epoch(self, epoch: int) -> None:
@@ -261,7 +261,7 @@ class StepRunner:
         words = ["bfloat16 autocast"] if facts["precision"] == "bf16" else []
         words += [name for name in ("channels_last", "compile") if facts[name]]
         if self.device.type == "cuda":
-            words.append(self.graph or "a CUDA graph after the first ones")
+            words.append(self.graph or "a CUDA graph after the first steps")
         if isinstance(self.images, StreamedImages):
             words.append(f"images {facts['images']}")
         return words

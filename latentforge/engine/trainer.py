@@ -215,7 +215,7 @@ class Trainer:
             raise
         if self.steps.gate.closed():
             raise RunFailed(
-                f"the gradient became NaN or infinite by step {step}, and its loss did not",
+                f"the gradient became NaN or infinite by step {step}, although the loss was finite",
                 details=self.steps.explain_failure(step) if self.steps.gate.wait else (),
                 remedy="a smaller --lr",
             )

@@ -57,10 +57,10 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
     """Read a regular file. Raises OSError, and ValueError if the file is too large or not a regular
     file: reading a pipe would block."""
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > limit:
-            raise ValueError(f"it has more than {limit} bytes")
+            raise ValueError(f"it is larger than {limit} bytes")
         return file.read(limit)
 
 
@@ -75,7 +75,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_lines(path: Path) -> list[str]:

@@ -37,18 +37,18 @@ def opened(path: Path, where: str) -> ZipFile:
     Raises MissingError if there is no file, and UsageError if it is not a readable .npz file.
     """
     if not path.exists():
-        raise MissingError(f"{where}: there is no file {path}")
+        raise MissingError(f"{where}: the file {path} does not exist")
     start = b""
     try:
         with path.open("rb") as file:
             start = file.read(6)
         return ZipFile(path)
     except DAMAGE as error:
-        what, remedy = "no .npz file", "write it with numpy.savez"
+        what, remedy = "not an .npz file", "write it with numpy.savez"
         if start == b"\x93NUMPY":
-            what = "a single array (.npy), and no .npz file"
+            what = "a single array (.npy), not an .npz file"
         elif start.startswith(b"PK"):
-            what, remedy = "truncated or damaged", "make or copy it anew"
+            what, remedy = "truncated or damaged", "create or copy the file again"
         raise UsageError(
             f"{where}: {path} is {what}", details=[one_line(error)], remedy=remedy
         ) from error
@@ -84,12 +84,15 @@ class Member:
         the header, `there` the stated total size, `most` the largest size that is possible."""
         if self.dtype.hasobject:  # a pickle of any length follows the header
             raise self.wrong(
-                "holds Python objects, which are never unpickled",
-                "store numbers, or numpy.stack of arrays of one shape",
+                "contains Python objects, which LatentForge does not unpickle",
+                "store numbers; use numpy.stack for arrays of equal shape",
             )
         size = start + math.prod(self.shape) * self.dtype.itemsize
         if size != there or size > most:
-            why = f"{size} bytes are declared, shape {self.shape}, and {min(there, most)} are there"
+            why = (
+                f"the header declares {size} bytes (shape {self.shape}), but the file has "
+                f"{min(there, most)}"
+            )
             raise damaged(self.path, self.key, why)
 
 
@@ -98,8 +101,7 @@ def member(archive: ZipFile, path: Path, key: str) -> Member:
     they disagree, if there is no such array, and for object arrays."""
     if key not in (known := keys(archive)):
         raise UsageError(
-            f"{path} has no key {key}; the keys there are: "
-            f"{', '.join(map(repr, known[:10])) or 'none'}",
+            f"{path} has no key {key}; existing keys: {', '.join(map(repr, known[:10])) or 'none'}",
             remedy=f"write it with numpy.savez(path, {key}=...)",
         )
     info = archive.getinfo(f"{key}.npy")
@@ -131,19 +133,25 @@ def mapped(path: Path, where: str) -> Member:
     in C order.
     """
     if not path.exists():
-        raise MissingError(f"{where}: there is no file {path}")
+        raise MissingError(f"{where}: the file {path} does not exist")
     try:
         with path.open("rb") as file:
             shape, fortran, dtype = _header(file)
             start, there = file.tell(), path.stat().st_size
     except DAMAGE as error:
         raise UsageError(
-            f"{where}: {path} is no .npy file", details=[one_line(error)], remedy="numpy.save"
+            f"{where}: {path} is not an .npy file",
+            details=[one_line(error)],
+            remedy="write it with numpy.save",
         ) from error
-    found = Member(path, "it", shape, dtype, lambda: np.memmap(path, dtype, "r", start, shape))
+    found = Member(
+        path, "the array", shape, dtype, lambda: np.memmap(path, dtype, "r", start, shape)
+    )
     found.check(start, there, there)
     if fortran and len(shape) > 1:
-        raise found.wrong("is in Fortran order", "numpy.save(path, numpy.ascontiguousarray(x))")
+        raise found.wrong(
+            "is in Fortran order", "write it with numpy.save(path, numpy.ascontiguousarray(x))"
+        )
     return found
 
 
@@ -151,13 +159,15 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read shape, Fortran order and dtype. Raises ValueError if there is no valid header."""
     version = npy.read_magic(file)
     if version not in HEADERS:  # 3.0 is for field names beyond latin-1
-        raise ValueError(f"its format is {version}; numbers have (1, 0) or (2, 0)")
+        raise ValueError(f"its .npy version is {version}, not (1, 0) or (2, 0)")
     return HEADERS[version](file)
 
 
 def damaged(path: Path, key: str, why: str) -> UsageError:
     return UsageError(
-        f"{path}: {key} is truncated or damaged", details=[why], remedy="make or copy it anew"
+        f"{path}: {key} is truncated or damaged",
+        details=[why],
+        remedy="create or copy the file again",
     )
 
 

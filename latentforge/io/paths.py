@@ -21,7 +21,7 @@ def check_free(path: Path, ignore: Callable[[Path], bool] = lambda _: False) -> 
     if path.exists() and (not path.is_dir() or not all(map(ignore, path.iterdir()))):
         what = "is not empty" if path.is_dir() else "is a file"
         named = path if path.name else path.resolve()  # the name of "." is ""
-        raise UsageError(f"{named} {what}; nothing is overwritten", remedy="another folder")
+        raise UsageError(f"{named} {what} and is not overwritten", remedy="choose another folder")
     check_writable(path)
 
 
@@ -50,7 +50,7 @@ def numbered_folder(root: Path, stem: str, first: int) -> Path:
 def unwritable(path: Path, error: OSError) -> RunFailed:
     return RunFailed(
         f"cannot write to {path}: {error.strerror or error}",
-        remedy="a folder that you can write to, with space left",
+        remedy="use a writable folder with free space",
     )
 
 
@@ -81,7 +81,7 @@ def finite(value: Any) -> Any:
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     if leads_out(path, path.parent):
-        raise RunFailed(f"{path} is a link that leads out of its folder: nothing is written there")
+        raise RunFailed(f"{path} is a link to a place outside its folder and is not written to")
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(value)) + "\n")

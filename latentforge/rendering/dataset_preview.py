@@ -55,10 +55,12 @@ def picture_path(out: Path | None, name: str) -> Path:
     if out is not None:
         if out.exists():
             raise UsageError(
-                f"{out} is there already; nothing is overwritten", remedy="another --out"
+                f"{out} already exists and is not overwritten", remedy="choose another --out"
             )
         if out.suffix != ".png":
-            raise UsageError(f"--out {out}: the picture is a PNG", remedy=f"--out {out.stem}.png")
+            raise UsageError(
+                f"--out {out}: the image is written as PNG", remedy=f"--out {out.stem}.png"
+            )
         return out
     numbered = (Path(f"data-{name}-{number}.png") for number in count(1))
     return next(path for path in numbered if not path.exists())

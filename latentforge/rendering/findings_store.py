@@ -149,7 +149,7 @@ def read_findings(folder: Path) -> Stored:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise MissingError(f"there is no {path}", remedy="latentforge explore ...") from None
+        raise MissingError(f"{path} does not exist", remedy="latentforge explore ...") from None
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
     try:
@@ -168,7 +168,7 @@ def _damaged(path: Path, error: BaseException) -> UsageError:
     return UsageError(
         f"{path} is truncated or damaged",
         details=[one_line(error)],
-        remedy="delete the folder and explore again",
+        remedy="delete the folder and run `latentforge explore` again",
     )
 
 
@@ -196,11 +196,13 @@ def _beside(folder: Path, name: str) -> Path:
     """The path of an existing file in the folder. Raises ValueError for another path, UsageError
     for a link out of the folder, MissingError if there is no such file."""
     if not name or Path(name).name != name:
-        raise ValueError(f"{name!r} is no file of this folder")
+        raise ValueError(f"{name!r} is not the name of a file in this folder")
     if leads_out(folder / name, folder):
-        raise UsageError(f"{folder / name} is a link that leads out of the folder")
+        raise UsageError(f"{folder / name} is a link to a place outside the folder")
     if not (folder / name).is_file():
-        raise MissingError(f"there is no {folder / name}", remedy="explore again")
+        raise MissingError(
+            f"{folder / name} does not exist", remedy="run `latentforge explore` again"
+        )
     return folder / name
 
 

@@ -39,8 +39,8 @@ def projector_notes(items: Sequence[Finding]) -> list[str]:
     """A note for each map of which the projector shows only a subset of the points."""
     return [
         f"TensorBoard's projector shows {len(chosen):,} of the {len(item.points):,} codes of "
-        f"{item.name!r}, evenly chosen: a browser takes images of {SIDE} x {SIDE} pixels "
-        f"and {NUMBERS:,} numbers"
+        f"{item.name!r}, evenly spaced: the limits are images of {SIDE} x {SIDE} pixels and "
+        f"{NUMBERS:,} numbers"
         for item in items
         if isinstance(item, Scatter) and item.codes is not None
         if len(chosen := projected(item)) < len(item.points)

@@ -79,7 +79,9 @@ class CheckpointStore:
         """
         for given in (name, *tensors):
             if not _NAME.fullmatch(given) or given.lower() in _RESERVED:
-                raise ValueError(f"{given!r} cannot name a checkpoint or a group of tensors")
+                raise ValueError(
+                    f"{given!r} is not a valid name for a checkpoint or a group of tensors"
+                )
         files = {f"{group}.safetensors": to_safetensors(named) for group, named in tensors.items()}
         files[STATE] = _json(state)
         path = self.folder / name
@@ -99,8 +101,8 @@ class CheckpointStore:
             reason = error.strerror or str(error)
             raise RunFailed(
                 f"cannot write checkpoint {path}: {reason}",
-                details=["the checkpoints before it are as they were"],
-                remedy="free or mend the disk; the checkpoints before it can be evaluated",
+                details=["earlier checkpoints are unchanged"],
+                remedy="free disk space or repair the disk; earlier checkpoints can be evaluated",
             ) from error
         keep = {path.name, before, path.name if best else best_before}
         for other in list(self.folder.iterdir()):
@@ -113,7 +115,7 @@ class CheckpointStore:
         there is none, RunFailed if it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
-            named = [f"{self.folder / POINTERS[which]} names it"] if which in POINTERS else []
+            named = [f"{self.folder / POINTERS[which]} refers to it"] if which in POINTERS else []
             raise MissingError(
                 f"no checkpoint {path}",
                 details=[*named, *self._others(path.name)],
@@ -138,22 +140,22 @@ class CheckpointStore:
             if sound := self.sound():
                 lost = isinstance(fault, MissingError) and not (self.folder / LATEST).exists()
                 what = f"{self.folder} has no {LATEST}" if lost else fault.message
-                log.warning("%s; instead: %s", what, sound[-1].path)
+                log.warning("%s; using %s instead", what, sound[-1].path)
                 return sound[-1]
             raise
 
     def _check_place(self) -> None:
         if leads_out(self.folder, self.folder.parent):
             raise RunFailed(
-                f"{self.folder} is a link that leads out of the run",
-                details=["nothing outside of a run is read, written or removed"],
-                remedy="the folder itself in its place",
+                f"{self.folder} is a link to a place outside the run",
+                details=["nothing outside a run is read, written or deleted"],
+                remedy="replace the link by the folder itself",
             )
 
     def _load(self, path: Path) -> Checkpoint:
         self._check_place()
         if leads_out(path, self.folder):
-            raise damaged(path, "it is a link that leads out of the run")
+            raise damaged(path, "it is a link to a place outside the run")
         files = read_manifest(path)
         for file, entry in files.items():
             verify(path, file, entry)
@@ -171,7 +173,7 @@ class CheckpointStore:
                 return
         except OSError as error:
             raise damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
-        raise damaged(path, f"its {MANIFEST} is not the one that {pointer} names")
+        raise damaged(path, f"the SHA-256 of its {MANIFEST} does not match {pointer}")
 
     def sound(self) -> list[Checkpoint]:
         """All undamaged checkpoints by step, not by file time, which copying a run changes."""
@@ -192,7 +194,7 @@ class CheckpointStore:
         except OSError as error:
             raise RunFailed(
                 f"cannot write {self.folder / POINTERS[which]}: {error.strerror}",
-                remedy="free or mend the disk",
+                remedy="free disk space or repair the disk",
             ) from error
 
     def names(self) -> list[str]:
@@ -213,14 +215,14 @@ class CheckpointStore:
         if which == "best" and self._pointed(LATEST)[0] is not None:
             raise MissingError(
                 f"no best checkpoint in {self.folder}",
-                details=["best exists only with a validation split, and from its first epoch on"],
-                remedy="take the last one",
+                details=["it exists only with a validation split and after the first epoch"],
+                remedy="use the checkpoint last",
             )
         raise MissingError(f"no checkpoint yet in {self.folder}", details=self._others(""))
 
     def _others(self, name: str) -> list[str]:
         others = [other for other in self.names() if other != name]
-        return [f"there are also: {', '.join(others)}"] if others else []
+        return [f"other checkpoints: {', '.join(others)}"] if others else []
 
     def _pointed(self, pointer: str) -> tuple[str | None, str | None]:
         """The name and the hash in a pointer file; None for each that is missing."""
@@ -237,7 +239,7 @@ class CheckpointStore:
         named = _POINTER.fullmatch(text)
         if not named:  # also rejects a hostile "../.."
             raise RunFailed(
-                f"{self.folder / pointer} is damaged: it names no checkpoint",
+                f"{self.folder / pointer} is damaged: it does not contain the name of a checkpoint",
                 details=self._others(""),
                 remedy="write the name of a checkpoint folder into it",
             )

@@ -54,7 +54,9 @@ class Checkpoint:
             )
         file = f"{group}.safetensors"
         if limit is not None and (size := self.size(group)) > limit:
-            raise damaged(self.path, f"{file} has {size} bytes, more than belong there ({limit})")
+            raise damaged(
+                self.path, f"{file} has {size} bytes, more than the expected maximum of {limit}"
+            )
         try:
             return tensors_from_bytes(verify(self.path, file, self.files[file], whole=True))
         except SafetensorError as error:
@@ -75,7 +77,8 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         raise damaged(path, f"{MANIFEST} cannot be read ({one_line(error)})") from error
     if made_by != FORMAT or version != VERSION:
         raise RunFailed(
-            f"checkpoint {path} has the format {made_by} {version}; this is {FORMAT} {VERSION}",
+            f"checkpoint {path} has the format {made_by} {version}; this version of LatentForge "
+            f"reads {FORMAT} {VERSION}",
             remedy="use the version of LatentForge that wrote it",
         )
     if STATE not in entries or any(Path(file).name != file for file in entries):
@@ -87,18 +90,18 @@ def verify(path: Path, file: str, entry: Mapping[str, Any], *, whole: bool = Fal
     """Raise RunFailed unless a file has the size and the SHA-256 of the manifest. If `whole`, read
     it into memory and return its bytes; otherwise hash it in chunks and return b""."""
     if leads_out(path / file, path):
-        raise damaged(path, f"{file} is a link that leads out of it")
+        raise damaged(path, f"{file} is a link to a place outside the checkpoint")
     try:
         size = (path / file).stat().st_size
     except FileNotFoundError:
         raise damaged(path, f"{file} is missing") from None
     if size != entry["size"]:  # check before allocating memory
-        raise damaged(path, f"{file} has {size} bytes of {entry['size']}")
+        raise damaged(path, f"{file} has {size} bytes instead of {entry['size']}")
     try:
         data = (path / file).read_bytes() if whole else b""
         found = hashlib.sha256(data).hexdigest() if whole else sha256(path / file)
     except OSError as error:
         raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
     if found != entry["sha256"]:
-        raise damaged(path, f"{file} is not what was written (its SHA-256 differs)")
+        raise damaged(path, f"the SHA-256 of {file} does not match {MANIFEST}")
     return data

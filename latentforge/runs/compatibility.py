@@ -78,11 +78,11 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
         off = [p.off_by for p in registry.plugins if p.is_called(wanted["plugin"])]
         remedy = f"latentforge -p {wanted.get('module', wanted['plugin'])} ..."
         if any(off):
-            remedy = f"the same without {off[0]}"
+            remedy = f"repeat the command without {off[0]}"
         elif packaged:
             remedy = pip_install([f"{packaged}=={wanted['version']}"])
         raise PluginError(
-            f"{run} was made with {wanted['name']!r} of plugin {wanted['plugin']}"
+            f"{run} was trained with {wanted['name']!r} of plugin {wanted['plugin']}"
             + (f" ({packaged} {wanted['version']})" if packaged else ""),
             details=[error.message, *error.details],
             remedy=remedy,
@@ -90,7 +90,7 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
     if plugin.distribution and is_older(plugin.version, wanted["version"]):
         made, here = f"{plugin.distribution} {wanted['version']}", plugin.version
         newer = pip_install([f"{plugin.distribution}>={wanted['version']}"])
-        return f"{run} was made with {made}, and {here} is installed; try: {newer}"
+        return f"{run} was trained with {made}, but {here} is installed; try: {newer}"
     return ""
 
 
@@ -116,9 +116,9 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     ]
     if differing:
         raise UsageError(
-            f"{role} {other.path} was trained on other images than {run.path}",
+            f"{role} {other.path} was trained on images unlike those of {run.path}",
             details=differing,
-            remedy=f"--with {role}= a run on {run.config['data']['name']}",
+            remedy=f"--with {role}=RUN, where RUN was trained on {run.config['data']['name']}",
         )
 
 

@@ -107,8 +107,9 @@ def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
     def check(path: Path) -> None:
         if (path / MANIFEST).exists():
             raise UsageError(
-                f"{path} already holds a run",
-                remedy=f"another --run; `latentforge runs {path.parent}` lists what is there",
+                f"{path} already contains a run",
+                remedy="choose another --run; "
+                f"`latentforge runs {path.parent}` lists the runs there",
             )
 
     return create_folder(wanted, root, name, check, ignore=is_half)
@@ -158,8 +159,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UsageError(
-            f"another process is training into {folder}",
-            remedy="wait for it to end, or end it, which keeps a checkpoint",
+            f"another process is training the run {folder}",
+            remedy="wait until it ends, or stop it, which saves a checkpoint",
         ) from None
     except OSError as error:
         raise unwritable(folder, error) from None
@@ -183,10 +184,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
             remedy=f"`latentforge runs {path.parent}` lists the runs there",
         ) from None
     except (OSError, ValueError) as error:
-        raise MissingError(f"{file} cannot be read as a run: {error}") from None
+        raise MissingError(f"{file} cannot be read as the manifest of a run: {error}") from None
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
         raise MissingError(
-            f"{file} has format {manifest['format']!r}, this LatentForge reads {FORMAT}",
+            f"{file} has format {manifest['format']!r}; this version of LatentForge reads {FORMAT}",
             remedy="pip install --upgrade latentforge",
         )
     if not _is_manifest(manifest):

@@ -39,7 +39,7 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
     except MissingError:
         pass
     except RunFailed as damaged:
-        log.warning("%s; the next best epoch is written anew", damaged.message)
+        log.warning("%s; a new best checkpoint is saved at the next improvement", damaged.message)
         store.publish("best", None)
 
 
@@ -52,11 +52,9 @@ def cut_back(run: RunFolder, state: Mapping[str, Any]) -> None:
         lines = read_lines(path)
         found = [step_of(line) for line in lines]
         if any(math.isnan(step) for step in found[:-1]):
-            log.warning("%s: a damaged line in its middle is left out", path)
+            log.warning("%s: removed a damaged line before the last line", path)
         if (there := sum(step <= closed for step in found)) < state.get("epoch", 0):
-            log.warning(
-                "%s has lines of %d epochs, and %d were trained", path, there, state["epoch"]
-            )
+            log.warning("%s has %d epochs, but %d were trained", path, there, state["epoch"])
         if lines:
             pairs = zip(lines, found, strict=True)
             write_text(path, "".join(line for line, step in pairs if step <= closed))
@@ -70,7 +68,7 @@ def cut_back(run: RunFolder, state: Mapping[str, Any]) -> None:
                 os.truncate(file, kept[name])
     except (OSError, ValueError) as error:
         raise RunFailed(
-            f"{run.path} cannot go on: {error}", remedy="free or mend the disk"
+            f"cannot resume {run.path}: {error}", remedy="free disk space or repair the disk"
         ) from None
 
 

@@ -20,8 +20,8 @@ def training_device(wanted: str) -> torch.device:
         return resolve_device(wanted)
     if wanted not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"device {wanted} is one, and torchrun has started several processes",
-            remedy="--device cuda, of which each process takes its own, or --device cpu",
+            f"{wanted} is a single device, but torchrun has started several processes",
+            remedy="--device cuda, with one GPU per process, or --device cpu",
         )
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -29,7 +29,7 @@ def training_device(wanted: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if own >= count:
         raise MissingError(
-            f"no CUDA device for process {own} of this machine, which has {count}",
+            f"no CUDA device for local rank {own}: this machine has {count}",
             remedy=f"--nproc-per-node {count}" if count else "--device cpu",
         )
     return torch.device("cuda", own)
@@ -46,12 +46,14 @@ def resolve_device(wanted: str) -> torch.device:
         index = int(number or 0)  # for one above 127, torch.device would raise its own error
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if index >= count:
-            seen = f"torch {torch.__version__} sees {count} CUDA devices"
-            raise MissingError(f"no device {wanted} here", details=[seen], remedy="--device auto")
+            seen = f"torch {torch.__version__} finds {count} CUDA devices"
+            raise MissingError(
+                f"device {wanted} is not available", details=[seen], remedy="--device auto"
+            )
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
-        seen = f"torch {torch.__version__} sees no Metal device"
-        raise MissingError("no device mps here", details=[seen], remedy="--device auto")
+        seen = f"torch {torch.__version__} finds no Metal device"
+        raise MissingError("device mps is not available", details=[seen], remedy="--device auto")
     return torch.device(wanted)
 
 

@@ -64,7 +64,7 @@ class ProcessGroup:
             yield
         except RuntimeError as error:  # the type of all connection errors in torch
             raise LostProcess(
-                f"another process has ended or does not answer, {when}",
+                f"another process has ended or does not respond ({when})",
                 details=[f"process {self.rank}: {one_line(error)}"],
                 remedy=self.remedy,
             ) from error
@@ -150,7 +150,7 @@ def join(device: torch.device, batch_size: int) -> ProcessGroup:
     together = ProcessGroup(device)
     if batch_size < together.count:
         raise UsageError(
-            f"a batch of {batch_size} images cannot be shared by {together.count} processes",
-            remedy=f"--batch-size {together.count} or more, or a lower --nproc-per-node",
+            f"a batch of {batch_size} images cannot be split over {together.count} processes",
+            remedy=f"--batch-size {together.count} or more, or a smaller --nproc-per-node",
         )
     return together

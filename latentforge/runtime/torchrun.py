@@ -40,7 +40,9 @@ def again(command: str) -> str:
 def refuse(what: str, remedy: str) -> None:
     """Raise UsageError under torchrun, for a command that runs in one process."""
     if several():
-        raise UsageError(f"torchrun is for train, and {what} is of one process", remedy=remedy)
+        raise UsageError(
+            f"only `train` supports torchrun; {what} runs in a single process", remedy=remedy
+        )
 
 
 def leave_word_to_the_first() -> None:

@@ -93,7 +93,7 @@ def explore_opened(
         root = run.path / "explore"
         check_writable(root)
         if leads_out(root, run.path):
-            raise RunFailed(f"{root} is a link that leads out of the run", remedy="--out DIR")
+            raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
         findings = find(opened, explorer, objective, watch.attach)

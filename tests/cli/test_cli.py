@@ -193,7 +193,7 @@ def test_without_a_validation_split_nothing_is_selected(cli):
     refused = cli("evaluate", "r", "--checkpoint", "best", "--json")
     assert (refused.code, refused.json["exit_code"]) == (4, 4)
     assert (
-        "best exists only with a validation split, and from its first epoch on"
+        "it exists only with a validation split and after the first epoch"
         in refused.json["details"]
     )
 
@@ -388,7 +388,7 @@ def test_out_takes_a_new_or_empty_folder_only(cli, runs):
         answer = cli("explore", "interpolate", "runs/ae", "--out", taken)
         assert answer.code == 2
         assert f"{taken} is " in answer.err
-        assert "another folder" in answer.err
+        assert "choose another folder" in answer.err
     assert Path("notes.txt").read_text() == "mine"
 
 
@@ -554,7 +554,7 @@ def test_a_dataset_is_shown_to_people_and_overwrites_no_picture(cli):
     before = Path("mine.png").read_bytes()
     refused = cli("data", "show", "digits", "--out", "mine.png")
     assert refused.code == 2
-    assert "nothing is overwritten" in refused.err
+    assert "is not overwritten" in refused.err
     assert Path("mine.png").read_bytes() == before
     answer = cli("data", "show", "digits", "--set", "size=16")
     assert "1, 16, 16" in answer.out

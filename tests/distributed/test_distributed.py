@@ -196,13 +196,13 @@ def test_another_number_of_processes_may_go_on_and_is_said(shared, tmp_path, cap
 
 def test_a_batch_smaller_than_the_processes_is_refused_in_all(shared):
     for rank in (0, 1):
-        assert "a batch of 1 images cannot be shared by 2 processes" in told(shared[2], rank)
+        assert "a batch of 1 images cannot be split over 2 processes" in told(shared[2], rank)
 
 
 def test_a_folder_that_is_taken_is_refused_in_all(shared):
     """The first process alone looks."""
     for rank in (0, 1):
-        assert any(line.endswith("ae already holds a run") for line in told(shared[2], rank))
+        assert any(line.endswith("ae already contains a run") for line in told(shared[2], rank))
 
 
 def test_a_loss_that_is_not_finite_is_found_by_all_at_the_same_step(shared):
@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_is_found_by_all_at_the_same_step(shared):
 def test_a_process_that_is_killed_ends_the_run_with_a_message(shared):
     """The two that are left are not stuck; the first one writes what happened and what to do."""
     run = shared[3] / "killed"
-    what = rf"another process has ended or does not answer, after step {worker.STEPS + 1}"
+    what = rf"another process has ended or does not respond \(after step {worker.STEPS + 1}\)"
     for rank in (0, 1):
         assert any(re.match(what, line) for line in told(shared[3], rank))
     manifest = json.loads((run / "run.json").read_text())
@@ -258,7 +258,7 @@ def test_other_commands_are_of_one_process(tmp_path):
     code, _, err = ended(launch(2, "-m", "--", "latentforge", "demo", cwd=tmp_path))
     assert code
     [line] = re.findall("error: .*", err)
-    assert line == "error: torchrun is for train, and demo is of one process"
+    assert line == "error: only `train` supports torchrun; demo runs in a single process"
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_where_the_first_process_is_killed_another_one_says_so(training):
     code, _, err = ended(started)
     assert code
     assert status_of(run, json.loads((run / "run.json").read_text())) == "killed"
-    assert "error: another process has ended or does not answer" in err
+    assert "error: another process has ended or does not respond" in err
     assert "process 1: " in err
     assert "try: torchrun ... -m -- latentforge train --resume run" in err
 

@@ -103,7 +103,7 @@ def test_a_device_that_does_not_exist_anywhere_is_a_usage_error(refused, runs, c
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:999999999999"])
 def test_a_device_that_is_not_here_is_missing(refused, runs, command, device):
     text = refused(4, *command.split(), "--device", device)
-    assert f"no device {device} here" in text
+    assert f"device {device} is not available" in text
     assert "try: --device auto" in text
 
 
@@ -161,7 +161,7 @@ def test_the_checkpoint_before_a_damaged_one_stands_in_and_is_named(cli, runs):
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["checkpoint"] == "step-00000033"
     assert "checkpoint runs/ae/checkpoints/step-2 is damaged: state.json is missing" in answer.err
-    assert "instead: runs/ae/checkpoints/step-00000033" in answer.err
+    assert "using runs/ae/checkpoints/step-00000033 instead" in answer.err
 
 
 def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_is_built(
@@ -180,14 +180,14 @@ def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(
     cli, refused, runs, work, linear_classifier
 ):
     text = refused(3, "-p", "no:autoencoder", "evaluate", "runs/ae")
-    assert "runs/ae was made with 'ae' of plugin autoencoder (latentforge 0.1.0)" in text
+    assert "runs/ae was trained with 'ae' of plugin autoencoder (latentforge 0.1.0)" in text
     assert "disabled by -p no:autoencoder" in text
     assert "pip install" not in text  # it is installed
 
     (work / "mine.py").write_text(PLUGIN + linear_classifier("trap"))
     assert cli("-p", "./mine.py", "train", "trap", *SMALL[2:], "--run", "r").code == 0
     text = refused(3, "evaluate", "r")
-    assert "r was made with 'mine/trap' of plugin mine" in text
+    assert "r was trained with 'mine/trap' of plugin mine" in text
     assert "-p ./mine.py" in text
 
 
@@ -274,12 +274,12 @@ def test_an_explorer_refuses_what_it_cannot_draw(refused, runs, option, said):
 
 
 def test_a_folder_that_holds_a_run_or_anything_is_refused(refused, runs, work):
-    assert "already holds a run" in refused(2, "train", "ae", "--run", "runs/ae")
+    assert "already contains a run" in refused(2, "train", "ae", "--run", "runs/ae")
     (work / "notes.txt").write_text("mine")
     for taken in ("notes.txt", "runs", "."):
         text = refused(2, "train", "ae", "--run", taken)
-        assert "nothing is overwritten" in text
-        assert "another folder" in text
+        assert "is not overwritten" in text
+        assert "choose another folder" in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

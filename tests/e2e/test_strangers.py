@@ -24,7 +24,7 @@ def test_a_manifest_of_any_depth_and_size_is_refused(cli, runs, text):
     for line in ("evaluate runs/ae", "train --resume runs/ae --epochs 9", "report runs/ae"):
         answer = cli(*line.split())
         assert answer.code == 4
-        assert "cannot be read as a run" in answer.err
+        assert "cannot be read as the manifest of a run" in answer.err
         assert "Traceback" not in answer.err
 
 
@@ -68,7 +68,7 @@ def test_a_report_shows_nothing_that_a_link_leads_to(cli, runs, tmp_path, what):
         (explored / picture.name).symlink_to(picture)
     answer = cli("report", "runs/ae", "--json")
     assert answer.code == 0, answer.err
-    assert any("leads out" in warning for warning in answer.json["warnings"])
+    assert any("is a link to a place outside" in warning for warning in answer.json["warnings"])
     assert SECRET not in (runs / "ae" / "report.html").read_text()
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_written_or_removed_where_a_link_leads(cli, runs, work, link,
     assert "Traceback" not in answer.err
     assert everything(outside) == before
     # the lines of metrics are replaced, link and all
-    assert ("leads out of" in answer.err) == (link != "metrics.jsonl")
+    assert ("is a link to a place outside" in answer.err) == (link != "metrics.jsonl")
 
 
 def everything(path: Path) -> dict[str, bytes]:
@@ -138,7 +138,7 @@ def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_g
     answer = cli("train", "--resume", "runs/ae", "--epochs", 9, "--quiet")
     assert answer.code == 1
     assert "do not fit model 'ae'" in answer.err
-    assert "train anew" in answer.err
+    assert "start a new run" in answer.err
 
 
 @pytest.mark.parametrize("file", ["checkpoints/LATEST", "metrics.jsonl", "evaluations.jsonl"])
@@ -158,7 +158,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(cli, runs):
     (runs / "ae" / "metrics.jsonl").unlink()
     os.mkfifo(runs / "ae" / "metrics.jsonl")
     answer = cli("report", "runs/ae")
-    assert "it is no file" in answer.err
+    assert "it is not a regular file" in answer.err
 
 
 def test_a_class_that_is_called_like_a_script_is_text_in_the_report(cli, runs):

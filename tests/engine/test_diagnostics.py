@@ -221,14 +221,14 @@ def test_a_warning_that_has_passed_is_a_note_in_the_past():
     assert finding == course.passed()[0]
     assert (finding.severity, finding.attempt) == ("note", "nothing: it has passed")
     assert finding.saw == (
-        "from epoch 3 to epoch 4, and not since: a KL of 0.4 nats per image while training"
+        "from epoch 3 to epoch 4, but no longer: a KL of 0.4 nats per image while training"
     )
 
 
 def test_overfitting_that_recovers_and_comes_back_is_a_warning_again():
     course, new = followed((2.0, 90.0), (2.0, 95.0), (2.0, 82.0))
     assert said(course.findings()) == [("note", "overfitting")]
-    assert "after epoch 4, and not since: a loss of 80 on" in course.findings()[0].saw
+    assert "after epoch 4, but no longer: a loss of 80 on" in course.findings()[0].saw
     course.follow(6, trouble({"kl": [2.0, 2.0]}, 80.0, [82.0, 100.0]))
     assert said(course.findings()) == [("warning", "overfitting")]
     assert new == [[], ["overfitting"], []]
@@ -282,7 +282,7 @@ def test_a_collapse_that_the_training_leaves_behind_is_no_warning_of_the_run(for
     assert low[0] < settled < low[-1] < 24  # as it is with this seed, or this test shows nothing
     [finding] = run.manifest["findings"]
     assert (finding["severity"], finding["check"]) == ("note", "posterior collapse")
-    assert finding["saw"].startswith(f"from epoch {settled} to epoch {low[-1]}, and not since")
+    assert finding["saw"].startswith(f"from epoch {settled} to epoch {low[-1]}, but no longer")
     assert cli("report", "vae").code == 0
     page = Path("vae/report.html").read_text("utf-8")
     assert "posterior collapse: from epoch" in page

@@ -156,7 +156,7 @@ def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):
         trained(tmp_path, "ae", cuda_graph="on", device="cpu")
     assert not list(tmp_path.iterdir())
     run = trained(tmp_path, "ae", device="cpu")
-    assert run.manifest["steps_made"]["cuda_graph"] == "no: there are no CUDA graphs on cpu"
+    assert run.manifest["steps_made"]["cuda_graph"] == "no: device type cpu has no CUDA graphs"
 
 
 def test_a_loss_that_follows_the_step_is_not_compiled_and_that_is_said(tmp_path, caplog):
@@ -169,7 +169,7 @@ def test_a_loss_that_follows_the_step_is_not_compiled_and_that_is_said(tmp_path,
         quiet=True,
     )
     assert run.manifest["steps_made"]["compile"] is False
-    assert "train.compile is left out: the loss reads step.epoch" in caplog.text
+    assert "train.compile is ignored: the loss reads step.epoch" in caplog.text
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def failing(tmp_path, where, **train):
 def test_the_message_has_the_first_bad_step_its_term_and_its_largest_gradient(tmp_path, log_every):
     error, run = failing(tmp_path, "loss", log_every=log_every)
     assert error.message == "the loss became inf at step 6 (its term 'squares')"
-    assert error.details[0].startswith("its largest gradient: nan, of model.")
+    assert error.details[0].startswith("the largest gradient of this step: nan, of model.")
     assert run.status == "failed"
     store = CheckpointStore(run.path / "checkpoints")
     assert store.load().state["step"] == 5
@@ -148,4 +148,4 @@ def test_weights_that_a_gradient_has_ruined_are_never_kept(tmp_path):
 def test_ruined_weights_are_told_from_a_loss_that_went_wrong_by_itself(tmp_path):
     error, _ = failing(tmp_path, "gradient", checkpoint_every=0, epochs=1, batch_size=6)
     assert error.message.startswith("the loss became nan at step 7")
-    assert "was not finite: the step before has ruined it" in error.details[0]
+    assert "was not finite before this step: the previous step broke it" in error.details[0]

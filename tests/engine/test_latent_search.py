@@ -249,15 +249,15 @@ def test_handlers_see_rounds_steps_and_the_share_that_is_met():
         (torch.zeros(2, 1), {}, r"start must be \(restarts, 2, \*latent\) for 2 requests"),
         (torch.zeros(1, 3, 1), {}, r"not \(1, 3, 1\)"),
         (torch.zeros(0, 2, 1), {}, r"not \(0, 2, 1\)"),
-        (torch.full((1, 2, 1), math.nan), {}, "start must hold finite floats"),
+        (torch.full((1, 2, 1), math.nan), {}, "start must contain finite floats"),
         (torch.zeros(1, 2, 1), {"optimizer": "adma"}, "optimizer must be one of adam, "),
         (torch.zeros(1, 2, 1), {"steps": 0}, "steps must be at least 1"),
-        (torch.zeros(1, 2, 1, dtype=torch.int64), {}, "start must hold finite floats"),
+        (torch.zeros(1, 2, 1, dtype=torch.int64), {}, "start must contain finite floats"),
         (torch.zeros(1, 2, 1), {"solutions": 0}, "solutions must be at least 1"),
         (torch.zeros(1, 2, 1), {"noise": math.nan}, "noise must be at least 0 and finite"),
         (torch.zeros(1, 2, 1), {"lr": -1.0}, "lr and scale must be above 0"),
         (torch.zeros(1, 2, 1), {"scale": 0.0}, "lr and scale must be above 0"),
-        (torch.zeros(1, 2, 1), {"watch": [2]}, "no request 2 to watch: there are 2"),
+        (torch.zeros(1, 2, 1), {"watch": [2]}, "watch: no request 2: there are 2, from 0"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(start, options, message):
@@ -369,6 +369,6 @@ def test_inference_mode_around_a_search_changes_nothing():
 def test_weights_that_have_no_gradients_are_an_error_that_says_so():
     with torch.inference_mode():
         decoder = torch.nn.Linear(1, 1, dtype=torch.float64)
-    with pytest.raises(UsageError, match=r"made inside torch\.inference_mode\(\)") as caught:
+    with pytest.raises(UsageError, match=r"created inside torch\.inference_mode\(\)") as caught:
         search(decoder, Near([[0.7]]), torch.zeros(1, 1, 1, dtype=torch.float64))
     assert "torch.no_grad()" in str(caught.value.remedy)

@@ -318,9 +318,9 @@ def test_a_higher_figure_can_be_the_better_one_and_a_gain_may_have_to_be_large()
 
 
 def test_a_figure_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match="no figure 'loss'") as caught:
+    with pytest.raises(UsageError, match="the validation split has no metric 'loss'") as caught:
         selection().judge({"recon": 1.0}, 1)
-    assert caught.value.details == ("there are recon",)
+    assert caught.value.details == ("available: recon",)
 
 
 class Falling:
@@ -358,7 +358,7 @@ def test_training_stops_when_patience_runs_out_and_is_whole(falling, tmp_path):
     run = train(falling, tmp_path / "a", epochs=9, monitor="falling", patience=2)
     assert (run.status, run.manifest["epochs"]) == ("done", 4)
     assert run.manifest["stopped"] == (
-        "no better validation falling for 2 epochs (best 0.5 in epoch 2)"
+        "validation falling has not improved for 2 epochs (best 0.5 in epoch 2)"
     )
     assert run.manifest["best"] == {"epoch": 2, "validation/falling": 0.5}
     assert [line["epoch"] for line in run.history()] == [1, 2, 3, 4]

@@ -168,15 +168,17 @@ def searched(stream, interval: float = 0.0) -> tuple[str, SearchWatch]:
 def test_a_search_has_a_bar_on_a_terminal_that_is_gone_at_the_end():
     text, watch = searched(Terminal())
     assert screen(text) == [""]
-    assert bars(text)[-1].endswith("| search: start 2 of 2, step 6, 50.0 % of the requests met")
+    assert bars(text)[-1].endswith(
+        "| search: start 2 of 2, step 6, 50.0 % of the requests satisfied"
+    )
     assert watch.curve == [(3, 0.25), (6, 0.5)]
 
 
 def test_a_search_has_lines_elsewhere_and_the_last_says_how_it_ended():
     text, _ = searched(io.StringIO())
     lines = text.splitlines()
-    assert lines[0] == "search: start 1 of 2, step 1, 8.3 % of the requests met"
-    assert lines[-1] == "search: start 2 of 2, step 6, 50.0 % of the requests met"
+    assert lines[0] == "search: start 1 of 2, step 1, 8.3 % of the requests satisfied"
+    assert lines[-1] == "search: start 2 of 2, step 6, 50.0 % of the requests satisfied"
     assert len(lines) == 7
 
 

@@ -589,8 +589,8 @@ def test_lines_of_metrics_that_are_gone_are_said(data, tmp_path, caplog):
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run/metrics.jsonl").write_text("[" * 9**5 + "\n" + lines[1])
     resumed(tmp_path / "run", data)
-    assert "a damaged line in its middle is left out" in caplog.text
-    assert "has lines of 1 epochs, and 2 were trained" in caplog.text
+    assert "removed a damaged line before the last line" in caplog.text
+    assert "has 1 epochs, but 2 were trained" in caplog.text
 
 
 def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp_path):
@@ -621,7 +621,7 @@ def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp
         shutil.rmtree(tmp_path / "r")
         return error.value.message
 
-    assert "no load_state_dict(state)" in failing(WithoutWayBack({}))
+    assert "but no load_state_dict(state)" in failing(WithoutWayBack({}))
     Odd.load_state_dict = lambda self, state: None
     assert "not JSON serializable" in failing(Odd({1, 2}))
     assert "not JSON compliant" in failing(Odd({"best": float("nan")}))
@@ -664,7 +664,7 @@ def test_a_state_of_another_kind_is_damage_and_nothing_is_touched(data, tmp_path
     groups = {group: saved.tensors(group) for group in saved.groups}
     store.save("other", groups, {**saved.state, key: value})
     before = files(tmp_path / "run")
-    with pytest.raises(RunFailed, match=f"has no sound '{key}'"):
+    with pytest.raises(RunFailed, match=f"has no valid '{key}'"):
         resumed(tmp_path / "run", data)
     assert files(tmp_path / "run") == before
 
@@ -752,7 +752,7 @@ def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
     arguments = [sys.executable, "-c", holder, str(tmp_path / "run")]
     with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="another process is training into"):
+        with pytest.raises(UsageError, match="another process is training the run"):
             resumed(tmp_path / "run", data)
         process.kill()
     resumed(tmp_path / "run", data)
@@ -778,7 +778,7 @@ def test_the_lock_is_held_while_training(data, tmp_path):
 
     options = {"data": data, "quiet": True, "train": {"epochs": 1}, "model": {"hidden": [4]}}
     Forge([Locked()]).train("ae", run=tmp_path / "run", callbacks=["try"], **options)
-    assert "another process is training into" in tried.answer.stderr
+    assert "another process is training the run" in tried.answer.stderr
 
 
 def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
@@ -786,7 +786,7 @@ def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
     shutil.copytree(Path(__file__).parents[1] / "runs" / "stored" / "run-format-1", run)
     FORGE.open_run(run).update(status="interrupted")
     before = files(run)
-    with pytest.raises(RunFailed, match="kept too little to go on from"):
+    with pytest.raises(RunFailed, match="stored too little to resume from"):
         FORGE.resume(run, train={"epochs": 4}, quiet=True)
     assert files(run) == before
 

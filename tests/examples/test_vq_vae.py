@@ -171,7 +171,9 @@ def test_data_that_it_cannot_take_is_refused_in_its_words(forge, tmp_path):
 
 
 def test_a_run_without_its_plugin_says_which_one_is_missing(run):
-    with pytest.raises(PluginError, match=r"made with 'latentforge_vq/vq-vae' of plugin") as error:
+    with pytest.raises(
+        PluginError, match=r"trained with 'latentforge_vq/vq-vae' of plugin"
+    ) as error:
         Forge().open_run(run.path).load_model()
     assert "latentforge_vq" in error.value.remedy
 

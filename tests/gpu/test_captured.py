@@ -20,7 +20,7 @@ WAYS = {
     "adamw": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": {"name": "linear"}},
 }
 MODELS = ["ae", "vae", "conv-vae", "cnn-classifier", "mlp-classifier"]
-EQUAL = "the whole step, found equal to steps one by one"
+EQUAL = "the whole step, verified against eager steps"
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -117,7 +117,7 @@ class Plugin:
     ("given", "reason"),
     [
         ({"loss": "waiting"}, "captur"),
-        ({"loss": "growing"}, "keeps something between steps"),
+        ({"loss": "growing"}, "stores state between steps"),
         ({"callbacks": ["hooking"]}, "hook"),
         ({"train": {"optimizer": "rmsprop"}}, "fused"),
     ],

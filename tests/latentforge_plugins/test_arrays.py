@@ -134,9 +134,12 @@ def changed(x: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"y": LABELS}, "has no key x; the keys there are: 'y'"),
-        ({"images": GREY, "X": GREY}, "has no key x; the keys there are: 'X', 'images'"),
-        ({"x": np.array([{}, [1, 2]], dtype=object)}, ": x holds Python objects, which are never"),
+        ({"y": LABELS}, "has no key x; existing keys: 'y'"),
+        ({"images": GREY, "X": GREY}, "has no key x; existing keys: 'X', 'images'"),
+        (
+            {"x": np.array([{}, [1, 2]], dtype=object)},
+            ": x contains Python objects, which LatentForge",
+        ),
         ({"x": np.float32(3)}, ": x has shape ()"),
         ({"x": np.arange(5, dtype=np.uint8)}, ": x has shape (5,)"),
         ({"x": RGB[None]}, ": x has shape (1, 12, 9, 8, 3)"),
@@ -156,7 +159,7 @@ def changed(x: np.ndarray, value: float) -> np.ndarray:
         ({"x": GREY, "y": LABELS[:, None]}, ": y has shape (12, 1), but x has 12 examples"),
         ({"x": GREY, "y": LABELS.astype(float)}, ": y has dtype float64; labels must be integers"),
         ({"x": GREY, "y": LABELS > 0}, ": y has dtype bool; labels must be integers"),
-        ({"x": GREY, "y": np.array([{}] * 12)}, ": y holds Python objects"),
+        ({"x": GREY, "y": np.array([{}] * 12)}, ": y contains Python objects"),
         ({"x": GREY, "y": LABELS - 1}, ": y has values in [-1, 1]; labels must be from 0"),
         (
             {"x": GREY, "y": LABELS * 2**61},
@@ -213,9 +216,9 @@ HEADER = GOOD.index(b"{'descr'")
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "is no .npz file"),
-        (b"x,y\n1,2\n", "is no .npz file"),
-        (npy_bytes(), "is a single array (.npy), and no .npz file"),
+        (b"", "is not an .npz file"),
+        (b"x,y\n1,2\n", "is not an .npz file"),
+        (npy_bytes(), "is a single array (.npy), not an .npz file"),
         (GOOD[:-30], "is truncated or damaged"),
         (GOOD[: len(GOOD) // 2], "is truncated or damaged"),
         (GOOD[:9000] + bytes([GOOD[9000] ^ 1]) + GOOD[9001:], ": x is truncated or damaged"),
@@ -239,9 +242,9 @@ def test_a_compression_that_numpy_never_writes_is_refused(path: Path, refused, m
 
 
 def test_what_is_no_file_is_refused(path: Path, refused, cli):
-    assert "there is no file" in refused(4)
+    assert "does not exist" in refused(4)
     path.mkdir()
-    assert "is no .npz file" in refused()
+    assert "is not an .npz file" in refused()
     answer = cli("train", "ae", "--data", "arrays")
     assert (answer.code, answer.out) == (2, "")
     assert "data.path is not given" in answer.err
@@ -251,7 +254,7 @@ def test_objects_are_never_unpickled(path: Path, tmp_path: Path, refused):
     armed = {key: np.array([Touch(tmp_path / key)] * 12, dtype=object) for key in ("x", "y")}
     for arrays in ({"x": armed["x"]}, {"x": GREY, "y": armed["y"]}):
         np.savez(path, **arrays)
-        assert "holds Python objects, which are never unpickled" in refused()
+        assert "contains Python objects, which LatentForge does not unpickle" in refused()
     assert not (tmp_path / "x").exists()
     assert not (tmp_path / "y").exists()
     np.load(path, allow_pickle=True)["y"]
@@ -278,7 +281,7 @@ def test_a_forged_size_allocates_nothing(path: Path, directory: bool):
     path.write_bytes(claiming("(30000, 100000)", directory))
     tracemalloc.start()
     try:
-        with pytest.raises(UsageError, match="3000000128 bytes are declared") as caught:
+        with pytest.raises(UsageError, match="the header declares 3000000128 bytes") as caught:
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
@@ -323,7 +326,7 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((4, 3, 3), np.uint8))
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(UsageError, match=r"x\.npy: it is truncated"):
+    with pytest.raises(UsageError, match=r"x\.npy: the array is truncated"):
         load(ArraysConfig(path), "train")
     np.save(path, np.asfortranarray(np.zeros((4, 3, 3), np.uint8)))
     with pytest.raises(UsageError, match="Fortran order"):
@@ -339,11 +342,11 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", r"data\.path: .*x\.npy is no \.npy file"),
-        (GOOD, r"data\.path: .*x\.npy is no \.npy file"),
-        (npy_bytes() + b"!", r"x\.npy: it is truncated or damaged"),
-        (npy_bytes().replace(b"(12, 28", b"(99, 28"), r"x\.npy: it is truncated or damaged"),
-        (npy_bytes().replace(b"(12, 28", b"(-1, 28"), r"x\.npy: it is truncated or damaged"),
+        (b"", r"data\.path: .*x\.npy is not an \.npy file"),
+        (GOOD, r"data\.path: .*x\.npy is not an \.npy file"),
+        (npy_bytes() + b"!", r"x\.npy: the array is truncated or damaged"),
+        (npy_bytes().replace(b"(12, 28", b"(99, 28"), r"x\.npy: the array is truncated or damaged"),
+        (npy_bytes().replace(b"(12, 28", b"(-1, 28"), r"x\.npy: the array is truncated or damaged"),
     ],
     ids=["empty", "npz", "longer", "forged", "negative"],
 )
@@ -357,11 +360,15 @@ def test_what_is_no_whole_npy_file_is_named_and_maps_nothing(tmp_path, data, sai
 def test_objects_and_emptiness_of_an_npy_file_are_named(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.array([Touch(tmp_path / "touched")] * 12, dtype=object))
-    with pytest.raises(UsageError, match=r"x\.npy: it holds Python objects, which are never"):
+    with pytest.raises(
+        UsageError, match=r"x\.npy: the array contains Python objects, which LatentForge does not"
+    ):
         load(ArraysConfig(path), "train")
     assert not (tmp_path / "touched").exists()
     np.save(path, GREY[:0])
-    with pytest.raises(UsageError, match=r"x\.npy: it has no examples: its shape is \(0, 28, 20\)"):
+    with pytest.raises(
+        UsageError, match=r"x\.npy: the array has no examples: its shape is \(0, 28, 20\)"
+    ):
         load(ArraysConfig(path), "train")
 
 

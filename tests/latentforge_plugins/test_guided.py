@@ -249,7 +249,7 @@ def test_a_classifier_of_other_images_is_refused_before_torch_loads(
     command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/judge"]
     answer = process(*command, before=loud)
     assert answer.code == 2
-    assert "classifier runs/judge was trained on other images than runs/vae" in answer.err
+    assert "classifier runs/judge was trained on images unlike those of runs/vae" in answer.err
     assert message in answer.err
 
 

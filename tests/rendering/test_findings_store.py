@@ -211,7 +211,7 @@ def test_a_folder_of_an_older_version_is_read_from_its_file_names(tmp_path):
 
 def test_nothing_is_overwritten(findings, tmp_path):
     (tmp_path / "drawing.svg").write_text("mine")
-    with pytest.raises(UsageError, match=r"drawing\.svg is there already"):
+    with pytest.raises(UsageError, match=r"drawing\.svg already exists and is not overwritten"):
         write_findings(Findings([findings.items[7]]), tmp_path, ABOUT)
     assert (tmp_path / "drawing.svg").read_text() == "mine"
 
@@ -220,7 +220,7 @@ def test_nothing_is_overwritten(findings, tmp_path):
 
 
 def test_a_folder_without_findings_is_missing(tmp_path):
-    with pytest.raises(MissingError, match=r"there is no .*findings\.json"):
+    with pytest.raises(MissingError, match=r"findings\.json does not exist"):
         read_findings(tmp_path)
 
 
@@ -241,7 +241,7 @@ def test_a_truncated_file_is_refused_by_name(copy, name, share):
 
 def test_arrays_that_would_be_unpickled_are_refused(copy):
     np.savez(copy / "lines.npz", x=np.array([{}], dtype=object), y_0=np.zeros(1))
-    with pytest.raises(UsageError, match=r"lines\.npz: x holds Python objects"):
+    with pytest.raises(UsageError, match=r"lines\.npz: x contains Python objects"):
         read_findings(copy)
 
 

@@ -55,7 +55,7 @@ def test_many_at_once_get_folders_of_their_own(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused(runs):
     before = (runs / "ae" / "run.json").read_bytes()
-    with pytest.raises(UsageError, match="already holds a run") as caught:
+    with pytest.raises(UsageError, match="already contains a run") as caught:
         create_run_folder(runs / "ae", runs, "ae")
     assert "another --run" in caught.value.remedy
     assert (runs / "ae" / "run.json").read_bytes() == before
@@ -66,7 +66,7 @@ def test_a_folder_that_holds_anything_is_refused(tmp_path):
     for wanted in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
             create_run_folder(wanted, tmp_path / "runs", "ae")
-        assert caught.value.remedy == "another folder"
+        assert caught.value.remedy == "choose another folder"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -131,7 +131,9 @@ def test_a_manifest_whose_parts_are_of_the_wrong_kind_is_foreign(runs, changes):
 def test_the_manifest_of_a_newer_format_asks_for_a_newer_version(runs):
     manifest = json.loads((runs / "ae" / "run.json").read_text())
     (runs / "ae" / "run.json").write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(MissingError, match="has format 2, this LatentForge reads 1") as caught:
+    with pytest.raises(
+        MissingError, match="has format 2; this version of LatentForge reads 1"
+    ) as caught:
         read_manifest(runs / "ae")
     assert caught.value.remedy == "pip install --upgrade latentforge"
 

@@ -175,9 +175,13 @@ def test_under_torchrun_a_sweep_is_refused(swept, tmp_path, monkeypatch):
     """Each of its processes would train every member."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="torchrun is for train"):
+    with pytest.raises(
+        UsageError, match="only `train` supports torchrun; sweep runs in a single process"
+    ):
         Forge().sweep("ae", grid={"train.seed": [0]}, out=tmp_path / "s")
-    with pytest.raises(UsageError, match="torchrun is for train"):
+    with pytest.raises(
+        UsageError, match="only `train` supports torchrun; sweep runs in a single process"
+    ):
         Forge().resume_sweep(swept.path)
     assert not (tmp_path / "s").exists()
 

@@ -93,6 +93,6 @@ def test_a_member_whose_patience_runs_out_ends_and_the_others_do_not(tmp_path):
     assert {member["alone_because"] for member in made.members} == {""}
     assert (still.status, moving.status) == ("done", "done")
     assert still.manifest["epochs"] == 2
-    assert "no better validation loss" in still.manifest["stopped"]
+    assert "validation loss has not improved for" in still.manifest["stopped"]
     assert moving.manifest["epochs"] == 5
     assert still.metrics["test"]

@@ -368,10 +368,13 @@ def flipped(content: bytes) -> bytes:
 
 
 BAD_CODES = {
-    "no zip": (b"no zip", "is no .npz file"),
+    "no zip": (b"no zip", "is not an .npz file"),
     "a byte changed": (flipped(npz(z=GOOD)), "Bad CRC-32"),
-    "no z": (npz(a=GOOD, b=GOOD), "has no key z; the keys there are: 'a', 'b'"),
-    "pickled": (npz(z=np.array([Bomb()], object)), "Python objects, which are never unpickled"),
+    "no z": (npz(a=GOOD, b=GOOD), "has no key z; existing keys: 'a', 'b'"),
+    "pickled": (
+        npz(z=np.array([Bomb()], object)),
+        "Python objects, which LatentForge does not unpickle",
+    ),
     "text": (npz(z=np.array([["a"]])), "is <U1, not numbers"),
     "complex": (npz(z=GOOD.astype(complex)), "is complex128, not numbers"),
     "width": (npz(z=np.zeros((6, 5))), "z has shape (6, 5); codes of runs/ae have shape (4,)"),
@@ -428,7 +431,7 @@ def test_a_parquet_file_that_has_no_codes_is_refused(cli, runs, columns, said):
         ("runs/cnn codes.npz --out out", 2, "decoding needs decode"),
         ("runs/ae none.npz --out out", 4, "no codes at none.npz"),
         ("runs/ae runs --out out", 2, "codes are read from .npz or .parquet"),
-        ("runs/ae codes.npz --out runs", 2, "runs is not empty; nothing is overwritten"),
+        ("runs/ae codes.npz --out runs", 2, "runs is not empty and is not overwritten"),
         ("runs/ae codes.npz --out codes.npz", 2, "codes.npz is a file"),
     ],
 )

@@ -188,7 +188,7 @@ class Ensemble:
             draw.fill(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
         again = generators_state(self.device)
         if not all(map(torch.equal, after, again)):
-            raise NotTogether("its model or loss draws other noise than randn and rand")
+            raise NotTogether("its model or loss uses random functions other than randn and rand")
         return recorder.draws
 
     # ------------------------------------------------------------ the optimizer

@@ -45,11 +45,13 @@ def check_modules(trainee: Trainee) -> None:
     for module in trainee.modules():
         kind = type(module).__name__
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise NotTogether(f"its {kind} keeps statistics of each member")
+            raise NotTogether(f"its {kind} stores running statistics")
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
-            raise NotTogether(f"its {kind} draws what cannot be drawn beforehand")
+            raise NotTogether(f"its {kind} uses random numbers that cannot be drawn beforehand")
         if isinstance(module, nn.modules.conv._ConvNd):
-            raise NotTogether(f"its {kind} rounds otherwise under vmap, and drifts in ten steps")
+            raise NotTogether(
+                f"its {kind} rounds differently under vmap, so that results drift in ten steps"
+            )
 
 
 def rehearse(
@@ -87,20 +89,20 @@ def rehearse(
                 leaf = ensemble.leaves.get(name)
                 together = None if leaf is None or leaf.grad is None else leaf.grad[row]
                 if not same_gradient(parameter.grad, together):
-                    raise NotTogether(f"the gradient of its {name} is another one under vmap")
+                    raise NotTogether(f"the gradient of its {name} differs under vmap")
     check_weights(trainees, alone, stacking)
 
 
 def check_terms(there: Terms, terms: Terms) -> None:
     if there.values.keys() != terms.values.keys():
-        raise NotTogether("its loss has other terms under vmap")
+        raise NotTogether("its loss has different terms under vmap")
     largest = max(float(value.abs()) for value in terms.values.values())
     for name, value in terms.values.items():
         one, other = there.weights.get(name, 1.0), terms.weights.get(name, 1.0)
         if not math.isclose(one, other, rel_tol=1e-5):
-            raise NotTogether(f"the weight of its term {name!r} is another one under vmap")
+            raise NotTogether(f"the weight of its term {name!r} differs under vmap")
         if not abs(float(there.values[name] - value)) <= CLOSE * abs(float(value)) + 1e-4 * largest:
-            raise NotTogether(f"its term {name!r} is another one under vmap")
+            raise NotTogether(f"its term {name!r} differs under vmap")
 
 
 def check_weights(
@@ -112,7 +114,7 @@ def check_weights(
             moved = (one.trainee.get_parameter(name) - parameter).norm()
             apart = (one.trainee.get_parameter(name) - other.trainee.get_parameter(name)).norm()
             if not apart <= 0.1 * moved + 1e-6:  # as for gradients; False for NaN
-                raise NotTogether(f"the optimizer moves its {name} elsewhere")
+                raise NotTogether(f"the optimizer updates its {name} differently under vmap")
         for name, buffer in before.named_buffers():
             if not torch.equal(buffer, one.trainee.get_buffer(name)):
                 raise NotTogether(f"its buffer {name} changes from step to step")

@@ -55,7 +55,7 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func in FILLS and (kwargs or {}).get("generator") is None:
             if not result.is_contiguous():
-                raise NotTogether("its noise does not lie in memory as its shape says")
+                raise NotTogether("its noise is not a contiguous tensor")
             self.draws.append(Draw(FILLS[func], result.shape, result.dtype))
         return result
 
@@ -78,12 +78,12 @@ class Given(TorchFunctionMode):
             return REPLACED.get(func, func)(*args, **(kwargs or {}))
         draw, noise = next(self.left, (None, None))
         if draw is None or noise is None or draw.fill != FILLS[func] or not fits(draw, args):
-            raise NotTogether("its steps do not all draw the same noise")
+            raise NotTogether("its steps do not all draw the same random numbers")
         return noise
 
     def check_used(self) -> None:
         if next(self.left, None) is not None:
-            raise NotTogether("its steps do not all draw the same noise")
+            raise NotTogether("its steps do not all draw the same random numbers")
 
 
 def fits(draw: Draw, args: tuple[Any, ...]) -> bool:

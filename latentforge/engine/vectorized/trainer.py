@@ -163,7 +163,7 @@ class Group:
         for done in range(epoch * self.epoch_length, (epoch + 1) * self.epoch_length):
             if self.signal_received:
                 break
-            what = f"step {done + 1} of {len(self.live)} members together"
+            what = f"step {done + 1} of {len(self.live)} members trained together"
             call_component(what, entries, self._run_step, epoch, done, save_memory="--no-together")
             self.progress.tick(done + 1)
             if not self.live:
@@ -201,8 +201,8 @@ class Group:
             if bad:
                 error = RunFailed(
                     f"the term {bad[0]!r}, whose weight is 0, became NaN or infinite at step "
-                    f"{done + 1}, and members that are trained together cannot leave it out",
-                    remedy="sweep --resume with --retry, which trains it by itself",
+                    f"{done + 1}, and members that are trained together cannot skip it",
+                    remedy="sweep --resume with --retry, which trains it on its own",
                 )
                 self._drop(trainer)
                 self.failed(trainer, error)

@@ -130,7 +130,7 @@
       const inside = u > -0.5 && v > -0.5 && u < knots.columns - 0.5 && v < knots.rows - 0.5;
       figure.classList.toggle("lf-outside", !inside);
       const name = ([a, b], p) => `${a} ${short(p.x)}, ${b} ${short(p.y)}`;
-      said.textContent = name(content.axes, at) + (inside ? "" : " is outside the decoded part");
+      said.textContent = name(content.axes, at) + (inside ? "" : " is outside the decoded region");
       mark(at);
       if (!inside) return;
       now = at;
@@ -167,7 +167,7 @@
 
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", "The decoded image of a place; arrow keys move the place");
+    canvas.setAttribute("aria-label", "Decoded image at a position; the arrow keys move the position");
     canvas.addEventListener("keydown", (event) => {
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
       if (!way) return;
@@ -223,7 +223,7 @@
     const button = element("button", "", bar), slider = element("input", "", bar);
     button.type = "button";
     Object.assign(slider, { type: "range", min: 0, max: count - 1, value: count - 1 });
-    slider.setAttribute("aria-label", "how far along the paths");
+    slider.setAttribute("aria-label", "position along the paths");
     let timer = 0;
     const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; };
     const show = () => Plotly.animate(plot, grown(whole, slider.value / (count - 1)),

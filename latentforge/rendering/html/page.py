@@ -42,7 +42,11 @@ def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> st
             for title, figure in draw.histograms(item).items()
         ]
         body = f'<div class="lf-panels">{"".join(panels)}</div>'
-        fitted = ", with the normal density of the same mean and spread" if item.normal else ""
+        fitted = (
+            ", with the normal density of the same mean and standard deviation"
+            if item.normal
+            else ""
+        )
         notes.append(f"{item.x_title}: density{fitted}")
     elif isinstance(item, Scatter):
         content, notes = map_content(item, points)
@@ -68,17 +72,17 @@ def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
             shown = draw.evenly(labels, total, fewer)
             thumbnails = sprite(item.images[shown], math.ceil(math.sqrt(len(shown))))
         content["thumbnails"] = thumbnails
-        notes.append("Point at a point, or tap it, to see its image.")
+        notes.append("Hover over a point, or tap it, to see its image.")
     if item.plane is not None:
         rows, columns = item.plane.images.shape[:2]  # (rows, columns, C, H, W)
         plane = sprite(item.plane.images.flatten(0, 1), columns)
         content["plane"] = {**plane, "rows": rows, "x": item.plane.x, "y": item.plane.y}
         notes.append(
-            f"The picture by the map is what the place that one points at decodes to, blended from "
-            f"the nearest of {rows} x {columns} decoded places."
+            "The image beside the map is the decoded image at the pointer, interpolated between "
+            f"the nearest of {rows} x {columns} decoded positions."
         )
     if len(shown) < total:
-        how = ", evenly from the classes" if labels is not None else ""
+        how = ", evenly over the classes" if labels is not None else ""
         notes.append(f"{len(shown):,} of {total:,} points are shown, drawn at random{how}.")
     if count := frames(item):
         content["frames"] = count

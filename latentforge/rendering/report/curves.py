@@ -147,6 +147,6 @@ def per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
         figure = bars(Bars(f"per_dim_{key}", key, labels, padded, ""))
         title = f"{key} of each latent dimension"
         title += f" of {next(iter(series))}" if len(series) == 1 < len(runs) else ""
-        title += f", of the first {NAMED}" if len(runs) > NAMED else ""
+        title += f", first {NAMED} runs" if len(runs) > NAMED else ""
         charts.append(plot({"figure": as_dict(figure)}, title, title))
     return charts

@@ -114,7 +114,7 @@ def explored(
         for run, name in zip(runs, names, strict=True)
         for folder in _folders(run.path / "explore")
     ]
-    warnings += [f"{e.folder} is left out: {e.broken}" for e in entries if e.broken]
+    warnings += [f"{e.folder} is skipped: {e.broken}" for e in entries if e.broken]
     maps = sum(_is_map(item) for entry in entries for item in entry.found.items)
     points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
     groups: dict[str, Group] = {}
@@ -156,7 +156,7 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     entry = Entry(run, heading, folder)
     try:
         if leads_out(folder, run.path):
-            raise UsageError(f"{folder} is a link that leads out of the run")
+            raise UsageError(f"{folder} is a link to a place outside the run")
         entry.found = read_findings(folder)
         entry.about = known(entry.found.about, folder)
         entry.command = command(entry, registry)

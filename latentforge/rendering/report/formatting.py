@@ -44,5 +44,5 @@ def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
         if isinstance(line, dict):
             found.append(line)
         else:
-            warnings.append(f"{path}: line {i} is broken and left out")
+            warnings.append(f"{path}: line {i} is damaged and skipped")
     return found

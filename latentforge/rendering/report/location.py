@@ -64,7 +64,8 @@ def check_place(path: Path) -> None:
         raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
     if not ours:
         raise UsageError(
-            f"{path} is no report of LatentForge; nothing is overwritten", remedy="another --out"
+            f"{path} is not a LatentForge report and is not overwritten",
+            remedy="choose another --out",
         )
 
 

@@ -21,9 +21,9 @@ def facts(run: RunFolder, name: str) -> dict[str, Any]:
     best = manifest.get("best") or {}
     said = []
     if best.get("epoch", manifest.get("epochs")) != manifest.get("epochs"):
-        said.append(f"Figures are of the last epoch; the best one was {best['epoch']}.")
+        said.append(f"Metrics are from the last epoch; the best epoch was {best['epoch']}.")
     if manifest.get("weights", AS_TRAINED) != AS_TRAINED:
-        said.append(f"Measured weights: {manifest['weights']}.")
+        said.append(f"Evaluated weights: {manifest['weights']}.")
     if manifest.get("stopped"):
         said.append(str(manifest["stopped"]))
     return {
@@ -51,16 +51,16 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
     if len(runs) == 1:
         metrics = runs[0].metrics
         columns = {split: metrics[split] for split in SPLITS if metrics.get(split)}
-        caption = "Figures at the end of the training"
+        caption = "Metrics at the end of training"
     else:
         split = "test" if any(run.metrics.get("test") for run in runs) else "validation"
         columns = {n: run.metrics.get(split) or {} for n, run in zip(names, runs, strict=True)}
-        caption = f"Figures on the {split} images at the end of the training"
+        caption = f"Metrics on the {split} images at the end of training"
     protocols = joint_protocols(runs, names)
     losses = [run.config["loss"]["name"] for run in runs]
     if "loss" in protocols and len(set(losses)) > 1:
         kinds = ", ".join(f"{loss} in {n}" for n, loss in zip(names, losses, strict=True))
-        protocols["loss"] += f"; not the same figure: {kinds}"
+        protocols["loss"] += f"; not comparable between the runs: {kinds}"
     rows = joint_rows([*columns.values()])
     if "train" in columns and "train" in protocols:
         caption += f"; train: {protocols['train']}"
@@ -120,7 +120,7 @@ def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
     for run in runs:
         given = {key: "unset" if v is None else v for key, v in flat(run.config).items()}
         fingerprint = run.manifest["data"]["fingerprint"][:12]
-        columns.append({**given, "images' fingerprint": fingerprint})
+        columns.append({**given, "data fingerprint": fingerprint})
     return differing_rows(columns)
 
 

@@ -30,7 +30,7 @@ def report(
     """
     places = [run.path.resolve() for run in runs]
     if len(set(places)) < len(places):
-        raise UsageError("a run is given twice", remedy="each run once")
+        raise UsageError("a run is given more than once", remedy="give each run once")
     path = out or default_path(runs)
     check_place(path)
     from latentforge.rendering.report.page import render  # plotly and jinja2 are slow to import

@@ -157,7 +157,7 @@ def test_two_folders_of_one_explorer_share_a_table_and_say_what_differs(explored
     cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--set", "steps=5")
     assert cli("report", "runs/ae").code == 0
     text = read("runs/ae/report.html").text
-    assert "figure interpolate interpolate-2" in text
+    assert "metric interpolate interpolate-2" in text
     assert "option that differs interpolate interpolate-2 steps 4 5" in text
     assert "classes" not in text.split("option that differs")[1].split("steps 4 5")[0]
 
@@ -172,10 +172,11 @@ def test_several_runs_are_compared_beside_them(explored, cli):
     assert f"{test[0]['loss']:.5g} {test[1]['loss']:.5g}" in text
     assert "model.name ae cnn-classifier" in text
     assert (
-        "train.lr" not in text.split("What differs")[1].split("Training")[0] or "lr 0.003" in text
+        "train.lr" not in text.split("Differences between the runs")[1].split("Training")[0]
+        or "lr 0.003" in text
     )
     assert (
-        "train.seed" not in text.split("What differs")[1].split("Training")[0]
+        "train.seed" not in text.split("Differences between the runs")[1].split("Training")[0]
     )  # the same in both
 
 
@@ -223,7 +224,7 @@ def test_runs_of_the_same_name_are_told_apart(runs, cli):
     shutil.copytree("runs/ae", "other/ae")
     done = cli("report", "runs/ae", "other/ae", "--json")
     assert done.json["report"] == "report-ae-ae.html"
-    assert "figure runs/ae other/ae" in read("report-ae-ae.html").text
+    assert "metric runs/ae other/ae" in read("report-ae-ae.html").text
 
 
 def test_without_explorers_the_page_says_so_and_what_to_run(runs, cli):
@@ -232,7 +233,7 @@ def test_without_explorers_the_page_says_so_and_what_to_run(runs, cli):
         assert done.code == 0
         [hint] = re.findall(r"latentforge explore (\S+) runs/\w+", done.out)
         page = read(f"runs/{name}/report.html")
-        assert "No explorer has looked at this run yet" in page.text
+        assert "This run has no explorations yet" in page.text
         assert f"latentforge explore {hint} runs/{name}" in page.commands
         assert cli("explore", hint, f"runs/{name}").code == 0  # the hint works
 
@@ -287,9 +288,9 @@ def test_a_broken_line_of_figures_is_left_out_and_said(runs, cli):
         file.write('{"epoch": 4, "tra\n[1]\n')
     done = cli("report", "runs/ae")
     assert done.code == 0
-    assert "metrics.jsonl: line 4 is broken" in done.err
-    assert "metrics.jsonl: line 5 is broken" in done.err
-    assert "metrics.jsonl: line 4 is broken" in read("runs/ae/report.html").text
+    assert "metrics.jsonl: line 4 is damaged and skipped" in done.err
+    assert "metrics.jsonl: line 5 is damaged and skipped" in done.err
+    assert "metrics.jsonl: line 4 is damaged and skipped" in read("runs/ae/report.html").text
 
 
 def test_a_run_that_failed_or_has_no_figures_yet_has_a_page(runs, cli):
@@ -382,7 +383,7 @@ def test_losses_that_are_not_the_same_have_an_axis_each_and_say_what_they_are(ru
     assert not any({"ae, train", "cnn, train"} <= set(traces) for traces in found.values())
     text = read("runs/report-ae-cnn.html").text
     assert "loss reconstruction; recon: nats per image, summed over pixels" in text
-    assert "not the same figure: reconstruction in ae, cross-entropy in cnn" in text
+    assert "not comparable between the runs: reconstruction in ae, cross-entropy in cnn" in text
 
 
 def test_losses_that_are_the_same_share_an_axis_and_another_likelihood_is_another_loss(runs, cli):
@@ -400,7 +401,7 @@ def test_losses_that_are_the_same_share_an_axis_and_another_likelihood_is_anothe
     assert len(found["mse_per_pixel"]) == 3  # of the validation images, the same in all
     assert cli("report", "runs/ae", same, "--out", "page.html").code == 0
     assert axes("page.html")["loss = recon"] == shared
-    assert "not the same figure" not in read("page.html").text
+    assert "not comparable between the runs" not in read("page.html").text
 
 
 def test_every_chart_and_picture_of_a_comparison_has_the_name_of_its_run(explored, cli):
