@@ -319,9 +319,9 @@ class Forge:
 
         path = Path(out) if out else None
         if len(runs) == 1 and not isinstance(runs[0], RunFolder) and is_sweep(Path(runs[0])):
-            from latentforge.sweeps.comparison import report_of_sweep
+            from latentforge.sweeps.comparison import write_sweep_report
 
-            return report_of_sweep(open_sweep(self.registry, Path(runs[0])), path)
+            return write_sweep_report(open_sweep(self.registry, Path(runs[0])), path)
         return report([open_folder(run) for run in runs], self.registry, path)
 
     def export(

@@ -146,7 +146,7 @@ def sweep(
         error = RunFailed(
             f"{len(failed)} of {len(made.members)} members failed",
             details=[f"{name}: {in_short(why)}" for name, why in failed.items()],
-            remedy=f"{made.again} --retry",
+            remedy=f"{made.resume_command} --retry",
         )
         error.result = {**result, "status": "failed"}
         raise error
@@ -189,13 +189,13 @@ def comparison(made: Sweep) -> list[str]:
         return [
             "the search has all its trials; for more, use a larger --search with the same storage"
         ]
-    rows = [["MEMBER", "STATUS", *found.figures]]
+    rows = [["MEMBER", "STATUS", *found.metrics]]
     for member in found.members:
-        values = {name: found.value(member, name) for name in found.figures}
+        values = {name: found.value(member, name) for name in found.metrics}
         shown = [
             "-" if value is None else f"{value:.5g}{'*' * (member['name'] == found.best[name])}"
             for name, value in values.items()
         ]
         rows.append([member["name"], member["status"], *shown])
     said = f"{found.split} metrics; * marks the best of a column"
-    return [*table(rows), said if found.figures else ""]
+    return [*table(rows), said if found.metrics else ""]

@@ -12,7 +12,7 @@ from latentforge.errors import UsageError
 from latentforge.rendering.report.formatting import number
 from latentforge.rendering.report.write import report
 from latentforge.sweeps.folder import Sweep
-from latentforge.sweeps.grid import changes_of_loss
+from latentforge.sweeps.grid import find_loss_changes
 
 
 @dataclass(frozen=True)
@@ -24,42 +24,42 @@ class Comparison:
     """
 
     split: str
-    figures: list[str]  # the names; the objective of a search comes first
+    metrics: list[str]  # the names; the objective of a search comes first
     members: list[dict[str, Any]]  # in a search, the best first
     best: dict[str, str]  # metric -> the member with the best value, or ""
 
-    def value(self, member: Mapping[str, Any], figure: str) -> float | None:
-        value = member["metrics"].get(self.split, {}).get(figure)
+    def value(self, member: Mapping[str, Any], metric: str) -> float | None:
+        value = member["metrics"].get(self.split, {}).get(metric)
         return None if value is None else float(value)
 
 
 def compare(sweep: Sweep) -> Comparison:
-    every = [member["metrics"] for member in sweep.members if member["metrics"]]
-    split = "validation" if all("validation" in metrics for metrics in every) else "test"
+    measured = [member["metrics"] for member in sweep.members if member["metrics"]]
+    split = "validation" if all("validation" in metrics for metrics in measured) else "test"
     objective = str(sweep.search.get("objective", "")).rpartition("/")[2]
-    names = dict.fromkeys(name for metrics in every for name in metrics.get(split, {}))
-    figures = sorted(names, key=lambda name: name != objective)  # sorted() is stable
-    best = {name: best_of(sweep, split, name) for name in figures}
-    return Comparison(split, figures, sweep.ranked if sweep.search else sweep.members, best)
+    names = dict.fromkeys(name for metrics in measured for name in metrics.get(split, {}))
+    ordered = sorted(names, key=lambda name: name != objective)  # sorted() is stable
+    best = {name: find_best_member(sweep, split, name) for name in ordered}
+    return Comparison(split, ordered, sweep.ranked if sweep.search else sweep.members, best)
 
 
-def best_of(sweep: Sweep, split: str, figure: str) -> str:
+def find_best_member(sweep: Sweep, split: str, metric: str) -> str:
     """The finished member with the best value of a metric. Empty if no measure defines which
     direction is better, if the values do not differ, or, for the loss, if the losses differ."""
-    if figure == "loss" and changes_of_loss(sweep.keys, sweep.record["base"]):
+    if metric == "loss" and find_loss_changes(sweep.keys, sweep.record["base"]):
         return ""
     measures = sweep.registry.entries("measures")
-    better = {entry.name.replace("-", "_"): entry.spec.better for entry in measures}.get(figure)
-    done = [m for m in sweep.members if m["status"] == "done"]
-    told = {str(m["name"]): m["metrics"].get(split, {}).get(figure) for m in done}
-    found = {name: float(value) for name, value in told.items() if value is not None}
-    if better is None or len({*found.values()}) < 2:  # a single member, or equal values
+    better = {entry.name.replace("-", "_"): entry.spec.better for entry in measures}.get(metric)
+    finished = [m for m in sweep.members if m["status"] == "done"]
+    stored = {str(m["name"]): m["metrics"].get(split, {}).get(metric) for m in finished}
+    values = {name: float(value) for name, value in stored.items() if value is not None}
+    if better is None or len({*values.values()}) < 2:  # a single member, or equal values
         return ""
-    ordered = sorted(found, key=lambda name: found[name])
+    ordered = sorted(values, key=lambda name: values[name])
     return ordered[-1] if better == "higher" else ordered[0]
 
 
-def shown_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A member's value as text; values that Optuna chose are shortened to 6 digits."""
     text = json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) and len(text) > 8 else text
@@ -68,53 +68,57 @@ def shown_value(value: Any) -> str:
 def members(sweep: Sweep) -> dict[str, Any]:
     """The report's data: what was varied, the members with their values, status, error and
     metrics, and the commands that trained them and that resume the rest."""
-    found = compare(sweep)
+    comparison = compare(sweep)
     rows = [
         {
             "name": member["name"],
-            "values": [shown_value(value) for value in member["values"].values()],
+            "values": [format_value(value) for value in member["values"].values()],
             "status": member["status"],
             "error": member["error"],
             "figures": [
-                (number(found.value(member, name)), member["name"] == found.best[name])
-                for name in found.figures
+                (number(comparison.value(member, name)), member["name"] == comparison.best[name])
+                for name in comparison.metrics
             ],
         }
-        for member in found.members
+        for member in comparison.members
     ]
-    given = [str(word) for word in sweep.record.get("command", [])]
+    command = [str(argument) for argument in sweep.record.get("command", [])]
     statuses = [member["status"] for member in sweep.members]
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     return {
         "path": str(sweep.path),
-        "what": _what(sweep),
+        "what": _describe_search(sweep),
         "counts": ", ".join(f"{count} {status}" for status, count in counts.items()),
         "keys": sweep.keys,
-        "split": found.split,
-        "figures": found.figures,
+        "split": comparison.split,
+        "figures": comparison.metrics,
         "rows": rows,
         "best": sweep.best,
-        "command": ["latentforge", *given] if "sweep" in given else [],
-        "again": "" if set(statuses) == {"done"} else sweep.again,
+        "command": ["latentforge", *command] if "sweep" in command else [],
+        "again": "" if set(statuses) == {"done"} else sweep.resume_command,
     }
 
 
-def _what(sweep: Sweep) -> str:
+def _describe_search(sweep: Sweep) -> str:
     search = sweep.search
     varied = search["space"] if search else sweep.record["grid"]
-    said = " and ".join(
-        f"{key} in {value if isinstance(value, str) else shown_value(value)}"
+    variations = " and ".join(
+        f"{key} in {value if isinstance(value, str) else format_value(value)}"
         for key, value in varied.items()
     )
-    return f"search for a {search['better']} {search['objective']}, {said}" if search else said
+    return (
+        f"search for a {search['better']} {search['objective']}, {variations}"
+        if search
+        else variations
+    )
 
 
-def report_of_sweep(sweep: Sweep, out: Path | None = None) -> dict[str, Any]:
+def write_sweep_report(sweep: Sweep, out: Path | None = None) -> dict[str, Any]:
     """Write a sweep's page, by default SWEEP/report.html. UsageError if no member is done."""
     done = {m["name"] for m in sweep.members if m["status"] == "done"}
     runs = {run.name: run for run in sweep.runs() if run.name in done}
     if not runs:
-        raise UsageError(f"no member of {sweep.path} is done", remedy=sweep.again)
+        raise UsageError(f"no member of {sweep.path} is done", remedy=sweep.resume_command)
     order = sweep.ranked if sweep.search else sweep.members
     ordered = [runs[member["name"]] for member in order if member["name"] in runs]
     return report(ordered, sweep.registry, out or sweep.path / "report.html", members(sweep))

@@ -14,7 +14,7 @@ from latentforge.io.paths import create_folder, write_json
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST
 from latentforge.runs.manifest import RUNS
-from latentforge.sweeps.record import FORMAT, command_again, is_record, objective_value
+from latentforge.sweeps.record import FORMAT, is_valid_record, objective_value, resume_command
 from latentforge.workflows.run import Run, open_run
 
 RECORD = "sweep.json"
@@ -57,9 +57,9 @@ class Sweep:
     def summary(self) -> dict[str, Any]:
         """The result of the sweep, as `latentforge sweep --json` prints it."""
         varied = ("search", "best", "best_of_all") if self.search else ("grid",)
-        told = {"sweep": str(self.path), "status": self.status}
-        found = {"best_of_all": {}, **self.record, "best": self.best}
-        return {**told, **{key: found[key] for key in (*varied, "members", "report")}}
+        common = {"sweep": str(self.path), "status": self.status}
+        record = {"best_of_all": {}, **self.record, "best": self.best}
+        return {**common, **{key: record[key] for key in (*varied, "members", "report")}}
 
     @property
     def search(self) -> dict[str, Any]:
@@ -92,9 +92,9 @@ class Sweep:
         return "" if objective_value(self.search, first) is None else str(first["name"])
 
     @property
-    def again(self) -> str:
+    def resume_command(self) -> str:
         """The command that resumes the sweep."""
-        return command_again(self.path, self.search)
+        return resume_command(self.path, self.search)
 
     def draft(self) -> Draft:
         """The request that all members have in common."""
@@ -106,9 +106,9 @@ class Sweep:
 
     def note(self, *names: str, **facts: Any) -> None:
         """Update the records of the named members, and write sweep.json once for all of them."""
-        wanted = set(names)
+        selected = set(names)
         for member in self.members:
-            if member["name"] in wanted:
+            if member["name"] in selected:
                 member.update(facts)
         self.write()
 
@@ -157,6 +157,6 @@ def open_sweep(registry: Registry, path: Path) -> Sweep:
         ) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a sweep: {error}") from None
-    if not is_record(record):
+    if not is_valid_record(record):
         raise MissingError(f"{file} is not the record of a sweep of format {FORMAT}")
     return Sweep(path, record, registry)

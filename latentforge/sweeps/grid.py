@@ -17,8 +17,8 @@ from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 
-LONGEST = 80  # characters of a member's name, which is also the name of its folder
-MOST = 10_000  # members; a larger grid is taken for a mistake
+MAX_NAME_LENGTH = 80  # characters of a member's name, which is also the name of its folder
+MAX_MEMBERS = 10_000  # members; a larger grid is taken for a mistake
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     grid: dict[str, list[Any]] = {}
     faults = []
     for text in texts:
-        key, equals, given = text.partition("=")
-        key, values = key.strip(), toml_value(given)
+        key, equals, value_text = text.partition("=")
+        key, values = key.strip(), toml_value(value_text)
         if not equals or not isinstance(values, list):
             faults.append(
                 f"--grid {text}: write section.key=[VALUE, ...], as in loss.beta=[1, 4] or, with "
@@ -50,12 +50,12 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     return grid
 
 
-def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
+def create_members(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
     """One member for each combination; the last key varies fastest. ConfigError has every fault."""
     faults = [
         fault
         for key, values in grid.items()
-        for fault in key_faults(key) or list_faults(key, values)
+        for fault in find_key_faults(key) or find_value_faults(key, values)
     ]
     if not grid:
         raise UsageError(
@@ -63,18 +63,20 @@ def members_of(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
         )
     if faults:
         raise ConfigError("the grid cannot be used", details=faults)
-    combinations = list(itertools.islice(itertools.product(*grid.values()), MOST + 1))
-    if len(combinations) > MOST:
-        raise UsageError(f"the grid has more than {MOST} members", remedy="give fewer values")
+    combinations = list(itertools.islice(itertools.product(*grid.values()), MAX_MEMBERS + 1))
+    if len(combinations) > MAX_MEMBERS:
+        raise UsageError(
+            f"the grid has more than {MAX_MEMBERS} members", remedy="give fewer values"
+        )
     width = len(str(len(combinations)))
-    found = []
+    members = []
     for number, combination in enumerate(combinations, 1):
         values = dict(zip(grid, combination, strict=True))
-        found.append(Member(name_of(f"{number:0{width}d}", values), values))
-    return found
+        members.append(Member(member_name(f"{number:0{width}d}", values), values))
+    return members
 
 
-def key_faults(key: str) -> list[str]:
+def find_key_faults(key: str) -> list[str]:
     """The faults of a key that can be found without knowing the components."""
     section, *path = key.split(".")
     if section not in SECTIONS:
@@ -85,34 +87,36 @@ def key_faults(key: str) -> list[str]:
     return []
 
 
-def changes_of_loss(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
+def find_loss_changes(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
     """The keys that change the loss, so that the loss values of members are not comparable. `base`
     contains the settings that all members have in common, by section."""
-    found = [key for key in keys if key.startswith("loss.")]
+    changed = [key for key in keys if key.startswith("loss.")]
     if "model.name" in keys and "name" not in base.get("loss", {}):
-        found.append("model.name, which determines the default loss")
-    return found
+        changed.append("model.name, which determines the default loss")
+    return changed
 
 
-def list_faults(key: str, values: Any) -> list[str]:
+def find_value_faults(key: str, values: Any) -> list[str]:
     """The faults of a key's list of values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         return [f"{key}: must be a list with at least one value, got {values!r}"]
-    told = [json.dumps(value, sort_keys=True, default=str) for value in values]
+    texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
     return (
-        [f"{key}: the list contains a value twice: {values!r}"] if len({*told}) < len(told) else []
+        [f"{key}: the list contains a value twice: {values!r}"]
+        if len({*texts}) < len(texts)
+        else []
     )
 
 
-def name_of(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
+def member_name(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
     """A member's name, `03-beta=4-seed=1`, which is a valid folder name on every system."""
     pairs = ((key.rpartition(".")[2], value) for key, value in values.items())
-    said = "-".join(f"{key}={_short(value, digits)}" for key, value in pairs)
-    plain = re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{number}-{said}")
-    return plain[:LONGEST].rstrip("._-")
+    text = "-".join(f"{key}={_format_value(value, digits)}" for key, value in pairs)
+    plain = re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{number}-{text}")
+    return plain[:MAX_NAME_LENGTH].rstrip("._-")
 
 
-def _short(value: Any, digits: int) -> str:
+def _format_value(value: Any, digits: int) -> str:
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name  # parent folders would push the differing part past the limit
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

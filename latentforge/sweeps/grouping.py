@@ -8,10 +8,10 @@ from typing import Any
 
 from latentforge.config.schema import RunConfig, TrainConfig
 
-LARGEST = 32  # members of one group; larger groups are no faster and use more memory
-FREE = ("lr", "seed")  # keys of [train] that may differ; of [loss], every float may differ
+MAX_GROUP_SIZE = 32  # members of one group; larger groups are no faster and use more memory
+MAY_DIFFER = ("lr", "seed")  # keys of [train] that may differ; of [loss], every float may differ
 
-ALONE: dict[str, str] = {
+NOT_GROUPED: dict[str, str] = {
     "accumulate": "train.accumulate splits its batches",
     "clip_grad_norm": "train.clip_grad_norm needs the norm of all of its gradients",
     "ema": "train.ema averages its weights",
@@ -23,19 +23,19 @@ ALONE: dict[str, str] = {
 """Settings that prevent grouping unless they have their default, and the reason."""
 
 
-def groups_of(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, str]]:
+def group_members(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, str]]:
     """Groups of two or more indices that may be trained together; a reason for each other index."""
-    alike: dict[str, list[int]] = {}
+    by_key: dict[str, list[int]] = {}
     reasons = {}
-    for place, config in enumerate(configs):
-        if reason := keeps_alone(config):
-            reasons[place] = reason
+    for index, config in enumerate(configs):
+        if reason := find_obstacle(config):
+            reasons[index] = reason
         else:
-            alike.setdefault(shared_settings(config), []).append(place)
+            by_key.setdefault(group_key(config), []).append(index)
     groups = []
-    for places in alike.values():
-        for start in range(0, len(places), LARGEST):
-            part = places[start : start + LARGEST]
+    for indices in by_key.values():
+        for start in range(0, len(indices), MAX_GROUP_SIZE):
+            part = indices[start : start + MAX_GROUP_SIZE]
             if len(part) > 1:
                 groups.append(part)
             else:
@@ -43,19 +43,19 @@ def groups_of(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, 
     return groups, reasons
 
 
-def keeps_alone(config: RunConfig) -> str:
+def find_obstacle(config: RunConfig) -> str:
     default = TrainConfig()
     if config.callbacks:
         return "its callbacks observe every step"
-    for key, reason in ALONE.items():
+    for key, reason in NOT_GROUPED.items():
         if getattr(config.train, key) != getattr(default, key):
             return reason
     return "train.cuda_graph is on" if config.train.cuda_graph == "on" else ""
 
 
-def shared_settings(config: RunConfig) -> str:
+def group_key(config: RunConfig) -> str:
     """The settings that members of one group must have in common, as JSON."""
-    told: dict[str, Any] = config.as_dict()
-    train = {key: value for key, value in told["train"].items() if key not in FREE}
-    loss = {key: value for key, value in told["loss"].items() if not isinstance(value, float)}
-    return json.dumps({**told, "train": train, "loss": loss}, sort_keys=True, default=str)
+    settings: dict[str, Any] = config.as_dict()
+    train = {key: value for key, value in settings["train"].items() if key not in MAY_DIFFER}
+    loss = {key: value for key, value in settings["loss"].items() if not isinstance(value, float)}
+    return json.dumps({**settings, "train": train, "loss": loss}, sort_keys=True, default=str)

@@ -17,7 +17,7 @@ from latentforge.workflows.resume import resume
 from latentforge.workflows.run import open_run
 from latentforge.workflows.train import train
 
-Told = Callable[[str, str, str], None]
+StatusCallback = Callable[[str, str, str], None]
 """Receives a member's name, its status (done, failed, killed, interrupted) and its error."""
 
 
@@ -33,44 +33,53 @@ class Job:
         return f"{first.name} and {len(others)} more" if others else first.name
 
 
-def do_job(
-    registry: Registry, folder: Path, job: Job, configs: Sequence[RunConfig], told: Told, **how: Any
+def run_job(
+    registry: Registry,
+    folder: Path,
+    job: Job,
+    configs: Sequence[RunConfig],
+    report: StatusCallback,
+    **options: Any,
 ) -> str:
     """Train the job's members into their folders. Returns the reason if several members cannot be
     trained together; then none has started. `how` contains quiet and data. A member's error goes
     to the callback and is not raised. Raises Interrupted after a signal."""
     if len(job.members) == 1:
-        _train(registry, folder / job.members[0].name, configs[0], told, **how)
+        _train(registry, folder / job.members[0].name, configs[0], report, **options)
         return ""
-    from latentforge.sweeps.vectorized import Together
+    from latentforge.sweeps.vectorized import VectorizedJob
 
     names = [member.name for member in job.members]
 
-    def ended(place: int, error: BaseException | None) -> None:
-        told(names[place], *_standing(error))
+    def report_end(index: int, error: BaseException | None) -> None:
+        report(names[index], *_member_status(error))
 
-    return Together(registry, [folder / name for name in names], configs, ended, **how).train()
+    return VectorizedJob(
+        registry, [folder / name for name in names], configs, report_end, **options
+    ).train()
 
 
-def _train(registry: Registry, path: Path, config: RunConfig, told: Told, **how: Any) -> None:
+def _train(
+    registry: Registry, path: Path, config: RunConfig, report: StatusCallback, **options: Any
+) -> None:
     try:
         if (path / MANIFEST).exists():
             run = open_run(registry, path)
             draft = draft_of(run)
-            data = draft.data(how.pop("data"))
-            resume(run, resumed_config(registry, run, draft), data=data, **how)
+            data = draft.data(options.pop("data"))
+            resume(run, resumed_config(registry, run, draft), data=data, **options)
         else:
-            train(registry, config, run=path, **how)
+            train(registry, config, run=path, **options)
     except (KeyboardInterrupt, Interrupted) as stop:
-        told(path.name, *_standing(stop))
+        report(path.name, *_member_status(stop))
         raise
     except Exception as error:
-        told(path.name, *_standing(error))
+        report(path.name, *_member_status(error))
     else:
-        told(path.name, *_standing(None))
+        report(path.name, *_member_status(None))
 
 
-def _standing(error: BaseException | None) -> tuple[str, str]:
+def _member_status(error: BaseException | None) -> tuple[str, str]:
     """The status and the error text of a member whose training ended with `error`."""
     if error is None:
         return "done", ""

@@ -15,15 +15,17 @@ from typing import Any
 from latentforge.errors import LatentForgeError, MissingError, RunFailed, UsageError, one_line
 from latentforge.io.redact import MASK, masked, without_secrets
 from latentforge.seeding import mix
-from latentforge.sweeps.record import command_again, objective_value
+from latentforge.sweeps.record import objective_value, resume_command
 from latentforge.sweeps.search_space import read_space
 
 FILE = "search.db"  # the study of a search without a shared storage
 FOLDER = "latentforge:folder"  # trial attribute: the id of the sweep folder that asked for it
-PLACE = "latentforge:place"  # trial attribute: the number of counted trials before it
-AGAIN = "latentforge:again"  # trial attribute: the failed trial of which it is the second attempt
+POSITION = "latentforge:place"  # trial attribute: the number of counted trials before it
+RETRY_OF = (
+    "latentforge:again"  # trial attribute: the failed trial of which it is the second attempt
+)
 
-WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to create the tables of a storage
+RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to create the tables of a storage
 
 
 def check_optuna() -> None:
@@ -55,19 +57,19 @@ class Study:
         if storage is None and MASK in search["storage"]:
             raise UsageError(
                 f"{folder} does not store the password of its storage {search['storage']}",
-                remedy=command_again(folder, search),
+                remedy=resume_command(folder, search),
             )
         self.url = storage or str(search["storage"])
         if self.own:
             database = str(folder.absolute() / FILE)
             self.url = URL.create("sqlite", database=database).render_as_string()
-        if not new and (file := file_of(self.url)) and not file.exists():
+        if not new and (file := sqlite_file(self.url)) and not file.exists():
             raise MissingError(
                 f"the file with the trials of the search is missing: {file.absolute()}",
                 remedy="" if self.own else "--storage URL, with its current location",
             )
-        with opening(self.url), said_as_ours(self.url):
-            self.storage = storage_of(self.url)
+        with translate_url_errors(self.url), translate_errors(self.url):
+            self.storage = open_storage(self.url)
             self._open(new)
 
     def _open(self, new: bool) -> None:
@@ -96,77 +98,80 @@ class Study:
         self.storage.engine.dispose()
 
     @contextmanager
-    def reached(self) -> Iterator[None]:
+    def translate_run_errors(self) -> Iterator[None]:
         """Turn storage errors into RunFailed; --resume reports the trained members later."""
         try:
-            with said_as_ours(self.url):
+            with translate_errors(self.url):
                 yield
         except LatentForgeError as error:
             raise RunFailed(
                 error.message,
                 details=error.details,
-                remedy=command_again(self.folder, self.search),
+                remedy=resume_command(self.folder, self.search),
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
         """The number and the values of a new trial, or None if there are enough trials."""
-        with self.reached():
-            if self.left() <= 0:
+        with self.translate_run_errors():
+            if self.count_remaining() <= 0:
                 return None
             trial = self.study.ask()
             trial.set_user_attr(FOLDER, self.search["folder"])
             # Of two simultaneous trials, only the one with the higher number counts the other.
-            place = self._counted(before=trial.number)
-            if place >= self.search["trials"]:
+            position = self._count_trials(before=trial.number)
+            if position >= self.search["trials"]:
                 self.study.tell(trial, state=self.failed)
                 return None
-            self._seed(place)
-            values = {key: part.suggest(trial, key) for key, part in self.space.items()}
-            trial.set_user_attr(PLACE, place)
+            self._seed(position)
+            values = {key: dimension.suggest(trial, key) for key, dimension in self.space.items()}
+            trial.set_user_attr(POSITION, position)
             return trial.number, values
 
-    def _seed(self, place: int) -> None:
+    def _seed(self, position: int) -> None:
         """Make a trial's values depend only on its place and on the results before it, so that a
         search that was stopped between trials continues as if it had not been stopped."""
         from optuna.samplers import TPESampler
 
-        seed = mix("trial", self.search["seed"], place) & 0xFFFFFFFF  # NumPy accepts 32 bits
+        seed = mix("trial", self.search["seed"], position) & 0xFFFFFFFF  # NumPy accepts 32 bits
         self.study.sampler = TPESampler(seed=seed, constant_liar=True)
 
-    def left(self) -> int:
+    def count_remaining(self) -> int:
         """The number of trials that have not been asked for yet."""
-        with self.reached():
-            return int(self.search["trials"]) - self._counted()
+        with self.translate_run_errors():
+            return int(self.search["trials"]) - self._count_trials()
 
-    def _counted(self, before: float = float("inf")) -> int:
+    def _count_trials(self, before: float = float("inf")) -> int:
         return sum(
-            trial.number < before and (trial.state == self.running or PLACE in trial.user_attrs)
+            trial.number < before and (trial.state == self.running or POSITION in trial.user_attrs)
             for trial in self.study.get_trials(deepcopy=False)
         )
 
-    def adopted(self, known: set[int]) -> list[tuple[int, dict[str, Any]]]:
+    def recover_trials(self, known: set[int]) -> list[tuple[int, dict[str, Any]]]:
         """The running trials of this folder that are missing from sweep.json because the process
         was killed at that moment; trials without values are handed back."""
-        found = []
-        with self.reached():
+        trials = []
+        with self.translate_run_errors():
             for trial in self.study.get_trials(deepcopy=False):
-                ours = self.own or trial.user_attrs.get(FOLDER) == self.search["folder"]
-                if trial.state != self.running or trial.number in known or not ours:
+                own = self.own or trial.user_attrs.get(FOLDER) == self.search["folder"]
+                if trial.state != self.running or trial.number in known or not own:
                     continue
-                if PLACE in trial.user_attrs:
-                    told = trial.params
-                    values = {key: part.value_of(told[key]) for key, part in self.space.items()}
-                    found.append((trial.number, values))
+                if POSITION in trial.user_attrs:
+                    params = trial.params
+                    values = {
+                        key: dimension.from_stored(params[key])
+                        for key, dimension in self.space.items()
+                    }
+                    trials.append((trial.number, values))
                 else:
                     self.study.tell(trial.number, state=self.failed)
-        return found
+        return trials
 
-    def settle(self, member: Mapping[str, Any]) -> None:
+    def report_result(self, member: Mapping[str, Any]) -> None:
         """Report a member's result to the study, once. A trial that was reported as failed stays
         failed: a later success is added as a separate trial, which is not counted."""
         number = member["trial"]
         value = objective_value(self.search, member)
-        with self.reached():
+        with self.translate_run_errors():
             trials = self.study.get_trials(deepcopy=False)
             trial = next((trial for trial in trials if trial.number == number), None)
             if trial is None:
@@ -175,11 +180,11 @@ class Study:
                 state = self.failed if value is None else self.finished
                 self.study.tell(number, value, state=state)
                 return
-            told = any(other.user_attrs.get(AGAIN) == number for other in trials)
-            if trial.state == self.failed and value is not None and not told:
-                self._tell_again(trial, value)
+            retried = any(other.user_attrs.get(RETRY_OF) == number for other in trials)
+            if trial.state == self.failed and value is not None and not retried:
+                self._add_retried_trial(trial, value)
 
-    def _tell_again(self, trial: Any, value: float) -> None:
+    def _add_retried_trial(self, trial: Any, value: float) -> None:
         from optuna.trial import create_trial
 
         self.study.add_trial(
@@ -187,64 +192,64 @@ class Study:
                 params=trial.params,
                 distributions=trial.distributions,
                 value=value,
-                user_attrs={AGAIN: trial.number, FOLDER: self.search["folder"]},
+                user_attrs={RETRY_OF: trial.number, FOLDER: self.search["folder"]},
             )
         )
 
     def best(self) -> dict[str, Any]:
         """The number and value of the study's best trial, and whether it is from this folder; empty
         if no trial is finished."""
-        with self.reached():
+        with self.translate_run_errors():
             done = [t for t in self.study.get_trials(deepcopy=False) if t.state == self.finished]
             if not done:
                 return {}
             best = self.study.best_trial
-            number = best.user_attrs.get(AGAIN, best.number)
+            number = best.user_attrs.get(RETRY_OF, best.number)
             here = best.user_attrs.get(FOLDER) == self.search["folder"]
             return {"trial": number, "value": best.value, "here": here}
 
 
-def file_of(url: str) -> Path | None:
+def sqlite_file(url: str) -> Path | None:
     """The file of an SQLite storage; None for other storages, and for one in memory. Raises
     UsageError for an invalid URL."""
     from sqlalchemy import make_url
 
-    with opening(url):
+    with translate_url_errors(url):
         parsed = make_url(url)
-    place = parsed.database or ""
-    named = place and not place.startswith((":memory:", "file:"))
-    return Path(place) if named and parsed.get_backend_name() == "sqlite" else None
+    database = parsed.database or ""
+    named = database and not database.startswith((":memory:", "file:"))
+    return Path(database) if named and parsed.get_backend_name() == "sqlite" else None
 
 
-def rooted(url: str) -> str:
+def make_absolute(url: str) -> str:
     """The URL, with the path of an SQLite file made absolute, so that it works in every folder."""
     from sqlalchemy import make_url
 
-    if (file := file_of(url)) is None:
+    if (file := sqlite_file(url)) is None:
         return url
     return make_url(url).set(database=str(file.absolute())).render_as_string(hide_password=False)
 
 
-def storage_of(url: str) -> Any:
+def open_storage(url: str) -> Any:
     """The storage at a URL. If several processes start at once, all of them create its tables, and
     all but one get an error that the tables exist; those try again."""
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
-    local = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    for seconds in WAITS:
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for delay in RETRY_DELAYS:
         try:
-            return RDBStorage(url, engine_kwargs=local)
+            return RDBStorage(url, engine_kwargs=options)
         except SQLAlchemyError as error:
-            raced = isinstance(error, IntegrityError | ProgrammingError)
-            if not raced and "already exists" not in str(error):
+            conflict = isinstance(error, IntegrityError | ProgrammingError)
+            if not conflict and "already exists" not in str(error):
                 raise
-            time.sleep(seconds)
-    return RDBStorage(url, engine_kwargs=local)
+            time.sleep(delay)
+    return RDBStorage(url, engine_kwargs=options)
 
 
 @contextmanager
-def opening(url: str) -> Iterator[None]:
+def translate_url_errors(url: str) -> Iterator[None]:
     """Turn errors in the URL itself into LatentForge errors."""
     from sqlalchemy.exc import ArgumentError
 
@@ -265,7 +270,7 @@ def opening(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def said_as_ours(url: str) -> Iterator[None]:
+def translate_errors(url: str) -> Iterator[None]:
     """Turn storage errors into LatentForge errors that contain no password. Suppresses Optuna's log
     messages, such as that it has created a study."""
     import optuna

@@ -18,40 +18,46 @@ from typing import IO, Any
 from latentforge.errors import Interrupted, Terminated, UsageError
 from latentforge.plugins.registry import Registry
 from latentforge.runtime.signals import stop_on_signals
-from latentforge.sweeps.job import Job, Told
+from latentforge.sweeps.job import Job, StatusCallback
 
 log = logging.getLogger("latentforge")
 
-Take = Callable[[], Job | None]
-Ended = Callable[[Job, str], None]  # with the reason if several members cannot be trained together
+NextJob = Callable[[], Job | None]
+# Receives the reason if several members cannot be trained together.
+JobCallback = Callable[[Job, str], None]
 
 
 class Pool:
     """Runs `count` jobs at a time, each in its own process with `threads` threads.
 
-    The lines that the processes write to stderr are logged with the name of the job. `waits` is
+    The lines that the processes write to stderr are logged with the name of the job. `on_idle` is
     called a few times a second while no process sends a message.
     """
 
     def __init__(
-        self, registry: Registry, folder: Path, count: int, threads: int, waits: Callable[[], None]
+        self,
+        registry: Registry,
+        folder: Path,
+        count: int,
+        threads: int,
+        on_idle: Callable[[], None],
     ) -> None:
-        self.folder, self.count, self.threads, self.waits = folder, count, threads, waits
-        self.plugins = plugins_by_name(registry)
+        self.folder, self.count, self.threads, self.on_idle = folder, count, threads, on_idle
+        self.plugins = describe_plugins(registry)
         self.events: Queue[tuple[Worker, str | None]] = Queue()
         self.workers: list[Worker] = []
-        self.heard = 0  # the signal received, or 0
+        self.signal_received = 0  # the signal received, or 0
 
-    def run(self, take: Take, told: Told, ended: Ended) -> None:
+    def run(self, next_job: NextJob, report: StatusCallback, end_job: JobCallback) -> None:
         """Run all jobs. After a signal, raises Interrupted when every process has ended."""
         try:
             with stop_on_signals(self.stop):
                 try:
-                    while self._hand_out(take) or self._busy():
-                        self._hear(told, ended)
+                    while self._hand_out(next_job) or self._busy():
+                        self._receive(report, end_job)
                 except Exception:  # such as one of the sweep's record: members are not at fault
                     self.stop(signal.SIGTERM)
-                    self._drain(told, ended)
+                    self._receive_rest(report, end_job)
                     raise
         except BaseException:  # also a second signal: do not wait for the workers any longer
             for worker in self.workers:
@@ -60,81 +66,83 @@ class Pool:
         finally:
             for worker in self.workers:
                 worker.close()
-        if self.heard:
-            kind = Terminated if self.heard == signal.SIGTERM else Interrupted
+        if self.signal_received:
+            kind = Terminated if self.signal_received == signal.SIGTERM else Interrupted
             raise kind(kind.__name__.lower())
 
     def stop(self, number: int) -> None:
         """Handle a signal: every training ends at a checkpoint."""
-        if self.heard:  # a second SIGTERM would end the workers at once
+        if self.signal_received:  # a second SIGTERM would end the workers at once
             return
-        self.heard = number
+        self.signal_received = number
         for worker in self.workers:
             worker.process.terminate()
 
-    def _drain(self, told: Told, ended: Ended) -> None:
+    def _receive_rest(self, report: StatusCallback, end_job: JobCallback) -> None:
         """Record what the stopping workers still report."""
         while self._busy():
             with suppress(Exception):  # only the first error is raised
-                self._hear(told, ended)
+                self._receive(report, end_job)
 
     def _busy(self) -> bool:
         return any(worker.job for worker in self.workers)
 
-    def _hand_out(self, take: Take) -> bool:
+    def _hand_out(self, next_job: NextJob) -> bool:
         """Give a job to each idle process. Returns whether any process got one."""
-        given = False
-        while not self.heard:
+        assigned = False
+        while not self.signal_received:
             self.workers = [w for w in self.workers if w.job or w.process.poll() is None]
             idle = next((worker for worker in self.workers if not worker.job), None)
             if idle is None and len(self.workers) >= self.count:
                 break
-            job = take()
+            job = next_job()
             if job is None:
                 break
             if idle is None:
                 idle = Worker(self.threads, self.events)
                 self.workers.append(idle)
             idle.begin(job, {**self.plugins, "sweep": str(self.folder)})
-            if self.heard:  # the signal came while this worker started
+            if self.signal_received:  # the signal came while this worker started
                 idle.process.terminate()
-            given = True
-        return given
+            assigned = True
+        return assigned
 
-    def _hear(self, told: Told, ended: Ended) -> None:
+    def _receive(self, report: StatusCallback, end_job: JobCallback) -> None:
         try:
             worker, line = self.events.get(timeout=0.2)  # so that a signal is handled soon
         except Empty:
-            self.waits()
+            self.on_idle()
             return
         if worker.job is None:
             return  # an idle worker has ended
         if line is None:
-            self._lost(worker, told, ended)
+            self._handle_exit(worker, report, end_job)
             return
-        said = json.loads(line)
-        if said.get("ended"):
+        message = json.loads(line)
+        if message.get("ended"):
             job, worker.job = worker.job, None
-            if not self.heard:
-                ended(job, said["reason"])
+            if not self.signal_received:
+                end_job(job, message["reason"])
         else:
-            worker.open.discard(said["name"])
-            told(said["name"], said["status"], said["error"])
+            worker.unreported.discard(message["name"])
+            report(message["name"], message["status"], message["error"])
 
-    def _lost(self, worker: Worker, told: Told, ended: Ended) -> None:
+    def _handle_exit(self, worker: Worker, report: StatusCallback, end_job: JobCallback) -> None:
         """A process ended during a job: its members have failed, or were asked to stop."""
         job, worker.job = worker.job, None
         assert job is not None
         code = worker.process.wait()
-        for name in sorted(worker.open):
-            if self.heard:
-                told(name, "interrupted", "")
+        for name in sorted(worker.unreported):
+            if self.signal_received:
+                report(name, "interrupted", "")
             elif code < 0:
-                told(name, "killed", f"its process was killed by {signal_name(-code)}")
+                report(name, "killed", f"its process was killed by {signal_name(-code)}")
             else:
-                told(name, "failed", f"its process ended with exit code {code}: {worker.last}")
-        if not self.heard:
-            ended(job, "")
+                report(
+                    name, "failed", f"its process ended with exit code {code}: {worker.last_line}"
+                )
+        if not self.signal_received:
+            end_job(job, "")
 
 
 class Worker:
@@ -142,8 +150,8 @@ class Worker:
 
     def __init__(self, threads: int, events: Queue[tuple[Worker, str | None]]) -> None:
         self.job: Job | None = None
-        self.open: set[str] = set()  # members of the job that have not reported yet
-        self.last = ""  # the last line of stderr
+        self.unreported: set[str] = set()  # members of the job that have not reported yet
+        self.last_line = ""  # the last line of stderr
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "latentforge.sweeps.worker"],  # -P: see `worker_path`
             stdin=subprocess.PIPE,
@@ -156,30 +164,30 @@ class Worker:
         )
         pipes = self.process.stdout, self.process.stderr
         self.readers = [
-            threading.Thread(target=self._answers, args=(pipes[0], events), daemon=True),
-            threading.Thread(target=self._errors, args=(pipes[1],), daemon=True),
+            threading.Thread(target=self._read_messages, args=(pipes[0], events), daemon=True),
+            threading.Thread(target=self._read_stderr, args=(pipes[1],), daemon=True),
         ]
         for reader in self.readers:
             reader.start()
 
     def begin(self, job: Job, request: dict[str, Any]) -> None:
-        self.job, self.open = job, {member.name for member in job.members}
+        self.job, self.unreported = job, {member.name for member in job.members}
         members = [[member.name, dict(member.values)] for member in job.members]
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # the process was killed; its reader thread notices
             self.process.stdin.write(json.dumps({**request, "members": members}) + "\n")
             self.process.stdin.flush()
 
-    def _answers(self, pipe: IO[str], events: Queue[tuple[Worker, str | None]]) -> None:
+    def _read_messages(self, pipe: IO[str], events: Queue[tuple[Worker, str | None]]) -> None:
         for line in pipe:
             events.put((self, line))
         self.process.wait()
         self.readers[1].join(timeout=1)  # the last line of stderr is its error
         events.put((self, None))
 
-    def _errors(self, pipe: IO[str]) -> None:
+    def _read_stderr(self, pipe: IO[str]) -> None:
         for line in pipe:
-            self.last = line.strip() or self.last
+            self.last_line = line.strip() or self.last_line
             text = line.rstrip().removeprefix("warning: ")  # it is logged as a warning anyway
             log.warning("%s", f"{self.job.name}: {text}" if self.job else text)
 
@@ -209,13 +217,13 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def plugins_by_name(registry: Registry) -> dict[str, Any]:
+def describe_plugins(registry: Registry) -> dict[str, Any]:
     """How another process loads the same plugins. UsageError for plugins given as objects."""
     selection = registry.selection
     plugins, off, discover = selection.plugins, selection.off, selection.discover
-    if handed := [plugin for plugin in plugins if not isinstance(plugin, str)]:
+    if objects := [plugin for plugin in plugins if not isinstance(plugin, str)]:
         raise UsageError(
-            f"jobs: other processes cannot load plugin {handed[0]!r}, given as a Python object",
+            f"jobs: other processes cannot load plugin {objects[0]!r}, given as a Python object",
             remedy="use Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
         )
     return {"plugins": list(plugins), "off": list(off), "discover": discover}
@@ -226,7 +234,7 @@ def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
     if jobs < 1:
         raise UsageError(f"jobs must be at least 1, got {jobs}")
     if jobs > 1:
-        plugins_by_name(registry)
+        describe_plugins(registry)
     if jobs > 1 and data is not None:
         raise UsageError(
             "jobs: other processes do not have data passed in Python",

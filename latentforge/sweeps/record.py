@@ -13,7 +13,7 @@ from latentforge.config.request import SECTIONS, Draft
 from latentforge.config.schema import RunConfig
 from latentforge.errors import UsageError
 from latentforge.io.redact import MASK, command_line
-from latentforge.sweeps.grid import Member, members_of, name_of
+from latentforge.sweeps.grid import Member, create_members, member_name
 from latentforge.sweeps.search_space import read_space
 
 FORMAT = 1
@@ -46,35 +46,35 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
     }
 
 
-def command_again(folder: Path, search: Mapping[str, Any]) -> str:
+def resume_command(folder: Path, search: Mapping[str, Any]) -> str:
     """The command that resumes the sweep in `folder`; `search` is empty for a grid."""
     storage = " --storage URL" if MASK in search.get("storage", "") else ""
     return f"latentforge sweep --resume {folder}{storage}"
 
 
-def is_record(record: Any) -> bool:
+def is_valid_record(record: Any) -> bool:
     """Whether a record is valid. A member is trained into the folder of its name. A record from
     another source must not lead elsewhere, so the names must be those that the values give."""
     try:
-        known = _is_search if "search" in record else _is_grid
+        is_valid = _is_valid_search if "search" in record else _is_valid_grid
         return (
             record["format"] == FORMAT
             and all(isinstance(record["base"].get(section, {}), dict) for section in SECTIONS)
             and all(isinstance(callback, dict) for callback in record["base"]["callbacks"])
             and {"status", "in_memory", "together", "report"} <= set(record)
             and all({"status", "error", "metrics"} <= set(m) for m in record["members"])
-            and known(record)
+            and is_valid(record)
         )
     except (TypeError, KeyError, AttributeError, UsageError):
         return False
 
 
-def _is_grid(record: Mapping[str, Any]) -> bool:
-    planned = members_of(record["grid"])
+def _is_valid_grid(record: Mapping[str, Any]) -> bool:
+    planned = create_members(record["grid"])
     return planned == [Member(m["name"], m["values"]) for m in record["members"]]
 
 
-def _is_search(record: Mapping[str, Any]) -> bool:
+def _is_valid_search(record: Mapping[str, Any]) -> bool:
     search, keys = record["search"], list(read_space(record["search"]["space"]))
     return (
         isinstance(search["trials"], int)
@@ -91,15 +91,15 @@ def _is_search(record: Mapping[str, Any]) -> bool:
 
 def trial_name(number: int, values: Mapping[str, Any]) -> str:
     """The folder name of a search's member; `number` is that of the trial in Optuna."""
-    return name_of(str(number), values, digits=3)
+    return member_name(str(number), values, digits=3)
 
 
 def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> float | None:
     """A member's value of the objective; None if the member is not done or the value not finite."""
-    split, _, figure = str(search["objective"]).partition("/")
-    value = member["metrics"].get(split, {}).get(figure)
-    found = member["status"] == "done" and value is not None and math.isfinite(value)
-    return float(value) if found else None
+    split, _, metric = str(search["objective"]).partition("/")
+    value = member["metrics"].get(split, {}).get(metric)
+    valid = member["status"] == "done" and value is not None and math.isfinite(value)
+    return float(value) if valid else None
 
 
 def as_json(value: Any) -> Any:
@@ -111,11 +111,11 @@ def as_json(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [as_json(inner) for inner in value]
     if isinstance(value, Path):
-        return absolute(str(value))
+        return make_path_absolute(str(value))
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def absolute(text: str) -> str:
+def make_path_absolute(text: str) -> str:
     """A path's absolute text, as the validation of a configuration reads it."""
     return str(Path(text).expanduser().absolute())
 
@@ -124,7 +124,7 @@ def path_keys(config: RunConfig) -> set[str]:
     """The keys of options that are paths, such as `data.root`."""
     parts = {"model": config.model, "loss": config.loss, "data": config.dataset}
     options = {section: part.options for section, part in parts.items() if part}
-    return {key for section, given in options.items() for key in _paths_in(given, f"{section}.")}
+    return {key for section, values in options.items() for key in _paths_in(values, f"{section}.")}
 
 
 def _paths_in(options: Any, prefix: str) -> Iterator[str]:
@@ -136,32 +136,32 @@ def _paths_in(options: Any, prefix: str) -> Iterator[str]:
             yield from _paths_in(value, f"{prefix}{spec.name}.")
 
 
-def rooted_draft(draft: Draft, configs: Sequence[RunConfig]) -> Draft:
+def make_draft_absolute(draft: Draft, configs: Sequence[RunConfig]) -> Draft:
     """The request of these configurations, with absolute paths."""
     keys = {key for config in configs for key in path_keys(config)}
     callbacks = [
-        _rooted(given, set(_paths_in(callback.options, "")))
-        for given, callback in zip(draft.callbacks, configs[0].callbacks, strict=True)
+        _make_absolute(options, set(_paths_in(callback.options, "")))
+        for options, callback in zip(draft.callbacks, configs[0].callbacks, strict=True)
     ]
-    return replace(draft, values=_rooted(draft.values, keys), callbacks=callbacks)
+    return replace(draft, values=_make_absolute(draft.values, keys), callbacks=callbacks)
 
 
-def _rooted(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
-    found = dict(values)
+def _make_absolute(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    result = dict(values)
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found[key] = _rooted(value, keys, f"{prefix}{key}.")
+            result[key] = _make_absolute(value, keys, f"{prefix}{key}.")
         elif prefix + key in keys and isinstance(value, str):
-            found[key] = absolute(value)
-    return found
+            result[key] = make_path_absolute(value)
+    return result
 
 
-def rooted_grid(
+def make_grid_absolute(
     grid: Mapping[str, Sequence[Any]], configs: Sequence[RunConfig]
 ) -> dict[str, list[Any]]:
     """The grid of these configurations, with absolute paths."""
     paths = {key for config in configs for key in path_keys(config)}
     return {
-        key: [absolute(v) if key in paths and isinstance(v, str) else v for v in values]
+        key: [make_path_absolute(v) if key in paths and isinstance(v, str) else v for v in values]
         for key, values in grid.items()
     }

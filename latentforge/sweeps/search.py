@@ -18,7 +18,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.errors import LatentForgeError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 from latentforge.sweeps.folder import Sweep
-from latentforge.sweeps.grid import Member, changes_of_loss, draft_member
+from latentforge.sweeps.grid import Member, draft_member, find_loss_changes
 from latentforge.sweeps.job import Job
 from latentforge.sweeps.optuna_study import Study, check_optuna
 from latentforge.sweeps.record import member_record, path_keys, trial_name
@@ -27,66 +27,69 @@ from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
 SPLIT = "validation"  # the only split whose metrics a search may use
-ELSEWHERE = FREE | {"train.device"}  # how and where a run is trained, but not what it trains
+EXECUTION_SETTINGS = FREE | {
+    "train.device"
+}  # how and where a run is trained, but not what it trains
 
 
-def described(
+def describe_search(
     registry: Registry, draft: Draft, space: Space, objective: str | None, data: Any
 ) -> tuple[RunConfig, dict[str, Any]]:
     """A configuration from the space, and the search's section of sweep.json: its space, its
     objective, and the study's name, which is equal in all sweeps that run the same search."""
-    changed = changes_of_loss(space, draft.values)
-    name = check_objective(objective, changed) if objective else ""
+    loss_changes = find_loss_changes(space, draft.values)
+    metric = check_objective(objective, loss_changes) if objective else ""
     config = check_space(draft, space, registry, in_memory=data is not None)
-    name = name or check_objective(config.train.monitor, changed)
+    metric = metric or check_objective(config.train.monitor, loss_changes)
     check_optuna()
     splits = load_splits(config.dataset, config.data, data)
-    figure, better = figure_of(registry, config, splits, name)
+    objective_metric, better = find_objective(registry, config, splits, metric)
     seed = draft.values.get("train", {}).get("seed", 0)
-    told: dict[str, Any] = {
+    section: dict[str, Any] = {
         "space": {key: part.as_json() for key, part in space.items()},
-        "objective": figure,
+        "objective": objective_metric,
         "better": better,
         "seed": seed if isinstance(seed, int) else 0,  # else the space replaces it
     }
-    return config, {**told, "study": study_name(config, told, splits.sample)}
+    return config, {**section, "study": study_name(config, section, splits.sample)}
 
 
-def study_name(config: RunConfig, told: Mapping[str, Any], sample: str) -> str:
+def study_name(config: RunConfig, section: Mapping[str, Any], sample: str) -> str:
     """A study name that is equal for equal searches on every machine. The paths of the images do
     not count: `sample` identifies the images, and streamed data has one too."""
-    places = {key for key in path_keys(config) if key.startswith("data.")}
+    data_paths = {key for key in path_keys(config) if key.startswith("data.")}
     settings = {
         key: value
         for key, value in flat(config.as_dict()).items()
-        if key not in ELSEWHERE | places and value is not None  # None: no path is given
+        if key not in EXECUTION_SETTINGS | data_paths
+        and value is not None  # None: no path is given
     }
-    text = json.dumps([settings, dict(told), sample], sort_keys=True)
+    text = json.dumps([settings, dict(section), sample], sort_keys=True)
     return f"latentforge-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def check_objective(wanted: str, changed: Sequence[str]) -> str:
+def check_objective(requested: str, loss_changes: Sequence[str]) -> str:
     """The name of the requested metric, given as `elbo` or `validation/elbo`. Raises UsageError for
     metrics that no search may optimize, such as the loss if the space has `changed` it."""
-    split, slash, name = wanted.partition("/")
+    split, slash, name = requested.partition("/")
     if slash and split in ("test", "train"):
-        why = (
+        reason = (
             "test images that select the model are no longer unseen"
             if split == "test"
             else "metrics of training images do not measure generalization"
         )
-        raise UsageError(f"objective {wanted}: {why}", remedy=f"--objective {SPLIT}/{name}")
-    name = wanted.removeprefix(f"{SPLIT}/").rpartition("/")[2].replace("-", "_")
-    if name == "loss" and changed:
+        raise UsageError(f"objective {requested}: {reason}", remedy=f"--objective {SPLIT}/{name}")
+    name = requested.removeprefix(f"{SPLIT}/").rpartition("/")[2].replace("-", "_")
+    if name == "loss" and loss_changes:
         raise UsageError(
-            f"objective loss: the space changes {', '.join(changed)}, "
+            f"objective loss: the space changes {', '.join(loss_changes)}, "
             "and values of different losses are not comparable",
             remedy="--objective elbo, or another metric that does not depend on the loss",
         )
     return name
 
 
-def figure_of(
+def find_objective(
     registry: Registry, config: RunConfig, splits: DataSplits, name: str
 ) -> tuple[str, str]:
     """`validation/<metric>` and the better direction. Raises UsageError if there is no such split,
@@ -97,9 +100,9 @@ def figure_of(
             "a search needs a validation split; the data has none",
             remedy="--set data.validation=0.1",
         )
-    found = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
-    if name in found:
-        return f"{SPLIT}/{name}", found[name]
+    directions = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
+    if name in directions:
+        return f"{SPLIT}/{name}", directions[name]
     others = {entry.name.replace("-", "_"): entry.name for entry in registry.entries("measures")}
     if name in others:
         raise UsageError(
@@ -108,7 +111,7 @@ def figure_of(
         )
     raise UsageError(
         f"objective {name}: no such metric",
-        remedy=did_you_mean(name, list(found)) or f"choose from {', '.join(found)}",
+        remedy=did_you_mean(name, list(directions)) or f"choose from {', '.join(directions)}",
     )
 
 
@@ -120,21 +123,21 @@ class Searcher(Sweeper):
     ) -> None:
         super().__init__(sweep, data, jobs=jobs, quiet=quiet)
         self.draft, self.study = draft, study
-        self.over = False  # whether the study has no more trials
+        self.exhausted = False  # whether the study has no more trials
 
-    def go_on(self, wanted: Sequence[Member]) -> None:
+    def resume(self, members: Sequence[Member]) -> None:
         """Report results not reported yet, then train the `wanted` members, then other members."""
-        names = {member.name for member in wanted}
-        for told in self.sweep.members:
-            if told["name"] not in names:
-                self.study.settle(told)
-        known = {told["trial"] for told in self.sweep.members}
-        found = [self.member(*asked) for asked in self.study.adopted(known)]
-        for member in [*wanted, *found]:
+        names = {member.name for member in members}
+        for record in self.sweep.members:
+            if record["name"] not in names:
+                self.study.report_result(record)
+        known = {record["trial"] for record in self.sweep.members}
+        recovered = [self.create_member(*trial) for trial in self.study.recover_trials(known)]
+        for member in [*members, *recovered]:
             self.enqueue(member)
         self.run([])
 
-    def member(self, number: int, values: Mapping[str, Any]) -> Member:
+    def create_member(self, number: int, values: Mapping[str, Any]) -> Member:
         """Create a member from a trial and record it."""
         member = Member(trial_name(number, values), values)
         self.sweep.members.append(member_record(member, trial=number))
@@ -147,34 +150,34 @@ class Searcher(Sweeper):
         try:
             config = resolve(draft, self.sweep.registry, in_memory=self.data is not None)
         except LatentForgeError as error:
-            self.told(member.name, "failed", str(error))
+            self.record_status(member.name, "failed", str(error))
         else:
             self.configs[member.name] = config
             self.queue.append(Job((member,)))
 
-    def take(self) -> Job | None:
-        while not self.queue and not self.over:
-            asked = self.study.ask()
-            self.over = asked is None
-            if asked is not None:
-                self.enqueue(self.member(*asked))
-        return super().take()
+    def next_job(self) -> Job | None:
+        while not self.queue and not self.exhausted:
+            trial = self.study.ask()
+            self.exhausted = trial is None
+            if trial is not None:
+                self.enqueue(self.create_member(*trial))
+        return super().next_job()
 
-    def left(self) -> int:
-        return super().left() + max(0, self.study.left())
+    def count_remaining(self) -> int:
+        return super().count_remaining() + max(0, self.study.count_remaining())
 
-    def total(self) -> int:
+    def count_members(self) -> int:
         return int(self.sweep.search["trials"])
 
-    def told(self, name: str, status: str, error: str) -> None:
-        super().told(name, status, error)
+    def record_status(self, name: str, status: str, error: str) -> None:
+        super().record_status(name, status, error)
         member = next(member for member in self.sweep.members if member["name"] == name)
         if status in ("done", "failed", "killed"):
-            self.study.settle(member)
-        figure = str(self.sweep.search["objective"])
-        split, _, short = figure.partition("/")
-        if status == "done" and short not in member["metrics"].get(split, {}):
-            log.warning("%s has no metric %s; nothing is reported to the search", name, figure)
+            self.study.report_result(member)
+        objective = str(self.sweep.search["objective"])
+        split, _, metric = objective.partition("/")
+        if status == "done" and metric not in member["metrics"].get(split, {}):
+            log.warning("%s has no metric %s; nothing is reported to the search", name, objective)
 
     def report(self) -> None:
         self.sweep.write(best_of_all=self.study.best())

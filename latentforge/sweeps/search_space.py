@@ -17,11 +17,13 @@ from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError
 from latentforge.plugins.registry import Registry
-from latentforge.sweeps.grid import Member, draft_member, key_faults, list_faults
+from latentforge.sweeps.grid import Member, draft_member, find_key_faults, find_value_faults
 
-WRITE = "write log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or [VALUE, ...]"
-LARGEST = 2**53  # integers up to here are exact as floats, which Optuna uses
-MOST_NAMES = 64  # combinations of component names that are checked before a search starts
+USAGE = "write log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or [VALUE, ...]"
+MAX_INTEGER = 2**53  # integers up to here are exact as floats, which Optuna uses
+MAX_NAME_COMBINATIONS = (
+    64  # combinations of component names that are checked before a search starts
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Range:
             return trial.suggest_int(key, int(self.low), int(self.high))
         return trial.suggest_float(key, self.low, self.high, log=self.kind == "log")
 
-    def value_of(self, told: Any) -> Any:
+    def from_stored(self, stored: Any) -> Any:
         """The value to train with, from the value that Optuna stores."""
-        return told
+        return stored
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ class Choice:
         return list(self.values)
 
     def suggest(self, trial: Any, key: str) -> Any:
-        told = trial.suggest_categorical(key, [json.dumps(value) for value in self.values])
-        return self.value_of(told)
+        stored = trial.suggest_categorical(key, [json.dumps(value) for value in self.values])
+        return self.from_stored(stored)
 
-    def value_of(self, told: Any) -> Any:
-        return json.loads(told)
+    def from_stored(self, stored: Any) -> Any:
+        return json.loads(stored)
 
 
 Space = Mapping[str, Range | Choice]
@@ -74,22 +76,22 @@ Space = Mapping[str, Range | Choice]
 
 def read_texts(texts: Sequence[str]) -> dict[str, Any]:
     """Parse `section.key=RANGE` texts. Raises ConfigError with every fault."""
-    given: dict[str, Any] = {}
+    space: dict[str, Any] = {}
     faults = []
     for text in texts:
-        key, equals, said = text.partition("=")
-        key, value = key.strip(), toml_value(said)
+        key, equals, range_text = text.partition("=")
+        key, value = key.strip(), toml_value(range_text)
         if not equals or not key:
             faults.append(
                 f"--space {text}: write section.key=RANGE, as in train.lr=log(1e-4, 1e-2)"
             )
-        elif key in given:
+        elif key in space:
             faults.append(f"--space {text}: {key} is given twice")
         else:
-            given[key] = value if isinstance(value, list) else said
+            space[key] = value if isinstance(value, list) else range_text
     if faults:
         raise ConfigError("the space cannot be read", details=faults)
-    return given
+    return space
 
 
 def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
@@ -101,18 +103,18 @@ def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
     space: dict[str, Range | Choice] = {}
     faults = []
     for key, value in given.items():
-        if found := key_faults(key):
-            faults += found
+        if key_errors := find_key_faults(key):
+            faults += key_errors
         elif key.startswith("data."):
             faults.append(f"{key}: metrics on different data are not comparable; use --grid")
         elif isinstance(value, str):
-            read = read_range(value)
-            if isinstance(read, str):
-                faults.append(f"{key}={value.strip()}: {read}")
+            parsed = read_range(value)
+            if isinstance(parsed, str):
+                faults.append(f"{key}={value.strip()}: {parsed}")
             else:
-                space[key] = read
-        elif found := list_faults(key, value) or plain_faults(key, value):
-            faults += found
+                space[key] = parsed
+        elif key_errors := find_value_faults(key, value) or find_json_faults(key, value):
+            faults += key_errors
         else:
             space[key] = Choice(tuple(value))
     if faults:
@@ -120,7 +122,7 @@ def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
     return space
 
 
-def plain_faults(key: str, values: Sequence[Any]) -> list[str]:
+def find_json_faults(key: str, values: Sequence[Any]) -> list[str]:
     try:
         json.dumps(list(values))
     except (TypeError, ValueError) as error:
@@ -132,7 +134,7 @@ def read_range(text: str) -> Range | str:
     """The range that a text describes, or a message that says what is wrong with the text."""
     match = re.fullmatch(r"\s*(\w+)\s*\(([^(),]+),([^(),]+)\)\s*", text)
     if match is None or match[1] not in ("log", "uniform", "int"):
-        return WRITE
+        return USAGE
     kind, *ends = match.groups()
     try:
         low, high = (int(end) if kind == "int" else float(end) for end in ends)
@@ -140,7 +142,7 @@ def read_range(text: str) -> Range | str:
         return f"{kind} needs two {'integers' if kind == 'int' else 'numbers'}"
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{kind} needs two finite numbers"
-    if not math.isfinite(high - low) or (kind == "int" and max(-low, high) > LARGEST):
+    if not math.isfinite(high - low) or (kind == "int" and max(-low, high) > MAX_INTEGER):
         return "the range is too large"
     if low >= high:
         return f"low must be less than high, got {low!r} and {high!r}"
@@ -152,58 +154,62 @@ def read_range(text: str) -> Range | str:
 def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: bool) -> RunConfig:
     """A valid configuration from the space. Raises ConfigError with every fault if a key or one of
     its values is valid in none; other invalid combinations are left for the search to find."""
-    tried: list[tuple[dict[str, int], list[str]]] = []  # index of each key's value; faults
-    fits: RunConfig | None = None
-    for places in _places(space):
-        values = {key: space[key].probes()[place] for key, place in places.items()}
+    results: list[tuple[dict[str, int], list[str]]] = []  # index of each key's value; faults
+    valid: RunConfig | None = None
+    for indices in _combinations(space):
+        values = {key: space[key].probes()[index] for key, index in indices.items()}
         draft = draft_member(base, Member("", values), "the space")
         try:
             config = resolve(draft, registry, in_memory=in_memory)
         except ConfigError as error:
-            tried.append((places, list(error.details)))
+            results.append((indices, list(error.details)))
         else:
-            fits = fits or config
-            tried.append((places, []))
+            valid = valid or config
+            results.append((indices, []))
     faults = {}
     for key, dimension in space.items():
-        for place in range(len(dimension.probes())):
-            seen = [
-                [line for line in lines if line.startswith(tuple(key + end for end in ": [."))]
-                for places, lines in tried
-                if places[key] == place
+        for index in range(len(dimension.probes())):
+            found = [
+                [
+                    line
+                    for line in lines
+                    if line.startswith(tuple(key + suffix for suffix in ": [."))
+                ]
+                for indices, lines in results
+                if indices[key] == index
             ]
-            if seen and all(seen):  # the value is invalid in every combination
-                faults.update(dict.fromkeys(seen[0]))
-    if not faults and fits is None:
-        faults = dict.fromkeys(tried[0][1])
-    if faults or fits is None:
+            if found and all(found):  # the value is invalid in every combination
+                faults.update(dict.fromkeys(found[0]))
+    if not faults and valid is None:
+        faults = dict.fromkeys(results[0][1])
+    if faults or valid is None:
         raise ConfigError("the space cannot be used", details=faults)
-    return fits
+    return valid
 
 
-def _places(space: Space) -> Iterator[dict[str, int]]:
+def _combinations(space: Space) -> Iterator[dict[str, int]]:
     """Combinations that together contain every probed value of every key: all combinations of
     component names, since each component has its own options; the other keys one at a time."""
     names = [key for key in space if key.endswith(".name")]
-    numbers = [range(len(space[key].probes())) for key in names]
-    for chosen in itertools.islice(itertools.product(*numbers), MOST_NAMES):
-        first = {**dict.fromkeys(space, 0), **dict(zip(names, chosen, strict=True))}
-        yield first
+    choices = [range(len(space[key].probes())) for key in names]
+    for combination in itertools.islice(itertools.product(*choices), MAX_NAME_COMBINATIONS):
+        base = {**dict.fromkeys(space, 0), **dict(zip(names, combination, strict=True))}
+        yield base
         for key in space:
             if key not in names:
-                yield from ({**first, key: n} for n in range(1, len(space[key].probes())))
+                yield from ({**base, key: i} for i in range(1, len(space[key].probes())))
 
 
-def check_kind(grid: Any, search: int | None, **of_a_search: Any) -> None:
+def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
     """Raise UsageError for a grid with a search, and for a search's options without a search."""
     if grid and search is not None:
         raise UsageError(
             "a sweep is a grid or a search, not both",
             remedy="for a search, --space 'loss.beta=[1, 2, 4]' instead of --grid",
         )
-    given = [name for name, value in of_a_search.items() if value]
-    if search is None and given:
+    unexpected = [name for name, value in search_options.items() if value]
+    if search is None and unexpected:
         raise UsageError(
-            f"{' and '.join(given)}: only for a search",
+            f"{' and '.join(unexpected)}: only for a search",
             remedy="--search 20, for 20 trials",
         )

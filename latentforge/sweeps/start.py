@@ -17,12 +17,12 @@ from latentforge.runs.folder import MANIFEST, locked, status_of
 from latentforge.runs.manifest import now
 from latentforge.runtime import torchrun
 from latentforge.sweeps.folder import RECORD, Sweep, create_sweep, open_sweep
-from latentforge.sweeps.grid import Member, members_of, resolve_all
-from latentforge.sweeps.optuna_study import Study, rooted
+from latentforge.sweeps.grid import Member, create_members, resolve_all
+from latentforge.sweeps.optuna_study import Study, make_absolute
 from latentforge.sweeps.process_pool import check_jobs
-from latentforge.sweeps.record import as_json, first_record, rooted_draft, rooted_grid
+from latentforge.sweeps.record import as_json, first_record, make_draft_absolute, make_grid_absolute
 from latentforge.sweeps.runner import Sweeper
-from latentforge.sweeps.search import Searcher, described
+from latentforge.sweeps.search import Searcher, describe_search
 from latentforge.sweeps.search_space import check_kind, read_space
 from latentforge.workflows.run import open_run
 
@@ -45,7 +45,7 @@ def start_sweep(
     """Train the members that a request and a grid or a space describe; `data` is in-memory data or
     None. A search may join one that exists in a storage. Faults of the request are found before
     the first member is trained."""
-    check_alone()
+    refuse_torchrun()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
     if search is not None and search < 1:
         raise UsageError(f"search must be at least 1 trial, got {search}")
@@ -54,18 +54,20 @@ def start_sweep(
     varied: dict[str, Any]
     if search is None:
         grid = as_json(grid)
-        configs = resolve_all(draft, members_of(grid), registry, in_memory=data is not None)
-        grid = rooted_grid(grid, configs)
-        members = members_of(grid)  # again: names contain the values
+        configs = resolve_all(draft, create_members(grid), registry, in_memory=data is not None)
+        grid = make_grid_absolute(grid, configs)
+        members = create_members(grid)  # again: names contain the values
         varied = {"grid": grid}
     else:
-        config, told = described(registry, draft, read_space(as_json(space or {})), objective, data)
-        storage = rooted(storage) if storage else None
-        told |= {"trials": search, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
+        config, section = describe_search(
+            registry, draft, read_space(as_json(space or {})), objective, data
+        )
+        storage = make_absolute(storage) if storage else None
+        section |= {"trials": search, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
         if storage:  # raises before the folder is created
-            Study(told, Path(), storage, new=True).close()
-        configs, members, varied = [config], [], {"search": told}
-    draft = rooted_draft(draft, configs)
+            Study(section, Path(), storage, new=True).close()
+        configs, members, varied = [config], [], {"search": section}
+    draft = make_draft_absolute(draft, configs)
     varied |= {"in_memory": data is not None, "together": together and search is None, "jobs": jobs}
     record = first_record(draft, members, created=now(), **varied)
     name = f"sweep-{configs[0].model.name}-{configs[0].data_name}"
@@ -91,12 +93,12 @@ def resume_sweep(
     data: Any,
 ) -> Sweep:
     """Resume a sweep in its own folder."""
-    check_alone()
+    refuse_torchrun()
     open_sweep(registry, path)  # must be a sweep before a lock is created
     with locked(path):
         sweep = open_sweep(registry, path)  # as the last process left it
-        for left in path.glob(f".{RECORD}.*"):  # partial files of a killed process
-            left.unlink(missing_ok=True)
+        for partial in path.glob(f".{RECORD}.*"):  # partial files of a killed process
+            partial.unlink(missing_ok=True)
         draft = sweep.draft()
         data = draft.data(data)
         if sweep.record["in_memory"] != (data is not None):
@@ -107,8 +109,8 @@ def resume_sweep(
             )
         jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
         check_jobs(registry, jobs, data)
-        planned = [Member(member["name"], member["values"]) for member in sweep.members]
-        wanted = [member for member in planned if open_end(sweep, member, retry=retry)]
+        members = [Member(member["name"], member["values"]) for member in sweep.members]
+        unfinished = [member for member in members if needs_training(sweep, member, retry=retry)]
         if sweep.search:
             if storage is not None and not sweep.search["storage"]:
                 raise UsageError(
@@ -116,27 +118,29 @@ def resume_sweep(
                 )
             with closing(Study(sweep.search, path, storage, new=False)) as study:
                 sweep.write(jobs=jobs)
-                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).go_on(wanted)
+                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).resume(unfinished)
             return sweep
         if storage is not None:
             raise UsageError(f"{path} is a sweep over a grid; --storage is only for a search")
-        configs = resolve_all(draft, wanted, registry, in_memory=data is not None)
+        configs = resolve_all(draft, unfinished, registry, in_memory=data is not None)
         sweep.write(jobs=jobs)
-        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(list(zip(wanted, configs, strict=True)))
+        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(
+            list(zip(unfinished, configs, strict=True))
+        )
     return sweep
 
 
-def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
+def needs_training(sweep: Sweep, member: Member, *, retry: bool) -> bool:
     """Whether a member needs training. Its run folder takes precedence over sweep.json."""
     path = sweep.path / member.name
-    said = next(told for told in sweep.members if told["name"] == member.name)
+    record = next(m for m in sweep.members if m["name"] == member.name)
     if (path / MANIFEST).exists():
         run = open_run(sweep.registry, path)
         status = status_of(path, run.manifest)
-        said.update(status=status, metrics=run.metrics, error=run.manifest.get("error", ""))
-    return said["status"] != "done" and (retry or said["status"] != "failed")
+        record.update(status=status, metrics=run.metrics, error=run.manifest.get("error", ""))
+    return record["status"] != "done" and (retry or record["status"] != "failed")
 
 
-def check_alone() -> None:
+def refuse_torchrun() -> None:
     """Raise UsageError under torchrun, where each process would train every member."""
     torchrun.refuse("sweep", "run it without torchrun; jobs=2 trains two members at a time")

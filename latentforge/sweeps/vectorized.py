@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from latentforge.engine.step import Trainee
 
 
-class Together:
+class VectorizedJob:
     """Trains `configs` into the folders `paths`. At the end of each member, the callback receives
     its index and its error, or None if it is done."""
 
@@ -40,12 +40,12 @@ class Together:
         registry: Registry,
         paths: Sequence[Path],
         configs: Sequence[RunConfig],
-        told: Callable[[int, BaseException | None], None],
+        on_end: Callable[[int, BaseException | None], None],
         *,
         quiet: bool,
         data: Any,
     ) -> None:
-        self.registry, self.paths, self.configs, self.told = registry, paths, configs, told
+        self.registry, self.paths, self.configs, self.on_end = registry, paths, configs, on_end
         self.quiet, self.data = quiet, data
         self.stacks: dict[Trainer, tuple[int, ExitStack]] = {}
         self.stopped: Interrupted | None = None
@@ -61,14 +61,14 @@ class Together:
             splits = on_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
         except Exception as error:
-            return reason_of(error)
+            return format_reason(error)
         if type(images) is not ImageSplit:
             return "its images are streamed"
         with using_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
             except Exception as error:  # memory may suffice for one, but not for all
-                return reason_of(error)
+                return format_reason(error)
             if reason := why_not(trainees, self.configs, images, device, splits.spec):
                 return reason
             try:
@@ -81,14 +81,14 @@ class Together:
         return ""
 
     def _train(self, trainees: Sequence[Trainee], splits: DataSplits, device: Any) -> None:
-        for place, trainee in enumerate(trainees):
+        for index, trainee in enumerate(trainees):
             try:
-                self._begin(place, trainee, splits, device)
+                self._begin(index, trainee, splits, device)
             except Interrupted as stop:
-                self.told(place, stop)
+                self.on_end(index, stop)
                 raise KeyboardInterrupt from None  # the others end in the same way
             except Exception as error:
-                self.told(place, error)
+                self.on_end(index, error)
         trainers = [t for t in self.stacks if isinstance(t, MemberTrainer)]
         if not trainers:
             return
@@ -100,30 +100,30 @@ class Together:
             for trainer in list(self.stacks):
                 self._end(trainer, error)
 
-    def _begin(self, place: int, trainee: Trainee, splits: DataSplits, device: Any) -> None:
-        config, path = self.configs[place], self.paths[place]
-        with ExitStack() as entered:
+    def _begin(self, index: int, trainee: Trainee, splits: DataSplits, device: Any) -> None:
+        config, path = self.configs[index], self.paths[index]
+        with ExitStack() as stack:
             facts = facts_of(trainee, config, splits)
             folder = create_run_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
-            told = {**manifest(config, splits, device), "facts": facts, "together_with": others}
-            made = Run(folder, told, self.registry)
+            content = {**manifest(config, splits, device), "facts": facts, "together_with": others}
+            run = Run(folder, content, self.registry)
             if self.data is not None:
-                made.in_memory = splits
-            made.write_first()
-            entered.enter_context(locked(folder))
+                run.in_memory = splits
+            run.write_first()
+            stack.enter_context(locked(folder))
             clean_up(folder)
-            made.training = True
+            run.training = True
             session = TrainingSession(
-                made, config, splits, trainee, device, quiet=True, trainer=MemberTrainer
+                run, config, splits, trainee, device, quiet=True, trainer=MemberTrainer
             )
-            trainer = entered.enter_context(session).trainer
+            trainer = stack.enter_context(session).trainer
             session.begin()
-            self.stacks[trainer] = (place, entered.pop_all())
+            self.stacks[trainer] = (index, stack.pop_all())
 
     def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Finish writing a member's run, as failed if there is an error."""
-        place, stack = self.stacks.pop(trainer)
+        index, stack = self.stacks.pop(trainer)
         try:
             if error is None:
                 stack.close()
@@ -131,12 +131,12 @@ class Together:
                 raise error
         except Interrupted as stop:
             self.stopped = stop
-            self.told(place, stop)
-        except Exception as ended:
-            self.told(place, ended)
+            self.on_end(index, stop)
+        except Exception as failure:
+            self.on_end(index, failure)
         else:
-            self.told(place, None)
+            self.on_end(index, None)
 
 
-def reason_of(error: Exception) -> str:
+def format_reason(error: Exception) -> str:
     return error.message if isinstance(error, LatentForgeError) else one_line(error)

@@ -22,25 +22,25 @@ from typing import Any
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it and sends SIGTERM
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of plugins must not mix with the answers
     warnings = logging.StreamHandler()
     warnings.setFormatter(logging.Formatter("warning: %(message)s"))
     logging.getLogger("latentforge").handlers = [warnings]
 
     lines: Queue[str | None] = Queue()
-    threading.Thread(target=listen, args=(lines,), daemon=True).start()
+    threading.Thread(target=read_requests, args=(lines,), daemon=True).start()
 
-    def answer(**said: Any) -> None:
+    def send(**message: Any) -> None:
         with suppress(OSError):  # the parent process is gone
-            answers.write(json.dumps(said) + "\n")
-            answers.flush()
+            stream.write(json.dumps(message) + "\n")
+            stream.flush()
 
     while (line := lines.get()) is not None:
-        work(json.loads(line), answer)
+        handle_request(json.loads(line), send)
 
 
-def listen(lines: Queue[str | None]) -> None:
+def read_requests(lines: Queue[str | None]) -> None:
     for line in sys.stdin:
         lines.put(line)
     lines.put(None)
@@ -48,37 +48,39 @@ def listen(lines: Queue[str | None]) -> None:
 
 
 @cache
-def registry_of(plugins: tuple[str, ...], off: tuple[str, ...], discover: bool) -> Any:
+def load_registry(plugins: tuple[str, ...], off: tuple[str, ...], discover: bool) -> Any:
     from latentforge.plugins.discovery import from_environment
     from latentforge.plugins.loading import load_plugins
 
     return load_plugins(plugins, off=off, only=from_environment(), discover=discover)
 
 
-def work(asked: dict[str, Any], answer: Callable[..., None]) -> None:
+def handle_request(request: dict[str, Any], send: Callable[..., None]) -> None:
     """Run one job: answer with the status of each member, then with the end of the job."""
     from latentforge.errors import Interrupted, LatentForgeError
     from latentforge.sweeps.folder import open_sweep
     from latentforge.sweeps.grid import Member, resolve_all
-    from latentforge.sweeps.job import Job, do_job
+    from latentforge.sweeps.job import Job, run_job
 
-    def told(name: str, status: str, error: str) -> None:
-        answer(name=name, status=status, error=error)
+    def report(name: str, status: str, error: str) -> None:
+        send(name=name, status=status, error=error)
 
-    folder = Path(asked["sweep"])
-    job = Job(tuple(Member(name, values) for name, values in asked["members"]))
+    folder = Path(request["sweep"])
+    job = Job(tuple(Member(name, values) for name, values in request["members"]))
     try:
-        registry = registry_of(tuple(asked["plugins"]), tuple(asked["off"]), asked["discover"])
+        registry = load_registry(
+            tuple(request["plugins"]), tuple(request["off"]), request["discover"]
+        )
         draft = open_sweep(registry, folder).draft()
         configs = resolve_all(draft, job.members, registry, in_memory=False)
-        reason = do_job(registry, folder, job, configs, told, quiet=True, data=None)
+        reason = run_job(registry, folder, job, configs, report, quiet=True, data=None)
     except Interrupted:
         reason = ""
     except LatentForgeError as error:  # of the whole job, such as a missing plugin
         for member in job.members:
-            told(member.name, "failed", str(error))
+            report(member.name, "failed", str(error))
         reason = ""
-    answer(ended=True, reason=reason)
+    send(ended=True, reason=reason)
 
 
 if __name__ == "__main__":

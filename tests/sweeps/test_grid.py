@@ -15,9 +15,9 @@ import torch
 
 from latentforge import Forge
 from latentforge.errors import ConfigError, MissingError, UsageError
-from latentforge.sweeps.comparison import best_of
+from latentforge.sweeps.comparison import find_best_member
 from latentforge.sweeps.folder import Sweep
-from latentforge.sweeps.grid import members_of, name_of, read_grid, resolve_all
+from latentforge.sweeps.grid import create_members, member_name, read_grid, resolve_all
 from latentforge.sweeps.job import Job
 from latentforge.sweeps.runner import Sweeper
 
@@ -43,7 +43,7 @@ def swept(tmp_path_factory):
 
 
 def test_every_combination_is_a_member_with_the_last_key_varying_fastest():
-    found = members_of({"loss.beta": [1, 4], "train.lr": [1e-3, 0.5, 1e-2]})
+    found = create_members({"loss.beta": [1, 4], "train.lr": [1e-3, 0.5, 1e-2]})
     assert [tuple(member.values.values()) for member in found] == [
         (1, 1e-3), (1, 0.5), (1, 1e-2), (4, 1e-3), (4, 0.5), (4, 1e-2),
     ]  # fmt: skip
@@ -51,8 +51,8 @@ def test_every_combination_is_a_member_with_the_last_key_varying_fastest():
 
 
 def test_a_name_is_a_folder_on_every_system_and_never_leads_elsewhere():
-    assert name_of("1", {"data.root": "../../x/y: *"}) == "1-root=.._.._x_y"
-    assert len(name_of("1", {"model.hidden": list(range(100))})) <= 80
+    assert member_name("1", {"data.root": "../../x/y: *"}) == "1-root=.._.._x_y"
+    assert len(member_name("1", {"model.hidden": list(range(100))})) <= 80
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ class Counted(Sweep):
 
 def waiting(swept, folder, grid):
     """A sweep of which nothing is trained, what would train it, and its members' settings."""
-    members = members_of(grid)
+    members = create_members(grid)
     told = [{**swept.members[0], "name": m.name, "status": "waiting"} for m in members]
     sweep = Counted(folder, {**swept.record, "grid": grid, "members": told}, swept.registry)
     configs = resolve_all(sweep.draft(), members, swept.registry, in_memory=False)
@@ -210,7 +210,7 @@ def waiting(swept, folder, grid):
 
 def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reason(swept, tmp_path):
     sweep, sweeper, todo = waiting(swept, tmp_path, {"model.latent_dim": [2, 3, 4, 5]})
-    assert len(sweeper.planned(todo)) == 4
+    assert len(sweeper.plan_jobs(todo)) == 4
     assert sweep.writes == 1
     record = read(tmp_path / "sweep.json")
     assert all("no other member differs" in member["alone_because"] for member in record["members"])
@@ -218,9 +218,9 @@ def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reaso
 
 def test_a_group_runs_from_its_beginning_and_waits_where_it_cannot_be_one(swept, tmp_path):
     sweep, sweeper, todo = waiting(swept, tmp_path, {"train.seed": [0, 1, 2]})
-    [job] = sweeper.planned(todo)
+    [job] = sweeper.plan_jobs(todo)
     sweeper.queue.append(job)
-    sweeper.take()
+    sweeper.next_job()
     statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
     assert statuses == ["running"] * 3
     sweeper.ended(job, "it draws otherwise")
@@ -238,7 +238,7 @@ def test_a_member_that_failed_is_never_the_best_of_a_column(swept):
                for n, member in enumerate(swept.members)]  # fmt: skip
     members[3]["status"] = "failed"
     made = Sweep(swept.path, {**swept.record, "members": members}, swept.registry)
-    assert best_of(made, "test", "recon") == members[2]["name"]
+    assert find_best_member(made, "test", "recon") == members[2]["name"]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_loss_is_marked_where_it_is_the_same_one_for_all(swept, keys, loss, ma
     grid = {key: [1, 2] for key in keys}
     base = {**swept.record["base"], "loss": loss}
     made = Sweep(swept.path, {**swept.record, "grid": grid, "base": base}, swept.registry)
-    assert bool(best_of(made, "test", "loss")) == marked
+    assert bool(find_best_member(made, "test", "loss")) == marked
 
 
 def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):

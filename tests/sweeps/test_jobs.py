@@ -16,7 +16,7 @@ from latentforge_plugins import elbo
 
 from latentforge import Forge
 from latentforge.errors import UsageError
-from latentforge.sweeps.worker import work as do_work
+from latentforge.sweeps.worker import handle_request
 
 from .stored import read
 
@@ -86,7 +86,7 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
 
 @pytest.mark.slow  # two processes and their imports
 def test_it_is_said_how_far_the_members_in_other_processes_are(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("latentforge.sweeps.runner.SILENCE", 0.0)
+    monkeypatch.setattr("latentforge.sweeps.runner.PROGRESS_INTERVAL", 0.0)
     train, grid = {"epochs": 2, "batch_size": 256}, {"model.latent_dim": [2, 3]}
     Forge().sweep("ae", train=train, grid=grid, jobs=2, out=tmp_path / "s")
     said = capsys.readouterr().err.splitlines()
@@ -264,7 +264,7 @@ def test_a_plugin_that_a_process_does_not_find_is_the_error_of_its_members(tmp_p
     heard = []
     members = [["1-seed=0", {"train.seed": 0}], ["2-seed=1", {"train.seed": 1}]]
     asked = {"plugins": ["no_such_module"], "off": [], "discover": True, "members": members}
-    do_work({**asked, "sweep": str(tmp_path)}, lambda **said: heard.append(said))
+    handle_request({**asked, "sweep": str(tmp_path)}, lambda **said: heard.append(said))
     *told, last = heard
     assert [(said["name"], said["status"]) for said in told] == [
         ("1-seed=0", "failed"),

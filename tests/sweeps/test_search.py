@@ -274,7 +274,7 @@ def test_a_storage_that_fails_on_the_way_is_an_error_that_says_how_to_go_on(sear
         with pytest.raises(RunFailed, match="cannot be used") as caught:
             study.ask()
         with pytest.raises(RunFailed, match="cannot be used"):
-            study.left()  # which the line that begins a trial says
+            study.count_remaining()  # which the line that begins a trial says
     assert caught.value.remedy == f"latentforge sweep --resume {path}"
 
 

@@ -12,8 +12,8 @@ from latentforge import Forge
 from latentforge.config.request import draft_request
 from latentforge.errors import RunFailed
 from latentforge.io.redact import masked, without_secrets
-from latentforge.sweeps.optuna_study import Study, rooted
-from latentforge.sweeps.search import described
+from latentforge.sweeps.optuna_study import Study, make_absolute
+from latentforge.sweeps.search import describe_search
 from latentforge.sweeps.search_space import read_space
 
 from .stored import read, trials_of
@@ -99,7 +99,7 @@ def test_a_search_is_the_same_one_wherever_and_however_it_trains(tmp_path):
     def name_of(file="a", train=None, **data):
         path = {"name": "arrays", "path": tmp_path / f"{file}.npy"}
         draft, _ = draft_request(forge.registry, "ae", data={**path, **data}, train=train)
-        return described(forge.registry, draft, space, None, None)[1]["study"]
+        return describe_search(forge.registry, draft, space, None, None)[1]["study"]
 
     same = [
         name_of("b", stream="always", workers=1),
@@ -132,7 +132,7 @@ def test_passwords_are_masked_wherever_a_url_has_them():
 )
 def test_a_file_of_trials_is_found_from_every_folder(given, kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert rooted(given) == kept.format(here=tmp_path)
+    assert make_absolute(given) == kept.format(here=tmp_path)
 
 
 def test_going_on_with_trials_that_are_elsewhere_makes_no_file(tmp_path, cli, work):

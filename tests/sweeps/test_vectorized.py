@@ -18,8 +18,8 @@ from latentforge.engine.build import build_trainee
 from latentforge.engine.step import StepRunner
 from latentforge.engine.vectorized import noise
 from latentforge.engine.vectorized.ensemble import Ensemble
-from latentforge.sweeps.grid import draft_member, members_of
-from latentforge.sweeps.grouping import groups_of
+from latentforge.sweeps.grid import create_members, draft_member
+from latentforge.sweeps.grouping import group_members
 
 from .stored import read
 
@@ -31,7 +31,7 @@ SEEDS_AND_RATES = {"train.seed": [0, 5], "train.lr": [1e-3, 3e-4]}
 def configs_of(name, grid, **request):
     forge = Forge()
     draft, _ = draft_request(forge.registry, name, **request)
-    return [resolve(draft_member(draft, m), forge.registry) for m in members_of(grid)]
+    return [resolve(draft_member(draft, m), forge.registry) for m in create_members(grid)]
 
 
 def runners_of(configs, splits):
@@ -102,7 +102,7 @@ def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case, function
     request.setdefault("data", {})
     request["data"] = {"name": "digits", **request["data"]}
     configs = configs_of(name, {**grid, **SEEDS_AND_RATES}, **request)
-    assert groups_of(configs) == ([list(range(len(configs)))], {})
+    assert group_members(configs) == ([list(range(len(configs)))], {})
     splits = load_splits(configs[0].dataset, configs[0].data, None)
     alone, stacking = runners_of(configs, splits), runners_of(configs, splits)
     ensemble = Ensemble(stacking, configs, splits.spec)
@@ -165,17 +165,17 @@ def test_members_differ_from_one_another_in_what_their_seed_draws():
 )
 def test_settings_that_look_at_a_member_as_a_whole_keep_it_alone(request_, said):
     configs = configs_of("vae", {"train.seed": [0, 1]}, **request_)
-    groups, why = groups_of(configs)
+    groups, why = group_members(configs)
     assert groups == []
     assert all(said in reason for reason in why.values())
 
 
 def test_only_members_that_differ_in_numbers_alone_are_in_one_group():
     grid = {"model.latent_dim": [2, 3], "train.seed": [0, 1], "train.batch_size": [32, 64]}
-    groups, why = groups_of(configs_of("vae", grid))
+    groups, why = group_members(configs_of("vae", grid))
     assert groups == [[0, 2], [1, 3], [4, 6], [5, 7]]
     assert why == {}
-    groups, why = groups_of(configs_of("vae", {"model.latent_dim": [2, 3]}))
+    groups, why = group_members(configs_of("vae", {"model.latent_dim": [2, 3]}))
     assert groups == []
     assert "no other member" in why[0]
 
