@@ -42,8 +42,8 @@ def run_job(
     **options: Any,
 ) -> str:
     """Train the job's members into their folders. Returns the reason if several members cannot be
-    trained together; then none has started. `how` contains quiet and data. A member's error goes
-    to the callback and is not raised. Raises Interrupted after a signal."""
+    trained together; then none has started. `options` has quiet and data. A member's error goes to
+    the callback and is not raised. Raises Interrupted after a signal."""
     if len(job.members) == 1:
         _train(registry, folder / job.members[0].name, configs[0], report, **options)
         return ""

@@ -70,7 +70,7 @@ def study_name(config: RunConfig, section: Mapping[str, Any], sample: str) -> st
 
 def check_objective(requested: str, loss_changes: Sequence[str]) -> str:
     """The name of the requested metric, given as `elbo` or `validation/elbo`. Raises UsageError for
-    metrics that no search may optimize, such as the loss if the space has `changed` it."""
+    metrics that no search may optimize, such as the loss if there are `loss_changes`."""
     split, slash, name = requested.partition("/")
     if slash and split in ("test", "train"):
         reason = (
@@ -126,7 +126,7 @@ class Searcher(Sweeper):
         self.exhausted = False  # whether the study has no more trials
 
     def resume(self, members: Sequence[Member]) -> None:
-        """Report results not reported yet, then train the `wanted` members, then other members."""
+        """Report results not reported yet, then train `members`, then new members."""
         names = {member.name for member in members}
         for record in self.sweep.members:
             if record["name"] not in names:
