@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 def by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: int) -> float:
     forge, draft = Forge(), Draft()
-    draft.choose("model", name, "the case")
+    draft.select("model", name, "the case")
     draft.update("model", options, "the case")
     draft.update("train", train, "the case")
     draft.update("data", {"name": "mnist"}, "the case")

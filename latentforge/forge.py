@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.request import draft_request
-from latentforge.config.resolve import dataset_of, resolve
+from latentforge.config.resolve import resolve, resolve_dataset
 from latentforge.errors import UsageError
 from latentforge.plugins.discovery import from_environment
 from latentforge.plugins.loading import load_plugins
@@ -106,7 +106,7 @@ class Forge:
         """
         run = run if isinstance(run, Run) else self.open_run(run)
         draft = draft_of(run)
-        data = draft.data(data)
+        data = draft.add_data(data)
         draft.update("train", train or {}, "train=")
         config = resumed_config(self.registry, run, draft)
         from latentforge.workflows.resume import resume
@@ -207,7 +207,7 @@ class Forge:
 
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
         """Download a dataset and return its folder; UsageError if it has no download."""
-        dataset, _ = dataset_of(self.registry, name, options)
+        dataset, _ = resolve_dataset(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
             raise UsageError(f"dataset {name!r} has no files to download")

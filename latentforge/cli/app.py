@@ -27,7 +27,7 @@ from latentforge.cli import (
     train,
 )
 from latentforge.cli import list as list_command
-from latentforge.cli.output import Globals, answer_json
+from latentforge.cli.output import Globals, print_json
 from latentforge.errors import Interrupted, LatentForgeError, LostProcess, one_line
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
@@ -39,12 +39,15 @@ class Root(TyperGroup):
     of plugins, which are imported only when one of them is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        own = super().list_commands(ctx)
-        return [*own, *(name for name in commands.commands(left_out(ctx)) if name not in own)]
+        built_in = super().list_commands(ctx)
+        return [
+            *built_in,
+            *(name for name in commands.commands(disabled_plugins(ctx)) if name not in built_in),
+        ]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        own = super().get_command(ctx, cmd_name)
-        return own or commands.commands(left_out(ctx)).get(cmd_name)
+        built_in = super().get_command(ctx, cmd_name)
+        return built_in or commands.commands(disabled_plugins(ctx)).get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -53,7 +56,7 @@ class Root(TyperGroup):
             raise Interrupted("interrupted") from None
 
 
-def left_out(ctx: Any) -> tuple[str, ...]:
+def disabled_plugins(ctx: Any) -> tuple[str, ...]:
     """The plugins that `-p no:NAME` leaves out."""
     return tuple(Globals.of(ctx.params.get("plugin")).off)
 
@@ -141,9 +144,15 @@ def run(arguments: list[str]) -> int:
         if isinstance(stop.code, str):  # from a plugin's command; Python would print it too
             print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
-            what = "the command line is invalid; see stderr"
-            failed = {"status": "failed", "id": "usage", "error": what, "details": [], "remedy": ""}
-            answer_json({**failed, "exit_code": code})
+            message = "the command line is invalid; see stderr"
+            result = {
+                "status": "failed",
+                "id": "usage",
+                "error": message,
+                "details": [],
+                "remedy": "",
+            }
+            print_json({**result, "exit_code": code})
         return code
     except BrokenPipeError:  # `latentforge list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,7 +180,7 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     if "--json" in arguments:
-        said = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
-        told = {"status": "failed", "id": error.id, **said}
-        answer_json({**told, **error.result, "exit_code": error.exit_code})
+        details = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
+        result = {"status": "failed", "id": error.id, **details}
+        print_json({**result, **error.result, "exit_code": error.exit_code})
     return error.exit_code

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of
+from latentforge.cli.output import Json, forge_of, print_result
 
 app = typer.Typer(help="Check config files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,6 +30,6 @@ def check(
     draft = Draft()
     draft.read_file(file)
     resolved = resolve(draft, forge.registry).as_dict()
-    answer(
+    print_result(
         {"file": str(file), "config": resolved}, json, [f"# {file} is valid", "", toml(resolved)]
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Sets, answer, forge_of, table
+from latentforge.cli.output import Json, Sets, forge_of, print_result, table
 
 app = typer.Typer(
     help="Show datasets and download them.", no_args_is_help=True, rich_markup_mode=None
@@ -31,7 +31,7 @@ def show(
     """
     result = forge_of(ctx).describe_data(name, set_ or (), out=out)
     rows = [[f"{key}:", _text(value)] for key, value in result.items()]
-    answer(result, json, table(rows))
+    print_result(result, json, table(rows))
 
 
 @app.command("fetch")
@@ -46,7 +46,7 @@ def fetch(
     Example: latentforge data fetch mnist
     """
     folder = forge_of(ctx).fetch_data(name, set_ or ())
-    answer({"dataset": name, "folder": str(folder)}, json, [f"{name} is in {folder}"])
+    print_result({"dataset": name, "folder": str(folder)}, json, [f"{name} is in {folder}"])
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Device, Json, Weights, answer, forge_of
+from latentforge.cli.output import Device, Json, Weights, forge_of, print_result
 
 
 def decode(
@@ -25,4 +25,4 @@ def decode(
     """
     result = forge_of(ctx).decode(run, codes, out, checkpoint=checkpoint, device=device)
     drawn = f"{result['images']} images, {result['pictures']} of them as PNG"
-    answer(result, json, [drawn, *result["files"]])
+    print_result(result, json, [drawn, *result["files"]])

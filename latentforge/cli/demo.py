@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of, table
+from latentforge.cli.output import Json, forge_of, print_result, table
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -22,7 +22,7 @@ ALL: dict[str, Any] = {"name": "digits", "validation": 0}
 # One thread: for networks this small a second one gains little. On a busy machine, where threads
 # wait for each other, it costs ten times what it gains.
 TRAIN: dict[str, Any] = {"threads": 1, "batch_size": 48}
-WARM: dict[str, Any] = {"name": "cosine", "warmup_epochs": 5}
+SCHEDULE: dict[str, Any] = {"name": "cosine", "warmup_epochs": 5}
 
 # folder -> model, purpose, options
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -32,7 +32,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {
             "data": "digits",
             "model": {"latent_dim": 2, "activation": "tanh"},
-            "train": {"epochs": 120, "lr": 4e-3, "clip_grad_norm": 50.0, "schedule": WARM},
+            "train": {"epochs": 120, "lr": 4e-3, "clip_grad_norm": 50.0, "schedule": SCHEDULE},
         },
     ),
     "mlp": (
@@ -46,7 +46,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {
             "data": ALL,
             "model": {"dropout": 0.2},
-            "train": {"epochs": 30, "lr": 4e-3, "schedule": WARM},
+            "train": {"epochs": 30, "lr": 4e-3, "schedule": SCHEDULE},
         },
     ),
 }
@@ -67,7 +67,7 @@ EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     ),
 }
 # run or explorer, metric, explanation; {} is the number of test images
-FIGURES: tuple[tuple[str, str, str], ...] = (
+METRICS: tuple[tuple[str, str, str], ...] = (
     ("vae", "elbo", "nats per image, over {} test images"),
     ("mlp", "accuracy", "of {} test images: the classifier that guides"),
     ("cnn", "accuracy", "of {} test images: the classifier that judges"),
@@ -94,34 +94,34 @@ def demo(
     """
     from latentforge.runs.folder import create_run_folder
 
-    began = time.monotonic()
+    start = time.monotonic()
     forge = forge_of(ctx)
     folder = create_run_folder(out, Path("runs"), "demo")
     stderr = sys.stderr
-    with redirect_stderr(Indented(stderr)):
-        result = perform(forge, folder, lambda line: print(line, file=stderr, flush=True))
-    result["seconds"] = round(time.monotonic() - began, 1)
-    answer(result, json, told(result))
+    with redirect_stderr(IndentedStream(stderr)):
+        result = run_demo(forge, folder, lambda line: print(line, file=stderr, flush=True))
+    result["seconds"] = round(time.monotonic() - start, 1)
+    print_result(result, json, format_result(result))
 
 
-def perform(forge: Forge, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(forge: Forge, folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
     """Train, explore and report; returns the paths, and every metric by run and explorer."""
     paths = {name: folder / name for name in RUNS}
     vae, last = paths["vae"], len(RUNS) + len(EXPLORERS) + 1
     metrics: dict[str, dict[str, float]] = {}
     pictures: dict[str, list[str]] = {}
-    for step, (name, (model, what, options)) in enumerate(RUNS.items(), 1):
-        say(f"[{step}/{last}] train {model}: {what}")
+    for step, (name, (model, purpose, options)) in enumerate(RUNS.items(), 1):
+        report(f"[{step}/{last}] train {model}: {purpose}")
         options = options | {"train": TRAIN | options["train"]}
         run = forge.train(model, run=paths[name], **options)
         metrics[name] = run.metrics["test"]
-    for step, (name, (what, others, options)) in enumerate(EXPLORERS.items(), 1 + len(RUNS)):
-        say(f"[{step}/{last}] explore {name}: {what}")
+    for step, (name, (purpose, others, options)) in enumerate(EXPLORERS.items(), 1 + len(RUNS)):
+        report(f"[{step}/{last}] explore {name}: {purpose}")
         roles = {role: paths[other] for role, other in others.items()}
-        found = forge.explore(name, vae, roles=roles, **options)
-        metrics[name] = found["metrics"]
-        pictures[name] = [file for file in found["files"] if file.endswith((".png", ".gif"))]
-    say(f"[{last}/{last}] report: all results on one page")
+        result = forge.explore(name, vae, roles=roles, **options)
+        metrics[name] = result["metrics"]
+        pictures[name] = [file for file in result["files"] if file.endswith((".png", ".gif"))]
+    report(f"[{last}/{last}] report: all results on one page")
     return {
         "report": forge.report(vae)["report"],
         "out": str(folder),
@@ -132,13 +132,13 @@ def perform(forge: Forge, folder: Path, say: Callable[[str], None]) -> dict[str,
     }
 
 
-def told(result: Mapping[str, Any]) -> list[str]:
+def format_result(result: Mapping[str, Any]) -> list[str]:
     """The result as text: the metrics and the paths."""
     rows = []
-    for where, name, says in FIGURES:
-        value = result["metrics"][where][name]
+    for source, name, explanation in METRICS:
+        value = result["metrics"][source][name]
         number = f"{value:.1f}" if name == "elbo" else f"{100 * value:.1f} %"
-        rows.append([where, name, number, says.format(result["test_images"])])
+        rows.append([source, name, number, explanation.format(result["test_images"])])
     return [
         "",
         *table(rows),
@@ -150,16 +150,16 @@ def told(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-class Indented(io.TextIOBase):
+class IndentedStream(io.TextIOBase):
     """A stream that is not a terminal: on a terminal, training would print a line per epoch."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream, self.inside = stream, False
+        self.stream, self.mid_line = stream, False
 
     def write(self, text: str) -> int:
         for line in text.splitlines(keepends=True):
-            self.stream.write(line if self.inside else f"      {line}")
-            self.inside = not line.endswith("\n")
+            self.stream.write(line if self.mid_line else f"      {line}")
+            self.mid_line = not line.endswith("\n")
         return len(text)
 
     def flush(self) -> None:

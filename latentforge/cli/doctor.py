@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Device, Json, Weights, answer, forge_of, weights
+from latentforge.cli.output import Device, Json, Weights, forge_of, format_weights, print_result
 
 
 def doctor(
@@ -27,10 +27,10 @@ def doctor(
     """
     forge = forge_of(ctx)
     opened = forge.open_run(run)
-    found = forge.diagnose(opened, split, checkpoint=checkpoint, device=device)
-    lines = weights(opened.manifest)
-    for finding in found:
+    findings = forge.diagnose(opened, split, checkpoint=checkpoint, device=device)
+    lines = format_weights(opened.manifest)
+    for finding in findings:
         lines.append(f"{finding.severity}: {finding.check}")
         lines += [f"  saw {finding.saw}", f"  try {finding.attempt}"]
-    result = {"run": str(run), "findings": [finding.as_dict() for finding in found]}
-    answer(result, json, lines if found else [*lines, f"{run}: nothing looks wrong"])
+    result = {"run": str(run), "findings": [finding.as_dict() for finding in findings]}
+    print_result(result, json, lines if findings else [*lines, f"{run}: nothing looks wrong"])

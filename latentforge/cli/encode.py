@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Device, Json, Sets, Weights, answer, forge_of
+from latentforge.cli.output import Device, Json, Sets, Weights, forge_of, print_result
 
 
 def encode(
@@ -44,4 +44,4 @@ def encode(
     )
     images = ", ".join(f"{name} {count}" for name, count in result["images"].items())
     columns = ", ".join(result["columns"])
-    answer(result, json, [str(out), f"images:  {images}", f"columns: {columns}"])
+    print_result(result, json, [str(out), f"images:  {images}", f"columns: {columns}"])

@@ -12,12 +12,12 @@ from latentforge.cli.output import (
     Json,
     Others,
     Weights,
-    answer,
-    figures,
     forge_of,
-    roles,
+    format_metrics,
+    format_weights,
+    parse_roles,
+    print_result,
     table,
-    weights,
 )
 
 
@@ -49,20 +49,20 @@ def evaluate(
         split,
         checkpoint=checkpoint,
         measures=measure or (),
-        roles=roles(with_),
+        roles=parse_roles(with_),
         options=set_ or (),
         device=device,
     )
-    same: dict[str, list[str]] = {}  # protocol -> its metrics
+    by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():
-        same.setdefault(text, []).append(name)
-    answer(
+        by_protocol.setdefault(text, []).append(name)
+    print_result(
         result,
         json,
         [
             f"{run}, {split} split, checkpoint {result['checkpoint']}",
-            *weights(result),
-            *table(figures(result["metrics"]), "  "),
-            *table([[f"{', '.join(names)}:", text] for text, names in same.items()], "  "),
+            *format_weights(result),
+            *table(format_metrics(result["metrics"]), "  "),
+            *table([[f"{', '.join(names)}:", text] for text, names in by_protocol.items()], "  "),
         ],
     )

@@ -14,12 +14,12 @@ from latentforge.cli.output import (
     Quiet,
     Sets,
     Weights,
-    answer,
-    figures,
     forge_of,
-    roles,
+    format_metrics,
+    format_weights,
+    parse_roles,
+    print_result,
     table,
-    weights,
 )
 
 
@@ -49,13 +49,13 @@ def explore(
         explorer,
         run,
         checkpoint=checkpoint,
-        roles=roles(with_),
+        roles=parse_roles(with_),
         out=out,
         assignments=set_ or (),
         preset=preset,
         quiet=quiet,
         device=device,
     )
-    found = [*table(figures(result["metrics"])), result["protocol"], *result["files"]]
-    lines = [*weights(result), *result["notes"], *found]
-    answer(result, json, [line for line in lines if line])
+    rows = [*table(format_metrics(result["metrics"])), result["protocol"], *result["files"]]
+    lines = [*format_weights(result), *result["notes"], *rows]
+    print_result(result, json, [line for line in lines if line])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, Weights, answer, forge_of
+from latentforge.cli.output import Json, Weights, forge_of, print_result
 
 
 def export(
@@ -37,15 +37,16 @@ def export(
     Example: latentforge export runs/ae-mnist-1 --part encoder --format onnx
     """
     result = forge_of(ctx).export(run, part, format=format_, checkpoint=checkpoint, out=out)
-    answer(result, json, [*result["files"], *facts(result)])
+    print_result(result, json, [*result["files"], *format_facts(result)])
 
 
-def facts(result: Mapping[str, Any]) -> list[str]:
+def format_facts(result: Mapping[str, Any]) -> list[str]:
     if result["format"] == "safetensors":
         return [f"contains {result['holds']}"]
-    named = [("input", i) for i in result["inputs"]] + [("output", o) for o in result["outputs"]]
+    tensors = [("input", i) for i in result["inputs"]] + [("output", o) for o in result["outputs"]]
     lines = [
-        f"{way} {t['name']}: {t['dtype']} ({', '.join(map(str, t['shape']))})" for way, t in named
+        f"{direction} {tensor['name']}: {tensor['dtype']} ({', '.join(map(str, tensor['shape']))})"
+        for direction, tensor in tensors
     ]
     check = result["check"]
     if check is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of, table
+from latentforge.cli.output import Json, forge_of, print_result, table
 from latentforge.errors import LatentForgeError, MissingError, UsageError, did_you_mean
 from latentforge.specs import KINDS, Kind
 
@@ -24,7 +24,7 @@ def list_components(
 
     Example: latentforge list models
     """
-    kinds = [find_kind(kind)] if kind else list(KINDS.values())
+    kinds = [get_kind(kind)] if kind else list(KINDS.values())
     registry = forge_of(ctx).registry
     found = {k.plural: registry.entries(k.plural) for k in kinds}
     lines: list[str] = []
@@ -35,7 +35,7 @@ def list_components(
         ]
         lines += [plural, *table(rows or [["(none)", "", ""]], "  ")]
     result = {plural: [_brief(e) for e in entries] for plural, entries in found.items()}
-    answer(result, json, lines)
+    print_result(result, json, lines)
 
 
 def show(
@@ -53,7 +53,7 @@ def show(
     from latentforge.config.schema import DataConfig
     from latentforge.config.validation import describe
 
-    entry = forge_of(ctx).registry.get(find_kind(kind).plural, name)
+    entry = forge_of(ctx).registry.get(get_kind(kind).plural, name)
     options = describe(entry.spec.config)
     if entry.kind.plural == "datasets":
         options += describe(DataConfig)  # the core's keys of the section [data]
@@ -61,7 +61,7 @@ def show(
     doc = " ".join(str(entry.spec.config.__doc__ or "").split())
     if doc.startswith(f"{entry.spec.config.__name__}("):  # the default docstring of dataclass
         doc = ""
-    answer(
+    print_result(
         {
             **_brief(entry),
             **facts,
@@ -70,7 +70,7 @@ def show(
         json,
         [
             f"{entry.kind.singular} {entry.name}: {entry.spec.summary}",
-            *table([[f"{key}:", _in_words(value)] for key, value in facts.items()], "  "),
+            *table([[f"{key}:", _format_fact(value)] for key, value in facts.items()], "  "),
             *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
             *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
             *(
@@ -101,19 +101,19 @@ def runs(
         except LatentForgeError as error:
             found.append({"run": str(path), "status": f"unreadable: {error.message}"})
     keys = ("run", "status", "model", "data", "epochs")
-    rows = [[*(str(run.get(key, "")) for key in keys), _last_figures(run)] for run in found]
+    rows = [[*(str(run.get(key, "")) for key in keys), _format_metrics(run)] for run in found]
     header = [[*(key.upper() for key in keys), "METRICS"]] if rows else [[f"no runs in {folder}"]]
-    answer({"runs": found}, json, table(header + rows))
+    print_result({"runs": found}, json, table(header + rows))
 
 
-def find_kind(word: str) -> Kind:
+def get_kind(name: str) -> Kind:
     """A kind by its plural or singular name."""
     for kind in KINDS.values():
-        if word in (kind.plural, kind.singular):
+        if name in (kind.plural, kind.singular):
             return kind
-    words = [w for kind in KINDS.values() for w in (kind.plural, kind.singular)]
-    hint = did_you_mean(word, words) or f"choose one of {', '.join(KINDS)}"
-    raise UsageError(f"unknown kind {word!r}; {hint}")
+    names = [n for kind in KINDS.values() for n in (kind.plural, kind.singular)]
+    hint = did_you_mean(name, names) or f"choose one of {', '.join(KINDS)}"
+    raise UsageError(f"unknown kind {name!r}; {hint}")
 
 
 def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -130,12 +130,12 @@ def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _last_figures(run: dict[str, Any]) -> str:
+def _format_metrics(run: dict[str, Any]) -> str:
     """The test metrics, or else those of validation: an interrupted run has no others."""
     metrics = run.get("metrics", {})
     split = "test" if metrics.get("test") else "validation"
-    figures = metrics.get(split, {}).items()
-    shown = [f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in figures]
+    values = metrics.get(split, {}).items()
+    shown = [f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in values]
     return "  ".join([split, *shown]) if shown else ""
 
 
@@ -165,8 +165,8 @@ def _facts(entry: Entry) -> dict[str, Any]:
             facts[key] = ", ".join(sorted(value)) or "nothing"
         elif value is not None:
             facts[key] = str(value)
-    if takes := _takes(spec):
-        facts["takes"] = ", ".join(takes)
+    if roles := _format_roles(spec):
+        facts["takes"] = ", ".join(roles)
     if default := getattr(spec, "searches", None):
         facts["objective"] = (
             f"{default} unless --set objective=NAME; its options are set together with these "
@@ -178,11 +178,11 @@ def _facts(entry: Entry) -> dict[str, Any]:
     return facts
 
 
-def _in_words(fact: str | bool) -> str:
+def _format_fact(fact: str | bool) -> str:
     return fact if isinstance(fact, str) else "yes" if fact else "no"
 
 
-def _takes(spec: Any) -> list[str]:
+def _format_roles(spec: Any) -> list[str]:
     """The other runs that a component uses, as arguments of the command line."""
     optional = getattr(spec, "optional_roles", None) or {}
     roles = {**(getattr(spec, "roles", None) or {}), **optional}

@@ -45,9 +45,9 @@ class Globals:
     @classmethod
     def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
         """Parse the values of `-p`: names to load, and `no:NAME` for plugins to leave out."""
-        given = plugin or ()
-        off = [name.removeprefix("no:") for name in given if name.startswith("no:")]
-        return cls([name for name in given if not name.startswith("no:")], off, strict)
+        values = plugin or ()
+        off = [name.removeprefix("no:") for name in values if name.startswith("no:")]
+        return cls([name for name in values if not name.startswith("no:")], off, strict)
 
     def forge(self, *, warn: bool = True) -> Forge:
         """Forge with these plugins; faults of plugins are printed to stderr, one line each."""
@@ -75,20 +75,20 @@ class Globals:
 
 
 def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
-    given: Globals = ctx.obj
-    return given.forge(warn=warn)
+    options: Globals = ctx.obj
+    return options.forge(warn=warn)
 
 
-def answer(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
+def print_result(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
     """Print the result as one JSON object or as lines of text. Of several processes only the first
     prints."""
     if as_json:
-        answer_json(result)
+        print_json(result)
     elif not torchrun.rank():
         print("\n".join(text))
 
 
-def answer_json(result: Mapping[str, Any]) -> None:
+def print_json(result: Mapping[str, Any]) -> None:
     from latentforge.io.paths import finite
 
     if torchrun.rank():
@@ -107,22 +107,22 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
-def figures(metrics: Mapping[str, float]) -> list[list[str]]:
+def format_metrics(metrics: Mapping[str, float]) -> list[list[str]]:
     return [[name, f"{value:.6g}"] for name, value in metrics.items()]
 
 
-def weights(result: Mapping[str, Any]) -> list[str]:
+def format_weights(result: Mapping[str, Any]) -> list[str]:
     """A line about the measured weights, unless they are simply the final ones of training."""
     from latentforge.config.schema import AS_TRAINED
 
-    said = result.get("weights", AS_TRAINED)
-    return [f"evaluated weights: {said}"] if said != AS_TRAINED else []
+    description = result.get("weights", AS_TRAINED)
+    return [f"evaluated weights: {description}"] if description != AS_TRAINED else []
 
 
-def roles(given: Sequence[str] | None) -> dict[str, str]:
+def parse_roles(texts: Sequence[str] | None) -> dict[str, str]:
     """Parse `ROLE=RUN` texts into a mapping."""
     pairs: dict[str, str] = {}
-    for text in given or ():
+    for text in texts or ():
         role, equals, run = text.partition("=")
         if not (role and equals and run):
             raise UsageError(f"--with {text}: write ROLE=RUN, as in classifier=runs/cnn")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Globals, Json, answer, forge_of, table
+from latentforge.cli.output import Globals, Json, forge_of, print_result, table
 from latentforge.errors import PluginError, UsageError
 from latentforge.plugins.commands import names_by_distribution
 from latentforge.plugins.registry import same_distribution
@@ -42,13 +42,14 @@ def list_plugins(
     registry = forge_of(ctx, warn=False).registry  # the problems are shown here
     if requirements:
         pinned = _requirements(registry)
-        answer({"requirements": pinned}, json, pinned)
+        print_result({"requirements": pinned}, json, pinned)
         return
-    named = names_by_distribution()
-    found = [_facts(registry, plugin, named) for plugin in registry.plugins]
+    commands = names_by_distribution()
+    found = [_facts(registry, plugin, commands) for plugin in registry.plugins]
     keys = ("name", "distribution", "version", "status")
     rows = [
-        [*(str(f[key]) for key in keys), f"{1000 * f['seconds']:.0f} ms", _offer(f)] for f in found
+        [*(str(f[key]) for key in keys), f"{1000 * f['seconds']:.0f} ms", _format_offers(f)]
+        for f in found
     ]
     header = ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "IMPORT", "OFFERS"]
     problems = [f"  {problem}" for problem in registry.problems]
@@ -56,7 +57,7 @@ def list_plugins(
     lines = table([header, *rows])
     lines += ["problems:", *problems] if problems else []
     lines += ["notices:", *notices] if notices else []
-    answer({"plugins": found}, json, lines)
+    print_result({"plugins": found}, json, lines)
 
 
 @app.command("show")
@@ -74,9 +75,9 @@ def show(
     facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
     rows = [[f"{key}:", str(facts[key])] for key in keys]
-    lines = table([*rows, ["offers:", _offer(facts)]])
+    lines = table([*rows, ["offers:", _format_offers(facts)]])
     lines += [f"problem: {problem}" for problem in plugin.problems]
-    answer(facts, json, [*lines, *(f"conflict: {text}" for text in facts["conflicts"])])
+    print_result(facts, json, [*lines, *(f"conflict: {text}" for text in facts["conflicts"])])
 
 
 @app.command("check")
@@ -99,8 +100,8 @@ def check(
 
     Example: latentforge plugins check ./latentforge-swirl --deep
     """
-    given: Globals = ctx.obj
-    forge, plugins = _target(given, target)
+    options: Globals = ctx.obj
+    forge, plugins = _select_plugins(options, target)
     from latentforge.conformance.review import review
 
     root: Any = ctx.find_root().command
@@ -108,24 +109,24 @@ def check(
     for result in review(forge, plugins, deep=deep, reserved=set(root.commands)):
         results.append(result)
         if not json:
-            more = f": {result.saw}" if result.saw else ""
-            print(f"{result.status:8}{result.of}: {result.check}{more}", flush=True)
+            suffix = f": {result.saw}" if result.saw else ""
+            print(f"{result.status:8}{result.of}: {result.check}{suffix}", flush=True)
     statuses = [result.status for result in results]
     counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items())
+    text = ", ".join(f"{count} {status}" for status, count in counts.items())
     checks = [result.as_dict() for result in results]
     summary: dict[str, Any] = {"checks": checks, "deep": deep, **counts}
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
-            f"{said} of {len(results)} checks",
+            f"{text} of {len(results)} checks",
             details=[f"{r.of}: {r.check}: {r.mend}" for r in failed],
             remedy="fix these; docs/contracts.md defines what each kind must provide",
         )
         error.result = summary
         raise error
-    deeper = "" if deep else "; --deep also builds, trains and explores"
-    answer({"status": "ok", **summary}, json, [f"{said}{deeper}"])
+    hint = "" if deep else "; --deep also builds, trains and explores"
+    print_result({"status": "ok", **summary}, json, [f"{text}{hint}"])
 
 
 @app.command("new")
@@ -150,18 +151,18 @@ def new(
         *(str(file) for file in files),
         f'next: cd {folder} && pip install -e ".[test]" && pytest',
     ]
-    answer({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
+    print_result({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
 
 
-def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
+def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
     """The plugins to check, and a Forge that has loaded them."""
     if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
-        named = [target] if target.endswith(".py") else modules_of(Path(target))
-        forge = Globals([*given.plugins, *named], given.off).forge(warn=False)
-        wanted = {*named}
-        found = [p for p in forge.registry.plugins if p.module in wanted]
+        modules = [target] if target.endswith(".py") else modules_of(Path(target))
+        forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
+        module_names = {*modules}
+        found = [p for p in forge.registry.plugins if p.module in module_names]
         return forge, [p for p in found if p.status != "disabled"]
-    forge = given.forge(warn=False)
+    forge = options.forge(warn=False)
     plugins = forge.registry.plugins
     if target is None:
         found = [p for p in plugins if not p.builtin and p.status != "disabled"]
@@ -171,8 +172,8 @@ def _target(given: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
                 remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
         return forge, found
-    whole = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
-    return forge, whole or [forge.registry.plugin(target)]
+    members = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
+    return forge, members or [forge.registry.plugin(target)]
 
 
 def modules_of(folder: Path) -> list[str]:
@@ -194,7 +195,7 @@ def modules_of(folder: Path) -> list[str]:
     return [str(module) for module in points.values()]
 
 
-def _facts(registry: Registry, plugin: Plugin, named: dict[str, list[str]]) -> dict[str, Any]:
+def _facts(registry: Registry, plugin: Plugin, commands: dict[str, list[str]]) -> dict[str, Any]:
     offers: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for entry in registry.entries_of(plugin):
         offers[entry.kind.plural].append(entry.name)
@@ -206,13 +207,13 @@ def _facts(registry: Registry, plugin: Plugin, named: dict[str, list[str]]) -> d
         "status": registry.status_of(plugin),
         "seconds": round(plugin.seconds, 4),
         "offers": {kind: names for kind, names in offers.items() if names},
-        "commands": named.get(plugin.distribution, []) if plugin.status != "disabled" else [],
+        "commands": commands.get(plugin.distribution, []) if plugin.status != "disabled" else [],
         "conflicts": registry.conflicts_of(plugin),
         "problems": [problem.as_dict() for problem in plugin.problems],
     }
 
 
-def _offer(facts: dict[str, Any]) -> str:
+def _format_offers(facts: dict[str, Any]) -> str:
     offers = {**facts["offers"], **({"commands": c} if (c := facts["commands"]) else {})}
     return "; ".join(f"{kind} {', '.join(names)}" for kind, names in offers.items())
 
@@ -229,8 +230,8 @@ def _requirements(registry: Registry) -> list[str]:
         try:
             line = f"{plugin.distribution}=={Version(plugin.version)}"
         except InvalidVersion:
-            known = plugin.distribution or plugin.module
-            line = f"# {one_line_of(known)} is in no package with a known version"
+            source = plugin.distribution or plugin.module
+            line = f"# {one_line_of(source)} is in no package with a known version"
         if plugin.status == "failed":
             line = f"# {one_line_of(plugin.title)} does not load: plugins show {plugin.address}"
         lines[line] = None

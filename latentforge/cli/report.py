@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Json, answer, forge_of
+from latentforge.cli.output import Json, forge_of, print_result
 
 
 def report(
@@ -37,4 +37,4 @@ def report(
     lines = [f"{result['report']}, {result['bytes'] / 1e6:.1f} MB"]
     if result["next"]:
         lines.append(f"no explorer has been run yet; start with: {result['next']}")
-    answer(result, json, lines)
+    print_result(result, json, lines)

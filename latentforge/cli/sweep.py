@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Quiet, Sets, answer, forge_of, table
-from latentforge.cli.train import Callbacks, Data, Loss, Rate, TrainDevice, fill
+from latentforge.cli.output import Json, Quiet, Sets, forge_of, print_result, table
+from latentforge.cli.train import Callbacks, Data, Loss, Rate, TrainDevice, apply_options
 from latentforge.errors import RunFailed, UsageError
 
 if TYPE_CHECKING:
@@ -106,12 +106,13 @@ def sweep(
     forge = forge_of(ctx)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is not None:
-        if given := of_a_new_sweep(ctx):
+        if unexpected := find_new_sweep_options(ctx):
             raise UsageError(
-                f"--resume continues {resume} with its stored options; remove {', '.join(given)}",
+                f"--resume continues {resume} with its stored options; "
+                f"remove {', '.join(unexpected)}",
                 remedy=f"latentforge sweep --resume {resume}",
             )
-        made = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
+        finished = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
     else:
         from latentforge.config.request import start_draft
         from latentforge.sweeps.grid import read_grid
@@ -125,8 +126,8 @@ def sweep(
         if retry:
             raise UsageError("--retry is for --resume: a new sweep has no members that failed")
         draft = start_draft(forge.registry, model, config, preset)
-        fill(draft, data, loss, values, callback, set_)
-        made = start_sweep(
+        apply_options(draft, data, loss, values, callback, set_)
+        finished = start_sweep(
             forge.registry,
             draft,
             read_grid(grid or ()),
@@ -139,20 +140,20 @@ def sweep(
             out=out,
             quiet=quiet,
         )
-    result, failed = made.summary(), made.failed
+    result, failed = finished.summary(), finished.failed
     if not (json and failed):  # else the error prints the one JSON object
-        answer(result, json, [*comparison(made), *places(made)])
+        print_result(result, json, [*format_comparison(finished), *format_paths(finished)])
     if failed:
         error = RunFailed(
-            f"{len(failed)} of {len(made.members)} members failed",
-            details=[f"{name}: {in_short(why)}" for name, why in failed.items()],
-            remedy=f"{made.resume_command} --retry",
+            f"{len(failed)} of {len(finished.members)} members failed",
+            details=[f"{name}: {shorten(message)}" for name, message in failed.items()],
+            remedy=f"{finished.resume_command} --retry",
         )
         error.result = {**result, "status": "failed"}
         raise error
 
 
-def of_a_new_sweep(ctx: typer.Context) -> list[str]:
+def find_new_sweep_options(ctx: typer.Context) -> list[str]:
     """The given options that --resume does not accept, by name."""
     return [
         "/".join([*param.opts, *param.secondary_opts]) if param.opts[0].startswith("-") else "MODEL"
@@ -161,41 +162,41 @@ def of_a_new_sweep(ctx: typer.Context) -> list[str]:
     ]
 
 
-def in_short(error: str) -> str:
+def shorten(error: str) -> str:
     """The first line of a member's error, and its hints."""
     first, *others = error.splitlines()
     return "; ".join([first, *(line.strip() for line in others if line.startswith("  try: "))])
 
 
-def places(made: Sweep) -> list[str]:
-    count = len(made.members)
-    lines = [f"{made.path}: {made.status}, {count} member{'s' * (count != 1)}"]
-    if made.best:
-        lines.append(f"best by {made.search['objective']}: {made.path / made.best}")
-    over_all = made.record.get("best_of_all")
+def format_paths(sweep: Sweep) -> list[str]:
+    count = len(sweep.members)
+    lines = [f"{sweep.path}: {sweep.status}, {count} member{'s' * (count != 1)}"]
+    if sweep.best:
+        lines.append(f"best by {sweep.search['objective']}: {sweep.path / sweep.best}")
+    over_all = sweep.record.get("best_of_all")
     if over_all and not over_all["here"]:
         value = f"{over_all['value']:.5g}"
         lines.append(f"best of all folders: trial {over_all['trial']} of another folder, {value}")
-    lines += [f"report: {made.record['report']}"] if made.record["report"] else []
-    return [*lines, f"watch: tensorboard --logdir {made.path}"]
+    lines += [f"report: {sweep.record['report']}"] if sweep.record["report"] else []
+    return [*lines, f"watch: tensorboard --logdir {sweep.path}"]
 
 
-def comparison(made: Sweep) -> list[str]:
+def format_comparison(sweep: Sweep) -> list[str]:
     """A table of the members' metrics, with the best of each marked; names contain the values."""
     from latentforge.sweeps.comparison import compare
 
-    found = compare(made)
-    if not found.members:
+    compared = compare(sweep)
+    if not compared.members:
         return [
             "the search has all its trials; for more, use a larger --search with the same storage"
         ]
-    rows = [["MEMBER", "STATUS", *found.metrics]]
-    for member in found.members:
-        values = {name: found.value(member, name) for name in found.metrics}
+    rows = [["MEMBER", "STATUS", *compared.metrics]]
+    for member in compared.members:
+        values = {name: compared.value(member, name) for name in compared.metrics}
         shown = [
-            "-" if value is None else f"{value:.5g}{'*' * (member['name'] == found.best[name])}"
+            "-" if value is None else f"{value:.5g}{'*' * (member['name'] == compared.best[name])}"
             for name, value in values.items()
         ]
         rows.append([member["name"], member["status"], *shown])
-    said = f"{found.split} metrics; * marks the best of a column"
-    return [*table(rows), said if found.metrics else ""]
+    note = f"{compared.split} metrics; * marks the best of a column"
+    return [*table(rows), note if compared.metrics else ""]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, Quiet, Sets, answer, figures, forge_of, table, weights
+from latentforge.cli.output import (
+    Json,
+    Quiet,
+    Sets,
+    forge_of,
+    format_metrics,
+    format_weights,
+    print_result,
+    table,
+)
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,42 +90,48 @@ def train(
         if from_ is not None:
             raise UsageError("--from is for --resume: a new run begins without a checkpoint")
         draft = start_draft(registry, model, config, preset)
-        fill(draft, data, loss, values, callback, set_)
+        apply_options(draft, data, loss, values, callback, set_)
         settings = resolve(draft, registry)
         from latentforge.workflows.train import train as train_run
 
-        made = train_run(registry, settings, run=run, quiet=quiet, data=None)
+        finished = train_run(registry, settings, run=run, quiet=quiet, data=None)
     else:
         resumed = open_run(registry, resume)
-        if given := [str(other) for other in (model, config, preset, run) if other is not None]:
+        if unexpected := [
+            str(argument) for argument in (model, config, preset, run) if argument is not None
+        ]:
             raise UsageError(
                 f"--resume continues {resumed.path} with its stored options; "
-                f"remove {', '.join(given)}",
+                f"remove {', '.join(unexpected)}",
                 remedy=f"latentforge train --resume {resumed.path}",
             )
         draft = draft_of(resumed)
-        fill(draft, data, loss, values, callback, set_)
+        apply_options(draft, data, loss, values, callback, set_)
         settings = resumed_config(registry, resumed, draft)
         from latentforge.workflows.resume import resume as resume_run
 
-        made = resume_run(resumed, settings, checkpoint=from_ or "last", quiet=quiet)
-    result = made.summary()
-    rows = [[split, *row] for split, metrics in made.metrics.items() for row in figures(metrics)]
-    answer(
+        finished = resume_run(resumed, settings, checkpoint=from_ or "last", quiet=quiet)
+    result = finished.summary()
+    rows = [
+        [split, *row]
+        for split, metrics in finished.metrics.items()
+        for row in format_metrics(metrics)
+    ]
+    print_result(
         result,
         json,
         [
-            f"{made.path}: {result['status']}, {result['steps']} steps in "
+            f"{finished.path}: {result['status']}, {result['steps']} steps in "
             f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
             *table(rows, "  "),
-            *weights(made.manifest),
-            *best(made.manifest),
-            f"watch: tensorboard --logdir {made.path}",
+            *format_weights(finished.manifest),
+            *format_best(finished.manifest),
+            f"watch: tensorboard --logdir {finished.path}",
         ],
     )
 
 
-def fill(
+def apply_options(
     draft: Draft,
     data: str | None,
     loss: str | None,
@@ -128,18 +143,18 @@ def fill(
     from latentforge.config.request import toml_value
 
     if data is not None:
-        draft.choose("data", data, "--data")
+        draft.select("data", data, "--data")
     if loss is not None:
-        draft.choose("loss", loss, "--loss")
+        draft.select("loss", loss, "--loss")
     for key, text in values.items():
         if text is not None:
             draft.put("train", key, toml_value(text), f"--{key.replace('_', '-')}")
     for name in callbacks or ():
-        draft.callback(name)
+        draft.enable_callback(name)
     draft.assign_all(sets or ())
 
 
-def best(manifest: dict[str, Any]) -> list[str]:
+def format_best(manifest: dict[str, Any]) -> list[str]:
     """A line of text if the metrics are not those of the best epoch."""
     epoch = manifest["best"].get("epoch", manifest["epochs"])
     if epoch == manifest["epochs"]:

@@ -10,7 +10,7 @@ from typing import Any
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError
 
-FREE = {
+CHANGEABLE = {
     *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
     *("data.stream", "data.workers"),
 }
@@ -19,25 +19,30 @@ last bits of it, which is reported."""
 
 
 def check_changes(
-    stored: Mapping[str, Any], config: RunConfig, given: Collection[str] = ()
+    stored: Mapping[str, Any], config: RunConfig, requested_keys: Collection[str] = ()
 ) -> None:
     """Raise ConfigError that lists each setting of `config` that differs from the `stored` ones of
     the run and could change its result.
 
-    A key that the run does not store counts as unchanged, unless it is in `given`. Paths in the
-    options of the dataset may change, because the fingerprint identifies the data.
+    A key that the run does not store counts as unchanged, unless it is in `requested_keys`. Paths
+    in the options of the dataset may change, because the fingerprint identifies the data.
     """
-    before, after = flat(stored), flat(config.as_dict())
+    before, after = flatten(stored), flatten(config.as_dict())
     epochs = stored["train"].get("epochs", config.train.epochs)
     dataset = config.dataset.options if config.dataset else None
     refused = []
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
         section, _, name = key.partition(".")
-        requested = any(key == each or key.startswith(f"{each}.") for each in given)
+        requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
         named = name == "name" or key == "callbacks"  # a reference; its spelling may differ
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
-        if old == new or key in FREE or moved or (not requested and (named or key not in before)):
+        if (
+            old == new
+            or key in CHANGEABLE
+            or moved
+            or (not requested and (named or key not in before))
+        ):
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
@@ -52,10 +57,10 @@ def check_changes(
         )
 
 
-def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings by `section.key` and `section.outer.inner`. The callbacks are one setting."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping)
-        found |= flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
-    return found
+        result |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return result

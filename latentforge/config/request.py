@@ -30,17 +30,17 @@ class Draft:
         self.values.setdefault(section, {})[key] = value
         self.origins[f"{section}.{key}"] = origin
 
-    def choose(self, section: str, name: str, origin: str) -> None:
+    def select(self, section: str, name: str, origin: str) -> None:
         """Set the component of a section. Options meant for another component are dropped."""
-        chosen = self.values.get(section, {})
-        if chosen.get("name") not in (None, name):
+        options = self.values.get(section, {})
+        if options.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
-            self.values[section] = {k: v for k, v in chosen.items() if k in keep}
+            self.values[section] = {k: v for k, v in options.items() if k in keep}
         self.put(section, "name", name, origin)
 
     def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
         if "name" in options:  # first, because it drops the options of another component
-            self.choose(section, options["name"], origin)
+            self.select(section, options["name"], origin)
         for key, value in options.items():
             if key != "name":
                 self.put(section, key, copy.deepcopy(value), origin)
@@ -53,29 +53,29 @@ class Draft:
         check_requirements(content.pop(KEY, []), str(path))
         if isinstance(explore := content.get("explore"), dict):
             name = explore.get("name", "NAME")
-            what = f"preset {preset!r}" if preset else str(path)
-            how = f"--preset {preset}" if preset else "--set KEY=VALUE"
+            source = f"preset {preset!r}" if preset else str(path)
+            arguments = f"--preset {preset}" if preset else "--set KEY=VALUE"
             raise UsageError(
-                f"{what} contains options of an explorer, but no model to train",
-                remedy=f"latentforge explore {name} RUN {how}",
+                f"{source} contains options of an explorer, but no model to train",
+                remedy=f"latentforge explore {name} RUN {arguments}",
             )
         for section, value in content.items():
             if section == "callbacks":
                 self.read_callbacks(value, path)
             elif section not in SECTIONS:
                 hint = did_you_mean(section, [*SECTIONS, "callbacks"])
-                known = "sections are [model] [loss] [data] [train] and [[callbacks]]"
-                self.faults.append(f"{section}: no such section in {path}; {hint or known}")
+                sections = "sections are [model] [loss] [data] [train] and [[callbacks]]"
+                self.faults.append(f"{section}: no such section in {path}; {hint or sections}")
             elif not isinstance(value, dict):
                 self.faults.append(f"{section}: must be a section, [{section}], in {path}")
             else:
                 self.update(section, value, str(path))
 
-    def read_callbacks(self, given: Any, path: Path) -> None:
-        if not isinstance(given, list):
+    def read_callbacks(self, tables: Any, path: Path) -> None:
+        if not isinstance(tables, list):
             self.faults.append(f"callbacks: must be tables, [[callbacks]], in {path}")
             return
-        for i, table in enumerate(given):
+        for i, table in enumerate(tables):
             if isinstance(table, dict):
                 self.callbacks.append(table)
             else:
@@ -94,54 +94,56 @@ class Draft:
         if not equals or not path or not all((section, *path)):
             self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
         elif section == "callbacks" and len(path) > 1:
-            nest(self.callback(path[0]), path[1:], toml_value(value))
+            set_nested(self.enable_callback(path[0]), path[1:], toml_value(value))
         elif section == "callbacks":
             self.faults.append(f"--set {text}: no such key; write callbacks.NAME.key=VALUE")
         elif section not in SECTIONS:
             hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
             self.faults.append(f"--set {text}: no such section; {hint}")
         elif path == ["name"]:
-            self.choose(section, str(toml_value(value)), f"--set {text}")
-        elif nest(self.values.setdefault(section, {}), path, toml_value(value)):
+            self.select(section, str(toml_value(value)), f"--set {text}")
+        elif set_nested(self.values.setdefault(section, {}), path, toml_value(value)):
             self.origins[".".join((section, *path))] = f"--set {text}"
         else:
             self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is not a table")
 
-    def data(self, given: Any) -> Any:
+    def add_data(self, data: Any) -> Any:
         """Add the argument `data` of the Python API, which is a dataset's name, the section [data],
         or the data itself. Returns the data itself without the shares to cut from it, else None."""
-        if given is None:
+        if data is None:
             return None
-        if isinstance(given, str) or (isinstance(given, Mapping) and "train" not in given):
-            self.update("data", {"name": given} if isinstance(given, str) else given, "data=")
+        if isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
+            self.update("data", {"name": data} if isinstance(data, str) else data, "data=")
             return None
-        self.choose("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its shares
+        self.select("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its shares
         del self.values["data"]["name"]
-        if not isinstance(given, Mapping):
-            return given
+        if not isinstance(data, Mapping):
+            return data
         # numbers are shares to cut, other values are splits
-        shares = {k: v for k, v in given.items() if isinstance(v, int | float)}
+        shares = {k: v for k, v in data.items() if isinstance(v, int | float)}
         self.update("data", shares, "data=")
-        return {k: v for k, v in given.items() if k not in shares}
+        return {k: v for k, v in data.items() if k not in shares}
 
-    def switch_on(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
+    def enable_callbacks(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
         """Enable callbacks, each given by name or with its options."""
-        for given in callbacks:
-            if not isinstance(given, str | Mapping):
-                raise UsageError(f"callbacks: give a name or a mapping with a name, not {given!r}")
-            options = {"name": given} if isinstance(given, str) else dict(given)
-            self.callback(str(options.get("name"))).update(options)
+        for callback in callbacks:
+            if not isinstance(callback, str | Mapping):
+                raise UsageError(
+                    f"callbacks: give a name or a mapping with a name, not {callback!r}"
+                )
+            options = {"name": callback} if isinstance(callback, str) else dict(callback)
+            self.enable_callback(str(options.get("name"))).update(options)
 
-    def callback(self, name: str) -> dict[str, Any]:
+    def enable_callback(self, name: str) -> dict[str, Any]:
         """The options of a callback. Enables the callback if necessary."""
-        for given in self.callbacks:
-            if given.get("name") == name:
-                return given
+        for options in self.callbacks:
+            if options.get("name") == name:
+                return options
         self.callbacks.append({"name": name})
         return self.callbacks[-1]
 
 
-def nest(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
+def set_nested(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
     """Store a value at a path of keys. Returns False if a value on the path is not a table."""
     *outer, last = path
     for part in outer:
@@ -178,16 +180,16 @@ def start_draft(
 ) -> Draft:
     """Start a draft from a model's name, a config file or a preset. Raises UsageError unless
     exactly one is given."""
-    given = [what for what in (name, config, preset) if what is not None]
-    if len(given) != 1:
+    sources = [source for source in (name, config, preset) if source is not None]
+    if len(sources) != 1:
         raise UsageError(
             "give exactly one of: a model's name, a config file, a preset",
-            details=[f"given: {', '.join(map(str, given)) or 'none'}"],
+            details=[f"given: {', '.join(map(str, sources)) or 'none'}"],
             remedy="latentforge train ae",
         )
     draft = Draft()
     if name is not None:
-        draft.choose("model", name, "the model's name")
+        draft.select("model", name, "the model's name")
     elif config is not None:
         draft.read_file(Path(config))
     elif preset is not None:
@@ -209,12 +211,12 @@ def draft_request(
 ) -> tuple[Draft, Any]:
     """The draft of a training run, and the data itself if it was passed in Python, else None."""
     draft = start_draft(registry, name, config, preset)
-    data = draft.data(data)
+    data = draft.add_data(data)
     if loss is not None:
         draft.update("loss", {"name": loss} if isinstance(loss, str) else loss, "loss=")
     if name is not None and "name" in (model or {}):
         raise UsageError("give the model's name only once: as the first argument or in model=")
     draft.update("model", model or {}, "model=")
     draft.update("train", train or {}, "train=")
-    draft.switch_on(callbacks)
+    draft.enable_callbacks(callbacks)
     return draft, data

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from latentforge.config.request import SECTIONS, Draft, nest, toml_value
+from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
 from latentforge.config.schema import Component, DataConfig, RunConfig, TrainConfig
-from latentforge.config.validation import Faults, check, faults_of_defaults
+from latentforge.config.validation import Faults, check, find_default_faults
 from latentforge.errors import ConfigError, PluginError, UsageError
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
@@ -32,29 +32,29 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     dataset, data = resolve_data(values["data"], registry, faults)
     train = check(TrainConfig, values["train"], "train", faults)
     if train:
-        train = with_length(train, faults)
+        train = fix_schedule_length(train, faults)
     callbacks = [
-        _component("callbacks", given, f"callbacks[{i}]", registry, faults)
-        for i, given in enumerate(draft.callbacks)
+        _component("callbacks", options, f"callbacks[{i}]", registry, faults)
+        for i, options in enumerate(draft.callbacks)
     ]
     if model and train:
         check_monitor(train.monitor, model.entry, registry, faults)
     if model and loss:
         check_match(model.entry.spec, loss.entry.spec, loss.options, faults)
     raise_faults(faults)
-    chosen = tuple(callback for callback in callbacks if callback)
+    enabled = tuple(callback for callback in callbacks if callback)
     assert model is not None
     assert loss is not None
-    return RunConfig(model, loss, dataset, data, train, chosen)
+    return RunConfig(model, loss, dataset, data, train, enabled)
 
 
-def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
+def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
     """Fix the length of the schedule, so that a later increase of the epochs does not change it."""
     schedule = train.schedule
-    moves = schedule.name != "constant" or schedule.warmup_epochs
-    if moves and not schedule.epochs:
+    varies = schedule.name != "constant" or schedule.warmup_epochs
+    if varies and not schedule.epochs:
         schedule = replace(schedule, epochs=train.epochs)
-    if moves and schedule.warmup_epochs >= schedule.epochs:
+    if varies and schedule.warmup_epochs >= schedule.epochs:
         faults.add(
             "train.schedule",
             f"the warm-up ({schedule.warmup_epochs:g} epochs) must be shorter than "
@@ -64,18 +64,18 @@ def with_length(train: TrainConfig, faults: Faults) -> TrainConfig:
 
 
 def resolve_data(
-    given: Mapping[str, Any], registry: Registry, faults: Faults
+    values: Mapping[str, Any], registry: Registry, faults: Faults
 ) -> tuple[Component | None, Any]:
     """Validate the section [data]: the dataset with its options, if named, and the core's keys."""
-    own = {f.name for f in fields(DataConfig)}
-    config = check(DataConfig, {k: v for k, v in given.items() if k in own}, "data", faults)
-    options = {k: v for k, v in given.items() if k not in own}
+    core_keys = {f.name for f in fields(DataConfig)}
+    config = check(DataConfig, {k: v for k, v in values.items() if k in core_keys}, "data", faults)
+    options = {k: v for k, v in values.items() if k not in core_keys}
     if not options:
         return None, config
-    return _component("datasets", options, "data", registry, faults, sorted(own)), config
+    return _component("datasets", options, "data", registry, faults, sorted(core_keys)), config
 
 
-def dataset_of(
+def resolve_dataset(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any]
 ) -> tuple[Component, DataConfig]:
     """A dataset by its name. `options` are those of [data], as a mapping or as `key=VALUE` texts.
@@ -83,30 +83,30 @@ def dataset_of(
     faults = Faults()
     if not isinstance(options, Mapping):
         options = [text.removeprefix("data.") for text in options]
-    given = {"name": name, **read_assignments(options, faults)}
-    dataset, own = resolve_data(given, registry, faults)
+    values = {"name": name, **read_assignments(options, faults)}
+    dataset, config = resolve_data(values, registry, faults)
     raise_faults(faults)
     assert dataset is not None
-    return dataset, own
+    return dataset, config
 
 
 def _component(
     kind: str,
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     path: str,
     registry: Registry,
     faults: Faults,
-    beside: Sequence[str] = (),
+    other_keys: Sequence[str] = (),
 ) -> Component | None:
     """The component that a section names, or None if the name is wrong. Its options are None if
     they have faults."""
-    options = dict(given)
+    options = dict(values)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        said = "is required" if name is None else f"must be a string, got {name!r}"
-        faults.add(f"{path}.name", f"{said}; see `latentforge list {kind}`")
+        reason = "is required" if name is None else f"must be a string, got {name!r}"
+        faults.add(f"{path}.name", f"{reason}; see `latentforge list {kind}`")
         return None
-    if kind == "datasets" and (remedy := dataset_of_path(name)):
+    if kind == "datasets" and (remedy := suggest_dataset(name)):
         faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {remedy}")
         return None
     try:
@@ -116,13 +116,15 @@ def _component(
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
     check_defaults(entry)
-    of = "" if beside else f"{entry.kind.singular} {name!r}"
-    return Component(entry, check(entry.spec.config, options, path, faults, of=of, beside=beside))
+    owner = "" if other_keys else f"{entry.kind.singular} {name!r}"
+    return Component(
+        entry, check(entry.spec.config, options, path, faults, owner=owner, other_keys=other_keys)
+    )
 
 
 def check_defaults(entry: Entry) -> None:
     """Raise PluginError if a third-party component has invalid defaults, whatever the user sets."""
-    wrong = [] if entry.plugin.builtin else faults_of_defaults(entry.spec.config)
+    wrong = [] if entry.plugin.builtin else find_default_faults(entry.spec.config)
     if wrong:
         raise PluginError(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.title} has wrong defaults",
@@ -131,7 +133,7 @@ def check_defaults(entry: Entry) -> None:
         )
 
 
-def dataset_of_path(name: str) -> str:
+def suggest_dataset(name: str) -> str:
     """The hint for a dataset's name that is a path; empty for other names."""
     if name.endswith((".npz", ".npy")):
         return f"try --data arrays --set data.path={name}"
@@ -147,14 +149,14 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
     except UsageError as error:
         faults.add("train.monitor", f"{error.message}; try {error.remedy}")
         return
-    if lack := lacking(f"measure {name!r}", spec.needs, model.spec):
-        faults.add("train.monitor", lack)
+    if message := describe_missing(f"measure {name!r}", spec.needs, model.spec):
+        faults.add("train.monitor", message)
     elif spec.roles:
-        takes = ", ".join(spec.roles)
-        faults.add("train.monitor", f"measure {name!r} needs another run ({takes})")
+        roles = ", ".join(spec.roles)
+        faults.add("train.monitor", f"measure {name!r} needs another run ({roles})")
 
 
-def lacking(what: str, needs: Iterable[str], model: ModelSpec) -> str:
+def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
     """A message with the capabilities that `what` needs and the model lacks; empty if it has
     all."""
     if missing := sorted(set(needs) - set(model.provides)):
@@ -168,27 +170,29 @@ def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) 
     if options is None and callable(loss.needs):
         return  # the needs depend on options that have faults
     needs = loss.needs(options) if callable(loss.needs) else loss.needs
-    if lack := lacking(f"loss {loss.name!r}", needs, model):
-        faults.add("loss.name", lack)
+    if message := describe_missing(f"loss {loss.name!r}", needs, model):
+        faults.add("loss.name", message)
 
 
-def check_options(cls: type[Any], given: Sequence[str] | Mapping[str, Any], what: str) -> Any:
+def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any], path: str) -> Any:
     """Validate the options of an explorer or a measure from `key=VALUE` texts or a mapping."""
     faults = Faults()
-    checked = check(cls, read_assignments(given, faults), what, faults)
+    options = check(cls, read_assignments(assignments, faults), path, faults)
     raise_faults(faults)
-    return checked
+    return options
 
 
-def read_assignments(given: Sequence[str] | Mapping[str, Any], faults: Faults) -> dict[str, Any]:
+def read_assignments(
+    assignments: Sequence[str] | Mapping[str, Any], faults: Faults
+) -> dict[str, Any]:
     """`key=VALUE` texts as a mapping, where `outer.inner=VALUE` nests. A mapping is copied."""
-    if isinstance(given, Mapping):
-        return dict(given)
+    if isinstance(assignments, Mapping):
+        return dict(assignments)
     values: dict[str, Any] = {}
-    for text in given:
+    for text in assignments:
         key, equals, value = text.partition("=")
         path = key.strip().split(".")
-        if not equals or not all(path) or not nest(values, path, toml_value(value)):
+        if not equals or not all(path) or not set_nested(values, path, toml_value(value)):
             faults.lines.append(f"--set {text}: write key=VALUE")
     return values
 

@@ -24,7 +24,7 @@ IN_MEMORY = "in-memory"  # the name in the section [data] of data that was passe
 AS_TRAINED = "as trained"  # the weights of a run without EMA
 
 
-def weights_of(train: TrainConfig) -> str:
+def describe_weights(train: TrainConfig) -> str:
     """A description of the weights of a run that are evaluated and explored."""
     return f"exponential moving average, decay {train.ema:g}" if train.ema else AS_TRAINED
 
@@ -65,12 +65,12 @@ class DeviceName:
         from pydantic_core import PydanticCustomError
         from pydantic_core.core_schema import no_info_after_validator_function
 
-        def checked(name: str) -> str:
+        def validate(name: str) -> str:
             if not is_device(name):
                 raise PydanticCustomError("device", f"must be {DEVICES}")
             return name
 
-        return no_info_after_validator_function(checked, handler(source))
+        return no_info_after_validator_function(validate, handler(source))
 
 
 def check_device(name: str) -> None:
@@ -148,7 +148,7 @@ class Component:
 
     entry: Entry
     options: Any
-    unasked: bool = False  # a default measure that the user did not name
+    is_default: bool = False  # a default measure that the user did not name
 
     @property
     def name(self) -> str:
@@ -181,8 +181,8 @@ class RunConfig:
         return self.dataset.name if self.dataset else IN_MEMORY
 
     def components(self) -> list[Component]:
-        named = (self.model, self.loss, self.dataset, *self.callbacks)
-        return [component for component in named if component]
+        selected = (self.model, self.loss, self.dataset, *self.callbacks)
+        return [component for component in selected if component]
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration with the structure of the TOML file."""

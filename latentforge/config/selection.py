@@ -14,7 +14,7 @@ from latentforge.config.request import read_toml
 from latentforge.config.resolve import (
     check_defaults,
     check_options,
-    lacking,
+    describe_missing,
     raise_faults,
     read_assignments,
 )
@@ -27,7 +27,7 @@ from latentforge.plugins.requirements import KEY, check_requirements
 log = logging.getLogger("latentforge")
 
 
-def choose_measures(
+def select_measures(
     registry: Registry,
     config: RunConfig,
     classes: Sequence[str],
@@ -50,13 +50,13 @@ def choose_measures(
         by_name: dict[str, Entry] = {}
         for entry in registry.entries("measures"):  # a built-in before others of its name
             spec = entry.spec
-            fits = spec.needs <= provides and (classes or not spec.labels)
-            if spec.default and fits and not spec.roles:
+            compatible = spec.needs <= provides and (classes or not spec.labels)
+            if spec.default and compatible and not spec.roles:
                 by_name.setdefault(entry.name, entry)
         # built-ins first: if two compute the same metric, the later one is left out
         entries = sorted(by_name.values(), key=lambda entry: not entry.plugin.builtin)
-    given = _by_component(options, [entry.name for entry in entries])
-    chosen = []
+    options_by_name = _group_options(options, [entry.name for entry in entries])
+    selected = []
     for entry in entries:
         try:
             check_defaults(entry)
@@ -65,9 +65,9 @@ def choose_measures(
                 raise
             log.warning("%s; the measure is skipped", error.message)
             continue
-        options = check_options(entry.spec.config, given[entry.name], entry.name)
-        chosen.append(Component(entry, options, unasked=not names))
-    return chosen
+        options = check_options(entry.spec.config, options_by_name[entry.name], entry.name)
+        selected.append(Component(entry, options, is_default=not names))
+    return selected
 
 
 def training_measures(
@@ -82,24 +82,24 @@ def training_measures(
             "train.monitor and train.patience need a validation split; the data has none",
             remedy="--set data.validation=0.1",
         )
-    measures = choose_measures(registry, config, classes)
-    [monitor] = choose_measures(registry, config, classes, [train.monitor])
+    measures = select_measures(registry, config, classes)
+    [monitor] = select_measures(registry, config, classes, [train.monitor])
     measures = [monitor if measure.entry is monitor.entry else measure for measure in measures]
     return monitor, measures if monitor in measures else [*measures, monitor]
 
 
 def check_needs(entry: Entry, model: Entry) -> None:
     """Raise UsageError if the model lacks a capability that the component needs."""
-    check_abilities(f"{entry.kind.singular} {entry.name!r}", entry.spec.needs, model)
+    check_capabilities(f"{entry.kind.singular} {entry.name!r}", entry.spec.needs, model)
 
 
-def check_abilities(what: str, needs: Iterable[str], model: Entry) -> None:
+def check_capabilities(what: str, needs: Iterable[str], model: Entry) -> None:
     """Raise UsageError that names `what` if the model lacks one of its needs."""
-    if lack := lacking(what, needs, model.spec):
-        raise UsageError(lack)
+    if message := describe_missing(what, needs, model.spec):
+        raise UsageError(message)
 
 
-def choose_explorer(
+def select_explorer(
     registry: Registry,
     config: RunConfig,
     classes: Sequence[str],
@@ -117,40 +117,44 @@ def choose_explorer(
     check_needs(entry, config.model.entry)
     faults = Faults()
     texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # the form in errors
-    kept = read_explore_preset(registry, preset, entry) if preset else {}
-    given = {**kept, **read_assignments(texts, faults), **options}
-    chosen, beside = [], []
+    preset_values = read_explore_preset(registry, preset, entry) if preset else {}
+    values = {**preset_values, **read_assignments(texts, faults), **options}
+    objectives, other_keys = [], []
     if entry.spec.searches:
-        objective = registry.get("objectives", str(given.pop("objective", entry.spec.searches)))
-        theirs = [field.name for field in fields(objective.spec.config)]
-        if isinstance(prefixed := given.get(objective.name), Mapping):  # the form in errors
-            given = {**{k: v for k, v in given.items() if v is not prefixed}, **prefixed}
-        taken = [field.name for field in fields(entry.spec.config)]
-        if both := [key for key in taken if key in theirs]:
+        objective = registry.get("objectives", str(values.pop("objective", entry.spec.searches)))
+        objective_keys = [f.name for f in fields(objective.spec.config)]
+        if isinstance(nested := values.get(objective.name), Mapping):  # the form in errors
+            values = {**{k: v for k, v in values.items() if v is not nested}, **nested}
+        explorer_keys = [f.name for f in fields(entry.spec.config)]
+        if shared_keys := [key for key in explorer_keys if key in objective_keys]:
             raise PluginError(
-                f"objective {objective.name!r} and explorer {name!r} both have {both[0]!r}",
+                f"objective {objective.name!r} and explorer {name!r} both have {shared_keys[0]!r}",
                 remedy=f"rename the option in plugin {objective.plugin.name}",
             )
-        own = {key: given.pop(key) for key in theirs if key in given}
-        owners = {
-            field.name: other.name
+        objective_values = {key: values.pop(key) for key in objective_keys if key in values}
+        other_owners = {
+            f.name: other.name
             for other in registry.entries("objectives")
             if other is not objective
-            for field in fields(other.spec.config)
+            for f in fields(other.spec.config)
         }
-        for key in [key for key in given if key in owners and key not in taken]:
-            faults.add(f"{objective.name}.{key}", f"is an option of objective {owners[key]!r}")
-            del given[key]
-        chosen = [(objective, check(objective.spec.config, own, objective.name, faults))]
-        beside = ["objective", *theirs]
-    checked = check(entry.spec.config, given, entry.name, faults, beside=beside)
+        for key in [key for key in values if key in other_owners and key not in explorer_keys]:
+            faults.add(
+                f"{objective.name}.{key}", f"is an option of objective {other_owners[key]!r}"
+            )
+            del values[key]
+        objectives = [
+            (objective, check(objective.spec.config, objective_values, objective.name, faults))
+        ]
+        other_keys = ["objective", *objective_keys]
+    explorer_options = check(entry.spec.config, values, entry.name, faults, other_keys=other_keys)
     raise_faults(faults)
-    found = [Component(*pair) for pair in [(entry, checked), *chosen]]
-    for part in found:
-        if part.entry.spec.labels and not classes:
-            what = f"{part.entry.kind.singular} {part.name!r}"
-            raise UsageError(f"{what} needs labels; the data of the run has none")
-    return found
+    components = [Component(*pair) for pair in [(entry, explorer_options), *objectives]]
+    for component in components:
+        if component.entry.spec.labels and not classes:
+            owner = f"{component.entry.kind.singular} {component.name!r}"
+            raise UsageError(f"{owner} needs labels; the data of the run has none")
+    return components
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:
@@ -171,21 +175,21 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
     """Raise UsageError unless each role is known to the entries, its model fits, and no required
     role is missing."""
-    wanted: dict[str, set[str]] = {}
+    needs_by_role: dict[str, set[str]] = {}
     for entry in entries:
         optional = getattr(entry.spec, "optional_roles", None) or {}
         for role, needs in {**(entry.spec.roles or {}), **optional}.items():
-            wanted.setdefault(role, set()).update(needs)
+            needs_by_role.setdefault(role, set()).update(needs)
     for role, model in models.items():
-        if role not in wanted:
+        if role not in needs_by_role:
             names = " and ".join(repr(entry.name) for entry in entries[:3])
             names += f" and {len(entries) - 3} more" if len(entries) > 3 else ""
             raise UsageError(
                 f"no role {role!r}; roles of {entries[0].kind.singular} {names}: "
-                f"{', '.join(sorted(wanted)) or 'none'}",
-                remedy=did_you_mean(role, list(wanted)),
+                f"{', '.join(sorted(needs_by_role)) or 'none'}",
+                remedy=did_you_mean(role, list(needs_by_role)),
             )
-        if missing := sorted(wanted[role] - set(model.spec.provides)):
+        if missing := sorted(needs_by_role[role] - set(model.spec.provides)):
             raise UsageError(
                 f"role {role!r} needs {', '.join(missing)}; the model of its run is {model.name!r}"
             )
@@ -198,7 +202,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
                 )
 
 
-def _by_component(
+def _group_options(
     options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
     """Options by measure, from `measure.key=value` texts or from a mapping measure -> options."""
@@ -209,11 +213,11 @@ def _by_component(
                 f"options for {unknown[0]!r}, which is not a requested measure; {hint}"
             )
         return {name: options.get(name, {}) for name in names}
-    sorted_out: dict[str, list[str]] = {name: [] for name in names}
+    by_name: dict[str, list[str]] = {name: [] for name in names}
     for text in options:
         name, dot, rest = text.partition(".")
-        if not dot or name not in sorted_out:
+        if not dot or name not in by_name:
             hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
             raise UsageError(f"--set {text}: write MEASURE.key=VALUE; {hint}")
-        sorted_out[name].append(rest)
-    return sorted_out
+        by_name[name].append(rest)
+    return by_name

@@ -27,51 +27,54 @@ class Faults:
     lines: list[str] = field(default_factory=list)
 
     def add(self, path: str, message: str) -> None:
-        known = path
-        while known and known not in self.origins:  # for hidden[0] and options.eps, the outer key
-            known = re.sub(r"(^|\.|\[)[^.\[]*$", "", known)
-        origin = self.origins.get(known)
+        key = path
+        while key and key not in self.origins:  # for hidden[0] and options.eps, the outer key
+            key = re.sub(r"(^|\.|\[)[^.\[]*$", "", key)
+        origin = self.origins.get(key)
         self.lines.append(f"{path} (from {origin}): {message}" if origin else f"{path}: {message}")
 
 
 def check(
     cls: type[Any],
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     path: str,
     faults: Faults,
     *,
-    of: str = "",
-    beside: Sequence[str] = (),
+    owner: str = "",
+    other_keys: Sequence[str] = (),
 ) -> Any:
-    """An instance of the dataclass `cls` from `given`, or None with the reasons in `faults`.
+    """An instance of the dataclass `cls` from `options`, or None with the reasons in `faults`.
 
-    `of` names the owner of the options, such as "loss 'elbo'", if the section does not show it.
-    `beside` are other keys of the section, which are checked elsewhere.
+    `owner` names the owner of the options, such as "loss 'elbo'", if the section does not show it.
+    `other_keys` are other keys of the section, which are checked elsewhere.
 
     Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too. A
     ValueError raised by `cls.__post_init__` is a fault of the whole section.
     """
-    before = len(faults.lines)
+    fault_count = len(faults.lines)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     annotations = _annotations(cls)
     values = {}
-    for key, value in given.items():
-        here = f"{path}.{key}" if path else key
+    for key, value in options.items():
+        key_path = f"{path}.{key}" if path else key
         if key not in fields:
-            known = [*fields, *beside]
-            hint = did_you_mean(str(key), known) or f"there are {', '.join(known) or 'none'}"
-            faults.add(here, f"no such option{f' of {of}' if of else ''}; {hint}")
+            allowed = [*fields, *other_keys]
+            hint = did_you_mean(str(key), allowed) or f"there are {', '.join(allowed) or 'none'}"
+            faults.add(key_path, f"no such option{f' of {owner}' if owner else ''}; {hint}")
         elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
-            values[key] = check(typing.cast("type[Any]", annotations[key]), value, here, faults)
+            values[key] = check(typing.cast("type[Any]", annotations[key]), value, key_path, faults)
         elif dataclasses.is_dataclass(annotations[key]):
             inner = dataclasses.fields(typing.cast("type[Any]", annotations[key]))[0].name
-            faults.add(here, f"must be a table; write {here}.{inner}=..., got {_shown(value)}")
+            faults.add(
+                key_path,
+                f"must be a table; write {key_path}.{inner}=..., got {_format_value(value)}",
+            )
         else:
-            values[key] = _check_value(annotations[key], value, here, faults, fields[key])
+            values[key] = _check_value(annotations[key], value, key_path, faults, fields[key])
     for name, spec in fields.items():
-        if name not in given and _default(spec) is dataclasses.MISSING:
+        if name not in options and _default(spec) is dataclasses.MISSING:
             faults.add(f"{path}.{name}", "is required")
-    if len(faults.lines) > before:
+    if len(faults.lines) > fault_count:
         return None
     try:
         return cls(**values)
@@ -107,14 +110,14 @@ def _check_value(
     adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
     try:
         text = json.dumps(value, default=_as_json)
-        checked = adapter.validate_json(text)
+        validated = adapter.validate_json(text)
         # absolute, so that a run finds the file from another folder
-        return checked.expanduser().absolute() if isinstance(checked, Path) else checked
+        return validated.expanduser().absolute() if isinstance(validated, Path) else validated
     except ValidationError as error:
-        for where, message, seen in _fault_messages(error.errors(), json.loads(text)):
-            if message == "must be a list" and not where:
+        for location, message, input_value in _fault_messages(error.errors(), json.loads(text)):
+            if message == "must be a list" and not location:
                 message += _example(adapter, value, _default(spec), path, faults.origins.get(path))
-            faults.add(path + where, f"{message}, got {_shown(seen)}")
+            faults.add(path + location, f"{message}, got {_format_value(input_value)}")
     except (TypeError, RecursionError) as error:
         faults.add(path, f"cannot be read: {error}")
     return None
@@ -160,48 +163,49 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
     """(place inside the value, message, input) of each fault. The faults of a union's branches
     become one."""
     merged: dict[str, tuple[list[str], Any]] = {}
-    for e in errors:
-        where = _place(e["loc"], value)
-        message = e["msg"].replace("Input should be", "must be")
+    for error in errors:
+        location = _format_location(error["loc"], value)
+        message = error["msg"].replace("Input should be", "must be")
         # pydantic uses JSON's terms; the user writes TOML
         message = message.replace("a valid array", "a list").replace("an object", "a table")
-        if e["type"] == "missing":  # too few values; the last missing index gives the number
-            where, size = _place(e["loc"][:-1], value), e["loc"][-1] + 1
-            merged[where] = [f"must have {size} values"], e["input"]
+        if error["type"] == "missing":  # too few values; the last missing index gives the number
+            location, size = _format_location(error["loc"][:-1], value), error["loc"][-1] + 1
+            merged[location] = [f"must have {size} values"], error["input"]
             continue
-        if e["type"] in ("too_short", "too_long"):
-            bound, key = ("at least", "min") if e["type"] == "too_short" else ("at most", "max")
-            message = f"must have {bound} {e['ctx'][key + '_length']} values"
-        elif e["type"] == "literal_error":
-            known = [
-                part.strip("'") for part in e["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        if error["type"] in ("too_short", "too_long"):
+            bound, key = ("at least", "min") if error["type"] == "too_short" else ("at most", "max")
+            message = f"must have {bound} {error['ctx'][key + '_length']} values"
+        elif error["type"] == "literal_error":
+            choices = [
+                part.strip("'")
+                for part in error["ctx"]["expected"].replace(" or ", ", ").split(", ")
             ]
-            hint = did_you_mean(str(e["input"]), known)
-            message = f"must be one of {', '.join(known)}" + (f" ({hint})" if hint else "")
-        elif e["type"] == "none_required":
+            hint = did_you_mean(str(error["input"]), choices)
+            message = f"must be one of {', '.join(choices)}" + (f" ({hint})" if hint else "")
+        elif error["type"] == "none_required":
             continue  # `int | None`: the user meant the other branch
-        messages, _ = merged.setdefault(where, ([], e["input"]))
+        messages, _ = merged.setdefault(location, ([], error["input"]))
         messages.append(message)
     return [
-        (where, " or ".join(dict.fromkeys(messages)), seen)
-        for where, (messages, seen) in merged.items()
+        (location, " or ".join(dict.fromkeys(messages)), input_value)
+        for location, (messages, input_value) in merged.items()
         # in a union, the branch with a fault further inside is the one that was meant
-        if not any(w.startswith((f"{where}[", f"{where}.")) for w in merged)
+        if not any(other.startswith((f"{location}[", f"{location}.")) for other in merged)
     ]
 
 
-def _place(loc: Sequence[int | str], value: Any) -> str:
+def _format_location(loc: Sequence[int | str], value: Any) -> str:
     """`[2].key` for a path into the value. The names of a union's branches are not part of it."""
-    where = ""
+    location = ""
     for part in loc:
         if isinstance(value, dict) and part in value:
-            where, value = f"{where}.{part}", value[part]
+            location, value = f"{location}.{part}", value[part]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            where, value = f"{where}[{part}]", value[part]
-    return where
+            location, value = f"{location}[{part}]", value[part]
+    return location
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -217,7 +221,7 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
         raise PluginError(f"the default of {spec.name!r} raises: {one_line(error)}") from error
 
 
-def faults_of_defaults(cls: type[Any]) -> list[str]:
+def find_default_faults(cls: type[Any]) -> list[str]:
     """What is wrong with the defaults of a config dataclass, which its author must fix, not the
     user."""
     faults = Faults()

@@ -31,9 +31,9 @@ def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
 
 
 def every_option_has_a_valid_default(subject: Subject) -> None:
-    from latentforge.config.validation import faults_of_defaults
+    from latentforge.config.validation import find_default_faults
 
-    wrong = faults_of_defaults(subject.entry.spec.config)
+    wrong = find_default_faults(subject.entry.spec.config)
     require(not wrong, "; ".join(wrong), "fix the default or the type of the option")
 
 

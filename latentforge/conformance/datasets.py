@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentforge.config.resolve import dataset_of
+from latentforge.config.resolve import resolve_dataset
 from latentforge.conformance.assertions import under
 from latentforge.conformance.global_state import nothing_global_changed
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
@@ -45,7 +45,7 @@ def nothing_global_is_changed(subject: Subject) -> None:
 
 def _load(subject: Subject) -> Any:
     """The splits of the dataset. Raises CheckSkipped if it needs files or options first."""
-    dataset, own = dataset_of(subject.forge.registry, subject.entry.reference, subject.options)
+    dataset, own = resolve_dataset(subject.forge.registry, subject.entry.reference, subject.options)
     spec = dataset.entry.spec
     try:
         spec.load(dataset.options, spec.splits[0])

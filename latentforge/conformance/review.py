@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from latentforge.config.request import read_toml, start_draft
 from latentforge.config.resolve import resolve
-from latentforge.config.selection import choose_explorer
+from latentforge.config.selection import select_explorer
 from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, checks_of, name_of
 from latentforge.conformance.common import checks_for
 from latentforge.conformance.subject import Subject, require
@@ -157,7 +157,7 @@ def _resolves(forge: Forge, entry: Entry) -> None:
     # a substitute for any run that provides what the explorer needs
     model = SimpleNamespace(name="any", spec=SimpleNamespace(provides=explorer.spec.needs))
     config: Any = SimpleNamespace(model=SimpleNamespace(entry=model))
-    choose_explorer(forge.registry, config, ["any"], explorer.reference, (), {}, entry.reference)
+    select_explorer(forge.registry, config, ["any"], explorer.reference, (), {}, entry.reference)
 
 
 def _without_observers(forge: Forge) -> Forge:

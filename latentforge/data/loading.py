@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentforge.config.resolve import dataset_of
+from latentforge.config.resolve import resolve_dataset
 from latentforge.config.schema import IN_MEMORY, Component, DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.preparation import SPLITS, prepare
@@ -41,7 +41,7 @@ def load_dataset(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
 ) -> DataSplits:
     """The splits of a dataset by its name. `options` are those of the section [data]."""
-    dataset, own = dataset_of(registry, name, options)
+    dataset, own = resolve_dataset(registry, name, options)
     return load_splits(dataset, own)
 
 

@@ -133,7 +133,7 @@ class Evaluator:
         try:
             return measure.call(f"{what} {measure.name!r}", function, *args)
         except PluginError as error:
-            if not measure.unasked or measure.entry.plugin.builtin:
+            if not measure.is_default or measure.entry.plugin.builtin:
                 raise
             log.warning("%s; the measure is skipped", error.message)
             self.measures.remove(measure)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge._version import __version__
-from latentforge.config.schema import RunConfig, weights_of
+from latentforge.config.schema import RunConfig, describe_weights
 from latentforge.io.redact import command_line
 from latentforge.runs.folder import FORMAT
 from latentforge.runtime import torchrun
@@ -30,7 +30,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
         "format": FORMAT,
         "latentforge": __version__,
         "status": "running",
-        "weights": weights_of(config.train),  # the weights that are evaluated
+        "weights": describe_weights(config.train),  # the weights that are evaluated
         "created": now(),
         "config": config.as_dict(),
         "data": {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentforge.config.request import SECTIONS, Draft, nest, toml_value
+from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError, did_you_mean
@@ -130,8 +130,8 @@ def draft_member(base: Draft, member: Member, origin: str = "the grid") -> Draft
         section, *path = key.split(".")
         draft.origins[key] = origin
         if path == ["name"]:
-            draft.choose(section, value, origin)
-        elif not nest(draft.values.setdefault(section, {}), path, copy.deepcopy(value)):
+            draft.select(section, value, origin)
+        elif not set_nested(draft.values.setdefault(section, {}), path, copy.deepcopy(value)):
             draft.faults.append(f"{key}: {key.rpartition('.')[0]} is not a table")
     return draft
 

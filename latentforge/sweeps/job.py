@@ -66,7 +66,7 @@ def _train(
         if (path / MANIFEST).exists():
             run = open_run(registry, path)
             draft = draft_of(run)
-            data = draft.data(options.pop("data"))
+            data = draft.add_data(options.pop("data"))
             resume(run, resumed_config(registry, run, draft), data=data, **options)
         else:
             train(registry, config, run=path, **options)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from latentforge.config.changes import FREE, flat
+from latentforge.config.changes import CHANGEABLE, flatten
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
@@ -27,7 +27,7 @@ from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
 SPLIT = "validation"  # the only split whose metrics a search may use
-EXECUTION_SETTINGS = FREE | {
+EXECUTION_SETTINGS = CHANGEABLE | {
     "train.device"
 }  # how and where a run is trained, but not what it trains
 
@@ -60,7 +60,7 @@ def study_name(config: RunConfig, section: Mapping[str, Any], sample: str) -> st
     data_paths = {key for key in path_keys(config) if key.startswith("data.")}
     settings = {
         key: value
-        for key, value in flat(config.as_dict()).items()
+        for key, value in flatten(config.as_dict()).items()
         if key not in EXECUTION_SETTINGS | data_paths
         and value is not None  # None: no path is given
     }

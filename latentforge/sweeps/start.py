@@ -100,7 +100,7 @@ def resume_sweep(
         for partial in path.glob(f".{RECORD}.*"):  # partial files of a killed process
             partial.unlink(missing_ok=True)
         draft = sweep.draft()
-        data = draft.data(data)
+        data = draft.add_data(data)
         if sweep.record["in_memory"] != (data is not None):
             raise UsageError(
                 f"{path} was {'' if sweep.record['in_memory'] else 'not '}trained on data passed "

@@ -41,9 +41,9 @@ def decode(
     """Decode `codes`, a file or an array (N, D) or (N, *latent.shape), into a new folder."""
     place = resolve_device(device)
     where = str(codes) if isinstance(codes, Path) else "codes"
-    given, source = read_codes(codes) if isinstance(codes, Path) else (numbers(codes), "")
+    array, source = read_codes(codes) if isinstance(codes, Path) else (numbers(codes), "")
     loaded = load(run, config, checkpoint, place)
-    z = fitting(given, loaded, where)
+    z = fitting(array, loaded, where)
     warn_of_another_encoder(source, loaded, where)
     sheet: list[Tensor] = []
 
@@ -144,8 +144,8 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
             column = file.read(columns=[name]).column(name).combine_chunks()
             source = (file.schema_arrow.metadata or {}).get(METADATA.encode(), b"")
     except (OSError, pa.ArrowException) as error:
-        said = str(error).partition("\n")[0]
-        raise UsageError(f"{path} cannot be read as Parquet: {said}") from None
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} cannot be read as Parquet: {reason}") from None
     lists = isinstance(column, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray)
     lengths = compute.list_value_length(column).unique().to_pylist() if lists else []
     if len(lengths) != 1 or None in lengths:
@@ -157,30 +157,30 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
 def warn_of_another_encoder(source: str, loaded: Loaded, where: str) -> None:
     """Warn if a codes file states that other weights made it; silent if it states nothing."""
     try:
-        theirs = json.loads(source)
-        made = f"{theirs['run']} ({theirs['checkpoint']})"
-        codes = identity(theirs["config"], theirs["data"], theirs["checkpoint"])
+        metadata = json.loads(source)
+        origin_text = f"{metadata['run']} ({metadata['checkpoint']})"
+        codes = identity(metadata["config"], metadata["data"], metadata["checkpoint"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
     run = loaded.run
-    ours = identity(run.config, run.manifest["data"], loaded.checkpoint)
-    if differing := [name for name in ours if ours[name] != codes[name]]:
+    expected = identity(run.config, run.manifest["data"], loaded.checkpoint)
+    if differing := [name for name in expected if expected[name] != codes[name]]:
         log.warning(
             "the codes of %s were made by %s and are decoded by %s (%s), which differs in %s",
-            *(where, made, run.path, loaded.checkpoint, ", ".join(differing)),
+            *(where, origin_text, run.path, loaded.checkpoint, ", ".join(differing)),
         )
 
 
 def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """The facts that determine a run's weights. Its path does not: a run may be moved."""
-    decides: dict[str, Any] = finite(
+    facts: dict[str, Any] = finite(
         {
             **{section: config[section] for section in ("model", "loss", "train")},
             "data": [config["data"], data["fingerprint"]],
             "checkpoint": checkpoint,
         }
     )
-    return decides
+    return facts
 
 
 def numbers(codes: Any) -> Array:

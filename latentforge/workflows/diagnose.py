@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from latentforge.config.schema import Component, check_device
-from latentforge.config.selection import choose_measures
+from latentforge.config.selection import select_measures
 from latentforge.engine import diagnostics
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
@@ -36,18 +36,18 @@ def diagnose(
     failed = failure(run)
     if failed and not (run.path / "checkpoints" / "LATEST").exists():
         return failed  # without a checkpoint there is nothing else to check
-    loss = choose_measures(registry, config, (), ["loss"])[0]
-    held = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
+    loss = select_measures(registry, config, (), ["loss"])[0]
+    held_out = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
     opened = open_up(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
-    return [*failed, *diagnose_opened(opened, held, loss)]
+    return [*failed, *diagnose_opened(opened, held_out, loss)]
 
 
 def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Diagnosis]:
     """Diagnose a loaded run with its training images and those of `split`; `loss` is the measure
     named loss."""
     loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
-    train, held = opened.splits.split("train"), opened.splits.split(split)
-    found = [
+    train, held_out = opened.splits.split("train"), opened.splits.split(split)
+    diagnoses = [
         *diagnostics.value_range(
             train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides
         ),
@@ -55,20 +55,22 @@ def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Diagnos
     ]
     if "encode" in provides:
         with torch.no_grad():
-            codes = diagnostics.look_at_codes(loaded.model, held, kl="kl" in provides)
-        found += [
+            codes = diagnostics.look_at_codes(loaded.model, held_out, kl="kl" in provides)
+        diagnoses += [
             *diagnostics.dead_latents(codes, f"the {split} images"),
             *diagnostics.exploding_log_var(codes),
         ]
-    of_train = measured(opened, "train", [loss])[0]["loss"]
-    of_held = measured(opened, split, [loss])[0]["loss"]
+    train_loss = measured(opened, "train", [loss])[0]["loss"]
+    held_out_loss = measured(opened, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in opened.run.history() if split in line]
-    curve = [*epochs[:-1], of_held] if split == "validation" else [of_held]
-    found += diagnostics.overfitting(of_train, curve, "the training images", f"the {split} images")
+    curve = [*epochs[:-1], held_out_loss] if split == "validation" else [held_out_loss]
+    diagnoses += diagnostics.overfitting(
+        train_loss, curve, "the training images", f"the {split} images"
+    )
     recorded = opened.run.metrics.get("train", {}).get("loss")
     if recorded is not None and not opened.config.train.ema and not still_moving(opened):
-        found += diagnostics.running_average(recorded, of_train, of_held, split)
-    return found
+        diagnoses += diagnostics.running_average(recorded, train_loss, held_out_loss, split)
+    return diagnoses
 
 
 def still_moving(opened: Opened) -> bool:
@@ -76,10 +78,10 @@ def still_moving(opened: Opened) -> bool:
     model, loss, end = opened.loaded.model, opened.loaded.loss, opened.loaded.step
     train = opened.splits.split("train")
     batch = train.batch_at(range(min(BATCH, len(train))))
-    before = replace(end, index=max(0, end.total - end.epoch_length))
+    earlier = replace(end, index=max(0, end.total - end.epoch_length))
     totals = []
     with callers_state_kept(opened.device), torch.no_grad():
-        for step in (before, end):
+        for step in (earlier, end):
             torch.manual_seed(0)
             totals.append(float(loss(model, batch, step).total()))
     return not math.isclose(*totals, rel_tol=1e-5)
@@ -87,12 +89,12 @@ def still_moving(opened: Opened) -> bool:
 
 def failure(run: RunFolder) -> list[Diagnosis]:
     """Why a run ended early: killed, interrupted or failed. Empty if it did not."""
-    after = f"after {run.manifest['steps']} steps"
+    position = f"after {run.manifest['steps']} steps"
     if run.status in ("killed", "interrupted"):
         attempt = f"latentforge train --resume {run.path}"
-        return [Diagnosis(run.status, "warning", f"{after} or a few more", attempt)]
+        return [Diagnosis(run.status, "warning", f"{position} or a few more", attempt)]
     if run.status != "failed":
         return []
-    why = (run.manifest.get("error") or "no reason recorded").partition("\n  try: ")[0]
+    reason = (run.manifest.get("error") or "no reason recorded").partition("\n  try: ")[0]
     attempt = "fix the error and train again; if the loss is not finite, lower train.lr"
-    return [Diagnosis("failed", "warning", f"{after}: {why}", attempt)]
+    return [Diagnosis("failed", "warning", f"{position}: {reason}", attempt)]

@@ -61,13 +61,13 @@ def encode(
     place = resolve_device(device)
     splits = data if isinstance(data, DataSplits) else load_data(run, config, data)
     check_fits(run, splits)
-    chosen = {split: splits.split(split)} if split != "all" else _distinct(splits.splits)
+    selected = {split: splits.split(split)} if split != "all" else _distinct(splits.splits)
     loaded = load(run, config, checkpoint, place)
     about = {
         **origin(loaded, config),
         "encoded": {
             "name": name,
-            "images": {name: len(images) for name, images in chosen.items()},
+            "images": {name: len(images) for name, images in selected.items()},
             "classes": list(splits.spec.classes),
             "fingerprint": splits.fingerprint,
             "preprocessing": splits.preprocessing,
@@ -75,7 +75,7 @@ def encode(
     }
     with callers_state_kept(place), torch.no_grad(), output_file(out) as file:
         torch.manual_seed(mix("encode", config.train.seed))  # for models whose encoder is random
-        rows = encoded(loaded, config, chosen, place)
+        rows = encoded(loaded, config, selected, place)
         if out.suffix == ".parquet":
             columns = write_parquet(rows, file, about)
         else:
@@ -100,11 +100,11 @@ def _distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
 
 
 def encoded(
-    loaded: Loaded, config: RunConfig, chosen: Mapping[str, ImageSplit], device: torch.device
+    loaded: Loaded, config: RunConfig, splits: Mapping[str, ImageSplit], device: torch.device
 ) -> Iterator[Rows]:
     model: Any = loaded.model
     has_kl = "kl" in config.model.entry.spec.provides
-    for split, images in chosen.items():
+    for split, images in splits.items():
         for batch in images.batches(BATCH):
             doing = f"encoding with model {config.model.name!r}"
             z, kl = config.model.call(doing, encode_batch, model, batch.x.to(device), has_kl)
@@ -139,21 +139,21 @@ def pil_pixels(x: Tensor) -> Array:
 def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
     """Write z (N, D), index, split, the JSON text and, if present, y and kl. Only z is streamed:
     the other arrays have one value per image."""
-    kept: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
+    columns: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
 
     def codes() -> Iterator[Array]:
         for row in rows:
-            kept["index"].append(row.index)
-            kept["split"].append(np.full(len(row.z), row.split))
+            columns["index"].append(row.index)
+            columns["split"].append(np.full(len(row.z), row.split))
             for name, values in (("y", row.y), ("kl", row.kl)):
                 if values is not None:
-                    kept[name].append(values)
+                    columns[name].append(values)
             yield row.z
 
     shape = (sum(about["encoded"]["images"].values()), math.prod(about["latent"]["shape"]))
     with zipfile.ZipFile(path, "w") as archive:
         write_array(archive, "z", shape, codes())
-        arrays = {name: np.concatenate(parts) for name, parts in kept.items() if parts}
+        arrays = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
         arrays[METADATA] = np.array(json.dumps(finite(about)))
         for name, array in arrays.items():
             write_whole(archive, name, array)

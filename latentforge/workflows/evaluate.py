@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentforge.config.schema import Component, check_device, weights_of
-from latentforge.config.selection import choose_measures
+from latentforge.config.schema import Component, check_device, describe_weights
+from latentforge.config.selection import select_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
@@ -37,12 +37,12 @@ def evaluate(
     """Metrics of a run on a split, as `Forge.evaluate` describes them."""
     check_device(device)
     config = config_of(registry, run)
-    chosen = choose_measures(registry, config, run.manifest["data"]["classes"], measures, options)
-    others = open_roles(registry, roles, [measure.entry for measure in chosen])
+    selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
+    others = open_roles(registry, roles, [measure.entry for measure in selected])
     from latentforge.workflows.load import open_up
 
     opened = open_up(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
-    return record_metrics(opened, split, chosen)
+    return record_metrics(opened, split, selected)
 
 
 def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) -> dict[str, Any]:
@@ -55,13 +55,13 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
                 f"measure {measure.name!r} needs labels; the data has none",
                 remedy="data=(x, y), or choose other measures",
             )
-    figures, protocol = measured(opened, split, measures)
+    metrics, protocol = measured(opened, split, measures)
     result = {
         "run": str(run.path),
         "split": split,
         "checkpoint": opened.loaded.checkpoint,
-        "weights": weights_of(opened.config.train),
-        "metrics": figures,
+        "weights": describe_weights(opened.config.train),
+        "metrics": metrics,
         "protocol": protocol,
         "images": images,
         "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's
@@ -77,8 +77,8 @@ def measured(
     opened: Opened, split: str, measures: Sequence[Component]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The metrics of a split, and the protocol of each metric."""
-    loss, labelled = opened.config.loss, opened.splits.spec.classes
-    if loss.entry.spec.labels and not labelled and "loss" in {m.name for m in measures}:
+    loss, classes = opened.config.loss, opened.splits.spec.classes
+    if loss.entry.spec.labels and not classes and "loss" in {m.name for m in measures}:
         raise UsageError(
             f"loss {loss.name!r} needs labels; the data has none", remedy="data=(x, y)"
         )

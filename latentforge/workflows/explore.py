@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from latentforge.config.schema import Component, check_device, weights_of
-from latentforge.config.selection import choose_explorer
+from latentforge.config.schema import Component, check_device, describe_weights
+from latentforge.config.selection import select_explorer
 from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed
@@ -50,14 +50,14 @@ def explore(
         check_free(folder)
     config = config_of(registry, run)
     classes = run.manifest["data"]["classes"]
-    chosen = choose_explorer(registry, config, classes, explorer, assignments, options, preset)
-    others = open_roles(registry, roles, [component.entry for component in chosen])
+    components = select_explorer(registry, config, classes, explorer, assignments, options, preset)
+    others = open_roles(registry, roles, [component.entry for component in components])
     for role, (other, _) in others.items():
         check_same_images(run, role, other)
     from latentforge.workflows.load import open_up
 
     opened = open_up(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
-    return explore_opened(opened, *chosen, out=folder, stream=None if quiet else sys.stderr)
+    return explore_opened(opened, *components, out=folder, stream=None if quiet else sys.stderr)
 
 
 def explore_opened(
@@ -85,7 +85,7 @@ def explore_opened(
         "roles": {role: str(other.run.path) for role, other in opened.roles.items()},
         "checkpoint": loaded.checkpoint,
         "role_checkpoints": {role: other.checkpoint for role, other in opened.roles.items()},
-        "weights": weights_of(config.train),
+        "weights": describe_weights(config.train),
         "options": options,
         "plugins": loose_plugins(explorer, objective),
     }
@@ -129,8 +129,8 @@ def loose_plugins(*components: Component | None) -> list[str]:
     """The `-p` values of the components that no installed package provides."""
     plugins = [component.entry.plugin for component in components if component]
     loose = [p for p in plugins if not (p.builtin or p.distribution)]
-    named = [p.module for p in loose if p.module.endswith(".py") or p.module == p.name]
-    return list(dict.fromkeys(named))  # without objects given in Python
+    values = [p.module for p in loose if p.module.endswith(".py") or p.module == p.name]
+    return list(dict.fromkeys(values))  # without objects given in Python
 
 
 def find(
@@ -150,8 +150,8 @@ def find(
             torch.manual_seed(mix("objective", seed))
             build = objective.entry.spec.build
             doing = f"objective {objective.name!r}"
-            built = objective.call(doing, build, objective.options, context)
-            context = replace(context, objective=built)
+            built_objective = objective.call(doing, build, objective.options, context)
+            context = replace(context, objective=built_objective)
         torch.manual_seed(mix("explore", seed))
         return explorer.call(f"explorer {explorer.name!r}", run_explorer, explorer, context)
 

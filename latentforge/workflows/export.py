@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from latentforge._version import __version__
-from latentforge.config.schema import Component, RunConfig, weights_of
+from latentforge.config.schema import Component, RunConfig, describe_weights
 from latentforge.io.paths import numbered_folder, unwritable, write_json
 from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
@@ -149,15 +149,15 @@ def part_of(loaded: Loaded, name: str) -> Part:
 
 def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
     """The part as an ONNX graph with a dynamic batch size."""
-    whole = nn.Module()  # its forward is the part's function of the model
-    whole.model = model
-    whole.forward = part.call
-    whole.eval()
-    given = (part.example(2),)  # a batch size of 1 would become a constant
-    free = ({0: torch.export.Dim("batch")},)
+    module = nn.Module()  # its forward is the part's function of the model
+    module.model = model
+    module.forward = part.call
+    module.eval()
+    inputs = (part.example(2),)  # a batch size of 1 would become a constant
+    dynamic_shapes = ({0: torch.export.Dim("batch")},)
     try:
         # two steps: the second step alone has fallbacks, one of which fixes the batch size
-        graph = torch.export.export(whole, given, dynamic_shapes=free, strict=False)
+        graph = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:  # pages long; two lines state the reason
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
@@ -179,7 +179,7 @@ def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
 @contextmanager
 def silence() -> Iterator[None]:
     """Suppress the exporter's warnings about its internals, and its output of discarded graphs."""
-    before = logging.root.manager.disable
+    previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with (
@@ -190,7 +190,7 @@ def silence() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(previous)
 
 
 def compare(part: Part, path: Path) -> dict[str, Any] | None:
@@ -203,9 +203,9 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     largest = 0.0
     for batch in CHECKED:
-        given = part.example(batch)
-        computed = session.run(list(part.outputs), {part.input: given.numpy()})
-        for name, theirs, ours in zip(part.outputs, computed, part.call(given), strict=True):
+        inputs = part.example(batch)
+        computed = session.run(list(part.outputs), {part.input: inputs.numpy()})
+        for name, theirs, ours in zip(part.outputs, computed, part.call(inputs), strict=True):
             difference = float((torch.from_numpy(theirs) - ours).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(ours.abs().max())):
                 raise ValueError(f"output {name!r} in onnxruntime is {difference:g} off torch's")
@@ -246,40 +246,40 @@ def output_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def output_folder(wanted: Path | None, default: Path) -> Iterator[Path]:
-    """A folder to fill: `wanted`, else `default`, or `<default>-2` if that exists.
+def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
+    """A folder to fill: `requested`, else `default`, or `<default>-2` if that exists.
 
     On any error, removes what was written, and the folder unless it existed before. Raises
     RunFailed when the disk fails.
     """
     try:
-        folder, before = create_output_folder(wanted, default)
+        folder, existing = create_output_folder(requested, default)
     except OSError as error:
-        raise unwritable(wanted or default, error) from None
+        raise unwritable(requested or default, error) from None
     try:
         yield folder
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report
-            for path in set(folder.iterdir()) - (before or set()):
+            for path in set(folder.iterdir()) - (existing or set()):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if before is None:
+            if existing is None:
                 folder.rmdir()
-            if wanted is None:
+            if requested is None:
                 default.parent.rmdir()  # if this was all in it
         if isinstance(error, OSError):
             raise unwritable(folder, error) from None
         raise
 
 
-def create_output_folder(wanted: Path | None, default: Path) -> tuple[Path, set[Path] | None]:
+def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, set[Path] | None]:
     """The folder, and what it contains if it exists already: the user may have put files into an
     empty folder meanwhile."""
-    folder = wanted or default
+    folder = requested or default
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        if wanted is not None:
-            return wanted, set(wanted.iterdir())
+        if requested is not None:
+            return requested, set(requested.iterdir())
         folder = numbered_folder(default.parent, f"{default.name}-", 2)
     return folder, None
 
@@ -292,7 +292,7 @@ def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
         "latentforge": __version__,
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
-        "weights": weights_of(config.train),
+        "weights": describe_weights(config.train),
         "data": {**run.manifest["data"], "range": list(loaded.data.range)},
         "latent": latent and {"shape": list(latent.shape), "prior": latent.prior},
         "config": run.config,

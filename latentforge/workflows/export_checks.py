@@ -12,7 +12,7 @@ from typing import Any
 
 from latentforge.config.resolve import raise_faults, read_assignments
 from latentforge.config.schema import IN_MEMORY, check_device
-from latentforge.config.selection import check_abilities
+from latentforge.config.selection import check_capabilities
 from latentforge.config.validation import Faults
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_free
@@ -45,7 +45,7 @@ def export(
     config = config_of(registry, run)
     if part is not None:
         _check_choice("--part", part, tuple(PARTS))
-        check_abilities(f"the {part}", [PARTS[part]], config.model.entry)
+        check_capabilities(f"the {part}", [PARTS[part]], config.model.entry)
     if format == "onnx":
         _check_packages("export", "ONNX", "onnx", "onnxscript")
     if out is not None:
@@ -77,17 +77,17 @@ def encode(
         raise UsageError(
             "--set is for the options of another dataset", remedy="--data NAME --set KEY=VALUE"
         )
-    given = read_assignments(options, faults := Faults())
+    values = read_assignments(options, faults := Faults())
     raise_faults(faults)
     config = config_of(registry, run)
-    check_abilities("encoding", ["encode"], config.model.entry)
+    check_capabilities("encoding", ["encode"], config.model.entry)
     if out.suffix == ".parquet":
         _check_packages("embed", "Parquet", "pyarrow")
     name = config.data_name if data is None else data if isinstance(data, str) else IN_MEMORY
     if isinstance(data, str):  # other images, binarized as the run's images were
         from latentforge.data.loading import load_dataset
 
-        data = load_dataset(registry, data, {"binarize": config.data.binarize, **given})
+        data = load_dataset(registry, data, {"binarize": config.data.binarize, **values})
     from latentforge.workflows.encode import encode
 
     return encode(
@@ -107,7 +107,7 @@ def decode(
 ) -> dict[str, Any]:
     check_device(device)
     config = config_of(registry, run)
-    check_abilities("decoding", ["decode"], config.model.entry)
+    check_capabilities("decoding", ["decode"], config.model.entry)
     if isinstance(codes, str | Path):
         codes = Path(codes)
         if codes.suffix not in CODES:
@@ -122,15 +122,15 @@ def decode(
     return decode(run, config, codes, out, checkpoint=checkpoint, device=device)
 
 
-def _check_choice(option: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        hint = did_you_mean(given, known) or f"choose from {', '.join(known)}"
-        raise UsageError(f"{option} {given}: no such choice", remedy=hint)
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        hint = did_you_mean(value, choices) or f"choose from {', '.join(choices)}"
+        raise UsageError(f"{option} {value}: no such choice", remedy=hint)
 
 
-def _check_packages(extra: str, what: str, *packages: str) -> None:
+def _check_packages(extra: str, feature: str, *packages: str) -> None:
     if missing := [name for name in packages if find_spec(name) is None]:
         raise MissingError(
-            f"{what} needs {' and '.join(missing)} (not installed)",
+            f"{feature} needs {' and '.join(missing)} (not installed)",
             remedy=f"pip install 'latentforge[{extra}]'",
         )

@@ -53,9 +53,9 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     check_size(run.manifest, saved, config, spec)
     with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and discarded
         model, loss = build_modules(config, spec)
-    average = "ema-" if config.train.ema else ""
+    prefix = "ema-" if config.train.ema else ""
     for module, part in ((model, config.model), (loss, config.loss)):
-        group = average + part.entry.kind.singular
+        group = prefix + part.entry.kind.singular
         try:
             limit = 2 * size_of(module) + HEADER
             stored = saved.tensors(group, limit=limit) if group in saved.groups else {}
@@ -80,8 +80,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     has no splits, all of it is used as each of the run's splits.
     """
     if data is None and run.in_memory is not None:
-        kept: DataSplits = run.in_memory
-        return kept
+        splits_in_memory: DataSplits = run.in_memory
+        return splits_in_memory
     about = run.manifest["data"]
     if data is None:
         splits = load_splits(config.dataset, config.data)
@@ -142,5 +142,8 @@ def open_up(
     place = resolve_device(device)
     splits = on_device(load_data(run, config, data), place)
     loaded = load(run, config, checkpoint, place)
-    others = {role: load(other, theirs, "last", place) for role, (other, theirs) in roles.items()}
+    others = {
+        role: load(other, other_config, "last", place)
+        for role, (other, other_config) in roles.items()
+    }
     return Opened(run, config, place, splits, loaded, others)

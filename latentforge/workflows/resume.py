@@ -59,9 +59,10 @@ def resume(
                 check_unfinished(run, config, saved)
                 check_size(run.manifest, saved, config, splits.spec)
             trainee = build_trainee(config, splits).to(device)
-            for what in differences(saved, config, device, trainee) if saved else ():
+            for difference in differences(saved, config, device, trainee) if saved else ():
                 log.warning(
-                    "%s: the result is not bit-identical to that of an uninterrupted run", what
+                    "%s: the result is not bit-identical to that of an uninterrupted run",
+                    difference,
                 )
             processes = join_processes(config, device) if torchrun.several() else None
             with TrainingSession(
@@ -135,8 +136,8 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     """The images that the run was trained on. Raises UsageError if they have changed: the result
     would belong to neither dataset."""
     if data is None and run.in_memory is not None:
-        kept: DataSplits = run.in_memory
-        return kept
+        splits_in_memory: DataSplits = run.in_memory
+        return splits_in_memory
     if data is None and config.dataset is None:
         raise UsageError(
             f"{run.path} was trained on data passed in Python",
@@ -149,9 +150,9 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
             details=[
-                f"{then} {name} images before, {sizes.get(name, 0)} now"
-                for name, then in about["images"].items()
-                if sizes.get(name) != then
+                f"{before} {name} images before, {sizes.get(name, 0)} now"
+                for name, before in about["images"].items()
+                if sizes.get(name) != before
             ]
             or ["the number of images is the same, but their values differ"],
             remedy="restore the original dataset, or start a new run",

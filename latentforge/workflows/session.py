@@ -147,18 +147,20 @@ class TrainingSession:
             getattr(self.trainee.loss, "likelihood", None),
             kl="kl" in self.config.model.entry.spec.provides,
         )
-        for finding in self.result.findings:
-            progress.warn(str(finding))
+        for diagnosis in self.result.findings:
+            progress.warn(str(diagnosis))
 
 
 def fact_lines(facts: dict[str, Any]) -> list[str]:
     """One line for each fact; facts that differ only in the text in brackets share a line."""
-    found: dict[str, list[str]] = {}
+    values_by_name: dict[str, list[str]] = {}
     for name, value in facts.items():
-        what, _, how = name.removesuffix(")").partition(" (")
+        label, _, qualifier = name.removesuffix(")").partition(" (")
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        found.setdefault(what, []).append(f"{shown} ({how})" if how else shown)
-    return [f"{what}: {', '.join(values)}" for what, values in found.items()]
+        values_by_name.setdefault(label, []).append(
+            f"{shown} ({qualifier})" if qualifier else shown
+        )
+    return [f"{label}: {', '.join(values)}" for label, values in values_by_name.items()]
 
 
 @contextmanager
@@ -172,25 +174,25 @@ def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
         result.status = "interrupted"
     except BaseException as error:
         result.status = "failed"
-        ours = isinstance(error, LatentForgeError)
+        is_ours = isinstance(error, LatentForgeError)
         if run.training:  # else it could not be resumed and is unchanged
             with suppress(RunFailed):  # fails too on a full disk; the first error is raised
-                finish(run, result, error=str(error) if ours else one_line(error))
+                finish(run, result, error=str(error) if is_ours else one_line(error))
             notify(run, "run_failed", error=error)
         if isinstance(error, LatentForgeError):
             error.result = run.summary()
         raise
     finish(run, result)
     if result.status == "interrupted":
-        kept = (run.path / "checkpoints" / "LATEST").exists()
-        keeps = f"; the last checkpoint is in {run.path}" if kept else ""
+        has_checkpoint = (run.path / "checkpoints" / "LATEST").exists()
+        suffix = f"; the last checkpoint is in {run.path}" if has_checkpoint else ""
         kind = Terminated if result.signal == signal.SIGTERM else Interrupted
-        what = f"{kind.__name__.lower()} at step {result.steps}{keeps}"
+        message = f"{kind.__name__.lower()} at step {result.steps}{suffix}"
         command = torchrun.again(f"latentforge train --resume {run.path}")
-        stopped = kind(what, remedy=command if kept else "")
-        stopped.result = run.summary()
-        notify(run, "run_failed", error=stopped)
-        raise stopped
+        interrupted = kind(message, remedy=command if has_checkpoint else "")
+        interrupted.result = run.summary()
+        notify(run, "run_failed", error=interrupted)
+        raise interrupted
     notify(run, "run_finished", metrics=run.metrics)
 
 
@@ -199,7 +201,7 @@ def finish(run: Run, result: TrainingResult, error: str = "") -> None:
     run.update(status=result.status, error=error, ended=now(), **progress_of(result))
 
 
-def notify(run: Run, what: str, **given: Any) -> None:
+def notify(run: Run, event: str, **arguments: Any) -> None:
     """Call the plugins that observe runs; of several processes only the first does so."""
     if run.writes:
-        run.registry.notify(f"latentforge_{what}", run=run, **given)
+        run.registry.notify(f"latentforge_{event}", run=run, **arguments)

@@ -51,28 +51,28 @@ def train(
         folder = create_shared_folder(
             run, RUNS, f"{config.model.name}-{config.data_name}", processes
         )
-        made = Run(folder, {**manifest(config, splits, device), "facts": facts}, registry)
-        made.writes = not torchrun.rank()
+        new_run = Run(folder, {**manifest(config, splits, device), "facts": facts}, registry)
+        new_run.writes = not torchrun.rank()
         if data is not None:
-            made.in_memory = splits
-        made.write_first()
-        with locked(folder) if made.writes else nullcontext():
-            if made.writes:
+            new_run.in_memory = splits
+        new_run.write_first()
+        with locked(folder) if new_run.writes else nullcontext():
+            if new_run.writes:
                 clean_up(folder)
-            made.training = True
+            new_run.training = True
             with TrainingSession(
-                made, config, splits, trainee, device, quiet=quiet, processes=processes
+                new_run, config, splits, trainee, device, quiet=quiet, processes=processes
             ) as session:
                 session.fit()
-    return made
+    return new_run
 
 
 def facts_of(trainee: Trainee, config: RunConfig, splits: Any) -> dict[str, Any]:
     """The facts that the loss states about itself at the start, as JSON values."""
-    state = getattr(trainee.loss, "facts", None)
-    if state is None:
+    get_facts = getattr(trainee.loss, "facts", None)
+    if get_facts is None:
         return {}
     doing = f"the facts of loss {config.loss.name!r}"
     return config.loss.call(
-        doing, lambda: json.loads(json.dumps(dict(state(trainee.model, splits.spec))))
+        doing, lambda: json.loads(json.dumps(dict(get_facts(trainee.model, splits.spec))))
     )

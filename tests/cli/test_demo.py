@@ -56,7 +56,7 @@ def test_the_demo_trains_explores_and_reports(cli, work, short):
     assert taken.code == 2
     assert "is not overwritten" in taken.err
 
-    text = demo.told(said)
+    text = demo.format_result(said)
     assert "open      runs/demo-1/vae/report.html" in text
     for run in ("mlp", "cnn"):
         [line] = [line for line in text if line.startswith(f"{run} ")]
@@ -70,7 +70,7 @@ class Terminal(io.StringIO):
 
 def test_progress_is_indented_and_has_no_line_for_each_epoch_on_a_terminal(work):
     terminal = Terminal()
-    with redirect_stderr(demo.Indented(terminal)):
+    with redirect_stderr(demo.IndentedStream(terminal)):
         Forge().train("ae", data="digits", model={"hidden": [8]}, train={"epochs": 20}, run="ae")
     lines = terminal.getvalue().splitlines()
     assert all(line.startswith("      ") for line in lines)
@@ -81,5 +81,5 @@ def test_progress_is_indented_and_has_no_line_for_each_epoch_on_a_terminal(work)
 
 def test_a_line_that_is_written_in_pieces_is_indented_once():
     stream = io.StringIO()
-    print("two", "words", file=demo.Indented(stream))
+    print("two", "words", file=demo.IndentedStream(stream))
     assert stream.getvalue() == "      two words\n"

@@ -145,9 +145,9 @@ def test_choosing_another_component_drops_the_options_of_the_one_before(tmp_path
         '[data]\nname = "digits"\nsize = 16\nvalidation = 0.3\n'
     )
     made = draft(text, folder=tmp_path)
-    made.choose("model", "cnn-classifier", "the model's name")
-    made.choose("loss", "cross-entropy", "--loss")
-    made.choose("data", "mnist", "--data")
+    made.select("model", "cnn-classifier", "the model's name")
+    made.select("loss", "cross-entropy", "--loss")
+    made.select("data", "mnist", "--data")
     config = resolve(made, REGISTRY)
     assert config.as_dict()["model"] == {
         "name": "cnn-classifier",
@@ -174,8 +174,8 @@ def test_a_name_in_full_stands_for_the_same_component(config):
 def test_callbacks_come_from_tables_and_from_the_command_line(tmp_path):
     text = '[model]\nname = "ae"\n[[callbacks]]\nname = "swap"\nevery = 3\n'
     made = draft(text, "callbacks.swap.share=0.25", folder=tmp_path)
-    made.callback("note")
-    made.callback("swap")  # switched on already: once is enough
+    made.enable_callback("note")
+    made.enable_callback("swap")  # switched on already: once is enough
     chosen = resolve(made, REGISTRY).callbacks
     assert [(c.name, c.options) for c in chosen] == [
         ("swap", Every(3, 0.25)),

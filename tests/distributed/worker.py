@@ -103,7 +103,7 @@ def data():
 def train(run, way, *, stop=None, **train):
     told = {**PLAIN, **OWN}[way]
     draft = start_draft(FORGE.registry, told["name"], None, None)
-    given = draft.data(data())
+    given = draft.add_data(data())
     draft.update("model", told["model"], "model=")
     if "loss" in told:
         draft.update("loss", told["loss"], "loss=")
@@ -112,7 +112,7 @@ def train(run, way, *, stop=None, **train):
     options = {"epochs": EPOCHS, "batch_size": BATCH, "log_every": 1, "threads": 1}
     draft.update("train", {**options, **told.get("train", {}), **train}, "train=")
     if stop:
-        draft.switch_on([{"name": "stop", **stop}])
+        draft.enable_callbacks([{"name": "stop", **stop}])
     config = resolve(draft, FORGE.registry, in_memory=given is not None)
     return train_run(FORGE.registry, config, run=run, quiet=True, data=given)
 

@@ -13,10 +13,10 @@ from typer.main import get_command
 
 from latentforge import Forge
 from latentforge.cli.app import app
-from latentforge.cli.output import roles
+from latentforge.cli.output import parse_roles
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
-from latentforge.config.selection import check_roles, choose_explorer
+from latentforge.config.selection import check_roles, select_explorer
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "gallery.md").read_text("utf-8")
@@ -75,8 +75,10 @@ def test_every_exploration_has_runs_and_options_that_its_explorer_takes(line, co
     given = parsed(line)
     config, name = configs[str(given["run"])], given["explorer"]
     classes, options = [*"0123456789"], given["set_"] or ()
-    chosen = choose_explorer(REGISTRY, config, classes, name, options, {}, given["preset"])
-    models = {role: configs[other].model.entry for role, other in roles(given["with_"]).items()}
+    chosen = select_explorer(REGISTRY, config, classes, name, options, {}, given["preset"])
+    models = {
+        role: configs[other].model.entry for role, other in parse_roles(given["with_"]).items()
+    }
     check_roles([part.entry for part in chosen], models)
 
 

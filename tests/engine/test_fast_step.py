@@ -107,7 +107,7 @@ def trainee_of(name, digits, **loss) -> Trainee:
     from latentforge.config.request import Draft
 
     forge, draft = Forge(), Draft()
-    draft.choose("model", name, "the test")
+    draft.select("model", name, "the test")
     draft.update("loss", loss, "the test")
     return Trainee(*build_modules(resolve(draft, forge.registry), digits.spec))
 

@@ -104,15 +104,15 @@ def mapped(folder):
 
 def train(run, given, stream, workers=0, *, stop=0, cut="", data=None, train=None, **options):
     draft = start_draft(FORGE.registry, "vae", None, None)
-    handed = draft.data(given)
+    handed = draft.add_data(given)
     draft.update("model", SMALL, "model=")
     draft.update("data", {"stream": stream, "workers": workers, **(data or {})}, "data=")
     fixed = {"epochs": 2, "batch_size": 12, "log_every": 3, "threads": 1, **(train or {})}
     draft.update("train", fixed, "train=")
     if stop:
-        draft.switch_on([{"name": "stop", "step": stop}])
+        draft.enable_callbacks([{"name": "stop", "step": stop}])
     if cut:
-        draft.switch_on([{"name": "cut", "file": str(cut)}])
+        draft.enable_callbacks([{"name": "cut", "file": str(cut)}])
     config = resolve(draft, FORGE.registry, in_memory=handed is not None)
     return train_run(FORGE.registry, config, run=run, quiet=True, data=handed, **options)
 
@@ -158,7 +158,7 @@ def test_a_run_that_was_streamed_goes_on_in_memory_and_the_other_way_round(tmp_p
             train(tmp_path / then, mapped(tmp_path), then, stop=5)
         run = FORGE.open_run(tmp_path / then)
         draft = draft_of(run)
-        given = draft.data(mapped(tmp_path))
+        given = draft.add_data(mapped(tmp_path))
         draft.update("data", {"stream": now}, "data=")
         again = resume(run, resumed_config(FORGE.registry, run, draft), quiet=True, data=given)
         assert_same(whole, again)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from latentforge.config.changes import flat
+from latentforge.config.changes import flatten
 from latentforge.config.schema import AS_TRAINED
 from latentforge.io.toml import toml
 from latentforge.rendering.report.formatting import number, read_objects
@@ -118,7 +118,7 @@ def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
     """The options that differ between runs: key path, and one value per run."""
     columns = []
     for run in runs:
-        given = {key: "unset" if v is None else v for key, v in flat(run.config).items()}
+        given = {key: "unset" if v is None else v for key, v in flatten(run.config).items()}
         fingerprint = run.manifest["data"]["fingerprint"][:12]
         columns.append({**given, "data fingerprint": fingerprint})
     return differing_rows(columns)
