@@ -30,7 +30,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
 if TYPE_CHECKING:
-    from latentforge.workflows.load import Opened
+    from latentforge.workflows.load import LoadedRun
 
 
 def it_finds_something(subject: Subject) -> None:
@@ -182,12 +182,12 @@ def _explored(subject: Subject, **given: Any) -> dict[str, Any]:
     return {**found, "held": _held(out)}
 
 
-def _looked(subject: Subject, seen: Opened) -> Findings:
+def _looked(subject: Subject, seen: LoadedRun) -> Findings:
     """The findings for a loaded run, not rendered."""
-    from latentforge.workflows.explore import find
+    from latentforge.workflows.explore import compute_findings
 
     explorer = Component(subject.entry, subject.config)
-    return find(seen, explorer, _objective_of(subject), lambda _engine: None)
+    return compute_findings(seen, explorer, _objective_of(subject), lambda _engine: None)
 
 
 def _held(folder: Path) -> dict[str, str]:

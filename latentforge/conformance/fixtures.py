@@ -19,7 +19,7 @@ from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import config_of
 
 if TYPE_CHECKING:
-    from latentforge.workflows.load import Opened
+    from latentforge.workflows.load import LoadedRun
     from latentforge.workflows.run import Run
 
 SHAPE = (1, 16, 16)
@@ -98,9 +98,9 @@ def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:
     return {role: run_with(subject, needs, **given) for role, needs in roles_of(subject).items()}
 
 
-def opened(subject: Subject) -> Opened:
+def opened(subject: Subject) -> LoadedRun:
     """A tiny run and the runs of its roles, loaded as for an explorer."""
-    from latentforge.workflows.load import open_up
+    from latentforge.workflows.load import load_run
 
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
     config = config_of(subject.forge.registry, run)
@@ -108,10 +108,10 @@ def opened(subject: Subject) -> Opened:
         role: (other, config_of(subject.forge.registry, other))
         for role, other in other_runs(subject).items()
     }
-    return open_up(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
+    return load_run(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
 
 
-def with_roles(subject: Subject, seen: Opened) -> list[tuple[Any, Set[str], Set[str]]]:
+def with_roles(subject: Subject, seen: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
     """For each role: the model, what it provides, and what the component needs of it."""
     found = []
     for role, needs in roles_of(subject).items():

@@ -52,11 +52,11 @@ def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
     if not roles_of(subject):
         raise CheckSkipped("it has no roles")
-    from latentforge.workflows.explore import context_for
+    from latentforge.workflows.explore import create_context
 
     seen = opened(subject)
     with only_what_is_needed(*with_roles(subject, seen), named="roles"):
-        objective = _made(subject, context_for(seen))
+        objective = _made(subject, create_context(seen))
         x, request = _attempts(subject, objective)
         objective.score(x, request)
         objective.satisfied(x, request)
@@ -132,7 +132,7 @@ FOLLOWED = "a search follows that gradient"
 
 def _objective_of(subject: Subject) -> Any:
     """A new objective, with the context of a tiny run if it does not work without one."""
-    from latentforge.workflows.explore import context_for
+    from latentforge.workflows.explore import create_context
 
     def scores_alone() -> bool:
         try:
@@ -145,7 +145,7 @@ def _objective_of(subject: Subject) -> Any:
     alone = subject.once("does without a run", scores_alone)
     if alone:
         return _made(subject, None)
-    return _made(subject, subject.once("context", lambda: context_for(opened(subject))))
+    return _made(subject, subject.once("context", lambda: create_context(opened(subject))))
 
 
 def _made(subject: Subject, context: Any) -> Any:

@@ -24,7 +24,7 @@ from latentforge.runtime.threads import using_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
-from latentforge.workflows.train import facts_of
+from latentforge.workflows.train import compute_facts
 
 if TYPE_CHECKING:
     from latentforge.data.splits import DataSplits
@@ -103,7 +103,7 @@ class VectorizedJob:
     def _begin(self, index: int, trainee: Trainee, splits: DataSplits, device: Any) -> None:
         config, path = self.configs[index], self.paths[index]
         with ExitStack() as stack:
-            facts = facts_of(trainee, config, splits)
+            facts = compute_facts(trainee, config, splits)
             folder = create_run_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
             content = {**manifest(config, splits, device), "facts": facts, "together_with": others}

@@ -25,8 +25,8 @@ from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.encode import BATCH, METADATA, pil_pixels
-from latentforge.workflows.export import origin, output_folder
-from latentforge.workflows.load import Loaded, load
+from latentforge.workflows.export import describe_origin, output_folder
+from latentforge.workflows.load import LoadedModel, load
 
 log = logging.getLogger("latentforge")
 
@@ -39,19 +39,19 @@ def decode(
     run: RunFolder, config: RunConfig, codes: Any, out: Path, *, checkpoint: str, device: str
 ) -> dict[str, Any]:
     """Decode `codes`, a file or an array (N, D) or (N, *latent.shape), into a new folder."""
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     where = str(codes) if isinstance(codes, Path) else "codes"
-    array, source = read_codes(codes) if isinstance(codes, Path) else (numbers(codes), "")
-    loaded = load(run, config, checkpoint, place)
-    z = fitting(array, loaded, where)
-    warn_of_another_encoder(source, loaded, where)
+    array, source = read_codes(codes) if isinstance(codes, Path) else (to_array(codes), "")
+    loaded = load(run, config, checkpoint, torch_device)
+    z = check_codes(array, loaded, where)
+    warn_if_encoder_differs(source, loaded, where)
     sheet: list[Tensor] = []
 
-    with callers_state_kept(place), torch.no_grad(), output_folder(out, out) as folder:
+    with callers_state_kept(torch_device), torch.no_grad(), output_folder(out, out) as folder:
         torch.manual_seed(mix("decode", config.train.seed))  # for models whose decoder is random
-        parts = decoded(loaded, config, z, place)
+        parts = decode_batches(loaded, config, z, torch_device)
         if loaded.data.drawable:
-            parts = drawn(parts, folder, sheet)
+            parts = write_images(parts, folder, sheet)
         with zipfile.ZipFile(folder / "decoded.npz", "w") as archive:
             write_array(archive, "x", (len(z), *loaded.data.shape), (x.numpy() for x in parts))
         files = ["decoded.npz"]
@@ -59,7 +59,9 @@ def decode(
             files += [contact_sheet(torch.cat(sheet), len(z), folder, loaded), "images"]
         pictures = min(len(z), PICTURES) if sheet else 0
         about = {"codes": where, "images": len(z), "pictures": pictures}
-        write_json(folder / "decode.json", {**about, "files": files, **origin(loaded, config)})
+        write_json(
+            folder / "decode.json", {**about, "files": files, **describe_origin(loaded, config)}
+        )
     files = [str(folder / name) for name in (*files, "decode.json")]
     return {
         "run": str(run.path),
@@ -70,7 +72,9 @@ def decode(
     }
 
 
-def decoded(loaded: Loaded, config: RunConfig, z: Tensor, device: torch.device) -> Iterator[Tensor]:
+def decode_batches(
+    loaded: LoadedModel, config: RunConfig, z: Tensor, device: torch.device
+) -> Iterator[Tensor]:
     """The decoded images in batches, float32 (B, *data.shape) on the CPU."""
     model: Any = loaded.model
     for start in range(0, len(z), BATCH):
@@ -87,7 +91,7 @@ def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
+def write_images(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
     """Yield the same images; write the first ones as PNG and collect them for the contact sheet."""
     (folder / "images").mkdir()
     number = 0
@@ -100,7 +104,7 @@ def drawn(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterato
         yield x
 
 
-def contact_sheet(x: Tensor, count: int, folder: Path, loaded: Loaded) -> str:
+def contact_sheet(x: Tensor, count: int, folder: Path, loaded: LoadedModel) -> str:
     """Draw the first of `count` images; returns the name of the file."""
     from latentforge.rendering.write import write_finding  # imports matplotlib: half a second
 
@@ -154,7 +158,7 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
     return values.reshape(len(column), -1), source.decode("utf-8", "replace")
 
 
-def warn_of_another_encoder(source: str, loaded: Loaded, where: str) -> None:
+def warn_if_encoder_differs(source: str, loaded: LoadedModel, where: str) -> None:
     """Warn if a codes file states that other weights made it; silent if it states nothing."""
     try:
         metadata = json.loads(source)
@@ -183,12 +187,12 @@ def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str
     return facts
 
 
-def numbers(codes: Any) -> Array:
+def to_array(codes: Any) -> Array:
     """An array or tensor given in Python, as a NumPy array."""
     return codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
 
 
-def fitting(z: Array, loaded: Loaded, where: str) -> Tensor:
+def check_codes(z: Array, loaded: LoadedModel, where: str) -> Tensor:
     """The codes as float32 (N, *latent.shape). Raises UsageError if they are not valid."""
     model: Any = loaded.model
     latent = tuple(model.latent.shape)

@@ -26,8 +26,8 @@ from latentforge.rendering.images import to_uint8
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
-from latentforge.workflows.export import origin, output_file
-from latentforge.workflows.load import Loaded, check_fits, load, load_data
+from latentforge.workflows.export import describe_origin, output_file
+from latentforge.workflows.load import LoadedModel, check_fits, load, load_data
 
 BATCH = 1000  # images in memory at once, and rows in a row group
 THUMBNAIL = 128  # pixels of the longer side; larger images are reduced to it
@@ -58,13 +58,13 @@ def encode(
     device: str,
 ) -> dict[str, Any]:
     """Encode `split` of the run's data, or of other `data` named `name`, into the file `out`."""
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     splits = data if isinstance(data, DataSplits) else load_data(run, config, data)
     check_fits(run, splits)
-    selected = {split: splits.split(split)} if split != "all" else _distinct(splits.splits)
-    loaded = load(run, config, checkpoint, place)
+    selected = {split: splits.split(split)} if split != "all" else _find_distinct(splits.splits)
+    loaded = load(run, config, checkpoint, torch_device)
     about = {
-        **origin(loaded, config),
+        **describe_origin(loaded, config),
         "encoded": {
             "name": name,
             "images": {name: len(images) for name, images in selected.items()},
@@ -73,9 +73,9 @@ def encode(
             "preprocessing": splits.preprocessing,
         },
     }
-    with callers_state_kept(place), torch.no_grad(), output_file(out) as file:
+    with callers_state_kept(torch_device), torch.no_grad(), output_file(out) as file:
         torch.manual_seed(mix("encode", config.train.seed))  # for models whose encoder is random
-        rows = encoded(loaded, config, selected, place)
+        rows = encode_batches(loaded, config, selected, torch_device)
         if out.suffix == ".parquet":
             columns = write_parquet(rows, file, about)
         else:
@@ -90,7 +90,7 @@ def encode(
     }
 
 
-def _distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
+def _find_distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
     """Each image once: data without splits is used as every split of the run."""
     distinct: dict[str, ImageSplit] = {}
     for name, images in splits.items():
@@ -99,8 +99,8 @@ def _distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
     return distinct
 
 
-def encoded(
-    loaded: Loaded, config: RunConfig, splits: Mapping[str, ImageSplit], device: torch.device
+def encode_batches(
+    loaded: LoadedModel, config: RunConfig, splits: Mapping[str, ImageSplit], device: torch.device
 ) -> Iterator[Rows]:
     model: Any = loaded.model
     has_kl = "kl" in config.model.entry.spec.provides
@@ -164,7 +164,7 @@ def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) ->
     """Write one row group per batch; the JSON text is in the schema's metadata."""
     from pyarrow import parquet
 
-    batches = (record(row, about["encoded"]["classes"]) for row in rows)
+    batches = (to_record_batch(row, about["encoded"]["classes"]) for row in rows)
     first = next(batches)
     schema = first.schema.with_metadata({METADATA: json.dumps(finite(about))})
     with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
@@ -174,7 +174,7 @@ def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) ->
     return names
 
 
-def record(row: Rows, classes: Sequence[str]) -> Any:
+def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
     """The columns of a batch. `image` is {bytes, path}, which embedding-atlas and Hugging Face's
     datasets recognize as a picture."""
     import pyarrow as pa

@@ -17,7 +17,7 @@ from latentforge.runs.folder import RunFolder
 from latentforge.runs.manifest import now
 
 if TYPE_CHECKING:
-    from latentforge.workflows.load import Opened
+    from latentforge.workflows.load import LoadedRun
 
 log = logging.getLogger("latentforge")
 
@@ -39,15 +39,19 @@ def evaluate(
     config = config_of(registry, run)
     selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
     others = open_roles(registry, roles, [measure.entry for measure in selected])
-    from latentforge.workflows.load import open_up
+    from latentforge.workflows.load import load_run
 
-    opened = open_up(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
-    return record_metrics(opened, split, selected)
+    loaded_run = load_run(
+        run, config, checkpoint=checkpoint, roles=others, device=device, data=data
+    )
+    return record_metrics(loaded_run, split, selected)
 
 
-def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) -> dict[str, Any]:
+def record_metrics(
+    loaded_run: LoadedRun, split: str, measures: Sequence[Component]
+) -> dict[str, Any]:
     """The metrics of `measures` on a split; they are also appended to evaluations.jsonl."""
-    run, splits = opened.run, opened.splits
+    run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
     for measure in measures:
         if measure.entry.spec.labels and not splits.spec.classes:
@@ -55,12 +59,12 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
                 f"measure {measure.name!r} needs labels; the data has none",
                 remedy="data=(x, y), or choose other measures",
             )
-    metrics, protocol = measured(opened, split, measures)
+    metrics, protocol = measure_split(loaded_run, split, measures)
     result = {
         "run": str(run.path),
         "split": split,
-        "checkpoint": opened.loaded.checkpoint,
-        "weights": describe_weights(opened.config.train),
+        "checkpoint": loaded_run.loaded.checkpoint,
+        "weights": describe_weights(loaded_run.config.train),
         "metrics": metrics,
         "protocol": protocol,
         "images": images,
@@ -73,11 +77,11 @@ def record_metrics(opened: Opened, split: str, measures: Sequence[Component]) ->
     return result
 
 
-def measured(
-    opened: Opened, split: str, measures: Sequence[Component]
+def measure_split(
+    loaded_run: LoadedRun, split: str, measures: Sequence[Component]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The metrics of a split, and the protocol of each metric."""
-    loss, classes = opened.config.loss, opened.splits.spec.classes
+    loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
     if loss.entry.spec.labels and not classes and "loss" in {m.name for m in measures}:
         raise UsageError(
             f"loss {loss.name!r} needs labels; the data has none", remedy="data=(x, y)"
@@ -87,13 +91,13 @@ def measured(
     from latentforge.seeding import callers_state_kept
 
     evaluator = Evaluator(
-        opened.loaded.model,
-        opened.loaded.loss,
-        opened.splits,
+        loaded_run.loaded.model,
+        loaded_run.loaded.loss,
+        loaded_run.splits,
         measures,
-        seed=opened.config.train.seed,
-        device=opened.device,
-        roles=opened.roles,
+        seed=loaded_run.config.train.seed,
+        device=loaded_run.device,
+        roles=loaded_run.roles,
     )
-    with callers_state_kept(opened.device), using_threads(opened.config.train.threads):
-        return evaluator.run(split, opened.loaded.step), evaluator.protocol
+    with callers_state_kept(loaded_run.device), using_threads(loaded_run.config.train.threads):
+        return evaluator.run(split, loaded_run.loaded.step), evaluator.protocol

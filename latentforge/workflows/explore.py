@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
     from torch import nn
 
-    from latentforge.workflows.load import Opened
+    from latentforge.workflows.load import LoadedRun
 
 
 def explore(
@@ -54,14 +54,16 @@ def explore(
     others = open_roles(registry, roles, [component.entry for component in components])
     for role, (other, _) in others.items():
         check_same_images(run, role, other)
-    from latentforge.workflows.load import open_up
+    from latentforge.workflows.load import load_run
 
-    opened = open_up(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
-    return explore_opened(opened, *components, out=folder, stream=None if quiet else sys.stderr)
+    loaded_run = load_run(
+        run, config, checkpoint=checkpoint, roles=others, device=device, data=data
+    )
+    return explore_loaded(loaded_run, *components, out=folder, stream=None if quiet else sys.stderr)
 
 
-def explore_opened(
-    opened: Opened,
+def explore_loaded(
+    loaded_run: LoadedRun,
     explorer: Component,
     objective: Component | None = None,
     *,
@@ -73,8 +75,8 @@ def explore_opened(
     from latentforge.runtime.threads import using_threads
     from latentforge.workflows.export import output_folder
 
-    run, loaded, config = opened.run, opened.loaded, opened.config
-    for other in (loaded, *opened.roles.values()):
+    run, loaded, config = loaded_run.run, loaded_run.loaded, loaded_run.config
+    for other in (loaded, *loaded_run.roles.values()):
         check_weights(other.model, other.run.path)
     options = plain(explorer.options)
     if objective:
@@ -82,12 +84,12 @@ def explore_opened(
     about = {
         "explorer": explorer.name,
         "run": str(run.path),
-        "roles": {role: str(other.run.path) for role, other in opened.roles.items()},
+        "roles": {role: str(other.run.path) for role, other in loaded_run.roles.items()},
         "checkpoint": loaded.checkpoint,
-        "role_checkpoints": {role: other.checkpoint for role, other in opened.roles.items()},
+        "role_checkpoints": {role: other.checkpoint for role, other in loaded_run.roles.items()},
         "weights": describe_weights(config.train),
         "options": options,
-        "plugins": loose_plugins(explorer, objective),
+        "plugins": find_unpackaged_plugins(explorer, objective),
     }
     if out is None:  # a given folder is checked earlier
         root = run.path / "explore"
@@ -96,7 +98,7 @@ def explore_opened(
             raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
-        findings = find(opened, explorer, objective, watch.attach)
+        findings = compute_findings(loaded_run, explorer, objective, watch.attach)
     from latentforge.rendering.write import noted  # imports matplotlib: half a second
 
     findings = noted(findings)
@@ -125,7 +127,7 @@ def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> li
         raise unwritable(folder, error) from None
 
 
-def loose_plugins(*components: Component | None) -> list[str]:
+def find_unpackaged_plugins(*components: Component | None) -> list[str]:
     """The `-p` values of the components that no installed package provides."""
     plugins = [component.entry.plugin for component in components if component]
     loose = [p for p in plugins if not (p.builtin or p.distribution)]
@@ -133,8 +135,8 @@ def loose_plugins(*components: Component | None) -> list[str]:
     return list(dict.fromkeys(values))  # without objects given in Python
 
 
-def find(
-    opened: Opened,
+def compute_findings(
+    loaded_run: LoadedRun,
     explorer: Component,
     objective: Component | None,
     attach: Callable[[Engine], None],
@@ -144,8 +146,8 @@ def find(
 
     from latentforge.seeding import callers_state_kept, mix
 
-    seed, context = opened.config.train.seed, context_for(opened, attach)
-    with callers_state_kept(opened.device), torch.no_grad():
+    seed, context = loaded_run.config.train.seed, create_context(loaded_run, attach)
+    with callers_state_kept(loaded_run.device), torch.no_grad():
         if objective:
             torch.manual_seed(mix("objective", seed))
             build = objective.entry.spec.build
@@ -160,20 +162,22 @@ def run_explorer(explorer: Component, context: ExploreContext) -> Findings:
     return checked(explorer.entry.spec.explore(context, explorer.options))
 
 
-def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) -> ExploreContext:
+def create_context(
+    loaded_run: LoadedRun, attach: Callable[[Engine], None] | None = None
+) -> ExploreContext:
     """The context of a loaded run, for an explorer or an objective."""
-    loaded = opened.loaded
+    loaded = loaded_run.loaded
     return ExploreContext(
         model=loaded.model,
-        data=opened.splits.spec,
-        images=opened.splits.split,
-        device=opened.device,
-        seed=opened.config.train.seed,
-        roles=opened.roles,
-        name=opened.run.name,
+        data=loaded_run.splits.spec,
+        images=loaded_run.splits.split,
+        device=loaded_run.device,
+        seed=loaded_run.config.train.seed,
+        roles=loaded_run.roles,
+        name=loaded_run.run.name,
         loss=loaded.loss,
-        provides=opened.config.model.entry.spec.provides,
-        preprocessing=opened.splits.preprocessing,
+        provides=loaded_run.config.model.entry.spec.provides,
+        preprocessing=loaded_run.splits.preprocessing,
         attach=attach,
     )
 

@@ -27,9 +27,9 @@ from latentforge.io.paths import numbered_folder, unwritable, write_json
 from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
-from latentforge.workflows.load import Loaded, load
+from latentforge.workflows.load import LoadedModel, load
 
-CHECKED = (1, 7)  # batch sizes; the traced example has a different one
+BATCH_SIZES = (1, 7)  # batch sizes; the traced example has a different one
 TOLERANCE = 1e-4  # for float32 sums in another order; a wrong graph differs by far more
 
 
@@ -69,7 +69,7 @@ def export(
         with (folder / file).open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
         about = {"part": part, "format": format, "file": file, "sha256": digest, **about}
-        write_json(folder / "export.json", {**about, **origin(loaded, config)})
+        write_json(folder / "export.json", {**about, **describe_origin(loaded, config)})
     files = [str(folder / name) for name in (file, "export.json")]
     return {
         "run": str(run.path),
@@ -94,18 +94,18 @@ def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- ONNX
 
 
-def write_onnx(loaded: Loaded, model: Component, name: str, path: Path) -> dict[str, Any]:
+def write_onnx(loaded: LoadedModel, model: Component, name: str, path: Path) -> dict[str, Any]:
     doing = f"exporting the {name} of model {model.name!r}"
     with torch.no_grad():
-        with silence():
+        with suppress_output():
             part, sample, program = model.call(doing, trace_part, loaded, name)
         program.save(path)
         check = model.call(doing, compare, part, path)
     return {
         "holds": f"the {name} as a graph with its weights",
-        "inputs": [tensor(part.input, part.shape)],
+        "inputs": [describe_tensor(part.input, part.shape)],
         "outputs": [
-            tensor(output, value.shape[1:])
+            describe_tensor(output, value.shape[1:])
             for output, value in zip(part.outputs, sample, strict=True)
         ],
         "opset": int(program.model.opset_imports[""]),
@@ -115,14 +115,14 @@ def write_onnx(loaded: Loaded, model: Component, name: str, path: Path) -> dict[
 
 
 def trace_part(
-    loaded: Loaded, name: str
+    loaded: LoadedModel, name: str
 ) -> tuple[Part, tuple[Tensor, ...], torch.onnx.ONNXProgram]:
     """The part, its outputs for an example, and its graph."""
-    part = part_of(loaded, name)
-    return part, part.call(part.example(2)), traced(part, loaded.model)
+    part = get_part(loaded, name)
+    return part, part.call(part.example(2)), trace(part, loaded.model)
 
 
-def part_of(loaded: Loaded, name: str) -> Part:
+def get_part(loaded: LoadedModel, name: str) -> Part:
     """The part called `name`. encoder: x to mean and, if the posterior has one, log_var;
     decoder: z to x; classifier: x to logits."""
     model: Any = loaded.model
@@ -147,7 +147,7 @@ def part_of(loaded: Loaded, name: str) -> Part:
     return Part(part.input, part.shape, outputs, encoder)
 
 
-def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
+def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
     """The part as an ONNX graph with a dynamic batch size."""
     module = nn.Module()  # its forward is the part's function of the model
     module.model = model
@@ -177,7 +177,7 @@ def traced(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Suppress the exporter's warnings about its internals, and its output of discarded graphs."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -202,7 +202,7 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
         return None
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     largest = 0.0
-    for batch in CHECKED:
+    for batch in BATCH_SIZES:
         inputs = part.example(batch)
         computed = session.run(list(part.outputs), {part.input: inputs.numpy()})
         for name, theirs, ours in zip(part.outputs, computed, part.call(inputs), strict=True):
@@ -212,12 +212,12 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
             largest = max(largest, difference)
     return {
         "with": f"onnxruntime {onnxruntime.__version__}",
-        "batches": list(CHECKED),
+        "batches": list(BATCH_SIZES),
         "largest_difference": largest,
     }
 
 
-def tensor(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def describe_tensor(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"name": name, "shape": ["batch", *shape], "dtype": "float32"}
 
 
@@ -284,7 +284,7 @@ def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, s
     return folder, None
 
 
-def origin(loaded: Loaded, config: RunConfig) -> dict[str, Any]:
+def describe_origin(loaded: LoadedModel, config: RunConfig) -> dict[str, Any]:
     """All that a reader without the run needs: which weights, of which model, trained on what."""
     run = loaded.run
     latent = getattr(loaded.model, "latent", None)

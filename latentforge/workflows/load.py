@@ -29,7 +29,7 @@ log = logging.getLogger("latentforge")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A run's model and loss in evaluation mode, and the checkpoint they come from."""
 
     run: RunFolder
@@ -44,7 +44,7 @@ class Loaded:
         return self.run.name
 
 
-def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.device) -> Loaded:
+def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.device) -> LoadedModel:
     """Build the run's model and loss, and load the verified weights of a checkpoint."""
     about = run.manifest["data"]
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
@@ -70,7 +70,7 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     # the end of training: evaluations use the weights that the loss's terms have there
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
-    return Loaded(run, model, loss, spec, saved.name, step)
+    return LoadedModel(run, model, loss, spec, saved.name, step)
 
 
 def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
@@ -118,18 +118,18 @@ def check_fits(run: RunFolder, splits: DataSplits) -> None:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedRun:
     """A run that is ready for use: images and model on one device, and the other runs by role."""
 
     run: RunFolder
     config: RunConfig
     device: torch.device
     splits: DataSplits
-    loaded: Loaded
-    roles: dict[str, Loaded]
+    loaded: LoadedModel
+    roles: dict[str, LoadedModel]
 
 
-def open_up(
+def load_run(
     run: RunFolder,
     config: RunConfig,
     *,
@@ -137,13 +137,13 @@ def open_up(
     roles: Mapping[str, tuple[RunFolder, RunConfig]],
     device: str,
     data: Any,
-) -> Opened:
+) -> LoadedRun:
     """Load the model and images of a run onto one device, and the models of the other runs."""
-    place = resolve_device(device)
-    splits = on_device(load_data(run, config, data), place)
-    loaded = load(run, config, checkpoint, place)
+    torch_device = resolve_device(device)
+    splits = on_device(load_data(run, config, data), torch_device)
+    loaded = load(run, config, checkpoint, torch_device)
     others = {
-        role: load(other, other_config, "last", place)
+        role: load(other, other_config, "last", torch_device)
         for role, (other, other_config) in roles.items()
     }
-    return Opened(run, config, place, splits, loaded, others)
+    return LoadedRun(run, config, torch_device, splits, loaded, others)

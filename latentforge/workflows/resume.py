@@ -50,7 +50,7 @@ def resume(
         run.manifest = read_manifest(run.path)  # as the last training left it
         check_changes(run.config, config)
         device = training_device(config.train.device)
-        splits = same_data(run, config, data)
+        splits = load_same_data(run, config, data)
         with using_threads(config.train.threads), callers_state_kept(device):
             store = CheckpointStore(run.path / "checkpoints")
             saved = find_checkpoint(run, store, checkpoint)
@@ -132,7 +132,7 @@ def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint 
         return None
 
 
-def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
+def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     """The images that the run was trained on. Raises UsageError if they have changed: the result
     would belong to neither dataset."""
     if data is None and run.in_memory is not None:

@@ -67,7 +67,7 @@ class TrainingSession:
         with ExitStack() as stack:
             if self.processes:
                 stack.enter_context(training_with_others(self.run.path, self.processes))
-            stack.enter_context(recorded(self.run, self.result))
+            stack.enter_context(record_end(self.run, self.result))
             self.board = stack.enter_context(closing(board_class(self.run.path, written)))
             if not self.saved:
                 notify(self.run, "run_started")
@@ -109,7 +109,7 @@ class TrainingSession:
             if 0 < (length := self.config.train.schedule.epochs) < self.config.train.epochs:
                 progress.note(f"the schedule ends with epoch {length}; lr is constant afterwards")
         else:
-            self._greet()
+            self._report_start()
         for note in steps.notes:
             progress.warn(note)
 
@@ -135,10 +135,10 @@ class TrainingSession:
         self.run.record(line)
         self.run.update(**progress_of(self.result))
 
-    def _greet(self) -> None:
+    def _report_start(self) -> None:
         """Report the loss's facts, how steps are run, and what looks wrong with the data."""
         progress, trainer = self.trainer.progress, self.trainer
-        for line in fact_lines(self.run.manifest["facts"]):
+        for line in format_facts(self.run.manifest["facts"]):
             progress.note(line)
         if summary := trainer.steps.summary():
             progress.note(f"steps: {', '.join(summary)}")
@@ -151,7 +151,7 @@ class TrainingSession:
             progress.warn(str(diagnosis))
 
 
-def fact_lines(facts: dict[str, Any]) -> list[str]:
+def format_facts(facts: dict[str, Any]) -> list[str]:
     """One line for each fact; facts that differ only in the text in brackets share a line."""
     values_by_name: dict[str, list[str]] = {}
     for name, value in facts.items():
@@ -164,7 +164,7 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
+def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
     """Record in the run how its training ended, in every case."""
     try:
         yield

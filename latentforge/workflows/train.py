@@ -45,7 +45,7 @@ def train(
         )
     with using_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
-        facts = facts_of(trainee, config, splits)
+        facts = compute_facts(trainee, config, splits)
         build_optimizer(trainee, config.train)  # raises before the folder exists
         processes = join_processes(config, device) if torchrun.several() else None
         folder = create_shared_folder(
@@ -67,7 +67,7 @@ def train(
     return new_run
 
 
-def facts_of(trainee: Trainee, config: RunConfig, splits: Any) -> dict[str, Any]:
+def compute_facts(trainee: Trainee, config: RunConfig, splits: Any) -> dict[str, Any]:
     """The facts that the loss states about itself at the start, as JSON values."""
     get_facts = getattr(trainee.loss, "facts", None)
     if get_facts is None:

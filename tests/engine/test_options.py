@@ -22,7 +22,7 @@ from latentforge.errors import ConfigError, UsageError
 from latentforge.plugins.registry import Entry, Plugin
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec, LossSpec, MeasureSpec
-from latentforge.workflows.session import fact_lines
+from latentforge.workflows.session import format_facts
 
 from .steps import runner_of
 
@@ -418,12 +418,12 @@ def test_a_training_that_reaches_its_end_was_not_stopped_early(falling, tmp_path
 
 def test_facts_that_are_one_thing_counted_in_several_ways_share_a_line():
     facts = {"beta (sums)": 4.0, "sigma": None, "beta (mean over pixels)": 4 / 784, "n (of z)": 2}
-    assert fact_lines(facts) == [
+    assert format_facts(facts) == [
         "beta: 4 (sums), 0.005102 (mean over pixels)",
         "sigma: None",
         "n: 2 (of z)",
     ]
-    assert fact_lines({}) == []
+    assert format_facts({}) == []
 
 
 def test_a_vae_says_its_beta_in_one_line(cli, work):
