@@ -18,186 +18,195 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from latentforge.findings import Bars, Film, ImageGrid, Scatter
-from latentforge.rendering.canvas import LABEL, LEGEND, charts, escape_dollars, height, text_width
+from latentforge.rendering.canvas import (
+    LABEL,
+    LEGEND,
+    create_chart_figure,
+    escape_dollars,
+    height,
+    text_width,
+)
 from latentforge.rendering.charts import bar_limits, fill_bars, frame_bars
-from latentforge.rendering.image_grid import fill_grid, layout_of, titles_of
+from latentforge.rendering.image_grid import compute_layout, fill_grid, wrap_titles
 from latentforge.rendering.images import Array
 from latentforge.rendering.palette import COLOURS as CLASSES
 from latentforge.rendering.palette import INK, colour
 from latentforge.rendering.scatter import (
-    class_legend,
-    ends_legend,
+    compute_limits,
+    compute_ratio,
+    create_class_legend,
+    create_ends_legend,
     fill_map,
     fill_paths,
     frame_map,
-    limits_of,
-    tallness,
 )
 
 DPI = 110  # a frame is small in inches; a page may show it at half its size
 STEP, LAST = 120, 1500  # milliseconds per frame; the last one is shown longer
 COLOURS = 128  # palette entries of a GIF, besides the exact colours
-NEAR = 9  # levels; Pillow's nearest-colour lookup does not distinguish closer colours
-TALL = 3.2  # height of the panels with their titles, inches
-LEAST = 3.4  # minimum width, for the titles, inches
-WORDS = 0.28  # height of the line with a frame's title, inches
+MIN_COLOUR_DISTANCE = 9  # levels; Pillow's nearest-colour lookup merges closer colours
+PANEL_HEIGHT = 3.2  # height of the panels with their titles, inches
+MIN_WIDTH = 3.4  # minimum width, for the titles, inches
+FRAME_TITLE_HEIGHT = 0.28  # height of the line with a frame's title, inches
 
 Fill = Callable[[Any], None]  # draws the parts of a panel that change from frame to frame
 
 
 def draw_frames(film: Film, note: str = "") -> list[Array]:
     """Draw every frame as uint8 (H, W, 3), all of the same size and with the same axes."""
-    figure, stage = _stage(film, note)
-    words = figure.texts[-1]
+    figure, panel_axes = _prepare_panels(film, note)
+    title = figure.texts[-1]
     canvas: Any = figure.canvas
-    last = _change(stage, film.frames[-1])
+    last = _draw_changes(panel_axes, film.frames[-1])
     canvas.draw()  # computes the layout with a frame's texts; it is fixed from here on
     figure.set_layout_engine("none")
-    _take_away(last, stage)
+    _remove_artists(last, panel_axes)
     canvas.draw()
     background = canvas.copy_from_bbox(figure.bbox)
     frames = []
     for i, panels in enumerate(film.frames):
         canvas.restore_region(background)
-        words.set_text(escape_dollars(film.frame_titles[i]) if i < len(film.frame_titles) else "")
-        drawn = _change(stage, panels)
-        for artist in [words, *drawn, *(axes.title for axes, _ in stage)]:
+        title.set_text(escape_dollars(film.frame_titles[i]) if i < len(film.frame_titles) else "")
+        artists = _draw_changes(panel_axes, panels)
+        for artist in [title, *artists, *(axes.title for axes, _ in panel_axes)]:
             figure.draw_artist(artist)
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-        _take_away(drawn, stage)
+        _remove_artists(artists, panel_axes)
     return frames
 
 
-def _change(stage: list[tuple[Axes, Fill]], panels: Sequence[Any]) -> list[Artist]:
+def _draw_changes(panel_axes: list[tuple[Axes, Fill]], panels: Sequence[Any]) -> list[Artist]:
     """Draw the changing parts of a frame. Returns the new artists, the lowest z-order first."""
-    made: list[Artist] = []
-    for (axes, fill), panel in zip(stage, panels, strict=True):
+    new_artists: list[Artist] = []
+    for (axes, fill), panel in zip(panel_axes, panels, strict=True):
         before = set(axes.get_children())
         fill(panel)
         axes.set_title(escape_dollars(panel.title), fontsize=LABEL + 1, color=INK, pad=_pad(panel))
-        new = [artist for artist in axes.get_children() if artist not in before]
-        made += sorted(new, key=lambda artist: artist.get_zorder())
-    return made
+        added = [artist for artist in axes.get_children() if artist not in before]
+        new_artists += sorted(added, key=lambda artist: artist.get_zorder())
+    return new_artists
 
 
 def _pad(panel: Any) -> float:
     """The distance in points from a panel to its title, which is above the column titles."""
     if not isinstance(panel, ImageGrid) or not any(panel.column_titles):
         return 5.0
-    place = layout_of(panel)
-    return 9.0 + 72 * max(height(text, place.size) for text in titles_of(panel, place))
+    layout = compute_layout(panel)
+    return 9.0 + 72 * max(height(text, layout.size) for text in wrap_titles(panel, layout))
 
 
-def _take_away(artists: Sequence[Artist], stage: list[tuple[Axes, Fill]]) -> None:
+def _remove_artists(artists: Sequence[Artist], panel_axes: list[tuple[Axes, Fill]]) -> None:
     for artist in artists:
         artist.remove()
-    for axes, _ in stage:
+    for axes, _ in panel_axes:
         axes.set_title("")
 
 
 # ---------------------------------------------------------------- panels
 
 
-def _stage(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
+def _prepare_panels(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
     """Draw the parts that all frames share. Returns the figure, whose last text is the frame title,
     and the axes and the fill function of each panel."""
     panels = list(zip(*film.frames, strict=True))  # the frames of each panel
-    maps = [shots[0] for shots in panels if isinstance(shots[0], Scatter)]
-    named = [tuple(shots[0].labels) for shots in panels if isinstance(shots[0], Bars)]
-    keyed = [tuple(m.classes) in named for m in maps]  # the bars serve as the legend
-    widths = [_width(shots, not all(keyed)) for shots in panels]
-    wide = max(sum(widths) + 0.3, LEAST)
-    figure = charts(wide, _tall(panels, widths) + WORDS, film.title, note)
+    maps = [items[0] for items in panels if isinstance(items[0], Scatter)]
+    bar_labels = [tuple(items[0].labels) for items in panels if isinstance(items[0], Bars)]
+    in_bars = [tuple(item.classes) in bar_labels for item in maps]  # the bars serve as the legend
+    widths = [_panel_width(items, not all(in_bars)) for items in panels]
+    total_width = max(sum(widths) + 0.3, MIN_WIDTH)
+    figure = create_chart_figure(
+        total_width, _panel_height(panels, widths) + FRAME_TITLE_HEIGHT, film.title, note
+    )
     figure.set_dpi(DPI)
     engine: Any = figure.get_layout_engine()
-    left, bottom, across, tall = engine.get()["rect"]
-    words = WORDS / figure.get_figheight()
-    engine.set(rect=(left, bottom, across, tall - words), wspace=0.06)
+    left, bottom, rect_width, rect_height = engine.get()["rect"]
+    title_height = FRAME_TITLE_HEIGHT / figure.get_figheight()
+    engine.set(rect=(left, bottom, rect_width, rect_height - title_height), wspace=0.06)
     row = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0].tolist()
-    stage: list[tuple[Axes, Fill]] = []
-    for axes, shots, width in zip(row, panels, widths, strict=True):
-        match shots[0]:
+    panel_axes: list[tuple[Axes, Fill]] = []
+    for axes, items, width in zip(row, panels, widths, strict=True):
+        match items[0]:
             case Scatter():
-                stage.append((axes, _map_panel(axes, cast(Any, shots), not all(keyed))))
+                panel_axes.append((axes, _prepare_map(axes, cast(Any, items), not all(in_bars))))
             case Bars() as bars:
-                classes = any(tuple(m.classes) == tuple(bars.labels) for m in maps)
-                stage.append((axes, _bars_panel(axes, cast(Any, shots), width, classes)))
+                classes = any(tuple(item.classes) == tuple(bars.labels) for item in maps)
+                panel_axes.append((axes, _prepare_bars(axes, cast(Any, items), width, classes)))
             case ImageGrid():
-                stage.append((axes, partial(fill_grid, axes)))
-    figure.text(0.5, bottom + tall, "", ha="center", va="top", fontsize=LABEL + 1, color=INK)
-    return figure, stage
+                panel_axes.append((axes, partial(fill_grid, axes)))
+    figure.text(0.5, bottom + rect_height, "", ha="center", va="top", fontsize=LABEL + 1, color=INK)
+    return figure, panel_axes
 
 
-def _width(shots: Sequence[Any], legend: bool) -> float:
+def _panel_width(items: Sequence[Any], legend: bool) -> float:
     """The width of a panel in inches; for a map including its legend."""
-    match shots[0]:
+    match items[0]:
         case Scatter() as item:
-            ratio = tallness(limits_of(shots))
+            ratio = compute_ratio(compute_limits(items))
             names = item.classes if legend else ()
-            beside = max((text_width(name, LABEL - 1) + 0.3 for name in names), default=0.0)
-            return (TALL - 0.8) * min(1.6, 1 / ratio) + 0.6 + beside
+            legend_width = max((text_width(name, LABEL - 1) + 0.3 for name in names), default=0.0)
+            return (PANEL_HEIGHT - 0.8) * min(1.6, 1 / ratio) + 0.6 + legend_width
         case Bars() as item:
             return min(max(2.3, 0.8 + 0.22 * len(item.labels) * len(item.series)), 4.2)
         case grid:
-            place = layout_of(grid)
-            return min(max(1.4, 1.8 * place.width / place.height(len(grid.rows))), 4.2)
+            layout = compute_layout(grid)
+            return min(max(1.4, 1.8 * layout.width / layout.height(len(grid.rows))), 4.2)
 
 
-def _tall(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
-    """The height of the panels in inches: TALL, or less if all panels are flat images."""
-    tall = 0.0
-    for shots, width in zip(panels, widths, strict=True):
-        if not isinstance(shots[0], ImageGrid):
-            return TALL
-        place = layout_of(shots[0])
-        tall = max(tall, 0.5 + width * place.height(len(shots[0].rows)) / place.width)
-    return min(TALL, tall)
+def _panel_height(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
+    """The height of the panels in inches: PANEL_HEIGHT, or less if all panels are flat images."""
+    tallest = 0.0
+    for items, width in zip(panels, widths, strict=True):
+        if not isinstance(items[0], ImageGrid):
+            return PANEL_HEIGHT
+        layout = compute_layout(items[0])
+        tallest = max(tallest, 0.5 + width * layout.height(len(items[0].rows)) / layout.width)
+    return min(PANEL_HEIGHT, tallest)
 
 
-def _map_panel(axes: Axes, shots: Sequence[Scatter], legend: bool) -> Fill:
-    limits, first = limits_of(shots), shots[0]
+def _prepare_map(axes: Axes, items: Sequence[Scatter], legend: bool) -> Fill:
+    limits, first = compute_limits(items), items[0]
     frame_map(axes, first, limits)
     ends: list[Artist] = []
-    if any(item.paths for item in shots):
-        ends = ends_legend(growing=not all(ended(item, shots) for item in shots))
-    handles = [*class_legend(first), *ends]
+    if any(item.paths for item in items):
+        ends = create_ends_legend(growing=not all(has_final_paths(item, items) for item in items))
+    handles = [*create_class_legend(first), *ends]
     if legend and handles:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
     elif ends:  # below the x-axis title
-        where = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
-        axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **where)
-    still = all(same_points(first, item) for item in shots[1:])
-    if still:
-        fill_map(axes, first, limits, TALL - 0.8)
+        legend_style = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
+        axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **legend_style)
+    static = all(has_same_points(first, item) for item in items[1:])
+    if static:
+        fill_map(axes, first, limits, PANEL_HEIGHT - 0.8)
 
     def fill(item: Scatter) -> None:
-        if not still:
-            fill_map(axes, item, limits, TALL - 0.8)
-        fill_paths(axes, item, ended(item, shots), TALL - 0.8)
+        if not static:
+            fill_map(axes, item, limits, PANEL_HEIGHT - 0.8)
+        fill_paths(axes, item, has_final_paths(item, items), PANEL_HEIGHT - 0.8)
 
     return fill
 
 
-def ended(item: Scatter, shots: Sequence[Scatter]) -> bool:
+def has_final_paths(item: Scatter, items: Sequence[Scatter]) -> bool:
     """Whether the paths of a frame have their final lengths."""
-    lengths = [[len(path) for path in shot.paths.values()] for shot in (item, shots[-1])]
+    lengths = [[len(path) for path in last.paths.values()] for last in (item, items[-1])]
     return lengths[0] == lengths[1]
 
 
-def same_points(one: Scatter, other: Scatter) -> bool:
+def has_same_points(one: Scatter, other: Scatter) -> bool:
     """Whether two maps show the same points in the same colours."""
     pairs = ((one.points, other.points), (one.labels, other.labels))
     return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
-def _bars_panel(axes: Axes, shots: Sequence[Bars], width: float, classes: bool) -> Fill:
-    frame_bars(axes, shots[0], width - 0.6, bar_limits(shots))
-    if len(shots[0].series) > 1:
-        fill_bars(axes, shots[0])
+def _prepare_bars(axes: Axes, items: Sequence[Bars], width: float, classes: bool) -> Fill:
+    frame_bars(axes, items[0], width - 0.6, bar_limits(items))
+    if len(items[0].series) > 1:
+        fill_bars(axes, items[0])
         axes.legend(frameon=False, fontsize=LABEL - 2)
         for bar in list(axes.patches):
             bar.remove()
-    colours = [colour(i) for i in range(len(shots[0].labels))] if classes else []
+    colours = [colour(i) for i in range(len(items[0].labels))] if classes else []
     return lambda item: fill_bars(axes, item, colours)
 
 
@@ -224,16 +233,16 @@ def _palette(frames: Sequence[Array]) -> Image.Image:
     frames. A median-cut palette alone would turn white into grey and shift the class colours."""
     names = ["#ffffff", "#000000", *CLASSES]
     exact = np.array([[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in names])
-    found = Image.fromarray(np.concatenate(frames)).quantize(COLOURS).getpalette() or []
-    others = np.array(found).reshape(-1, 3)
-    near = np.abs(others[:, None] - exact).max(-1).min(1) < NEAR
+    median_cut = Image.fromarray(np.concatenate(frames)).quantize(COLOURS).getpalette() or []
+    others = np.array(median_cut).reshape(-1, 3)
+    near = np.abs(others[:, None] - exact).max(-1).min(1) < MIN_COLOUR_DISTANCE
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([exact, others[~near]]).ravel().tolist())
     return palette
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most `most` indices below `count`, evenly spaced, with the first and the last."""
-    if count <= most:
+def evenly_spaced(count: int, limit: int) -> list[int]:
+    """At most `limit` indices below `count`, evenly spaced, with the first and the last."""
+    if count <= limit:
         return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    return [round(i * (count - 1) / (limit - 1)) for i in range(limit)]

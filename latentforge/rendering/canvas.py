@@ -29,13 +29,13 @@ LEGEND: dict[str, Any] = {  # to the right of the axes
 }
 LINE = 1.35 / 72  # line height in inches per point of font size
 
-HINTED = 1.04  # letters at whole pixels are wider than their outlines
+HINTING_FACTOR = 1.04  # letters at whole pixels are wider than their outlines
 
 
 def text_width(text: str, size: float) -> float:
     """The width in inches of the widest line of a text at `size` points."""
     ems = max((sum(map(_advance, line)) for line in text.split("\n")), default=0.0)
-    return HINTED * ems * size / 72
+    return HINTING_FACTOR * ems * size / 72
 
 
 @lru_cache(maxsize=1024)
@@ -58,24 +58,24 @@ def height(text: str, size: float) -> float:
     return (text.count("\n") + 1) * size * LINE if text else 0.0
 
 
-def wrapped(text: str, size: float, width: float) -> str:
+def wrap(text: str, size: float, width: float) -> str:
     """Wrap a text to lines of at most `width` inches, at spaces or inside a word that is longer."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
         for word in paragraph.split(" "):
-            longer = f"{line} {word}" if line else word
-            if text_width(longer, size) <= width:
-                line = longer
+            candidate = f"{line} {word}" if line else word
+            if text_width(candidate, size) <= width:
+                line = candidate
                 continue
             lines += [line] if line else []
-            *whole, line = broken(word, size, width)
-            lines += whole
+            *full_lines, line = split_word(word, size, width)
+            lines += full_lines
         lines.append(line)
     return "\n".join(lines)
 
 
-def broken(word: str, size: float, width: float) -> list[str]:
+def split_word(word: str, size: float, width: float) -> list[str]:
     """Split a word, such as a path, into pieces of at most `width` inches."""
     pieces = [""]
     for letter in word:
@@ -85,34 +85,34 @@ def broken(word: str, size: float, width: float) -> list[str]:
     return pieces
 
 
-def page(width: float, body: float, title: str, note: str) -> tuple[Figure, float]:
+def create_figure(width: float, body: float, title: str, note: str) -> tuple[Figure, float]:
     """A figure with a title and a note around a body of `width` x `body` inches, and the bottom of
     the body in inches. Long text is wrapped and makes the figure taller."""
-    room = width - 2 * EDGE
-    title, note = wrapped(title, TITLE, room), wrapped(note, NOTE, room)
+    available = width - 2 * EDGE
+    title, note = wrap(title, TITLE, available), wrap(note, NOTE, available)
     bottom = (height(note, NOTE) + 0.16) if note else EDGE
     top = (height(title, TITLE) + 0.24) if title else EDGE
     total = bottom + body + top
     figure = Figure(figsize=(width, total), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    for text, x, y, across, down, size, ink in (
+    for text, x, y, ha, va, size, ink in (
         (title, 0.5, 1 - 0.12 / total, "center", "top", TITLE, INK),
         (note, 1 - EDGE / width, 0.08 / total, "right", "bottom", NOTE, "0.4"),
     ):
-        figure.text(x, y, escape_dollars(text), ha=across, va=down, fontsize=size, color=ink)
+        figure.text(x, y, escape_dollars(text), ha=ha, va=va, fontsize=size, color=ink)
     return figure, bottom
 
 
-def charts(width: float, body: float, title: str, note: str) -> Figure:
+def create_chart_figure(width: float, body: float, title: str, note: str) -> Figure:
     """A page whose body matplotlib lays out, with space for labels and legends."""
-    figure, bottom = page(width, body, title, note)
+    figure, bottom = create_figure(width, body, title, note)
     total = figure.get_figheight()
     rect = (EDGE / width, bottom / total, 1 - 2 * EDGE / width, body / total)
     figure.set_layout_engine("constrained", rect=rect)
     return figure
 
 
-def tidy(axes: Axes) -> None:
+def apply_style(axes: Axes) -> None:
     """The style of all axes: thin faint lines, none at the top and right."""
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -123,7 +123,7 @@ def tidy(axes: Axes) -> None:
     axes.yaxis.label.set_fontsize(LABEL)
 
 
-def bare(axes: Axes) -> None:
+def remove_ticks(axes: Axes) -> None:
     """Remove ticks and lines from axes."""
     axes.set_xticks([])
     axes.set_yticks([])

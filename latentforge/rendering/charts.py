@@ -11,31 +11,38 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from latentforge.findings import Bars, Histogram, Lines
-from latentforge.rendering.canvas import LABEL, LEGEND, charts, escape_dollars, text_width, tidy
-from latentforge.rendering.histogram import Bins, binned
+from latentforge.rendering.canvas import (
+    LABEL,
+    LEGEND,
+    apply_style,
+    create_chart_figure,
+    escape_dollars,
+    text_width,
+)
+from latentforge.rendering.histogram import Bins, compute_bins
 from latentforge.rendering.images import Array, to_numpy
 from latentforge.rendering.palette import COLOURS, INK, MARKERS, colour
 
 STYLES = ("-", "--", "-.", ":")
-MARKED = 40  # a curve with more points has no markers
+MAX_MARKED = 40  # a curve with more points has no markers
 NORMAL = "line: the normal density of the same mean and standard deviation"
 
 
 def draw_lines(item: Lines, note: str = "") -> Figure:
     """Draw curves that differ in colour, dash and marker."""
-    figure = charts(6.4 + _legend(item.series), 3.9, item.title, note)
+    figure = create_chart_figure(6.4 + _legend_width(item.series), 3.9, item.title, note)
     axes = figure.subplots()
-    tidy(axes)
+    apply_style(axes)
     axes.set(xlabel=escape_dollars(item.x_title), ylabel=escape_dollars(item.y_title))
     axes.grid(color="0.92", lw=0.8)
     axes.set_axisbelow(True)
-    x = _finite(to_numpy(item.x))
+    x = _replace_infinities(to_numpy(item.x))
     for i, (name, values) in enumerate(item.series.items()):
-        mark = MARKERS[i % len(MARKERS)] if len(x) <= MARKED else "None"
+        mark = MARKERS[i % len(MARKERS)] if len(x) <= MAX_MARKED else "None"
         style = STYLES[i % len(STYLES)]
         axes.plot(
-            x, _finite(to_numpy(values)), color=colour(i), ls=style, marker=mark, ms=4, lw=1.6,
-            label=escape_dollars(name),
+            x, _replace_infinities(to_numpy(values)), color=colour(i), ls=style, marker=mark, ms=4,
+            lw=1.6, label=escape_dollars(name),
         )  # fmt: skip
     if len(x) and np.array_equal(x, np.round(x)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -46,23 +53,23 @@ def draw_lines(item: Lines, note: str = "") -> Figure:
 
 def draw_bars(item: Bars, note: str = "") -> Figure:
     """Draw groups of bars; the width depends on the number of groups and series."""
-    groups, per = len(item.labels), max(len(item.series), 1)
-    wide = min(max(4.6, 0.9 + groups * (0.3 + 0.16 * per)), 12.0)
-    figure = charts(wide + _legend(item.series), 3.7, item.title, note)
+    groups, bars_per_group = len(item.labels), max(len(item.series), 1)
+    width = min(max(4.6, 0.9 + groups * (0.3 + 0.16 * bars_per_group)), 12.0)
+    figure = create_chart_figure(width + _legend_width(item.series), 3.7, item.title, note)
     axes = figure.subplots()
-    frame_bars(axes, item, wide - 0.9, bar_limits([item]))
+    frame_bars(axes, item, width - 0.9, bar_limits([item]))
     fill_bars(axes, item)
     if len(item.series) > 1:
         axes.legend(**LEGEND)
     return figure
 
 
-def frame_bars(axes: Axes, item: Bars, wide: float, limits: tuple[float, float]) -> None:
-    """Draw everything of a bar chart except the bars, in axes `wide` inches wide."""
-    tidy(axes)
+def frame_bars(axes: Axes, item: Bars, width: float, limits: tuple[float, float]) -> None:
+    """Draw everything of a bar chart except the bars, in axes `width` inches wide."""
+    apply_style(axes)
     groups = max(len(item.labels), 1)
     axes.set_xticks(range(len(item.labels)), [escape_dollars(label) for label in item.labels])
-    if any(text_width(label, LABEL - 1) > 0.95 * wide / groups for label in item.labels):
+    if any(text_width(label, LABEL - 1) > 0.95 * width / groups for label in item.labels):
         for text in axes.get_xticklabels():
             text.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.tick_params(axis="x", length=0)
@@ -74,13 +81,13 @@ def frame_bars(axes: Axes, item: Bars, wide: float, limits: tuple[float, float])
 
 def fill_bars(axes: Axes, item: Bars, colours: Sequence[str] = ()) -> None:
     """Draw the bars. `colours` are the colours of the labels, if these are classes."""
-    per = max(len(item.series), 1)
-    width = 0.8 / per
+    bars_per_group = max(len(item.series), 1)
+    width = 0.8 / bars_per_group
     for i, (name, values) in enumerate(item.series.items()):
-        at = np.arange(len(values)) - 0.4 + width * (i + 0.5)
+        positions = np.arange(len(values)) - 0.4 + width * (i + 0.5)
         heights = np.nan_to_num(np.asarray(values, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
-        fill = list(colours) if colours and per == 1 else colour(i)
-        axes.bar(at, heights, width * 0.94, color=fill, label=escape_dollars(name))
+        fill = list(colours) if colours and bars_per_group == 1 else colour(i)
+        axes.bar(positions, heights, width * 0.94, color=fill, label=escape_dollars(name))
 
 
 def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
@@ -96,17 +103,19 @@ def bar_limits(items: Sequence[Bars]) -> tuple[float, float]:
 def draw_histogram(item: Histogram, note: str = "") -> Figure:
     """Draw a panel per title, with the fitted normal density if `item.normal`."""
     count = max(len(item.panels), 1)
-    columns = across(count)
+    columns = count_columns(count)
     rows = math.ceil(count / columns)
-    wide = 4.2 if count == 1 else min(2.2, 12.0 / columns)
-    tall = 3.0 if count == 1 else max(wide * 0.75, 1.2)
+    width = 4.2 if count == 1 else min(2.2, 12.0 / columns)
+    height = 3.0 if count == 1 else max(width * 0.75, 1.2)
     if item.normal:
         note = f"{NORMAL}\n{note}".strip()
-    figure = charts(max(columns * wide + 0.7, 4.6), rows * tall + 0.3, item.title, note)
+    figure = create_chart_figure(
+        max(columns * width + 0.7, 4.6), rows * height + 0.3, item.title, note
+    )
     panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    found, reach = binned(item.panels)
-    for i, (title, bins) in enumerate(found.items()):
-        _panel(panels[i], title, bins, reach, normal=item.normal)
+    bins_by_title, x_range = compute_bins(item.panels)
+    for i, (title, bins) in enumerate(bins_by_title.items()):
+        _draw_panel(panels[i], title, bins, x_range, normal=item.normal)
         if i % columns == 0:
             panels[i].set_ylabel("density", fontsize=LABEL - 1, color=INK)
         if i + columns >= count:  # the lowest panel of its column
@@ -116,7 +125,7 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
     return figure
 
 
-def across(count: int) -> int:
+def count_columns(count: int) -> int:
     """The panels per row: all if there are at most 5, else a near-square grid of at most 8 columns
     with few empty cells."""
     if count <= 5:
@@ -125,31 +134,33 @@ def across(count: int) -> int:
     return min(8, min(square, square + 1, key=lambda columns: -count % columns))
 
 
-def _panel(axes: Axes, title: str, bins: Bins, reach: tuple[float, float], *, normal: bool) -> None:
-    tidy(axes)
+def _draw_panel(
+    axes: Axes, title: str, bins: Bins, x_range: tuple[float, float], *, normal: bool
+) -> None:
+    apply_style(axes)
     axes.set_title(escape_dollars(title), fontsize=LABEL, color=INK, pad=4)
     axes.locator_params(nbins=4)
     axes.tick_params(labelsize=LABEL - 2)
-    if bins.said:
-        axes.text(0.5, 0.5, bins.said, transform=axes.transAxes, ha="center", fontsize=8)
+    if bins.reason:
+        axes.text(0.5, 0.5, bins.reason, transform=axes.transAxes, ha="center", fontsize=8)
         axes.set(xticks=[], yticks=[])
         return
     width = np.diff(bins.edges)
     axes.bar(bins.edges[:-1], bins.density, width, align="edge", color=COLOURS[0], alpha=0.75)
-    axes.set_xlim(reach)
+    axes.set_xlim(x_range)
     if normal:
-        x = np.linspace(*reach, 200)
+        x = np.linspace(*x_range, 200)
         axes.plot(x, bins.normal(x), color=COLOURS[2], lw=1.4)
 
 
-def _legend(series: Mapping[str, object]) -> float:
+def _legend_width(series: Mapping[str, object]) -> float:
     """The width in inches of a legend at the right; 0 for a single series."""
     if len(series) < 2:
         return 0.0
     return max(text_width(name, LABEL - 1) for name in series) + 0.6
 
 
-def _finite(values: Array) -> Array:
+def _replace_infinities(values: Array) -> Array:
     """As floats, with infinities as NaN, which leaves a gap and does not affect the axis range."""
     x = values.astype(float)
     return np.where(np.isfinite(x), x, np.nan)

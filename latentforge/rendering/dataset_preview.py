@@ -16,7 +16,7 @@ from latentforge.findings import ImageGrid
 from latentforge.io.paths import unwritable
 from latentforge.rendering.image_grid import draw_grid
 
-SEEN = 1000  # images, evenly spaced, from which the range of streamed data is computed
+MAX_STREAMED = 1000  # images, evenly spaced, from which the range of streamed data is computed
 SAMPLES = 10  # samples per class in the preview image
 
 
@@ -27,8 +27,8 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
     if type(train) is ImageSplit:
         values = train.x
     else:
-        places = torch.arange(min(at_once(spec, SEEN), len(train)), device=train.device)
-        values = train.raw(places * len(train) // len(places))
+        index = torch.arange(min(at_once(spec, MAX_STREAMED), len(train)), device=train.device)
+        values = train.raw(index * len(train) // len(index))
     facts: dict[str, Any] = {
         "dataset": name,
         "images": {split: len(images) for split, images in splits.splits.items()},
@@ -39,17 +39,17 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
         "fingerprint": splits.fingerprint,
     }
     if spec.drawable:
-        path = picture_path(out, name)
+        path = choose_image_path(out, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw_grid(sample_grid(train, name)).savefig(path)
+            draw_grid(create_sample_grid(train, name)).savefig(path)
         except OSError as error:
             raise unwritable(path, error) from None
         facts["picture"] = str(path)
     return facts
 
 
-def picture_path(out: Path | None, name: str) -> Path:
+def choose_image_path(out: Path | None, name: str) -> Path:
     """`out`, or the first free `data-<name>-<n>.png` if `out` is None. Raises UsageError if `out`
     exists or is not a .png."""
     if out is not None:
@@ -62,20 +62,20 @@ def picture_path(out: Path | None, name: str) -> Path:
                 f"--out {out}: the image is written as PNG", remedy=f"--out {out.stem}.png"
             )
         return out
-    numbered = (Path(f"data-{name}-{number}.png") for number in count(1))
-    return next(path for path in numbered if not path.exists())
+    candidates = (Path(f"data-{name}-{number}.png") for number in count(1))
+    return next(path for path in candidates if not path.exists())
 
 
-def sample_grid(images: ImageSplit, name: str) -> ImageGrid:
+def create_sample_grid(images: ImageSplit, name: str) -> ImageGrid:
     """The first images of each class, one row per class; one row if there are no labels."""
     if images.y is None:
         rows = [images.batch_at(list(range(min(SAMPLES, len(images))))).x]
         return ImageGrid("samples", f"{name}: samples", rows)
-    found = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
-    shown = [(label, index) for label, index in found if len(index)]
+    samples = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
+    rows_by_label = [(label, index) for label, index in samples if len(index)]
     return ImageGrid(
         "samples",
         f"{name}: samples of each class",
-        [images.batch(index).x for _, index in shown],
-        row_titles=[label for label, _ in shown],
+        [images.batch(index).x for _, index in rows_by_label],
+        row_titles=[label for label, _ in rows_by_label],
     )

@@ -19,16 +19,16 @@ ROWS = 12  # maximum images per frame; with more, whole frames are shown
 PAGES = 6  # whole frames, two per row
 
 
-def strip(film: Film) -> ImageGrid | None:
+def create_strip(film: Film) -> ImageGrid | None:
     """A grid with a row for each image of a frame and a column for each selected frame. None if the
     frames have no image, more than ROWS, or images that differ in number or shape."""
-    chosen = evenly_spaced(len(film.frames), FRAMES)
-    grids = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in chosen]
-    shots = [[cell for grid in own for cell in _cells(grid)] for own in grids]
-    count = len(shots[0])
-    if not 1 <= count <= ROWS or any(len(cells) != count for cells in shots):
+    selected = evenly_spaced(len(film.frames), FRAMES)
+    grids = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in selected]
+    columns = [[cell for grid in panels for cell in _list_cells(grid)] for panels in grids]
+    count = len(columns[0])
+    if not 1 <= count <= ROWS or any(len(cells) != count for cells in columns):
         return None
-    rows = list(zip(*shots, strict=True))
+    rows = list(zip(*columns, strict=True))
     if any(len({tuple(image.shape) for image, *_ in row}) > 1 for row in rows):
         return None
     captions = [[caption for *_, caption in row] for row in rows]
@@ -36,30 +36,30 @@ def strip(film: Film) -> ImageGrid | None:
         name=film.name,
         title=film.title,
         rows=[torch.stack([image.detach().cpu() for image, *_ in row]) for row in rows],
-        column_titles=[film.frame_titles[i] for i in chosen if i < len(film.frame_titles)],
-        row_titles=[name for _, name, _ in shots[0]] if count > 1 else (),
+        column_titles=[film.frame_titles[i] for i in selected if i < len(film.frame_titles)],
+        row_titles=[name for _, name, _ in columns[0]] if count > 1 else (),
         captions=captions if any(map(any, captions)) else (),
         colours=grids[0][0].colours,
     )
 
 
-def _cells(grid: ImageGrid) -> Iterator[tuple[Tensor, str, str]]:
+def _list_cells(grid: ImageGrid) -> Iterator[tuple[Tensor, str, str]]:
     """Each image of a grid, its name from the row and column titles, and its caption."""
     for r, row in enumerate(grid.rows):
         captions = grid.captions[r] if r < len(grid.captions) else ()
         for c, image in enumerate(row):
-            titles = _at(grid.row_titles, r), _at(grid.column_titles, c)
-            yield image, " ".join(filter(None, titles)), _at(captions, c)
+            titles = _get_text(grid.row_titles, r), _get_text(grid.column_titles, c)
+            yield image, " ".join(filter(None, titles)), _get_text(captions, c)
 
 
-def _at(texts: Sequence[str], i: int) -> str:
+def _get_text(texts: Sequence[str], i: int) -> str:
     return texts[i] if i < len(texts) else ""
 
 
-def sheet(frames: Sequence[Array]) -> bytes:
+def create_sheet(frames: Sequence[Array]) -> bytes:
     """A PNG of selected whole frames, two per row."""
-    chosen = [frames[i] for i in evenly_spaced(len(frames), PAGES)]
-    if len(chosen) > 1 and len(chosen) % 2:
-        chosen.append(np.full_like(chosen[0], 255))
-    pairs = [np.concatenate(chosen[i : i + 2], axis=1) for i in range(0, len(chosen), 2)]
+    selected = [frames[i] for i in evenly_spaced(len(frames), PAGES)]
+    if len(selected) > 1 and len(selected) % 2:
+        selected.append(np.full_like(selected[0], 255))
+    pairs = [np.concatenate(selected[i : i + 2], axis=1) for i in range(0, len(selected), 2)]
     return png(Image.fromarray(np.concatenate(pairs)))

@@ -34,9 +34,9 @@ from latentforge.io.paths import write_json
 from latentforge.rendering.images import Array, to_numpy, to_uint8
 
 SUMMARY = "findings.json"
-OWN = ("metrics", "protocol", "notes", "files", "items")  # all other keys belong to `about`
+RESERVED = ("metrics", "protocol", "notes", "files", "items")  # all other keys belong to `about`
 KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # for older folders, which store no kinds
-READ_BACK = ("Lines", "Histogram", "Bars", "Table", "Scatter")
+RESTORED = ("Lines", "Histogram", "Bars", "Table", "Scatter")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class StoredItem:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFindings:
     """The stored findings of an explorer. `about` has its options, run, roles and checkpoint."""
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -67,44 +67,52 @@ class Stored:
 
 def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
     """The content of a finding besides its name and title: JSON values, and arrays by key."""
-    facts: dict[str, Any]
+    values_by_key: dict[str, Any]
     match item:
         case NamedArrays():
             return {}, {key: to_numpy(value) for key, value in item.arrays.items()}
         case Lines():
-            arrays = {"x": to_numpy(item.x), **_numbered("y", item.series)}
-            facts = {"series": list(item.series), "x_title": item.x_title, "y_title": item.y_title}
-            return facts, arrays
+            arrays = {"x": to_numpy(item.x), **_number_tensors("y", item.series)}
+            values_by_key = {
+                "series": list(item.series),
+                "x_title": item.x_title,
+                "y_title": item.y_title,
+            }
+            return values_by_key, arrays
         case Histogram():
-            facts = {"panels": list(item.panels), "x_title": item.x_title, "normal": item.normal}
-            return facts, _numbered("values", item.panels)
+            values_by_key = {
+                "panels": list(item.panels),
+                "x_title": item.x_title,
+                "normal": item.normal,
+            }
+            return values_by_key, _number_tensors("values", item.panels)
         case Bars():
             series = {name: [float(y) for y in values] for name, values in item.series.items()}
             return {"labels": list(item.labels), "series": series, "y_title": item.y_title}, {}
         case Table():
-            rows = [[_cell(value) for value in row] for row in item.rows]
+            rows = [[_to_json_value(value) for value in row] for row in item.rows]
             return {"columns": list(item.columns), "rows": rows}, {}
         case Scatter():
-            arrays = {"points": to_numpy(item.points), **_numbered("path", item.paths)}
+            arrays = {"points": to_numpy(item.points), **_number_tensors("path", item.paths)}
             for key, tensor in (("labels", item.labels), ("codes", item.codes)):
                 if tensor is not None:
                     arrays[key] = to_numpy(tensor)
-            facts = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
+            values_by_key = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
             if item.images is not None:
                 arrays["images"] = to_uint8(item.images)
             if item.plane is not None:
                 arrays["plane"] = to_uint8(item.plane.images)
-                facts["plane"] = [list(item.plane.x), list(item.plane.y)]
-            return facts, arrays
+                values_by_key["plane"] = [list(item.plane.x), list(item.plane.y)]
+            return values_by_key, arrays
     return {}, {}
 
 
-def _numbered(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+def _number_tensors(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     """Tensors under numbered keys, because their names may be any text."""
     return {f"{key}_{i}": to_numpy(tensor) for i, tensor in enumerate(tensors.values())}
 
 
-def _cell(value: Any) -> str | int | float:
+def _to_json_value(value: Any) -> str | int | float:
     if isinstance(value, str | int):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
@@ -119,17 +127,17 @@ def write_summary(
             "kind": "Arrays" if isinstance(item, NamedArrays) else type(item).__name__,  # as stored
             "name": item.name,
             "title": getattr(item, "title", ""),
-            "files": [file.name for file in own],
+            "files": [file.name for file in item_files],
             **pack(item)[0],
         }
-        for item, own in zip(findings.items, files, strict=True)
+        for item, item_files in zip(findings.items, files, strict=True)
     ]
     content = {
         **about,
         "metrics": dict(findings.metrics),
         "protocol": findings.protocol,
         "notes": list(findings.notes),
-        "files": [file.name for own in files for file in own],
+        "files": [file.name for item_files in files for file in item_files],
         "items": items,
     }
     write_json(folder / SUMMARY, content)
@@ -139,7 +147,7 @@ def write_summary(
 # ---------------------------------------------------------------- reading
 
 
-def read_findings(folder: Path) -> Stored:
+def read_findings(folder: Path) -> StoredFindings:
     """Read what `write_findings` wrote into a folder: tensors on the CPU, images in [0, 1].
 
     Raises MissingError if findings.json or a file that it names is missing, and UsageError if one
@@ -151,20 +159,20 @@ def read_findings(folder: Path) -> Stored:
     except FileNotFoundError:
         raise MissingError(f"{path} does not exist", remedy="latentforge explore ...") from None
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise _create_error(path, error) from None
     try:
-        return Stored(
-            about={key: value for key, value in content.items() if key not in OWN},
-            metrics={name: _number(value) for name, value in content["metrics"].items()},
+        return StoredFindings(
+            about={key: value for key, value in content.items() if key not in RESERVED},
+            metrics={name: _to_float(value) for name, value in content["metrics"].items()},
             protocol=str(content.get("protocol", "")),
             notes=[str(note) for note in content.get("notes", [])],
-            items=[_item(folder, entry) for entry in _entries(content)],
+            items=[_read_item(folder, entry) for entry in _list_entries(content)],
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, error) from None
+        raise _create_error(path, error) from None
 
 
-def _damaged(path: Path, error: BaseException) -> UsageError:
+def _create_error(path: Path, error: BaseException) -> UsageError:
     return UsageError(
         f"{path} is truncated or damaged",
         details=[one_line(error)],
@@ -172,7 +180,7 @@ def _damaged(path: Path, error: BaseException) -> UsageError:
     )
 
 
-def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _list_entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of the findings; older folders list only files, one per finding."""
     if "items" in content:
         return list(content["items"])
@@ -182,17 +190,17 @@ def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
-    files = [_beside(folder, name) for name in entry["files"]]
+def _read_item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
+    files = [_check_file(folder, name) for name in entry["files"]]
     kind, name, title = (str(entry[key]) for key in ("kind", "name", "title"))
     finding = None
-    if kind in READ_BACK:
-        finding = _unpacked(kind, name, title, entry, _arrays(files))
+    if kind in RESTORED:
+        finding = _unpack(kind, name, title, entry, _read_arrays(files))
         finding = checked(Findings([finding])).items[0]
     return StoredItem(kind, name, title, files, finding)
 
 
-def _beside(folder: Path, name: str) -> Path:
+def _check_file(folder: Path, name: str) -> Path:
     """The path of an existing file in the folder. Raises ValueError for another path, UsageError
     for a link out of the folder, MissingError if there is no such file."""
     if not name or Path(name).name != name:
@@ -206,7 +214,7 @@ def _beside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _arrays(files: Sequence[Path]) -> dict[str, Tensor]:
+def _read_arrays(files: Sequence[Path]) -> dict[str, Tensor]:
     for path in files:
         if path.suffix == ".npz":
             with opened(path, "findings") as archive:
@@ -217,11 +225,11 @@ def _arrays(files: Sequence[Path]) -> dict[str, Tensor]:
     return {}
 
 
-def _number(value: Any) -> float:
+def _to_float(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _unpacked(
+def _unpack(
     kind: str, name: str, title: str, entry: Mapping[str, Any], arrays: dict[str, Tensor]
 ) -> Finding:
     def numbered(key: str, names: Sequence[str]) -> dict[str, Tensor]:
@@ -235,10 +243,10 @@ def _unpacked(
             panels = numbered("values", entry["panels"])
             return Histogram(name, title, panels, entry["x_title"], entry["normal"])
         case "Bars":
-            bars = {key: [_number(y) for y in values] for key, values in entry["series"].items()}
+            bars = {key: [_to_float(y) for y in values] for key, values in entry["series"].items()}
             return Bars(name, title, entry["labels"], bars, entry["y_title"])
         case "Table":
-            rows = [[_number(c) if c is None else c for c in row] for row in entry["rows"]]
+            rows = [[_to_float(c) if c is None else c for c in row] for row in entry["rows"]]
             return Table(name, title, entry["columns"], rows)
     plane = None
     if "plane" in entry:

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from latentforge.rendering.images import Array, to_numpy
 
-FEWEST, MOST = 10, 40  # limits of the bins per panel, which are the root of the number of values
+MIN_BINS, MAX_BINS = 10, 40  # limits of the bins per panel: the root of the number of values
 
 
 @dataclass(frozen=True)
 class Bins:
     """One panel: `density` (n,) between `edges` (n + 1,). Without finite values or spread both are
-    empty, and `said` is the reason."""
+    empty, and `reason` says why."""
 
     edges: Array
     density: Array
     mean: float
     deviation: float
-    said: str = ""
+    reason: str = ""
 
     def normal(self, x: Array) -> Array:
         """The normal density of the same mean and standard deviation."""
@@ -32,24 +32,24 @@ class Bins:
         return density
 
 
-def binned(panels: Mapping[str, Tensor]) -> tuple[dict[str, Bins], tuple[float, float]]:
+def compute_bins(panels: Mapping[str, Tensor]) -> tuple[dict[str, Bins], tuple[float, float]]:
     """Bin each panel separately, and compute one x range that covers all panels, so that they can
     be compared. Non-finite values are left out."""
-    found = {title: _bins(to_numpy(values)) for title, values in panels.items()}
-    ends = [end for bins in found.values() for end in bins.edges]
-    low, high = (float(min(ends)), float(max(ends))) if ends else (0.0, 1.0)
-    edge = 0.03 * (high - low)
-    return found, (low - edge, high + edge)
+    bins_by_title = {title: _compute_bins(to_numpy(values)) for title, values in panels.items()}
+    edges = [edge_value for bins in bins_by_title.values() for edge_value in bins.edges]
+    low, high = (float(min(edges)), float(max(edges))) if edges else (0.0, 1.0)
+    margin = 0.03 * (high - low)
+    return bins_by_title, (low - margin, high + margin)
 
 
-def _bins(values: Array) -> Bins:
-    kept = values[np.isfinite(values)].astype(float).ravel()
-    none = np.zeros(0)
-    if not len(kept):
-        return Bins(none, none, math.nan, 0.0, "no finite values")
-    mean, deviation = float(kept.mean()), float(kept.std())
+def _compute_bins(values: Array) -> Bins:
+    finite = values[np.isfinite(values)].astype(float).ravel()
+    empty = np.zeros(0)
+    if not len(finite):
+        return Bins(empty, empty, math.nan, 0.0, "no finite values")
+    mean, deviation = float(finite.mean()), float(finite.std())
     if deviation <= 1e-12 * max(1.0, abs(mean)):  # no spread, so no density
-        return Bins(none, none, mean, 0.0, f"all {mean:.3g}")
-    count = min(MOST, max(FEWEST, math.ceil(math.sqrt(len(kept)))))
-    density, edges = np.histogram(kept, bins=count, density=True)
+        return Bins(empty, empty, mean, 0.0, f"all {mean:.3g}")
+    count = min(MAX_BINS, max(MIN_BINS, math.ceil(math.sqrt(len(finite)))))
+    density, edges = np.histogram(finite, bins=count, density=True)
     return Bins(edges, density, mean, deviation)

@@ -14,20 +14,20 @@ from latentforge.findings import ImageGrid
 from latentforge.rendering.canvas import (
     EDGE,
     LABEL,
-    bare,
+    create_figure,
     escape_dollars,
     height,
-    page,
+    remove_ticks,
     text_width,
-    wrapped,
+    wrap,
 )
 from latentforge.rendering.images import Array, to_numpy, to_rgb
 from latentforge.rendering.palette import HEAT, INK
 
 CELL = 0.95  # column width, inches; at 150 dpi a 28-pixel image is drawn at five times its size
-WIDEST = 1.7  # maximum width of a column with long captions, inches
+MAX_COLUMN_WIDTH = 1.7  # maximum width of a column with long captions, inches
 WIDTH = 11.5  # maximum width of all columns, inches
-LEAST = 2.6  # minimum width of a figure, inches, so that a title has more than one word per line
+MIN_WIDTH = 2.6  # of a figure, inches, so that a title has more than one word per line
 GAP = 0.06  # gap between two cells, as a fraction of a cell
 CAPTION = 7.5  # font size, points
 DENSE = 12  # a grid with more columns and rows than this has no gaps
@@ -35,96 +35,119 @@ DENSE = 12  # a grid with more columns and rows than this has no gaps
 
 @dataclass(frozen=True)
 class Layout:
-    """Cell positions in inches: cells of `cell` x `tall`, repeated every `across` x `down`."""
+    """Cell positions in inches: cells of `cell_width` x `cell_height`, repeated every
+    `column_step` x `row_step`."""
 
     columns: int
-    cell: float
-    tall: float
-    across: float
-    down: float
+    cell_width: float
+    cell_height: float
+    column_step: float
+    row_step: float
     caption: float  # height of the captions below a row; 0 if there are none
     size: float  # font size of column titles and captions, points
 
     @property
     def width(self) -> float:
-        return self.columns * self.across - (self.across - self.cell)
+        return self.columns * self.column_step - (self.column_step - self.cell_width)
 
     def height(self, rows: int) -> float:
-        return rows * self.down - (self.down - self.tall - self.caption)
+        return rows * self.row_step - (self.row_step - self.cell_height - self.caption)
 
 
-def layout_of(grid: ImageGrid) -> Layout:
+def compute_layout(grid: ImageGrid) -> Layout:
     """Compute the layout: cells of the usual width, wider for long captions, narrower if many."""
     columns = max(len(row) for row in grid.rows)
     ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
     captions = [text for row in grid.captions for text in row]
     texts = [*captions, *grid.column_titles]
     gap = 0.0 if columns > DENSE and len(grid.rows) > DENSE and not captions else GAP
-    wanted = max((text_width(text, CAPTION) for text in texts), default=0.0) + 0.08
-    cell = min(max(CELL, min(wanted, WIDEST)), WIDTH / (columns * (1 + gap)))
-    size = min(LABEL if not captions else CAPTION, CAPTION * cell / wanted if texts else LABEL)
+    needed = max((text_width(text, CAPTION) for text in texts), default=0.0) + 0.08
+    cell = min(max(CELL, min(needed, MAX_COLUMN_WIDTH)), WIDTH / (columns * (1 + gap)))
+    size = min(LABEL if not captions else CAPTION, CAPTION * cell / needed if texts else LABEL)
     size = max(size, 5.0)
-    lines = [wrapped(text, size, cell) for text in captions]
+    lines = [wrap(text, size, cell) for text in captions]
     caption = max((height(text, size) for text in lines), default=0.0)
     caption += 0.06 if caption else 0.0
-    tall = cell * ratio
-    return Layout(columns, cell, tall, cell * (1 + gap), tall + cell * gap + caption, caption, size)
+    cell_height = cell * ratio
+    return Layout(
+        columns,
+        cell,
+        cell_height,
+        cell * (1 + gap),
+        cell_height + cell * gap + caption,
+        caption,
+        size,
+    )
 
 
 def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
     """Draw rows of images at their aspect ratio, with column titles, row titles at the left, and
     captions below the images; `note` at the bottom states their source."""
-    place = layout_of(grid)
-    above = max((height(text, place.size) + 0.06 for text in titles_of(grid, place)), default=0.0)
+    layout = compute_layout(grid)
+    above = max(
+        (height(text, layout.size) + 0.06 for text in wrap_titles(grid, layout)), default=0.0
+    )
     left = EDGE + max((text_width(text, LABEL) + 0.12 for text in grid.row_titles), default=0.0)
-    width = max(left + place.width + EDGE, LEAST)
-    left += (width - left - place.width - EDGE) / 2
-    body = place.height(len(grid.rows))
-    figure, bottom = page(width, above + body, grid.title, note)
+    width = max(left + layout.width + EDGE, MIN_WIDTH)
+    left += (width - left - layout.width - EDGE) / 2
+    body = layout.height(len(grid.rows))
+    figure, bottom = create_figure(width, above + body, grid.title, note)
     total = figure.get_figheight()
-    axes = figure.add_axes((left / width, bottom / total, place.width / width, body / total))
+    axes = figure.add_axes((left / width, bottom / total, layout.width / width, body / total))
     fill_grid(axes, grid)
     return figure
 
 
 def fill_grid(axes: Axes, grid: ImageGrid) -> None:
     """Draw a grid, except its title, into axes with inches as the unit."""
-    place = layout_of(grid)
-    bare(axes)
-    for r, row in enumerate(coloured(grid)):
-        top = r * place.down
+    layout = compute_layout(grid)
+    remove_ticks(axes)
+    for r, row in enumerate(colour_rows(grid)):
+        top = r * layout.row_step
         for c, image in enumerate(row):
-            x = c * place.across
-            extent = (x, x + place.cell, top + place.tall, top)
+            x = c * layout.column_step
+            extent = (x, x + layout.cell_width, top + layout.cell_height, top)
             axes.imshow(image, extent=extent, interpolation="nearest")
         if r < len(grid.row_titles):
-            _text(axes, (-0.08, top + place.tall / 2), grid.row_titles[r], LABEL, "right", "center")
+            _draw_text(
+                axes,
+                (-0.08, top + layout.cell_height / 2),
+                grid.row_titles[r],
+                LABEL,
+                "right",
+                "center",
+            )
         for c, text in enumerate(grid.captions[r] if r < len(grid.captions) else ()):
-            words = wrapped(text, place.size, place.cell)
-            under = (c * place.across + place.cell / 2, top + place.tall + 0.03)
-            _text(axes, under, words, place.size, "center", "top")
-    titles = titles_of(grid, place)
-    level = not any("\n" in words for words in titles)  # share a baseline despite descenders
-    for c, words in enumerate(titles):
-        above = (c * place.across + place.cell / 2, -0.08 if level else -0.05)
-        _text(axes, above, words, place.size, "center", "baseline" if level else "bottom")
-    axes.set(xlim=(0, place.width), ylim=(place.height(len(grid.rows)), 0), aspect="equal")
+            wrapped_text = wrap(text, layout.size, layout.cell_width)
+            under = (
+                c * layout.column_step + layout.cell_width / 2,
+                top + layout.cell_height + 0.03,
+            )
+            _draw_text(axes, under, wrapped_text, layout.size, "center", "top")
+    titles = wrap_titles(grid, layout)
+    level = not any("\n" in title for title in titles)  # share a baseline despite descenders
+    for c, wrapped_text in enumerate(titles):
+        above = (c * layout.column_step + layout.cell_width / 2, -0.08 if level else -0.05)
+        _draw_text(
+            axes, above, wrapped_text, layout.size, "center", "baseline" if level else "bottom"
+        )
+    axes.set(xlim=(0, layout.width), ylim=(layout.height(len(grid.rows)), 0), aspect="equal")
 
 
-def titles_of(grid: ImageGrid, place: Layout) -> list[str]:
+def wrap_titles(grid: ImageGrid, layout: Layout) -> list[str]:
     """The column titles, wrapped to the column width."""
-    titles = grid.column_titles[: place.columns]
-    return [wrapped(text, place.size, place.across) for text in titles]
+    titles = grid.column_titles[: layout.columns]
+    return [wrap(text, layout.size, layout.column_step) for text in titles]
 
 
-def coloured(grid: ImageGrid) -> list[Array]:
+def colour_rows(grid: ImageGrid) -> list[Array]:
     """The rows as uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
     if grid.colours == "grey":
         return [to_rgb(row) for row in grid.rows]
-    return [_heat(row) for row in grid.rows]
+    return [_colour_heat_map(row) for row in grid.rows]
 
 
-def _heat(row: Tensor) -> Array:
+def _colour_heat_map(row: Tensor) -> Array:
     x = to_numpy(row.float().nan_to_num().mean(1))  # (n, H, W)
     low, high = float(x.min()), float(x.max())
     scaled = (x - low) / (high - low) if high > low else np.zeros_like(x)
@@ -132,9 +155,9 @@ def _heat(row: Tensor) -> Array:
     return colours
 
 
-def _text(
-    axes: Axes, at: tuple[float, float], text: str, size: float, across: str, down: str
+def _draw_text(
+    axes: Axes, position: tuple[float, float], text: str, size: float, ha: str, va: str
 ) -> None:
     axes.text(
-        *at, escape_dollars(text), fontsize=size, ha=across, va=down, color=INK, linespacing=1.1
+        *position, escape_dollars(text), fontsize=size, ha=ha, va=va, color=INK, linespacing=1.1
     )

@@ -33,7 +33,7 @@ def to_cells(images: Tensor) -> Array:
     return x[..., 0] if x.shape[-1] == 1 else x
 
 
-def tiled(cells: Array, rows: int, columns: int) -> Array:
+def tile(cells: Array, rows: int, columns: int) -> Array:
     """Tile cells (n, H, W) or (n, H, W, 3) row by row into one image; missing cells are black."""
     empty = np.zeros((rows * columns - len(cells), *cells.shape[1:]), np.uint8)
     height, width, *colours = cells.shape[1:]
@@ -48,7 +48,7 @@ def to_numpy(x: Tensor) -> Array:
     return array
 
 
-def one_unit(spans: Array) -> bool:
-    """Whether axes with the ranges `spans` (2,) can share a unit without a very narrow plot."""
-    low, high = float(spans.min()), float(spans.max())
+def can_share_unit(ranges: Array) -> bool:
+    """Whether axes with the ranges `ranges` (2,) can share a unit without a very narrow plot."""
+    low, high = float(ranges.min()), float(ranges.max())
     return low > 0 and high <= 4 * low

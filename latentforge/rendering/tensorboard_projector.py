@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.findings import Finding, Findings, Scatter
-from latentforge.rendering.images import tiled, to_cells, to_numpy
+from latentforge.rendering.images import tile, to_cells, to_numpy
 
 SIDE = 8192  # pixels
 NUMBERS = 5_000_000  # maximum for all codes of a map: 50 MB of text
@@ -27,10 +27,8 @@ FOLDER = "projector"
 
 def write_projector(findings: Findings, folder: Path) -> None:
     """Write the projector's files for each map that has codes; nothing if no map has any."""
-    found = [
-        item for item in findings.items if isinstance(item, Scatter) and item.codes is not None
-    ]
-    config = "".join(_embedding(item, folder) for item in found)
+    maps = [item for item in findings.items if isinstance(item, Scatter) and item.codes is not None]
+    config = "".join(_write_embedding(item, folder) for item in maps)
     if config:
         (folder / CONFIG).write_text(config, "utf-8")
 
@@ -38,53 +36,54 @@ def write_projector(findings: Findings, folder: Path) -> None:
 def projector_notes(items: Sequence[Finding]) -> list[str]:
     """A note for each map of which the projector shows only a subset of the points."""
     return [
-        f"TensorBoard's projector shows {len(chosen):,} of the {len(item.points):,} codes of "
+        f"TensorBoard's projector shows {len(selected):,} of the {len(item.points):,} codes of "
         f"{item.name!r}, evenly spaced: the limits are images of {SIDE} x {SIDE} pixels and "
         f"{NUMBERS:,} numbers"
         for item in items
         if isinstance(item, Scatter) and item.codes is not None
-        if len(chosen := projected(item)) < len(item.points)
+        if len(selected := select_points(item)) < len(item.points)
     ]
 
 
-def projected(item: Scatter) -> Tensor:
+def select_points(item: Scatter) -> Tensor:
     """The indices of the points for the projector: all, or an evenly spaced subset that fits."""
     assert item.codes is not None
     count = len(item.codes)
-    most = max(1, NUMBERS // max(1, item.codes[0].numel()))
+    limit = max(1, NUMBERS // max(1, item.codes[0].numel()))
     if item.images is not None:
         height, width = item.images.shape[-2:]
-        most = min(most, max(1, SIDE // max(height, width)) ** 2)
-    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
+        limit = min(limit, max(1, SIDE // max(height, width)) ** 2)
+    return torch.linspace(0, count - 1, min(count, limit), dtype=torch.float64).round().long()
 
 
-def _embedding(item: Scatter, folder: Path) -> str:
+def _write_embedding(item: Scatter, folder: Path) -> str:
     """Write the files of one map. Returns its part of the configuration in protobuf text format."""
     assert item.codes is not None
-    own = folder / FOLDER / item.name
-    own.mkdir(parents=True)
-    place = f"{FOLDER}/{item.name}"
-    chosen = projected(item)
-    codes = to_numpy(item.codes.detach().cpu().flatten(1)[chosen].float())
-    np.savetxt(own / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
-    lines = [("tensor_name", item.name), ("tensor_path", f"{place}/tensors.tsv")]
+    item_folder = folder / FOLDER / item.name
+    item_folder.mkdir(parents=True)
+    relative_path = f"{FOLDER}/{item.name}"
+    selected = select_points(item)
+    codes = to_numpy(item.codes.detach().cpu().flatten(1)[selected].float())
+    np.savetxt(item_folder / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
+    lines = [("tensor_name", item.name), ("tensor_path", f"{relative_path}/tensors.tsv")]
     if item.labels is not None:
-        named = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}  # on one line
-        names = [named.get(int(i), str(int(i))) for i in item.labels.cpu()[chosen]]
-        (own / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")
-        lines.append(("metadata_path", f"{place}/metadata.tsv"))
+        # one line each
+        class_names = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}
+        names = [class_names.get(int(i), str(int(i))) for i in item.labels.cpu()[selected]]
+        (item_folder / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        lines.append(("metadata_path", f"{relative_path}/metadata.tsv"))
     text = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in lines)
     if item.images is not None:
-        images = item.images.detach().cpu()[chosen]
-        sprite_sheet(images).save(own / "sprite.png")
+        images = item.images.detach().cpu()[selected]
+        create_sprite_sheet(images).save(item_folder / "sprite.png")
         height, width = images.shape[-2:]
-        text += f'  sprite {{\n    image_path: "{place}/sprite.png"\n'
+        text += f'  sprite {{\n    image_path: "{relative_path}/sprite.png"\n'
         text += f"    single_image_dim: {width}\n    single_image_dim: {height}\n  }}\n"
     return f"embeddings {{\n{text}}}\n"
 
 
-def sprite_sheet(images: Tensor) -> Image.Image:
+def create_sprite_sheet(images: Tensor) -> Image.Image:
     """Images (n, C, H, W) row by row on a sheet with as many rows as columns."""
     cells = to_cells(images)
-    across = math.ceil(math.sqrt(len(cells)))
-    return Image.fromarray(tiled(cells, across, across))
+    columns = math.ceil(math.sqrt(len(cells)))
+    return Image.fromarray(tile(cells, columns, columns))

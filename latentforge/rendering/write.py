@@ -30,7 +30,7 @@ from latentforge.findings import (
 from latentforge.io.npz import write_whole
 from latentforge.rendering.animation import draw_frames, gif
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
-from latentforge.rendering.filmstrip import sheet, strip
+from latentforge.rendering.filmstrip import create_sheet, create_strip
 from latentforge.rendering.findings_store import pack, write_summary
 from latentforge.rendering.image_grid import draw_grid
 from latentforge.rendering.images import Array
@@ -46,18 +46,18 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
     """
     from latentforge.rendering.tensorboard import write_board  # its import takes half a second
 
-    findings = noted(findings)
+    findings = add_notes(findings)
     files = [
-        write_finding(item, folder, source(about, findings.roles.get(item.name, "")))
+        write_finding(item, folder, describe_source(about, findings.roles.get(item.name, "")))
         for item in findings.items
     ]
     write_projector(findings, folder)
     write_board(findings, files, folder, str(about.get("explorer", folder.name)))
     summary = write_summary(folder, about, findings, files)
-    return [*(file for own in files for file in own), summary]
+    return [*(file for item_files in files for file in item_files), summary]
 
 
-def source(about: dict[str, Any], role: str = "") -> str:
+def describe_source(about: dict[str, Any], role: str = "") -> str:
     """The run and the checkpoint that a finding is from; with `role`, those of the other run."""
     if role not in about.get("roles", {}):
         return f"{about['run']}, {about['checkpoint']}"
@@ -65,10 +65,10 @@ def source(about: dict[str, Any], role: str = "") -> str:
     return f"{about['roles'][role]}, {checkpoint}" if checkpoint else str(about["roles"][role])
 
 
-def noted(findings: Findings) -> Findings:
+def add_notes(findings: Findings) -> Findings:
     """Add a note for each map that TensorBoard cannot show completely; never the same one twice."""
-    more = [note for note in projector_notes(findings.items) if note not in findings.notes]
-    return replace(findings, notes=[*findings.notes, *more])
+    new_notes = [note for note in projector_notes(findings.items) if note not in findings.notes]
+    return replace(findings, notes=[*findings.notes, *new_notes])
 
 
 def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
@@ -78,7 +78,10 @@ def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing glyph is drawn as a box
-        files = [_write(folder / f"{item.name}{suffix}", of) for suffix, of in shown(item, note)]
+        files = [
+            _write(folder / f"{item.name}{suffix}", content)
+            for suffix, content in encode_files(item, note)
+        ]
     if isinstance(item, Scatter):
         from latentforge.rendering.html.page import write_page  # plotly is slow to import
 
@@ -90,7 +93,7 @@ def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
     return files
 
 
-def shown(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
+def encode_files(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
     """The viewable files of a finding: suffix and content."""
     match item:
         case NamedArrays():
@@ -104,8 +107,8 @@ def shown(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
         case Film():
             frames = draw_frames(item, note)
             yield ".gif", gif(frames)
-            grid = strip(item)
-            yield ".png", png(grid, note) if grid else sheet(frames)
+            grid = create_strip(item)
+            yield ".png", png(grid, note) if grid else create_sheet(frames)
         case _:
             yield ".png", png(item, note)
 

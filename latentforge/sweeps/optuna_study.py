@@ -21,9 +21,7 @@ from latentforge.sweeps.search_space import read_space
 FILE = "search.db"  # the study of a search without a shared storage
 FOLDER = "latentforge:folder"  # trial attribute: the id of the sweep folder that asked for it
 POSITION = "latentforge:place"  # trial attribute: the number of counted trials before it
-RETRY_OF = (
-    "latentforge:again"  # trial attribute: the failed trial of which it is the second attempt
-)
+RETRY_OF = "latentforge:again"  # trial attribute: the failed trial that it tries again
 
 RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to create the tables of a storage
 

@@ -27,9 +27,8 @@ from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
 SPLIT = "validation"  # the only split whose metrics a search may use
-EXECUTION_SETTINGS = CHANGEABLE | {
-    "train.device"
-}  # how and where a run is trained, but not what it trains
+# how and where a run is trained, but not what it trains
+EXECUTION_SETTINGS = CHANGEABLE | {"train.device"}
 
 
 def describe_search(

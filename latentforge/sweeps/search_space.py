@@ -21,9 +21,7 @@ from latentforge.sweeps.grid import Member, draft_member, find_key_faults, find_
 
 USAGE = "write log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or [VALUE, ...]"
 MAX_INTEGER = 2**53  # integers up to here are exact as floats, which Optuna uses
-MAX_NAME_COMBINATIONS = (
-    64  # combinations of component names that are checked before a search starts
-)
+MAX_NAME_COMBINATIONS = 64  # of component names, which are checked before a search starts
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,9 @@ def explore_loaded(
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
         findings = compute_findings(loaded_run, explorer, objective, watch.attach)
-    from latentforge.rendering.write import noted  # imports matplotlib: half a second
+    from latentforge.rendering.write import add_notes  # imports matplotlib: half a second
 
-    findings = noted(findings)
+    findings = add_notes(findings)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
         doing = f"drawing what explorer {explorer.name!r} found"
         files = explorer.call(doing, draw_findings, findings, folder, about)

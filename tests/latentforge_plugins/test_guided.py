@@ -32,7 +32,7 @@ from latentforge.engine.latent_search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import checked
 from latentforge.latent import DiagonalGaussian
-from latentforge.rendering.scatter import limits_of
+from latentforge.rendering.scatter import compute_limits
 from latentforge.runs.checkpoint import CheckpointStore
 
 
@@ -615,7 +615,7 @@ def test_a_film_has_the_walk_and_nearly_all_codes_in_view_and_not_the_few_far_ou
         context, model=Norm("normal"), images=lambda split: SimpleNamespace(y=None), roles={}
     )
     film = walk_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
-    limits = torch.tensor(limits_of([frame[0] for frame in film.frames]))  # (2, 2)
+    limits = torch.tensor(compute_limits([frame[0] for frame in film.frames]))  # (2, 2)
     place = Map(codes)
     seen, walked = place(codes), place(path)
     assert ((walked > limits[:, 0]) & (walked < limits[:, 1])).all()

@@ -15,13 +15,13 @@ from latentforge.findings import Bars, Film, ImageGrid, Scatter
 from latentforge.rendering.animation import (
     LAST,
     STEP,
-    _change,
-    _stage,
+    _draw_changes,
+    _prepare_panels,
     draw_frames,
     evenly_spaced,
     gif,
 )
-from latentforge.rendering.filmstrip import sheet, strip
+from latentforge.rendering.filmstrip import create_sheet, create_strip
 from latentforge.rendering.palette import COLOURS, colour
 
 FRAMES = 12
@@ -112,8 +112,8 @@ def test_nothing_of_a_frame_is_left_in_the_next(walk):
 
 def markers(film, frame):
     """What marks the ends of the walks of a frame, and what the legend names."""
-    _, stage = _stage(film, "")
-    _change(stage, film.frames[frame])
+    _, stage = _prepare_panels(film, "")
+    _draw_changes(stage, film.frames[frame])
     axes = stage[0][0]
     drawn = [line.get_marker() for line in axes.lines if line.get_marker() not in ("None", None)]
     return drawn, [text.get_text() for text in axes.get_legend().get_texts()][-3:]
@@ -167,7 +167,7 @@ def test_a_film_of_one_frame_and_of_frames_alike_is_a_gif_too(frames):
 
 
 def test_a_strip_shows_the_images_of_chosen_frames_with_their_titles(walk):
-    grid = strip(walk)
+    grid = create_strip(walk)
     chosen = evenly_spaced(FRAMES, 10)
     assert chosen[0] == 0
     assert chosen[-1] == FRAMES - 1
@@ -184,7 +184,7 @@ def test_several_images_a_frame_are_rows_of_the_strip(digits):
         captions = [[f"{t}: {i}" for i in range(k, k + 3)] for k in (0, 3)]
         return [ImageGrid("g", "", rows, "abc", ["up", "down"], captions)]
 
-    grid = strip(Film("f", "", [shot(0), shot(1)]))
+    grid = create_strip(Film("f", "", [shot(0), shot(1)]))
     assert len(grid.rows) == 6
     assert torch.equal(grid.rows[4], digits.x[[4, 5]])
     assert list(grid.row_titles) == ["up a", "up b", "up c", "down a", "down b", "down c"]
@@ -193,8 +193,8 @@ def test_several_images_a_frame_are_rows_of_the_strip(digits):
 
 def test_the_title_of_a_panel_stands_over_those_of_its_columns(digits):
     grid = ImageGrid("g", "decoded", [digits.x[:3]], column_titles=("a", "a long\ntitle", "c"))
-    figure, stage = _stage(Film("f", "A film", [[grid]]), "")
-    _change(stage, [grid])
+    figure, stage = _prepare_panels(Film("f", "A film", [[grid]]), "")
+    _draw_changes(stage, [grid])
     figure.canvas.draw()
     [(axes, _)] = stage
     columns = [text.get_window_extent() for text in axes.texts]
@@ -207,9 +207,9 @@ def test_the_title_of_a_panel_stands_over_those_of_its_columns(digits):
 def test_frames_without_images_are_shown_whole(digits):
     shots = [[Bars("b", "", ["a"], {"p": [h]}, "p")] for h in (0.1, 0.5, 1.0)]
     film = Film("f", "No images", shots)
-    assert strip(film) is None
+    assert create_strip(film) is None
     frames = draw_frames(film)
-    with Image.open(io.BytesIO(sheet(frames))) as page:
+    with Image.open(io.BytesIO(create_sheet(frames))) as page:
         pixels = np.asarray(page.convert("RGB"))
     height, width, _ = frames[0].shape
     assert pixels.shape == (2 * height, 2 * width, 3)

@@ -16,7 +16,7 @@ from latentforge.findings import Bars, Histogram, Lines, Scatter
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
 from latentforge.rendering.html.page import chart
 from latentforge.rendering.palette import COLOURS, colour
-from latentforge.rendering.scatter import draw_scatter, limits_of, places
+from latentforge.rendering.scatter import compute_limits, draw_scatter, place_names
 from latentforge.rendering.write import png, write_finding
 
 NAN = float("nan")
@@ -42,14 +42,16 @@ def test_every_class_of_a_map_is_seen_in_its_colour(scatter, look):
 def test_a_class_is_named_at_the_median_of_its_points(digits):
     labels = digits.y.numpy()
     points = np.stack([labels * 5.0, labels * -3.0], 1) + np.array([[0.1, 0.2]])
-    found = dict(places(points, labels, digits.classes, 11, 0.5))
+    found = dict(place_names(points, labels, digits.classes, 11, 0.5))
     assert set(found) == set(digits.classes)
     assert found["4"] == pytest.approx((20.1, -11.8))
 
 
 def test_names_of_classes_that_lie_upon_each_other_are_moved_apart():
     points, labels = np.zeros((40, 2)), np.arange(40) % 4
-    at = np.array([p for _, p in places(points, labels, ["one", "two", "three", "four"], 10, 1.0)])
+    at = np.array(
+        [p for _, p in place_names(points, labels, ["one", "two", "three", "four"], 10, 1.0)]
+    )
     apart = np.abs(at[:, None] - at) + np.eye(4)[..., None] * 9
     assert (apart.max(-1) > 10 / 72).all()  # inches: the height of a letter
     assert np.abs(at).max() < 1.5
@@ -87,13 +89,13 @@ def test_a_map_has_the_same_unit_on_both_axes_and_holds_every_point(scatter):
 
 def test_limits_are_of_what_is_finite_and_never_empty():
     same = Scatter("m", "", torch.ones(3, 2))
-    (x0, x1), (y0, y1) = limits_of([same])
+    (x0, x1), (y0, y1) = compute_limits([same])
     assert x0 < 1 < x1
     assert y0 < 1 < y1
     holes = Scatter("m", "", torch.tensor([[0.0, 0.0], [NAN, 9.0], [4.0, math.inf], [2.0, 2.0]]))
-    assert limits_of([holes]) == limits_of([Scatter("m", "", holes.points[[0, 3]])])
+    assert compute_limits([holes]) == compute_limits([Scatter("m", "", holes.points[[0, 3]])])
     nothing = Scatter("m", "", torch.full((2, 2), NAN))
-    assert limits_of([nothing]) == ((-1.0, 1.0), (-1.0, 1.0))
+    assert compute_limits([nothing]) == ((-1.0, 1.0), (-1.0, 1.0))
 
 
 def test_a_path_is_drawn_over_the_points_with_its_start_and_its_end(scatter):

@@ -8,7 +8,7 @@ import torch
 from matplotlib import colormaps
 
 from latentforge.findings import ImageGrid
-from latentforge.rendering.canvas import text_width, wrapped
+from latentforge.rendering.canvas import text_width, wrap
 from latentforge.rendering.write import png
 
 
@@ -85,6 +85,6 @@ def test_rows_may_have_different_lengths(drawn, digits):
 
 def test_lines_are_as_wide_as_asked_and_lose_no_word():
     text = "one two three, and a-word-that-is-longer-than-the-line itself"
-    lines = wrapped(text, 10, 1.0).split("\n")
+    lines = wrap(text, 10, 1.0).split("\n")
     assert max(text_width(line, 10) for line in lines) <= 1.0
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")

@@ -19,11 +19,11 @@ from werkzeug.test import Client
 from latentforge.findings import Bars, Film, Findings, Histogram, Scatter
 from latentforge.rendering.tensorboard_projector import (
     SIDE,
-    projected,
-    sprite_sheet,
+    create_sprite_sheet,
+    select_points,
     write_projector,
 )
-from latentforge.rendering.write import noted, write_findings
+from latentforge.rendering.write import add_notes, write_findings
 
 ABOUT = {"explorer": "look", "run": "r", "checkpoint": "c"}
 
@@ -169,28 +169,28 @@ def test_no_sheet_is_larger_than_a_browser_can_take(count, shape, kept):
     images = torch.zeros(1, dtype=torch.uint8).expand(count, *shape)
     points = torch.zeros(count, 2)
     item = Scatter("map", "", points, images=images, codes=points)
-    chosen = projected(item)
+    chosen = select_points(item)
     assert len(chosen) == kept
     assert len(set(chosen.tolist())) == kept
     assert (chosen[0], chosen[-1]) == (0, count - 1 if kept > 1 else 0)
     across = math.ceil(math.sqrt(kept))
     if shape[1] <= SIDE:
         assert across * max(shape[1:]) <= SIDE
-    notes = noted(Findings([item], notes=("first",))).notes
+    notes = add_notes(Findings([item], notes=("first",))).notes
     assert notes[0] == "first"
     assert [f"{kept:,} of the {count:,}" in note for note in notes[1:]] == [True] * (kept < count)
-    assert noted(noted(Findings([item]))).notes == notes[1:]
+    assert add_notes(add_notes(Findings([item]))).notes == notes[1:]
 
 
 def test_codes_of_many_numbers_are_fewer():
     points = torch.zeros(10_000, 2)
     item = Scatter("map", "", points, codes=torch.zeros(1).expand(10_000, 64, 7, 7))
-    assert len(projected(item)) == 5_000_000 // 3136
+    assert len(select_points(item)) == 5_000_000 // 3136
 
 
 def test_a_sheet_of_colour_images_keeps_their_colours():
     images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    sheet = np.asarray(sprite_sheet(images))
+    sheet = np.asarray(create_sprite_sheet(images))
     assert sheet.shape == (12, 18, 3)
     wanted = (images[4] * 255).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(sheet[4:8, 6:12], wanted)

@@ -12,9 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from latentforge.findings import Bars, Histogram, Lines, Scatter
-from latentforge.rendering.histogram import Bins, binned
-from latentforge.rendering.html.paths import add_paths, array, numbers, text
-from latentforge.rendering.images import one_unit
+from latentforge.rendering.histogram import Bins, compute_bins
+from latentforge.rendering.html.paths import add_paths, escape_text, round_values, to_array
+from latentforge.rendering.images import can_share_unit
 from latentforge.rendering.palette import COLOURS, colour
 
 # The markers of palette.py, in plotly's names
@@ -24,90 +24,108 @@ SYMBOLS = (
 )
 
 
-def lines(item: Lines, alike: Sequence[Lines] = ()) -> go.Figure:
-    """A line chart; it shares its y range with the charts `alike`, which are shown beside it."""
-    x = numbers(item.x)
+def lines(item: Lines, peers: Sequence[Lines] = ()) -> go.Figure:
+    """A line chart; it shares its y range with the charts `peers`, which are shown beside it."""
+    x = round_values(item.x)
     mode = "lines+markers" if len(x) <= 15 else "lines"
     figure = go.Figure()
     for i, (name, y) in enumerate(item.series.items()):
         figure.add_scatter(
-            x=x, y=numbers(y), name=text(name), mode=mode, line={"color": colour(i), "width": 2}
+            x=x,
+            y=round_values(y),
+            name=escape_text(name),
+            mode=mode,
+            line={"color": colour(i), "width": 2},
         )
-    figure.update_yaxes(range=reach([item, *alike]))
-    return styled(figure, item.x_title, item.y_title, hovermode="x unified")
+    figure.update_yaxes(range=compute_range([item, *peers]))
+    return apply_style(figure, item.x_title, item.y_title, hovermode="x unified")
 
 
-def bars(item: Bars, alike: Sequence[Bars] = ()) -> go.Figure:
-    """A bar chart; it shares its y range with the charts `alike`, which are shown beside it."""
+def bars(item: Bars, peers: Sequence[Bars] = ()) -> go.Figure:
+    """A bar chart; it shares its y range with the charts `peers`, which are shown beside it."""
     figure = go.Figure()
-    labels = [text(label) for label in item.labels]
+    labels = [escape_text(label) for label in item.labels]
     for i, (name, heights) in enumerate(item.series.items()):
-        figure.add_bar(x=labels, y=numbers(heights), name=text(name), marker_color=colour(i))
+        figure.add_bar(
+            x=labels, y=round_values(heights), name=escape_text(name), marker_color=colour(i)
+        )
     figure.update_xaxes(type="category")  # labels such as "0" are names, not numbers
-    figure.update_yaxes(range=reach([item, *alike]))
-    return styled(figure, "", item.y_title, hovermode="x unified", barmode="group")
+    figure.update_yaxes(range=compute_range([item, *peers]))
+    return apply_style(figure, "", item.y_title, hovermode="x unified", barmode="group")
 
 
-def reach(items: Sequence[Lines | Bars]) -> list[float] | None:
+def compute_range(items: Sequence[Lines | Bars]) -> list[float] | None:
     """The y range of all items; it includes 0 for bars and for values that are all in [0, 1]."""
-    parts = [array(y).astype(float).ravel() for item in items for y in item.series.values()]
-    parts += [np.zeros(1) for item in items if isinstance(item, Bars)]
-    values = np.concatenate(parts) if parts else np.zeros(0)
+    arrays = [to_array(y).astype(float).ravel() for item in items for y in item.series.values()]
+    arrays += [np.zeros(1) for item in items if isinstance(item, Bars)]
+    values = np.concatenate(arrays) if arrays else np.zeros(0)
     values = values[np.isfinite(values)]
     if not len(values):
         return None
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         low = 0.0
-    edge = 0.05 * ((high - low) or abs(high) or 1.0)
-    return [low and low - edge, high and high + edge] if high > low else [low - edge, high + edge]
+    margin = 0.05 * ((high - low) or abs(high) or 1.0)
+    return (
+        [low and low - margin, high and high + margin]
+        if high > low
+        else [low - margin, high + margin]
+    )
 
 
 def histograms(item: Histogram) -> dict[str, go.Figure]:
     """A figure per panel, all with the same x range, so that panels can be compared."""
-    found, reach = binned(item.panels)
-    return {title: _histogram(bins, reach, normal=item.normal) for title, bins in found.items()}
+    bins_by_title, x_range = compute_bins(item.panels)
+    return {
+        title: _histogram(bins, x_range, normal=item.normal)
+        for title, bins in bins_by_title.items()
+    }
 
 
-def _histogram(bins: Bins, reach: tuple[float, float], *, normal: bool) -> go.Figure:
+def _histogram(bins: Bins, x_range: tuple[float, float], *, normal: bool) -> go.Figure:
     figure = go.Figure()
-    if bins.said:
-        place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
-        figure.add_annotation(text=text(bins.said), **place)
+    if bins.reason:
+        position = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+        figure.add_annotation(text=escape_text(bins.reason), **position)
         figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
-        return styled(figure, "", "", showlegend=False)
+        return apply_style(figure, "", "", showlegend=False)
     middle, width = (bins.edges[1:] + bins.edges[:-1]) / 2, bins.edges[1] - bins.edges[0]
     figure.add_bar(
-        x=numbers(middle), y=numbers(bins.density), width=float(width), marker_color=colour(0)
+        x=round_values(middle),
+        y=round_values(bins.density),
+        width=float(width),
+        marker_color=colour(0),
     )
     if normal:
-        x = np.linspace(*reach, 80)
+        x = np.linspace(*x_range, 80)
         curve = {"color": colour(1), "width": 2}
-        figure.add_scatter(x=numbers(x), y=numbers(bins.normal(x)), mode="lines", line=curve)
+        figure.add_scatter(
+            x=round_values(x), y=round_values(bins.normal(x)), mode="lines", line=curve
+        )
     figure.update_traces(hoverinfo="x+y")
-    figure.update_xaxes(nticks=4, tickangle=0, range=list(reach))
+    figure.update_xaxes(nticks=4, tickangle=0, range=list(x_range))
     figure.update_yaxes(showticklabels=False, rangemode="tozero")
-    return styled(figure, "", "", showlegend=False, bargap=0)
+    return apply_style(figure, "", "", showlegend=False, bargap=0)
 
 
 def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
     """The points with the indices `shown`, one trace per class; `customdata` is a point's position
     in `shown`."""
-    points = array(item.points)[shown]
+    points = to_array(item.points)[shown]
     figure = go.Figure()
     size = 5 if len(shown) > 1500 else 7
     if item.labels is None:
         groups = {"codes": np.arange(len(shown))}
     else:
-        labels = array(item.labels)[shown]
+        labels = to_array(item.labels)[shown]
         names = item.classes or [str(i) for i in range(int(labels.max()) + 1)]
         groups = {name: np.flatnonzero(labels == i) for i, name in enumerate(names)}
-    for i, (name, chosen) in enumerate(groups.items()):
+    for i, (name, members) in enumerate(groups.items()):
         figure.add_scatter(
-            x=numbers(points[chosen, 0]),
-            y=numbers(points[chosen, 1]),
-            customdata=chosen.tolist(),
-            name=text(name),
+            x=round_values(points[members, 0]),
+            y=round_values(points[members, 1]),
+            customdata=members.tolist(),
+            name=escape_text(name),
             mode="markers",
             marker={
                 "color": colour(i),
@@ -120,21 +138,21 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
     add_paths(figure, item)
     x_title, y_title = item.axes
     legend = item.labels is not None or bool(item.paths)
-    styled(figure, x_title, y_title, hovermode=False, showlegend=legend)
-    places = np.concatenate([array(part) for part in (item.points, *item.paths.values())])
-    places = places[np.isfinite(places).all(1)].astype(float)
-    if len(places) and one_unit(np.ptp(places, axis=0)):
+    apply_style(figure, x_title, y_title, hovermode=False, showlegend=legend)
+    positions = np.concatenate([to_array(tensor) for tensor in (item.points, *item.paths.values())])
+    positions = positions[np.isfinite(positions).all(1)].astype(float)
+    if len(positions) and can_share_unit(np.ptp(positions, axis=0)):
         figure.update_yaxes(scaleanchor="x", constrain="domain")
         figure.update_xaxes(constrain="domain", constraintoward="left")
     return figure
 
 
-def styled(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:
+def apply_style(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:
     """Apply the common style: transparent background, horizontal legend, margins that fit."""
     axis: dict[str, Any] = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
     axis["title_standoff"] = 10  # otherwise the y title may overlap long labels
-    figure.update_xaxes(title_text=text(x_title), **axis)
-    figure.update_yaxes(title_text=text(y_title), **axis)
+    figure.update_xaxes(title_text=escape_text(x_title), **axis)
+    figure.update_yaxes(title_text=escape_text(y_title), **axis)
     layout = {"showlegend": len(figure.data) > 1, "hovermode": "closest", **layout}
     return figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
@@ -154,7 +172,9 @@ def as_dict(figure: go.Figure) -> dict[str, Any]:
     return content
 
 
-def evenly(labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int) -> Any:
+def sample_evenly(
+    labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int
+) -> Any:
     """At most `limit` of `total` indices, sorted, drawn at random with a fixed seed and with equal
     numbers per class as far as the classes have enough."""
     random = np.random.default_rng(0)
@@ -163,8 +183,8 @@ def evenly(labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limi
     if labels is None:
         return np.sort(random.choice(total, limit, replace=False))
     groups = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    chosen: list[np.ndarray[Any, Any]] = []
-    for left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
-        room = limit - sum(map(len, chosen))
-        chosen.append(group[: room // left])  # the larger classes use what small ones leave
-    return np.sort(np.concatenate(chosen))
+    sampled: list[np.ndarray[Any, Any]] = []
+    for classes_left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
+        available = limit - sum(map(len, sampled))  # larger classes use what small ones leave
+        sampled.append(group[: available // classes_left])
+    return np.sort(np.concatenate(sampled))

@@ -18,20 +18,20 @@ from typing import Any
 from latentforge.findings import Bars, Histogram, Lines, Scatter, Table
 from latentforge.io.paths import finite
 from latentforge.rendering.html import figures as draw
-from latentforge.rendering.html.paths import array, frames
+from latentforge.rendering.html.paths import count_frames, to_array
 from latentforge.rendering.html.sprites import sprite
 
 POINTS = 5000  # maximum points of a map
 SPRITE_BYTES = 2_000_000  # maximum size of a map's thumbnails
-FEWEST = 500
+MIN_POINTS = 500
 
 Chart = Scatter | Lines | Bars | Histogram | Table
 
 
-def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> str:
+def chart(item: Chart, *, points: int = POINTS, peers: Sequence[Any] = ()) -> str:
     """A finding with its title as an HTML fragment; the page must also contain `head()` once.
 
-    It shares its y range with the findings `alike` of the same type, which are shown beside it.
+    It shares its y range with the findings `peers` of the same type, which are shown beside it.
     """
     notes: list[str] = []
     if isinstance(item, Table):
@@ -42,34 +42,34 @@ def chart(item: Chart, *, points: int = POINTS, alike: Sequence[Any] = ()) -> st
             for title, figure in draw.histograms(item).items()
         ]
         body = f'<div class="lf-panels">{"".join(panels)}</div>'
-        fitted = (
+        density_note = (
             ", with the normal density of the same mean and standard deviation"
             if item.normal
             else ""
         )
-        notes.append(f"{item.x_title}: density{fitted}")
+        notes.append(f"{item.x_title}: density{density_note}")
     elif isinstance(item, Scatter):
         content, notes = map_content(item, points)
         body = plot(content, item.title)
     else:
-        figure = draw.lines(item, alike) if isinstance(item, Lines) else draw.bars(item, alike)
+        figure = draw.lines(item, peers) if isinstance(item, Lines) else draw.bars(item, peers)
         body = plot({"figure": draw.as_dict(figure)}, item.title)
-    below = "".join(f'<p class="lf-note">{escape(note)}</p>' for note in notes)
+    notes_html = "".join(f'<p class="lf-note">{escape(note)}</p>' for note in notes)
     caption = f"<figcaption>{escape(item.title)}</figcaption>"
-    return f'<figure class="lf-figure">{caption}{body}{below}</figure>'
+    return f'<figure class="lf-figure">{caption}{body}{notes_html}</figure>'
 
 
 def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
     """The content of a map for `charts.js`, and the notes below it."""
     total, notes = len(item.points), []
-    labels = None if item.labels is None else array(item.labels)
+    labels = None if item.labels is None else to_array(item.labels)
     content: dict[str, Any] = {"axes": list(item.axes), "labelled": labels is not None}
-    shown = draw.evenly(labels, total, limit)
+    shown = draw.sample_evenly(labels, total, limit)
     if item.images is not None:
         thumbnails = sprite(item.images[shown], math.ceil(math.sqrt(len(shown))))
-        while (size := len(thumbnails["src"]) * 3 // 4) > SPRITE_BYTES and len(shown) > FEWEST:
-            fewer = max(FEWEST, int(len(shown) * 0.95 * SPRITE_BYTES / size))
-            shown = draw.evenly(labels, total, fewer)
+        while (size := len(thumbnails["src"]) * 3 // 4) > SPRITE_BYTES and len(shown) > MIN_POINTS:
+            fewer = max(MIN_POINTS, int(len(shown) * 0.95 * SPRITE_BYTES / size))
+            shown = draw.sample_evenly(labels, total, fewer)
             thumbnails = sprite(item.images[shown], math.ceil(math.sqrt(len(shown))))
         content["thumbnails"] = thumbnails
         notes.append("Hover over a point, or tap it, to see its image.")
@@ -82,9 +82,9 @@ def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
             f"the nearest of {rows} x {columns} decoded positions."
         )
     if len(shown) < total:
-        how = ", evenly over the classes" if labels is not None else ""
-        notes.append(f"{len(shown):,} of {total:,} points are shown, drawn at random{how}.")
-    if count := frames(item):
+        method = ", evenly over the classes" if labels is not None else ""
+        notes.append(f"{len(shown):,} of {total:,} points are shown, drawn at random{method}.")
+    if count := count_frames(item):
         content["frames"] = count
     content["figure"] = draw.as_dict(draw.scatter(item, shown))
     return content, notes
@@ -94,8 +94,8 @@ def table(item: Table) -> str:
     def cell(value: str | float) -> str:
         if isinstance(value, str):
             return f"<td>{escape(value)}</td>"
-        words = str(value) if isinstance(value, Integral) else f"{value:.4g}"
-        return f'<td class="lf-number">{words}</td>'
+        text = str(value) if isinstance(value, Integral) else f"{value:.4g}"
+        return f'<td class="lf-number">{text}</td>'
 
     head = "".join(f'<th scope="col">{escape(str(title))}</th>' for title in item.columns)
     rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in item.rows)
@@ -105,19 +105,20 @@ def table(item: Table) -> str:
 
 def plot(content: dict[str, Any], label: str, heading: str = "") -> str:
     kind = "lf-chart" + " lf-map" * ("axes" in content) + " lf-with-plane" * ("plane" in content)
-    above = f'<p class="lf-panel-title">{escape(heading)}</p>' if heading else ""
+    title_html = f'<p class="lf-panel-title">{escape(heading)}</p>' if heading else ""
     return (
-        f'<div class="{kind}">{above}<div class="lf-plot" role="img" aria-label="{escape(label)}">'
-        f'</div><script type="application/json">{inert(content)}</script></div>'
+        f'<div class="{kind}">{title_html}'
+        f'<div class="lf-plot" role="img" aria-label="{escape(label)}">'
+        f'</div><script type="application/json">{escape_json(content)}</script></div>'
     )
 
 
-def inert(value: Any) -> str:
+def escape_json(value: Any) -> str:
     """JSON without characters that an HTML parser could read as a tag."""
-    compact = json.dumps(finite(value), separators=(",", ":"))
+    text = json.dumps(finite(value), separators=(",", ":"))
     for character in "<>&":
-        compact = compact.replace(character, f"\\u{ord(character):04x}")
-    return compact
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def head() -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from latentforge.rendering.images import tiled, to_cells
+from latentforge.rendering.images import tile, to_cells
 
 SIDE = 8192  # pixels; browsers reject larger images
 PIXELS = 4_200_000  # maximum of a sprite: 5,000 images of 28 x 28
@@ -36,7 +36,7 @@ def sprite(images: Tensor, columns: int) -> dict[str, Any]:
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         cells = np.stack([np.asarray(Image.fromarray(cell).resize(size)) for cell in cells])
         height, width = cells.shape[1:3]
-    source = data_uri(png(Image.fromarray(tiled(cells, rows, columns))), "image/png")
+    source = data_uri(png(Image.fromarray(tile(cells, rows, columns))), "image/png")
     return {"src": source, "width": width, "height": height, "columns": columns}
 
 

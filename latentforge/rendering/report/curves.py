@@ -10,15 +10,15 @@ from typing import Any
 import plotly.graph_objects as go
 
 from latentforge.findings import Bars
-from latentforge.rendering.html.figures import as_dict, bars, styled
+from latentforge.rendering.html.figures import apply_style, as_dict, bars
 from latentforge.rendering.html.page import plot
-from latentforge.rendering.html.paths import numbers, text
+from latentforge.rendering.html.paths import escape_text, round_values
 from latentforge.rendering.palette import colour
 from latentforge.rendering.report.formatting import read_objects
 from latentforge.runs.folder import RunFolder
 
 DASHES = {"train": "dot", "validation": "solid"}
-NAMED = 8  # maximum runs in a legend; with more, only the hover text names a run
+MAX_NAMED = 8  # maximum runs in a legend; with more, only the hover text names a run
 
 
 def curves(
@@ -34,38 +34,42 @@ def curves(
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _figures(line, split)]
     keys = list(dict.fromkeys(ordered))
-    kinds = {key: alike(key, runs, histories) for key in keys}
+    definitions = {key: alike(key, runs, histories) for key in keys}
 
-    def is_loss(key: str, places: list[int]) -> bool:
+    def is_loss(key: str, indices: list[int]) -> bool:
         """Whether a metric equals the loss in all lines of these runs, which have the same loss."""
-        if places not in kinds.get("loss", {}).values():
+        if indices not in definitions.get("loss", {}).values():
             return False
-        own = [_figures(line, split) for i in places for line in histories[i] for split in DASHES]
-        pairs = [(figures.get("loss"), figures.get(key)) for figures in own]
-        pairs = [pair for pair in pairs if pair != (None, None)]
-        return bool(pairs) and all(
+        metrics_by_line = [
+            _figures(line, split) for i in indices for line in histories[i] for split in DASHES
+        ]
+        value_pairs = [(metrics.get("loss"), metrics.get(key)) for metrics in metrics_by_line]
+        value_pairs = [pair for pair in value_pairs if pair != (None, None)]
+        return bool(value_pairs) and all(
             isinstance(a, int | float)
             and isinstance(b, int | float)
             and math.isclose(a, b, rel_tol=1e-6)
-            for a, b in pairs
+            for a, b in value_pairs
         )
 
-    found = []
+    charts = []
     for key in keys:
         panels = ""
-        for what, places in kinds[key].items():
-            if key != "loss" and is_loss(key, places):
+        for definition, indices in definitions[key].items():
+            if key != "loss" and is_loss(key, indices):
                 continue
-            same = [k for k in keys if k != key and is_loss(k, places)] if key == "loss" else []
-            title = " = ".join([key, *same])
-            if len(kinds[key]) == 1:
-                panels += _curve(key, title, histories, names, places)
+            equal_keys = (
+                [k for k in keys if k != key and is_loss(k, indices)] if key == "loss" else []
+            )
+            title = " = ".join([key, *equal_keys])
+            if len(definitions[key]) == 1:
+                panels += _curve(key, title, histories, names, indices)
             else:
-                of = ", ".join(names[i] for i in places)
-                panel = _curve(key, f"{title} of {of}", histories, names, places)
-                panels += f'<div>{panel}<p class="lf-note">{escape(what)}</p></div>'
-        found += [(key, panels)] if panels else []
-    return found
+                run_names = ", ".join(names[i] for i in indices)
+                panel = _curve(key, f"{title} of {run_names}", histories, names, indices)
+                panels += f'<div>{panel}<p class="lf-note">{escape(definition)}</p></div>'
+        charts += [(key, panels)] if panels else []
+    return charts
 
 
 def alike(
@@ -73,24 +77,24 @@ def alike(
 ) -> dict[str, list[int]]:
     """The indices of the runs that have a metric, by its definition in them: its protocol; for the
     loss, its name and the protocols of its terms."""
-    having = [
+    indices = [
         i
         for i, history in enumerate(histories)
         if any(key in _figures(line, split) for line in history for split in DASHES)
     ]
-    protocols = [runs[i].manifest.get("protocol") or {} for i in having]
-    found: dict[str, list[int]] = {}
-    for i, protocol in zip(having, protocols, strict=True):
+    protocols = [runs[i].manifest.get("protocol") or {} for i in indices]
+    groups: dict[str, list[int]] = {}
+    for i, protocol in zip(indices, protocols, strict=True):
         name = f"loss {runs[i].config['loss']['name']}"
-        what = name
+        definition = name
         if all(protocols) and key == "loss":  # an unfinished run has no protocols
             terms = dict.fromkeys(k for line in histories[i] for k in _figures(line, "train"))
             parts = [f"{k}: {protocol[k]}" for k in terms if k in protocol and k != "loss"]
-            what = "; ".join([name, *parts])
+            definition = "; ".join([name, *parts])
         elif all(protocols):
-            what = protocol.get(key, name)
-        found.setdefault(what, []).append(i)
-    return found
+            definition = protocol.get(key, name)
+        groups.setdefault(definition, []).append(i)
+    return groups
 
 
 def _curve(
@@ -98,26 +102,28 @@ def _curve(
     title: str,
     histories: Sequence[list[dict[str, Any]]],
     names: Sequence[str],
-    places: Sequence[int],
+    indices: Sequence[int],
 ) -> str:
     figure = go.Figure()
-    for i in places:
+    for i in indices:
         history, name = histories[i], names[i]
-        found = {split: _points(history, split, key) for split in DASHES}
-        drawn = [split for split in DASHES if found[split]]
-        for split in drawn:
-            points, dash = found[split], DASHES[split]
+        points_by_split = {split: _points(history, split, key) for split in DASHES}
+        plotted = [split for split in DASHES if points_by_split[split]]
+        for split in plotted:
+            points, dash = points_by_split[split], DASHES[split]
             epochs, values = zip(*points, strict=True)
             figure.add_scatter(
                 x=epochs,
-                y=numbers(values),
-                name=text(f"{name}, {split}" if len(names) > 1 else split),
+                y=round_values(values),
+                name=escape_text(f"{name}, {split}" if len(names) > 1 else split),
                 mode="lines" if len(points) > 3 else "lines+markers",
                 line={"color": colour(i), "width": 2, "dash": dash},
-                showlegend=len(names) == 1 or split == drawn[-1],  # once per run
+                showlegend=len(names) == 1 or split == plotted[-1],  # once per run
             )
-    few = len(places) <= NAMED
-    styled(figure, "epoch", "", hovermode="x unified" if few else "closest", showlegend=few)
+    name_runs = len(indices) <= MAX_NAMED
+    apply_style(
+        figure, "epoch", "", hovermode="x unified" if name_runs else "closest", showlegend=name_runs
+    )
     return plot({"figure": as_dict(figure)}, f"{title} by epoch", title)
 
 
@@ -128,25 +134,25 @@ def _points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tup
 
 
 def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:
-    figures = line.get(split)
-    return figures if isinstance(figures, dict) and "epoch" in line else {}
+    metrics = line.get(split)
+    return metrics if isinstance(metrics, dict) and "epoch" in line else {}
 
 
 def per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
-    """Bar charts of metrics per latent dimension, such as the KL, for at most the first NAMED
-    runs."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for run, name in zip(runs[:NAMED], names[:NAMED], strict=True):
+    """Bar charts of metrics per latent dimension, such as the KL, for at most the first
+    MAX_NAMED runs."""
+    series_by_key: dict[str, dict[str, list[float]]] = {}
+    for run, name in zip(runs[:MAX_NAMED], names[:MAX_NAMED], strict=True):
         for key, values in (run.manifest.get("per_dim") or {}).items():
-            found.setdefault(key, {})[name] = list(values)
+            series_by_key.setdefault(key, {})[name] = list(values)
     charts = []
-    for key, series in found.items():
+    for key, series in series_by_key.items():
         longest = max(map(len, series.values()))
         padded = {n: [*v, *[float("nan")] * (longest - len(v))] for n, v in series.items()}
         labels = [f"z{i}" for i in range(longest)]
         figure = bars(Bars(f"per_dim_{key}", key, labels, padded, ""))
         title = f"{key} of each latent dimension"
         title += f" of {next(iter(series))}" if len(series) == 1 < len(runs) else ""
-        title += f", first {NAMED} runs" if len(runs) > NAMED else ""
+        title += f", first {MAX_NAMED} runs" if len(runs) > MAX_NAMED else ""
         charts.append(plot({"figure": as_dict(figure)}, title, title))
     return charts

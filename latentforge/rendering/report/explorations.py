@@ -18,7 +18,7 @@ from latentforge.findings import Bars, Lines, Scatter
 from latentforge.io.atomic import leads_out
 from latentforge.io.toml import as_toml
 from latentforge.plugins.registry import Registry
-from latentforge.rendering.findings_store import Stored, read_findings
+from latentforge.rendering.findings_store import StoredFindings, read_findings
 from latentforge.rendering.html import page as html
 from latentforge.rendering.report.images import embed
 from latentforge.rendering.report.run_table import (
@@ -66,7 +66,7 @@ class Entry:
     name: str  # shown in the headings
     folder: Path
     broken: str = ""
-    found: Stored = field(default_factory=Stored)
+    found: StoredFindings = field(default_factory=StoredFindings)
     about: dict[str, Any] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
@@ -92,8 +92,8 @@ class Group:
     @property
     def protocols(self) -> list[str]:
         """The protocols of the metrics; if they differ, with the names of their entries."""
-        given = [(entry.found.protocol, entry.name) for entry in self.entries]
-        return by_protocol([(protocol, name) for protocol, name in given if protocol])
+        pairs = [(entry.found.protocol, entry.name) for entry in self.entries]
+        return by_protocol([(protocol, name) for protocol, name in pairs if protocol])
 
     @property
     def arranged(self) -> list[tuple[Entry, list[Part]]]:
@@ -125,15 +125,19 @@ def explored(
         for entry in group.entries:
             entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
             _show(entry, points, group, warnings)
-    mapped = {
+    with_maps = {
         g.explorer for g in groups.values() for e in g.entries if any(map(_is_map, e.found.items))
     }
-    return sorted(groups.values(), key=lambda group: (group.explorer not in mapped, group.explorer))
+    return sorted(
+        groups.values(), key=lambda group: (group.explorer not in with_maps, group.explorer)
+    )
 
 
 def _is_map(item: Any) -> bool:
-    found = item.finding
-    return isinstance(found, Scatter) and (found.images is not None or found.plane is not None)
+    finding = item.finding
+    return isinstance(finding, Scatter) and (
+        finding.images is not None or finding.plane is not None
+    )
 
 
 def _folders(root: Path) -> list[Path]:
@@ -151,8 +155,8 @@ def _explorer_of(folder: Path) -> str:
 
 def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     """Read the findings of a folder; an error becomes the text of `broken`."""
-    numbered = folder.name != _explorer_of(folder)
-    heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
+    has_number = folder.name != _explorer_of(folder)
+    heading = " / ".join([name, folder.name] if name and has_number else [name or folder.name])
     entry = Entry(run, heading, folder)
     try:
         if leads_out(folder, run.path):
@@ -174,46 +178,46 @@ def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
             entry.others += [] if blocks else [file.name for file in item.files]
         except Exception as error:
             message = f"{item.name} cannot be shown: {one_line(error)}"
-            words = Markup('<p class="warning">{}</p>').format(message)
-            entry.blocks.append(Block(item.name, words))
+            warning_html = Markup('<p class="warning">{}</p>').format(message)
+            entry.blocks.append(Block(item.name, warning_html))
             warnings.append(f"{entry.folder}: {message}")
 
 
 def _alike(item: Any, group: Group) -> list[Any]:
     """The charts of the same finding in the group, which share a y range."""
-    own = item.finding
-    if not isinstance(own, Lines | Bars):
+    finding = item.finding
+    if not isinstance(finding, Lines | Bars):
         return []
-    found = [other.finding for entry in group.entries for other in entry.found.items]
-    same_kind = [other for other in found if isinstance(other, type(own))]
-    return [o for o in same_kind if (o.name, o.y_title) == (own.name, own.y_title)]
+    others = [other.finding for entry in group.entries for other in entry.found.items]
+    same_kind = [other for other in others if isinstance(other, type(finding))]
+    return [o for o in same_kind if (o.name, o.y_title) == (finding.name, finding.y_title)]
 
 
-def _blocks(item: Any, points: int, alike: Sequence[Any], entry: Entry) -> Iterator[Block]:
+def _blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -> Iterator[Block]:
     """A chart if the finding has data, else its images: the first one open, the others folded."""
     name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
     if item.finding is not None and hasattr(item.finding, "title"):
-        shown = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
-        yield Block(item.name, Markup(html.chart(shown, points=points, alike=alike)))
+        content = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
+        yield Block(item.name, Markup(html.chart(content, points=points, peers=peers)))
         return
     caption = Markup("<figcaption>{}</figcaption>").format(name) if name else ""
-    pictures = [made for file in item.files if (made := embed(file, item.title))]
+    pictures = [embedded for file in item.files if (embedded := embed(file, item.title))]
     pictures.sort(key=lambda picture: picture.kind != "image/gif")  # the animation first
     for i, picture in enumerate(pictures):
-        shown = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
+        content = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
         if i:  # the first one has its title drawn in it
-            shown = Markup(FOLDED).format(entry.name, item.title, shown)
-        yield Block(f"{item.name} {i}", shown, picture.wide)
+            content = Markup(FOLDED).format(entry.name, item.title, content)
+        yield Block(f"{item.name} {i}", content, picture.wide)
 
 
 def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The `about` entries of a folder; those that are missing or of a wrong type become empty."""
     texts = {"explorer": _explorer_of(folder), "run": "", "checkpoint": "", "weights": ""}
-    found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
+    texts_found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
     return {
         **about,
-        **found,
+        **texts_found,
         "roles": dict(roles) if isinstance(roles, Mapping) else {},
         "options": dict(options) if isinstance(options, Mapping) else {},
         "plugins": [p for p in plugins if isinstance(p, str)] if isinstance(plugins, list) else [],
@@ -223,24 +227,24 @@ def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def command(entry: Entry, registry: Registry) -> list[str]:
     """The command line that repeats the exploration, without options that have default values."""
     about = entry.about
-    words = ["latentforge", *with_plugins([*unpackaged(entry.run), *about["plugins"]])]
-    words += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
+    arguments = ["latentforge", *with_plugins([*unpackaged(entry.run), *about["plugins"]])]
+    arguments += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
     for role, other in about["roles"].items():
-        words += ["--with", f"{role}={other}"]
+        arguments += ["--with", f"{role}={other}"]
     best, last = (_pointer(entry.run.path / "checkpoints" / name) for name in ("BEST", "LATEST"))
     if best == about["checkpoint"] != last:
-        words += ["--checkpoint", "best"]
+        arguments += ["--checkpoint", "best"]
     defaults = _defaults(registry, about)
     for key, value in about["options"].items():
         if value is not None and (key not in defaults or defaults[key] != value):
-            words += ["--set", f"{key}={_value(value)}"]
-    return words
+            arguments += ["--set", f"{key}={_value(value)}"]
+    return arguments
 
 
 def _value(value: Any) -> str:
     """Format a value for `--set`: a plain word needs no quotes."""
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
-    return value if plain and value not in ("true", "false", "inf", "nan") else as_toml(value)
+    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
+    return value if is_word and value not in ("true", "false", "inf", "nan") else as_toml(value)
 
 
 def _pointer(file: Path) -> str:
@@ -250,33 +254,33 @@ def _pointer(file: Path) -> str:
 
 def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
     """The default options of the explorer and its objective, if their plugins are installed."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     with suppress(LatentForgeError):
         explorer = registry.get("explorers", about["explorer"]).spec
-        found = plain(explorer.config())
+        defaults = plain(explorer.config())
         if explorer.searches:
-            found["objective"] = explorer.searches
+            defaults["objective"] = explorer.searches
     with suppress(LatentForgeError):
         if isinstance(objective := about["options"].get("objective"), str):
-            found |= plain(registry.get("objectives", objective).spec.config())
-    return found
+            defaults |= plain(registry.get("objectives", objective).spec.config())
+    return defaults
 
 
 def suggestion(run: RunFolder, registry: Registry) -> str:
     """The suggested first command: latent-map, or another explorer that fits the model."""
-    fitting: list[str] = []
+    suitable: list[str] = []
     with suppress(LatentForgeError):
         model = registry.get("models", run.config["model"]["name"])
-        fitting = [
+        suitable = [
             entry.name
             for entry in registry.entries("explorers")
             if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
         ]
-    if not fitting:
+    if not suitable:
         return "latentforge list explorers"
-    chosen = "latent-map" if "latent-map" in fitting else fitting[0]
-    words = with_plugins(unpackaged(run))
-    return shlex.join(["latentforge", *words, "explore", chosen, str(run.path)])
+    selected = "latent-map" if "latent-map" in suitable else suitable[0]
+    arguments = with_plugins(unpackaged(run))
+    return shlex.join(["latentforge", *arguments, "explore", selected, str(run.path)])
 
 
 # ---------------------------------------------------------------- grid positions of blocks

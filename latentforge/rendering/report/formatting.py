@@ -35,14 +35,14 @@ def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read: {error}")
         return []
-    found = []
+    objects = []
     for i, text in enumerate(texts, 1):
         try:
             line = parse_json(text)
         except ValueError:
             line = None
         if isinstance(line, dict):
-            found.append(line)
+            objects.append(line)
         else:
             warnings.append(f"{path}: line {i} is damaged and skipped")
-    return found
+    return objects

@@ -49,22 +49,24 @@ def embed(file: Path, title: str) -> Picture | None:
                 content = smaller(image, content)
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
     # width and height reserve the space before loading; `--w` is the width if the page is wide
-    place = Markup(' width="{0}" height="{1}" style="--w: {0}px"').format(*size) if size else ""
+    size_attributes = (
+        Markup(' width="{0}" height="{1}" style="--w: {0}px"').format(*size) if size else ""
+    )
     wide = size is not None and size[0] > max(COLUMN, 2 * size[1])
-    return Picture(kind, tag.format(title, data_uri(content, kind), place), wide)
+    return Picture(kind, tag.format(title, data_uri(content, kind), size_attributes), wide)
 
 
 def smaller(image: Image.Image, content: bytes) -> bytes:
     """Compress an image on white without loss; one above LARGE is scaled down and quantized."""
     flat = image.convert("RGBA")
-    ground = Image.new("RGBA", flat.size, "white")
-    flat = Image.alpha_composite(ground, flat).convert("RGB")
+    background = Image.new("RGBA", flat.size, "white")
+    flat = Image.alpha_composite(background, flat).convert("RGB")
     grey = flat.convert("L")
     if grey.convert("RGB").tobytes() == flat.tobytes():
         best = png(grey)
     else:
-        few = flat.quantize(256, dither=Image.Dither.NONE)
-        best = png(few if few.convert("RGB").tobytes() == flat.tobytes() else flat)
+        quantized = flat.quantize(256, dither=Image.Dither.NONE)
+        best = png(quantized if quantized.convert("RGB").tobytes() == flat.tobytes() else flat)
     if min(len(best), len(content)) > LARGE:
         half = flat.resize((flat.width // 2, flat.height // 2), Image.Resampling.LANCZOS)
         best = png(half.quantize(256))

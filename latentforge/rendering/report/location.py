@@ -30,12 +30,14 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
     except ValueError:  # the runs are on several drives
         folder = Path(os.path.sep)
     if folder != Path(folder.anchor):
-        here = Path.cwd().resolve()  # below it, use the shorter relative path
-        folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        working_folder = Path.cwd().resolve()  # below it, use the shorter relative path
+        folder = (
+            folder.relative_to(working_folder) if folder.is_relative_to(working_folder) else folder
+        )
         return folder / f"report-{names}.html"
-    numbered = (Path(f"report-{names}-{number}.html") for number in count(2))
-    places = chain([Path(f"report-{names}.html")], numbered)
-    return next(path for path in places if not path.exists() or _is_of(runs, path))
+    numbered_paths = (Path(f"report-{names}-{number}.html") for number in count(2))
+    candidates = chain([Path(f"report-{names}.html")], numbered_paths)
+    return next(path for path in candidates if not path.exists() or _is_of(runs, path))
 
 
 def mark(runs: Sequence[RunFolder]) -> str:
@@ -59,10 +61,10 @@ def check_place(path: Path) -> None:
             return
         if path.is_dir():
             raise UsageError(f"{path} is a folder", remedy=f"--out {path / 'report.html'}")
-        ours = MARK in _beginning(path)
+        is_report = MARK in _beginning(path)
     except OSError as error:
         raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
-    if not ours:
+    if not is_report:
         raise UsageError(
             f"{path} is not a LatentForge report and is not overwritten",
             remedy="choose another --out",

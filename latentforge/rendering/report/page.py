@@ -54,15 +54,15 @@ def render(
     )
     environment.filters |= {"number": number, "date": short_date, "shell": shlex.join}
     template = environment.from_string((assets / "report.html").read_text("utf-8"))
-    of = [Path(sweep["path"])] if sweep else [run.path for run in runs]
-    usual = of[0] / "report.html" if sweep else default_path(runs)
-    again = ["latentforge", "report", *map(str, of)]
+    paths = [Path(sweep["path"])] if sweep else [run.path for run in runs]
+    default = paths[0] / "report.html" if sweep else default_path(runs)
+    command = ["latentforge", "report", *map(str, paths)]
     text = template.render(
         mark=Markup(f"{MARK}\n{mark(runs)}"),
         head=Markup(head()),
         style=Markup((assets / "report.css").read_text("utf-8")),
         version=__version__,
-        title=of[0].resolve().name if sweep else " · ".join(names),
+        title=paths[0].resolve().name if sweep else " · ".join(names),
         sweep=sweep,
         runs=[facts(run, name) for run, name in zip(runs, names, strict=True)],
         figures=figure_table(runs, names),
@@ -74,11 +74,11 @@ def render(
         differences=differences(runs),
         settings=[settings(run, name) for run, name in zip(runs, names, strict=True)],
         commands=[commands(run, name) for run, name in zip(runs, names, strict=True)],
-        again=again if path == usual else [*again, "--out", str(path)],
+        again=command if path == default else [*command, "--out", str(path)],
         warnings=warnings,
     )
-    shown = [str(entry.folder) for group in groups for entry in group.entries]
-    return Page(text, shown, warnings, hint)
+    folders = [str(entry.folder) for group in groups for entry in group.entries]
+    return Page(text, folders, warnings, hint)
 
 
 def distinct_names(runs: Sequence[RunFolder]) -> list[str]:

@@ -19,13 +19,13 @@ def facts(run: RunFolder, name: str) -> dict[str, Any]:
     manifest, config, data = run.manifest, run.config, run.manifest["data"]
     images = data["images"] if isinstance(data["images"], Mapping) else {}
     best = manifest.get("best") or {}
-    said = []
+    notes = []
     if best.get("epoch", manifest.get("epochs")) != manifest.get("epochs"):
-        said.append(f"Metrics are from the last epoch; the best epoch was {best['epoch']}.")
+        notes.append(f"Metrics are from the last epoch; the best epoch was {best['epoch']}.")
     if manifest.get("weights", AS_TRAINED) != AS_TRAINED:
-        said.append(f"Evaluated weights: {manifest['weights']}.")
+        notes.append(f"Evaluated weights: {manifest['weights']}.")
     if manifest.get("stopped"):
-        said.append(str(manifest["stopped"]))
+        notes.append(str(manifest["stopped"]))
     return {
         "name": name,
         "path": str(run.path),
@@ -40,7 +40,7 @@ def facts(run: RunFolder, name: str) -> dict[str, Any]:
         "created": manifest.get("created", ""),
         "training": f"{number(manifest.get('epochs', 0))} epochs, "
         f"{number(manifest.get('steps', 0))} steps in {manifest.get('seconds') or 0:,.1f} s",
-        "said": said,
+        "said": notes,
         "findings": [f for f in manifest.get("findings") or [] if isinstance(f, Mapping)],
     }
 
@@ -69,25 +69,28 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
 
 def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
     """The protocol of each metric; if it differs between runs, each protocol with its runs."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    pairs_by_metric: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
-        for figure, protocol in (run.manifest.get("protocol") or {}).items():
-            found.setdefault(figure, []).append((protocol, name))
-    return {figure: "; ".join(by_protocol(given)) for figure, given in found.items()}
+        for metric, protocol in (run.manifest.get("protocol") or {}).items():
+            pairs_by_metric.setdefault(metric, []).append((protocol, name))
+    return {metric: "; ".join(by_protocol(pairs)) for metric, pairs in pairs_by_metric.items()}
 
 
-def by_protocol(given: Sequence[tuple[str, str]]) -> list[str]:
+def by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Each protocol of the (protocol, name) pairs once; if there are several, with their names."""
-    found: dict[str, list[str]] = {}
-    for protocol, name in given:
-        found.setdefault(protocol, []).append(name)
-    return [p if len(found) == 1 else f"{', '.join(of)}: {p}" for p, of in found.items()]
+    names_by_protocol: dict[str, list[str]] = {}
+    for protocol, name in pairs:
+        names_by_protocol.setdefault(protocol, []).append(name)
+    return [
+        p if len(names_by_protocol) == 1 else f"{', '.join(names)}: {p}"
+        for p, names in names_by_protocol.items()
+    ]
 
 
 def joint_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     """A row for each metric that any column has, in order of first appearance."""
-    names = dict.fromkeys(name for figures in columns for name in figures)
-    return [(name, [figures.get(name, "") for figures in columns]) for name in names]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, [column.get(name, "") for column in columns]) for name in names]
 
 
 def differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
@@ -100,27 +103,27 @@ def evaluations(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[dict[str, Any]]:
     """The rows of evaluations.jsonl, newest first within a run; of identical ones only the last."""
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for run, name in zip(runs, names, strict=True):
         for line in read_objects(run.path / "evaluations.jsonl", warnings):
             if not isinstance(line.get("metrics"), Mapping):
                 continue
-            same = repr((name, *(line.get(k) for k in ("split", "checkpoint", "metrics"))))
-            found.pop(same, None)
-            other = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
+            key = repr((name, *(line.get(k) for k in ("split", "checkpoint", "metrics"))))
+            rows.pop(key, None)
+            other_data = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
             protocol = line.get("protocol") if isinstance(line.get("protocol"), Mapping) else {}
-            own = {"name": name, "other_data": other, "protocol": protocol}
-            found[same] = {**line, **own, "rows": joint_rows([line["metrics"]])}
-    return list(found.values())[::-1]
+            fields = {"name": name, "other_data": other_data, "protocol": protocol}
+            rows[key] = {**line, **fields, "rows": joint_rows([line["metrics"]])}
+    return list(rows.values())[::-1]
 
 
 def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
     """The options that differ between runs: key path, and one value per run."""
     columns = []
     for run in runs:
-        given = {key: "unset" if v is None else v for key, v in flatten(run.config).items()}
+        settings = {key: "unset" if v is None else v for key, v in flatten(run.config).items()}
         fingerprint = run.manifest["data"]["fingerprint"][:12]
-        columns.append({**given, "data fingerprint": fingerprint})
+        columns.append({**settings, "data fingerprint": fingerprint})
     return differing_rows(columns)
 
 
@@ -146,29 +149,29 @@ def _distribution(plugin: Mapping[str, Any]) -> str:
 
 def commands(run: RunFolder, name: str) -> dict[str, Any]:
     """The command lines that trained the run, if there were any, and one that trains it again."""
-    given = (run.manifest.get("environment") or {}).get("command") or []
-    by_us = any(word in ("train", "demo") for word in map(str, given))
+    training_command = (run.manifest.get("environment") or {}).get("command") or []
+    by_latentforge = any(word in ("train", "demo") for word in map(str, training_command))
     resumed = run.manifest.get("resumed")
     later = [entry.get("command") for entry in resumed] if isinstance(resumed, list) else []
-    later = [words for words in later if isinstance(words, list) and "--resume" in words]
-    lines = [given, *later] if by_us else later
-    again = ["latentforge", *with_plugins(unpackaged(run))]
+    later = [command for command in later if isinstance(command, list) and "--resume" in command]
+    lines = [training_command, *later] if by_latentforge else later
+    arguments = ["latentforge", *with_plugins(unpackaged(run))]
     return {
         "name": name,
-        "given": [["latentforge", *map(str, words)] for words in lines],
-        "again": [*again, "train", "--config", f"{run.path.resolve().name}.toml"],
+        "given": [["latentforge", *map(str, command)] for command in lines],
+        "again": [*arguments, "train", "--config", f"{run.path.resolve().name}.toml"],
     }
 
 
 def unpackaged(run: RunFolder) -> list[str]:
     """The `-p` values for the plugins of a run that are not from an installed package."""
     plugins = run.manifest.get("plugins") or []
-    loose = [
+    modules = [
         (str(p.get("module", "")), p.get("plugin")) for p in plugins if not p.get("distribution")
     ]
-    return [m for m, name in loose if m.endswith(".py") or (m and m == name)]
+    return [m for m, name in modules if m.endswith(".py") or (m and m == name)]
 
 
 def with_plugins(modules: Sequence[str]) -> list[str]:
     """The command-line arguments that load each plugin once."""
-    return [word for module in dict.fromkeys(modules) for word in ("-p", module)]
+    return [argument for module in dict.fromkeys(modules) for argument in ("-p", module)]

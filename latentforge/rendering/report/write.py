@@ -28,8 +28,8 @@ def report(
     An earlier report is replaced. Raises UsageError if another file has its path, or if a run is
     given twice; RunFailed if the page cannot be written.
     """
-    places = [run.path.resolve() for run in runs]
-    if len(set(places)) < len(places):
+    paths = [run.path.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
         raise UsageError("a run is given more than once", remedy="give each run once")
     path = out or default_path(runs)
     check_place(path)

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from latentforge.findings import Bars, Histogram, Lines, Plane, Scatter, Table
-from latentforge.rendering.html.figures import evenly
+from latentforge.rendering.html.figures import sample_evenly
 from latentforge.rendering.html.page import SPRITE_BYTES, chart, write_page
-from latentforge.rendering.html.paths import away
+from latentforge.rendering.html.paths import choose_text_positions
 from latentforge.rendering.report.explorations import Block, arranged
 
 
@@ -72,11 +72,11 @@ def test_a_map_that_fits_says_nothing_of_points_left_out():
 
 def test_small_classes_are_shown_whole_and_the_choice_is_the_same_each_time():
     labels = np.repeat([0, 1, 2], [10, 1000, 5000])
-    chosen = evenly(labels, len(labels), 510)
+    chosen = sample_evenly(labels, len(labels), 510)
     assert np.bincount(labels[chosen]).tolist() == [10, 250, 250]
     assert len(set(chosen.tolist())) == 510
     assert (np.diff(chosen) > 0).all()
-    np.testing.assert_array_equal(chosen, evenly(labels, len(labels), 510))
+    np.testing.assert_array_equal(chosen, sample_evenly(labels, len(labels), 510))
 
 
 def test_thumbnails_stay_under_two_megabytes_by_showing_fewer_points():
@@ -132,12 +132,12 @@ def test_long_paths_make_thirty_frames_at_most_and_add_only_their_own_places():
 
 def test_names_stand_on_the_side_away_from_the_other_ends():
     ends = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 9.0]])
-    left, right, above = away(ends)
+    left, right, above = choose_text_positions(ends)
     assert "left" in left
     assert "right" in right
     assert "top" in above
-    assert away(ends[:1]) == ["top right"]
-    assert len(away(np.zeros((3, 2)))) == 3  # all in one place
+    assert choose_text_positions(ends[:1]) == ["top right"]
+    assert len(choose_text_positions(np.zeros((3, 2)))) == 3  # all in one place
 
 
 @pytest.mark.parametrize(
