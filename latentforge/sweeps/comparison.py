@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import UsageError
-from latentforge.rendering.report.formatting import number
+from latentforge.rendering.report.formatting import format_number
 from latentforge.rendering.report.write import report
 from latentforge.sweeps.folder import Sweep
 from latentforge.sweeps.grid import find_loss_changes
@@ -76,7 +76,10 @@ def members(sweep: Sweep) -> dict[str, Any]:
             "status": member["status"],
             "error": member["error"],
             "figures": [
-                (number(comparison.value(member, name)), member["name"] == comparison.best[name])
+                (
+                    format_number(comparison.value(member, name)),
+                    member["name"] == comparison.best[name],
+                )
                 for name in comparison.metrics
             ],
         }

@@ -21,7 +21,7 @@ DASHES = {"train": "dot", "validation": "solid"}
 MAX_NAMED = 8  # maximum runs in a legend; with more, only the hover text names a run
 
 
-def curves(
+def plot_curves(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[tuple[str, str]]:
     """Metric names and their charts as HTML: the loss and its terms first, then the other metrics.
@@ -32,16 +32,16 @@ def curves(
     """
     histories = [read_objects(run.path / "metrics.jsonl", warnings) for run in runs]
     lines = [line for history in histories for line in history]
-    ordered = [key for split in DASHES for line in lines for key in _figures(line, split)]
+    ordered = [key for split in DASHES for line in lines for key in _get_metrics(line, split)]
     keys = list(dict.fromkeys(ordered))
-    definitions = {key: alike(key, runs, histories) for key in keys}
+    definitions = {key: group_by_definition(key, runs, histories) for key in keys}
 
     def is_loss(key: str, indices: list[int]) -> bool:
         """Whether a metric equals the loss in all lines of these runs, which have the same loss."""
         if indices not in definitions.get("loss", {}).values():
             return False
         metrics_by_line = [
-            _figures(line, split) for i in indices for line in histories[i] for split in DASHES
+            _get_metrics(line, split) for i in indices for line in histories[i] for split in DASHES
         ]
         value_pairs = [(metrics.get("loss"), metrics.get(key)) for metrics in metrics_by_line]
         value_pairs = [pair for pair in value_pairs if pair != (None, None)]
@@ -63,16 +63,16 @@ def curves(
             )
             title = " = ".join([key, *equal_keys])
             if len(definitions[key]) == 1:
-                panels += _curve(key, title, histories, names, indices)
+                panels += _plot_curve(key, title, histories, names, indices)
             else:
                 run_names = ", ".join(names[i] for i in indices)
-                panel = _curve(key, f"{title} of {run_names}", histories, names, indices)
+                panel = _plot_curve(key, f"{title} of {run_names}", histories, names, indices)
                 panels += f'<div>{panel}<p class="lf-note">{escape(definition)}</p></div>'
         charts += [(key, panels)] if panels else []
     return charts
 
 
-def alike(
+def group_by_definition(
     key: str, runs: Sequence[RunFolder], histories: Sequence[Sequence[dict[str, Any]]]
 ) -> dict[str, list[int]]:
     """The indices of the runs that have a metric, by its definition in them: its protocol; for the
@@ -80,7 +80,7 @@ def alike(
     indices = [
         i
         for i, history in enumerate(histories)
-        if any(key in _figures(line, split) for line in history for split in DASHES)
+        if any(key in _get_metrics(line, split) for line in history for split in DASHES)
     ]
     protocols = [runs[i].manifest.get("protocol") or {} for i in indices]
     groups: dict[str, list[int]] = {}
@@ -88,7 +88,7 @@ def alike(
         name = f"loss {runs[i].config['loss']['name']}"
         definition = name
         if all(protocols) and key == "loss":  # an unfinished run has no protocols
-            terms = dict.fromkeys(k for line in histories[i] for k in _figures(line, "train"))
+            terms = dict.fromkeys(k for line in histories[i] for k in _get_metrics(line, "train"))
             parts = [f"{k}: {protocol[k]}" for k in terms if k in protocol and k != "loss"]
             definition = "; ".join([name, *parts])
         elif all(protocols):
@@ -97,7 +97,7 @@ def alike(
     return groups
 
 
-def _curve(
+def _plot_curve(
     key: str,
     title: str,
     histories: Sequence[list[dict[str, Any]]],
@@ -107,7 +107,7 @@ def _curve(
     figure = go.Figure()
     for i in indices:
         history, name = histories[i], names[i]
-        points_by_split = {split: _points(history, split, key) for split in DASHES}
+        points_by_split = {split: _get_points(history, split, key) for split in DASHES}
         plotted = [split for split in DASHES if points_by_split[split]]
         for split in plotted:
             points, dash = points_by_split[split], DASHES[split]
@@ -127,18 +127,18 @@ def _curve(
     return plot({"figure": as_dict(figure)}, f"{title} by epoch", title)
 
 
-def _points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tuple[Any, float]]:
+def _get_points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tuple[Any, float]]:
     """The epochs that have a value of the metric, with the value."""
-    points = [(line.get("epoch"), _figures(line, split).get(key)) for line in history]
+    points = [(line.get("epoch"), _get_metrics(line, split).get(key)) for line in history]
     return [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
 
 
-def _figures(line: dict[str, Any], split: str) -> dict[str, Any]:
+def _get_metrics(line: dict[str, Any], split: str) -> dict[str, Any]:
     metrics = line.get(split)
     return metrics if isinstance(metrics, dict) and "epoch" in line else {}
 
 
-def per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
+def plot_per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str]:
     """Bar charts of metrics per latent dimension, such as the KL, for at most the first
     MAX_NAMED runs."""
     series_by_key: dict[str, dict[str, list[float]]] = {}

@@ -22,16 +22,16 @@ from latentforge.rendering.findings_store import StoredFindings, read_findings
 from latentforge.rendering.html import page as html
 from latentforge.rendering.report.images import embed
 from latentforge.rendering.report.run_table import (
-    by_protocol,
-    differing_rows,
-    joint_rows,
-    unpackaged,
-    with_plugins,
+    create_plugin_arguments,
+    find_differing_rows,
+    find_unpackaged,
+    group_by_protocol,
+    join_rows,
 )
 from latentforge.runs.folder import RunFolder
 
 COLUMNS = 2  # entries side by side, if the page is wide enough
-POINTS_OF_A_PAGE = 12_000  # maximum for all maps with images together
+MAX_POINTS = 12_000  # maximum for all maps with images together
 PICTURE = (
     '<figure class="lf-figure">{}<div class="lf-scroll" tabindex="0" role="region" aria-label="{}">'
     "{}</div></figure>"
@@ -65,12 +65,12 @@ class Entry:
     run: RunFolder
     name: str  # shown in the headings
     folder: Path
-    broken: str = ""
-    found: StoredFindings = field(default_factory=StoredFindings)
+    error: str = ""
+    findings: StoredFindings = field(default_factory=StoredFindings)
     about: dict[str, Any] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)  # files that the page does not show
+    other_files: list[str] = field(default_factory=list)  # files that the page does not show
     one_of_many: bool = False  # the page has other entries, so each image needs the name
 
 
@@ -83,50 +83,55 @@ class Group:
 
     @property
     def columns(self) -> list[str]:
-        return [entry.name for entry in self.entries if entry.found.metrics]
+        return [entry.name for entry in self.entries if entry.findings.metrics]
 
     @property
     def rows(self) -> list[tuple[str, list[Any]]]:
-        return joint_rows([e.found.metrics for e in self.entries if e.found.metrics])
+        return join_rows([e.findings.metrics for e in self.entries if e.findings.metrics])
 
     @property
     def protocols(self) -> list[str]:
         """The protocols of the metrics; if they differ, with the names of their entries."""
-        pairs = [(entry.found.protocol, entry.name) for entry in self.entries]
-        return by_protocol([(protocol, name) for protocol, name in pairs if protocol])
+        pairs = [(entry.findings.protocol, entry.name) for entry in self.entries]
+        return group_by_protocol([(protocol, name) for protocol, name in pairs if protocol])
 
     @property
-    def arranged(self) -> list[tuple[Entry, list[Part]]]:
-        return arranged(self.entries)
+    def arrangement(self) -> list[tuple[Entry, list[Part]]]:
+        return arrange_blocks(self.entries)
 
     @property
     def options(self) -> list[tuple[str, list[Any]]]:
         """The options that differ between the entries."""
-        return differing_rows([e.about.get("options", {}) for e in self.entries if not e.broken])
+        return find_differing_rows(
+            [e.about.get("options", {}) for e in self.entries if not e.error]
+        )
 
 
-def explored(
+def collect_explorations(
     runs: Sequence[RunFolder], names: Sequence[str], registry: Registry, warnings: list[str]
 ) -> list[Group]:
     """Groups by explorer, those with an interactive map first. Damaged folders add a warning."""
     entries = [
         _read(run, name if len(runs) > 1 else "", folder, registry)
         for run, name in zip(runs, names, strict=True)
-        for folder in _folders(run.path / "explore")
+        for folder in _list_folders(run.path / "explore")
     ]
-    warnings += [f"{e.folder} is skipped: {e.broken}" for e in entries if e.broken]
-    maps = sum(_is_map(item) for entry in entries for item in entry.found.items)
-    points = max(1000, min(html.POINTS, POINTS_OF_A_PAGE // max(1, maps)))
+    warnings += [f"{e.folder} is skipped: {e.error}" for e in entries if e.error]
+    maps = sum(_is_map(item) for entry in entries for item in entry.findings.items)
+    points = max(1000, min(html.POINTS, MAX_POINTS // max(1, maps)))
     groups: dict[str, Group] = {}
     for entry in entries:
-        explorer = str(entry.about.get("explorer") or _explorer_of(entry.folder))
+        explorer = str(entry.about.get("explorer") or _get_explorer(entry.folder))
         groups.setdefault(explorer, Group(explorer, [])).entries.append(entry)
     for group in groups.values():
         for entry in group.entries:
             entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
-            _show(entry, points, group, warnings)
+            _add_blocks(entry, points, group, warnings)
     with_maps = {
-        g.explorer for g in groups.values() for e in g.entries if any(map(_is_map, e.found.items))
+        g.explorer
+        for g in groups.values()
+        for e in g.entries
+        if any(map(_is_map, e.findings.items))
     }
     return sorted(
         groups.values(), key=lambda group: (group.explorer not in with_maps, group.explorer)
@@ -140,7 +145,7 @@ def _is_map(item: Any) -> bool:
     )
 
 
-def _folders(root: Path) -> list[Path]:
+def _list_folders(root: Path) -> list[Path]:
     """The non-empty folders in numeric order: guided, guided-2, guided-10."""
     if not root.is_dir():
         return []
@@ -149,33 +154,33 @@ def _folders(root: Path) -> list[Path]:
     return sorted(folders, key=lambda p: [int(t) if t.isdigit() else t for t in parts[p]])
 
 
-def _explorer_of(folder: Path) -> str:
+def _get_explorer(folder: Path) -> str:
     return re.sub(r"-\d+$", "", folder.name)
 
 
 def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
-    """Read the findings of a folder; an error becomes the text of `broken`."""
-    has_number = folder.name != _explorer_of(folder)
+    """Read the findings of a folder; an error becomes the text of `error`."""
+    has_number = folder.name != _get_explorer(folder)
     heading = " / ".join([name, folder.name] if name and has_number else [name or folder.name])
     entry = Entry(run, heading, folder)
     try:
         if leads_out(folder, run.path):
             raise UsageError(f"{folder} is a link to a place outside the run")
-        entry.found = read_findings(folder)
-        entry.about = known(entry.found.about, folder)
-        entry.command = command(entry, registry)
+        entry.findings = read_findings(folder)
+        entry.about = normalize_about(entry.findings.about, folder)
+        entry.command = create_command(entry, registry)
     except Exception as error:  # a folder that a user has changed must not prevent the report
-        entry.broken = error.message if isinstance(error, LatentForgeError) else one_line(error)
-        entry.found = replace(entry.found, items=[])
+        entry.error = error.message if isinstance(error, LatentForgeError) else one_line(error)
+        entry.findings = replace(entry.findings, items=[])
     return entry
 
 
-def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
-    for item in entry.found.items:
+def _add_blocks(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
+    for item in entry.findings.items:
         try:
-            blocks = list(_blocks(item, points, _alike(item, group), entry))
+            blocks = list(_create_blocks(item, points, _find_peers(item, group), entry))
             entry.blocks += blocks
-            entry.others += [] if blocks else [file.name for file in item.files]
+            entry.other_files += [] if blocks else [file.name for file in item.files]
         except Exception as error:
             message = f"{item.name} cannot be shown: {one_line(error)}"
             warning_html = Markup('<p class="warning">{}</p>').format(message)
@@ -183,17 +188,17 @@ def _show(entry: Entry, points: int, group: Group, warnings: list[str]) -> None:
             warnings.append(f"{entry.folder}: {message}")
 
 
-def _alike(item: Any, group: Group) -> list[Any]:
+def _find_peers(item: Any, group: Group) -> list[Any]:
     """The charts of the same finding in the group, which share a y range."""
     finding = item.finding
     if not isinstance(finding, Lines | Bars):
         return []
-    others = [other.finding for entry in group.entries for other in entry.found.items]
+    others = [other.finding for entry in group.entries for other in entry.findings.items]
     same_kind = [other for other in others if isinstance(other, type(finding))]
     return [o for o in same_kind if (o.name, o.y_title) == (finding.name, finding.y_title)]
 
 
-def _blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -> Iterator[Block]:
+def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -> Iterator[Block]:
     """A chart if the finding has data, else its images: the first one open, the others folded."""
     name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
     if item.finding is not None and hasattr(item.finding, "title"):
@@ -210,9 +215,9 @@ def _blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -> Itera
         yield Block(f"{item.name} {i}", content, picture.wide)
 
 
-def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def normalize_about(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The `about` entries of a folder; those that are missing or of a wrong type become empty."""
-    texts = {"explorer": _explorer_of(folder), "run": "", "checkpoint": "", "weights": ""}
+    texts = {"explorer": _get_explorer(folder), "run": "", "checkpoint": "", "weights": ""}
     texts_found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
     return {
@@ -224,35 +229,40 @@ def known(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def command(entry: Entry, registry: Registry) -> list[str]:
+def create_command(entry: Entry, registry: Registry) -> list[str]:
     """The command line that repeats the exploration, without options that have default values."""
     about = entry.about
-    arguments = ["latentforge", *with_plugins([*unpackaged(entry.run), *about["plugins"]])]
+    arguments = [
+        "latentforge",
+        *create_plugin_arguments([*find_unpackaged(entry.run), *about["plugins"]]),
+    ]
     arguments += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
     for role, other in about["roles"].items():
         arguments += ["--with", f"{role}={other}"]
-    best, last = (_pointer(entry.run.path / "checkpoints" / name) for name in ("BEST", "LATEST"))
+    best, last = (
+        _read_pointer(entry.run.path / "checkpoints" / name) for name in ("BEST", "LATEST")
+    )
     if best == about["checkpoint"] != last:
         arguments += ["--checkpoint", "best"]
-    defaults = _defaults(registry, about)
+    defaults = _get_defaults(registry, about)
     for key, value in about["options"].items():
         if value is not None and (key not in defaults or defaults[key] != value):
-            arguments += ["--set", f"{key}={_value(value)}"]
+            arguments += ["--set", f"{key}={_format_option(value)}"]
     return arguments
 
 
-def _value(value: Any) -> str:
+def _format_option(value: Any) -> str:
     """Format a value for `--set`: a plain word needs no quotes."""
     is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
     return value if is_word and value not in ("true", "false", "inf", "nan") else as_toml(value)
 
 
-def _pointer(file: Path) -> str:
+def _read_pointer(file: Path) -> str:
     """The checkpoint name in a pointer file, without the hash that follows it."""
     return file.read_text("utf-8").partition("\n")[0] if file.is_file() else ""
 
 
-def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
+def _get_defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
     """The default options of the explorer and its objective, if their plugins are installed."""
     defaults: dict[str, Any] = {}
     with suppress(LatentForgeError):
@@ -266,7 +276,7 @@ def _defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def suggestion(run: RunFolder, registry: Registry) -> str:
+def suggest_command(run: RunFolder, registry: Registry) -> str:
     """The suggested first command: latent-map, or another explorer that fits the model."""
     suitable: list[str] = []
     with suppress(LatentForgeError):
@@ -279,14 +289,14 @@ def suggestion(run: RunFolder, registry: Registry) -> str:
     if not suitable:
         return "latentforge list explorers"
     selected = "latent-map" if "latent-map" in suitable else suitable[0]
-    arguments = with_plugins(unpackaged(run))
+    arguments = create_plugin_arguments(find_unpackaged(run))
     return shlex.join(["latentforge", *arguments, "explore", selected, str(run.path)])
 
 
 # ---------------------------------------------------------------- grid positions of blocks
 
 
-def arranged(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
+def arrange_blocks(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
     """The parts of each entry: first one without blocks, for its heading, then the others.
 
     On a wide page the parts form a grid: headings in columns, the blocks that follow in columns,
@@ -295,10 +305,10 @@ def arranged(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
     keys = {block.key for entry in entries for block in entry.blocks if block.wide}
     lines = -(-len(entries) // COLUMNS)  # rows of columns
     band = lines + len(entries)  # plus one row for each wide block
-    return [(entry, _parts(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
+    return [(entry, _arrange_entry(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
 
 
-def _parts(entry: Entry, i: int, wide: set[str], lines: int, band: int) -> list[Part]:
+def _arrange_entry(entry: Entry, i: int, wide: set[str], lines: int, band: int) -> list[Part]:
     line, column = i // COLUMNS + 1, i % COLUMNS + 1
     parts = [Part(line, column)]
     for block in entry.blocks:

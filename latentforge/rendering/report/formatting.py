@@ -9,7 +9,7 @@ from typing import Any
 from latentforge.io.atomic import parse_json, read_lines
 
 
-def number(value: Any) -> str:
+def format_number(value: Any) -> str:
     """Format a number with five significant digits or as an integer; other values with str()."""
     if value is None:
         return "-"
@@ -20,7 +20,7 @@ def number(value: Any) -> str:
     return f"{value:.5g}"
 
 
-def short_date(text: Any) -> str:
+def format_date(text: Any) -> str:
     """Format an ISO date as `20 Nov 2026, 14:50 UTC`."""
     try:
         return datetime.fromisoformat(str(text)).strftime("%-d %b %Y, %H:%M UTC")

@@ -20,8 +20,8 @@ KINDS = {
     ".jpeg": "image/jpeg",
     ".webp": "image/webp",
 }
-DRAWN = 1.6  # LatentForge's PNGs have 150 dpi, a page 96
-LARGE = 1_500_000  # bytes; a larger image is scaled to half its width and height
+DPI_RATIO = 1.6  # LatentForge's PNGs have 150 dpi, a page 96
+MAX_BYTES = 1_500_000  # bytes; a larger image is scaled to half its width and height
 COLUMN = 560  # width of a column if two folders are side by side, pixels
 
 
@@ -45,8 +45,8 @@ def embed(file: Path, title: str) -> Picture | None:
         with Image.open(io.BytesIO(content)) as image:
             size = image.size
             if kind == "image/png":
-                size = (round(size[0] / DRAWN), round(size[1] / DRAWN))
-                content = smaller(image, content)
+                size = (round(size[0] / DPI_RATIO), round(size[1] / DPI_RATIO))
+                content = compress(image, content)
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
     # width and height reserve the space before loading; `--w` is the width if the page is wide
     size_attributes = (
@@ -56,8 +56,8 @@ def embed(file: Path, title: str) -> Picture | None:
     return Picture(kind, tag.format(title, data_uri(content, kind), size_attributes), wide)
 
 
-def smaller(image: Image.Image, content: bytes) -> bytes:
-    """Compress an image on white without loss; one above LARGE is scaled down and quantized."""
+def compress(image: Image.Image, content: bytes) -> bytes:
+    """Compress an image on white without loss; one above MAX_BYTES is scaled down and quantized."""
     flat = image.convert("RGBA")
     background = Image.new("RGBA", flat.size, "white")
     flat = Image.alpha_composite(background, flat).convert("RGB")
@@ -67,7 +67,7 @@ def smaller(image: Image.Image, content: bytes) -> bytes:
     else:
         quantized = flat.quantize(256, dither=Image.Dither.NONE)
         best = png(quantized if quantized.convert("RGB").tobytes() == flat.tobytes() else flat)
-    if min(len(best), len(content)) > LARGE:
+    if min(len(best), len(content)) > MAX_BYTES:
         half = flat.resize((flat.width // 2, flat.height // 2), Image.Resampling.LANCZOS)
         best = png(half.quantize(256))
     return min(best, content, key=len)

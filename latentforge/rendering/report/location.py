@@ -37,31 +37,31 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
         return folder / f"report-{names}.html"
     numbered_paths = (Path(f"report-{names}-{number}.html") for number in count(2))
     candidates = chain([Path(f"report-{names}.html")], numbered_paths)
-    return next(path for path in candidates if not path.exists() or _is_of(runs, path))
+    return next(path for path in candidates if not path.exists() or _is_report_of(runs, path))
 
 
-def mark(runs: Sequence[RunFolder]) -> str:
+def create_mark(runs: Sequence[RunFolder]) -> str:
     """The meta line that identifies the runs of a page; a hash, as paths may have any character."""
     paths = "\n".join(str(run.path.resolve()) for run in runs)
     digest = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()
     return f'<meta name="runs" content="{digest}">'
 
 
-def _is_of(runs: Sequence[RunFolder], path: Path) -> bool:
+def _is_report_of(runs: Sequence[RunFolder], path: Path) -> bool:
     try:
-        return mark(runs) in _beginning(path)
+        return create_mark(runs) in _read_beginning(path)
     except OSError:
         return False
 
 
-def check_place(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Raise UsageError if `path` exists and is not a report; RunFailed if it cannot be read."""
     try:
         if not path.exists():
             return
         if path.is_dir():
             raise UsageError(f"{path} is a folder", remedy=f"--out {path / 'report.html'}")
-        is_report = MARK in _beginning(path)
+        is_report = MARK in _read_beginning(path)
     except OSError as error:
         raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
     if not is_report:
@@ -71,7 +71,7 @@ def check_place(path: Path) -> None:
         )
 
 
-def _beginning(path: Path) -> str:
+def _read_beginning(path: Path) -> str:
     """The first 2000 characters of a file."""
     with path.open("r", encoding="utf-8", errors="replace") as file:
         return file.read(2000)

@@ -15,17 +15,17 @@ from markupsafe import Markup
 from latentforge._version import __version__
 from latentforge.plugins.registry import Registry
 from latentforge.rendering.html.page import head
-from latentforge.rendering.report.curves import curves, per_dimension
-from latentforge.rendering.report.explorations import explored, suggestion
-from latentforge.rendering.report.formatting import number, short_date
-from latentforge.rendering.report.location import MARK, default_path, mark
+from latentforge.rendering.report.curves import plot_curves, plot_per_dimension
+from latentforge.rendering.report.explorations import collect_explorations, suggest_command
+from latentforge.rendering.report.formatting import format_date, format_number
+from latentforge.rendering.report.location import MARK, create_mark, default_path
 from latentforge.rendering.report.run_table import (
-    commands,
-    differences,
-    evaluations,
-    facts,
-    figure_table,
-    settings,
+    create_metric_table,
+    describe_run,
+    describe_settings,
+    find_differences,
+    list_commands,
+    read_evaluations,
 )
 from latentforge.runs.folder import RunFolder
 
@@ -46,35 +46,35 @@ def render(
 ) -> Page:
     warnings: list[str] = []
     names = distinct_names(runs)
-    groups = explored(runs, names, registry, warnings)
-    hint = "" if groups else suggestion(runs[0], registry)
+    groups = collect_explorations(runs, names, registry, warnings)
+    hint = "" if groups else suggest_command(runs[0], registry)
     assets = files("latentforge.rendering.report") / "assets"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "date": short_date, "shell": shlex.join}
+    environment.filters |= {"number": format_number, "date": format_date, "shell": shlex.join}
     template = environment.from_string((assets / "report.html").read_text("utf-8"))
     paths = [Path(sweep["path"])] if sweep else [run.path for run in runs]
     default = paths[0] / "report.html" if sweep else default_path(runs)
     command = ["latentforge", "report", *map(str, paths)]
     text = template.render(
-        mark=Markup(f"{MARK}\n{mark(runs)}"),
+        mark=Markup(f"{MARK}\n{create_mark(runs)}"),
         head=Markup(head()),
         style=Markup((assets / "report.css").read_text("utf-8")),
         version=__version__,
         title=paths[0].resolve().name if sweep else " · ".join(names),
         sweep=sweep,
-        runs=[facts(run, name) for run, name in zip(runs, names, strict=True)],
-        figures=figure_table(runs, names),
-        curves=[(key, Markup(chart)) for key, chart in curves(runs, names, warnings)],
-        per_dimension=[Markup(chart) for chart in per_dimension(runs, names)],
+        runs=[describe_run(run, name) for run, name in zip(runs, names, strict=True)],
+        figures=create_metric_table(runs, names),
+        curves=[(key, Markup(chart)) for key, chart in plot_curves(runs, names, warnings)],
+        per_dimension=[Markup(chart) for chart in plot_per_dimension(runs, names)],
         groups=groups,
         hint=hint,
-        evaluations=evaluations(runs, names, warnings),
-        differences=differences(runs),
-        settings=[settings(run, name) for run, name in zip(runs, names, strict=True)],
-        commands=[commands(run, name) for run, name in zip(runs, names, strict=True)],
-        again=command if path == default else [*command, "--out", str(path)],
+        evaluations=read_evaluations(runs, names, warnings),
+        differences=find_differences(runs),
+        settings=[describe_settings(run, name) for run, name in zip(runs, names, strict=True)],
+        commands=[list_commands(run, name) for run, name in zip(runs, names, strict=True)],
+        page_command=command if path == default else [*command, "--out", str(path)],
         warnings=warnings,
     )
     folders = [str(entry.folder) for group in groups for entry in group.entries]

@@ -8,13 +8,13 @@ from typing import Any
 from latentforge.config.changes import flatten
 from latentforge.config.schema import AS_TRAINED
 from latentforge.io.toml import toml
-from latentforge.rendering.report.formatting import number, read_objects
+from latentforge.rendering.report.formatting import format_number, read_objects
 from latentforge.runs.folder import RunFolder
 
 SPLITS = ("test", "validation", "train")
 
 
-def facts(run: RunFolder, name: str) -> dict[str, Any]:
+def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
     """The header of a run: model, loss, data, status, duration, and findings on the training."""
     manifest, config, data = run.manifest, run.config, run.manifest["data"]
     images = data["images"] if isinstance(data["images"], Mapping) else {}
@@ -38,14 +38,14 @@ def facts(run: RunFolder, name: str) -> dict[str, Any]:
         "status": run.status,
         "error": manifest.get("error", ""),
         "created": manifest.get("created", ""),
-        "training": f"{number(manifest.get('epochs', 0))} epochs, "
-        f"{number(manifest.get('steps', 0))} steps in {manifest.get('seconds') or 0:,.1f} s",
-        "said": notes,
+        "training": f"{format_number(manifest.get('epochs', 0))} epochs, "
+        f"{format_number(manifest.get('steps', 0))} steps in {manifest.get('seconds') or 0:,.1f} s",
+        "notes": notes,
         "findings": [f for f in manifest.get("findings") or [] if isinstance(f, Mapping)],
     }
 
 
-def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
+def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
     """The table of metrics. One run: a column per split. Several runs: a column per run, for the
     test split, or for validation if no run has test metrics."""
     if len(runs) == 1:
@@ -56,27 +56,29 @@ def figure_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, A
         split = "test" if any(run.metrics.get("test") for run in runs) else "validation"
         columns = {n: run.metrics.get(split) or {} for n, run in zip(names, runs, strict=True)}
         caption = f"Metrics on the {split} images at the end of training"
-    protocols = joint_protocols(runs, names)
+    protocols = join_protocols(runs, names)
     losses = [run.config["loss"]["name"] for run in runs]
     if "loss" in protocols and len(set(losses)) > 1:
         kinds = ", ".join(f"{loss} in {n}" for n, loss in zip(names, losses, strict=True))
         protocols["loss"] += f"; not comparable between the runs: {kinds}"
-    rows = joint_rows([*columns.values()])
+    rows = join_rows([*columns.values()])
     if "train" in columns and "train" in protocols:
         caption += f"; train: {protocols['train']}"
     return {"caption": caption, "columns": list(columns), "rows": rows, "protocols": protocols}
 
 
-def joint_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
+def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
     """The protocol of each metric; if it differs between runs, each protocol with its runs."""
     pairs_by_metric: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for metric, protocol in (run.manifest.get("protocol") or {}).items():
             pairs_by_metric.setdefault(metric, []).append((protocol, name))
-    return {metric: "; ".join(by_protocol(pairs)) for metric, pairs in pairs_by_metric.items()}
+    return {
+        metric: "; ".join(group_by_protocol(pairs)) for metric, pairs in pairs_by_metric.items()
+    }
 
 
-def by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
+def group_by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Each protocol of the (protocol, name) pairs once; if there are several, with their names."""
     names_by_protocol: dict[str, list[str]] = {}
     for protocol, name in pairs:
@@ -87,19 +89,19 @@ def by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
-def joint_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+def join_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     """A row for each metric that any column has, in order of first appearance."""
     names = dict.fromkeys(name for column in columns for name in column)
     return [(name, [column.get(name, "") for column in columns]) for name in names]
 
 
-def differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+def find_differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     """The rows with different values in the columns."""
-    rows = joint_rows(columns)
+    rows = join_rows(columns)
     return [(name, values) for name, values in rows if any(v != values[0] for v in values)]
 
 
-def evaluations(
+def read_evaluations(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[dict[str, Any]]:
     """The rows of evaluations.jsonl, newest first within a run; of identical ones only the last."""
@@ -113,21 +115,21 @@ def evaluations(
             other_data = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
             protocol = line.get("protocol") if isinstance(line.get("protocol"), Mapping) else {}
             fields = {"name": name, "other_data": other_data, "protocol": protocol}
-            rows[key] = {**line, **fields, "rows": joint_rows([line["metrics"]])}
+            rows[key] = {**line, **fields, "rows": join_rows([line["metrics"]])}
     return list(rows.values())[::-1]
 
 
-def differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
+def find_differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
     """The options that differ between runs: key path, and one value per run."""
     columns = []
     for run in runs:
         settings = {key: "unset" if v is None else v for key, v in flatten(run.config).items()}
         fingerprint = run.manifest["data"]["fingerprint"][:12]
         columns.append({**settings, "data fingerprint": fingerprint})
-    return differing_rows(columns)
+    return find_differing_rows(columns)
 
 
-def settings(run: RunFolder, name: str) -> dict[str, Any]:
+def describe_settings(run: RunFolder, name: str) -> dict[str, Any]:
     """The configuration as TOML, the plugins, the environment and the data."""
     manifest = run.manifest
     environment = dict(manifest.get("environment") or {})
@@ -147,7 +149,7 @@ def _distribution(plugin: Mapping[str, Any]) -> str:
     return packaged or str(plugin.get("module", plugin["plugin"]))
 
 
-def commands(run: RunFolder, name: str) -> dict[str, Any]:
+def list_commands(run: RunFolder, name: str) -> dict[str, Any]:
     """The command lines that trained the run, if there were any, and one that trains it again."""
     training_command = (run.manifest.get("environment") or {}).get("command") or []
     by_latentforge = any(word in ("train", "demo") for word in map(str, training_command))
@@ -155,7 +157,7 @@ def commands(run: RunFolder, name: str) -> dict[str, Any]:
     later = [entry.get("command") for entry in resumed] if isinstance(resumed, list) else []
     later = [command for command in later if isinstance(command, list) and "--resume" in command]
     lines = [training_command, *later] if by_latentforge else later
-    arguments = ["latentforge", *with_plugins(unpackaged(run))]
+    arguments = ["latentforge", *create_plugin_arguments(find_unpackaged(run))]
     return {
         "name": name,
         "given": [["latentforge", *map(str, command)] for command in lines],
@@ -163,7 +165,7 @@ def commands(run: RunFolder, name: str) -> dict[str, Any]:
     }
 
 
-def unpackaged(run: RunFolder) -> list[str]:
+def find_unpackaged(run: RunFolder) -> list[str]:
     """The `-p` values for the plugins of a run that are not from an installed package."""
     plugins = run.manifest.get("plugins") or []
     modules = [
@@ -172,6 +174,6 @@ def unpackaged(run: RunFolder) -> list[str]:
     return [m for m, name in modules if m.endswith(".py") or (m and m == name)]
 
 
-def with_plugins(modules: Sequence[str]) -> list[str]:
+def create_plugin_arguments(modules: Sequence[str]) -> list[str]:
     """The command-line arguments that load each plugin once."""
     return [argument for module in dict.fromkeys(modules) for argument in ("-p", module)]

@@ -10,7 +10,7 @@ from typing import Any
 from latentforge.errors import UsageError
 from latentforge.io.paths import unwritable, write_text
 from latentforge.plugins.registry import Registry
-from latentforge.rendering.report.location import check_place, default_path
+from latentforge.rendering.report.location import check_target, default_path
 from latentforge.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def report(
     if len(set(paths)) < len(paths):
         raise UsageError("a run is given more than once", remedy="give each run once")
     path = out or default_path(runs)
-    check_place(path)
+    check_target(path)
     from latentforge.rendering.report.page import render  # plotly and jinja2 are slow to import
 
     page = render(runs, registry, path, sweep)

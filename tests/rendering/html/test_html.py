@@ -16,7 +16,7 @@ from latentforge.findings import Bars, Histogram, Lines, Plane, Scatter, Table
 from latentforge.rendering.html.figures import sample_evenly
 from latentforge.rendering.html.page import SPRITE_BYTES, chart, write_page
 from latentforge.rendering.html.paths import choose_text_positions
-from latentforge.rendering.report.explorations import Block, arranged
+from latentforge.rendering.report.explorations import Block, arrange_blocks
 
 
 def content(fragment):
@@ -186,7 +186,7 @@ def test_three_folders_have_two_columns_and_no_two_parts_in_one_place():
     class Folder:
         blocks = tuple(Block(key, "", wide="w" in key) for key in ("a", "w1", "w2", "b", "c"))
 
-    found = [part for _, parts in arranged([Folder(), Folder(), Folder()]) for part in parts]
+    found = [part for _, parts in arrange_blocks([Folder(), Folder(), Folder()]) for part in parts]
     places = [(part.row, part.column) for part in found]
     assert len(set(places)) == len(places) == 15  # heading, a, w1, w2, b with c, three times
     wide = {part.row for part in found if part.wide}

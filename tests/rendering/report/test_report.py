@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from latentforge import Forge
-from latentforge.rendering.report.images import smaller
+from latentforge.rendering.report.images import compress
 from latentforge.rendering.report.location import default_path
 from latentforge.rendering.report.write import report
 
@@ -147,7 +147,7 @@ def test_a_picture_of_many_colours_keeps_them_and_only_a_huge_one_is_shrunk():
         image = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
         file = io.BytesIO()
         image.save(file, "PNG")
-        made = Image.open(io.BytesIO(smaller(image, file.getvalue())))
+        made = Image.open(io.BytesIO(compress(image, file.getvalue())))
         assert made.size == ((side // 2,) * 2 if half else (side, side))
         if not half:
             np.testing.assert_array_equal(np.asarray(made.convert("RGB")), np.asarray(image))
