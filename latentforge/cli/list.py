@@ -26,15 +26,15 @@ def list_components(
     """
     kinds = [get_kind(kind)] if kind else list(KINDS.values())
     registry = forge_of(ctx).registry
-    found = {k.plural: registry.entries(k.plural) for k in kinds}
+    entries_by_kind = {k.plural: registry.entries(k.plural) for k in kinds}
     lines: list[str] = []
-    for plural, entries in found.items():
+    for plural, entries in entries_by_kind.items():
         rows = [
             [e.name, e.spec.summary, "" if e.plugin.builtin else f"({e.qualified})"]
             for e in entries
         ]
         lines += [plural, *table(rows or [["(none)", "", ""]], "  ")]
-    result = {plural: [_brief(e) for e in entries] for plural, entries in found.items()}
+    result = {plural: [_brief(e) for e in entries] for plural, entries in entries_by_kind.items()}
     print_result(result, json, lines)
 
 
@@ -65,14 +65,23 @@ def show(
         {
             **_brief(entry),
             **facts,
-            "options": [{"name": o.name, "type": o.type, "default": o.default} for o in options],
+            "options": [
+                {"name": option.name, "type": option.type, "default": option.default}
+                for option in options
+            ],
         },
         json,
         [
             f"{entry.kind.singular} {entry.name}: {entry.spec.summary}",
             *table([[f"{key}:", _format_fact(value)] for key, value in facts.items()], "  "),
             *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
-            *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
+            *table(
+                [
+                    [option.name, option.type, js.dumps(option.default, default=str)]
+                    for option in options
+                ],
+                "  ",
+            ),
             *(
                 ["", Path(entry.spec.path).read_text("utf-8", errors="replace")]
                 if entry.kind.plural == "presets"
@@ -94,16 +103,16 @@ def runs(
 
     if not folder.is_dir():
         raise MissingError(f"no folder {folder}", remedy="latentforge train ae")
-    found: list[dict[str, Any]] = []
+    facts: list[dict[str, Any]] = []
     for path in run_folders(folder):
         try:
-            found.append(_run_facts(path, read_manifest(path)))
+            facts.append(_run_facts(path, read_manifest(path)))
         except LatentForgeError as error:
-            found.append({"run": str(path), "status": f"unreadable: {error.message}"})
+            facts.append({"run": str(path), "status": f"unreadable: {error.message}"})
     keys = ("run", "status", "model", "data", "epochs")
-    rows = [[*(str(run.get(key, "")) for key in keys), _format_metrics(run)] for run in found]
+    rows = [[*(str(run.get(key, "")) for key in keys), _format_metrics(run)] for run in facts]
     header = [[*(key.upper() for key in keys), "METRICS"]] if rows else [[f"no runs in {folder}"]]
-    print_result({"runs": found}, json, table(header + rows))
+    print_result({"runs": facts}, json, table(header + rows))
 
 
 def get_kind(name: str) -> Kind:

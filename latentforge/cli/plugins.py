@@ -45,11 +45,11 @@ def list_plugins(
         print_result({"requirements": pinned}, json, pinned)
         return
     commands = names_by_distribution()
-    found = [_facts(registry, plugin, commands) for plugin in registry.plugins]
+    facts = [_facts(registry, plugin, commands) for plugin in registry.plugins]
     keys = ("name", "distribution", "version", "status")
     rows = [
         [*(str(f[key]) for key in keys), f"{1000 * f['seconds']:.0f} ms", _format_offers(f)]
-        for f in found
+        for f in facts
     ]
     header = ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "IMPORT", "OFFERS"]
     problems = [f"  {problem}" for problem in registry.problems]
@@ -57,7 +57,7 @@ def list_plugins(
     lines = table([header, *rows])
     lines += ["problems:", *problems] if problems else []
     lines += ["notices:", *notices] if notices else []
-    print_result({"plugins": found}, json, lines)
+    print_result({"plugins": facts}, json, lines)
 
 
 @app.command("show")
@@ -160,18 +160,18 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
         modules = [target] if target.endswith(".py") else modules_of(Path(target))
         forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
         module_names = {*modules}
-        found = [p for p in forge.registry.plugins if p.module in module_names]
-        return forge, [p for p in found if p.status != "disabled"]
+        selected = [p for p in forge.registry.plugins if p.module in module_names]
+        return forge, [p for p in selected if p.status != "disabled"]
     forge = options.forge(warn=False)
     plugins = forge.registry.plugins
     if target is None:
-        found = [p for p in plugins if not p.builtin and p.status != "disabled"]
-        if not found:
+        selected = [p for p in plugins if not p.builtin and p.status != "disabled"]
+        if not selected:
             raise UsageError(
                 "only built-in plugins are installed",
                 remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
-        return forge, found
+        return forge, selected
     members = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
     return forge, members or [forge.registry.plugin(target)]
 

@@ -119,10 +119,10 @@ class Sweep:
 
 
 def create_sweep(
-    registry: Registry, wanted: Path | None, name: str, record: dict[str, Any]
+    registry: Registry, requested: Path | None, name: str, record: dict[str, Any]
 ) -> Sweep:
-    """Create a sweep and write its sweep.json: in `wanted`, which must be empty or missing, or else
-    in the first free `runs/name-N`."""
+    """Create a sweep and write its sweep.json: in `requested`, which must be empty or missing, or
+    else in the first free `runs/name-N`."""
 
     def check(path: Path) -> None:
         if is_sweep(path):
@@ -131,7 +131,7 @@ def create_sweep(
                 remedy=f"latentforge sweep --resume {path}, or choose another --out",
             )
 
-    sweep = Sweep(create_folder(wanted, RUNS, name, check), record, registry)
+    sweep = Sweep(create_folder(requested, RUNS, name, check), record, registry)
     try:
         sweep.write()
     except RunFailed:

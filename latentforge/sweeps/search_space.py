@@ -167,17 +167,13 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
     faults = {}
     for key, dimension in space.items():
         for index in range(len(dimension.probes())):
-            found = [
-                [
-                    line
-                    for line in lines
-                    if line.startswith(tuple(key + suffix for suffix in ": [."))
-                ]
+            line_lists = [
+                [line for line in lines if line.startswith(tuple(key + end for end in ": [."))]
                 for indices, lines in results
                 if indices[key] == index
             ]
-            if found and all(found):  # the value is invalid in every combination
-                faults.update(dict.fromkeys(found[0]))
+            if line_lists and all(line_lists):  # the value is invalid in every combination
+                faults.update(dict.fromkeys(line_lists[0]))
     if not faults and valid is None:
         faults = dict.fromkeys(results[0][1])
     if faults or valid is None:

@@ -205,9 +205,11 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     for batch in BATCH_SIZES:
         inputs = part.example(batch)
         computed = session.run(list(part.outputs), {part.input: inputs.numpy()})
-        for name, theirs, ours in zip(part.outputs, computed, part.call(inputs), strict=True):
-            difference = float((torch.from_numpy(theirs) - ours).abs().max())
-            if not difference <= TOLERANCE * max(1.0, float(ours.abs().max())):
+        for name, onnx_output, torch_output in zip(
+            part.outputs, computed, part.call(inputs), strict=True
+        ):
+            difference = float((torch.from_numpy(onnx_output) - torch_output).abs().max())
+            if not difference <= TOLERANCE * max(1.0, float(torch_output.abs().max())):
                 raise ValueError(f"output {name!r} in onnxruntime is {difference:g} off torch's")
             largest = max(largest, difference)
     return {

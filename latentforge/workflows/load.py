@@ -86,11 +86,11 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     if data is None:
         splits = load_splits(config.dataset, config.data)
     else:
-        given = given_splits(data)
-        splits = prepare_whole(given, IN_MEMORY, config.data)
+        splits_by_name = given_splits(data)
+        splits = prepare_whole(splits_by_name, IN_MEMORY, config.data)
         if splits.is_of(about):
             splits = load_splits(None, config.data, data)
-        elif list(given) == ["train"]:
+        elif list(splits_by_name) == ["train"]:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
     check_fits(run, splits)
     if data is None and not splits.is_of(about):
