@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentforge.config.schema import DataConfig
-from latentforge.runtime.memory import in_words
+from latentforge.runtime.memory import format_bytes
 
 SHARE = 0.5
 """The share of the free memory that images may take. Cutting them into splits copies them once, so
@@ -17,4 +17,4 @@ def why_streamed(config: DataConfig, size: int, room: int, memory: str) -> str:
         return "data.stream is always"
     if config.stream == "never" or size <= SHARE * room:
         return ""
-    return f"{in_words(size)} is more than half of {in_words(room)}, the free {memory}"
+    return f"{format_bytes(size)} is more than half of {format_bytes(room)}, the free {memory}"

@@ -61,7 +61,7 @@ class Ahead:
         self.device = device
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.left = len(batches)
-        if workers and torchrun.several():
+        if workers and torchrun.is_distributed():
             time.sleep(AT_REST)
         loader: DataLoader[Any] = DataLoader(
             reader,  # type: ignore[arg-type]  # a list of indices instead of one

@@ -59,9 +59,9 @@ class DataParallelStep(StepRunner):
         self.layout: dict[str, Any] = {}  # describes the terms for a process without images
         self.unreached: set[int] = set()  # indices of parameters without a gradient
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
-            own = self.batch_size // processes.count
+            own = self.batch_size // processes.world_size
             self.notes.append(
-                f"warning: batch norm: each of {processes.count} processes normalises with "
+                f"warning: batch norm: each of {processes.world_size} processes normalises with "
                 f"its own {own} of {self.batch_size} images; without torchrun, it uses all of them"
             )
 
@@ -87,8 +87,8 @@ class DataParallelStep(StepRunner):
         parts = min(self.accumulate, len(index))
         for number, (start, stop) in enumerate(cuts(0, len(index), parts)):
             # rotated by one for each part, so that no process gets every extra image
-            mine = (self.processes.rank + number) % self.processes.count
-            low, high = list(cuts(0, stop - start, self.processes.count))[mine]
+            mine = (self.processes.rank + number) % self.processes.world_size
+            low, high = list(cuts(0, stop - start, self.processes.world_size))[mine]
             own.append(torch.arange(start + low, start + high, device=index.device))
             shards.append(Shard(self.draw, low, high, stop - start))
         return torch.cat(own), shards
@@ -118,7 +118,7 @@ class DataParallelStep(StepRunner):
             *(terms.per_dim[n] if terms else torch.zeros(s) for n, s in vectors.items()),
             *(terms.values[name] if terms else torch.zeros(()) for name in names),
             total,
-            torch.tensor([float(self.processes.signal_asked == n) for n in SIGNALS]),
+            torch.tensor([float(self.processes.own_signal == n) for n in SIGNALS]),
         ]
         summed = iter(self._sum(pieces, step))
         for i, parameter in enumerate(parameters):
@@ -161,7 +161,7 @@ class DataParallelStep(StepRunner):
         for name, buffer in trainee.named_buffers():
             now, old, weight = buffer, before[name], own / self.batch_images
             if not buffer.is_floating_point():
-                now, old, weight = now.float(), old.float(), float(self.processes.first)
+                now, old, weight = now.float(), old.float(), float(self.processes.is_first)
             yield torch.where(now == old, 0.0, now - old) * weight  # inf - inf would be NaN
 
     def _sum(self, pieces: list[Tensor], step: Step) -> list[Tensor]:

@@ -356,11 +356,11 @@ class Trainer:
         self._fetch_log()
         check_finite(self.steps.trainee, step)
         self._lap()
-        if not self.processes or self.processes.first:
+        if not self.processes or self.processes.is_first:
             environment = {
                 "total_steps": self.steps.total_steps,
                 "threads": torch.get_num_threads(),
-                "processes": torchrun.count(),
+                "processes": torchrun.world_size(),
                 "device": self.steps.device.type,
                 "torch": torch.__version__,
                 "ways": self.steps.describe(),

@@ -61,7 +61,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
             "ignite": importlib.metadata.version("pytorch-ignite"),
             "device": str(device),
             "threads": torch.get_num_threads(),
-            "processes": torchrun.count(),
+            "processes": torchrun.world_size(),
             "command": command_line(),
         },
         "epochs": 0,

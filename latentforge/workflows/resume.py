@@ -63,7 +63,7 @@ def resume(
                 log.warning(
                     "%s: the result is not bit-identical to that of an uninterrupted run", what
                 )
-            processes = join_processes(config, device) if torchrun.several() else None
+            processes = join_processes(config, device) if torchrun.is_distributed() else None
             with TrainingSession(
                 *(run, config, splits, trainee, device),
                 quiet=quiet,
@@ -99,7 +99,7 @@ def rewind(
         "torch": torch.__version__,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "processes": torchrun.count(),
+        "processes": torchrun.world_size(),
         "command": command_line(),
     }
     run.update(
@@ -183,8 +183,8 @@ def differences(
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} restores the number"
         yield f"threads: {state['threads']} before, {threads} now ({advice})"
-    if (processes := state.get("processes", 1)) != torchrun.count():
-        yield f"processes: {processes} before, {torchrun.count()} now"
+    if (processes := state.get("processes", 1)) != torchrun.world_size():
+        yield f"processes: {processes} before, {torchrun.world_size()} now"
     if state["device"] != device.type:
         yield f"on {state['device']} before, on {device.type} now"
     if state["torch"] != torch.__version__:

@@ -72,7 +72,7 @@ class TrainingSession:
             if not self.saved:
                 notify(self.run, "run_started")
             if self.processes:
-                self.processes.equalise(self.trainee)
+                self.processes.broadcast_weights(self.trainee)
             self.trainer = self.trainer_class(
                 self.trainee,
                 on_device(self.splits, self.device),
@@ -186,7 +186,7 @@ def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
         keeps = f"; the last checkpoint is in {run.path}" if kept else ""
         kind = Terminated if result.signal == signal.SIGTERM else Interrupted
         what = f"{kind.__name__.lower()} at step {result.steps}{keeps}"
-        command = torchrun.again(f"latentforge train --resume {run.path}")
+        command = torchrun.restart_command(f"latentforge train --resume {run.path}")
         stopped = kind(what, remedy=command if kept else "")
         stopped.result = run.summary()
         notify(run, "run_failed", error=stopped)
