@@ -20,7 +20,7 @@ from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.optimizer import optimizer_state, restore_optimizer
 from latentforge.engine.training_state import TrainingState, stored_result
 from latentforge.errors import RunFailed
-from latentforge.io.paths import finite
+from latentforge.io.paths import replace_nonfinite
 from latentforge.runs.checkpoint_reader import Checkpoint
 
 HEADER = 2**24  # bytes allowed for names and shapes in a tensor file
@@ -71,7 +71,7 @@ def capture(
         "held": state.validation_losses,
         "course": asdict(state.warnings),
         "optimizer": groups,
-        "outcome": finite({**asdict(state.result), "status": "running", "signal": 0}),
+        "outcome": replace_nonfinite({**asdict(state.result), "status": "running", "signal": 0}),
         "protocol": state.protocol,
         "callbacks": callback_states(state),
     }

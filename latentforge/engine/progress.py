@@ -163,5 +163,5 @@ class SearchWatch(Display):
             return
         board = Board(folder)
         for step, share in self.curve:
-            board.scalars({f"{self.tag}/satisfied": share}, step)
+            board.add_scalars({f"{self.tag}/satisfied": share}, step)
         board.close()

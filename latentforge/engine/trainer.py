@@ -33,7 +33,7 @@ from latentforge.engine.training_state import TrainingResult, TrainingState
 from latentforge.errors import RunFailed
 from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
+from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, pair_sheet
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import deterministic_kernels
 from latentforge.runtime.signals import stop_on_signals
@@ -101,7 +101,7 @@ class Trainer:
             model=trainee.model,
             loss=trainee.loss,
             optimizer=self.steps.optimizer,
-            log=lambda name, value: self.board.scalars({name: value}, engine.state.iteration),
+            log=lambda name, value: self.board.add_scalars({name: value}, engine.state.iteration),
         )
 
         def attach(callback: Component) -> Any:
@@ -226,7 +226,7 @@ class Trainer:
         if means := self.steps.log.read():
             self.progress.loss = means["loss"]
             scalars = {f"step/{name}": value for name, value in means.items()}
-            self.board.scalars({**scalars, "step/lr": self.steps.lr()}, step)
+            self.board.add_scalars({**scalars, "step/lr": self.steps.lr()}, step)
 
     def _end_in_all(self, engine: Engine) -> None:
         """End the training in all processes if a callback ended it in one."""
@@ -329,11 +329,13 @@ class Trainer:
         self._lap()
         rate = self.result.images_per_second
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        self.board.scalars({**flat_metrics(metrics), **speed, **flat_dims(per_dim)}, step)
+        self.board.add_scalars(
+            {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}, step
+        )
         provided = self.config.model.entry.spec.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
             pair = self.evaluator.reconstructions(SHOWN)
-            self.board.picture("reconstructions", pair_sheet(*pair), step)
+            self.board.add_image("reconstructions", pair_sheet(*pair), step)
         line = {"epoch": epoch, "step": step, "images_per_second": rate, **metrics}
         self.record({**line, "per_dim": per_dim} if per_dim else line)
 
@@ -365,7 +367,7 @@ class Trainer:
                 "torch": torch.__version__,
                 "ways": self.steps.describe(),
                 "plugins": plugin_versions(self.config),
-                "events": self.board.written(),
+                "events": self.board.file_sizes(),
             }
             self.store.save(f"step-{step:08d}", *capture(self.state, environment), best=best)
         self.state.saved_step, self._saved_at = step, time.monotonic()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
+def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
     """The content of run.json at the start of a run."""
     import torch
 
@@ -76,7 +76,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def flat_options(config: dict[str, Any]) -> dict[str, Any]:
+def flatten_options(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration as TensorBoard's hyperparameters: `train.lr`."""
     return {
         f"{section}.{key}": value

@@ -11,9 +11,9 @@ from typing import Any
 
 from latentforge.config.request import Draft
 from latentforge.errors import UsageError
-from latentforge.io.redact import masked
+from latentforge.io.redact import mask_passwords
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import MANIFEST, locked, status_of
+from latentforge.runs.folder import MANIFEST, lock_run, status_of
 from latentforge.runs.manifest import now
 from latentforge.runtime import torchrun
 from latentforge.sweeps.folder import RECORD, Sweep, create_sweep, open_sweep
@@ -61,7 +61,11 @@ def start_sweep(
     else:
         config, told = described(registry, draft, read_space(as_json(space or {})), objective, data)
         storage = rooted(storage) if storage else None
-        told |= {"trials": search, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
+        told |= {
+            "trials": search,
+            "storage": mask_passwords(storage or ""),
+            "folder": uuid.uuid4().hex,
+        }
         if storage:  # raises before the folder is created
             Study(told, Path(), storage, new=True).close()
         configs, members, varied = [config], [], {"search": told}
@@ -70,7 +74,7 @@ def start_sweep(
     record = first_record(draft, members, created=now(), **varied)
     name = f"sweep-{configs[0].model.name}-{configs[0].data_name}"
     sweep = create_sweep(registry, Path(out) if out else None, name, record)
-    with locked(sweep.path):
+    with lock_run(sweep.path):
         if search is None:
             todo = list(zip(members, configs, strict=True))
             Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(todo)
@@ -93,7 +97,7 @@ def resume_sweep(
     """Resume a sweep in its own folder."""
     check_alone()
     open_sweep(registry, path)  # must be a sweep before a lock is created
-    with locked(path):
+    with lock_run(path):
         sweep = open_sweep(registry, path)  # as the last process left it
         for left in path.glob(f".{RECORD}.*"):  # partial files of a killed process
             left.unlink(missing_ok=True)

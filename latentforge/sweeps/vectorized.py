@@ -17,8 +17,8 @@ from latentforge.engine.vectorized.equivalence import why_not
 from latentforge.engine.vectorized.trainer import Group, MemberTrainer
 from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import clean_up, create_run_folder, locked
-from latentforge.runs.manifest import manifest
+from latentforge.runs.folder import create_run_folder, lock_run, remove_temporary_files
+from latentforge.runs.manifest import build_manifest
 from latentforge.runtime.device import training_device
 from latentforge.runtime.threads import using_threads
 from latentforge.seeding import callers_state_kept
@@ -106,13 +106,17 @@ class Together:
             facts = facts_of(trainee, config, splits)
             folder = create_run_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
-            told = {**manifest(config, splits, device), "facts": facts, "together_with": others}
+            told = {
+                **build_manifest(config, splits, device),
+                "facts": facts,
+                "together_with": others,
+            }
             made = Run(folder, told, self.registry)
             if self.data is not None:
                 made.in_memory = splits
             made.write_first()
-            entered.enter_context(locked(folder))
-            clean_up(folder)
+            entered.enter_context(lock_run(folder))
+            remove_temporary_files(folder)
             made.training = True
             session = TrainingSession(
                 made, config, splits, trainee, device, quiet=True, trainer=MemberTrainer

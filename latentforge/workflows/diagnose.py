@@ -14,7 +14,7 @@ from latentforge.engine import diagnostics
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import config_of
+from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.evaluate import measured
@@ -32,7 +32,7 @@ def diagnose(
 ) -> list[Diagnosis]:
     """Diagnose a run, as `Forge.diagnose` describes it."""
     check_device(device)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     failed = failure(run)
     if failed and not (run.path / "checkpoints" / "LATEST").exists():
         return failed  # without a checkpoint there is nothing else to check

@@ -12,7 +12,7 @@ from latentforge.config.selection import choose_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import config_of, open_roles
+from latentforge.runs.compatibility import open_roles, resolve_stored_config
 from latentforge.runs.folder import RunFolder
 from latentforge.runs.manifest import now
 
@@ -36,7 +36,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run on a split, as `Forge.evaluate` describes them."""
     check_device(device)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     chosen = choose_measures(registry, config, run.manifest["data"]["classes"], measures, options)
     others = open_roles(registry, roles, [measure.entry for measure in chosen])
     from latentforge.workflows.load import open_up

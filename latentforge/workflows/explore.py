@@ -15,10 +15,10 @@ from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
-from latentforge.io.atomic import leads_out
-from latentforge.io.paths import check_free, check_writable, unwritable
+from latentforge.io.atomic import is_outside
+from latentforge.io.paths import check_free, check_writable, write_error
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import check_same_images, config_of, open_roles
+from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
 from latentforge.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def explore(
     folder = Path(out) if out else None
     if folder:
         check_free(folder)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     classes = run.manifest["data"]["classes"]
     chosen = choose_explorer(registry, config, classes, explorer, assignments, options, preset)
     others = open_roles(registry, roles, [component.entry for component in chosen])
@@ -92,7 +92,7 @@ def explore_opened(
     if out is None:  # a given folder is checked earlier
         root = run.path / "explore"
         check_writable(root)
-        if leads_out(root, run.path):
+        if is_outside(root, run.path):
             raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
     watch = SearchWatch(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
@@ -122,7 +122,7 @@ def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> li
     try:
         return write_findings(findings, folder, about)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise write_error(folder, error) from None
 
 
 def loose_plugins(*components: Component | None) -> list[str]:

@@ -24,9 +24,9 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.io.redact import command_line
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.folder import METRICS, clean_up, locked, read_manifest
+from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_temporary_files
 from latentforge.runs.manifest import now
-from latentforge.runs.rewind import cut_back, select_checkpoint
+from latentforge.runs.rewind import select_checkpoint, truncate_logs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import training_device
 from latentforge.runtime.threads import using_threads
@@ -43,10 +43,10 @@ log = logging.getLogger("latentforge")
 def resume(
     run: Run, config: RunConfig, *, checkpoint: str = "last", quiet: bool = False, data: Any = None
 ) -> Run:
-    """Continue training in the run's own folder. `config` comes from `resumed_config`; `data` is
-    the run's training data if it was given in Python."""
+    """Continue training in the run's own folder. `config` comes from `resolve_resumed_config`;
+    `data` is the run's training data if it was given in Python."""
     run.writes = not torchrun.rank()
-    with locked(run.path) if run.writes else nullcontext():
+    with lock_run(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as the last training left it
         check_changes(run.config, config)
         device = training_device(config.train.device)
@@ -88,7 +88,7 @@ def rewind(
         processes.barrier("at the start")  # all have read the checkpoint
     if run.writes:
         store.clean()
-        clean_up(run.path)
+        remove_temporary_files(run.path)
         if saved:
             select_checkpoint(store, saved)
     resumed = {
@@ -110,7 +110,7 @@ def rewind(
     )
     run.training = True
     if run.writes:
-        cut_back(run, saved.state if saved else {})
+        truncate_logs(run, saved.state if saved else {})
 
 
 def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:

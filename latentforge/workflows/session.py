@@ -24,8 +24,8 @@ from latentforge.engine.training_state import TrainingResult, stored_result
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Terminated, one_line
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.manifest import flat_options, now, progress_of
-from latentforge.runs.tensorboard import Board, NoBoard, flat_metrics
+from latentforge.runs.manifest import flatten_options, now, progress_of
+from latentforge.runs.tensorboard import Board, NoBoard, flatten_metrics
 from latentforge.runtime import torchrun
 from latentforge.workflows.run import Run
 
@@ -102,9 +102,9 @@ class TrainingSession:
         progress, steps = self.trainer.progress, self.trainer.steps
         if self.saved:  # not in __enter__, which leaves a resumed run unchanged
             notify(self.run, "run_started")
-        self.run.update(events=[*self.board.written()], steps_made=steps.describe())
+        self.run.update(events=[*self.board.file_sizes()], steps_made=steps.describe())
         if self.saved:
-            self.board.restart_after(self.result.steps)
+            self.board.mark_restart(self.result.steps)
             progress.note(f"resumed after step {self.result.steps} ({self.saved.name})")
             if 0 < (length := self.config.train.schedule.epochs) < self.config.train.epochs:
                 progress.note(f"the schedule ends with epoch {length}; lr is constant afterwards")
@@ -126,8 +126,8 @@ class TrainingSession:
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             if self.result.status == "done":  # without test metrics it hides those of others
-                metrics = flat_metrics(self.result.metrics)
-                self.board.hparams(flat_options(self.run.config), metrics)
+                metrics = flatten_metrics(self.result.metrics)
+                self.board.add_hparams(flatten_options(self.run.config), metrics)
         return None
 
     def _record(self, line: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import clean_up, locked
-from latentforge.runs.manifest import RUNS, manifest
+from latentforge.runs.folder import lock_run, remove_temporary_files
+from latentforge.runs.manifest import RUNS, build_manifest
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import training_device
 from latentforge.runtime.threads import using_threads
@@ -51,14 +51,14 @@ def train(
         folder = create_shared_folder(
             run, RUNS, f"{config.model.name}-{config.data_name}", processes
         )
-        made = Run(folder, {**manifest(config, splits, device), "facts": facts}, registry)
+        made = Run(folder, {**build_manifest(config, splits, device), "facts": facts}, registry)
         made.writes = not torchrun.rank()
         if data is not None:
             made.in_memory = splits
         made.write_first()
-        with locked(folder) if made.writes else nullcontext():
+        with lock_run(folder) if made.writes else nullcontext():
             if made.writes:
-                clean_up(folder)
+                remove_temporary_files(folder)
             made.training = True
             with TrainingSession(
                 made, config, splits, trainee, device, quiet=quiet, processes=processes

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.findings import Bars, Histogram, Lines, Scatter, Table
-from latentforge.io.paths import finite
+from latentforge.io.paths import replace_nonfinite
 from latentforge.rendering.html import figures as draw
 from latentforge.rendering.html.paths import array, frames
 from latentforge.rendering.html.sprites import sprite
@@ -114,7 +114,7 @@ def plot(content: dict[str, Any], label: str, heading: str = "") -> str:
 
 def inert(value: Any) -> str:
     """JSON without characters that an HTML parser could read as a tag."""
-    compact = json.dumps(finite(value), separators=(",", ":"))
+    compact = json.dumps(replace_nonfinite(value), separators=(",", ":"))
     for character in "<>&":
         compact = compact.replace(character, f"\\u{ord(character):04x}")
     return compact

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from latentforge.config.validation import plain
 from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.findings import Bars, Lines, Scatter
-from latentforge.io.atomic import leads_out
-from latentforge.io.toml import as_toml
+from latentforge.io.atomic import is_outside
+from latentforge.io.toml import format_toml_value
 from latentforge.plugins.registry import Registry
 from latentforge.rendering.findings_store import Stored, read_findings
 from latentforge.rendering.html import page as html
@@ -155,7 +155,7 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     heading = " / ".join([name, folder.name] if name and numbered else [name or folder.name])
     entry = Entry(run, heading, folder)
     try:
-        if leads_out(folder, run.path):
+        if is_outside(folder, run.path):
             raise UsageError(f"{folder} is a link to a place outside the run")
         entry.found = read_findings(folder)
         entry.about = known(entry.found.about, folder)
@@ -240,7 +240,11 @@ def command(entry: Entry, registry: Registry) -> list[str]:
 def _value(value: Any) -> str:
     """Format a value for `--set`: a plain word needs no quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
-    return value if plain and value not in ("true", "false", "inf", "nan") else as_toml(value)
+    return (
+        value
+        if plain and value not in ("true", "false", "inf", "nan")
+        else format_toml_value(value)
+    )
 
 
 def _pointer(file: Path) -> str:
