@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latentforge.config.schema import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data.images import ImageSplit
-from latentforge.data.prefetch import lost_worker
+from latentforge.data.prefetch import worker_error
 from latentforge.data.streamed import StreamedImages
 from latentforge.engine.ema import Average
 from latentforge.engine.finite import FiniteGate, largest_gradient
@@ -177,7 +177,7 @@ class StepRunner:
         try:
             return call_component(doing, self.components, function, *args, save_memory=SAVE_MEMORY)
         except PluginError as error:  # torch may report a lost reader process in any step
-            if error.__cause__ and (lost := lost_worker(error.__cause__)):
+            if error.__cause__ and (lost := worker_error(error.__cause__)):
                 raise lost from error.__cause__
             raise
 
@@ -252,7 +252,9 @@ class StepRunner:
             "compile": False,
             "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
             "cuda_graph": self.graph,
-            "images": images.residence() if isinstance(images, StreamedImages) else "in memory",
+            "images": images.describe_source()
+            if isinstance(images, StreamedImages)
+            else "in memory",
         }
 
     def summary(self) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from latentforge.config.schema import IN_MEMORY, RunConfig
 from latentforge.contracts import DataSpec, Step
-from latentforge.data.loading import given_splits, load_splits
+from latentforge.data.loading import as_splits, load_splits
 from latentforge.data.preparation import prepare_whole
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_modules, on_device
@@ -86,14 +86,14 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     if data is None:
         splits = load_splits(config.dataset, config.data)
     else:
-        given = given_splits(data)
+        given = as_splits(data)
         splits = prepare_whole(given, IN_MEMORY, config.data)
-        if splits.is_of(about):
+        if splits.matches(about):
             splits = load_splits(None, config.data, data)
         elif list(given) == ["train"]:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
     check_fits(run, splits)
-    if data is None and not splits.is_of(about):
+    if data is None and not splits.matches(about):
         log.warning(
             "the dataset %s has changed since %s was trained: metrics are not comparable",
             config.data_name,

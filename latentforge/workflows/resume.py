@@ -145,7 +145,7 @@ def same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
     sizes = {name: len(images) for name, images in splits.splits.items()}
-    if not splits.is_of(about) or sizes != about["images"]:
+    if not splits.matches(about) or sizes != about["images"]:
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
             details=[

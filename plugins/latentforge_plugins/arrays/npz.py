@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from latentforge.contracts import Arrays
-from latentforge.data.arrays import CHANNELS, ROUNDING, scaling
-from latentforge.data.preparation import MOST_CLASSES
+from latentforge.data.arrays import CHANNELS, ROUNDING, scaling_hint
+from latentforge.data.preparation import MAX_CLASSES
 from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive, read_member
 
 
@@ -69,7 +69,7 @@ def check_range(x: Member, values: Array) -> None:
     if bad := values.size - int(np.isfinite(values).sum()):
         raise x.error(f"has {bad} NaN or infinite values of {values.size}", "replace them")
     raise x.error(
-        f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling(low, high)
+        f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling_hint(low, high)
     )
 
 
@@ -94,9 +94,9 @@ def labels(y: Member, count: int) -> Array:
         raise y.error(f"has shape {y.shape}, but x has {count} examples", f"give shape ({count},)")
     values = y.values()
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= MOST_CLASSES:
+    if low < 0 or high >= MAX_CLASSES:
         raise y.error(
-            f"has values in [{low}, {high}]; labels must be from 0 to at most {MOST_CLASSES - 1}",
+            f"has values in [{low}, {high}]; labels must be from 0 to at most {MAX_CLASSES - 1}",
             "number the classes: numpy.unique(y, return_inverse=True)[1]",
         )
     return values
@@ -104,7 +104,7 @@ def labels(y: Member, count: int) -> Array:
 
 def names(classes: Member, highest: int) -> tuple[str, ...]:
     """The name of each label, from 0 to at least `highest`."""
-    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MOST_CLASSES:
+    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MAX_CLASSES:
         raise classes.error(
             f"has dtype {classes.dtype} and shape {classes.shape}; "
             "class names must be a one-dimensional array of strings",
