@@ -41,7 +41,7 @@ def create_shared_folder(
 
 
 @contextmanager
-def training_with_others(run: Path, processes: ProcessGroup) -> Iterator[None]:
+def train_in_group(run: Path, processes: ProcessGroup) -> Iterator[None]:
     """Train so that no process exits before all of them have written their results.
 
     torchrun sends SIGTERM to all processes as soon as one has ended. The first signal therefore

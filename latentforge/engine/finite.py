@@ -19,14 +19,14 @@ class FiniteGate:
 
     def __init__(self, device: torch.device | str, *, wait: bool | None = None) -> None:
         self.wait = torch.device(device).type == "cpu" if wait is None else wait
-        self.shut = False
+        self.blocked = False
         self.flag = torch.zeros((), device=device)
 
     def passes(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Whether to update the weights; True if the fused optimizer decides on the device."""
         if self.wait:
-            self.shut = self.shut or not math.isfinite(loss.item())
-            return not self.shut
+            self.blocked = self.blocked or not math.isfinite(loss.item())
+            return not self.blocked
         torch.maximum(self.flag, (~loss.isfinite()).float(), out=self.flag)
         if any(group.get("fused") for group in optimizer.param_groups):
             optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's attribute
@@ -35,7 +35,7 @@ class FiniteGate:
 
     def closed(self) -> bool:
         """Whether an update was blocked; waits for the device."""
-        return self.shut or bool(self.flag)
+        return self.blocked or bool(self.flag)
 
 
 def first_not_finite(module: nn.Module) -> str:
@@ -64,13 +64,13 @@ def largest_gradient(trainee: nn.Module) -> list[str]:
         if not bool(parameter.isfinite().all()):
             lines.append(f"{name} was not finite before this step: the previous step broke it")
             break
-    largest = {
+    gradients = {
         name: float(parameter.grad.abs().max())
         for name, parameter in trainee.named_parameters()
         if parameter.grad is not None and parameter.grad.numel()
     }
-    if not largest:
+    if not gradients:
         return lines
     # NaN counts as the largest
-    worst = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
-    return [*lines, f"the largest gradient of this step: {largest[worst]:.3g}, of {worst}"]
+    largest = max(gradients, key=lambda name: (gradients[name] != gradients[name], gradients[name]))
+    return [*lines, f"the largest gradient of this step: {gradients[largest]:.3g}, of {largest}"]

@@ -35,9 +35,9 @@ class TrainingResult:
 
 def stored_result(saved: Checkpoint) -> TrainingResult:
     """The result that a checkpoint contains, for a training that resumes from it."""
-    kept = dict(saved.state.get("outcome", {}))
-    findings = [Diagnosis(**finding) for finding in kept.pop("findings", [])]
-    return TrainingResult(**kept, findings=findings)
+    stored = dict(saved.state.get("outcome", {}))
+    findings = [Diagnosis(**finding) for finding in stored.pop("findings", [])]
+    return TrainingResult(**stored, findings=findings)
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.schema import RunConfig
 from latentforge.data.images import ImageSplit
 from latentforge.data.loading import load_splits
-from latentforge.engine.build import build_trainee, on_device
+from latentforge.engine.build import build_trainee, move_to_device
 from latentforge.engine.trainer import Trainer
-from latentforge.engine.vectorized.equivalence import why_not
+from latentforge.engine.vectorized.equivalence import find_obstacle
 from latentforge.engine.vectorized.trainer import Group, MemberTrainer
 from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
@@ -58,7 +58,7 @@ class Together:
         config = self.configs[0]
         try:  # an invalid request is reported for each member, trained alone
             device = training_device(config.train.device)
-            splits = on_device(load_splits(config.dataset, config.data, self.data), device)
+            splits = move_to_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
         except Exception as error:
             return reason_of(error)
@@ -69,7 +69,7 @@ class Together:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
             except Exception as error:  # memory may suffice for one, but not for all
                 return reason_of(error)
-            if reason := why_not(trainees, self.configs, images, device, splits.spec):
+            if reason := find_obstacle(trainees, self.configs, images, device, splits.spec):
                 return reason
             try:
                 self._train(trainees, splits, device)
@@ -93,7 +93,7 @@ class Together:
         if not trainers:
             return
         stream = None if self.quiet else sys.stderr
-        group = Group(trainers, failed=self._end, done=self._end, stream=stream)
+        group = Group(trainers, on_failed=self._end, on_done=self._end, stream=stream)
         try:
             group.fit()
         except Exception as error:

@@ -48,26 +48,28 @@ def diagnose_opened(opened: Opened, split: str, loss: Component) -> list[Diagnos
     loaded, provides = opened.loaded, opened.config.model.entry.spec.provides
     train, held = opened.splits.split("train"), opened.splits.split(split)
     found = [
-        *diagnostics.value_range(
+        *diagnostics.check_value_range(
             train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides
         ),
-        *diagnostics.constant_pixels(train),
+        *diagnostics.find_constant_pixels(train),
     ]
     if "encode" in provides:
         with torch.no_grad():
-            codes = diagnostics.look_at_codes(loaded.model, held, kl="kl" in provides)
+            codes = diagnostics.compute_code_statistics(loaded.model, held, kl="kl" in provides)
         found += [
-            *diagnostics.dead_latents(codes, f"the {split} images"),
-            *diagnostics.exploding_log_var(codes),
+            *diagnostics.find_dead_latents(codes, f"the {split} images"),
+            *diagnostics.check_log_var(codes),
         ]
     of_train = measured(opened, "train", [loss])[0]["loss"]
     of_held = measured(opened, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in opened.run.history() if split in line]
     curve = [*epochs[:-1], of_held] if split == "validation" else [of_held]
-    found += diagnostics.overfitting(of_train, curve, "the training images", f"the {split} images")
+    found += diagnostics.check_overfitting(
+        of_train, curve, "the training images", f"the {split} images"
+    )
     recorded = opened.run.metrics.get("train", {}).get("loss")
     if recorded is not None and not opened.config.train.ema and not still_moving(opened):
-        found += diagnostics.running_average(recorded, of_train, of_held, split)
+        found += diagnostics.explain_running_average(recorded, of_train, of_held, split)
     return found
 
 

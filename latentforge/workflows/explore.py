@@ -69,7 +69,7 @@ def explore_opened(
     stream: TextIO | None,
 ) -> dict[str, Any]:
     """Run an explorer and draw its findings; returns the folder, files, metrics and notes."""
-    from latentforge.engine.progress import SearchWatch
+    from latentforge.engine.progress import SearchProgress
     from latentforge.runtime.threads import using_threads
     from latentforge.workflows.export import output_folder
 
@@ -94,7 +94,7 @@ def explore_opened(
         check_writable(root)
         if is_outside(root, run.path):
             raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
-    watch = SearchWatch(stream, explorer.name)
+    watch = SearchProgress(stream, explorer.name)
     with using_threads(config.train.threads), closing(watch):
         findings = find(opened, explorer, objective, watch.attach)
     from latentforge.rendering.write import noted  # imports matplotlib: half a second

@@ -16,8 +16,8 @@ from latentforge.contracts import DataSpec, Step
 from latentforge.data.loading import as_splits, load_splits
 from latentforge.data.preparation import prepare_whole
 from latentforge.data.splits import DataSplits
-from latentforge.engine.build import build_modules, on_device
-from latentforge.engine.checkpoint_state import HEADER, check_size, misfit, size_of
+from latentforge.engine.build import build_modules, move_to_device
+from latentforge.engine.checkpoint_state import HEADER, check_size, mismatch_error, module_bytes
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.errors import UsageError
 from latentforge.runs.checkpoint import CheckpointStore
@@ -57,11 +57,11 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     for module, part in ((model, config.model), (loss, config.loss)):
         group = average + part.entry.kind.singular
         try:
-            limit = 2 * size_of(module) + HEADER
+            limit = 2 * module_bytes(module) + HEADER
             stored = saved.tensors(group, limit=limit) if group in saved.groups else {}
             module.load_state_dict(stored)
         except RuntimeError as error:
-            raise misfit(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
+            raise mismatch_error(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
         set_memory_format(module, config.train)  # as in training
         module.to(device)
         module.eval()
@@ -140,7 +140,7 @@ def open_up(
 ) -> Opened:
     """Load the model and images of a run onto one device, and the models of the other runs."""
     place = resolve_device(device)
-    splits = on_device(load_data(run, config, data), place)
+    splits = move_to_device(load_data(run, config, data), place)
     loaded = load(run, config, checkpoint, place)
     others = {role: load(other, theirs, "last", place) for role, (other, theirs) in roles.items()}
     return Opened(run, config, place, splits, loaded, others)

@@ -14,10 +14,10 @@ import torch
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import training_measures
 from latentforge.data.splits import DataSplits
-from latentforge.engine.build import on_device
+from latentforge.engine.build import move_to_device
 from latentforge.engine.checkpoint_state import restore
-from latentforge.engine.diagnostics import at_the_start
-from latentforge.engine.distributed import training_with_others
+from latentforge.engine.diagnostics import check_training_images
+from latentforge.engine.distributed import train_in_group
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
 from latentforge.engine.training_state import TrainingResult, stored_result
@@ -66,7 +66,7 @@ class TrainingSession:
         board_class = Board if self.run.writes else NoBoard
         with ExitStack() as stack:
             if self.processes:
-                stack.enter_context(training_with_others(self.run.path, self.processes))
+                stack.enter_context(train_in_group(self.run.path, self.processes))
             stack.enter_context(recorded(self.run, self.result))
             self.board = stack.enter_context(closing(board_class(self.run.path, written)))
             if not self.saved:
@@ -75,7 +75,7 @@ class TrainingSession:
                 self.processes.broadcast_weights(self.trainee)
             self.trainer = self.trainer_class(
                 self.trainee,
-                on_device(self.splits, self.device),
+                move_to_device(self.splits, self.device),
                 self.config,
                 device=self.device,
                 measures=measures,
@@ -142,7 +142,7 @@ class TrainingSession:
             progress.note(line)
         if summary := trainer.steps.summary():
             progress.note(f"steps: {', '.join(summary)}")
-        self.result.findings += at_the_start(
+        self.result.findings += check_training_images(
             trainer.images,
             getattr(self.trainee.loss, "likelihood", None),
             kl="kl" in self.config.model.entry.spec.provides,
