@@ -103,7 +103,7 @@ def root(
     those plugins; LATENTFORGE_DATA is the folder of datasets; LATENTFORGE_DEBUG=1 shows tracebacks.
     """
     if ctx.invoked_subcommand != "train":
-        torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
+        torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     ctx.obj = Globals.of(plugin, strict_plugins)
     if strict_plugins and ctx.invoked_subcommand != "plugins":  # it lists the faults
         ctx.obj.forge()

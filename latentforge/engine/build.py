@@ -43,10 +43,10 @@ def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Modu
 
 
 def build_module(component: Component, spec: DataSpec) -> nn.Module:
-    built = component.entry.spec.build(component.options, spec)
-    if not isinstance(built, nn.Module):
-        raise TypeError(f"build returned {type(built).__name__}, not an nn.Module")
-    return built
+    module = component.entry.spec.build(component.options, spec)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"build returned {type(module).__name__}, not an nn.Module")
+    return module
 
 
 def move_to_device(splits: DataSplits, device: torch.device) -> DataSplits:

@@ -18,7 +18,7 @@ from latentforge.contracts import DataSpec
 from latentforge.engine.build import build_modules
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.optimizer import optimizer_state, restore_optimizer
-from latentforge.engine.training_state import TrainingState, stored_result
+from latentforge.engine.training_state import TrainingState, restore_result
 from latentforge.errors import RunFailed
 from latentforge.io.paths import replace_nonfinite
 from latentforge.runs.checkpoint_reader import Checkpoint
@@ -99,7 +99,7 @@ def check_state(saved: Checkpoint) -> None:
         )
     wrong = [key for key, kind in STATE_TYPES.items() if not isinstance(saved.state.get(key), kind)]
     try:
-        stored_result(saved)
+        restore_result(saved)
         if not all(isinstance(size, int) for size in saved.state["events"].values()):
             wrong.append("events")
     except (TypeError, AttributeError, KeyError):
@@ -181,10 +181,10 @@ def check_size(
     The files are untrusted input, and building such a model could use all memory."""
     try:
         with torch.device("meta"):  # shapes without memory
-            built = build_modules(config, spec)
+            modules = build_modules(config, spec)
     except Exception:  # a model that does not support this device is not checked
         return
-    for module, part in zip(built, (config.model, config.loss), strict=True):
+    for module, part in zip(modules, (config.model, config.loss), strict=True):
         stored, expected = saved.size(part.entry.kind.singular), module_bytes(module)
         if stored < expected:
             detail = f"run.json describes {expected} bytes of weights, the checkpoint has {stored}"

@@ -61,11 +61,11 @@ class CudaGraphStep(StepRunner):
             self.captured.start_epoch()
 
     def run(self, done: int) -> Terms:
-        whole = len(self.index(done)) == self.batch_size
-        if not self.graph and whole and self.steps_run >= WARMUP_STEPS:
+        is_full = len(self.index(done)) == self.batch_size
+        if not self.graph and is_full and self.steps_run >= WARMUP_STEPS:
             self.call(done, self._capture, done)
         self.steps_run += 1
-        if not (self.captured and whole):
+        if not (self.captured and is_full):
             return super().run(done)
         if self.schedule:
             self.set_learning_rate(done)

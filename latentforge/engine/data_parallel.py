@@ -74,9 +74,9 @@ class DataParallelStep(StepRunner):
         if not images.dynamic:
             return images.batch(index[positions])
         with sharding(Shard(self.draw, 0, len(index), len(index))):
-            whole = images.batch(index)  # drawn for all images
-        y = None if whole.y is None else whole.y[positions]
-        return Batch(whole.x[positions], y, index[positions])
+            batch = images.batch(index)  # drawn for all images
+        y = None if batch.y is None else batch.y[positions]
+        return Batch(batch.x[positions], y, index[positions])
 
     def shard_indices(self, index: Tensor) -> Tensor:
         return index if self.images.dynamic else index[self._shard_positions(index)[0]]

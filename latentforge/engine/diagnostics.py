@@ -110,12 +110,12 @@ def find_problems(
     under a schedule is another objective.
     """
     kl = per_dim.get("kl")
-    found: list[Diagnosis] = []
+    diagnoses: list[Diagnosis] = []
     if kl:
-        found += [*find_collapse(torch.tensor(kl), "while training"), *check_kl(kl)]
+        diagnoses += [*find_collapse(torch.tensor(kl), "while training"), *check_kl(kl)]
     if train is not None and held_out:
-        found += check_overfitting(train, held_out, "training images", "the validation images")
-    return found
+        diagnoses += check_overfitting(train, held_out, "training images", "the validation images")
+    return diagnoses
 
 
 # ---------------------------------------------------------------- a finished run

@@ -32,12 +32,12 @@ def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
 
 
 def create_shared_folder(
-    wanted: Path | None, root: Path, name: str, processes: ProcessGroup | None
+    requested: Path | None, root: Path, name: str, processes: ProcessGroup | None
 ) -> Path:
     """Create the folder of a new run; of several processes, rank 0 creates it for all."""
     if processes is None:
-        return create_run_folder(wanted, root, name)
-    return Path(processes.call_in_first(lambda: str(create_run_folder(wanted, root, name))))
+        return create_run_folder(requested, root, name)
+    return Path(processes.call_in_first(lambda: str(create_run_folder(requested, root, name))))
 
 
 @contextmanager

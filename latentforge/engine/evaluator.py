@@ -86,9 +86,9 @@ class Evaluator:
         with evaluation_mode(self.model, self.loss):
             for measure in [*self.measures]:
                 self.noise.reseed(0)  # batches are counted from 1
-                built = self._call("building measure", measure, build_measure, measure, context)
-                if built is not None:
-                    self._running.append((measure, built))
+                instance = self._call("building measure", measure, build_measure, measure, context)
+                if instance is not None:
+                    self._running.append((measure, instance))
             size = at_once(self.data.spec, BATCH)
             batches = math.ceil(len(images) / size)
             setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
@@ -111,19 +111,19 @@ class Evaluator:
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)
-        for measure, built in [*self._running]:
+        for measure, instance in [*self._running]:
             # a measure's noise does not depend on which other measures run
             self.noise.reseed(engine.state.iteration)
-            self._call("measure", measure, built.update, seen)
+            self._call("measure", measure, instance.update, seen)
 
     def _compute(self, engine: Engine) -> None:
         metrics: dict[str, float] = {}
-        for measure, built in [*self._running]:
+        for measure, instance in [*self._running]:
             self.noise.reseed(0)
-            values = self._call("measure", measure, compute_metrics, built, metrics)
+            values = self._call("measure", measure, compute_metrics, instance, metrics)
             if values is not None:
                 metrics |= values
-                protocol = getattr(built, "protocol", measure.entry.spec.protocol)
+                protocol = getattr(instance, "protocol", measure.entry.spec.protocol)
                 self.protocol |= dict.fromkeys(values, protocol)
         engine.state.metrics = metrics
 
@@ -144,10 +144,10 @@ class Evaluator:
 
 
 def build_measure(measure: Component, context: EvaluateContext) -> Measure:
-    built: Measure | None = measure.entry.spec.build(measure.options, context)
-    if built is None:
+    instance: Measure | None = measure.entry.spec.build(measure.options, context)
+    if instance is None:
         raise TypeError("build returned None, not a measure")
-    return built
+    return instance
 
 
 def compute_metrics(measure: Measure, others: Mapping[str, float]) -> dict[str, float]:

@@ -38,7 +38,7 @@ class FiniteGate:
         return self.blocked or bool(self.flag)
 
 
-def first_not_finite(module: nn.Module) -> str:
+def find_nonfinite(module: nn.Module) -> str:
     """The name of a parameter or buffer that contains NaN or infinity; empty if all are finite."""
     for name, value in module.state_dict().items():
         floating = isinstance(value, Tensor) and value.is_floating_point()
@@ -49,7 +49,7 @@ def first_not_finite(module: nn.Module) -> str:
 
 def check_finite(trainee: nn.Module, step: int) -> None:
     """RunFailed if a parameter or a buffer is NaN or infinite: such weights are never stored."""
-    if name := first_not_finite(trainee):
+    if name := find_nonfinite(trainee):
         raise RunFailed(
             f"the weights became NaN or infinite by step {step} ({name})",
             details=["the previous checkpoint is unchanged"],
@@ -57,7 +57,7 @@ def check_finite(trainee: nn.Module, step: int) -> None:
         )
 
 
-def largest_gradient(trainee: nn.Module) -> list[str]:
+def describe_largest_gradient(trainee: nn.Module) -> list[str]:
     """Describe the largest gradient, and the first parameter that is not finite, as lines."""
     lines = []
     for name, parameter in trainee.named_parameters():

@@ -193,7 +193,7 @@ class _Rounds:
         height = self.record(engine, engine.state.iteration - 1)
         codes = self.codes.z().detach()  # a copy: the step moves the codes in place
         self.codes.ascend(height)
-        self.codes.add_noise(self.noise * (1.0 - self.codes.made / self.steps))
+        self.codes.add_noise(self.noise * (1.0 - self.codes.steps_done / self.steps))
         self.codes.end_solved(codes)
         engine.state.metrics = {"satisfied": self.best.share()}
         if not len(self.codes.rows):
@@ -242,7 +242,7 @@ class _OpenCodes:
 
     def begin(self, rows: Tensor, z: Tensor) -> None:
         """Start the requests `rows`, int64 (B,), at z (B, *latent), with no optimizer state."""
-        self.rows, self.made = rows, 0
+        self.rows, self.steps_done = rows, 0
         self.solved = torch.zeros_like(rows, dtype=torch.bool)
         self.ended: list[tuple[Tensor, Tensor]] = []
         self._set_codes(z / self.scale, {})
@@ -260,7 +260,7 @@ class _OpenCodes:
         # not backward(), which would leave gradients in the caller's decoder
         (self.u.grad,) = torch.autograd.grad(-height.sum(), self.u)
         self.optimizer.step()
-        self.made += 1
+        self.steps_done += 1
 
     def add_noise(self, noise: float) -> None:
         if noise:

@@ -20,7 +20,7 @@ from latentforge.data.images import ImageSplit
 from latentforge.data.prefetch import worker_error
 from latentforge.data.streamed import StreamedImages
 from latentforge.engine.ema import ExponentialMovingAverage
-from latentforge.engine.finite import FiniteGate, largest_gradient
+from latentforge.engine.finite import FiniteGate, describe_largest_gradient
 from latentforge.engine.loss_log import LossLog
 from latentforge.engine.lr_schedule import lr_factor
 from latentforge.engine.memory_format import is_channels_last
@@ -238,7 +238,7 @@ class StepRunner:
             for parameter in self.parameters:
                 parameter.grad = None
             self.recompute_gradients(batch, self.step_at(done))
-        return largest_gradient(self.trainee)
+        return describe_largest_gradient(self.trainee)
 
     def recompute_gradients(self, batch: Batch, step: Step) -> None:
         self.gradients(batch, step)

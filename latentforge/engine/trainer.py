@@ -33,7 +33,7 @@ from latentforge.engine.training_state import TrainingResult, TrainingState
 from latentforge.errors import RunFailed
 from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, pair_sheet
+from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, tile_pairs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import deterministic_kernels
 from latentforge.runtime.signals import stop_on_signals
@@ -105,13 +105,13 @@ class Trainer:
         )
 
         def attach(callback: Component) -> Any:
-            built = callback.entry.spec.build(callback.options)
-            built.attach(engines)
-            return built
+            instance = callback.entry.spec.build(callback.options)
+            instance.attach(engines)
+            return instance
 
         for callback in self.config.callbacks:
-            built = callback.call(f"callback {callback.name!r}", attach, callback)
-            self.state.callbacks.append((callback, built))
+            instance = callback.call(f"callback {callback.name!r}", attach, callback)
+            self.state.callbacks.append((callback, instance))
         # Added after the callbacks' handlers, so that a checkpoint contains their changes.
         if self.processes and self.config.callbacks:
             for event in (
@@ -335,7 +335,7 @@ class Trainer:
         provided = self.config.model.entry.spec.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
             pair = self.evaluator.reconstructions(RECONSTRUCTIONS)
-            self.board.add_image("reconstructions", pair_sheet(*pair), step)
+            self.board.add_image("reconstructions", tile_pairs(*pair), step)
         line = {"epoch": epoch, "step": step, "images_per_second": rate, **metrics}
         self.record({**line, "per_dim": per_dim} if per_dim else line)
 

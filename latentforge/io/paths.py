@@ -94,20 +94,21 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def create_folder(
-    wanted: Path | None,
+    requested: Path | None,
     root: Path,
     name: str,
     check: Callable[[Path], None],
     ignore: Callable[[Path], bool] = lambda _: False,
 ) -> Path:
-    """Create the folder `wanted`, or the first free `root/name-N` if `wanted` is None. `wanted` may
-    contain only entries that `ignore` accepts; `check` may raise a more specific error."""
+    """Create the folder `requested`, or the first free `root/name-N` if `requested` is None.
+    `requested` may contain only entries that `ignore` accepts; `check` may raise a more specific
+    error."""
     try:
-        if wanted is None:
+        if requested is None:
             return create_numbered_folder(root, f"{name}-", 1)
-        check(wanted)
-        check_free(wanted, ignore)
-        wanted.mkdir(parents=True, exist_ok=True)
+        check(requested)
+        check_free(requested, ignore)
+        requested.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(wanted or root, error) from None
-    return wanted
+        raise write_error(requested or root, error) from None
+    return requested

@@ -207,8 +207,8 @@ class CheckpointStore:
         """The names of the checkpoints in the folder, oldest first; not verified."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _is_ours(path)]
-        return [p.name for p in sorted(found, key=lambda p: (_modified_ns(p), p.name))]
+        folders = [path for path in self.folder.iterdir() if _is_ours(path)]
+        return [p.name for p in sorted(folders, key=lambda p: (_modified_ns(p), p.name))]
 
     def _resolve(self, which: str) -> str:
         if which not in POINTERS:
@@ -226,9 +226,9 @@ class CheckpointStore:
             )
         raise MissingError(f"no checkpoint yet in {self.folder}", details=self._describe_others(""))
 
-    def _describe_others(self, name: str) -> list[str]:
-        others = [other for other in self.names() if other != name]
-        return [f"other checkpoints: {', '.join(others)}"] if others else []
+    def _describe_others(self, excluded: str) -> list[str]:
+        names = [checkpoint for checkpoint in self.names() if checkpoint != excluded]
+        return [f"other checkpoints: {', '.join(names)}"] if names else []
 
     def _read_pointer(self, pointer: str) -> tuple[str | None, str | None]:
         """The name and the hash in a pointer file; None for each that is missing."""

@@ -101,8 +101,8 @@ def open_folder(run: RunFolder | str | Path) -> RunFolder:
     return run if isinstance(run, RunFolder) else RunFolder(Path(run), read_manifest(Path(run)))
 
 
-def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
-    """Create the folder of a new run: `wanted`, which must be empty or new, else `root/name-N`."""
+def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
+    """Create the folder of a new run: `requested`, which must be empty or new, or `root/name-N`."""
 
     def check(path: Path) -> None:
         if (path / MANIFEST).exists():
@@ -112,7 +112,7 @@ def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
                 f"`latentforge runs {path.parent}` lists the runs there",
             )
 
-    return create_folder(wanted, root, name, check, ignore=is_temporary)
+    return create_folder(requested, root, name, check, ignore=is_temporary)
 
 
 def status_of(path: Path, manifest: Mapping[str, Any]) -> str:
@@ -214,5 +214,5 @@ def _is_manifest(value: Any) -> bool:
 def find_run_folders(folder: Path) -> Iterator[Path]:
     """The runs in a folder and in its subfolders, such as a demo's, sorted by path."""
     if folder.is_dir():
-        found = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
-        yield from sorted(path.parent for path in found)
+        files = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
+        yield from sorted(path.parent for path in files)

@@ -86,7 +86,7 @@ def flatten_options(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def progress_of(result: Any) -> dict[str, Any]:
+def describe_progress(result: Any) -> dict[str, Any]:
     """The progress and the results of training, for run.json."""
     return {
         "epochs": result.epochs,

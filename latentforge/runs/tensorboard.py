@@ -137,7 +137,7 @@ def flatten_per_dim(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
-def pair_sheet(originals: Tensor, recons: Tensor) -> Tensor:
+def tile_pairs(originals: Tensor, recons: Tensor) -> Tensor:
     """Two (n, C, H, W) batches as one image (C, 2H, nW), originals above reconstructions."""
     rows = [torch.cat(list(images), dim=2) for images in (originals, recons)]
     return torch.cat(rows, dim=1).clamp(0, 1)

@@ -11,7 +11,7 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.runtime import torchrun
 
 
-def training_device(requested: str) -> torch.device:
+def select_training_device(requested: str) -> torch.device:
     """The device that this process trains on; under torchrun each process uses a different GPU.
 
     Raises UsageError for a single device under torchrun, MissingError if there are too few GPUs.

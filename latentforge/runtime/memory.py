@@ -44,12 +44,12 @@ def _cgroup_memory() -> list[int]:
     ):
         with suppress(OSError, ValueError):  # no such limit, or "max"
             maximum = int((folder / limit).read_text())
-            cached = _statistic(folder / "memory.stat")  # the kernel frees it when needed
+            cached = _page_cache(folder / "memory.stat")  # the kernel frees it when needed
             available.append(maximum - int((folder / used).read_text()) + cached)
     return available
 
 
-def _statistic(path: Path) -> int:
+def _page_cache(path: Path) -> int:
     """The bytes of the page cache of a cgroup."""
     names = {"file", "total_cache"}
     with suppress(OSError, ValueError):

@@ -143,4 +143,4 @@ def open_end(sweep: Sweep, member: Member, *, retry: bool) -> bool:
 
 def check_alone() -> None:
     """Raise UsageError under torchrun, where each process would train every member."""
-    torchrun.refuse("sweep", "run it without torchrun; jobs=2 trains two members at a time")
+    torchrun.reject("sweep", "run it without torchrun; jobs=2 trains two members at a time")

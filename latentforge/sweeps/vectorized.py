@@ -19,8 +19,8 @@ from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import create_run_folder, lock_run, remove_temporary_files
 from latentforge.runs.manifest import build_manifest
-from latentforge.runtime.device import training_device
-from latentforge.runtime.threads import using_threads
+from latentforge.runtime.device import select_training_device
+from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
@@ -57,14 +57,14 @@ class Together:
         """
         config = self.configs[0]
         try:  # an invalid request is reported for each member, trained alone
-            device = training_device(config.train.device)
+            device = select_training_device(config.train.device)
             splits = move_to_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
         except Exception as error:
             return reason_of(error)
         if type(images) is not ImageSplit:
             return "its images are streamed"
-        with using_threads(config.train.threads), callers_state_kept(device):
+        with use_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
             except Exception as error:  # memory may suffice for one, but not for all

@@ -83,7 +83,7 @@ def measured(
             f"loss {loss.name!r} needs labels; the data has none", remedy="data=(x, y)"
         )
     from latentforge.engine.evaluator import Evaluator
-    from latentforge.runtime.threads import using_threads
+    from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept
 
     evaluator = Evaluator(
@@ -95,5 +95,5 @@ def measured(
         device=opened.device,
         roles=opened.roles,
     )
-    with callers_state_kept(opened.device), using_threads(opened.config.train.threads):
+    with callers_state_kept(opened.device), use_threads(opened.config.train.threads):
         return evaluator.run(split, opened.loaded.step), evaluator.protocol

@@ -70,7 +70,7 @@ def explore_opened(
 ) -> dict[str, Any]:
     """Run an explorer and draw its findings; returns the folder, files, metrics and notes."""
     from latentforge.engine.progress import SearchProgress
-    from latentforge.runtime.threads import using_threads
+    from latentforge.runtime.threads import use_threads
     from latentforge.workflows.export import output_folder
 
     run, loaded, config = opened.run, opened.loaded, opened.config
@@ -95,7 +95,7 @@ def explore_opened(
         if is_outside(root, run.path):
             raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
     watch = SearchProgress(stream, explorer.name)
-    with using_threads(config.train.threads), closing(watch):
+    with use_threads(config.train.threads), closing(watch):
         findings = find(opened, explorer, objective, watch.attach)
     from latentforge.rendering.write import noted  # imports matplotlib: half a second
 
@@ -180,9 +180,9 @@ def context_for(opened: Opened, attach: Callable[[Engine], None] | None = None) 
 
 def check_weights(model: nn.Module, run: Path) -> None:
     """Raise RunFailed if a weight is NaN or infinite: every picture would be empty."""
-    from latentforge.engine.finite import first_not_finite
+    from latentforge.engine.finite import find_nonfinite
 
-    if name := first_not_finite(model):
+    if name := find_nonfinite(model):
         raise RunFailed(
             f"the weights of {run} are not finite: {name} contains NaN or infinity",
             remedy=f"--checkpoint best, or `latentforge doctor {run}`",

@@ -19,7 +19,7 @@ from latentforge.engine.checkpoint_state import check_size, check_state, plugin_
 from latentforge.engine.distributed import join_processes
 from latentforge.engine.memory_format import is_channels_last
 from latentforge.engine.step import Trainee
-from latentforge.engine.training_state import stored_result
+from latentforge.engine.training_state import restore_result
 from latentforge.errors import MissingError, UsageError
 from latentforge.io.redact import command_line
 from latentforge.runs.checkpoint import CheckpointStore
@@ -28,8 +28,8 @@ from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_tem
 from latentforge.runs.manifest import now
 from latentforge.runs.rewind import select_checkpoint, truncate_logs
 from latentforge.runtime import torchrun
-from latentforge.runtime.device import training_device
-from latentforge.runtime.threads import using_threads
+from latentforge.runtime.device import select_training_device
+from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
@@ -49,9 +49,9 @@ def resume(
     with lock_run(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as the last training left it
         check_changes(run.config, config)
-        device = training_device(config.train.device)
+        device = select_training_device(config.train.device)
         splits = same_data(run, config, data)
-        with using_threads(config.train.threads), callers_state_kept(device):
+        with use_threads(config.train.threads), callers_state_kept(device):
             store = CheckpointStore(run.path / "checkpoints")
             saved = find_checkpoint(run, store, checkpoint)
             if saved:
@@ -164,7 +164,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
     if run.status != "done":
         return
     epochs = run.manifest["epochs"]
-    if stopped := stored_result(saved).stopped:
+    if stopped := restore_result(saved).stopped:
         raise UsageError(
             f"{run.path} stopped early after epoch {epochs}: {stopped}", remedy="train a new run"
         )

@@ -20,11 +20,11 @@ from latentforge.engine.diagnostics import check_training_images
 from latentforge.engine.distributed import train_in_group
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
-from latentforge.engine.training_state import TrainingResult, stored_result
+from latentforge.engine.training_state import TrainingResult, restore_result
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Terminated, one_line
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.manifest import flatten_options, now, progress_of
+from latentforge.runs.manifest import describe_progress, flatten_options, now
 from latentforge.runs.tensorboard import Board, NoBoard, flatten_metrics
 from latentforge.runtime import torchrun
 from latentforge.workflows.run import Run
@@ -56,7 +56,7 @@ class TrainingSession:
         self.run, self.config, self.splits = run, config, splits
         self.trainee, self.device, self.quiet = trainee, device, quiet
         self.saved, self.processes, self.trainer_class = saved, processes, trainer
-        self.result = stored_result(saved) if saved else TrainingResult()
+        self.result = restore_result(saved) if saved else TrainingResult()
 
     def __enter__(self) -> TrainingSession:
         monitor, measures = training_measures(
@@ -133,7 +133,7 @@ class TrainingSession:
     def _record(self, line: dict[str, Any]) -> None:
         """Record an epoch; in run.json too, for readers during the run or after a kill."""
         self.run.record(line)
-        self.run.update(**progress_of(self.result))
+        self.run.update(**describe_progress(self.result))
 
     def _greet(self) -> None:
         """Report the loss's facts, how steps are run, and what looks wrong with the data."""
@@ -196,7 +196,7 @@ def recorded(run: Run, result: TrainingResult) -> Iterator[None]:
 
 def finish(run: Run, result: TrainingResult, error: str = "") -> None:
     run.training = False
-    run.update(status=result.status, error=error, ended=now(), **progress_of(result))
+    run.update(status=result.status, error=error, ended=now(), **describe_progress(result))
 
 
 def notify(run: Run, what: str, **given: Any) -> None:

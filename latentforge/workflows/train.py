@@ -19,8 +19,8 @@ from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import lock_run, remove_temporary_files
 from latentforge.runs.manifest import RUNS, build_manifest
 from latentforge.runtime import torchrun
-from latentforge.runtime.device import training_device
-from latentforge.runtime.threads import using_threads
+from latentforge.runtime.device import select_training_device
+from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
@@ -33,7 +33,7 @@ def train(
 
     Faults of the request (device, data, network, optimizer) are found before the folder is created.
     """
-    device = training_device(config.train.device)
+    device = select_training_device(config.train.device)
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
@@ -43,7 +43,7 @@ def train(
             f"train.cuda_graph is on, but {device} has no CUDA graphs",
             remedy="--set train.cuda_graph=auto",
         )
-    with using_threads(config.train.threads), callers_state_kept(device):
+    with use_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
         facts = facts_of(trainee, config, splits)
         build_optimizer(trainee, config.train)  # raises before the folder exists

@@ -27,7 +27,7 @@ from latentforge.engine.vectorized.noise import (
     NotStackable,
     Recorder,
     SuppliedNoise,
-    generators_state,
+    generator_states,
 )
 from latentforge.seeding import permutation
 
@@ -185,12 +185,12 @@ class Ensemble:
         batch = self.images.batch(index)
         with recorder, torch.no_grad():
             runner.trainee(batch, runner.step_at(done))
-        after = generators_state(self.device)
+        after = generator_states(self.device)
         runner.noise.reseed(done)
         self.images.batch(index)
         for draw in recorder.draws:
             draw.fill(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
-        replayed = generators_state(self.device)
+        replayed = generator_states(self.device)
         if not all(map(torch.equal, after, replayed)):
             raise NotStackable("its model or loss uses random functions other than randn and rand")
         return recorder.draws

@@ -112,22 +112,22 @@ def check_weights(
     trainees: Sequence[Trainee], single: Sequence[StepRunner], stacked_runners: Sequence[StepRunner]
 ) -> None:
     """NotStackable if the optimizer has moved weights differently, or a buffer has changed."""
-    for before, one, other in zip(trainees, single, stacked_runners, strict=True):
+    for before, eager, stacked in zip(trainees, single, stacked_runners, strict=True):
         for name, parameter in before.named_parameters():
-            moved = (one.trainee.get_parameter(name) - parameter).norm()
+            moved = (eager.trainee.get_parameter(name) - parameter).norm()
             difference = (
-                one.trainee.get_parameter(name) - other.trainee.get_parameter(name)
+                eager.trainee.get_parameter(name) - stacked.trainee.get_parameter(name)
             ).norm()
             if not difference <= 0.1 * moved + 1e-6:  # as for gradients; False for NaN
                 raise NotStackable(f"the optimizer updates its {name} differently under vmap")
         for name, buffer in before.named_buffers():
-            if not torch.equal(buffer, one.trainee.get_buffer(name)):
+            if not torch.equal(buffer, eager.trainee.get_buffer(name)):
                 raise NotStackable(f"its buffer {name} changes from step to step")
 
 
-def same_gradient(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:  # None equals zeros: neither moves the weights
-        remaining = one if other is None else other
+def same_gradient(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:  # None equals zeros: neither moves the weights
+        remaining = first if second is None else second
         return remaining is None or not bool(remaining.any())
-    difference, largest = (one - other).abs().max(), other.abs().max()
+    difference, largest = (first - second).abs().max(), second.abs().max()
     return bool(difference <= TOLERANCE * largest + 1e-6)

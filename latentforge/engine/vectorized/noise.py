@@ -95,7 +95,7 @@ def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
     return not args or tuple(numbers) == tuple(draw.shape)
 
 
-def generators_state(device: torch.device) -> list[Tensor]:
+def generator_states(device: torch.device) -> list[Tensor]:
     """The states of the default generators of the CPU and of the device."""
     states = [torch.default_generator.get_state()]
     if device.type == "cuda":
