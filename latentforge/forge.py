@@ -13,7 +13,7 @@ from latentforge.errors import UsageError
 from latentforge.plugins.discovery import from_environment
 from latentforge.plugins.loading import load_plugins
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import draft_of, resumed_config
+from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.runs.folder import RunFolder, open_folder
 from latentforge.workflows.evaluate import evaluate
 from latentforge.workflows.explore import explore
@@ -105,10 +105,10 @@ class Forge:
         run that was trained on data passed in Python.
         """
         run = run if isinstance(run, Run) else self.open_run(run)
-        draft = draft_of(run)
+        draft = build_draft(run)
         data = draft.add_data(data)
         draft.update("train", train or {}, "train=")
-        config = resumed_config(self.registry, run, draft)
+        config = resolve_resumed_config(self.registry, run, draft)
         from latentforge.workflows.resume import resume
 
         return resume(run, config, checkpoint=checkpoint, quiet=quiet, data=data)

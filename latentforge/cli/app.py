@@ -31,7 +31,7 @@ from latentforge.cli.output import Globals, print_json
 from latentforge.errors import Interrupted, LatentForgeError, LostProcess, one_line
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
-from latentforge.runtime.stdout import answers_alone_on_stdout
+from latentforge.runtime.stdout import reserve_stdout
 
 
 class Root(TyperGroup):
@@ -106,7 +106,7 @@ def root(
     those plugins; LATENTFORGE_DATA is the folder of datasets; LATENTFORGE_DEBUG=1 shows tracebacks.
     """
     if ctx.invoked_subcommand != "train":
-        torchrun.refuse(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
+        torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     ctx.obj = Globals.of(plugin, strict_plugins)
     if strict_plugins and ctx.invoked_subcommand != "plugins":  # it lists the faults
         ctx.obj.forge()
@@ -135,7 +135,7 @@ def run(arguments: list[str]) -> int:
     commands.commands.cache_clear()  # the installed packages may have changed since an earlier call
     try:
         try:
-            with answers_alone_on_stdout(arguments):
+            with reserve_stdout(arguments):
                 app(arguments, prog_name="latentforge")
         finally:
             sys.stdout.flush()  # here, because at exit a closed pipe would not be handled
@@ -172,10 +172,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(error: LatentForgeError, arguments: list[str]) -> int:
-    if torchrun.several() and not isinstance(error, LostProcess):
+    if torchrun.is_distributed() and not isinstance(error, LostProcess):
         if isinstance(error, Interrupted) and torchrun.rank():
             return error.exit_code
-        torchrun.leave_word_to_the_first()
+        torchrun.defer_to_first_process()
     if os.environ.get("LATENTFORGE_DEBUG"):
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)

@@ -24,12 +24,14 @@ def check(
     """
     from latentforge.config.request import Draft
     from latentforge.config.resolve import resolve
-    from latentforge.io.toml import toml
+    from latentforge.io.toml import format_toml
 
     forge = forge_of(ctx)
     draft = Draft()
     draft.read_file(file)
     resolved = resolve(draft, forge.registry).as_dict()
     print_result(
-        {"file": str(file), "config": resolved}, json, [f"# {file} is valid", "", toml(resolved)]
+        {"file": str(file), "config": resolved},
+        json,
+        [f"# {file} is valid", "", format_toml(resolved)],
     )

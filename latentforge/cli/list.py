@@ -99,12 +99,12 @@ def runs(
 
     Example: latentforge runs runs
     """
-    from latentforge.runs.folder import read_manifest, run_folders
+    from latentforge.runs.folder import find_run_folders, read_manifest
 
     if not folder.is_dir():
         raise MissingError(f"no folder {folder}", remedy="latentforge train ae")
     facts: list[dict[str, Any]] = []
-    for path in run_folders(folder):
+    for path in find_run_folders(folder):
         try:
             facts.append(_run_facts(path, read_manifest(path)))
         except LatentForgeError as error:

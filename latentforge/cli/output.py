@@ -89,11 +89,11 @@ def print_result(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) 
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    from latentforge.io.paths import finite
+    from latentforge.io.paths import replace_nonfinite
 
     if torchrun.rank():
         return
-    print(json.dumps(finite(result), default=str), file=STDOUT[-1] if STDOUT else None)
+    print(json.dumps(replace_nonfinite(result), default=str), file=STDOUT[-1] if STDOUT else None)
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

@@ -81,7 +81,7 @@ def train(
     """
     from latentforge.config.request import start_draft
     from latentforge.config.resolve import resolve
-    from latentforge.runs.compatibility import draft_of, resumed_config
+    from latentforge.runs.compatibility import build_draft, resolve_resumed_config
     from latentforge.workflows.run import open_run
 
     registry = forge_of(ctx).registry
@@ -105,9 +105,9 @@ def train(
                 f"remove {', '.join(unexpected)}",
                 remedy=f"latentforge train --resume {resumed.path}",
             )
-        draft = draft_of(resumed)
+        draft = build_draft(resumed)
         apply_options(draft, data, loss, values, callback, set_)
-        settings = resumed_config(registry, resumed, draft)
+        settings = resolve_resumed_config(registry, resumed, draft)
         from latentforge.workflows.resume import resume as resume_run
 
         finished = resume_run(resumed, settings, checkpoint=from_ or "last", quiet=quiet)

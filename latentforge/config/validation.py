@@ -128,7 +128,7 @@ def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | No
     that is valid, else the default."""
     from pydantic import ValidationError
 
-    from latentforge.io.toml import as_toml
+    from latentforge.io.toml import format_toml_value
 
     parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
     numbers = [_number(part) if isinstance(part, str) else part for part in parts]
@@ -139,7 +139,7 @@ def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | No
         except (ValidationError, TypeError):
             continue
         if isinstance(guess, list | tuple) and guess:
-            written = as_toml(list(guess))
+            written = format_toml_value(list(guess))
             typed = (origin is None or origin.startswith("--set")) and "[" not in path
             return f", as in --set '{path}={written}'" if typed else f", such as {written}"
     return ""

@@ -16,7 +16,7 @@ from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
-from latentforge.runs.compatibility import config_of
+from latentforge.runs.compatibility import resolve_stored_config
 
 if TYPE_CHECKING:
     from latentforge.workflows.load import LoadedRun
@@ -103,9 +103,9 @@ def opened(subject: Subject) -> LoadedRun:
     from latentforge.workflows.load import load_run
 
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
-    config = config_of(subject.forge.registry, run)
+    config = resolve_stored_config(subject.forge.registry, run)
     roles = {
-        role: (other, config_of(subject.forge.registry, other))
+        role: (other, resolve_stored_config(subject.forge.registry, other))
         for role, other in other_runs(subject).items()
     }
     return load_run(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
@@ -116,6 +116,6 @@ def with_roles(subject: Subject, seen: LoadedRun) -> list[tuple[Any, Set[str], S
     found = []
     for role, needs in roles_of(subject).items():
         other = seen.roles[role]
-        entry = config_of(subject.forge.registry, other.run).model.entry
+        entry = resolve_stored_config(subject.forge.registry, other.run).model.entry
         found.append((other.model, entry.spec.provides, needs))
     return found

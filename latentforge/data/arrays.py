@@ -29,7 +29,7 @@ def as_tensor(values: Any, where: str) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def laid_out(x: Tensor, where: str) -> Tensor:
+def to_channels_first(x: Tensor, where: str) -> Tensor:
     """Convert (N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W). (N, D) is unchanged."""
     if x.ndim not in (2, 3, 4):
         raise UsageError(
@@ -45,7 +45,7 @@ def laid_out(x: Tensor, where: str) -> Tensor:
     return x.contiguous()
 
 
-def pixels(x: Tensor, where: str) -> Tensor:
+def check_pixels(x: Tensor, where: str) -> Tensor:
     """uint8 unchanged, floats as float32 after a check that they are in [0, 1]. Raises UsageError
     for other values."""
     if x.dtype == torch.uint8:
@@ -56,23 +56,23 @@ def pixels(x: Tensor, where: str) -> Tensor:
             remedy="give uint8 from 0 to 255, or floats from 0 to 1",
         )
     x = x.to(torch.float32)
-    low, high = (float(v) for v in x.aminmax())  # nan if there is one
+    low, high = (float(value) for value in x.aminmax())  # nan if there is one
     if low >= 0.0 and high <= 1.0:
         return x
-    if bad := x.numel() - int(x.isfinite().sum()):
+    if count := x.numel() - int(x.isfinite().sum()):
         raise UsageError(
-            f"{where}: {bad} of {x.numel()} values of x are NaN or infinite",
+            f"{where}: {count} of {x.numel()} values of x are NaN or infinite",
             remedy="remove or replace them in the dataset's load",
         )
     if low < -ROUNDING or high > 1.0 + ROUNDING:
         raise UsageError(
             f"{where}: x is in [{low:g}, {high:g}], but floats must be in [0, 1]",
-            remedy=scaling(low, high),
+            remedy=scaling_hint(low, high),
         )
     return x.clamp(0.0, 1.0)
 
 
-def scaling(low: float, high: float) -> str:
+def scaling_hint(low: float, high: float) -> str:
     """The hint for floats in [low, high]: how to convert them."""
     if low >= 0.0 and 2.0 <= high <= 255.0:
         return "divide by 255, or give uint8"

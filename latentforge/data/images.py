@@ -58,10 +58,10 @@ class ImageSplit:
         """The stored images at `index`, (B, *spec.shape)."""
         return torch.index_select(self.x, 0, index)
 
-    def taken(self, places: Tensor) -> ImageSplit:
-        """A new split with the images at `places`, int64 (n,)."""
-        y = None if self.y is None else self.y.index_select(0, places)
-        return ImageSplit(self.x.index_select(0, places), y, self.spec, self.dynamic)
+    def select(self, indices: Tensor) -> ImageSplit:
+        """A new split with the images at `indices`, int64 (n,)."""
+        y = None if self.y is None else self.y.index_select(0, indices)
+        return ImageSplit(self.x.index_select(0, indices), y, self.spec, self.dynamic)
 
     def same_as(self, other: ImageSplit) -> bool:
         """Whether two splits contain the same images, as for data without official splits."""
@@ -81,9 +81,9 @@ class ImageSplit:
 
     def batch_at(self, places: Sequence[int]) -> Batch:
         """The examples at these indices. Raises UsageError for an index that does not exist."""
-        if outside := [place for place in places if not 0 <= place < len(self)]:
+        if missing := [index for index in places if not 0 <= index < len(self)]:
             raise UsageError(
-                f"no image {', '.join(map(str, outside[:5]))}: this split has {len(self)}",
+                f"no image {', '.join(map(str, missing[:5]))}: this split has {len(self)}",
                 remedy=f"choose from 0 to {len(self) - 1}",
             )
         return self.batch(torch.tensor(places, dtype=torch.int64, device=self.device))

@@ -18,34 +18,34 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.plugins.registry import Registry
 
 
-def load_splits(chosen: Component | None, own: DataConfig, data: Any = None) -> DataSplits:
+def load_splits(dataset: Component | None, config: DataConfig, data: Any = None) -> DataSplits:
     """The images of every split on the CPU. `data` replaces the chosen dataset. Raises MissingError
     if there is neither."""
     load: Callable[[str], Any]
     if data is not None:
-        given = given_splits(data)
-        load, official, name = given.__getitem__, tuple(given), IN_MEMORY
-    elif chosen is not None:
-        spec, name = chosen.entry.spec, chosen.name
-        load = partial(chosen.call, f"loading dataset {name!r}", spec.load, chosen.options)
+        splits = as_splits(data)
+        load, official, name = splits.__getitem__, tuple(splits), IN_MEMORY
+    elif dataset is not None:
+        spec, name = dataset.entry.spec, dataset.name
+        load = partial(dataset.call, f"loading dataset {name!r}", spec.load, dataset.options)
         official = spec.splits
     else:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
             remedy="pass it again: run.evaluate(data=...)",
         )
-    return prepare(load, official, name, own)
+    return prepare(load, official, name, config)
 
 
 def load_dataset(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
 ) -> DataSplits:
     """The splits of a dataset by its name. `options` are those of the section [data]."""
-    dataset, own = resolve_dataset(registry, name, options)
-    return load_splits(dataset, own)
+    dataset, config = resolve_dataset(registry, name, options)
+    return load_splits(dataset, config)
 
 
-def given_splits(data: Any) -> dict[str, Any]:
+def as_splits(data: Any) -> dict[str, Any]:
     """In-memory data by split. Data that is not a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
     if unknown := sorted(set(splits) - set(SPLITS)):

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
-from latentforge.data.arrays import as_tensor, dtype_name, laid_out, pixels
+from latentforge.data.arrays import as_tensor, check_pixels, dtype_name, to_channels_first
 from latentforge.data.images import ImageSplit
-from latentforge.data.memory import why_streamed
+from latentforge.data.memory import streaming_reason
 from latentforge.data.readers import (
-    Examples,
+    DatasetSource,
     InMemory,
     Source,
     check_dataset,
     class_names,
-    streamable,
+    open_source,
 )
 from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # of all images, if there is no official test split
 VALIDATION = 0.1  # of the training images, if there is no official test split
-MOST_CLASSES = 65_536  # for labels without names
+MAX_CLASSES = 65_536  # for labels without names
 SAMPLE = 256  # images of a split in the fingerprint of streamed data
-AT_ONCE = 16  # of these, in memory at the same time
+SAMPLE_BATCH = 16  # of these, in memory at the same time
 DEFAULT = DataConfig()
 
 
@@ -72,58 +72,62 @@ def prepare(
     not fit.
     """
     _check_splits(official, config, name)
-    sources, splits, spec = _loaded({split: load(split) for split in official}, name, config)
+    sources, splits, spec = _load_sources({split: load(split) for split in official}, name, config)
     validation, test, seed = config.validation, config.test, config.split_seed
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
     if "test" not in official:
         share = TEST if test is None else test
-        splits["train"], splits["test"] = _cut(splits["train"], share, "test", seed, name)
+        splits["train"], splits["test"] = _split_off(splits["train"], share, "test", seed, name)
     if validation:
-        cut = _cut(splits["train"], validation, "validation", seed, name)
+        cut = _split_off(splits["train"], validation, "validation", seed, name)
         splits["train"], splits["validation"] = cut
-    return _data_splits(spec, sources, splits, config)
+    return _build_splits(spec, sources, splits, config)
 
 
-def prepare_whole(given: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
+def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
     """Prepare each given split without cutting it: the shares of `config` are ignored. Raises
     UsageError for data that does not fit."""
-    sources, splits, spec = _loaded(dict(given), name, config)
-    return _data_splits(spec, sources, splits, config)
+    sources, splits, spec = _load_sources(dict(loaded), name, config)
+    return _build_splits(spec, sources, splits, config)
 
 
-def _loaded(
-    given: dict[str, Any], name: str, config: DataConfig
+def _load_sources(
+    loaded_splits: dict[str, Any], name: str, config: DataConfig
 ) -> tuple[dict[str, _Source], dict[str, ImageSplit], DataSpec]:
     """The given splits after their checks: all of them streamed, or all in memory."""
-    wheres = {split: f"{name}, split {split}" for split in given}
-    files = {}
+    labels = {split: f"{name}, split {split}" for split in loaded_splits}
+    streams = {}
     if config.stream != "never":
-        files = {split: streamable(value, wheres[split]) for split, value in given.items()}
-    size = sum(math.prod(s.shape) * s.dtype.itemsize for s in files.values() if s)
-    why = why_streamed(config, size, host_memory(), "memory")
+        streams = {
+            split: open_source(value, labels[split]) for split, value in loaded_splits.items()
+        }
+    size = sum(math.prod(s.shape) * s.dtype.itemsize for s in streams.values() if s)
+    reason = streaming_reason(config, size, host_memory(), "memory")
     sources = {}
-    for split, where in wheres.items():
-        loaded = given.pop(split)  # frees the original after its conversion
-        sources[split] = _streamed(loaded, files[split], where) if why else _whole(loaded, where)
-    spec = _spec(list(sources.values()))
+    for split, where in labels.items():
+        loaded = loaded_splits.pop(split)  # frees the original after its conversion
+        sources[split] = (
+            _stream_source(loaded, streams[split], where) if reason else _load_all(loaded, where)
+        )
+    spec = _build_spec(list(sources.values()))
     splits = {
-        split: ImageSplit(held.x, held.y, spec)
-        if isinstance(held.x, Tensor)
-        else StreamedImages(held.x, held.y, spec, workers=config.workers, why=why)
-        for split, held in sources.items()
+        split: ImageSplit(source.x, source.y, spec)
+        if isinstance(source.x, Tensor)
+        else StreamedImages(source.x, source.y, spec, workers=config.workers, reason=reason)
+        for split, source in sources.items()
     }
     return sources, splits, spec
 
 
-def _data_splits(
+def _build_splits(
     spec: DataSpec,
     sources: Mapping[str, _Source],
     splits: Mapping[str, ImageSplit],
     config: DataConfig,
 ) -> DataSplits:
     stored = next(iter(splits.values())).stored
-    sample = _sampled(sources, spec.classes)
+    sample = _sample_fingerprint(sources, spec.classes)
     streamed = any(isinstance(images, StreamedImages) for images in splits.values())
     return DataSplits(
         spec=spec,
@@ -160,47 +164,47 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
             )
 
 
-def _whole(loaded: Any, where: str) -> _Source:
+def _load_all(data: Any, where: str) -> _Source:
     """All images in memory."""
-    arrays = loaded if isinstance(loaded, Arrays) else _gather(loaded, where)
-    x = pixels(laid_out(as_tensor(arrays.x, where), where), where)
-    return _labelled(x, arrays.y, arrays.classes, where)
+    arrays = data if isinstance(data, Arrays) else _gather(data, where)
+    x = check_pixels(to_channels_first(as_tensor(arrays.x, where), where), where)
+    return _make_source(x, arrays.y, arrays.classes, where)
 
 
-def _streamed(loaded: Any, source: Source | None, where: str) -> _Source:
+def _stream_source(data: Any, source: Source | None, where: str) -> _Source:
     """Images that stay where they are stored, and labels in memory."""
     if source is None:
-        held = _whole(loaded, where)
-        assert isinstance(held.x, Tensor)
-        return replace(held, x=InMemory(held.x, where))
-    if isinstance(source, Examples):
-        return _labelled(source, source.labels(), class_names(loaded), where)
-    return _labelled(source, loaded.y, loaded.classes, where)
+        stored = _load_all(data, where)
+        assert isinstance(stored.x, Tensor)
+        return replace(stored, x=InMemory(stored.x, where))
+    if isinstance(source, DatasetSource):
+        return _make_source(source, source.labels(), class_names(data), where)
+    return _make_source(source, data.y, data.classes, where)
 
 
-def _labelled(x: Tensor | Source, y: Any, classes: Sequence[str], where: str) -> _Source:
-    names = tuple(_printable(str(name)) for name in classes)
-    labels = None if y is None else _labels(as_tensor(y, where), len(x), names, where)
+def _make_source(x: Tensor | Source, y: Any, classes: Sequence[str], where: str) -> _Source:
+    names = tuple(_escape_unprintable(str(name)) for name in classes)
+    labels = None if y is None else _check_labels(as_tensor(y, where), len(x), names, where)
     return _Source(x, labels, names, where)
 
 
 def _gather(dataset: Any, where: str) -> Arrays:
     """Read a map-style dataset completely, by its `whole()` if it has one."""
     check_dataset(dataset, where)
-    if callable(own := getattr(dataset, "whole", None)):
-        arrays: Arrays = own()
+    if callable(read_all := getattr(dataset, "whole", None)):
+        arrays: Arrays = read_all()
         return arrays
-    examples = Examples(dataset, where)
+    examples = DatasetSource(dataset, where)
     x = np.empty((len(dataset), *examples.first.shape), examples.first.dtype)
     y = None if examples.label is None else np.empty(len(dataset), np.int64)
     for i in range(len(dataset)):
-        x[i], label = examples.one(i)
+        x[i], label = examples.read_example(i)
         if y is not None and label is not None:
             y[i] = label
     return Arrays(x, y, class_names(dataset))
 
 
-def _printable(name: str) -> str:
+def _escape_unprintable(name: str) -> str:
     """Escape what is not printable. Names of files may contain bytes that are not text, which no
     figure can show, and control codes for a terminal. Escaped names remain distinct."""
     return "".join(
@@ -208,37 +212,39 @@ def _printable(name: str) -> str:
     )
 
 
-def _labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
+def _check_labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise UsageError(f"{where}: y is {dtype_name(y)}, but labels must be integers")
     if y.shape != (count,):
         raise UsageError(f"{where}: y has shape {tuple(y.shape)}, but x has {count} examples")
     y = y.to(torch.int64).contiguous()
-    low, high = (int(v) for v in y.aminmax())
+    low, high = (int(value) for value in y.aminmax())
     if low < 0 or (classes and high >= len(classes)):
-        most = f"to {len(classes) - 1} for the {len(classes)} classes" if classes else "upwards"
-        raise UsageError(f"{where}: labels go from {low} to {high}; they must go from 0 {most}")
-    if not classes and high >= MOST_CLASSES:  # each number up to the highest gets a name
+        limit = f"to {len(classes) - 1} for the {len(classes)} classes" if classes else "upwards"
+        raise UsageError(f"{where}: labels go from {low} to {high}; they must go from 0 {limit}")
+    if not classes and high >= MAX_CLASSES:  # each number up to the highest gets a name
         raise UsageError(
-            f"{where}: labels go up to {high}, but at most {MOST_CLASSES} classes are supported",
+            f"{where}: labels go up to {high}, but at most {MAX_CLASSES} classes are supported",
             remedy="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
         )
     return y
 
 
-def _spec(sources: Sequence[_Source]) -> DataSpec:
+def _build_spec(sources: Sequence[_Source]) -> DataSpec:
     """The DataSpec of all splits. Raises UsageError if they differ."""
     first = sources[0]
     for other in sources[1:]:
-        seen = (
+        properties = (
             ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
             ("type", dtype_name(first.x), dtype_name(other.x)),
             ("labels", *("no" if s.y is None else "some" for s in (first, other))),
             ("classes", first.classes, other.classes),
         )
-        for what, one, two in seen:
-            if one != two:
-                raise UsageError(f"{other.where}: {what} {two}, but {first.where}: {what} {one}")
+        for name, expected, actual in properties:
+            if expected != actual:
+                raise UsageError(
+                    f"{other.where}: {name} {actual}, but {first.where}: {name} {expected}"
+                )
     classes: tuple[str, ...] = ()
     labels = [source.y for source in sources if source.y is not None]
     if labels:
@@ -247,7 +253,7 @@ def _spec(sources: Sequence[_Source]) -> DataSpec:
     return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
 
 
-def _cut(
+def _split_off(
     images: ImageSplit, share: float, purpose: str, seed: int, name: str
 ) -> tuple[ImageSplit, ImageSplit]:
     """The rest and the part that is cut off, both in the order of the source."""
@@ -262,8 +268,8 @@ def _cut(
             remedy=f"choose another {purpose} share",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))
-    left, cut = (part.sort().values for part in (order[count:], order[:count]))
-    return images.taken(left), images.taken(cut)
+    rest, cut = (part.sort().values for part in (order[count:], order[:count]))
+    return images.select(rest), images.select(cut)
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
@@ -277,7 +283,7 @@ def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
+def _sample_fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
     """The fingerprint of images too many to read first: of names, sizes, types, every label, and
     the values of `SAMPLE` images of each split, always the same ones.
 
@@ -290,7 +296,7 @@ def _sampled(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
         if y is not None:
             digest.update(y.numpy().data)
         order = torch.randperm(len(x), generator=generator("cpu", "fingerprint"))
-        for places in torch.split(order[:SAMPLE].sort().values, AT_ONCE):
-            some = x[places] if isinstance(x, Tensor) else x.read(places.tolist())
-            digest.update(some.numpy().data)
+        for indices in torch.split(order[:SAMPLE].sort().values, SAMPLE_BATCH):
+            images = x[indices] if isinstance(x, Tensor) else x.read(indices.tolist())
+            digest.update(images.numpy().data)
     return f"sample-{digest.hexdigest()}"

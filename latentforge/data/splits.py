@@ -11,7 +11,7 @@ import torch
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
-from latentforge.data.memory import why_streamed
+from latentforge.data.memory import streaming_reason
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.runtime.memory import device_memory
 
@@ -35,35 +35,39 @@ class DataSplits:
     def split(self, name: str) -> ImageSplit:
         """The images of one split. Raises UsageError that names the existing splits."""
         if name not in self.splits:
-            known = list(self.splits)
-            remedy = did_you_mean(name, known) or f"choose from {', '.join(known)}"
-            raise UsageError(f"no split {name!r}: there are {', '.join(known)}", remedy=remedy)
+            names = list(self.splits)
+            remedy = did_you_mean(name, names) or f"choose from {', '.join(names)}"
+            raise UsageError(f"no split {name!r}: there are {', '.join(names)}", remedy=remedy)
         return self.splits[name]
 
-    def is_of(self, about: Mapping[str, Any]) -> bool:
+    def matches(self, description: Mapping[str, Any]) -> bool:
         """Whether this is the data that a run.json describes under `data`: compares all values, or
         the sample if one of the two is streamed."""
-        then = about["fingerprint"]
-        if then.startswith("sample-") or self.fingerprint == self.sample:
-            return bool(self.sample == about.get("sample", then))
-        return bool(self.fingerprint == then)
+        fingerprint = description["fingerprint"]
+        if fingerprint.startswith("sample-") or self.fingerprint == self.sample:
+            return bool(self.sample == description.get("sample", fingerprint))
+        return bool(self.fingerprint == fingerprint)
 
     def to(self, device: torch.device | str) -> DataSplits:
         """All splits on another device. Images that several splits share are moved once. Images
         that are too many for a GPU stay in the host's memory and are streamed from there."""
         device = torch.device(device)
-        own = {id(images): images for images in self.splits.values()}
+        unique = {id(images): images for images in self.splits.values()}
         if device.type == "cuda":
-            elsewhere = {
+            to_move = {
                 key: images
-                for key, images in own.items()
+                for key, images in unique.items()
                 if type(images) is ImageSplit and images.device != device
             }
-            size = sum(images.x.nbytes for images in elsewhere.values())
-            if why := why_streamed(self.config, size, device_memory(device), "memory of the GPU"):
-                from latentforge.data.streamed import from_memory
+            size = sum(images.x.nbytes for images in to_move.values())
+            if reason := streaming_reason(
+                self.config, size, device_memory(device), "memory of the GPU"
+            ):
+                from latentforge.data.streamed import stream_from_memory
 
-                for key, images in elsewhere.items():
-                    own[key] = from_memory(images, self.config.workers, why)
-        moved = {key: images.to(device) for key, images in own.items()}
-        return replace(self, splits={k: moved[id(images)] for k, images in self.splits.items()})
+                for key, images in to_move.items():
+                    unique[key] = stream_from_memory(images, self.config.workers, reason)
+        moved = {key: images.to(device) for key, images in unique.items()}
+        return replace(
+            self, splits={name: moved[id(images)] for name, images in self.splits.items()}
+        )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, DataSpec
 from latentforge.data.images import Binarize, ImageSplit
-from latentforge.data.prefetch import Ahead, checked
+from latentforge.data.prefetch import Prefetcher, unwrap
 from latentforge.data.readers import InMemory, Reader, Source
 from latentforge.errors import UsageError
 from latentforge.seeding import generator, shared_generator
@@ -23,10 +23,9 @@ from latentforge.seeding import generator, shared_generator
 class StreamedImages(ImageSplit):
     """One split whose images are read from `source` batch by batch. Labels are on the device.
 
-    `places`: int64 (N,), the indices of these images in the source, in order. `why` is the reason
-    why they are streamed. `workers` processes prefetch; 0 reads in this process. `binarize` is
-    applied to each batch: "fixed" draws each image from (`draw`, its index), so it is always the
-    same.
+    `indices`: int64 (N,), the indices of these images in the source, in order. `reason` is why they
+    are streamed. `workers` processes prefetch; 0 reads in this process. `binarize` is applied to
+    each batch: "fixed" draws each image from (`draw`, its index), so it is always the same.
     """
 
     def __init__(
@@ -35,24 +34,24 @@ class StreamedImages(ImageSplit):
         y: Tensor | None,
         spec: DataSpec,
         *,
-        places: Tensor | None = None,
+        indices: Tensor | None = None,
         binarize: Binarize = "none",
         draw: tuple[str, int] = ("", 0),
         device: torch.device | str = "cpu",
         workers: int = 0,
-        why: str = "",
+        reason: str = "",
     ) -> None:
         device = torch.device(device)
         vars(self).update(  # a frozen class, like ImageSplit
             source=source,
-            places=torch.arange(len(source)) if places is None else places,
+            indices=torch.arange(len(source)) if indices is None else indices,
             y=y,
             spec=spec,
             dynamic=binarize == "dynamic",
             binarize=binarize,
             draw=draw,
             workers=workers,
-            why=why,
+            reason=reason,
             _device=device,
             _white=torch.tensor(255.0, device=device),
             _reader=Reader(source),
@@ -60,17 +59,17 @@ class StreamedImages(ImageSplit):
         )
 
     source: Source
-    places: Tensor
+    indices: Tensor
     binarize: Binarize
     draw: tuple[str, int]
     workers: int
-    why: str
+    reason: str
     _device: torch.device
     _reader: Reader
     _state: _State
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __repr__(self) -> str:
         return f"StreamedImages({self.source.where}, {len(self)} images)"
@@ -93,7 +92,7 @@ class StreamedImages(ImageSplit):
         return self.source.dtype
 
     def raw(self, index: Tensor) -> Tensor:
-        return checked(self._reader[self.places[index.cpu()].tolist()]).to(self.device)
+        return unwrap(self._reader[self.indices[index.cpu()].tolist()]).to(self.device)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
         """Announce the arguments of the next calls of `batch`, in order. They are prefetched from
@@ -101,21 +100,21 @@ class StreamedImages(ImageSplit):
         self.close()
         self._state.expected = [index.cpu() for index in batches]
 
-    def residence(self) -> str:
+    def describe_source(self) -> str:
         """Where the images are read from, for run.json and for messages."""
-        return f"streamed ({self.why}; data.workers={self.workers})"
+        return f"streamed ({self.reason}; data.workers={self.workers})"
 
     def close(self) -> None:
         """Stop prefetching and end the workers."""
-        if self._state.ahead:
-            self._state.ahead.close()
-        self._state.ahead, self._state.expected = None, []
+        if self._state.prefetcher:
+            self._state.prefetcher.close()
+        self._state.prefetcher, self._state.expected = None, []
 
     def batch(self, index: Tensor) -> Batch:
-        places = index.cpu()
-        x = self._next(places)
-        x = self.raw(places) if x is None else x
-        x = self._seen(x, places)
+        positions = index.cpu()
+        x = self._next_prefetched(positions)
+        x = self.raw(positions) if x is None else x
+        x = self._preprocess(x, positions)
         if self.dynamic:
             x = torch.bernoulli(x, generator=shared_generator())
         index = index.to(self.device)
@@ -124,21 +123,23 @@ class StreamedImages(ImageSplit):
 
     def batches(self, size: int) -> Iterator[Batch]:
         parts = torch.split(torch.arange(len(self)), size)
-        ahead = Ahead(self._reader, self._sources(parts), self.workers, self.device)
+        prefetcher = Prefetcher(
+            self._reader, self._source_indices(parts), self.workers, self.device
+        )
         try:
             for part in parts:
-                x = self._seen(ahead.next(), part)
+                x = self._preprocess(prefetcher.next(), part)
                 if self.dynamic:
                     noise = generator(self.device, "binarize", int(part[0]))
                     x = torch.bernoulli(x, generator=noise)
                 index = part.to(self.device)
                 yield Batch(x, None if self.y is None else self.y[index], index)
         finally:
-            ahead.close()
+            prefetcher.close()
 
-    def taken(self, places: Tensor) -> StreamedImages:
-        y = None if self.y is None else self.y.index_select(0, places.to(self.device))
-        return self._with(y=y, places=self.places.index_select(0, places))
+    def select(self, indices: Tensor) -> StreamedImages:
+        y = None if self.y is None else self.y.index_select(0, indices.to(self.device))
+        return self._replace(y=y, indices=self.indices.index_select(0, indices))
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> StreamedImages:
         """Like `ImageSplit.binarized`. Raises UsageError for "fixed", because a single draw of all
@@ -149,42 +150,46 @@ class StreamedImages(ImageSplit):
                 "data.binarize=fixed draws all images once, but streamed images are not stored",
                 remedy="--set data.binarize=dynamic or threshold, or data.stream=never",
             )
-        held = mode == "dynamic" and split != "train"
-        return self._with(binarize="fixed" if held else mode, draw=(split, seed))
+        fixed = mode == "dynamic" and split != "train"
+        return self._replace(binarize="fixed" if fixed else mode, draw=(split, seed))
 
     def to(self, device: torch.device | str) -> StreamedImages:
         y = None if self.y is None else self.y.to(device)
-        return self._with(y=y, device=torch.device(device))
+        return self._replace(y=y, device=torch.device(device))
 
     def same_as(self, other: ImageSplit) -> bool:
         if not isinstance(other, StreamedImages):
             return False
-        return self.source is other.source and torch.equal(self.places, other.places)
+        return self.source is other.source and torch.equal(self.indices, other.indices)
 
-    def _with(self, **changes: object) -> StreamedImages:
-        keep = ("places", "binarize", "draw", "device", "workers", "why")
-        options = {"y": self.y, **{name: getattr(self, name) for name in keep}, **changes}
+    def _replace(self, **changes: object) -> StreamedImages:
+        names = ("indices", "binarize", "draw", "device", "workers", "reason")
+        options = {"y": self.y, **{name: getattr(self, name) for name in names}, **changes}
         return StreamedImages(self.source, spec=self.spec, **options)
 
-    def _sources(self, parts: Sequence[Tensor]) -> list[list[int]]:
-        return [self.places[part].tolist() for part in parts]
+    def _source_indices(self, parts: Sequence[Tensor]) -> list[list[int]]:
+        return [self.indices[part].tolist() for part in parts]
 
-    def _next(self, places: Tensor) -> Tensor | None:
-        """The prefetched batch, if it is the one at `places`, else None."""
+    def _next_prefetched(self, positions: Tensor) -> Tensor | None:
+        """The prefetched batch, if it is the one at `positions`, else None."""
         state = self._state
-        if state.ahead is None:  # the start of an epoch, or its middle after a resume
-            found = (i for i, e in enumerate(state.expected) if torch.equal(e, places))
-            if (first := next(found, None)) is None:
+        if state.prefetcher is None:  # the start of an epoch, or its middle after a resume
+            matches = (
+                number
+                for number, indices in enumerate(state.expected)
+                if torch.equal(indices, positions)
+            )
+            if (first := next(matches, None)) is None:
                 return None
             state.expected = state.expected[first:]
-            sources = self._sources(state.expected)
-            state.ahead = Ahead(self._reader, sources, self.workers, self.device)
-        if not state.expected or not torch.equal(state.expected[0], places):
+            sources = self._source_indices(state.expected)
+            state.prefetcher = Prefetcher(self._reader, sources, self.workers, self.device)
+        if not state.expected or not torch.equal(state.expected[0], positions):
             return None
         state.expected.pop(0)
-        return state.ahead.next()
+        return state.prefetcher.next()
 
-    def _seen(self, x: Tensor, places: Tensor) -> Tensor:
+    def _preprocess(self, x: Tensor, positions: Tensor) -> Tensor:
         """What the model receives for stored images on the device, except for `dynamic`."""
         if x.dtype == torch.uint8:
             x = torch.div(x, self._white)
@@ -194,8 +199,8 @@ class StreamedImages(ImageSplit):
             split, seed = self.draw
             purpose = f"binarize {split}, one image"
             rows = [
-                torch.bernoulli(row, generator=generator("cpu", purpose, seed, place))
-                for row, place in zip(x.cpu(), places.tolist(), strict=True)
+                torch.bernoulli(row, generator=generator("cpu", purpose, seed, index))
+                for row, index in zip(x.cpu(), positions.tolist(), strict=True)
             ]
             return torch.stack(rows).to(x.device) if rows else x
         return x
@@ -206,11 +211,13 @@ class _State:
     """The state of the prefetch, which changes while the images are frozen."""
 
     expected: list[Tensor] = field(default_factory=list)
-    ahead: Ahead | None = None
+    prefetcher: Prefetcher | None = None
 
 
-def from_memory(images: ImageSplit, workers: int, why: str) -> StreamedImages:
+def stream_from_memory(images: ImageSplit, workers: int, reason: str) -> StreamedImages:
     """Images in the host's memory as a split that is streamed to a device from there."""
     mode: Binarize = "dynamic" if images.dynamic else "none"
     source = InMemory(images.x, "the images in memory")
-    return StreamedImages(source, images.y, images.spec, binarize=mode, workers=workers, why=why)
+    return StreamedImages(
+        source, images.y, images.spec, binarize=mode, workers=workers, reason=reason
+    )

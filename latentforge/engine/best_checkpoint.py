@@ -24,7 +24,7 @@ class BestCheckpoint:
         self.epoch = 0
         self.waited = 0
 
-    def judge(self, metrics: Mapping[str, float], epoch: int) -> bool:
+    def update(self, metrics: Mapping[str, float], epoch: int) -> bool:
         """Return whether this epoch is the best so far. UsageError if the metric is missing."""
         if self.metric not in metrics:
             raise UsageError(
@@ -48,9 +48,9 @@ class BestCheckpoint:
 
     def reason(self) -> str:
         """Why the training ends early, as text for the user."""
-        since = (
+        detail = (
             "it was never finite"
             if self.score is None
             else f"best {self.score:.6g} in epoch {self.epoch}"
         )
-        return f"validation {self.metric} has not improved for {self.waited} epochs ({since})"
+        return f"validation {self.metric} has not improved for {self.waited} epochs ({detail})"

@@ -43,16 +43,16 @@ def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Modu
 
 
 def build_module(component: Component, spec: DataSpec) -> nn.Module:
-    built = component.entry.spec.build(component.options, spec)
-    if not isinstance(built, nn.Module):
-        raise TypeError(f"build returned {type(built).__name__}, not an nn.Module")
-    return built
+    module = component.entry.spec.build(component.options, spec)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"build returned {type(module).__name__}, not an nn.Module")
+    return module
 
 
-def on_device(splits: DataSplits, device: torch.device) -> DataSplits:
+def move_to_device(splits: DataSplits, device: torch.device) -> DataSplits:
     """Move the images to a device; RunFailed if its memory is too small."""
-    doing, hint = "moving the images to the device", "--device cpu, or fewer images"
-    return call_component(doing, (), splits.to, device, save_memory=hint)
+    action, hint = "moving the images to the device", "--device cpu, or fewer images"
+    return call_component(action, (), splits.to, device, save_memory=hint)
 
 
 def build_step_runner(
@@ -63,18 +63,18 @@ def build_step_runner(
     processes: ProcessGroup | None = None,
 ) -> StepRunner:
     """Build the step runner for the configuration, the device and the process group."""
-    given = trainee, images, config, device
+    arguments = trainee, images, config, device
     if not processes and not config.train.compile:
-        return CudaGraphStep(*given) if device.type == "cuda" else StepRunner(*given)
+        return CudaGraphStep(*arguments) if device.type == "cuda" else StepRunner(*arguments)
     runner: StepRunner
     if processes:
         from latentforge.engine.data_parallel import CompiledDataParallelStep, DataParallelStep
 
         kind = CompiledDataParallelStep if config.train.compile else DataParallelStep
-        runner = kind(*given, processes)
+        runner = kind(*arguments, processes)
     else:
-        runner = CompiledStep(*given)
+        runner = CompiledStep(*arguments)
     if device.type == "cuda":
-        several = "several processes share each step"
-        runner.without_graph(several if processes else "train.compile is on")
+        reason = "several processes share each step"
+        runner.without_graph(reason if processes else "train.compile is on")
     return runner

@@ -18,9 +18,9 @@ from latentforge.contracts import DataSpec
 from latentforge.engine.build import build_modules
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.optimizer import optimizer_state, restore_optimizer
-from latentforge.engine.training_state import TrainingState, stored_result
+from latentforge.engine.training_state import TrainingState, restore_result
 from latentforge.errors import RunFailed
-from latentforge.io.paths import finite
+from latentforge.io.paths import replace_nonfinite
 from latentforge.runs.checkpoint_reader import Checkpoint
 
 HEADER = 2**24  # bytes allowed for names and shapes in a tensor file
@@ -28,7 +28,7 @@ LARGEST = 16
 """The size limit of an optimizer's state, in multiples of the parameters' size; Adam needs two."""
 
 
-KEPT: dict[str, type] = {
+STATE_TYPES: dict[str, type] = {
     **dict.fromkeys(("step", "epoch", "closed_step", "best_epoch", "waited", "threads"), int),
     **dict.fromkeys(("history", "course", "outcome", "protocol", "events", "plugins"), dict),
     **dict.fromkeys(("held", "optimizer", "callbacks"), list),
@@ -43,13 +43,13 @@ def capture(
     """Return the state as groups of tensors and as JSON values, with those of `environment`. The
     log must have been fetched. RunFailed if a module's state dict contains a non-tensor."""
     trainee, ema = state.steps.trainee, state.steps.ema
-    history, facts = state.steps.log.state()
+    log_tensors, log_state = state.steps.log.state()
     optimizer, groups = optimizer_state(state.steps.optimizer)
     tensors = {
         "model": trainee.model.state_dict(),
         "loss": trainee.loss.state_dict(),
         "optimizer": optimizer,
-        "history": history,
+        "history": log_tensors,
     }
     if ema:
         tensors["ema-model"] = ema.trainee.model.state_dict()
@@ -67,11 +67,11 @@ def capture(
         "best_score": state.best.score,
         "best_epoch": state.best.epoch,
         "waited": state.best.waited,
-        "history": facts,
+        "history": log_state,
         "held": state.validation_losses,
         "course": asdict(state.warnings),
         "optimizer": groups,
-        "outcome": finite({**asdict(state.result), "status": "running", "signal": 0}),
+        "outcome": replace_nonfinite({**asdict(state.result), "status": "running", "signal": 0}),
         "protocol": state.protocol,
         "callbacks": callback_states(state),
     }
@@ -84,7 +84,7 @@ def plugin_versions(config: RunConfig) -> dict[str, str]:
     return {"/".join(filter(None, [p.distribution, p.name])): p.version for p in plugins}
 
 
-def size_of(module: nn.Module) -> int:
+def module_bytes(module: nn.Module) -> int:
     """The size of a module's parameters and buffers in bytes."""
     return sum(t.numel() * t.element_size() for t in module.state_dict().values())
 
@@ -97,9 +97,9 @@ def check_state(saved: Checkpoint) -> None:
             f"{saved.path} was written by a version that stored too little to resume from",
             remedy="start a new run; this one can still be evaluated and explored",
         )
-    wrong = [key for key, kind in KEPT.items() if not isinstance(saved.state.get(key), kind)]
+    wrong = [key for key, kind in STATE_TYPES.items() if not isinstance(saved.state.get(key), kind)]
     try:
-        stored_result(saved)
+        restore_result(saved)
         if not all(isinstance(size, int) for size in saved.state["events"].values()):
             wrong.append("events")
     except (TypeError, AttributeError, KeyError):
@@ -117,7 +117,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
     Raises RunFailed if the checkpoint does not fit.
     """
     stored, steps = saved.state, state.steps
-    trainee, ema, limit = steps.trainee, steps.ema, LARGEST * size_of(steps.trainee) + HEADER
+    trainee, ema, limit = steps.trainee, steps.ema, LARGEST * module_bytes(steps.trainee) + HEADER
     groups = {name: saved.tensors(name, limit=limit) for name in saved.groups}
     try:
         # load_state_dict copies in place, so each tensor keeps its memory format
@@ -128,7 +128,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
             ema.trainee.loss.load_state_dict(groups.get("ema-loss", {}))
         restore_optimizer(steps.optimizer, groups.get("optimizer", {}), stored["optimizer"])
         steps.log.restore(groups.get("history", {}), stored["history"], steps.device)
-        best, made = state.best, state.result.steps
+        best, steps_done = state.best, state.result.steps
         best.score, best.epoch = stored["best_score"], stored["best_epoch"]
         best.waited = stored["waited"]
         state.validation_losses[:] = stored["held"]
@@ -140,18 +140,20 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         state.evaluated_step = stored["closed_step"]
         state.protocol.update(stored["protocol"])
         # save again after the evaluation of an epoch that was interrupted before it
-        unevaluated = made % steps.epoch_length == 0 and state.evaluated_step != made
-        state.saved_step = -1 if unevaluated else made
+        unevaluated = steps_done % steps.epoch_length == 0 and state.evaluated_step != steps_done
+        state.saved_step = -1 if unevaluated else steps_done
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise RunFailed(
             f"the state of {saved.path} does not fit this training",
             details=[str(error).splitlines()[0]],
             remedy="install the versions of LatentForge and of the plugins that run.json lists",
         ) from error
-    for (component, callback), kept in zip(state.callbacks, stored["callbacks"], strict=True):
-        if kept is not None:
-            doing = f"restoring callback {component.name!r}"
-            component.call(doing, callback.load_state_dict, kept)
+    for (component, callback), callback_state in zip(
+        state.callbacks, stored["callbacks"], strict=True
+    ):
+        if callback_state is not None:
+            action = f"restoring callback {component.name!r}"
+            component.call(action, callback.load_state_dict, callback_state)
 
 
 def callback_states(state: TrainingState) -> list[Any]:
@@ -179,23 +181,25 @@ def check_size(
     The files are untrusted input, and building such a model could use all memory."""
     try:
         with torch.device("meta"):  # shapes without memory
-            built = build_modules(config, spec)
+            modules = build_modules(config, spec)
     except Exception:  # a model that does not support this device is not checked
         return
-    for module, part in zip(built, (config.model, config.loss), strict=True):
-        held, wanted = saved.size(part.entry.kind.singular), size_of(module)
-        if held < wanted:
-            saw = f"run.json describes {wanted} bytes of weights, the checkpoint has {held}"
-            raise misfit(manifest, saved, part, [saw])
+    for module, part in zip(modules, (config.model, config.loss), strict=True):
+        stored, expected = saved.size(part.entry.kind.singular), module_bytes(module)
+        if stored < expected:
+            detail = f"run.json describes {expected} bytes of weights, the checkpoint has {stored}"
+            raise mismatch_error(manifest, saved, part, [detail])
 
 
-def misfit(
+def mismatch_error(
     manifest: Mapping[str, Any], saved: Checkpoint, part: Component, details: list[str]
 ) -> RunFailed:
     """The error for weights of another model: its code or run.json has changed since."""
     kind, plugin = part.entry.kind, part.entry.plugin
-    then = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
-    versions = f": it had version {then[0]}, now {plugin.version}" if then and any(then) else ""
+    trained = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
+    versions = (
+        f": it had version {trained[0]}, now {plugin.version}" if trained and any(trained) else ""
+    )
     return RunFailed(
         f"the weights of {saved.path} do not fit {kind.singular} {part.name!r}",
         details=[

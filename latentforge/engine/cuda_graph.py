@@ -22,11 +22,11 @@ from latentforge.engine.lr_schedule import lr_factor
 from latentforge.engine.step import StepRunner, Trainee, train_step
 from latentforge.errors import one_line
 
-LARGEST = 16_000_000
+MAX_PARAMETERS = 16_000_000
 """Most parameters of a model that "auto" captures; a larger one keeps the device busy anyway."""
-WARM = 2  # steps before the capture; they create the optimizer's state and load libraries
-TESTED = 3  # steps that run eagerly and as replays, to compare them
-CLOSE = 1e-4
+WARMUP_STEPS = 2  # steps before the capture; they create the optimizer's state and load libraries
+TESTED_STEPS = 3  # steps that run eagerly and as replays, to compare them
+TOLERANCE = 1e-4
 """The largest accepted distance between the two results, as a share of how far the weights moved.
 With cuDNN's deterministic kernels it is 0 for the built-in models."""
 
@@ -44,7 +44,7 @@ class CudaGraphStep(StepRunner):
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = ""
-        self.made = 0  # steps run by this process
+        self.steps_run = 0  # steps run by this process
         self.captured: CapturedStep | None = None
         self._rates: list[Tensor] = []  # learning rates on the device, where a graph reads them
         try:
@@ -61,11 +61,11 @@ class CudaGraphStep(StepRunner):
             self.captured.start_epoch()
 
     def run(self, done: int) -> Terms:
-        whole = len(self.index(done)) == self.batch_size
-        if not self.graph and whole and self.made >= WARM:
+        is_full = len(self.index(done)) == self.batch_size
+        if not self.graph and is_full and self.steps_run >= WARMUP_STEPS:
             self.call(done, self._capture, done)
-        self.made += 1
-        if not (self.captured and whole):
+        self.steps_run += 1
+        if not (self.captured and is_full):
             return super().run(done)
         if self.schedule:
             self.set_learning_rate(done)
@@ -102,8 +102,8 @@ class CudaGraphStep(StepRunner):
 def check_capturable(run: StepRunner) -> None:
     """NotCapturable with the reason if it is known beforehand that the step cannot be a graph.
     build.py has excluded other devices, compile and several processes."""
-    trainee, optimizer, wanted = run.trainee, run.optimizer, run.config.cuda_graph
-    if wanted == "off":
+    trainee, optimizer, setting = run.trainee, run.optimizer, run.config.cuda_graph
+    if setting == "off":
         raise NotCapturable("train.cuda_graph is off")
     if isinstance(run.images, StreamedImages):
         raise NotCapturable("the images are streamed, but a graph needs them on the device")
@@ -113,18 +113,18 @@ def check_capturable(run: StepRunner) -> None:
             f"optimizer {name!r} has no fused kernel, which can skip a step that is not finite"
         )
     size = sum(parameter.numel() for parameter in trainee.parameters())
-    if wanted == "auto" and size > LARGEST:
+    if setting == "auto" and size > MAX_PARAMETERS:
         raise NotCapturable(
             f"{size:,} parameters keep the device busy without a graph "
             "(train.cuda_graph=on overrides this)"
         )
-    hooked = [
+    hooks = [
         name
         for name, module in trainee.named_modules()
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
     ]
-    if hooked:
-        raise NotCapturable(f"{hooked[0] or 'the model'} has a hook, which a replay would not call")
+    if hooks:
+        raise NotCapturable(f"{hooks[0] or 'the model'} has a hook, which a replay would not call")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise NotCapturable("the optimizer has a hook, which a replay would not call")
 
@@ -137,10 +137,10 @@ class CapturedStep:
         self.batch_size, self.length = run.batch_size, run.epoch_length
         device = run.device
         # The position in the epoch, on the device: the graph increments it.
-        self.place = torch.zeros(1, dtype=torch.int64, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
-        self.next = -1  # the step whose position is in `place`; -1: unknown
+        self.next = -1  # the step whose position is in `position`; -1: unknown
         self.rows: dict[str, Tensor] = {}  # by term: its values in the steps of the epoch
         self.vectors: dict[str, Tensor] = {}  # the same for each per_dim
         self.weights: dict[str, float] = {}
@@ -150,38 +150,40 @@ class CapturedStep:
     def build(cls, run: StepRunner, done: int) -> CapturedStep:
         """Capture the step, and verify that replays give the same weights as eager steps.
 
-        From the current state, up to `TESTED` steps run eagerly and then again as replays. Then
-        everything is restored. Raises NotCapturable if the results differ.
+        From the current state, up to `TESTED_STEPS` steps run eagerly and then again as replays.
+        Then everything is restored. Raises NotCapturable if the results differ.
         """
         check_capturable(run)
-        kept = [(tensor, tensor.clone()) for tensor in tensors_of(run)]
+        initial = [(tensor, tensor.clone()) for tensor in written_tensors(run)]
         parameters = [p.detach() for p in run.trainee.parameters()]
         start = [p.clone() for p in parameters]
-        steps = range(done, min(done + TESTED, done - done % run.epoch_length + run.full))
+        steps = range(
+            done, min(done + TESTED_STEPS, done - done % run.epoch_length + run.full_batches)
+        )
         try:
-            with recording(run, lambda *_: None):
-                side = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
-                side.wait_stream(torch.cuda.current_stream(run.device))
-                with torch.cuda.stream(side):  # torch requires this before a capture
+            with replace_recorder(run, lambda *_: None):
+                stream = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
+                stream.wait_stream(torch.cuda.current_stream(run.device))
+                with torch.cuda.stream(stream):  # torch requires this before a capture
                     for step in steps:
                         run.noise.reseed(step)
                         terms = train_step(run, run.index(step), run.step_at(step))
-                torch.cuda.current_stream(run.device).wait_stream(side)
+                torch.cuda.current_stream(run.device).wait_stream(stream)
             expected = [p.clone() for p in parameters]
-            put_back(kept)
+            restore_tensors(initial)
             captured = cls(run)
-            captured._make_room(terms)
-            captured._capture(side)
+            captured._allocate_terms(terms)
+            captured._capture(stream)
             captured.start_epoch()
             for step in steps:
                 captured.replay(step)
-            apart = distance(parameters, expected) / max(distance(expected, start), 1e-30)
+            drift = distance(parameters, expected) / max(distance(expected, start), 1e-30)
         finally:
             torch.cuda.synchronize(run.device)
-            put_back(kept)
-        if not apart <= CLOSE:  # also true for NaN
+            restore_tensors(initial)
+        if not drift <= TOLERANCE:  # also true for NaN
             raise NotCapturable(
-                f"after {len(steps)} steps, replays differ from eager steps by {apart:.2g} of the "
+                f"after {len(steps)} steps, replays differ from eager steps by {drift:.2g} of the "
                 "distance moved: the model or its loss stores state between steps, or has kernels "
                 "that sum in no fixed order"
             )
@@ -190,16 +192,16 @@ class CapturedStep:
 
     def start_epoch(self) -> None:
         """Copy the full batches of the epoch that the runner has shuffled."""
-        full = self.run.order[: self.run.full]
+        full = self.run.order[: self.run.full_batches]
         if full:
             torch.stack(full, out=self.table[: len(full)])
         self.next = -1
 
-    def _make_room(self, terms: Terms) -> None:
+    def _allocate_terms(self, terms: Terms) -> None:
         """Allocate the terms of an epoch outside the graph, which would clear them each time."""
-        for kept, given in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
-            for name, value in given.items():
-                kept[name] = value.new_zeros(self.length, *value.shape).detach()
+        for buffers, tensors in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
+            for name, value in tensors.items():
+                buffers[name] = value.new_zeros(self.length, *value.shape).detach()
 
     def _capture(self, stream: torch.cuda.Stream) -> None:
         """Capture on the stream of the steps before, where autograd accumulates gradients."""
@@ -207,19 +209,19 @@ class CapturedStep:
         step = NumberlessStep(-1, run.total_steps, len(run.images), run.epoch_length)
 
         def record(terms: Terms, _images: int) -> None:
-            for kept, given in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
-                for name, value in given.items():
-                    kept[name].index_copy_(0, self.place, value.detach()[None])
-            self.place.add_(1)
+            for buffers, tensors in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
+                for name, value in tensors.items():
+                    buffers[name].index_copy_(0, self.position, value.detach()[None])
+            self.position.add_(1)
             self.weights = dict(terms.weights)
 
         with (
-            recording(run, record),
-            sound_generator(run.device),
-            uncollected(),
+            replace_recorder(run, record),
+            repair_generator(run.device),
+            disable_gc(),
             torch.cuda.graph(self.graph, stream=stream),
         ):
-            index = self.table.index_select(0, self.place).squeeze(0)
+            index = self.table.index_select(0, self.position).squeeze(0)
             try:
                 train_step(run, index, step)
             except NumberRead as reason:
@@ -228,57 +230,57 @@ class CapturedStep:
 
     def replay(self, done: int) -> Terms:
         """Replay the step after `done` steps. The terms are valid until the next epoch."""
-        place = done % self.length
+        position = done % self.length
         if done != self.next:  # after an eager step too
-            self.place.fill_(place)
+            self.position.fill_(position)
             parameters = self.run.trainee.parameters()
             for parameter, grad in zip(parameters, self.grads, strict=True):
                 parameter.grad = grad
         self.run.noise.reseed(done)
         self.graph.replay()
         self.next = done + 1
-        values = {name: row[place] for name, row in self.rows.items()}
-        per_dim = {name: row[place] for name, row in self.vectors.items()}
+        values = {name: row[position] for name, row in self.rows.items()}
+        per_dim = {name: row[position] for name, row in self.vectors.items()}
         return Terms(values, self.weights, per_dim)
 
 
 @contextmanager
-def recording(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator[None]:
+def replace_recorder(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator[None]:
     """Inside, each step calls `record` with its terms instead of the log of `run`."""
-    own = run.record
+    previous = run.record
     run.record = record
     try:
         yield
     finally:
-        run.record = own
+        run.record = previous
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def disable_gc() -> Iterator[None]:
     """Disable garbage collection inside: destroying the graph of another training during a capture
     is not allowed and makes the capture fail."""
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
 @contextmanager
-def sound_generator(device: torch.device) -> Iterator[None]:
+def repair_generator(device: torch.device) -> Iterator[None]:
     """Give the device's generator a new state if a capture fails: the generator would stay in
     capture mode, and every later random function would raise."""
     try:
         yield
     except BaseException:
-        own = torch.cuda.default_generators[device.index or 0]
-        own.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())
+        generator = torch.cuda.default_generators[device.index or 0]
+        generator.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())
         raise
 
 
-def tensors_of(run: StepRunner) -> list[Tensor]:
+def written_tensors(run: StepRunner) -> list[Tensor]:
     """All tensors that a step writes: weights, buffers, the optimizer's state, the gate's flag."""
     state = [
         value
@@ -290,12 +292,12 @@ def tensors_of(run: StepRunner) -> list[Tensor]:
     return [tensor.detach() for tensor in (*modules, *state, run.gate.flag)]
 
 
-def put_back(kept: list[tuple[Tensor, Tensor]]) -> None:
-    for tensor, value in kept:
+def restore_tensors(initial: list[tuple[Tensor, Tensor]]) -> None:
+    for tensor, value in initial:
         tensor.copy_(value)
 
 
-def distance(some: list[Tensor], others: list[Tensor]) -> float:
+def distance(first: list[Tensor], second: list[Tensor]) -> float:
     """The Euclidean distance between two lists of tensors, each as one vector."""
-    squares = [(a - b).double().square().sum() for a, b in zip(some, others, strict=True)]
+    squares = [(a - b).double().square().sum() for a, b in zip(first, second, strict=True)]
     return float(torch.stack(squares).sum().sqrt())

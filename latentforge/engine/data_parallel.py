@@ -56,13 +56,13 @@ class DataParallelStep(StepRunner):
         self.noise = ShardNoise(device, seed, processes.rank, self.draw)
         self.shards: list[Shard] = []  # one for each part of the batch, in order
         self.batch_images = 0  # in the whole batch
-        self.layout: dict[str, Any] = {}  # describes the terms for a process without images
+        self.term_info: dict[str, Any] = {}  # describes the terms for a process without images
         self.unreached: set[int] = set()  # indices of parameters without a gradient
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
-            own = self.batch_size // processes.count
+            size = self.batch_size // processes.world_size
             self.notes.append(
-                f"warning: batch norm: each of {processes.count} processes normalises with "
-                f"its own {own} of {self.batch_size} images; without torchrun, it uses all of them"
+                f"warning: batch norm: each of {processes.world_size} processes normalises with "
+                f"its own {size} of {self.batch_size} images; without torchrun, it uses all of them"
             )
 
     def load_shard(self, index: Tensor) -> Batch:
@@ -70,28 +70,28 @@ class DataParallelStep(StepRunner):
         fewer images than there are processes."""
         images = self.images
         self.batch_images = len(index)
-        places, self.shards = self._cut(index)
+        positions, self.shards = self._shard_positions(index)
         if not images.dynamic:
-            return images.batch(index[places])
+            return images.batch(index[positions])
         with sharding(Shard(self.draw, 0, len(index), len(index))):
-            whole = images.batch(index)  # drawn for all images
-        y = None if whole.y is None else whole.y[places]
-        return Batch(whole.x[places], y, index[places])
+            batch = images.batch(index)  # drawn for all images
+        y = None if batch.y is None else batch.y[positions]
+        return Batch(batch.x[positions], y, index[positions])
 
-    def own_images(self, index: Tensor) -> Tensor:
-        return index if self.images.dynamic else index[self._cut(index)[0]]
+    def shard_indices(self, index: Tensor) -> Tensor:
+        return index if self.images.dynamic else index[self._shard_positions(index)[0]]
 
-    def _cut(self, index: Tensor) -> tuple[Tensor, list[Shard]]:
+    def _shard_positions(self, index: Tensor) -> tuple[Tensor, list[Shard]]:
         """The positions of this process's images in a batch, and its shard of each part."""
-        own, shards = [], []
+        positions, shards = [], []
         parts = min(self.accumulate, len(index))
-        for number, (start, stop) in enumerate(cuts(0, len(index), parts)):
+        for number, (start, stop) in enumerate(split_range(0, len(index), parts)):
             # rotated by one for each part, so that no process gets every extra image
-            mine = (self.processes.rank + number) % self.processes.count
-            low, high = list(cuts(0, stop - start, self.processes.count))[mine]
-            own.append(torch.arange(start + low, start + high, device=index.device))
+            rank = (self.processes.rank + number) % self.processes.world_size
+            low, high = list(split_range(0, stop - start, self.processes.world_size))[rank]
+            positions.append(torch.arange(start + low, start + high, device=index.device))
             shards.append(Shard(self.draw, low, high, stop - start))
-        return torch.cat(own), shards
+        return torch.cat(positions), shards
 
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
         """Run forward and backward on `batch`, a shard; return terms and total of all shards."""
@@ -102,43 +102,43 @@ class DataParallelStep(StepRunner):
         total = terms.total() if terms else torch.zeros(())
         if terms is not None:
             self.unreached = {i for i, p in enumerate(parameters) if p.grad is None}
-        if not self.layout:
-            own = terms and layout_of(terms, self.unreached)
-            self.layout = self.processes.broadcast(own, f"in step {step.index + 1}")
-            self.unreached = self.unreached if terms else set(self.layout["idle"])
-        names, vectors = self.layout["values"], self.layout["per_dim"]
+        if not self.term_info:
+            info = terms and describe_terms(terms, self.unreached)
+            self.term_info = self.processes.broadcast(info, f"in step {step.index + 1}")
+            self.unreached = self.unreached if terms else set(self.term_info["idle"])
+        names, vectors = self.term_info["values"], self.term_info["per_dim"]
         if terms is not None and (*terms.values,) != (*names,):
             raise ValueError(
                 f"the names of the loss terms changed from {names} to {[*terms.values]}"
             )
-        weights = dict(terms.weights) if terms else self.layout["weights"]
-        pieces = [
+        weights = dict(terms.weights) if terms else self.term_info["weights"]
+        tensors = [
             *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters),
-            *self._moved(trainee, before, len(batch.index)),
+            *self._buffer_changes(trainee, before, len(batch.index)),
             *(terms.per_dim[n] if terms else torch.zeros(s) for n, s in vectors.items()),
             *(terms.values[name] if terms else torch.zeros(()) for name in names),
             total,
-            torch.tensor([float(self.processes.signal_asked == n) for n in SIGNALS]),
+            torch.tensor([float(self.processes.own_signal == n) for n in SIGNALS]),
         ]
-        summed = iter(self._sum(pieces, step))
+        summed = iter(self._sum(tensors, step))
         for i, parameter in enumerate(parameters):
-            given = next(summed)
+            grad = next(summed)
             if i not in self.unreached:
-                parameter.grad = like(given, parameter)
+                parameter.grad = match_format(grad, parameter)
         with torch.no_grad():
             for name, buffer in trainee.named_buffers():
-                buffer.copy_(moved_by(before[name], next(summed)))
+                buffer.copy_(add_change(before[name], next(summed)))
         per_dim = {name: next(summed) for name in vectors}
         values = {name: next(summed) for name in names}
         total = next(summed)
         if self.processes.device.type == "cpu" or step.index % POLL == 0:
-            asked = next(summed).tolist()
+            flags = next(summed).tolist()
             self.processes.signal_received = max(
-                (n for n, a in zip(SIGNALS, asked, strict=True) if a), default=0
+                (n for n, a in zip(SIGNALS, flags, strict=True) if a), default=0
             )
         return Terms(values, weights, per_dim), total
 
-    def gradients_again(self, batch: Batch, step: Step) -> None:
+    def recompute_gradients(self, batch: Batch, step: Step) -> None:
         if self.gate.wait:  # collective only if all processes notice at the same step
             self.gradients(batch, step)
         else:
@@ -148,65 +148,67 @@ class DataParallelStep(StepRunner):
         """Yield this process's images of each part, with their share of the whole batch."""
         first = 0
         for shard in self.shards:
-            own = slice(first, first := first + shard.stop - shard.start)
-            if own.start < own.stop:
-                y = None if batch.y is None else batch.y[own]
-                share = (own.stop - own.start) / self.batch_images
-                yield Batch(batch.x[own], y, batch.index[own]), share, sharding(shard)
+            part = slice(first, first := first + shard.stop - shard.start)
+            if part.start < part.stop:
+                y = None if batch.y is None else batch.y[part]
+                share = (part.stop - part.start) / self.batch_images
+                yield Batch(batch.x[part], y, batch.index[part]), share, sharding(shard)
 
-    def _moved(self, trainee: nn.Module, before: dict[str, Tensor], own: int) -> Iterator[Tensor]:
+    def _buffer_changes(
+        self, trainee: nn.Module, before: dict[str, Tensor], images: int
+    ) -> Iterator[Tensor]:
         """Yield the change of each buffer in this step. Statistics are weighted by this process's
         share of the images; counters and flags count in rank 0 only. Values that did not change
         stay bit-identical."""
         for name, buffer in trainee.named_buffers():
-            now, old, weight = buffer, before[name], own / self.batch_images
+            now, old, weight = buffer, before[name], images / self.batch_images
             if not buffer.is_floating_point():
-                now, old, weight = now.float(), old.float(), float(self.processes.first)
+                now, old, weight = now.float(), old.float(), float(self.processes.is_first)
             yield torch.where(now == old, 0.0, now - old) * weight  # inf - inf would be NaN
 
-    def _sum(self, pieces: list[Tensor], step: Step) -> list[Tensor]:
+    def _sum(self, tensors: list[Tensor], step: Step) -> list[Tensor]:
         """Sum each tensor over all processes; the results are views of one buffer."""
-        kinds = {piece.dtype for piece in pieces if piece.dtype.is_floating_point}
-        dtype = torch.float64 if torch.float64 in kinds else torch.float32
+        dtypes = {tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point}
+        dtype = torch.float64 if torch.float64 in dtypes else torch.float32
         device = self.processes.device
-        flat = torch.cat([piece.detach().to(device, dtype).flatten() for piece in pieces])
+        flat = torch.cat([tensor.detach().to(device, dtype).flatten() for tensor in tensors])
         self.processes.all_reduce(flat, f"in step {step.index + 1}")
-        sizes = [piece.numel() for piece in pieces]
+        sizes = [tensor.numel() for tensor in tensors]
         return [
-            part.view(piece.shape)
-            for part, piece in zip(torch.split(flat, sizes), pieces, strict=True)
+            part.view(tensor.shape)
+            for part, tensor in zip(torch.split(flat, sizes), tensors, strict=True)
         ]
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def cuts(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
+def split_range(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
     """Split a range into `count` parts whose sizes differ by at most one, larger ones first."""
-    size, more = divmod(stop - start, count)
+    size, larger = divmod(stop - start, count)
     for number in range(count):
-        end = start + size + (number < more)
+        end = start + size + (number < larger)
         yield start, end
         start = end
 
 
-def moved_by(before: Tensor, way: Tensor) -> Tensor:
-    """The buffer `before` plus its change `way`; a flag changes by 1."""
-    return before + (way if before.dtype == torch.bool else way.to(before.dtype))
+def add_change(before: Tensor, change: Tensor) -> Tensor:
+    """The buffer `before` plus `change`; a flag changes by 1."""
+    return before + (change if before.dtype == torch.bool else change.to(before.dtype))
 
 
-def layout_of(terms: Terms, idle: set[int]) -> dict[str, Any]:
+def describe_terms(terms: Terms, idle: set[int]) -> dict[str, Any]:
     """What a process without images needs to know about the terms, as JSON values."""
     shapes = {name: list(vector.shape) for name, vector in terms.per_dim.items()}
     weights = dict(terms.weights)
     return {"values": [*terms.values], "per_dim": shapes, "weights": weights, "idle": sorted(idle)}
 
 
-def like(given: Tensor, parameter: Tensor) -> Tensor:
-    """`given` in the parameter's dtype and memory format: fused optimizers pair by memory."""
-    if parameter.is_contiguous() and parameter.dtype == given.dtype:
-        return given
-    return torch.empty_like(parameter).copy_(given)
+def match_format(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """`tensor` in the parameter's dtype and memory format: fused optimizers pair by memory."""
+    if parameter.is_contiguous() and parameter.dtype == tensor.dtype:
+        return tensor
+    return torch.empty_like(parameter).copy_(tensor)
 
 
 class CompiledDataParallelStep(CompiledStep, DataParallelStep):

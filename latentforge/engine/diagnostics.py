@@ -1,7 +1,8 @@
 """Diagnostics: checks that find problems of a run in its data, codes and loss curves.
 
-Each check returns findings that say what was found and what to try. `trouble` needs only metrics
-and runs during training; the checks of a finished run are called by `workflows/diagnose.py`.
+Each check returns findings that say what was found and what to try. `find_problems` needs only
+metrics and runs during training; the checks of a finished run are called by
+`workflows/diagnose.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image; a dimension with less has no information about the image
 DEAD_VARIANCE = 0.01  # variance of the means, for a prior of variance 1: Burda et al. 2016
-ENOUGH = 100  # images needed to estimate a variance
+MIN_IMAGES = 100  # images needed to estimate a variance
 DEAD_SHARE = 1e-4  # share of the largest variance of the codes, for a model without a prior
 COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
 LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
@@ -68,10 +69,12 @@ class WarningHistory:
     seen: dict[str, tuple[int, int, Diagnosis]] = field(default_factory=dict)  # first, last epoch
     epoch: int = 0
 
-    def follow(self, epoch: int, found: Sequence[Diagnosis]) -> list[Diagnosis]:
-        """Add what `trouble` found after an epoch; return the warnings of checks that are new."""
+    def update(self, epoch: int, diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
+        """Add what `find_problems` found after an epoch; return the warnings of new checks."""
         self.epoch = epoch
-        warnings = {finding.check: finding for finding in found if finding.severity == "warning"}
+        warnings = {
+            finding.check: finding for finding in diagnoses if finding.severity == "warning"
+        }
         known = set(self.seen)
         for check, finding in warnings.items():
             first = self.seen[check][0] if check in self.seen else epoch
@@ -80,12 +83,12 @@ class WarningHistory:
 
     def findings(self) -> list[Diagnosis]:
         """One for each check: a warning with current numbers, or a note if it has passed."""
-        return [self._told(*seen) for seen in self.seen.values()]
+        return [self._describe(*seen) for seen in self.seen.values()]
 
     def passed(self) -> list[Diagnosis]:
         return [finding for finding in self.findings() if finding.severity == "note"]
 
-    def _told(self, first: int, last: int, finding: Diagnosis) -> Diagnosis:
+    def _describe(self, first: int, last: int, finding: Diagnosis) -> Diagnosis:
         if last == self.epoch:
             since = f"since epoch {first}" if first < last else f"after epoch {first}"
             return replace(finding, saw=f"{since}: {finding.saw}")
@@ -95,49 +98,49 @@ class WarningHistory:
         return replace(finding, severity="note", saw=saw, attempt="nothing: it has passed")
 
 
-def trouble(
+def find_problems(
     per_dim: Mapping[str, Sequence[float]],
     train: float | None = None,
-    held: Sequence[float] = (),
+    held_out: Sequence[float] = (),
 ) -> list[Diagnosis]:
     """Find collapse, explosion and overfitting from the metrics of an epoch alone.
 
-    `train` is a loss of training images, `held` the validation loss after each epoch so far. All
-    are computed in evaluation mode and with the loss's schedule at its end: a running average
+    `train` is a loss of training images, `held_out` the validation loss after each epoch so far.
+    All are computed in evaluation mode and with the loss's schedule at its end: a running average
     under a schedule is another objective.
     """
     kl = per_dim.get("kl")
-    found: list[Diagnosis] = []
+    diagnoses: list[Diagnosis] = []
     if kl:
-        found += [*collapse(torch.tensor(kl), "while training"), *exploding_kl(kl)]
-    if train is not None and held:
-        found += overfitting(train, held, "training images", "the validation images")
-    return found
+        diagnoses += [*find_collapse(torch.tensor(kl), "while training"), *check_kl(kl)]
+    if train is not None and held_out:
+        diagnoses += check_overfitting(train, held_out, "training images", "the validation images")
+    return diagnoses
 
 
 # ---------------------------------------------------------------- a finished run
 
 
-def at_the_start(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagnosis]:
+def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagnosis]:
     """Return warnings about the training images before training, from a sample of them."""
-    most = at_once(images.spec, BATCH)
-    places = torch.arange(min(most, len(images)), device=images.device)
-    sample = images.batch(places * len(images) // len(places)).x
-    shown = ImageSplit(sample, None, images.spec)
-    return [f for f in value_range(shown, likelihood, kl=kl) if f.severity == "warning"]
+    limit = at_once(images.spec, BATCH)
+    indices = torch.arange(min(limit, len(images)), device=images.device)
+    sample = images.batch(indices * len(images) // len(indices)).x
+    split = ImageSplit(sample, None, images.spec)
+    return [f for f in check_value_range(split, likelihood, kl=kl) if f.severity == "warning"]
 
 
-def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
+def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
     """Check the data's range and spread against the likelihood; `kl`: the loss has a KL term."""
     low, high, std, grey = value_statistics(images)
-    seen = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
+    fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
         yield Diagnosis(
-            "range", "warning", seen, "scale them to fill [0, 1]: were they divided by 255 twice?"
+            "range", "warning", fact, "scale them to fill [0, 1]: were they divided by 255 twice?"
         )
     elif low >= 0.4 or high - low < 0.3:
         yield Diagnosis(
-            "range", "warning", seen, "stretch them over [0, 1]: little contrast is left"
+            "range", "warning", fact, "stretch them over [0, 1]: little contrast is left"
         )
     if isinstance(likelihood, Bernoulli) and grey > 0.01:
         yield Diagnosis(
@@ -159,7 +162,7 @@ def value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Di
             )
 
 
-def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
+def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
     """Find values that are the same in every training image."""
     size = at_once(images.spec, BATCH)
     extremes = [batch.x.aminmax(dim=0) for batch in images.batches(size)]
@@ -182,11 +185,11 @@ def constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
         )
 
 
-def dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
+def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
     """Find latent dimensions without information about the image."""
     if codes.kl is not None:
-        enough = codes.images >= ENOUGH  # the variance of a few images is unreliable
-        yield from collapse(codes.kl, f"on {where}", codes.variance if enough else None)
+        enough = codes.images >= MIN_IMAGES  # the variance of a few images is unreliable
+        yield from find_collapse(codes.kl, f"on {where}", codes.variance if enough else None)
         return
     largest = float(codes.variance.max())
     dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
@@ -194,39 +197,39 @@ def dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "dead latents",
             "warning",
-            f"{len(dead)} of {len(codes.variance)} code dimensions ({_listed(dead)}) hardly vary "
+            f"{len(dead)} of {len(codes.variance)} code dimensions ({_join(dead)}) hardly vary "
             "between images",
             "fewer latent dimensions, latent_activation=none if it is relu, another seed",
         )
 
 
-def collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Diagnosis]:
+def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Diagnosis]:
     """Find collapse or dead dimensions from the KL (D,) in nats and the variance of the means."""
     dead, total = kl < DEAD_KL, float(kl.sum())
-    still = variance is not None and bool((variance < DEAD_VARIANCE).all())
-    if bool(dead.all()) or total < COLLAPSED_KL or still:
+    constant = variance is not None and bool((variance < DEAD_VARIANCE).all())
+    if bool(dead.all()) or total < COLLAPSED_KL or constant:
         yield Diagnosis(
             "posterior collapse",
             "warning",
             f"a KL of {total:.3g} nats per image {where}"
-            + (", and no posterior mean varies between images" if still else "")
+            + (", and no posterior mean varies between images" if constant else "")
             + ": the decoder ignores the code",
             "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
             "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
             "more epochs",
         )
-    elif places := dead.nonzero().flatten().tolist():
+    elif dims := dead.nonzero().flatten().tolist():
         yield Diagnosis(
             "dead latents",
             "note",
-            f"{len(places)} of {len(kl)} latent dimensions ({_listed(places)}) carry less than "
+            f"{len(dims)} of {len(kl)} latent dimensions ({_join(dims)}) carry less than "
             f"{DEAD_KL} nats {where}",
             "nothing if the metrics are good: the model uses as many dimensions as it needs; "
             "otherwise a smaller beta, a warm-up, or fewer dimensions",
         )
 
 
-def exploding_log_var(codes: Codes) -> Iterator[Diagnosis]:
+def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
     """Find a log-variance far above the prior's, at the lower clamp, or not finite."""
     if codes.log_var is None:
         return
@@ -240,7 +243,7 @@ def exploding_log_var(codes: Codes) -> Iterator[Diagnosis]:
         )
 
 
-def exploding_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
+def check_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
     """Find a KL so large that a code or a variance must be far from the prior's."""
     largest = max(kl)
     if largest > LARGE_KL:
@@ -253,35 +256,37 @@ def exploding_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
         )
 
 
-def overfitting(
-    train: float, held: Sequence[float], of_train: str, of_held: str
+def check_overfitting(
+    train: float, held_out: Sequence[float], train_set: str, held_set: str
 ) -> Iterator[Diagnosis]:
     """Compare the losses of training and held-out images, in nats per image.
 
-    `held` is the loss of held-out images, after each epoch if that is known. A gap alone may
+    `held_out` is the loss of held-out images, after each epoch if that is known. A gap alone may
     result from a good fit; a held-out loss that has risen again does not.
     """
-    gap, lowest = (held[-1] - train) / max(abs(train), 1e-9), min(held)
-    rises = held[-1] > lowest + RISE * abs(lowest)
-    if gap > GAP and (rises or len(held) == 1):
-        again = f", up from {lowest:.5g}" if rises else ""
+    gap, lowest = (held_out[-1] - train) / max(abs(train), 1e-9), min(held_out)
+    rises = held_out[-1] > lowest + RISE * abs(lowest)
+    if gap > GAP and (rises or len(held_out) == 1):
+        rise = f", up from {lowest:.5g}" if rises else ""
         yield Diagnosis(
             "overfitting",
             "warning" if rises or gap > LARGE_GAP else "note",
-            f"a loss of {train:.5g} on {of_train}, and of {held[-1]:.5g} on {of_held}{again}",
+            f"a loss of {train:.5g} on {train_set}, and of {held_out[-1]:.5g} on {held_set}{rise}",
             "train.patience (it needs a validation split), more images, a smaller network, "
             "train.weight_decay",
         )
 
 
-def running_average(recorded: float, now: float, held: float, split: str) -> Iterator[Diagnosis]:
+def explain_running_average(
+    recorded: float, final: float, held_out: float, split: str
+) -> Iterator[Diagnosis]:
     """Explain a recorded training loss above the held-out loss: it is a running average."""
-    if recorded > held and recorded - now > ARTEFACT * abs(now):
+    if recorded > held_out and recorded - final > ARTEFACT * abs(final):
         yield Diagnosis(
             "running average",
             "note",
-            f"the recorded training loss {recorded:.5g} is above the {split} loss {held:.5g}, but "
-            f"the finished model has {now:.5g} on the same training images",
+            f"the recorded training loss {recorded:.5g} is above the {split} loss {held_out:.5g}, "
+            f"but the finished model has {final:.5g} on the same training images",
             "nothing: the recorded loss is a mean over the epoch, in which the weights still "
             "improved, with dropout and batch norm in training mode",
         )
@@ -304,7 +309,7 @@ def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
     return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count
 
 
-def look_at_codes(model: Any, images: ImageSplit, *, kl: bool) -> Codes:
+def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Codes:
     """Compute the statistics of the codes in one pass of the encoder over a split."""
     modes, kls, log_vars = [], [], []
     for batch in images.batches(at_once(images.spec, BATCH)):
@@ -324,6 +329,6 @@ def look_at_codes(model: Any, images: ImageSplit, *, kl: bool) -> Codes:
     )
 
 
-def _listed(places: Sequence[int]) -> str:
-    shown = ", ".join(map(str, places[:8]))
-    return shown if len(places) <= 8 else f"{shown}, ..."
+def _join(dims: Sequence[int]) -> str:
+    text = ", ".join(map(str, dims[:8]))
+    return text if len(dims) <= 8 else f"{text}, ..."

@@ -32,25 +32,25 @@ def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
 
 
 def create_shared_folder(
-    wanted: Path | None, root: Path, name: str, processes: ProcessGroup | None
+    requested: Path | None, root: Path, name: str, processes: ProcessGroup | None
 ) -> Path:
     """Create the folder of a new run; of several processes, rank 0 creates it for all."""
     if processes is None:
-        return create_run_folder(wanted, root, name)
-    return Path(processes.once(lambda: str(create_run_folder(wanted, root, name))))
+        return create_run_folder(requested, root, name)
+    return Path(processes.call_in_first(lambda: str(create_run_folder(requested, root, name))))
 
 
 @contextmanager
-def training_with_others(run: Path, processes: ProcessGroup) -> Iterator[None]:
+def train_in_group(run: Path, processes: ProcessGroup) -> Iterator[None]:
     """Train so that no process exits before all of them have written their results.
 
     torchrun sends SIGTERM to all processes as soon as one has ended. The first signal therefore
     ends no process but requests the end of the training. A process that has lost another one
     ignores SIGTERM to report it; torchrun ends it half a minute later in any case.
     """
-    processes.remedy = torchrun.again(f"latentforge train --resume {run}")
+    processes.remedy = torchrun.restart_command(f"latentforge train --resume {run}")
     try:
-        with stop_on_signals(processes.on_signal), processes.together_to_the_end():
+        with stop_on_signals(processes.on_signal), processes.wait_for_all_at_end():
             yield
     except LostProcess:
         if threading.current_thread() is threading.main_thread():

@@ -11,7 +11,7 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 
-class Average(Generic[M]):
+class ExponentialMovingAverage(Generic[M]):
     """The moving average of model and loss, in `trainee`, a copy of both.
 
     average <- d * average + (1 - d) * weights with d = min(decay, (1 + step) / (10 + step)), so
@@ -28,13 +28,16 @@ class Average(Generic[M]):
             *zip(self.trainee.buffers(), trainee.buffers(), strict=True),
         ]
         floating = [pair for pair in pairs if pair[1].is_floating_point()]
-        self._own, self._live = [own for own, _ in floating], [live for _, live in floating]
+        self._averages, self._weights = (
+            [average for average, _ in floating],
+            [weight for _, weight in floating],
+        )
         self._copied = [pair for pair in pairs if not pair[1].is_floating_point()]
 
     @torch.no_grad()
     def update(self, index: int) -> None:
         """Update the average after step `index`, counted from 0."""
         decay = min(self.decay, (1 + index) / (10 + index))
-        torch._foreach_lerp_(self._own, self._live, 1.0 - decay)
-        for own, live in self._copied:
-            own.copy_(live)
+        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
+        for average, weight in self._copied:
+            average.copy_(weight)

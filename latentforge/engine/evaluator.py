@@ -30,16 +30,16 @@ def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards each module has its previous mode."""
-    before = [module.training for module in modules]
+    modes = [module.training for module in modules]
     for module in modules:
         module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in zip(modules, before, strict=True):
+        for module, training in zip(modules, modes, strict=True):
             module.train(training)
 
 
@@ -83,55 +83,57 @@ class Evaluator:
             roles=self.roles,
         )
         self._running = []
-        with evaluating(self.model, self.loss):
+        with evaluation_mode(self.model, self.loss):
             for measure in [*self.measures]:
                 self.noise.reseed(0)  # batches are counted from 1
-                built = self._call("building measure", measure, build_measure, measure, context)
-                if built is not None:
-                    self._running.append((measure, built))
+                instance = self._call("building measure", measure, build_measure, measure, context)
+                if instance is not None:
+                    self._running.append((measure, instance))
             size = at_once(self.data.spec, BATCH)
             batches = math.ceil(len(images) / size)
             setattr(self.engine.state, "split", split)  # noqa: B010  (State takes any name)
             self.engine.run(images.batches(size), max_epochs=1, epoch_length=batches)
         return dict(self.engine.state.metrics)
 
-    def loss_of(self, batch: Batch, step: Step) -> float:
+    def compute_loss(self, batch: Batch, step: Step) -> float:
         """The loss of one batch, in evaluation mode and without gradients."""
         self.noise.reseed(1)
-        with evaluating(self.model, self.loss):
+        with evaluation_mode(self.model, self.loss):
             return float(self.loss(self.model, batch, step).total())
 
     def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
         """The first held-out images and their reconstructions, (n, C, H, W) each, n <= `count`."""
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
-        shown = images.batch_at(list(range(min(count, len(images))))).x
+        originals = images.batch_at(list(range(min(count, len(images))))).x
         model: Any = self.model
-        with evaluating(model):
-            return shown, model.decode(model.encode(shown).mode())
+        with evaluation_mode(model):
+            return originals, model.decode(model.encode(originals).mode())
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)
-        for measure, built in [*self._running]:
+        for measure, instance in [*self._running]:
             # a measure's noise does not depend on which other measures run
             self.noise.reseed(engine.state.iteration)
-            self._call("measure", measure, built.update, seen)
+            self._call("measure", measure, instance.update, seen)
 
     def _compute(self, engine: Engine) -> None:
-        figures: dict[str, float] = {}
-        for measure, built in [*self._running]:
+        metrics: dict[str, float] = {}
+        for measure, instance in [*self._running]:
             self.noise.reseed(0)
-            found = self._call("measure", measure, computed, built, figures)
-            if found is not None:
-                figures |= found
-                stated = getattr(built, "protocol", measure.entry.spec.protocol)
-                self.protocol |= dict.fromkeys(found, stated)
-        engine.state.metrics = figures
+            values = self._call("measure", measure, compute_metrics, instance, metrics)
+            if values is not None:
+                metrics |= values
+                protocol = getattr(instance, "protocol", measure.entry.spec.protocol)
+                self.protocol |= dict.fromkeys(values, protocol)
+        engine.state.metrics = metrics
 
-    def _call(self, what: str, measure: Component, function: Callable[..., Any], *args: Any) -> Any:
+    def _call(
+        self, action: str, measure: Component, function: Callable[..., Any], *args: Any
+    ) -> Any:
         """Call a measure's function. If a third-party measure that runs by default raises, remove
         it and log a warning: it runs for every model, and must not end a training."""
         try:
-            return measure.call(f"{what} {measure.name!r}", function, *args)
+            return measure.call(f"{action} {measure.name!r}", function, *args)
         except PluginError as error:
             if not measure.is_default or measure.entry.plugin.builtin:
                 raise
@@ -142,15 +144,15 @@ class Evaluator:
 
 
 def build_measure(measure: Component, context: EvaluateContext) -> Measure:
-    built: Measure | None = measure.entry.spec.build(measure.options, context)
-    if built is None:
+    instance: Measure | None = measure.entry.spec.build(measure.options, context)
+    if instance is None:
         raise TypeError("build returned None, not a measure")
-    return built
+    return instance
 
 
-def computed(measure: Measure, others: Mapping[str, float]) -> dict[str, float]:
+def compute_metrics(measure: Measure, others: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a measure; ValueError if another one already gives a metric of that name."""
-    found = {name: float(value) for name, value in measure.compute().items()}
-    if twice := sorted(found.keys() & others):
-        raise ValueError(f"another measure already provides a metric {twice[0]!r}")
-    return found
+    metrics = {name: float(value) for name, value in measure.compute().items()}
+    if duplicates := sorted(metrics.keys() & others):
+        raise ValueError(f"another measure already provides a metric {duplicates[0]!r}")
+    return metrics

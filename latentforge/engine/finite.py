@@ -19,14 +19,14 @@ class FiniteGate:
 
     def __init__(self, device: torch.device | str, *, wait: bool | None = None) -> None:
         self.wait = torch.device(device).type == "cpu" if wait is None else wait
-        self.shut = False
+        self.blocked = False
         self.flag = torch.zeros((), device=device)
 
     def passes(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Whether to update the weights; True if the fused optimizer decides on the device."""
         if self.wait:
-            self.shut = self.shut or not math.isfinite(loss.item())
-            return not self.shut
+            self.blocked = self.blocked or not math.isfinite(loss.item())
+            return not self.blocked
         torch.maximum(self.flag, (~loss.isfinite()).float(), out=self.flag)
         if any(group.get("fused") for group in optimizer.param_groups):
             optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's attribute
@@ -35,10 +35,10 @@ class FiniteGate:
 
     def closed(self) -> bool:
         """Whether an update was blocked; waits for the device."""
-        return self.shut or bool(self.flag)
+        return self.blocked or bool(self.flag)
 
 
-def first_not_finite(module: nn.Module) -> str:
+def find_nonfinite(module: nn.Module) -> str:
     """The name of a parameter or buffer that contains NaN or infinity; empty if all are finite."""
     for name, value in module.state_dict().items():
         floating = isinstance(value, Tensor) and value.is_floating_point()
@@ -49,7 +49,7 @@ def first_not_finite(module: nn.Module) -> str:
 
 def check_finite(trainee: nn.Module, step: int) -> None:
     """RunFailed if a parameter or a buffer is NaN or infinite: such weights are never stored."""
-    if name := first_not_finite(trainee):
+    if name := find_nonfinite(trainee):
         raise RunFailed(
             f"the weights became NaN or infinite by step {step} ({name})",
             details=["the previous checkpoint is unchanged"],
@@ -57,20 +57,20 @@ def check_finite(trainee: nn.Module, step: int) -> None:
         )
 
 
-def largest_gradient(trainee: nn.Module) -> list[str]:
+def describe_largest_gradient(trainee: nn.Module) -> list[str]:
     """Describe the largest gradient, and the first parameter that is not finite, as lines."""
     lines = []
     for name, parameter in trainee.named_parameters():
         if not bool(parameter.isfinite().all()):
             lines.append(f"{name} was not finite before this step: the previous step broke it")
             break
-    largest = {
+    gradients = {
         name: float(parameter.grad.abs().max())
         for name, parameter in trainee.named_parameters()
         if parameter.grad is not None and parameter.grad.numel()
     }
-    if not largest:
+    if not gradients:
         return lines
     # NaN counts as the largest
-    worst = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
-    return [*lines, f"the largest gradient of this step: {largest[worst]:.3g}, of {worst}"]
+    largest = max(gradients, key=lambda name: (gradients[name] != gradients[name], gradients[name]))
+    return [*lines, f"the largest gradient of this step: {gradients[largest]:.3g}, of {largest}"]

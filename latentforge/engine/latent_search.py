@@ -88,25 +88,25 @@ def search(
     """
     check_start(objective, start, watch)
     check_numbers({"steps": steps, "solutions": solutions}, least=1)
-    rest = {"settle": settle, "noise": noise, "jitter": jitter, "prior_weight": prior_weight}
-    check_numbers(rest, least=0)
+    options = {"settle": settle, "noise": noise, "jitter": jitter, "prior_weight": prior_weight}
+    check_numbers(options, least=0)
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
     # inference_mode disables gradients even inside enable_grad
-    with torch.inference_mode(False), torch.enable_grad(), inference_tensors_named():
+    with torch.inference_mode(False), torch.enable_grad(), explain_inference_tensors():
         start, unit = start.clone(), torch.as_tensor(scale).to(start).clone()
         if not bool((unit > 0).all()) or not 0 < lr < math.inf:
             raise UsageError(f"lr and scale must be above 0, not {lr} and {scale}")
 
-        def slope(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def evaluate(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             """Return x, the score (B,), and the height (B,), which is the score plus the prior."""
             x = decode(z)
             score = objective.score(x, rows)
             return x, score, score if prior is None else score + prior_weight * prior(z)
 
         best = _Best(objective, start, watch)
-        walk = _Walk(unit, optimizer, lr, generator(start.device, "search", seed))
-        rounds = _Rounds(slope, best, walk, start, steps, noise, settle, jitter, solutions)
+        codes = _OpenCodes(unit, optimizer, lr, generator(start.device, "search", seed))
+        rounds = _Rounds(evaluate, best, codes, start, steps, noise, settle, jitter, solutions)
         engine = quiet_engine(rounds.step)
         engine.add_event_handler(Events.EPOCH_STARTED, rounds.begin)
         engine.add_event_handler(Events.EPOCH_COMPLETED, rounds.end)
@@ -114,7 +114,7 @@ def search(
             attach(engine)
         engine.run(max_epochs=len(start), epoch_length=steps)
         with torch.no_grad():
-            return best.found(decode)
+            return best.result(decode)
 
 
 def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
@@ -127,8 +127,8 @@ def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> No
         )
     if not (start.is_floating_point() and bool(start.isfinite().all())):
         raise UsageError("start must contain finite floats")
-    if strangers := [request for request in watch if not 0 <= request < requests]:
-        raise UsageError(f"watch: no request {strangers[0]}: there are {requests}, from 0")
+    if unknown := [request for request in watch if not 0 <= request < requests]:
+        raise UsageError(f"watch: no request {unknown[0]}: there are {requests}, from 0")
 
 
 def check_numbers(numbers: Mapping[str, float], least: int) -> None:
@@ -139,7 +139,7 @@ def check_numbers(numbers: Mapping[str, float], least: int) -> None:
 
 
 @contextmanager
-def inference_tensors_named() -> Iterator[None]:
+def explain_inference_tensors() -> Iterator[None]:
     """Replace torch's error by UsageError if a tensor made in inference_mode needs a gradient, such
     as the weights of a decoder."""
     try:
@@ -174,9 +174,9 @@ class _Rounds:
     """The handlers of the engine, in call order: `begin` a round, `step` until no request is open
     or `steps` steps are done, `end` the round, which lets solutions settle."""
 
-    slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     best: _Best
-    walk: _Walk
+    codes: _OpenCodes
     start: Tensor
     steps: int
     noise: float
@@ -186,83 +186,83 @@ class _Rounds:
 
     def begin(self, engine: Engine) -> None:
         open = (self.best.solutions < self.solutions).nonzero().squeeze(1)
-        self.walk.begin(open, self.start[engine.state.epoch - 1, open])
+        self.codes.begin(open, self.start[engine.state.epoch - 1, open])
         self.best.begin()
 
     def step(self, engine: Engine, _: None) -> None:
-        height = self.look(engine, engine.state.iteration - 1)
-        at = self.walk.z().detach()  # a copy: the step moves the codes in place
-        self.walk.climb(height)
-        self.walk.shake(self.noise * (1.0 - self.walk.made / self.steps))
-        self.walk.end_solved(at)
+        height = self.record(engine, engine.state.iteration - 1)
+        codes = self.codes.z().detach()  # a copy: the step moves the codes in place
+        self.codes.ascend(height)
+        self.codes.add_noise(self.noise * (1.0 - self.codes.steps_done / self.steps))
+        self.codes.end_solved(codes)
         engine.state.metrics = {"satisfied": self.best.share()}
-        if not len(self.walk.rows):
+        if not len(self.codes.rows):
             engine.terminate_epoch()
 
     def end(self, engine: Engine) -> None:
-        if len(self.walk.rows):  # the codes after the last step
+        if len(self.codes.rows):  # the codes after the last step
             with torch.no_grad():
-                self.look(engine, engine.state.iteration)
-            self.walk.end_solved(self.walk.z().detach())
-        rows, z = self.walk.solutions()
+                self.record(engine, engine.state.iteration)
+            self.codes.end_solved(self.codes.z().detach())
+        rows, z = self.codes.solutions()
         self.best.solutions[rows] += 1
-        self.walk.begin(rows, z)
+        self.codes.begin(rows, z)
         if len(rows):
-            self.let_settle(engine)
+            self.settle_solutions(engine)
         engine.state.metrics = {"satisfied": self.best.share()}
         if bool((self.best.solutions >= self.solutions).all()):
             engine.terminate()
 
-    def let_settle(self, engine: Engine) -> None:
+    def settle_solutions(self, engine: Engine) -> None:
         """Make `settle` steps with gradients `jitter` away, or without jitter at the codes."""
         height: Tensor | None = None
-        for left in reversed(range(self.settle)):
+        for remaining in reversed(range(self.settle)):
             if height is None or self.jitter:
-                height = self.slope(self.walk.z(self.jitter), self.walk.rows)[2]
-            self.walk.climb(height)
-            with torch.set_grad_enabled(left > 0 and not self.jitter):
-                height = self.look(engine, engine.state.iteration)
+                height = self.evaluate(self.codes.z(self.jitter), self.codes.rows)[2]
+            self.codes.ascend(height)
+            with torch.set_grad_enabled(remaining > 0 and not self.jitter):
+                height = self.record(engine, engine.state.iteration)
 
-    def look(self, engine: Engine, made: int) -> Tensor:
-        """Record the codes after `made` steps and which of them are solved; return their heights
+    def record(self, engine: Engine, steps: int) -> Tensor:
+        """Record the codes after `steps` steps and which of them are solved; return their heights
         (B,)."""
-        walk, round = self.walk, engine.state.epoch - 1
-        x, score, height = self.slope(z := walk.z(), walk.rows)
-        if made == 0:
+        codes, round = self.codes, engine.state.epoch - 1
+        x, score, height = self.evaluate(z := codes.z(), codes.rows)
+        if steps == 0:
             check_objective(self.best.objective, score, len(z))
-        walk.solved = self.best.look(z, x, score, height, walk.rows, round, made)
+        codes.solved = self.best.record(z, x, score, height, codes.rows, round, steps)
         return height
 
 
-class _Walk:
+class _OpenCodes:
     """The codes of the open requests in one round, and the optimizer that moves them."""
 
     def __init__(self, scale: Tensor, optimizer: str, lr: float, draw: torch.Generator) -> None:
-        self.scale, self.optimizer, self.lr, self.draw = scale, optimizer, lr, draw
+        self.scale, self.optimizer_name, self.lr, self.draw = scale, optimizer, lr, draw
 
     def begin(self, rows: Tensor, z: Tensor) -> None:
         """Start the requests `rows`, int64 (B,), at z (B, *latent), with no optimizer state."""
-        self.rows, self.made = rows, 0
+        self.rows, self.steps_done = rows, 0
         self.solved = torch.zeros_like(rows, dtype=torch.bool)
         self.ended: list[tuple[Tensor, Tensor]] = []
-        self._hold(z / self.scale, {})
+        self._set_codes(z / self.scale, {})
 
-    def _hold(self, u: Tensor, state: dict[str, Tensor]) -> None:
+    def _set_codes(self, u: Tensor, state: dict[str, Tensor]) -> None:
         self.u = u.detach().clone().requires_grad_()
-        self.by = OPTIMIZERS[self.optimizer]([self.u], lr=self.lr)  # type: ignore[call-arg]
-        self.by.state[self.u].update(state)
+        self.optimizer = OPTIMIZERS[self.optimizer_name]([self.u], lr=self.lr)  # type: ignore[call-arg]
+        self.optimizer.state[self.u].update(state)
 
     def z(self, jitter: float = 0.0) -> Tensor:
         """The codes (B, *latent), each moved by Gaussian `jitter` in units of the scale."""
         return (self.u + self._noise(jitter) if jitter else self.u) * self.scale
 
-    def climb(self, height: Tensor) -> None:
+    def ascend(self, height: Tensor) -> None:
         # not backward(), which would leave gradients in the caller's decoder
         (self.u.grad,) = torch.autograd.grad(-height.sum(), self.u)
-        self.by.step()
-        self.made += 1
+        self.optimizer.step()
+        self.steps_done += 1
 
-    def shake(self, noise: float) -> None:
+    def add_noise(self, noise: float) -> None:
         if noise:
             self.u.data.add_(self._noise(noise))
 
@@ -271,16 +271,16 @@ class _Walk:
 
     def end_solved(self, z: Tensor) -> None:
         """End the solved requests at z; the others continue with their optimizer state."""
-        met = self.solved
-        if not bool(met.any()):
+        solved = self.solved
+        if not bool(solved.any()):
             return
-        self.ended.append((self.rows[met], z[met]))
+        self.ended.append((self.rows[solved], z[solved]))
         state = {
-            name: value[~met] if value.shape == self.u.shape else value
-            for name, value in self.by.state[self.u].items()
+            name: value[~solved] if value.shape == self.u.shape else value
+            for name, value in self.optimizer.state[self.u].items()
         }
-        self.rows = self.rows[~met]
-        self._hold(self.u[~met], state)
+        self.rows = self.rows[~solved]
+        self._set_codes(self.u[~solved], state)
 
     def solutions(self) -> tuple[Tensor, Tensor]:
         """The requests that were solved since `begin`, (B,), and their codes."""
@@ -304,18 +304,18 @@ class _Best:
         self.round, self.first_round, self.steps = (
             torch.zeros(count, dtype=torch.int64, device=device) for _ in range(3)
         )
-        self.walked: dict[int, list[Tensor]] = {request: [] for request in watch}
+        self.trajectories: dict[int, list[Tensor]] = {request: [] for request in watch}
         self.paths: dict[int, Tensor] = {}
 
     def begin(self) -> None:
-        for walk in self.walked.values():
-            walk.clear()
+        for path in self.trajectories.values():
+            path.clear()
 
     def share(self) -> float:
         return float(self.satisfied.float().mean())
 
     @torch.no_grad()
-    def look(
+    def record(
         self,
         z: Tensor,
         x: Tensor,
@@ -326,30 +326,30 @@ class _Best:
         steps: int,
     ) -> Tensor:
         """Record codes that are better than before; return which of `z` are satisfied, (B,)."""
-        met = self.objective.satisfied(x, rows) & score.isfinite()
+        satisfied = self.objective.satisfied(x, rows) & score.isfinite()
         done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])
-        new = ((met & ~done) | (higher & (met | ~done))).nonzero().squeeze(1)
+        new = ((satisfied & ~done) | (higher & (satisfied | ~done))).nonzero().squeeze(1)
         better, first = rows[new], rows[new[~done[new]]]
         self.z[better] = z[new]
         self.score[better] = score[new].to(self.score)
         self.height[better] = height[new].to(self.height)
-        self.satisfied[better] = met[new]
+        self.satisfied[better] = satisfied[new]
         self.round[better] = round
         self.first_round[first] = round
         self.steps[first] = steps
-        for request, walk in self.walked.items():
+        for request, path in self.trajectories.items():
             for row in (rows == request).nonzero().flatten().tolist():
-                walk.append(z[row].clone())  # a copy: the next step moves the codes in place
+                path.append(z[row].clone())  # a copy: the next step moves the codes in place
                 if bool((better == request).any()):
-                    self.paths[request] = torch.stack(walk)
-        return met
+                    self.paths[request] = torch.stack(path)
+        return satisfied
 
-    def found(self, decode: Callable[[Tensor], Tensor]) -> Found:
-        lost = (~self.score.isfinite()).nonzero().flatten().tolist()
-        if lost:
+    def result(self, decode: Callable[[Tensor], Tensor]) -> Found:
+        unscored = (~self.score.isfinite()).nonzero().flatten().tolist()
+        if unscored:
             raise RunFailed(
-                f"the score of request {self.objective.requests[lost[0]]!r} was never finite",
+                f"the score of request {self.objective.requests[unscored[0]]!r} was never finite",
                 remedy="check the decoder and the objective for NaN and infinity",
             )
         rounds = self.round, self.first_round

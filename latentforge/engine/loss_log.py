@@ -82,16 +82,16 @@ class LossLog:
         rows = flat.reshape(-1, len(self.terms)).tolist()  # (steps, terms)
         first = step - len(rows) + 1
         for i, (row, (_, weights, images)) in enumerate(zip(rows, self._steps, strict=True)):
-            loss, told = 0.0, dict(zip(self.terms, row, strict=True))
-            for name, value in told.items():
+            loss, terms = 0.0, dict(zip(self.terms, row, strict=True))
+            for name, value in terms.items():
                 if weight := weights.get(name, 1.0):
                     if not math.isfinite(weight * value):
                         raise NotFinite(weight * value, first + i, name)
                     loss += weight * value
             self._weighted |= dict.fromkeys(weights)
-            given = {f"{name}_weight": weights.get(name, 1.0) for name in self._weighted}
+            term_weights = {f"{name}_weight": weights.get(name, 1.0) for name in self._weighted}
             for sums in (self._window, self._epoch):
-                sums.add({"loss": loss, **told, **given}, images)
+                sums.add({"loss": loss, **terms, **term_weights}, images)
         self._steps = []
 
     def close_epoch(self) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -110,21 +110,21 @@ class LossLog:
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
             for name, total in sums.totals.items():  # tensors, because a JSON number cannot be NaN
                 tensors[f"{part}.{name}"] = torch.tensor(total, dtype=torch.float64)
-        facts = {"terms": [*self.terms], "weighted": [*self._weighted]}
+        metadata = {"terms": [*self.terms], "weighted": [*self._weighted]}
         images = {"window": self._window.images, "epoch": self._epoch.images}
-        return tensors, {**facts, "images": images, "per_dim": [*self._per_dim]}
+        return tensors, {**metadata, "images": images, "per_dim": [*self._per_dim]}
 
     def restore(
-        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+        self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], device: torch.device
     ) -> None:
         """Continue from a `state`."""
-        self.terms, self._weighted = tuple(facts["terms"]), dict.fromkeys(facts["weighted"])
+        self.terms, self._weighted = tuple(metadata["terms"]), dict.fromkeys(metadata["weighted"])
         names = ["loss", *self.terms, *(f"{name}_weight" for name in self._weighted)]
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
-            sums.images = int(facts["images"][part])
-            held = [(name, tensors.get(f"{part}.{name}")) for name in names]  # in order
-            sums.totals = {name: float(total) for name, total in held if total is not None}
-        per_dim = {name: tensors[f"per_dim.{name}"] for name in facts["per_dim"]}
+            sums.images = int(metadata["images"][part])
+            stored = [(name, tensors.get(f"{part}.{name}")) for name in names]  # in order
+            sums.totals = {name: float(total) for name, total in stored if total is not None}
+        per_dim = {name: tensors[f"per_dim.{name}"] for name in metadata["per_dim"]}
         self._per_dim = {name: total.to(device) for name, total in per_dim.items()}
 
 

@@ -123,14 +123,14 @@ def restore_optimizer(
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        like = parameters[int(index)]
-        if key != "step" and value.shape == like.shape:
-            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+        parameter = parameters[int(index)]
+        if key != "step" and value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[key] = value
-    now = optimizer.state_dict()["param_groups"]
-    for group, kept in zip(now, groups, strict=True):
-        for key, given in kept.items():
-            if isinstance(group.get(key), float) and not isinstance(given, float | int):
-                raise TypeError(f"{key} of the optimizer must be a number, not {given!r}")
-            group[key] = tuple(given) if isinstance(group.get(key), tuple) else given
-    optimizer.load_state_dict({"state": state, "param_groups": now})
+    current = optimizer.state_dict()["param_groups"]
+    for group, stored in zip(current, groups, strict=True):
+        for key, option in stored.items():
+            if isinstance(group.get(key), float) and not isinstance(option, float | int):
+                raise TypeError(f"{key} of the optimizer must be a number, not {option!r}")
+            group[key] = tuple(option) if isinstance(group.get(key), tuple) else option
+    optimizer.load_state_dict({"state": state, "param_groups": current})

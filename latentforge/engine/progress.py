@@ -25,15 +25,15 @@ class Display:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.draws = stream is not None and (stream.isatty() or "ipykernel" in sys.modules)
-        self.interval = BAR_INTERVAL if self.draws else LINE_INTERVAL
-        self.shown = time.monotonic()
+        self.draws_bar = stream is not None and (stream.isatty() or "ipykernel" in sys.modules)
+        self.interval = BAR_INTERVAL if self.draws_bar else LINE_INTERVAL
+        self.last_shown = time.monotonic()
         self.bar: Any = None  # the tqdm bar while it is shown
 
     def show(self, text: str, done: int, total: int) -> None:
         """Redraw the bar, or write a line."""
-        self.shown = time.monotonic()
-        if not self.draws:
+        self.last_shown = time.monotonic()
+        if not self.draws_bar:
             self.note(text)
             return
         if self.bar is None:
@@ -67,24 +67,28 @@ class Progress(Display):
     def __init__(self, stream: TextIO | None, *, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__(stream)
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: per epoch
-        self.started = self.shown
+        self.started = self.last_shown
         self.loss: float | None = None  # None: not read from the device yet
         self.first = 0  # steps before a resume
 
     def tick(self, step: int) -> None:
         """Update after a step; draws only if the interval has passed."""
-        if self.stream is not None and time.monotonic() - self.shown >= self.interval:
+        if self.stream is not None and time.monotonic() - self.last_shown >= self.interval:
             self.show(self._line(step), step, self.epochs * self.steps)
 
-    def epoch(self, epoch: int, figures: Mapping[str, Mapping[str, float]]) -> None:
+    def epoch(self, epoch: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Write an epoch's metrics; without a terminal, the first, last and one per interval."""
         now = time.monotonic()
-        if not self.draws and epoch not in (1, self.epochs) and now - self.shown < self.interval:
+        if (
+            not self.draws_bar
+            and epoch not in (1, self.epochs)
+            and now - self.last_shown < self.interval
+        ):
             return
-        self.shown = now
+        self.last_shown = now
         parts = [
-            f"{split} {_short(_comparable(values, figures['train']))}"
-            for split, values in figures.items()
+            f"{split} {_short(_comparable(values, metrics['train']))}"
+            for split, values in metrics.items()
         ]
         self.note(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts))
 
@@ -96,33 +100,33 @@ class Progress(Display):
             log.warning("%s", text.removeprefix("warning: "))
 
     def _line(self, step: int) -> str:
-        total, made = self.epochs * self.steps, step - self.first
+        total, steps = self.epochs * self.steps, step - self.first
         seconds = time.monotonic() - self.started
-        left = int((total - step) * seconds / made)
+        remaining = int((total - step) * seconds / steps)
         loss = "" if self.loss is None else f"loss {self.loss:.4g}  "
         return (
             f"epoch {min((step - 1) // self.steps + 1, self.epochs)}/{self.epochs}  "
-            f"{100 * step // total:3d} %  {loss}{made * self.batch_size / seconds:,.0f} images/s  "
-            f"{left // 60}:{left % 60:02d} left"
+            f"{100 * step // total:3d} %  {loss}{steps * self.batch_size / seconds:,.0f} images/s  "
+            f"{remaining // 60}:{remaining % 60:02d} left"
         )
 
 
 def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
     """The metrics that training has too, if there are several: a line has little space."""
     values = {name: value for name, value in values.items() if not name.endswith("_weight")}
-    both = {name: value for name, value in values.items() if name in train}
-    return both if len(both) > 1 else values
+    shared = {name: value for name, value in values.items() if name in train}
+    return shared if len(shared) > 1 else values
 
 
 def _short(values: Mapping[str, float]) -> str:
     """The metrics as text, without a loss that repeats its only term."""
-    shown = {name: f"{value:.4g}" for name, value in values.items()}
-    rest = {name: text for name, text in shown.items() if name != "loss"}
-    kept = rest if shown.get("loss") in rest.values() else shown
-    return " ".join(f"{name} {text}" for name, text in kept.items())
+    texts = {name: f"{value:.4g}" for name, value in values.items()}
+    rest = {name: text for name, text in texts.items() if name != "loss"}
+    shown = rest if texts.get("loss") in rest.values() else texts
+    return " ".join(f"{name} {text}" for name, text in shown.items())
 
 
-class SearchWatch(Display):
+class SearchProgress(Display):
     """Attaches to the engine of a search: shows the share of satisfied requests, and records it
     after each round for a curve in TensorBoard."""
 
@@ -138,7 +142,7 @@ class SearchWatch(Display):
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def tick(self, engine: Engine) -> None:
-        if self.stream is not None and time.monotonic() - self.shown >= self.interval:
+        if self.stream is not None and time.monotonic() - self.last_shown >= self.interval:
             self.report(engine)
 
     def report(self, engine: Engine) -> None:
@@ -153,7 +157,7 @@ class SearchWatch(Display):
         self.curve.append((engine.state.iteration, engine.state.metrics["satisfied"]))
 
     def finish(self, engine: Engine) -> None:
-        if self.reported and not self.draws:
+        if self.reported and not self.draws_bar:
             self.report(engine)
         self.close()
 
@@ -163,5 +167,5 @@ class SearchWatch(Display):
             return
         board = Board(folder)
         for step, share in self.curve:
-            board.scalars({f"{self.tag}/satisfied": share}, step)
+            board.add_scalars({f"{self.tag}/satisfied": share}, step)
         board.close()

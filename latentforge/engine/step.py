@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from latentforge.config.schema import RunConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data.images import ImageSplit
-from latentforge.data.prefetch import lost_worker
+from latentforge.data.prefetch import worker_error
 from latentforge.data.streamed import StreamedImages
-from latentforge.engine.ema import Average
-from latentforge.engine.finite import FiniteGate, largest_gradient
+from latentforge.engine.ema import ExponentialMovingAverage
+from latentforge.engine.finite import FiniteGate, describe_largest_gradient
 from latentforge.engine.loss_log import LossLog
 from latentforge.engine.lr_schedule import lr_factor
 from latentforge.engine.memory_format import is_channels_last
@@ -110,11 +110,11 @@ def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
 
 def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
     """Yield `parts` parts of the batch, or one for each image if there are fewer images."""
-    index = batch.index.tensor_split(min(parts, len(batch.index)))
+    index_parts = batch.index.tensor_split(min(parts, len(batch.index)))
     start = 0
-    for places in index:
-        part = slice(start, start := start + len(places))
-        yield Batch(batch.x[part], None if batch.y is None else batch.y[part], places)
+    for indices in index_parts:
+        part = slice(start, start := start + len(indices))
+        yield Batch(batch.x[part], None if batch.y is None else batch.y[part], indices)
 
 
 class StepRunner:
@@ -134,7 +134,7 @@ class StepRunner:
         self.accumulate, self.clip = train.accumulate, train.clip_grad_norm
         self.splits_batches = train.accumulate > 1
         self.epoch_length = math.ceil(len(images) / train.batch_size)
-        self.full = len(images) // train.batch_size  # full batches in an epoch
+        self.full_batches = len(images) // train.batch_size  # full batches in an epoch
         self.total_steps = train.epochs * self.epoch_length
         self.optimizer = build_optimizer(trainee, train)
         # callbacks may add hooks to the optimizer, and only `optimizer.step` calls them
@@ -142,7 +142,7 @@ class StepRunner:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = train.schedule if train.schedule.epochs else None  # None: constant
-        self.ema = Average(trainee, train.ema) if train.ema else None
+        self.ema = ExponentialMovingAverage(trainee, train.ema) if train.ema else None
         self.noise = Noise(device, "train", train.seed)
         self.gate, self.log = FiniteGate(device), LossLog()
         self.load_batch: Callable[[Tensor], Batch] = images.batch
@@ -157,7 +157,7 @@ class StepRunner:
         order = permutation(len(self.images), self.config.seed, epoch)
         if isinstance(self.images, StreamedImages):  # indexed on the CPU
             self.order = torch.split(order, self.batch_size)
-            self.images.expect([self.own_images(index) for index in self.order])
+            self.images.expect([self.shard_indices(index) for index in self.order])
         else:
             self.order = torch.split(order.to(self.device), self.batch_size)
 
@@ -173,20 +173,20 @@ class StepRunner:
 
     def call(self, done: int, function: Callable[..., T], *args: Any) -> T:
         """Call a function that uses model and loss; an error names this step."""
-        doing = f"step {done + 1}"
+        action = f"step {done + 1}"
         try:
-            return call_component(doing, self.components, function, *args, save_memory=SAVE_MEMORY)
+            return call_component(action, self.components, function, *args, save_memory=SAVE_MEMORY)
         except PluginError as error:  # torch may report a lost reader process in any step
-            if error.__cause__ and (lost := lost_worker(error.__cause__)):
-                raise lost from error.__cause__
+            if error.__cause__ and (failure := worker_error(error.__cause__)):
+                raise failure from error.__cause__
             raise
 
     # ------------------------------------------------------------ parts of train_step
 
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
         """Run forward and backward on a batch in parts; return terms and total, detached."""
-        cut = split_batch(batch, self.accumulate)
-        parts = ((part, len(part.index) / len(batch.index), nullcontext()) for part in cut)
+        batches = split_batch(batch, self.accumulate)
+        parts = ((part, len(part.index) / len(batch.index), nullcontext()) for part in batches)
         terms = accumulate(self.trainee, parts, step)
         return terms, terms.total()
 
@@ -196,14 +196,14 @@ class StepRunner:
         """The indices of the step's images, int64 (B,)."""
         return self.order[done % self.epoch_length]
 
-    def own_images(self, index: Tensor) -> Tensor:
+    def shard_indices(self, index: Tensor) -> Tensor:
         """The indices of the images of a batch that this process reads."""
         return index
 
     def step_at(self, done: int) -> Step:
         return Step(done, self.total_steps, len(self.images), self.epoch_length)
 
-    def end(self) -> Step:
+    def final_step(self) -> Step:
         """The end of the training. Evaluation uses it, so that a warm-up favours no early epoch."""
         return self.step_at(self.total_steps)
 
@@ -237,10 +237,10 @@ class StepRunner:
             batch = self.load_batch(self.index(done))
             for parameter in self.parameters:
                 parameter.grad = None
-            self.gradients_again(batch, self.step_at(done))
-        return largest_gradient(self.trainee)
+            self.recompute_gradients(batch, self.step_at(done))
+        return describe_largest_gradient(self.trainee)
 
-    def gradients_again(self, batch: Batch, step: Step) -> None:
+    def recompute_gradients(self, batch: Batch, step: Step) -> None:
         self.gradients(batch, step)
 
     def describe(self) -> dict[str, Any]:
@@ -252,19 +252,21 @@ class StepRunner:
             "compile": False,
             "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
             "cuda_graph": self.graph,
-            "images": images.residence() if isinstance(images, StreamedImages) else "in memory",
+            "images": images.describe_source()
+            if isinstance(images, StreamedImages)
+            else "in memory",
         }
 
     def summary(self) -> list[str]:
         """The differences from a plain float32 step, as texts for the user."""
         facts = self.describe()
-        words = ["bfloat16 autocast"] if facts["precision"] == "bf16" else []
-        words += [name for name in ("channels_last", "compile") if facts[name]]
+        texts = ["bfloat16 autocast"] if facts["precision"] == "bf16" else []
+        texts += [name for name in ("channels_last", "compile") if facts[name]]
         if self.device.type == "cuda":
-            words.append(self.graph or "a CUDA graph after the first steps")
+            texts.append(self.graph or "a CUDA graph after the first steps")
         if isinstance(self.images, StreamedImages):
-            words.append(f"images {facts['images']}")
-        return words
+            texts.append(f"images {facts['images']}")
+        return texts
 
     def close(self) -> None:
         """Stop prefetching images."""

@@ -23,7 +23,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.engine.best_checkpoint import BestCheckpoint
 from latentforge.engine.build import build_step_runner
 from latentforge.engine.checkpoint_state import callback_states, capture, plugin_versions
-from latentforge.engine.diagnostics import trouble
+from latentforge.engine.diagnostics import find_problems
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
 from latentforge.engine.finite import check_finite
 from latentforge.engine.loss_log import NotFinite
@@ -33,7 +33,7 @@ from latentforge.engine.training_state import TrainingResult, TrainingState
 from latentforge.errors import RunFailed
 from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.tensorboard import Board, flat_dims, flat_metrics, pair_sheet
+from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, tile_pairs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import deterministic_kernels
 from latentforge.runtime.signals import stop_on_signals
@@ -42,9 +42,9 @@ from latentforge.seeding import Noise
 if TYPE_CHECKING:
     from latentforge.runtime.process_group import ProcessGroup
 
-SHOWN = 8  # images in the reconstructions of each epoch
-SETTLED = 3, 300  # epochs and steps before the metrics are checked: a KL near 0 may still grow
-BY_A_CALLBACK = "a callback ended the training"
+RECONSTRUCTIONS = 8  # images in the reconstructions of each epoch
+CHECK_AFTER = 3, 300  # epochs and steps before the metrics are checked: a KL near 0 may still grow
+STOPPED_BY_CALLBACK = "a callback ended the training"
 
 
 class Trainer:
@@ -81,9 +81,9 @@ class Trainer:
         )
         self.stopping, self._saved_at = False, time.monotonic()
         self._since = 0.0  # start of the current interval of training time
-        measured = self.steps.ema.trainee if self.steps.ema else trainee
+        evaluated = self.steps.ema.trainee if self.steps.ema else trainee
         self.evaluator = Evaluator(
-            measured.model, measured.loss, data, measures, seed=train.seed, device=device
+            evaluated.model, evaluated.loss, data, measures, seed=train.seed, device=device
         )
         self.state.protocol = self.evaluator.protocol
         self.engine = self._build_engine(trainee)
@@ -92,36 +92,36 @@ class Trainer:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         if self.config.callbacks:  # their random numbers depend on the step too
-            drawn = Noise(self.steps.device, "callbacks", self.train_config.seed)
+            noise = Noise(self.steps.device, "callbacks", self.train_config.seed)
             for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
-                engine.add_event_handler(event, lambda: drawn.reseed(self.result.steps))
+                engine.add_event_handler(event, lambda: noise.reseed(self.result.steps))
         engines = Engines(
             trainer=engine,
             evaluator=self.evaluator.engine,
             model=trainee.model,
             loss=trainee.loss,
             optimizer=self.steps.optimizer,
-            log=lambda name, value: self.board.scalars({name: value}, engine.state.iteration),
+            log=lambda name, value: self.board.add_scalars({name: value}, engine.state.iteration),
         )
 
         def attach(callback: Component) -> Any:
-            built = callback.entry.spec.build(callback.options)
-            built.attach(engines)
-            return built
+            instance = callback.entry.spec.build(callback.options)
+            instance.attach(engines)
+            return instance
 
         for callback in self.config.callbacks:
-            built = callback.call(f"callback {callback.name!r}", attach, callback)
-            self.state.callbacks.append((callback, built))
+            instance = callback.call(f"callback {callback.name!r}", attach, callback)
+            self.state.callbacks.append((callback, instance))
         # Added after the callbacks' handlers, so that a checkpoint contains their changes.
         if self.processes and self.config.callbacks:
             for event in (
                 *(Events.EPOCH_STARTED, Events.ITERATION_STARTED),
                 *(Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED),
             ):
-                engine.add_event_handler(event, self._end_in_all)
+                engine.add_event_handler(event, self._sync_termination)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         if self.processes and self.config.callbacks:  # they may stop in evaluator events
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_in_all)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._sync_termination)
         if self.train_config.checkpoint_every or self.train_config.checkpoint_seconds:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_when_due)
         return engine
@@ -140,8 +140,8 @@ class Trainer:
             self.result.status = "done"
             if self.result.epochs < epochs:
                 self._finish_early()
-            for passed in self.state.warnings.passed():
-                self.progress.note(str(passed))
+            for finding in self.state.warnings.passed():
+                self.progress.note(str(finding))
 
     def _run_engine(self) -> None:
         self.steps.trainee.train()
@@ -156,12 +156,12 @@ class Trainer:
                 if done < self.steps.total_steps and not self.result.stopped:
                     self.engine.run(max_epochs=self.train_config.epochs, epoch_length=length)
         except BaseException as error:  # SystemExit of a callback too
-            if not self._is_of_a_callback(error):
+            if not self._raised_by_callback(error):
                 raise
             call_component("a callback", [c.entry for c in self.config.callbacks], reraise, error)
         finally:
             self.steps.close()
-            self._lap()
+            self._add_time()
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """End the training after the current step, with a checkpoint. Safe in a signal handler."""
@@ -174,15 +174,15 @@ class Trainer:
             self.result.status = "interrupted"
             self._save()
         elif self.state.evaluated_step != self.result.steps:  # stopped in the middle of an epoch
-            self.result.stopped = BY_A_CALLBACK
+            self.result.stopped = STOPPED_BY_CALLBACK
             self._close_epoch(last=True)
 
-    def _is_of_a_callback(self, error: BaseException) -> bool:
+    def _raised_by_callback(self, error: BaseException) -> bool:
         """Whether a callback's handler raised the error: none of Trainer's is in the traceback."""
-        own = (Trainer._step, Trainer._start_epoch, Trainer._end_epoch, Trainer._save_when_due)
-        ours = {function.__code__ for function in own}
+        handlers = (Trainer._step, Trainer._start_epoch, Trainer._end_epoch, Trainer._save_when_due)
+        own_codes = {function.__code__ for function in handlers}
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
-        return bool(self.config.callbacks) and not codes & ours
+        return bool(self.config.callbacks) and not codes & own_codes
 
     # ------------------------------------------------------------ one step
 
@@ -198,7 +198,7 @@ class Trainer:
         self.result.steps = done + 1
         if self.processes and self.processes.signal_received:
             self.stop(self.processes.signal_received)
-        if self.steps.gate.shut:
+        if self.steps.gate.blocked:
             self._fetch_log()
         if (done + 1) % self.train_config.log_every == 0:
             self._read_log()
@@ -226,14 +226,14 @@ class Trainer:
         if means := self.steps.log.read():
             self.progress.loss = means["loss"]
             scalars = {f"step/{name}": value for name, value in means.items()}
-            self.board.scalars({**scalars, "step/lr": self.steps.lr()}, step)
+            self.board.add_scalars({**scalars, "step/lr": self.steps.lr()}, step)
 
-    def _end_in_all(self, engine: Engine) -> None:
+    def _sync_termination(self, engine: Engine) -> None:
         """End the training in all processes if a callback ended it in one."""
-        if self.processes and self.processes.any(bool(engine.should_terminate), self._when()):
+        if self.processes and self.processes.any(bool(engine.should_terminate), self._position()):
             engine.terminate()
 
-    def _when(self) -> str:
+    def _position(self) -> str:
         return f"after step {self.result.steps}"
 
     # ------------------------------------------------------------ one epoch
@@ -244,17 +244,17 @@ class Trainer:
         stopped = bool(engine.should_terminate) and not self.stopping
         last = engine.state.epoch == self.train_config.epochs
         if stopped and not last:
-            self.result.stopped = BY_A_CALLBACK
+            self.result.stopped = STOPPED_BY_CALLBACK
         self._close_epoch(last=stopped or last)
 
     def _close_epoch(self, *, last: bool) -> None:
         """Evaluate, log and save, also for an epoch that a callback ended early."""
         self._read_log()
-        self._lap()
+        self._add_time()
         epoch = math.ceil(self.result.steps / self.steps.epoch_length)
         means, per_dim = self.steps.log.close_epoch()
         if self.processes:  # a process without images in a batch does not know its loss weights
-            means, per_dim = self.processes.broadcast([means, per_dim], self._when())
+            means, per_dim = self.processes.broadcast([means, per_dim], self._position())
         self.result.metrics["train"], self.result.per_dim = means, per_dim
         splits = ["train"]
         best = False
@@ -262,7 +262,7 @@ class Trainer:
             self._evaluate("validation")
             self.state.validation_losses.append(self.result.metrics["validation"]["loss"])
             splits.append("validation")
-            best = self._judge(epoch)
+            best = self._update_best(epoch)
             last = last or self.state.best.exhausted
         every = self.train_config.evaluate_every
         if last or (every and epoch % every == 0):
@@ -275,31 +275,31 @@ class Trainer:
         self._warn(epoch, last=last)
         self.state.evaluated_step = self.result.steps  # set before the checkpoint stores it
         self._save(best=best)
-        self._lap()
+        self._add_time()
 
     def _warn(self, epoch: int, *, last: bool) -> None:
         """Report each new warning once, after enough epochs and steps, and update the result's
         findings."""
-        if not last and (epoch < SETTLED[0] or self.result.steps < SETTLED[1]):
+        if not last and (epoch < CHECK_AFTER[0] or self.result.steps < CHECK_AFTER[1]):
             return
-        warnings, held = self.state.warnings, self.state.validation_losses
-        train = self._loss_of_a_sample() if held else None
-        for finding in warnings.follow(epoch, trouble(self.result.per_dim, train, held)):
+        warnings, held_out = self.state.warnings, self.state.validation_losses
+        train = self._sample_loss() if held_out else None
+        for finding in warnings.update(epoch, find_problems(self.result.per_dim, train, held_out)):
             self.progress.warn(str(finding))
-        others = [f for f in self.result.findings if f.check not in warnings.seen]
-        self.result.findings[:] = [*others, *warnings.findings()]
+        previous = [f for f in self.result.findings if f.check not in warnings.seen]
+        self.result.findings[:] = [*previous, *warnings.findings()]
 
-    def _loss_of_a_sample(self) -> float:
+    def _sample_loss(self) -> float:
         """The loss of a sample of the training images, computed like the validation loss."""
-        most = at_once(self.data.spec, BATCH)
-        places = torch.arange(min(most, len(self.images)), device=self.steps.device)
-        batch = self.images.batch(places * len(self.images) // len(places))
-        return self.evaluator.loss_of(batch, self.steps.end())
+        limit = at_once(self.data.spec, BATCH)
+        indices = torch.arange(min(limit, len(self.images)), device=self.steps.device)
+        batch = self.images.batch(indices * len(self.images) // len(indices))
+        return self.evaluator.compute_loss(batch, self.steps.final_step())
 
-    def _judge(self, epoch: int) -> bool:
+    def _update_best(self, epoch: int) -> bool:
         """Return whether the epoch is the best; end the training if the patience is exhausted."""
         best = self.state.best
-        improved = best.judge(self.result.metrics["validation"], epoch)
+        improved = best.update(self.result.metrics["validation"], epoch)
         if best.score is not None:
             self.result.best = {"epoch": best.epoch, f"validation/{best.metric}": best.score}
         last = epoch == self.train_config.epochs or self.result.stopped
@@ -312,9 +312,9 @@ class Trainer:
     def _evaluate(self, split: str) -> None:
         """Evaluate a split. RunFailed if its loss is not finite: the last update may have broken
         the weights, and the training loss of that step was computed before the update."""
-        metrics = self.evaluator.run(split, self.steps.end())
+        metrics = self.evaluator.run(split, self.steps.final_step())
         if self.processes:  # each evaluates every image; one result makes their decisions equal
-            metrics = self.processes.broadcast(metrics, self._when())
+            metrics = self.processes.broadcast(metrics, self._position())
         if not math.isfinite(loss := metrics["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.result.steps}",
@@ -326,14 +326,16 @@ class Trainer:
         self, epoch: int, metrics: dict[str, dict[str, float]], per_dim: dict[str, list[float]]
     ) -> None:
         step = self.result.steps
-        self._lap()
+        self._add_time()
         rate = self.result.images_per_second
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        self.board.scalars({**flat_metrics(metrics), **speed, **flat_dims(per_dim)}, step)
+        self.board.add_scalars(
+            {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}, step
+        )
         provided = self.config.model.entry.spec.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
-            pair = self.evaluator.reconstructions(SHOWN)
-            self.board.picture("reconstructions", pair_sheet(*pair), step)
+            pair = self.evaluator.reconstructions(RECONSTRUCTIONS)
+            self.board.add_image("reconstructions", tile_pairs(*pair), step)
         line = {"epoch": epoch, "step": step, "images_per_second": rate, **metrics}
         self.record({**line, "per_dim": per_dim} if per_dim else line)
 
@@ -355,22 +357,22 @@ class Trainer:
             return
         self._fetch_log()
         check_finite(self.steps.trainee, step)
-        self._lap()
-        if not self.processes or self.processes.first:
+        self._add_time()
+        if not self.processes or self.processes.is_first:
             environment = {
                 "total_steps": self.steps.total_steps,
                 "threads": torch.get_num_threads(),
-                "processes": torchrun.count(),
+                "processes": torchrun.world_size(),
                 "device": self.steps.device.type,
                 "torch": torch.__version__,
                 "ways": self.steps.describe(),
                 "plugins": plugin_versions(self.config),
-                "events": self.board.written(),
+                "events": self.board.file_sizes(),
             }
             self.store.save(f"step-{step:08d}", *capture(self.state, environment), best=best)
         self.state.saved_step, self._saved_at = step, time.monotonic()
 
-    def _lap(self) -> None:
+    def _add_time(self) -> None:
         now = time.perf_counter()
         self.result.seconds += now - self._since
         self._since = now

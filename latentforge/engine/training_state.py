@@ -33,11 +33,11 @@ class TrainingResult:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-def stored_result(saved: Checkpoint) -> TrainingResult:
+def restore_result(saved: Checkpoint) -> TrainingResult:
     """The result that a checkpoint contains, for a training that resumes from it."""
-    kept = dict(saved.state.get("outcome", {}))
-    findings = [Diagnosis(**finding) for finding in kept.pop("findings", [])]
-    return TrainingResult(**kept, findings=findings)
+    stored = dict(saved.state.get("outcome", {}))
+    findings = [Diagnosis(**finding) for finding in stored.pop("findings", [])]
+    return TrainingResult(**stored, findings=findings)
 
 
 @dataclass

@@ -86,6 +86,6 @@ def read_lines(path: Path) -> list[str]:
     return read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
 
 
-def leads_out(path: Path, folder: Path) -> bool:
+def is_outside(path: Path, folder: Path) -> bool:
     """Whether `path`, a path inside `folder`, resolves to a location outside of it."""
     return not path.resolve().is_relative_to(folder.resolve())

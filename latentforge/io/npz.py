@@ -31,7 +31,7 @@ DAMAGE = (
 )
 
 
-def opened(path: Path, where: str) -> ZipFile:
+def open_archive(path: Path, where: str) -> ZipFile:
     """Open an .npz file as a zip archive; `where` names the file's role in errors.
 
     Raises MissingError if there is no file, and UsageError if it is not a readable .npz file.
@@ -44,17 +44,17 @@ def opened(path: Path, where: str) -> ZipFile:
             start = file.read(6)
         return ZipFile(path)
     except DAMAGE as error:
-        what, remedy = "not an .npz file", "write it with numpy.savez"
+        problem, remedy = "not an .npz file", "write it with numpy.savez"
         if start == b"\x93NUMPY":
-            what = "a single array (.npy), not an .npz file"
+            problem = "a single array (.npy), not an .npz file"
         elif start.startswith(b"PK"):
-            what, remedy = "truncated or damaged", "create or copy the file again"
+            problem, remedy = "truncated or damaged", "create or copy the file again"
         raise UsageError(
-            f"{where}: {path} is {what}", details=[one_line(error)], remedy=remedy
+            f"{where}: {path} is {problem}", details=[one_line(error)], remedy=remedy
         ) from error
 
 
-def keys(archive: ZipFile) -> list[str]:
+def list_keys(archive: ZipFile) -> list[str]:
     """The names of the arrays in the archive, sorted."""
     return sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
 
@@ -69,44 +69,46 @@ class Member:
     dtype: np.dtype[Any]
     read: Callable[[], Array]
 
-    def wrong(self, what: str, remedy: str = "") -> UsageError:
-        return UsageError(f"{self.path}: {self.key} {what}", remedy=remedy)
+    def error(self, problem: str, remedy: str = "") -> UsageError:
+        return UsageError(f"{self.path}: {self.key} {problem}", remedy=remedy)
 
     def values(self) -> Array:
         """Read the array. Raises UsageError if the bytes are damaged."""
         try:
             return self.read()
         except DAMAGE as error:
-            raise damaged(self.path, self.key, one_line(error)) from error
+            raise damage_error(self.path, self.key, one_line(error)) from error
 
-    def check(self, start: int, there: int, most: int) -> None:
+    def check(self, start: int, declared: int, limit: int) -> None:
         """Raise UsageError for an object array, and if the sizes disagree. `start` is the size of
-        the header, `there` the stated total size, `most` the largest size that is possible."""
+        the header, `declared` the stated total size, `limit` the largest size that is possible."""
         if self.dtype.hasobject:  # a pickle of any length follows the header
-            raise self.wrong(
+            raise self.error(
                 "contains Python objects, which LatentForge does not unpickle",
                 "store numbers; use numpy.stack for arrays of equal shape",
             )
         size = start + math.prod(self.shape) * self.dtype.itemsize
-        if size != there or size > most:
-            why = (
+        if size != declared or size > limit:
+            reason = (
                 f"the header declares {size} bytes (shape {self.shape}), but the file has "
-                f"{min(there, most)}"
+                f"{min(declared, limit)}"
             )
-            raise damaged(self.path, self.key, why)
+            raise damage_error(self.path, self.key, reason)
 
 
-def member(archive: ZipFile, path: Path, key: str) -> Member:
+def read_member(archive: ZipFile, path: Path, key: str) -> Member:
     """Read the header of the array `key` and check it against the file size. Raises UsageError if
     they disagree, if there is no such array, and for object arrays."""
-    if key not in (known := keys(archive)):
+    if key not in (names := list_keys(archive)):
         raise UsageError(
-            f"{path} has no key {key}; existing keys: {', '.join(map(repr, known[:10])) or 'none'}",
+            f"{path} has no key {key}; existing keys: {', '.join(map(repr, names[:10])) or 'none'}",
             remedy=f"write it with numpy.savez(path, {key}=...)",
         )
     info = archive.getinfo(f"{key}.npy")
     if info.compress_type not in EXPANSION:
-        raise damaged(path, key, f"its compression is {info.compress_type}; numpy uses 0 and 8")
+        raise damage_error(
+            path, key, f"its compression is {info.compress_type}; numpy uses 0 and 8"
+        )
 
     def read() -> Array:
         with archive.open(info) as file:
@@ -118,14 +120,14 @@ def member(archive: ZipFile, path: Path, key: str) -> Member:
             shape, _, dtype = _header(file)
             start = file.tell()
     except DAMAGE as error:
-        raise damaged(path, key, one_line(error)) from error
-    found = Member(path, key, shape, dtype, read)
-    most = min(info.compress_size, path.stat().st_size) * EXPANSION[info.compress_type]
-    found.check(start, info.file_size, most)
-    return found
+        raise damage_error(path, key, one_line(error)) from error
+    result = Member(path, key, shape, dtype, read)
+    limit = min(info.compress_size, path.stat().st_size) * EXPANSION[info.compress_type]
+    result.check(start, info.file_size, limit)
+    return result
 
 
-def mapped(path: Path, where: str) -> Member:
+def map_array(path: Path, where: str) -> Member:
     """The array of an .npy file, memory-mapped, so that only accessed parts are read. `where` names
     the option in errors.
 
@@ -137,22 +139,22 @@ def mapped(path: Path, where: str) -> Member:
     try:
         with path.open("rb") as file:
             shape, fortran, dtype = _header(file)
-            start, there = file.tell(), path.stat().st_size
+            start, size = file.tell(), path.stat().st_size
     except DAMAGE as error:
         raise UsageError(
             f"{where}: {path} is not an .npy file",
             details=[one_line(error)],
             remedy="write it with numpy.save",
         ) from error
-    found = Member(
+    result = Member(
         path, "the array", shape, dtype, lambda: np.memmap(path, dtype, "r", start, shape)
     )
-    found.check(start, there, there)
+    result.check(start, size, size)
     if fortran and len(shape) > 1:
-        raise found.wrong(
+        raise result.error(
             "is in Fortran order", "write it with numpy.save(path, numpy.ascontiguousarray(x))"
         )
-    return found
+    return result
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -163,10 +165,10 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return HEADERS[version](file)
 
 
-def damaged(path: Path, key: str, why: str) -> UsageError:
+def damage_error(path: Path, key: str, reason: str) -> UsageError:
     return UsageError(
         f"{path}: {key} is truncated or damaged",
-        details=[why],
+        details=[reason],
         remedy="create or copy the file again",
     )
 

@@ -12,30 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import RunFailed, UsageError
-from latentforge.io.atomic import leads_out, replace_synced
+from latentforge.io.atomic import is_outside, replace_synced
 
 
 def check_free(path: Path, ignore: Callable[[Path], bool] = lambda _: False) -> None:
     """Raise UsageError if `path` is a file or a folder with entries other than those that `ignore`
     accepts, and RunFailed if the folder cannot be created or written to."""
     if path.exists() and (not path.is_dir() or not all(map(ignore, path.iterdir()))):
-        what = "is not empty" if path.is_dir() else "is a file"
-        named = path if path.name else path.resolve()  # the name of "." is ""
-        raise UsageError(f"{named} {what} and is not overwritten", remedy="choose another folder")
+        problem = "is not empty" if path.is_dir() else "is a file"
+        shown = path if path.name else path.resolve()  # the name of "." is ""
+        raise UsageError(
+            f"{shown} {problem} and is not overwritten", remedy="choose another folder"
+        )
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
     """Raise RunFailed if the folder `path` cannot be created or written to. Callers check this
     before long work instead of failing after it."""
-    there = next(above for above in (path, *path.absolute().parents) if above.exists())
-    if not there.is_dir():
-        raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
-    if not os.access(there, os.W_OK):
-        raise unwritable(path, PermissionError(errno.EACCES, f"{there} is not writable"))
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise write_error(path, NotADirectoryError(errno.ENOTDIR, f"{existing} is a file"))
+    if not os.access(existing, os.W_OK):
+        raise write_error(path, PermissionError(errno.EACCES, f"{existing} is not writable"))
 
 
-def numbered_folder(root: Path, stem: str, first: int) -> Path:
+def create_numbered_folder(root: Path, stem: str, first: int) -> Path:
     """Create `root/<stem>N` with the first free N >= `first`; no two processes get the same one."""
     number = first
     root.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def numbered_folder(root: Path, stem: str, first: int) -> Path:
             number += 1
 
 
-def unwritable(path: Path, error: OSError) -> RunFailed:
+def write_error(path: Path, error: OSError) -> RunFailed:
     return RunFailed(
         f"cannot write to {path}: {error.strerror or error}",
         remedy="use a writable folder with free space",
@@ -55,7 +57,7 @@ def unwritable(path: Path, error: OSError) -> RunFailed:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(finite(value), indent=2) + "\n")
+    write_text(path, json.dumps(replace_nonfinite(value), indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,45 +69,46 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):  # report the first error
             temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """Replace NaN and infinities, which JSON does not support, by None, also in nested values."""
     if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [replace_nonfinite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    if leads_out(path, path.parent):
+    if is_outside(path, path.parent):
         raise RunFailed(f"{path} is a link to a place outside its folder and is not written to")
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(value)) + "\n")
+            file.write(json.dumps(replace_nonfinite(value)) + "\n")
             file.flush()
             os.fsync(file.fileno())  # a checkpoint that relies on this line is written after it
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
 
 
 def create_folder(
-    wanted: Path | None,
+    requested: Path | None,
     root: Path,
     name: str,
     check: Callable[[Path], None],
     ignore: Callable[[Path], bool] = lambda _: False,
 ) -> Path:
-    """Create the folder `wanted`, or the first free `root/name-N` if `wanted` is None. `wanted` may
-    contain only entries that `ignore` accepts; `check` may raise a more specific error."""
+    """Create the folder `requested`, or the first free `root/name-N` if `requested` is None.
+    `requested` may contain only entries that `ignore` accepts; `check` may raise a more specific
+    error."""
     try:
-        if wanted is None:
-            return numbered_folder(root, f"{name}-", 1)
-        check(wanted)
-        check_free(wanted, ignore)
-        wanted.mkdir(parents=True, exist_ok=True)
+        if requested is None:
+            return create_numbered_folder(root, f"{name}-", 1)
+        check(requested)
+        check_free(requested, ignore)
+        requested.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(wanted or root, error) from None
-    return wanted
+        raise write_error(requested or root, error) from None
+    return requested

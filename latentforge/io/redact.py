@@ -11,14 +11,14 @@ LOGIN = re.compile(r"(?<=://)([^:/]*):(.*)@")  # as in SQLAlchemy, a password ma
 QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key|odbc_connect)[^=&]*)=([^&]*)")
 
 
-def masked(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """Replace the passwords of a URL in the text by ***."""
     return QUERY.sub(rf"\1={MASK}", LOGIN.sub(rf"\1:{MASK}@", text))
 
 
-def without_secrets(text: str, url: str) -> str:
+def remove_secrets(text: str, url: str) -> str:
     """Remove the passwords of `url` from a message, in any form: in the URL, alone, or unquoted."""
-    text = masked(text.replace(url, masked(url)))
+    text = mask_passwords(text.replace(url, mask_passwords(url)))
     secrets = {match[2] for match in [*LOGIN.finditer(url), *QUERY.finditer(url)] if match[2]}
     for secret in sorted(secrets | {unquote(secret) for secret in secrets}, key=len, reverse=True):
         text = text.replace(secret, MASK)
@@ -27,4 +27,4 @@ def without_secrets(text: str, url: str) -> str:
 
 def command_line() -> list[str]:
     """The arguments of this process with passwords masked, as runs and sweeps store them."""
-    return [masked(argument) for argument in sys.argv[1:]]
+    return [mask_passwords(argument) for argument in sys.argv[1:]]

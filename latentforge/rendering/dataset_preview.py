@@ -13,7 +13,7 @@ from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
-from latentforge.io.paths import unwritable
+from latentforge.io.paths import write_error
 from latentforge.rendering.image_grid import draw_grid
 
 MAX_STREAMED = 1000  # images, evenly spaced, from which the range of streamed data is computed
@@ -44,7 +44,7 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
             path.parent.mkdir(parents=True, exist_ok=True)
             draw_grid(create_sample_grid(train, name)).savefig(path)
         except OSError as error:
-            raise unwritable(path, error) from None
+            raise write_error(path, error) from None
         facts["picture"] = str(path)
     return facts
 

@@ -28,8 +28,8 @@ from latentforge.findings import (
     Table,
     checked,
 )
-from latentforge.io.atomic import leads_out, read_json
-from latentforge.io.npz import keys, member, opened
+from latentforge.io.atomic import is_outside, read_json
+from latentforge.io.npz import list_keys, open_archive, read_member
 from latentforge.io.paths import write_json
 from latentforge.rendering.images import Array, to_numpy, to_uint8
 
@@ -205,7 +205,7 @@ def _check_file(folder: Path, name: str) -> Path:
     for a link out of the folder, MissingError if there is no such file."""
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is not the name of a file in this folder")
-    if leads_out(folder / name, folder):
+    if is_outside(folder / name, folder):
         raise UsageError(f"{folder / name} is a link to a place outside the folder")
     if not (folder / name).is_file():
         raise MissingError(
@@ -217,10 +217,10 @@ def _check_file(folder: Path, name: str) -> Path:
 def _read_arrays(files: Sequence[Path]) -> dict[str, Tensor]:
     for path in files:
         if path.suffix == ".npz":
-            with opened(path, "findings") as archive:
+            with open_archive(path, "findings") as archive:
                 return {
-                    key: torch.from_numpy(member(archive, path, key).values().copy())
-                    for key in keys(archive)
+                    key: torch.from_numpy(read_member(archive, path, key).values().copy())
+                    for key in list_keys(archive)
                 }
     return {}
 

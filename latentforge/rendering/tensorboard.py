@@ -22,15 +22,15 @@ def write_board(
     with closing(Board(folder)) as board:
         metrics = {f"{explorer}/{k}": v for k, v in findings.metrics.items() if math.isfinite(v)}
         if metrics:
-            board.scalars(metrics, step=0)
+            board.add_scalars(metrics, step=0)
         for item, item_files in zip(findings.items, files, strict=True):
             pictures = [file for file in item_files if file.suffix in (".png", ".gif")]
             for number, file in enumerate(pictures):
                 tag = f"{explorer}/{item.name}{'-strip' if number else ''}"
-                board.encoded_picture(tag, file.read_bytes(), step=0)
+                board.add_encoded_image(tag, file.read_bytes(), step=0)
             if isinstance(item, Histogram):
                 for title, values in item.panels.items():
                     finite = to_numpy(values).astype(float).ravel()
                     finite = finite[np.isfinite(finite)]
                     if len(finite):
-                        board.histogram(f"{explorer}/{item.name}/{title}", finite, step=0)
+                        board.add_histogram(f"{explorer}/{item.name}/{title}", finite, step=0)

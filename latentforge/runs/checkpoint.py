@@ -23,7 +23,7 @@ from torch import Tensor
 
 from latentforge.errors import LatentForgeError, MissingError, RunFailed
 from latentforge.io.atomic import (
-    leads_out,
+    is_outside,
     read_bytes,
     read_json,
     replace_synced,
@@ -37,7 +37,7 @@ from latentforge.runs.checkpoint_reader import (
     STATE,
     VERSION,
     Checkpoint,
-    damaged,
+    damage_error,
     read_manifest,
     verify,
 )
@@ -77,21 +77,25 @@ class CheckpointStore:
         An existing folder of that name is not overwritten: the new one is `name.2`, `name.3` and so
         on. Raises RunFailed if the disk fails; the earlier checkpoints are then unchanged.
         """
-        for given in (name, *tensors):
-            if not _NAME.fullmatch(given) or given.lower() in _RESERVED:
+        for label in (name, *tensors):
+            if not _NAME.fullmatch(label) or label.lower() in _RESERVED:
                 raise ValueError(
-                    f"{given!r} is not a valid name for a checkpoint or a group of tensors"
+                    f"{label!r} is not a valid name for a checkpoint or a group of tensors"
                 )
         files = {f"{group}.safetensors": to_safetensors(named) for group, named in tensors.items()}
         files[STATE] = _json(state)
         path = self.folder / name
         # a damaged pointer raises here, before anything is written
-        before, best_before = self._pointed(LATEST)[0], self._pointed(BEST)[0]
+        before, best_before = self._read_pointer(LATEST)[0], self._read_pointer(BEST)[0]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.clean()
             names = chain([name], (f"{name}.{number}" for number in count(2)))
-            path = next(self.folder / free for free in names if not (self.folder / free).exists())
+            path = next(
+                self.folder / candidate
+                for candidate in names
+                if not (self.folder / candidate).exists()
+            )
             self._write(path, files)
             self._publish(LATEST, path.name)
             if best:
@@ -104,9 +108,9 @@ class CheckpointStore:
                 details=["earlier checkpoints are unchanged"],
                 remedy="free disk space or repair the disk; earlier checkpoints can be evaluated",
             ) from error
-        keep = {path.name, before, path.name if best else best_before}
+        retained = {path.name, before, path.name if best else best_before}
         for other in list(self.folder.iterdir()):
-            if other.name not in keep and _is_ours(other):
+            if other.name not in retained and _is_ours(other):
                 self._remove(other)
         return path
 
@@ -115,20 +119,22 @@ class CheckpointStore:
         there is none, RunFailed if it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
-            named = [f"{self.folder / POINTERS[which]} refers to it"] if which in POINTERS else []
+            pointer_note = (
+                [f"{self.folder / POINTERS[which]} refers to it"] if which in POINTERS else []
+            )
             raise MissingError(
                 f"no checkpoint {path}",
-                details=[*named, *self._others(path.name)],
+                details=[*pointer_note, *self._describe_others(path.name)],
                 remedy="last, best, or the name of a checkpoint's folder",
             )
         try:
-            found = self._load(path)
+            checkpoint = self._load(path)
             if which in POINTERS:
-                self._check_pointed(POINTERS[which], path)
-            return found
+                self._check_pointer(POINTERS[which], path)
+            return checkpoint
         except RunFailed as error:
             raise RunFailed(
-                error.message, details=self._others(path.name), remedy=error.remedy
+                error.message, details=self._describe_others(path.name), remedy=error.remedy
             ) from error
 
     def load_newest(self) -> Checkpoint:
@@ -137,15 +143,15 @@ class CheckpointStore:
         try:
             return self.load("last")
         except LatentForgeError as fault:
-            if sound := self.sound():
-                lost = isinstance(fault, MissingError) and not (self.folder / LATEST).exists()
-                what = f"{self.folder} has no {LATEST}" if lost else fault.message
-                log.warning("%s; using %s instead", what, sound[-1].path)
-                return sound[-1]
+            if undamaged := self.load_undamaged():
+                no_pointer = isinstance(fault, MissingError) and not (self.folder / LATEST).exists()
+                reason = f"{self.folder} has no {LATEST}" if no_pointer else fault.message
+                log.warning("%s; using %s instead", reason, undamaged[-1].path)
+                return undamaged[-1]
             raise
 
-    def _check_place(self) -> None:
-        if leads_out(self.folder, self.folder.parent):
+    def _check_location(self) -> None:
+        if is_outside(self.folder, self.folder.parent):
             raise RunFailed(
                 f"{self.folder} is a link to a place outside the run",
                 details=["nothing outside a run is read, written or deleted"],
@@ -153,39 +159,39 @@ class CheckpointStore:
             )
 
     def _load(self, path: Path) -> Checkpoint:
-        self._check_place()
-        if leads_out(path, self.folder):
-            raise damaged(path, "it is a link to a place outside the run")
+        self._check_location()
+        if is_outside(path, self.folder):
+            raise damage_error(path, "it is a link to a place outside the run")
         files = read_manifest(path)
         for file, entry in files.items():
             verify(path, file, entry)
         try:
             state = dict(read_json(path / STATE))
         except (OSError, ValueError, TypeError) as error:
-            raise damaged(path, f"{STATE} cannot be read: {error}") from None
+            raise damage_error(path, f"{STATE} cannot be read: {error}") from None
         return Checkpoint(path.name, path, state, files)
 
-    def _check_pointed(self, pointer: str, path: Path) -> None:
+    def _check_pointer(self, pointer: str, path: Path) -> None:
         """Raise RunFailed if a checkpoint is not the one that was published as this pointer."""
-        _, published = self._pointed(pointer)
+        _, published = self._read_pointer(pointer)
         try:
             if published in (None, sha256(path / MANIFEST)):
                 return
         except OSError as error:
-            raise damaged(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
-        raise damaged(path, f"the SHA-256 of its {MANIFEST} does not match {pointer}")
+            raise damage_error(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
+        raise damage_error(path, f"the SHA-256 of its {MANIFEST} does not match {pointer}")
 
-    def sound(self) -> list[Checkpoint]:
+    def load_undamaged(self) -> list[Checkpoint]:
         """All undamaged checkpoints by step, not by file time, which copying a run changes."""
-        found = []
+        checkpoints = []
         for name in self.names():
             with contextlib.suppress(RunFailed):
-                found.append(self._load(self.folder / name))
-        return sorted(found, key=lambda saved: _number(saved.state.get("step")))
+                checkpoints.append(self._load(self.folder / name))
+        return sorted(checkpoints, key=lambda saved: _number(saved.state.get("step")))
 
     def publish(self, which: str, name: str | None) -> None:
         """Make "last" or "best" point to the checkpoint `name`; None removes the pointer."""
-        self._check_place()
+        self._check_location()
         try:
             if name is not None:
                 self._publish(POINTERS[which], name)
@@ -201,30 +207,30 @@ class CheckpointStore:
         """The names of the checkpoints in the folder, oldest first; not verified."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _is_ours(path)]
-        return [p.name for p in sorted(found, key=lambda p: (_written(p), p.name))]
+        folders = [path for path in self.folder.iterdir() if _is_ours(path)]
+        return [p.name for p in sorted(folders, key=lambda p: (_modified_ns(p), p.name))]
 
     def _resolve(self, which: str) -> str:
         if which not in POINTERS:
             if not _NAME.fullmatch(which):
                 raise MissingError(f"no checkpoint {which!r} in {self.folder}")
             return which
-        name, _ = self._pointed(POINTERS[which])
+        name, _ = self._read_pointer(POINTERS[which])
         if name is not None:
             return name
-        if which == "best" and self._pointed(LATEST)[0] is not None:
+        if which == "best" and self._read_pointer(LATEST)[0] is not None:
             raise MissingError(
                 f"no best checkpoint in {self.folder}",
                 details=["it exists only with a validation split and after the first epoch"],
                 remedy="use the checkpoint last",
             )
-        raise MissingError(f"no checkpoint yet in {self.folder}", details=self._others(""))
+        raise MissingError(f"no checkpoint yet in {self.folder}", details=self._describe_others(""))
 
-    def _others(self, name: str) -> list[str]:
-        others = [other for other in self.names() if other != name]
-        return [f"other checkpoints: {', '.join(others)}"] if others else []
+    def _describe_others(self, excluded: str) -> list[str]:
+        names = [checkpoint for checkpoint in self.names() if checkpoint != excluded]
+        return [f"other checkpoints: {', '.join(names)}"] if names else []
 
-    def _pointed(self, pointer: str) -> tuple[str | None, str | None]:
+    def _read_pointer(self, pointer: str) -> tuple[str | None, str | None]:
         """The name and the hash in a pointer file; None for each that is missing."""
         try:
             text = read_bytes(self.folder / pointer, limit=4096).decode("utf-8", errors="replace")
@@ -236,14 +242,14 @@ class CheckpointStore:
             ) from error
         except ValueError as error:
             raise RunFailed(f"{self.folder / pointer} is damaged: {error}") from None
-        named = _POINTER.fullmatch(text)
-        if not named:  # also rejects a hostile "../.."
+        match = _POINTER.fullmatch(text)
+        if not match:  # also rejects a hostile "../.."
             raise RunFailed(
                 f"{self.folder / pointer} is damaged: it does not contain the name of a checkpoint",
-                details=self._others(""),
+                details=self._describe_others(""),
                 remedy="write the name of a checkpoint folder into it",
             )
-        return named[1], named[2]
+        return match[1], match[2]
 
     def _write(self, path: Path, files: Mapping[str, bytes]) -> None:
         """Write the folder `path`, sync it and read it back; remove it if verification fails."""
@@ -283,7 +289,7 @@ class CheckpointStore:
 
     def clean(self) -> None:
         """Remove the temporary files and folders of a writer that was killed."""
-        self._check_place()
+        self._check_location()
         for path in self.folder.glob(f"{TEMPORARY}*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -329,7 +335,7 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else -1.0
 
 
-def _written(path: Path) -> int:
+def _modified_ns(path: Path) -> int:
     try:
         return (path / MANIFEST).stat().st_mtime_ns
     except FileNotFoundError:  # another process has just removed it

@@ -16,7 +16,7 @@ from safetensors.torch import load as tensors_from_bytes
 from torch import Tensor
 
 from latentforge.errors import MissingError, RunFailed, one_line
-from latentforge.io.atomic import leads_out, read_json, sha256
+from latentforge.io.atomic import is_outside, read_json, sha256
 
 FORMAT = "latentforge-checkpoint"
 VERSION = 1
@@ -54,54 +54,54 @@ class Checkpoint:
             )
         file = f"{group}.safetensors"
         if limit is not None and (size := self.size(group)) > limit:
-            raise damaged(
+            raise damage_error(
                 self.path, f"{file} has {size} bytes, more than the expected maximum of {limit}"
             )
         try:
             return tensors_from_bytes(verify(self.path, file, self.files[file], whole=True))
         except SafetensorError as error:
-            raise damaged(self.path, f"{file} cannot be read: {error}") from error
+            raise damage_error(self.path, f"{file} cannot be read: {error}") from error
 
 
-def damaged(path: Path, what: str) -> RunFailed:
-    return RunFailed(f"checkpoint {path} is damaged: {what}", remedy="load another checkpoint")
+def damage_error(path: Path, reason: str) -> RunFailed:
+    return RunFailed(f"checkpoint {path} is damaged: {reason}", remedy="load another checkpoint")
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     """File name -> {"sha256", "size"}, for every file of the checkpoint except the manifest."""
     try:
         manifest = read_json(path / MANIFEST)
-        made_by, version, files = (manifest[key] for key in ("format", "version", "files"))
+        kind, version, files = (manifest[key] for key in ("format", "version", "files"))
         entries = {str(f): {"sha256": e["sha256"], "size": +e["size"]} for f, e in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise damaged(path, f"{MANIFEST} cannot be read ({one_line(error)})") from error
-    if made_by != FORMAT or version != VERSION:
+        raise damage_error(path, f"{MANIFEST} cannot be read ({one_line(error)})") from error
+    if kind != FORMAT or version != VERSION:
         raise RunFailed(
-            f"checkpoint {path} has the format {made_by} {version}; this version of LatentForge "
+            f"checkpoint {path} has the format {kind} {version}; this version of LatentForge "
             f"reads {FORMAT} {VERSION}",
             remedy="use the version of LatentForge that wrote it",
         )
     if STATE not in entries or any(Path(file).name != file for file in entries):
-        raise damaged(path, f"{MANIFEST} does not list the files of a checkpoint")
+        raise damage_error(path, f"{MANIFEST} does not list the files of a checkpoint")
     return entries
 
 
 def verify(path: Path, file: str, entry: Mapping[str, Any], *, whole: bool = False) -> bytes:
     """Raise RunFailed unless a file has the size and the SHA-256 of the manifest. If `whole`, read
     it into memory and return its bytes; otherwise hash it in chunks and return b""."""
-    if leads_out(path / file, path):
-        raise damaged(path, f"{file} is a link to a place outside the checkpoint")
+    if is_outside(path / file, path):
+        raise damage_error(path, f"{file} is a link to a place outside the checkpoint")
     try:
         size = (path / file).stat().st_size
     except FileNotFoundError:
-        raise damaged(path, f"{file} is missing") from None
+        raise damage_error(path, f"{file} is missing") from None
     if size != entry["size"]:  # check before allocating memory
-        raise damaged(path, f"{file} has {size} bytes instead of {entry['size']}")
+        raise damage_error(path, f"{file} has {size} bytes instead of {entry['size']}")
     try:
         data = (path / file).read_bytes() if whole else b""
-        found = hashlib.sha256(data).hexdigest() if whole else sha256(path / file)
+        digest = hashlib.sha256(data).hexdigest() if whole else sha256(path / file)
     except OSError as error:
-        raise damaged(path, f"{file} cannot be read: {error.strerror}") from error
-    if found != entry["sha256"]:
-        raise damaged(path, f"the SHA-256 of {file} does not match {MANIFEST}")
+        raise damage_error(path, f"{file} cannot be read: {error.strerror}") from error
+    if digest != entry["sha256"]:
+        raise damage_error(path, f"the SHA-256 of {file} does not match {MANIFEST}")
     return data

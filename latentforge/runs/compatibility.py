@@ -20,31 +20,33 @@ log = logging.getLogger("latentforge")
 STORED = "run.json"  # the origin of settings from the stored configuration
 
 
-def config_of(registry: Registry, run: RunFolder) -> RunConfig:
+def resolve_stored_config(registry: Registry, run: RunFolder) -> RunConfig:
     """Resolve a run's configuration with the installed plugins; PluginError names a missing one.
 
     Callbacks are left out: only training needs them and their plugins.
     """
-    draft = draft_of(run)
+    draft = build_draft(run)
     draft.callbacks = []
-    wanted = [each for each in run.manifest["plugins"] if each["kind"] != "callbacks"]
-    require_all(registry, run.path, wanted)
+    components = [
+        component for component in run.manifest["plugins"] if component["kind"] != "callbacks"
+    ]
+    require_all(registry, run.path, components)
     return resolve(draft, registry, in_memory=is_in_memory(run))
 
 
-def resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfig:
-    """Resolve the configuration to resume a run with. `draft` is `draft_of(run)` with the user's
+def resolve_resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfig:
+    """Resolve the configuration to resume a run with. `draft` is `build_draft(run)` with the user's
     changes. Raises ConfigError for changes that a resumed run does not allow."""
     require_all(registry, run.path, run.manifest["plugins"])
     config = resolve(draft, registry, in_memory=is_in_memory(run))
-    given = {key for key, origin in draft.origins.items() if origin != STORED}
+    changed = {key for key, origin in draft.origins.items() if origin != STORED}
     if draft.callbacks != run.config["callbacks"]:
-        given.add("callbacks")
-    check_changes(run.config, config, given)
+        changed.add("callbacks")
+    check_changes(run.config, config, changed)
     return config
 
 
-def draft_of(run: RunFolder) -> Draft:
+def build_draft(run: RunFolder) -> Draft:
     """The request for the configuration that a run was trained with."""
     draft = Draft()
     for section in SECTIONS:
@@ -60,37 +62,39 @@ def is_in_memory(run: RunFolder) -> bool:
     return bool(run.config["data"]["name"] == IN_MEMORY)
 
 
-def require_all(registry: Registry, run: Path, wanted: Iterable[Mapping[str, str]]) -> None:
+def require_all(registry: Registry, run: Path, components: Iterable[Mapping[str, str]]) -> None:
     """Raise PluginError, with what to install, if a component of a run is missing; log a warning
     for each distribution that is older than the run's."""
-    for older in dict.fromkeys(require(registry, run, each) for each in wanted):
-        if older:
-            log.warning("%s", older)
+    for warning in dict.fromkeys(require(registry, run, component) for component in components):
+        if warning:
+            log.warning("%s", warning)
 
 
-def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
+def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
     """Raise PluginError if a component of a run is missing. Returns a warning if its distribution
     is older than the run's, else an empty string."""
     try:
-        plugin = registry.get(wanted["kind"], wanted["name"]).plugin
+        plugin = registry.get(component["kind"], component["name"]).plugin
     except LatentForgeError as error:
-        packaged = wanted["distribution"]
-        off = [p.off_by for p in registry.plugins if p.is_called(wanted["plugin"])]
-        remedy = f"latentforge -p {wanted.get('module', wanted['plugin'])} ..."
-        if any(off):
-            remedy = f"repeat the command without {off[0]}"
-        elif packaged:
-            remedy = pip_install([f"{packaged}=={wanted['version']}"])
+        distribution = component["distribution"]
+        disabled = [p.off_by for p in registry.plugins if p.is_called(component["plugin"])]
+        remedy = f"latentforge -p {component.get('module', component['plugin'])} ..."
+        if any(disabled):
+            remedy = f"repeat the command without {disabled[0]}"
+        elif distribution:
+            remedy = pip_install([f"{distribution}=={component['version']}"])
         raise PluginError(
-            f"{run} was trained with {wanted['name']!r} of plugin {wanted['plugin']}"
-            + (f" ({packaged} {wanted['version']})" if packaged else ""),
+            f"{run} was trained with {component['name']!r} of plugin {component['plugin']}"
+            + (f" ({distribution} {component['version']})" if distribution else ""),
             details=[error.message, *error.details],
             remedy=remedy,
         ) from None
-    if plugin.distribution and is_older(plugin.version, wanted["version"]):
-        made, here = f"{plugin.distribution} {wanted['version']}", plugin.version
-        newer = pip_install([f"{plugin.distribution}>={wanted['version']}"])
-        return f"{run} was trained with {made}, but {here} is installed; try: {newer}"
+    if plugin.distribution and is_older(plugin.version, component["version"]):
+        trained_with, installed = f"{plugin.distribution} {component['version']}", plugin.version
+        command = pip_install([f"{plugin.distribution}>={component['version']}"])
+        return (
+            f"{run} was trained with {trained_with}, but {installed} is installed; try: {command}"
+        )
     return ""
 
 
@@ -98,26 +102,26 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     """Raise UsageError unless `other` was trained on images of the same shape, classes and
     preprocessing; otherwise its results on this run's images are meaningless."""
     ours, theirs = run.manifest["data"], other.manifest["data"]
-    differing = []
+    differences = []
     if ours["shape"] != theirs["shape"]:
-        there, here = ("x".join(map(str, data["shape"])) for data in (theirs, ours))
-        differing.append(f"shape: {there}, not {here}")
+        other_value, own_value = ("x".join(map(str, data["shape"])) for data in (theirs, ours))
+        differences.append(f"shape: {other_value}, not {own_value}")
     if ours["classes"] and theirs["classes"] and ours["classes"] != theirs["classes"]:
-        there, here = (
+        other_value, own_value = (
             f"{len(data['classes'])} ({_some(data['classes'])})" for data in (theirs, ours)
         )
-        differing.append(f"classes: {there}, not {here}")
-    prepared, own = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
-    differing += [
-        f"{key}: {prepared.get(key)!r}, not {own.get(key)!r}"
+        differences.append(f"classes: {other_value}, not {own_value}")
+    other_steps, own_steps = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
+    differences += [
+        f"{key}: {other_steps.get(key)!r}, not {own_steps.get(key)!r}"
         # shape is compared above; stored is the dtype in the files, and divide_by its effect
-        for key in sorted({*prepared, *own} - {"stored", "shape"})
-        if prepared.get(key) != own.get(key)
+        for key in sorted({*other_steps, *own_steps} - {"stored", "shape"})
+        if other_steps.get(key) != own_steps.get(key)
     ]
-    if differing:
+    if differences:
         raise UsageError(
             f"{role} {other.path} was trained on images unlike those of {run.path}",
-            details=differing,
+            details=differences,
             remedy=f"--with {role}=RUN, where RUN was trained on {run.config['data']['name']}",
         )
 
@@ -133,6 +137,8 @@ def open_roles(
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
     """Open the runs in other roles, and check that `entries` accept the roles and the models."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}
-    found = {role: (folder, config_of(registry, folder)) for role, folder in folders.items()}
-    check_roles(entries, {role: config.model.entry for role, (_, config) in found.items()})
-    return found
+    resolved = {
+        role: (folder, resolve_stored_config(registry, folder)) for role, folder in folders.items()
+    }
+    check_roles(entries, {role: config.model.entry for role, (_, config) in resolved.items()})
+    return resolved

@@ -14,7 +14,7 @@ from latentforge.io.atomic import parse_json, read_json, read_lines
 from latentforge.io.paths import (
     append_json_line,
     create_folder,
-    unwritable,
+    write_error,
     write_json,
 )
 
@@ -101,8 +101,8 @@ def open_folder(run: RunFolder | str | Path) -> RunFolder:
     return run if isinstance(run, RunFolder) else RunFolder(Path(run), read_manifest(Path(run)))
 
 
-def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
-    """Create the folder of a new run: `wanted`, which must be empty or new, else `root/name-N`."""
+def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
+    """Create the folder of a new run: `requested`, which must be empty or new, or `root/name-N`."""
 
     def check(path: Path) -> None:
         if (path / MANIFEST).exists():
@@ -112,14 +112,14 @@ def create_run_folder(wanted: Path | None, root: Path, name: str) -> Path:
                 f"`latentforge runs {path.parent}` lists the runs there",
             )
 
-    return create_folder(wanted, root, name, check, ignore=is_half)
+    return create_folder(requested, root, name, check, ignore=is_temporary)
 
 
 def status_of(path: Path, manifest: Mapping[str, Any]) -> str:
     """The status of a run. A killed run cannot write its status: its manifest says "running", but
     no process has the lock."""
-    said = str(manifest["status"])
-    return "killed" if said == "running" and not is_locked(path) else said
+    status = str(manifest["status"])
+    return "killed" if status == "running" and not is_locked(path) else status
 
 
 def is_locked(folder: Path) -> bool:
@@ -135,21 +135,21 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def is_half(path: Path) -> bool:
+def is_temporary(path: Path) -> bool:
     """Whether a file is a temporary file of `write_text`, which a kill may leave behind."""
     names = "|".join(map(re.escape, (MANIFEST, METRICS)))
     return bool(re.fullmatch(rf"\.({names})\.\d+", path.name)) and path.is_file()
 
 
-def clean_up(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files of a writer that was killed; the folder must be locked."""
     for path in folder.iterdir():
-        if is_half(path):
+        if is_temporary(path):
             path.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Lock a run, so that two processes never train it. The system releases the lock when a process
     ends, even if it crashes. Raises UsageError if another process has the lock."""
     from filelock import FileLock, Timeout  # imported only where it is needed
@@ -163,7 +163,7 @@ def locked(folder: Path) -> Iterator[None]:
             remedy="wait until it ends, or stop it, which saves a checkpoint",
         ) from None
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise write_error(folder, error) from None
     try:
         yield
     finally:
@@ -176,7 +176,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
-        names = [run.name for run in run_folders(path.parent)]
+        names = [run.name for run in find_run_folders(path.parent)]
         hint = did_you_mean(path.name, names)
         raise MissingError(
             f"no run at {path}",
@@ -203,7 +203,7 @@ def _is_manifest(value: Any) -> bool:
             and all(isinstance(value["config"][s]["name"], str) for s in ("model", "loss", "data"))
             and isinstance(value["config"]["train"], dict)
             and isinstance(value["config"]["callbacks"], list)
-            and all(isinstance(figures, dict) for figures in value["metrics"].values())
+            and all(isinstance(metrics, dict) for metrics in value["metrics"].values())
             and {"shape", "kind", "classes", "images", "fingerprint"} <= set(value["data"])
             and all({"kind", "name", "plugin"} <= set(p) for p in value["plugins"])
         )
@@ -211,8 +211,8 @@ def _is_manifest(value: Any) -> bool:
         return False
 
 
-def run_folders(folder: Path) -> Iterator[Path]:
+def find_run_folders(folder: Path) -> Iterator[Path]:
     """The runs in a folder and in its subfolders, such as a demo's, sorted by path."""
     if folder.is_dir():
-        found = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
-        yield from sorted(path.parent for path in found)
+        files = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
+        yield from sorted(path.parent for path in files)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
+def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
     """The content of run.json at the start of a run."""
     import torch
 
@@ -61,7 +61,7 @@ def manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dic
             "ignite": importlib.metadata.version("pytorch-ignite"),
             "device": str(device),
             "threads": torch.get_num_threads(),
-            "processes": torchrun.count(),
+            "processes": torchrun.world_size(),
             "command": command_line(),
         },
         "epochs": 0,
@@ -76,7 +76,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def flat_options(config: dict[str, Any]) -> dict[str, Any]:
+def flatten_options(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration as TensorBoard's hyperparameters: `train.lr`."""
     return {
         f"{section}.{key}": value
@@ -86,7 +86,7 @@ def flat_options(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def progress_of(result: Any) -> dict[str, Any]:
+def describe_progress(result: Any) -> dict[str, Any]:
     """The progress and the results of training, for run.json."""
     return {
         "epochs": result.epochs,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import MissingError, RunFailed
-from latentforge.io.atomic import leads_out, parse_json, read_lines
+from latentforge.io.atomic import is_outside, parse_json, read_lines
 from latentforge.io.paths import write_text
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
@@ -26,10 +26,10 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
     store.publish("last", saved.name)
     step, epoch = saved.state["step"], saved.state["best_epoch"]
     best = [
-        found.name
-        for found in store.sound()
-        if found.state.get("closed_step") == found.state.get("step") <= step
-        and found.state.get("epoch") == epoch
+        checkpoint.name
+        for checkpoint in store.load_undamaged()
+        if checkpoint.state.get("closed_step") == checkpoint.state.get("step") <= step
+        and checkpoint.state.get("epoch") == epoch
     ]
     if best:
         store.publish("best", best[-1])
@@ -38,41 +38,41 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
         store.load("best")
     except MissingError:
         pass
-    except RunFailed as damaged:
-        log.warning("%s; a new best checkpoint is saved at the next improvement", damaged.message)
+    except RunFailed as error:
+        log.warning("%s; a new best checkpoint is saved at the next improvement", error.message)
         store.publish("best", None)
 
 
-def cut_back(run: RunFolder, state: Mapping[str, Any]) -> None:
+def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
     """Truncate metrics.jsonl and the TensorBoard files to their state at the checkpoint, because
     training writes the rest again. An incomplete line after a kill is removed too."""
     path = run.path / METRICS
-    closed, kept = state.get("closed_step", 0), state.get("events", {})
+    evaluated_step, sizes = state.get("closed_step", 0), state.get("events", {})
     try:
         lines = read_lines(path)
-        found = [step_of(line) for line in lines]
-        if any(math.isnan(step) for step in found[:-1]):
+        steps = [parse_step(line) for line in lines]
+        if any(math.isnan(step) for step in steps[:-1]):
             log.warning("%s: removed a damaged line before the last line", path)
-        if (there := sum(step <= closed for step in found)) < state.get("epoch", 0):
-            log.warning("%s has %d epochs, but %d were trained", path, there, state["epoch"])
+        if (recorded := sum(step <= evaluated_step for step in steps)) < state.get("epoch", 0):
+            log.warning("%s has %d epochs, but %d were trained", path, recorded, state["epoch"])
         if lines:
-            pairs = zip(lines, found, strict=True)
-            write_text(path, "".join(line for line, step in pairs if step <= closed))
+            pairs = zip(lines, steps, strict=True)
+            write_text(path, "".join(line for line, step in pairs if step <= evaluated_step))
         for name in run.manifest.get("events", []):
             file = run.path / Path(name).name
-            if not file.is_file() or not name.startswith(EVENTS) or leads_out(file, run.path):
+            if not file.is_file() or not name.startswith(EVENTS) or is_outside(file, run.path):
                 continue
-            if name not in kept:
+            if name not in sizes:
                 file.unlink()
-            elif file.stat().st_size > kept[name]:
-                os.truncate(file, kept[name])
+            elif file.stat().st_size > sizes[name]:
+                os.truncate(file, sizes[name])
     except (OSError, ValueError) as error:
         raise RunFailed(
             f"cannot resume {run.path}: {error}", remedy="free disk space or repair the disk"
         ) from None
 
 
-def step_of(line: str) -> float:
+def parse_step(line: str) -> float:
     """The step of a line of metrics.jsonl; NaN if the line is incomplete or damaged."""
     try:
         return float(parse_json(line)["step"]) if line.endswith("\n") else math.nan

@@ -19,7 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import histogram, hparams, image
 
-from latentforge.io.paths import unwritable
+from latentforge.io.paths import write_error
 
 DIMS_SHOWN = 64  # latent dimensions with a curve; metrics.jsonl has all of them
 BINS = 40  # bins of a histogram
@@ -34,23 +34,23 @@ class Board:
     that cannot be caught.
     """
 
-    def __init__(self, folder: Path, before: Mapping[str, int] | None = None) -> None:
-        """`before`: for a resumed run, the event files written earlier and their sizes in bytes."""
+    def __init__(self, folder: Path, earlier: Mapping[str, int] | None = None) -> None:
+        """`earlier`: for a resumed run, the existing event files and their sizes in bytes."""
         name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self.path, self.before = folder / name, dict(before or {})
+        self.path, self.earlier = folder / name, dict(earlier or {})
         try:
             self.file = self.path.open("xb")
         except OSError as error:
-            raise unwritable(self.path, error) from None
+            raise write_error(self.path, error) from None
         self.records = RecordWriter(self.file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._header = self.file.tell()
 
-    def written(self) -> dict[str, int]:
+    def file_sizes(self) -> dict[str, int]:
         """The event files of this run and their current sizes in bytes."""
-        return {**self.before, self.path.name: self.file.tell()}
+        return {**self.earlier, self.path.name: self.file.tell()}
 
-    def restart_after(self, step: int) -> None:
+    def mark_restart(self, step: int) -> None:
         """Mark a resumed run, so that TensorBoard discards the later steps it has already read."""
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
@@ -60,20 +60,20 @@ class Board:
             self.records.write(event.SerializeToString())
             self.file.flush()
         except OSError as error:
-            raise unwritable(self.path, error) from None
+            raise write_error(self.path, error) from None
 
-    def _summary(self, summary: Any, step: int = 0) -> None:
+    def _write_summary(self, summary: Any, step: int = 0) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._summary(Summary(value=entries), step)
+        self._write_summary(Summary(value=entries), step)
 
-    def picture(self, tag: str, picture: Tensor, step: int) -> None:
-        """`picture`: (C, H, W) in [0, 1]."""
-        self._summary(image(tag, picture.cpu().numpy(), dataformats="CHW"), step)
+    def add_image(self, tag: str, pixels: Tensor, step: int) -> None:
+        """`pixels`: (C, H, W) in [0, 1]."""
+        self._write_summary(image(tag, pixels.cpu().numpy(), dataformats="CHW"), step)
 
-    def encoded_picture(self, tag: str, content: bytes, step: int) -> None:
+    def add_encoded_image(self, tag: str, content: bytes, step: int) -> None:
         """Add a PNG or GIF file unchanged; a GIF stays animated."""
         from PIL import Image
 
@@ -82,20 +82,20 @@ class Board:
         encoded = Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=content
         )
-        self._summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
+        self._write_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
-    def histogram(self, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
+    def add_histogram(self, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
         """The distribution of finite numbers."""
-        self._summary(histogram(tag, values, BINS), step)
+        self._write_summary(histogram(tag, values, BINS), step)
 
-    def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    def add_hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """The hyperparameters and the names of the final metrics. They are part of this run;
         `add_hparams` would create a sub-run."""
         flat = {
             k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
         }
         for summary in hparams(flat, dict(metrics)):
-            self._summary(summary)
+            self._write_summary(summary)
 
     def close(self) -> None:
         """Close the event file, and delete it if nothing was written. Called however training
@@ -110,11 +110,11 @@ class Board:
 class NoBoard(Board):
     """Writes nothing: the board of a process other than the first in distributed training."""
 
-    def __init__(self, folder: Path, before: Mapping[str, int] | None = None) -> None:
-        self.path, self.before = folder, dict(before or {})
+    def __init__(self, folder: Path, earlier: Mapping[str, int] | None = None) -> None:
+        self.path, self.earlier = folder, dict(earlier or {})
 
-    def written(self) -> dict[str, int]:
-        return dict(self.before)
+    def file_sizes(self) -> dict[str, int]:
+        return dict(self.earlier)
 
     def _write(self, event: Any) -> None:
         pass
@@ -123,12 +123,12 @@ class NoBoard(Board):
         pass
 
 
-def flat_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def flatten_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Metrics by split as TensorBoard tags: `test/recon`."""
     return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}
 
 
-def flat_dims(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def flatten_per_dim(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Metrics of the first latent dimensions as TensorBoard tags: `kl_per_dim/03`."""
     return {
         f"{name}_per_dim/{i:02d}": value
@@ -137,7 +137,7 @@ def flat_dims(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
-def pair_sheet(originals: Tensor, recons: Tensor) -> Tensor:
+def tile_pairs(originals: Tensor, recons: Tensor) -> Tensor:
     """Two (n, C, H, W) batches as one image (C, 2H, nW), originals above reconstructions."""
     rows = [torch.cat(list(images), dim=2) for images in (originals, recons)]
     return torch.cat(rows, dim=1).clamp(0, 1)

@@ -11,50 +11,50 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.runtime import torchrun
 
 
-def training_device(wanted: str) -> torch.device:
+def select_training_device(requested: str) -> torch.device:
     """The device that this process trains on; under torchrun each process uses a different GPU.
 
     Raises UsageError for a single device under torchrun, MissingError if there are too few GPUs.
     """
-    if not torchrun.several():
-        return resolve_device(wanted)
-    if wanted not in ("auto", "cpu", "cuda"):
+    if not torchrun.is_distributed():
+        return resolve_device(requested)
+    if requested not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"{wanted} is a single device, but torchrun has started several processes",
+            f"{requested} is a single device, but torchrun has started several processes",
             remedy="--device cuda, with one GPU per process, or --device cpu",
         )
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    own = torchrun.local_rank()
+    rank = torchrun.local_rank()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if own >= count:
+    if rank >= count:
         raise MissingError(
-            f"no CUDA device for local rank {own}: this machine has {count}",
+            f"no CUDA device for local rank {rank}: this machine has {count}",
             remedy=f"--nproc-per-node {count}" if count else "--device cpu",
         )
-    return torch.device("cuda", own)
+    return torch.device("cuda", rank)
 
 
-def resolve_device(wanted: str) -> torch.device:
+def resolve_device(requested: str) -> torch.device:
     """`auto` is cuda, else mps, else cpu. MissingError (exit code 4) for an unavailable device."""
-    if wanted == "auto":
+    if requested == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = wanted.partition(":")
+    kind, _, number = requested.partition(":")
     if kind == "cuda":
         index = int(number or 0)  # for one above 127, torch.device would raise its own error
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if index >= count:
-            seen = f"torch {torch.__version__} finds {count} CUDA devices"
+            fact = f"torch {torch.__version__} finds {count} CUDA devices"
             raise MissingError(
-                f"device {wanted} is not available", details=[seen], remedy="--device auto"
+                f"device {requested} is not available", details=[fact], remedy="--device auto"
             )
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
-        seen = f"torch {torch.__version__} finds no Metal device"
-        raise MissingError("device mps is not available", details=[seen], remedy="--device auto")
-    return torch.device(wanted)
+        fact = f"torch {torch.__version__} finds no Metal device"
+        raise MissingError("device mps is not available", details=[fact], remedy="--device auto")
+    return torch.device(requested)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Format a number of bytes: 47 MB, 10.5 GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
@@ -19,37 +19,37 @@ def in_words(size: int) -> str:
 def device_memory(device: torch.device) -> int:
     """Available bytes on a CUDA device: free ones, and those that torch has reserved but not
     allocated."""
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + kept
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + reserved
 
 
 def host_memory() -> int:
     """Bytes that this process can still allocate: the minimum over the machine, the process's
     cgroup (the limit of a container or a scheduler) and its resource limits."""
     machine: int = psutil.virtual_memory().available
-    return max(0, min([machine, *_cgroup(), *_own_limits()]))
+    return max(0, min([machine, *_cgroup_memory(), *_resource_limits()]))
 
 
-def _cgroup() -> list[int]:
+def _cgroup_memory() -> list[int]:
     """The bytes left in each cgroup with a limit: version 2 at the process's path, version 2 at the
     root, which is what a container sees, and version 1."""
-    found = []
-    own = ""
+    available = []
+    group = ""
     with suppress(OSError, IndexError):
-        own = Path("/proc/self/cgroup").read_text().strip().split("::")[1].split("\n")[0]
+        group = Path("/proc/self/cgroup").read_text().strip().split("::")[1].split("\n")[0]
     for folder, limit, used in (
-        (CGROUP / own.lstrip("/"), "memory.max", "memory.current"),
+        (CGROUP / group.lstrip("/"), "memory.max", "memory.current"),
         (CGROUP, "memory.max", "memory.current"),
         (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         with suppress(OSError, ValueError):  # no such limit, or "max"
-            most = int((folder / limit).read_text())
-            cached = _statistic(folder / "memory.stat")  # the kernel frees it when needed
-            found.append(most - int((folder / used).read_text()) + cached)
-    return found
+            maximum = int((folder / limit).read_text())
+            cached = _page_cache(folder / "memory.stat")  # the kernel frees it when needed
+            available.append(maximum - int((folder / used).read_text()) + cached)
+    return available
 
 
-def _statistic(path: Path) -> int:
+def _page_cache(path: Path) -> int:
     """The bytes of the page cache of a cgroup."""
     names = {"file", "total_cache"}
     with suppress(OSError, ValueError):
@@ -58,12 +58,16 @@ def _statistic(path: Path) -> int:
     return 0
 
 
-def _own_limits() -> list[int]:
+def _resource_limits() -> list[int]:
     try:
         import resource
     except ImportError:  # Windows
         return []
-    taken = psutil.Process().memory_info()
-    used = {resource.RLIMIT_AS: taken.vms, resource.RLIMIT_DATA: getattr(taken, "data", 0)}
+    memory = psutil.Process().memory_info()
+    used = {resource.RLIMIT_AS: memory.vms, resource.RLIMIT_DATA: getattr(memory, "data", 0)}
     limits = {kind: resource.getrlimit(kind)[0] for kind in used}
-    return [most - used[kind] for kind, most in limits.items() if most != resource.RLIM_INFINITY]
+    return [
+        maximum - used[kind]
+        for kind, maximum in limits.items()
+        if maximum != resource.RLIM_INFINITY
+    ]

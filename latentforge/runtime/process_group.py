@@ -32,34 +32,34 @@ class ProcessGroup:
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.device = torchrun.rank(), device
-        self.first = self.rank == 0  # only this process writes files and prints
-        self.signal_asked = 0  # the signal that this process received
+        self.is_first = self.rank == 0  # only this process writes files and prints
+        self.own_signal = 0  # the signal that this process received
         self.signal_received = 0  # a signal that any process received; the same in all after a step
         self.remedy = ""  # the hint after a process is lost: how to resume
-        if not self.first:
+        if not self.is_first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
-        self.began = not dist.is_initialized()
-        if self.began:
+        self.owns_group = not dist.is_initialized()
+        if self.owns_group:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            with self._watched("at the start"):
+            with self._raise_lost_process("at the start"):
                 dist.init_process_group(
                     "nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
                 )
-        self.count = dist.get_world_size()
+        self.world_size = dist.get_world_size()
         # Control messages use Gloo to avoid a GPU sync; None is the default group.
-        self.words = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        self.control_group = dist.new_group(backend="gloo") if device.type == "cuda" else None
         atexit.register(self._leave)
 
     def _leave(self) -> None:
         """Close the group at exit. A Gloo thread can free a tensor at any time, which is a SIGABRT
         if the interpreter has ended by then. An unreferenced group waits for its threads."""
-        self.words = None
-        if self.began and dist.is_initialized():
+        self.control_group = None
+        if self.owns_group and dist.is_initialized():
             dist.destroy_process_group()
 
     @contextmanager
-    def _watched(self, when: str) -> Iterator[None]:
+    def _raise_lost_process(self, when: str) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # the type of all connection errors in torch
@@ -72,15 +72,15 @@ class ProcessGroup:
     def all_reduce(self, flat: Tensor, when: str) -> None:
         """Replace `flat`, a tensor on the device, by its sum over all processes. Raises
         LostProcess."""
-        with self._watched(when):
+        with self._raise_lost_process(when):
             dist.all_reduce(flat)
 
     def any(self, flag: bool, when: str) -> bool:
         """Whether `flag` is set in any process. Raises LostProcess."""
-        told = torch.tensor([flag], dtype=torch.int32)
-        with self._watched(when):
-            dist.all_reduce(told, dist.ReduceOp.MAX, group=self.words)
-        return bool(told)
+        result = torch.tensor([flag], dtype=torch.int32)
+        with self._raise_lost_process(when):
+            dist.all_reduce(result, dist.ReduceOp.MAX, group=self.control_group)
+        return bool(result)
 
     def barrier(self, when: str) -> None:
         """Wait until all processes have reached this call. Raises LostProcess."""
@@ -89,50 +89,50 @@ class ProcessGroup:
     def broadcast(self, value: Any, when: str) -> Any:
         """Return the JSON value of the first process in every process; other values are ignored.
         Raises LostProcess."""
-        text = json.dumps(value).encode() if self.first else b""
+        text = json.dumps(value).encode() if self.is_first else b""
         size = torch.tensor([len(text)])
-        with self._watched(when):
-            dist.broadcast(size, 0, group=self.words)
-            held = torch.frombuffer(bytearray(text or int(size)), dtype=torch.uint8)
-            dist.broadcast(held, 0, group=self.words)
-        return json.loads(held.numpy().tobytes())
+        with self._raise_lost_process(when):
+            dist.broadcast(size, 0, group=self.control_group)
+            buffer = torch.frombuffer(bytearray(text or int(size)), dtype=torch.uint8)
+            dist.broadcast(buffer, 0, group=self.control_group)
+        return json.loads(buffer.numpy().tobytes())
 
-    def once(self, make: Callable[[], str]) -> str:
-        """Call `make` in the first process only and return its result in every process. A
+    def call_in_first(self, function: Callable[[], str]) -> str:
+        """Call `function` in the first process only and return its result in every process. A
         LatentForgeError that it raises is raised in every process."""
-        told: dict[str, Any] = {}
+        reply: dict[str, Any] = {}
         failed: LatentForgeError | None = None
-        if self.first:
+        if self.is_first:
             try:
-                told["made"] = make()
+                reply["made"] = function()
             except LatentForgeError as error:
                 failed = error
-                told["error"] = [type(error).__name__, error.message, error.details, error.remedy]
-        told = self.broadcast(told, "at the start")
+                reply["error"] = [type(error).__name__, error.message, error.details, error.remedy]
+        reply = self.broadcast(reply, "at the start")
         if failed:
             raise failed
-        if "error" in told:
-            kind, message, details, remedy = told["error"]
+        if "error" in reply:
+            kind, message, details, remedy = reply["error"]
             raise getattr(errors, kind, LatentForgeError)(message, details=details, remedy=remedy)
-        made: str = told["made"]
-        return made
+        result: str = reply["made"]
+        return result
 
-    def equalise(self, module: nn.Module) -> None:
+    def broadcast_weights(self, module: nn.Module) -> None:
         """Copy the weights and buffers of the first process to all: the same seed may give other
         bits on another kind of processor."""
-        with self._watched("at the start"), torch.no_grad():
+        with self._raise_lost_process("at the start"), torch.no_grad():
             for value in module.state_dict().values():
                 if isinstance(value, Tensor):
-                    held = value.contiguous()
-                    dist.broadcast(held, 0)
-                    value.copy_(held)
+                    buffer = value.contiguous()
+                    dist.broadcast(buffer, 0)
+                    value.copy_(buffer)
 
     def on_signal(self, number: int = signal.SIGINT) -> None:
         """Signal handler: a signal to one process stops all of them at the next step."""
-        self.signal_asked = number
+        self.own_signal = number
 
     @contextmanager
-    def together_to_the_end(self) -> Iterator[None]:
+    def wait_for_all_at_end(self) -> Iterator[None]:
         """Wait at the end until all processes have written their results, because torchrun ends the
         others when one leaves. After an error there is no wait: its cause may be a lost process."""
         try:
@@ -147,10 +147,10 @@ class ProcessGroup:
 
 def join(device: torch.device, batch_size: int) -> ProcessGroup:
     """Join the process group. Raises UsageError if a batch has fewer images than processes."""
-    together = ProcessGroup(device)
-    if batch_size < together.count:
+    processes = ProcessGroup(device)
+    if batch_size < processes.world_size:
         raise UsageError(
-            f"a batch of {batch_size} images cannot be split over {together.count} processes",
-            remedy=f"--batch-size {together.count} or more, or a smaller --nproc-per-node",
+            f"a batch of {batch_size} images cannot be split over {processes.world_size} processes",
+            remedy=f"--batch-size {processes.world_size} or more, or a smaller --nproc-per-node",
         )
-    return together
+    return processes

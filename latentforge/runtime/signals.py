@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ASKS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -17,21 +17,21 @@ def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    previous = {number: signal.getsignal(number) for number in ASKS}
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     # None is a handler that was not set from Python; a job that ignores a signal still ignores it
-    taken = [n for n, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
+    handled = [n for n, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
 
-    def give_back() -> None:
-        for number in taken:
+    def restore_handlers() -> None:
+        for number in handled:
             signal.signal(number, previous[number])
 
-    def asked(number: int, _frame: Any) -> None:
-        give_back()
+    def handle(number: int, _frame: Any) -> None:
+        restore_handlers()
         stop(number)
 
-    for number in taken:
-        signal.signal(number, asked)
+    for number in handled:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        give_back()
+        restore_handlers()

@@ -12,7 +12,7 @@ STDOUT: list[TextIO] = []  # the real stdout, for answers, while print() writes 
 
 
 @contextmanager
-def answers_alone_on_stdout(arguments: Sequence[str]) -> Iterator[None]:
+def reserve_stdout(arguments: Sequence[str]) -> Iterator[None]:
     """With --json, redirect print() to stderr, so that stdout is one JSON object. Characters that a
     terminal's encoding lacks are written as backslash escapes."""
     for stream in (sys.stdout, sys.stderr):

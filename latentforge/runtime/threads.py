@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def using_threads(count: int) -> Iterator[None]:
+def use_threads(count: int) -> Iterator[None]:
     """Use `count` CPU threads in the block; 0 leaves the number unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

@@ -7,48 +7,48 @@ import time
 
 from latentforge.errors import UsageError
 
-PATIENCE = 15.0
+DEFER_SECONDS = 15.0
 """Seconds for torchrun to end a process whose error the first process also reports."""
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun has started this process together with others."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def count() -> int:
+def world_size() -> int:
     """The number of processes that train together (the world size)."""
-    return int(os.environ["WORLD_SIZE"]) if several() else 1
+    return int(os.environ["WORLD_SIZE"]) if is_distributed() else 1
 
 
 def rank() -> int:
     """The rank of this process among all, from 0; 0 for a single process."""
-    return int(os.environ.get("RANK", "0")) if several() else 0
+    return int(os.environ.get("RANK", "0")) if is_distributed() else 0
 
 
 def local_rank() -> int:
     """The rank of this process among those on its machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if several() else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
 
 
-def again(command: str) -> str:
+def restart_command(command: str) -> str:
     """A command line that starts `command` the way this process was started. Without the `--`,
     torchrun would take options that start like its own, such as --run."""
-    return f"torchrun ... -m -- {command}" if several() else command
+    return f"torchrun ... -m -- {command}" if is_distributed() else command
 
 
-def refuse(what: str, remedy: str) -> None:
+def reject(command: str, remedy: str) -> None:
     """Raise UsageError under torchrun, for a command that runs in one process."""
-    if several():
+    if is_distributed():
         raise UsageError(
-            f"only `train` supports torchrun; {what} runs in a single process", remedy=remedy
+            f"only `train` supports torchrun; {command} runs in a single process", remedy=remedy
         )
 
 
-def leave_word_to_the_first() -> None:
+def defer_to_first_process() -> None:
     """Let the first process of a machine report an error that every process finds by itself.
 
     When the first process has ended, torchrun ends the others on the machine. A process that is
     still running after the wait has an error of its own, which the caller then reports."""
     if local_rank():
-        time.sleep(PATIENCE)
+        time.sleep(DEFER_SECONDS)

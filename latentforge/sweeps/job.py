@@ -10,7 +10,7 @@ from typing import Any
 from latentforge.config.schema import RunConfig
 from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import draft_of, resumed_config
+from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.runs.folder import MANIFEST
 from latentforge.sweeps.grid import Member
 from latentforge.workflows.resume import resume
@@ -65,9 +65,9 @@ def _train(
     try:
         if (path / MANIFEST).exists():
             run = open_run(registry, path)
-            draft = draft_of(run)
+            draft = build_draft(run)
             data = draft.add_data(options.pop("data"))
-            resume(run, resumed_config(registry, run, draft), data=data, **options)
+            resume(run, resolve_resumed_config(registry, run, draft), data=data, **options)
         else:
             train(registry, config, run=path, **options)
     except (KeyboardInterrupt, Interrupted) as stop:

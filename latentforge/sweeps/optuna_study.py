@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import LatentForgeError, MissingError, RunFailed, UsageError, one_line
-from latentforge.io.redact import MASK, masked, without_secrets
+from latentforge.io.redact import MASK, mask_passwords, remove_secrets
 from latentforge.seeding import mix
 from latentforge.sweeps.record import objective_value, resume_command
 from latentforge.sweeps.search_space import read_space
@@ -77,7 +77,7 @@ class Study:
         if not new and name not in optuna.get_all_study_names(self.storage):
             self.close()
             raise MissingError(
-                f"the storage {masked(self.url)} contains no search {name}",
+                f"the storage {mask_passwords(self.url)} contains no search {name}",
                 remedy="--storage URL, with its current location",
             )
         self.study = optuna.create_study(
@@ -173,7 +173,7 @@ class Study:
             trials = self.study.get_trials(deepcopy=False)
             trial = next((trial for trial in trials if trial.number == number), None)
             if trial is None:
-                raise MissingError(f"{masked(self.url)} has no trial {number}")
+                raise MissingError(f"{mask_passwords(self.url)} has no trial {number}")
             if trial.state == self.running:
                 state = self.failed if value is None else self.finished
                 self.study.tell(number, value, state=state)
@@ -255,14 +255,14 @@ def translate_url_errors(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingError(
-            f"the storage {masked(url)} needs a package that is not installed",
-            details=[without_secrets(one_line(error), url)],
+            f"the storage {mask_passwords(url)} needs a package that is not installed",
+            details=[remove_secrets(one_line(error), url)],
             remedy="install the driver of the database, such as psycopg2-binary",
         ) from None
     except (ArgumentError, ValueError) as error:
         raise UsageError(
-            f"Optuna does not accept the storage URL {masked(url)}",
-            details=[without_secrets(one_line(error), url)],
+            f"Optuna does not accept the storage URL {mask_passwords(url)}",
+            details=[remove_secrets(one_line(error), url)],
             remedy="--storage sqlite:///search.db, or postgresql://USER:PASSWORD@HOST/NAME",
         ) from None
 
@@ -285,8 +285,8 @@ def translate_errors(url: str) -> Iterator[None]:
         raise
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, OSError) as error:
         raise MissingError(
-            f"the storage {masked(url)} cannot be used",
-            details=[without_secrets(one_line(error), url)],
+            f"the storage {mask_passwords(url)} cannot be used",
+            details=[remove_secrets(one_line(error), url)],
             remedy="check that it exists and accepts the user and the password",
         ) from None
     finally:

@@ -11,9 +11,9 @@ from typing import Any
 
 from latentforge.config.request import Draft
 from latentforge.errors import UsageError
-from latentforge.io.redact import masked
+from latentforge.io.redact import mask_passwords
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import MANIFEST, locked, status_of
+from latentforge.runs.folder import MANIFEST, lock_run, status_of
 from latentforge.runs.manifest import now
 from latentforge.runtime import torchrun
 from latentforge.sweeps.folder import RECORD, Sweep, create_sweep, open_sweep
@@ -63,7 +63,11 @@ def start_sweep(
             registry, draft, read_space(as_json(space or {})), objective, data
         )
         storage = make_absolute(storage) if storage else None
-        section |= {"trials": search, "storage": masked(storage or ""), "folder": uuid.uuid4().hex}
+        section |= {
+            "trials": search,
+            "storage": mask_passwords(storage or ""),
+            "folder": uuid.uuid4().hex,
+        }
         if storage:  # raises before the folder is created
             Study(section, Path(), storage, new=True).close()
         configs, members, varied = [config], [], {"search": section}
@@ -72,7 +76,7 @@ def start_sweep(
     record = first_record(draft, members, created=now(), **varied)
     name = f"sweep-{configs[0].model.name}-{configs[0].data_name}"
     sweep = create_sweep(registry, Path(out) if out else None, name, record)
-    with locked(sweep.path):
+    with lock_run(sweep.path):
         if search is None:
             todo = list(zip(members, configs, strict=True))
             Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(todo)
@@ -95,7 +99,7 @@ def resume_sweep(
     """Resume a sweep in its own folder."""
     refuse_torchrun()
     open_sweep(registry, path)  # must be a sweep before a lock is created
-    with locked(path):
+    with lock_run(path):
         sweep = open_sweep(registry, path)  # as the last process left it
         for partial in path.glob(f".{RECORD}.*"):  # partial files of a killed process
             partial.unlink(missing_ok=True)
@@ -143,4 +147,4 @@ def needs_training(sweep: Sweep, member: Member, *, retry: bool) -> bool:
 
 def refuse_torchrun() -> None:
     """Raise UsageError under torchrun, where each process would train every member."""
-    torchrun.refuse("sweep", "run it without torchrun; jobs=2 trains two members at a time")
+    torchrun.reject("sweep", "run it without torchrun; jobs=2 trains two members at a time")

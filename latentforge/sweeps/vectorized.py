@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.schema import RunConfig
 from latentforge.data.images import ImageSplit
 from latentforge.data.loading import load_splits
-from latentforge.engine.build import build_trainee, on_device
+from latentforge.engine.build import build_trainee, move_to_device
 from latentforge.engine.trainer import Trainer
-from latentforge.engine.vectorized.equivalence import why_not
+from latentforge.engine.vectorized.equivalence import find_obstacle
 from latentforge.engine.vectorized.trainer import Group, MemberTrainer
 from latentforge.errors import Interrupted, LatentForgeError, one_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import clean_up, create_run_folder, locked
-from latentforge.runs.manifest import manifest
-from latentforge.runtime.device import training_device
-from latentforge.runtime.threads import using_threads
+from latentforge.runs.folder import create_run_folder, lock_run, remove_temporary_files
+from latentforge.runs.manifest import build_manifest
+from latentforge.runtime.device import select_training_device
+from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
@@ -57,19 +57,19 @@ class VectorizedJob:
         """
         config = self.configs[0]
         try:  # an invalid request is reported for each member, trained alone
-            device = training_device(config.train.device)
-            splits = on_device(load_splits(config.dataset, config.data, self.data), device)
+            device = select_training_device(config.train.device)
+            splits = move_to_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
         except Exception as error:
             return format_reason(error)
         if type(images) is not ImageSplit:
             return "its images are streamed"
-        with using_threads(config.train.threads), callers_state_kept(device):
+        with use_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
             except Exception as error:  # memory may suffice for one, but not for all
                 return format_reason(error)
-            if reason := why_not(trainees, self.configs, images, device, splits.spec):
+            if reason := find_obstacle(trainees, self.configs, images, device, splits.spec):
                 return reason
             try:
                 self._train(trainees, splits, device)
@@ -93,7 +93,7 @@ class VectorizedJob:
         if not trainers:
             return
         stream = None if self.quiet else sys.stderr
-        group = Group(trainers, failed=self._end, done=self._end, stream=stream)
+        group = Group(trainers, on_failed=self._end, on_done=self._end, stream=stream)
         try:
             group.fit()
         except Exception as error:
@@ -106,13 +106,17 @@ class VectorizedJob:
             facts = compute_facts(trainee, config, splits)
             folder = create_run_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
-            content = {**manifest(config, splits, device), "facts": facts, "together_with": others}
+            content = {
+                **build_manifest(config, splits, device),
+                "facts": facts,
+                "together_with": others,
+            }
             run = Run(folder, content, self.registry)
             if self.data is not None:
                 run.in_memory = splits
             run.write_first()
-            stack.enter_context(locked(folder))
-            clean_up(folder)
+            stack.enter_context(lock_run(folder))
+            remove_temporary_files(folder)
             run.training = True
             session = TrainingSession(
                 run, config, splits, trainee, device, quiet=True, trainer=MemberTrainer

@@ -19,8 +19,8 @@ from torch import Tensor
 from latentforge.config.schema import RunConfig
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
-from latentforge.io.npz import Array, keys, member, opened, write_array
-from latentforge.io.paths import finite, write_json
+from latentforge.io.npz import Array, list_keys, open_archive, read_member, write_array
+from latentforge.io.paths import replace_nonfinite, write_json
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
@@ -124,14 +124,14 @@ def read_codes(path: Path) -> tuple[Array, str]:
     """`z`, and the JSON text about its origin; the text is "" if other software wrote the file."""
     if path.suffix != ".npz":
         return read_column(path, "z")
-    with opened(path, "codes") as archive:
-        z = member(archive, path, "z")
+    with open_archive(path, "codes") as archive:
+        z = read_member(archive, path, "z")
         if z.dtype.kind not in "fiu":
-            raise z.wrong(f"is {z.dtype}, not numbers")
+            raise z.error(f"is {z.dtype}, not numbers")
         source = ""
-        if METADATA in keys(archive):
+        if METADATA in list_keys(archive):
             with suppress(UsageError):  # not written by LatentForge; z is sufficient
-                source = str(member(archive, path, METADATA).values())
+                source = str(read_member(archive, path, METADATA).values())
         return z.values(), source
 
 
@@ -177,7 +177,7 @@ def warn_if_encoder_differs(source: str, loaded: LoadedModel, where: str) -> Non
 
 def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
     """The facts that determine a run's weights. Its path does not: a run may be moved."""
-    facts: dict[str, Any] = finite(
+    facts: dict[str, Any] = replace_nonfinite(
         {
             **{section: config[section] for section in ("model", "loss", "train")},
             "data": [config["data"], data["fingerprint"]],

@@ -14,7 +14,7 @@ from latentforge.engine import diagnostics
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import config_of
+from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.evaluate import measure_split
@@ -32,7 +32,7 @@ def diagnose(
 ) -> list[Diagnosis]:
     """Diagnose a run, as `Forge.diagnose` describes it."""
     check_device(device)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     failed = diagnose_failure(run)
     if failed and not (run.path / "checkpoints" / "LATEST").exists():
         return failed  # without a checkpoint there is nothing else to check
@@ -48,23 +48,23 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
     loaded, provides = loaded_run.loaded, loaded_run.config.model.entry.spec.provides
     train, held_out = loaded_run.splits.split("train"), loaded_run.splits.split(split)
     diagnoses = [
-        *diagnostics.value_range(
+        *diagnostics.check_value_range(
             train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides
         ),
-        *diagnostics.constant_pixels(train),
+        *diagnostics.find_constant_pixels(train),
     ]
     if "encode" in provides:
         with torch.no_grad():
-            codes = diagnostics.look_at_codes(loaded.model, held_out, kl="kl" in provides)
+            codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl="kl" in provides)
         diagnoses += [
-            *diagnostics.dead_latents(codes, f"the {split} images"),
-            *diagnostics.exploding_log_var(codes),
+            *diagnostics.find_dead_latents(codes, f"the {split} images"),
+            *diagnostics.check_log_var(codes),
         ]
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in loaded_run.run.history() if split in line]
     curve = [*epochs[:-1], held_out_loss] if split == "validation" else [held_out_loss]
-    diagnoses += diagnostics.overfitting(
+    diagnoses += diagnostics.check_overfitting(
         train_loss, curve, "the training images", f"the {split} images"
     )
     recorded = loaded_run.run.metrics.get("train", {}).get("loss")
@@ -73,7 +73,7 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
         and not loaded_run.config.train.ema
         and not is_loss_changing(loaded_run)
     ):
-        diagnoses += diagnostics.running_average(recorded, train_loss, held_out_loss, split)
+        diagnoses += diagnostics.explain_running_average(recorded, train_loss, held_out_loss, split)
     return diagnoses
 
 

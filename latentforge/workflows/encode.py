@@ -21,7 +21,7 @@ from latentforge.config.schema import RunConfig
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
 from latentforge.io.npz import Array, write_array, write_whole
-from latentforge.io.paths import finite
+from latentforge.io.paths import replace_nonfinite
 from latentforge.rendering.images import to_uint8
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
@@ -154,7 +154,7 @@ def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> lis
     with zipfile.ZipFile(path, "w") as archive:
         write_array(archive, "z", shape, codes())
         arrays = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
-        arrays[METADATA] = np.array(json.dumps(finite(about)))
+        arrays[METADATA] = np.array(json.dumps(replace_nonfinite(about)))
         for name, array in arrays.items():
             write_whole(archive, name, array)
     return ["z", *arrays]
@@ -166,7 +166,7 @@ def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) ->
 
     batches = (to_record_batch(row, about["encoded"]["classes"]) for row in rows)
     first = next(batches)
-    schema = first.schema.with_metadata({METADATA: json.dumps(finite(about))})
+    schema = first.schema.with_metadata({METADATA: json.dumps(replace_nonfinite(about))})
     with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         for batch in chain([first], batches):
             writer.write_batch(batch)

@@ -12,7 +12,7 @@ from latentforge.config.selection import select_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import config_of, open_roles
+from latentforge.runs.compatibility import open_roles, resolve_stored_config
 from latentforge.runs.folder import RunFolder
 from latentforge.runs.manifest import now
 
@@ -36,7 +36,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run on a split, as `Forge.evaluate` describes them."""
     check_device(device)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
     others = open_roles(registry, roles, [measure.entry for measure in selected])
     from latentforge.workflows.load import load_run
@@ -87,7 +87,7 @@ def measure_split(
             f"loss {loss.name!r} needs labels; the data has none", remedy="data=(x, y)"
         )
     from latentforge.engine.evaluator import Evaluator
-    from latentforge.runtime.threads import using_threads
+    from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept
 
     evaluator = Evaluator(
@@ -99,5 +99,5 @@ def measure_split(
         device=loaded_run.device,
         roles=loaded_run.roles,
     )
-    with callers_state_kept(loaded_run.device), using_threads(loaded_run.config.train.threads):
+    with callers_state_kept(loaded_run.device), use_threads(loaded_run.config.train.threads):
         return evaluator.run(split, loaded_run.loaded.step), evaluator.protocol

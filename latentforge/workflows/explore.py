@@ -15,10 +15,10 @@ from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
-from latentforge.io.atomic import leads_out
-from latentforge.io.paths import check_free, check_writable, unwritable
+from latentforge.io.atomic import is_outside
+from latentforge.io.paths import check_free, check_writable, write_error
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import check_same_images, config_of, open_roles
+from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
 from latentforge.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def explore(
     folder = Path(out) if out else None
     if folder:
         check_free(folder)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     classes = run.manifest["data"]["classes"]
     components = select_explorer(registry, config, classes, explorer, assignments, options, preset)
     others = open_roles(registry, roles, [component.entry for component in components])
@@ -71,8 +71,8 @@ def explore_loaded(
     stream: TextIO | None,
 ) -> dict[str, Any]:
     """Run an explorer and draw its findings; returns the folder, files, metrics and notes."""
-    from latentforge.engine.progress import SearchWatch
-    from latentforge.runtime.threads import using_threads
+    from latentforge.engine.progress import SearchProgress
+    from latentforge.runtime.threads import use_threads
     from latentforge.workflows.export import output_folder
 
     run, loaded, config = loaded_run.run, loaded_run.loaded, loaded_run.config
@@ -94,10 +94,10 @@ def explore_loaded(
     if out is None:  # a given folder is checked earlier
         root = run.path / "explore"
         check_writable(root)
-        if leads_out(root, run.path):
+        if is_outside(root, run.path):
             raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
-    watch = SearchWatch(stream, explorer.name)
-    with using_threads(config.train.threads), closing(watch):
+    watch = SearchProgress(stream, explorer.name)
+    with use_threads(config.train.threads), closing(watch):
         findings = compute_findings(loaded_run, explorer, objective, watch.attach)
     from latentforge.rendering.write import add_notes  # imports matplotlib: half a second
 
@@ -124,7 +124,7 @@ def draw_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> li
     try:
         return write_findings(findings, folder, about)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise write_error(folder, error) from None
 
 
 def find_unpackaged_plugins(*components: Component | None) -> list[str]:
@@ -184,9 +184,9 @@ def create_context(
 
 def check_weights(model: nn.Module, run: Path) -> None:
     """Raise RunFailed if a weight is NaN or infinite: every picture would be empty."""
-    from latentforge.engine.finite import first_not_finite
+    from latentforge.engine.finite import find_nonfinite
 
-    if name := first_not_finite(model):
+    if name := find_nonfinite(model):
         raise RunFailed(
             f"the weights of {run} are not finite: {name} contains NaN or infinity",
             remedy=f"--checkpoint best, or `latentforge doctor {run}`",

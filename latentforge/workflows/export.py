@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from latentforge._version import __version__
 from latentforge.config.schema import Component, RunConfig, describe_weights
-from latentforge.io.paths import numbered_folder, unwritable, write_json
+from latentforge.io.paths import create_numbered_folder, write_error, write_json
 from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
@@ -241,7 +241,7 @@ def output_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -257,7 +257,7 @@ def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
     try:
         folder, existing = create_output_folder(requested, default)
     except OSError as error:
-        raise unwritable(requested or default, error) from None
+        raise write_error(requested or default, error) from None
     try:
         yield folder
     except BaseException as error:
@@ -269,7 +269,7 @@ def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
             if requested is None:
                 default.parent.rmdir()  # if this was all in it
         if isinstance(error, OSError):
-            raise unwritable(folder, error) from None
+            raise write_error(folder, error) from None
         raise
 
 
@@ -282,7 +282,7 @@ def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, s
     except FileExistsError:
         if requested is not None:
             return requested, set(requested.iterdir())
-        folder = numbered_folder(default.parent, f"{default.name}-", 2)
+        folder = create_numbered_folder(default.parent, f"{default.name}-", 2)
     return folder, None
 
 

@@ -17,7 +17,7 @@ from latentforge.config.validation import Faults
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_free
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import config_of
+from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
 
 FORMATS = ("onnx", "safetensors")
@@ -42,7 +42,7 @@ def export(
             "--part is for ONNX; safetensors files contain the weights of the whole model",
             remedy="remove --part, or use --format onnx",
         )
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     if part is not None:
         _check_choice("--part", part, tuple(PARTS))
         check_capabilities(f"the {part}", [PARTS[part]], config.model.entry)
@@ -79,7 +79,7 @@ def encode(
         )
     values = read_assignments(options, faults := Faults())
     raise_faults(faults)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     check_capabilities("encoding", ["encode"], config.model.entry)
     if out.suffix == ".parquet":
         _check_packages("embed", "Parquet", "pyarrow")
@@ -106,7 +106,7 @@ def decode(
     registry: Registry, run: RunFolder, codes: Any, out: Path, *, checkpoint: str, device: str
 ) -> dict[str, Any]:
     check_device(device)
-    config = config_of(registry, run)
+    config = resolve_stored_config(registry, run)
     check_capabilities("decoding", ["decode"], config.model.entry)
     if isinstance(codes, str | Path):
         codes = Path(codes)

@@ -13,11 +13,11 @@ from torch import nn
 
 from latentforge.config.schema import IN_MEMORY, RunConfig
 from latentforge.contracts import DataSpec, Step
-from latentforge.data.loading import given_splits, load_splits
+from latentforge.data.loading import as_splits, load_splits
 from latentforge.data.preparation import prepare_whole
 from latentforge.data.splits import DataSplits
-from latentforge.engine.build import build_modules, on_device
-from latentforge.engine.checkpoint_state import HEADER, check_size, misfit, size_of
+from latentforge.engine.build import build_modules, move_to_device
+from latentforge.engine.checkpoint_state import HEADER, check_size, mismatch_error, module_bytes
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.errors import UsageError
 from latentforge.runs.checkpoint import CheckpointStore
@@ -57,11 +57,11 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     for module, part in ((model, config.model), (loss, config.loss)):
         group = prefix + part.entry.kind.singular
         try:
-            limit = 2 * size_of(module) + HEADER
+            limit = 2 * module_bytes(module) + HEADER
             stored = saved.tensors(group, limit=limit) if group in saved.groups else {}
             module.load_state_dict(stored)
         except RuntimeError as error:
-            raise misfit(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
+            raise mismatch_error(run.manifest, saved, part, str(error).splitlines()[1:5]) from None
         set_memory_format(module, config.train)  # as in training
         module.to(device)
         module.eval()
@@ -86,14 +86,14 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     if data is None:
         splits = load_splits(config.dataset, config.data)
     else:
-        splits_by_name = given_splits(data)
+        splits_by_name = as_splits(data)
         splits = prepare_whole(splits_by_name, IN_MEMORY, config.data)
-        if splits.is_of(about):
+        if splits.matches(about):
             splits = load_splits(None, config.data, data)
         elif list(splits_by_name) == ["train"]:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
     check_fits(run, splits)
-    if data is None and not splits.is_of(about):
+    if data is None and not splits.matches(about):
         log.warning(
             "the dataset %s has changed since %s was trained: metrics are not comparable",
             config.data_name,
@@ -140,7 +140,7 @@ def load_run(
 ) -> LoadedRun:
     """Load the model and images of a run onto one device, and the models of the other runs."""
     torch_device = resolve_device(device)
-    splits = on_device(load_data(run, config, data), torch_device)
+    splits = move_to_device(load_data(run, config, data), torch_device)
     loaded = load(run, config, checkpoint, torch_device)
     others = {
         role: load(other, other_config, "last", torch_device)

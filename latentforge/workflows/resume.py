@@ -19,17 +19,17 @@ from latentforge.engine.checkpoint_state import check_size, check_state, plugin_
 from latentforge.engine.distributed import join_processes
 from latentforge.engine.memory_format import is_channels_last
 from latentforge.engine.step import Trainee
-from latentforge.engine.training_state import stored_result
+from latentforge.engine.training_state import restore_result
 from latentforge.errors import MissingError, UsageError
 from latentforge.io.redact import command_line
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.folder import METRICS, clean_up, locked, read_manifest
+from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_temporary_files
 from latentforge.runs.manifest import now
-from latentforge.runs.rewind import cut_back, select_checkpoint
+from latentforge.runs.rewind import select_checkpoint, truncate_logs
 from latentforge.runtime import torchrun
-from latentforge.runtime.device import training_device
-from latentforge.runtime.threads import using_threads
+from latentforge.runtime.device import select_training_device
+from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
@@ -43,15 +43,15 @@ log = logging.getLogger("latentforge")
 def resume(
     run: Run, config: RunConfig, *, checkpoint: str = "last", quiet: bool = False, data: Any = None
 ) -> Run:
-    """Continue training in the run's own folder. `config` comes from `resumed_config`; `data` is
-    the run's training data if it was given in Python."""
+    """Continue training in the run's own folder. `config` comes from `resolve_resumed_config`;
+    `data` is the run's training data if it was given in Python."""
     run.writes = not torchrun.rank()
-    with locked(run.path) if run.writes else nullcontext():
+    with lock_run(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as the last training left it
         check_changes(run.config, config)
-        device = training_device(config.train.device)
+        device = select_training_device(config.train.device)
         splits = load_same_data(run, config, data)
-        with using_threads(config.train.threads), callers_state_kept(device):
+        with use_threads(config.train.threads), callers_state_kept(device):
             store = CheckpointStore(run.path / "checkpoints")
             saved = find_checkpoint(run, store, checkpoint)
             if saved:
@@ -64,7 +64,7 @@ def resume(
                     "%s: the result is not bit-identical to that of an uninterrupted run",
                     difference,
                 )
-            processes = join_processes(config, device) if torchrun.several() else None
+            processes = join_processes(config, device) if torchrun.is_distributed() else None
             with TrainingSession(
                 *(run, config, splits, trainee, device),
                 quiet=quiet,
@@ -89,7 +89,7 @@ def rewind(
         processes.barrier("at the start")  # all have read the checkpoint
     if run.writes:
         store.clean()
-        clean_up(run.path)
+        remove_temporary_files(run.path)
         if saved:
             select_checkpoint(store, saved)
     resumed = {
@@ -100,7 +100,7 @@ def rewind(
         "torch": torch.__version__,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "processes": torchrun.count(),
+        "processes": torchrun.world_size(),
         "command": command_line(),
     }
     run.update(
@@ -111,7 +111,7 @@ def rewind(
     )
     run.training = True
     if run.writes:
-        cut_back(run, saved.state if saved else {})
+        truncate_logs(run, saved.state if saved else {})
 
 
 def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
@@ -146,7 +146,7 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
     sizes = {name: len(images) for name, images in splits.splits.items()}
-    if not splits.is_of(about) or sizes != about["images"]:
+    if not splits.matches(about) or sizes != about["images"]:
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
             details=[
@@ -165,7 +165,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
     if run.status != "done":
         return
     epochs = run.manifest["epochs"]
-    if stopped := stored_result(saved).stopped:
+    if stopped := restore_result(saved).stopped:
         raise UsageError(
             f"{run.path} stopped early after epoch {epochs}: {stopped}", remedy="train a new run"
         )
@@ -184,8 +184,8 @@ def differences(
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} restores the number"
         yield f"threads: {state['threads']} before, {threads} now ({advice})"
-    if (processes := state.get("processes", 1)) != torchrun.count():
-        yield f"processes: {processes} before, {torchrun.count()} now"
+    if (processes := state.get("processes", 1)) != torchrun.world_size():
+        yield f"processes: {processes} before, {torchrun.world_size()} now"
     if state["device"] != device.type:
         yield f"on {state['device']} before, on {device.type} now"
     if state["torch"] != torch.__version__:

@@ -22,12 +22,12 @@ class Run(RunFolder):
     def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
         """The trained model in evaluation mode, from the checkpoint `last` or `best`."""
         from latentforge.config.schema import check_device
-        from latentforge.runs.compatibility import config_of
+        from latentforge.runs.compatibility import resolve_stored_config
         from latentforge.runtime.device import resolve_device
         from latentforge.workflows.load import load
 
         check_device(device)
-        config = config_of(self.registry, self)
+        config = resolve_stored_config(self.registry, self)
         return load(self, config, checkpoint, resolve_device(device)).model
 
     def evaluate(self, split: str = "test", **options: Any) -> dict[str, float]:

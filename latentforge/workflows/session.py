@@ -14,18 +14,18 @@ import torch
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import training_measures
 from latentforge.data.splits import DataSplits
-from latentforge.engine.build import on_device
+from latentforge.engine.build import move_to_device
 from latentforge.engine.checkpoint_state import restore
-from latentforge.engine.diagnostics import at_the_start
-from latentforge.engine.distributed import training_with_others
+from latentforge.engine.diagnostics import check_training_images
+from latentforge.engine.distributed import train_in_group
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
-from latentforge.engine.training_state import TrainingResult, stored_result
+from latentforge.engine.training_state import TrainingResult, restore_result
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Terminated, one_line
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.manifest import flat_options, now, progress_of
-from latentforge.runs.tensorboard import Board, NoBoard, flat_metrics
+from latentforge.runs.manifest import describe_progress, flatten_options, now
+from latentforge.runs.tensorboard import Board, NoBoard, flatten_metrics
 from latentforge.runtime import torchrun
 from latentforge.workflows.run import Run
 
@@ -56,7 +56,7 @@ class TrainingSession:
         self.run, self.config, self.splits = run, config, splits
         self.trainee, self.device, self.quiet = trainee, device, quiet
         self.saved, self.processes, self.trainer_class = saved, processes, trainer
-        self.result = stored_result(saved) if saved else TrainingResult()
+        self.result = restore_result(saved) if saved else TrainingResult()
 
     def __enter__(self) -> TrainingSession:
         monitor, measures = training_measures(
@@ -66,16 +66,16 @@ class TrainingSession:
         board_class = Board if self.run.writes else NoBoard
         with ExitStack() as stack:
             if self.processes:
-                stack.enter_context(training_with_others(self.run.path, self.processes))
+                stack.enter_context(train_in_group(self.run.path, self.processes))
             stack.enter_context(record_end(self.run, self.result))
             self.board = stack.enter_context(closing(board_class(self.run.path, written)))
             if not self.saved:
                 notify(self.run, "run_started")
             if self.processes:
-                self.processes.equalise(self.trainee)
+                self.processes.broadcast_weights(self.trainee)
             self.trainer = self.trainer_class(
                 self.trainee,
-                on_device(self.splits, self.device),
+                move_to_device(self.splits, self.device),
                 self.config,
                 device=self.device,
                 measures=measures,
@@ -102,9 +102,9 @@ class TrainingSession:
         progress, steps = self.trainer.progress, self.trainer.steps
         if self.saved:  # not in __enter__, which leaves a resumed run unchanged
             notify(self.run, "run_started")
-        self.run.update(events=[*self.board.written()], steps_made=steps.describe())
+        self.run.update(events=[*self.board.file_sizes()], steps_made=steps.describe())
         if self.saved:
-            self.board.restart_after(self.result.steps)
+            self.board.mark_restart(self.result.steps)
             progress.note(f"resumed after step {self.result.steps} ({self.saved.name})")
             if 0 < (length := self.config.train.schedule.epochs) < self.config.train.epochs:
                 progress.note(f"the schedule ends with epoch {length}; lr is constant afterwards")
@@ -126,14 +126,14 @@ class TrainingSession:
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             if self.result.status == "done":  # without test metrics it hides those of others
-                metrics = flat_metrics(self.result.metrics)
-                self.board.hparams(flat_options(self.run.config), metrics)
+                metrics = flatten_metrics(self.result.metrics)
+                self.board.add_hparams(flatten_options(self.run.config), metrics)
         return None
 
     def _record(self, line: dict[str, Any]) -> None:
         """Record an epoch; in run.json too, for readers during the run or after a kill."""
         self.run.record(line)
-        self.run.update(**progress_of(self.result))
+        self.run.update(**describe_progress(self.result))
 
     def _report_start(self) -> None:
         """Report the loss's facts, how steps are run, and what looks wrong with the data."""
@@ -142,7 +142,7 @@ class TrainingSession:
             progress.note(line)
         if summary := trainer.steps.summary():
             progress.note(f"steps: {', '.join(summary)}")
-        self.result.findings += at_the_start(
+        self.result.findings += check_training_images(
             trainer.images,
             getattr(self.trainee.loss, "likelihood", None),
             kl="kl" in self.config.model.entry.spec.provides,
@@ -188,7 +188,7 @@ def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
         suffix = f"; the last checkpoint is in {run.path}" if has_checkpoint else ""
         kind = Terminated if result.signal == signal.SIGTERM else Interrupted
         message = f"{kind.__name__.lower()} at step {result.steps}{suffix}"
-        command = torchrun.again(f"latentforge train --resume {run.path}")
+        command = torchrun.restart_command(f"latentforge train --resume {run.path}")
         interrupted = kind(message, remedy=command if has_checkpoint else "")
         interrupted.result = run.summary()
         notify(run, "run_failed", error=interrupted)
@@ -198,7 +198,7 @@ def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
 
 def finish(run: Run, result: TrainingResult, error: str = "") -> None:
     run.training = False
-    run.update(status=result.status, error=error, ended=now(), **progress_of(result))
+    run.update(status=result.status, error=error, ended=now(), **describe_progress(result))
 
 
 def notify(run: Run, event: str, **arguments: Any) -> None:

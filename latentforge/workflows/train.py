@@ -16,11 +16,11 @@ from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import clean_up, locked
-from latentforge.runs.manifest import RUNS, manifest
+from latentforge.runs.folder import lock_run, remove_temporary_files
+from latentforge.runs.manifest import RUNS, build_manifest
 from latentforge.runtime import torchrun
-from latentforge.runtime.device import training_device
-from latentforge.runtime.threads import using_threads
+from latentforge.runtime.device import select_training_device
+from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
@@ -33,7 +33,7 @@ def train(
 
     Faults of the request (device, data, network, optimizer) are found before the folder is created.
     """
-    device = training_device(config.train.device)
+    device = select_training_device(config.train.device)
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
@@ -43,22 +43,22 @@ def train(
             f"train.cuda_graph is on, but {device} has no CUDA graphs",
             remedy="--set train.cuda_graph=auto",
         )
-    with using_threads(config.train.threads), callers_state_kept(device):
+    with use_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
         facts = compute_facts(trainee, config, splits)
         build_optimizer(trainee, config.train)  # raises before the folder exists
-        processes = join_processes(config, device) if torchrun.several() else None
+        processes = join_processes(config, device) if torchrun.is_distributed() else None
         folder = create_shared_folder(
             run, RUNS, f"{config.model.name}-{config.data_name}", processes
         )
-        new_run = Run(folder, {**manifest(config, splits, device), "facts": facts}, registry)
+        new_run = Run(folder, {**build_manifest(config, splits, device), "facts": facts}, registry)
         new_run.writes = not torchrun.rank()
         if data is not None:
             new_run.in_memory = splits
         new_run.write_first()
-        with locked(folder) if new_run.writes else nullcontext():
+        with lock_run(folder) if new_run.writes else nullcontext():
             if new_run.writes:
-                clean_up(folder)
+                remove_temporary_files(folder)
             new_run.training = True
             with TrainingSession(
                 new_run, config, splits, trainee, device, quiet=quiet, processes=processes

@@ -283,13 +283,13 @@ def test_progress_names_no_loss_before_one_is_known():
     """At the first line nothing has been read from the device yet; `loss nan` would frighten."""
     stream = io.StringIO()
     progress = Progress(stream, epochs=3, steps=20, batch_size=64)
-    progress.shown -= 60
+    progress.last_shown -= 60
     progress.started -= 60
     progress.tick(1)
     assert "images/s" in stream.getvalue()
     assert "nan" not in stream.getvalue()
     progress.loss = 2.5
-    progress.shown -= 60
+    progress.last_shown -= 60
     progress.tick(2)
     assert "loss 2.5" in stream.getvalue()
 

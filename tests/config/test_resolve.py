@@ -16,7 +16,7 @@ from latentforge.config.request import Draft, read_toml, toml_value
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, PluginError, UsageError
-from latentforge.io.toml import as_toml, toml
+from latentforge.io.toml import format_toml, format_toml_value
 from latentforge.plugins.loading import load_plugins
 
 
@@ -478,7 +478,7 @@ ROOTED = '[model]\nname = "ae"\n[data]\nname = "mnist"\nroot = {root}'
 )
 def test_a_resolved_config_written_as_toml_resolves_to_itself(config, text):
     resolved = config(text).as_dict()
-    written = toml(resolved)
+    written = format_toml(resolved)
     assert config(written).as_dict() == resolved
     assert tomllib.loads(written)["train"] == resolved["train"]
 
@@ -496,12 +496,12 @@ def test_a_resolved_config_written_as_toml_resolves_to_itself(config, text):
     ],
 )
 def test_a_value_is_written_on_one_line_and_read_again(value, written):
-    assert as_toml(value) == written
+    assert format_toml_value(value) == written
     assert toml_value(written) == value
 
 
 def test_null_in_a_stored_configuration_makes_valid_toml():
-    written = as_toml([{"size": None, "names": [None]}])
+    written = format_toml_value([{"size": None, "names": [None]}])
     assert tomllib.loads(f"x = {written}") == {"x": [{"names": ["null"]}]}
 
 

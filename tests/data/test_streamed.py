@@ -15,9 +15,9 @@ import torch
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.images import ImageSplit
-from latentforge.data.memory import why_streamed
+from latentforge.data.memory import streaming_reason
 from latentforge.data.preparation import prepare
-from latentforge.data.streamed import StreamedImages, from_memory
+from latentforge.data.streamed import StreamedImages, stream_from_memory
 from latentforge.errors import UsageError
 from latentforge.runtime import memory
 from latentforge.runtime.memory import host_memory
@@ -61,7 +61,7 @@ def test_batches_that_are_not_the_expected_ones_may_come_between(workers):
 
 def test_images_in_memory_can_be_streamed_to_a_device_that_is_too_small():
     resident = splits("never").split("train")
-    streamed = from_memory(resident, 0, "too many").to("cpu")
+    streamed = stream_from_memory(resident, 0, "too many").to("cpu")
     index = torch.tensor([5, 5, 2])
     assert torch.equal(streamed.batch(index).x, resident.batch(index).x)
 
@@ -80,10 +80,10 @@ def test_held_out_images_under_dynamic_are_drawn_once():
 
 
 def test_auto_streams_what_is_more_than_half_of_the_memory():
-    assert why_streamed(DataConfig(), 50, 100, "memory") == ""
-    why = why_streamed(DataConfig(), 10_200_000_000, 2_000_000_000, "memory")
+    assert streaming_reason(DataConfig(), 50, 100, "memory") == ""
+    why = streaming_reason(DataConfig(), 10_200_000_000, 2_000_000_000, "memory")
     assert why == "10.2 GB is more than half of 2.0 GB, the free memory"
-    assert why_streamed(DataConfig(stream="never"), 10, 1, "memory") == ""
+    assert streaming_reason(DataConfig(stream="never"), 10, 1, "memory") == ""
     assert type(splits("auto").split("train")) is ImageSplit
 
 

@@ -13,14 +13,14 @@ from latentforge.data.images import ImageSplit
 from latentforge.engine.diagnostics import (
     Codes,
     WarningHistory,
-    constant_pixels,
-    dead_latents,
-    exploding_log_var,
-    look_at_codes,
-    overfitting,
-    running_average,
-    trouble,
-    value_range,
+    check_log_var,
+    check_overfitting,
+    check_value_range,
+    compute_code_statistics,
+    explain_running_average,
+    find_constant_pixels,
+    find_dead_latents,
+    find_problems,
     value_statistics,
 )
 from latentforge.errors import UsageError
@@ -62,37 +62,37 @@ def test_the_spread_is_that_of_numpy():
 
 
 def test_data_divided_by_255_twice_is_seen():
-    [finding] = value_range(noise(0, 1 / 255), None, kl=True)
+    [finding] = check_value_range(noise(0, 1 / 255), None, kl=True)
     assert finding.severity == "warning"
     assert "0.0039" in finding.saw
     assert "twice" in finding.attempt
 
 
 def test_little_contrast_is_seen_and_full_contrast_is_fine():
-    assert said(value_range(noise(0.5, 0.7), None, kl=True)) == [("warning", "range")]
-    assert said(value_range(noise(), None, kl=True)) == []
+    assert said(check_value_range(noise(0.5, 0.7), None, kl=True)) == [("warning", "range")]
+    assert said(check_value_range(noise(), None, kl=True)) == []
 
 
 def test_grey_values_under_a_bernoulli_likelihood_are_noted():
-    assert said(value_range(noise(), Bernoulli(), kl=True)) == [("note", "range")]
-    assert said(value_range(BLACK_AND_WHITE, Bernoulli(), kl=True)) == []
+    assert said(check_value_range(noise(), Bernoulli(), kl=True)) == [("note", "range")]
+    assert said(check_value_range(BLACK_AND_WHITE, Bernoulli(), kl=True)) == []
 
 
 def test_a_sigma_far_above_the_spread_of_the_data_is_seen_and_a_learnt_one_is_not():
-    assert said(value_range(noise(), Gaussian(1.0), kl=True)) == [("warning", "range")]
-    assert said(value_range(noise(), Gaussian(1.0), kl=False)) == []  # no KL to drown in
-    assert said(value_range(noise(), Gaussian(0.3), kl=True)) == []
-    assert said(value_range(noise(), Gaussian(torch.tensor(1.0)), kl=True)) == []
+    assert said(check_value_range(noise(), Gaussian(1.0), kl=True)) == [("warning", "range")]
+    assert said(check_value_range(noise(), Gaussian(1.0), kl=False)) == []  # no KL to drown in
+    assert said(check_value_range(noise(), Gaussian(0.3), kl=True)) == []
+    assert said(check_value_range(noise(), Gaussian(torch.tensor(1.0)), kl=True)) == []
 
 
 def test_constant_pixels_are_counted():
     x = noise().x
-    assert said(constant_pixels(images(x))) == []
+    assert said(find_constant_pixels(images(x))) == []
     x[:, :, 0] = 0.25
-    [finding] = constant_pixels(images(x))
+    [finding] = find_constant_pixels(images(x))
     assert finding.severity == "note"
     assert finding.saw.startswith("4 of 16 values")
-    assert said(constant_pixels(images(x[:1].repeat(9, 1, 1, 1)))) == [
+    assert said(find_constant_pixels(images(x[:1].repeat(9, 1, 1, 1)))) == [
         ("warning", "constant pixels")
     ]
 
@@ -113,7 +113,9 @@ class Encoder:
 
 def test_codes_are_summed_up_over_all_batches():
     x = noise()
-    codes = look_at_codes(Encoder([1.0, 2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 2.0]), x, kl=True)
+    codes = compute_code_statistics(
+        Encoder([1.0, 2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 2.0]), x, kl=True
+    )
     mean = (x.x.flatten(1)[:, :4] - 0.5).double() * torch.tensor([1.0, 2.0, 0.0, 3.0])
     log_var = torch.tensor([-1.0, 0.0, 0.0, 2.0]).double()
     torch.testing.assert_close(codes.variance, mean.var(0, correction=0), rtol=1e-5, atol=0)
@@ -125,7 +127,9 @@ def test_codes_are_summed_up_over_all_batches():
 def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
     def found(variance, kl, images=500):
         return said(
-            dead_latents(Codes(torch.tensor(variance), images, torch.tensor(kl)), "the test images")
+            find_dead_latents(
+                Codes(torch.tensor(variance), images, torch.tensor(kl)), "the test images"
+            )
         )
 
     assert found([1.0, 1.0], [2.0, 3.0]) == []
@@ -137,21 +141,23 @@ def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
 
 def test_dead_dimensions_of_an_autoencoder_are_those_that_hardly_vary():
     codes = Codes(torch.tensor([20.0, 0.0, 9.0, 1e-6]), 500)
-    [finding] = dead_latents(codes, "the test images")
+    [finding] = find_dead_latents(codes, "the test images")
     assert "2 of 4 code dimensions (1, 3)" in finding.saw
-    assert said(dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500), "the test images")) == []
+    assert said(find_dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500), "the test images")) == []
 
 
 @pytest.mark.parametrize("log_var", [(-3.0, 12.0), (-30.0, 0.0), (0.0, float("nan"))])
 def test_a_log_variance_that_runs_away_is_seen(log_var):
     codes = Codes(torch.ones(2), 500, torch.ones(2), log_var)
-    assert said(exploding_log_var(codes)) == [("warning", "log-variance")]
-    assert said(exploding_log_var(Codes(torch.ones(2), 500, torch.ones(2), (-9.0, 1.0)))) == []
+    assert said(check_log_var(codes)) == [("warning", "log-variance")]
+    assert said(check_log_var(Codes(torch.ones(2), 500, torch.ones(2), (-9.0, 1.0)))) == []
 
 
 def test_nan_in_a_log_variance_is_not_lost_between_batches():
-    codes = look_at_codes(Encoder([1.0] * 4, [float("nan"), 0.0, 0.0, 0.0]), noise(), kl=False)
-    assert said(exploding_log_var(codes)) == [("warning", "log-variance")]
+    codes = compute_code_statistics(
+        Encoder([1.0] * 4, [float("nan"), 0.0, 0.0, 0.0]), noise(), kl=False
+    )
+    assert said(check_log_var(codes)) == [("warning", "log-variance")]
 
 
 # ---------------------------------------------------------------- curves
@@ -159,7 +165,7 @@ def test_nan_in_a_log_variance_is_not_lost_between_batches():
 
 def test_a_gap_is_overfitting_and_a_small_one_is_not():
     def found(train, *held):
-        return said(overfitting(train, held, "train", "test"))
+        return said(check_overfitting(train, held, "train", "test"))
 
     assert found(100.0, 140.0) == [("warning", "overfitting")]
     assert found(100.0, 120.0) == [("note", "overfitting")]  # nobody saw where it came from
@@ -169,7 +175,7 @@ def test_a_gap_is_overfitting_and_a_small_one_is_not():
 
 def test_a_gap_while_unseen_images_still_gain_is_no_overfitting():
     def found(train, *held):
-        return said(overfitting(train, held, "train", "validation"))
+        return said(check_overfitting(train, held, "train", "validation"))
 
     assert found(0.9, 2.0, 1.5, 1.02) == []
     assert found(0.1, 1.0, 0.5, 0.6) == [("warning", "overfitting")]
@@ -177,22 +183,22 @@ def test_a_gap_while_unseen_images_still_gain_is_no_overfitting():
 
 
 def test_a_training_loss_above_the_test_loss_is_explained():
-    assert said(running_average(0.06, 0.03, 0.04, "test")) == [("note", "running average")]
-    assert said(running_average(0.06, 0.0599, 0.05, "test")) == []  # not an artefact
-    assert said(running_average(0.03, 0.02, 0.04, "test")) == []
+    assert said(explain_running_average(0.06, 0.03, 0.04, "test")) == [("note", "running average")]
+    assert said(explain_running_average(0.06, 0.0599, 0.05, "test")) == []  # not an artefact
+    assert said(explain_running_average(0.03, 0.02, 0.04, "test")) == []
 
 
 def test_figures_alone_show_collapse_and_overfitting_while_training():
-    assert said(trouble({"kl": [0.001, 0.0]}, 80.0, [90.0, 100.0])) == [
+    assert said(find_problems({"kl": [0.001, 0.0]}, 80.0, [90.0, 100.0])) == [
         ("warning", "posterior collapse"),
         ("warning", "overfitting"),
     ]
-    assert said(trouble({"kl": [3.0, 2.0]}, 80.0, [80.5, 81.0])) == []
-    assert said(trouble({"kl": [3.0, 2.0]})) == []
+    assert said(find_problems({"kl": [3.0, 2.0]}, 80.0, [80.5, 81.0])) == []
+    assert said(find_problems({"kl": [3.0, 2.0]})) == []
 
 
 def test_a_kl_that_runs_away_is_seen_while_training():
-    assert said(trouble({"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
+    assert said(find_problems({"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
 
 
 def followed(*epochs):
@@ -200,7 +206,7 @@ def followed(*epochs):
     course, held, said = WarningHistory(), [], []
     for epoch, (kl, loss) in enumerate(epochs, 3):
         held.append(loss)
-        said.append(course.follow(epoch, trouble({"kl": [kl, kl]}, 80.0, held)))
+        said.append(course.update(epoch, find_problems({"kl": [kl, kl]}, 80.0, held)))
     return course, [[finding.check for finding in new] for new in said]
 
 
@@ -229,7 +235,7 @@ def test_overfitting_that_recovers_and_comes_back_is_a_warning_again():
     course, new = followed((2.0, 90.0), (2.0, 95.0), (2.0, 82.0))
     assert said(course.findings()) == [("note", "overfitting")]
     assert "after epoch 4, but no longer: a loss of 80 on" in course.findings()[0].saw
-    course.follow(6, trouble({"kl": [2.0, 2.0]}, 80.0, [82.0, 100.0]))
+    course.update(6, find_problems({"kl": [2.0, 2.0]}, 80.0, [82.0, 100.0]))
     assert said(course.findings()) == [("warning", "overfitting")]
     assert new == [[], ["overfitting"], []]
 

@@ -14,7 +14,7 @@ from latentforge.config.schema import TrainConfig
 from latentforge.contracts import Batch, Step
 from latentforge.engine.build import build_modules, build_trainee
 from latentforge.engine.compiled import NumberlessStep, NumberRead
-from latentforge.engine.cuda_graph import distance, put_back, tensors_of
+from latentforge.engine.cuda_graph import distance, restore_tensors, written_tensors
 from latentforge.engine.memory_format import is_channels_last, set_memory_format
 from latentforge.engine.step import StepRunner, Trainee, train_step
 from latentforge.errors import UsageError
@@ -143,12 +143,12 @@ def test_what_a_step_writes_is_put_back_to_the_bit(digits):
     runner = StepRunner(trainee, digits.split("train"), config, torch.device("cpu"))
     runner.start_epoch(0)
     runner.run(0)
-    kept = [(tensor, tensor.clone()) for tensor in tensors_of(runner)]
+    kept = [(tensor, tensor.clone()) for tensor in written_tensors(runner)]
     before = [value for _, value in kept]
     runner.run(1)
-    assert distance(tensors_of(runner), before) > 0
-    put_back(kept)
-    assert all(torch.equal(a, b) for a, b in zip(tensors_of(runner), before, strict=True))
+    assert distance(written_tensors(runner), before) > 0
+    restore_tensors(kept)
+    assert all(torch.equal(a, b) for a, b in zip(written_tensors(runner), before, strict=True))
 
 
 def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):

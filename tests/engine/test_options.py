@@ -15,7 +15,7 @@ from latentforge import Forge, hookimpl
 from latentforge.config.schema import ScheduleConfig, TrainConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.engine.best_checkpoint import BestCheckpoint
-from latentforge.engine.ema import Average
+from latentforge.engine.ema import ExponentialMovingAverage
 from latentforge.engine.lr_schedule import lr_factor
 from latentforge.engine.step import Trainee, split_batch, train_step
 from latentforge.errors import ConfigError, UsageError
@@ -220,7 +220,7 @@ def test_the_average_follows_its_formula():
     trainee.model.register_buffer("statistic", torch.tensor(0.0))
     trainee.model.tied = nn.Linear(3, 2)
     trainee.model.tied.weight = trainee.model.linear.weight
-    average = Average(trainee, 0.9)
+    average = ExponentialMovingAverage(trainee, 0.9)
     expected = trainee.model.linear.weight.detach().clone()
     statistic = 0.0
     for index in range(200):
@@ -304,7 +304,7 @@ def selection(**options):
 def test_a_lower_figure_is_better_and_nan_never_is():
     choice = selection(patience=3)
     values = [math.nan, 5.0, math.nan, 4.0, 4.0, math.nan, 6.0]
-    judged = [choice.judge({"loss": value}, i + 1) for i, value in enumerate(values)]
+    judged = [choice.update({"loss": value}, i + 1) for i, value in enumerate(values)]
     assert judged == [False, True, False, True, False, False, False]
     assert (choice.score, choice.epoch, choice.waited) == (4.0, 4, 3)
     assert choice.exhausted
@@ -312,14 +312,14 @@ def test_a_lower_figure_is_better_and_nan_never_is():
 
 def test_a_higher_figure_can_be_the_better_one_and_a_gain_may_have_to_be_large():
     choice = selection(monitor="my-accuracy", min_delta=0.1, better="higher")
-    judged = [choice.judge({"my_accuracy": v}, i) for i, v in enumerate([0.5, 0.55, 0.7, 0.2])]
+    judged = [choice.update({"my_accuracy": v}, i) for i, v in enumerate([0.5, 0.55, 0.7, 0.2])]
     assert judged == [True, False, True, False]
     assert not choice.exhausted  # patience 0 waits for ever
 
 
 def test_a_figure_that_is_not_there_is_named():
     with pytest.raises(UsageError, match="the validation split has no metric 'loss'") as caught:
-        selection().judge({"recon": 1.0}, 1)
+        selection().update({"recon": 1.0}, 1)
     assert caught.value.details == ("available: recon",)
 
 

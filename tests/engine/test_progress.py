@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from ignite.engine import Engine
 
-from latentforge.engine.progress import Progress, SearchWatch
+from latentforge.engine.progress import Progress, SearchProgress
 
 
 class Terminal(io.StringIO):
@@ -124,7 +124,7 @@ def test_a_bar_is_redrawn_at_most_five_times_a_second_and_lines_come_every_few_s
 
 def test_quiet_shows_warnings_alone(capsys, caplog):
     progress = Progress(None, epochs=1, steps=1, batch_size=1)
-    progress.shown -= 3600
+    progress.last_shown -= 3600
     progress.tick(1)
     progress.epoch(1, {"train": {"loss": 1.0}})
     progress.note("a note")
@@ -151,9 +151,9 @@ def test_a_bar_starts_no_thread():
     progress.close()
 
 
-def searched(stream, interval: float = 0.0) -> tuple[str, SearchWatch]:
+def searched(stream, interval: float = 0.0) -> tuple[str, SearchProgress]:
     """What a search of two rounds of three steps shows, which meets half of its requests."""
-    watch = SearchWatch(stream, "guided")
+    watch = SearchProgress(stream, "guided")
     watch.interval = interval
 
     def step(engine, _):

@@ -747,8 +747,8 @@ def test_other_data_is_refused(data, tmp_path):
 def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
-    holder = "import sys; from pathlib import Path; from latentforge.runs.folder import locked\n"
-    holder += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = "import sys; from pathlib import Path; from latentforge.runs.folder import lock_run\n"
+    holder += "with lock_run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     arguments = [sys.executable, "-c", holder, str(tmp_path / "run")]
     with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout.readline() == "held\n"
@@ -764,8 +764,8 @@ def test_the_lock_is_held_while_training(data, tmp_path):
             @engines.trainer.on(Events.ITERATION_COMPLETED(once=1))
             def other_process():
                 code = "import sys; from pathlib import Path\n"
-                code += "from latentforge.runs.folder import locked\n"
-                code += "with locked(Path(sys.argv[1])): pass"
+                code += "from latentforge.runs.folder import lock_run\n"
+                code += "with lock_run(Path(sys.argv[1])): pass"
                 run = [sys.executable, "-c", code, str(tmp_path / "run")]
                 self.answer = subprocess.run(run, capture_output=True, text=True)
 

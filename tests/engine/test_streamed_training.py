@@ -17,7 +17,7 @@ from latentforge.config.request import start_draft
 from latentforge.config.resolve import resolve
 from latentforge.errors import RunFailed, Terminated, UsageError
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.compatibility import draft_of, resumed_config
+from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.workflows.resume import resume
 from latentforge.workflows.train import train as train_run
 
@@ -157,10 +157,12 @@ def test_a_run_that_was_streamed_goes_on_in_memory_and_the_other_way_round(tmp_p
         with pytest.raises(Terminated):
             train(tmp_path / then, mapped(tmp_path), then, stop=5)
         run = FORGE.open_run(tmp_path / then)
-        draft = draft_of(run)
+        draft = build_draft(run)
         given = draft.add_data(mapped(tmp_path))
         draft.update("data", {"stream": now}, "data=")
-        again = resume(run, resumed_config(FORGE.registry, run, draft), quiet=True, data=given)
+        again = resume(
+            run, resolve_resumed_config(FORGE.registry, run, draft), quiet=True, data=given
+        )
         assert_same(whole, again)
 
 

@@ -170,13 +170,13 @@ def test_samples_of_a_model_with_a_prior_are_drawn_from_it(cli, forge):
 @torch.no_grad()
 def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge):
     from latentforge.contracts import EvaluateContext
-    from latentforge.runs.compatibility import config_of
+    from latentforge.runs.compatibility import resolve_stored_config
     from latentforge.workflows.load import load_run
 
     run = forge.open_run("runs/ae")
-    config = config_of(forge.registry, run)
+    config = resolve_stored_config(forge.registry, run)
     cnn = forge.open_run("runs/cnn")
-    roles = {"classifier": (cnn, config_of(forge.registry, cnn))}
+    roles = {"classifier": (cnn, resolve_stored_config(forge.registry, cnn))}
     opened = load_run(run, config, checkpoint="last", roles=roles, device="cpu", data=None)
     splits, loaded = opened.splits, opened.loaded
     spec = forge.registry.get("measures", "fid").spec

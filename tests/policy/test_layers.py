@@ -159,7 +159,7 @@ def test_a_component_is_entered_through_the_boundary_alone():
         ("latentforge.engine.build", "build_module"),
         ("latentforge.engine.evaluator", "build_measure"),
         ("latentforge.engine.trainer", "attach"),
-        ("latentforge.engine.vectorized.ensemble", "_with"),  # inside a step of all members
+        ("latentforge.engine.vectorized.ensemble", "_with_options"),  # inside a step of all members
         ("latentforge.workflows.explore", "run_explorer"),
     }
     direct = {
@@ -178,7 +178,7 @@ def test_a_component_is_entered_through_the_boundary_alone():
         found for found in direct if found not in {("latentforge.engine.trainer", "_build_engine")}
     }
     assert inner == behind
-    for name, function in behind - {("latentforge.engine.vectorized.ensemble", "_with")}:
+    for name, function in behind - {("latentforge.engine.vectorized.ensemble", "_with_options")}:
         text = MODULES[name].read_text("utf-8")
         assert any(
             isinstance(node, ast.Call)

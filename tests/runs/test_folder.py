@@ -11,8 +11,8 @@ import pytest
 
 from latentforge import Forge, Run, open_run
 from latentforge.errors import MissingError, RunFailed, UsageError
-from latentforge.io.paths import append_json_line, numbered_folder, write_json
-from latentforge.runs.folder import create_run_folder, read_manifest, run_folders
+from latentforge.io.paths import append_json_line, create_numbered_folder, write_json
+from latentforge.runs.folder import create_run_folder, find_run_folders, read_manifest
 
 # ---------------------------------------------------------------- a new folder
 
@@ -43,7 +43,7 @@ def test_many_at_once_get_folders_of_their_own(tmp_path):
 
     def work() -> None:
         together.wait()
-        made.extend(numbered_folder(tmp_path / "runs", "ae-", 1) for _ in range(20))
+        made.extend(create_numbered_folder(tmp_path / "runs", "ae-", 1) for _ in range(20))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -142,8 +142,8 @@ def test_the_runs_of_a_folder_are_listed_by_name(runs):
     (runs / "empty").mkdir()
     (runs / "file").write_text("")
     shutil.copytree(runs / "ae", runs / "b")
-    assert [path.name for path in run_folders(runs)] == ["ae", "b", "cnn"]
-    assert list(run_folders(runs / "nowhere")) == []
+    assert [path.name for path in find_run_folders(runs)] == ["ae", "b", "cnn"]
+    assert list(find_run_folders(runs / "nowhere")) == []
 
 
 # ---------------------------------------------------------------- writing

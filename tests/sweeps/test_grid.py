@@ -342,9 +342,9 @@ def test_a_signal_ends_the_sweep_and_it_goes_on_to_the_end_of_one_never_stopped(
 
 
 def test_a_sweep_that_another_process_trains_is_not_gone_on_with(swept):
-    from latentforge.runs.folder import locked
+    from latentforge.runs.folder import lock_run
 
-    with locked(swept.path), pytest.raises(UsageError, match="another process"):
+    with lock_run(swept.path), pytest.raises(UsageError, match="another process"):
         Forge().resume_sweep(swept.path)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from latentforge import Forge
 from latentforge.engine.step import Trainee
 from latentforge.engine.vectorized.equivalence import check_modules
-from latentforge.engine.vectorized.noise import NotTogether
+from latentforge.engine.vectorized.noise import NotStackable
 
 SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
 
@@ -131,6 +131,6 @@ def test_members_that_find_no_memory_together_are_trained_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("module", [nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Conv2d(1, 2, 3)])
 def test_batch_norm_dropout_and_convolutions_keep_members_alone(module):
-    with pytest.raises(NotTogether, match=type(module).__name__):
+    with pytest.raises(NotStackable, match=type(module).__name__):
         check_modules(Trainee(nn.Sequential(nn.Linear(4, 4), module), nn.Identity()))
     check_modules(Trainee(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0)), nn.Identity()))

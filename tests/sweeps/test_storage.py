@@ -11,7 +11,7 @@ import pytest
 from latentforge import Forge
 from latentforge.config.request import draft_request
 from latentforge.errors import RunFailed
-from latentforge.io.redact import masked, without_secrets
+from latentforge.io.redact import mask_passwords, remove_secrets
 from latentforge.sweeps.optuna_study import Study, make_absolute
 from latentforge.sweeps.search import describe_search
 from latentforge.sweeps.search_space import read_space
@@ -46,7 +46,7 @@ def test_two_sweeps_share_one_search_and_keep_no_password(start, cli, work):
     for file in [*work.rglob("*.json"), *work.rglob("events.*"), *work.rglob("*.jsonl")]:
         assert b"hunter2" not in file.read_bytes(), file
     runs = [read(path) for path in work.glob("*/*/run.json")]
-    masks = [f"--storage={masked(url)}" in run["environment"]["command"] for run in runs]
+    masks = [f"--storage={mask_passwords(url)}" in run["environment"]["command"] for run in runs]
     assert masks == [True] * 4
 
     answer = cli("sweep", "--resume", "one")
@@ -80,7 +80,7 @@ def test_a_storage_that_cannot_be_used_is_an_error_without_its_password(cli, wor
 def test_the_way_to_go_on_names_a_storage_whose_password_is_not_kept(tmp_path):
     url = f"sqlite:///file:{tmp_path}/shared.db?uri=true&token=hunter2"
     told = {"study": "it", "space": {"train.lr": "log(1e-4, 1e-1)"}, "better": "lower"}
-    search = {**told, "trials": 2, "seed": 0, "folder": "f", "storage": masked(url)}
+    search = {**told, "trials": 2, "seed": 0, "folder": "f", "storage": mask_passwords(url)}
     with closing(Study(search, tmp_path, url, new=True)) as study:
         with closing(sqlite3.connect(tmp_path / "shared.db")) as database:
             database.execute("DROP TABLE trials")
@@ -112,11 +112,11 @@ def test_a_search_is_the_same_one_wherever_and_however_it_trains(tmp_path):
 
 
 def test_passwords_are_masked_wherever_a_url_has_them():
-    assert masked("--storage=mysql://me:a/b@c@host/x") == "--storage=mysql://me:***@host/x"
-    assert masked("postgresql://me@host/x") == "postgresql://me@host/x"
-    assert masked("a://h/x?user=me&Password=b&c=d") == "a://h/x?user=me&Password=***&c=d"
-    assert masked("sqlite:///C:/folder/x.db") == "sqlite:///C:/folder/x.db"
-    told = without_secrets("no user 'p@ss' at a://u:p%40ss@h/x", "a://u:p%40ss@h/x")
+    assert mask_passwords("--storage=mysql://me:a/b@c@host/x") == "--storage=mysql://me:***@host/x"
+    assert mask_passwords("postgresql://me@host/x") == "postgresql://me@host/x"
+    assert mask_passwords("a://h/x?user=me&Password=b&c=d") == "a://h/x?user=me&Password=***&c=d"
+    assert mask_passwords("sqlite:///C:/folder/x.db") == "sqlite:///C:/folder/x.db"
+    told = remove_secrets("no user 'p@ss' at a://u:p%40ss@h/x", "a://u:p%40ss@h/x")
     assert told == "no user '***' at a://u:***@h/x"
 
 

@@ -24,14 +24,14 @@ from latentforge.engine.optimizer import OPTIMIZERS, direct_step
 from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.vectorized.noise import (
     Draw,
-    Given,
-    NotTogether,
+    NotStackable,
     Recorder,
-    generators_state,
+    SuppliedNoise,
+    generator_states,
 )
 from latentforge.seeding import permutation
 
-OF_ALL = ("step", "mu_product")
+SHARED_STATE = ("step", "mu_product")
 """State that an optimizer has once per parameter. Its shape does not show this for a scalar."""
 
 
@@ -98,12 +98,12 @@ class Ensemble:
     def _forward(
         self, batch: Batch, noise: Sequence[Tensor], done: int
     ) -> tuple[StackedTerms, Tensor]:
-        at = self.runners[0].step_at(done)
-        step = LaterStep(at.index, at.total, at.images, at.epoch_length)
+        base = self.runners[0].step_at(done)
+        step = LaterStep(base.index, base.total, base.images, base.epoch_length)
         size = batch.index.shape[1]
         numbers: dict[str, float] = {}  # the loss weights that are equal for all
 
-        def one(
+        def member_loss(
             weights: dict[str, Tensor],
             options: dict[str, Tensor],
             x: Tensor,
@@ -111,27 +111,27 @@ class Ensemble:
             index: Tensor,
             noise: Sequence[Tensor],
         ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-            given = Given(self.draws[size], noise)
-            with given:
-                trainee = self._with(options)
+            supplied = SuppliedNoise(self.draws[size], noise)
+            with supplied:
+                trainee = self._with_options(options)
                 terms: Terms = functional_call(trainee, weights, (Batch(x, y, index), step))
-            given.check_used()
-            given_weights: Mapping[str, Any] = terms.weights
-            tensors = {k: w for k, w in given_weights.items() if isinstance(w, Tensor)}
-            numbers.update({k: w for k, w in given_weights.items() if k not in tensors})
+            supplied.check_used()
+            term_weights: Mapping[str, Any] = terms.weights
+            tensors = {k: w for k, w in term_weights.items() if isinstance(w, Tensor)}
+            numbers.update({k: w for k, w in term_weights.items() if k not in tensors})
             values = {name: value.detach() for name, value in terms.values.items()}
             return total(terms), values, tensors, dict(terms.per_dim)
 
         rows = (0, 0, 0, None if batch.y is None else 0, 0, 0)
-        together = torch.vmap(one, in_dims=rows, randomness="error")
-        totals, values, tensors, per_dim = together(
+        vmapped = torch.vmap(member_loss, in_dims=rows, randomness="error")
+        totals, values, tensors, per_dim = vmapped(
             {**self.leaves, **self.fixed}, self.varied, batch.x, batch.y, batch.index, noise
         )
-        told = {name: weight.detach() for name, weight in tensors.items()}
+        weight_tensors = {name: weight.detach() for name, weight in tensors.items()}
         finite = bool(totals.isfinite().all())
-        return StackedTerms(values, {**numbers, **told}, per_dim, size, finite), totals
+        return StackedTerms(values, {**numbers, **weight_tensors}, per_dim, size, finite), totals
 
-    def _with(self, options: Mapping[str, Tensor]) -> Trainee:
+    def _with_options(self, options: Mapping[str, Tensor]) -> Trainee:
         """The first member's trainee. If options differ, its loss is rebuilt with 0-d tensors in
         place of numbers."""
         if not options:
@@ -159,36 +159,40 @@ class Ensemble:
             torch.empty((len(index), *draw.shape), dtype=draw.dtype, device=self.device)
             for draw in draws
         ]
-        drawn = []
+        batches = []
         for row, runner in enumerate(self.runners) if draws or self.images.dynamic else ():
             runner.noise.reseed(done)
             if self.images.dynamic:
-                drawn.append(self.images.batch(index[row]))
-            for draw, whole in zip(draws, noise, strict=True):
-                draw.fill(whole[row])
-        if drawn:
-            y = None if drawn[0].y is None else torch.stack([b.y for b in drawn if b.y is not None])
-            return Batch(torch.stack([batch.x for batch in drawn]), y, index), noise
+                batches.append(self.images.batch(index[row]))
+            for draw, filled in zip(draws, noise, strict=True):
+                draw.fill(filled[row])
+        if batches:
+            y = (
+                None
+                if batches[0].y is None
+                else torch.stack([b.y for b in batches if b.y is not None])
+            )
+            return Batch(torch.stack([batch.x for batch in batches]), y, index), noise
         flat = self.images.batch(index.reshape(-1))
         shape = (len(index), count)
         y = None if flat.y is None else flat.y.view(shape)
         return Batch(flat.x.view(*shape, *flat.x.shape[1:]), y, index), noise
 
     def _probe(self, index: Tensor, done: int) -> list[Draw]:
-        """Record the noise of a step of the first member; NotTogether if it is not repeatable."""
+        """Record the noise of a step of the first member; NotStackable if it is not repeatable."""
         runner, recorder = self.runners[0], Recorder()
         runner.noise.reseed(done)
         batch = self.images.batch(index)
         with recorder, torch.no_grad():
             runner.trainee(batch, runner.step_at(done))
-        after = generators_state(self.device)
+        after = generator_states(self.device)
         runner.noise.reseed(done)
         self.images.batch(index)
         for draw in recorder.draws:
             draw.fill(torch.empty(draw.shape, dtype=draw.dtype, device=self.device))
-        again = generators_state(self.device)
-        if not all(map(torch.equal, after, again)):
-            raise NotTogether("its model or loss uses random functions other than randn and rand")
+        replayed = generator_states(self.device)
+        if not all(map(torch.equal, after, replayed)):
+            raise NotStackable("its model or loss uses random functions other than randn and rand")
         return recorder.draws
 
     # ------------------------------------------------------------ the optimizer
@@ -197,15 +201,15 @@ class Ensemble:
         """Build one optimizer with the members' state and a group for each learning rate. This is
         possible because all of these optimizers are element-wise."""
         train = self.config.train
-        own = [runner.optimizer for runner in self.runners]
+        optimizers = [runner.optimizer for runner in self.runners]
         options: dict[str, Any] = {"weight_decay": train.weight_decay, **train.optimizer_options}
-        if own[0].defaults.get("fused") is not None:
-            options["fused"] = own[0].defaults["fused"]
+        if optimizers[0].defaults.get("fused") is not None:
+            options["fused"] = optimizers[0].defaults["fused"]
         self.slices: list[tuple[str, int, int, Tensor]] = []
         groups: list[dict[str, Any]] = []
         start = 0
-        for lr, same in groupby(config.train.lr for config in self.configs):
-            stop = start + len(list(same))
+        for lr, equal_lrs in groupby(config.train.lr for config in self.configs):
+            stop = start + len(list(equal_lrs))
             parts = [
                 (name, start, stop, leaf.detach()[start:stop]) for name, leaf in self.leaves.items()
             ]
@@ -216,13 +220,17 @@ class Ensemble:
         for name, start, stop, part in self.slices:
             states = [
                 optimizer.state.get(runner.trainee.get_parameter(name), {})
-                for optimizer, runner in zip(own[start:stop], self.runners[start:stop], strict=True)
+                for optimizer, runner in zip(
+                    optimizers[start:stop], self.runners[start:stop], strict=True
+                )
             ]
             shape = part.shape[1:]
             if states[0]:
                 stacked.state[part] = {
                     key: torch.stack([state[key] for state in states])
-                    if isinstance(value, Tensor) and key not in OF_ALL and value.shape == shape
+                    if isinstance(value, Tensor)
+                    and key not in SHARED_STATE
+                    and value.shape == shape
                     else copy.deepcopy(value)
                     for key, value in states[0].items()
                 }
@@ -230,8 +238,8 @@ class Ensemble:
 
     def _update(self, done: int) -> None:
         for name, start, stop, part in self.slices:
-            whole = self.leaves[name].grad
-            part.grad = None if whole is None else whole[start:stop]
+            grad = self.leaves[name].grad
+            part.grad = None if grad is None else grad[start:stop]
         if schedule := self.runners[0].schedule:
             factor = lr_factor(schedule, done, self.runners[0].epoch_length)
             lrs = [lr for lr, _ in groupby(config.train.lr for config in self.configs)]
@@ -247,7 +255,9 @@ class Ensemble:
                 runner = self.runners[row]
                 runner.optimizer.state[runner.trainee.get_parameter(name)] = {
                     key: value[row - start]
-                    if isinstance(value, Tensor) and key not in OF_ALL and value.shape == part.shape
+                    if isinstance(value, Tensor)
+                    and key not in SHARED_STATE
+                    and value.shape == part.shape
                     else copy.deepcopy(value)
                     for key, value in state.items()
                 }
@@ -269,9 +279,12 @@ def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[s
     # as exact as a Python float, if the device supports it
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return {
-        name: torch.tensor([each[name] for each in options], dtype=dtype, device=device)
+        name: torch.tensor(
+            [member_options[name] for member_options in options], dtype=dtype, device=device
+        )
         for name, value in options[0].items()
-        if isinstance(value, float) and any(each[name] != value for each in options)
+        if isinstance(value, float)
+        and any(member_options[name] != value for member_options in options)
     }
 
 
@@ -280,13 +293,13 @@ def stack(trainees: Sequence[Trainee]) -> tuple[dict[str, Tensor], dict[str, Ten
     The trainees' parameters become rows. A parameter with several names has its first name."""
     leaves, fixed = {}, {}
     for name, parameter in trainees[0].named_parameters():
-        whole = torch.stack([trainee.get_parameter(name).detach() for trainee in trainees])
+        stacked = torch.stack([trainee.get_parameter(name).detach() for trainee in trainees])
         for row, trainee in enumerate(trainees):
-            trainee.get_parameter(name).data = whole[row]
+            trainee.get_parameter(name).data = stacked[row]
         if parameter.requires_grad:
-            leaves[name] = whole.detach().requires_grad_()
+            leaves[name] = stacked.detach().requires_grad_()
         else:
-            fixed[name] = whole
+            fixed[name] = stacked
     for name, _ in trainees[0].named_buffers():
         fixed[name] = torch.stack([trainee.get_buffer(name) for trainee in trainees])
     return leaves, fixed

@@ -14,16 +14,16 @@ from latentforge.contracts import DataSpec, Terms
 from latentforge.data.images import ImageSplit
 from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.vectorized.ensemble import Ensemble
-from latentforge.engine.vectorized.noise import NotTogether
+from latentforge.engine.vectorized.noise import NotStackable
 from latentforge.errors import one_line
 
-CLOSE = 1e-2
+TOLERANCE = 1e-2
 """How far gradients may differ, as a share of the largest. Another summation order changes them by
 1e-5, and after a step of Adam a few weights whose gradients are rounding errors have moved the
 other way. Another image or another noise changes them by as much as their size."""
 
 
-def why_not(
+def find_obstacle(
     trainees: Sequence[Trainee],
     configs: Sequence[RunConfig],
     images: ImageSplit,
@@ -33,8 +33,8 @@ def why_not(
     """The reason why these members cannot be trained together; empty if they can."""
     try:
         check_modules(trainees[0])
-        rehearse(trainees, configs, images, device, spec)
-    except NotTogether as reason:
+        compare_steps(trainees, configs, images, device, spec)
+    except NotStackable as reason:
         return str(reason)
     except Exception as error:  # vmap's message about what it does not support
         return one_line(error)
@@ -45,84 +45,89 @@ def check_modules(trainee: Trainee) -> None:
     for module in trainee.modules():
         kind = type(module).__name__
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise NotTogether(f"its {kind} stores running statistics")
+            raise NotStackable(f"its {kind} stores running statistics")
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
-            raise NotTogether(f"its {kind} uses random numbers that cannot be drawn beforehand")
+            raise NotStackable(f"its {kind} uses random numbers that cannot be drawn beforehand")
         if isinstance(module, nn.modules.conv._ConvNd):
-            raise NotTogether(
+            raise NotStackable(
                 f"its {kind} rounds differently under vmap, so that results drift in ten steps"
             )
 
 
-def rehearse(
+def compare_steps(
     trainees: Sequence[Trainee],
     configs: Sequence[RunConfig],
     images: ImageSplit,
     device: torch.device,
     spec: DataSpec,
 ) -> None:
-    """NotTogether if one of the first two steps, or the last one of the epoch, whose batch may be
+    """NotStackable if one of the first two steps, or the last one of the epoch, whose batch may be
     smaller, differs from the step of a single training."""
 
     def runners() -> list[StepRunner]:
         pairs = zip(trainees, configs, strict=True)
         return [StepRunner(copy.deepcopy(t).train(), images, config, device) for t, config in pairs]
 
-    alone, stacking = runners(), runners()
-    ensemble = Ensemble(stacking, configs, spec)
-    rows = [ensemble.runners.index(runner) for runner in stacking]
-    length = alone[0].epoch_length
+    single, stacked_runners = runners(), runners()
+    ensemble = Ensemble(stacked_runners, configs, spec)
+    rows = [ensemble.runners.index(runner) for runner in stacked_runners]
+    length = single[0].epoch_length
     ensemble.start_epoch(0)
-    for runner in alone:
+    for runner in single:
         runner.start_epoch(0)
     for done in sorted({0, min(1, length - 1), length - 1}):
-        separate = [runner.run(done) for runner in alone]
+        separate = [runner.run(done) for runner in single]
         stacked = ensemble.run(done)
         if not stacked.finite:  # no weights change from here on; check that single steps fail too
             if all(bool(terms.total().isfinite()) for terms in separate):
-                raise NotTogether("its loss is not finite under vmap")
+                raise NotStackable("its loss is not finite under vmap")
             return
-        for row, runner, terms in zip(rows, alone, separate, strict=True):
-            there = stacked.terms(row)
-            check_terms(there, terms)
+        for row, runner, terms in zip(rows, single, separate, strict=True):
+            stacked_terms = stacked.terms(row)
+            check_terms(stacked_terms, terms)
             for name, parameter in runner.trainee.named_parameters():
                 leaf = ensemble.leaves.get(name)
-                together = None if leaf is None or leaf.grad is None else leaf.grad[row]
-                if not same_gradient(parameter.grad, together):
-                    raise NotTogether(f"the gradient of its {name} differs under vmap")
-    check_weights(trainees, alone, stacking)
+                stacked_grad = None if leaf is None or leaf.grad is None else leaf.grad[row]
+                if not same_gradient(parameter.grad, stacked_grad):
+                    raise NotStackable(f"the gradient of its {name} differs under vmap")
+    check_weights(trainees, single, stacked_runners)
 
 
-def check_terms(there: Terms, terms: Terms) -> None:
-    if there.values.keys() != terms.values.keys():
-        raise NotTogether("its loss has different terms under vmap")
+def check_terms(stacked_terms: Terms, terms: Terms) -> None:
+    if stacked_terms.values.keys() != terms.values.keys():
+        raise NotStackable("its loss has different terms under vmap")
     largest = max(float(value.abs()) for value in terms.values.values())
     for name, value in terms.values.items():
-        one, other = there.weights.get(name, 1.0), terms.weights.get(name, 1.0)
-        if not math.isclose(one, other, rel_tol=1e-5):
-            raise NotTogether(f"the weight of its term {name!r} differs under vmap")
-        if not abs(float(there.values[name] - value)) <= CLOSE * abs(float(value)) + 1e-4 * largest:
-            raise NotTogether(f"its term {name!r} differs under vmap")
+        weight, single_weight = stacked_terms.weights.get(name, 1.0), terms.weights.get(name, 1.0)
+        if not math.isclose(weight, single_weight, rel_tol=1e-5):
+            raise NotStackable(f"the weight of its term {name!r} differs under vmap")
+        if (
+            not abs(float(stacked_terms.values[name] - value))
+            <= TOLERANCE * abs(float(value)) + 1e-4 * largest
+        ):
+            raise NotStackable(f"its term {name!r} differs under vmap")
 
 
 def check_weights(
-    trainees: Sequence[Trainee], alone: Sequence[StepRunner], stacking: Sequence[StepRunner]
+    trainees: Sequence[Trainee], single: Sequence[StepRunner], stacked_runners: Sequence[StepRunner]
 ) -> None:
-    """NotTogether if the optimizer has moved weights differently, or a buffer has changed."""
-    for before, one, other in zip(trainees, alone, stacking, strict=True):
+    """NotStackable if the optimizer has moved weights differently, or a buffer has changed."""
+    for before, eager, stacked in zip(trainees, single, stacked_runners, strict=True):
         for name, parameter in before.named_parameters():
-            moved = (one.trainee.get_parameter(name) - parameter).norm()
-            apart = (one.trainee.get_parameter(name) - other.trainee.get_parameter(name)).norm()
-            if not apart <= 0.1 * moved + 1e-6:  # as for gradients; False for NaN
-                raise NotTogether(f"the optimizer updates its {name} differently under vmap")
+            moved = (eager.trainee.get_parameter(name) - parameter).norm()
+            difference = (
+                eager.trainee.get_parameter(name) - stacked.trainee.get_parameter(name)
+            ).norm()
+            if not difference <= 0.1 * moved + 1e-6:  # as for gradients; False for NaN
+                raise NotStackable(f"the optimizer updates its {name} differently under vmap")
         for name, buffer in before.named_buffers():
-            if not torch.equal(buffer, one.trainee.get_buffer(name)):
-                raise NotTogether(f"its buffer {name} changes from step to step")
+            if not torch.equal(buffer, eager.trainee.get_buffer(name)):
+                raise NotStackable(f"its buffer {name} changes from step to step")
 
 
-def same_gradient(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:  # None equals zeros: neither moves the weights
-        left = one if other is None else other
-        return left is None or not bool(left.any())
-    apart, largest = (one - other).abs().max(), other.abs().max()
-    return bool(apart <= CLOSE * largest + 1e-6)
+def same_gradient(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:  # None equals zeros: neither moves the weights
+        remaining = first if second is None else second
+        return remaining is None or not bool(remaining.any())
+    difference, largest = (first - second).abs().max(), second.abs().max()
+    return bool(difference <= TOLERANCE * largest + 1e-6)

@@ -1,6 +1,7 @@
 """Draws the noise of a training step beforehand: vmap gives no member its own generator.
 
-`Recorder` records the random calls of a single step; `Given` supplies their results to a step.
+`Recorder` records the random calls of a single step; `SuppliedNoise` supplies their results to a
+step.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from latentforge.engine.vectorized.ops import REPLACED
 
 
-class NotTogether(Exception):
+class NotStackable(Exception):
     """Members cannot be trained together; the message is the reason."""
 
 
@@ -55,17 +56,17 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func in FILLS and (kwargs or {}).get("generator") is None:
             if not result.is_contiguous():
-                raise NotTogether("its noise is not a contiguous tensor")
+                raise NotStackable("its noise is not a contiguous tensor")
             self.draws.append(Draw(FILLS[func], result.shape, result.dtype))
         return result
 
 
-class Given(TorchFunctionMode):
+class SuppliedNoise(TorchFunctionMode):
     """Inside, random functions return the tensors of `noise`, in order."""
 
     def __init__(self, draws: Sequence[Draw], noise: Sequence[Tensor]) -> None:
         super().__init__()
-        self.left: Iterator[tuple[Draw, Tensor]] = zip(draws, noise, strict=True)
+        self.remaining: Iterator[tuple[Draw, Tensor]] = zip(draws, noise, strict=True)
 
     def __torch_function__(
         self,
@@ -76,14 +77,14 @@ class Given(TorchFunctionMode):
     ) -> Any:
         if func not in FILLS or (kwargs or {}).get("generator") is not None:
             return REPLACED.get(func, func)(*args, **(kwargs or {}))
-        draw, noise = next(self.left, (None, None))
+        draw, noise = next(self.remaining, (None, None))
         if draw is None or noise is None or draw.fill != FILLS[func] or not fits(draw, args):
-            raise NotTogether("its steps do not all draw the same random numbers")
+            raise NotStackable("its steps do not all draw the same random numbers")
         return noise
 
     def check_used(self) -> None:
-        if next(self.left, None) is not None:
-            raise NotTogether("its steps do not all draw the same random numbers")
+        if next(self.remaining, None) is not None:
+            raise NotStackable("its steps do not all draw the same random numbers")
 
 
 def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
@@ -94,7 +95,7 @@ def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
     return not args or tuple(numbers) == tuple(draw.shape)
 
 
-def generators_state(device: torch.device) -> list[Tensor]:
+def generator_states(device: torch.device) -> list[Tensor]:
     """The states of the default generators of the CPU and of the device."""
     states = [torch.default_generator.get_state()]
     if device.type == "cuda":

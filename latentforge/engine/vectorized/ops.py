@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TRIED = (2, 10), (2, 13)  # the first and last version of torch that these names were tried with
+TESTED = (2, 10), (2, 13)  # the first and last version of torch that these names were tried with
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
-KNOWN = TRIED[0] <= VERSION <= TRIED[1]
-if KNOWN:
+SUPPORTED = TESTED[0] <= VERSION <= TESTED[1]
+if SUPPORTED:
     from torch._C._functorch import _add_batch_dim, _unwrap_batched
     from torch._functorch.pyfunctorch import (
         retrieve_current_functorch_interpreter,
@@ -58,7 +58,7 @@ class StackedCrossEntropy(torch.autograd.Function):
         return torch.sigmoid(x).sub_(target).mul_(each), None
 
 
-def stacked(function: type[torch.autograd.Function], *given: Tensor) -> Tensor:
+def call_stacked(function: type[torch.autograd.Function], *tensors: Tensor) -> Tensor:
     """Call a function of stacked tensors with the tensors of one member under vmap.
 
     A custom torch function may define its own vmap rule, but each call then takes 0.4 ms of Python,
@@ -66,13 +66,13 @@ def stacked(function: type[torch.autograd.Function], *given: Tensor) -> Tensor:
     """
     interpreter: Any = retrieve_current_functorch_interpreter()
     members, level = interpreter.batch_size(), interpreter.level()
-    plain = [_in_front(members, *_unwrap_batched(value, level)) for value in given]
+    stacked_tensors = [_members_first(members, *_unwrap_batched(value, level)) for value in tensors]
     with temporarily_pop_interpreter_stack():
-        result = function.apply(*plain)  # type: ignore[no-untyped-call]
+        result = function.apply(*stacked_tensors)  # type: ignore[no-untyped-call]
     return _add_batch_dim(result, 0, level)
 
 
-def _in_front(members: int, value: Tensor, dim: int | None) -> Tensor:
+def _members_first(members: int, value: Tensor, dim: int | None) -> Tensor:
     """A tensor with the members as its first dimension."""
     return value.expand(members, *value.shape) if dim is None else value.movedim(dim, 0)
 
@@ -80,7 +80,7 @@ def _in_front(members: int, value: Tensor, dim: int | None) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None or x.ndim != 2:
         return F.linear(x, weight, bias)
-    return stacked(StackedLinear, x, weight, bias)
+    return call_stacked(StackedLinear, x, weight, bias)
 
 
 def cross_entropy(input: Tensor, target: Tensor, **options: Any) -> Tensor:
@@ -88,10 +88,10 @@ def cross_entropy(input: Tensor, target: Tensor, **options: Any) -> Tensor:
     plain = not any(value is not None for value in options.values())
     if not plain or reduction != "sum" or target.requires_grad:
         return F.binary_cross_entropy_with_logits(input, target, reduction=reduction, **options)
-    return stacked(StackedCrossEntropy, input, target)
+    return call_stacked(StackedCrossEntropy, input, target)
 
 
 REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = (
-    {F.linear: linear, F.binary_cross_entropy_with_logits: cross_entropy} if KNOWN else {}
+    {F.linear: linear, F.binary_cross_entropy_with_logits: cross_entropy} if SUPPORTED else {}
 )
 """The replacement of each torch function while members are stepped together."""

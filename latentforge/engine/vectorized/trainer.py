@@ -41,14 +41,14 @@ class StackedStep(StepRunner):
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = "no: trained together with other members"
-        self.made: deque[tuple[StackedTerms, int]] = deque()  # with the member's row
+        self.pending: deque[tuple[StackedTerms, int]] = deque()  # with the member's row
 
     def run(self, done: int) -> Terms:
-        stacked, row = self.made.popleft()
+        stacked, row = self.pending.popleft()
         if self.schedule:
             self.set_learning_rate(done)  # for the log and the checkpoint
         terms = stacked.terms(row)
-        self.gate.shut = not bool(terms.total().isfinite())
+        self.gate.blocked = not bool(terms.total().isfinite())
         self.record(terms, stacked.images)
         return terms
 
@@ -86,11 +86,11 @@ class MemberTrainer(Trainer):
         try:
             self.engine.run(max_epochs=epoch, epoch_length=self.steps.epoch_length)
         finally:
-            self._lap()
+            self._add_time()
 
     def _step(self, _engine: Any, _batch: None) -> Terms:
         terms = super()._step(_engine, _batch)
-        if self.signal_received and not self.steps.made:
+        if self.signal_received and not self.steps.pending:
             self.stop(self.signal_received)
         return terms
 
@@ -104,20 +104,20 @@ class MemberTrainer(Trainer):
 
 
 class Group:
-    """Trains members together until each has ended. `failed` is called with a member that fails,
-    `done` with one that has ended; the others continue."""
+    """Trains members together until each has ended. `on_failed` is called with a member that fails,
+    `on_done` with one that has ended; the others continue."""
 
     def __init__(
         self,
         trainers: Sequence[MemberTrainer],
         *,
-        failed: Callable[[Trainer, Exception], None],
-        done: Callable[[Trainer], None],
+        on_failed: Callable[[Trainer, Exception], None],
+        on_done: Callable[[Trainer], None],
         stream: TextIO | None,
     ) -> None:
-        self.live = list(trainers)
-        self.failed, self.done = failed, done
-        first = self.live[0]
+        self.running = list(trainers)
+        self.on_failed, self.on_done = on_failed, on_done
+        first = self.running[0]
         train = first.train_config
         self.epochs, self.epoch_length = train.epochs, first.steps.epoch_length
         self.signal_received = 0
@@ -129,83 +129,85 @@ class Group:
         )
 
     def fit(self) -> None:
-        """Train all members; after a signal, `done` is called with each of them as interrupted."""
-        for trainer in self.live:
+        """Train all members; after a signal, `on_done` is called with each as interrupted."""
+        for trainer in self.running:
             trainer.steps.trainee.train()
         with closing(self.progress), stop_on_signals(self.on_signal):
-            self._gather()
+            self._stack_members()
             for epoch in range(self.epochs):
                 seconds = self._run_epoch(epoch)
-                for trainer in list(self.live):
+                for trainer in list(self.running):
                     self._advance(trainer, epoch + 1, seconds)
-                if self.signal_received or not self.live:
+                if self.signal_received or not self.running:
                     break
-            for trainer in list(self.live):
-                self._leave(trainer)
+            for trainer in list(self.running):
+                self._conclude(trainer)
 
     def on_signal(self, number: int) -> None:
         self.signal_received = number
 
-    def _gather(self) -> None:
+    def _stack_members(self) -> None:
         """Stack the remaining members; `rows` maps each member to its row."""
-        if self.live:
-            spec = self.live[0].data.spec
-            configs = [trainer.config for trainer in self.live]
-            self.ensemble = Ensemble([trainer.steps for trainer in self.live], configs, spec)
+        if self.running:
+            spec = self.running[0].data.spec
+            configs = [trainer.config for trainer in self.running]
+            self.ensemble = Ensemble([trainer.steps for trainer in self.running], configs, spec)
             runners = self.ensemble.runners
-            self.rows = {trainer: runners.index(trainer.steps) for trainer in self.live}
+            self.rows = {trainer: runners.index(trainer.steps) for trainer in self.running}
 
     def _run_epoch(self, epoch: int) -> float:
         """Run all steps of an epoch, or those before a signal; return the seconds they took."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         self.ensemble.start_epoch(epoch)
-        entries = self.live[0].config.model.entry, self.live[0].config.loss.entry
+        entries = self.running[0].config.model.entry, self.running[0].config.loss.entry
         for done in range(epoch * self.epoch_length, (epoch + 1) * self.epoch_length):
             if self.signal_received:
                 break
-            what = f"step {done + 1} of {len(self.live)} members trained together"
-            call_component(what, entries, self._run_step, epoch, done, save_memory="--no-together")
+            action = f"step {done + 1} of {len(self.running)} members trained together"
+            call_component(
+                action, entries, self._run_step, epoch, done, save_memory="--no-together"
+            )
             self.progress.tick(done + 1)
-            if not self.live:
+            if not self.running:
                 break
         self.ensemble.unstack()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     def _run_step(self, epoch: int, done: int) -> None:
         stacked, rows = self.ensemble.run(done), self.rows
         if stacked.finite:
             for trainer, row in rows.items():
-                trainer.steps.made.append((stacked, row))
+                trainer.steps.pending.append((stacked, row))
             return
         self.ensemble.unstack()
         # a member whose loss is not finite stops here, with the weights before this step
-        ruined = [t for t, row in rows.items() if not stacked.terms(row).total().isfinite()]
-        for trainer in ruined:
-            trainer.steps.made.append((stacked, rows[trainer]))
-            self.live.remove(trainer)
+        not_finite = [t for t, row in rows.items() if not stacked.terms(row).total().isfinite()]
+        for trainer in not_finite:
+            trainer.steps.pending.append((stacked, rows[trainer]))
+            self.running.remove(trainer)
             self._advance(trainer, epoch + 1, 0.0)
-        if ruined:
-            self._gather()
+        if not_finite:
+            self._stack_members()
         else:
-            self._drop_for_a_term_without_weight(stacked, done)
-        if self.live:
+            self._drop_infinite_terms(stacked, done)
+        if self.running:
             self.ensemble.start_epoch(epoch)
             self._run_step(epoch, done)
 
-    def _drop_for_a_term_without_weight(self, stacked: StackedTerms, done: int) -> None:
+    def _drop_infinite_terms(self, stacked: StackedTerms, done: int) -> None:
         """Fail the members that have an infinite term of weight 0. A single training leaves such a
         term out, but in the shared sum 0 times infinity is NaN."""
         dropped = False
         for trainer, row in self.rows.items():
-            bad = [name for name, value in stacked.values.items() if not value[row].isfinite()]
-            if bad:
+            infinite = [name for name, value in stacked.values.items() if not value[row].isfinite()]
+            if infinite:
                 error = RunFailed(
-                    f"the term {bad[0]!r}, whose weight is 0, became NaN or infinite at step "
+                    f"the term {infinite[0]!r}, whose weight is 0, became NaN or infinite at step "
                     f"{done + 1}, and members that are trained together cannot skip it",
                     remedy="sweep --resume with --retry, which trains it on its own",
                 )
                 self._drop(trainer)
-                self.failed(trainer, error)
+                self.on_failed(trainer, error)
                 dropped = True
         if not dropped:
             raise RunFailed(f"the sum of the members' losses became NaN at step {done + 1}")
@@ -213,29 +215,29 @@ class Group:
     def _advance(self, trainer: MemberTrainer, epoch: int, seconds: float) -> None:
         """End the epoch of one member, and the member itself if its training has stopped."""
         trainer.signal_received = self.signal_received
-        if not trainer.steps.made:
+        if not trainer.steps.pending:
             return  # a signal came before its first step
         try:
             trainer.advance(epoch, seconds)
         except Exception as error:
             self._drop(trainer)
-            self.failed(trainer, error)
+            self.on_failed(trainer, error)
             return
         if trainer.result.stopped:
             self._drop(trainer)
-            self._leave(trainer)
+            self._conclude(trainer)
 
     def _drop(self, trainer: MemberTrainer) -> None:
-        if trainer in self.live:
-            self.live.remove(trainer)
-            self._gather()
+        if trainer in self.running:
+            self.running.remove(trainer)
+            self._stack_members()
 
-    def _leave(self, trainer: MemberTrainer) -> None:
+    def _conclude(self, trainer: MemberTrainer) -> None:
         if not trainer.result.stopped:  # the signal may have come after its last step
             trainer.signal_received = self.signal_received
         try:
             trainer.conclude()
         except Exception as error:
-            self.failed(trainer, error)
+            self.on_failed(trainer, error)
         else:
-            self.done(trainer)
+            self.on_done(trainer)

@@ -9,7 +9,7 @@ from string import Template
 
 from latentforge._version import __version__
 from latentforge.errors import UsageError, did_you_mean
-from latentforge.io.paths import unwritable, write_text
+from latentforge.io.paths import write_error, write_text
 from latentforge.plugins.loading import load_plugins
 from latentforge.specs import KINDS
 
@@ -45,7 +45,7 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / place, text)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise write_error(folder, error) from None
     return folder, [folder / place for place in texts]
 
 

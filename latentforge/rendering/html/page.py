@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.findings import Bars, Histogram, Lines, Scatter, Table
-from latentforge.io.paths import finite
+from latentforge.io.paths import replace_nonfinite
 from latentforge.rendering.html import figures as draw
 from latentforge.rendering.html.paths import count_frames, to_array
 from latentforge.rendering.html.sprites import sprite
@@ -115,7 +115,7 @@ def plot(content: dict[str, Any], label: str, heading: str = "") -> str:
 
 def escape_json(value: Any) -> str:
     """JSON without characters that an HTML parser could read as a tag."""
-    text = json.dumps(finite(value), separators=(",", ":"))
+    text = json.dumps(replace_nonfinite(value), separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

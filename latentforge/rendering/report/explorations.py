@@ -15,8 +15,8 @@ from markupsafe import Markup
 from latentforge.config.validation import plain
 from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.findings import Bars, Lines, Scatter
-from latentforge.io.atomic import leads_out
-from latentforge.io.toml import as_toml
+from latentforge.io.atomic import is_outside
+from latentforge.io.toml import format_toml_value
 from latentforge.plugins.registry import Registry
 from latentforge.rendering.findings_store import StoredFindings, read_findings
 from latentforge.rendering.html import page as html
@@ -164,7 +164,7 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
     heading = " / ".join([name, folder.name] if name and has_number else [name or folder.name])
     entry = Entry(run, heading, folder)
     try:
-        if leads_out(folder, run.path):
+        if is_outside(folder, run.path):
             raise UsageError(f"{folder} is a link to a place outside the run")
         entry.findings = read_findings(folder)
         entry.about = normalize_about(entry.findings.about, folder)
@@ -254,7 +254,11 @@ def create_command(entry: Entry, registry: Registry) -> list[str]:
 def _format_option(value: Any) -> str:
     """Format a value for `--set`: a plain word needs no quotes."""
     is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
-    return value if is_word and value not in ("true", "false", "inf", "nan") else as_toml(value)
+    return (
+        value
+        if is_word and value not in ("true", "false", "inf", "nan")
+        else format_toml_value(value)
+    )
 
 
 def _read_pointer(file: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from latentforge.config.changes import flatten
 from latentforge.config.schema import AS_TRAINED
-from latentforge.io.toml import toml
+from latentforge.io.toml import format_toml
 from latentforge.rendering.report.formatting import format_number, read_objects
 from latentforge.runs.folder import RunFolder
 
@@ -136,7 +136,7 @@ def describe_settings(run: RunFolder, name: str) -> dict[str, Any]:
     environment.pop("command", None)
     return {
         "name": name,
-        "toml": toml(run.config),
+        "toml": format_toml(run.config),
         "plugins": [(p["kind"], p["name"], _distribution(p)) for p in manifest["plugins"]],
         "environment": {"latentforge": manifest.get("latentforge", ""), **environment},
         "data": manifest["data"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import UsageError
-from latentforge.io.paths import unwritable, write_text
+from latentforge.io.paths import write_error, write_text
 from latentforge.plugins.registry import Registry
 from latentforge.rendering.report.location import check_target, default_path
 from latentforge.runs.folder import RunFolder
@@ -39,7 +39,7 @@ def report(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise write_error(path, error) from None
     write_text(path, page.html)
     for warning in page.warnings:
         log.warning("%s", warning)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from latentforge.contracts import Arrays
-from latentforge.data.arrays import CHANNELS, ROUNDING, scaling
-from latentforge.data.preparation import MOST_CLASSES
-from latentforge.io.npz import Array, Member, keys, mapped, member, opened
+from latentforge.data.arrays import CHANNELS, ROUNDING, scaling_hint
+from latentforge.data.preparation import MAX_CLASSES
+from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive, read_member
 
 
 def read(path: Path) -> Arrays:
@@ -18,36 +18,36 @@ def read(path: Path) -> Arrays:
     Raises MissingError if there is no file, and UsageError that names the file and the key.
     """
     path = path.expanduser().absolute()
-    with opened(path, "data.path") as archive:
-        there = keys(archive)
-        x = images(member(archive, path, "x"))
+    with open_archive(path, "data.path") as archive:
+        there = list_keys(archive)
+        x = images(read_member(archive, path, "x"))
         if "y" not in there:
             return Arrays(x)
-        y = labels(member(archive, path, "y"), len(x))
+        y = labels(read_member(archive, path, "y"), len(x))
         if "classes" not in there:
             return Arrays(x, y)
-        return Arrays(x, y, names(member(archive, path, "classes"), int(y.max())))
+        return Arrays(x, y, names(read_member(archive, path, "classes"), int(y.max())))
 
 
 def read_npy(path: Path, labels_path: Path | None) -> Arrays:
     """The memory-mapped images of an .npy file, and the labels of another one."""
     path = path.expanduser().absolute()
-    x = images(mapped(path, "data.path"))
+    x = images(map_array(path, "data.path"))
     if labels_path is None:
         return Arrays(x)
     labels_path = labels_path.expanduser().absolute()
-    y = labels(mapped(labels_path, "data.labels"), len(x))
+    y = labels(map_array(labels_path, "data.labels"), len(x))
     return Arrays(x, np.array(y))
 
 
 def images(x: Member) -> Array:
     """The images as uint8, or floats in [0, 1]; (N, H, W), (N, C, H, W) or (N, D)."""
     if len(x.shape) not in (2, 3, 4):
-        raise x.wrong(f"has shape {x.shape}", "give (N, H, W), (N, H, W, C) or (N, D)")
+        raise x.error(f"has shape {x.shape}", "give (N, H, W), (N, H, W, C) or (N, D)")
     if 0 in x.shape:
-        raise x.wrong(f"has no examples: its shape is {x.shape}")
+        raise x.error(f"has no examples: its shape is {x.shape}")
     if x.dtype.kind in "iub" and x.dtype != np.uint8:
-        raise x.wrong(
+        raise x.error(
             f"has dtype {x.dtype}; images must be uint8, or floats from 0 to 1",
             "x * numpy.uint8(255)"
             if x.dtype.kind == "b"
@@ -55,7 +55,7 @@ def images(x: Member) -> Array:
         )
     if x.dtype.kind not in "uf":
         what = f"has dtype {x.dtype}, which is not a real number type"
-        raise x.wrong(what, "give uint8, or floats from 0 to 1")
+        raise x.error(what, "give uint8, or floats from 0 to 1")
     values = x.values()
     if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # memmaps when they are read
         check_range(x, values)
@@ -67,9 +67,9 @@ def check_range(x: Member, values: Array) -> None:
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         return
     if bad := values.size - int(np.isfinite(values).sum()):
-        raise x.wrong(f"has {bad} NaN or infinite values of {values.size}", "replace them")
-    raise x.wrong(
-        f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling(low, high)
+        raise x.error(f"has {bad} NaN or infinite values of {values.size}", "replace them")
+    raise x.error(
+        f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling_hint(low, high)
     )
 
 
@@ -79,7 +79,7 @@ def channels_first(x: Member, values: Array) -> Array:
         values = np.moveaxis(values, 3, 1)
     if values.ndim == 4 and values.shape[1] not in CHANNELS and values.shape[3] in CHANNELS:
         # the core would interpret these columns as channels
-        raise x.wrong(f"has shape {x.shape}, and it is not clear which axis is the channel axis")
+        raise x.error(f"has shape {x.shape}, and it is not clear which axis is the channel axis")
     return values
 
 
@@ -89,14 +89,14 @@ def labels(y: Member, count: int) -> Array:
         number = (
             "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
         )
-        raise y.wrong(f"has dtype {y.dtype}; labels must be integers", number)
+        raise y.error(f"has dtype {y.dtype}; labels must be integers", number)
     if y.shape != (count,):
-        raise y.wrong(f"has shape {y.shape}, but x has {count} examples", f"give shape ({count},)")
+        raise y.error(f"has shape {y.shape}, but x has {count} examples", f"give shape ({count},)")
     values = y.values()
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= MOST_CLASSES:
-        raise y.wrong(
-            f"has values in [{low}, {high}]; labels must be from 0 to at most {MOST_CLASSES - 1}",
+    if low < 0 or high >= MAX_CLASSES:
+        raise y.error(
+            f"has values in [{low}, {high}]; labels must be from 0 to at most {MAX_CLASSES - 1}",
             "number the classes: numpy.unique(y, return_inverse=True)[1]",
         )
     return values
@@ -104,14 +104,14 @@ def labels(y: Member, count: int) -> Array:
 
 def names(classes: Member, highest: int) -> tuple[str, ...]:
     """The name of each label, from 0 to at least `highest`."""
-    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MOST_CLASSES:
-        raise classes.wrong(
+    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MAX_CLASSES:
+        raise classes.error(
             f"has dtype {classes.dtype} and shape {classes.shape}; "
             "class names must be a one-dimensional array of strings",
             "numpy.array(['cat', 'dog'])",
         )
     if classes.shape[0] <= highest:
-        raise classes.wrong(
+        raise classes.error(
             f"has {classes.shape[0]} names, but the largest label in y is {highest}"
         )
     return tuple(map(str, classes.values()))
