@@ -47,13 +47,13 @@ class Check(_Check):
 
     def see(self, plugins: Sequence[Any]) -> None:
         """Uses `plugins`, which are not installed, if the check has no plugins of its own."""
-        subject = self.given[0]
+        subject = self.arguments[0]
         subject.plugins = subject.plugins or tuple(plugins)
 
 
 def _checks(kind: str, name: str, how: dict[str, Any]) -> list[Check]:
     return [
-        Check(check.name, check.function, check.given) for check in checks_of(kind, name, **how)
+        Check(check.name, check.function, check.arguments) for check in checks_of(kind, name, **how)
     ]
 
 

@@ -109,7 +109,7 @@ def check(
         results.append(result)
         if not json:
             more = f": {result.saw}" if result.saw else ""
-            print(f"{result.status:8}{result.of}: {result.check}{more}", flush=True)
+            print(f"{result.status:8}{result.title}: {result.check}{more}", flush=True)
     statuses = [result.status for result in results]
     counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
     said = ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -119,7 +119,7 @@ def check(
     if failed:
         error = PluginError(
             f"{said} of {len(results)} checks",
-            details=[f"{r.of}: {r.check}: {r.mend}" for r in failed],
+            details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             remedy="fix these; docs/contracts.md defines what each kind must provide",
         )
         error.result = summary
