@@ -83,7 +83,9 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
         for found in (one, other)
     )
     require(first == second, f"the metrics of two runs differ: {first}, {second}", SEED_HINT)
-    differ = [name for name, digest in one["digests"].items() if digest != other["digests"].get(name)]
+    differ = [
+        name for name, digest in one["digests"].items() if digest != other["digests"].get(name)
+    ]
     require(not differ, f"files of two runs differ: {', '.join(differ)}", SEED_HINT)
 
 

@@ -21,7 +21,7 @@ from latentforge.conformance.common import checks_for
 from latentforge.conformance.subject import Subject, require
 from latentforge.errors import LatentForgeError, one_line, place_in
 from latentforge.plugins import commands as plugin_commands
-from latentforge.plugins.attribution import home_of
+from latentforge.plugins.attribution import code_package
 from latentforge.plugins.registry import SLOW, Entry, Plugin, Registry
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
     except KeyboardInterrupt:
         raise  # from the user
     except BaseException as error:  # SystemExit too
-        place = place_in(error, home_of(plugin.module))
+        place = place_in(error, code_package(plugin.module))
         return Result(*about, "failed", one_line(error) + place, "fix the exception")
     return Result(*about, "passed")
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from latentforge.errors import one_line, place_in
-from latentforge.plugins.attribution import home_of
+from latentforge.plugins.attribution import code_package
 from latentforge.plugins.registry import Entry
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Subject:
 
     def describe_error(self, error: Exception) -> str:
         """The message of an exception, and the innermost line of the plugin's code."""
-        return one_line(error) + place_in(error, home_of(self.entry.plugin.module))
+        return one_line(error) + place_in(error, code_package(self.entry.plugin.module))
 
     @cached_property
     def config(self) -> Any:

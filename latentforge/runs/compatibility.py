@@ -75,7 +75,7 @@ def require(registry: Registry, run: Path, wanted: Mapping[str, str]) -> str:
         plugin = registry.get(wanted["kind"], wanted["name"]).plugin
     except LatentForgeError as error:
         packaged = wanted["distribution"]
-        off = [p.off_by for p in registry.plugins if p.is_called(wanted["plugin"])]
+        off = [p.off_by for p in registry.plugins if p.has_name(wanted["plugin"])]
         remedy = f"latentforge -p {wanted.get('module', wanted['plugin'])} ..."
         if any(off):
             remedy = f"repeat the command without {off[0]}"
