@@ -118,8 +118,8 @@ def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) ->
         elif candidate.required:
             remaining.pop()
         else:
-            duplicate = loaded[id(target)][1]
-            cause = f"{candidate.plugin.module} is already loaded as {duplicate.qualifier}/{duplicate.name}"
+            first = loaded[id(target)][1]
+            cause = f"{candidate.plugin.module} is already loaded as {first.qualifier}/{first.name}"
             candidate.add_fault("register", cause)
     return remaining
 

@@ -60,8 +60,8 @@ def is_older(installed: str, minimum: str) -> bool:
 
 
 def pip_install(requirements: Sequence[str]) -> str:
-    """The command that installs `requirements`, quoted for a shell: a name from someone else's config
-    or run must remain a name there. A Windows shell supports only double quotes."""
+    """The command that installs these, quoted for a shell: a name from someone else's config or
+    run must remain a name there. A Windows shell supports only double quotes."""
     quote = (lambda requirement: f'"{requirement}"') if os.name == "nt" else shlex.quote
     return "pip install " + " ".join(map(quote, requirements))
 
