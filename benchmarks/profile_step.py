@@ -167,7 +167,7 @@ def matrix_product_time(case: Case) -> float:
         for grad, weight in zip(grads[1:], weights[1:], strict=True):  # images have no gradient
             torch.mm(grad, weight)
 
-    timer = Timer("all_of_them()", globals={"all_of_them": multiply_all})
+    timer = Timer("multiply_all()", globals={"multiply_all": multiply_all})
     timer.timeit(20)
     return 1e6 * statistics.median(timer.repeat(20, 20)) / 20
 

@@ -122,8 +122,8 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
     except KeyboardInterrupt:
         raise  # from the user
     except BaseException as error:  # SystemExit too
-        place = place_in(error, code_package(plugin.module))
-        return Result(*about, "failed", one_line(error) + place, "fix the exception")
+        location = place_in(error, code_package(plugin.module))
+        return Result(*about, "failed", one_line(error) + location, "fix the exception")
     return Result(*about, "passed")
 
 

@@ -83,9 +83,9 @@ class PluginCommand(TyperCommand):
             raise self.plugin_error("failed", error) from error
 
     def plugin_error(self, problem: str, error: BaseException) -> PluginError:
-        place = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
+        location = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
         return PluginError(
-            f"command {self.name!r} of {self.origin} {problem}: {one_line(error)}{place}",
+            f"command {self.name!r} of {self.origin} {problem}: {one_line(error)}{location}",
             remedy=f"pip install --upgrade {self.distribution}",
         )
 

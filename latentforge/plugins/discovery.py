@@ -231,22 +231,20 @@ def disable_candidates(
         candidate.plugin = replace(candidate.plugin, status="disabled", off_by=reason)
 
 
-def require_candidates(
-    candidates: Sequence[Candidate], wanted: str, source: str
-) -> list[Candidate]:
+def require_candidates(candidates: Sequence[Candidate], name: str, source: str) -> list[Candidate]:
     """The candidates that `find_candidates` finds. Raises UsageError if there are none."""
-    found = find_candidates(candidates, wanted)
+    found = find_candidates(candidates, name)
     if not found:
-        close = closest(wanted, [c.plugin.name for c in candidates])
-        message = f"{source}: there is no plugin {wanted!r}{suggest(close)}"
+        close = closest(name, [c.plugin.name for c in candidates])
+        message = f"{source}: there is no plugin {name!r}{suggest(close)}"
         raise UsageError(message, remedy="latentforge plugins list")
     return found
 
 
-def find_candidates(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
+def find_candidates(candidates: Sequence[Candidate], name: str) -> list[Candidate]:
     """The candidates of that name or, if there are none, those of the distribution of that name."""
-    return [c for c in candidates if c.plugin.has_name(wanted)] or [
+    return [c for c in candidates if c.plugin.has_name(name)] or [
         c
         for c in candidates
-        if c.plugin.distribution and same_distribution(c.plugin.distribution, wanted)
+        if c.plugin.distribution and same_distribution(c.plugin.distribution, name)
     ]

@@ -197,7 +197,7 @@ def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge
     )
     codes = loaded.model.encode(splits.split("train").x / 255).mode()
     torch.manual_seed(0)
-    z = measure.fitted_prior()(100_000)
+    z = measure.fitted_sampler()(100_000)
     assert z.shape == (100_000, 4)
     torch.testing.assert_close(z.mean(0), codes.mean(0), rtol=0, atol=0.05 * float(codes.std()))
     torch.testing.assert_close(z.T.cov(), codes.T.cov(), rtol=0, atol=0.05 * float(codes.var()))
