@@ -26,7 +26,7 @@ from latentforge.runs.checkpoint import CheckpointStore
 MEGABYTE = 2**20 // 4  # float32 numbers
 
 
-def of_a_megabyte(folder: Path, repeats: int) -> dict[str, list[float]]:
+def time_saves(folder: Path, repeats: int) -> dict[str, list[float]]:
     """Milliseconds of saving a model and its moments, by side, in turns."""
     store = CheckpointStore(folder / "checkpoints")
     weights = {f"layer{i}.weight": torch.randn(MEGABYTE // 4) for i in range(4)}
@@ -34,59 +34,59 @@ def of_a_megabyte(folder: Path, repeats: int) -> dict[str, list[float]]:
     steps, plain = itertools.count(), folder / "plain.pt"
 
     def ours() -> float:
-        step, began = next(steps), time.perf_counter()
+        step, start_time = next(steps), time.perf_counter()
         store.save(f"step-{step:08d}", {"model": weights, "optimizer": moments}, {"step": step})
-        return 1000 * (time.perf_counter() - began)
+        return 1000 * (time.perf_counter() - start_time)
 
     def torch_save() -> float:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         torch.save({"model": weights, "optimizer": moments}, plain)
-        return 1000 * (time.perf_counter() - began)
+        return 1000 * (time.perf_counter() - start_time)
 
     return turns.take_turns({"latentforge": ours, "torch.save": torch_save}, repeats)
 
 
-def of_an_epoch(folder: Path, data: str, repeats: int) -> dict[str, float]:
+def time_epoch(folder: Path, data: str, repeats: int) -> dict[str, float]:
     """Milliseconds of an epoch, with its saving, and of the saving in each but the first; medians
     of as many epochs as there are repeats."""
-    saving: list[float] = []
+    save_seconds: list[float] = []
     save = CheckpointStore.save
 
-    def timed(*arguments: Any, **options: Any) -> Path:
-        began = time.perf_counter()
+    def timed_save(*arguments: Any, **options: Any) -> Path:
+        start_time = time.perf_counter()
         try:
             return save(*arguments, **options)
         finally:
-            saving.append(time.perf_counter() - began)
+            save_seconds.append(time.perf_counter() - start_time)
 
-    CheckpointStore.save = timed  # type: ignore[method-assign]
+    CheckpointStore.save = timed_save  # type: ignore[method-assign]
     train = {"epochs": repeats, "device": "cpu"}
     run = Forge().train("ae", data=data, train=train, run=folder / "run", quiet=True)
     CheckpointStore.save = save  # type: ignore[method-assign]
-    whole = 1000 * run.manifest["seconds"] / repeats
-    saved = 1000 * statistics.median(saving[1:] or saving)
-    return {"epoch_ms": whole, "checkpoint_ms": saved, "share": saved / (whole - saved)}
+    epoch_ms = 1000 * run.manifest["seconds"] / repeats
+    save_ms = 1000 * statistics.median(save_seconds[1:] or save_seconds)
+    return {"epoch_ms": epoch_ms, "checkpoint_ms": save_ms, "share": save_ms / (epoch_ms - save_ms)}
 
 
 def main() -> None:
-    parser = turns.arguments(__doc__, repeats=5)
+    parser = turns.make_parser(__doc__, repeats=5)
     default = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
     parser.add_argument("--data", default=default)
     options = parser.parse_args()
     detail = f"medians of {10 * options.repeats} saves, and of {options.repeats} epochs"
-    on = turns.headline("What a checkpoint costs", detail)
+    info = turns.headline("What a checkpoint costs", detail)
     with tempfile.TemporaryDirectory() as folder:
-        megabyte = of_a_megabyte(Path(folder), 10 * options.repeats)
-        epoch = of_an_epoch(Path(folder), options.data, options.repeats)
+        megabyte = time_saves(Path(folder), 10 * options.repeats)
+        epoch = time_epoch(Path(folder), options.data, options.repeats)
     ours, plain = megabyte["latentforge"], megabyte["torch.save"]
-    times = turns.ratio(ours, plain)
+    ratio = turns.ratio(ours, plain)
     table = turns.Table("what", "ms", "in relation", first=44)
     table.row("torch.save of 1 MB with Adam's state", f"{statistics.median(plain):.1f}", "")
-    table.row("the same as a checkpoint", f"{statistics.median(ours):.1f}", f"{times:.1f} x")
+    table.row("the same as a checkpoint", f"{statistics.median(ours):.1f}", f"{ratio:.1f} x")
     table.row(f"an epoch of ae on {options.data}", f"{epoch['epoch_ms']:,.0f}", "")
     table.row("its checkpoint", f"{epoch['checkpoint_ms']:.1f}", f"{epoch['share']:.1%}")
-    told = {"megabyte_ms": megabyte, "over_torch_save": times, "data": options.data}
-    turns.finish(options.json, on, {**told, **epoch})
+    results = {"megabyte_ms": megabyte, "over_torch_save": ratio, "data": options.data}
+    turns.finish(options.json, info, {**results, **epoch})
 
 
 if __name__ == "__main__":

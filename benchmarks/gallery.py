@@ -31,30 +31,30 @@ BUSY = 0.2  # processors taken by other programs, from which on seconds are not 
 
 
 @dataclass
-class Seen:
+class Results:
     """What the commands gave, by look."""
 
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
-    others: dict[str, float] = field(default_factory=dict)  # processors that others took meanwhile
+    other_load: dict[str, float] = field(default_factory=dict)  # cores that others used meanwhile
     seconds: float = 0.0
 
-    def of(self, figure: Figure) -> float:
+    def value_of(self, figure: Figure) -> float:
         return self.metrics[figure.look][figure.key]
 
     def verdict(self, figure: Figure) -> str:
         """Nothing where there are no bounds; seconds are judged where nothing else ran."""
-        value = self.of(figure)
-        if figure.asked() == "-" or figure.low <= value <= figure.high:
-            return "" if figure.asked() == "-" else "ok"
-        if figure.name == "seconds" and self.others[figure.look] > BUSY:
-            return f"no verdict: other programs used {self.others[figure.look]:.1f} cores"
+        value = self.value_of(figure)
+        if figure.bounds_text() == "-" or figure.low <= value <= figure.high:
+            return "" if figure.bounds_text() == "-" else "ok"
+        if figure.name == "seconds" and self.other_load[figure.look] > BUSY:
+            return f"no verdict: other programs used {self.other_load[figure.look]:.1f} cores"
         return "**differs**"
 
 
 def main() -> int:
-    options = arguments()
-    began, seen = time.monotonic(), Seen()
+    options = parse_arguments()
+    start_time, results = time.monotonic(), Results()
     runs, docs = options.runs.resolve(), options.docs.resolve()
     for name, preset in RUNS.items():
         if not (runs / name / "run.json").exists():
@@ -70,20 +70,20 @@ def main() -> int:
             shutil.copytree(runs / name, Path(scratch, "runs", name), ignore=ignored)
         for look in looks():
             print(look.name, flush=True)
-            answer = explore(look, Path(scratch), seen)
+            output = explore(look, Path(scratch), results)
             for file in look.pictures:
-                copy_picture(Path(scratch, answer["out"], file), pictures / picture_of(look, file))
+                copy_picture(Path(scratch, output["out"], file), pictures / picture_of(look, file))
         latentforge(REPORT, Path(scratch))
         photograph(Path(scratch, "runs/ae2/report.html"), pictures)
-    seen.seconds = time.monotonic() - began
-    (docs / "gallery.md").write_text(markdown(seen), "utf-8")
+    results.seconds = time.monotonic() - start_time
+    (docs / "gallery.md").write_text(markdown(results), "utf-8")
     for figure in FIGURES:
-        result = f"{OF[figure.look]}: {figure.name} {seen.of(figure):{figure.form}}"
-        print(f"{result} (target: {figure.asked()}) {seen.verdict(figure)}")
-    return int(any("differs" in seen.verdict(figure) for figure in FIGURES))
+        result = f"{OF[figure.look]}: {figure.name} {results.value_of(figure):{figure.form}}"
+        print(f"{result} (target: {figure.bounds_text()}) {results.verdict(figure)}")
+    return int(any("differs" in results.verdict(figure) for figure in FIGURES))
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "gallery", metavar="DIR")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR")
@@ -104,31 +104,33 @@ def picture_of(look: Look, file: str) -> str:
 
 def latentforge(command: str, folder: Path | None = None) -> Any:
     """What a command answers; it runs in a process of its own, as a user's does."""
-    words = [sys.executable, "-m", *shlex.split(command), "--json"]
-    quiet = [] if words[3] == "report" else ["--quiet"]
-    done = subprocess.run([*words, *quiet], cwd=folder, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"{command}: exit {done.returncode}")
-    return json.loads(done.stdout)
+    arguments = [sys.executable, "-m", *shlex.split(command), "--json"]
+    quiet = [] if arguments[3] == "report" else ["--quiet"]
+    process = subprocess.run([*arguments, *quiet], cwd=folder, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        sys.exit(f"{command}: exit {process.returncode}")
+    return json.loads(process.stdout)
 
 
-def explore(look: Look, folder: Path, seen: Seen) -> dict[str, Any]:
+def explore(look: Look, folder: Path, results: Results) -> dict[str, Any]:
     """Run an explorer, and keep its figures, with those that follow from them."""
-    before, used, busy = time.monotonic(), own_seconds(), busy_seconds()
-    answer: dict[str, Any] = latentforge(look.command, folder)
-    took = time.monotonic() - before
-    others = (busy_seconds() - busy) - (own_seconds() - used)
-    seen.others[look.name] = others / took
-    m = {**answer["metrics"], "command_seconds": took}
-    if "success_share" in m:
-        m["search_seconds"] = 1000 / m["requests_per_second"]
-    if "hidden_mse_per_pixel" in m:
-        m["over_class_mean"] = m["hidden_mse_per_pixel"] / m["hidden_mse_class_mean"]
-        m["over_nearest"] = m["hidden_mse_per_pixel"] / m["hidden_mse_nearest"]
-    if "knn_accuracy_map" in m:
-        m["knn_accuracy_lost"] = m["knn_accuracy_codes"] - m["knn_accuracy_map"]
-    seen.metrics[look.name], seen.protocol[look.name] = m, answer["protocol"]
-    return answer
+    before, own_before, busy_before = time.monotonic(), own_seconds(), busy_seconds()
+    output: dict[str, Any] = latentforge(look.command, folder)
+    seconds = time.monotonic() - before
+    other_seconds = (busy_seconds() - busy_before) - (own_seconds() - own_before)
+    results.other_load[look.name] = other_seconds / seconds
+    metrics = {**output["metrics"], "command_seconds": seconds}
+    if "success_share" in metrics:
+        metrics["search_seconds"] = 1000 / metrics["requests_per_second"]
+    if "hidden_mse_per_pixel" in metrics:
+        metrics["over_class_mean"] = (
+            metrics["hidden_mse_per_pixel"] / metrics["hidden_mse_class_mean"]
+        )
+        metrics["over_nearest"] = metrics["hidden_mse_per_pixel"] / metrics["hidden_mse_nearest"]
+    if "knn_accuracy_map" in metrics:
+        metrics["knn_accuracy_lost"] = metrics["knn_accuracy_codes"] - metrics["knn_accuracy_map"]
+    results.metrics[look.name], results.protocol[look.name] = metrics, output["protocol"]
+    return output
 
 
 def own_seconds() -> float:
@@ -156,11 +158,11 @@ def copy_picture(source: Path, target: Path) -> None:
     image = Image.open(source).convert("RGB")
     red, green, blue = image.split()
     same = all(ImageChops.difference(red, c).getextrema()[1] == 0 for c in (green, blue))
-    small = image.convert("L") if same else in_few_colours(image)
+    small = image.convert("L") if same else quantize(image)
     small.save(target, "PNG", optimize=True)
 
 
-def in_few_colours(image: Image.Image) -> Image.Image:
+def quantize(image: Image.Image) -> Image.Image:
     """The most frequent colours, those of classes among them, as they are; the others by the
     nearest of these and of a median cut, which alone would turn one class's colour into another's.
     """
@@ -207,7 +209,7 @@ def photograph(page: Path, folder: Path) -> None:
 # ---------------------------------------------------------------- the page
 
 
-def markdown(seen: Seen) -> str:
+def markdown(results: Results) -> str:
     """The page: metrics first, then a section for each explorer."""
     import torch
 
@@ -228,7 +230,7 @@ def markdown(seen: Seen) -> str:
         "",
         f"On {os.cpu_count()} CPU cores, threads: {torch.get_num_threads()}, torch "
         f"{torch.__version__}, seed 0, default settings. The "
-        f"whole page takes {seen.seconds / 60:.0f} minutes.",
+        f"whole page takes {results.seconds / 60:.0f} minutes.",
         "",
         "- Guided search: 1,000 requests, 100 for each class, which start at codes of training",
         "  images of other classes. `mlp` guides the search. `cnn` judges all results. The seconds",
@@ -242,13 +244,13 @@ def markdown(seen: Seen) -> str:
         "|" + "---|" * 5,
     ]
     for figure in FIGURES:
-        value = seen.of(figure)
-        cells = [OF[figure.look], figure.name, figure.asked(), format(value, figure.form)]
-        lines.append(f"| {' | '.join([*cells, seen.verdict(figure)])} |")
+        value = results.value_of(figure)
+        cells = [OF[figure.look], figure.name, figure.bounds_text(), format(value, figure.form)]
+        lines.append(f"| {' | '.join([*cells, results.verdict(figure)])} |")
     for section in SECTIONS:
         lines += ["", f"## {section.title}"]
         for look in section.looks:
-            lines += shown(look, seen)
+            lines += look_lines(look, results)
     lines += ["", "## report", "", "```bash", REPORT, "```", ""]
     lines += [f"![{alt}](gallery/{file})" for file, alt in SHOTS.items()]
     lines += [
@@ -261,19 +263,19 @@ def markdown(seen: Seen) -> str:
     return "\n".join(lines) + "\n"
 
 
-def shown(look: Look, seen: Seen) -> list[str]:
-    figures = {key.replace(".", "_"): value for key, value in seen.metrics[look.name].items()}
-    lines = ["", look.text.format(**figures), "", "```bash", look.command, "```", ""]
+def look_lines(look: Look, results: Results) -> list[str]:
+    metrics = {key.replace(".", "_"): value for key, value in results.metrics[look.name].items()}
+    lines = ["", look.text.format(**metrics), "", "```bash", look.command, "```", ""]
     for file, alt in look.pictures.items():
         lines += [f"![{alt}](gallery/{picture_of(look, file)})", ""]
     if look.name == "guided-search":
-        return lines + beside(seen)
+        return lines + compare_searches(results)
     return lines[:-1]
 
 
-def beside(seen: Seen) -> list[str]:
+def compare_searches(results: Results) -> list[str]:
     """The metrics of the default search and of the write-up's search."""
-    both = [seen.metrics[name] for name in ("guided-ae2", "guided-search")]
+    searches = [results.metrics[name] for name in ("guided-ae2", "guided-search")]
     forms = {
         "success_share": ".1%",
         "success_at_start": ".1%",
@@ -285,10 +287,10 @@ def beside(seen: Seen) -> list[str]:
     }
     lines = ["| metric | default | search of the write-up |", "|---|---|---|"]
     lines += [
-        f"| `{key}` | {' | '.join(format(m[key], form) for m in both)} |"
+        f"| `{key}` | {' | '.join(format(metrics[key], form) for metrics in searches)} |"
         for key, form in forms.items()
     ]
-    text = seen.protocol["guided-search"].split("; requests_per_second")[0]
+    text = results.protocol["guided-search"].split("; requests_per_second")[0]
     return [
         *lines,
         "",

@@ -48,7 +48,7 @@ class Figure:
     low: float = -math.inf
     high: float = math.inf
 
-    def asked(self) -> str:
+    def bounds_text(self) -> str:
         low, high = (format(bound, self.bound_form()) for bound in (self.low, self.high))
         if math.isfinite(self.low) and math.isfinite(self.high):
             return f"{low} to {high}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from turns import after_the_first
+from turns import steady_rate
 
 from latentforge import Forge
 from latentforge.config.request import Draft
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: int) -> float:
+def run_by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: int) -> float:
     forge, draft = Forge(), Draft()
     draft.select("model", name, "the case")
     draft.update("model", options, "the case")
@@ -58,7 +58,7 @@ def by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: i
     rates = []
     for epoch in range(epochs):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         total = torch.zeros((), device="cuda")
         for index in torch.randperm(len(images), device="cuda").split(size):
             loss = trainee(images.batch(index), Step(epoch + 1, epochs, len(images), 1)).total()
@@ -67,11 +67,11 @@ def by_hand(name: str, options: dict[str, Any], train: dict[str, Any], epochs: i
             optimizer.step()
             total += loss.detach()
         assert torch.isfinite(total)
-        rates.append(len(images) / (time.perf_counter() - began))
+        rates.append(len(images) / (time.perf_counter() - start_time))
     return statistics.median(rates[1:])
 
 
-def ours(name: str, options: dict[str, Any], train: dict[str, Any], folder: Path) -> Run:
+def run_latentforge(name: str, options: dict[str, Any], train: dict[str, Any], folder: Path) -> Run:
     run = folder / f"run-{len(list(folder.iterdir()))}"
     return Forge().train(name, data="mnist", model=options, train=train, run=run, quiet=True)
 
@@ -79,25 +79,25 @@ def ours(name: str, options: dict[str, Any], train: dict[str, Any], folder: Path
 def compare(case: str, epochs: int, repeats: int) -> dict[str, Any]:
     name, options, train = CASES[case]
     sides: dict[str, list[float]] = {"by_hand": [], "stepwise": [], "latentforge": []}
-    said = ""
+    graph_status = ""
     with tempfile.TemporaryDirectory() as scratch:
         for _ in range(repeats):
-            sides["by_hand"].append(by_hand(name, options, train, epochs))
+            sides["by_hand"].append(run_by_hand(name, options, train, epochs))
             for side, graph in (("stepwise", "off"), ("latentforge", "auto")):
-                given = {**train, "epochs": epochs, "cuda_graph": graph}
-                run = ours(name, options, given, Path(scratch))
-                sides[side].append(after_the_first(run))
-                said = run.manifest["steps_made"]["cuda_graph"]
-    found: dict[str, Any] = {side: statistics.median(rates) for side, rates in sides.items()}
+                settings = {**train, "epochs": epochs, "cuda_graph": graph}
+                run = run_latentforge(name, options, settings, Path(scratch))
+                sides[side].append(steady_rate(run))
+                graph_status = run.manifest["steps_made"]["cuda_graph"]
+    results: dict[str, Any] = {side: statistics.median(rates) for side, rates in sides.items()}
     for side in ("by_hand", "stepwise"):
         pairs = zip(sides["latentforge"], sides[side], strict=True)
-        found[f"over_{side}"] = statistics.median(a / b for a, b in pairs)
-    return {**found, "cuda_graph": said}
+        results[f"over_{side}"] = statistics.median(a / b for a, b in pairs)
+    return {**results, "cuda_graph": graph_status}
 
 
-def to_99_percent(seeds: int) -> list[dict[str, float]]:
+def measure_preset(seeds: int) -> list[dict[str, float]]:
     """Seconds of training and test accuracy of the preset, each seed a run of its own."""
-    found = []
+    results = []
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(seeds):
             run = Forge().train(
@@ -107,8 +107,8 @@ def to_99_percent(seeds: int) -> list[dict[str, float]]:
                 quiet=True,
             )
             accuracy = run.metrics["test"]["accuracy"]
-            found.append({"seconds": run.manifest["seconds"], "accuracy": accuracy})
-    return found
+            results.append({"seconds": run.manifest["seconds"], "accuracy": accuracy})
+    return results
 
 
 def main() -> None:
@@ -126,19 +126,19 @@ def main() -> None:
     print(f"{'case':26}{'by hand':>12}{'eager':>12}{'graph':>13}{'ratios':>14}  images/s")
     cases = {}
     for case in options.case or CASES:
-        found = cases[case] = compare(case, options.epochs, options.repeats)
+        result = cases[case] = compare(case, options.epochs, options.repeats)
         print(
-            f"{case:26}{found['by_hand']:12,.0f}{found['stepwise']:12,.0f}"
-            f"{found['latentforge']:13,.0f}{found['over_by_hand']:7.2f}"
-            f"{found['over_stepwise']:7.2f}  {found['cuda_graph']}",
+            f"{case:26}{result['by_hand']:12,.0f}{result['stepwise']:12,.0f}"
+            f"{result['latentforge']:13,.0f}{result['over_by_hand']:7.2f}"
+            f"{result['over_stepwise']:7.2f}  {result['cuda_graph']}",
             flush=True,
         )
-    fast = to_99_percent(options.seeds)
-    for seed, found in enumerate(fast):
-        print(f"fast-mnist-cnn, seed {seed}: {found['accuracy']:.2%} in {found['seconds']:.2f} s")
+    preset_results = measure_preset(options.seeds)
+    for seed, result in enumerate(preset_results):
+        print(f"fast-mnist-cnn, seed {seed}: {result['accuracy']:.2%} in {result['seconds']:.2f} s")
     if options.json:
-        told = {"machine": machine, "cases": cases, "fast_mnist_cnn": fast}
-        options.json.write_text(json.dumps(told, indent=2))
+        results = {"machine": machine, "cases": cases, "fast_mnist_cnn": preset_results}
+        options.json.write_text(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

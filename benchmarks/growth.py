@@ -51,9 +51,9 @@ def train(model: str, images: int, pixels: int, batch_size: int) -> dict[str, An
 
     from latentforge import Forge
 
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     shape = (images, 1, pixels, pixels)
-    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     with tempfile.TemporaryDirectory() as scratch:
         run = Forge().train(
             model,
@@ -63,46 +63,46 @@ def train(model: str, images: int, pixels: int, batch_size: int) -> dict[str, An
             quiet=True,
         )
         # of all epochs so far, after each of them
-        first, both = (line["images_per_second"] for line in run.history())
-    seconds = 2 * images / both - images / first
-    told = run.manifest["steps_made"]["images"]
-    return {"images_per_second": images / seconds, "held": told}
+        first, all_epochs = (line["images_per_second"] for line in run.history())
+    seconds = 2 * images / all_epochs - images / first
+    storage = run.manifest["steps_made"]["images"]
+    return {"images_per_second": images / seconds, "held": storage}
 
 
-def in_a_process(model: str, size: Size, images: int) -> dict[str, Any]:
+def measure_in_process(model: str, size: Size, images: int) -> dict[str, Any]:
     count = max(1, round(size.images * images))
-    words = [model, str(count), str(size.pixels), str(size.batch_size)]
-    ran = turns.run([sys.executable, __file__, "--one", *words])
-    told: dict[str, Any] = json.loads(ran.out.splitlines()[-1])
+    arguments = [model, str(count), str(size.pixels), str(size.batch_size)]
+    process = turns.run([sys.executable, __file__, "--one", *arguments])
+    result: dict[str, Any] = json.loads(process.out.splitlines()[-1])
     data = count * size.pixels**2 / 2**20
-    return {**told, "images": count, "data_mb": data, "peak_mb": ran.peak_mb}
+    return {**result, "images": count, "data_mb": data, "peak_mb": process.peak_mb}
 
 
-def grown(case: str, images: int, repeats: int) -> dict[str, Any]:
+def measure_case(case: str, images: int, repeats: int) -> dict[str, Any]:
     """Of each size what was measured, and its speed over that of the first."""
     model, sizes = CASES[case]
-    ran = turns.take_turns(
-        {size.name: partial(in_a_process, model, size, images) for size in sizes}, repeats
+    measured = turns.take_turns(
+        {size.name: partial(measure_in_process, model, size, images) for size in sizes}, repeats
     )
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     work: dict[str, list[float]] = {}  # of images, or of pixels
     for size in sizes:
-        took = ran[size.name]
-        rates = [one["images_per_second"] for one in took]
+        measurements = measured[size.name]
+        rates = [measurement["images_per_second"] for measurement in measurements]
         work[size.name] = [rate * size.pixels**2 for rate in rates]
-        found[size.name] = {
-            **{key: took[0][key] for key in ("images", "data_mb", "held")},
+        results[size.name] = {
+            **{key: measurements[0][key] for key in ("images", "data_mb", "held")},
             "images_per_second": rates,
-            "peak_mb": [one["peak_mb"] for one in took],
+            "peak_mb": [measurement["peak_mb"] for measurement in measurements],
             "of_the_first": turns.ratio(work[size.name], work[sizes[0].name]),
         }
-    return {"model": model, "sizes": found}
+    return {"model": model, "sizes": results}
 
 
-def show(case: str, told: dict[str, Any]) -> None:
-    print(f"{told['model']}, {'more' if case == 'more' else 'larger'} images:\n")
+def show(case: str, results: dict[str, Any]) -> None:
+    print(f"{results['model']}, {'more' if case == 'more' else 'larger'} images:\n")
     table = turns.Table("size", "images", "images/s", "relative", "peak MB", "no images", first=18)
-    for name, size in told["sizes"].items():
+    for name, size in results["sizes"].items():
         rate, peak = (statistics.median(size[key]) for key in ("images_per_second", "peak_mb"))
         speed = [f"{size['images']:,}", f"{rate:,.0f}", f"{size['of_the_first']:.2f}"]
         table.row(name, *speed, f"{peak:,.0f}", f"{peak - size['data_mb']:,.0f}")
@@ -112,7 +112,7 @@ def show(case: str, told: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = turns.arguments(__doc__, repeats=2)
+    parser = turns.make_parser(__doc__, repeats=2)
     parser.add_argument("--images", type=int, default=60_000, help="of 1x  [default: 60000]")
     parser.add_argument("--case", choices=CASES, action="append", help="default: every one")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # a size, in this process
@@ -122,12 +122,12 @@ def main() -> None:
         print(json.dumps(train(model, *map(int, numbers))))
         return
     detail = f"random images, 1x is {options.images:,}; medians of {options.repeats} turns"
-    on = turns.headline("Growth", detail)
+    info = turns.headline("Growth", detail)
     cases = {}
     for case in options.case or CASES:
-        cases[case] = grown(case, options.images, options.repeats)
+        cases[case] = measure_case(case, options.images, options.repeats)
         show(case, cases[case])
-    turns.finish(options.json, on, {"images": options.images, "cases": cases})
+    turns.finish(options.json, info, {"images": options.images, "cases": cases})
 
 
 if __name__ == "__main__":

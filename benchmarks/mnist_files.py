@@ -25,14 +25,14 @@ def write(folder: Path, images: int) -> str:
     raw.mkdir(parents=True)
     real = bool(os.environ.get("LATENTFORGE_DATA"))
     for split, (name, count) in SPLITS.items():
-        some = max(1, count * images // 60_000)
+        used = max(1, count * images // 60_000)
         if real:
             x, y = images_and_labels(raw_folder(None), split)
         else:
-            draw = np.random.default_rng(0)
-            x = draw.integers(0, 256, (some, 28, 28), np.uint8)
-            y = draw.integers(0, 10, some, np.uint8)
-        for values, kind in ((x[:some], "images"), (y[:some], "labels")):
+            rng = np.random.default_rng(0)
+            x = rng.integers(0, 256, (used, 28, 28), np.uint8)
+            y = rng.integers(0, 10, used, np.uint8)
+        for values, kind in ((x[:used], "images"), (y[:used], "labels")):
             header = struct.pack(f">I{values.ndim}I", 0x800 | values.ndim, *values.shape)
             file = raw / f"{name}-{kind}-idx{values.ndim}-ubyte"
             file.write_bytes(header + values.tobytes())

@@ -64,58 +64,58 @@ def install(site: Path) -> None:
         (info / "RECORD").write_text("")
 
 
-def loading(repeats: int) -> dict[str, Any]:
+def measure_loading(repeats: int) -> dict[str, Any]:
     """The milliseconds of each command, by side, and what the plugins add."""
     before = os.environ.get("PYTHONPATH", "")
-    told = {}
+    results = {}
     table = turns.Table("command", "without", "with", "added", first=16)
     with tempfile.TemporaryDirectory() as folder:
         install(Path(folder))
         # pip compiles what it installs, so byte code is kept here whatever the environment says
-        kept = os.path.join(folder, "compiled")
-        compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": kept}
+        bytecode = os.path.join(folder, "compiled")
+        compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
         paths = {"without": before, "with": os.pathsep.join(filter(None, [folder, before]))}
         for command in COMMANDS:
-            words = [sys.executable, "-m", "latentforge", *command]
+            arguments = [sys.executable, "-m", "latentforge", *command]
             sides = {
-                side: lambda words=words, path=path: (
-                    1000 * turns.run(words, PYTHONPATH=path, **compiled).seconds
+                side: lambda arguments=arguments, path=path: (
+                    1000 * turns.run(arguments, PYTHONPATH=path, **compiled).seconds
                 )
                 for side, path in paths.items()
             }
             for side in sides.values():
                 side()
-            took = turns.take_turns(sides, repeats)
-            added = turns.difference(took["with"], took["without"])
-            medians = [f"{statistics.median(took[side]):,.0f}" for side in paths]
+            times = turns.take_turns(sides, repeats)
+            added = turns.difference(times["with"], times["without"])
+            medians = [f"{statistics.median(times[side]):,.0f}" for side in paths]
             table.row(" ".join(command), *medians, f"{added:+,.0f}")
-            told[" ".join(command)] = {**took, "added": added}
-    return told
+            results[" ".join(command)] = {**times, "added": added}
+    return results
 
 
-def checking(names: Sequence[str], repeats: int) -> dict[str, list[float]]:
+def measure_checks(names: Sequence[str], repeats: int) -> dict[str, list[float]]:
     """The seconds of `plugins check NAME --deep`, start of the process included."""
     command = [sys.executable, "-m", "latentforge", "plugins", "check"]
     sides = {
         name: lambda name=name: turns.run([*command, name, "--deep"]).seconds for name in names
     }
-    took = turns.take_turns(sides, repeats)
+    times = turns.take_turns(sides, repeats)
     table = turns.Table("plugin", "seconds", first=16)
-    for name, seconds in took.items():
+    for name, seconds in times.items():
         table.row(name, f"{statistics.median(seconds):.1f}")
-    return took
+    return times
 
 
 def main() -> None:
-    parser = turns.arguments(__doc__, repeats=15)
+    parser = turns.make_parser(__doc__, repeats=15)
     parser.add_argument("--check", action="append", choices=CHECKED, help="[default: all]")
     options = parser.parse_args()
     detail = f"{COUNT} of them; medians of {options.repeats} turns, in ms"
-    on = turns.headline("Plugins", detail)
-    commands = loading(options.repeats)
+    info = turns.headline("Plugins", detail)
+    commands = measure_loading(options.repeats)
     print("\nplugins check NAME --deep\n")
-    checks = checking(options.check or CHECKED, max(1, options.repeats // 5))
-    turns.finish(options.json, on, {"plugins": COUNT, "commands": commands, "checks": checks})
+    checks = measure_checks(options.check or CHECKED, max(1, options.repeats // 5))
+    turns.finish(options.json, info, {"plugins": COUNT, "commands": commands, "checks": checks})
 
 
 if __name__ == "__main__":

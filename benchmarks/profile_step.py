@@ -85,29 +85,29 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.inner = [0.0]  # of the parts that are running: the seconds of those inside
 
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
             self.inner.append(0.0)
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
-                took = time.perf_counter() - began
-                self.seconds[part] = self.seconds.get(part, 0.0) + took - self.inner.pop()
-                self.inner[-1] += took
+                seconds = time.perf_counter() - start_time
+                self.seconds[part] = self.seconds.get(part, 0.0) + seconds - self.inner.pop()
+                self.inner[-1] += seconds
 
         return call
 
     @contextmanager
-    def around_the_parts(self) -> Iterator[None]:
+    def wrap_parts(self) -> Iterator[None]:
         with ExitStack() as stack:
             for owner, name, part in PARTS:
-                function = self.timed(part, getattr(owner, name))
+                function = self.wrap(part, getattr(owner, name))
                 stack.enter_context(patch.object(owner, name, function))
             direct = step.direct_step  # whose result is the optimizer's step of a run
             stack.enter_context(
-                patch.object(step, "direct_step", lambda o: self.timed("optimizer", direct(o)))
+                patch.object(step, "direct_step", lambda o: self.wrap("optimizer", direct(o)))
             )
             yield
 
@@ -116,13 +116,13 @@ def by_hand(case: Case, x: Tensor, y: Tensor) -> dict[str, float]:
     clock = Clock()
     floats = x.float() / 255
     network = case.network()
-    with clock.around_the_parts():
+    with clock.wrap_parts():
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-        order = clock.timed("order", lambda: torch.randperm(len(x)).split(case.batch_size))
-        gather = clock.timed("gather", lambda index: (floats[index], y[index]))
-        forward = clock.timed("forward", lambda batch: case.loss(network, *batch))
-        zero_grad = clock.timed("gradients", lambda: optimizer.zero_grad(set_to_none=True))
-        add = clock.timed("history", lambda total, loss: total + loss.detach())
+        order = clock.wrap("order", lambda: torch.randperm(len(x)).split(case.batch_size))
+        gather = clock.wrap("gather", lambda index: (floats[index], y[index]))
+        forward = clock.wrap("forward", lambda batch: case.loss(network, *batch))
+        zero_grad = clock.wrap("gradients", lambda: optimizer.zero_grad(set_to_none=True))
+        add = clock.wrap("history", lambda total, loss: total + loss.detach())
 
         def loop() -> None:
             total = torch.zeros(())
@@ -133,13 +133,13 @@ def by_hand(case: Case, x: Tensor, y: Tensor) -> dict[str, float]:
                 optimizer.step()
                 total = add(total, loss)
 
-        clock.timed("step", loop)()
+        clock.wrap("step", loop)()
     return clock.seconds
 
 
 def with_latentforge(case: Case, data: dict[str, Any], folder: Path) -> dict[str, float]:
     clock = Clock()
-    with clock.around_the_parts():
+    with clock.wrap_parts():
         Forge().train(
             case.model,
             model=case.options,
@@ -151,7 +151,7 @@ def with_latentforge(case: Case, data: dict[str, Any], folder: Path) -> dict[str
     return clock.seconds
 
 
-def products(case: Case) -> float:
+def matrix_product_time(case: Case) -> float:
     """µs of the matrix products that a step of the network's linear layers needs."""
     layers = [layer for layer in case.network().modules() if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach() for layer in layers]
@@ -159,7 +159,7 @@ def products(case: Case) -> float:
     inputs = [torch.randn(case.batch_size, weight.shape[1]) for weight in weights]
     grads = [torch.randn(case.batch_size, weight.shape[0]) for weight in weights]
 
-    def all_of_them() -> None:
+    def multiply_all() -> None:
         for x, weight, bias in zip(inputs, weights, biases, strict=True):
             torch.addmm(bias, x, weight.t())
         for x, grad in zip(inputs, grads, strict=True):
@@ -167,7 +167,7 @@ def products(case: Case) -> float:
         for grad, weight in zip(grads[1:], weights[1:], strict=True):  # images have no gradient
             torch.mm(grad, weight)
 
-    timer = Timer("all_of_them()", globals={"all_of_them": all_of_them})
+    timer = Timer("multiply_all()", globals={"multiply_all": multiply_all})
     timer.timeit(20)
     return 1e6 * statistics.median(timer.repeat(20, 20)) / 20
 
@@ -180,32 +180,32 @@ def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[st
             "by-hand": partial(by_hand, case, *data["train"]),
             "latentforge": partial(with_latentforge, case, data, Path(scratch)),
         }
-        took = turns.take_turns(sides, repeats)
+        measured = turns.take_turns(sides, repeats)
     unit = {**dict.fromkeys(STEP, 1e6 / steps), **dict.fromkeys(EPOCH, 1e3)}
     return {
         side: {
-            part: factor * statistics.median(one.get(part, 0.0) for one in told)
+            part: factor * statistics.median(record.get(part, 0.0) for record in records)
             for part, factor in unit.items()
         }
-        for side, told in took.items()
+        for side, records in measured.items()
     }
 
 
-def show(name: str, found: dict[str, dict[str, float]], alone: float) -> None:
-    for parts, what in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
-        table = turns.Table(what, "by hand", "LatentForge", "more", first=34)
-        rows = {words: [found[side][part] for side in found] for part, words in parts.items()}
+def show(name: str, found: dict[str, dict[str, float]], products: float) -> None:
+    for parts, title in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
+        table = turns.Table(title, "by hand", "LatentForge", "more", first=34)
+        rows = {text: [found[side][part] for side in found] for part, text in parts.items()}
         rows["total"] = [sum(column) for column in zip(*rows.values(), strict=True)]
-        for words, (hand, ours) in rows.items():
-            table.row(words, f"{hand:,.1f}", f"{ours:,.1f}", f"{ours - hand:+,.1f}")
+        for text, (by_hand, ours) in rows.items():
+            table.row(text, f"{by_hand:,.1f}", f"{ours:,.1f}", f"{ours - by_hand:+,.1f}")
         if parts is STEP:
-            table.row("matrix products only", f"{alone:,.1f}", f"{alone:,.1f}", "")
+            table.row("matrix products only", f"{products:,.1f}", f"{products:,.1f}", "")
         print()
 
 
 def main() -> None:
     names = ("vae", "ae", "mlp-classifier")
-    parser = turns.arguments(__doc__, repeats=5)
+    parser = turns.make_parser(__doc__, repeats=5)
     parser.add_argument("--images", type=int, default=60_000, help="[default: 60000]")
     parser.add_argument("--case", choices=names, action="append", help="default: every one")
     options = parser.parse_args()
@@ -213,14 +213,14 @@ def main() -> None:
     x, y = x[: options.images], y[: options.images]
     data = {"train": (x, y), "test": (x[: len(x) // 6 + 1], y[: len(x) // 6 + 1])}
     detail = f"{source}, {len(x):,} images; medians of {options.repeats} turns"
-    on = turns.headline("Where a step's time goes", detail)
+    info = turns.headline("Where a step's time goes", detail)
     cases = {}
     for name in options.case or names:
         case = CASES[name]
-        found, alone = profile(case, data, options.repeats), products(case)
-        show(f"{name}, {case.batch_size}", found, alone)
-        cases[name] = {**found, "products": alone}
-    turns.finish(options.json, on, {"data": source, "images": len(x), "cases": cases})
+        results, products = profile(case, data, options.repeats), matrix_product_time(case)
+        show(f"{name}, {case.batch_size}", results, products)
+        cases[name] = {**results, "products": products}
+    turns.finish(options.json, info, {"data": source, "images": len(x), "cases": cases})
 
 
 if __name__ == "__main__":

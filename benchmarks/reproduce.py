@@ -31,26 +31,26 @@ CLASSIFIER = "diffusion-series-cnn"
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReferenceMetric:
     """One metric of a system: its key `split/name`, the value in the write-up (may be empty), the
     value of a plain implementation of the same recipe (or None), and the bounds of the verdict.
 
-    `why` explains a difference that is known, up to `slack` outside the bounds.
+    `reason` explains a difference that is known, up to `slack` outside the bounds.
     """
 
     key: str
-    said: str
-    plain: float | None
+    published: str
+    reference: float | None
     low: float = -math.inf
     high: float = math.inf
-    why: str = ""
+    reason: str = ""
     slack: float = 0.0
 
-    def holds(self, value: float) -> bool:
+    def is_within_bounds(self, value: float) -> bool:
         return self.low <= value <= self.high
 
     def is_known(self, value: float) -> bool:
-        return bool(self.why) and self.low - self.slack <= value <= self.high + self.slack
+        return bool(self.reason) and self.low - self.slack <= value <= self.high + self.slack
 
     def bounds(self) -> str:
         if math.isinf(self.low) and math.isinf(self.high):
@@ -62,10 +62,12 @@ class Figure:
         return f"{self.low:g} to {self.high:g}"
 
 
-def around(key: str, plain: float, margin: float, said: str = "", **more: Any) -> Figure:
+def with_margin(
+    key: str, reference: float, margin: float, published: str = "", **options: Any
+) -> ReferenceMetric:
     """A metric with a margin around the reference, for the variation between seeds."""
-    low, high = round(plain - margin, 6), round(plain + margin, 6)
-    return Figure(key, said, plain, low, high, **more)
+    low, high = round(reference - margin, 6), round(reference + margin, 6)
+    return ReferenceMetric(key, published, reference, low, high, **options)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class System:
     in addition to the default ones."""
 
     preset: str
-    figures: Sequence[Figure] = ()
+    metrics: Sequence[ReferenceMetric] = ()
     note: str = ""
     extra: Sequence[str] = ()
 
@@ -83,96 +85,96 @@ PICTURES = "The write-up shows images and reports no metric."
 SYSTEMS = (
     System(
         "latent-differentiation-classifier",
-        [Figure("test/accuracy", "", 0.969, low=0.965)],
+        [ReferenceMetric("test/accuracy", "", 0.969, low=0.965)],
         "The write-up reports no accuracy.",
     ),
     System(
         "latent-differentiation-ae",
-        [Figure("test/mse_per_pixel", "", 0.0370, high=0.0375)],
+        [ReferenceMetric("test/mse_per_pixel", "", 0.0370, high=0.0375)],
         "The write-up shows the latent map and reports no error.",
     ),
     System(
         "grad-ae",
-        [Figure("test/recon", "", None)],
+        [ReferenceMetric("test/recon", "", None)],
         f"{PICTURES} A ReLU on a two-dimensional code can permanently disable one dimension.",
     ),
     System(
         "grad-vae-beta0",
-        [around("test/recon", 144.1, 2.0), Figure("test/kl", "", 45.7)],
+        [with_margin("test/recon", 144.1, 2.0), ReferenceMetric("test/kl", "", 45.7)],
         f"{PICTURES} With beta 0 the KL is not part of the loss and is not constrained.",
     ),
     System(
         "grad-vae-beta1",
         [
-            around(
+            with_margin(
                 "test/recon",
                 146.3,
                 1.5,
-                why="seeds 0 to 3 give 144.8, 146.0, 147.5 and 147.4; a plain PyTorch loop gives "
-                "144.7, 145.9 and 144.7 for seeds 0 to 2",
+                reason="seeds 0 to 3 give 144.8, 146.0, 147.5 and 147.4; a plain PyTorch loop "
+                "gives 144.7, 145.9 and 144.7 for seeds 0 to 2",
                 slack=0.5,
             ),
-            around("test/kl", 6.1, 0.3),
+            with_margin("test/kl", 6.1, 0.3),
         ],
         PICTURES,
     ),
     System(
         "grad-vae-beta4",
-        [around("test/recon", 151.1, 2.0), around("test/kl", 4.0, 0.3)],
+        [with_margin("test/recon", 151.1, 2.0), with_margin("test/kl", 4.0, 0.3)],
         PICTURES,
     ),
     System(
         "grad-vae-z10-beta1",
-        [around("test/recon", 88.7, 1.0), around("test/kl", 19.1, 0.5)],
+        [with_margin("test/recon", 88.7, 1.0), with_margin("test/kl", 19.1, 0.5)],
         PICTURES,
     ),
     System(
         "grad-vae-z10-beta4",
-        [around("test/recon", 110.3, 1.5), around("test/kl", 9.3, 0.4)],
+        [with_margin("test/recon", 110.3, 1.5), with_margin("test/kl", 9.3, 0.4)],
         PICTURES,
     ),
     System(
         "grad-deconv-vae",
-        [Figure("test/recon", "", None), Figure("test/kl", "", None)],
+        [ReferenceMetric("test/recon", "", None), ReferenceMetric("test/kl", "", None)],
         f"{PICTURES} The write-up trains for 20 epochs; the preset trains for 3, to be practical "
         "on a CPU.",
     ),
     System(
         CLASSIFIER,
-        [Figure("test/accuracy", "0.991", 0.9915, low=0.991)],
+        [ReferenceMetric("test/accuracy", "0.991", 0.9915, low=0.991)],
         "The write-up states 16,554 parameters, but the network that it prints has 7,178, as the "
         "preset has.",
     ),
     System(
         "tsne-conv-vae",
-        [around("epoch 1/loss", 158.8, 5.0), Figure("test/elbo", "", None)],
+        [with_margin("epoch 1/loss", 158.8, 5.0), ReferenceMetric("test/elbo", "", None)],
         "The write-up states neither the number of epochs nor metrics; 5 epochs are practical on a "
         "CPU. The bounds apply to the training loss of the first epoch.",
     ),
     System(
         "vanilla-ae",
-        [around("test/bce_per_pixel", 0.099, 0.002, "0.1145")],
+        [with_margin("test/bce_per_pixel", 0.099, 0.002, "0.1145")],
         "The value is lower than in the write-up. The log of the write-up fits an encoder that "
         "ends in a ReLU, and its text gives the latent space as [0, inf)^16; see vanilla-ae-relu.",
     ),
     System(
         "vanilla-ae-relu",
-        [around("test/bce_per_pixel", 0.115, 0.008, "0.1145")],
+        [with_margin("test/bce_per_pixel", 0.115, 0.008, "0.1145")],
         "The number of the 16 dimensions that a ReLU leaves active depends on the seed: the "
         "reference implementation gave 0.109 to 0.121 for two seeds.",
     ),
     System(
         "vanilla-vae",
         [
-            around("epoch 1/loss", 183.3, 5.0, "187.78"),
-            around("train/loss", 105.0, 0.7, "104.99"),
-            around("test/elbo", -104.4, 0.7),
-            Figure("test/elbo_mean", "", -97.7),
-            Figure("test/nll", "", None),
-            Figure("test/nll below -elbo", "", None, low=0.0),
-            Figure("test/nll_image_se", "", None, high=0.5),
-            Figure("nll, seconds", "", None, high=300.0),
-            Figure("nll, peak MB of the process", "", None, high=2048.0),
+            with_margin("epoch 1/loss", 183.3, 5.0, "187.78"),
+            with_margin("train/loss", 105.0, 0.7, "104.99"),
+            with_margin("test/elbo", -104.4, 0.7),
+            ReferenceMetric("test/elbo_mean", "", -97.7),
+            ReferenceMetric("test/nll", "", None),
+            ReferenceMetric("test/nll below -elbo", "", None, low=0.0),
+            ReferenceMetric("test/nll_image_se", "", None, high=0.5),
+            ReferenceMetric("nll, seconds", "", None, high=300.0),
+            ReferenceMetric("nll, peak MB of the process", "", None, high=2048.0),
         ],
         "The likelihood is estimated with 1,000 importance samples per image. The Fréchet "
         f"distances use 128 features of {CLASSIFIER}.",
@@ -186,7 +188,7 @@ class Result:
     """What came of one system: figures by key, and how long training and all took."""
 
     system: System
-    figures: dict[str, float]
+    metrics: dict[str, float]
     protocol: dict[str, str]
     train_seconds: float
     seconds: float
@@ -194,12 +196,16 @@ class Result:
 
     def misses(self) -> list[str]:
         """The figures that differ, and nobody knows why."""
-        judged = [(figure, self.figures[figure.key]) for figure in self.system.figures]
-        return [f.key for f, value in judged if not f.holds(value) and not f.is_known(value)]
+        compared = [(figure, self.metrics[figure.key]) for figure in self.system.metrics]
+        return [
+            f.key
+            for f, value in compared
+            if not f.is_within_bounds(value) and not f.is_known(value)
+        ]
 
 
 def main() -> int:
-    options = arguments()
+    options = parse_arguments()
     systems = [s for s in SYSTEMS if not options.only or s.preset in options.only]
     if unknown := set(options.only) - {system.preset for system in SYSTEMS}:
         print(f"no preset {', '.join(unknown)}; there are", *(s.preset for s in SYSTEMS))
@@ -209,26 +215,26 @@ def main() -> int:
     as_published = options.data == "mnist" and not options.epochs
     page = options.page or (PAGE if as_published and not options.only else None)
     forge, runs, results = Forge(), {}, []
-    began = time.monotonic()
+    start_time = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.runs or Path(scratch)
         for system in systems:
             print(f"{system.preset}: {summary(forge, system)}", flush=True)
             result, runs[system.preset] = reproduce(forge, system, folder, runs, options)
             results.append(result)
-            for key, value in result.figures.items():
+            for key, value in result.metrics.items():
                 print(f"  {key} {value:.5g}", flush=True)
             if as_published and result.misses():
                 print(f"  NOT as expected: {', '.join(result.misses())}", flush=True)
     if page:
         page.write_text(
-            markdown(forge, results, time.monotonic() - began, options, as_published), "utf-8"
+            markdown(forge, results, time.monotonic() - start_time, options, as_published), "utf-8"
         )
         print(f"wrote {page}")
     return int(as_published and any(result.misses() for result in results))
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--data", default="mnist", metavar="NAME")
@@ -244,7 +250,7 @@ def reproduce(
     forge: Forge, system: System, folder: Path, runs: dict[str, Run], options: argparse.Namespace
 ) -> tuple[Result, Run]:
     """Train one preset and measure it."""
-    began = time.monotonic()
+    start_time = time.monotonic()
     train: dict[str, Any] = {"seed": options.seed, "threads": options.threads}
     if options.epochs:
         train["epochs"] = options.epochs
@@ -255,27 +261,27 @@ def reproduce(
         run=folder / system.preset,
         quiet=True,
     )
-    figures = {
+    metrics = {
         f"{split}/{name}": value
         for split in ("train", "test")
         for name, value in run.metrics[split].items()
     }
-    figures["epoch 1/loss"] = run.history()[0]["train"]["loss"]
+    metrics["epoch 1/loss"] = run.history()[0]["train"]["loss"]
     protocol = dict(run.manifest["protocol"])
     for measure in system.extra if options.data == "mnist" else ():
         roles = {"classifier": runs[CLASSIFIER]} if measure == "fid" else {}
         before = time.monotonic()
-        answer = forge.evaluate(run, measures=[measure], roles=roles)
-        figures |= {f"test/{name}": value for name, value in answer["metrics"].items()}
-        figures[f"{measure}, seconds"] = time.monotonic() - before
-        for name, text in answer["protocol"].items():
+        evaluation = forge.evaluate(run, measures=[measure], roles=roles)
+        metrics |= {f"test/{name}": value for name, value in evaluation["metrics"].items()}
+        metrics[f"{measure}, seconds"] = time.monotonic() - before
+        for name, text in evaluation["protocol"].items():
             protocol[name] = text.replace(f"{folder}/", "")  # the page outlives the runs
         if measure == "nll":
-            figures["nll, peak MB of the process"] = peak_memory()
-            figures["test/nll below -elbo"] = -figures["test/elbo"] - figures["test/nll"]
+            metrics["nll, peak MB of the process"] = peak_memory()
+            metrics["test/nll below -elbo"] = -metrics["test/elbo"] - metrics["test/nll"]
     command = f"latentforge train --preset {system.preset}"
-    seconds = time.monotonic() - began
-    return Result(system, figures, protocol, run.manifest["seconds"], seconds, command), run
+    seconds = time.monotonic() - start_time
+    return Result(system, metrics, protocol, run.manifest["seconds"], seconds, command), run
 
 
 def summary(forge: Forge, system: System) -> str:
@@ -294,7 +300,7 @@ def markdown(
     results: Sequence[Result],
     seconds: float,
     options: argparse.Namespace,
-    judged: bool,
+    compared: bool,
 ) -> str:
     """The page: judged figures first, all figures after, protocols last."""
     import torch
@@ -319,37 +325,37 @@ def markdown(
         "|" + "---|" * 8,
     ]
     for result in results:
-        took = f"{result.train_seconds:.0f} s"
-        for figure in result.system.figures:
-            if figure.key not in result.figures:  # a measure that was left out
+        training = f"{result.train_seconds:.0f} s"
+        for metric in result.system.metrics:
+            if metric.key not in result.metrics:  # a measure that was left out
                 continue
-            value = result.figures[figure.key]
-            plain = "-" if figure.plain is None else f"{figure.plain:g}"
-            cells = [f"`{result.system.preset}`", figure.key, figure.said or "-", plain]
-            cells += [figure.bounds(), f"{value:.5g}", verdict(figure, value, judged), took]
+            value = result.metrics[metric.key]
+            reference = "-" if metric.reference is None else f"{metric.reference:g}"
+            cells = [f"`{result.system.preset}`", metric.key, metric.published or "-", reference]
+            cells += [metric.bounds(), f"{value:.5g}", verdict(metric, value, compared), training]
             lines.append(f"| {' | '.join(cells)} |")
     for result in results:
         system = result.system
         lines += ["", f"## {system.preset}", "", f"{summary(forge, system)}. {system.note}"]
         lines += ["", f"    {result.command}", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {key} | {value:.6g} |" for key, value in result.figures.items()]
+        lines += [f"| {key} | {value:.6g} |" for key, value in result.metrics.items()]
         times = f"Training: {result.train_seconds:.1f} s. Total: {result.seconds:.1f} s."
         lines += ["", times]
-    same: dict[str, dict[str, None]] = {}  # protocol -> the figures that it is of, in order
+    names_by_protocol: dict[str, dict[str, None]] = {}  # the metrics of each protocol, in order
     for result in results:
         for name, text in result.protocol.items():
-            same.setdefault(text.replace("|", r"\|"), {})[name] = None
+            names_by_protocol.setdefault(text.replace("|", r"\|"), {})[name] = None
     lines += ["", "## Metric definitions", "", "| metrics | protocol |", "|---|---|"]
-    lines += [f"| {', '.join(names)} | {text} |" for text, names in same.items()]
+    lines += [f"| {', '.join(names)} | {text} |" for text, names in names_by_protocol.items()]
     return "\n".join(lines) + "\n"
 
 
-def verdict(figure: Figure, value: float, judged: bool) -> str:
-    if not judged or figure.bounds() == "-":
+def verdict(metric: ReferenceMetric, value: float, compared: bool) -> str:
+    if not compared or metric.bounds() == "-":
         return ""
-    if figure.holds(value):
+    if metric.is_within_bounds(value):
         return "ok"
-    return f"differs: {figure.why}" if figure.is_known(value) else "**differs**"
+    return f"differs: {metric.reason}" if metric.is_known(value) else "**differs**"
 
 
 def processor() -> str:

@@ -36,56 +36,60 @@ from torch import Tensor, nn
 
 from latentforge import Forge, Run
 
-STEPS, LR, SURE = 60, 0.1, 0.9
-ALIKE: dict[str, Any] = {"restarts": 1, "solutions": 1, "steps": STEPS, "threshold": SURE}
-ALIKE |= {"optimizer": "adam", "lr": LR, "unit": "one", "prior": "none"}
-ALIKE |= {"noise": 0.0, "jitter": 0.0, "settle": 0}
+STEPS, LR, THRESHOLD = 60, 0.1, 0.9
+SAME_SETTINGS: dict[str, Any] = {"restarts": 1, "solutions": 1, "steps": STEPS}
+SAME_SETTINGS |= {"threshold": THRESHOLD}
+SAME_SETTINGS |= {"optimizer": "adam", "lr": LR, "unit": "one", "prior": "none"}
+SAME_SETTINGS |= {"noise": 0.0, "jitter": 0.0, "settle": 0}
 
 
 class Search:
     """All sides of a search on one trained pair, for one number of requests."""
 
-    def __init__(self, vae: Run, classifier: Run, requests: int, most: int) -> None:
-        self.vae, self.classifier, self.requests, self.most = vae, classifier, requests, most
+    def __init__(self, vae: Run, classifier: Run, requests: int, max_requests: int) -> None:
+        self.vae, self.classifier = vae, classifier
+        self.requests, self.max_requests = requests, max_requests
         self.models = [run.load_model().requires_grad_(False) for run in (vae, classifier)]
         self.found: dict[str, Any] = {}  # of the last turn of `alike`, which `by_hand` follows
 
     def guided(self, **options: Any) -> dict[str, Any]:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         answer = self.vae.explore(
             "guided", roles={"classifier": self.classifier}, quiet=True, n=self.requests, **options
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         with np.load(Path(answer["out"]) / "found.npz") as found:
             self.found = dict(found)
-        figures = {key: answer["metrics"][key] for key in ("requests_per_second", "success_share")}
-        return {**figures, "explore_seconds": seconds}
+        metrics = {key: answer["metrics"][key] for key in ("requests_per_second", "success_share")}
+        return {**metrics, "explore_seconds": seconds}
 
     def alike(self) -> dict[str, Any]:
-        return self.guided(**ALIKE)
+        return self.guided(**SAME_SETTINGS)
 
     def by_hand(self) -> dict[str, Any]:
-        start = torch.from_numpy(self.found["start"])[: self.most]
-        began = time.perf_counter()
-        walks = [one(*self.models, z, request % 10) for request, z in enumerate(start)]
-        seconds = time.perf_counter() - began
-        steps, met = (np.array(column) for column in zip(*walks, strict=True))
-        theirs = [self.found[key][: self.most] for key in ("steps", "satisfied")]
-        same = (met == theirs[1]) & (~met | (steps == theirs[0]))
+        start = torch.from_numpy(self.found["start"])[: self.max_requests]
+        start_time = time.perf_counter()
+        walks = [search_one(*self.models, z, request % 10) for request, z in enumerate(start)]
+        seconds = time.perf_counter() - start_time
+        steps, satisfied = (np.array(column) for column in zip(*walks, strict=True))
+        reference = [self.found[key][: self.max_requests] for key in ("steps", "satisfied")]
+        same = (satisfied == reference[1]) & (~satisfied | (steps == reference[0]))
         return {
             "requests_per_second": len(walks) / seconds,
-            "success_share": float(met.mean()),
+            "success_share": float(satisfied.mean()),
             "same": float(same.mean()),
         }
 
 
-def one(vae: nn.Module, classifier: nn.Module, start: Tensor, label: int) -> tuple[int, bool]:
+def search_one(
+    vae: nn.Module, classifier: nn.Module, start: Tensor, label: int
+) -> tuple[int, bool]:
     """The steps of one request, and whether it was met."""
     z = start[None].clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=LR)
     for step in range(STEPS + 1):
         log_p = classifier(vae.decode(z)).log_softmax(1)[0, label]  # type: ignore[operator]
-        if log_p.item() >= math.log(SURE):
+        if log_p.item() >= math.log(THRESHOLD):
             return step, True
         if step < STEPS:
             optimizer.zero_grad()
@@ -100,25 +104,27 @@ def measure(search: Search, repeats: int) -> dict[str, Any]:
         "by-hand": search.by_hand,
         "default": search.guided,
     }
-    took = turns.take_turns(sides, repeats)
-    found: dict[str, Any] = {
-        side: {key: [turn[key] for turn in told] for key in told[0]} for side, told in took.items()
+    measured = turns.take_turns(sides, repeats)
+    results: dict[str, Any] = {
+        side: {key: [turn[key] for turn in records] for key in records[0]}
+        for side, records in measured.items()
     }
-    rates = [found[side]["requests_per_second"] for side in ("alike", "by-hand")]
-    return {**found, "ratio": turns.ratio(*rates)}
+    rates = [results[side]["requests_per_second"] for side in ("alike", "by-hand")]
+    return {**results, "ratio": turns.ratio(*rates)}
 
 
-def show(table: turns.Table, requests: int, found: dict[str, Any]) -> None:
+def show(table: turns.Table, requests: int, results: dict[str, Any]) -> None:
     for side in ("alike", "by-hand", "default"):
-        told = {key: statistics.median(values) for key, values in found[side].items()}
-        explore = f"{told['explore_seconds']:.1f}" if "explore_seconds" in told else ""
-        ratio = f"{found['ratio']:.1f}" if side == "alike" else ""
-        same = f"{told['same']:.0%}" if "same" in told else ""
-        rate, met = f"{told['requests_per_second']:,.1f}", f"{told['success_share']:.0%}"
-        table.row(f"{requests:,} requests, {side}", rate, ratio, met, same, explore)
+        medians = {key: statistics.median(values) for key, values in results[side].items()}
+        explore = f"{medians['explore_seconds']:.1f}" if "explore_seconds" in medians else ""
+        ratio = f"{results['ratio']:.1f}" if side == "alike" else ""
+        same = f"{medians['same']:.0%}" if "same" in medians else ""
+        rate = f"{medians['requests_per_second']:,.1f}"
+        satisfied = f"{medians['success_share']:.0%}"
+        table.row(f"{requests:,} requests, {side}", rate, ratio, satisfied, same, explore)
 
 
-def trained(options: argparse.Namespace, folder: Path) -> list[Run]:
+def train_models(options: argparse.Namespace, folder: Path) -> list[Run]:
     return [
         Forge().train(
             model,
@@ -133,7 +139,7 @@ def trained(options: argparse.Namespace, folder: Path) -> list[Run]:
 
 def main() -> None:
     default = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
-    parser = turns.arguments(__doc__, repeats=3)
+    parser = turns.make_parser(__doc__, repeats=3)
     parser.add_argument("--data", default=default, choices=["mnist", "digits"])
     parser.add_argument("--epochs", type=int, default=3, help="of both trainings  [default: 3]")
     sizes_help = "repeatable  [default: 10, 100, 1000]"
@@ -141,17 +147,17 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=100, help="requests by hand  [default: 100]")
     options = parser.parse_args()
     detail = f"{options.data}, {options.epochs} epochs; medians of {options.repeats} turns"
-    on = turns.headline("Guided search", detail)
+    info = turns.headline("Guided search", detail)
     sizes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        runs = trained(options, Path(scratch))
+        runs = train_models(options, Path(scratch))
         columns = ("requests/s", "over by hand", "met", "same", "explore, s")
         table = turns.Table("search", *columns, first=30)
         for requests in options.requests or (10, 100, 1000):
-            found = measure(Search(*runs, requests, options.most), options.repeats)
-            sizes[str(requests)] = found
-            show(table, requests, found)
-    turns.finish(options.json, on, {"data": options.data, "requests": sizes})
+            results = measure(Search(*runs, requests, options.most), options.repeats)
+            sizes[str(requests)] = results
+            show(table, requests, results)
+    turns.finish(options.json, info, {"data": options.data, "requests": sizes})
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from torch.utils.data import DataLoader, Dataset
 from latentforge import Forge
 
 
-class AsUsual(Dataset[tuple[Tensor, int]]):
+class TorchvisionImages(Dataset[tuple[Tensor, int]]):
     """What torchvision's MNIST does for each image: PIL, then ToTensor."""
 
     def __init__(self, x: Tensor, y: Tensor, pad: int) -> None:
@@ -64,21 +64,21 @@ class AsUsual(Dataset[tuple[Tensor, int]]):
 
 
 def loader(case: Case, x: Tensor, y: Tensor) -> DataLoader[Any]:
-    return DataLoader(AsUsual(x, y, case.pad), case.batch_size, shuffle=True)
+    return DataLoader(TorchvisionImages(x, y, case.pad), case.batch_size, shuffle=True)
 
 
 def write_up(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
     network = case.network()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     batches, total = loader(case, x, y), 0.0
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     for images, labels in batches:
         optimizer.zero_grad()
         loss = case.loss(network, images, labels)
         loss.backward()
         optimizer.step()
         total += loss.item()
-    return len(x) / (time.perf_counter() - began)
+    return len(x) / (time.perf_counter() - start_time)
 
 
 def with_lightning(case: Case, x: Tensor, y: Tensor, folder: Path) -> float:
@@ -98,10 +98,10 @@ def with_lightning(case: Case, x: Tensor, y: Tensor, folder: Path) -> float:
             return torch.optim.Adam(self.parameters(), lr=1e-3)
 
         def on_train_start(self) -> None:
-            self.began = time.perf_counter()
+            self.start_time = time.perf_counter()
 
         def on_train_end(self) -> None:
-            self.seconds = time.perf_counter() - self.began
+            self.seconds = time.perf_counter() - self.start_time
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     module = Module()
@@ -125,7 +125,7 @@ def with_ignite(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
     from ignite.handlers import ProgressBar
     from ignite.metrics import RunningAverage
 
-    class Whole(nn.Module):
+    class WithLoss(nn.Module):
         """Ignite's factory calls model(x) and loss(model(x), y): the loss is in the model here."""
 
         def __init__(self) -> None:
@@ -135,7 +135,7 @@ def with_ignite(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
         def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
             return case.loss(self.network, *batch)
 
-    network = Whole()
+    network = WithLoss()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     trainer = create_supervised_trainer(
         network,
@@ -146,16 +146,16 @@ def with_ignite(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
     RunningAverage(output_transform=float).attach(trainer, "loss")
     with contextlib.redirect_stderr(io.StringIO()):
         ProgressBar().attach(trainer, ["loss"])
-        batches, began = loader(case, x, y), time.perf_counter()
+        batches, start_time = loader(case, x, y), time.perf_counter()
         trainer.run(batches, max_epochs=1)
-    return len(x) / (time.perf_counter() - began)
+    return len(x) / (time.perf_counter() - start_time)
 
 
 def by_hand(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
     x = F.pad(x.float() / 255, (case.pad,) * 4).contiguous()
     network = case.network()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     total = torch.zeros(())
     for index in torch.randperm(len(x)).split(case.batch_size):
         loss = case.loss(network, x[index], y[index])
@@ -164,7 +164,7 @@ def by_hand(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
         optimizer.step()
         total += loss.detach()
     assert torch.isfinite(total)
-    return len(x) / (time.perf_counter() - began)
+    return len(x) / (time.perf_counter() - start_time)
 
 
 def with_latentforge(settings: dict[str, Any]) -> Callable[[Case, Tensor, Tensor, Path], float]:
@@ -197,9 +197,9 @@ def images() -> tuple[Tensor, Tensor, str]:
         train = Forge().load_data("mnist").split("train")
         assert train.y is not None
         return train.x, train.y, "MNIST"
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (60_000, 1, 28, 28), dtype=torch.uint8, generator=draw)
-    return x, torch.randint(0, 10, (60_000,), generator=draw), "random images"
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (60_000, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    return x, torch.randint(0, 10, (60_000,), generator=generator), "random images"
 
 
 def measure(
@@ -223,18 +223,20 @@ def measure(
     return {"images_per_second": rates, "ratios": ratios, "target": case.target}
 
 
-def show(table: turns.Table, name: str, told: dict[str, Any]) -> None:
-    rates = told["images_per_second"].values()
+def show(table: turns.Table, name: str, results: dict[str, Any]) -> None:
+    rates = results["images_per_second"].values()
     table.row(f"{name}: images/s", *(f"{statistics.median(rate):,.0f}" for rate in rates))
-    aims = dict(zip(("by-hand", "lightning"), told["target"], strict=True))
-    table.row("LatentForge x", *(f"{ratio:.2f}" for ratio in told["ratios"].values()), "")
-    table.row("aim", *(f"{aims[side]}" if side in aims else "" for side in told["ratios"]), "")
+    targets = dict(zip(("by-hand", "lightning"), results["target"], strict=True))
+    table.row("LatentForge x", *(f"{ratio:.2f}" for ratio in results["ratios"].values()), "")
+    table.row(
+        "aim", *(f"{targets[side]}" if side in targets else "" for side in results["ratios"]), ""
+    )
 
 
-def chosen_sides(wanted: list[str] | None, precision: str) -> dict[str, Any]:
+def select_sides(requested: list[str] | None, precision: str) -> dict[str, Any]:
     """The functions of the wanted sides, by name, LatentForge last."""
-    named: dict[str, Any] = {**SLOW, "by-hand": by_hand}
-    sides = {name: side for name, side in named.items() if name in (wanted or named)}
+    functions: dict[str, Any] = {**SLOW, "by-hand": by_hand}
+    sides = {name: side for name, side in functions.items() if name in (requested or functions)}
     if "lightning" in sides:
         import_torchvision()  # first: lightning imports it too, and knows no remedy
         try:
@@ -246,7 +248,7 @@ def chosen_sides(wanted: list[str] | None, precision: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = turns.arguments(__doc__, repeats=3)
+    parser = turns.make_parser(__doc__, repeats=3)
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--images", type=int, help="of the sides in memory; default: all")
     parser.add_argument("--few", type=int, default=12_800, help="images of the other sides")
@@ -259,20 +261,20 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     x, y, source = images()
     x, y = x[: options.images], y[: options.images]
-    sides = chosen_sides(options.side, options.precision)
+    sides = select_sides(options.side, options.precision)
     few = min(options.few, len(x))
-    on = turns.headline(
+    info = turns.headline(
         "Training speed",
         f"{source}, {len(x):,} images ({few:,} for the sides with a DataLoader, {few // 2:,} in "
         f"conv-vae), LatentForge in {options.precision}; medians of {options.repeats} turns",
     )
     table = turns.Table("case", *sides)
-    found = {}
+    results = {}
     for name in options.case or CASES:
-        found[name] = measure(CASES[name], sides, x, y, few, options.repeats)
-        show(table, name, found[name])
-    told = {"data": source, "precision": options.precision, "cases": found}
-    turns.finish(options.json, on, {**told, "images": len(x), "few": few})
+        results[name] = measure(CASES[name], sides, x, y, few, options.repeats)
+        show(table, name, results[name])
+    summary = {"data": source, "precision": options.precision, "cases": results}
+    turns.finish(options.json, info, {**summary, "images": len(x), "few": few})
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def sweep(
     options: argparse.Namespace, together: bool, scratch: Path, number: Iterator[int]
 ) -> tuple[float, float]:
     """Seconds of the steps of all members, and of the whole sweep."""
-    began = time.perf_counter()
-    made = Forge().sweep(
+    start_time = time.perf_counter()
+    result = Forge().sweep(
         "vae",
         loss="beta-elbo",
         data=options.data,
@@ -48,15 +48,15 @@ def sweep(
         out=scratch / f"sweep-{next(number)}",
         quiet=True,
     )
-    whole = time.perf_counter() - began
-    if any(member["alone_because"] for member in made.members) or made.status != "done":
-        raise SystemExit(f"not what was to be measured: {made.members[0]}")
-    seconds = [run.manifest["seconds"] for run in made.runs()]
-    return (max(seconds) if together else sum(seconds)), whole
+    total = time.perf_counter() - start_time
+    if any(member["alone_because"] for member in result.members) or result.status != "done":
+        raise SystemExit(f"not what was to be measured: {result.members[0]}")
+    seconds = [run.manifest["seconds"] for run in result.runs()]
+    return (max(seconds) if together else sum(seconds)), total
 
 
 def main() -> None:
-    parser = turns.arguments(__doc__, repeats=3)
+    parser = turns.make_parser(__doc__, repeats=3)
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--data", default=default)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    on = turns.headline(
+    info = turns.headline(
         f"{options.members} models together",
         f"beta-VAEs on {options.data}, hidden {options.hidden}, batch {options.batch_size}, "
         f"{options.device}, epochs: {options.epochs}; medians of {options.repeats} turns",
@@ -76,19 +76,23 @@ def main() -> None:
             side: partial(sweep, options, side == "together", Path(folder), number)
             for side in ("one by one", "together")
         }
-        took = turns.take_turns(sides, options.repeats)
+        times = turns.take_turns(sides, options.repeats)
     table = turns.Table("seconds", *sides, "times as fast")
     ratios = {}
-    for place, part in enumerate(("steps", "whole")):
-        alone, together = ([one[place] for one in took[side]] for side in sides)
-        ratios[part] = turns.ratio(alone, together)
-        medians = [f"{statistics.median(seconds):.1f}" for seconds in (alone, together)]
+    for index, part in enumerate(("steps", "whole")):
+        one_by_one, together = (
+            [times_of_run[index] for times_of_run in times[side]] for side in sides
+        )
+        ratios[part] = turns.ratio(one_by_one, together)
+        medians = [f"{statistics.median(seconds):.1f}" for seconds in (one_by_one, together)]
         table.row(part, *medians, f"{ratios[part]:.2f}")
-    of_one = options.members / ratios["steps"]
-    print(f"\nAll together take {of_one:.2f} times the steps of one.")
-    told = {"members": options.members, "data": options.data, "epochs": options.epochs}
+    steps_of_one = options.members / ratios["steps"]
+    print(f"\nAll together take {steps_of_one:.2f} times the steps of one.")
+    results = {"members": options.members, "data": options.data, "epochs": options.epochs}
     turns.finish(
-        options.json, on, {**told, "seconds": took, "ratios": ratios, "steps_of_one": of_one}
+        options.json,
+        info,
+        {**results, "seconds": times, "ratios": ratios, "steps_of_one": steps_of_one},
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def arguments(doc: str | None, repeats: int) -> argparse.ArgumentParser:
+def make_parser(doc: str | None, repeats: int) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument(
@@ -40,11 +40,11 @@ def take_turns(
     """What each side gave in each turn. The sides alternate, for a shared machine is never equally
     fast for long. With `swap` every second turn takes the sides in reverse order, so that going
     first favours none."""
-    found: dict[str, list[T]] = {name: [] for name in sides}
+    results: dict[str, list[T]] = {name: [] for name in sides}
     for turn in range(repeats):
         for name in reversed(sides) if swap and turn % 2 else sides:
-            found[name].append(sides[name]())
-    return found
+            results[name].append(sides[name]())
+    return results
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -69,16 +69,16 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     return (ordered[k - 1], ordered[n - k]) if k else None
 
 
-def after_the_first(run: Any) -> float:
+def steady_rate(run: Any) -> float:
     """Images a second of a run's epochs after the first, which warms up."""
     images = run.manifest["data"]["images"]["train"]
-    lines = run.history()
-    seconds = [(i + 1) * images / line["images_per_second"] for i, line in enumerate(lines)]
-    return (len(lines) - 1) * images / (seconds[-1] - seconds[0])
+    epochs = run.history()
+    seconds = [(i + 1) * images / epoch["images_per_second"] for i, epoch in enumerate(epochs)]
+    return (len(epochs) - 1) * images / (seconds[-1] - seconds[0])
 
 
 @dataclass(frozen=True)
-class Ran:
+class ProcessResult:
     """What a process took, from its start to its end."""
 
     seconds: float
@@ -86,9 +86,9 @@ class Ran:
     out: str
 
 
-def run(command: Sequence[str], **environment: str) -> Ran:
+def run(command: Sequence[str], **environment: str) -> ProcessResult:
     """Run a command to its end; exits with what it printed where it fails."""
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     child = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -99,13 +99,13 @@ def run(command: Sequence[str], **environment: str) -> Ran:
     assert child.stdout is not None
     out = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)  # subprocess itself tells no child's own peak
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     child.stdout.close()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"{' '.join(command)}: exit {child.returncode}\n{out}")
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return Ran(seconds, usage.ru_maxrss * unit / 2**20, out)
+    return ProcessResult(seconds, usage.ru_maxrss * unit / 2**20, out)
 
 
 # ---------------------------------------------------------------- what is told
@@ -143,14 +143,14 @@ def processor() -> str:
 
 def headline(title: str, detail: str) -> dict[str, Any]:
     """Print what is measured and on what; returns the latter."""
-    on = machine()
+    info = machine()
     print(f"## {title}\n")
     print(
-        f"{on['date']}, {on['processor']} ({on['cores']} cores), {on['threads']} threads, "
-        f"torch {on['torch']}"
+        f"{info['date']}, {info['processor']} ({info['cores']} cores), {info['threads']} threads, "
+        f"torch {info['torch']}"
     )
     print(f"{detail}\n", flush=True)
-    return on
+    return info
 
 
 class Table:
@@ -164,12 +164,12 @@ class Table:
 
     def row(self, *cells: str) -> None:
         first, *others = zip(cells, self.widths, strict=True)
-        fitted = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        print(f"| {' | '.join(fitted)} |", flush=True)
+        aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        print(f"| {' | '.join(aligned)} |", flush=True)
 
 
-def finish(file: Path | None, on: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+def finish(file: Path | None, info: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Write what was measured, and on what, where a file is wanted."""
     print()
     if file:
-        file.write_text(json.dumps({"machine": on, **told}, indent=2) + "\n", "utf-8")
+        file.write_text(json.dumps({"machine": info, **results}, indent=2) + "\n", "utf-8")

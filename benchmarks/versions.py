@@ -59,9 +59,9 @@ def images(split: str, count: int) -> tuple[Any, Any]:
     from latentforge import Forge
 
     name = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
-    whole = Forge().load_data(name).split(split)
-    index = torch.arange(count) % len(whole.x)
-    return whole.x[index], whole.y[index]
+    data = Forge().load_data(name).split(split)
+    index = torch.arange(count) % len(data.x)
+    return data.x[index], data.y[index]
 
 
 def train(name: str, steps: int) -> float:
@@ -80,7 +80,7 @@ def train(name: str, steps: int) -> float:
             run=Path(scratch) / "run",
             quiet=True,
         )
-        return turns.after_the_first(run)
+        return turns.steady_rate(run)
 
 
 def evaluate() -> float:
@@ -93,10 +93,10 @@ def evaluate() -> float:
         train = {"epochs": 1, "batch_size": 128, "device": "cpu"}
         run = forge.train("vae", data=data, train=train, run=Path(scratch) / "run", quiet=True)
         forge.evaluate(run, data=data, device="cpu")  # imports and first kernels
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for _ in range(EVALUATIONS):
             forge.evaluate(run, data=data, device="cpu")
-        return EVALUATIONS * EVALUATED / (time.perf_counter() - began)
+        return EVALUATIONS * EVALUATED / (time.perf_counter() - start_time)
 
 
 # ---------------------------------------------------------------- samples and pairs
@@ -110,29 +110,29 @@ def environment(checkout: Path) -> dict[str, str]:
 
 def sample(case: str, steps: int | None, checkout: Path) -> float:
     """The rate of a case, measured in processes of one checkout."""
-    imported = environment(checkout)
+    variables = environment(checkout)
     if case in STARTS:
         command = [sys.executable, "-m", "latentforge", *STARTS[case]]
-        return STARTED / sum(turns.run(command, **imported).seconds for _ in range(STARTED))
+        return STARTED / sum(turns.run(command, **variables).seconds for _ in range(STARTED))
     call = f"train({case!r}, {steps or STEPS[case]})" if case in STEPS else "evaluate()"
     code = f"import versions; print(versions.{call})"
-    return float(turns.run([sys.executable, "-c", code], **imported).out.split()[-1])
+    return float(turns.run([sys.executable, "-c", code], **variables).out.split()[-1])
 
 
 def prepare(checkout: Path) -> None:
     """Exit unless processes import this checkout. Then run each command once, so that no sample
     compiles bytecode."""
     code = "import latentforge, latentforge_plugins as p; print(latentforge.__path__ + p.__path__)"
-    found = turns.run([sys.executable, "-c", code], **environment(checkout)).out.strip()
+    imported = turns.run([sys.executable, "-c", code], **environment(checkout)).out.strip()
     packages = [checkout / "latentforge", checkout / "plugins" / "latentforge_plugins"]
-    if found != str([str(package) for package in packages]):
+    if imported != str([str(package) for package in packages]):
         hint = "try: git worktree add FOLDER COMMIT"
-        sys.exit(f"{checkout} is no checkout of LatentForge: Python imports {found}\n{hint}")
-    for words in STARTS.values():
-        turns.run([sys.executable, "-m", "latentforge", *words], **environment(checkout))
+        sys.exit(f"{checkout} is no checkout of LatentForge: Python imports {imported}\n{hint}")
+    for arguments in STARTS.values():
+        turns.run([sys.executable, "-m", "latentforge", *arguments], **environment(checkout))
 
 
-def judge(rates: dict[str, list[float]]) -> dict[str, Any]:
+def compare_rates(rates: dict[str, list[float]]) -> dict[str, Any]:
     """The median ratio of the pairs, its interval, and whether NEW is slower."""
     ratios = [new / base for base, new in zip(rates["base"], rates["new"], strict=True)]
     interval = turns.median_interval(ratios)
@@ -143,21 +143,21 @@ def judge(rates: dict[str, list[float]]) -> dict[str, Any]:
 # ---------------------------------------------------------------- what is printed
 
 
-def show(table: turns.Table, case: str, found: dict[str, Any]) -> None:
+def show(table: turns.Table, case: str, results: dict[str, Any]) -> None:
     start = case in STARTS
-    medians = [statistics.median(rates) for rates in found["rates"].values()]
-    shown = [f"{1000 / rate if start else rate:,.0f}" for rate in medians]
-    interval = " to ".join(f"{end:.3f}" for end in found["interval"] or ()) or "none"
+    medians = [statistics.median(rates) for rates in results["rates"].values()]
+    cells = [f"{1000 / rate if start else rate:,.0f}" for rate in medians]
+    interval = " to ".join(f"{end:.3f}" for end in results["interval"] or ()) or "none"
     unit = "ms" if start else "images/s"
-    table.row(f"{case}, {unit}", *shown, f"{found['ratio']:.3f}", interval)
+    table.row(f"{case}, {unit}", *cells, f"{results['ratio']:.3f}", interval)
 
 
 def verdict(cases: dict[str, Any], pairs: int) -> int:
     """Print which cases became slower; returns the exit status."""
     if pairs < PAIRS:
-        few = " Fewer than 6 allow no interval and no verdict." if pairs < 6 else ""
-        print(f"\nNote: fewer than {PAIRS} pairs were used: {pairs}.{few}")
-    slower = [case for case, found in cases.items() if found["slower"]]
+        note = " Fewer than 6 allow no interval and no verdict." if pairs < 6 else ""
+        print(f"\nNote: fewer than {PAIRS} pairs were used: {pairs}.{note}")
+    slower = [case for case, results in cases.items() if results["slower"]]
     print(f"\nInterval wholly below {LIMIT}: {', '.join(slower) or 'no case'}.")
     return 1 if slower else 0
 
@@ -180,19 +180,19 @@ def main() -> int:
     prepare(base)
     prepare(new)
     data = "MNIST" if os.environ.get("LATENTFORGE_DATA") else "digits"
-    what = f"{data}; BASE {base}, NEW {new}; medians, and ratios of rates, pairs: {options.pairs}"
-    on = turns.headline("Speed of two checkouts", what)
+    detail = f"{data}; BASE {base}, NEW {new}; medians, and ratios of rates, pairs: {options.pairs}"
+    info = turns.headline("Speed of two checkouts", detail)
     table = turns.Table("case", "BASE", "NEW", "NEW / BASE", "interval, 95 %")
     cases = {}
     for case in dict.fromkeys(options.case or CASES):
         sides = {"base": partial(sample, case, options.steps, base)}
         sides["new"] = partial(sample, case, options.steps, new)
         rates = turns.take_turns(sides, options.pairs, swap=True)
-        cases[case] = {"rates": rates, **judge(rates)}
+        cases[case] = {"rates": rates, **compare_rates(rates)}
         show(table, case, cases[case])
     status = verdict(cases, options.pairs)
-    told = {"data": data, "base": str(base), "new": str(new), "pairs": options.pairs}
-    turns.finish(options.json, on, {**told, "limit": LIMIT, "cases": cases})
+    summary = {"data": data, "base": str(base), "new": str(new), "pairs": options.pairs}
+    turns.finish(options.json, info, {**summary, "limit": LIMIT, "cases": cases})
     return status
 
 

@@ -41,23 +41,23 @@ IMPORTS = "import torch, ignite"
 def with_latentforge(scratch: Path, number: Iterator[int], epochs: int) -> dict[str, float]:
     run = scratch / f"run-{next(number)}"
     command = [*TRAIN, "--epochs", str(epochs), "--run", str(run)]
-    ran = turns.run(command, LATENTFORGE_DATA=str(scratch))
+    process = turns.run(command, LATENTFORGE_DATA=str(scratch))
     training = json.loads((run / "run.json").read_text("utf-8"))["seconds"]
-    return {"seconds": ran.seconds, "training": training, "peak_mb": ran.peak_mb}
+    return {"seconds": process.seconds, "training": training, "peak_mb": process.peak_mb}
 
 
 def by_script(side: str, scratch: Path, epochs: int) -> dict[str, float]:
-    ran = turns.run([*script(side, scratch), "--epochs", str(epochs)])
-    training = float(ran.out.split()[-1])
-    return {"seconds": ran.seconds, "training": training, "peak_mb": ran.peak_mb}
+    process = turns.run([*script(side, scratch), "--epochs", str(epochs)])
+    training = float(process.out.split()[-1])
+    return {"seconds": process.seconds, "training": training, "peak_mb": process.peak_mb}
 
 
 def script(side: str, scratch: Path) -> list[str]:
-    words = [sys.executable, str(HERE / "whole_sides.py"), side, "--data", str(scratch)]
-    return [*words, "--out", str(scratch / f"{side}.pt")]
+    command = [sys.executable, str(HERE / "whole_sides.py"), side, "--data", str(scratch)]
+    return [*command, "--out", str(scratch / f"{side}.pt")]
 
 
-def trained(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_training(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All sides in turns: what each took, and how LatentForge compares."""
     few = min(options.few, options.epochs)
     epochs = {side: few if side in SLOW else options.epochs for side in options.side}
@@ -66,56 +66,63 @@ def trained(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
     sides["latentforge"] = partial(with_latentforge, scratch, itertools.count(), options.epochs)
     epochs["latentforge"] = options.epochs
-    found: dict[str, Any] = {}
-    for side, took in turns.take_turns(sides, options.repeats).items():
-        columns = {key: [one[key] for one in took] for key in took[0]}
-        left = options.epochs / epochs[side] - 1
+    results: dict[str, Any] = {}
+    for side, runs in turns.take_turns(sides, options.repeats).items():
+        columns = {key: [run[key] for run in runs] for key in runs[0]}
+        remaining = options.epochs / epochs[side] - 1
         pairs = zip(columns["seconds"], columns["training"], strict=True)
-        columns["all_epochs"] = [seconds + left * training for seconds, training in pairs]
-        found[side] = {"epochs": epochs[side], **columns}
-    ours = found["latentforge"]
+        columns["all_epochs"] = [seconds + remaining * training for seconds, training in pairs]
+        results[side] = {"epochs": epochs[side], **columns}
+    ours = results["latentforge"]
     for side in options.side:
-        found[side]["ratio"] = turns.ratio(found[side]["all_epochs"], ours["all_epochs"])
-        found[side]["more_mb"] = turns.difference(ours["peak_mb"], found[side]["peak_mb"])
-    return found
+        results[side]["ratio"] = turns.ratio(results[side]["all_epochs"], ours["all_epochs"])
+        results[side]["more_mb"] = turns.difference(ours["peak_mb"], results[side]["peak_mb"])
+    return results
 
 
-def show_trained(found: dict[str, Any]) -> None:
+def show_training(results: dict[str, Any]) -> None:
     columns = ("epochs", "seconds", "training", "all epochs", "LatentForge x", "peak MB")
     table = turns.Table("side", *columns, "LatentForge MB more", first=14)
-    for side, told in found.items():
-        times = [f"{statistics.median(told[key]):.1f}" for key in ("seconds", "training")]
-        whole, peak = (statistics.median(told[key]) for key in ("all_epochs", "peak_mb"))
+    for side, result in results.items():
+        times = [f"{statistics.median(result[key]):.1f}" for key in ("seconds", "training")]
+        all_epochs, peak = (statistics.median(result[key]) for key in ("all_epochs", "peak_mb"))
         others = side != "latentforge"
-        compared = [f"{told['ratio']:.2f}" if others else "", f"{peak:.0f}"]
-        more = f"{told['more_mb']:+.0f}" if others else ""
-        table.row(side, str(told["epochs"]), *times, f"{whole:.1f}", *compared, more)
+        comparison = [f"{result['ratio']:.2f}" if others else "", f"{peak:.0f}"]
+        more = f"{result['more_mb']:+.0f}" if others else ""
+        table.row(side, str(result["epochs"]), *times, f"{all_epochs:.1f}", *comparison, more)
 
 
 # ---------------------------------------------------------------- start-up
 
 
-def commands(scratch: Path) -> dict[str, Callable[[], turns.Ran]]:
+def commands(scratch: Path) -> dict[str, Callable[[], turns.ProcessResult]]:
     """What is started, by the name it has in the table."""
     number = itertools.count()
 
-    def first_step(*what: str) -> turns.Ran:
-        plugin = ("-p", str(HERE / "first_step.py"), "train", *what, "--callback", "first-step")
+    def first_step(*arguments: str) -> turns.ProcessResult:
+        plugin = (
+            "-p",
+            str(HERE / "first_step.py"),
+            "train",
+            *arguments,
+            "--callback",
+            "first-step",
+        )
         run = scratch / f"started-{next(number)}"
         command = [*LATENTFORGE, *plugin, "--device", "cpu", "--run", str(run)]
         return turns.run(command, LATENTFORGE_DATA=str(scratch))
 
-    words = ("--version", "--help", "train --help", "list models", "plugins list")
-    answers = {
-        f"latentforge {line}": partial(turns.run, [*LATENTFORGE, *line.split()]) for line in words
+    lines = ("--version", "--help", "train --help", "list models", "plugins list")
+    short_commands = {
+        f"latentforge {line}": partial(turns.run, [*LATENTFORGE, *line.split()]) for line in lines
     }
     code = f"{IMPORTS}, os; os._exit(0)"  # ends as the two below do
-    hand = [*script("by-hand", scratch), "--epochs", "1", "--to-first-step"]
+    by_hand = [*script("by-hand", scratch), "--epochs", "1", "--to-first-step"]
     return {
         "python -c pass": partial(turns.run, [sys.executable, "-c", "pass"]),
-        **answers,
+        **short_commands,
         IMPORTS: partial(turns.run, [sys.executable, "-c", code]),
-        "by hand, to its first step": partial(turns.run, hand),
+        "by hand, to its first step": partial(turns.run, by_hand),
         "train vae --data mnist, to its first step": partial(
             *(first_step, "vae", "--data", "mnist", "--batch-size", "128")
         ),
@@ -123,33 +130,33 @@ def commands(scratch: Path) -> dict[str, Callable[[], turns.Ran]]:
     }
 
 
-def started(scratch: Path, repeats: int) -> dict[str, Any]:
+def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
     """Seconds and peak memory of each command, and how much more than the imports alone."""
     sides = commands(scratch)
     turns.take_turns(sides, 1)  # once for the caches: of bytecode, and of the disk
-    ran = turns.take_turns(sides, repeats)
-    floor = [one.seconds for one in ran[IMPORTS]]
+    measured = turns.take_turns(sides, repeats)
+    imports = [process.seconds for process in measured[IMPORTS]]
     return {
         name: {
-            "seconds": [one.seconds for one in took],
-            "peak_mb": [one.peak_mb for one in took],
-            "over_imports": turns.difference([one.seconds for one in took], floor),
+            "seconds": [process.seconds for process in processes],
+            "peak_mb": [process.peak_mb for process in processes],
+            "over_imports": turns.difference([process.seconds for process in processes], imports),
         }
-        for name, took in ran.items()
+        for name, processes in measured.items()
     }
 
 
-def show_started(found: dict[str, Any]) -> None:
+def show_start_up(results: dict[str, Any]) -> None:
     table = turns.Table("command", "seconds", f"over `{IMPORTS}`", "peak MB", first=42)
-    for name, told in found.items():
-        seconds, peak = (statistics.median(told[key]) for key in ("seconds", "peak_mb"))
+    for name, result in results.items():
+        seconds, peak = (statistics.median(result[key]) for key in ("seconds", "peak_mb"))
         torchless = name.startswith(("python", "latentforge"))
-        more = "" if torchless or name == IMPORTS else f"{told['over_imports']:+.2f}"
+        more = "" if torchless or name == IMPORTS else f"{result['over_imports']:+.2f}"
         table.row(name, f"{seconds:.2f}", more, f"{peak:.0f}")
 
 
 def main() -> None:
-    parser = turns.arguments(__doc__, repeats=3)
+    parser = turns.make_parser(__doc__, repeats=3)
     parser.add_argument("--epochs", type=int, default=15, help="[default: 15]")
     parser.add_argument("--few", type=int, default=2, help="epochs of the slow sides [default: 2]")
     parser.add_argument("--images", type=int, default=60_000, help="[default: 60000]")
@@ -165,14 +172,14 @@ def main() -> None:
         writer = [sys.executable, str(HERE / "mnist_files.py"), folder, str(options.images)]
         source = turns.run(writer).out.strip()
         detail = f"{source}, {options.images:,} images, batch 128; medians of {options.repeats}"
-        on = turns.headline("From a command to a trained vae", f"{detail} turns")
-        found = trained(scratch, options)
-        show_trained(found)
+        info = turns.headline("From a command to a trained vae", f"{detail} turns")
+        results = measure_training(scratch, options)
+        show_training(results)
         print(f"\n## Start-up: medians of {options.starts} turns\n")
-        starts = started(scratch, options.starts)
-        show_started(starts)
-    told = {"data": source, "images": options.images, "epochs": options.epochs}
-    turns.finish(options.json, on, {**told, "sides": found, "start_up": starts})
+        start_up = measure_start_up(scratch, options.starts)
+        show_start_up(start_up)
+    summary = {"data": source, "images": options.images, "epochs": options.epochs}
+    turns.finish(options.json, info, {**summary, "sides": results, "start_up": start_up})
 
 
 if __name__ == "__main__":

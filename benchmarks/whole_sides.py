@@ -36,7 +36,7 @@ def by_hand(options: argparse.Namespace) -> tuple[nn.Module, float]:
         x = x.float() / 255
     network = vae()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     for _ in range(options.epochs):
         total = torch.zeros(())
         for index in torch.randperm(len(x)).split(BATCH):
@@ -49,7 +49,7 @@ def by_hand(options: argparse.Namespace) -> tuple[nn.Module, float]:
             optimizer.step()
             total += loss.detach()
         assert torch.isfinite(total)
-    return network, time.perf_counter() - began
+    return network, time.perf_counter() - start_time
 
 
 def loader(folder: Path) -> Any:
@@ -66,7 +66,7 @@ def loader(folder: Path) -> Any:
 def write_up(options: argparse.Namespace) -> tuple[nn.Module, float]:
     batches, network = loader(options.data), vae()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     for _ in range(options.epochs):
         total = 0.0
         for images, labels in batches:
@@ -75,7 +75,7 @@ def write_up(options: argparse.Namespace) -> tuple[nn.Module, float]:
             loss.backward()
             optimizer.step()
             total += loss.item()
-    return network, time.perf_counter() - began
+    return network, time.perf_counter() - start_time
 
 
 def with_lightning(options: argparse.Namespace) -> tuple[nn.Module, float]:
@@ -96,10 +96,10 @@ def with_lightning(options: argparse.Namespace) -> tuple[nn.Module, float]:
             return torch.optim.Adam(self.parameters(), lr=1e-3)
 
         def on_train_start(self) -> None:
-            self.began = time.perf_counter()
+            self.start_time = time.perf_counter()
 
         def on_train_end(self) -> None:
-            self.seconds = time.perf_counter() - self.began
+            self.seconds = time.perf_counter() - self.start_time
 
     module = Module()
     trainer = lightning.Trainer(

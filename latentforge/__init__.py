@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from latentforge.specs import PresetSpec as PresetSpec
     from latentforge.workflows.run import Run as Run
 
-_HOMES = {
+_MODULES = {
     "latentforge.contracts": ("Arrays", "DataSpec", "LatentSpec"),
     "latentforge.engine.latent_search": ("search",),
     "latentforge.forge": ("Forge", "open_run"),
@@ -49,15 +49,15 @@ _HOMES = {
         "PresetSpec",
     ),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME_OF)]
+__all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'latentforge' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value  # the next access does not call this function
     return value
 

@@ -6,7 +6,7 @@ import sys
 from types import FrameType
 
 
-def interrupted(_number: int, frame: FrameType | None) -> None:
+def handle_interrupt(_number: int, frame: FrameType | None) -> None:
     """Handles Ctrl-C. During an import, the process exits at once: a C extension could swallow an
     exception or be left half imported, and an import has nothing to clean up."""
     while frame is not None:
@@ -31,7 +31,7 @@ def main() -> None:
         import signal
 
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, interrupted)
+            signal.signal(signal.SIGINT, handle_interrupt)
         from latentforge.cli.app import run
 
         code = run(sys.argv[1:])

@@ -272,13 +272,13 @@ class Seen:
 
     model: Any
     batch: Batch
-    _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """The result of `compute()`, computed once for all measures that use the same `key`."""
-        if key not in self._kept:
-            self._kept[key] = compute()
-        return self._kept[key]
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
 
     @cached_property
     def posterior(self) -> Posterior:

@@ -138,12 +138,12 @@ def place_in(error: BaseException, package: str) -> str:
     """` (file:line)` of the innermost frame in `package`, or an empty string."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
-    place = ""
+    location = ""
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
         module = str(frame.f_globals.get("__name__", ""))
         if module == package or module.startswith(f"{package}."):
-            place = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
+            location = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
         traceback = traceback.tb_next
-    return place
+    return location

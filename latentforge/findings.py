@@ -196,8 +196,8 @@ def checked(findings: object) -> Findings:
             raise ValueError(f"two findings have the name {name!r}")
     for item in findings.items:
         _check(item)
-    if strange := sorted(set(findings.roles) - set(names)):
-        raise ValueError(f"roles contains {strange[0]!r}, but there is no such finding")
+    if unknown := sorted(set(findings.roles) - set(names)):
+        raise ValueError(f"roles contains {unknown[0]!r}, but there is no such finding")
     metrics = {name: float(value) for name, value in findings.metrics.items()}
     return replace(findings, metrics=metrics, notes=tuple(findings.notes))
 
@@ -207,10 +207,10 @@ def _check(item: Finding) -> None:
     for key in ("title", "x_title", "y_title"):
         if not isinstance(getattr(item, key, ""), str):
             raise TypeError(f"{key} of {item.name!r} must be a string")
-    for key, of in LISTS.items():
+    for key, items in LISTS.items():
         value = getattr(item, key, ())
-        _check_list(item.name, key, value, of)
-        if of == "strings":
+        _check_list(item.name, key, value, items)
+        if items == "strings":
             _check_texts(item.name, value)
     for key in ("paths", "series", "panels", "arrays"):
         _check_mapping(item.name, key, getattr(item, key, {}))
@@ -237,11 +237,11 @@ def _check(item: Finding) -> None:
             _check_raw(item)
 
 
-def _check_list(name: str, key: str, value: object, of: str) -> None:
+def _check_list(name: str, key: str, value: object, items: str) -> None:
     """Rejects strings and tensors: iterating over them yields characters and rows of numbers."""
     wrong = isinstance(value, str) or hasattr(value, "shape") or not isinstance(value, Collection)
     if wrong:
-        raise TypeError(f"{key} of {name!r} must be a list of {of}, not {type(value).__name__}")
+        raise TypeError(f"{key} of {name!r} must be a list of {items}, not {type(value).__name__}")
 
 
 def _check_mapping(name: str, key: str, value: object) -> None:
@@ -294,9 +294,9 @@ def _check_labels(item: Scatter, labels: Tensor) -> None:
         raise TypeError(f"labels of {item.name!r} must be integers, not {labels.dtype}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (item.classes and high >= len(item.classes)):
-        wanted = f"0 to {len(item.classes) - 1}, as there are {len(item.classes)} classes"
-        wanted = wanted if item.classes else "0 and above"
-        raise ValueError(f"labels of {item.name!r} must be {wanted}, not {low} to {high}")
+        expected = f"0 to {len(item.classes) - 1}, as there are {len(item.classes)} classes"
+        expected = expected if item.classes else "0 and above"
+        raise ValueError(f"labels of {item.name!r} must be {expected}, not {low} to {high}")
 
 
 def _check_lines(item: Lines) -> None:

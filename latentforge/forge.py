@@ -182,8 +182,8 @@ class Forge:
         previous value. Pass `storage` again if its URL has a password, which is never stored."""
         from latentforge.sweeps.start import resume_sweep
 
-        how: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
-        return resume_sweep(self.registry, Path(sweep), storage=storage, **how)
+        options: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
+        return resume_sweep(self.registry, Path(sweep), storage=storage, **options)
 
     def load_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
         """Load the splits of a dataset; `options` are those of the section [data]."""
@@ -366,10 +366,10 @@ class Forge:
         """
         from latentforge.workflows.export_checks import encode
 
-        wanted = {"data": data, "options": options, "split": split}
+        request = {"data": data, "options": options, "split": split}
         folder = open_folder(run)
         return encode(
-            self.registry, folder, Path(out), **wanted, checkpoint=checkpoint, device=device
+            self.registry, folder, Path(out), **request, checkpoint=checkpoint, device=device
         )
 
     def decode(

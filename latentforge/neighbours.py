@@ -36,7 +36,7 @@ def topk(
     if isinstance(rows, torch.Tensor):
         size = max(1, DISTANCES // len(rows))
         pairs = zip(torch.split(queries, size), torch.split(own, size), strict=True)
-        found = [topk(some, [rows], k, own=at, exact=exact) for some, at in pairs]
+        found = [topk(part_queries, [rows], k, own=at, exact=exact) for part_queries, at in pairs]
         distances, indices = zip(*found, strict=True)
         return torch.cat(distances), torch.cat(indices)
     mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist_if_necessary"
@@ -48,8 +48,8 @@ def topk(
         inside = ((own >= start) & (own < start + len(part))).nonzero().squeeze(1)
         distance[inside, own[inside] - start] = torch.inf
         near, at = _smallest(distance, k)
-        nearest, chosen = _smallest(torch.cat([nearest, near], 1), k)
-        positions = torch.cat([positions, at + start], 1).gather(1, chosen)
+        nearest, selected = _smallest(torch.cat([nearest, near], 1), k)
+        positions = torch.cat([positions, at + start], 1).gather(1, selected)
         start += len(part)
     return nearest, positions
 

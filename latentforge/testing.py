@@ -47,13 +47,13 @@ class Check(_Check):
 
     def see(self, plugins: Sequence[Any]) -> None:
         """Uses `plugins`, which are not installed, if the check has no plugins of its own."""
-        subject = self.given[0]
+        subject = self.arguments[0]
         subject.plugins = subject.plugins or tuple(plugins)
 
 
 def _checks(kind: str, name: str, how: dict[str, Any]) -> list[Check]:
     return [
-        Check(check.name, check.function, check.given) for check in checks_of(kind, name, **how)
+        Check(check.name, check.function, check.arguments) for check in checks_of(kind, name, **how)
     ]
 
 
@@ -149,20 +149,20 @@ def latentforge_only(
 ) -> Sequence[Any]:
     """Disables installed plugins that are neither built in nor under test, because they would
     affect the test. Returns the plugins under test."""
-    from latentforge.plugins.discovery import installed
+    from latentforge.plugins.discovery import find_installed
 
     under_test = {getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_plugins}
-    found = [c.plugin for c in installed() if c.plugin.module in under_test]
-    kept = ["latentforge", *(f"{plugin.distribution}/{plugin.name}" for plugin in found)]
-    monkeypatch.setenv("LATENTFORGE_PLUGINS", ",".join(kept))
+    found = [c.plugin for c in find_installed() if c.plugin.module in under_test]
+    enabled = ["latentforge", *(f"{plugin.distribution}/{plugin.name}" for plugin in found)]
+    monkeypatch.setenv("LATENTFORGE_PLUGINS", ",".join(enabled))
     return latentforge_plugins
 
 
 @pytest.fixture(autouse=True)
 def latentforge_checks(request: pytest.FixtureRequest) -> None:
     """Gives each check the plugins of the fixture `forge`, unless the check names its own."""
-    given = getattr(getattr(request.node, "callspec", None), "params", {})
-    for check in given.values():
+    params = getattr(getattr(request.node, "callspec", None), "params", {})
+    for check in params.values():
         if isinstance(check, Check):
             check.see(request.getfixturevalue("latentforge_only"))
 
@@ -183,12 +183,12 @@ def latentforge_cli(
     the plugins of the fixture `forge`, which must be files, dotted names or modules here."""
     from latentforge.cli.app import run
 
-    named = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_only]
-    given = [word for name in named for word in ("-p", name)]
+    names = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_only]
+    options = [argument for name in names for argument in ("-p", name)]
 
     def call(*arguments: object) -> Answer:
         capsys.readouterr()
-        code = run([*given, *map(str, arguments)])
+        code = run([*options, *map(str, arguments)])
         out, err = capsys.readouterr()
         return Answer(code, out, err)
 

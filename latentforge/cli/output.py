@@ -59,7 +59,7 @@ class Globals:
         logging.getLogger("latentforge").handlers = [warnings]
         forge = self.loaded = self.loaded or Forge(self.plugins, off=self.off)
         registry = forge.registry
-        faults = [*map(str, registry.problems), *registry.faulty_loads]
+        faults = [*map(str, registry.problems), *registry.slow_imports]
         if self.strict and warn and faults:
             raise PluginError(
                 f"{len(faults)} plugin fault{'s' * (len(faults) > 1)}, under --strict-plugins",

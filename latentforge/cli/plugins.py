@@ -110,7 +110,7 @@ def check(
         results.append(result)
         if not json:
             suffix = f": {result.saw}" if result.saw else ""
-            print(f"{result.status:8}{result.of}: {result.check}{suffix}", flush=True)
+            print(f"{result.status:8}{result.title}: {result.check}{suffix}", flush=True)
     statuses = [result.status for result in results]
     counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -120,7 +120,7 @@ def check(
     if failed:
         error = PluginError(
             f"{text} of {len(results)} checks",
-            details=[f"{r.of}: {r.check}: {r.mend}" for r in failed],
+            details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             remedy="fix these; docs/contracts.md defines what each kind must provide",
         )
         error.result = summary

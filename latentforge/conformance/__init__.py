@@ -48,15 +48,18 @@ def checks_of(
 
     subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
     modules = (models, losses, datasets, explorers, objectives, callbacks)
-    own = checks_in(modules[CHECKED.index(kind)])
-    subject.foremost = name_of(own[0])
-    found: list[Check] = []
-    for function in (*checks_for(kind), *own):
+    kind_checks = checks_in(modules[CHECKED.index(kind)])
+    subject.first_check = check_name(kind_checks[0])
+    checks: list[Check] = []
+    for function in (*checks_for(kind), *kind_checks):
         if "shape" in signature(function).parameters:
-            found += [Check(name_of(function, s), function, (subject, SHAPES[s])) for s in SHAPES]
+            checks += [
+                Check(check_name(function, shape_name), function, (subject, SHAPES[shape_name]))
+                for shape_name in SHAPES
+            ]
         else:
-            found.append(Check(name_of(function), function, (subject,)))
-    return found
+            checks.append(Check(check_name(function), function, (subject,)))
+    return checks
 
 
 def checks_in(module: ModuleType) -> list[Callable[..., None]]:
@@ -67,7 +70,7 @@ def checks_in(module: ModuleType) -> list[Callable[..., None]]:
     return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 
 
-def name_of(function: Callable[..., None], case: str = "") -> str:
+def check_name(function: Callable[..., None], case: str = "") -> str:
     """The name of a check: the function's name with spaces, and the case in brackets."""
-    words = function.__name__.replace("_", " ")
-    return f"{words} [{case}]" if case else words
+    text = function.__name__.replace("_", " ")
+    return f"{text} [{case}]" if case else text

@@ -26,42 +26,46 @@ LARGER = (3, 64, 64)  # for models that support none of these
 CLASSES = ("zero", "one", "two")
 
 
-def data_of(shape: tuple[int, ...]) -> DataSpec:
+def make_data_spec(shape: tuple[int, ...]) -> DataSpec:
     return DataSpec(shape, "image" if len(shape) == 3 else "vector", CLASSES)
 
 
-def batch_of(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
+def make_batch(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
     """Random images with labels. Each class is brighter than the one before."""
-    draw = torch.Generator().manual_seed(mix("conformance images", seed))
+    generator = torch.Generator().manual_seed(mix("conformance images", seed))
     y = torch.arange(count) % len(CLASSES)
     level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
-    noise = torch.rand(count, *shape, generator=draw)
+    noise = torch.rand(count, *shape, generator=generator)
     return Batch((level + 0.3 * noise).clamp(0, 1), y, torch.arange(count))
 
 
-def step_of(index: int = 3) -> Step:
+def make_step(index: int = 3) -> Step:
     return Step(index, total=100, images=60, epoch_length=10)
 
 
-FEW = (step_of(0), step_of(50), step_of(99))  # of 100: the weight of a term may rise or end
+SAMPLE_STEPS = (
+    make_step(0),
+    make_step(50),
+    make_step(99),
+)  # of 100: the weight of a term may rise or end
 
 
-def seeded(number: int, purpose: str = "conformance") -> None:
+def seed_torch(number: int, purpose: str = "conformance") -> None:
     """Seed torch's default generators with a function of the purpose and the number."""
     torch.manual_seed(mix(purpose, number))
 
 
-def under(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
+def run_with_seeds(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
     """The results of calling `make` once under each of these seeds."""
-    found = []
+    results = []
     for seed in seeds:
-        seeded(seed)
-        found.append(make())
-    return found
+        seed_torch(seed)
+        results.append(make())
+    return results
 
 
 @contextmanager
-def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
+def require_shape_support(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
     """Raise CheckFailed if a shape makes a component raise, unless the error is one of
     LatentForge's, which declares that the shape is not supported."""
     try:
@@ -70,16 +74,16 @@ def takes(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckFailed(
-            f"for {shape} it raises {subject.told(error)}",
+            f"for {shape} it raises {subject.describe_error(error)}",
             "fix it; for an unsupported shape, raise UsageError in `build`",
         ) from error
 
 
 def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
     """The module that the `build` of a model or a loss returns, in training mode."""
-    seeded(seed, "init")
-    with takes(subject, shape):
-        module = subject.entry.spec.build(subject.config, data_of(shape))
+    seed_torch(seed, "init")
+    with require_shape_support(subject, shape):
+        module = subject.entry.spec.build(subject.config, make_data_spec(shape))
     require(
         isinstance(module, nn.Module),
         f"build returned {type(module).__name__}",
@@ -91,7 +95,7 @@ def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
 def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> nn.Module:
     """The module that the `build` of another component returns for its default options."""
     options = check_options(entry.spec.config, {}, entry.name)
-    module: nn.Module = entry.spec.build(options, data_of(shape))
+    module: nn.Module = entry.spec.build(options, make_data_spec(shape))
     return module
 
 
@@ -100,7 +104,7 @@ def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
     return (subject.shape,) if subject.shape else (*SHAPES.values(), LARGER)
 
 
-def taken_shape(subject: Subject) -> tuple[int, ...]:
+def supported_shape(subject: Subject) -> tuple[int, ...]:
     """The first of the shapes that a model supports. Raises CheckSkipped if there is none."""
 
     def find() -> tuple[int, ...]:
@@ -116,30 +120,30 @@ def taken_shape(subject: Subject) -> tuple[int, ...]:
             "pass a supported one as shape="
         )
 
-    return subject.once("taken shape", find)
+    return subject.once("supported shape", find)
 
 
-def only_for(subject: Subject, ability: str) -> None:
+def skip_unless_provided(subject: Subject, capability: str) -> None:
     """Raise CheckSkipped unless the model provides a capability."""
-    if ability not in subject.entry.spec.provides:
-        raise CheckSkipped(f"it does not provide {ability}")
+    if capability not in subject.entry.spec.provides:
+        raise CheckSkipped(f"it does not provide {capability}")
 
 
-def require_tensor(value: Any, shape: tuple[int, ...], what: str, kind: torch.dtype) -> None:
+def require_tensor(value: Any, shape: tuple[int, ...], what: str, dtype: torch.dtype) -> None:
     """Raise CheckFailed unless the value is a finite tensor of this shape and dtype."""
-    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    observed = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     require(
-        found == shape,
-        f"{what} has shape {found}, not {shape}",
+        observed == shape,
+        f"{what} has shape {observed}, not {shape}",
         f"return shape {shape}; the first dimension is the batch",
     )
-    require(value.dtype == kind, f"{what} is {value.dtype}", f"return {kind}")
+    require(value.dtype == dtype, f"{what} is {value.dtype}", f"return {dtype}")
     if value.is_floating_point():
         require(value.isfinite().all(), f"{what} contains NaN or infinity", "fix the arithmetic")
 
 
 @contextmanager
-def left_as_it_is(batch: Batch) -> Iterator[None]:
+def require_unmodified(batch: Batch) -> Iterator[None]:
     """Raise CheckFailed if the code inside writes into a batch."""
     assert batch.y is not None
     before = batch.x.clone(), batch.y.clone()
@@ -149,7 +153,7 @@ def left_as_it_is(batch: Batch) -> Iterator[None]:
 
 
 @contextmanager
-def elsewhere(mend: str) -> Iterator[torch.device]:
+def use_other_device(hint: str) -> Iterator[torch.device]:
     """Yield another device: a GPU if there is one, else torch's device `meta`, whose tensors have
     no values. A tensor that was not moved raises CheckFailed. Any other error on `meta` raises
     CheckSkipped, because the code inside reads values."""
@@ -157,30 +161,36 @@ def elsewhere(mend: str) -> Iterator[torch.device]:
     try:
         yield device
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        said = str(error).lower()
-        mixed = any(words in said for words in ("same device", "two devices", "expected device"))
+        message = str(error).lower()
+        mixed = any(
+            phrase in message for phrase in ("same device", "two devices", "expected device")
+        )
         if device.type == "meta" and not mixed:
             why = "it reads values, and tensors on torch's device `meta` have none"
             raise CheckSkipped(f"{why}: {one_line(error)}") from None
-        raise CheckFailed(f"on {device}: {error}", mend) from None
+        raise CheckFailed(f"on {device}: {error}", hint) from None
 
 
-def require_same(one: Tensor, other: Tensor, saw: str, mend: str) -> None:
+def require_same(one: Tensor, other: Tensor, saw: str, hint: str) -> None:
     """Raise CheckFailed unless two tensors are equal up to rounding errors of sums."""
     scale = float(one.detach().abs().max()) + 1e-6
-    worst = float((one.detach() - other.detach()).abs().max())
-    require(worst <= 1e-4 * scale, f"{saw} (by {worst:.3g} of {scale:.3g})", mend)
+    largest_difference = float((one.detach() - other.detach()).abs().max())
+    require(
+        largest_difference <= 1e-4 * scale,
+        f"{saw} (by {largest_difference:.3g} of {scale:.3g})",
+        hint,
+    )
 
 
-def stepping(
-    model: nn.Module, loss: nn.Module, batch: Batch, steps: Sequence[Step] = FEW
+def train_steps(
+    model: nn.Module, loss: nn.Module, batch: Batch, steps: Sequence[Step] = SAMPLE_STEPS
 ) -> Iterator[Tensor]:
     """Yield the total loss before each step of Adam, in training mode, with the same noise each
     time. While it is yielded, the parameters contain its gradients."""
-    both = nn.ModuleList([model, loss]).train()
-    optimizer = torch.optim.Adam([p for p in both.parameters() if p.requires_grad], lr=1e-3)
+    modules = nn.ModuleList([model, loss]).train()
+    optimizer = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=1e-3)
     for step in steps:
-        seeded(0)
+        seed_torch(0)
         total: Tensor = loss(model, batch, step).total()
         optimizer.zero_grad()
         torch.autograd.backward(total)
@@ -188,19 +198,19 @@ def stepping(
         optimizer.step()
 
 
-def without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> list[str]:
+def parameters_without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> list[str]:
     """The names of the trainable parameters that no gradient reaches in any of the steps. Raises
     CheckFailed if a gradient is not finite."""
-    left = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    remaining = {name: p for name, p in module.named_parameters() if p.requires_grad}
     for _ in steps:
         gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
-        ruined = [name for name, value in gradients.items() if not bool(value.isfinite().all())]
+        not_finite = [name for name, value in gradients.items() if not bool(value.isfinite().all())]
         require(
-            not ruined,
-            f"the gradient of {', '.join(ruined)} is NaN or infinite",
+            not not_finite,
+            f"the gradient of {', '.join(not_finite)} is NaN or infinite",
             "check for 0 * log 0, the square root of 0 and the standard deviation of equal numbers",
         )
         for name, value in gradients.items():
             if bool(value.any()):
-                left.pop(name, None)
-    return list(left)
+                remaining.pop(name, None)
+    return list(remaining)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentforge.conformance.fixtures import TRAIN, images, model_with, run_folder_for
-from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Engines
 from latentforge.errors import Interrupted, UsageError
@@ -26,7 +26,7 @@ STOP = "conformance-stop"
 
 
 def it_attaches_and_trains(subject: Subject) -> None:
-    run = _trained(subject)
+    run = _first_run(subject)
     require(
         run.status == "done" and run.manifest["epochs"] >= 1,
         f"the run has status {run.status} after {run.manifest['epochs']} epochs",
@@ -35,18 +35,18 @@ def it_attaches_and_trains(subject: Subject) -> None:
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
-    _require_same_weights(_trained(subject), _train(subject), "in a second run")
+    _require_same_weights(_first_run(subject), _train(subject), "in a second run")
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
     """The run is interrupted after its first epoch, then resumed."""
-    whole = _trained(subject)
-    folder, forge = run_folder_for(subject), _stopping(subject)
+    uninterrupted = _first_run(subject)
+    folder, forge = run_folder_for(subject), _forge_that_stops(subject)
     try:
         _train(subject, forge, folder, STOP)
     except Interrupted:
         resumed = forge.resume(folder, data=images(), quiet=True)
-        _require_same_weights(whole, resumed, "after an interruption and a resume")
+        _require_same_weights(uninterrupted, resumed, "after an interruption and a resume")
     else:
         raise CheckSkipped("it ends the training before a second epoch begins")
 
@@ -69,19 +69,19 @@ def its_state_is_json(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with nothing_global_changed("training with it", first=lambda: _trained(subject)):
+    with require_no_global_change("training with it", first=lambda: _first_run(subject)):
         _train(subject)
 
 
-def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *beside: str) -> Any:
-    """Train a tiny run with the callback and with the callbacks named in `beside`."""
+def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *extra: str) -> Any:
+    """Train a tiny run with the callback and with the callbacks named in `extra`."""
     callbacks = [{"name": subject.entry.reference, **subject.options}]
     try:
         return (forge or subject.forge).train(
             model_with(subject, {"encode", "decode"}).reference,
             data=images(),
             train={**TRAIN, "epochs": EPOCHS},
-            callbacks=[*callbacks, *({"name": name} for name in beside)],
+            callbacks=[*callbacks, *({"name": name} for name in extra)],
             run=folder or run_folder_for(subject),
             quiet=True,
         )
@@ -89,7 +89,7 @@ def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *bes
         raise CheckSkipped(f"it rejects the test run: {error.message}") from None
 
 
-def _trained(subject: Subject) -> Any:
+def _first_run(subject: Subject) -> Any:
     return subject.once("trained", lambda: _train(subject))
 
 
@@ -108,10 +108,10 @@ class StopOnce:
             raise KeyboardInterrupt
 
 
-def _stopping(subject: Subject) -> Any:
+def _forge_that_stops(subject: Subject) -> Any:
     """A copy of the subject's Forge with the callback StopOnce."""
-    registry, once = subject.forge.registry, StopOnce()
-    spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: once)
+    registry, callback = subject.forge.registry, StopOnce()
+    spec = CallbackSpec(name=STOP, summary="Stops", build=lambda _config: callback)
     added = Entry(KINDS["callbacks"], spec, subject.entry.plugin)
     forge = copy(subject.forge)
     forge.registry = Registry(registry.plugins, [*registry.components, added], registry.observers)

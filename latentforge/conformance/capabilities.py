@@ -10,19 +10,19 @@ from typing import Any
 
 from latentforge.conformance.subject import CheckFailed, Subject
 
-OF_MODELS = {
+MODEL_ATTRIBUTES = {
     "encode": ("encode",),
     "decode": ("decode",),
     "decode_logits": ("decode_logits",),
     "layers": ("layers",),
     "classify": ("forward", "__call__"),
 }
-OF_POSTERIORS = {
+POSTERIOR_ATTRIBUTES = {
     "kl": ("kl",),
     "log_prob": ("log_prob",),
     "diagonal_gaussian": ("mean", "log_var"),
 }
-CORE = {*OF_MODELS, *OF_POSTERIORS}
+CORE_CAPABILITIES = {*MODEL_ATTRIBUTES, *POSTERIOR_ATTRIBUTES}
 
 
 def needs_of(subject: Subject) -> Set[str]:
@@ -43,75 +43,77 @@ def roles_of(subject: Subject) -> dict[str, Set[str]]:
 
 
 @contextmanager
-def only_what_is_needed(
-    *models: tuple[Any, Set[str], Set[str]], named: str, beside: tuple[type, ...] = ()
+def restrict_to_needs(
+    *models: tuple[Any, Set[str], Set[str]], field: str, exempt: tuple[type, ...] = ()
 ) -> Iterator[None]:
     """Raise CheckFailed if the code inside fails because a model lacks a capability that it was not
     declared to need. Of `models`, each (model, provides, needs), only the needs are visible, which
-    the spec declares in the field `named`. Objects of the types in `beside`, such as the likelihood
+    the spec declares in `field`. Objects of the types in `exempt`, such as the likelihood
     that a run was trained with, see everything."""
-    asked: list[str] = []
+    used: list[str] = []
     for model, provides, needs in models:
-        hide(model, provides - needs, asked, beside)
+        hide_capabilities(model, provides - needs, used, exempt)
     try:
         yield
     except Exception as error:
-        if not asked:
+        if not used:
             raise
-        saw = f"it uses {asked[-1]}, which is not in `{named}`"
-        raise CheckFailed(saw, f"add {asked[-1]!r} to `{named}`") from error
+        saw = f"it uses {used[-1]}, which is not in `{field}`"
+        raise CheckFailed(saw, f"add {used[-1]!r} to `{field}`") from error
 
 
-def hide(model: Any, abilities: Set[str], asked: list[str], beside: tuple[type, ...]) -> None:
-    """Hide capabilities of a model and its posteriors from all code but their own. `asked` collects
+def hide_capabilities(
+    model: Any, hidden: Set[str], used: list[str], exempt: tuple[type, ...]
+) -> None:
+    """Hide capabilities of a model and its posteriors from all code but their own. `used` collects
     those that are used. Copies lack the capabilities too, because the class is replaced."""
 
     def encode(self: Any, x: Any) -> Any:
         posterior = super(limited, self).encode(x)
         with suppress(TypeError):  # an object with slots cannot change its class
-            cls = without(type(posterior), OF_POSTERIORS, abilities, asked, beside, self)
+            cls = restrict_class(type(posterior), POSTERIOR_ATTRIBUTES, hidden, used, exempt, self)
             object.__setattr__(posterior, "__class__", cls)  # a dataclass may be frozen
         return posterior
 
-    limited = without(type(model), OF_MODELS, abilities, asked, beside)
-    if "encode" not in abilities and hasattr(model, "encode"):
+    limited = restrict_class(type(model), MODEL_ATTRIBUTES, hidden, used, exempt)
+    if "encode" not in hidden and hasattr(model, "encode"):
         limited.encode = encode
     model.__class__ = limited
 
 
-def without(
+def restrict_class(
     cls: type,
     names: Mapping[str, Sequence[str]],
-    abilities: Set[str],
-    asked: list[str],
-    beside: tuple[type, ...],
-    *own: Any,
+    hidden: Set[str],
+    used: list[str],
+    exempt: tuple[type, ...],
+    *objects: Any,
 ) -> Any:
     """A subclass of `cls` whose objects lack the attributes of these capabilities, except in their
-    methods, in those of the objects `own`, and in those of objects of the types `beside`."""
+    methods, in those of `objects`, and in those of objects of the types `exempt`."""
     limited: Any = type(cls.__name__, (cls,), {"__module__": cls.__module__})
 
-    def lacking(name: str, ability: str) -> property:
+    def hidden_attribute(name: str, capability: str) -> property:
         def get(self: Any) -> Any:
-            if not called_by((self, *own), beside):
-                asked.append(ability)
+            if not is_called_by((self, *objects), exempt):
+                used.append(capability)
                 raise AttributeError(f"{name} is not among its needs")
             return vars(self)[name] if name in vars(self) else getattr(super(limited, self), name)
 
         return property(get)
 
-    for ability in sorted(abilities & set(names)):
-        for name in names[ability]:
-            setattr(limited, name, lacking(name, ability))
+    for capability in sorted(hidden & set(names)):
+        for name in names[capability]:
+            setattr(limited, name, hidden_attribute(name, capability))
     return limited
 
 
-def called_by(owners: tuple[Any, ...], types: tuple[type, ...]) -> bool:
+def is_called_by(owners: tuple[Any, ...], types: tuple[type, ...]) -> bool:
     """Whether a method of one of these objects, or of an object of these types, is on the stack."""
     frame: FrameType | None = sys._getframe(2)
     while frame:
-        found = frame.f_locals.get("self")
-        if isinstance(found, types) or any(found is owner for owner in owners):
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, types) or any(caller is owner for owner in owners):
             return True
         frame = frame.f_back
     return False

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from latentforge.conformance.capabilities import CORE, needs_of, roles_of
+from latentforge.conformance.capabilities import CORE_CAPABILITIES, needs_of, roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.errors import closest
 from latentforge.plugins.loading import HEAVY
@@ -22,10 +22,10 @@ from latentforge.specs import KINDS
 
 
 def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
-    seen = imported_by(subject)
+    heavy = heavy_imports_of(subject)
     require(
-        not seen,
-        f"loading plugin {subject.entry.plugin.name} imports {', '.join(seen)}",
+        not heavy,
+        f"loading plugin {subject.entry.plugin.name} imports {', '.join(heavy)}",
         "move the import into `build`, or under `if TYPE_CHECKING:` if only annotations need it",
     )
 
@@ -61,14 +61,14 @@ def every_ability_is_known(subject: Subject) -> None:
     that only a model provides may be meant for components that are not installed, unless its name
     looks like a misspelt one."""
     entries = subject.forge.registry.components
-    others = [words_of(entry) for entry in entries if entry is not subject.entry]
-    known = {*CORE, *chain(*chain(*others))}
-    provided, needed = words_of(subject.entry)
-    for word in sorted((provided | needed) - known):
-        close = closest(word, known)
+    others = [capabilities_of(entry) for entry in entries if entry is not subject.entry]
+    known = {*CORE_CAPABILITIES, *chain(*chain(*others))}
+    provided, needed = capabilities_of(subject.entry)
+    for name in sorted((provided | needed) - known):
+        close = closest(name, known)
         require(
-            not close and word not in needed,
-            f"no installed component knows the capability {word!r}"
+            not close and name not in needed,
+            f"no installed component knows the capability {name!r}"
             + (f"; did you mean {close!r}?" if close else ""),
             "docs/contracts.md lists the capabilities; a new one must be provided by a model",
         )
@@ -90,11 +90,14 @@ CHECKS = (
 
 def checks_for(kind: str) -> tuple[Any, ...]:
     """The checks of this module for a kind ("models"), by the fields of its spec."""
-    named = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
-    return (*CHECKS, *([every_ability_is_known] if named & {"provides", "needs", "roles"} else []))
+    field_names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
+    return (
+        *CHECKS,
+        *([every_ability_is_known] if field_names & {"provides", "needs", "roles"} else []),
+    )
 
 
-def words_of(entry: Entry) -> tuple[Set[str], Set[str]]:
+def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:
     """The capabilities that a component provides, and those that it or its roles need."""
     spec = entry.spec
     needs: Any = getattr(spec, "needs", frozenset())
@@ -104,15 +107,15 @@ def words_of(entry: Entry) -> tuple[Set[str], Set[str]]:
         except Exception:  # another check reports invalid defaults
             needs = frozenset()
     roles = [getattr(spec, key, None) or {} for key in ("roles", "optional_roles")]
-    of_roles = chain(*(wanted.values() for wanted in roles))
-    return getattr(spec, "provides", frozenset()), frozenset(needs).union(*of_roles)
+    role_needs = chain(*(capabilities.values() for capabilities in roles))
+    return getattr(spec, "provides", frozenset()), frozenset(needs).union(*role_needs)
 
 
-def imported_by(subject: Subject) -> list[str]:
+def heavy_imports_of(subject: Subject) -> list[str]:
     """The heavy packages that a new process imports when it loads the component's plugin, beyond
     those of `import latentforge`."""
     module = subject.entry.plugin.module
-    if not (module.endswith(".py") or importable(module)):
+    if not (module.endswith(".py") or is_importable(module)):
         raise CheckSkipped(f"{module} is a Python object, which another process cannot import")
     code = (
         "import json, sys; sys.path[:0] = json.loads(sys.argv[2]); import latentforge; "
@@ -122,20 +125,21 @@ def imported_by(subject: Subject) -> list[str]:
     )
     target = str(Path(module).expanduser().absolute()) if module.endswith(".py") else module
     path = json.dumps([entry for entry in sys.path if entry])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, target, path],
         capture_output=True,
         text=True,
     )
+    last_line = (process.stderr.strip().splitlines() or [""])[-1]
     require(
-        done.returncode == 0,
-        f"{module} cannot be loaded on its own: {(done.stderr.strip().splitlines() or [''])[-1]}",
+        process.returncode == 0,
+        f"{module} cannot be loaded on its own: {last_line}",
         f"latentforge -p {target} plugins show {subject.entry.plugin.name}",
     )
-    return sorted({*HEAVY} & set(json.loads(done.stdout.splitlines()[-1])))
+    return sorted({*HEAVY} & set(json.loads(process.stdout.splitlines()[-1])))
 
 
-def importable(module: str) -> bool:
+def is_importable(module: str) -> bool:
     """Whether `import` finds a module of this name. It does not for the name of an object."""
     from importlib.util import find_spec
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from latentforge.config.resolve import resolve_dataset
-from latentforge.conformance.assertions import under
-from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.assertions import run_with_seeds
+from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.data.loading import load_splits
 from latentforge.errors import MissingError, UsageError
 
-LOOKED_AT = 200  # images of each split
+IMAGES_CHECKED = 200  # images of each split
 
 
 def it_loads_as_images_or_vectors(subject: Subject) -> None:
     """The core checks shapes, range and labels while it prepares the data."""
-    splits = _loaded(subject)
+    splits = _splits_of(subject)
     for name in splits.splits:
         images = splits.split(name)
-        x = images.batch_at(list(range(min(LOOKED_AT, len(images))))).x
+        x = images.batch_at(list(range(min(IMAGES_CHECKED, len(images))))).x
         low = float(x.min())
         require(
             float(x.max()) > low,
@@ -30,7 +30,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 def it_is_the_same_each_time(subject: Subject) -> None:
     """The seed must not matter: a run must find the data that it was trained on."""
-    one, other = under((0, 1), lambda: _load(subject).fingerprint)
+    one, other = run_with_seeds((0, 1), lambda: _load(subject).fingerprint)
     require(
         one == other,
         "the images of two loads differ",
@@ -39,13 +39,15 @@ def it_is_the_same_each_time(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with nothing_global_changed("loading it", first=lambda: _loaded(subject)):
+    with require_no_global_change("loading it", first=lambda: _splits_of(subject)):
         _load(subject)
 
 
 def _load(subject: Subject) -> Any:
     """The splits of the dataset. Raises CheckSkipped if it needs files or options first."""
-    dataset, own = resolve_dataset(subject.forge.registry, subject.entry.reference, subject.options)
+    dataset, data_config = resolve_dataset(
+        subject.forge.registry, subject.entry.reference, subject.options
+    )
     spec = dataset.entry.spec
     try:
         spec.load(dataset.options, spec.splits[0])
@@ -54,10 +56,10 @@ def _load(subject: Subject) -> Any:
     except UsageError as error:
         raise CheckSkipped(f"it needs options: {error.message}") from None
     try:
-        return load_splits(dataset, own)
+        return load_splits(dataset, data_config)
     except UsageError as error:  # from the core, which checks what was loaded
         raise CheckFailed(str(error), "see docs/contracts.md, Datasets") from None
 
 
-def _loaded(subject: Subject) -> Any:
+def _splits_of(subject: Subject) -> Any:
     return subject.once("splits", lambda: _load(subject))

@@ -16,15 +16,15 @@ import torch
 
 from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component
-from latentforge.conformance.capabilities import only_what_is_needed, roles_of
+from latentforge.conformance.capabilities import restrict_to_needs, roles_of
 from latentforge.conformance.fixtures import (
-    opened,
+    load_tiny_run,
     other_runs,
+    role_models,
     run_folder_for,
     run_with,
-    with_roles,
 )
-from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.errors import UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
@@ -34,14 +34,18 @@ if TYPE_CHECKING:
 
 
 def it_finds_something(subject: Subject) -> None:
-    found = _once(subject)
+    found = _first_result(subject)
     require(
         {Path(file).name for file in found["files"]} - {"findings.json"},
         "it returned no findings",
         "return Findings([...]) with a picture, a table or arrays",
     )
-    ruined = [name for name, value in found["metrics"].items() if math.isnan(value)]
-    require(not ruined, f"{', '.join(ruined)} is NaN", "leave out a metric that cannot be computed")
+    not_a_number = [name for name, value in found["metrics"].items() if math.isnan(value)]
+    require(
+        not not_a_number,
+        f"{', '.join(not_a_number)} is NaN",
+        "leave out a metric that cannot be computed",
+    )
     require(
         not found["metrics"] or found["protocol"],
         f"it returns metrics {', '.join(found['metrics'])} but no protocol",
@@ -51,36 +55,38 @@ def it_finds_something(subject: Subject) -> None:
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
     """The config lists only the needed capabilities too, for explorers that read it."""
-    seen, needs = opened(subject), subject.entry.spec.needs
-    entry = seen.config.model.entry
-    bare = replace(entry, spec=replace(entry.spec, provides=needs))
-    config = replace(seen.config, model=replace(seen.config.model, entry=bare))
-    model, loss = seen.loaded.model, seen.loaded.loss
-    beside = type(loss), type(getattr(loss, "likelihood", loss))
+    loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
+    entry = loaded_run.config.model.entry
+    restricted = replace(entry, spec=replace(entry.spec, provides=needs))
+    config = replace(loaded_run.config, model=replace(loaded_run.config.model, entry=restricted))
+    model, loss = loaded_run.loaded.model, loaded_run.loaded.loss
+    exempt = type(loss), type(getattr(loss, "likelihood", loss))
     with (
-        only_what_is_needed((model, entry.spec.provides, needs), named="needs", beside=beside),
-        only_what_is_needed(*with_roles(subject, seen), named="roles"),
+        restrict_to_needs((model, entry.spec.provides, needs), field="needs", exempt=exempt),
+        restrict_to_needs(*role_models(subject, loaded_run), field="roles"),
     ):
-        _looked(subject, replace(seen, config=config))
+        _find(subject, replace(loaded_run, config=config))
 
 
 def it_works_without_labels(subject: Subject) -> None:
-    wanted = {*subject.entry.spec.needs, *chain(*roles_of(subject).values())}
-    if subject.entry.spec.labels or "classify" in wanted:
+    needs = {*subject.entry.spec.needs, *chain(*roles_of(subject).values())}
+    if subject.entry.spec.labels or "classify" in needs:
         raise CheckSkipped("it has labels=True, or needs a classifier")
-    _tried(subject, "a run without labels", LABELS, what="unlabelled", labels=False)
+    _require_handled(subject, "a run without labels", LABELS_HINT, case="unlabelled", labels=False)
 
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
-    one, other = _once(subject), _explored(subject)
-    clocks = ("seconds", "per_second")  # suffixes of timing metrics
+    one, other = _first_result(subject), _explore(subject)
+    timings = ("seconds", "per_second")  # suffixes of timing metrics
     first, second = (
-        repr({k: v for k, v in found["metrics"].items() if not k.endswith(clocks)})
+        repr({k: v for k, v in found["metrics"].items() if not k.endswith(timings)})
         for found in (one, other)
     )
-    require(first == second, f"the metrics of two runs differ: {first}, {second}", SEED)
-    differ = [name for name, told in one["held"].items() if told != other["held"].get(name)]
-    require(not differ, f"files of two runs differ: {', '.join(differ)}", SEED)
+    require(first == second, f"the metrics of two runs differ: {first}, {second}", SEED_HINT)
+    differ = [
+        name for name, digest in one["digests"].items() if digest != other["digests"].get(name)
+    ]
+    require(not differ, f"files of two runs differ: {', '.join(differ)}", SEED_HINT)
 
 
 def it_writes_no_file_of_its_own(subject: Subject) -> None:
@@ -89,17 +95,19 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
     before = {*run.path.iterdir()}
     folder = run_folder_for(subject).parent
     with chdir(folder):
-        _explored(subject)
+        _explore(subject)
     new = sorted(path.name for path in {*folder.iterdir(), *run.path.iterdir()} - before)
     require(not new, f"it writes {', '.join(new)}", "return findings and write no files")
 
 
 def it_leaves_the_model_as_it_is(subject: Subject) -> None:
-    seen = opened(subject)
-    models = {f"the model of role {role}": loaded.model for role, loaded in seen.roles.items()}
-    models = {"the model": seen.loaded.model, **models}
+    loaded_run = load_tiny_run(subject)
+    models = {
+        f"the model of role {role}": loaded.model for role, loaded in loaded_run.roles.items()
+    }
+    models = {"the model": loaded_run.loaded.model, **models}
     before = {name: _fingerprint(model) for name, model in models.items()}
-    subject.kept["findings"] = _looked(subject, seen)
+    subject.cache["findings"] = _find(subject, loaded_run)
     changed = [name for name, model in models.items() if _fingerprint(model) != before[name]]
     require(
         not changed,
@@ -109,35 +117,37 @@ def it_leaves_the_model_as_it_is(subject: Subject) -> None:
 
 
 def images_lie_between_0_and_1(subject: Subject) -> None:
-    findings = subject.once("findings", lambda: _looked(subject, opened(subject)))
+    findings = subject.once("findings", lambda: _find(subject, load_tiny_run(subject)))
     for item in findings.items:
         panels = chain(*item.frames) if isinstance(item, Film) else [item]
         for images in chain(*map(_images_of, panels)):
             low, high = float(images.min()), float(images.max())
             require(
-                low >= -CLIPPED and high <= 1 + CLIPPED,
+                low >= -TOLERANCE and high <= 1 + TOLERANCE,
                 f"images of {item.name!r} go from {low:.3g} to {high:.3g}",
                 "values outside [0, 1] are clipped: scale them, or use colours='heat'",
             )
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    _tried(subject, "a run with a class without images", what="empty", empty=1)
+    _require_handled(subject, "a run with a class without images", case="empty", empty=1)
 
 
 def one_test_image_works(subject: Subject) -> None:
-    _tried(subject, "a run with one test image", what="one", test=1)
+    _require_handled(subject, "a run with one test image", case="one", test=1)
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with nothing_global_changed("exploring", first=lambda: _once(subject)):
-        _explored(subject)
+    with require_no_global_change("exploring", first=lambda: _first_result(subject)):
+        _explore(subject)
 
 
-CLIPPED = 1e-3  # a rounding error, which is not visible
-COPES = "handle this data, or raise UsageError with a hint"
-LABELS = "set labels=True in its spec, or do not use y; if only an option needs y, raise UsageError"
-SEED = "use torch's default generator, which is seeded, or the seed in the context"
+TOLERANCE = 1e-3  # a rounding error, which is not visible
+HANDLE_DATA = "handle this data, or raise UsageError with a hint"
+LABELS_HINT = (
+    "set labels=True in its spec, or do not use y; if only an option needs y, raise UsageError"
+)
+SEED_HINT = "use torch's default generator, which is seeded, or the seed in the context"
 
 
 def _images_of(item: Any) -> Iterator[torch.Tensor]:
@@ -149,60 +159,60 @@ def _images_of(item: Any) -> Iterator[torch.Tensor]:
         yield from (images for images in shown if images is not None)
 
 
-def _tried(subject: Subject, of: str, mend: str = COPES, **given: Any) -> None:
+def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data: Any) -> None:
     """Raise CheckSkipped if the explorer refuses such a run with a UsageError, CheckFailed if it
     raises anything else."""
     try:
-        _explored(subject, **given)
+        _explore(subject, **data)
     except UsageError as error:
-        raise CheckSkipped(f"it rejects {of}: {error.message}") from None
+        raise CheckSkipped(f"it rejects {run}: {error.message}") from None
     except CheckSkipped:
         raise
     except Exception as error:
-        raise CheckFailed(f"for {of}: {error}", mend) from error
+        raise CheckFailed(f"for {run}: {error}", hint) from error
 
 
-def _once(subject: Subject) -> dict[str, Any]:
+def _first_result(subject: Subject) -> dict[str, Any]:
     """The result of the first exploration, for the checks that need no other."""
-    return subject.once("explored", lambda: _explored(subject))
+    return subject.once("explored", lambda: _explore(subject))
 
 
-def _explored(subject: Subject, **given: Any) -> dict[str, Any]:
+def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
     """Explore a tiny run: metrics, files, and digests of the contents of the files."""
     out = run_folder_for(subject)
-    found: dict[str, Any] = subject.forge.explore(
+    result: dict[str, Any] = subject.forge.explore(
         subject.entry.reference,
-        run_with(subject, subject.entry.spec.needs, **given),
-        roles=other_runs(subject, **given),
+        run_with(subject, subject.entry.spec.needs, **data),
+        roles=other_runs(subject, **data),
         out=out,
         device="cpu",
         quiet=True,
         **subject.options,
     )
-    return {**found, "held": _held(out)}
+    return {**result, "digests": _digests(out)}
 
 
-def _looked(subject: Subject, seen: LoadedRun) -> Findings:
+def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
     """The findings for a loaded run, not rendered."""
     from latentforge.workflows.explore import compute_findings
 
     explorer = Component(subject.entry, subject.config)
-    return compute_findings(seen, explorer, _objective_of(subject), lambda _engine: None)
+    return compute_findings(loaded_run, explorer, _objective_of(subject), lambda _engine: None)
 
 
-def _held(folder: Path) -> dict[str, str]:
+def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 digests of the pictures, tables and arrays in a folder. Archives contain the time, so
     their members are hashed. Pages and findings.json repeat the content, contain times and are
     skipped."""
-    found = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".npz":
             with ZipFile(path) as archive:
                 for name in archive.namelist():
-                    found[f"{path.name}:{name}"] = hashlib.sha256(archive.read(name)).hexdigest()
+                    digests[f"{path.name}:{name}"] = hashlib.sha256(archive.read(name)).hexdigest()
         elif path.suffix in (".png", ".gif", ".csv"):
-            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentforge.conformance.assertions import batch_of, build_with_defaults
+from latentforge.conformance.assertions import build_with_defaults, make_batch
 from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject
 from latentforge.errors import UsageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from latentforge.workflows.run import Run
 
 SHAPE = (1, 16, 16)
-FIRST = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest ones, preferred
+PREFERRED = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest ones, preferred
 TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
 
 
@@ -32,15 +32,15 @@ def images(
 ) -> dict[str, Any]:
     """Images of three classes, in the form of `Forge.train(data=...)`. The class `empty` has no
     images. With `labels=False` the data has no labels."""
-    found: dict[str, Any] = {"validation": 0.2}
+    data: dict[str, Any] = {"validation": 0.2}
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
-        batch = batch_of(SHAPE, count, seed)
+        batch = make_batch(SHAPE, count, seed)
         assert batch.y is not None
         x, y = (batch.x * 255).to(torch.uint8), batch.y
         if empty is not None:
             x, y = x[y != empty], y[y != empty]
-        found[split] = (x, y) if labels else x
-    return found
+        data[split] = (x, y) if labels else x
+    return data
 
 
 def run_folder_for(subject: Subject) -> Path:
@@ -55,21 +55,21 @@ def run_folder_for(subject: Subject) -> Path:
     return Path(tempfile.mkdtemp(dir=subject.once("scratch", make))) / "run"
 
 
-def run_with(subject: Subject, needs: Set[str], what: str = "whole", **given: Any) -> Run:
+def run_with(subject: Subject, needs: Set[str], case: str = "whole", **data: Any) -> Run:
     """A run whose model provides `needs`, trained on `images(**given)`."""
     entry = model_with(subject, needs)
 
     def train() -> Run:
-        made: Run = subject.forge.train(
+        run: Run = subject.forge.train(
             entry.reference,
-            data=images(**given),
+            data=images(**data),
             train=TRAIN,
             run=run_folder_for(subject),
             quiet=True,
         )
-        return made
+        return run
 
-    return subject.once(f"run {entry.reference} {what}", train)
+    return subject.once(f"run {entry.reference} {case}", train)
 
 
 def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
@@ -77,8 +77,8 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
     plugin come first, then the cheapest ones. Raises CheckSkipped if there is none."""
 
     def order(entry: Entry) -> tuple[bool, int, str]:
-        place = FIRST.index(entry.name) if entry.name in FIRST else len(FIRST)
-        return entry.plugin is not subject.entry.plugin, place, entry.name
+        position = PREFERRED.index(entry.name) if entry.name in PREFERRED else len(PREFERRED)
+        return entry.plugin is not subject.entry.plugin, position, entry.name
 
     refusal = ""
     for entry in sorted(subject.forge.registry.entries("models"), key=order):
@@ -93,12 +93,12 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
     raise CheckSkipped(f"no installed model provides {', '.join(sorted(needs))}{refusal}")
 
 
-def other_runs(subject: Subject, **given: Any) -> dict[str, Any]:
+def other_runs(subject: Subject, **data: Any) -> dict[str, Any]:
     """A run for each role that a component requires."""
-    return {role: run_with(subject, needs, **given) for role, needs in roles_of(subject).items()}
+    return {role: run_with(subject, needs, **data) for role, needs in roles_of(subject).items()}
 
 
-def opened(subject: Subject) -> LoadedRun:
+def load_tiny_run(subject: Subject) -> LoadedRun:
     """A tiny run and the runs of its roles, loaded as for an explorer."""
     from latentforge.workflows.load import load_run
 
@@ -111,11 +111,11 @@ def opened(subject: Subject) -> LoadedRun:
     return load_run(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
 
 
-def with_roles(subject: Subject, seen: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
+def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
     """For each role: the model, what it provides, and what the component needs of it."""
-    found = []
+    models = []
     for role, needs in roles_of(subject).items():
-        other = seen.roles[role]
+        other = loaded_run.roles[role]
         entry = resolve_stored_config(subject.forge.registry, other.run).model.entry
-        found.append((other.model, entry.spec.provides, needs))
-    return found
+        models.append((other.model, entry.spec.provides, needs))
+    return models

@@ -26,12 +26,12 @@ class Setting(NamedTuple):
     before: Any = None
 
 
-def put_environment(value: dict[str, str]) -> None:
+def set_environment(value: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(value)
 
 
-def of(module: Any, name: str, before: Any) -> Setting:
+def attribute_setting(module: Any, name: str, before: Any) -> Setting:
     """The setting that is an attribute of a module."""
     return Setting(
         lambda: getattr(module, name), lambda value: setattr(module, name, value), before
@@ -65,15 +65,15 @@ SETTINGS = {
     "torch's matmul precision": Setting(
         torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
     ),
-    "cudnn.benchmark": of(CUDNN, "benchmark", False),
-    "cudnn.deterministic": of(CUDNN, "deterministic", False),
+    "cudnn.benchmark": attribute_setting(CUDNN, "benchmark", False),
+    "cudnn.deterministic": attribute_setting(CUDNN, "deterministic", False),
     "the generator of `random`": Setting(
         random.getstate, random.setstate, random.Random("conformance").getstate()
     ),
     "the generator of numpy.random": Setting(
         np.random.get_state, np.random.set_state, np.random.RandomState(2718281828).get_state()
     ),
-    "the environment": Setting(lambda: dict(os.environ), put_environment),
+    "the environment": Setting(lambda: dict(os.environ), set_environment),
     "the working folder": Setting(os.getcwd, os.chdir),
     "sys.path": Setting(lambda: list(sys.path), lambda value: sys.path.__setitem__(ALL, value)),
     "the SIGINT handler": Setting(
@@ -84,21 +84,23 @@ SETTINGS = {
         lambda: list(ROOT.handlers), lambda value: ROOT.handlers.__setitem__(ALL, value)
     ),
 }
-NEW = {name: setting.before for name, setting in SETTINGS.items() if setting.before is not None}
+PROBE_VALUES = {
+    name: setting.before for name, setting in SETTINGS.items() if setting.before is not None
+}
 
 
-def settings() -> dict[str, Any]:
+def read_settings() -> dict[str, Any]:
     return {name: setting.get() for name, setting in SETTINGS.items()}
 
 
-def differing(values: dict[str, Any]) -> list[str]:
+def changed_settings(values: dict[str, Any]) -> list[str]:
     """The settings whose value differs. Values are compared by `repr`, because `==` of arrays is
     not a single value."""
     return [name for name, value in values.items() if repr(SETTINGS[name].get()) != repr(value)]
 
 
-def put(values: dict[str, Any]) -> None:
-    for name in differing(values):
+def apply_settings(values: dict[str, Any]) -> None:
+    for name in changed_settings(values):
         SETTINGS[name].put(values[name])
 
 
@@ -110,36 +112,36 @@ def is_blanket(rule: Any) -> bool:
 
 
 @contextmanager
-def as_it_was() -> Iterator[None]:
+def restore_settings() -> Iterator[None]:
     """Restore all settings and warning filters at the end, also after an exception."""
-    before = settings()
+    before = read_settings()
     with warnings.catch_warnings():
         try:
             yield
         finally:
-            put(before)
+            apply_settings(before)
 
 
 @contextmanager
-def nothing_global_changed(
-    doing: str, first: Callable[[], object] = lambda: None
+def require_no_global_change(
+    action: str, first: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
     """Raise CheckFailed if the code inside changes a process-wide setting. The settings first get
     values that no component sets, because a component that always sets the same value may have set
     it already. `first` is called before: its imports may change settings."""
-    with as_it_was():
+    with restore_settings():
         first()
-    with as_it_was():
+    with restore_settings():
         warnings.resetwarnings()
-        put(NEW)
-        before = settings()
+        apply_settings(PROBE_VALUES)
+        before = read_settings()
         yield
-        changed = differing(before)
+        changed = changed_settings(before)
         # a library that is imported meanwhile may silence its own warnings
         if any(map(is_blanket, warnings.filters)):
             changed.append("warnings")
     require(
         not changed,
-        f"{doing} changes {', '.join(changed)}",
+        f"{action} changes {', '.join(changed)}",
         "do not change process-wide settings, or restore them",
     )

@@ -10,26 +10,26 @@ import torch
 from torch import nn
 
 from latentforge.conformance.assertions import (
-    batch_of,
     build,
     build_with_defaults,
-    left_as_it_is,
-    seeded,
+    make_batch,
+    make_step,
+    parameters_without_gradient,
+    require_unmodified,
+    run_with_seeds,
+    seed_torch,
     shapes_for,
-    step_of,
-    stepping,
-    under,
-    without_gradient,
+    train_steps,
 )
-from latentforge.conformance.capabilities import needs_of, only_what_is_needed
+from latentforge.conformance.capabilities import needs_of, restrict_to_needs
 from latentforge.conformance.fixtures import model_with
-from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
 
-MORE = 4  # copies of the images, for terms that must not grow in proportion
+COPIES = 4  # copies of the images, for terms that must not grow in proportion
 SEEDS = 24  # over which terms that contain noise are averaged
-MENDS = {  # hints for the errors of Terms.check
+HINTS = {  # hints for the errors of Terms.check
     "0-d tensor": "return a mean over the batch: sum over pixels, then .mean()",
     "called 'loss'": "use another name; the core sums the terms",
     "per_dim": "give value.detach() of shape (D,), a mean over the batch",
@@ -51,22 +51,25 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
     try:
         terms.check()
     except (TypeError, ValueError) as error:
-        [mend] = [mend for said, mend in MENDS.items() if said in str(error)]
-        raise CheckFailed(str(error), mend) from None
+        [hint] = [hint for text, hint in HINTS.items() if text in str(error)]
+        raise CheckFailed(str(error), hint) from None
     _require_finite(terms, "", "fix the arithmetic")
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
     """Four copies of the images do not give four times the terms, as a sum over the batch would.
     Some growth is correct: a contrastive term is larger for more images."""
-    model, batch = _model_for(subject), batch_of(_shape_for(subject))
-    once, more = _averaged(subject, model, batch), _averaged(subject, model, _repeated(batch))
+    model, batch = _model_for(subject), make_batch(_shape_for(subject))
+    once, more = (
+        _average_terms(subject, model, batch),
+        _average_terms(subject, model, _repeat(batch)),
+    )
     for name, (mean, error) in once.items():
         other, other_error = more[name]
-        noise = 5 * math.hypot(MORE * error, other_error) + 1e-3
+        noise = 5 * math.hypot(COPIES * error, other_error) + 1e-3
         require(
-            abs(other) < 0.75 * MORE * abs(mean) + noise,
-            f"term {name!r} is {mean:.5g} for 6 images and {other:.5g} for {MORE} copies of them",
+            abs(other) < 0.75 * COPIES * abs(mean) + noise,
+            f"term {name!r} is {mean:.5g} for 6 images and {other:.5g} for {COPIES} copies of them",
             PER_IMAGE,
         )
 
@@ -74,13 +77,13 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
 def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
     """Images of twice the size cost about twice as much, which a mean over pixels would not."""
     shape = _shape_for(subject)
-    figures = {}
-    for tried in (shape, (*shape[:-1], 2 * shape[-1])):
-        found = _averaged(subject, _model_for(subject, tried), batch_of(tried))
-        if "recon" not in found:
+    recons = {}
+    for image_shape in (shape, (*shape[:-1], 2 * shape[-1])):
+        terms = _average_terms(subject, _model_for(subject, image_shape), make_batch(image_shape))
+        if "recon" not in terms:
             raise CheckSkipped("it has no term called recon")
-        figures[tried] = found["recon"][0]
-    (small, one), (large, two) = figures.items()
+        recons[image_shape] = terms["recon"][0]
+    (small, one), (large, two) = recons.items()
     require(
         1.5 < two / one < 2.7,
         f"recon is {one:.5g} for images of {small} and {two:.5g} for {large}",
@@ -91,44 +94,44 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
     """Within three steps: an early, a middle and a late one."""
     model, loss, batch = _parts_for(subject)
-    total = _called(loss, model, batch, step_of()).total()
+    total = _call(loss, model, batch, make_step()).total()
     require(total.requires_grad, "the total has no gradient", "do not detach the terms")
-    both = nn.ModuleDict({"model": model, "loss": loss})
-    left = without_gradient(both, stepping(model, loss, batch))
+    modules = nn.ModuleDict({"model": model, "loss": loss})
+    left = parameters_without_gradient(modules, train_steps(model, loss, batch))
     trained = [f"model.{name}" for name, p in model.named_parameters() if p.requires_grad]
     require({*trained} - {*left}, "no gradient reaches the model", "call the model in forward")
-    own = [name.removeprefix("loss.") for name in left if name.startswith("loss.")]
+    unused = [name.removeprefix("loss.") for name in left if name.startswith("loss.")]
     require(
-        not own,
-        f"no gradient reaches the loss's own {', '.join(own)}",
+        not unused,
+        f"no gradient reaches the loss's own {', '.join(unused)}",
         "use them, remove them, or freeze them with requires_grad_(False)",
     )
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
     shape = _shape_for(subject)
-    model, entry = _model_for(subject, shape), subject.kept[f"model for {shape}"]
-    with only_what_is_needed((model, entry.spec.provides, needs_of(subject)), named="needs"):
+    model, entry = _model_for(subject, shape), subject.cache[f"model for {shape}"]
+    with restrict_to_needs((model, entry.spec.provides, needs_of(subject)), field="needs"):
         _terms_of(subject, model)
 
 
 def it_works_without_labels(subject: Subject) -> None:
     if subject.entry.spec.labels:
         raise CheckSkipped("it has labels=True")
-    batch = batch_of(_shape_for(subject))
+    batch = make_batch(_shape_for(subject))
     batch.y = None
-    mend = "set labels=True in its spec, or do not use batch.y"
+    hint = "set labels=True in its spec, or do not use batch.y"
     try:
         terms = _terms_of(subject, batch=batch)
     except Exception as error:
-        saw = f"for a batch without labels it raises {subject.told(error)}"
-        raise CheckFailed(saw, mend) from error
-    _require_finite(terms, "for a batch without labels, ", mend)
+        saw = f"for a batch without labels it raises {subject.describe_error(error)}"
+        raise CheckFailed(saw, hint) from error
+    _require_finite(terms, "for a batch without labels, ", hint)
 
 
 def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
-    batch = batch_of(_shape_for(subject))
-    with left_as_it_is(batch):
+    batch = make_batch(_shape_for(subject))
+    with require_unmodified(batch):
         _terms_of(subject, batch=batch)
 
 
@@ -145,20 +148,20 @@ def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
 
 def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
     model, loss, batch = _parts_for(subject)
-    seen = {tuple(_called(loss, model, batch, step_of(i)).values) for i in (0, 1, 50, 99)}
-    saw = f"the names differ between steps: {' and '.join(map(str, seen))}"
-    require(len(seen) == 1, saw, "return all terms at every step")
+    names = {tuple(_call(loss, model, batch, make_step(i)).values) for i in (0, 1, 50, 99)}
+    saw = f"the names differ between steps: {' and '.join(map(str, names))}"
+    require(len(names) == 1, saw, "return all terms at every step")
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
     """The model is in evaluation mode, because its batch normalisation cannot train on one
     image."""
-    terms = _terms_of(subject, _model_for(subject).eval(), batch_of(_shape_for(subject), 1))
+    terms = _terms_of(subject, _model_for(subject).eval(), make_batch(_shape_for(subject), 1))
     _require_finite(terms, "for one image, ", "do not divide by n - 1")
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    batch = batch_of(_shape_for(subject))
+    batch = make_batch(_shape_for(subject))
     batch.y = torch.zeros_like(batch.index)  # all of the first class
     terms = _terms_of(subject, batch=batch)
     saw = "for a batch with only one class, "
@@ -169,7 +172,7 @@ def it_works_without_gradients(subject: Subject) -> None:
     """As in an evaluation: in evaluation mode, with the step at which the training ends."""
     model, loss, batch = _parts_for(subject)
     with torch.no_grad():
-        terms = _called(loss.eval(), model.eval(), batch, step_of(100))
+        terms = _call(loss.eval(), model.eval(), batch, make_step(100))
     for name, value in terms.values.items():
         require(
             value.isfinite(),
@@ -183,11 +186,11 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
     shape = _shape_for(subject)
     model = _model_for(subject, shape)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
-    list(stepping(_model_for(subject, shape), one, batch_of(shape)))
+    list(train_steps(_model_for(subject, shape), one, make_batch(shape)))
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     model.eval()
     before, after = (
-        _called(loss.eval(), model, batch_of(shape), step_of()).values for loss in (one, other)
+        _call(loss.eval(), model, make_batch(shape), make_step()).values for loss in (one, other)
     )
     differ = [name for name in before if not torch.equal(before[name], after[name])]
     require(
@@ -205,10 +208,10 @@ def it_waits_for_no_device(subject: Subject) -> None:
     assert batch.y is not None
     moved = Batch(batch.x.to("meta"), batch.y.to("meta"), batch.index.to("meta"))
     try:
-        loss(model, moved, step_of())
+        loss(model, moved, make_step())
     except (RuntimeError, NotImplementedError) as error:
         raise CheckFailed(
-            subject.told(error),
+            subject.describe_error(error),
             "no .item(), float() or `if` on a tensor after the first step; make tensors with "
             "device=batch.x.device; give torch.distributions validate_args=False, because they "
             "otherwise read their arguments",
@@ -217,7 +220,7 @@ def it_waits_for_no_device(subject: Subject) -> None:
 
 def nothing_global_is_changed(subject: Subject) -> None:
     model = _model_for(subject)
-    with nothing_global_changed("building and calling it"):
+    with require_no_global_change("building and calling it"):
         _terms_of(subject, model)
 
 
@@ -243,18 +246,18 @@ def _model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
     shape = shape or _shape_for(subject)
     key, needs = f"model for {shape}", needs_of(subject)
     entry = subject.once(key, lambda: model_with(subject, needs, shape))
-    seeded(0, "init")
+    seed_torch(0, "init")
     return build_with_defaults(entry, shape)
 
 
 def _parts_for(subject: Subject) -> tuple[nn.Module, nn.Module, Batch]:
     """A new model, a new loss and a batch for both."""
     shape = _shape_for(subject)
-    return _model_for(subject), build(subject, shape), batch_of(shape)
+    return _model_for(subject), build(subject, shape), make_batch(shape)
 
 
-def _called(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms:
-    seeded(0)
+def _call(loss: nn.Module, model: nn.Module, batch: Batch, step: Step) -> Terms:
+    seed_torch(0)
     terms: Terms = loss(model, batch, step)
     return terms
 
@@ -265,29 +268,29 @@ def _terms_of(
     """The terms that a new loss returns for a batch."""
     model = _model_for(subject) if model is None else model
     shape = _shape_for(subject)
-    return _called(build(subject, shape), model, batch or batch_of(shape), step_of())
+    return _call(build(subject, shape), model, batch or make_batch(shape), make_step())
 
 
-def _require_finite(terms: Terms, of: str, mend: str) -> None:
+def _require_finite(terms: Terms, prefix: str, hint: str) -> None:
     for name, value in terms.values.items():
-        require(value.isfinite(), f"{of}term {name!r} is {value.item()}", mend)
+        require(value.isfinite(), f"{prefix}term {name!r} is {value.item()}", hint)
 
 
-def _averaged(
+def _average_terms(
     subject: Subject, model: nn.Module, batch: Batch
 ) -> Mapping[str, tuple[float, float]]:
     """The mean of each term over samples of its noise, and the standard error of the mean."""
     loss = build(subject, tuple(batch.x.shape[1:]))
-    drawn: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {}
     with torch.no_grad():
-        for terms in under(range(SEEDS), lambda: loss(model, batch, step_of())):
+        for terms in run_with_seeds(range(SEEDS), lambda: loss(model, batch, make_step())):
             for name, value in terms.values.items():
-                drawn.setdefault(name, []).append(value.item())
-    found = {name: torch.tensor(values, dtype=torch.float64) for name, values in drawn.items()}
-    return {name: (float(v.mean()), float(v.std() / SEEDS**0.5)) for name, v in found.items()}
+                samples.setdefault(name, []).append(value.item())
+    tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in samples.items()}
+    return {name: (float(v.mean()), float(v.std() / SEEDS**0.5)) for name, v in tensors.items()}
 
 
-def _repeated(batch: Batch) -> Batch:
+def _repeat(batch: Batch) -> Batch:
     assert batch.y is not None
-    x = torch.cat([batch.x] * MORE)
-    return Batch(x, batch.y.repeat(MORE), torch.arange(len(x)))
+    x = torch.cat([batch.x] * COPIES)
+    return Batch(x, batch.y.repeat(COPIES), torch.arange(len(x)))

@@ -11,43 +11,45 @@ from torch import Tensor, nn
 
 from latentforge.conformance.assertions import (
     CLASSES,
-    batch_of,
     build,
     build_with_defaults,
-    elsewhere,
-    left_as_it_is,
-    only_for,
+    make_batch,
+    make_step,
+    parameters_without_gradient,
     require_same,
+    require_shape_support,
     require_tensor,
-    seeded,
-    step_of,
-    stepping,
-    taken_shape,
-    takes,
-    under,
-    without_gradient,
+    require_unmodified,
+    run_with_seeds,
+    seed_torch,
+    skip_unless_provided,
+    supported_shape,
+    train_steps,
+    use_other_device,
 )
-from latentforge.conformance.capabilities import OF_MODELS, OF_POSTERIORS
-from latentforge.conformance.global_state import as_it_was, nothing_global_changed
+from latentforge.conformance.capabilities import MODEL_ATTRIBUTES, POSTERIOR_ATTRIBUTES
+from latentforge.conformance.global_state import require_no_global_change, restore_settings
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
 
-DRAWS = 400  # samples of a posterior, to estimate its KL
+SAMPLES = 400  # samples of a posterior, to estimate its KL
 Shape = tuple[int, ...]
 
 
 def it_has_what_it_provides(subject: Subject) -> None:
     """The attributes of the model and its posteriors that the other checks use."""
-    model, provides = _built(subject).eval(), subject.entry.spec.provides
-    _lacks(model, OF_MODELS, provides, "the model")
+    model, provides = _build(subject).eval(), subject.entry.spec.provides
+    _require_attributes(model, MODEL_ATTRIBUTES, provides, "the model")
     if provides & {"encode", "decode"}:
         _latent_of(model)
     if "encode" in provides:
         with torch.no_grad():
-            posterior = model.encode(batch_of(taken_shape(subject)).x)
-        whose = f"the {type(posterior).__name__} that `encode` returns"
-        _lacks(posterior, {"encode": ("mode", "sample"), **OF_POSTERIORS}, provides, whose)
+            posterior = model.encode(make_batch(supported_shape(subject)).x)
+        owner = f"the {type(posterior).__name__} that `encode` returns"
+        _require_attributes(
+            posterior, {"encode": ("mode", "sample"), **POSTERIOR_ATTRIBUTES}, provides, owner
+        )
     if "layers" in provides:
         names = {name for name, _ in model.named_modules()}
         unknown = [name for name in model.layers() if name not in names]
@@ -61,8 +63,8 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
     except UsageError as error:
         raise CheckSkipped(f"it does not support that shape: {error.message}") from None
     provides = subject.entry.spec.provides
-    x = batch_of(shape).x
-    with takes(subject, shape), torch.no_grad():
+    x = make_batch(shape).x
+    with require_shape_support(subject, shape), torch.no_grad():
         if "encode" in provides:
             latent = _latent_of(model)
             posterior = model.encode(x)
@@ -85,30 +87,30 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
 
 
 def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
-    shape = taken_shape(subject)
-    model, batch = build(subject, shape), batch_of(shape)
-    with left_as_it_is(batch):
-        _inferred(subject, model.train(), batch.x)
-        _inferred(subject, model.eval(), batch.x)
+    shape = supported_shape(subject)
+    model, batch = build(subject, shape), make_batch(shape)
+    with require_unmodified(batch):
+        _infer(subject, model.train(), batch.x)
+        _infer(subject, model.eval(), batch.x)
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
     """Under its default loss, in training mode, within three steps: in the first step, a layer that
     is initialised with zeros passes no gradient to the layers before it."""
-    shape = taken_shape(subject)
+    shape = supported_shape(subject)
     model, loss = build(subject, shape), _default_loss(subject, shape)
-    untouched = without_gradient(model, stepping(model, loss, batch_of(shape)))
+    unused = parameters_without_gradient(model, train_steps(model, loss, make_batch(shape)))
     require(
-        not untouched,
-        f"no gradient of loss {subject.entry.spec.default_loss!r} reaches {', '.join(untouched)}",
+        not unused,
+        f"no gradient of loss {subject.entry.spec.default_loss!r} reaches {', '.join(unused)}",
         "use them, remove them, or freeze them with requires_grad_(False)",
     )
 
 
 def ten_steps_lower_the_default_loss(subject: Subject) -> None:
-    shape = taken_shape(subject)
-    model, loss, batch = build(subject, shape), _default_loss(subject, shape), batch_of(shape)
-    first, *_, last = stepping(model, loss, batch, steps=[step_of()] * 11)
+    shape = supported_shape(subject)
+    model, loss, batch = build(subject, shape), _default_loss(subject, shape), make_batch(shape)
+    first, *_, last = train_steps(model, loss, batch, steps=[make_step()] * 11)
     before, after = first.item(), last.item()
     require(
         after < before,
@@ -118,7 +120,7 @@ def ten_steps_lower_the_default_loss(subject: Subject) -> None:
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
-    shape = taken_shape(subject)
+    shape = supported_shape(subject)
     one, same, other = (build(subject, shape, seed).state_dict() for seed in (0, 0, 1))
     differ = [name for name in one if not torch.equal(one[name], same[name])]
     require(
@@ -136,8 +138,8 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 
 def inference_draws_nothing(subject: Subject) -> None:
     """In evaluation mode, the posterior's mode and its decoded image are the same each time."""
-    model, x = _built(subject).eval(), batch_of(taken_shape(subject)).x
-    one, other = under((0, 1), lambda: _inferred(subject, model, x))
+    model, x = _build(subject).eval(), make_batch(supported_shape(subject)).x
+    one, other = run_with_seeds((0, 1), lambda: _infer(subject, model, x))
     for name, value in one.items():
         require(
             torch.equal(value, other[name]),
@@ -147,14 +149,14 @@ def inference_draws_nothing(subject: Subject) -> None:
 
 
 def the_mode_is_the_mean(subject: Subject) -> None:
-    only_for(subject, "diagonal_gaussian")
+    skip_unless_provided(subject, "diagonal_gaussian")
     posterior = _posterior_of(subject)
     require_same(posterior.mean, posterior.mode(), "mode() is not the mean", "return self.mean")
 
 
 def samples_follow_the_seed(subject: Subject) -> None:
-    only_for(subject, "kl")
-    one, same, other = under((0, 0, 1), _posterior_of(subject).sample)
+    skip_unless_provided(subject, "kl")
+    one, same, other = run_with_seeds((0, 0, 1), _posterior_of(subject).sample)
     require(
         torch.equal(one, same),
         "two samples with the same seed differ",
@@ -170,27 +172,27 @@ def samples_follow_the_seed(subject: Subject) -> None:
 def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
     """Compared with an estimate from its samples and log_prob, for the prior N(0, I), within five
     standard errors."""
-    only_for(subject, "kl")
-    latent = _latent_of(_built(subject))
+    skip_unless_provided(subject, "kl")
+    latent = _latent_of(_build(subject))
     posterior = _posterior_of(subject)
     kl = posterior.kl()
     require_tensor(kl, (6, *latent.shape), "kl()", torch.float32)
     saw = f"it provides kl, but latent.prior is {latent.prior!r}"
     require(latent.prior == "normal", saw, "prior='normal'")
-    only_for(subject, "log_prob")
+    skip_unless_provided(subject, "log_prob")
     from latentforge.latent import standard_normal_log_prob
 
-    seeded(0)
+    seed_torch(0)
     values = []
     with torch.no_grad():
-        for _ in range(DRAWS):
+        for _ in range(SAMPLES):
             z = posterior.sample()
             values.append(posterior.log_prob(z) - standard_normal_log_prob(z))
-    drawn = torch.stack(values).double()  # (draws, 6)
-    mean, error = drawn.mean(0), drawn.std(0) / math.sqrt(len(drawn))
-    off = (mean - kl.detach().flatten(1).sum(1)).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
+    samples = torch.stack(values).double()  # (draws, 6)
+    mean, error = samples.mean(0), samples.std(0) / math.sqrt(len(samples))
+    excess = (mean - kl.detach().flatten(1).sum(1)).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
     require(
-        bool((off < 0).all()),
+        bool((excess < 0).all()),
         f"kl() sums to {kl.flatten(1).sum(1).tolist()}, "
         f"its estimate from samples is {mean.tolist()}",
         "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)",
@@ -198,9 +200,9 @@ def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
 
 
 def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
-    only_for(subject, "decode_logits")
-    only_for(subject, "decode")
-    model = _built(subject).eval()
+    skip_unless_provided(subject, "decode_logits")
+    skip_unless_provided(subject, "decode")
+    model = _build(subject).eval()
     z = torch.randn(6, *_latent_of(model).shape)
     with torch.no_grad():
         require_same(
@@ -212,8 +214,8 @@ def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
 
 
 def images_are_differentiable_in_the_code(subject: Subject) -> None:
-    only_for(subject, "decode")
-    model = _built(subject).eval()
+    skip_unless_provided(subject, "decode")
+    model = _build(subject).eval()
     z = torch.randn(3, *_latent_of(model).shape, requires_grad=True)
     image = model.decode(z)
     require(image.requires_grad, "decode(z) has no gradient", "do not detach z in decode")
@@ -226,15 +228,15 @@ def images_are_differentiable_in_the_code(subject: Subject) -> None:
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
-    model, batch = _built(subject).eval(), batch_of(taken_shape(subject))
-    for name, value in _inferred(subject, model, batch.x[:1]).items():
+    model, batch = _build(subject).eval(), make_batch(supported_shape(subject))
+    for name, value in _infer(subject, model, batch.x[:1]).items():
         require(len(value) == 1, f"{name} of one image has {len(value)} rows", "do not squeeze")
 
 
 def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
-    model, batch = _built(subject).eval(), batch_of(taken_shape(subject))
-    alone, together = (_inferred(subject, model, x) for x in (batch.x[2:3], batch.x))
-    for name, value in together.items():
+    model, batch = _build(subject).eval(), make_batch(supported_shape(subject))
+    alone, joint = (_infer(subject, model, x) for x in (batch.x[2:3], batch.x))
+    for name, value in joint.items():
         require_same(
             value[2:3],
             alone[name],
@@ -245,12 +247,12 @@ def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
     """After a few steps, which may change more state than the weights."""
-    shape = taken_shape(subject)
+    shape = supported_shape(subject)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
-    list(stepping(one, _default_loss(subject, shape), batch_of(shape)))
+    list(train_steps(one, _default_loss(subject, shape), make_batch(shape)))
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
-    x = batch_of(shape).x
-    before, after = (_inferred(subject, model.eval(), x) for model in (one, other))
+    x = make_batch(shape).x
+    before, after = (_infer(subject, model.eval(), x) for model in (one, other))
     for name, value in before.items():
         require_same(
             value,
@@ -261,54 +263,58 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 
 def it_moves_to_another_device(subject: Subject) -> None:
-    with elsewhere(MOVES) as device:
-        model = _built(subject).eval().to(device)
-        x = batch_of(taken_shape(subject)).x.to(device)
-        for name, value in _inferred(subject, model, x).items():
-            require(value.device.type == device.type, f"{name} is on {value.device}", MOVES)
+    with use_other_device(DEVICE_HINT) as device:
+        model = _build(subject).eval().to(device)
+        x = make_batch(supported_shape(subject)).x.to(device)
+        for name, value in _infer(subject, model, x).items():
+            require(value.device.type == device.type, f"{name} is on {value.device}", DEVICE_HINT)
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with as_it_was():
-        shape = taken_shape(subject)
-    x = batch_of(shape).x  # before the model can change the default dtype
-    with nothing_global_changed("building and running it"):
-        _inferred(subject, build(subject, shape).eval(), x)
+    with restore_settings():
+        shape = supported_shape(subject)
+    x = make_batch(shape).x  # before the model can change the default dtype
+    with require_no_global_change("building and running it"):
+        _infer(subject, build(subject, shape).eval(), x)
 
 
 def two_models_share_nothing(subject: Subject) -> None:
-    one, other = (_built(subject, seed) for seed in (0, 1))
-    places = {value.data_ptr() for value in (*one.parameters(), *one.buffers())}
-    shared = [name for name, p in other.named_parameters() if p.data_ptr() in places]
+    one, other = (_build(subject, seed) for seed in (0, 1))
+    addresses = {value.data_ptr() for value in (*one.parameters(), *one.buffers())}
+    shared = [name for name, p in other.named_parameters() if p.data_ptr() in addresses]
     require(not shared, f"two models share {', '.join(shared)}", "make the layers inside build")
 
 
-MOVES = "register buffers, and make tensors with device=x.device (x.new_zeros, torch.zeros_like)"
+DEVICE_HINT = (
+    "register buffers, and make tensors with device=x.device (x.new_zeros, torch.zeros_like)"
+)
 
 
-def _lacks(value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], whose: str) -> None:
+def _require_attributes(
+    value: Any, names: Mapping[str, Sequence[str]], provides: Set[str], owner: str
+) -> None:
     """Raise CheckFailed if a value lacks an attribute of a capability that is provided."""
-    for ability in (name for name in names if name in provides):
-        for name in names[ability]:
+    for capability in (name for name in names if name in provides):
+        for name in names[capability]:
             # every module inherits a forward, which raises unless a subclass overrides it
-            theirs = getattr(value, name, None) is not None and (
+            defined = getattr(value, name, None) is not None and (
                 getattr(type(value), name, None) is not nn.Module.forward
             )
             require(
-                theirs,
-                f"it provides {ability!r}, but {whose} has no {name}",
-                f"define {name}, or remove {ability!r} from `provides`",
+                defined,
+                f"it provides {capability!r}, but {owner} has no {name}",
+                f"define {name}, or remove {capability!r} from `provides`",
             )
 
 
-def _built(subject: Subject, seed: int = 0) -> Any:
+def _build(subject: Subject, seed: int = 0) -> Any:
     """A new model for a shape that it supports."""
-    return build(subject, taken_shape(subject), seed)
+    return build(subject, supported_shape(subject), seed)
 
 
 def _posterior_of(subject: Subject) -> Any:
     """q(z|x) of six images, from a new model."""
-    return _built(subject).eval().encode(batch_of(taken_shape(subject)).x)
+    return _build(subject).eval().encode(make_batch(supported_shape(subject)).x)
 
 
 def _latent_of(model: nn.Module) -> LatentSpec:
@@ -322,7 +328,7 @@ def _latent_of(model: nn.Module) -> LatentSpec:
     return latent
 
 
-def _inferred(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
+def _infer(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
     """What an explorer gets from the model for images, by name. Raises CheckSkipped if there is
     nothing."""
     provides = subject.entry.spec.provides

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from latentforge.conformance.assertions import (
-    batch_of,
-    elsewhere,
+    make_batch,
     require_same,
     require_tensor,
-    seeded,
-    under,
+    run_with_seeds,
+    seed_torch,
+    use_other_device,
 )
-from latentforge.conformance.capabilities import only_what_is_needed, roles_of
-from latentforge.conformance.fixtures import SHAPE, opened, with_roles
-from latentforge.conformance.global_state import nothing_global_changed
+from latentforge.conformance.capabilities import restrict_to_needs, roles_of
+from latentforge.conformance.fixtures import SHAPE, load_tiny_run, role_models
+from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 
 ROWS = 5
@@ -33,20 +33,20 @@ def it_asks_for_something_in_words(subject: Subject) -> None:
 
 
 def scores_and_answers_are_one_a_row(subject: Subject) -> None:
-    objective, x, request = _tried(subject)
-    score, met = objective.score(x, request), objective.satisfied(x, request)
+    objective, x, request = _prepare(subject)
+    score, satisfied = objective.score(x, request), objective.satisfied(x, request)
     require_tensor(score, (ROWS,), "score(x, request)", x.dtype)
-    require_tensor(met, (ROWS,), "satisfied(x, request)", torch.bool)
+    require_tensor(satisfied, (ROWS,), "satisfied(x, request)", torch.bool)
 
 
 def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
     """Both are set in one namespace, where a shared name would mean two options."""
-    own = {field.name for field in fields(subject.entry.spec.config)}
+    options = {field.name for field in fields(subject.entry.spec.config)}
     for entry in subject.forge.registry.entries("explorers"):
         if entry.spec.searches:
-            both = sorted(own & {field.name for field in fields(entry.spec.config)})
-            saw = f"it and explorer {entry.name!r} both have {', '.join(both)}"
-            require(not both, saw, "rename them: the explorer rejects such an objective")
+            shared = sorted(options & {field.name for field in fields(entry.spec.config)})
+            saw = f"it and explorer {entry.name!r} both have {', '.join(shared)}"
+            require(not shared, saw, "rename them: the explorer rejects such an objective")
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
@@ -54,59 +54,61 @@ def it_needs_no_more_than_it_says(subject: Subject) -> None:
         raise CheckSkipped("it has no roles")
     from latentforge.workflows.explore import create_context
 
-    seen = opened(subject)
-    with only_what_is_needed(*with_roles(subject, seen), named="roles"):
-        objective = _made(subject, create_context(seen))
+    loaded_run = load_tiny_run(subject)
+    with restrict_to_needs(*role_models(subject, loaded_run), field="roles"):
+        objective = _build(subject, create_context(loaded_run))
         x, request = _attempts(subject, objective)
         objective.score(x, request)
         objective.satisfied(x, request)
 
 
 def it_moves_to_another_device(subject: Subject) -> None:
-    objective, x, request = _tried(subject)
-    if "context" in subject.kept:
+    objective, x, request = _prepare(subject)
+    if "context" in subject.cache:
         raise CheckSkipped("it is built for a run, and all x are on the device of that run")
-    with elsewhere(MOVES) as device:
+    with use_other_device(DEVICE_HINT) as device:
         x, request = x.to(device), request.to(device)
         for name in ("score", "satisfied"):
             value = getattr(objective, name)(x, request)
-            require(value.device == x.device, f"{name}(x, request) is on {value.device}", MOVES)
+            require(
+                value.device == x.device, f"{name}(x, request) is on {value.device}", DEVICE_HINT
+            )
 
 
 def the_score_is_differentiable_in_x(subject: Subject) -> None:
-    objective, x, request = _tried(subject)
+    objective, x, request = _prepare(subject)
     x = x.detach().clone().requires_grad_()
     score = objective.score(x, request)
     require(score.requires_grad, "the score has no gradient in x", "neither detach x nor round")
     [gradient] = torch.autograd.grad(score.sum(), x, allow_unused=True)
     require(gradient is not None, "the score does not depend on x", "use x in score")
-    require(gradient.isfinite().all(), "the gradient of the score is not finite", FOLLOWED)
-    met = objective.satisfied(x, request)  # for these rows, 0 is correct
+    require(gradient.isfinite().all(), "the gradient of the score is not finite", GRADIENT_HINT)
+    satisfied = objective.satisfied(x, request)  # for these rows, 0 is correct
     require(
-        gradient.any() or met.all(),
+        gradient.any() or satisfied.all(),
         "the gradient of the score is 0 everywhere, though not all rows meet their requests",
-        FOLLOWED,
+        GRADIENT_HINT,
     )
 
 
 def rows_do_not_mix(subject: Subject) -> None:
     """A search drops rows that are done, so no row may depend on the others."""
-    objective, x, request = _tried(subject)
+    objective, x, request = _prepare(subject)
     score = objective.score(x, request)
-    met = objective.satisfied(x, request)
+    satisfied = objective.satisfied(x, request)
     for row in range(ROWS):
         part = slice(row, row + 1)
         alone = objective.score(x[part], request[part])
         saw = "the score of a row depends on the other rows"
         require_same(score[part], alone, saw, "do not take means over the batch")
-        same = torch.equal(objective.satisfied(x[part], request[part]), met[part])
+        same = torch.equal(objective.satisfied(x[part], request[part]), satisfied[part])
         saw = "satisfied of a row depends on the other rows"
         require(same, saw, "compute each row on its own")
 
 
 def the_same_images_score_the_same(subject: Subject) -> None:
-    objective, x, request = _tried(subject)
-    scores = under((0, 1), lambda: objective.score(x, request))
+    objective, x, request = _prepare(subject)
+    scores = run_with_seeds((0, 1), lambda: objective.score(x, request))
     require(
         torch.equal(*scores), "the scores of two calls differ", "use no random numbers in score"
     )
@@ -121,13 +123,13 @@ def its_classes_are_one_a_request(subject: Subject) -> None:
 
 
 def nothing_global_is_changed(subject: Subject) -> None:
-    with nothing_global_changed("building and calling it", first=lambda: _tried(subject)):
-        objective, x, request = _tried(subject)
+    with require_no_global_change("building and calling it", first=lambda: _prepare(subject)):
+        objective, x, request = _prepare(subject)
         objective.score(x, request)
 
 
-MOVES = "make tensors with device=x.device (x.new_tensor, torch.zeros_like)"
-FOLLOWED = "a search follows that gradient"
+DEVICE_HINT = "make tensors with device=x.device (x.new_tensor, torch.zeros_like)"
+GRADIENT_HINT = "a search follows that gradient"
 
 
 def _objective_of(subject: Subject) -> Any:
@@ -136,7 +138,7 @@ def _objective_of(subject: Subject) -> Any:
 
     def scores_alone() -> bool:
         try:
-            objective = _made(subject, None)
+            objective = _build(subject, None)
             objective.score(*_attempts(subject, objective))
         except Exception:
             return False
@@ -144,26 +146,26 @@ def _objective_of(subject: Subject) -> Any:
 
     alone = subject.once("does without a run", scores_alone)
     if alone:
-        return _made(subject, None)
-    return _made(subject, subject.once("context", lambda: create_context(opened(subject))))
+        return _build(subject, None)
+    return _build(subject, subject.once("context", lambda: create_context(load_tiny_run(subject))))
 
 
-def _made(subject: Subject, context: Any) -> Any:
+def _build(subject: Subject, context: Any) -> Any:
     """The result of `build` for the context of a run, or for None."""
-    seeded(0, "objective")
+    seed_torch(0, "objective")
     with torch.no_grad():
         return subject.entry.spec.build(subject.config, context)
 
 
 def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
     """Attempts at the requests in turn: the rows of the example, else images."""
-    x = subject.example() if subject.example else batch_of(SHAPE, ROWS).x
+    x = subject.example() if subject.example else make_batch(SHAPE, ROWS).x
     if len(x) != ROWS:
         raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS} rows")
     return x, torch.arange(ROWS) % len(objective.requests)
 
 
-def _tried(subject: Subject) -> tuple[Any, Tensor, Tensor]:
+def _prepare(subject: Subject) -> tuple[Any, Tensor, Tensor]:
     """An objective and attempts. Raises CheckSkipped if the objective does not score images."""
     objective = _objective_of(subject)
     x, request = _attempts(subject, objective)

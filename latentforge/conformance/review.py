@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from latentforge.config.request import read_toml, start_draft
 from latentforge.config.resolve import resolve
 from latentforge.config.selection import select_explorer
-from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, checks_of, name_of
+from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, check_name, checks_of
 from latentforge.conformance.common import checks_for
 from latentforge.conformance.subject import Subject, require
 from latentforge.errors import LatentForgeError, one_line, place_in
 from latentforge.plugins import commands as plugin_commands
-from latentforge.plugins.attribution import home_of
+from latentforge.plugins.attribution import code_package
 from latentforge.plugins.registry import SLOW, Entry, Plugin, Registry
 
 if TYPE_CHECKING:
@@ -38,13 +38,15 @@ class Result:
     check: str
     status: Literal["passed", "failed", "skipped"]
     saw: str = ""
-    mend: str = ""
+    hint: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+        values = asdict(self)
+        values["mend"] = values.pop("hint")
+        return values
 
     @property
-    def of(self) -> str:
+    def title(self) -> str:
         return self.component or f"plugin {self.plugin}"
 
 
@@ -73,72 +75,72 @@ def review(
         if not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
             saw = f"its import adds {plugin.seconds:.1f} s to every command"
-            mend = "move slow imports into `build`"
-            quick = partial(require, plugin.seconds <= SLOW, saw, mend)
-            yield _result(plugin, "", "it loads quickly", quick)
+            hint = "move slow imports into `build`"
+            check_speed = partial(require, plugin.seconds <= SLOW, saw, hint)
+            yield _result(plugin, "", "it loads quickly", check_speed)
         for entry in forge.registry.entries_of(plugin):
-            yield from _of_component(forge, entry, deep)
+            yield from _review_component(forge, entry, deep)
         for command in commands:
             if plugin.distribution and plugin.distribution == command.distribution:
-                about, check = f"command {command.name}", partial(_callable, command, reserved)
+                about, check = f"command {command.name}", partial(_check_command, command, reserved)
                 yield _result(plugin, about, "it can be called", check)
 
 
-def _of_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
+def _review_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
     about = f"{entry.kind.singular} {entry.name}"
     if entry.kind.plural == "presets":
-        resolves = partial(_resolves, forge, entry)
-        yield _result(entry.plugin, about, "it can be trained or explored", resolves)
+        check_preset = partial(_check_preset, forge, entry)
+        yield _result(entry.plugin, about, "it can be trained or explored", check_preset)
         return
     if deep and entry.kind.plural in CHECKED:
         checks = checks_of(entry.kind.plural, entry.reference, forge=forge)
     else:
         subject = Subject(entry.kind.plural, entry.reference, {}, (), forge)
-        checks = [Check(name_of(f), f, (subject,)) for f in checks_for(subject.kind)]
+        checks = [Check(check_name(f), f, (subject,)) for f in checks_for(subject.kind)]
     results = []
     for check in checks:
         results.append(_result(entry.plugin, about, check.name, check))
         yield results[-1]
-    own = results[len(checks_for(entry.kind.plural)) :]  # only the checks of its kind
-    if own and all(result.status == "skipped" for result in own):
-        saw = f"no check ran: {own[0].saw}"
+    kind_results = results[len(checks_for(entry.kind.plural)) :]  # only the checks of its kind
+    if kind_results and all(result.status == "skipped" for result in kind_results):
+        saw = f"no check ran: {kind_results[0].saw}"
         yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
 
 
 def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]) -> Result:
     about = (plugin.name, component, name)
     try:
-        with _in_silence():
+        with _suppress_output():
             check()
     except CheckSkipped as why:
         return Result(*about, "skipped", str(why))
     except CheckFailed as failed:
-        return Result(*about, "failed", failed.saw, failed.mend)
+        return Result(*about, "failed", failed.saw, failed.hint)
     except LatentForgeError as error:
         saw = "; ".join([error.message, *error.details])
         return Result(*about, "failed", saw, error.remedy or "see docs/contracts.md")
     except KeyboardInterrupt:
         raise  # from the user
     except BaseException as error:  # SystemExit too
-        place = place_in(error, home_of(plugin.module))
-        return Result(*about, "failed", one_line(error) + place, "fix the exception")
+        location = place_in(error, code_package(plugin.module))
+        return Result(*about, "failed", one_line(error) + location, "fix the exception")
     return Result(*about, "passed")
 
 
 @contextmanager
-def _in_silence() -> Iterator[None]:
+def _suppress_output() -> Iterator[None]:
     """Suppress the output of tiny runs and components, so that only the results are visible."""
-    off = logging.root.manager.disable
+    previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(off)
+        logging.disable(previous)
 
 
-def _callable(command: PluginCommand, reserved: Set[str]) -> None:
+def _check_command(command: PluginCommand, reserved: Set[str]) -> None:
     require(
         command.name not in reserved,
         f"LatentForge has its own command {command.name!r}, so this one is never called",
@@ -147,13 +149,13 @@ def _callable(command: PluginCommand, reserved: Set[str]) -> None:
     command.load()
 
 
-def _resolves(forge: Forge, entry: Entry) -> None:
+def _check_preset(forge: Forge, entry: Entry) -> None:
     """Raise an error unless the current components accept the file of a preset."""
-    told: dict[str, Any] = read_toml(entry.spec.path)
-    if "explore" not in told:
+    values: dict[str, Any] = read_toml(entry.spec.path)
+    if "explore" not in values:
         resolve(start_draft(forge.registry, None, None, entry.reference), forge.registry)
         return
-    explorer = forge.registry.get("explorers", str(told["explore"].get("name")))
+    explorer = forge.registry.get("explorers", str(values["explore"].get("name")))
     # a substitute for any run that provides what the explorer needs
     model = SimpleNamespace(name="any", spec=SimpleNamespace(provides=explorer.spec.needs))
     config: Any = SimpleNamespace(model=SimpleNamespace(entry=model))

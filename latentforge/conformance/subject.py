@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from latentforge.errors import one_line, place_in
-from latentforge.plugins.attribution import home_of
+from latentforge.plugins.attribution import code_package
 from latentforge.plugins.registry import Entry
 
 T = TypeVar("T")
@@ -19,9 +19,9 @@ T = TypeVar("T")
 class CheckFailed(AssertionError):
     """A promise is broken. Contains what was observed, and how to fix it."""
 
-    def __init__(self, saw: str, mend: str) -> None:
-        super().__init__(f"{saw}; {mend}")
-        self.saw, self.mend = saw, mend
+    def __init__(self, saw: str, hint: str) -> None:
+        super().__init__(f"{saw}; {hint}")
+        self.saw, self.hint = saw, hint
 
 
 class CheckSkipped(Exception):
@@ -36,32 +36,32 @@ class Check:
 
     name: str
     function: Callable[..., None]
-    given: tuple[Any, ...]  # the Subject, and a shape for some checks
+    arguments: tuple[Any, ...]  # the Subject, and a shape for some checks
 
     def __call__(self) -> None:
         """Run the check and restore the process-wide settings, so that the next check starts in the
         same state."""
-        subject: Subject = self.given[0]
-        if subject.barred and self.name != subject.foremost:
-            raise CheckSkipped(f"see {subject.foremost!r}")
+        subject: Subject = self.arguments[0]
+        if subject.first_check_failed and self.name != subject.first_check:
+            raise CheckSkipped(f"see {subject.first_check!r}")
         # importing it would load torch, which the checks of a whole plugin do not need
         state = sys.modules.get("latentforge.conformance.global_state")
         try:
-            with state.as_it_was() if state else nullcontext():
-                self.function(*self.given)
+            with state.restore_settings() if state else nullcontext():
+                self.function(*self.arguments)
         except BaseException as error:
             failed = not isinstance(error, CheckSkipped)
-            subject.barred |= failed and self.name == subject.foremost
+            subject.first_check_failed |= failed and self.name == subject.first_check
             raise
 
     def __str__(self) -> str:
         return self.name
 
 
-def require(kept: Any, saw: str, mend: str) -> None:
-    """Raise CheckFailed unless `kept` is true."""
-    if not bool(kept):
-        raise CheckFailed(saw, mend)
+def require(condition: Any, saw: str, hint: str) -> None:
+    """Raise CheckFailed unless `condition` is true."""
+    if not bool(condition):
+        raise CheckFailed(saw, hint)
 
 
 @dataclass(eq=False)
@@ -72,27 +72,27 @@ class Subject:
     name: str
     options: dict[str, Any]
     plugins: tuple[Any, ...]
-    given: Any = None  # a Forge
+    user_forge: Any = None
     example: Any = None  # makes the inputs of an objective that does not score images
     shape: tuple[int, ...] | None = None  # the shape of images for a model or a loss
-    foremost: str = ""  # the check that all others depend on
-    barred: bool = False  # whether it failed: the others would report the same
-    kept: dict[str, Any] = field(default_factory=dict)  # results that checks share, by name
+    first_check: str = ""  # the check that all others depend on
+    first_check_failed: bool = False  # whether it failed: the others would report the same
+    cache: dict[str, Any] = field(default_factory=dict)  # results that checks share, by name
 
     @cached_property
     def forge(self) -> Any:
         from latentforge.forge import Forge
 
-        return self.given or Forge(self.plugins)
+        return self.user_forge or Forge(self.plugins)
 
     @cached_property
     def entry(self) -> Entry:
         entry: Entry = self.forge.registry.get(self.kind, self.name)
         return entry
 
-    def told(self, error: Exception) -> str:
+    def describe_error(self, error: Exception) -> str:
         """The message of an exception, and the innermost line of the plugin's code."""
-        return one_line(error) + place_in(error, home_of(self.entry.plugin.module))
+        return one_line(error) + place_in(error, code_package(self.entry.plugin.module))
 
     @cached_property
     def config(self) -> Any:
@@ -101,7 +101,7 @@ class Subject:
         return check_options(self.entry.spec.config, self.options, self.name)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        if key not in self.kept:
-            self.kept[key] = make()
-        kept: T = self.kept[key]
-        return kept
+        if key not in self.cache:
+            self.cache[key] = make()
+        value: T = self.cache[key]
+        return value

@@ -15,7 +15,7 @@ from latentforge.plugins.registry import Entry
 T = TypeVar("T")
 
 
-def home_of(module: str) -> str:
+def code_package(module: str) -> str:
     """The module or package that contains the code of a plugin, from what it was loaded from."""
     if FILE.search(module):
         return module_name(Path(module).expanduser().absolute())
@@ -27,7 +27,7 @@ def home_of(module: str) -> str:
     return name.rpartition(".")[0] or name  # the other modules of the package belong to the plugin
 
 
-def asked_for(message: str) -> str:
+def requested_memory(message: str) -> str:
     """` asked for 1.5 GiB` if an allocator's message contains the size, else an empty string."""
     if found := re.search(r"allocate ([\d.]+ ?[KMGT]i?B)", message):  # on CUDA
         return f" asked for {found[1]}"
@@ -37,7 +37,7 @@ def asked_for(message: str) -> str:
 
 
 def call_component(
-    doing: str,
+    action: str,
     components: Sequence[Entry],
     function: Callable[..., T],
     *args: Any,
@@ -55,26 +55,26 @@ def call_component(
     except (LatentForgeError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # SystemExit too: a component that ends the process is a fault
-        raise attributed(error, doing, components, save_memory) from error
+        raise component_error(error, action, components, save_memory) from error
 
 
-def attributed(
-    error: BaseException, doing: str, components: Sequence[Entry], save_memory: str
+def component_error(
+    error: BaseException, action: str, components: Sequence[Entry], save_memory: str
 ) -> LatentForgeError:
     """The error that names the components, or the one for a lack of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}  # by name, as torch may not be loaded
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
         return RunFailed(
-            f"out of memory: {doing}" + asked_for(str(error)),
+            f"out of memory: {action}" + requested_memory(str(error)),
             details=[one_line(error)],
             remedy=save_memory,
         )
     packaged = [e for e in components if not e.plugin.builtin and e.plugin.distribution]
     return PluginError(
-        f"{doing} failed: {one_line(error)}",
+        f"{action} failed: {one_line(error)}",
         details=[
             f"{e.kind.singular} {e.name!r} of {e.plugin.title}"
-            + place_in(error, home_of(e.plugin.module))
+            + place_in(error, code_package(e.plugin.module))
             for e in components
         ],
         remedy=next(

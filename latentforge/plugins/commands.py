@@ -17,9 +17,9 @@ from typer.core import TyperCommand, TyperGroup
 from latentforge.errors import LatentForgeError, PluginError, one_line, place_in
 from latentforge.plugins.discovery import (
     COMMANDS,
-    called,
+    find_candidates,
+    find_installed,
     from_environment,
-    installed,
     origin_of,
     points_of,
 )
@@ -44,9 +44,9 @@ class PluginCommand(TyperCommand):
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         """Load the command and make its context."""
-        found = self.load()
+        command = self.load()
         with self.guard():
-            return found.make_context(info_name, args, parent=parent, **extra)
+            return command.make_context(info_name, args, parent=parent, **extra)
 
     def load(self) -> Any:
         """Load the command. Raises PluginError if it fails, or if two distributions provide it."""
@@ -57,20 +57,20 @@ class PluginCommand(TyperCommand):
                 remedy=f"pip uninstall {self.distribution}, or uninstall the other package",
             )
         try:
-            found = command_of(self.point.load(), str(self.name))
+            command = command_of(self.point.load(), str(self.name))
         except (LatentForgeError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too
-            raise self.fault("cannot be loaded", error) from error
-        invoke = found.invoke
+            raise self.plugin_error("cannot be loaded", error) from error
+        invoke = command.invoke
 
         def guarded(ctx: Any) -> Any:
             # with --json print() writes to stderr, but this command's output belongs on stdout
             with self.guard(), redirect_stdout(STDOUT[-1] if STDOUT else sys.stdout):
                 return invoke(ctx)
 
-        found.invoke = guarded
-        return found
+        command.invoke = guarded
+        return command
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -80,12 +80,12 @@ class PluginCommand(TyperCommand):
         except NO_FAULTS:
             raise
         except BaseException as error:
-            raise self.fault("failed", error) from error
+            raise self.plugin_error("failed", error) from error
 
-    def fault(self, how: str, error: BaseException) -> PluginError:
-        place = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
+    def plugin_error(self, problem: str, error: BaseException) -> PluginError:
+        location = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
         return PluginError(
-            f"command {self.name!r} of {self.origin} {how}: {one_line(error)}{place}",
+            f"command {self.name!r} of {self.origin} {problem}: {one_line(error)}{location}",
             remedy=f"pip install --upgrade {self.distribution}",
         )
 
@@ -94,9 +94,9 @@ def command_of(target: Any, name: str) -> Any:
     """A Typer app, a click command or a function as the command `name`."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     if isinstance(target, typer.Typer):
-        found = typer.main.get_command(target)
+        command = typer.main.get_command(target)
     elif isinstance(target, TyperCommand | TyperGroup):
-        found = target
+        command = target
     elif hasattr(target, "main"):  # a click command: Typer's classes do not derive from click's
 
         def call(ctx: typer.Context) -> None:
@@ -104,14 +104,14 @@ def command_of(target: Any, name: str) -> Any:
 
         all_arguments = {"ignore_unknown_options": True, "allow_extra_args": True}
         app.command(name, context_settings=all_arguments, add_help_option=False)(call)
-        found = typer.main.get_command(app)
+        command = typer.main.get_command(app)
     elif callable(target):
         app.command(name)(target)
-        found = typer.main.get_command(app)
+        command = typer.main.get_command(app)
     else:
         raise TypeError(f"{target!r} is not a Typer app, a command or a function")
-    found.name = name
-    return found
+    command.name = name
+    return command
 
 
 @cache
@@ -121,25 +121,32 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
     points = points_of(COMMANDS)[0]
     only = from_environment()
     if off or only is not None:
-        plugins = installed()
-        kept = plugins if only is None else [c for name in only for c in called(plugins, name)]
-        excluded = [c for name in off for c in called(plugins, name)]
-        remaining = {c.plugin.distribution for c in kept if c not in excluded}
+        plugins = find_installed()
+        enabled = (
+            plugins
+            if only is None
+            else [c for name in only for c in find_candidates(plugins, name)]
+        )
+        excluded = [c for name in off for c in find_candidates(plugins, name)]
+        remaining = {c.plugin.distribution for c in enabled if c not in excluded}
         points = [point for point in points if origin_of(point.dist)[0] in remaining]
-    found: dict[str, list[EntryPoint]] = {}
+    points_by_name: dict[str, list[EntryPoint]] = {}
     for point in points:
-        namesakes = found.setdefault(point.name, [])
+        namesakes = points_by_name.setdefault(point.name, [])
         if all(other.value != point.value for other in namesakes):  # else a stale second dist-info
             namesakes.append(point)
-    for namesakes in found.values():
+    for namesakes in points_by_name.values():
         if len(namesakes) > 1:  # only here: reading METADATA is slow
             namesakes.sort(key=lambda point: origin_of(point.dist)[0])
-    return {name: PluginCommand(first, others) for name, (first, *others) in sorted(found.items())}
+    return {
+        name: PluginCommand(first, others)
+        for name, (first, *others) in sorted(points_by_name.items())
+    }
 
 
 def names_by_distribution() -> dict[str, list[str]]:
     """The names of all commands, by the distribution that provides them."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, command in commands().items():
-        found.setdefault(command.distribution, []).append(name)
-    return found
+        names.setdefault(command.distribution, []).append(name)
+    return names

@@ -53,21 +53,21 @@ class Candidate:
     problems: list[PluginProblem] = field(default_factory=list)
     error: BaseException | None = None
     hooks: Hooks | None = None
-    observes: list[str] = field(default_factory=list)  # its hooks that receive the events of runs
-    offers: list[tuple[Kind, Spec]] = field(default_factory=list)
+    observer_hooks: list[str] = field(default_factory=list)  # hooks that receive the events of runs
+    specs: list[tuple[Kind, Spec]] = field(default_factory=list)
 
-    def fault(self, stage: str, cause: str, remedy: str = "") -> None:
+    def add_fault(self, stage: str, cause: str, remedy: str = "") -> None:
         plugin = self.plugin
         if not remedy and plugin.distribution:
             update = f"pip install --upgrade {plugin.distribution}"
-            without = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
-            remedy = f"{update}, or disable it: latentforge -p {without} ..."
+            disabled = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
+            remedy = f"{update}, or disable it: latentforge -p {disabled} ..."
         remedy = remedy or f"fix {plugin.module}, or leave it out"
         origin = (plugin.name, plugin.distribution, plugin.version)
         self.problems.append(PluginProblem(*origin, stage, cause, remedy))
 
     @contextmanager
-    def contained(self, stage: str, what: str = "") -> Iterator[None]:
+    def capture_faults(self, stage: str, what: str = "") -> Iterator[None]:
         """Turn an exception of the plugin's code into a fault that names the line in that code."""
         try:
             yield
@@ -77,13 +77,13 @@ class Candidate:
             self.error, remedy = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
                 remedy = f"correct its entry point, {self.plugin.module}, or reinstall it"
-            self.fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
+            self.add_fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
 
     def finish(self) -> Plugin:
         """The plugin in its final state. Raises PluginError if the user named it and it failed."""
         if self.plugin.status == "disabled" or (self.source is None and not self.problems):
             return self.plugin
-        failed = not self.hooks or (bool(self.problems) and not (self.offers or self.observes))
+        failed = not self.hooks or (bool(self.problems) and not (self.specs or self.observer_hooks))
         if failed and self.required:
             first, *more = self.problems
             raise PluginError(
@@ -95,18 +95,18 @@ class Candidate:
         return replace(self.plugin, status="failed" if failed else "ok", problems=problems)
 
 
-def installed() -> list[Candidate]:
+def find_installed() -> list[Candidate]:
     """One candidate for each plugin, and for each distribution that has only commands: the
     built-ins first, then by distribution and name."""
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     points, damaged = points_of(PLUGINS, COMMANDS)
-    for dist, why in damaged:
+    for dist, reason in damaged:
         name, version = origin_of(dist)
         remedy = f"pip install --force-reinstall {name}"
         if name == UNKNOWN:
             remedy = f"see {getattr(dist, '_path', dist.locate_file(''))}"
-        found.append(Candidate(Plugin(name, name, version), None, ""))
-        found[-1].fault("discover", why, remedy)
+        candidates.append(Candidate(Plugin(name, name, version), None, ""))
+        candidates[-1].add_fault("discover", reason, remedy)
     origins: dict[int, tuple[str, str]] = {}  # a cache: parsing METADATA is the slowest part
     for point in sorted(points, key=lambda point: point.group):
         package = re.split(r"[.:\s]", point.value)[0]
@@ -117,21 +117,23 @@ def installed() -> list[Candidate]:
         origin = origins[id(point.dist)]
         if point.group == PLUGINS:
             plugin = Plugin(point.name, *origin, module=point.value)
-            found.append(Candidate(plugin, point, package))
+            candidates.append(Candidate(plugin, point, package))
         else:
-            found.append(Candidate(Plugin(origin[0], *origin, module=point.value), None, package))
-    if not any(c.plugin.builtin for c in found) and (stale := without_plugins("latentforge")):
-        found.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
+            candidates.append(
+                Candidate(Plugin(origin[0], *origin, module=point.value), None, package)
+            )
+    if not any(c.plugin.builtin for c in candidates) and (stale := without_plugins("latentforge")):
+        candidates.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
         cause = (
             f"its metadata at {stale.locate_file('')} list no plugins, and hide metadata that does"
         )
-        found[-1].fault(
+        candidates[-1].add_fault(
             "discover",
             cause,
             "repeat pip uninstall latentforge until none is found, then reinstall it",
         )
     return sorted(
-        found,
+        candidates,
         key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),
     )
 
@@ -149,8 +151,8 @@ def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, 
     """The installed entry points of groups, and the distributions whose entry points cannot be
     read. One malformed entry_points.txt, of any package, hides all the others from importlib."""
     try:
-        every = entry_points()
-        return [point for group in groups for point in every.select(group=group)], []
+        all_points = entry_points()
+        return [point for group in groups for point in all_points.select(group=group)], []
     except Exception:
         # pydantic and torch search all packages for their own plugins, and would fail there
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -174,7 +176,7 @@ def origin_of(dist: Distribution | None, default: str = UNKNOWN) -> tuple[str, s
         return default, ""
 
 
-def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
+def candidate_for(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
     """The candidate for a plugin that the user named: `./my.py`, `package.module`,
     `package:object`, a module or an object. Raises PluginError for a file that does not exist."""
     if isinstance(extra, os.PathLike) or (isinstance(extra, str) and FILE.search(extra)):
@@ -190,10 +192,10 @@ def explicit(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
     if isinstance(extra, str):
         package = re.split(r"[.:]", extra)[0]
         return Candidate(Plugin(extra, module=extra), extra, package, required=True)
-    home = extra.__name__ if isinstance(extra, ModuleType) else type(extra).__module__
+    module = extra.__name__ if isinstance(extra, ModuleType) else type(extra).__module__
     name = str(getattr(extra, "__name__", type(extra).__name__))
-    plugin = Plugin(name, module=home if name == home else f"{home}.{name}")
-    return Candidate(plugin, extra, home.split(".")[0], required=True)
+    plugin = Plugin(name, module=module if name == module else f"{module}.{name}")
+    return Candidate(plugin, extra, module.split(".")[0], required=True)
 
 
 def module_name(path: Path) -> str:
@@ -201,46 +203,48 @@ def module_name(path: Path) -> str:
     return f"latentforge_file_{path.stem}_{zlib.crc32(bytes(path)):08x}"
 
 
-def unique(candidates: Iterable[Candidate]) -> list[Candidate]:
+def drop_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
     """The candidates without duplicates, in order."""
     seen: dict[tuple[str, str, object], Candidate] = {}
     for candidate in candidates:
         plugin, source = candidate.plugin, candidate.source
-        what = source if isinstance(source, EntryPoint | Path | str) else id(source)
-        seen.setdefault((plugin.distribution, plugin.name, what), candidate)
+        key = source if isinstance(source, EntryPoint | Path | str) else id(source)
+        seen.setdefault((plugin.distribution, plugin.name, key), candidate)
     return list(seen.values())
 
 
-def switch_off(
+def disable_candidates(
     candidates: Sequence[Candidate], off: Sequence[str], only: Sequence[str] | None
 ) -> None:
     """Mark the candidates that must not be imported."""
     reasons = {
-        c: f"-p no:{name}" for name in off for c in named_so(candidates, name, f"-p no:{name}")
+        c: f"-p no:{name}"
+        for name in off
+        for c in require_candidates(candidates, name, f"-p no:{name}")
     }
     if only is not None:
-        kept = {c for name in only for c in named_so(candidates, name, ENVIRONMENT)}
+        enabled = {c for name in only for c in require_candidates(candidates, name, ENVIRONMENT)}
         for candidate in candidates:
-            if not candidate.required and candidate not in kept:
+            if not candidate.required and candidate not in enabled:
                 reasons.setdefault(candidate, ENVIRONMENT)
     for candidate, reason in reasons.items():
         candidate.plugin = replace(candidate.plugin, status="disabled", off_by=reason)
 
 
-def named_so(candidates: Sequence[Candidate], wanted: str, source: str) -> list[Candidate]:
-    """The candidates that `called` finds. Raises UsageError if there are none."""
-    found = called(candidates, wanted)
+def require_candidates(candidates: Sequence[Candidate], name: str, source: str) -> list[Candidate]:
+    """The candidates that `find_candidates` finds. Raises UsageError if there are none."""
+    found = find_candidates(candidates, name)
     if not found:
-        close = closest(wanted, [c.plugin.name for c in candidates])
-        message = f"{source}: there is no plugin {wanted!r}{suggest(close)}"
+        close = closest(name, [c.plugin.name for c in candidates])
+        message = f"{source}: there is no plugin {name!r}{suggest(close)}"
         raise UsageError(message, remedy="latentforge plugins list")
     return found
 
 
-def called(candidates: Sequence[Candidate], wanted: str) -> list[Candidate]:
+def find_candidates(candidates: Sequence[Candidate], name: str) -> list[Candidate]:
     """The candidates of that name or, if there are none, those of the distribution of that name."""
-    return [c for c in candidates if c.plugin.is_called(wanted)] or [
+    return [c for c in candidates if c.plugin.has_name(name)] or [
         c
         for c in candidates
-        if c.plugin.distribution and same_distribution(c.plugin.distribution, wanted)
+        if c.plugin.distribution and same_distribution(c.plugin.distribution, name)
     ]

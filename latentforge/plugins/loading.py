@@ -27,11 +27,11 @@ from latentforge.errors import closest
 from latentforge.plugins.discovery import (
     Candidate,
     Hooks,
-    explicit,
-    installed,
+    candidate_for,
+    disable_candidates,
+    drop_duplicates,
+    find_installed,
     module_name,
-    switch_off,
-    unique,
 )
 from latentforge.plugins.registry import (
     Entry,
@@ -69,8 +69,10 @@ def load_plugins(
     collected in the registry. Raises UsageError for an unknown name in `off` or `only`, PluginError
     if a plugin in `extra` cannot be loaded.
     """
-    candidates = unique([*(installed() if discover else ()), *map(explicit, extra)])
-    switch_off(candidates, off, only if discover else None)
+    candidates = drop_duplicates(
+        [*(find_installed() if discover else ()), *map(candidate_for, extra)]
+    )
+    disable_candidates(candidates, off, only if discover else None)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     candidates = _load_all(candidates, manager)
@@ -81,8 +83,8 @@ def load_plugins(
     for candidate in candidates:
         _collect(candidate, manager, owners)
         plugins.append(candidate.finish())
-        entries += [Entry(kind, spec, plugins[-1]) for kind, spec in candidate.offers]
-        for hook in candidate.observes:
+        entries += [Entry(kind, spec, plugins[-1]) for kind, spec in candidate.specs]
+        for hook in candidate.observer_hooks:
             call = manager.subset_hook_caller(hook, manager.get_plugins() - {candidate.hooks})
             observers.append(Observer(plugins[-1], hook, call, candidate.package))
     selection = PluginSelection(tuple(extra), tuple(off), discover)
@@ -93,33 +95,33 @@ def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) ->
     """Import, validate and register. A plugin that an entry point and the user both name is loaded
     once."""
     loaded: dict[int, tuple[object, Plugin]] = {}  # by id; storing the object keeps it unique
-    kept = []
+    remaining = []
     for candidate in candidates:
-        kept.append(candidate)
+        remaining.append(candidate)
         off = candidate.plugin.status == "disabled"
         if off or candidate.problems or candidate.source is None:
             continue
-        start, there = perf_counter(), {name for name in HEAVY if name in sys.modules}
+        start, loaded_before = perf_counter(), {name for name in HEAVY if name in sys.modules}
         target = None
         # what a plugin prints goes to stderr: stdout is for the output of the command
-        with candidate.contained("import"), redirect_stdout(sys.stderr):
+        with candidate.capture_faults("import"), redirect_stdout(sys.stderr):
             target = _import(candidate.source)
         if candidate.problems:
             continue
-        heavy = tuple(name for name in HEAVY if name in sys.modules and name not in there)
-        took = perf_counter() - start
-        candidate.plugin = replace(candidate.plugin, seconds=took, heavy=heavy)
+        heavy = tuple(name for name in HEAVY if name in sys.modules and name not in loaded_before)
+        seconds = perf_counter() - start
+        candidate.plugin = replace(candidate.plugin, seconds=seconds, heavy=heavy)
         if id(target) not in loaded:
             _register(candidate, target, manager)
             if candidate.hooks:
                 loaded[id(target)] = target, candidate.plugin
         elif candidate.required:
-            kept.pop()
+            remaining.pop()
         else:
-            twin = loaded[id(target)][1]
-            cause = f"{candidate.plugin.module} is already loaded as {twin.qualifier}/{twin.name}"
-            candidate.fault("register", cause)
-    return kept
+            first = loaded[id(target)][1]
+            cause = f"{candidate.plugin.module} is already loaded as {first.qualifier}/{first.name}"
+            candidate.add_fault("register", cause)
+    return remaining
 
 
 def _import(source: object) -> object:
@@ -170,23 +172,23 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
     name = f"{plugin.distribution}:{plugin.name}"
     if manager.has_plugin(name):
         cause = f"another plugin is called {plugin.name}, so {plugin.module} is not loaded"
-        candidate.fault("register", cause, "rename one of them (an object by __name__)")
+        candidate.add_fault("register", cause, "rename one of them (an object by __name__)")
         return
-    with candidate.contained("validate"):
-        if good := _good_hooks(candidate, target, manager):
-            hooks = Hooks(good)
+    with candidate.capture_faults("validate"):
+        if valid := _valid_hooks(candidate, target, manager):
+            hooks = Hooks(valid)
             manager.register(hooks, name)
             candidate.hooks = hooks
 
 
-def _good_hooks(
+def _valid_hooks(
     candidate: Candidate, target: object, manager: pluggy.PluginManager
 ) -> dict[str, Callable[..., Any]]:
     """The valid hooks, by attribute. Adds a fault for each invalid one."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
     if api != PLUGIN_API:
         cause = f"written for plugin API {api!r}; this LatentForge supports {PLUGIN_API}"
-        candidate.fault("validate", cause)
+        candidate.add_fault("validate", cause)
         return {}
     hooks: dict[str, Callable[..., Any]] = {}
     for name in dir(target):
@@ -196,18 +198,18 @@ def _good_hooks(
         if options is None:
             if name.startswith("latentforge_") and inspect.isroutine(getattr(target, name)):
                 cause = f"{name} is not marked as a hook"
-                candidate.fault("validate", cause, "put @latentforge.hookimpl above it")
+                candidate.add_fault("validate", cause, "put @latentforge.hookimpl above it")
             continue
         hook, function = options["specname"] or name, getattr(target, name)
         wraps = options["wrapper"] or options["hookwrapper"]
         if fault := _hook_fault(hook, function, wraps):
             if hook in ARGUMENTS or not options["optionalhook"]:
-                candidate.fault("validate", *fault)
+                candidate.add_fault("validate", *fault)
             continue
         hooks[name] = function
     if not hooks and not candidate.problems:
         remedy = "mark its hook functions with @latentforge.hookimpl"
-        candidate.fault("validate", f"{candidate.plugin.module} has no hooks", remedy)
+        candidate.add_fault("validate", f"{candidate.plugin.module} has no hooks", remedy)
     return hooks
 
 
@@ -215,7 +217,7 @@ def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[s
     """The reason why a hook cannot be called and a hint, or None."""
     if hook not in ARGUMENTS:
         return f"there is no hook {hook}{suggest(closest(hook, ARGUMENTS))}", "rename it"
-    given = ARGUMENTS[hook]
+    parameters = ARGUMENTS[hook]
     if wraps:
         return f"{hook} is a wrapper, and hooks are called one at a time", "drop the wrapper option"
     required = [
@@ -223,12 +225,12 @@ def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[s
         for p in inspect.signature(function).parameters.values()
         if p.default is p.empty
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and p.name not in given
+        and p.name not in parameters
     ]
     if required:
         cause = f"{hook}({', '.join(required)}) takes arguments that the hook does not have"
         instance = ", or register an instance of the class" if required == ["self"] else ""
-        return cause, f"define it as {hook}({', '.join(given)})" + instance
+        return cause, f"define it as {hook}({', '.join(parameters)})" + instance
     return None
 
 
@@ -240,10 +242,10 @@ def _collect(
     """Call the hooks of one plugin and collect its valid specs. `owners` maps kind, qualifier and
     name to the plugin that provides the component."""
     hooks = [caller.name for caller in manager.get_hookcallers(candidate.hooks) or ()]
-    candidate.observes = [hook for hook in hooks if hook not in KIND_OF_HOOK]
+    candidate.observer_hooks = [hook for hook in hooks if hook not in KIND_OF_HOOK]
     others = manager.get_plugins() - {candidate.hooks}
     for kind in (KIND_OF_HOOK[hook] for hook in hooks if hook in KIND_OF_HOOK):
-        with candidate.contained("collect", f"{kind.hook}: "), redirect_stdout(sys.stderr):
+        with candidate.capture_faults("collect", f"{kind.hook}: "), redirect_stdout(sys.stderr):
             results = manager.subset_hook_caller(kind.hook, others)()
             for spec in _specs(candidate, kind, results):
                 _accept(candidate, kind, spec, owners)
@@ -255,21 +257,21 @@ def _specs(candidate: Candidate, kind: Kind, results: list[Any]) -> Iterator[obj
             yield from result
         else:
             cause = f"{kind.hook} returned {type(result).__name__}, not {kind.spec.__name__}s"
-            candidate.fault("collect", cause, "yield each one, or return a list")
+            candidate.add_fault("collect", cause, "yield each one, or return a list")
 
 
 def _accept(
     candidate: Candidate, kind: Kind, spec: object, owners: dict[tuple[str, str, str], str]
 ) -> None:
     name = getattr(spec, "name", None)
-    what = f"{kind.singular} {name!r}: " if isinstance(name, str) else f"{kind.hook}: "
+    prefix = f"{kind.singular} {name!r}: " if isinstance(name, str) else f"{kind.hook}: "
     faults = spec_faults(kind, spec)
     if isinstance(spec, kind.spec) and not faults:
         key = (kind.plural, normalise(candidate.plugin.qualifier), spec.name)
         if key not in owners:
             owners[key] = candidate.plugin.name
-            candidate.offers.append((kind, spec))
+            candidate.specs.append((kind, spec))
             return
         faults = [f"plugin {owners[key]} already offers one of that name"]
     for fault in faults:
-        candidate.fault("collect", what + fault)
+        candidate.add_fault("collect", prefix + fault)

@@ -72,10 +72,10 @@ class Plugin:
         """A notice that the plugin slows every command down, or an empty string."""
         if not self.heavy and self.seconds <= SLOW:
             return ""
-        how = f"imports {' and '.join(self.heavy)}" if self.heavy else "is slow"
+        problem = f"imports {' and '.join(self.heavy)}" if self.heavy else "is slow"
         return (
-            f"{self.title} {how} while it loads, which adds {self.seconds:.1f} s to every command;"
-            f" its author can run: latentforge plugins check {self.address}"
+            f"{self.title} {problem} while it loads, which adds {self.seconds:.1f} s to every"
+            f" command; its author can run: latentforge plugins check {self.address}"
         )
 
     @property
@@ -84,14 +84,14 @@ class Plugin:
         return shlex.quote("/".join(filter(None, [self.distribution, self.name])))
 
     @property
-    def trouble(self) -> str:
+    def failure_reason(self) -> str:
         """One line about why components of this plugin may be missing, or an empty string."""
         causes = [f"{problem.stage}: {problem.cause}" for problem in self.problems]
         if self.status == "disabled":
             causes = [f"disabled by {self.off_by}"]
         return f"{self.title}: {'; '.join(causes)}" if causes else ""
 
-    def is_called(self, name: str) -> bool:
+    def has_name(self, name: str) -> bool:
         """Whether `name` is this plugin's name or its `distribution/name`."""
         origin, _, plain = name.rpartition("/")
         return plain == self.name and (not origin or same_distribution(origin, self.distribution))
@@ -158,7 +158,7 @@ class Registry:
     def notices(self) -> tuple[str, ...]:
         """What a user should know though it is not a fault: plugins that slow every command down,
         and components that a built-in hides."""
-        return self.faulty_loads + tuple(
+        return self.slow_imports + tuple(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
             f" the built-in; use it as {entry.qualified}"
             for kind in KINDS
@@ -168,7 +168,7 @@ class Registry:
         )
 
     @property
-    def faulty_loads(self) -> tuple[str, ...]:
+    def slow_imports(self) -> tuple[str, ...]:
         """The notices of the plugins that slow every command down."""
         return tuple(plugin.notice for plugin in self.plugins if plugin.notice)
 
@@ -184,29 +184,29 @@ class Registry:
         keeps its names."""
         if plugin.builtin or plugin.status == "disabled":
             return []
-        found = [
+        conflicts = [
             f"plugin {other.name!r} is also provided by {other.qualifier};"
             f" use this one as {plugin.address}"
             for other in self.plugins
             if other.name == plugin.name and other is not plugin and other.status != "disabled"
         ]
         for entry in self.entries_of(plugin):
-            found += [
+            conflicts += [
                 f"{entry.kind.singular} {entry.name!r} is also provided by"
                 f" {other.plugin.qualifier}; use this one as {entry.qualified}"
                 for other in self._entries[entry.kind.plural][entry.name]
                 if other is not entry
             ]
-        return found
+        return conflicts
 
-    def notify(self, hook: str, **given: object) -> None:
+    def notify(self, hook: str, **arguments: object) -> None:
         """Call the observers of a hook, such as latentforge_run_started. An exception is logged
         with the plugin's name and does not end the run."""
         for observer in self.observers:
             if observer.hook != hook:
                 continue
             try:
-                observer.call(**given)
+                observer.call(**arguments)
             except KeyboardInterrupt:
                 raise  # from the user
             except BaseException as error:  # SystemExit too
@@ -250,19 +250,19 @@ class Registry:
                 remedy=f"use a full name, such as {choices[0]}",
             )
         close = closest(name, self._entries[kind])
-        not_loaded = [plugin.trouble for plugin in self.plugins if plugin.trouble]
+        not_loaded = [plugin.failure_reason for plugin in self.plugins if plugin.failure_reason]
         error = PluginError if not_loaded and not close else UsageError
-        own = "" if close else ", or `latentforge -p FILE ...` to load your own"
+        hint = "" if close else ", or `latentforge -p FILE ...` to load your own"
         raise error(
             f"unknown {singular} {name!r}" + suggest(close),
             details=not_loaded,
-            remedy=f"latentforge list {kind}{own}",
+            remedy=f"latentforge list {kind}{hint}",
         )
 
     def plugin(self, name: str) -> Plugin:
         """The plugin of that name, which may be `distribution/name`. Raises UsageError if it is
         unknown or ambiguous."""
-        found = [plugin for plugin in self.plugins if plugin.is_called(name)]
+        found = [plugin for plugin in self.plugins if plugin.has_name(name)]
         found = [plugin for plugin in found if not plugin.distribution] or found
         if len(found) > 1:
             choices = " and ".join(sorted(f"{p.distribution}/{p.name}" for p in found))
@@ -293,7 +293,7 @@ class Registry:
             install = f"pip install {shlex.quote(origin)}"
             remedy = f"latentforge list {kind.plural}" if close else install
             raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
-        not_loaded = [plugin.trouble for plugin in owners if plugin.trouble]
+        not_loaded = [plugin.failure_reason for plugin in owners if plugin.failure_reason]
         error = PluginError if not_loaded else UsageError
         raise error(
             f"{owners[0].qualifier} offers no {kind.singular} {name!r}"
@@ -307,9 +307,14 @@ def spec_faults(kind: Kind, spec: object) -> list[str]:
     """The faults of a spec that a hook of this kind returned, each with its field."""
     if not isinstance(spec, kind.spec):
         name = getattr(spec, "name", None)
-        got = type(spec).__name__ + (f" {name!r}" if isinstance(name, str) else "")
-        return [f"expected {kind.spec.__name__}, got {got}"]
-    return [*_text_faults(spec), *_call_faults(spec), *_ability_faults(spec), *_config_faults(spec)]
+        received = type(spec).__name__ + (f" {name!r}" if isinstance(name, str) else "")
+        return [f"expected {kind.spec.__name__}, got {received}"]
+    return [
+        *_text_faults(spec),
+        *_call_faults(spec),
+        *_capability_faults(spec),
+        *_config_faults(spec),
+    ]
 
 
 def _text_faults(spec: Spec) -> Iterator[str]:
@@ -333,7 +338,7 @@ def _call_faults(spec: Spec) -> Iterator[str]:
         yield f"path {str(spec.path)!r} is not a file"
 
 
-def _ability_faults(spec: Spec) -> Iterator[str]:
+def _capability_faults(spec: Spec) -> Iterator[str]:
     for key in ("provides", "needs"):
         value: object = getattr(spec, key, frozenset())
         if isinstance(spec, LossSpec) and callable(value):

@@ -13,7 +13,7 @@ from latentforge.errors import ConfigError, PluginError
 KEY = "requires_plugins"
 
 
-def check_requirements(wanted: Any, where: str) -> None:
+def check_requirements(requirements: Any, where: str) -> None:
     """Check the value of `requires_plugins` in a config, such as ["latentforge-swirl>=0.2"].
 
     Raises ConfigError if it is not a list of requirements, PluginError with the command that
@@ -21,62 +21,69 @@ def check_requirements(wanted: Any, where: str) -> None:
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
-    if not isinstance(wanted, list) or not all(isinstance(text, str) for text in wanted):
+    if not isinstance(requirements, list) or not all(
+        isinstance(text, str) for text in requirements
+    ):
         raise ConfigError(
             f"{KEY} of {where} cannot be read",
             details=[
-                f'must be a list of strings such as ["latentforge-swirl>=0.2"], got {wanted!r}'
+                'must be a list of strings such as ["latentforge-swirl>=0.2"], '
+                f"got {requirements!r}"
             ],
         )
     try:
-        parsed = [Requirement(text) for text in wanted]
+        parsed = [Requirement(text) for text in requirements]
     except InvalidRequirement as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"{KEY} of {where} cannot be read", details=[first]) from None
-    missing = {_plain(need): said for need in parsed if (said := _lacks(need))}
+    missing = {
+        _plain(requirement): reason
+        for requirement in parsed
+        if (reason := _unmet_reason(requirement))
+    }
     if missing:
         raise PluginError(
             f"{where} requires plugins that are not installed",
-            details=[f"{need}: {said}" for need, said in missing.items()],
+            details=[f"{requirement}: {reason}" for requirement, reason in missing.items()],
             remedy=pip_install(list(missing)),
         )
 
 
-def is_older(installed: str, than: str) -> bool:
+def is_older(installed: str, minimum: str) -> bool:
     """Whether a version precedes another; False if one of them is not a valid version."""
     from packaging.version import InvalidVersion, Version
 
     try:
-        return Version(installed) < Version(than)
+        return Version(installed) < Version(minimum)
     except InvalidVersion:
         return False
 
 
-def pip_install(needs: Sequence[str]) -> str:
-    """The command that installs `needs`, quoted for a shell: a name from someone else's config or
+def pip_install(requirements: Sequence[str]) -> str:
+    """The command that installs these, quoted for a shell: a name from someone else's config or
     run must remain a name there. A Windows shell supports only double quotes."""
-    quote = (lambda need: f'"{need}"') if os.name == "nt" else shlex.quote
-    return "pip install " + " ".join(map(quote, needs))
+    quote = (lambda requirement: f'"{requirement}"') if os.name == "nt" else shlex.quote
+    return "pip install " + " ".join(map(quote, requirements))
 
 
-def _plain(need: Any) -> str:
+def _plain(requirement: Any) -> str:
     """A requirement without its marker, which is met, and without its URL, which someone else's
     config must not choose."""
-    extras = f"[{','.join(sorted(need.extras))}]" if need.extras else ""
-    return f"{need.name}{extras}{need.specifier}"
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{requirement.specifier}"
 
 
-def _lacks(need: Any) -> str:
+def _unmet_reason(requirement: Any) -> str:
     """The reason why a requirement is not met, or an empty string."""
-    if need.marker and not need.marker.evaluate():
+    if requirement.marker and not requirement.marker.evaluate():
         return ""
     try:
-        installed: str | None = version(need.name)
+        installed: str | None = version(requirement.name)
     except PackageNotFoundError:
         return "not installed"
     except Exception:
         installed = None
     if installed is None:
         return "its version cannot be read"
-    met = need.specifier.contains(installed, prereleases=True)
-    return "" if met else f"{installed} is installed"
+    satisfied = requirement.specifier.contains(installed, prereleases=True)
+    return "" if satisfied else f"{installed} is installed"

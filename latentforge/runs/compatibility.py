@@ -77,7 +77,7 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
         plugin = registry.get(component["kind"], component["name"]).plugin
     except LatentForgeError as error:
         distribution = component["distribution"]
-        disabled = [p.off_by for p in registry.plugins if p.is_called(component["plugin"])]
+        disabled = [p.off_by for p in registry.plugins if p.has_name(component["plugin"])]
         remedy = f"latentforge -p {component.get('module', component['plugin'])} ..."
         if any(disabled):
             remedy = f"repeat the command without {disabled[0]}"

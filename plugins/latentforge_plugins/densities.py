@@ -20,17 +20,17 @@ from torch.distributions import (
     Normal,
 )
 
-FULL = 64
+MAX_FULL = 64
 """Dimensions up to which a mixture has full covariances; above, the cost exceeds the benefit."""
 
-LARGEST = 4096
+MAX_DIMENSIONS = 4096
 """The maximum number of dimensions in which a density is fitted."""
 
-FITTED = 10_000
+MAX_FITTED = 10_000
 """The maximum number of codes for fitting a mixture; more codes make no visible difference."""
 
 
-def standard(z: Tensor) -> Distribution:
+def standard_normal(z: Tensor) -> Distribution:
     """The standard normal N(0, I) of the codes' dimension, the prior of a VAE."""
     each = Normal(torch.zeros_like(z[0]), torch.ones_like(z[0]), validate_args=False)
     return Independent(each, 1, validate_args=False)
@@ -38,9 +38,9 @@ def standard(z: Tensor) -> Distribution:
 
 def fit_gaussian(z: Tensor) -> Distribution:
     """A Gaussian with the mean and the full covariance of the codes, (N, D) with N > 1."""
-    known = z.double()
+    codes = z.double()
     # A dead dimension has no variance; 1e-6 of the largest one keeps the matrix invertible.
-    covariance = torch.cov(known.T).reshape(z.shape[1], z.shape[1])
+    covariance = torch.cov(codes.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
     covariance.diagonal().add_(floor)
     root = torch.linalg.cholesky(covariance).to(z)
@@ -56,32 +56,32 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[:FITTED]
-    chosen = z[order.to(z.device)].double().cpu()
+    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED]
+    sample = z[order.to(z.device)].double().cpu()
     model = GaussianMixture(
-        min(components, len(chosen)),
-        covariance_type=covariances(z.shape[1]),
+        min(components, len(sample)),
+        covariance_type=covariance_type(z.shape[1]),
         # relative to the variance of the codes: a fixed value would dominate a narrow latent space
-        reg_covar=max(1e-6 * float(chosen.var(0).max()), 1e-12),
+        reg_covar=max(1e-6 * float(sample.var(0).max()), 1e-12),
         random_state=seed,
     )
     with warnings.catch_warnings():
         # a fit that stopped a little early is good enough; few codes may have fewer clusters
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(chosen.numpy())
-    weights, means, spread = map(
+        model.fit(sample.numpy())
+    weights, means, covariances = map(
         torch.as_tensor, (model.weights_, model.means_, model.covariances_)
     )
-    each: Distribution
-    if covariances(z.shape[1]) == "full":
-        root = torch.linalg.cholesky(spread).to(z)
-        each = MultivariateNormal(means.to(z), scale_tril=root, validate_args=False)
+    component: Distribution
+    if covariance_type(z.shape[1]) == "full":
+        root = torch.linalg.cholesky(covariances).to(z)
+        component = MultivariateNormal(means.to(z), scale_tril=root, validate_args=False)
     else:
-        each = Normal(means.to(z), spread.sqrt().to(z), validate_args=False)
-        each = Independent(each, 1, validate_args=False)
-    return MixtureSameFamily(Categorical(weights.to(z)), each, validate_args=False)
+        component = Normal(means.to(z), covariances.sqrt().to(z), validate_args=False)
+        component = Independent(component, 1, validate_args=False)
+    return MixtureSameFamily(Categorical(weights.to(z)), component, validate_args=False)
 
 
-def covariances(dimensions: int) -> Literal["full", "diag"]:
+def covariance_type(dimensions: int) -> Literal["full", "diag"]:
     """The covariance type of a mixture for codes with this number of dimensions."""
-    return "full" if dimensions <= FULL else "diag"
+    return "full" if dimensions <= MAX_FULL else "diag"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def outputs(
+def capture_outputs(
     model: nn.Module, names: Iterable[str], keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Iterator[dict[str, Tensor]]:
     """Yields a dictionary that contains the named layers' outputs after each call of the model.
@@ -18,17 +18,17 @@ def outputs(
     The outputs are differentiable; of a layer that is used twice, the last one is kept. `keep` is
     applied immediately, because the next layer may work in place.
     """
-    taken: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
-    def take(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def make_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            taken[name] = keep(output)
+            captured[name] = keep(output)
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(take(name)) for name in names]
+    handles = [model.get_submodule(name).register_forward_hook(make_hook(name)) for name in names]
     try:
-        yield taken
+        yield captured
     finally:
         for handle in handles:
             handle.remove()
@@ -37,10 +37,10 @@ def outputs(
 def output_of(
     layer: str, model: nn.Module, x: Tensor, keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Tensor:
-    """The output of one layer for x (B, *data.shape), collected by `outputs`."""
-    with outputs(model, [layer], keep) as taken:
+    """The output of one layer for x (B, *data.shape), collected by `capture_outputs`."""
+    with capture_outputs(model, [layer], keep) as captured:
         model(x)
-    return taken[layer]
+    return captured[layer]
 
 
 def last_with_weights(model: Any) -> str | None:

@@ -23,7 +23,7 @@ def likelihood_of(context: EvaluateContext) -> Likelihood:
     return Bernoulli() if hasattr(context.model, "decode_logits") else Gaussian(1.0)
 
 
-def in_words(likelihood: Likelihood) -> str:
+def describe_likelihood(likelihood: Likelihood) -> str:
     """The text for a protocol: `Bernoulli from logits`, `Gaussian of sigma 0.5`."""
     if isinstance(likelihood, Bernoulli):
         return "Bernoulli from logits"
@@ -32,16 +32,16 @@ def in_words(likelihood: Likelihood) -> str:
     return type(likelihood).__name__
 
 
-def some(count: int, total: int, device: torch.device) -> Tensor:
+def select_random(count: int, total: int, device: torch.device) -> Tensor:
     """Selects `count` of `total` images for a measure: bool (total,), the same for every run.
 
     The selection is random because splits have an order: some are sorted by class. MNIST's training
     images alternate between two groups of writers, of which a regular stride takes only one.
     """
     order = torch.randperm(total, generator=generator("cpu", "some images"))
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[order[:count]] = True
-    return chosen.to(device)
+    selected = torch.zeros(total, dtype=torch.bool)
+    selected[order[:count]] = True
+    return selected.to(device)
 
 
 def codes_of(model: Any, images: Images) -> Tensor:
@@ -69,10 +69,10 @@ class Moments:
         rows = rows.cpu().double()
         total = self.count + len(rows)
         mean = rows.mean(0)
-        away = mean - self.mean
-        between = self.square(away[None]) * (self.count * len(rows) / total)
+        delta = mean - self.mean
+        between = self.square(delta[None]) * (self.count * len(rows) / total)
         self.scatter = self.scatter + self.square(rows - mean) + between
-        self.mean = self.mean + away * (len(rows) / total)
+        self.mean = self.mean + delta * (len(rows) / total)
         self.count = total
 
 

@@ -46,12 +46,13 @@ class GaussianHead(nn.Module):
         return DiagonalGaussian(self.activation(self.mean(h)), self.log_var(h))
 
 
-def image_shape(model: str, data: DataSpec, instead: str) -> tuple[int, int, int]:
-    """(channels, height, width). Raises UsageError for vectors; its hint names model `instead`."""
+def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int, int]:
+    """(channels, height, width). Raises UsageError for vectors; its hint names `alternative`."""
     if data.kind != "image":
         raise UsageError(
             f"{model} supports images, not vectors of size {data.size}",
-            remedy=f"`latentforge train {instead}`, which supports images and vectors of any size",
+            remedy=f"`latentforge train {alternative}`, "
+            "which supports images and vectors of any size",
         )
     channels, height, width = data.shape
     return channels, height, width

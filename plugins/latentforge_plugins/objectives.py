@@ -10,48 +10,50 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
 
-from .measures import some
+from .measures import select_random
 
 
-class Scored:
+class CachedCall:
     """Caches `compute(x)`: `score` computes it, and `satisfied` reuses it for the same x.
 
-    A search calls both at every step. `fresh(x)` is differentiable, `again(x)` is detached.
+    A search calls both at every step. `evaluate(x)` is differentiable, `reuse(x)` is detached.
     """
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
         self.compute = compute
         self._last: tuple[Tensor, int, Tensor] | None = None
 
-    def fresh(self, x: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor) -> Tensor:
         value = self.compute(x)
         # the version detects in-place changes of x; inference tensors have none
         self._last = None if x.is_inference() else (x, x._version, value.detach())
         return value
 
-    def again(self, x: Tensor) -> Tensor:
+    def reuse(self, x: Tensor) -> Tensor:
         if self._last and x is self._last[0] and x._version == self._last[1]:
             return self._last[2]
         return self.compute(x).detach()
 
 
-def chosen(context: ExploreContext, split: str, places: Sequence[int], count: int = 0) -> Batch:
-    """The images at `places` of a split; if empty, `count` random ones, the same for every run.
+def select_images(
+    context: ExploreContext, split: str, indices: Sequence[int], count: int = 0
+) -> Batch:
+    """The images at `indices` of a split; if empty, `count` random ones, the same for every run.
 
     Raises UsageError for an index outside the split, and if `count` is larger than the split.
     """
     images = context.images(split)
-    if places:
-        return images.batch_at(places)
+    if indices:
+        return images.batch_at(indices)
     if count > len(images):
         raise UsageError(
             f"n is {count}; the split {split!r} has {len(images)} images",
             remedy=f"--set n={len(images)}",
         )
-    return images.batch(some(count, len(images), images.device).nonzero().flatten())
+    return images.batch(select_random(count, len(images), images.device).nonzero().flatten())
 
 
-def in_words(batch: Batch, split: str, classes: Sequence[str]) -> list[str]:
+def describe_images(batch: Batch, split: str, classes: Sequence[str]) -> list[str]:
     """Names such as `test image 17`, with `(class 5)` if there are labels."""
     names = [f"{split} image {i}" for i in batch.index.tolist()]
     if batch.y is None:

@@ -15,17 +15,17 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
 
-AT_ONCE = 1000  # codes per call of the decoder
+BATCH = 1000  # codes per call of the decoder
 
 
 @dataclass(frozen=True)
 class Side:
-    """A run to explore: `name` for titles, `prefix` of its metrics, arrays and files, and `says`,
+    """A run to explore: `name` for titles, `prefix` of its metrics, arrays and files, and `label`,
     the start of its row titles if a second run is shown next to it."""
 
     name: str
     prefix: str
-    says: str
+    label: str
     model: Any
 
 
@@ -34,10 +34,10 @@ def sides(context: ExploreContext) -> list[Side]:
     other = context.roles.get("other")
     if other is None:
         return [Side(context.name, "", "", context.model)]
-    theirs = f"{other.name} (other)" if other.name == context.name else other.name
+    other_name = f"{other.name} (other)" if other.name == context.name else other.name
     return [
         Side(context.name, "", f"{context.name}: ", context.model),
-        Side(theirs, "other_", f"{theirs}: ", other.model),
+        Side(other_name, "other_", f"{other_name}: ", other.model),
     ]
 
 
@@ -47,27 +47,28 @@ def has_prior(model: Any) -> bool:
 
 def decode(model: Any, z: Tensor) -> Tensor:
     """Decodes codes (N, D) or (N, *latent.shape) to images (N, *data.shape)."""
-    shaped = z.reshape(-1, *model.latent.shape)
-    return torch.cat([model.decode(part) for part in shaped.split(AT_ONCE)])
+    codes = z.reshape(-1, *model.latent.shape)
+    return torch.cat([model.decode(part) for part in codes.split(BATCH)])
 
 
 def probabilities(classifier: Any, x: Tensor) -> Tensor:
     """The class probabilities of images, (N, classes)."""
-    return torch.cat([classifier(part).softmax(1) for part in x.split(AT_ONCE)])
+    return torch.cat([classifier(part).softmax(1) for part in x.split(BATCH)])
 
 
 def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> Tensor:
     """The mean code of the training images of each class: (len(labels), D)."""
     images = context.images("train")
-    places = [images.of_class(label) for label in labels]  # raises before the codes are computed
-    for label, found in zip(labels, places, strict=True):
-        if not len(found):
+    # raises before the codes are computed
+    indices_by_class = [images.of_class(label) for label in labels]
+    for label, indices in zip(labels, indices_by_class, strict=True):
+        if not len(indices):
             raise UsageError(
                 f"no training image is of class {label}, so it has no mean code",
                 remedy="choose a class that has training images",
             )
     codes = context.codes("train", model).flatten(1)
-    return torch.stack([codes[found].mean(0) for found in places])
+    return torch.stack([codes[indices].mean(0) for indices in indices_by_class])
 
 
 def prior_quantiles(p: Tensor) -> Tensor:
@@ -89,9 +90,9 @@ def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     The sign of a direction is arbitrary; here its entry of largest magnitude is positive, so that
     the same codes give the same map on every machine.
     """
-    known = codes.double()
-    mean = known.mean(0)
-    centred = known - mean
+    values = codes.double()
+    mean = values.mean(0)
+    centred = values - mean
     if codes.shape[1] > len(codes):
         _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
         variances, axes = scale.square(), directions[:2]
@@ -107,24 +108,24 @@ def shape_note(model: Any) -> list[str]:
     shape = tuple(model.latent.shape)
     if len(shape) == 1:
         return []
-    return [f"codes of shape {shape} are flattened: z5 is entry 5 of {codes_in(model)}"]
+    return [f"codes of shape {shape} are flattened: z5 is entry 5 of {code_size(model)}"]
 
 
-def codes_in(model: Any) -> int:
+def code_size(model: Any) -> int:
     """The number of values in one code."""
     return int(torch.Size(model.latent.shape).numel())
 
 
-def drawn(
-    context: ExploreContext, shown: Sequence[Finding], numbers: NamedArrays
+def select_drawable(
+    context: ExploreContext, findings: Sequence[Finding], arrays: NamedArrays
 ) -> tuple[list[Finding], list[str]]:
     """The findings, without image grids if an example is not a picture, and a note about this."""
     if context.data.drawable:
-        return [*shown, numbers], []
-    charts = [item for item in shown if not isinstance(item, ImageGrid)]
-    return [*charts, numbers], [no_picture(context, f"their values are in {numbers.name}.npz")]
+        return [*findings, arrays], []
+    charts = [item for item in findings if not isinstance(item, ImageGrid)]
+    return [*charts, arrays], [not_drawable_note(context, f"their values are in {arrays.name}.npz")]
 
 
-def no_picture(context: ExploreContext, so: str) -> str:
-    """The note that examples cannot be drawn, and the consequence `so`."""
-    return f"examples of shape {context.data.shape} cannot be drawn; {so}"
+def not_drawable_note(context: ExploreContext, consequence: str) -> str:
+    """The note that examples cannot be drawn, and the `consequence`."""
+    return f"examples of shape {context.data.shape} cannot be drawn; {consequence}"

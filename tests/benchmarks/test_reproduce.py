@@ -45,7 +45,7 @@ def test_every_preset_trains_and_is_on_the_page(reproduce, tmp_path):
     text = page.read_text("utf-8")
     for system in reproduce.SYSTEMS:
         assert f"latentforge train --preset {system.preset}\n" in text
-        for figure in system.figures:
+        for figure in system.metrics:
             if "nll" not in figure.key:  # which takes too long
                 begin = rf"\| `{system.preset}` \| {figure.key} \| .* \| {figure.bounds()} \|"
                 assert re.search(begin + r" -?[\d.e+]+ \|", text), figure
@@ -72,15 +72,15 @@ def test_one_system_alone_writes_no_page_and_trains_what_it_needs(tmp_path):
     ],
 )
 def test_a_figure_is_judged_by_its_bounds(reproduce, bounds, inside, outside):
-    figure = reproduce.Figure("test/x", "", 10.0, **bounds)
-    assert all(figure.holds(value) for value in inside)
-    assert not any(figure.holds(value) for value in (*outside, float("nan")))
+    figure = reproduce.ReferenceMetric("test/x", "", 10.0, **bounds)
+    assert all(figure.is_within_bounds(value) for value in inside)
+    assert not any(figure.is_within_bounds(value) for value in (*outside, float("nan")))
     assert not any(figure.is_known(value) for value in outside)
 
 
 def test_a_known_difference_is_known_only_so_far(reproduce):
-    figure = reproduce.around("test/x", 10.0, 1.0, why="seeds", slack=0.5)
-    assert not figure.holds(11.2)
+    figure = reproduce.with_margin("test/x", 10.0, 1.0, reason="seeds", slack=0.5)
+    assert not figure.is_within_bounds(11.2)
     assert figure.is_known(11.2)
     assert not figure.is_known(11.6)
     assert reproduce.verdict(figure, 11.2, True) == "differs: seeds"

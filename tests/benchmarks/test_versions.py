@@ -45,7 +45,7 @@ def test_a_case_is_slower_only_where_its_whole_interval_is_below_the_limit(versi
     for name, fastest in shares.items():
         ratios = [0.90, 0.91, 0.92, 0.93, 0.94, fastest]
         new = [rate * ratio for rate, ratio in zip(base, ratios, strict=True)]
-        cases[name] = versions.judge({"base": base, "new": new})
+        cases[name] = versions.compare_rates({"base": base, "new": new})
         assert cases[name]["ratio"] == pytest.approx(0.925)
         assert cases[name]["interval"] == pytest.approx((0.90, fastest))
     assert versions.verdict(cases, pairs=6) == 1

@@ -96,7 +96,7 @@ def test_the_remedy_fits_the_fault():
     for twin in twins.TWINS["losses"][name][2:]:
         with pytest.raises(CheckFailed) as failure:
             checks("losses", twin)[name]()
-        mends.append(failure.value.mend)
+        mends.append(failure.value.hint)
     assert len({*mends}) == len(mends)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from latentforge import Forge, contracts, findings, options, search
 from latentforge.config.schema import DataConfig
-from latentforge.conformance.capabilities import CORE
+from latentforge.conformance.capabilities import CORE_CAPABILITIES
 from latentforge.engine.latent_search import Found
 from latentforge.specs import KINDS, ExplorerSpec
 
@@ -133,7 +133,7 @@ def test_the_page_names_every_option_that_a_component_cannot_have():
 
 def test_the_page_has_the_capabilities_that_checks_know():
     [table] = re.findall(r"^\| capability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
-    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE
+    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE_CAPABILITIES
 
 
 def test_the_page_names_every_capability_of_the_built_in_models():

@@ -54,7 +54,7 @@ def test_every_stage_of_a_fault_has_its_row():
         stages |= {
             call.args[0].value
             for call in calls
-            if getattr(call.func, "attr", "") in ("fault", "contained")
+            if getattr(call.func, "attr", "") in ("add_fault", "capture_faults")
             and isinstance(call.args[0], ast.Constant)
         }
     assert len(stages) >= 5

@@ -16,7 +16,7 @@ import torch
 from latentforge import CallbackSpec, Forge, LatentSpec, ModelSpec, hookimpl, hookspecs, testing
 from latentforge.cli.app import run as run_cli
 from latentforge.config.request import read_toml
-from latentforge.conformance import CHECKED, CheckFailed, checks_in, checks_of, name_of
+from latentforge.conformance import CHECKED, CheckFailed, check_name, checks_in, checks_of
 from latentforge.plugins.requirements import check_requirements
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
@@ -261,7 +261,7 @@ def test_the_page_has_a_row_for_each_check(kind):
     module = "common" if kind == "every component" else kind
     found = importlib.import_module(f"latentforge.conformance.{module}")
     checks = found.CHECKS if module == "common" else checks_in(found)
-    assert rows == ["check", *map(name_of, checks)]
+    assert rows == ["check", *map(check_name, checks)]
 
 
 def test_the_config_of_the_page_is_read_and_wants_its_plugin_first(work):

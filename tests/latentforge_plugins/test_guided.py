@@ -16,13 +16,13 @@ from latentforge_plugins.guided.config import GuidedConfig
 from latentforge_plugins.guided.guide import guide
 from latentforge_plugins.guided.pictures import (
     Map,
+    draw_film,
+    draw_map,
+    draw_results,
     film_title,
-    results,
-    walk_film,
-    walk_map,
-    walk_names,
+    path_names,
 )
-from latentforge_plugins.guided.starts import code_deviation, data_starts, starts
+from latentforge_plugins.guided.starts import code_deviation, sample_data_starts, sample_starts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentforge import Forge, LatentSpec
@@ -150,20 +150,20 @@ def test_searches_start_at_images_of_all_other_classes_and_of_no_other():
     context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
     places = torch.arange(300.0)[:, None]
     wanted = context.objective.classes
-    begun = data_starts(context, places, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
+    begun = sample_data_starts(context, places, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
     assert begun.shape == (8, 200)
     assert not (begun == wanted).any()
     for label in range(3):
         others = begun[:, wanted == label].unique().tolist()
         assert others == [other for other in range(3) if other != label]
-    anywhere = data_starts(context, places, 8, None).squeeze(2).long() % 3
+    anywhere = sample_data_starts(context, places, 8, None).squeeze(2).long() % 3
     assert (anywhere == wanted).float().mean() == pytest.approx(1 / 3, abs=0.06)
 
 
 def test_without_another_class_there_is_nowhere_to_start():
     context = context_of(np.zeros(9, int), ["a"], [0, 0])
     with pytest.raises(UsageError, match="all training images are of class 0") as caught:
-        data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
+        sample_data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
     assert "any_class=true" in str(caught.value.remedy)
 
 
@@ -176,7 +176,7 @@ def test_starts_from_a_prior_have_its_mean_and_code_deviation():
     ):
         context = context_of(np.arange(10) % 2, ["a", "b"], [0] * 100, z=prior)
         torch.manual_seed(0)
-        drawn = starts(context, GuidedConfig(start=start, restarts=50), codes)
+        drawn = sample_starts(context, GuidedConfig(start=start, restarts=50), codes)
         assert drawn.shape == (50, 100, 2)
         assert float(drawn.mean()) == pytest.approx(mean, abs=5 * std / 100)
         assert float(drawn.std()) == pytest.approx(std, rel=0.03)
@@ -461,7 +461,7 @@ def test_a_film_follows_the_walk_from_its_start_to_its_end():
         objective=Toward([1.0, 1.0]),
     )
 
-    film = walk_film(context, found, torch.rand(50, 2), 1)
+    film = draw_film(context, found, torch.rand(50, 2), 1)
     assert len(film.frames) == 30
     walked = [frame[0].paths["walk"] for frame in film.frames]
     assert [len(way) for way in walked] == sorted({len(way) for way in walked})
@@ -560,8 +560,8 @@ DIGITS = "0123456789"
     ],
 )
 def test_walks_have_short_names_that_tell_them_apart(requests, classes, names):
-    assert walk_names(asking(requests, classes, DIGITS), 20) == names
-    assert walk_names(asking(requests, classes, DIGITS), 1) == walk_names(
+    assert path_names(asking(requests, classes, DIGITS), 20) == names
+    assert path_names(asking(requests, classes, DIGITS), 1) == path_names(
         asking(requests[:1], classes and classes[:1], DIGITS), 20
     )
 
@@ -571,17 +571,17 @@ def test_a_number_on_the_map_is_found_over_its_result():
     met = torch.tensor([1, 0, 1]).bool()
     found = Found(path[:3], x, *(met for _ in range(5)), paths={0: path, 1: path, 2: path})
     context = asking(["a 5"] * 3, [5, 5, 5], DIGITS)
-    walks = walk_map(context, found, torch.rand(4, 2), 2)
+    walks = draw_map(context, found, torch.rand(4, 2), 2)
     assert list(walks.paths) == ["#0", "#1"]
     assert (
         walks.title == "Search paths over the codes of training images: a 5, one colour per request"
     )
-    grid = results(context, found, x[:2], 2)
+    grid = draw_results(context, found, x[:2], 2)
     assert list(grid.column_titles) == ["#0 a 5", "#1 a 5"]
     assert [len(row) for row in grid.rows] == [2, 2]
     named = asking(["a 3", "a 5"], [3, 5], DIGITS)
-    assert list(results(named, found, x[:2], 2).column_titles) == ["a 3", "a 5"]
-    assert walk_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
+    assert list(draw_results(named, found, x[:2], 2).column_titles) == ["a 3", "a 5"]
+    assert draw_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
 
 
 def test_a_film_says_whether_its_request_was_met_and_from_which_start():
@@ -614,7 +614,7 @@ def test_a_film_has_the_walk_and_nearly_all_codes_in_view_and_not_the_few_far_ou
     context = replace(
         context, model=Norm("normal"), images=lambda split: SimpleNamespace(y=None), roles={}
     )
-    film = walk_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
+    film = draw_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
     limits = torch.tensor(compute_limits([frame[0] for frame in film.frames]))  # (2, 2)
     place = Map(codes)
     seen, walked = place(codes), place(path)

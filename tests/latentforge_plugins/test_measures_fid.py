@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from latentforge_plugins.frechet import cache
 from latentforge_plugins.frechet.gaussian import Fit, fit, frechet_distance
-from latentforge_plugins.measures import Moments, products, some, squares
+from latentforge_plugins.measures import Moments, products, select_random, squares
 from scipy.linalg import sqrtm
 
 from latentforge import Forge
@@ -111,7 +111,7 @@ def test_the_distances_are_those_of_features_and_scipy_by_hand(forge):
     cpu = torch.device("cpu")
     real, train = images.split("test").x / 255, images.split("train").x / 255
     reference = fitted(features_by_hand(classifier, real))
-    others = fitted(features_by_hand(classifier, train[some(359, 1294, cpu)]))
+    others = fitted(features_by_hand(classifier, train[select_random(359, 1294, cpu)]))
     recon = fitted(features_by_hand(classifier, ae.decode(ae.encode(real).mode())))
     assert figures["fid_floor"] == pytest.approx(by_scipy(others, reference), rel=1e-3)
     assert figures["fid_recon"] == pytest.approx(by_scipy(recon, reference), rel=1e-3)
@@ -197,7 +197,7 @@ def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge
     )
     codes = loaded.model.encode(splits.split("train").x / 255).mode()
     torch.manual_seed(0)
-    z = measure.fitted_prior()(100_000)
+    z = measure.fitted_sampler()(100_000)
     assert z.shape == (100_000, 4)
     torch.testing.assert_close(z.mean(0), codes.mean(0), rtol=0, atol=0.05 * float(codes.std()))
     torch.testing.assert_close(z.T.cov(), codes.T.cov(), rtol=0, atol=0.05 * float(codes.var()))

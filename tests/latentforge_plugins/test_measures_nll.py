@@ -120,12 +120,12 @@ def test_every_sample_is_decoded_once_and_never_too_many_at_a_time(
 def test_a_number_of_images_is_drawn_from_the_whole_split_alike_for_every_run(
     measured, x, loss, count
 ):
-    from latentforge_plugins.measures import some
+    from latentforge_plugins.measures import select_random
 
     model = Ppca()
     one = {"samples": 1, "images": count}
     figures, protocol = measured("nll", model, x, loss=loss, nll=one)
-    chosen = some(count, 1100, torch.device("cpu"))
+    chosen = select_random(count, 1100, torch.device("cpu"))
     exact = model.exact_nll(x[chosen])
     assert figures["nll"] == pytest.approx(float(exact.mean()), abs=1e-5)
     assert f"{count} of 1100 images" in protocol["nll"]
@@ -134,14 +134,14 @@ def test_a_number_of_images_is_drawn_from_the_whole_split_alike_for_every_run(
 
 
 def test_images_are_drawn_without_any_stride():
-    from latentforge_plugins.measures import some
+    from latentforge_plugins.measures import select_random
 
-    chosen = some(10_000, 60_000, torch.device("cpu")).nonzero().squeeze(1)
+    chosen = select_random(10_000, 60_000, torch.device("cpu")).nonzero().squeeze(1)
     assert len(chosen) == 10_000
     for period in (2, 3, 6, 10):
         share = (chosen % period).bincount() / 10_000
         assert float((share * period - 1).abs().max()) < 0.1
-    assert bool(some(7, 7, torch.device("cpu")).all())
+    assert bool(select_random(7, 7, torch.device("cpu")).all())
 
 
 def test_huge_weights_and_tiny_ones_stay_finite(measured, loss):

@@ -476,6 +476,6 @@ def test_a_missing_class_names_those_that_there_are(build, context):
 
 
 def test_classes_with_names_are_listed_with_their_numbers():
-    from latentforge_plugins.class_objective.objective import listed
+    from latentforge_plugins.class_objective.objective import list_classes
 
-    assert listed(["0", "cat", "1"]) == "0, 1 (cat), 2 (1)"
+    assert list_classes(["0", "cat", "1"]) == "0, 1 (cat), 2 (1)"

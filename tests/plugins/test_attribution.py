@@ -9,7 +9,7 @@ import torch
 
 from latentforge import ExplorerSpec, Forge, hookimpl
 from latentforge.errors import RunFailed
-from latentforge.plugins.attribution import call_component, home_of
+from latentforge.plugins.attribution import call_component, code_package
 
 HOOKS = """
 import json
@@ -88,7 +88,7 @@ def test_of_an_object_it_is_the_line_of_its_module(runs):
 def test_of_an_object_in_a_package_the_whole_package_is_its_own():
     import latentforge_plugins.traverse.dimensions as loaded
 
-    assert home_of(f"{loaded.__name__}.Traversal") == "latentforge_plugins.traverse"
+    assert code_package(f"{loaded.__name__}.Traversal") == "latentforge_plugins.traverse"
 
 
 def test_want_of_memory_says_how_much_was_asked_for_and_what_needs_less():

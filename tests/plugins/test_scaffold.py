@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from latentforge.cli.app import app
-from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin, written
+from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin, render_files
 
 BROKEN = """
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def latentforge_models():
 
 @pytest.mark.parametrize("kind", IMPLEMENTED)
 def test_the_commands_of_a_new_packages_readme_parse(kind):
-    readme = written("swirl", kind)["README.md"]
+    readme = render_files("swirl", kind)["README.md"]
     lines = [line for line in readme.splitlines() if line.startswith("latentforge ")]
     assert len(lines) >= 3
     for line in lines:

@@ -148,7 +148,7 @@ def test_one_function_attributes_what_a_component_raises():
         for function in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "attributed"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "component_error"
     ]
     assert callers == [("latentforge.plugins.attribution", "call_component")]
 

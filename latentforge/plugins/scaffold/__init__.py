@@ -17,9 +17,9 @@ PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
 IMPLEMENTED = ("model", "loss", "dataset", "explorer", "objective", "callback")
 """The kinds that have templates. The module beside the hooks has the name of the kind."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-TAKEN = ("none", "true", "false", "plugins")
+USED_NAMES = ("none", "true", "false", "plugins")
 """Names that Python or the package latentforge_plugins uses for something else."""
-INSIDE = ("explorer", "objective")  # kinds whose config is a preset in the package
+PACKAGED_CONFIG = ("explorer", "objective")  # kinds whose config is a preset in the package
 
 
 def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, list[Path]]:
@@ -39,20 +39,20 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
     folder = (out or Path()) / f"latentforge-{name}"
     if folder.exists():
         raise UsageError(f"{folder} already exists", remedy="choose another name, or --out DIR")
-    texts = written(name, kind)
+    texts = render_files(name, kind)
     try:
-        for place, text in texts.items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            write_text(folder / place, text)
+        for path, text in texts.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / path, text)
     except OSError as error:
         raise write_error(folder, error) from None
-    return folder, [folder / place for place in texts]
+    return folder, [folder / path for path in texts]
 
 
-def written(name: str, kind: str) -> dict[str, str]:
+def render_files(name: str, kind: str) -> dict[str, str]:
     """The text of each file of a new plugin, by its path in the folder."""
     package = "latentforge_" + name.replace("-", "_")
-    words = {
+    variables = {
         "name": name,
         "package": package,
         "kind": kind,
@@ -60,22 +60,26 @@ def written(name: str, kind: str) -> dict[str, str]:
         "version": ".".join(__version__.split(".")[:2]),
         "config": f"{name}.toml",
     }
-    places = {
+    targets = {
         "common/pyproject.toml": "pyproject.toml",
         "common/README.md": "README.md",
         "common/conftest.py": "tests/conftest.py",
         f"{kind}/hooks.py": f"{package}/__init__.py",
         f"{kind}/implementation.py": f"{package}/{kind}.py",
         f"{kind}/test.py": f"tests/test_{name.replace('-', '_')}.py",
-        f"{kind}/config.toml": f"{package}/{name}.toml" if kind in INSIDE else f"{name}.toml",
+        f"{kind}/config.toml": f"{package}/{name}.toml"
+        if kind in PACKAGED_CONFIG
+        else f"{name}.toml",
         f"{kind}/usage.md": "",
     }
     root = files("latentforge.plugins.scaffold") / "templates"
-    found = {source: (root / f"{source}.txt").read_text("utf-8") for source in places}
-    code = "".join(text for source, text in found.items() if source.endswith(".py"))
-    if name in TAKEN or re.search(rf"(?<!\$)\b{words['Class']}\b", code):
+    templates = {source: (root / f"{source}.txt").read_text("utf-8") for source in targets}
+    code = "".join(text for source, text in templates.items() if source.endswith(".py"))
+    if name in USED_NAMES or re.search(rf"(?<!\$)\b{variables['Class']}\b", code):
         raise UsageError(
             f"the name {name!r} is already used in the generated code", remedy="choose another name"
         )
-    words["usage"] = Template(found.pop(f"{kind}/usage.md")).substitute(words).strip()
-    return {places[source]: Template(text).substitute(words) for source, text in found.items()}
+    variables["usage"] = Template(templates.pop(f"{kind}/usage.md")).substitute(variables).strip()
+    return {
+        targets[source]: Template(text).substitute(variables) for source, text in templates.items()
+    }

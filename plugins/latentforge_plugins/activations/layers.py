@@ -17,27 +17,27 @@ POOLING = (
 )
 
 
-def chosen(model: Any, wanted: Sequence[str]) -> list[str]:
+def select_layers(model: Any, requested: Sequence[str]) -> list[str]:
     """The requested layers; else the pooling layers; else all convolutions."""
     known = list(model.layers())
-    for name in wanted:
+    for name in requested:
         if name not in known:
             raise UsageError(
                 f"layers: the model has no layer {name!r}",
                 remedy=did_you_mean(name, known) or f"choose from {', '.join(known)}",
             )
-    if wanted:
-        return list(dict.fromkeys(wanted))
-    return of_type(model, POOLING) or of_type(model, (nn.Conv2d,))
+    if requested:
+        return list(dict.fromkeys(requested))
+    return layers_of_type(model, POOLING) or layers_of_type(model, (nn.Conv2d,))
 
 
-def of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
+def layers_of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
     return [name for name in model.layers() if isinstance(model.get_submodule(name), types)]
 
 
-def last_features(model: Any) -> str:
+def last_feature_layer(model: Any) -> str:
     """The name of the last convolution; without one, of the last layer with weights."""
-    convolutions = of_type(model, (nn.Conv2d,))
+    convolutions = layers_of_type(model, (nn.Conv2d,))
     name = convolutions[-1] if convolutions else last_with_weights(model)
     if name is None:
         raise UsageError(
@@ -46,7 +46,7 @@ def last_features(model: Any) -> str:
     return name
 
 
-def pooled(output: Tensor, grid: int) -> Tensor:
+def pool(output: Tensor, grid: int) -> Tensor:
     """Averages maps (B, C, H, W) to at most grid x grid cells, (B, C, h, w); flattens the rest."""
     if output.ndim != 4:
         return output.flatten(1)

@@ -11,25 +11,25 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, Histogram, ImageGrid, NamedArrays
-from latentforge_plugins.layers import outputs
+from latentforge_plugins.layers import capture_outputs
 from latentforge_plugins.measures import BATCH
 
-from .layers import chosen, last_features, pooled
+from .layers import last_feature_layer, pool, select_layers
 
 if TYPE_CHECKING:
     from latentforge.contracts import Images
 
     from .config import ActivationsConfig
 
-SHOWN = 20  # classes in a figure if the option names none
+MAX_CLASSES = 20  # classes in a figure if the option names none
 
 
 def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
     images = context.images(config.split)
-    classes, notes = classes_of(images, config)
-    layers = chosen(context.model, config.layers)
-    source = last_features(context.model)
-    means, values = look(context, images, layers, source, config.grid)
+    classes, notes = select_classes(images, config)
+    layers = select_layers(context.model, config.layers)
+    source = last_feature_layer(context.model)
+    means, values = collect_activations(context, images, layers, source, config.grid)
     if flat := [layer for layer in layers if layer not in means]:
         notes.append(f"{', '.join(flat)}: the output has no height and width, so no map is drawn")
     if not layers:
@@ -38,15 +38,15 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
     pictures = []
     for layer, maps in means.items():
         kind = type(context.model.get_submodule(layer)).__name__
-        pictures.append(picture(layer, kind, maps[classes].float(), names, config.channels))
+        pictures.append(draw_maps(layer, kind, maps[classes].float(), names, config.channels))
         if config.channels < maps.shape[1]:
             shown = f"the first {config.channels} of {maps.shape[1]} channels"
             notes.append(f"{layer}: only {shown} are shown")
-    figures, dead = shape_of(values.flatten(1).double())
+    metrics, constant = feature_statistics(values.flatten(1).double())
     size = values[0].numel()
-    if dead:
+    if constant:
         notes.append(
-            f"{dead} of {size} features are constant and are left out of skewness and kurtosis"
+            f"{constant} of {size} features are constant and are left out of skewness and kurtosis"
         )
     cells = "" if values.ndim == 2 else " averaged to {}x{} cells".format(*values.shape[2:])
     protocol = (
@@ -54,16 +54,18 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
         "m3 / m2^(3/2) and excess kurtosis m4 / m2^2 - 3 (0 for a normal distribution), on the "
         f"{len(images)} images of the split {config.split}"
     )
-    arrays = {f"mean_{safe(layer)}": maps for layer, maps in means.items()} | {"features": values}
+    arrays = {f"mean_{safe_name(layer)}": maps for layer, maps in means.items()} | {
+        "features": values
+    }
     items = [
         *pictures,
-        histogram(values, source, cells, config),
+        draw_histogram(values, source, cells, config),
         NamedArrays("activations", arrays),
     ]
-    return Findings(items, figures, protocol, notes)
+    return Findings(items, metrics, protocol, notes)
 
 
-def look(
+def collect_activations(
     context: ExploreContext, images: Images, layers: list[str], source: str, grid: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The mean maps of layers with 4-d outputs, (classes, C, H, W) float64, NaN for a class
@@ -71,12 +73,12 @@ def look(
     count = torch.bincount(images.y, minlength=len(context.data.classes))
     sums: dict[str, Tensor] = {}
     features = []
-    with outputs(context.model, {*layers, source}) as made:
+    with capture_outputs(context.model, {*layers, source}) as captured:
         for batch in images.batches(BATCH):
             context.model(batch.x)
-            features.append(pooled(made[source], grid).cpu())
+            features.append(pool(captured[source], grid).cpu())
             for layer in layers:
-                maps = made[layer].double()
+                maps = captured[layer].double()
                 if maps.ndim == 4:
                     total = sums.setdefault(layer, maps.new_zeros(len(count), *maps.shape[1:]))
                     total.index_add_(0, batch.y, maps)
@@ -84,23 +86,23 @@ def look(
     return means, torch.cat(features)
 
 
-def classes_of(images: Images, config: ActivationsConfig) -> tuple[list[int], list[str]]:
+def select_classes(images: Images, config: ActivationsConfig) -> tuple[list[int], list[str]]:
     """The classes to show, each with images in the split, and notes on classes left out."""
     for label in config.classes:
         if not len(images.of_class(label)):
             raise UsageError(f"the split {config.split!r} has no image of class {label}")
     if config.classes:
         return list(config.classes), []
-    there = images.y.unique().tolist()
-    if len(there) > SHOWN:
-        return there[:SHOWN], [
-            f"only the first {SHOWN} of {len(there)} classes are shown; "
+    present = images.y.unique().tolist()
+    if len(present) > MAX_CLASSES:
+        return present[:MAX_CLASSES], [
+            f"only the first {MAX_CLASSES} of {len(present)} classes are shown; "
             "select others with classes=[...]"
         ]
-    return there, []
+    return present, []
 
 
-def picture(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -> ImageGrid:
+def draw_maps(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -> ImageGrid:
     """A grid of the maps (n, C, H, W): a row for each of the first channels, each scaled
     separately, and a column for each class."""
     rows, titles = [], []
@@ -109,7 +111,7 @@ def picture(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -
         rows.append((maps[:, c : c + 1] - low) / max(high - low, 1e-12))
         titles.append(f"channel {c}: {low:.2g} to {high:.2g}")
     return ImageGrid(
-        name=f"maps-{safe(layer)}",
+        name=f"maps-{safe_name(layer)}",
         title=f"Mean activation after {layer} ({kind}) by class, each channel on its own scale",
         rows=rows,
         column_titles=names,
@@ -118,16 +120,16 @@ def picture(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -
     )
 
 
-def safe(layer: str) -> str:
+def safe_name(layer: str) -> str:
     """The name of a layer, usable in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", layer)
 
 
-def histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig) -> Histogram:
+def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig) -> Histogram:
     """Histograms of the first features, each with its fitted normal density."""
     panels = {}
-    for place, column in enumerate(values.flatten(1).T[: config.features]):
-        panels[title_of(place, values.shape[1:])] = column
+    for index, column in enumerate(values.flatten(1).T[: config.features]):
+        panels[feature_title(index, values.shape[1:])] = column
     return Histogram(
         name="features",
         title=f"Output of {source}{cells}: the first {len(panels)} features and their normal fits",
@@ -137,30 +139,30 @@ def histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig
     )
 
 
-def title_of(place: int, shape: torch.Size) -> str:
+def feature_title(index: int, shape: torch.Size) -> str:
     """The title of a feature: a unit, or a channel and its cell if the channel has several."""
     if len(shape) == 1:
-        return f"unit {place}"
+        return f"unit {index}"
     height, width = shape[1:]
-    channel, cell = divmod(place, height * width)
+    channel, cell = divmod(index, height * width)
     if height * width == 1:
         return f"channel {channel}"
     return f"channel {channel}, cell {cell // width},{cell % width}"
 
 
-def shape_of(features: Tensor) -> tuple[dict[str, float], int]:
+def feature_statistics(features: Tensor) -> tuple[dict[str, float], int]:
     """Mean absolute skewness and excess kurtosis of features (N, F) float64, and the number of
     constant features, which are left out."""
     centred = features - features.mean(0)
     variance = centred.square().mean(0)
-    alive = variance > 1e-12 * features.square().mean(0)  # smaller variances are rounding errors
-    centred, variance = centred[:, alive], variance[alive]
+    varying = variance > 1e-12 * features.square().mean(0)  # smaller variances are rounding errors
+    centred, variance = centred[:, varying], variance[varying]
     skewness = (centred**3).mean(0) / variance**1.5
     kurtosis = (centred**4).mean(0) / variance.square() - 3
-    dead = int((~alive).sum())
-    if not bool(alive.any()):
-        return {}, dead
+    constant = int((~varying).sum())
+    if not bool(varying.any()):
+        return {}, constant
     return {
         "mean_abs_skewness": float(skewness.abs().mean()),
         "mean_abs_excess_kurtosis": float(kurtosis.abs().mean()),
-    }, dead
+    }, constant

@@ -10,24 +10,24 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
-from latentforge_plugins.walks import class_means, decode, drawn, probabilities
+from latentforge_plugins.walks import class_means, decode, probabilities, select_drawable
 
 if TYPE_CHECKING:
     from .config import ArithmeticConfig
 
-DRAWN = 8  # images in the figure, unless the option names them
-JUDGED = 1000  # at most so many images of the class are classified
-CURVE = 21  # number of scales on the curve
+MAX_IMAGES = 8  # images in the figure, unless the option names them
+MAX_CLASSIFIED = 1000  # at most so many images of the class are classified
+CURVE_POINTS = 21  # number of scales on the curve
 
 
 def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     images, names = context.images(config.split), context.data.classes
-    of_minus = images.of_class(config.minus)
+    minus_indices = images.of_class(config.minus)
     minus, plus = class_means(context, context.model, (config.minus, config.plus))
     if config.images is not None:
         batch = images.batch_at(config.images)
-    elif len(of_minus):
-        batch = images.batch(of_minus[:DRAWN])
+    elif len(minus_indices):
+        batch = images.batch(minus_indices[:MAX_IMAGES])
     else:
         raise UsageError(
             f"the split {config.split!r} has no image of class {config.minus}",
@@ -35,58 +35,63 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         )
     z = context.model.encode(batch.x).mode().flatten(1)  # (K, D)
     scales = torch.tensor(config.scales, device=z.device)
-    moved = z[:, None] + scales[:, None] * (plus - minus)  # (K, S, D)
-    x = decode(context.model, moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+    shifted = z[:, None] + scales[:, None] * (plus - minus)  # (K, S, D)
+    x = decode(context.model, shifted.flatten(0, 1)).unflatten(0, shifted.shape[:2])
 
-    way = f"class {names[config.plus]} - mean code of class {names[config.minus]}"
+    difference_text = f"class {names[config.plus]} - mean code of class {names[config.minus]}"
     pictures: list[Finding] = [
         ImageGrid(
             "arithmetic",
-            f"z + s (mean code of {way})",
+            f"z + s (mean code of {difference_text})",
             rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
             column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
             row_titles=[f"{config.split} {int(i)}" for i in batch.index],
         )
     ]
-    said = f"z + s (mean code of {way}); means over the training images, z the posterior mode"
+    protocol = (
+        f"z + s (mean code of {difference_text}); means over the training images, "
+        "z the posterior mode"
+    )
     metrics: dict[str, float] = {"difference_length": float((plus - minus).norm())}
-    said += "; difference_length: Euclidean, in latent space"
-    if (classifier := context.roles.get("classifier")) and len(of_minus):
-        judged = images.batch(of_minus[:JUDGED]).x
+    protocol += "; difference_length: Euclidean, in latent space"
+    if (classifier := context.roles.get("classifier")) and len(minus_indices):
+        classified = images.batch(minus_indices[:MAX_CLASSIFIED]).x
         ends = min(0.0, *config.scales), max(1.0, *config.scales)
-        at = sorted({*(round(s, 4) for s in torch.linspace(*ends, CURVE).tolist()), 0.0, 1.0})
-        shares = shares_of(context, classifier.model, judged, plus - minus, at)  # (S, classes)
+        even = torch.linspace(*ends, CURVE_POINTS).tolist()
+        curve_scales = sorted({*(round(s, 4) for s in even), 0.0, 1.0})
+        # (S, classes)
+        shares = predict_shares(context, classifier.model, classified, plus - minus, curve_scales)
         curves = {f"class {names[k]}": shares[:, k] for k in (config.minus, config.plus)}
         curves["other classes"] = 1 - shares[:, [config.minus, config.plus]].sum(1)
-        steps = torch.tensor(at)
+        steps = torch.tensor(curve_scales)
         title = f"Predictions of {classifier.name} for images of class {names[config.minus]}"
         pictures.append(Lines("shares", title, steps, curves, "scale s", "share of images"))
-        metrics["plus_share_at_0"] = float(shares[at.index(0.0), config.plus])
-        metrics["plus_share_at_1"] = float(shares[at.index(1.0), config.plus])
-        said += (
-            f"; plus_share_at_0, _at_1: share of {len(judged)} {config.split} images of class "
+        metrics["plus_share_at_0"] = float(shares[curve_scales.index(0.0), config.plus])
+        metrics["plus_share_at_1"] = float(shares[curve_scales.index(1.0), config.plus])
+        protocol += (
+            f"; plus_share_at_0, _at_1: share of {len(classified)} {config.split} images of class "
             f"{names[config.minus]} that, decoded at s = 0 and s = 1, classifier "
             f"{classifier.name} assigns to class {names[config.plus]}"
         )
     arrays = {
-        "z": moved.unflatten(2, context.model.latent.shape),
+        "z": shifted.unflatten(2, context.model.latent.shape),
         "x": x,
         "scales": scales,
         "index": batch.index,
         "difference": (plus - minus).reshape(context.model.latent.shape),
     }
-    items, notes = drawn(context, pictures, NamedArrays("codes", arrays))
-    return Findings(items, metrics, said, notes)
+    items, notes = select_drawable(context, pictures, NamedArrays("codes", arrays))
+    return Findings(items, metrics, protocol, notes)
 
 
-def shares_of(
-    context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, at: list[float]
+def predict_shares(
+    context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, scales: list[float]
 ) -> Tensor:
     """The share of the images x that the classifier assigns to each class, at each scale:
     (len(at), classes)."""
     z = context.model.encode(x).mode().flatten(1)
     rows = []
-    for s in at:
+    for s in scales:
         p = probabilities(classifier, decode(context.model, z + s * difference))
         rows.append(torch.nn.functional.one_hot(p.argmax(1), p.shape[1]).double().mean(0))
     return torch.stack(rows).cpu()

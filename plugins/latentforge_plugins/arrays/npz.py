@@ -19,12 +19,12 @@ def read(path: Path) -> Arrays:
     """
     path = path.expanduser().absolute()
     with open_archive(path, "data.path") as archive:
-        there = list_keys(archive)
+        present = list_keys(archive)
         x = images(read_member(archive, path, "x"))
-        if "y" not in there:
+        if "y" not in present:
             return Arrays(x)
         y = labels(read_member(archive, path, "y"), len(x))
-        if "classes" not in there:
+        if "classes" not in present:
             return Arrays(x, y)
         return Arrays(x, y, names(read_member(archive, path, "classes"), int(y.max())))
 
@@ -54,8 +54,8 @@ def images(x: Member) -> Array:
             else "x.astype(numpy.uint8) for values from 0 to 255",
         )
     if x.dtype.kind not in "uf":
-        what = f"has dtype {x.dtype}, which is not a real number type"
-        raise x.error(what, "give uint8, or floats from 0 to 1")
+        problem = f"has dtype {x.dtype}, which is not a real number type"
+        raise x.error(problem, "give uint8, or floats from 0 to 1")
     values = x.values()
     if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # memmaps when they are read
         check_range(x, values)
@@ -66,8 +66,8 @@ def check_range(x: Member, values: Array) -> None:
     low, high = float(values.min()), float(values.max())  # nan if there is one
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         return
-    if bad := values.size - int(np.isfinite(values).sum()):
-        raise x.error(f"has {bad} NaN or infinite values of {values.size}", "replace them")
+    if invalid := values.size - int(np.isfinite(values).sum()):
+        raise x.error(f"has {invalid} NaN or infinite values of {values.size}", "replace them")
     raise x.error(
         f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling_hint(low, high)
     )
@@ -86,10 +86,8 @@ def channels_first(x: Member, values: Array) -> Array:
 def labels(y: Member, count: int) -> Array:
     """The labels: integers from 0, one for each of `count` examples."""
     if y.dtype.kind not in "iu":
-        number = (
-            "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
-        )
-        raise y.error(f"has dtype {y.dtype}; labels must be integers", number)
+        fix = "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
+        raise y.error(f"has dtype {y.dtype}; labels must be integers", fix)
     if y.shape != (count,):
         raise y.error(f"has shape {y.shape}, but x has {count} examples", f"give shape ({count},)")
     values = y.values()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.objectives import Scored
+from latentforge_plugins.objectives import CachedCall
 
 if TYPE_CHECKING:
     from .config import ClassConfig
@@ -30,28 +30,28 @@ class ClassObjective:
             raise UsageError(
                 f"no class {config.target}: the classifier {classifier.name} has "
                 f"{len(names)} classes",
-                details=[f"classes: {listed(names)}"],
+                details=[f"classes: {list_classes(names)}"],
                 remedy=f"--set target=0, or another class up to {len(names) - 1}; "
                 "omit target for all classes in turn",
             )
-        turn = range(len(names)) if config.target is None else [config.target]
-        wanted = [turn[i % len(turn)] for i in range(config.n)]
+        labels = range(len(names)) if config.target is None else [config.target]
+        requested = [labels[i % len(labels)] for i in range(config.n)]
         self.threshold = config.threshold
-        self.requests = [f"a {names[label]}" for label in wanted]
-        self.classes = torch.tensor(wanted, device=context.device)  # int64 (n,)
-        self.log_probs = Scored(lambda x: classifier.model(x).log_softmax(1))  # (B, classes)
+        self.requests = [f"a {names[label]}" for label in requested]
+        self.classes = torch.tensor(requested, device=context.device)  # int64 (n,)
+        self.log_probs = CachedCall(lambda x: classifier.model(x).log_softmax(1))  # (B, classes)
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
-        return self._of_wanted(self.log_probs.fresh(x), request)
+        return self._select_requested(self.log_probs.evaluate(x), request)
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
-        return self._of_wanted(self.log_probs.again(x), request).exp() >= self.threshold
+        return self._select_requested(self.log_probs.reuse(x), request).exp() >= self.threshold
 
-    def _of_wanted(self, log_probs: Tensor, request: Tensor) -> Tensor:
+    def _select_requested(self, log_probs: Tensor, request: Tensor) -> Tensor:
         return log_probs.gather(1, self.classes[request][:, None]).squeeze(1)  # (B,)
 
 
-def listed(names: Sequence[str]) -> str:
+def list_classes(names: Sequence[str]) -> str:
     """`0 (cat), 1 (dog)`: the numbers of the classes, with names that differ from the number."""
     numbered = enumerate(names)
     return ", ".join(name if name == str(i) else f"{i} ({name})" for i, name in numbered)

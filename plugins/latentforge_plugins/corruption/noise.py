@@ -11,7 +11,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.measures import BATCH
-from latentforge_plugins.walks import drawn
+from latentforge_plugins.walks import select_drawable
 
 if TYPE_CHECKING:
     from latentforge.contracts import Images
@@ -34,17 +34,20 @@ def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
 def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     images = context.images(config.split)
     levels = torch.linspace(0, 1, config.steps).to(context.device)
-    chosen = images.batch_at(wanted(config, len(images)))
-    noise = torch.randn(chosen.x.shape).to(chosen.x)  # the same noise at all levels, scaled
-    noisy = torch.stack([corrupt(chosen.x, noise, s) for s in levels], 1)  # (images, levels, ...)
+    shown = images.batch_at(select_images(config, len(images)))
+    noise = torch.randn(shown.x.shape).to(shown.x)  # the same noise at all levels, scaled
+    noisy = torch.stack([corrupt(shown.x, noise, s) for s in levels], 1)  # (images, levels, ...)
     count = min(config.n, len(images))
-    places = torch.randperm(len(images))[:count].sort().values.to(images.device)
-    curves = figures(context, images, places, levels)
-    arrays = {"s": levels, "x": noisy, "index": chosen.index} | curves
-    if "reconstructing" in jobs(context):
-        arrays["recon"] = torch.stack([reconstructed(context.model, row) for row in noisy])
-    shown = [*lines(levels, curves), picture(context, config, chosen.index.tolist(), noisy, levels)]
-    items, notes = drawn(context, shown, NamedArrays("noisy", arrays))
+    indices = torch.randperm(len(images))[:count].sort().values.to(images.device)
+    curves = compute_curves(context, images, indices, levels)
+    arrays = {"s": levels, "x": noisy, "index": shown.index} | curves
+    if "reconstructing" in capabilities(context):
+        arrays["recon"] = torch.stack([reconstruct(context.model, row) for row in noisy])
+    findings = [
+        *draw_curves(levels, curves),
+        draw_grid(context, config, shown.index.tolist(), noisy, levels),
+    ]
+    items, notes = select_drawable(context, findings, NamedArrays("noisy", arrays))
     metrics = {
         f"{name}_at_{float(s):.2f}": float(value)
         for name, curve in curves.items()
@@ -53,28 +56,28 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     return Findings(items, metrics, protocol(context, config, count, curves), notes)
 
 
-def wanted(config: CorruptionConfig, total: int) -> tuple[int, ...]:
+def select_images(config: CorruptionConfig, total: int) -> tuple[int, ...]:
     """The positions of the images to show; default positions are limited to a split of `total`
     images."""
     if config.images != type(config).images:
         return config.images
-    return tuple(place for place in config.images if place < total)
+    return tuple(index for index in config.images if index < total)
 
 
-def jobs(context: ExploreContext) -> list[str]:
+def capabilities(context: ExploreContext) -> list[str]:
     """What the model can do with a noisy image, by its capabilities."""
-    able = {"classifying": {"classify"}, "reconstructing": {"encode", "decode"}}
-    return [job for job, needs in able.items() if needs <= set(context.provides)]
+    needs_by_name = {"classifying": {"classify"}, "reconstructing": {"encode", "decode"}}
+    return [name for name, needs in needs_by_name.items() if needs <= set(context.provides)]
 
 
-def reconstructed(model: Any, x: Tensor) -> Tensor:
+def reconstruct(model: Any, x: Tensor) -> Tensor:
     return model.decode(model.encode(x).mode())
 
 
 def protocol(
     context: ExploreContext, config: CorruptionConfig, count: int, curves: dict[str, Tensor]
 ) -> str:
-    meant = {
+    definitions = {
         "accuracy": "accuracy_at_s: share of noisy images, from 0 to 1, that are classified "
         "correctly",
         "mse_noisy": "mse_noisy_at_s: squared difference between the noisy and the clean image, "
@@ -82,75 +85,75 @@ def protocol(
         "mse_recon": "mse_recon_at_s: the same for the noisy image's reconstruction, z the "
         "posterior mode",
     }
-    told = [meant[name] for name in curves]
-    return "; ".join([*told, f"{count} images of the split {config.split}", SCHEDULE])
+    sentences = [definitions[name] for name in curves]
+    return "; ".join([*sentences, f"{count} images of the split {config.split}", SCHEDULE])
 
 
-def figures(
-    context: ExploreContext, images: Images, places: Tensor, levels: Tensor
+def compute_curves(
+    context: ExploreContext, images: Images, indices: Tensor, levels: Tensor
 ) -> dict[str, Tensor]:
-    """Metrics by name, one value per level (levels,), means over the images at `places`."""
+    """Metrics by name, one value per level (levels,), means over the images at `indices`."""
     totals: dict[str, Tensor] = {}
-    able = jobs(context)
-    for part in places.split(BATCH):
+    available = capabilities(context)
+    for part in indices.split(BATCH):
         batch = images.batch(part)
         noise = torch.randn(batch.x.shape).to(batch.x)
         for i, s in enumerate(levels):
             x = corrupt(batch.x, noise, s)
-            found = {"mse_noisy": squared(x, batch.x)}
-            if "classifying" in able and batch.y is not None:
-                found["accuracy"] = (context.model(x).argmax(1) == batch.y).double()
-            if "reconstructing" in able:
-                found["mse_recon"] = squared(reconstructed(context.model, x), batch.x)
-            for name, values in found.items():
+            metrics = {"mse_noisy": squared_error(x, batch.x)}
+            if "classifying" in available and batch.y is not None:
+                metrics["accuracy"] = (context.model(x).argmax(1) == batch.y).double()
+            if "reconstructing" in available:
+                metrics["mse_recon"] = squared_error(reconstruct(context.model, x), batch.x)
+            for name, values in metrics.items():
                 total = totals.setdefault(name, torch.zeros(len(levels), dtype=torch.float64))
                 total[i] += float(values.sum())
-    return {name: total / len(places) for name, total in totals.items()}
+    return {name: total / len(indices) for name, total in totals.items()}
 
 
-def squared(a: Tensor, b: Tensor) -> Tensor:
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference per image: (B, ...) to (B,), float64."""
     return (a - b).square().flatten(1).double().mean(1)
 
 
-def lines(levels: Tensor, curves: dict[str, Tensor]) -> list[Finding]:
+def draw_curves(levels: Tensor, curves: dict[str, Tensor]) -> list[Finding]:
     noise = "noise s"
     x = levels.cpu()
-    found: list[Finding] = []
+    charts: list[Finding] = []
     if "accuracy" in curves:
         share = {"accuracy": curves["accuracy"]}
-        found.append(
+        charts.append(
             Lines("accuracy", "Accuracy with increasing noise", x, share, noise, "accuracy")
         )
     if "mse_recon" in curves:
         error = {"noisy image": curves["mse_noisy"], "its reconstruction": curves["mse_recon"]}
         title = "Distance to the clean image with increasing noise"
-        found.append(Lines("error", title, x, error, noise, "mean squared difference"))
-    return found
+        charts.append(Lines("error", title, x, error, noise, "mean squared difference"))
+    return charts
 
 
-def picture(
+def draw_grid(
     context: ExploreContext,
     config: CorruptionConfig,
-    places: Sequence[int],
+    indices: Sequence[int],
     noisy: Tensor,
     levels: Tensor,
 ) -> ImageGrid:
     """A row for each image, with the predicted class if the model is a classifier, and below it the
     reconstructions if it is an autoencoder. Only here values are clipped to [0, 1]."""
     rows, titles, captions = [], [], []
-    able = jobs(context)
-    for place, row in zip(places, noisy, strict=True):
+    available = capabilities(context)
+    for index, row in zip(indices, noisy, strict=True):
         rows.append(row.clamp(0, 1))
-        titles.append(f"{config.split} {place}")
-        seen = [""] * len(row)
-        if "classifying" in able:
+        titles.append(f"{config.split} {index}")
+        predictions = [""] * len(row)
+        if "classifying" in available:
             best = context.model(row).softmax(1).max(1)
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            seen = [f"{context.data.classes[c]} ({p:.0%})" for c, p in pairs]
-        captions.append(seen)
-        if "reconstructing" in able:
-            rows.append(reconstructed(context.model, row))
+            predictions = [f"{context.data.classes[c]} ({p:.0%})" for c, p in pairs]
+        captions.append(predictions)
+        if "reconstructing" in available:
+            rows.append(reconstruct(context.model, row))
             titles.append("decoded")
             captions.append([""] * len(row))
     return ImageGrid(
@@ -159,5 +162,5 @@ def picture(
         rows=rows,
         column_titles=[f"s = {float(s):.2f}" for s in levels],
         row_titles=titles,
-        captions=captions if "classifying" in able else (),
+        captions=captions if "classifying" in available else (),
     )

@@ -19,7 +19,7 @@ UP = (4, 6, 6)  # and of the transposed ones; all have stride 2 and no padding
 SMALLEST = 28  # the output side of a grid of one cell
 
 
-def encoded(side: int) -> int:
+def encoded_side(side: int) -> int:
     """The output side of the convolutions for an input side, such as 2 for 28."""
     for kernel in DOWN:
         side = (side - kernel) // 2 + 1
@@ -42,9 +42,9 @@ class FromCells(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if x.shape[2:] != (1, 1) or any(self.output_padding):
             return super().forward(x, output_size)
-        by_pixel = self.weight.movedim(1, -1)  # (A, k, k, B), as channels_last stores it
-        grown = (x.flatten(1) @ by_pixel.flatten(1)).unflatten(1, by_pixel.shape[1:])
-        return (grown + self.bias).movedim(-1, 1)  # (batch, B, k, k)
+        weight = self.weight.movedim(1, -1)  # (A, k, k, B), as channels_last stores it
+        output = (x.flatten(1) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
+        return (output + self.bias).movedim(-1, 1)  # (batch, B, k, k)
 
 
 class DeconvVae(nn.Module):
@@ -65,7 +65,7 @@ class DeconvVae(nn.Module):
             *(nn.Conv2d(b, c, DOWN[2], stride=2), nn.ReLU()),
             nn.Flatten(),
         )
-        features = c * encoded(height) * encoded(width)
+        features = c * encoded_side(height) * encoded_side(width)
         self.head = GaussianHead(features, config.latent_dim, config.latent_activation)
         (rows, more_h), (columns, more_w) = seed_grid(height), seed_grid(width)
         p, q, r = zip(more_h, more_w, strict=True)

@@ -17,10 +17,10 @@ class DigitsConfig:
 
 def load(config: DigitsConfig, split: str) -> Arrays:
     """uint8 (1797, 1, size, size) and labels 0 to 9."""
-    from .reader import read, resized
+    from .reader import read, resize
 
     x, y = read()
-    return Arrays(x=resized(x, config.size), y=y)
+    return Arrays(x=resize(x, config.size), y=y)
 
 
 @hookimpl

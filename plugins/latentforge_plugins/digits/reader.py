@@ -38,14 +38,14 @@ def source() -> Path:
         path = Path(folder, "datasets", "data", "digits.csv.gz")
         if path.is_file():
             return path
-    where = "is not installed" if spec is None else f"has no file digits.csv.gz ({spec.origin})"
+    problem = "is not installed" if spec is None else f"has no file digits.csv.gz ({spec.origin})"
     raise MissingError(
-        f"dataset digits is part of scikit-learn, which {where}",
+        f"dataset digits is part of scikit-learn, which {problem}",
         remedy="pip install scikit-learn",
     )
 
 
-def resized(x: Tensor, size: int) -> Tensor:
+def resize(x: Tensor, size: int) -> Tensor:
     """(N, 1, 8, 8) in [0, 1] to uint8 (N, 1, size, size), the digit in the centre.
 
     The source digits touch the edges. Resized to all 28 pixels they are blurred and cut off at the

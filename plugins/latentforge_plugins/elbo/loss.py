@@ -79,10 +79,10 @@ def share(config: BetaElboConfig, epoch: float) -> float:
         return 1.0
     if epoch <= config.start_epoch:
         return 0.0
-    done = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
+    progress = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
     if config.schedule == "linear":
-        return done
-    return min(1.0, (done * config.cycles % 1.0) / config.ramp)
+        return progress
+    return min(1.0, (progress * config.cycles % 1.0) / config.ramp)
 
 
 def capacity(config: BetaElboConfig, epoch: float) -> float:

@@ -31,11 +31,11 @@ def load(config: FolderConfig, split: str):
             "data.root is not given: dataset folder reads the image files of a folder",
             remedy="--set data.root=FOLDER",
         )
-    from .listing import listed
+    from .listing import list_images
     from .pictures import Pictures
 
     root = config.root.expanduser().absolute()
-    files, labels, classes = listed(root)
+    files, labels, classes = list_images(root)
     return Pictures(files, labels, classes, config.size, config.channels)
 
 

@@ -15,55 +15,56 @@ EXTENSIONS = (
 NaturalKey = tuple[list[int | str], str]
 
 
-def listed(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
+def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
     """The image files in natural order, their labels, and the names of the classes.
 
     Hidden files and files without an image extension are ignored. Raises MissingError if there is
     no folder, and UsageError if its contents are neither a labelled nor an unlabelled set.
     """
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
+        problem = "is a file" if root.exists() else "does not exist"
         raise MissingError(
-            f"data.root: {root} {what}",
+            f"data.root: {root} {problem}",
             remedy="--set data.root=FOLDER with a folder that contains images",
         )
     try:
-        loose, folders = images_in(root), folders_in(root)
-        found = {folder: images_in(folder) for folder in folders}
-        if not loose:
-            check_classes(root, found)
+        root_images, folders = images_in(root), folders_in(root)
+        images_by_class = {folder: images_in(folder) for folder in folders}
+        if not root_images:
+            check_classes(root, images_by_class)
     except OSError as error:
         raise UsageError(f"data.root: {root} cannot be read: {error}") from None
-    if loose and folders:
+    if root_images and folders:
         raise UsageError(
-            f"data.root: {root} contains both images ({loose[0].name}) "
+            f"data.root: {root} contains both images ({root_images[0].name}) "
             f"and sub-folders ({folders[0].name})",
             remedy="put every image into the sub-folder of its class, or move the sub-folders out",
         )
-    if loose:
-        return loose, None, ()
-    files = [file for images in found.values() for file in images]
-    labels = [label for label, images in enumerate(found.values()) for _ in images]
-    return files, labels, tuple(folder.name for folder in found)
+    if root_images:
+        return root_images, None, ()
+    files = [file for images in images_by_class.values() for file in images]
+    labels = [label for label, images in enumerate(images_by_class.values()) for _ in images]
+    return files, labels, tuple(folder.name for folder in images_by_class)
 
 
-def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
+def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
     """Raises UsageError unless there are at least two sub-folders and all contain images."""
-    empty = [folder for folder, images in found.items() if not images]
-    if len(empty) == len(found):
+    empty = [folder for folder, images in images_by_class.items() if not images]
+    if len(empty) == len(images_by_class):
         raise UsageError(
             f"data.root: no images in {root} or its sub-folders",
             details=[f"supported extensions: {' '.join(EXTENSIONS)}"],
-            remedy=deeper(empty) or "--set data.root=FOLDER with a folder that contains images",
+            remedy=nested_folder_hint(empty)
+            or "--set data.root=FOLDER with a folder that contains images",
         )
     if empty:
         raise UsageError(
             f"data.root: no images in {', '.join(map(str, empty[:5]))}; "
             f"each sub-folder of {root} is a class",
-            remedy=deeper(empty) or "move folders that are not classes elsewhere",
+            remedy=nested_folder_hint(empty) or "move folders that are not classes elsewhere",
         )
-    if len(found) == 1:
-        (only,) = found
+    if len(images_by_class) == 1:
+        (only,) = images_by_class
         raise UsageError(
             f"data.root: {root} has only one sub-folder, {only.name}, "
             "but labels need at least two classes",
@@ -71,7 +72,7 @@ def check_classes(root: Path, found: dict[Path, list[Path]]) -> None:
         )
 
 
-def deeper(empty: list[Path]) -> str:
+def nested_folder_hint(empty: list[Path]) -> str:
     """The hint if the classes are one folder level deeper, as in train/cat and test/cat."""
     for folder in empty:
         if any(images_in(inner) for inner in folders_in(folder)):
@@ -87,16 +88,16 @@ def images_in(folder: Path) -> list[Path]:
             if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
             if path.is_file() or path.is_symlink()  # a dangling link counts as an unreadable image
         ),
-        key=natural,
+        key=natural_key,
     )
 
 
 def folders_in(folder: Path) -> list[Path]:
     inner = (path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())
-    return sorted(inner, key=natural)
+    return sorted(inner, key=natural_key)
 
 
-def natural(path: Path) -> NaturalKey:
+def natural_key(path: Path) -> NaturalKey:
     """A sort key with 2 before 10: the name with its numbers as integers, then the name itself."""
     parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers alternate
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -11,7 +11,7 @@ from PIL import Image
 
 from latentforge import Arrays
 
-from .reader import HeightWidth, Pixels, attempt, mixed, read, unreadable
+from .reader import HeightWidth, Pixels, mixed_images_error, read, try_decode, unreadable_error
 
 
 class Pictures:
@@ -36,9 +36,9 @@ class Pictures:
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Pixels, int] | Pixels:
-        image = self.decoded(i)
+        image = self.decode(i)
         if image.shape != self.shape:
-            raise mixed(self.files[0], self.shape, self.files[i], image.shape)
+            raise mixed_images_error(self.files[0], self.shape, self.files[i], image.shape)
         return image if self.targets is None else (image, self.targets[i])
 
     def whole(self) -> Arrays:
@@ -48,13 +48,13 @@ class Pictures:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of the first image, which all others must have."""
-        return self.decoded(0).shape
+        return self.decode(0).shape
 
-    def decoded(self, i: int) -> Pixels:
+    def decode(self, i: int) -> Pixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = attempt(self.files[i], self.size, self.channels)
+            image = try_decode(self.files[i], self.size, self.channels)
         if isinstance(image, Exception):
-            raise unreadable([(self.files[i], image)], len(self.files))
+            raise unreadable_error([(self.files[i], image)], len(self.files))
         return image

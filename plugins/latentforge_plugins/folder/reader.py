@@ -21,7 +21,7 @@ HeightWidth = tuple[int, int]
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # some others run programs
 MODES = {"grey": "L", "rgb": "RGB"}
 GREY = ("1", "L", "LA", "La")
-NAMED = 5  # an error names so many unreadable files and counts the others
+MAX_NAMED = 5  # an error names so many unreadable files and counts the others
 
 
 def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixels:
@@ -37,7 +37,7 @@ def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixe
         warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            images = pool.map(partial(attempt, size=size, channels=channels), files)
+            images = pool.map(partial(try_decode, size=size, channels=channels), files)
             for i, (file, image) in enumerate(zip(files, images, strict=True)):
                 if isinstance(image, Exception):
                     faults.append((file, image))
@@ -45,16 +45,16 @@ def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixe
                 if not x.size:
                     x, first = np.empty((len(files), *image.shape), np.uint8), file
                 if image.shape != x.shape[1:]:
-                    raise mixed(first, x.shape[1:], file, image.shape)
+                    raise mixed_images_error(first, x.shape[1:], file, image.shape)
                 x[i] = image
         finally:
             pool.shutdown(cancel_futures=True)
     if faults:
-        raise unreadable(faults, len(files))
+        raise unreadable_error(faults, len(files))
     return x
 
 
-def attempt(path: Path, size: HeightWidth | None, channels: str) -> Pixels | Exception:
+def try_decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels | Exception:
     """The result of `decode`, or its exception, so that one bad file does not hide the next."""
     try:
         return decode(path, size, channels)
@@ -92,7 +92,7 @@ def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
-def mixed(
+def mixed_images_error(
     one: Path, shape: tuple[int, ...], other: Path, shape_of_other: tuple[int, ...]
 ) -> UsageError:
     """The error for two files whose images do not fit into one array."""
@@ -110,10 +110,10 @@ def mixed(
     )
 
 
-def unreadable(faults: Sequence[tuple[Path, Exception]], count: int) -> UsageError:
-    details = [f"{path}: {one_line(error)}" for path, error in faults[:NAMED]]
-    if len(faults) > NAMED:
-        details.append(f"and {len(faults) - NAMED} more")
+def unreadable_error(faults: Sequence[tuple[Path, Exception]], count: int) -> UsageError:
+    details = [f"{path}: {one_line(error)}" for path, error in faults[:MAX_NAMED]]
+    if len(faults) > MAX_NAMED:
+        details.append(f"and {len(faults) - MAX_NAMED} more")
     return UsageError(
         f"data.root: {len(faults)} of {count} image files cannot be read",
         details=details,

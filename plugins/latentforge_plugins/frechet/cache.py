@@ -28,11 +28,11 @@ def read(key: str) -> Fit | None:
     try:
         with safe_open(cache_folder() / f"{key}.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in ("mean", "covariance")}
-            written = (file.metadata() or {}).get("sha256")
+            stored_digest = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None
     # safetensors itself does not detect flipped bits
-    return Fit(**tensors) if written == digest(tensors) else None
+    return Fit(**tensors) if stored_digest == digest(tensors) else None
 
 
 def write(key: str, fit: Fit) -> None:

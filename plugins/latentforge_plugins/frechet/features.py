@@ -16,7 +16,7 @@ from latentforge_plugins.layers import last_with_weights, output_of
 
 from . import cache
 
-NAMED = 12  # an error names so many classes and counts the others
+MAX_NAMED = 12  # an error names so many classes and counts the others
 
 log = logging.getLogger("latentforge")
 
@@ -45,26 +45,26 @@ class Features:
         self.grid = grid
         self.cells = (1, 1)  # of each map, set by the first output
         self.weights = cache.digest(self.model.state_dict())
-        made_by = [p for p in classifier.run.manifest["plugins"] if p["kind"] == "models"]
-        network = json.dumps([classifier.run.config["model"], made_by], sort_keys=True)
+        providers = [p for p in classifier.run.manifest["plugins"] if p["kind"] == "models"]
+        network = json.dumps([classifier.run.config["model"], providers], sort_keys=True)
         self.key = f"{self.weights} {network} {self.layer} {grid}"
 
     def __call__(self, x: Tensor) -> Tensor:
-        return output_of(self.layer, self.model, x, self.pooled)
+        return output_of(self.layer, self.model, x, self.pool)
 
-    def pooled(self, output: Tensor) -> Tensor:
+    def pool(self, output: Tensor) -> Tensor:
         if output.ndim != 4:
             return output.flatten(1).clone()
         height, width = output.shape[2:]
         self.cells = (min(self.grid, height), min(self.grid, width))  # more cells would be copies
         return F.adaptive_avg_pool2d(output, self.cells).flatten(1)
 
-    def averaged(self) -> str:
+    def describe_pooling(self) -> str:
         """The text for a protocol that describes the averaging of maps."""
         return ", maps averaged to {}x{},".format(*self.cells) if self.cells != (1, 1) else ""
 
 
-def trained_on(classifier: Any) -> str:
+def describe_data(classifier: Any) -> str:
     """A text that describes the data of a run. An evaluation reports the fingerprint of its own
     data with the metrics, so the two can be compared."""
     data = classifier.run.manifest["data"]
@@ -75,12 +75,13 @@ def trained_on(classifier: Any) -> str:
 def check_same_data(context: EvaluateContext, classifier: Any) -> None:
     """Raises UsageError unless the classifier was trained with the run's preprocessing and, if the
     run's images have labels, on the same classes."""
-    about = classifier.run.manifest["data"]
-    theirs, ours = about["preprocessing"], context.preprocessing
+    manifest = classifier.run.manifest["data"]
+    classifier_values, run_values = manifest["preprocessing"], context.preprocessing
     differing = [
-        f"{key}: the classifier's {theirs.get(key)!r}, the run's {ours.get(key)!r}"
-        for key in sorted({*theirs, *ours} - {"stored"})  # the dtype in files, implied by divide_by
-        if theirs.get(key) != ours.get(key)
+        f"{key}: the classifier's {classifier_values.get(key)!r}, the run's {run_values.get(key)!r}"
+        # "stored" is the dtype in files, implied by divide_by
+        for key in sorted({*classifier_values, *run_values} - {"stored"})
+        if classifier_values.get(key) != run_values.get(key)
     ]
     if differing:
         raise UsageError(
@@ -90,26 +91,26 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
             remedy="use a classifier trained on the run's own data, with the same options of "
             "[data]",
         )
-    classes = tuple(about["classes"])
+    classes = tuple(manifest["classes"])
     if context.data.classes and context.data.classes != classes:
         raise UsageError(
-            f"classifier {classifier.run.path} was trained on {trained_on(classifier)}, which has "
-            "different classes from this run's data",
+            f"classifier {classifier.run.path} was trained on {describe_data(classifier)}, "
+            "which has different classes from this run's data",
             details=[
-                f"the classifier's: {in_words(classes)}",
-                f"the run's: {in_words(context.data.classes)}",
+                f"the classifier's: {list_classes(classes)}",
+                f"the run's: {list_classes(context.data.classes)}",
             ],
             remedy="use a classifier trained on the run's own data",
         )
-    if about["fingerprint"] != context.fingerprint:
+    if manifest["fingerprint"] != context.fingerprint:
         log.warning(
             "the classifier %s was trained on other data (%s) than this run's; its features may "
             "not distinguish these images",
             classifier.run.path,
-            trained_on(classifier),
+            describe_data(classifier),
         )
 
 
-def in_words(classes: Sequence[str]) -> str:
-    more = f", ... ({len(classes)} in total)" if len(classes) > NAMED else ""
-    return ", ".join(classes[:NAMED]) + more
+def list_classes(classes: Sequence[str]) -> str:
+    suffix = f", ... ({len(classes)} in total)" if len(classes) > MAX_NAMED else ""
+    return ", ".join(classes[:MAX_NAMED]) + suffix

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Images, Seen
 from latentforge.errors import UsageError
-from latentforge_plugins.measures import BATCH, Moments, products, some
+from latentforge_plugins.measures import BATCH, Moments, products, select_random
 
 from . import cache
-from .features import Features, check_same_data, trained_on
+from .features import Features, check_same_data, describe_data
 from .gaussian import Fit, fit, frechet_distance, square_root
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Fid:
                 "fid needs a second split of real images, but there is only one",
                 remedy='data={"train": ..., "test": ...}',
             )
-        self.count = self.checked_count(config, real, others)
-        self.chosen = some(self.count, len(real), real.device)
-        self.reference = self.kept_fit(real, self.chosen)
-        floor = self.kept_fit(others, some(self.count, len(others), others.device))
+        self.count = self.check_count(config, real, others)
+        self.selected = select_random(self.count, len(real), real.device)
+        self.reference = self.fit_features(real, self.selected)
+        floor = self.fit_features(others, select_random(self.count, len(others), others.device))
         self.floor = frechet_distance(floor, self.reference)
         self.recon = Moments(products)
         latent: Any = context.model.latent
@@ -54,14 +54,15 @@ class Fid:
         source = "N(0, I)" if self.normal else "a Gaussian fitted to the codes of the train split"
         self.protocol = (
             f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "
-            f"{self.features.layer}{self.features.averaged()} of classifier {classifier.run.path} "
+            f"{self.features.layer}{self.features.describe_pooling()} of classifier "
+            f"{classifier.run.path} "
             f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
-            f"{trained_on(classifier)}); N={self.count} images each, against N of the {split} "
+            f"{describe_data(classifier)}); N={self.count} images each, against N of the {split} "
             f"split. fid_samples: decoded z from {source}; fid_recon: reconstructions of the same "
             f"N images, z the posterior mode; fid_floor: real images of the {other} split"
         )
 
-    def checked_count(self, config: FidConfig, real: Images, others: Images) -> int:
+    def check_count(self, config: FidConfig, real: Images, others: Images) -> int:
         """The number of images in each set; UsageError if too few, or more than there are."""
         most = min(len(real), len(others))
         count = config.images or most
@@ -84,13 +85,13 @@ class Fid:
         return count
 
     def update(self, seen: Seen) -> None:
-        chosen = self.chosen[seen.batch.index]
-        if chosen.any():
-            self.recon.update(self.features(seen.recon[chosen]))
+        selected = self.selected[seen.batch.index]
+        if selected.any():
+            self.recon.update(self.features(seen.recon[selected]))
 
     def compute(self) -> Mapping[str, float]:
         samples = Moments(products)
-        draw = self.prior() if self.normal else self.fitted_prior()
+        draw = self.prior_sampler() if self.normal else self.fitted_sampler()
         model: Any = self.context.model
         for start in range(0, self.count, BATCH):
             z = draw(min(BATCH, self.count - start))
@@ -101,12 +102,12 @@ class Fid:
             "fid_floor": self.floor,
         }
 
-    def prior(self) -> Draw:
+    def prior_sampler(self) -> Draw:
         """A function that draws n codes from N(0, I)."""
-        shape, device = self.latent_shape, self.chosen.device
+        shape, device = self.latent_shape, self.selected.device
         return lambda n: torch.randn(n, *shape, device=device)
 
-    def fitted_prior(self) -> Draw:
+    def fitted_sampler(self) -> Draw:
         """A function that draws n codes from a Gaussian fitted to the codes of the train split."""
         codes = Moments(products)
         model: Any = self.context.model
@@ -117,24 +118,24 @@ class Fid:
 
         def draw(n: int) -> Tensor:
             z = fitted.mean + torch.randn(n, len(root), dtype=root.dtype) @ root
-            return z.float().to(self.chosen.device).view(n, *self.latent_shape)
+            return z.float().to(self.selected.device).view(n, *self.latent_shape)
 
         return draw
 
-    def kept_fit(self, images: Images, chosen: Tensor) -> Fit:
+    def fit_features(self, images: Images, selected: Tensor) -> Fit:
         """The fit to the features of the chosen images, from the cache if it is stored there."""
         state = hashlib.sha256(self.features.key.encode())
         state.update(json.dumps(self.context.preprocessing, sort_keys=True).encode())
         state.update(f"{images.stored} {images.spec.shape} {images.dynamic}".encode())
-        for places in chosen.nonzero().squeeze(1).split(BATCH):
-            state.update(images.raw(places).cpu().numpy().tobytes())
+        for indices in selected.nonzero().squeeze(1).split(BATCH):
+            state.update(images.raw(indices).cpu().numpy().tobytes())
         key = state.hexdigest()
-        if (kept := cache.read(key)) is not None:
-            return kept
+        if (cached := cache.read(key)) is not None:
+            return cached
         moments = Moments(products)
         for batch in images.batches(BATCH):
-            if (wanted := chosen[batch.index]).any():
-                moments.update(self.features(batch.x[wanted]))
+            if (in_batch := selected[batch.index]).any():
+                moments.update(self.features(batch.x[in_batch]))
         fitted = fit(moments)
         cache.write(key, fitted)
         return fitted

@@ -14,18 +14,18 @@ from latentforge import search
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, Lines, NamedArrays
-from latentforge_plugins.walks import decode, no_picture
+from latentforge_plugins.walks import decode, not_drawable_note
 
-from .pictures import results, walk_film, walk_map
+from .pictures import draw_film, draw_map, draw_results
 from .starts import (
     aggregate_posterior,
     can_fit,
-    classes_to_leave,
     code_deviation,
-    own_prior,
-    prior_in_words,
-    starts,
-    starts_in_words,
+    describe_prior,
+    describe_starts,
+    excluded_classes,
+    prior_density,
+    sample_starts,
 )
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
             f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} dimensions",
             remedy="--set prior=none",
         )
-    prior = own_prior(model, codes) if config.prior == "gaussian" else mixture
+    prior = prior_density(model, codes) if config.prior == "gaussian" else mixture
     if config.prior == "none":
         prior = None
-    start = starts(context, config, codes)
-    began = time.perf_counter()
+    start = sample_starts(context, config, codes)
+    start_time = time.perf_counter()
     found = search(
         partial(decode, model),
         objective,
@@ -72,19 +72,21 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
-    metrics = {"requests_per_second": count / (time.perf_counter() - began)}
+    metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
     if mixture:
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
-    items = drawn(context, config, found, start, codes)
-    told = Findings(items, metrics, protocol(context, config, mixture), notes(context, config))
-    ends = not getattr(objective, "open_ended", False)
-    parts = [successes(context, config, found)] if ends else []
+    items = draw_items(context, config, found, start, codes)
+    search_findings = Findings(
+        items, metrics, protocol(context, config, mixture), notes(context, config)
+    )
+    terminates = not getattr(objective, "open_ended", False)
+    parts = [measure_success(context, config, found)] if terminates else []
     if hasattr(objective, "findings"):
         parts.insert(0, objective.findings(found.x))
-    return joined([*parts, told])
+    return merge_findings([*parts, search_findings])
 
 
-def joined(parts: Sequence[Findings]) -> Findings:
+def merge_findings(parts: Sequence[Findings]) -> Findings:
     """Merges several findings: all metrics, and images before charts."""
     items = [item for part in parts for item in part.items]
     return Findings(
@@ -97,82 +99,84 @@ def joined(parts: Sequence[Findings]) -> Findings:
 
 def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
     """Notes for the reader about data that was left out and options without effect."""
-    found, classes = [], hasattr(context.objective, "classes")
+    notes_found, classes = [], hasattr(context.objective, "classes")
     if not context.data.drawable:
-        found.append(no_picture(context, "their values are in found.npz"))
+        notes_found.append(not_drawable_note(context, "their values are in found.npz"))
     if "judge" in context.roles and not classes:
-        found.append("the judge was not used, because the objective does not request classes")
-    left = classes_to_leave(context, config)
-    if classes and left is None and config.start == "data" and not config.any_class:
-        found.append("the training images have no labels, so starts can be of any class")
-    return found
+        notes_found.append("the judge was not used, because the objective does not request classes")
+    excluded = excluded_classes(context, config)
+    if classes and excluded is None and config.start == "data" and not config.any_class:
+        notes_found.append("the training images have no labels, so starts can be of any class")
+    return notes_found
 
 
 def protocol(
     context: ExploreContext, config: GuidedConfig, mixture: MixtureSameFamily | None
 ) -> str:
     """The protocol: where requests start, what is maximised, and what the metrics mean."""
-    until = "1 solution" if config.solutions == 1 else f"{config.solutions} solutions"
-    until = f"up to {config.restarts} of them until it has {until}"
+    starts_text = "1 solution" if config.solutions == 1 else f"{config.solutions} solutions"
+    starts_text = f"up to {config.restarts} of them until it has {starts_text}"
     if config.restarts == 1 or getattr(context.objective, "open_ended", False):
-        until = f"{config.restarts} of them"
-    told = f"starts: {starts_in_words(context, config)}; each request uses {until}, "
-    told += f"{config.steps} steps each"
-    fitted = "" if mixture is None else in_words(mixture)
-    density = {"mixture": fitted, "gaussian": prior_in_words(context)}.get(config.prior)
+        starts_text = f"{config.restarts} of them"
+    text = f"starts: {describe_starts(context, config)}; each request uses {starts_text}, "
+    text += f"{config.steps} steps each"
+    fitted = "" if mixture is None else describe_mixture(mixture)
+    density = {"mixture": fitted, "gaussian": describe_prior(context)}.get(config.prior)
     weight = f"{config.prior_weight:g}"
-    told += f"; maximises the score + {weight} x the log density of " if density else ""
-    told += density or "; maximises the score only"
-    told += "; requests_per_second: of the search only"
+    text += f"; maximises the score + {weight} x the log density of " if density else ""
+    text += density or "; maximises the score only"
+    text += "; requests_per_second: of the search only"
     if mixture is None:
-        return told
-    apart = f"{fitted}, which was not part of the search"
-    under = "that mixture" if config.prior == "mixture" else apart
-    return f"{told}; log_prior: mean log density of the results under {under}, in nats"
+        return text
+    separate = f"{fitted}, which was not part of the search"
+    density_text = "that mixture" if config.prior == "mixture" else separate
+    return f"{text}; log_prior: mean log density of the results under {density_text}, in nats"
 
 
-def in_words(mixture: MixtureSameFamily) -> str:
+def describe_mixture(mixture: MixtureSameFamily) -> str:
     count = len(mixture.mixture_distribution.probs)
     return f"a mixture of {count} Gaussians fitted to the training images' posteriors"
 
 
-SUCCESSES = {
+DEFINITIONS = {
     "success_share": "share of satisfied requests",
     "success_at_start": "share satisfied without a step (retrieval, not search)",
     "success_single_start": "share satisfied from the first start",
     "median_steps": "median number of gradient steps until satisfied, over all starts of a request",
 }
-JUDGED = (
+AGREEMENT = (
     "judge_agreement: share of all requests whose result {}, which was not part of the search, "
     "assigns to the requested class"
 )
 
 
-def successes(context: ExploreContext, config: GuidedConfig, found: Found) -> Findings:
+def measure_success(context: ExploreContext, config: GuidedConfig, found: Found) -> Findings:
     """The share of satisfied requests, the steps they took, and the agreement of a judge."""
-    met = found.satisfied
+    satisfied = found.satisfied
     shares = {
-        "success_share": met,
-        "success_at_start": met & (found.steps == 0),
-        "success_single_start": met & (found.first_round == 0),
+        "success_share": satisfied,
+        "success_at_start": satisfied & (found.steps == 0),
+        "success_single_start": satisfied & (found.first_round == 0),
     }
     metrics = {name: float(which.float().mean()) for name, which in shares.items()}
-    if bool(met.any()):
-        metrics["median_steps"] = float(found.steps[met].float().median())
-    protocol = "; ".join(f"{name}: {SUCCESSES[name]}" for name in metrics)
-    verdict = f"{int(met.sum())} of {len(met)} requests satisfied"
+    if bool(satisfied.any()):
+        metrics["median_steps"] = float(found.steps[satisfied].float().median())
+    protocol = "; ".join(f"{name}: {DEFINITIONS[name]}" for name in metrics)
+    verdict = f"{int(satisfied.sum())} of {len(satisfied)} requests satisfied"
     judge = context.roles.get("judge")
-    wanted = getattr(context.objective, "classes", None)
-    if judge is not None and wanted is not None:
-        agreed = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == wanted
-        metrics["judge_agreement"] = float(agreed.float().mean())
-        protocol += "; " + JUDGED.format(judge.name)
-        verdict += f"; the independent judge {judge.name} agrees on {int(agreed.sum())}"
-    curve = [progress(found, config.restarts * config.steps)] if bool(met.any()) else []
+    requested = getattr(context.objective, "classes", None)
+    if judge is not None and requested is not None:
+        agreement = (
+            torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == requested
+        )
+        metrics["judge_agreement"] = float(agreement.float().mean())
+        protocol += "; " + AGREEMENT.format(judge.name)
+        verdict += f"; the independent judge {judge.name} agrees on {int(agreement.sum())}"
+    curve = [draw_progress(found, config.restarts * config.steps)] if bool(satisfied.any()) else []
     return Findings(curve, metrics, protocol, [verdict])
 
 
-def drawn(
+def draw_items(
     context: ExploreContext,
     config: GuidedConfig,
     found: Found,
@@ -180,31 +184,33 @@ def drawn(
     codes: Tensor,
 ) -> list[Finding]:
     """The map and the arrays and, if examples can be drawn, the results and the animation."""
-    own = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
-    arrays = {"z": found.z, "x": found.x, "start": own, "score": found.score}
+    used_starts = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
+    arrays = {"z": found.z, "x": found.x, "start": used_starts, "score": found.score}
     arrays |= {"satisfied": found.satisfied, "steps": found.steps}
     arrays |= {"round": found.round, "first_round": found.first_round}
-    rest = [walk_map(context, found, codes, config.shown), NamedArrays("found", arrays)]
+    items = [draw_map(context, found, codes, config.shown), NamedArrays("found", arrays)]
     if not context.data.drawable:
-        return rest
+        return items
     film = config.film
     if film is None:
         film = max(found.paths, key=lambda request: len(found.paths[request]))
     return [
-        results(context, found, decode(context.model, own[: config.shown]), config.shown),
-        walk_film(context, found, codes, film),
-        *rest,
+        draw_results(
+            context, found, decode(context.model, used_starts[: config.shown]), config.shown
+        ),
+        draw_film(context, found, codes, film),
+        *items,
     ]
 
 
-def progress(found: Found, longest: int) -> Lines:
+def draw_progress(found: Found, longest: int) -> Lines:
     """The share of requests that were satisfied, over the number of steps: a step function from 0
     to the last step, or to `longest` if some requests were never satisfied."""
-    met, counts = found.steps[found.satisfied].unique(return_counts=True)
+    steps, counts = found.steps[found.satisfied].unique(return_counts=True)
     share = (counts.cumsum(0) / len(found.satisfied)).cpu()
     before = torch.cat([torch.zeros(1), share[:-1]])
-    x, y = torch.stack([met.cpu(), met.cpu()], 1).flatten(), torch.stack([before, share], 1)
-    last = met.max().cpu()[None] if bool(found.satisfied.all()) else torch.tensor([longest])
+    x, y = torch.stack([steps.cpu(), steps.cpu()], 1).flatten(), torch.stack([before, share], 1)
+    last = steps.max().cpu()[None] if bool(found.satisfied.all()) else torch.tensor([longest])
     return Lines(
         "progress",
         "Satisfied requests",

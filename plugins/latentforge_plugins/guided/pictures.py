@@ -15,7 +15,7 @@ from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
 from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 
 POINTS = 2000  # codes on the map
-LONG = 20  # characters; longer names are truncated in figures
+MAX_NAME_LENGTH = 20  # characters; longer names are truncated in figures
 
 
 class Map:
@@ -34,17 +34,17 @@ class Map:
         return (codes - self.offset) @ self.directions.T
 
 
-def results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
+def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
     """The start images of the first requests, above the results."""
-    requests, names = context.objective.requests[:shown], walk_names(context, shown)
-    if numbered(names):  # the map uses these names for the paths
-        requests = [f"{name} {words}" for name, words in zip(names, requests, strict=True)]
-    told = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
+    requests, names = context.objective.requests[:shown], path_names(context, shown)
+    if are_numbers(names):  # the map uses these names for the paths
+        requests = [f"{name} {text}" for name, text in zip(names, requests, strict=True)]
+    captions = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
     if not getattr(context.objective, "open_ended", False):
-        met, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
-        told = [
+        satisfied, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
+        captions = [
             f"satisfied after {s} steps" if m else "not satisfied"
-            for m, s in zip(met, steps, strict=True)
+            for m, s in zip(satisfied, steps, strict=True)
         ]
     return ImageGrid(
         "results",
@@ -52,24 +52,24 @@ def results(context: ExploreContext, found: Found, first: Tensor, shown: int) ->
         [first, found.x[:shown]],
         column_titles=requests,
         row_titles=["start", "found"],
-        captions=[[""] * len(requests), told],
+        captions=[[""] * len(requests), captions],
     )
 
 
-def walk_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
+def draw_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
     """The paths of the first requests on the map of the training codes."""
-    place = Map(codes)
-    names = walk_names(context, shown)
-    paths = {name: place(found.paths[request]) for request, name in enumerate(names)}
+    to_map = Map(codes)
+    names = path_names(context, shown)
+    paths = {name: to_map(found.paths[request]) for request, name in enumerate(names)}
     title = "Search paths over the codes of training images"
     if len(names) > 1 and names[0] not in context.data.classes:
-        asked = set(context.objective.requests[:shown])
-        title += f": {asked.pop()}" if len(asked) == 1 else ""
+        texts = set(context.objective.requests[:shown])
+        title += f": {texts.pop()}" if len(texts) == 1 else ""
         title += ", one colour per request"
-    return replace(_codes_on(place, codes, context), name="walks", title=title, paths=paths)
+    return replace(_codes_on(to_map, codes, context), name="walks", title=title, paths=paths)
 
 
-def walk_film(
+def draw_film(
     context: ExploreContext,
     found: Found,
     codes: Tensor,
@@ -77,8 +77,8 @@ def walk_film(
 ) -> Film:
     """An animation of one request: the map with the path so far, the decoded code and, if a
     classifier guides the search, its probabilities."""
-    place, path = Map(codes), found.paths[request]  # (T, D)
-    background, walked = _codes_on(place, codes, context), place(path)
+    to_map, path = Map(codes), found.paths[request]  # (T, D)
+    background, points = _codes_on(to_map, codes, context), to_map(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
     x = decode(context.model, path[moments])
     classifier = context.roles.get("classifier")
@@ -86,7 +86,7 @@ def walk_film(
     frames = []
     for frame, moment in enumerate(moments.tolist()):
         panels: list[ImageGrid | Scatter | Bars] = [
-            replace(background, paths={"walk": walked[: moment + 1]}),
+            replace(background, paths={"walk": points[: moment + 1]}),
             ImageGrid("image", "decoded", [x[frame : frame + 1]]),
         ]
         if classifier and p is not None:
@@ -100,59 +100,61 @@ def walk_film(
 def film_title(context: ExploreContext, found: Found, request: int) -> str:
     """The request, whether it was satisfied, and the start of the path, because the numbers of
     steps in other results include those from earlier starts."""
-    words, start = context.objective.requests[request], int(found.round[request])
-    words += f", from start {start + 1}" if start else ""
+    text, start = context.objective.requests[request], int(found.round[request])
+    text += f", from start {start + 1}" if start else ""
     if getattr(context.objective, "open_ended", False):
-        return f"Path of request {request}: {words}"
+        return f"Path of request {request}: {text}"
     if bool(found.satisfied[request]):
-        return f"Path of request {request} (satisfied): {words}"
-    return f"Best path of request {request} (not satisfied): {words}"
+        return f"Path of request {request} (satisfied): {text}"
+    return f"Best path of request {request} (not satisfied): {text}"
 
 
-def _codes_on(place: Map, codes: Tensor, context: ExploreContext) -> Scatter:
+def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:
     """The codes on the map: those at evenly spaced positions of the split. If there are many,
     outliers are left out, because they would shrink all others to a dot."""
-    points, y = place(codes), context.images("train").y
-    some = torch.linspace(0, len(points) - 1, min(POINTS, len(points)), device=points.device).long()
-    seen = points[some]
-    if len(some) == POINTS:
-        low, high = code_quantiles(seen, torch.tensor([0.005, 0.995]).to(seen)).T
-        some = some[((seen >= low) & (seen <= high)).all(1)]
+    points, y = to_map(codes), context.images("train").y
+    selected = torch.linspace(
+        0, len(points) - 1, min(POINTS, len(points)), device=points.device
+    ).long()
+    shown = points[selected]
+    if len(selected) == POINTS:
+        low, high = code_quantiles(shown, torch.tensor([0.005, 0.995]).to(shown)).T
+        selected = selected[((shown >= low) & (shown <= high)).all(1)]
     return Scatter(
         "map",
         "codes of training images",
-        points[some],
-        labels=None if y is None else y[some],
+        points[selected],
+        labels=None if y is None else y[selected],
         classes=() if y is None else context.data.classes,
-        axes=place.axes,
+        axes=to_map.axes,
     )
 
 
-def walk_names(context: ExploreContext, shown: int) -> list[str]:
+def path_names(context: ExploreContext, shown: int) -> list[str]:
     """Unique short names for the paths of the first requests: the requested class of the data, so
     that the path has the colour of the class; else the part in which the request differs from the
     others; else, if that is too long or not unique, the number."""
     requests = list(context.objective.requests[:shown])
     classes = getattr(context.objective, "classes", None)
     if classes is not None and context.data.classes:
-        asked = [context.data.classes[label] for label in classes[:shown].tolist()]
-        if len(set(asked)) > 1 or len(asked) == 1:
-            first = [name not in asked[:i] for i, name in enumerate(asked)]
-            return [name if first[i] else f"{name} (#{i})" for i, name in enumerate(asked)]
-    names = without_common_words(requests)
-    if len(set(names)) < len(names) or max(map(len, names)) > LONG:
+        requested = [context.data.classes[label] for label in classes[:shown].tolist()]
+        if len(set(requested)) > 1 or len(requested) == 1:
+            first = [name not in requested[:i] for i, name in enumerate(requested)]
+            return [name if first[i] else f"{name} (#{i})" for i, name in enumerate(requested)]
+    names = strip_common_words(requests)
+    if len(set(names)) < len(names) or max(map(len, names)) > MAX_NAME_LENGTH:
         return [f"#{i}" for i in range(len(names))]
     return names
 
 
-def numbered(names: Sequence[str]) -> bool:
+def are_numbers(names: Sequence[str]) -> bool:
     """Whether the names of the paths are numbers."""
     return names[0] == "#0"
 
 
-def without_common_words(texts: Sequence[str]) -> list[str]:
+def strip_common_words(texts: Sequence[str]) -> list[str]:
     """The texts without their common first words, except the last of these: `image 4`."""
     words = [text.split() for text in texts]
     columns = zip(*words, strict=False)  # up to the end of the shortest
     shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
-    return [" ".join(own[max(0, shared - 1) :]) for own in words]
+    return [" ".join(text_words[max(0, shared - 1) :]) for text_words in words]

@@ -10,7 +10,7 @@ from torch.distributions import Distribution, MixtureSameFamily
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import LARGEST, fit_gaussian, fit_mixture, standard
+from latentforge_plugins.densities import MAX_DIMENSIONS, fit_gaussian, fit_mixture, standard_normal
 from latentforge_plugins.walks import code_quantiles, has_prior
 
 if TYPE_CHECKING:
@@ -20,27 +20,27 @@ WIDE = 10.0
 """The standard deviation of wide starts, far from the data, as in the first write-up."""
 
 
-def classes_to_leave(context: ExploreContext, config: GuidedConfig) -> Tensor | None:
+def excluded_classes(context: ExploreContext, config: GuidedConfig) -> Tensor | None:
     """The class that each request asks for, (N,), if its starts must be of other classes."""
     if config.start != "data" or config.any_class or context.images("train").y is None:
         return None
     return getattr(context.objective, "classes", None)
 
 
-def starts_in_words(context: ExploreContext, config: GuidedConfig) -> str:
+def describe_starts(context: ExploreContext, config: GuidedConfig) -> str:
     """The text for the protocol that describes the starts."""
     if config.start == "wide":
         return f"samples of a normal distribution with standard deviation {WIDE:g}"
     if config.start == "prior":
-        return prior_in_words(context)
-    if classes_to_leave(context, config) is not None:
+        return describe_prior(context)
+    if excluded_classes(context, config) is not None:
         return "codes of random training images of classes other than the requested one"
     return "codes of random training images" + (
         " of any class" if hasattr(context.objective, "classes") else ""
     )
 
 
-def prior_in_words(context: ExploreContext) -> str:
+def describe_prior(context: ExploreContext) -> str:
     if has_prior(context.model):
         return "N(0, I), the model's prior"
     return "the Gaussian fitted to the training images' codes"
@@ -48,12 +48,12 @@ def prior_in_words(context: ExploreContext) -> str:
 
 def can_fit(codes: Tensor) -> bool:
     """Whether a density can be fitted to the codes (N, D): N is above 1, D at most LARGEST."""
-    return len(codes) > 1 and codes.shape[1] <= LARGEST
+    return len(codes) > 1 and codes.shape[1] <= MAX_DIMENSIONS
 
 
-def own_prior(model: Any, codes: Tensor) -> Distribution:
+def prior_density(model: Any, codes: Tensor) -> Distribution:
     """N(0, I) if the model has that prior, else a Gaussian fitted to its codes (N, D)."""
-    return standard(codes) if has_prior(model) else fit_gaussian(codes)
+    return standard_normal(codes) if has_prior(model) else fit_gaussian(codes)
 
 
 def code_deviation(codes: Tensor) -> Tensor:
@@ -73,25 +73,27 @@ def aggregate_posterior(context: ExploreContext, components: int) -> MixtureSame
     return fit_mixture(z.flatten(1), components, context.seed)
 
 
-def starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tensor:
+def sample_starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tensor:
     """The start codes of all requests, (restarts, N, D)."""
     size = (config.restarts, len(context.objective.requests))
     if config.start == "data":
-        return data_starts(context, codes, config.restarts, classes_to_leave(context, config))
+        return sample_data_starts(
+            context, codes, config.restarts, excluded_classes(context, config)
+        )
     if config.start == "prior":
-        return own_prior(context.model, codes).sample(torch.Size(size))
+        return prior_density(context.model, codes).sample(torch.Size(size))
     return WIDE * torch.randn(*size, codes.shape[1], device=codes.device)
 
 
-def data_starts(
-    context: ExploreContext, codes: Tensor, restarts: int, leave: Tensor | None
+def sample_data_starts(
+    context: ExploreContext, codes: Tensor, restarts: int, excluded: Tensor | None
 ) -> Tensor:
-    """The codes (restarts, N, D) of random training images. `leave`, int64 (N,), is the class that
-    the starts of each request must not have."""
+    """The codes (restarts, N, D) of random training images. `excluded`, int64 (N,), is the class
+    that the starts of each request must not have."""
     y, count = context.images("train").y, len(context.objective.requests)
-    places = torch.randint(len(codes), (restarts, count), device=codes.device)
-    if leave is not None and y is not None:
-        for label in leave.unique():
+    indices = torch.randint(len(codes), (restarts, count), device=codes.device)
+    if excluded is not None and y is not None:
+        for label in excluded.unique():
             allowed = (y != label).nonzero().squeeze(1)
             if not len(allowed):
                 raise UsageError(
@@ -99,7 +101,7 @@ def data_starts(
                     "so there is no other class to start from",
                     remedy="--set any_class=true",
                 )
-            wanted = (leave == label).nonzero().squeeze(1)
-            pick = torch.randint(len(allowed), (restarts, len(wanted)), device=codes.device)
-            places[:, wanted] = allowed[pick]
-    return codes[places]
+            requests = (excluded == label).nonzero().squeeze(1)
+            picks = torch.randint(len(allowed), (restarts, len(requests)), device=codes.device)
+            indices[:, requests] = allowed[picks]
+    return codes[indices]

@@ -36,7 +36,7 @@ class Ssim(MeanPerImage):
                 f"ssim supports images, not vectors of size {data.size}",
                 remedy="use psnr or mse_per_pixel, which support vectors too",
             )
-        super().__init__("ssim", self.of_batch)
+        super().__init__("ssim", self.compute_batch)
         self.window = window(data)
         full = len(self.window) == WINDOW
         self.protocol = (
@@ -46,7 +46,7 @@ class Ssim(MeanPerImage):
             "z the posterior mode"
         )
 
-    def of_batch(self, seen: Seen) -> Tensor:
+    def compute_batch(self, seen: Seen) -> Tensor:
         rows = max(1, CHUNK // seen.batch.x[0].numel())
         pairs = zip(seen.recon.split(rows), seen.batch.x.split(rows), strict=True)
         return torch.cat([ssim(recon, x, self.window) for recon, x in pairs])
@@ -56,8 +56,8 @@ def window(data: DataSpec) -> Tensor:
     """Gaussian weights that sum to 1: (11,), or the largest odd size that fits both sides."""
     side = min(WINDOW, *data.shape[1:])
     size = side if side % 2 else side - 1
-    away = torch.arange(size, dtype=torch.float64) - size // 2
-    weights = torch.exp(-away.square() / (2 * SIGMA**2))
+    distance = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = torch.exp(-distance.square() / (2 * SIGMA**2))
     return weights / weights.sum()
 
 
@@ -68,7 +68,7 @@ def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     float32 would lose the variance of flat regions, which is small beside their squared mean.
     """
     a, b = recon.cpu().double(), x.cpu().double()
-    down, across = (slide(weights, side) for side in x.shape[2:])  # (H', H), (W', W)
+    down, across = (window_means(weights, side) for side in x.shape[2:])  # (H', H), (W', W)
     means = down @ torch.stack([a, b, a * a, b * b, a * b]) @ across.T  # (5, B, C, H', W')
     mean_a, mean_b, aa, bb, ab = means
     var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
@@ -77,10 +77,10 @@ def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     return (luminance * structure).flatten(1).mean(1)
 
 
-def slide(weights: Tensor, side: int) -> Tensor:
+def window_means(weights: Tensor, side: int) -> Tensor:
     """The weighted means of a row at each window position, as a matrix: (positions, side)."""
-    places = side - len(weights) + 1
-    matrix = torch.zeros(places, side, dtype=weights.dtype)
-    for place in range(places):
-        matrix[place, place : place + len(weights)] = weights
+    positions = side - len(weights) + 1
+    matrix = torch.zeros(positions, side, dtype=weights.dtype)
+    for position in range(positions):
+        matrix[position, position : position + len(weights)] = weights
     return matrix

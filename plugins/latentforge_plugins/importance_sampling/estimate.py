@@ -16,7 +16,7 @@ from torch import Tensor
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
 from latentforge.latent import standard_normal_log_prob
-from latentforge_plugins.measures import in_words, likelihood_of, some
+from latentforge_plugins.measures import describe_likelihood, likelihood_of, select_random
 
 if TYPE_CHECKING:
     from .config import NllConfig
@@ -33,7 +33,7 @@ class Nll:
             raise UsageError("nll needs a model with a normal prior; this one has none")
         images = context.images(context.split)
         count = min(config.images or len(images), len(images))
-        self.chosen = some(count, len(images), images.device)
+        self.selected = select_random(count, len(images), images.device)
         self.samples = config.samples
         self.rows = max(1, VALUES // context.data.size)
         self.likelihood = likelihood_of(context)
@@ -41,15 +41,15 @@ class Nll:
         self.log_squares: list[Tensor] = []
         self.protocol = (
             f"nats per image, -log of the mean of p(x|z) p(z) / q(z|x) over K={config.samples} "
-            f"samples of q(z|x), in expectation an upper bound; {in_words(self.likelihood)}; "
-            f"{count} of {len(images)} images of the split. nll_se: standard error of the "
-            "sampling (delta method); nll_image_se: of the mean over images; nll_ess: mean "
-            "effective sample size"
+            "samples of q(z|x), in expectation an upper bound; "
+            f"{describe_likelihood(self.likelihood)}; {count} of {len(images)} images of the "
+            "split. nll_se: standard error of the sampling (delta method); nll_image_se: of the "
+            "mean over images; nll_ess: mean effective sample size"
         )
 
     def update(self, seen: Seen) -> None:
-        chosen = seen.batch.x[self.chosen[seen.batch.index]]
-        for x in chosen.split(self.rows) if len(chosen) else ():
+        selected = seen.batch.x[self.selected[seen.batch.index]]
+        for x in selected.split(self.rows) if len(selected) else ():
             log_sum, log_square = self.sums(seen.model, x)
             self.log_sums.append(log_sum)
             self.log_squares.append(log_square)
@@ -78,12 +78,12 @@ class Nll:
         k, images = self.samples, len(log_sum)
         nll = math.log(k) - log_sum  # (N,)
         effective = torch.exp(2 * log_sum - log_square)  # (sum w)^2 / sum w^2, from 1 to K
-        figures = {"nll": float(nll.mean())}
+        metrics = {"nll": float(nll.mean())}
         if k > 1:
             # Var(log mean w) = Var(w) / (K E[w]^2), to first order
             variance = ((k / effective - 1) / (k - 1)).clamp(min=0)
-            figures["nll_se"] = math.sqrt(float(variance.sum())) / images
+            metrics["nll_se"] = math.sqrt(float(variance.sum())) / images
         if images > 1:
-            figures["nll_image_se"] = float(nll.std()) / math.sqrt(images)
-        figures["nll_ess"] = float(effective.mean())
-        return figures
+            metrics["nll_image_se"] = float(nll.std()) / math.sqrt(images)
+        metrics["nll_ess"] = float(effective.mean())
+        return metrics

@@ -15,14 +15,16 @@ from latentforge_plugins.measures import BATCH
 
 @dataclass(frozen=True)
 class Baselines:
-    """Whole images (N, D) in [0, 1], one per target; `places`: indices of the nearest images."""
+    """Whole images (N, D) in [0, 1], one per target; `indices`: those of the nearest images."""
 
     class_mean: Tensor
     nearest: Tensor
-    places: Tensor
+    indices: Tensor
 
 
-def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str) -> Baselines:
+def compute_baselines(
+    context: ExploreContext, targets: Batch, known: Tensor, split: str
+) -> Baselines:
     """Computes both baselines in one pass over the training images. `known`: bool (D,).
 
     The mean is over the training images of the target's true class, or over all of them without
@@ -30,11 +32,11 @@ def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str
     training images themselves, a target is not its own nearest image.
     """
     train = context.images("train")
-    own = context.images(split).same_as(train)
-    wanted = targets.x.flatten(1)[:, known]  # (N, known)
+    same_split = context.images(split).same_as(train)
+    target_values = targets.x.flatten(1)[:, known]  # (N, known)
     classes = max(1, len(context.data.classes)) if train.y is not None else 1
-    sums = torch.zeros(classes, len(known), device=wanted.device)
-    counts = torch.zeros(classes, device=wanted.device)
+    sums = torch.zeros(classes, len(known), device=target_values.device)
+    counts = torch.zeros(classes, device=target_values.device)
 
     def rows() -> Iterator[Tensor]:
         for batch in train.batches(BATCH):
@@ -44,11 +46,13 @@ def baselines(context: ExploreContext, targets: Batch, known: Tensor, split: str
             counts.index_add_(0, labels, torch.ones_like(labels, dtype=counts.dtype))
             yield x[:, known]
 
-    places = topk(wanted, rows(), 1, own=targets.index if own else None)[1].squeeze(1)
+    indices = topk(target_values, rows(), 1, own=targets.index if same_split else None)[1].squeeze(
+        1
+    )
     overall = sums.sum(0) / counts.sum()
     means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), overall)
     if targets.y is None or train.y is None:
-        chosen = overall.expand(len(wanted), -1)
+        class_mean = overall.expand(len(target_values), -1)
     else:
-        chosen = means[targets.y]
-    return Baselines(chosen, train.batch(places).x.flatten(1), places)
+        class_mean = means[targets.y]
+    return Baselines(class_mean, train.batch(indices).x.flatten(1), indices)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .config import InpaintConfig
 
 
-def known_part(config: InpaintConfig, data: DataSpec) -> Tensor:
+def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
     """The values that are not hidden, bool of `data.shape` on the CPU, equal in all channels.
 
     Raises UsageError for a box outside the image, for a vector with any mask but random, and if

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.findings import Findings, ImageGrid, NamedArrays
-from latentforge_plugins.objectives import chosen
+from latentforge_plugins.objectives import select_images
 
-from .baselines import baselines
-from .masks import known_part
+from .baselines import compute_baselines
+from .masks import known_mask
 
 if TYPE_CHECKING:
     from .config import InpaintConfig
 
-SURE = 1e-6  # minimum distance of decoded probabilities from 0 and 1, so that their log is finite
-SHOWN = 10  # maximum number of columns in the picture
+EPSILON = 1e-6  # minimum distance of decoded probabilities from 0 and 1, for a finite log
+MAX_COLUMNS = 10  # maximum number of columns in the picture
 GREY = 0.5  # the value shown for hidden pixels
 
 
@@ -33,16 +33,16 @@ class Inpaint:
 
     def __init__(self, config: InpaintConfig, context: ExploreContext) -> None:
         self.config, self.context = config, context
-        self.batch = chosen(context, config.split, config.images, config.n)
+        self.batch = select_images(context, config.split, config.images, config.n)
         self.requests = [f"complete {config.split} image {i}" for i in self.batch.index.tolist()]
-        self.known = known_part(config, context.data).flatten().to(context.device)  # bool (D,)
+        self.known = known_mask(config, context.data).flatten().to(context.device)  # bool (D,)
         self.truth = self.batch.x.flatten(1)  # (N, D)
         # hidden values are 0 in both, so that a step needs no mask
         self.white = self.truth * self.known
         self.black = (1 - self.truth) * self.known
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
-        p = x.flatten(1).clamp(SURE, 1 - SURE)
+        p = x.flatten(1).clamp(EPSILON, 1 - EPSILON)
         return (self.white[request] * p.log() + self.black[request] * (1 - p).log()).sum(1)
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
@@ -50,52 +50,52 @@ class Inpaint:
 
     def findings(self, x: Tensor) -> Findings:
         """The completions next to the baselines, and the errors of their hidden parts."""
-        found = x.flatten(1)
-        others = baselines(self.context, self.batch, self.known, self.config.split)
+        completed = x.flatten(1)
+        baselines = compute_baselines(self.context, self.batch, self.known, self.config.split)
         metrics = {
-            "hidden_mse_per_pixel": self._mse(found, ~self.known),
-            "hidden_mse_class_mean": self._mse(others.class_mean, ~self.known),
-            "hidden_mse_nearest": self._mse(others.nearest, ~self.known),
-            "known_mse_per_pixel": self._mse(found, self.known),
+            "hidden_mse_per_pixel": self._mse(completed, ~self.known),
+            "hidden_mse_class_mean": self._mse(baselines.class_mean, ~self.known),
+            "hidden_mse_nearest": self._mse(baselines.nearest, ~self.known),
+            "known_mse_per_pixel": self._mse(completed, self.known),
         }
         mean = "class mean" if self.batch.y is not None else "mean image"
         rows = {
             "original": self.truth,
             "given": torch.where(self.known, self.truth, GREY),
-            "search": self._pasted(found),
-            mean: self._pasted(others.class_mean),
-            "nearest": self._pasted(others.nearest),
+            "search": self._combine(completed),
+            mean: self._combine(baselines.class_mean),
+            "nearest": self._combine(baselines.nearest),
         }
         known = self.known.unflatten(0, self.context.data.shape)
-        arrays = {"index": self.batch.index, "known": known, "nearest": others.places}
+        arrays = {"index": self.batch.index, "known": known, "nearest": baselines.indices}
         items: list[NamedArrays | ImageGrid] = [NamedArrays("inpainting-of", arrays)]
         if self.context.data.drawable:
             shape = self.context.data.shape
             items.append(
                 ImageGrid(
                     "inpainting",
-                    f"Completed images: {self.hidden_in_words()}",
-                    rows=[row[:SHOWN].unflatten(1, shape) for row in rows.values()],
-                    column_titles=[f"image {i}" for i in self.batch.index[:SHOWN].tolist()],
+                    f"Completed images: {self.describe_mask()}",
+                    rows=[row[:MAX_COLUMNS].unflatten(1, shape) for row in rows.values()],
+                    column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
                     row_titles=list(rows),
                 )
             )
-        of = {"hidden_mse_class_mean": mean, "hidden_mse_nearest": "nearest image"}
-        return Findings(items, metrics, self.protocol(), worse_than(metrics, of))
+        names = {"hidden_mse_class_mean": mean, "hidden_mse_nearest": "nearest image"}
+        return Findings(items, metrics, self.protocol(), compare_with_baselines(metrics, names))
 
-    def hidden_in_words(self) -> str:
-        about = {"box": f"box {list(self.config.box or ())}", "random": "random pixels"}
-        return about.get(self.config.mask, f"{self.config.mask} half") + " hidden"
+    def describe_mask(self) -> str:
+        texts = {"box": f"box {list(self.config.box or ())}", "random": "random pixels"}
+        return texts.get(self.config.mask, f"{self.config.mask} half") + " hidden"
 
     def protocol(self) -> str:
-        of = "the target's true class, which only this baseline knows"
+        class_text = "the target's true class, which only this baseline knows"
         share = float((~self.known).float().mean())
         return (
             f"means over {len(self.truth)} {self.config.split} images and their values in [0, 1], "
-            f"{self.hidden_in_words()} ({share:.0%} of each); "
+            f"{self.describe_mask()} ({share:.0%} of each); "
             "hidden_mse_per_pixel: squared error of the hidden part of the search's result; "
             "hidden_mse_class_mean: the same for the mean of the training images"
-            f"{'' if self.batch.y is None else f' of {of}'}; "
+            f"{'' if self.batch.y is None else f' of {class_text}'}; "
             "hidden_mse_nearest: the same for the training image with the smallest squared "
             "distance on the known part; known_mse_per_pixel: squared error of the known part of "
             "the search's result"
@@ -104,17 +104,17 @@ class Inpaint:
     def _mse(self, image: Tensor, part: Tensor) -> float:
         return float((image - self.truth)[:, part].square().mean())
 
-    def _pasted(self, image: Tensor) -> Tensor:
+    def _combine(self, image: Tensor) -> Tensor:
         """The known part of the targets combined with the hidden part of these images."""
         return torch.where(self.known, self.truth, image)
 
 
-def worse_than(metrics: Mapping[str, float], baselines: Mapping[str, str]) -> list[str]:
+def compare_with_baselines(metrics: Mapping[str, float], baselines: Mapping[str, str]) -> list[str]:
     """Notes for the user on the baselines (metric: name) that the search has not reached."""
-    own = metrics["hidden_mse_per_pixel"]
+    search_error = metrics["hidden_mse_per_pixel"]
     return [
         f"the hidden part is further from the truth than the {name}: mean squared difference "
-        f"{own:.4f} against {metrics[figure]:.4f}"
-        for figure, name in baselines.items()
-        if own > metrics[figure]
+        f"{search_error:.4f} against {metrics[metric]:.4f}"
+        for metric, name in baselines.items()
+        if search_error > metrics[metric]
     ]

@@ -31,12 +31,12 @@ def line(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"linear": line, "spherical": slerp}
 
 
-def chosen_paths(config: InterpolateConfig) -> list[str]:
+def path_names(config: InterpolateConfig) -> list[str]:
     return [name for name in PATHS if config.path in (name, "both")]
 
 
 @dataclass
-class OverPairs:
+class PairResults:
     """Results over the pairs: metrics with their protocol, and curves over t."""
 
     metrics: dict[str, float]
@@ -44,37 +44,37 @@ class OverPairs:
     curves: list[Lines]
 
 
-def look_at_pairs(
+def compare_pairs(
     context: ExploreContext, config: InterpolateConfig, runs: Sequence[Side]
-) -> OverPairs:
+) -> PairResults:
     """Compares the decoded middle with a cross-fade of the ends and, with a classifier, computes
     its confidence along the path. All runs use the same pairs."""
     images = context.images(config.split)
-    places = draw_pairs(images, config.pairs)
-    pairs = [images.batch(part).x for part in places]
+    indices = draw_pairs(images, config.pairs)
+    pairs = [images.batch(part).x for part in indices]
     t = torch.linspace(0.0, 1.0, TIMES, device=context.device)
     classifier = context.roles.get("classifier")
     metrics: dict[str, float] = {}
     curves: dict[str, Tensor] = {}
     for side in runs:
         ends = [side.model.encode(x).mode() for x in pairs]  # (P, *latent) each
-        for path in chosen_paths(config):
+        for path in path_names(config):
             z = torch.stack([PATHS[path](a, b, t) for a, b in zip(*ends, strict=True)])
             x = decode(side.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (P, T, ...)
             metrics[f"{side.prefix}off_crossfade_{path}"] = off_crossfade(x)
             if classifier:
-                sure = probabilities(classifier.model, x.flatten(0, 1)).amax(1)
-                mean = sure.unflatten(0, x.shape[:2]).mean(0)  # (T,)
+                confidence = probabilities(classifier.model, x.flatten(0, 1)).amax(1)
+                mean = confidence.unflatten(0, x.shape[:2]).mean(0)  # (T,)
                 metrics[f"{side.prefix}end_confidence_{path}"] = float(mean[[0, -1]].mean())
                 metrics[f"{side.prefix}middle_confidence_{path}"] = float(mean[TIMES // 2])
-                curves[f"{side.says}{path}"] = mean
+                curves[f"{side.label}{path}"] = mean
     protocol = (
         f"off_crossfade: distance of the decoded middle from the mean of the decoded ends, divided "
         f"by half the distance of the ends, Euclidean in pixels; 0 is a cross-fade; mean over "
-        f"{len(pairs[0])} random pairs of {config.split} images{differing(images, *places)}"
+        f"{len(pairs[0])} random pairs of {config.split} images{describe_pairs(images, *indices)}"
     )
     if not classifier:
-        return OverPairs(metrics, protocol, [])
+        return PairResults(metrics, protocol, [])
     protocol += (
         f"; confidence: the largest class probability of classifier {classifier.name} at the "
         "decoded ends and at their middle, mean over the same pairs; it can be high for images "
@@ -82,22 +82,22 @@ def look_at_pairs(
     )
     title = f"Confidence of {classifier.name} along the path, {len(pairs[0])} pairs"
     lines = Lines("confidence", title, t, curves, "t", "largest class probability")
-    return OverPairs(metrics, protocol, [lines])
+    return PairResults(metrics, protocol, [lines])
 
 
 def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
     """The indices of both images of at most `count` pairs, the same for every run on these images.
     The classes differ if possible, otherwise the images; a single image is paired with itself."""
-    drawing = generator("cpu", "pairs of images")
-    first, second = torch.randint(len(images), (2, 4 * count), generator=drawing).to(images.device)
-    tries = [first != second, torch.ones_like(first, dtype=torch.bool)]
+    rng = generator("cpu", "pairs of images")
+    first, second = torch.randint(len(images), (2, 4 * count), generator=rng).to(images.device)
+    candidates = [first != second, torch.ones_like(first, dtype=torch.bool)]
     if images.y is not None:
-        tries.insert(0, images.y[first] != images.y[second])
-    differ = next(found for found in tries if found.any())
+        candidates.insert(0, images.y[first] != images.y[second])
+    differ = next(candidate for candidate in candidates if candidate.any())
     return first[differ][:count], second[differ][:count]
 
 
-def differing(images: Images, first: Tensor, second: Tensor) -> str:
+def describe_pairs(images: Images, first: Tensor, second: Tensor) -> str:
     """For the protocol: how the two images of each pair differ."""
     if images.y is not None and bool((images.y[first] != images.y[second]).all()):
         return " of different classes"
@@ -110,7 +110,7 @@ def off_crossfade(x: Tensor) -> float:
     whose ends differ; 0 if there are none."""
     flat = x.flatten(2)
     first, middle, last = flat[:, 0], flat[:, x.shape[1] // 2], flat[:, -1]
-    apart = (last - first).norm(dim=1) / 2
-    off = (middle - (first + last) / 2).norm(dim=1)
-    differ = apart > 1e-4
-    return float((off[differ] / apart[differ]).mean()) if differ.any() else 0.0
+    distance = (last - first).norm(dim=1) / 2
+    deviation = (middle - (first + last) / 2).norm(dim=1)
+    differ = distance > 1e-4
+    return float((deviation[differ] / distance[differ]).mean()) if differ.any() else 0.0

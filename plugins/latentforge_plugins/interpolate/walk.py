@@ -14,9 +14,9 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
-from latentforge_plugins.walks import Side, class_means, decode, drawn, sides
+from latentforge_plugins.walks import Side, class_means, decode, select_drawable, sides
 
-from .paths import PATHS, chosen_paths, look_at_pairs
+from .paths import PATHS, compare_pairs, path_names
 
 if TYPE_CHECKING:
     from latentforge.contracts import Images
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .config import InterpolateConfig
 
 
-SHOWN = 20  # maximum columns of the picture; the arrays contain every step
+MAX_COLUMNS = 20  # maximum columns of the picture; the arrays contain every step
 PROTOCOL = (
     "largest_step: the longest step between neighbouring decoded images divided by the mean step, "
     "Euclidean in pixels, 1 means equal steps; endpoint_mse_per_pixel: of the decoded ends against "
@@ -45,39 +45,41 @@ class Walk:
 def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     images, runs = context.images(config.split), sides(context)
     by_image = config.between == "images"
-    stops = images.batch_at(choose(images, config)) if by_image else None
+    stops = images.batch_at(select_images(images, config)) if by_image else None
     t = torch.linspace(0.0, 1.0, config.steps, device=context.device)
     walks = [
         walk
         for side in runs
-        for walk in walks_of(side, ends_of(context, config, side, stops), t, config)
+        for walk in make_walks(side, end_codes(context, config, side, stops), t, config)
     ]
     legs = len(walks[0].x)
-    arrays = {"t": chained(t + torch.arange(legs, device=t.device)[:, None])}
+    arrays = {"t": join_legs(t + torch.arange(legs, device=t.device)[:, None])}
     if stops:
         arrays["index"] = stops.index
     metrics = {}
     for walk in walks:
-        prefix, x = walk.side.prefix, chained(walk.x)
-        arrays |= {f"{prefix}z_{walk.path}": chained(walk.z), f"{prefix}x_{walk.path}": x}
+        prefix, x = walk.side.prefix, join_legs(walk.x)
+        arrays |= {f"{prefix}z_{walk.path}": join_legs(walk.z), f"{prefix}x_{walk.path}": x}
         metrics[f"{prefix}largest_step_{walk.path}"] = largest_step(x)
         if stops:
-            off = x[:: config.steps - 1] - stops.x
-            metrics[f"{prefix}endpoint_mse_per_pixel"] = float(off.square().mean())
-    seen = look_at_pairs(context, config, runs)
-    names = names_of_stops(images, config, stops)
-    grid = draw(walks, t, stops, short_names(images, config, stops), title_of(config, names))
-    items, notes = drawn(context, [grid, *seen.curves], NamedArrays("codes", arrays))
-    both = (
+            error = x[:: config.steps - 1] - stops.x
+            metrics[f"{prefix}endpoint_mse_per_pixel"] = float(error.square().mean())
+    pair_results = compare_pairs(context, config, runs)
+    names = stop_names(images, config, stops)
+    grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
+    items, notes = select_drawable(
+        context, [grid, *pair_results.curves], NamedArrays("codes", arrays)
+    )
+    second_run = (
         f"; metrics with the prefix other_ are of {runs[1].name}, all others of {runs[0].name}"
         if runs[1:]
         else ""
     )
-    protocol = f"{PROTOCOL}; {seen.protocol}{both}"
-    return Findings(items, metrics | seen.metrics, protocol, notes)
+    protocol = f"{PROTOCOL}; {pair_results.protocol}{second_run}"
+    return Findings(items, metrics | pair_results.metrics, protocol, notes)
 
 
-def ends_of(
+def end_codes(
     context: ExploreContext, config: InterpolateConfig, side: Side, stops: Batch | None
 ) -> Tensor:
     """The codes that the walk passes through: (K, *latent)."""
@@ -89,34 +91,34 @@ def ends_of(
     return means.reshape(-1, *side.model.latent.shape)
 
 
-def walks_of(side: Side, ends: Tensor, t: Tensor, config: InterpolateConfig) -> list[Walk]:
+def make_walks(side: Side, ends: Tensor, t: Tensor, config: InterpolateConfig) -> list[Walk]:
     walks = []
-    for path in chosen_paths(config):
+    for path in path_names(config):
         z = torch.stack([PATHS[path](a, b, t) for a, b in pairwise(ends)])
         x = decode(side.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])
         walks.append(Walk(side, path, z, x))
     return walks
 
 
-def chained(legs: Tensor) -> Tensor:
+def join_legs(legs: Tensor) -> Tensor:
     """Joins legs (L, steps, ...) into one walk; the code shared by two legs counts once."""
     return torch.cat([legs[0], legs[1:, 1:].flatten(0, 1)])
 
 
-def choose(images: Images, config: InterpolateConfig) -> list[int]:
+def select_images(images: Images, config: InterpolateConfig) -> list[int]:
     """The indices of the images that the config selects."""
     if config.classes is None:
         return list(config.images)
     chosen: list[int] = []
-    for wanted in config.classes:
-        found = [i for i in images.of_class(wanted).tolist() if i not in chosen]
-        if not found:
-            raise UsageError(f"the split {config.split!r} has too few images of class {wanted}")
-        chosen.append(found[0])
+    for label in config.classes:
+        indices = [i for i in images.of_class(label).tolist() if i not in chosen]
+        if not indices:
+            raise UsageError(f"the split {config.split!r} has too few images of class {label}")
+        chosen.append(indices[0])
     return chosen
 
 
-def names_of_stops(images: Images, config: InterpolateConfig, stops: Batch | None) -> list[str]:
+def stop_names(images: Images, config: InterpolateConfig, stops: Batch | None) -> list[str]:
     classes = images.spec.classes
     if stops is None:
         return [f"class {classes[label]}" for label in config.classes or ()]
@@ -134,7 +136,7 @@ def short_names(images: Images, config: InterpolateConfig, stops: Batch | None) 
     return [images.spec.classes[label] for label in labels]
 
 
-def title_of(config: InterpolateConfig, names: Sequence[str]) -> str:
+def make_title(config: InterpolateConfig, names: Sequence[str]) -> str:
     means = config.between == "class_means"
     kind = "the mean code of " if means else f"{config.split} "
     if len(names) == 2:
@@ -144,19 +146,19 @@ def title_of(config: InterpolateConfig, names: Sequence[str]) -> str:
     return f"Through {kind}{', '.join(names[:-1])} and {names[-1]}"
 
 
-def draw(
+def draw_grid(
     walks: Sequence[Walk], t: Tensor, stops: Batch | None, short: Sequence[str], title: str
 ) -> ImageGrid:
     """A row for each leg of each walk, between the images at its ends."""
     steps = len(t)
-    shown = torch.linspace(0, steps - 1, min(steps, SHOWN)).round().long()
+    shown = torch.linspace(0, steps - 1, min(steps, MAX_COLUMNS)).round().long()
     rows, titles = [], []
     for walk in walks:
         for leg, x in enumerate(walk.x):
             ends = (stops.x[leg : leg + 1], stops.x[leg + 1 : leg + 2]) if stops else ()
             rows.append(torch.cat([*ends[:1], x[shown], *ends[1:]]))
-            way = f" {short[leg]} to {short[leg + 1]}" if len(walk.x) > 1 else ""
-            titles.append(f"{walk.side.says}{walk.path}{way}")
+            leg_title = f" {short[leg]} to {short[leg + 1]}" if len(walk.x) > 1 else ""
+            titles.append(f"{walk.side.label}{walk.path}{leg_title}")
     times = [f"t = {float(w):.2f}" for w in t[shown]]
     return ImageGrid(
         name="interpolation",

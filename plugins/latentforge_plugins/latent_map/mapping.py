@@ -14,7 +14,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge.neighbours import majority, topk
 from latentforge.runtime.memory import host_memory
-from latentforge_plugins.walks import decode, no_picture
+from latentforge_plugins.walks import decode, not_drawable_note
 
 from . import memory, projections
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
 KNOTS = 32  # per side of the decoded plane
 MARGIN = 0.05  # of the points' range, by which the plane extends beyond them
-TRUSTED = 2000  # maximum points for trustworthiness, which computes all their distances at once
+MAX_TRUSTWORTHINESS = 2000  # points; trustworthiness computes all their distances at once
 THUMBNAILS = 2**25  # values of all thumbnails together, 128 MB; more are reduced in size
 
 
@@ -39,67 +39,70 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         method = "codes"
     elif method == "auto":
         method = "tsne"
-    places, notes = choose(len(codes), size, method, config)
-    notes += without_effect(config, method)
-    codes = codes[places]
+    indices, notes = select_images(len(codes), size, method, config)
+    notes += unused_options(config, method)
+    codes = codes[indices]
     projections.check(codes, method)
     points, axes, metrics = project(codes, method, config, context.seed)
-    labels = None if images.y is None else images.y.cpu()[places]
-    figures, protocol = judge(points, codes, labels, method, config, context)
+    labels = None if images.y is None else images.y.cpu()[indices]
+    quality, protocol = measure_map(points, codes, labels, method, config, context)
     if len(context.model.latent.shape) > 1:
         notes.append(f"codes of shape {tuple(context.model.latent.shape)} are flattened")
-    thumbs = thumbnails(images, places) if context.data.drawable else None
-    if thumbs is None:
-        notes.append(no_picture(context, "the points have no thumbnails"))
+    thumbnails = make_thumbnails(images, indices) if context.data.drawable else None
+    if thumbnails is None:
+        notes.append(not_drawable_note(context, "the points have no thumbnails"))
     scatter = Scatter(
         name="map",
-        title=f"Latent map of {len(points):,} {config.split} images{described(method, size)}",
+        title=f"Latent map of {len(points):,} {config.split} images{describe_method(method, size)}",
         points=points.float(),
         labels=labels,
         classes=context.data.classes,
-        images=thumbs,
-        plane=plane(context, points) if method == "codes" and size == 2 else None,
+        images=thumbnails,
+        plane=decode_plane(context, points) if method == "codes" and size == 2 else None,
         codes=codes.float(),
         axes=axes,
     )
-    which = NamedArrays("index", {"index": places})  # the scatter stores its own arrays
-    return Findings([scatter, which], metrics | figures, protocol, notes)
+    index_arrays = NamedArrays("index", {"index": indices})  # the scatter stores its own arrays
+    return Findings([scatter, index_arrays], metrics | quality, protocol, notes)
 
 
-def described(method: str, size: int) -> str:
+def describe_method(method: str, size: int) -> str:
     """For a title: the method and the number of dimensions."""
     if method == "codes":
         return ", a single dimension" if size == 1 else ""
     return f": {NAMES[method]} of {size} dimensions"
 
 
-def choose(total: int, size: int, method: str, config: LatentMapConfig) -> tuple[Tensor, list[str]]:
+def select_images(
+    total: int, size: int, method: str, config: LatentMapConfig
+) -> tuple[Tensor, list[str]]:
     """The indices of the images that the map shows, in order, and notes about the choice."""
-    wanted = count = min(config.n, total)
+    requested = count = min(config.n, total)
     notes = []
     if method in ("tsne", "pacmap"):
         free = host_memory()
-        perplexity = min(config.perplexity, projections.most_perplexity(wanted))
-        count = min(wanted, memory.most_points(size, perplexity, free))
-        if count < projections.FEWEST <= wanted:
+        perplexity = min(config.perplexity, projections.max_perplexity(requested))
+        count = min(requested, memory.max_points(size, perplexity, free))
+        if count < projections.MIN_POINTS <= requested:
             raise UsageError(
                 f"{free / 2**20:,.0f} MB of free memory is too little for a map by {NAMES[method]}",
                 remedy="--set method=pca",
             )
-        if count < wanted:
+        if count < requested:
             notes.append(
-                f"{NAMES[method]} of {wanted:,} images needs more than the {free / 2**20:,.0f} MB "
-                f"of free memory; {count:,} of them, selected at random, are shown"
+                f"{NAMES[method]} of {requested:,} images needs more than the "
+                f"{free / 2**20:,.0f} MB of free memory; {count:,} of them, selected at random, "
+                "are shown"
             )
-    if method == "tsne" and config.perplexity > (most := projections.most_perplexity(count)):
+    if method == "tsne" and config.perplexity > (most := projections.max_perplexity(count)):
         lowered = f"lowered to {most:.4g}, the largest for {count:,} points"
         notes.append(f"perplexity {config.perplexity:g} is {lowered}")
-    if count == wanted < total:
+    if count == requested < total:
         notes.append(f"{count:,} of {total:,} images, selected at random (n)")
     return torch.randperm(total)[:count].sort().values, notes
 
 
-def without_effect(config: LatentMapConfig, method: str) -> list[str]:
+def unused_options(config: LatentMapConfig, method: str) -> list[str]:
     """Notes for the user on options that had no effect on this map."""
     notes = []
     if method == "codes" and config.method != "auto":
@@ -131,7 +134,7 @@ def project(
 # ---------------------------------------------------------------- metrics
 
 
-def judge(
+def measure_map(
     points: Tensor,
     codes: Tensor,
     labels: Tensor | None,
@@ -140,11 +143,11 @@ def judge(
     context: ExploreContext,
 ) -> tuple[dict[str, float], str]:
     """Metrics of how well the map preserves the neighbourhoods of the codes."""
-    figures, protocol = {}, []
+    metrics, protocol = {}, []
     count, classes = len(points), len(context.data.classes)
     if labels is not None and count > 1:
         k = min(config.k, count - 1)
-        figures = {
+        metrics = {
             "knn_accuracy_map": knn_accuracy(points, labels, k, classes),
             "knn_accuracy_codes": knn_accuracy(codes, labels, k, classes),
         }
@@ -153,22 +156,22 @@ def judge(
             f"k={k} nearest other points, Euclidean, in the map and among the posterior means, "
             f"for the same {count} images of the {config.split} split"
         )
-    k = min(config.k, (min(count, TRUSTED) - 1) // 2)
+    k = min(config.k, (min(count, MAX_TRUSTWORTHINESS) - 1) // 2)
     if method != "codes" and k:
         from sklearn.manifold import trustworthiness
 
-        some = torch.randperm(count)[:TRUSTED]
-        figures["trustworthiness"] = float(
-            trustworthiness(codes[some].numpy(), points[some].numpy(), n_neighbors=k)
+        selected = torch.randperm(count)[:MAX_TRUSTWORTHINESS]
+        metrics["trustworthiness"] = float(
+            trustworthiness(codes[selected].numpy(), points[selected].numpy(), n_neighbors=k)
         )
         protocol.append(
             "trustworthiness (Venna and Kaski 2001): 1 if the "
-            f"{k} nearest in the map are the nearest among the posterior means, on {len(some)} "
+            f"{k} nearest in the map are the nearest among the posterior means, on {len(selected)} "
             "of the images"
         )
     if method == "pca":
         protocol.append("explained_variance: share of the means' variance in the two components")
-    return figures, "; ".join(protocol)
+    return metrics, "; ".join(protocol)
 
 
 def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
@@ -180,16 +183,16 @@ def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
 # ---------------------------------------------------------------- images under the pointer
 
 
-def thumbnails(images: Images, places: Tensor) -> Tensor:
+def make_thumbnails(images: Images, indices: Tensor) -> Tensor:
     """The images (N, C, H, W), reduced if all of them together would take too much memory."""
     channels, *sides = images.spec.shape
-    scale = min(1.0, math.sqrt(THUMBNAILS / (len(places) * channels * math.prod(sides))))
+    scale = min(1.0, math.sqrt(THUMBNAILS / (len(indices) * channels * math.prod(sides))))
     size = tuple(max(1, int(side * scale)) for side in sides)
-    parts = (images.batch(part.to(images.device)).x for part in places.split(1000))
+    parts = (images.batch(part.to(images.device)).x for part in indices.split(1000))
     return torch.cat([x if size == x.shape[2:] else F.adaptive_avg_pool2d(x, size) for x in parts])
 
 
-def plane(context: ExploreContext, points: Tensor) -> Plane | None:
+def decode_plane(context: ExploreContext, points: Tensor) -> Plane | None:
     """The images decoded on a grid over the points, or None if they cannot be decoded or drawn."""
     if "decode" not in context.provides or not context.data.drawable:
         return None

@@ -8,7 +8,7 @@ PER_NEIGHBOUR = 60  # bytes: its index and distance, twice in a sparse matrix, a
 PER_POINT = 1000  # bytes: the trees of the neighbour search
 
 
-def most_points(dimensions: int, perplexity: float, free: int) -> int:
+def max_points(dimensions: int, perplexity: float, free: int) -> int:
     """The number of points that t-SNE or PaCMAP can process with `free` bytes."""
-    each = PER_POINT + 3 * perplexity * PER_NEIGHBOUR + 4 * 8 * dimensions
-    return max(0, int((SHARE * free - FIXED) / each))
+    per_point = PER_POINT + 3 * perplexity * PER_NEIGHBOUR + 4 * 8 * dimensions
+    return max(0, int((SHARE * free - FIXED) / per_point))

@@ -13,7 +13,7 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.seeding import mix
 from latentforge_plugins.walks import principal_directions
 
-FEWEST = 5  # minimum number of points, so that their neighbours can differ
+MIN_POINTS = 5  # minimum number of points, so that their neighbours can differ
 
 
 def pca(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,18 +27,18 @@ def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
     initialised by PCA. The perplexity is lowered if there are too few points."""
     from openTSNE import TSNE
 
-    map_of = TSNE(
-        perplexity=min(perplexity, most_perplexity(len(codes))),
+    estimator = TSNE(
+        perplexity=min(perplexity, max_perplexity(len(codes))),
         initialization="pca",
         n_jobs=torch.get_num_threads(),
         random_state=mix("t-SNE", seed) % 2**32,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about versions of its dependencies
-        return torch.tensor(map_of.fit(codes.numpy()))
+        return torch.tensor(estimator.fit(codes.numpy()))
 
 
-def most_perplexity(count: int) -> float:
+def max_perplexity(count: int) -> float:
     """The largest perplexity for `count` points: t-SNE uses three times as many neighbours."""
     return (count - 1) / 3
 
@@ -58,8 +58,8 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
             warnings.simplefilter("ignore")
             from pacmap import PaCMAP
 
-            map_of = PaCMAP(n_components=2, random_state=mix("PaCMAP", seed) % 2**32)
-            return torch.from_numpy(map_of.fit_transform(codes.float().numpy(), init="pca"))
+            estimator = PaCMAP(n_components=2, random_state=mix("PaCMAP", seed) % 2**32)
+            return torch.from_numpy(estimator.fit_transform(codes.float().numpy(), init="pca"))
     finally:
         log.setLevel(level)
 
@@ -68,9 +68,9 @@ def check(codes: Tensor, method: str) -> None:
     """Raises UsageError for codes that cannot be mapped."""
     if not bool(codes.isfinite().all()):
         raise UsageError("some codes are NaN or infinite and cannot be mapped")
-    if len(codes) < FEWEST and method != "codes":
+    if len(codes) < MIN_POINTS and method != "codes":
         raise UsageError(
-            f"{len(codes)} images are too few for a map by {method}, which needs {FEWEST}"
+            f"{len(codes)} images are too few for a map by {method}, which needs {MIN_POINTS}"
         )
     if method != "codes" and bool((codes == codes[0]).all()):
         raise UsageError(

@@ -23,11 +23,11 @@ class KnnAccuracy(MeanPerImage):
     def __init__(self, config: KnnConfig, context: EvaluateContext) -> None:
         super().__init__("knn_accuracy", self.correct)
         train = context.images("train")
-        self.among_them = context.images(context.split).same_as(train)
+        self.queries_are_rows = context.images(context.split).same_as(train)
         self.k = config.k
-        if self.k > len(train) - self.among_them:
+        if self.k > len(train) - self.queries_are_rows:
             raise UsageError(
-                f"knn_accuracy.k is {self.k}, but only {len(train) - self.among_them} "
+                f"knn_accuracy.k is {self.k}, but only {len(train) - self.queries_are_rows} "
                 "training images are available",
                 remedy="--set knn_accuracy.k=1, or use more images",
             )
@@ -36,10 +36,10 @@ class KnnAccuracy(MeanPerImage):
         self.protocol = (
             f"share of images, from 0 to 1, whose class most of the k={self.k} nearest posterior "
             f"means of the train split have, Euclidean, {len(train)} images"
-            + (", the image itself left out" if self.among_them else "")
+            + (", the image itself left out" if self.queries_are_rows else "")
         )
 
     def correct(self, seen: Seen) -> Tensor:
-        own = seen.batch.index.cpu() if self.among_them else None
+        own = seen.batch.index.cpu() if self.queries_are_rows else None
         _, nearest = topk(seen.z.flatten(1).cpu().double(), self.codes, self.k, own=own)
         return majority(self.labels[nearest], self.classes) == seen.batch.y.cpu()

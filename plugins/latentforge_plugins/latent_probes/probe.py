@@ -23,18 +23,18 @@ class ProbeAccuracy:
         if len(train.y.unique()) < 2:
             raise UsageError("probe_accuracy needs training images of two classes or more")
         self.codes, self.labels = codes_of(context.model, train), train.y.cpu()
-        seen = "the same" if context.images(context.split).same_as(train) else "other"
+        relation = "the same" if context.images(context.split).same_as(train) else "other"
         self.protocol = (
             "share of images, from 0 to 1, that logistic regression (L2, C=1) of the standardised "
             f"posterior means gets right, fitted to {len(train)} images of the train split and "
-            f"shown {seen} images"
+            f"shown {relation} images"
         )
-        self.shown: list[Tensor] = []
-        self.truth: list[Tensor] = []
+        self.split_codes: list[Tensor] = []
+        self.split_labels: list[Tensor] = []
 
     def update(self, seen: Seen) -> None:
-        self.shown.append(seen.z.flatten(1).cpu())
-        self.truth.append(seen.batch.y.cpu())
+        self.split_codes.append(seen.z.flatten(1).cpu())
+        self.split_labels.append(seen.batch.y.cpu())
 
     def compute(self) -> Mapping[str, float]:
         from sklearn.exceptions import ConvergenceWarning
@@ -48,5 +48,7 @@ class ProbeAccuracy:
             probe.fit(self.codes.double().numpy(), self.labels.numpy())
         if probe[-1].n_iter_.max() >= STEPS:
             self.protocol += f"; not converged after {STEPS} steps"
-        predicted = torch.from_numpy(probe.predict(torch.cat(self.shown).double().numpy()))
-        return {"probe_accuracy": float((predicted == torch.cat(self.truth)).double().mean())}
+        predicted = torch.from_numpy(probe.predict(torch.cat(self.split_codes).double().numpy()))
+        return {
+            "probe_accuracy": float((predicted == torch.cat(self.split_labels)).double().mean())
+        }

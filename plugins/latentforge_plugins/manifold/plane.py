@@ -12,15 +12,15 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
-from latentforge_plugins.densities import LARGEST
+from latentforge_plugins.densities import MAX_DIMENSIONS
 from latentforge_plugins.walks import (
     code_quantiles,
-    codes_in,
+    code_size,
     decode,
-    drawn,
     has_prior,
     principal_directions,
     prior_quantiles,
+    select_drawable,
     shape_note,
 )
 
@@ -32,13 +32,13 @@ TAIL = 0.01  # share of the codes on each side that a grid over codes omits
 
 @dataclass(frozen=True)
 class Plane:
-    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D); `places` (N, 2) are a and b of codes."""
+    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D); `coordinates` (N, 2) of codes."""
 
     base: Tensor
     axes: Tensor
-    places: Tensor
+    coordinates: Tensor
     names: tuple[str, str]
-    says: str
+    description: str
     prior: bool  # whether the prior of a and b is N(0, I)
 
 
@@ -53,23 +53,24 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
         f"{name} from {float(v[0]):.3g} to {float(v[-1]):.3g}"
         for name, v in zip(plane.names, (a, b), strict=True)
     ]
-    even = "evenly" if config.spacing == "linear" else "in equal shares of probability"
+    spacing = "evenly" if config.spacing == "linear" else "in equal shares of probability"
     picture = ImageGrid(
         "manifold",
-        f"Decoded codes, {plane.names[0]} to the right and {plane.names[1]} upwards: {plane.says}",
+        f"Decoded codes, {plane.names[0]} to the right and {plane.names[1]} upwards: "
+        f"{plane.description}",
         rows=list(x.flip(0)),  # the first row of a picture is its top
-        column_titles=sparse(a),
-        row_titles=sparse(b.flip(0)),
+        column_titles=sparse_labels(a),
+        row_titles=sparse_labels(b.flip(0)),
     )
     ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both
-    inside = ((plane.places >= ends[0]) & (plane.places <= ends[1])).all(1)
-    numbers = NamedArrays(
+    inside = ((plane.coordinates >= ends[0]) & (plane.coordinates <= ends[1])).all(1)
+    arrays = NamedArrays(
         "codes",
         {"z": z.unflatten(2, context.model.latent.shape), "x": x, "axis_x": a, "axis_y": b},
     )
-    items, notes = drawn(context, [picture], numbers)
+    items, notes = select_drawable(context, [picture], arrays)
     protocol = (
-        f"{span[0]} to the right, {span[1]} upwards, spaced {even}; {plane.says}; "
+        f"{span[0]} to the right, {span[1]} upwards, spaced {spacing}; {plane.description}; "
         f"codes_inside: share of the {len(inside)} training codes (posterior modes) whose two "
         "coordinates are in these ranges"
     )
@@ -83,7 +84,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
 
 
 def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
-    size = codes_in(context.model)
+    size = code_size(context.model)
     if size < 2:
         raise UsageError(
             "a manifold needs two latent dimensions; this model has one",
@@ -94,9 +95,9 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
             f"no latent dimension {max(config.dims)}: this model has {size}",
             remedy=f"choose dims from 0 to {size - 1}",
         )
-    if config.plane == "principal" and size > LARGEST:
+    if config.plane == "principal" and size > MAX_DIMENSIONS:
         raise UsageError(
-            f"principal directions support codes of at most {LARGEST} values, not {size}",
+            f"principal directions support codes of at most {MAX_DIMENSIONS} values, not {size}",
             remedy="--set plane=dims",
         )
     codes = context.codes("train").flatten(1)  # (N, D)
@@ -111,43 +112,45 @@ def through_dims(context: ExploreContext, config: ManifoldConfig, codes: Tensor)
     base[dims] = 0.0
     names = (f"z{dims[0]}", f"z{dims[1]}")
     rest = "0, the prior's mean" if prior else "the mean of the training codes"
-    says = f"the other dimensions at {rest}" if codes.shape[1] > 2 else "the whole latent space"
-    return Plane(base, axes, codes[:, dims], names, says, prior)
+    description = (
+        f"the other dimensions at {rest}" if codes.shape[1] > 2 else "the whole latent space"
+    )
+    return Plane(base, axes, codes[:, dims], names, description, prior)
 
 
 def principal(codes: Tensor) -> Plane:
     """The plane through the mean of the codes along their two directions of largest variance."""
     mean, axes, shares = principal_directions(codes)
     share = float(shares.sum())
-    says = f"principal directions of the training codes, {share:.0%} of their variance"
-    places = (codes.double() - mean) @ axes.T
-    mean, axes, places = (part.to(codes) for part in (mean, axes, places))
-    return Plane(mean, axes, places, ("PC 1", "PC 2"), says, prior=False)
+    description = f"principal directions of the training codes, {share:.0%} of their variance"
+    coordinates = (codes.double() - mean) @ axes.T
+    mean, axes, coordinates = (part.to(codes) for part in (mean, axes, coordinates))
+    return Plane(mean, axes, coordinates, ("PC 1", "PC 2"), description, prior=False)
 
 
 def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
     """The positions of the grid's columns and rows on the two axes, ascending."""
-    device = plane.places.device
+    device = plane.coordinates.device
     if config.spacing == "quantile":  # the midpoints of equal shares of probability
         p = (torch.arange(config.size, device=device) + 0.5) / config.size
         if plane.prior:
             return prior_quantiles(p), prior_quantiles(p)
-        a, b = code_quantiles(plane.places, p)
+        a, b = code_quantiles(plane.coordinates, p)
         return a, b
     even = torch.linspace(0.0, 1.0, config.size, device=device)
     if plane.prior:
         ends = even.new_tensor([[-config.reach, config.reach]] * 2)  # (2, 2)
     else:
-        ends = code_quantiles(plane.places, even.new_tensor([TAIL, 1 - TAIL]))
+        ends = code_quantiles(plane.coordinates, even.new_tensor([TAIL, 1 - TAIL]))
     a, b = ends[:, :1] + even * (ends[:, 1:] - ends[:, :1])
     return a, b
 
 
-def sparse(values: Tensor) -> list[str]:
+def sparse_labels(values: Tensor) -> list[str]:
     """The first, middle and last value as text, and empty strings between them to save space."""
     shown = {0, len(values) // 2, len(values) - 1}
     span = abs(float(values[-1] - values[0]))
     digits = max(0, 2 - math.floor(math.log10(span))) if span > 0 else 2
     # + 0.0 turns -0.0 into 0.0
-    texts = [f"{round(float(v), digits) + 0.0:.{digits}f}" for v in values]
-    return [text if i in shown else "" for i, text in enumerate(texts)]
+    labels = [f"{round(float(v), digits) + 0.0:.{digits}f}" for v in values]
+    return [label if i in shown else "" for i, label in enumerate(labels)]

@@ -11,12 +11,12 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.layers import output_of
-from latentforge_plugins.objectives import Scored, chosen, in_words
+from latentforge_plugins.objectives import CachedCall, describe_images, select_images
 
 if TYPE_CHECKING:
     from .config import MatchConfig
 
-SHOWN = 10  # maximum number of columns in the picture
+MAX_COLUMNS = 10  # maximum number of columns in the picture
 
 
 class Match:
@@ -29,20 +29,21 @@ class Match:
 
     def __init__(self, config: MatchConfig, context: ExploreContext) -> None:
         self.config, self.drawable = config, context.data.drawable
-        self.represent = representation(config.features, context)
-        self.batch = chosen(context, config.split, config.images)
+        self.represent = make_representation(config.features, context)
+        self.batch = select_images(context, config.split, config.images)
         self.requests = [
-            f"like {name}" for name in in_words(self.batch, config.split, context.data.classes)
+            f"like {name}"
+            for name in describe_images(self.batch, config.split, context.data.classes)
         ]
         self.target = self.represent(self.batch.x).detach()  # (N, F)
-        self.values = Scored(self.represent)
+        self.values = CachedCall(self.represent)
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
         nats = self.target.shape[1] / (2 * self.config.tolerance)
-        return -nats * self._distance(self.values.fresh(x), request)
+        return -nats * self._distance(self.values.evaluate(x), request)
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
-        return self._distance(self.values.again(x), request) < self.config.tolerance
+        return self._distance(self.values.reuse(x), request) < self.config.tolerance
 
     def _distance(self, values: Tensor, request: Tensor) -> Tensor:
         return (values - self.target[request]).square().mean(1)  # (B,)
@@ -52,8 +53,8 @@ class Match:
         metrics = {"match_mse_per_pixel": float((x - self.batch.x).square().mean())}
         protocol = "match_mse_per_pixel: mean over requests and values in [0, 1]"
         if self.config.features != "pixels":
-            away = (self.represent(x) - self.target).square().mean()
-            metrics["match_mse_features"] = float(away)
+            distance = (self.represent(x) - self.target).square().mean()
+            metrics["match_mse_features"] = float(distance)
             protocol += (
                 "; match_mse_features: mean over requests and over the outputs of the classifier's "
                 f"layer {self.config.features}, which the search used"
@@ -66,15 +67,15 @@ class Match:
                 ImageGrid(
                     "match",
                     f"Targets, and images found by {self.config.features}",
-                    rows=(self.batch.x[:SHOWN], x[:SHOWN]),
-                    column_titles=[f"image {i}" for i in self.batch.index[:SHOWN].tolist()],
+                    rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
+                    column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
                     row_titles=("target", "found"),
                 )
             )
         return Findings(items, metrics, protocol)
 
 
-def representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
+def make_representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
     """The function that computes what is compared: x (B, *data.shape) to (B, F), differentiable.
 
     Raises UsageError for a layer without a classifier, and for an unknown layer.

@@ -31,12 +31,12 @@ def raw_folder(root: Path | None) -> Path:
 
 def is_complete(raw: Path) -> bool:
     """Whether all four files exist, gzipped or not."""
-    return all(_present(path) for split in PARTS for path in _paths(raw, split))
+    return all(_find_file(path) for split in PARTS for path in _paths(raw, split))
 
 
 def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
     """uint8 (N, H, W) and uint8 (N,), labels 0 to 9. Raises MissingError that names the files."""
-    image_path, label_path = (_present(path) or path for path in _paths(raw, split))
+    image_path, label_path = (_find_file(path) or path for path in _paths(raw, split))
     if missing := [path for path in (image_path, label_path) if not path.is_file()]:
         raise MissingError(
             f"the {split} images of MNIST are not in {raw}",
@@ -45,9 +45,11 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
         )
     images, labels = read(image_path, dims=3), read(label_path, dims=1)
     if len(images) != len(labels):
-        raise _bad(label_path, f"{len(labels)} labels, but {image_path} has {len(images)} images")
+        raise _damaged_error(
+            label_path, f"{len(labels)} labels, but {image_path} has {len(images)} images"
+        )
     if len(labels) and labels.max() > 9:
-        raise _bad(label_path, f"a label of {labels.max()}; digits go from 0 to 9")
+        raise _damaged_error(label_path, f"a label of {labels.max()}; digits go from 0 to 9")
     return images, labels
 
 
@@ -56,13 +58,13 @@ def read(path: Path, dims: int) -> Bytes:
     data = _bytes(path)
     header = 4 + 4 * dims
     if len(data) < header:
-        raise _bad(path, f"{len(data)} bytes, but the header alone needs {header}")
+        raise _damaged_error(path, f"{len(data)} bytes, but the header alone needs {header}")
     magic = int.from_bytes(data[:4].tobytes(), "big")
     if magic != (UINT8 << 8 | dims):
-        raise _bad(path, f"it begins with {magic:#010x}, not {UINT8 << 8 | dims:#010x}")
+        raise _damaged_error(path, f"it begins with {magic:#010x}, not {UINT8 << 8 | dims:#010x}")
     shape = tuple(int(n) for n in data[4:header].view(">u4"))
     if len(data) != header + math.prod(shape):
-        raise _bad(
+        raise _damaged_error(
             path,
             f"{len(data)} bytes, but the header declares {header} + {' x '.join(map(str, shape))}",
         )
@@ -74,7 +76,7 @@ def _paths(raw: Path, split: str) -> tuple[Path, Path]:
     return raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte"
 
 
-def _present(path: Path) -> Path | None:
+def _find_file(path: Path) -> Path | None:
     packed = path.with_name(f"{path.name}.gz")
     return path if path.is_file() else packed if packed.is_file() else None
 
@@ -86,12 +88,12 @@ def _bytes(path: Path) -> Bytes:
         with gzip.open(path) as file:
             return np.frombuffer(file.read(), np.uint8)
     except (OSError, EOFError, zlib.error) as error:
-        raise _bad(path, f"it cannot be read ({one_line(error)})") from error
+        raise _damaged_error(path, f"it cannot be read ({one_line(error)})") from error
 
 
-def _bad(path: Path, what: str) -> MissingError:
+def _damaged_error(path: Path, problem: str) -> MissingError:
     """The file is not deleted here: it is the user's, and may be another file of the same name."""
     return MissingError(
-        f"MNIST file {path} is damaged: {what}",
+        f"MNIST file {path} is damaged: {problem}",
         remedy=f"delete that file yourself, then: {FETCH}",
     )

@@ -12,16 +12,16 @@ from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import BATCH
-from latentforge_plugins.walks import drawn
+from latentforge_plugins.walks import select_drawable
 
-from . import own_file
+from . import image_file
 
 if TYPE_CHECKING:
     from latentforge.contracts import Images
 
     from .config import NeighboursConfig
 
-IN = {"codes": "by code", "pixels": "by pixels"}
+TITLES = {"codes": "by code", "pixels": "by pixels"}
 
 
 def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
@@ -30,66 +30,73 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
     if config.file is None:
         images = context.images(config.split)
         query = images.batch_at(config.images)
-        own = query.index if images.same_as(train) else None
+        excluded = query.index if images.same_as(train) else None
         names = [f"{config.split} {i}" for i in config.images]
     else:
-        image = own_file.read(config.file, context)
-        query, own, names = image.batch_at([0]), None, [config.file.name]
-        if own_file.inverted(image, train):
+        image = image_file.read(config.file, context)
+        query, excluded, names = image.batch_at([0]), None, [config.file.name]
+        if image_file.is_inverted(image, train):
             notes.append(
                 f"{config.file.name} looks like a negative of the run's images, which are "
                 f"{'dark' if query.x.mean() > 0.5 else 'light'}: invert it"
             )
-    if config.n > len(train) - (own is not None):
+    if config.n > len(train) - (excluded is not None):
         raise UsageError(
-            f"n is {config.n}, but only {len(train) - (own is not None)} training images are "
+            f"n is {config.n}, but only {len(train) - (excluded is not None)} training images are "
             "available"
         )
-    spaces = [space for space in IN if config.space in (space, "both")]
-    nearest = {space: find(context, query, train, space, config.n, own) for space in spaces}
+    spaces = [space for space in TITLES if config.space in (space, "both")]
+    nearest = {
+        space: find_nearest(context, query, train, space, config.n, excluded) for space in spaces
+    }
     arrays, metrics = {"x": query.x}, {}
     if config.file is None:
         arrays["query"] = query.index
     for space, (distance, index) in nearest.items():
         arrays |= {f"index_{space}": index, f"distance_{space}": distance}
         if query.y is not None:
-            alike = train.y[index] == query.y[:, None]  # (Q, n)
-            metrics[f"same_class_share_{space}"] = float(alike.double().mean())
-    grid = picture(context, config, query, names, train, nearest)
-    items, more = drawn(context, [grid], NamedArrays("nearest", arrays))
+            same_class = train.y[index] == query.y[:, None]  # (Q, n)
+            metrics[f"same_class_share_{space}"] = float(same_class.double().mean())
+    grid = draw_grid(context, config, query, names, train, nearest)
+    items, more = select_drawable(context, [grid], NamedArrays("nearest", arrays))
     return Findings(items, metrics, protocol(config, len(query.x), len(train)), notes + more)
 
 
-def protocol(config: NeighboursConfig, queries: int, among: int) -> str:
-    share, asked = "", "of a file"
+def protocol(config: NeighboursConfig, queries: int, train_count: int) -> str:
+    share, subject = "", "of a file"
     if config.file is None:
         share = "same_class_share: share of neighbours, from 0 to 1, with the class of the query; "
-        asked = f"of {queries} images of the split {config.split}"
+        subject = f"of {queries} images of the split {config.split}"
     return (
-        f"{share}the {config.n} nearest {asked} among {among} training images, Euclidean, by the "
-        "posterior means (codes) or by values in [0, 1] (pixels)"
+        f"{share}the {config.n} nearest {subject} among {train_count} training images, Euclidean, "
+        "by the posterior means (codes) or by values in [0, 1] (pixels)"
     )
 
 
-def find(
-    context: ExploreContext, query: Batch, train: Images, space: str, n: int, own: Tensor | None
+def find_nearest(
+    context: ExploreContext,
+    query: Batch,
+    train: Images,
+    space: str,
+    n: int,
+    excluded: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Distances and indices of the n nearest training images of each query, nearest first, (Q, n)
-    each. `own` (Q,) are the queries' indices among the training images, which are left out."""
+    each. `excluded` (Q,) are the queries' indices among the training images, which are left out."""
 
-    rows = (place(context, batch.x, space) for batch in train.batches(BATCH))
-    own = None if own is None else own.cpu()
-    distance, index = topk(place(context, query.x, space), rows, n, own=own, exact=True)
+    rows = (coordinates(context, batch.x, space) for batch in train.batches(BATCH))
+    excluded = None if excluded is None else excluded.cpu()
+    distance, index = topk(coordinates(context, query.x, space), rows, n, own=excluded, exact=True)
     return distance.float(), index.to(train.device)
 
 
-def place(context: ExploreContext, x: Tensor, space: str) -> Tensor:
+def coordinates(context: ExploreContext, x: Tensor, space: str) -> Tensor:
     """The coordinates of images in a space: (B, D), float64 on the CPU."""
     z = context.model.encode(x).mode() if space == "codes" else x
     return z.flatten(1).double().cpu()
 
 
-def picture(
+def draw_grid(
     context: ExploreContext,
     config: NeighboursConfig,
     query: Batch,
@@ -102,20 +109,20 @@ def picture(
     rows, captions, titles = [], [], []
     for i, name in enumerate(names):
         for space, (distance, index) in nearest.items():
-            found = train.batch(index[i])
-            rows.append(torch.cat([query.x[i : i + 1], found.x]))
+            neighbour_batch = train.batch(index[i])
+            rows.append(torch.cat([query.x[i : i + 1], neighbour_batch.x]))
             label = "" if query.y is None else classes[int(query.y[i])]
-            texts = [f"{away:.2f}" for away in distance[i].tolist()]
-            if found.y is not None:
-                own = zip(found.y.tolist(), texts, strict=True)
-                texts = [f"{classes[y]}  ({text})" for y, text in own]
+            texts = [f"{value:.2f}" for value in distance[i].tolist()]
+            if neighbour_batch.y is not None:
+                labelled = zip(neighbour_batch.y.tolist(), texts, strict=True)
+                texts = [f"{classes[y]}  ({text})" for y, text in labelled]
             captions.append([label, *texts])
-            titles.append(f"{name}, {IN[space]}" if len(nearest) > 1 else name)
-    what = "class (distance)" if train.y is not None else "distance"
-    where = IN.get(config.space, "by code and by pixels")
+            titles.append(f"{name}, {TITLES[space]}" if len(nearest) > 1 else name)
+    caption = "class (distance)" if train.y is not None else "distance"
+    spaces = TITLES.get(config.space, "by code and by pixels")
     return ImageGrid(
         name="neighbours",
-        title=f"The nearest training images {where}, with their {what}",
+        title=f"The nearest training images {spaces}, with their {caption}",
         rows=rows,
         column_titles=("image", *(str(i + 1) for i in range(config.n))),
         row_titles=titles,

@@ -12,10 +12,10 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.neighbours import topk
-from latentforge_plugins.measures import some
-from latentforge_plugins.walks import AT_ONCE, decode, drawn, has_prior, probabilities
+from latentforge_plugins.measures import select_random
+from latentforge_plugins.walks import BATCH, decode, has_prior, probabilities, select_drawable
 
-from .sources import Source, make
+from .sources import Source, make_source
 
 if TYPE_CHECKING:
     from .config import SampleConfig
@@ -26,59 +26,63 @@ COMPARED = 500  # maximum number of images that a distance is averaged over
 def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     model, codes = context.model, context.codes("train").flatten(1)
     sources: dict[str, Source] = {}
-    for wanted in config.sources:
-        source = make(wanted, context, codes, config)
+    for name in config.sources:
+        source = make_source(name, context, codes, config)
         sources.setdefault(source.name, source)
     z = {name: source.draw(config.n) for name, source in sources.items()}  # (n, D) each
-    x = {name: decode(model, each) for name, each in z.items()}
+    x = {name: decode(model, values) for name, values in z.items()}
 
     train, test = context.images("train"), context.images("test")
-    held = test.batch(some(config.n, len(test), context.device).nonzero().squeeze(1)).x
-    held_codes = torch.cat([model.encode(part).mode() for part in held.split(AT_ONCE)])
-    seen = {**x, "test": held, "test_recon": decode(model, held_codes)}
-    metrics = log_densities(sources, held_codes.flatten(1))
-    said = [source.says for source in sources.values()]
-    said.append(
-        f"code_log_density: mean log density in nats of the codes of {len(held)} test images under "
-        "each source"
+    test_x = test.batch(select_random(config.n, len(test), context.device).nonzero().squeeze(1)).x
+    test_codes = torch.cat([model.encode(part).mode() for part in test_x.split(BATCH)])
+    image_sets = {**x, "test": test_x, "test_recon": decode(model, test_codes)}
+    metrics = log_densities(sources, test_codes.flatten(1))
+    sentences = [source.description for source in sources.values()]
+    sentences.append(
+        f"code_log_density: mean log density in nats of the codes of {len(test_x)} test images "
+        "under each source"
     )
     if train.same_as(test):
-        said.append("no distances: the test images are the training images")
+        sentences.append("no distances: the test images are the training images")
     else:
-        metrics |= distances(seen, train)
-        said.append(
+        metrics |= distances(image_sets, train)
+        sentences.append(
             f"nearest_train: Euclidean distance in pixels to the nearest of {len(train)} training "
             f"images, mean over at most {COMPARED}; test: of test images, test_recon: of their "
             "reconstructions, which are as blurred as samples; much smaller values indicate "
             "memorised images"
         )
     if classifier := context.roles.get("classifier"):
-        metrics |= opinions(classifier.model, seen)
-        said.append(
+        metrics |= classifier_metrics(classifier.model, image_sets)
+        sentences.append(
             f"confidence: the largest class probability of classifier {classifier.name}, mean; "
             "class_entropy: of its mean class probabilities, nats, "
             f"{math.log(len(context.data.classes) or 1):.2f} for equal shares of all "
             "classes; confidence can be high for images that belong to none of its classes, so a "
             "low confidence is more informative than a high one"
         )
-    shaped = {f"z_{name}": each.reshape(-1, *model.latent.shape) for name, each in z.items()}
-    numbers = NamedArrays("codes", {**shaped, **{f"x_{name}": each for name, each in x.items()}})
+    codes_by_name = {
+        f"z_{name}": values.reshape(-1, *model.latent.shape) for name, values in z.items()
+    }
+    arrays = NamedArrays(
+        "codes", {**codes_by_name, **{f"x_{name}": values for name, values in x.items()}}
+    )
     no_prior = "prior" in config.sources and not has_prior(model)
-    items, notes = drawn(context, [picture(sources, x, config, no_prior)], numbers)
+    items, notes = select_drawable(context, [draw_grid(sources, x, config, no_prior)], arrays)
     if no_prior:
         notes = ["the model has no prior; a Gaussian fitted to its codes is used instead", *notes]
-    return Findings(items, metrics, "; ".join(said), notes)
+    return Findings(items, metrics, "; ".join(sentences), notes)
 
 
-def picture(
+def draw_grid(
     sources: Mapping[str, Source], x: Mapping[str, Tensor], config: SampleConfig, no_prior: bool
 ) -> ImageGrid:
     rows: list[Tensor] = []
     titles: list[str] = []
     for name, source in sources.items():
-        own = x[name][: config.rows * config.columns].split(config.columns)
-        rows += own
-        titles += [source.title, *[""] * (len(own) - 1)]
+        grid_rows = x[name][: config.rows * config.columns].split(config.columns)
+        rows += grid_rows
+        titles += [source.title, *[""] * (len(grid_rows) - 1)]
     title = "Decoded samples"
     if no_prior:
         title += "; the model has no prior, a Gaussian fitted to its codes is used instead"
@@ -87,35 +91,37 @@ def picture(
 
 def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, float]:
     """The mean log density of the codes (N, D) under each source that has one, in nats."""
-    known = codes.double().cpu()
+    values = codes.double().cpu()
     return {
-        f"code_log_density_{name}": float(source.density.log_prob(known).mean())
+        f"code_log_density_{name}": float(source.density.log_prob(values).mean())
         for name, source in sources.items()
         if source.density is not None
     }
 
 
-def distances(seen: Mapping[str, Tensor], train: Images) -> dict[str, float]:
+def distances(image_sets: Mapping[str, Tensor], train: Images) -> dict[str, float]:
     # selected at random, because a split may be sorted by class
     return {
-        f"nearest_train_{name}": nearest(x[some(COMPARED, len(x), x.device)], train)
-        for name, x in seen.items()
+        f"nearest_train_{name}": nearest_distance(
+            x[select_random(COMPARED, len(x), x.device)], train
+        )
+        for name, x in image_sets.items()
     }
 
 
-def nearest(x: Tensor, images: Images) -> float:
+def nearest_distance(x: Tensor, images: Images) -> float:
     """The mean over `x` of the Euclidean distance to the nearest of the images."""
     rows = (batch.x.flatten(1) for batch in images.batches(2000))
     return float(topk(x.flatten(1), rows, 1)[0].mean())
 
 
-def opinions(classifier: Any, seen: Mapping[str, Tensor]) -> dict[str, float]:
+def classifier_metrics(classifier: Any, image_sets: Mapping[str, Tensor]) -> dict[str, float]:
     """A classifier's confidence on each set of images and the entropy of its mean prediction."""
-    found = {}
-    for name, x in seen.items():
+    metrics = {}
+    for name, x in image_sets.items():
         p = probabilities(classifier, x)  # (N, classes)
         mean = p.mean(0)
-        found[f"confidence_{name}"] = float(p.amax(1).mean())
+        metrics[f"confidence_{name}"] = float(p.amax(1).mean())
         # for a single certain class the result is -0 or, by rounding, below 0
-        found[f"class_entropy_{name}"] = max(0.0, -float(torch.xlogy(mean, mean).sum()))
-    return found
+        metrics[f"class_entropy_{name}"] = max(0.0, -float(torch.xlogy(mean, mean).sum()))
+    return metrics

@@ -13,14 +13,14 @@ from torch.distributions import Distribution
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge_plugins.densities import (
-    FITTED,
-    LARGEST,
-    covariances,
+    MAX_DIMENSIONS,
+    MAX_FITTED,
+    covariance_type,
     fit_gaussian,
     fit_mixture,
-    standard,
+    standard_normal,
 )
-from latentforge_plugins.walks import AT_ONCE, codes_in, has_prior
+from latentforge_plugins.walks import BATCH, code_size, has_prior
 
 if TYPE_CHECKING:
     from .config import SampleConfig
@@ -32,53 +32,57 @@ class Source:
 
     name: str  # in metrics and arrays
     title: str
-    says: str  # for the protocol
+    description: str  # for the protocol
     draw: Callable[[int], Tensor]
     density: Distribution | None = None
 
 
-def make(wanted: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
+def make_source(name: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
     """The source of this name for the model and its training codes (N, D). Without a prior in the
     model, `prior` is the Gaussian fitted to the codes, with the name "gaussian"."""
-    if wanted == "aggregate":
-        return aggregate(context)
-    if wanted == "prior" and has_prior(context.model):
-        density = standard(codes[:1].double().cpu())
-        return with_density("prior", "prior N(0, I)", "N(0, I)", density, codes)
-    count, size = len(codes), codes_in(context.model)
-    if count < 2 or size > LARGEST:
+    if name == "aggregate":
+        return aggregate_source(context)
+    if name == "prior" and has_prior(context.model):
+        density = standard_normal(codes[:1].double().cpu())
+        return density_source("prior", "prior N(0, I)", "N(0, I)", density, codes)
+    count, size = len(codes), code_size(context.model)
+    if count < 2 or size > MAX_DIMENSIONS:
         raise UsageError(
             f"no density can be fitted to {count} codes of {size} values: "
-            f"it needs at least 2 codes of at most {LARGEST} values",
+            f"it needs at least 2 codes of at most {MAX_DIMENSIONS} values",
             remedy="--set 'sources=[\"aggregate\"]'",
         )
-    known = codes.double().cpu()
+    values = codes.double().cpu()
     fitted = f"fitted to the {count} training codes"
-    if wanted == "mixture":
+    if name == "mixture":
         components = min(config.components, count)
-        density = fit_mixture(known, components, context.seed)
-        if count > FITTED:
-            fitted = f"fitted to {FITTED} random codes of the {count} training codes"
-        says = f"{components} Gaussians with {covariances(size)} covariances, {fitted}"
-        return with_density("mixture", f"mixture of {components}", says, density, codes)
-    says = f"a Gaussian {fitted}"
-    if wanted == "prior":
-        says += ", used because the model has no prior"
-    return with_density("gaussian", "fitted Gaussian", says, fit_gaussian(known), codes)
+        density = fit_mixture(values, components, context.seed)
+        if count > MAX_FITTED:
+            fitted = f"fitted to {MAX_FITTED} random codes of the {count} training codes"
+        description = f"{components} Gaussians with {covariance_type(size)} covariances, {fitted}"
+        return density_source("mixture", f"mixture of {components}", description, density, codes)
+    description = f"a Gaussian {fitted}"
+    if name == "prior":
+        description += ", used because the model has no prior"
+    return density_source("gaussian", "fitted Gaussian", description, fit_gaussian(values), codes)
 
 
-def with_density(name: str, title: str, says: str, density: Distribution, like: Tensor) -> Source:
-    return Source(name, title, f"{name}: {says}", lambda n: density.sample((n,)).to(like), density)
+def density_source(
+    name: str, title: str, description: str, density: Distribution, like: Tensor
+) -> Source:
+    return Source(
+        name, title, f"{name}: {description}", lambda n: density.sample((n,)).to(like), density
+    )
 
 
-def aggregate(context: ExploreContext) -> Source:
+def aggregate_source(context: ExploreContext) -> Source:
     """Samples of the posteriors of random training images, one sample of each."""
     images = context.images("train")
 
     def draw(n: int) -> Tensor:
-        places = torch.randint(len(images), (n,), device=context.device)
-        parts = [context.model.encode(images.batch(p).x).sample() for p in places.split(AT_ONCE)]
+        indices = torch.randint(len(images), (n,), device=context.device)
+        parts = [context.model.encode(images.batch(p).x).sample() for p in indices.split(BATCH)]
         return torch.cat(parts).flatten(1)
 
-    says = "aggregate: posterior samples of random training images, one each"
-    return Source("aggregate", "aggregate posterior", says, draw)
+    description = "aggregate: posterior samples of random training images, one each"
+    return Source("aggregate", "aggregate posterior", description, draw)

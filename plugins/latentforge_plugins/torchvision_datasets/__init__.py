@@ -29,9 +29,9 @@ def load(name: str, config: RootConfig, split: str) -> Arrays:
 
 def fetch(name: str, config: RootConfig) -> Path:
     """Downloads the files unless they exist, reads them all, and returns their folder."""
-    from .adapter import fetched
+    from .adapter import fetch_files
 
-    return fetched(name, config)
+    return fetch_files(name, config)
 
 
 SUMMARIES = {

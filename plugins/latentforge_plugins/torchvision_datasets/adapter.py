@@ -37,11 +37,11 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
         )
     check_sums(name, config, sums)
     try:
-        dataset = opened(name, config, split)
+        dataset = open_dataset(name, config, split)
     except MemoryError:
         raise
     except Exception as error:  # torchvision's asserts, lookups and reshapes raise many types
-        raise damaged(name, config, list(sums), one_line(error)) from error
+        raise damaged_error(name, config, list(sums), one_line(error)) from error
     x = dataset.data
     y = np.asarray(dataset.labels if name == "svhn" else dataset.targets)
     classes = DIGITS if name == "svhn" else tuple(dataset.classes)
@@ -50,11 +50,11 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
         if config.variant == "letters":  # its labels begin at 1, and its class 0 is "N/A"
             y, classes = y - 1, classes[1:]
     if len(x) != len(y):
-        raise damaged(name, config, list(sums), f"{len(x)} images and {len(y)} labels")
+        raise damaged_error(name, config, list(sums), f"{len(x)} images and {len(y)} labels")
     return Arrays(x, y, classes)
 
 
-def fetched(name: str, config: RootConfig) -> Path:
+def fetch_files(name: str, config: RootConfig) -> Path:
     """Downloads missing files, reads both splits, and returns the folder of the files."""
     for split in ("train", "test"):
         if not all(path.is_file() for path in files(name, config, split)):
@@ -63,7 +63,7 @@ def fetched(name: str, config: RootConfig) -> Path:
     return next(iter(files(name, config, "train"))).parent
 
 
-def opened(name: str, config: RootConfig, split: str, download: bool = False) -> Any:
+def open_dataset(name: str, config: RootConfig, split: str, download: bool = False) -> Any:
     """The dataset object of torchvision."""
     datasets = import_torchvision().datasets
     root, train = str(data_folder(config.root)), split == "train"
@@ -99,14 +99,14 @@ def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
     """
     check_integrity = import_torchvision().datasets.utils.check_integrity
     if wrong := [path for path, md5 in sums.items() if md5 and not check_integrity(path, md5)]:
-        raise damaged(name, config, wrong, "its MD5 sum is not that of the original")
+        raise damaged_error(name, config, wrong, "its MD5 sum is not that of the original")
 
 
-def damaged(name: str, config: RootConfig, paths: list[Path], why: str) -> MissingError:
+def damaged_error(name: str, config: RootConfig, paths: list[Path], reason: str) -> MissingError:
     """Files are not deleted here: they are the user's, and may be other files of the same name."""
     return MissingError(
         f"{name}: {', '.join(map(str, paths))}: "
-        f"damaged, or a different file of the same name ({why})",
+        f"damaged, or a different file of the same name ({reason})",
         remedy=f"delete the damaged files yourself, then: {fetch_command(name, config)}",
     )
 
@@ -117,7 +117,7 @@ def download(name: str, config: RootConfig, split: str) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with redirect_stdout(sys.stderr):  # older versions print; stdout is for results
-            opened(name, config, split, download=True)
+            open_dataset(name, config, split, download=True)
     except MemoryError:
         raise
     except Exception as error:  # from the network, the archives or their contents
@@ -130,9 +130,9 @@ def download(name: str, config: RootConfig, split: str) -> None:
 
 
 def fetch_command(name: str, config: RootConfig) -> str:
-    words = ["latentforge", "data", "fetch", name]
+    command = ["latentforge", "data", "fetch", name]
     if config.root is not None:
-        words += ["--set", f"root={config.root}"]
+        command += ["--set", f"root={config.root}"]
     if name == "emnist":
-        words += ["--set", f"variant={config.variant}"]
-    return shlex.join(words)
+        command += ["--set", f"variant={config.variant}"]
+    return shlex.join(command)

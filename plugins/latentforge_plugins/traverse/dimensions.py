@@ -16,9 +16,9 @@ from latentforge_plugins.walks import (
     Side,
     code_quantiles,
     decode,
-    drawn,
     has_prior,
     prior_quantiles,
+    select_drawable,
     shape_note,
     sides,
 )
@@ -48,11 +48,11 @@ class Traversal:
 def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
     images = context.images(config.split)
     base = None if config.image is None else images.batch_at([config.image]).x
-    found = [look(context, config, side, base) for side in sides(context)]
+    found = [traverse_dimensions(context, config, side, base) for side in sides(context)]
 
     pictures: list[Finding] = [draw(t, config) for t in found]
     if all(t.by_kl for t in found):
-        pictures.append(bars(found))
+        pictures.append(draw_bars(found))
     arrays: dict[str, Tensor] = {}
     metrics: dict[str, float] = {}
     for t in found:
@@ -63,15 +63,15 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
         metrics[f"{prefix}active_dims"] = float((t.weight > ACTIVE).sum())
         metrics[f"{prefix}largest_effect"] = float(t.effect.max())
         metrics[f"{prefix}effect_of_first"] = float(t.effect[0])
-    items, notes = drawn(context, pictures, NamedArrays("codes", arrays))
-    told = [(t, note) for t in found for note in shape_note(t.side.model)]
-    alike = len({note for _, note in told}) == 1
-    notes += [told[0][1]] if alike else [f"{t.side.says}{note}" for t, note in told]
+    items, notes = select_drawable(context, pictures, NamedArrays("codes", arrays))
+    run_notes = [(t, note) for t in found for note in shape_note(t.side.model)]
+    same_note = len({note for _, note in run_notes}) == 1
+    notes += [run_notes[0][1]] if same_note else [f"{t.side.label}{note}" for t, note in run_notes]
     roles = {item.name: "other" for item in items if item.name == OTHER}
-    return Findings(items, metrics, protocol_of(found, config), notes, roles)
+    return Findings(items, metrics, describe_protocol(found, config), notes, roles)
 
 
-def look(
+def traverse_dimensions(
     context: ExploreContext, config: TraverseConfig, side: Side, base: Tensor | None
 ) -> Traversal:
     """Walks along every dimension of one run, around the code of `base` (1, ...) if it is given."""
@@ -79,20 +79,20 @@ def look(
     kl = mean_kl(model, context.images("train"))
     weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
     order = weight.argsort(descending=True, stable=True)
-    ways = positions(model, codes, config)  # (D, steps)
+    values = positions(model, codes, config)  # (D, steps)
     if base is not None:
         start = model.encode(base).mode().flatten()
     else:
         start = torch.zeros_like(codes[0]) if has_prior(model) else codes.mean(0)
     middle = decode(model, start[None])
-    kept, images, effect = [], [], []
+    codes_along, images, effect = [], [], []
     for rank, dim in enumerate(order.tolist()):
         z = start.repeat(config.steps, 1)
-        z[:, dim] = ways[dim]
+        z[:, dim] = values[dim]
         x = decode(model, z)
         effect.append((x - middle).square().mean())
         if rank < config.rows:
-            kept.append(z)
+            codes_along.append(z)
             images.append(x)
     return Traversal(
         side,
@@ -100,7 +100,7 @@ def look(
         order,
         weight[order],
         torch.stack(effect),
-        torch.stack(kept),
+        torch.stack(codes_along),
         torch.stack(images),
     )
 
@@ -153,50 +153,52 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     of = "prior's" if has_prior(t.side.model) else "codes'"
     return ImageGrid(
         OTHER if t.side.prefix else "traversal",
-        f"{t.side.says}Each dimension over the {of} quantiles{around}",
+        f"{t.side.label}Each dimension over the {of} quantiles{around}",
         rows=list(t.x),
         column_titles=columns,
         row_titles=[f"z{dim}  {unit} {weight:.2f}" for dim, weight in pairs],
     )
 
 
-def bars(found: Sequence[Traversal]) -> Bars:
+def draw_bars(found: Sequence[Traversal]) -> Bars:
     """A chart of the KL of each run's dimensions, the largest first, side by side."""
     count = min(BARS, max(len(t.weight) for t in found))
     heights = {}
     for t in found:
-        own = t.weight[:count].tolist()
-        heights[t.side.name or "KL"] = [*own, *[0.0] * (count - len(own))]
+        weights = t.weight[:count].tolist()
+        heights[t.side.name or "KL"] = [*weights, *[0.0] * (count - len(weights))]
     labels = [str(rank + 1) for rank in range(count)]
     if len(found) == 1:
         labels = [f"z{dim}" for dim in found[0].order[:count].tolist()]
-    every = max(len(t.weight) for t in found)
-    some = f"the {count} largest of {every}" if count < every else "largest first"
-    return Bars("kl", f"KL of each dimension, {some}", labels, heights, "nats, mean over images")
+    total = max(len(t.weight) for t in found)
+    extent = f"the {count} largest of {total}" if count < total else "largest first"
+    return Bars("kl", f"KL of each dimension, {extent}", labels, heights, "nats, mean over images")
 
 
-def protocol_of(found: Sequence[Traversal], config: TraverseConfig) -> str:
+def describe_protocol(found: Sequence[Traversal], config: TraverseConfig) -> str:
     """The definitions of the metrics; for a second run only the differences."""
     low, high = config.quantiles
-    (what, of, rest), *others = [words_of(t, config) for t in found]
-    said = [
+    (what, of, rest), *others = [describe_setup(t, config) for t in found]
+    sentences = [
         f"active_dims: dimensions whose {what}, over the training images, is above {ACTIVE}",
         "largest_effect: largest mean squared change of a pixel, values in [0, 1], against the "
         f"image at {rest}, over {config.steps} steps from the {low:g} to the {high:g} quantile of "
         f"{of}, the other dimensions at {rest}",
         "effect_of_first: the effect of the dimension in the first row",
     ]
-    for t, theirs in zip(found[1:], others, strict=True):
-        changed = [
+    for t, other_setup in zip(found[1:], others, strict=True):
+        differences = [
             f"{new} in place of {old}"
-            for new, old in zip(theirs, (what, of, rest), strict=True)
+            for new, old in zip(other_setup, (what, of, rest), strict=True)
             if new != old
         ]
-        said.append(", ".join([f"{t.side.prefix}...: the same for {t.side.name}", *changed]))
-    return "; ".join([*said, "z the posterior mode"])
+        sentences.append(
+            ", ".join([f"{t.side.prefix}...: the same for {t.side.name}", *differences])
+        )
+    return "; ".join([*sentences, "z the posterior mode"])
 
 
-def words_of(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
+def describe_setup(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
     """What ranks the dimensions, whose quantiles they cover, and where the others stay."""
     prior = has_prior(t.side.model)
     rest = "0" if prior else "the mean code"

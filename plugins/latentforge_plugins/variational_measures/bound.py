@@ -10,7 +10,7 @@ from torch import Tensor
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.latent import Likelihood, Point
 from latentforge.metrics import MeanPerImage
-from latentforge_plugins.measures import in_words, likelihood_of
+from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
 
 class Recon(MeanPerImage):
@@ -19,15 +19,15 @@ class Recon(MeanPerImage):
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
         likelihood = likelihood_of(context)
         super().__init__(name, lambda seen: recon(seen, likelihood, sampled=sampled))
-        self.sampled, self.likelihood = sampled, in_words(likelihood)
-        self.protocol = self.stated(which_z(sampled))
+        self.sampled, self.likelihood = sampled, describe_likelihood(likelihood)
+        self.protocol = self.describe(describe_z(sampled))
 
     def update(self, seen: Seen) -> None:
         super().update(seen)
         if self.sampled and isinstance(seen.posterior, Point):  # its sample is its mode
-            self.protocol = self.stated("z the code")
+            self.protocol = self.describe("z the code")
 
-    def stated(self, z: str) -> str:
+    def describe(self, z: str) -> str:
         return f"nats per image, summed over pixels, {z}, {self.likelihood}"
 
 
@@ -39,11 +39,11 @@ class Elbo(MeanPerImage):
         super().__init__(name, lambda seen: -recon(seen, likelihood, sampled=sampled) - kl(seen))
         self.protocol = (
             "nats per image, -(recon + kl) summed over pixels and latent dimensions, "
-            f"{which_z(sampled)}, {in_words(likelihood)}"
+            f"{describe_z(sampled)}, {describe_likelihood(likelihood)}"
         )
 
 
-def which_z(sampled: bool) -> str:
+def describe_z(sampled: bool) -> str:
     return "one seeded posterior sample" if sampled else "z the posterior mean"
 
 

@@ -110,7 +110,7 @@ def test_what_is_switched_off_is_never_imported(site):
     registry = load_plugins(off=["loud"])
     plugin = registry.plugin("loud")
     assert plugin.status == "disabled"
-    assert plugin.trouble == "plugin loud (latentforge-loud 1.0): disabled by -p no:loud"
+    assert plugin.failure_reason == "plugin loud (latentforge-loud 1.0): disabled by -p no:loud"
     assert registry.problems == ()
     assert module not in sys.modules
 

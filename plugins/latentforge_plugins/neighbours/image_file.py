@@ -16,7 +16,7 @@ COLOUR = {1: "grey", 3: "colour"}
 def read(file: Path, context: ExploreContext) -> Images:
     """The file as a split of one image without a label. Raises UsageError if its size or colour is
     not that of the data, MissingError if it does not exist."""
-    from latentforge_plugins.folder.reader import attempt
+    from latentforge_plugins.folder.reader import try_decode
 
     shape = context.data.shape
     if not context.data.drawable:
@@ -25,7 +25,7 @@ def read(file: Path, context: ExploreContext) -> Images:
         raise UsageError(f"file: {file} is a folder", remedy="--set file=IMAGE, one of its files")
     if not file.is_file():
         raise MissingError(f"file: {file} does not exist", remedy="--set file=IMAGE")
-    pixels = attempt(file, None, "auto")  # uint8 (1 or 3, H, W)
+    pixels = try_decode(file, None, "auto")  # uint8 (1 or 3, H, W)
     if isinstance(pixels, Exception):
         raise UsageError(f"file: {file} cannot be read: {one_line(pixels)}")
     if shape[0] == 1 and bool((pixels == pixels[:1]).all()):
@@ -45,8 +45,8 @@ def read(file: Path, context: ExploreContext) -> Images:
     return images.binarized(mode, "file", context.seed).to(context.device)
 
 
-def inverted(image: Images, train: Images) -> bool:
+def is_inverted(image: Images, train: Images) -> bool:
     """Whether the negative of the image would be much closer to the mean training image."""
-    usual = torch.cat([batch.x.mean(0, keepdim=True) for batch in train.batches(1000)]).mean(0)
+    mean_image = torch.cat([batch.x.mean(0, keepdim=True) for batch in train.batches(1000)]).mean(0)
     x = image.batch_at([0]).x[0]
-    return bool((1 - x - usual).square().mean() < 0.5 * (x - usual).square().mean())
+    return bool((1 - x - mean_image).square().mean() < 0.5 * (x - mean_image).square().mean())
