@@ -333,7 +333,7 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
         load(ArraysConfig(path), "train")
     np.save(path, np.zeros((4, 3, 3), np.uint8))
     np.save(tmp_path / "y.npy", np.zeros(3, np.int64))
-    with pytest.raises(UsageError, match=r"y\.npy: it has shape \(3,\), but x has 4"):
+    with pytest.raises(UsageError, match=r"y\.npy: the array has shape \(3,\), but x has 4"):
         load(ArraysConfig(path, tmp_path / "y.npy"), "train")
     with pytest.raises(UsageError, match=r"data\.labels can only be used with an \.npy"):
         load(ArraysConfig(tmp_path / "x.npz", tmp_path / "y.npy"), "train")
