@@ -35,7 +35,7 @@ CHECKS = [check for check in check_model("mine") if "option" in str(check)]
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_checks_see_it_too(check, latentforge_work):
     check()
-    plugins = check.given[0].forge.registry.plugins
+    plugins = check.arguments[0].forge.registry.plugins
     assert {p.distribution for p in plugins if p.status == "ok"} == {"latentforge", __ORIGIN__[0]}
 
 def test_api_and_command_line_see_the_same(forge, latentforge_cli):
