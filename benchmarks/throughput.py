@@ -238,7 +238,7 @@ def select_sides(requested: list[str] | None, precision: str) -> dict[str, Any]:
     functions: dict[str, Any] = {**SLOW, "by-hand": by_hand}
     sides = {name: side for name, side in functions.items() if name in (requested or functions)}
     if "lightning" in sides:
-        import_torchvision()  # first: lightning imports it too, and knows no remedy
+        import_torchvision()  # first: lightning imports it too, and has no workaround
         try:
             import lightning  # noqa: F401
         except ImportError:

@@ -79,7 +79,7 @@ def write_up(options: argparse.Namespace) -> tuple[nn.Module, float]:
 
 
 def with_lightning(options: argparse.Namespace) -> tuple[nn.Module, float]:
-    batches = loader(options.data)  # first: lightning imports torchvision too, and knows no remedy
+    batches = loader(options.data)  # before lightning: its import of torchvision would fail
     import lightning
 
     class Module(lightning.LightningModule):

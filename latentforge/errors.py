@@ -14,7 +14,9 @@ LONGEST = 1000  # characters of an exception's message in `one_line`
 
 
 class LatentForgeError(Exception):
-    """An error that a user can understand and fix: message, details, and a hint (`remedy`).
+    """An error that a user can understand and fix: message, details, and a hint.
+
+    The hint says what to do next. `remedy` is an older name for it, as keyword and attribute.
 
     `exit_code` is the exit code of the command: 1 the run failed, 2 usage or config, 3 a plugin,
     4 something is missing, 130 interrupted, 143 terminated.
@@ -23,17 +25,23 @@ class LatentForgeError(Exception):
     exit_code = 1
     id = "error"  # docs/errors.md lists all ids
 
-    def __init__(self, message: str, *, details: Iterable[str] = (), remedy: str = "") -> None:
+    def __init__(
+        self, message: str, *, details: Iterable[str] = (), hint: str = "", remedy: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
-        self.remedy = remedy
+        self.hint = hint or remedy
         self.result: dict[str, Any] = {}  # partial results, included in the JSON output
+
+    @property
+    def remedy(self) -> str:
+        return self.hint
 
     def __str__(self) -> str:
         """Message, details and hint, because a Python traceback ends with this text."""
         lines = [self.message, *(f"  - {detail}" for detail in self.details)]
-        return "\n".join([*lines, f"  try: {self.remedy}"] if self.remedy else lines)
+        return "\n".join([*lines, f"  try: {self.hint}"] if self.hint else lines)
 
 
 class RunFailed(LatentForgeError):

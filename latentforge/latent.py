@@ -98,7 +98,7 @@ class Bernoulli(Likelihood):
             raise UsageError(
                 f"the Bernoulli likelihood requires values from 0 to 1; "
                 f"this batch has values from {low:g} to {high:g}",
-                remedy="scale the data to [0, 1], or --set loss.likelihood=gaussian",
+                hint="scale the data to [0, 1], or --set loss.likelihood=gaussian",
             )
 
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:

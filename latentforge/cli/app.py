@@ -164,7 +164,7 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:
         wrapped = LatentForgeError(
             f"an error in LatentForge itself: {one_line(error)}",
-            remedy="LATENTFORGE_DEBUG=1 shows the traceback; please report it",
+            hint="LATENTFORGE_DEBUG=1 shows the traceback; please report it",
         )
         wrapped.__cause__ = error
         return _report(wrapped, arguments)
@@ -180,7 +180,7 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     if "--json" in arguments:
-        details = {"error": error.message, "details": list(error.details), "remedy": error.remedy}
+        details = {"error": error.message, "details": list(error.details), "remedy": error.hint}
         result = {"status": "failed", "id": error.id, **details}
         print_json({**result, **error.result, "exit_code": error.exit_code})
     return error.exit_code

@@ -102,7 +102,7 @@ def runs(
     from latentforge.runs.folder import find_run_folders, read_manifest
 
     if not folder.is_dir():
-        raise MissingError(f"no folder {folder}", remedy="latentforge train ae")
+        raise MissingError(f"no folder {folder}", hint="latentforge train ae")
     facts: list[dict[str, Any]] = []
     for path in find_run_folders(folder):
         try:

@@ -64,7 +64,7 @@ class Globals:
             raise PluginError(
                 f"{len(faults)} plugin fault{'s' * (len(faults) > 1)}, under --strict-plugins",
                 details=faults,
-                remedy="latentforge plugins list",
+                hint="latentforge plugins list",
             )
         lines = [f"warning: {problem}" for problem in registry.problems]
         lines += [f"note: {notice}" for notice in registry.notices]

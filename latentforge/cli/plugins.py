@@ -121,7 +121,7 @@ def check(
         error = PluginError(
             f"{text} of {len(results)} checks",
             details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
-            remedy="fix these; docs/contracts.md defines what each kind must provide",
+            hint="fix these; docs/contracts.md defines what each kind must provide",
         )
         error.result = summary
         raise error
@@ -169,7 +169,7 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
         if not selected:
             raise UsageError(
                 "only built-in plugins are installed",
-                remedy="latentforge plugins check autoencoder, or ./my_plugin.py",
+                hint="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
         return forge, selected
     members = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
@@ -187,7 +187,7 @@ def modules_of(folder: Path) -> list[str]:
     if not points or not isinstance(points, dict):
         raise UsageError(
             f"{file} has no [project.entry-points.latentforge]",
-            remedy='add it, with one line for each plugin: swirl = "latentforge_swirl"',
+            hint='add it, with one line for each plugin: swirl = "latentforge_swirl"',
         )
     for place in (folder / "src", folder):
         if place.is_dir():

@@ -110,7 +110,7 @@ def sweep(
             raise UsageError(
                 f"--resume continues {resume} with its stored options; "
                 f"remove {', '.join(unexpected)}",
-                remedy=f"latentforge sweep --resume {resume}",
+                hint=f"latentforge sweep --resume {resume}",
             )
         finished = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
     else:
@@ -147,7 +147,7 @@ def sweep(
         error = RunFailed(
             f"{len(failed)} of {len(finished.members)} members failed",
             details=[f"{name}: {shorten(message)}" for name, message in failed.items()],
-            remedy=f"{finished.resume_command} --retry",
+            hint=f"{finished.resume_command} --retry",
         )
         error.result = {**result, "status": "failed"}
         raise error

@@ -103,7 +103,7 @@ def train(
             raise UsageError(
                 f"--resume continues {resumed.path} with its stored options; "
                 f"remove {', '.join(unexpected)}",
-                remedy=f"latentforge train --resume {resumed.path}",
+                hint=f"latentforge train --resume {resumed.path}",
             )
         draft = build_draft(resumed)
         apply_options(draft, data, loss, values, callback, set_)

@@ -52,7 +52,7 @@ def check_changes(
         raise ConfigError(
             "a resumed run must use its original settings",
             details=refused,
-            remedy="start a new run for other settings; docs/reliability.md lists what a resume "
+            hint="start a new run for other settings; docs/reliability.md lists what a resume "
             "may change",
         )
 

@@ -57,7 +57,7 @@ class Draft:
             arguments = f"--preset {preset}" if preset else "--set KEY=VALUE"
             raise UsageError(
                 f"{source} contains options of an explorer, but no model to train",
-                remedy=f"latentforge explore {name} RUN {arguments}",
+                hint=f"latentforge explore {name} RUN {arguments}",
             )
         for section, value in content.items():
             if section == "callbacks":
@@ -185,7 +185,7 @@ def start_draft(
         raise UsageError(
             "give exactly one of: a model's name, a config file, a preset",
             details=[f"given: {', '.join(map(str, sources)) or 'none'}"],
-            remedy="latentforge train ae",
+            hint="latentforge train ae",
         )
     draft = Draft()
     if name is not None:

@@ -106,13 +106,13 @@ def _component(
         reason = "is required" if name is None else f"must be a string, got {name!r}"
         faults.add(f"{path}.name", f"{reason}; see `latentforge list {kind}`")
         return None
-    if kind == "datasets" and (remedy := suggest_dataset(name)):
-        faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {remedy}")
+    if kind == "datasets" and (hint := suggest_dataset(name)):
+        faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {hint}")
         return None
     try:
         entry = registry.get(kind, name)
     except UsageError as error:  # a PluginError is not the user's fault: exit code 3
-        reasons = [error.message, *error.details, f"try {error.remedy}"]
+        reasons = [error.message, *error.details, f"try {error.hint}"]
         faults.add(f"{path}.name", "; ".join(reasons))
         return None
     check_defaults(entry)
@@ -129,7 +129,7 @@ def check_defaults(entry: Entry) -> None:
         raise PluginError(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.title} has wrong defaults",
             details=wrong,
-            remedy=f"latentforge plugins check {entry.plugin.name}",
+            hint=f"latentforge plugins check {entry.plugin.name}",
         )
 
 
@@ -147,7 +147,7 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
     try:
         spec = registry.get("measures", name).spec
     except UsageError as error:
-        faults.add("train.monitor", f"{error.message}; try {error.remedy}")
+        faults.add("train.monitor", f"{error.message}; try {error.hint}")
         return
     if message := describe_missing(f"measure {name!r}", spec.needs, model.spec):
         faults.add("train.monitor", message)

@@ -80,7 +80,7 @@ def training_measures(
     if (train.monitor != "loss" or train.patience) and "validation" not in splits:
         raise UsageError(
             "train.monitor and train.patience need a validation split; the data has none",
-            remedy="--set data.validation=0.1",
+            hint="--set data.validation=0.1",
         )
     measures = select_measures(registry, config, classes)
     [monitor] = select_measures(registry, config, classes, [train.monitor])
@@ -129,7 +129,7 @@ def select_explorer(
         if shared_keys := [key for key in explorer_keys if key in objective_keys]:
             raise PluginError(
                 f"objective {objective.name!r} and explorer {name!r} both have {shared_keys[0]!r}",
-                remedy=f"rename the option in plugin {objective.plugin.name}",
+                hint=f"rename the option in plugin {objective.plugin.name}",
             )
         objective_values = {key: values.pop(key) for key in objective_keys if key in values}
         other_owners = {
@@ -167,7 +167,7 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
     if section.pop("name", None) != explorer.name:
         raise UsageError(
             f"preset {name!r} is not for explorer {explorer.name!r}",
-            remedy="`latentforge list presets` shows the purpose of each preset",
+            hint="`latentforge list presets` shows the purpose of each preset",
         )
     return section
 
@@ -187,7 +187,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             raise UsageError(
                 f"no role {role!r}; roles of {entries[0].kind.singular} {names}: "
                 f"{', '.join(sorted(needs_by_role)) or 'none'}",
-                remedy=did_you_mean(role, list(needs_by_role)),
+                hint=did_you_mean(role, list(needs_by_role)),
             )
         if missing := sorted(needs_by_role[role] - set(model.spec.provides)):
             raise UsageError(
@@ -198,7 +198,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             if role not in models:
                 raise UsageError(
                     f"{entry.kind.singular} {entry.name!r} needs a run for role {role}",
-                    remedy=f"--with {role}=RUN",
+                    hint=f"--with {role}=RUN",
                 )
 
 

@@ -86,7 +86,7 @@ def check(
     except Exception as error:
         raise PluginError(
             f"config {cls.__name__} cannot be created: {one_line(error)}",
-            remedy="raise ValueError in __post_init__ to report an invalid value to the user",
+            hint="raise ValueError in __post_init__ to report an invalid value to the user",
         ) from error
 
 
@@ -97,7 +97,7 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
     except Exception as error:
         raise PluginError(
             f"the types of config {cls.__name__} cannot be read: {one_line(error)}",
-            remedy=f"import them in {cls.__module__}, outside `if TYPE_CHECKING:`",
+            hint=f"import them in {cls.__module__}, outside `if TYPE_CHECKING:`",
         ) from error
 
 

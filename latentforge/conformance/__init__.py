@@ -40,7 +40,7 @@ def checks_of(
     """
     if kind not in CHECKED:
         raise UsageError(
-            f"there are no checks for {kind}", remedy=f"choose one of {', '.join(CHECKED)}"
+            f"there are no checks for {kind}", hint=f"choose one of {', '.join(CHECKED)}"
         )
     from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
     from latentforge.conformance.assertions import SHAPES

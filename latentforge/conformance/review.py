@@ -118,7 +118,7 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
         return Result(*about, "failed", failed.saw, failed.hint)
     except LatentForgeError as error:
         saw = "; ".join([error.message, *error.details])
-        return Result(*about, "failed", saw, error.remedy or "see docs/contracts.md")
+        return Result(*about, "failed", saw, error.hint or "see docs/contracts.md")
     except KeyboardInterrupt:
         raise  # from the user
     except BaseException as error:  # SystemExit too

@@ -34,7 +34,7 @@ def to_channels_first(x: Tensor, where: str) -> Tensor:
     if x.ndim not in (2, 3, 4):
         raise UsageError(
             f"{where}: x has shape {tuple(x.shape)}",
-            remedy="give (N, H, W), (N, C, H, W) or (N, D)",
+            hint="give (N, H, W), (N, C, H, W) or (N, D)",
         )
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
@@ -53,7 +53,7 @@ def check_pixels(x: Tensor, where: str) -> Tensor:
     if not x.is_floating_point():
         raise UsageError(
             f"{where}: x is {dtype_name(x)}",
-            remedy="give uint8 from 0 to 255, or floats from 0 to 1",
+            hint="give uint8 from 0 to 255, or floats from 0 to 1",
         )
     x = x.to(torch.float32)
     low, high = (float(value) for value in x.aminmax())  # nan if there is one
@@ -62,12 +62,12 @@ def check_pixels(x: Tensor, where: str) -> Tensor:
     if count := x.numel() - int(x.isfinite().sum()):
         raise UsageError(
             f"{where}: {count} of {x.numel()} values of x are NaN or infinite",
-            remedy="remove or replace them in the dataset's load",
+            hint="remove or replace them in the dataset's load",
         )
     if low < -ROUNDING or high > 1.0 + ROUNDING:
         raise UsageError(
             f"{where}: x is in [{low:g}, {high:g}], but floats must be in [0, 1]",
-            remedy=scaling_hint(low, high),
+            hint=scaling_hint(low, high),
         )
     return x.clamp(0.0, 1.0)
 

@@ -84,7 +84,7 @@ class ImageSplit:
         if missing := [index for index in places if not 0 <= index < len(self)]:
             raise UsageError(
                 f"no image {', '.join(map(str, missing[:5]))}: this split has {len(self)}",
-                remedy=f"choose from 0 to {len(self) - 1}",
+                hint=f"choose from 0 to {len(self) - 1}",
             )
         return self.batch(torch.tensor(places, dtype=torch.int64, device=self.device))
 
@@ -107,7 +107,7 @@ class ImageSplit:
         if not 0 <= label < len(self.spec.classes):
             raise UsageError(
                 f"no class {label}: there are {len(self.spec.classes)}",
-                remedy=f"choose from 0 to {len(self.spec.classes) - 1}",
+                hint=f"choose from 0 to {len(self.spec.classes) - 1}",
             )
         return (self.y == label).nonzero().squeeze(1)
 

@@ -32,7 +32,7 @@ def load_splits(dataset: Component | None, config: DataConfig, data: Any = None)
     else:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
-            remedy="pass it again: run.evaluate(data=...)",
+            hint="pass it again: run.evaluate(data=...)",
         )
     return prepare(load, official, name, config)
 
@@ -64,5 +64,5 @@ def _as_source(value: Any) -> Any:
         return value
     raise UsageError(
         f"data: cannot train on a {type(value).__name__}",
-        remedy="a dataset's name, an array or tensor, a pair (x, y), or a map-style dataset",
+        hint="a dataset's name, an array or tensor, a pair (x, y), or a map-style dataset",
     )

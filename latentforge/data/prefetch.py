@@ -36,7 +36,7 @@ def worker_error(error: BaseException) -> RunFailed | None:
     return RunFailed(
         "a worker process that reads images has ended (data.workers)",
         details=[one_line(error)],
-        remedy="resume the run (train --resume); if memory or space in /dev/shm ran out, "
+        hint="resume the run (train --resume); if memory or space in /dev/shm ran out, "
         "use --set data.workers=0 or fewer workers",
     )
 

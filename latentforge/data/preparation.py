@@ -154,13 +154,13 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
     if "train" not in official or not set(official) <= set(SPLITS):
         raise UsageError(
             f"dataset {name} has the splits {', '.join(official) or '(none)'}",
-            remedy=f"name them {', '.join(SPLITS)}; train is required",
+            hint=f"name them {', '.join(SPLITS)}; train is required",
         )
     for split, share in (("validation", config.validation), ("test", config.test)):
         if share and split in official:
             raise UsageError(
                 f"dataset {name} has its own {split} split",
-                remedy=f"remove data.{split}, the share to split off ({share})",
+                hint=f"remove data.{split}, the share to split off ({share})",
             )
 
 
@@ -225,7 +225,7 @@ def _check_labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> 
     if not classes and high >= MAX_CLASSES:  # each number up to the highest gets a name
         raise UsageError(
             f"{where}: labels go up to {high}, but at most {MAX_CLASSES} classes are supported",
-            remedy="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
+            hint="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
         )
     return y
 
@@ -265,7 +265,7 @@ def _split_off(
         raise UsageError(
             f"dataset {name}: a {purpose} share of {share} of {n} images is {count} "
             f"and leaves {n - count} for training; neither may be 0",
-            remedy=f"choose another {purpose} share",
+            hint=f"choose another {purpose} share",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))
     rest, cut = (part.sort().values for part in (order[count:], order[:count]))

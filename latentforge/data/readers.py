@@ -109,11 +109,11 @@ class MappedFile(Source):
                         raise UsageError(
                             f"{self.where}: image {index} of {self.path} cannot be read",
                             details=[f"the file ends {self.row_bytes - count} bytes too early"],
-                            remedy=HINT,
+                            hint=HINT,
                         )
         except OSError as error:
             raise UsageError(
-                f"{self.where}: {self.path} cannot be read", details=[one_line(error)], remedy=HINT
+                f"{self.where}: {self.path} cannot be read", details=[one_line(error)], hint=HINT
             ) from error
         shape, strides = (len(indices), *self.row_shape), (self.row_bytes, *self.row_strides)
         return np.ndarray(shape, self.row_dtype, buffer.data, strides=strides)
@@ -142,7 +142,7 @@ class DatasetSource(Source):
             raise UsageError(
                 f"{self.where}: example {index} is {describe_example(x, y)}, "
                 f"example 0 is {describe_example(self.first, self.label)}",
-                remedy="give every example the same shape and type (resize, convert)",
+                hint="give every example the same shape and type (resize, convert)",
             )
         return x, y
 
@@ -182,7 +182,7 @@ def check_dataset(dataset: Any, where: str) -> None:
     if not is_map_style or isinstance(dataset, (tuple, Mapping, str)):
         raise UsageError(
             f"{where}: load returned a {type(dataset).__name__}",
-            remedy="return Arrays(x=..., y=...), or a Dataset with __getitem__ and __len__",
+            hint="return Arrays(x=..., y=...), or a Dataset with __getitem__ and __len__",
         )
     if not len(dataset):
         raise UsageError(f"{where}: there are no examples")
@@ -237,6 +237,6 @@ class Reader:
         except MemoryError:
             raise
         except LatentForgeError as error:
-            return RunFailed(error.message, details=error.details, remedy=error.remedy or HINT)
+            return RunFailed(error.message, details=error.details, hint=error.hint or HINT)
         except Exception as error:
-            return RunFailed(f"{self.source.where}: {one_line(error)}", remedy=HINT)
+            return RunFailed(f"{self.source.where}: {one_line(error)}", hint=HINT)

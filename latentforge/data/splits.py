@@ -36,8 +36,8 @@ class DataSplits:
         """The images of one split. Raises UsageError that names the existing splits."""
         if name not in self.splits:
             names = list(self.splits)
-            remedy = did_you_mean(name, names) or f"choose from {', '.join(names)}"
-            raise UsageError(f"no split {name!r}: there are {', '.join(names)}", remedy=remedy)
+            hint = did_you_mean(name, names) or f"choose from {', '.join(names)}"
+            raise UsageError(f"no split {name!r}: there are {', '.join(names)}", hint=hint)
         return self.splits[name]
 
     def matches(self, description: Mapping[str, Any]) -> bool:

@@ -79,7 +79,7 @@ class StreamedImages(ImageSplit):
         """Raises UsageError, because there is no tensor of all images."""
         raise UsageError(
             f"{self.source.where}: the images are streamed and not in memory as a whole",
-            remedy="iterate over images.batches(size), or call images.batch(places); "
+            hint="iterate over images.batches(size), or call images.batch(places); "
             "with enough memory, --set data.stream=never",
         )
 
@@ -148,7 +148,7 @@ class StreamedImages(ImageSplit):
         if mode == "fixed":
             raise UsageError(
                 "data.binarize=fixed draws all images once, but streamed images are not stored",
-                remedy="--set data.binarize=dynamic or threshold, or data.stream=never",
+                hint="--set data.binarize=dynamic or threshold, or data.stream=never",
             )
         fixed = mode == "dynamic" and split != "train"
         return self._replace(binarize="fixed" if fixed else mode, draw=(split, seed))

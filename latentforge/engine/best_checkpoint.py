@@ -30,7 +30,7 @@ class BestCheckpoint:
             raise UsageError(
                 f"train.monitor: the validation split has no metric {self.metric!r}",
                 details=[f"available: {', '.join(metrics)}"],
-                remedy="--set train.monitor=loss",
+                hint="--set train.monitor=loss",
             )
         value = metrics[self.metric]
         best = math.inf if self.score is None else self.sign * self.score

@@ -58,7 +58,7 @@ def capture(
         if not isinstance(value, Tensor):
             raise RunFailed(
                 f"{name} of the model or its loss is a {type(value).__name__}, not a tensor",
-                remedy="store it in a buffer: a checkpoint contains only tensors",
+                hint="store it in a buffer: a checkpoint contains only tensors",
             )
     values = {
         "step": state.result.steps,
@@ -95,7 +95,7 @@ def check_state(saved: Checkpoint) -> None:
     if "history" not in saved.state:
         raise RunFailed(
             f"{saved.path} was written by a version that stored too little to resume from",
-            remedy="start a new run; this one can still be evaluated and explored",
+            hint="start a new run; this one can still be evaluated and explored",
         )
     wrong = [key for key, kind in STATE_TYPES.items() if not isinstance(saved.state.get(key), kind)]
     try:
@@ -107,7 +107,7 @@ def check_state(saved: Checkpoint) -> None:
     if wrong:
         raise RunFailed(
             f"checkpoint {saved.path} is damaged: its state has no valid {wrong[0]!r}",
-            remedy="--from NAME, with the name of an older checkpoint",
+            hint="--from NAME, with the name of an older checkpoint",
         )
 
 
@@ -146,7 +146,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         raise RunFailed(
             f"the state of {saved.path} does not fit this training",
             details=[str(error).splitlines()[0]],
-            remedy="install the versions of LatentForge and of the plugins that run.json lists",
+            hint="install the versions of LatentForge and of the plugins that run.json lists",
         ) from error
     for (component, callback), callback_state in zip(
         state.callbacks, stored["callbacks"], strict=True
@@ -206,5 +206,5 @@ def mismatch_error(
             *details,
             f"the code of plugin {plugin.name} may have changed since the run{versions}",
         ],
-        remedy="start a new run, or restore the plugin version and the run.json of this one",
+        hint="start a new run, or restore the plugin version and the run.json of this one",
     )

@@ -48,7 +48,7 @@ def train_in_group(run: Path, processes: ProcessGroup) -> Iterator[None]:
     ends no process but requests the end of the training. A process that has lost another one
     ignores SIGTERM to report it; torchrun ends it half a minute later in any case.
     """
-    processes.remedy = torchrun.restart_command(f"latentforge train --resume {run}")
+    processes.hint = torchrun.restart_command(f"latentforge train --resume {run}")
     try:
         with stop_on_signals(processes.on_signal), processes.wait_for_all_at_end():
             yield

@@ -53,7 +53,7 @@ def check_finite(trainee: nn.Module, step: int) -> None:
         raise RunFailed(
             f"the weights became NaN or infinite by step {step} ({name})",
             details=["the previous checkpoint is unchanged"],
-            remedy="a smaller --lr",
+            hint="a smaller --lr",
         )
 
 

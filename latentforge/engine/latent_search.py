@@ -150,7 +150,7 @@ def explain_inference_tensors() -> Iterator[None]:
         raise UsageError(
             "the decoder, the objective or the prior contains tensors created inside "
             "torch.inference_mode(), which have no gradients",
-            remedy="create it under torch.no_grad(), or without a context",
+            hint="create it under torch.no_grad(), or without a context",
         ) from None
 
 
@@ -165,7 +165,7 @@ def check_objective(objective: Objective, score: Tensor, count: int) -> None:
     if torch.is_grad_enabled() and not score.requires_grad:
         raise UsageError(
             f"objective {name}: its score has no gradient, so a search cannot improve it",
-            remedy="score(x, request) must be differentiable in x: no .detach(), no .item()",
+            hint="score(x, request) must be differentiable in x: no .detach(), no .item()",
         )
 
 
@@ -350,7 +350,7 @@ class _Best:
         if unscored:
             raise RunFailed(
                 f"the score of request {self.objective.requests[unscored[0]]!r} was never finite",
-                remedy="check the decoder and the objective for NaN and infinity",
+                hint="check the decoder and the objective for NaN and infinity",
             )
         rounds = self.round, self.first_round
         return Found(

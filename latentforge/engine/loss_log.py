@@ -133,5 +133,5 @@ class NotFinite(RunFailed):
 
     def __init__(self, value: float, step: int, term: str) -> None:
         message = f"the loss became {value} at step {step} (its term {term!r})"
-        super().__init__(message, remedy="a smaller --lr")
+        super().__init__(message, hint="a smaller --lr")
         self.step = step

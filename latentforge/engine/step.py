@@ -223,7 +223,7 @@ class StepRunner:
         if self.config.cuda_graph == "on":
             raise RunFailed(
                 f"the step cannot be captured as a CUDA graph: {reason}",
-                remedy="--set train.cuda_graph=auto",
+                hint="--set train.cuda_graph=auto",
             )
         self.graph = f"no: {reason}"
 

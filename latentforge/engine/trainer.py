@@ -217,7 +217,7 @@ class Trainer:
             raise RunFailed(
                 f"the gradient became NaN or infinite by step {step}, although the loss was finite",
                 details=self.steps.explain_failure(step) if self.steps.gate.wait else (),
-                remedy="a smaller --lr",
+                hint="a smaller --lr",
             )
 
     def _read_log(self) -> None:
@@ -318,7 +318,7 @@ class Trainer:
         if not math.isfinite(loss := metrics["loss"]):
             raise RunFailed(
                 f"the loss on the {split} split became {loss} after step {self.result.steps}",
-                remedy="a smaller --lr",
+                hint="a smaller --lr",
             )
         self.result.metrics[split] = metrics
 

@@ -44,13 +44,13 @@ def open_archive(path: Path, where: str) -> ZipFile:
             start = file.read(6)
         return ZipFile(path)
     except DAMAGE as error:
-        problem, remedy = "not an .npz file", "write it with numpy.savez"
+        problem, hint = "not an .npz file", "write it with numpy.savez"
         if start == b"\x93NUMPY":
             problem = "a single array (.npy), not an .npz file"
         elif start.startswith(b"PK"):
-            problem, remedy = "truncated or damaged", "create or copy the file again"
+            problem, hint = "truncated or damaged", "create or copy the file again"
         raise UsageError(
-            f"{where}: {path} is {problem}", details=[one_line(error)], remedy=remedy
+            f"{where}: {path} is {problem}", details=[one_line(error)], hint=hint
         ) from error
 
 
@@ -69,8 +69,8 @@ class Member:
     dtype: np.dtype[Any]
     read: Callable[[], Array]
 
-    def error(self, problem: str, remedy: str = "") -> UsageError:
-        return UsageError(f"{self.path}: {self.key} {problem}", remedy=remedy)
+    def error(self, problem: str, hint: str = "") -> UsageError:
+        return UsageError(f"{self.path}: {self.key} {problem}", hint=hint)
 
     def values(self) -> Array:
         """Read the array. Raises UsageError if the bytes are damaged."""
@@ -102,7 +102,7 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
     if key not in (names := list_keys(archive)):
         raise UsageError(
             f"{path} has no key {key}; existing keys: {', '.join(map(repr, names[:10])) or 'none'}",
-            remedy=f"write it with numpy.savez(path, {key}=...)",
+            hint=f"write it with numpy.savez(path, {key}=...)",
         )
     info = archive.getinfo(f"{key}.npy")
     if info.compress_type not in EXPANSION:
@@ -144,7 +144,7 @@ def map_array(path: Path, where: str) -> Member:
         raise UsageError(
             f"{where}: {path} is not an .npy file",
             details=[one_line(error)],
-            remedy="write it with numpy.save",
+            hint="write it with numpy.save",
         ) from error
     result = Member(
         path, "the array", shape, dtype, lambda: np.memmap(path, dtype, "r", start, shape)
@@ -169,7 +169,7 @@ def damage_error(path: Path, key: str, reason: str) -> UsageError:
     return UsageError(
         f"{path}: {key} is truncated or damaged",
         details=[reason],
-        remedy="create or copy the file again",
+        hint="create or copy the file again",
     )
 
 

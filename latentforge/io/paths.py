@@ -21,9 +21,7 @@ def check_free(path: Path, ignore: Callable[[Path], bool] = lambda _: False) -> 
     if path.exists() and (not path.is_dir() or not all(map(ignore, path.iterdir()))):
         problem = "is not empty" if path.is_dir() else "is a file"
         shown = path if path.name else path.resolve()  # the name of "." is ""
-        raise UsageError(
-            f"{shown} {problem} and is not overwritten", remedy="choose another folder"
-        )
+        raise UsageError(f"{shown} {problem} and is not overwritten", hint="choose another folder")
     check_writable(path)
 
 
@@ -52,7 +50,7 @@ def create_numbered_folder(root: Path, stem: str, first: int) -> Path:
 def write_error(path: Path, error: OSError) -> RunFailed:
     return RunFailed(
         f"cannot write to {path}: {error.strerror or error}",
-        remedy="use a writable folder with free space",
+        hint="use a writable folder with free space",
     )
 
 

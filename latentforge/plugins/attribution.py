@@ -67,7 +67,7 @@ def component_error(
         return RunFailed(
             f"out of memory: {action}" + requested_memory(str(error)),
             details=[one_line(error)],
-            remedy=save_memory,
+            hint=save_memory,
         )
     packaged = [e for e in components if not e.plugin.builtin and e.plugin.distribution]
     return PluginError(
@@ -77,7 +77,7 @@ def component_error(
             + place_in(error, code_package(e.plugin.module))
             for e in components
         ],
-        remedy=next(
+        hint=next(
             (f"latentforge plugins check {e.plugin.address} --deep" for e in packaged),
             "LATENTFORGE_DEBUG=1 shows the traceback",
         ),

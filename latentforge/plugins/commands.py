@@ -54,7 +54,7 @@ class PluginCommand(TyperCommand):
             others = (" ".join(origin_of(point.dist)).strip() for point in self.others)
             raise PluginError(
                 f"command {self.name!r} is offered by {' and '.join([self.origin, *others])}",
-                remedy=f"pip uninstall {self.distribution}, or uninstall the other package",
+                hint=f"pip uninstall {self.distribution}, or uninstall the other package",
             )
         try:
             command = command_of(self.point.load(), str(self.name))
@@ -86,7 +86,7 @@ class PluginCommand(TyperCommand):
         location = place_in(error, re.split(r"[.:\s]", self.point.value)[0])
         return PluginError(
             f"command {self.name!r} of {self.origin} {problem}: {one_line(error)}{location}",
-            remedy=f"pip install --upgrade {self.distribution}",
+            hint=f"pip install --upgrade {self.distribution}",
         )
 
 

@@ -56,15 +56,15 @@ class Candidate:
     observer_hooks: list[str] = field(default_factory=list)  # hooks that receive the events of runs
     specs: list[tuple[Kind, Spec]] = field(default_factory=list)
 
-    def add_fault(self, stage: str, cause: str, remedy: str = "") -> None:
+    def add_fault(self, stage: str, cause: str, hint: str = "") -> None:
         plugin = self.plugin
-        if not remedy and plugin.distribution:
+        if not hint and plugin.distribution:
             update = f"pip install --upgrade {plugin.distribution}"
             disabled = shlex.quote(f"no:{plugin.distribution}/{plugin.name}")
-            remedy = f"{update}, or disable it: latentforge -p {disabled} ..."
-        remedy = remedy or f"fix {plugin.module}, or leave it out"
+            hint = f"{update}, or disable it: latentforge -p {disabled} ..."
+        hint = hint or f"fix {plugin.module}, or leave it out"
         origin = (plugin.name, plugin.distribution, plugin.version)
-        self.problems.append(PluginProblem(*origin, stage, cause, remedy))
+        self.problems.append(PluginProblem(*origin, stage, cause, hint))
 
     @contextmanager
     def capture_faults(self, stage: str, what: str = "") -> Iterator[None]:
@@ -74,10 +74,10 @@ class Candidate:
         except KeyboardInterrupt:
             raise  # from the user
         except BaseException as error:  # SystemExit too
-            self.error, remedy = error, ""
+            self.error, hint = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
-                remedy = f"correct its entry point, {self.plugin.module}, or reinstall it"
-            self.add_fault(stage, what + one_line(error) + place_in(error, self.package), remedy)
+                hint = f"correct its entry point, {self.plugin.module}, or reinstall it"
+            self.add_fault(stage, what + one_line(error) + place_in(error, self.package), hint)
 
     def finish(self) -> Plugin:
         """The plugin in its final state. Raises PluginError if the user named it and it failed."""
@@ -89,7 +89,7 @@ class Candidate:
             raise PluginError(
                 f"plugin {self.plugin.module} cannot be loaded: {first.stage}: {first.cause}",
                 details=[problem.cause for problem in more],
-                remedy=first.remedy,
+                hint=first.remedy,
             ) from self.error
         problems = tuple(self.problems)
         return replace(self.plugin, status="failed" if failed else "ok", problems=problems)
@@ -102,11 +102,11 @@ def find_installed() -> list[Candidate]:
     points, damaged = points_of(PLUGINS, COMMANDS)
     for dist, reason in damaged:
         name, version = origin_of(dist)
-        remedy = f"pip install --force-reinstall {name}"
+        hint = f"pip install --force-reinstall {name}"
         if name == UNKNOWN:
-            remedy = f"see {getattr(dist, '_path', dist.locate_file(''))}"
+            hint = f"see {getattr(dist, '_path', dist.locate_file(''))}"
         candidates.append(Candidate(Plugin(name, name, version), None, ""))
-        candidates[-1].add_fault("discover", reason, remedy)
+        candidates[-1].add_fault("discover", reason, hint)
     origins: dict[int, tuple[str, str]] = {}  # a cache: parsing METADATA is the slowest part
     for point in sorted(points, key=lambda point: point.group):
         package = re.split(r"[.:\s]", point.value)[0]
@@ -186,7 +186,7 @@ def candidate_for(extra: str | os.PathLike[str] | ModuleType | object) -> Candid
             what = "is a folder" if path.is_dir() else "does not exist"
             raise PluginError(
                 f"plugin {text} cannot be loaded: {path} {what}",
-                remedy="-p ./FILE.py for a file, -p package.module for a module",
+                hint="-p ./FILE.py for a file, -p package.module for a module",
             )
         return Candidate(Plugin(path.stem, module=text), path, module_name(path), required=True)
     if isinstance(extra, str):
@@ -237,7 +237,7 @@ def require_candidates(candidates: Sequence[Candidate], name: str, source: str) 
     if not found:
         close = closest(name, [c.plugin.name for c in candidates])
         message = f"{source}: there is no plugin {name!r}{suggest(close)}"
-        raise UsageError(message, remedy="latentforge plugins list")
+        raise UsageError(message, hint="latentforge plugins list")
     return found
 
 

@@ -208,8 +208,8 @@ def _valid_hooks(
             continue
         hooks[name] = function
     if not hooks and not candidate.problems:
-        remedy = "mark its hook functions with @latentforge.hookimpl"
-        candidate.add_fault("validate", f"{candidate.plugin.module} has no hooks", remedy)
+        hint = "mark its hook functions with @latentforge.hookimpl"
+        candidate.add_fault("validate", f"{candidate.plugin.module} has no hooks", hint)
     return hooks
 
 

@@ -247,16 +247,16 @@ class Registry:
             choices = sorted(entry.qualified for entry in found)
             raise UsageError(
                 f"{singular} {name!r} is offered by {len(found)} plugins: {' and '.join(choices)}",
-                remedy=f"use a full name, such as {choices[0]}",
+                hint=f"use a full name, such as {choices[0]}",
             )
         close = closest(name, self._entries[kind])
         not_loaded = [plugin.failure_reason for plugin in self.plugins if plugin.failure_reason]
         error = PluginError if not_loaded and not close else UsageError
-        hint = "" if close else ", or `latentforge -p FILE ...` to load your own"
+        or_load = "" if close else ", or `latentforge -p FILE ...` to load your own"
         raise error(
             f"unknown {singular} {name!r}" + suggest(close),
             details=not_loaded,
-            remedy=f"latentforge list {kind}{hint}",
+            hint=f"latentforge list {kind}{or_load}",
         )
 
     def plugin(self, name: str) -> Plugin:
@@ -268,12 +268,12 @@ class Registry:
             choices = " and ".join(sorted(f"{p.distribution}/{p.name}" for p in found))
             raise UsageError(
                 f"{len(found)} plugins are called {name!r}: {choices}",
-                remedy="use one of these full names",
+                hint="use one of these full names",
             )
         if not found:
             close = closest(name, [plugin.name for plugin in self.plugins])
             raise UsageError(
-                f"unknown plugin {name!r}" + suggest(close), remedy="latentforge plugins list"
+                f"unknown plugin {name!r}" + suggest(close), hint="latentforge plugins list"
             )
         return found[0]
 
@@ -291,15 +291,15 @@ class Registry:
             close = closest(origin, [plugin.qualifier for plugin in self.plugins])
             # no `pip install` for a misspelt name: somebody may have published it
             install = f"pip install {shlex.quote(origin)}"
-            remedy = f"latentforge list {kind.plural}" if close else install
-            raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), remedy=remedy)
+            hint = f"latentforge list {kind.plural}" if close else install
+            raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), hint=hint)
         not_loaded = [plugin.failure_reason for plugin in owners if plugin.failure_reason]
         error = PluginError if not_loaded else UsageError
         raise error(
             f"{owners[0].qualifier} offers no {kind.singular} {name!r}"
             + suggest(closest(name, offered)),
             details=not_loaded,
-            remedy=f"latentforge list {kind.plural}",
+            hint=f"latentforge list {kind.plural}",
         )
 
 

@@ -45,7 +45,7 @@ def check_requirements(requirements: Any, where: str) -> None:
         raise PluginError(
             f"{where} requires plugins that are not installed",
             details=[f"{requirement}: {reason}" for requirement, reason in missing.items()],
-            remedy=pip_install(list(missing)),
+            hint=pip_install(list(missing)),
         )
 
 

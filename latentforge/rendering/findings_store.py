@@ -157,7 +157,7 @@ def read_findings(folder: Path) -> StoredFindings:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise MissingError(f"{path} does not exist", remedy="latentforge explore ...") from None
+        raise MissingError(f"{path} does not exist", hint="latentforge explore ...") from None
     except (OSError, ValueError) as error:
         raise _create_error(path, error) from None
     try:
@@ -176,7 +176,7 @@ def _create_error(path: Path, error: BaseException) -> UsageError:
     return UsageError(
         f"{path} is truncated or damaged",
         details=[one_line(error)],
-        remedy="delete the folder and run `latentforge explore` again",
+        hint="delete the folder and run `latentforge explore` again",
     )
 
 
@@ -209,7 +209,7 @@ def _check_file(folder: Path, name: str) -> Path:
         raise UsageError(f"{folder / name} is a link to a place outside the folder")
     if not (folder / name).is_file():
         raise MissingError(
-            f"{folder / name} does not exist", remedy="run `latentforge explore` again"
+            f"{folder / name} does not exist", hint="run `latentforge explore` again"
         )
     return folder / name
 

@@ -106,7 +106,7 @@ class CheckpointStore:
             raise RunFailed(
                 f"cannot write checkpoint {path}: {reason}",
                 details=["earlier checkpoints are unchanged"],
-                remedy="free disk space or repair the disk; earlier checkpoints can be evaluated",
+                hint="free disk space or repair the disk; earlier checkpoints can be evaluated",
             ) from error
         retained = {path.name, before, path.name if best else best_before}
         for other in list(self.folder.iterdir()):
@@ -125,7 +125,7 @@ class CheckpointStore:
             raise MissingError(
                 f"no checkpoint {path}",
                 details=[*pointer_note, *self._describe_others(path.name)],
-                remedy="last, best, or the name of a checkpoint's folder",
+                hint="last, best, or the name of a checkpoint's folder",
             )
         try:
             checkpoint = self._load(path)
@@ -134,7 +134,7 @@ class CheckpointStore:
             return checkpoint
         except RunFailed as error:
             raise RunFailed(
-                error.message, details=self._describe_others(path.name), remedy=error.remedy
+                error.message, details=self._describe_others(path.name), hint=error.hint
             ) from error
 
     def load_newest(self) -> Checkpoint:
@@ -155,7 +155,7 @@ class CheckpointStore:
             raise RunFailed(
                 f"{self.folder} is a link to a place outside the run",
                 details=["nothing outside a run is read, written or deleted"],
-                remedy="replace the link by the folder itself",
+                hint="replace the link by the folder itself",
             )
 
     def _load(self, path: Path) -> Checkpoint:
@@ -200,7 +200,7 @@ class CheckpointStore:
         except OSError as error:
             raise RunFailed(
                 f"cannot write {self.folder / POINTERS[which]}: {error.strerror}",
-                remedy="free disk space or repair the disk",
+                hint="free disk space or repair the disk",
             ) from error
 
     def names(self) -> list[str]:
@@ -222,7 +222,7 @@ class CheckpointStore:
             raise MissingError(
                 f"no best checkpoint in {self.folder}",
                 details=["it exists only with a validation split and after the first epoch"],
-                remedy="use the checkpoint last",
+                hint="use the checkpoint last",
             )
         raise MissingError(f"no checkpoint yet in {self.folder}", details=self._describe_others(""))
 
@@ -247,7 +247,7 @@ class CheckpointStore:
             raise RunFailed(
                 f"{self.folder / pointer} is damaged: it does not contain the name of a checkpoint",
                 details=self._describe_others(""),
-                remedy="write the name of a checkpoint folder into it",
+                hint="write the name of a checkpoint folder into it",
             )
         return match[1], match[2]
 

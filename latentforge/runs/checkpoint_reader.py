@@ -64,7 +64,7 @@ class Checkpoint:
 
 
 def damage_error(path: Path, reason: str) -> RunFailed:
-    return RunFailed(f"checkpoint {path} is damaged: {reason}", remedy="load another checkpoint")
+    return RunFailed(f"checkpoint {path} is damaged: {reason}", hint="load another checkpoint")
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         raise RunFailed(
             f"checkpoint {path} has the format {kind} {version}; this version of LatentForge "
             f"reads {FORMAT} {VERSION}",
-            remedy="use the version of LatentForge that wrote it",
+            hint="use the version of LatentForge that wrote it",
         )
     if STATE not in entries or any(Path(file).name != file for file in entries):
         raise damage_error(path, f"{MANIFEST} does not list the files of a checkpoint")

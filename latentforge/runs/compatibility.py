@@ -78,16 +78,16 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
     except LatentForgeError as error:
         distribution = component["distribution"]
         disabled = [p.off_by for p in registry.plugins if p.has_name(component["plugin"])]
-        remedy = f"latentforge -p {component.get('module', component['plugin'])} ..."
+        hint = f"latentforge -p {component.get('module', component['plugin'])} ..."
         if any(disabled):
-            remedy = f"repeat the command without {disabled[0]}"
+            hint = f"repeat the command without {disabled[0]}"
         elif distribution:
-            remedy = pip_install([f"{distribution}=={component['version']}"])
+            hint = pip_install([f"{distribution}=={component['version']}"])
         raise PluginError(
             f"{run} was trained with {component['name']!r} of plugin {component['plugin']}"
             + (f" ({distribution} {component['version']})" if distribution else ""),
             details=[error.message, *error.details],
-            remedy=remedy,
+            hint=hint,
         ) from None
     if plugin.distribution and is_older(plugin.version, component["version"]):
         trained_with, installed = f"{plugin.distribution} {component['version']}", plugin.version
@@ -122,7 +122,7 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
         raise UsageError(
             f"{role} {other.path} was trained on images unlike those of {run.path}",
             details=differences,
-            remedy=f"--with {role}=RUN, where RUN was trained on {run.config['data']['name']}",
+            hint=f"--with {role}=RUN, where RUN was trained on {run.config['data']['name']}",
         )
 
 

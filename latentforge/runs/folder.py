@@ -108,8 +108,7 @@ def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
         if (path / MANIFEST).exists():
             raise UsageError(
                 f"{path} already contains a run",
-                remedy="choose another --run; "
-                f"`latentforge runs {path.parent}` lists the runs there",
+                hint=f"choose another --run; `latentforge runs {path.parent}` lists the runs there",
             )
 
     return create_folder(requested, root, name, check, ignore=is_temporary)
@@ -160,7 +159,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UsageError(
             f"another process is training the run {folder}",
-            remedy="wait until it ends, or stop it, which saves a checkpoint",
+            hint="wait until it ends, or stop it, which saves a checkpoint",
         ) from None
     except OSError as error:
         raise write_error(folder, error) from None
@@ -181,14 +180,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise MissingError(
             f"no run at {path}",
             details=[hint] if hint else [],
-            remedy=f"`latentforge runs {path.parent}` lists the runs there",
+            hint=f"`latentforge runs {path.parent}` lists the runs there",
         ) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as the manifest of a run: {error}") from None
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
         raise MissingError(
             f"{file} has format {manifest['format']!r}; this version of LatentForge reads {FORMAT}",
-            remedy="pip install --upgrade latentforge",
+            hint="pip install --upgrade latentforge",
         )
     if not _is_manifest(manifest):
         raise MissingError(f"{file} is not the manifest of a run")

@@ -68,7 +68,7 @@ def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
                 os.truncate(file, sizes[name])
     except (OSError, ValueError) as error:
         raise RunFailed(
-            f"cannot resume {run.path}: {error}", remedy="free disk space or repair the disk"
+            f"cannot resume {run.path}: {error}", hint="free disk space or repair the disk"
         ) from None
 
 

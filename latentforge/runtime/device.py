@@ -21,7 +21,7 @@ def select_training_device(requested: str) -> torch.device:
     if requested not in ("auto", "cpu", "cuda"):
         raise UsageError(
             f"{requested} is a single device, but torchrun has started several processes",
-            remedy="--device cuda, with one GPU per process, or --device cpu",
+            hint="--device cuda, with one GPU per process, or --device cpu",
         )
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -30,7 +30,7 @@ def select_training_device(requested: str) -> torch.device:
     if rank >= count:
         raise MissingError(
             f"no CUDA device for local rank {rank}: this machine has {count}",
-            remedy=f"--nproc-per-node {count}" if count else "--device cpu",
+            hint=f"--nproc-per-node {count}" if count else "--device cpu",
         )
     return torch.device("cuda", rank)
 
@@ -48,12 +48,12 @@ def resolve_device(requested: str) -> torch.device:
         if index >= count:
             fact = f"torch {torch.__version__} finds {count} CUDA devices"
             raise MissingError(
-                f"device {requested} is not available", details=[fact], remedy="--device auto"
+                f"device {requested} is not available", details=[fact], hint="--device auto"
             )
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
         fact = f"torch {torch.__version__} finds no Metal device"
-        raise MissingError("device mps is not available", details=[fact], remedy="--device auto")
+        raise MissingError("device mps is not available", details=[fact], hint="--device auto")
     return torch.device(requested)
 
 

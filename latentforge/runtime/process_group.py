@@ -35,7 +35,7 @@ class ProcessGroup:
         self.is_first = self.rank == 0  # only this process writes files and prints
         self.own_signal = 0  # the signal that this process received
         self.signal_received = 0  # a signal that any process received; the same in all after a step
-        self.remedy = ""  # the hint after a process is lost: how to resume
+        self.hint = ""  # the hint after a process is lost: how to resume
         if not self.is_first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
         self.owns_group = not dist.is_initialized()
@@ -66,7 +66,7 @@ class ProcessGroup:
             raise LostProcess(
                 f"another process has ended or does not respond ({when})",
                 details=[f"process {self.rank}: {one_line(error)}"],
-                remedy=self.remedy,
+                hint=self.hint,
             ) from error
 
     def all_reduce(self, flat: Tensor, when: str) -> None:
@@ -107,13 +107,13 @@ class ProcessGroup:
                 reply["made"] = function()
             except LatentForgeError as error:
                 failed = error
-                reply["error"] = [type(error).__name__, error.message, error.details, error.remedy]
+                reply["error"] = [type(error).__name__, error.message, error.details, error.hint]
         reply = self.broadcast(reply, "at the start")
         if failed:
             raise failed
         if "error" in reply:
-            kind, message, details, remedy = reply["error"]
-            raise getattr(errors, kind, LatentForgeError)(message, details=details, remedy=remedy)
+            kind, message, details, hint = reply["error"]
+            raise getattr(errors, kind, LatentForgeError)(message, details=details, hint=hint)
         result: str = reply["made"]
         return result
 
@@ -151,6 +151,6 @@ def join(device: torch.device, batch_size: int) -> ProcessGroup:
     if batch_size < processes.world_size:
         raise UsageError(
             f"a batch of {batch_size} images cannot be split over {processes.world_size} processes",
-            remedy=f"--batch-size {processes.world_size} or more, or a smaller --nproc-per-node",
+            hint=f"--batch-size {processes.world_size} or more, or a smaller --nproc-per-node",
         )
     return processes

@@ -37,11 +37,11 @@ def restart_command(command: str) -> str:
     return f"torchrun ... -m -- {command}" if is_distributed() else command
 
 
-def reject(command: str, remedy: str) -> None:
+def reject(command: str, hint: str) -> None:
     """Raise UsageError under torchrun, for a command that runs in one process."""
     if is_distributed():
         raise UsageError(
-            f"only `train` supports torchrun; {command} runs in a single process", remedy=remedy
+            f"only `train` supports torchrun; {command} runs in a single process", hint=hint
         )
 
 

@@ -121,7 +121,7 @@ def write_sweep_report(sweep: Sweep, out: Path | None = None) -> dict[str, Any]:
     done = {m["name"] for m in sweep.members if m["status"] == "done"}
     runs = {run.name: run for run in sweep.runs() if run.name in done}
     if not runs:
-        raise UsageError(f"no member of {sweep.path} is done", remedy=sweep.resume_command)
+        raise UsageError(f"no member of {sweep.path} is done", hint=sweep.resume_command)
     order = sweep.ranked if sweep.search else sweep.members
     ordered = [runs[member["name"]] for member in order if member["name"] in runs]
     return report(ordered, sweep.registry, out or sweep.path / "report.html", members(sweep))

@@ -128,7 +128,7 @@ def create_sweep(
         if is_sweep(path):
             raise UsageError(
                 f"{path} already contains a sweep",
-                remedy=f"latentforge sweep --resume {path}, or choose another --out",
+                hint=f"latentforge sweep --resume {path}, or choose another --out",
             )
 
     sweep = Sweep(create_folder(requested, RUNS, name, check), record, registry)
@@ -153,7 +153,7 @@ def open_sweep(registry: Registry, path: Path) -> Sweep:
         record = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError(
-            f"no sweep at {path}", remedy="latentforge sweep beta-vae --grid 'loss.beta=[1, 4]'"
+            f"no sweep at {path}", hint="latentforge sweep beta-vae --grid 'loss.beta=[1, 4]'"
         ) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a sweep: {error}") from None

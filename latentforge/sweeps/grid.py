@@ -59,15 +59,13 @@ def create_members(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
     ]
     if not grid:
         raise UsageError(
-            "a sweep needs at least one key to vary", remedy="--grid 'loss.beta=[1, 2, 4]'"
+            "a sweep needs at least one key to vary", hint="--grid 'loss.beta=[1, 2, 4]'"
         )
     if faults:
         raise ConfigError("the grid cannot be used", details=faults)
     combinations = list(itertools.islice(itertools.product(*grid.values()), MAX_MEMBERS + 1))
     if len(combinations) > MAX_MEMBERS:
-        raise UsageError(
-            f"the grid has more than {MAX_MEMBERS} members", remedy="give fewer values"
-        )
+        raise UsageError(f"the grid has more than {MAX_MEMBERS} members", hint="give fewer values")
     width = len(str(len(combinations)))
     members = []
     for number, combination in enumerate(combinations, 1):

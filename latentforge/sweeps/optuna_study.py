@@ -31,7 +31,7 @@ def check_optuna() -> None:
     if find_spec("optuna") is None:
         raise MissingError(
             "a search needs optuna, which is not installed",
-            remedy="pip install 'latentforge[sweep]'",
+            hint="pip install 'latentforge[sweep]'",
         )
 
 
@@ -55,7 +55,7 @@ class Study:
         if storage is None and MASK in search["storage"]:
             raise UsageError(
                 f"{folder} does not store the password of its storage {search['storage']}",
-                remedy=resume_command(folder, search),
+                hint=resume_command(folder, search),
             )
         self.url = storage or str(search["storage"])
         if self.own:
@@ -64,7 +64,7 @@ class Study:
         if not new and (file := sqlite_file(self.url)) and not file.exists():
             raise MissingError(
                 f"the file with the trials of the search is missing: {file.absolute()}",
-                remedy="" if self.own else "--storage URL, with its current location",
+                hint="" if self.own else "--storage URL, with its current location",
             )
         with translate_url_errors(self.url), translate_errors(self.url):
             self.storage = open_storage(self.url)
@@ -78,7 +78,7 @@ class Study:
             self.close()
             raise MissingError(
                 f"the storage {mask_passwords(self.url)} contains no search {name}",
-                remedy="--storage URL, with its current location",
+                hint="--storage URL, with its current location",
             )
         self.study = optuna.create_study(
             storage=self.storage,
@@ -105,7 +105,7 @@ class Study:
             raise RunFailed(
                 error.message,
                 details=error.details,
-                remedy=resume_command(self.folder, self.search),
+                hint=resume_command(self.folder, self.search),
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
@@ -257,13 +257,13 @@ def translate_url_errors(url: str) -> Iterator[None]:
         raise MissingError(
             f"the storage {mask_passwords(url)} needs a package that is not installed",
             details=[remove_secrets(one_line(error), url)],
-            remedy="install the driver of the database, such as psycopg2-binary",
+            hint="install the driver of the database, such as psycopg2-binary",
         ) from None
     except (ArgumentError, ValueError) as error:
         raise UsageError(
             f"Optuna does not accept the storage URL {mask_passwords(url)}",
             details=[remove_secrets(one_line(error), url)],
-            remedy="--storage sqlite:///search.db, or postgresql://USER:PASSWORD@HOST/NAME",
+            hint="--storage sqlite:///search.db, or postgresql://USER:PASSWORD@HOST/NAME",
         ) from None
 
 
@@ -287,7 +287,7 @@ def translate_errors(url: str) -> Iterator[None]:
         raise MissingError(
             f"the storage {mask_passwords(url)} cannot be used",
             details=[remove_secrets(one_line(error), url)],
-            remedy="check that it exists and accepts the user and the password",
+            hint="check that it exists and accepts the user and the password",
         ) from None
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -224,7 +224,7 @@ def describe_plugins(registry: Registry) -> dict[str, Any]:
     if objects := [plugin for plugin in plugins if not isinstance(plugin, str)]:
         raise UsageError(
             f"jobs: other processes cannot load plugin {objects[0]!r}, given as a Python object",
-            remedy="use Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
+            hint="use Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
         )
     return {"plugins": list(plugins), "off": list(off), "discover": discover}
 
@@ -238,5 +238,5 @@ def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
     if jobs > 1 and data is not None:
         raise UsageError(
             "jobs: other processes do not have data passed in Python",
-            remedy="jobs=1, or the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
+            hint="jobs=1, or the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
         )

@@ -168,7 +168,7 @@ class Sweeper:
         done = sum(member["status"] == "done" for member in self.sweep.members)
         error = kind(
             f"{kind.__name__.lower()} with {done} of {self.count_members()} members done",
-            remedy=self.sweep.resume_command,
+            hint=self.sweep.resume_command,
         )
         error.result = self.sweep.summary()
         return error

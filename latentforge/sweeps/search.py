@@ -77,13 +77,13 @@ def check_objective(requested: str, loss_changes: Sequence[str]) -> str:
             if split == "test"
             else "metrics of training images do not measure generalization"
         )
-        raise UsageError(f"objective {requested}: {reason}", remedy=f"--objective {SPLIT}/{name}")
+        raise UsageError(f"objective {requested}: {reason}", hint=f"--objective {SPLIT}/{name}")
     name = requested.removeprefix(f"{SPLIT}/").rpartition("/")[2].replace("-", "_")
     if name == "loss" and loss_changes:
         raise UsageError(
             f"objective loss: the space changes {', '.join(loss_changes)}, "
             "and values of different losses are not comparable",
-            remedy="--objective elbo, or another metric that does not depend on the loss",
+            hint="--objective elbo, or another metric that does not depend on the loss",
         )
     return name
 
@@ -97,7 +97,7 @@ def find_objective(
     if SPLIT not in splits.splits:
         raise UsageError(
             "a search needs a validation split; the data has none",
-            remedy="--set data.validation=0.1",
+            hint="--set data.validation=0.1",
         )
     directions = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
     if name in directions:
@@ -106,11 +106,11 @@ def find_objective(
     if name in others:
         raise UsageError(
             f"objective {name}: not computed during training",
-            remedy=f"--set train.monitor={others[name]}",
+            hint=f"--set train.monitor={others[name]}",
         )
     raise UsageError(
         f"objective {name}: no such metric",
-        remedy=did_you_mean(name, list(directions)) or f"choose from {', '.join(directions)}",
+        hint=did_you_mean(name, list(directions)) or f"choose from {', '.join(directions)}",
     )
 
 

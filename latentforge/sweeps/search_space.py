@@ -96,7 +96,7 @@ def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
     """Parse texts and lists into ranges and choices by key. ConfigError contains every fault."""
     if not given:
         raise UsageError(
-            "a search needs at least one key to vary", remedy="--space 'train.lr=log(1e-4, 1e-2)'"
+            "a search needs at least one key to vary", hint="--space 'train.lr=log(1e-4, 1e-2)'"
         )
     space: dict[str, Range | Choice] = {}
     faults = []
@@ -199,11 +199,11 @@ def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
     if grid and search is not None:
         raise UsageError(
             "a sweep is a grid or a search, not both",
-            remedy="for a search, --space 'loss.beta=[1, 2, 4]' instead of --grid",
+            hint="for a search, --space 'loss.beta=[1, 2, 4]' instead of --grid",
         )
     unexpected = [name for name, value in search_options.items() if value]
     if search is None and unexpected:
         raise UsageError(
             f"{' and '.join(unexpected)}: only for a search",
-            remedy="--search 20, for 20 trials",
+            hint="--search 20, for 20 trials",
         )

@@ -109,7 +109,7 @@ def resume_sweep(
             raise UsageError(
                 f"{path} was {'' if sweep.record['in_memory'] else 'not '}trained on data passed "
                 "in Python",
-                remedy="Forge().resume_sweep(path, data=...) with the training data",
+                hint="Forge().resume_sweep(path, data=...) with the training data",
             )
         jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
         check_jobs(registry, jobs, data)

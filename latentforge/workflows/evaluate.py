@@ -57,7 +57,7 @@ def record_metrics(
         if measure.entry.spec.labels and not splits.spec.classes:
             raise UsageError(
                 f"measure {measure.name!r} needs labels; the data has none",
-                remedy="data=(x, y), or choose other measures",
+                hint="data=(x, y), or choose other measures",
             )
     metrics, protocol = measure_split(loaded_run, split, measures)
     result = {
@@ -83,9 +83,7 @@ def measure_split(
     """The metrics of a split, and the protocol of each metric."""
     loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
     if loss.entry.spec.labels and not classes and "loss" in {m.name for m in measures}:
-        raise UsageError(
-            f"loss {loss.name!r} needs labels; the data has none", remedy="data=(x, y)"
-        )
+        raise UsageError(f"loss {loss.name!r} needs labels; the data has none", hint="data=(x, y)")
     from latentforge.engine.evaluator import Evaluator
     from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept

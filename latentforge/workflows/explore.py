@@ -95,7 +95,7 @@ def explore_loaded(
         root = run.path / "explore"
         check_writable(root)
         if is_outside(root, run.path):
-            raise RunFailed(f"{root} is a link to a place outside the run", remedy="--out DIR")
+            raise RunFailed(f"{root} is a link to a place outside the run", hint="--out DIR")
     watch = SearchProgress(stream, explorer.name)
     with use_threads(config.train.threads), closing(watch):
         findings = compute_findings(loaded_run, explorer, objective, watch.attach)
@@ -189,5 +189,5 @@ def check_weights(model: nn.Module, run: Path) -> None:
     if name := find_nonfinite(model):
         raise RunFailed(
             f"the weights of {run} are not finite: {name} contains NaN or infinity",
-            remedy=f"--checkpoint best, or `latentforge doctor {run}`",
+            hint=f"--checkpoint best, or `latentforge doctor {run}`",
         )

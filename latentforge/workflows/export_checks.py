@@ -36,11 +36,11 @@ def export(
 ) -> dict[str, Any]:
     _check_choice("--format", format, FORMATS)
     if part is None and format == "onnx":
-        raise UsageError("the part of the model is missing", remedy=f"--part {' or '.join(PARTS)}")
+        raise UsageError("the part of the model is missing", hint=f"--part {' or '.join(PARTS)}")
     if part is not None and format == "safetensors":
         raise UsageError(
             "--part is for ONNX; safetensors files contain the weights of the whole model",
-            remedy="remove --part, or use --format onnx",
+            hint="remove --part, or use --format onnx",
         )
     config = resolve_stored_config(registry, run)
     if part is not None:
@@ -71,11 +71,11 @@ def encode(
         raise UsageError(f"{out}: codes are written as .parquet or .npz")
     if out.exists():
         raise UsageError(
-            f"{out} already exists and is not overwritten", remedy="choose another --out"
+            f"{out} already exists and is not overwritten", hint="choose another --out"
         )
     if options and not isinstance(data, str):
         raise UsageError(
-            "--set is for the options of another dataset", remedy="--data NAME --set KEY=VALUE"
+            "--set is for the options of another dataset", hint="--data NAME --set KEY=VALUE"
         )
     values = read_assignments(options, faults := Faults())
     raise_faults(faults)
@@ -113,7 +113,7 @@ def decode(
         if codes.suffix not in CODES:
             raise UsageError(f"{codes}: codes are read from .npz or .parquet")
         if not codes.is_file():
-            raise MissingError(f"no codes at {codes}", remedy=f"latentforge encode {run.path} ...")
+            raise MissingError(f"no codes at {codes}", hint=f"latentforge encode {run.path} ...")
         if codes.suffix == ".parquet":
             _check_packages("embed", "Parquet", "pyarrow")
     check_free(out)
@@ -125,12 +125,12 @@ def decode(
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         hint = did_you_mean(value, choices) or f"choose from {', '.join(choices)}"
-        raise UsageError(f"{option} {value}: no such choice", remedy=hint)
+        raise UsageError(f"{option} {value}: no such choice", hint=hint)
 
 
 def _check_packages(extra: str, feature: str, *packages: str) -> None:
     if missing := [name for name in packages if find_spec(name) is None]:
         raise MissingError(
             f"{feature} needs {' and '.join(missing)} (not installed)",
-            remedy=f"pip install 'latentforge[{extra}]'",
+            hint=f"pip install 'latentforge[{extra}]'",
         )

@@ -127,7 +127,7 @@ def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint 
             raise MissingError(
                 f"{run.path} has no checkpoint to resume from",
                 details=[f"{METRICS} has {epochs} epochs, which are not trained again"],
-                remedy="restore its checkpoints folder, or start a new run",
+                hint="restore its checkpoints folder, or start a new run",
             ) from None
         return None
 
@@ -141,7 +141,7 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     if data is None and config.dataset is None:
         raise UsageError(
             f"{run.path} was trained on data passed in Python",
-            remedy="Forge().resume(run, data=...)",
+            hint="Forge().resume(run, data=...)",
         )
     splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
@@ -155,7 +155,7 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
                 if sizes.get(name) != before
             ]
             or ["the number of images is the same, but their values differ"],
-            remedy="restore the original dataset, or start a new run",
+            hint="restore the original dataset, or start a new run",
         )
     return splits
 
@@ -167,12 +167,12 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
     epochs = run.manifest["epochs"]
     if stopped := restore_result(saved).stopped:
         raise UsageError(
-            f"{run.path} stopped early after epoch {epochs}: {stopped}", remedy="train a new run"
+            f"{run.path} stopped early after epoch {epochs}: {stopped}", hint="train a new run"
         )
     if saved.state["step"] == run.manifest["steps"] and config.train.epochs <= epochs:
         raise UsageError(
             f"{run.path} is fully trained, {epochs} epochs",
-            remedy=f"--epochs {2 * epochs}",
+            hint=f"--epochs {2 * epochs}",
         )
 
 

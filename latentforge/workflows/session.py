@@ -189,7 +189,7 @@ def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
         kind = Terminated if result.signal == signal.SIGTERM else Interrupted
         message = f"{kind.__name__.lower()} at step {result.steps}{suffix}"
         command = torchrun.restart_command(f"latentforge train --resume {run.path}")
-        interrupted = kind(message, remedy=command if has_checkpoint else "")
+        interrupted = kind(message, hint=command if has_checkpoint else "")
         interrupted.result = run.summary()
         notify(run, "run_failed", error=interrupted)
         raise interrupted

@@ -41,7 +41,7 @@ def train(
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(
             f"train.cuda_graph is on, but {device} has no CUDA graphs",
-            remedy="--set train.cuda_graph=auto",
+            hint="--set train.cuda_graph=auto",
         )
     with use_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)

@@ -51,7 +51,7 @@ def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int,
     if data.kind != "image":
         raise UsageError(
             f"{model} supports images, not vectors of size {data.size}",
-            remedy=f"`latentforge train {alternative}`, "
+            hint=f"`latentforge train {alternative}`, "
             "which supports images and vectors of any size",
         )
     channels, height, width = data.shape
@@ -72,6 +72,6 @@ def class_count(model: str, data: DataSpec) -> int:
     if not data.classes:
         raise UsageError(
             f"{model} needs labels; the data has none",
-            remedy="use data with labels, or a model that needs none: ae, vae",
+            hint="use data with labels, or a model that needs none: ae, vae",
         )
     return len(data.classes)

@@ -48,7 +48,7 @@ def select_images(
     if count > len(images):
         raise UsageError(
             f"n is {count}; the split {split!r} has {len(images)} images",
-            remedy=f"--set n={len(images)}",
+            hint=f"--set n={len(images)}",
         )
     return images.batch(select_random(count, len(images), images.device).nonzero().flatten())
 

@@ -65,7 +65,7 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
         if not len(indices):
             raise UsageError(
                 f"no training image is of class {label}, so it has no mean code",
-                remedy="choose a class that has training images",
+                hint="choose a class that has training images",
             )
     codes = context.codes("train", model).flatten(1)
     return torch.stack([codes[indices].mean(0) for indices in indices_by_class])

@@ -32,13 +32,13 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
     if not NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a plugin",
-            remedy="use lower-case letters, digits and single hyphens, such as swirl-vae",
+            hint="use lower-case letters, digits and single hyphens, such as swirl-vae",
         )
     if name in load_plugins(only=["latentforge"]).names(PLURAL[kind]):
-        raise UsageError(f"there is a built-in {kind} {name!r}", remedy="choose another name")
+        raise UsageError(f"there is a built-in {kind} {name!r}", hint="choose another name")
     folder = (out or Path()) / f"latentforge-{name}"
     if folder.exists():
-        raise UsageError(f"{folder} already exists", remedy="choose another name, or --out DIR")
+        raise UsageError(f"{folder} already exists", hint="choose another name, or --out DIR")
     texts = render_files(name, kind)
     try:
         for path, text in texts.items():
@@ -77,7 +77,7 @@ def render_files(name: str, kind: str) -> dict[str, str]:
     code = "".join(text for source, text in templates.items() if source.endswith(".py"))
     if name in USED_NAMES or re.search(rf"(?<!\$)\b{variables['Class']}\b", code):
         raise UsageError(
-            f"the name {name!r} is already used in the generated code", remedy="choose another name"
+            f"the name {name!r} is already used in the generated code", hint="choose another name"
         )
     variables["usage"] = Template(templates.pop(f"{kind}/usage.md")).substitute(variables).strip()
     return {

@@ -60,14 +60,14 @@ def check_target(path: Path) -> None:
         if not path.exists():
             return
         if path.is_dir():
-            raise UsageError(f"{path} is a folder", remedy=f"--out {path / 'report.html'}")
+            raise UsageError(f"{path} is a folder", hint=f"--out {path / 'report.html'}")
         is_report = MARK in _read_beginning(path)
     except OSError as error:
         raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
     if not is_report:
         raise UsageError(
             f"{path} is not a LatentForge report and is not overwritten",
-            remedy="choose another --out",
+            hint="choose another --out",
         )
 
 

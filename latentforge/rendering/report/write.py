@@ -30,7 +30,7 @@ def report(
     """
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
-        raise UsageError("a run is given more than once", remedy="give each run once")
+        raise UsageError("a run is given more than once", hint="give each run once")
     path = out or default_path(runs)
     check_target(path)
     from latentforge.rendering.report.page import render  # plotly and jinja2 are slow to import

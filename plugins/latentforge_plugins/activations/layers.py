@@ -24,7 +24,7 @@ def select_layers(model: Any, requested: Sequence[str]) -> list[str]:
         if name not in known:
             raise UsageError(
                 f"layers: the model has no layer {name!r}",
-                remedy=did_you_mean(name, known) or f"choose from {', '.join(known)}",
+                hint=did_you_mean(name, known) or f"choose from {', '.join(known)}",
             )
     if requested:
         return list(dict.fromkeys(requested))

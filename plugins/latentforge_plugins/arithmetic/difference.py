@@ -31,7 +31,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     else:
         raise UsageError(
             f"the split {config.split!r} has no image of class {config.minus}",
-            remedy="--set 'images=[0, 1]'",
+            hint="--set 'images=[0, 1]'",
         )
     z = context.model.encode(batch.x).mode().flatten(1)  # (K, D)
     scales = torch.tensor(config.scales, device=z.device)

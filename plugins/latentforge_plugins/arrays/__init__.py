@@ -27,7 +27,7 @@ def load(config: ArraysConfig, split: str) -> Arrays:
     if config.path is None:
         raise UsageError(
             "data.path is not given: dataset arrays reads an .npz or an .npy file",
-            remedy="--set data.path=FILE.npz, made by numpy.savez('FILE.npz', x=images, y=labels)",
+            hint="--set data.path=FILE.npz, made by numpy.savez('FILE.npz', x=images, y=labels)",
         )
     from .npz import read, read_npy
 
@@ -36,7 +36,7 @@ def load(config: ArraysConfig, split: str) -> Arrays:
     if config.labels is not None:
         raise UsageError(
             f"data.labels can only be used with an .npy file, but data.path is {config.path}",
-            remedy="store the labels in the .npz file under the key y",
+            hint="store the labels in the .npz file under the key y",
         )
     return read(config.path)
 

@@ -31,7 +31,7 @@ class ClassObjective:
                 f"no class {config.target}: the classifier {classifier.name} has "
                 f"{len(names)} classes",
                 details=[f"classes: {list_classes(names)}"],
-                remedy=f"--set target=0, or another class up to {len(names) - 1}; "
+                hint=f"--set target=0, or another class up to {len(names) - 1}; "
                 "omit target for all classes in turn",
             )
         labels = range(len(names)) if config.target is None else [config.target]

@@ -55,7 +55,7 @@ class DeconvVae(nn.Module):
             raise UsageError(
                 f"deconv-vae requires images of size {SMALLEST}x{SMALLEST} or larger, "
                 f"not {height}x{width}",
-                remedy="`latentforge train conv-vae`, which supports images of any size",
+                hint="`latentforge train conv-vae`, which supports images of any size",
             )
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         a, b, c = config.encoder

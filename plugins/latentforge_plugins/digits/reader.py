@@ -25,7 +25,7 @@ def read() -> tuple[Tensor, Tensor]:
         raise MissingError(
             f"the digits in {path} cannot be read",
             details=[one_line(error)],
-            remedy="pip install --force-reinstall scikit-learn",
+            hint="pip install --force-reinstall scikit-learn",
         ) from error
     x = torch.from_numpy(table[:, :64].astype(np.float32) / WHITE)
     return x.view(-1, 1, 8, 8), torch.from_numpy(table[:, 64].copy())
@@ -41,7 +41,7 @@ def source() -> Path:
     problem = "is not installed" if spec is None else f"has no file digits.csv.gz ({spec.origin})"
     raise MissingError(
         f"dataset digits is part of scikit-learn, which {problem}",
-        remedy="pip install scikit-learn",
+        hint="pip install scikit-learn",
     )
 
 

@@ -29,7 +29,7 @@ def load(config: FolderConfig, split: str):
     if config.root is None:
         raise UsageError(
             "data.root is not given: dataset folder reads the image files of a folder",
-            remedy="--set data.root=FOLDER",
+            hint="--set data.root=FOLDER",
         )
     from .listing import list_images
     from .pictures import Pictures

@@ -25,7 +25,7 @@ def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ..
         problem = "is a file" if root.exists() else "does not exist"
         raise MissingError(
             f"data.root: {root} {problem}",
-            remedy="--set data.root=FOLDER with a folder that contains images",
+            hint="--set data.root=FOLDER with a folder that contains images",
         )
     try:
         root_images, folders = images_in(root), folders_in(root)
@@ -38,7 +38,7 @@ def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ..
         raise UsageError(
             f"data.root: {root} contains both images ({root_images[0].name}) "
             f"and sub-folders ({folders[0].name})",
-            remedy="put every image into the sub-folder of its class, or move the sub-folders out",
+            hint="put every image into the sub-folder of its class, or move the sub-folders out",
         )
     if root_images:
         return root_images, None, ()
@@ -54,21 +54,21 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
         raise UsageError(
             f"data.root: no images in {root} or its sub-folders",
             details=[f"supported extensions: {' '.join(EXTENSIONS)}"],
-            remedy=nested_folder_hint(empty)
+            hint=nested_folder_hint(empty)
             or "--set data.root=FOLDER with a folder that contains images",
         )
     if empty:
         raise UsageError(
             f"data.root: no images in {', '.join(map(str, empty[:5]))}; "
             f"each sub-folder of {root} is a class",
-            remedy=nested_folder_hint(empty) or "move folders that are not classes elsewhere",
+            hint=nested_folder_hint(empty) or "move folders that are not classes elsewhere",
         )
     if len(images_by_class) == 1:
         (only,) = images_by_class
         raise UsageError(
             f"data.root: {root} has only one sub-folder, {only.name}, "
             "but labels need at least two classes",
-            remedy=f"--set data.root={only}, to load its images without labels",
+            hint=f"--set data.root={only}, to load its images without labels",
         )
 
 

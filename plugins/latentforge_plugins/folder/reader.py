@@ -101,12 +101,12 @@ def mixed_images_error(
         colour = {1: "grey", 3: "colour"}
         return UsageError(
             f"data.root: mixed channels: {one} is {colour[c]}, {other} is {colour[c_other]}",
-            remedy="--set data.channels=rgb, or data.channels=grey, to convert all images",
+            hint="--set data.channels=rgb, or data.channels=grey, to convert all images",
         )
     return UsageError(
         f"data.root: images of several sizes (height x width): {one} is {h} x {w}, "
         f"{other} is {h_other} x {w_other}",
-        remedy=f"--set 'data.size=[{h},{w}]', to resize all images",
+        hint=f"--set 'data.size=[{h},{w}]', to resize all images",
     )
 
 
@@ -117,5 +117,5 @@ def unreadable_error(faults: Sequence[tuple[Path, Exception]], count: int) -> Us
     return UsageError(
         f"data.root: {len(faults)} of {count} image files cannot be read",
         details=details,
-        remedy="delete or replace them",
+        hint="delete or replace them",
     )

@@ -35,12 +35,12 @@ class Features:
         if not self.layer:
             raise UsageError(
                 "the classifier's layers() contain no layer with weights",
-                remedy="--set fid.layer=NAME",
+                hint="--set fid.layer=NAME",
             )
         if self.layer not in (known := list(classifier.model.layers())):
             raise UsageError(
                 f"fid.layer is {layer!r}, which is not a layer of {classifier.run.path}",
-                remedy=did_you_mean(layer, known) or f"choose from {', '.join(known)}",
+                hint=did_you_mean(layer, known) or f"choose from {', '.join(known)}",
             )
         self.grid = grid
         self.cells = (1, 1)  # of each map, set by the first output
@@ -88,8 +88,7 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
             f"classifier {classifier.run.path} was trained with a different preprocessing than "
             "this run",
             details=differing,
-            remedy="use a classifier trained on the run's own data, with the same options of "
-            "[data]",
+            hint="use a classifier trained on the run's own data, with the same options of [data]",
         )
     classes = tuple(manifest["classes"])
     if context.data.classes and context.data.classes != classes:
@@ -100,7 +99,7 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
                 f"the classifier's: {list_classes(classes)}",
                 f"the run's: {list_classes(context.data.classes)}",
             ],
-            remedy="use a classifier trained on the run's own data",
+            hint="use a classifier trained on the run's own data",
         )
     if manifest["fingerprint"] != context.fingerprint:
         log.warning(

@@ -41,7 +41,7 @@ class Fid:
         if real.same_as(others):
             raise UsageError(
                 "fid needs a second split of real images, but there is only one",
-                remedy='data={"train": ..., "test": ...}',
+                hint='data={"train": ..., "test": ...}',
             )
         self.count = self.check_count(config, real, others)
         self.selected = select_random(self.count, len(real), real.device)
@@ -69,7 +69,7 @@ class Fid:
         if count > most:
             raise UsageError(
                 f"fid.images is {count}; the splits have {len(real)} and {len(others)} images",
-                remedy=f"--set fid.images={most}, or 0 for the largest possible",
+                hint=f"--set fid.images={most}, or 0 for the largest possible",
             )
         size = self.features(next(real.batches(1)).x).shape[1]
         least = PER_FEATURE * size
@@ -80,7 +80,7 @@ class Fid:
             raise UsageError(
                 f"fid of {size} features needs {least} images, {PER_FEATURE} for each feature, "
                 f"but there are {count}",
-                remedy=f"{fewer}, or {more}",
+                hint=f"{fewer}, or {more}",
             )
         return count
 

@@ -47,7 +47,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if config.prior == "mixture" and mixture is None:
         raise UsageError(
             f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} dimensions",
-            remedy="--set prior=none",
+            hint="--set prior=none",
         )
     prior = prior_density(model, codes) if config.prior == "gaussian" else mixture
     if config.prior == "none":
@@ -227,5 +227,5 @@ def check_independent(context: ExploreContext) -> None:
     if judge and guiding and judge.run.path.resolve() == guiding.run.path.resolve():
         raise UsageError(
             f"{judge.run.path} guides the search and cannot also be the judge",
-            remedy="--with judge=RUN of another classifier, or omit the judge",
+            hint="--with judge=RUN of another classifier, or omit the judge",
         )

@@ -99,7 +99,7 @@ def sample_data_starts(
                 raise UsageError(
                     f"all training images are of class {int(label)}, "
                     "so there is no other class to start from",
-                    remedy="--set any_class=true",
+                    hint="--set any_class=true",
                 )
             requests = (excluded == label).nonzero().squeeze(1)
             picks = torch.randint(len(allowed), (restarts, len(requests)), device=codes.device)

@@ -34,7 +34,7 @@ class Ssim(MeanPerImage):
         if data.kind != "image":
             raise UsageError(
                 f"ssim supports images, not vectors of size {data.size}",
-                remedy="use psnr or mse_per_pixel, which support vectors too",
+                hint="use psnr or mse_per_pixel, which support vectors too",
             )
         super().__init__("ssim", self.compute_batch)
         self.window = window(data)

@@ -23,7 +23,7 @@ def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
     if data.kind == "vector" and config.mask != "random":
         raise UsageError(
             f"mask={config.mask} needs images; the data consists of vectors of size {data.size}",
-            remedy="--set mask=random",
+            hint="--set mask=random",
         )
     height, width = data.shape[-2:] if data.kind == "image" else (1, data.size)
     hidden = torch.zeros(height, width, dtype=torch.bool)
@@ -36,7 +36,7 @@ def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
         raise UsageError(
             f"the mask leaves nothing {'known' if hidden.all() else 'hidden'} "
             f"of an image of {height}x{width} pixels",
-            remedy="use a mask that hides a part of the image",
+            hint="use a mask that hides a part of the image",
         )
     return (~hidden).expand(data.shape) if data.kind == "image" else ~hidden[0]
 
@@ -56,6 +56,6 @@ def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slic
         raise UsageError(
             f"box {list(config.box)} is outside the image of {height} rows and {width} "
             f"columns: it ends at row {top + rows}, column {left + columns}",
-            remedy="--set 'box=[top, left, height, width]' in pixels, inside the image",
+            hint="--set 'box=[top, left, height, width]' in pixels, inside the image",
         )
     return slice(top, top + rows), slice(left, left + columns)

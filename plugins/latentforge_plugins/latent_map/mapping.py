@@ -86,7 +86,7 @@ def select_images(
         if count < projections.MIN_POINTS <= requested:
             raise UsageError(
                 f"{free / 2**20:,.0f} MB of free memory is too little for a map by {NAMES[method]}",
-                remedy="--set method=pca",
+                hint="--set method=pca",
             )
         if count < requested:
             notes.append(

@@ -48,7 +48,7 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
     if find_spec("pacmap") is None:
         raise MissingError(
             "method pacmap needs the package pacmap, which is not installed",
-            remedy="pip install 'latentforge[maps]', or --set method=tsne",
+            hint="pip install 'latentforge[maps]', or --set method=tsne",
         )
     log = logging.getLogger("pacmap")
     level = log.level
@@ -74,5 +74,5 @@ def check(codes: Tensor, method: str) -> None:
         )
     if method != "codes" and bool((codes == codes[0]).all()):
         raise UsageError(
-            "all codes are the same, so there is nothing to map", remedy="`latentforge doctor RUN`"
+            "all codes are the same, so there is nothing to map", hint="`latentforge doctor RUN`"
         )

@@ -29,7 +29,7 @@ class KnnAccuracy(MeanPerImage):
             raise UsageError(
                 f"knn_accuracy.k is {self.k}, but only {len(train) - self.queries_are_rows} "
                 "training images are available",
-                remedy="--set knn_accuracy.k=1, or use more images",
+                hint="--set knn_accuracy.k=1, or use more images",
             )
         self.codes, self.labels = codes_of(context.model, train).double(), train.y.cpu()
         self.classes = len(context.data.classes)

@@ -88,17 +88,17 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
     if size < 2:
         raise UsageError(
             "a manifold needs two latent dimensions; this model has one",
-            remedy="latentforge explore traverse RUN",
+            hint="latentforge explore traverse RUN",
         )
     if config.plane == "dims" and max(config.dims) >= size:
         raise UsageError(
             f"no latent dimension {max(config.dims)}: this model has {size}",
-            remedy=f"choose dims from 0 to {size - 1}",
+            hint=f"choose dims from 0 to {size - 1}",
         )
     if config.plane == "principal" and size > MAX_DIMENSIONS:
         raise UsageError(
             f"principal directions support codes of at most {MAX_DIMENSIONS} values, not {size}",
-            remedy="--set plane=dims",
+            hint="--set plane=dims",
         )
     codes = context.codes("train").flatten(1)  # (N, D)
     return principal(codes) if config.plane == "principal" else through_dims(context, config, codes)

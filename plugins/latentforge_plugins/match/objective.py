@@ -85,13 +85,13 @@ def make_representation(features: str, context: ExploreContext) -> Callable[[Ten
     if "classifier" not in context.roles:
         raise UsageError(
             f"features={features} is a layer of a classifier, but no classifier is given",
-            remedy="--with classifier=RUN, or --set features=pixels",
+            hint="--with classifier=RUN, or --set features=pixels",
         )
     classifier: Any = context.roles["classifier"]
     known = ["pixels", *classifier.model.layers()]
     if features not in known:
         raise UsageError(
             f"features={features} is not a layer of classifier {classifier.name}",
-            remedy=did_you_mean(features, known) or f"choose from {', '.join(known)}",
+            hint=did_you_mean(features, known) or f"choose from {', '.join(known)}",
         )
     return lambda x: output_of(features, classifier.model, x).flatten(1)

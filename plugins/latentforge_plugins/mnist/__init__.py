@@ -51,7 +51,7 @@ def download(root: Path) -> None:
         raise MissingError(
             f"MNIST could not be downloaded to {root}",
             details=[one_line(error)],
-            remedy="check the network, or copy the four files into MNIST/raw there",
+            hint="check the network, or copy the four files into MNIST/raw there",
         ) from error
 
 

@@ -41,7 +41,7 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
         raise MissingError(
             f"the {split} images of MNIST are not in {raw}",
             details=[f"looked for {path} and {path.name}.gz" for path in missing],
-            remedy=f"{FETCH}; or set LATENTFORGE_DATA, or data.root, to the folder of MNIST/raw",
+            hint=f"{FETCH}; or set LATENTFORGE_DATA, or data.root, to the folder of MNIST/raw",
         )
     images, labels = read(image_path, dims=3), read(label_path, dims=1)
     if len(images) != len(labels):
@@ -95,5 +95,5 @@ def _damaged_error(path: Path, problem: str) -> MissingError:
     """The file is not deleted here: it is the user's, and may be another file of the same name."""
     return MissingError(
         f"MNIST file {path} is damaged: {problem}",
-        remedy=f"delete that file yourself, then: {FETCH}",
+        hint=f"delete that file yourself, then: {FETCH}",
     )

@@ -22,9 +22,9 @@ def read(file: Path, context: ExploreContext) -> Images:
     if not context.data.drawable:
         raise UsageError(f"file is an image, but the data of this run has shape {shape}")
     if file.is_dir():
-        raise UsageError(f"file: {file} is a folder", remedy="--set file=IMAGE, one of its files")
+        raise UsageError(f"file: {file} is a folder", hint="--set file=IMAGE, one of its files")
     if not file.is_file():
-        raise MissingError(f"file: {file} does not exist", remedy="--set file=IMAGE")
+        raise MissingError(f"file: {file} does not exist", hint="--set file=IMAGE")
     pixels = try_decode(file, None, "auto")  # uint8 (1 or 3, H, W)
     if isinstance(pixels, Exception):
         raise UsageError(f"file: {file} cannot be read: {one_line(pixels)}")
@@ -35,7 +35,7 @@ def read(file: Path, context: ExploreContext) -> Images:
             "file: {} is {} x {} (height x width), the run's images are {} x {}".format(
                 file, *pixels.shape[1:], *shape[1:]
             ),
-            remedy="use an image of that size with the framing of the run's images",
+            hint="use an image of that size with the framing of the run's images",
         )
     if len(pixels) != shape[0]:
         colours = COLOUR[len(pixels)], COLOUR[shape[0]]

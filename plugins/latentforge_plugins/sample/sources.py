@@ -50,7 +50,7 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
         raise UsageError(
             f"no density can be fitted to {count} codes of {size} values: "
             f"it needs at least 2 codes of at most {MAX_DIMENSIONS} values",
-            remedy="--set 'sources=[\"aggregate\"]'",
+            hint="--set 'sources=[\"aggregate\"]'",
         )
     values = codes.double().cpu()
     fitted = f"fitted to the {count} training codes"

@@ -32,7 +32,7 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
         raise MissingError(
             f"the {split} images of {name} are not in {data_folder(config.root)}",
             details=[f"looked for {path}" for path in missing],
-            remedy=f"{fetch_command(name, config)}; or set LATENTFORGE_DATA, or data.root, "
+            hint=f"{fetch_command(name, config)}; or set LATENTFORGE_DATA, or data.root, "
             "to the folder that contains them",
         )
     check_sums(name, config, sums)
@@ -107,7 +107,7 @@ def damaged_error(name: str, config: RootConfig, paths: list[Path], reason: str)
     return MissingError(
         f"{name}: {', '.join(map(str, paths))}: "
         f"damaged, or a different file of the same name ({reason})",
-        remedy=f"delete the damaged files yourself, then: {fetch_command(name, config)}",
+        hint=f"delete the damaged files yourself, then: {fetch_command(name, config)}",
     )
 
 
@@ -124,7 +124,7 @@ def download(name: str, config: RootConfig, split: str) -> None:
         raise MissingError(
             f"{name} could not be downloaded to {root}",
             details=[one_line(error)],
-            remedy="check the network, or copy the files there: "
+            hint="check the network, or copy the files there: "
             + ", ".join(str(path.relative_to(root)) for path in files(name, config, split)),
         ) from error
 

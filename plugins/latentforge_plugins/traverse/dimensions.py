@@ -129,7 +129,7 @@ def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
         low, high = config.quantiles
         raise UsageError(
             f"some code values between the quantiles {low:g} and {high:g} are infinite or NaN",
-            remedy="--set 'quantiles=[0.02, 0.98]', or `latentforge doctor RUN` for codes of NaN",
+            hint="--set 'quantiles=[0.02, 0.98]', or `latentforge doctor RUN` for codes of NaN",
         )
     return found
 
