@@ -40,11 +40,11 @@ class Levels(PixelCodes):
 
 
 @pytest.fixture
-def explore(look):
+def explore(explore):
     """Runs an explorer on arrays (x, y); returns its items by name and its findings."""
 
     def call(name, model, test, train=None, *, provides=("encode",), **options):
-        found = look(name, model, *test, train=train, provides=provides, **options)
+        found = explore(name, model, *test, train=train, provides=provides, **options)
         return {item.name: item for item in found.items}, found
 
     return call
