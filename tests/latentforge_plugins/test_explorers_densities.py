@@ -129,7 +129,7 @@ def test_the_nearest_training_image_is_found_in_any_batch(explore, affine):
     assert found.metrics["nearest_train_test"] == pytest.approx(expected, rel=1e-2)
 
 
-def test_nearest_train_samples_test_images_of_all_classes(explore, affine):
+def test_nearest_train_test_is_estimated_on_all_classes(explore, affine):
     train = torch.zeros(10, *SHAPE)
     held = torch.zeros(1000, *SHAPE)
     held[500:, 0, 0, 0] = 1.0
@@ -161,7 +161,7 @@ def test_the_entropy_of_one_certain_class_is_positive_zero(explore, affine):
     assert str(found.metrics["class_entropy_gaussian"]) == "0.0"
 
 
-def test_classifier_confidence_and_entropy_of_samples(explore, affine, x):
+def test_confidence_and_entropy_of_samples_match_the_classifier(explore, affine, x):
     roles = {"classifier": affine.Threshold()}
     y = torch.arange(400) % 2
     found = explore(

@@ -166,7 +166,7 @@ def test_spatial_codes_are_flattened(explore):
     assert found.notes == ("codes of shape (3, 1, 2) are flattened",)
 
 
-def test_t_sne_separates_clusters_and_depends_on_the_seed_only(explore):
+def test_t_sne_separates_clusters_and_is_deterministic(explore):
     x, y = blobs(150, 5)
     x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y  # leaves gaps between the classes
     first, found = explore("latent-map", PixelCodes(5), (x, y), k=5)

@@ -1,4 +1,4 @@
-"""Guided generation on small runs: where it starts, what it reports, and what it refuses."""
+"""Guided generation on small runs: starts, metrics, titles and refused input."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def context_of(y, classes, wanted, z=None):
     x = np.zeros((len(y), 2, 2), np.uint8)
     data = prepare_whole({"train": Arrays(x, y, classes)}, "arrays")
 
-    class Wanted:
+    class Objective:
         requests = ["?"] * len(wanted)
         classes = torch.tensor(wanted)
 
@@ -141,22 +141,22 @@ def context_of(y, classes, wanted, z=None):
         latent = type("L", (), {"prior": z, "shape": (1,)})
 
     return ExploreContext(
-        Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Wanted()
+        Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Objective()
     )
 
 
 def test_starts_cover_all_other_classes_and_never_the_requested_one():
     y = np.arange(300) % 3
     context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
-    places = torch.arange(300.0)[:, None]
+    codes = torch.arange(300.0)[:, None]
     wanted = context.objective.classes
-    begun = sample_data_starts(context, places, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
-    assert begun.shape == (8, 200)
-    assert not (begun == wanted).any()
+    starts = sample_data_starts(context, codes, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
+    assert starts.shape == (8, 200)
+    assert not (starts == wanted).any()
     for label in range(3):
-        others = begun[:, wanted == label].unique().tolist()
+        others = starts[:, wanted == label].unique().tolist()
         assert others == [other for other in range(3) if other != label]
-    anywhere = sample_data_starts(context, places, 8, None).squeeze(2).long() % 3
+    anywhere = sample_data_starts(context, codes, 8, None).squeeze(2).long() % 3
     assert (anywhere == wanted).float().mean() == pytest.approx(1 / 3, abs=0.06)
 
 
@@ -417,10 +417,10 @@ def test_log_prior_is_the_density_of_the_posteriors_not_of_their_means():
 def test_the_map_projects_on_the_two_principal_directions():
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(3000, 5, generator=generator) * torch.tensor([0.1, -3.0, 0.2, -1.0, 0.05])
-    place = Map(codes)
-    assert place(codes).var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
-    assert (place.directions.max(1).values == place.directions.abs().max(1).values).all()
-    torch.testing.assert_close(place(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
+    project = Map(codes)
+    assert project(codes).var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+    assert (project.directions.max(1).values == project.directions.abs().max(1).values).all()
+    torch.testing.assert_close(project(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
 
 
 def test_an_unused_judge_is_reported(guided):
@@ -443,10 +443,10 @@ class NormModel(IdentityModel):
         return z.norm(dim=1)[:, None, None, None].expand(-1, 1, 4, 4)
 
 
-def test_the_animation_follows_the_path_from_start_to_end():
+def test_the_film_follows_the_path_from_start_to_end():
     path = torch.linspace(0.0, 1.0, 75)[:, None] * torch.tensor([0.6, 0.8])
     found = Found(
-        *(torch.zeros(3) for _ in range(7)),  # the animation reads `satisfied` only
+        *(torch.zeros(3) for _ in range(7)),  # the film reads `satisfied` only
         paths={1: path},
     )
     x = np.random.default_rng(0).random((50, 4, 4)).astype("float32")
@@ -463,10 +463,10 @@ def test_the_animation_follows_the_path_from_start_to_end():
 
     film = draw_film(context, found, torch.rand(50, 2), 1)
     assert len(film.frames) == 30
-    walked = [frame[0].paths["walk"] for frame in film.frames]
-    assert [len(part) for part in walked] == sorted({len(part) for part in walked})
-    assert (len(walked[0]), len(walked[-1])) == (1, 75)
-    for (_, image), part, title in zip(film.frames, walked, film.frame_titles, strict=True):
+    drawn = [frame[0].paths["walk"] for frame in film.frames]
+    assert [len(part) for part in drawn] == sorted({len(part) for part in drawn})
+    assert (len(drawn[0]), len(drawn[-1])) == (1, 75)
+    for (_, image), part, title in zip(film.frames, drawn, film.frame_titles, strict=True):
         torch.testing.assert_close(part, path[: len(part)])
         assert float(image.rows[0].mean()) == pytest.approx(float(part[-1].norm()), abs=1e-5)
         assert title == f"step {len(part) - 1}"
@@ -519,9 +519,9 @@ def test_starts_without_labels_are_reported_as_any_class():
     _, _, findings, _ = run_guide(Classed([0.5, 0.5], 1.0), steps=2, settle=0)
     assert "starts: codes of random training images of any class;" in findings.protocol
     assert "the training images have no labels, so starts can be of any class" in findings.notes
-    _, _, asked, _ = run_guide(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
-    assert "of any class;" in asked.protocol
-    assert not any("labels" in note for note in asked.notes)
+    _, _, allowed, _ = run_guide(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
+    assert "of any class;" in allowed.protocol
+    assert not any("labels" in note for note in allowed.notes)
 
 
 def test_starts_of_other_classes_are_reported(guided):
@@ -584,7 +584,7 @@ def test_a_number_on_the_map_labels_its_result():
     assert draw_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
 
 
-def test_the_animation_title_names_the_outcome_and_the_start():
+def test_the_film_title_names_the_outcome_and_the_start():
     met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
     context = request_context(["a 3", "a 5"])
     assert film_title(context, met, 0) == "Path of request 0 (satisfied): a 3, from start 2"
@@ -604,7 +604,7 @@ def test_nan_weights_of_a_role_are_refused(cli, guided):
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
-def test_the_animation_shows_the_path_and_most_codes_but_no_outliers(dimensions):
+def test_the_film_shows_the_path_and_most_codes_but_no_outliers(dimensions):
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(4000, dimensions, generator=generator)
     codes[:8, 0] = 900.0  # outliers: 8 of 4,000
@@ -616,9 +616,9 @@ def test_the_animation_shows_the_path_and_most_codes_but_no_outliers(dimensions)
     )
     film = draw_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
     limits = torch.tensor(compute_limits([frame[0] for frame in film.frames]))  # (2, 2)
-    place = Map(codes)
-    seen, walked = place(codes), place(path)
-    assert ((walked > limits[:, 0]) & (walked < limits[:, 1])).all()
+    project = Map(codes)
+    seen, drawn = project(codes), project(path)
+    assert ((drawn > limits[:, 0]) & (drawn < limits[:, 1])).all()
     middle = seen.quantile(torch.tensor([0.05, 0.95]), 0).T  # (2, 2)
     assert (limits[:, 0] < middle[:, 0]).all()
     assert (limits[:, 1] > middle[:, 1]).all()

@@ -382,5 +382,5 @@ def test_terms_weights_and_kl_per_dimension_are_logged(loss, logged, weights, tm
     assert sum(last["per_dim"]["kl"]) == pytest.approx(run.metrics["train"]["kl"], rel=1e-4)
     assert "beta" in next(iter(run.manifest["facts"]))
     if "sigma" in logged:
-        assert run.metrics["train"]["sigma"] < 1.0  # its initial value
+        assert run.metrics["train"]["sigma"] < 1.0  # below its initial value
     assert run.evaluate(device="cpu") == pytest.approx(run.metrics["test"], rel=1e-5)
