@@ -1,4 +1,4 @@
-"""A model whose codes are its pixels, scaled: what an explorer finds in it is known exactly."""
+"""A model whose codes are its scaled pixels, so the exact findings are known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from latentforge.latent import DiagonalGaussian, Point
 
 
 class Affine(nn.Module):
-    """z = scale (x - 1/2) of the first D pixels, D those of `latent`, and back; other pixels are
-    1/2. Variational, with the log-variances `log_var` (D,), where they are given."""
+    """Encodes the first D pixels as z = scale (x - 1/2), with D the size of `latent`; decodes other
+    pixels to 1/2. Variational if the log-variances `log_var` (D,) are given."""
 
     def __init__(self, shape, latent, scale=1.0, log_var=None):
         super().__init__()
@@ -33,7 +33,7 @@ class Affine(nn.Module):
 
 
 class Threshold(nn.Module):
-    """Class 1 with probability sigmoid(20 (first pixel - 1/2)), else class 0."""
+    """Predicts class 1 with probability sigmoid(20 (first pixel - 1/2)), else class 0."""
 
     def forward(self, x):
         logit = 20 * (x.flatten(1)[:, 0] - 0.5)

@@ -1,4 +1,4 @@
-"""Figures of a model on arrays, by the evaluator that every run is measured with."""
+"""Fixtures that evaluate metrics and run explorers of a model on arrays."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from latentforge.data.preparation import prepare_whole
 
 
 @pytest.fixture(scope="session")
-def measured() -> Callable[..., Any]:
-    """`measured("recon", model, x)` gives (figures, protocol) of the measures, named in one text.
+def evaluate() -> Callable[..., Any]:
+    """`evaluate("recon", model, x)` returns (metrics, protocol); names are separated by spaces.
 
-    `x` and `y` are the split test; `train` is another split's (x, y). Options are by measure.
+    `x` and `y` are the test split; `train` is (x, y) of the train split. Options are by measure.
     """
     from latentforge.engine.evaluator import Evaluator
 
@@ -42,26 +42,26 @@ def measured() -> Callable[..., Any]:
             seed=seed,
             device=torch.device("cpu"),
         )
-        figures = evaluator.run(split, Step(10, 10, len(given["train"].x), 1))
-        return figures, evaluator.protocol
+        metrics = evaluator.run(split, Step(10, 10, len(given["train"].x), 1))
+        return metrics, evaluator.protocol
 
     return call
 
 
 @pytest.fixture(scope="session")
 def affine() -> Any:
-    """The module with a model whose codes are its pixels."""
+    """The module `affine`, with a model whose codes are its pixels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parent)
         return importlib.import_module("affine")
 
 
 @pytest.fixture(scope="session")
-def look() -> Callable[..., Any]:
-    """`look("sample", model, x, y, n=20)` gives the checked findings of an explorer.
+def explore() -> Callable[..., Any]:
+    """`explore("sample", model, x, y, n=20)` returns the checked findings of an explorer.
 
-    `x` are all splits, unless `train` is another (x, y); `roles` are other models by role,
-    `provides` the model's abilities, where the explorer asks.
+    `x` is used for all splits unless `train` is (x, y); `roles` has other models by role,
+    `provides` has the capabilities of the model.
     """
     from types import SimpleNamespace
 

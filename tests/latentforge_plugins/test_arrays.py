@@ -30,11 +30,11 @@ def read(path: Path):
     return load(ArraysConfig(path), "train")
 
 
-def prepared(path: Path):
+def load_split(path: Path):
     return prepare_whole({"train": read(path)}, "arrays").split("train")
 
 
-# ---------------------------------------------------------------- what is taken
+# ---------------------------------------------------------------- accepted arrays
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -57,23 +57,23 @@ def prepared(path: Path):
     ],
     ids=lambda x: f"{x.dtype} {x.shape}",
 )
-def test_every_layout_and_type_gives_the_same_pixels(path: Path, save, x, expected):
+def test_every_axis_order_and_dtype_gives_the_same_pixels(path: Path, save, x, expected):
     save(path, x=x)
-    images = prepared(path)
+    images = load_split(path)
     assert np.array_equal(images.x.numpy(), expected)
     assert images.y is None
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64, np.uint64])
-def test_labels_and_the_names_of_the_classes_are_optional(path: Path, kind):
+def test_labels_and_class_names_are_optional(path: Path, kind):
     np.savez(path, x=GREY, y=LABELS.astype(kind))
-    assert prepared(path).y.tolist() == LABELS.tolist()
-    assert prepared(path).spec.classes == ("0", "1", "2")
+    assert load_split(path).y.tolist() == LABELS.tolist()
+    assert load_split(path).spec.classes == ("0", "1", "2")
     np.savez(path, x=GREY, y=LABELS.astype(kind), classes=np.array(["cat", "dog", "eel", "fox"]))
-    assert prepared(path).spec.classes == ("cat", "dog", "eel", "fox")
+    assert load_split(path).spec.classes == ("cat", "dog", "eel", "fox")
 
 
-def test_a_class_name_cannot_command_the_terminal(cli, path: Path):
+def test_control_characters_of_class_names_are_escaped(cli, path: Path):
     np.savez(path, x=GREY, y=LABELS, classes=np.array(["\x1b[31mred", "caf\xe9", "two\nlines"]))
     shown = cli("data", "show", "arrays", "--set", f"path={path}")
     assert shown.code == 0
@@ -83,12 +83,12 @@ def test_a_class_name_cannot_command_the_terminal(cli, path: Path):
     assert "\x1b" not in shown.out
 
 
-def test_a_rounding_error_beyond_the_range_is_no_fault(path: Path):
+def test_rounding_errors_beyond_the_range_are_clamped(path: Path):
     np.savez(path, x=np.array([[0.0, 1.0000001], [-1e-8, 0.5]]))
-    assert prepared(path).x.tolist() == [[0.0, 1.0], [0.0, 0.5]]
+    assert load_split(path).x.tolist() == [[0.0, 1.0], [0.0, 0.5]]
 
 
-def test_only_the_keys_it_knows_are_read(path: Path):
+def test_unknown_keys_are_not_read(path: Path):
     np.savez(path, x=GREY, notes=np.array([{"a": 1}], dtype=object), z=RGB)
     data = bytearray(path.read_bytes())
     data[data.rindex(RGB.tobytes()[-32:])] ^= 255  # z fails its checksum
@@ -98,11 +98,11 @@ def test_only_the_keys_it_knows_are_read(path: Path):
     assert np.array_equal(read(path).x, GREY)
 
 
-# ---------------------------------------------------------------- what is refused, by the CLI
+# ---------------------------------------------------------------- refused arrays, from the CLI
 
 
 class Touch:
-    """Unpickling one writes a file."""
+    """Unpickling an instance creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,7 +113,7 @@ class Touch:
 
 @pytest.fixture
 def refused(cli, path: Path):
-    """What `data show` says of a bad file: always one message that names it, on stderr."""
+    """Runs `data show` on an invalid file; returns its stderr, which names the file."""
 
     def call(code: int = 2) -> str:
         answer = cli("data", "show", "arrays", "--set", f"path={path}")
@@ -125,14 +125,14 @@ def refused(cli, path: Path):
     return call
 
 
-def changed(x: np.ndarray, value: float) -> np.ndarray:
+def with_value(x: np.ndarray, value: float) -> np.ndarray:
     x = x.copy()
     x[3, 2, 1] = value
     return x
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"y": LABELS}, "has no key x; existing keys: 'y'"),
         ({"images": GREY, "X": GREY}, "has no key x; existing keys: 'X', 'images'"),
@@ -146,10 +146,13 @@ def changed(x: np.ndarray, value: float) -> np.ndarray:
         ({"x": GREY[:0]}, ": x has no examples: its shape is (0, 28, 20)"),
         ({"x": GREY[:, :0]}, ": x has no examples: its shape is (12, 0, 20)"),
         ({"x": np.zeros((3, 6, 4, 5))}, ": x has shape (3, 6, 4, 5), and it is not clear which"),
-        ({"x": changed(GREY, np.nan)}, ": x has 1 NaN or infinite values of 6720"),
-        ({"x": changed(GREY, -np.inf)}, ": x has 1 NaN or infinite values of 6720"),
-        ({"x": changed(GREY, -0.25)}, ": x has values in [-0.25, "),
-        ({"x": changed(GREY * 0, 255.0)}, ": x has values in [0, 255]; floats must be in [0, 1]"),
+        ({"x": with_value(GREY, np.nan)}, ": x has 1 NaN or infinite values of 6720"),
+        ({"x": with_value(GREY, -np.inf)}, ": x has 1 NaN or infinite values of 6720"),
+        ({"x": with_value(GREY, -0.25)}, ": x has values in [-0.25, "),
+        (
+            {"x": with_value(GREY * 0, 255.0)},
+            ": x has values in [0, 255]; floats must be in [0, 1]",
+        ),
         ({"x": RGB.astype(np.int64)}, ": x has dtype int64; images must be uint8"),
         ({"x": GREY > 0.5}, ": x has dtype bool; images must be uint8"),
         ({"x": GREY.astype(complex)}, ": x has dtype complex128"),
@@ -177,9 +180,9 @@ def changed(x: np.ndarray, value: float) -> np.ndarray:
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_an_array_that_does_not_fit_is_named_with_its_key(path: Path, refused, arrays, said: str):
+def test_an_invalid_array_is_refused_with_its_key(path: Path, refused, arrays, message: str):
     np.savez(path, **arrays)
-    assert said in refused()
+    assert message in refused()
 
 
 @pytest.mark.parametrize(
@@ -192,12 +195,12 @@ def test_an_array_that_does_not_fit_is_named_with_its_key(path: Path, refused, a
         (GREY > 0.5, "x * numpy.uint8(255)"),
     ],
 )
-def test_the_remedy_is_what_to_store_instead(path: Path, refused, x, remedy: str):
+def test_the_hint_names_the_array_to_store_instead(path: Path, refused, x, remedy: str):
     np.savez(path, x=x)
     assert remedy in refused()
 
 
-def stored(**arrays) -> bytes:
+def npz_bytes(**arrays) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -209,12 +212,12 @@ def npy_bytes() -> bytes:
     return file.getvalue()
 
 
-GOOD = stored(x=GREY, y=LABELS)
+GOOD = npz_bytes(x=GREY, y=LABELS)
 HEADER = GOOD.index(b"{'descr'")
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "is not an .npz file"),
         (b"x,y\n1,2\n", "is not an .npz file"),
@@ -229,19 +232,19 @@ HEADER = GOOD.index(b"{'descr'")
     ],
     ids=["empty", "csv", "npy", "end", "half", "bit", "header", "v3", "v9", "magic"],
 )
-def test_a_damaged_file_is_told_from_another_kind_of_file(path: Path, refused, data: bytes, said):
+def test_damaged_files_and_other_formats_are_refused(path: Path, refused, data: bytes, message):
     path.write_bytes(data)
-    assert said in refused()
+    assert message in refused()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_a_compression_that_numpy_never_writes_is_refused(path: Path, refused, method: int):
+def test_a_compression_unknown_to_numpy_is_refused(path: Path, refused, method: int):
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("x.npy", npy_bytes())
     assert "x is truncated or damaged" in refused()
 
 
-def test_what_is_no_file_is_refused(path: Path, refused, cli):
+def test_a_missing_file_or_a_folder_is_refused(path: Path, refused, cli):
     assert "does not exist" in refused(4)
     path.mkdir()
     assert "is not an .npz file" in refused()
@@ -251,18 +254,18 @@ def test_what_is_no_file_is_refused(path: Path, refused, cli):
 
 
 def test_objects_are_never_unpickled(path: Path, tmp_path: Path, refused):
-    armed = {key: np.array([Touch(tmp_path / key)] * 12, dtype=object) for key in ("x", "y")}
-    for arrays in ({"x": armed["x"]}, {"x": GREY, "y": armed["y"]}):
+    malicious = {key: np.array([Touch(tmp_path / key)] * 12, dtype=object) for key in ("x", "y")}
+    for arrays in ({"x": malicious["x"]}, {"x": GREY, "y": malicious["y"]}):
         np.savez(path, **arrays)
         assert "contains Python objects, which LatentForge does not unpickle" in refused()
     assert not (tmp_path / "x").exists()
     assert not (tmp_path / "y").exists()
     np.load(path, allow_pickle=True)["y"]
-    assert (tmp_path / "y").exists()  # so the test can fail
+    assert (tmp_path / "y").exists()  # shows that unpickling runs code
 
 
-def claiming(shape: str, directory: bool) -> bytes:
-    """The header of x declares this shape; `directory`: the zip's sizes agree with it."""
+def forge_npz(shape: str, directory: bool) -> bytes:
+    """Return an npz whose header of x declares `shape`; with `directory`, the zip sizes agree."""
     text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(1000)
     file = io.BytesIO()
@@ -278,7 +281,7 @@ def claiming(shape: str, directory: bool) -> bytes:
 
 @pytest.mark.parametrize("directory", [False, True], ids=["header", "header and directory"])
 def test_a_forged_size_allocates_nothing(path: Path, directory: bool):
-    path.write_bytes(claiming("(30000, 100000)", directory))
+    path.write_bytes(forge_npz("(30000, 100000)", directory))
     tracemalloc.start()
     try:
         with pytest.raises(UsageError, match="the header declares 3000000128 bytes") as caught:
@@ -290,13 +293,10 @@ def test_a_forged_size_allocates_nothing(path: Path, directory: bool):
 
 
 @pytest.mark.parametrize("shape", ["(-1, -1000)", "(10**30, 2)", "(2.0, 500)", "9"])
-def test_a_shape_that_is_none_is_refused(path: Path, shape: str):
-    path.write_bytes(claiming(shape, directory=False))
+def test_an_invalid_shape_is_refused(path: Path, shape: str):
+    path.write_bytes(forge_npz(shape, directory=False))
     with pytest.raises(UsageError, match=r"x is truncated or damaged|x has shape"):
         read(path)
-
-
-# ---------------------------------------------------------------- a run
 
 
 # ---------------------------------------------------------------- .npy
@@ -304,7 +304,7 @@ def test_a_shape_that_is_none_is_refused(path: Path, shape: str):
 
 @pytest.mark.parametrize("shape", [(20, 6, 5), (20, 6, 5, 3), (20, 3, 6, 5), (20, 7)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_an_npy_file_streams_what_it_gives_in_memory(tmp_path, shape, dtype):
+def test_a_streamed_npy_file_gives_the_batches_of_a_loaded_one(tmp_path, shape, dtype):
     draw = np.random.default_rng(0)
     x = draw.integers(0, 256, shape, np.uint8) if dtype is np.uint8 else draw.random(shape)
     np.save(tmp_path / "x.npy", x.astype(dtype))
@@ -322,7 +322,7 @@ def test_an_npy_file_streams_what_it_gives_in_memory(tmp_path, shape, dtype):
         assert torch.equal(batch.index, same.index)
 
 
-def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
+def test_truncated_and_mismatched_npy_files_are_refused(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.zeros((4, 3, 3), np.uint8))
     os.truncate(path, path.stat().st_size - 1)
@@ -340,7 +340,7 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", r"data\.path: .*x\.npy is not an \.npy file"),
         (GOOD, r"data\.path: .*x\.npy is not an \.npy file"),
@@ -350,14 +350,14 @@ def test_an_npy_file_that_is_not_whole_or_does_not_fit_is_named(tmp_path):
     ],
     ids=["empty", "npz", "longer", "forged", "negative"],
 )
-def test_what_is_no_whole_npy_file_is_named_and_maps_nothing(tmp_path, data, said):
+def test_damaged_npy_files_are_refused(tmp_path, data, message):
     path = tmp_path / "x.npy"
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         load(ArraysConfig(path), "train")
 
 
-def test_objects_and_emptiness_of_an_npy_file_are_named(tmp_path):
+def test_npy_files_with_objects_or_no_examples_are_refused(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.array([Touch(tmp_path / "touched")] * 12, dtype=object))
     with pytest.raises(
@@ -372,7 +372,7 @@ def test_objects_and_emptiness_of_an_npy_file_are_named(tmp_path):
         load(ArraysConfig(path), "train")
 
 
-def test_floats_beyond_1_are_found_where_they_are_read(tmp_path):
+def test_streamed_floats_beyond_1_are_reported_on_read(tmp_path):
     x = np.full((40, 3, 3), 0.5, np.float32)
     np.save(tmp_path / "x.npy", x)
     given = {"train": load(ArraysConfig(tmp_path / "x.npy"), "train")}

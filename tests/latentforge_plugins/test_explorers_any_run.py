@@ -1,4 +1,4 @@
-"""What all walks do with vectors, colour, spatial codes, bad options and trained runs."""
+"""Latent explorers on vectors, colour images, spatial codes, bad options and trained runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentforge import Forge
 from latentforge.errors import ConfigError, UsageError
 
 SHAPE = (1, 2, 3)
-WALKS = ("interpolate", "sample", "manifold", "traverse", "arithmetic")
+EXPLORERS = ("interpolate", "sample", "manifold", "traverse", "arithmetic")
 
 
 @pytest.fixture(scope="module")
@@ -21,29 +21,29 @@ def x():
     return torch.rand(400, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", WALKS)
-def test_vectors_give_arrays_and_figures_and_the_note_says_so(look, affine, name):
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_vectors_give_arrays_and_metrics_and_a_note(explore, affine, name):
     x, y = torch.rand(30, 5), torch.arange(30) % 2
-    found = look(name, affine.Affine((5,), (3,)), x, y)
+    found = explore(name, affine.Affine((5,), (3,)), x, y)
     assert [i.name for i in found.items] == ["codes"]
     assert any("(5,) cannot be drawn" in note for note in found.notes)
     assert found.metrics
     assert found.protocol
 
 
-def test_charts_of_vectors_are_drawn(look, affine):
+def test_charts_of_vectors_are_drawn(explore, affine):
     x, y = torch.rand(30, 5), torch.arange(30) % 2
     model = affine.Affine((5,), (3,), log_var=[0.0] * 3)
-    assert [i.name for i in look("traverse", model, x, y).items] == ["kl", "codes"]
-    found = look("arithmetic", model, x, y, roles={"classifier": torch.nn.Linear(5, 2)})
+    assert [i.name for i in explore("traverse", model, x, y).items] == ["kl", "codes"]
+    found = explore("arithmetic", model, x, y, roles={"classifier": torch.nn.Linear(5, 2)})
     assert [i.name for i in found.items] == ["shares", "codes"]
 
 
-@pytest.mark.parametrize("name", WALKS)
-def test_spatial_codes_and_colour_images_are_walked_too(look, affine, name):
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_spatial_codes_and_colour_images_are_supported(explore, affine, name):
     x, y = torch.rand(30, 3, 2, 4), torch.arange(30) % 2
     model = affine.Affine((3, 2, 4), (2, 2, 3), log_var=torch.zeros(2, 2, 3))
-    found = look(name, model, x, y)
+    found = explore(name, model, x, y)
     for key, value in found.items[-1].arrays.items():
         if key.split("_")[0] == "z":
             assert value.shape[-3:] == (2, 2, 3)
@@ -60,10 +60,10 @@ def test_spatial_codes_and_colour_images_are_walked_too(look, affine, name):
         ("traverse", {"image": 400}),
     ],
 )
-def test_images_and_classes_out_of_range_are_refused(look, affine, x, name, options):
+def test_images_and_classes_out_of_range_are_refused(explore, affine, x, name, options):
     y = torch.arange(400) % 2
     with pytest.raises(UsageError, match=r"no (image|class) \d+"):
-        look(name, affine.Affine(SHAPE, (6,)), x, y, **options)
+        explore(name, affine.Affine(SHAPE, (6,)), x, y, **options)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_images_and_classes_out_of_range_are_refused(look, affine, x, name, opti
         ("arithmetic", {"images": []}),
     ],
 )
-def test_nothing_is_not_a_number_of_things(look, affine, x, name, option):
+def test_counts_and_ranges_out_of_bounds_are_refused(explore, affine, x, name, option):
     with pytest.raises(ConfigError):
-        look(name, affine.Affine(SHAPE, (6,)), x, torch.arange(400) % 2, **option)
+        explore(name, affine.Affine(SHAPE, (6,)), x, torch.arange(400) % 2, **option)
 
 
 # ---------------------------------------------------------------- by command line, on digits
@@ -104,7 +104,7 @@ def vae(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "roles", "pictures"),
+    ("name", "roles", "images"),
     [
         ("interpolate", ["other", "classifier"], {"interpolation", "confidence"}),
         ("sample", ["classifier"], {"samples"}),
@@ -113,30 +113,28 @@ def vae(tmp_path_factory):
         ("arithmetic", ["classifier"], {"arithmetic", "shares"}),
     ],
 )
-def test_a_trained_run_is_walked_and_the_same_seed_gives_the_same_files(
-    cli, runs, vae, name, roles, pictures
-):
+def test_the_same_seed_gives_the_same_files_for_a_trained_run(cli, runs, vae, name, roles, images):
     others = {"other": runs / "ae", "classifier": runs / "cnn"}
-    given = [part for role in roles for part in ("--with", f"{role}={others[role]}")]
+    arguments = [part for role in roles for part in ("--with", f"{role}={others[role]}")]
     first, second = (
-        cli("explore", name, vae, *given, "--out", out, "--json") for out in ("one", "two")
+        cli("explore", name, vae, *arguments, "--out", out, "--json") for out in ("one", "two")
     )
     assert first.code == 0, first.err
     one, two = ({p.name: p for p in Path(out).iterdir()} for out in ("one", "two"))
-    assert {f"{picture}.png" for picture in pictures} <= set(one)
+    assert {f"{image}.png" for image in images} <= set(one)
     with np.load(one["codes.npz"]) as a, np.load(two["codes.npz"]) as b:
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])
-    for picture in pictures:
-        assert one[f"{picture}.png"].read_bytes() == two[f"{picture}.png"].read_bytes()
-    said = json.loads(one["findings.json"].read_text())
-    assert said["metrics"] == first.json["metrics"] == second.json["metrics"]
-    assert all(np.isfinite(value) for value in said["metrics"].values())
-    named = {key.split("_")[0] for key in said["metrics"]} - {"other"}
-    assert all(word in said["protocol"] for word in named)
+    for image in images:
+        assert one[f"{image}.png"].read_bytes() == two[f"{image}.png"].read_bytes()
+    findings = json.loads(one["findings.json"].read_text())
+    assert findings["metrics"] == first.json["metrics"] == second.json["metrics"]
+    assert all(np.isfinite(value) for value in findings["metrics"].values())
+    named = {key.split("_")[0] for key in findings["metrics"]} - {"other"}
+    assert all(name in findings["protocol"] for name in named)
 
 
-def test_arithmetic_needs_labels_and_says_so(cli, work):
+def test_arithmetic_without_labels_is_refused(cli, work):
     np.savez("plain.npz", x=np.random.default_rng(0).random((40, 6, 6), dtype=np.float32))
     data = ["--data", "arrays", "--set", "data.path=plain.npz"]
     assert cli("train", "ae", *data, "--epochs", 1, "--quiet", "--run", "run").code == 0

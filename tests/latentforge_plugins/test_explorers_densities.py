@@ -1,4 +1,4 @@
-"""Samples from densities of codes and planes through them, where they are known."""
+"""sample and manifold against known densities and planes of codes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SHAPE = (1, 2, 3)
 
 @pytest.fixture(scope="module")
 def x():
-    """Pixels in two clusters: around 0.25 and around 0.75."""
-    drawing = torch.Generator().manual_seed(1)
-    near = 0.1 * (torch.rand(400, *SHAPE, generator=drawing) - 0.5)
+    """Images whose pixels form two clusters, around 0.25 and 0.75."""
+    generator = torch.Generator().manual_seed(1)
+    near = 0.1 * (torch.rand(400, *SHAPE, generator=generator) - 0.5)
     return near + torch.where(torch.arange(400) % 2 == 0, 0.25, 0.75).reshape(-1, 1, 1, 1)
 
 
@@ -36,17 +36,17 @@ def codes(found):
 # ---------------------------------------------------------------- sample
 
 
-def test_samples_of_the_prior_are_standard_normal_and_decoded(look, affine, x):
+def test_samples_of_the_prior_are_standard_normal_and_decoded(explore, affine, x):
     model = affine.Affine(SHAPE, (3,), scale=2.0, log_var=[0.0] * 3)
-    found = look("sample", model, x, sources=["prior"], n=4000, rows=2, columns=5)
+    found = explore("sample", model, x, sources=["prior"], n=4000, rows=2, columns=5)
     got = codes(found)
     z = got["z_prior"]
     assert z.shape == (4000, 3)
     assert np.abs(z.mean(0)).max() < 4 / np.sqrt(4000)  # standard errors
     np.testing.assert_allclose(np.cov(z.T), np.eye(3), atol=4 * np.sqrt(2 / 4000))
     np.testing.assert_allclose(got["x_prior"].reshape(-1, 6)[:, :3], 0.5 + z / 2, atol=1e-6)
-    held = 2 * (x.flatten(1)[:, :3].numpy() - 0.5)
-    expected = norm.logpdf(held).sum(1).mean()
+    known = 2 * (x.flatten(1)[:, :3].numpy() - 0.5)
+    expected = norm.logpdf(known).sum(1).mean()
     assert found.metrics["code_log_density_prior"] == pytest.approx(expected, rel=1e-5)
     grid = item(found, "samples")
     assert [len(row) for row in grid.rows] == [5, 5]
@@ -54,8 +54,8 @@ def test_samples_of_the_prior_are_standard_normal_and_decoded(look, affine, x):
     np.testing.assert_allclose(torch.cat(list(grid.rows)), got["x_prior"][:10])
 
 
-def test_a_model_without_a_prior_is_sampled_from_a_gaussian_that_is_named_so(look, affine, x):
-    found = look("sample", affine.Affine(SHAPE, (2,)), x, sources=["prior"], n=4000)
+def test_without_a_prior_samples_come_from_a_fitted_gaussian(explore, affine, x):
+    found = explore("sample", affine.Affine(SHAPE, (2,)), x, sources=["prior"], n=4000)
     z, known = codes(found)["z_gaussian"], x.flatten(1)[:, :2].numpy() - 0.5
     assert np.abs(z.mean(0) - known.mean(0)).max() < 4 * known.std() / np.sqrt(4000)
     np.testing.assert_allclose(np.cov(z.T), np.cov(known.T), rtol=4 * np.sqrt(2 / 4000))
@@ -68,9 +68,9 @@ def test_a_model_without_a_prior_is_sampled_from_a_gaussian_that_is_named_so(loo
     assert item(found, "samples").row_titles[0] == "fitted Gaussian"
 
 
-def test_the_mixture_is_that_of_scikit_learn_and_samples_its_clusters(look, affine, x):
+def test_the_mixture_matches_scikit_learn_and_samples_its_clusters(explore, affine, x):
     held = x[:300] + 0.01
-    found = look(
+    found = explore(
         "sample",
         affine.Affine(SHAPE, (2,)),
         held,
@@ -90,81 +90,81 @@ def test_the_mixture_is_that_of_scikit_learn_and_samples_its_clusters(look, affi
     assert list(item(found, "samples").row_titles)[::3] == ["mixture of 2", "fitted Gaussian"]
 
 
-def test_the_aggregate_posterior_has_the_codes_spread_and_the_posteriors_own(look, affine, x):
+def test_aggregate_variance_adds_code_and_posterior_variances(explore, affine, x):
     log_var = [np.log(0.3), np.log(0.01)]
     model = affine.Affine(SHAPE, (2,), log_var=log_var)
-    z = codes(look("sample", model, x, sources=["aggregate"], n=5000))["z_aggregate"]
+    z = codes(explore("sample", model, x, sources=["aggregate"], n=5000))["z_aggregate"]
     expected = x.flatten(1)[:, :2].numpy().var(0) + np.exp(log_var)
     np.testing.assert_allclose(z.var(0), expected, rtol=4 * np.sqrt(2 / 5000))
 
 
-def test_the_distance_to_the_nearest_training_image_is_that_of_brute_force(look, affine, x):
+def test_the_nearest_training_distance_matches_brute_force(explore, affine, x):
     held = torch.rand(50, *SHAPE)
     model = affine.Affine(SHAPE, (6,))
     sources = ["aggregate", "gaussian"]
-    found = look("sample", model, held, train=(x, None), sources=sources, n=100)
+    found = explore("sample", model, held, train=(x, None), sources=sources, n=100)
 
     def nearest(images):
         apart = np.reshape(images, (-1, 1, 6)) - x.flatten(1).numpy()
         return np.linalg.norm(apart, axis=2).min(1).mean()
 
-    figure = found.metrics
+    metrics = found.metrics
     samples = codes(found)["x_gaussian"]
-    assert figure["nearest_train_gaussian"] == pytest.approx(nearest(samples), rel=1e-4)
-    assert figure["nearest_train_test"] == pytest.approx(nearest(held.numpy()), rel=1e-4)
-    assert figure["nearest_train_aggregate"] == pytest.approx(0, abs=1e-3)  # they are its images
-    assert "nearest_train_test" not in look("sample", model, x, n=20).metrics  # the same images
+    assert metrics["nearest_train_gaussian"] == pytest.approx(nearest(samples), rel=1e-4)
+    assert metrics["nearest_train_test"] == pytest.approx(nearest(held.numpy()), rel=1e-4)
+    assert metrics["nearest_train_aggregate"] == pytest.approx(0, abs=1e-3)  # copies of train
+    assert "nearest_train_test" not in explore("sample", model, x, n=20).metrics  # test is train
 
 
-def test_the_nearest_training_image_may_lie_in_any_batch(look, affine):
+def test_the_nearest_training_image_is_found_in_any_batch(explore, affine):
     from latentforge_plugins.sample.draw import COMPARED
 
     train = torch.rand(4100, *SHAPE)
     held = train[:COMPARED] + 0.01 * torch.rand(COMPARED, *SHAPE)
     held[: COMPARED // 2] = train[-COMPARED // 2 :] + 0.02
-    found = look("sample", affine.Affine(SHAPE, (6,)), held.clamp(0, 1), train=(train, None), n=500)
-    flat = train.flatten(1).double().numpy()
-    tree = NearestNeighbors(n_neighbors=1).fit(flat)
+    model = affine.Affine(SHAPE, (6,))
+    found = explore("sample", model, held.clamp(0, 1), train=(train, None), n=500)
+    tree = NearestNeighbors(n_neighbors=1).fit(train.flatten(1).double().numpy())
     expected = tree.kneighbors(held.clamp(0, 1).flatten(1).double().numpy())[0].mean()
     assert found.metrics["nearest_train_test"] == pytest.approx(expected, rel=1e-2)
 
 
-def test_test_images_that_stand_class_by_class_are_compared_from_all_classes(look, affine):
+def test_nearest_train_test_is_estimated_on_all_classes(explore, affine):
     train = torch.zeros(10, *SHAPE)
     held = torch.zeros(1000, *SHAPE)
     held[500:, 0, 0, 0] = 1.0
     y = torch.arange(1000) // 500
-    found = look("sample", affine.Affine(SHAPE, (6,)), held, y, train=(train, y[:10]), n=1000)
-    share = found.metrics["nearest_train_test"]  # each lies 0 or 1 away
+    found = explore("sample", affine.Affine(SHAPE, (6,)), held, y, train=(train, y[:10]), n=1000)
+    share = found.metrics["nearest_train_test"]  # each distance is 0 or 1
     assert share == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 500))
 
 
-def test_the_protocol_says_how_many_codes_the_mixture_was_fitted_to(look, affine):
+def test_the_protocol_names_the_number_of_fitted_codes(explore, affine):
     x = torch.rand(10_001, *SHAPE)
     model = affine.Affine(SHAPE, (2,))
     options = {"sources": ["mixture", "gaussian"], "components": 1, "n": 10}
-    said = look("sample", model, x, **options).protocol
-    assert "covariances, fitted to 10000 random codes of the 10001 training codes" in said
-    assert "a Gaussian fitted to the 10001 training codes" in said
-    said = look("sample", model, x[1:], **options).protocol
-    assert "covariances, fitted to the 10000 training codes" in said
+    protocol = explore("sample", model, x, **options).protocol
+    assert "covariances, fitted to 10000 random codes of the 10001 training codes" in protocol
+    assert "a Gaussian fitted to the 10001 training codes" in protocol
+    protocol = explore("sample", model, x[1:], **options).protocol
+    assert "covariances, fitted to the 10000 training codes" in protocol
 
 
-def test_the_entropy_of_one_certain_class_is_zero_and_not_minus_zero(look, affine):
-    class Sure(torch.nn.Module):
+def test_the_entropy_of_one_certain_class_is_positive_zero(explore, affine):
+    class Certain(torch.nn.Module):
         def forward(self, x):
             return torch.tensor([[0.0, 1000.0]]).repeat(len(x), 1)
 
     x, y = torch.rand(20, *SHAPE), torch.arange(20) % 2
-    model, roles = affine.Affine(SHAPE, (6,)), {"classifier": Sure()}
-    found = look("sample", model, x, y, sources=["gaussian"], n=10, roles=roles)
+    model, roles = affine.Affine(SHAPE, (6,)), {"classifier": Certain()}
+    found = explore("sample", model, x, y, sources=["gaussian"], n=10, roles=roles)
     assert str(found.metrics["class_entropy_gaussian"]) == "0.0"
 
 
-def test_a_classifiers_opinion_of_the_samples(look, affine, x):
+def test_confidence_and_entropy_of_samples_match_the_classifier(explore, affine, x):
     roles = {"classifier": affine.Threshold()}
     y = torch.arange(400) % 2
-    found = look(
+    found = explore(
         "sample", affine.Affine(SHAPE, (6,)), x, y, sources=["aggregate"], n=500, roles=roles
     )
     p = 1 / (1 + np.exp(-20 * (codes(found)["x_aggregate"].reshape(500, 6)[:, 0] - 0.5)))
@@ -179,9 +179,9 @@ def test_a_classifiers_opinion_of_the_samples(look, affine, x):
 # ---------------------------------------------------------------- manifold
 
 
-def test_a_manifold_over_the_prior_is_a_regular_grid_with_y_upwards(look, affine, x):
+def test_a_manifold_over_the_prior_is_a_regular_grid(explore, affine, x):
     model = affine.Affine(SHAPE, (4,), log_var=[0.0] * 4)
-    found = look("manifold", model, x, size=5, reach=2.0, dims=[3, 1])
+    found = explore("manifold", model, x, size=5, reach=2.0, dims=[3, 1])
     got, even = codes(found), np.linspace(-2, 2, 5)
     for row in range(5):
         for column in range(5):
@@ -196,15 +196,15 @@ def test_a_manifold_over_the_prior_is_a_regular_grid_with_y_upwards(look, affine
     assert found.metrics["codes_inside"] == 1
 
 
-def test_quantile_spacing_is_even_in_the_priors_probability(look, affine, x):
+def test_quantile_spacing_is_uniform_in_prior_probability(explore, affine, x):
     model = affine.Affine(SHAPE, (2,), log_var=[0.0] * 2)
-    axis = codes(look("manifold", model, x, size=7, spacing="quantile"))["axis_x"]
+    axis = codes(explore("manifold", model, x, size=7, spacing="quantile"))["axis_x"]
     np.testing.assert_allclose(norm.cdf(axis), (np.arange(7) + 0.5) / 7, atol=1e-6)
 
 
 @pytest.mark.parametrize("spacing", ["linear", "quantile"])
-def test_without_a_prior_the_grid_lies_over_the_codes(look, affine, x, spacing):
-    found = look("manifold", affine.Affine(SHAPE, (3,)), x, size=6, dims=[0, 2], spacing=spacing)
+def test_without_a_prior_the_grid_covers_the_codes(explore, affine, x, spacing):
+    found = explore("manifold", affine.Affine(SHAPE, (3,)), x, size=6, dims=[0, 2], spacing=spacing)
     z = x.flatten(1)[:, :3].numpy() - 0.5
     got = codes(found)
     for axis, dim in (("axis_x", 0), ("axis_y", 2)):
@@ -219,10 +219,10 @@ def test_without_a_prior_the_grid_lies_over_the_codes(look, affine, x, spacing):
     assert found.metrics["codes_inside"] == pytest.approx(inside.mean())
 
 
-def test_the_principal_plane_is_that_of_a_pca(look, affine, x):
+def test_the_principal_plane_matches_pca(explore, affine, x):
     stretch = torch.tensor([1.0, 0.1, 0.5, 0.2, 2.0, 0.3]).reshape(SHAPE)
     x = 0.6 + (x - 0.5) * stretch / 3
-    found = look("manifold", affine.Affine(SHAPE, (6,)), x, size=3, plane="principal")
+    found = explore("manifold", affine.Affine(SHAPE, (6,)), x, size=3, plane="principal")
     z = x.flatten(1).numpy() - 0.5
     pca = PCA(2).fit(z)
     share = pca.explained_variance_ratio_.sum()
@@ -230,9 +230,9 @@ def test_the_principal_plane_is_that_of_a_pca(look, affine, x):
     got = codes(found)
     for row in range(3):
         for column in range(3):
-            place = pca.transform(got["z"][row, column][None])[0]
+            point = pca.transform(got["z"][row, column][None])[0]
             expected = [got["axis_x"][column], got["axis_y"][row]]
-            np.testing.assert_allclose(np.abs(place), np.abs(expected), atol=1e-4)
+            np.testing.assert_allclose(np.abs(point), np.abs(expected), atol=1e-4)
     flat = pca.inverse_transform(pca.transform(got["z"].reshape(9, 6)))
     np.testing.assert_allclose(got["z"].reshape(9, 6), flat, atol=1e-5)  # no other direction
     ends = np.quantile(pca.transform(z)[:, 0], [0.01, 0.99])
@@ -240,19 +240,19 @@ def test_the_principal_plane_is_that_of_a_pca(look, affine, x):
     np.testing.assert_allclose(np.sort(np.abs(got["axis_x"][[0, -1]])), np.sort(np.abs(ends)), 1e-3)
 
 
-def test_a_reach_that_no_prior_gives_a_meaning_is_said(look, affine, x):
-    plain = look("manifold", affine.Affine(SHAPE, (3,)), x, size=3)
-    told = look("manifold", affine.Affine(SHAPE, (3,)), x, size=3, reach=2.0)
+def test_reach_without_a_prior_is_reported_as_unused(explore, affine, x):
+    plain = explore("manifold", affine.Affine(SHAPE, (3,)), x, size=3)
+    noted = explore("manifold", affine.Affine(SHAPE, (3,)), x, size=3, reach=2.0)
     assert plain.notes == ()
-    assert [note.split(":")[0] for note in told.notes] == ["reach 2 had no effect"]
-    assert "the grid covers the 1% to 99% quantile of the codes" in told.notes[0]
-    np.testing.assert_array_equal(codes(plain)["z"], codes(told)["z"])
+    assert [note.split(":")[0] for note in noted.notes] == ["reach 2 had no effect"]
+    assert "the grid covers the 1% to 99% quantile of the codes" in noted.notes[0]
+    np.testing.assert_array_equal(codes(plain)["z"], codes(noted)["z"])
     model = affine.Affine(SHAPE, (3,), log_var=[0.0] * 3)
-    assert look("manifold", model, x, size=3, reach=2.0).notes == ()
+    assert explore("manifold", model, x, size=3, reach=2.0).notes == ()
 
 
 @pytest.mark.parametrize(("count", "size"), [(300, 7), (300, 2), (6, 40)])
-def test_principal_directions_are_those_of_a_singular_value_decomposition(count, size):
+def test_principal_directions_match_a_singular_value_decomposition(count, size):
     generator = torch.Generator().manual_seed(count)
     z = torch.randn(count, size, generator=generator) * torch.linspace(1, 3, size) + 5.0
     mean, axes, shares = principal_directions(z)
@@ -267,14 +267,14 @@ def test_principal_directions_are_those_of_a_singular_value_decomposition(count,
     np.testing.assert_allclose(again[1], axes, atol=1e-6)
 
 
-def test_a_plane_that_there_is_not_is_refused(look, affine, x):
+def test_an_invalid_plane_is_refused(explore, affine, x):
     with pytest.raises(UsageError, match="no latent dimension 3: this model has 3"):
-        look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[0, 3])
+        explore("manifold", affine.Affine(SHAPE, (3,)), x, dims=[0, 3])
     with pytest.raises(UsageError, match="needs two latent dimensions; this model has one") as one:
-        look("manifold", affine.Affine(SHAPE, (1,)), x)
+        explore("manifold", affine.Affine(SHAPE, (1,)), x)
     assert one.value.remedy == "latentforge explore traverse RUN"
     with pytest.raises(ConfigError, match="two different dimensions"):
-        look("manifold", affine.Affine(SHAPE, (3,)), x, dims=[1, 1])
+        explore("manifold", affine.Affine(SHAPE, (3,)), x, dims=[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -285,6 +285,6 @@ def test_a_plane_that_there_is_not_is_refused(look, affine, x):
         {"spacing": "quantile", "reach": 2.0},
     ],
 )
-def test_options_that_would_have_no_effect_are_refused(look, affine, x, options):
+def test_options_without_effect_are_refused(explore, affine, x, options):
     with pytest.raises(ConfigError, match=r"exclude each other|reach needs"):
-        look("manifold", affine.Affine(SHAPE, (3,)), x, **options)
+        explore("manifold", affine.Affine(SHAPE, (3,)), x, **options)

@@ -18,18 +18,18 @@ from latentforge.latent import Gaussian, Point
 
 
 @pytest.fixture
-def explore(look):
-    """Findings by name, and all of them, of an explorer on arrays."""
+def explore(explore):
+    """Runs an explorer on arrays; returns its items by name and its findings."""
 
-    def call(*given, **options):
-        found = look(*given, **options)
+    def call(*arguments, **options):
+        found = explore(*arguments, **options)
         return {item.name: item for item in found.items}, found
 
     return call
 
 
-class Darker(nn.Module):
-    """Reconstructs every image with 0.9 of its values."""
+class ScaledImages(nn.Module):
+    """Reconstructs every image as 0.9 times its values."""
 
     latent = LatentSpec((4,))
 
@@ -46,7 +46,7 @@ AE = ("encode", "decode")
 # ---------------------------------------------------------------- reconstruct
 
 
-def test_best_and_worst_are_those_of_the_likelihood_the_run_was_trained_with(cli, runs):
+def test_best_and_worst_are_ranked_by_the_likelihood_of_the_run(cli, runs):
     answer = cli("explore", "reconstruct", "runs/ae", "--set", "n=5", "--json").json
     model, data = Forge().open_run("runs/ae").load_model(), Forge().load_data("digits")
     x = data.split("test").x / 255
@@ -72,9 +72,9 @@ def test_best_and_worst_are_those_of_the_likelihood_the_run_was_trained_with(cli
     assert Path(answer["files"][0]).name == "reconstructions.png"
 
 
-def test_without_a_likelihood_the_error_is_the_squared_difference(explore):
+def test_without_a_likelihood_the_error_is_the_squared_error(explore):
     x = torch.rand(7, 1, 2, 2)
-    items, found = explore("reconstruct", Darker(), x, provides=AE, n=20)
+    items, found = explore("reconstruct", ScaledImages(), x, provides=AE, n=20)
     squared = (0.1 * x).square().flatten(1).mean(1)
     order = squared.argsort()
     grid = items["reconstructions"]
@@ -88,20 +88,20 @@ def test_without_a_likelihood_the_error_is_the_squared_difference(explore):
     assert grid.title.endswith("squared differences")
 
 
-def test_a_learnt_sigma_counts_and_captions_name_the_class(explore):
+def test_the_error_uses_sigma_and_captions_name_the_class(explore):
     class Loss(nn.Module):
         likelihood = Gaussian(0.5)
 
     x, y = torch.rand(7, 1, 2, 2), torch.arange(7) % 2
-    items, found = explore("reconstruct", Darker(), x, y, provides=AE, loss=Loss(), n=2)
+    items, found = explore("reconstruct", ScaledImages(), x, y, provides=AE, loss=Loss(), n=2)
     density = torch.distributions.Normal(0.9 * x, 0.5).log_prob(x).flatten(1).sum(1)
     assert found.metrics["error_best"] == pytest.approx(float(-density.max()), rel=1e-5)
     assert "Gaussian of sigma 0.5" in found.protocol
     assert items["reconstructions"].captions[0] == ["image 0: 0", "image 1: 1"]
 
 
-def test_reconstructions_of_vectors_are_numbers_only(explore):
-    class Vectors(Darker):
+def test_reconstructions_of_vectors_have_no_image_grid(explore):
+    class Vectors(ScaledImages):
         def decode(self, z):
             return 0.9 * z
 
@@ -115,12 +115,12 @@ def test_reconstructions_of_vectors_are_numbers_only(explore):
 
 @pytest.fixture
 def digits(trained):
-    """The trained CNN, and the test images and labels of its data."""
+    """The trained CNN and the test images and labels of its data."""
     data = Forge().load_data("digits").split("test")
     return Forge().open_run(trained / "cnn").load_model(), data.x / 255, data.y
 
 
-def test_mean_maps_and_features_are_those_of_a_direct_loop(explore, digits):
+def test_mean_maps_and_features_match_a_direct_loop(explore, digits):
     model, x, y = digits
     items, found = explore("activations", model, x, y)
     h, after = F.pad(x, model.padding), {}
@@ -143,7 +143,7 @@ def test_mean_maps_and_features_are_those_of_a_direct_loop(explore, digits):
         assert title == f"channel 7: {low[7]:.2g} to {high[7]:.2g}"
     assert items["maps-features-2"].column_titles == [str(c) for c in range(10)]
     assert items["maps-features-2"].colours == "heat"
-    features = F.avg_pool2d(after[6], 4).flatten(1)  # of 8x8 to 2x2, before the ReLU
+    features = F.avg_pool2d(after[6], 4).flatten(1)  # 8x8 to 2x2, before the ReLU
     assert arrays["features"].flatten(1).numpy() == pytest.approx(features.numpy(), abs=1e-5)
     panels = items["features"].panels
     assert list(panels)[:5] == [
@@ -166,7 +166,7 @@ def test_mean_maps_and_features_are_those_of_a_direct_loop(explore, digits):
 
 
 class Units(nn.Module):
-    """A classifier without maps: two hidden units, the second one always 0.3."""
+    """A classifier without maps: two hidden units, the second always 0.3."""
 
     def __init__(self, layers=("hidden", "relu")):
         super().__init__()
@@ -188,7 +188,7 @@ def test_a_model_without_maps_has_histograms_of_its_units(explore):
     unit = (x.flatten(1) @ torch.tensor([1.0, -2, 0, 1]) - 0.2).double().numpy()
     panels = items["features"].panels
     assert list(panels) == ["unit 0", "unit 1"]
-    assert panels["unit 0"].numpy() == pytest.approx(unit, abs=1e-6)  # before the ReLU in place
+    assert panels["unit 0"].numpy() == pytest.approx(unit, abs=1e-6)  # before the in-place ReLU
     assert found.metrics["mean_abs_skewness"] == pytest.approx(abs(stats.skew(unit)), abs=1e-5)
     assert found.notes == (
         "no layer of the model has maps; only histograms of hidden units are drawn",
@@ -199,7 +199,7 @@ def test_a_model_without_maps_has_histograms_of_its_units(explore):
     assert set(named) == {"features", "activations"}
 
 
-def test_layers_and_classes_can_be_named_and_must_be_there(explore, digits):
+def test_layers_and_classes_can_be_selected_and_must_exist(explore, digits):
     model, x, y = digits
     chosen = {"layers": ["features.1"], "classes": [3, 8], "channels": 2}
     items, _ = explore("activations", model, x, y, **chosen)
@@ -212,18 +212,18 @@ def test_layers_and_classes_can_be_named_and_must_be_there(explore, digits):
     with pytest.raises(UsageError, match="no class 10: there are 10"):
         explore("activations", model, x, y, classes=[10])
     with pytest.raises(UsageError, match="no image of class 4"):
-        explore("activations", model, *without_fours(x, y), classes=[4])
-    shown, _ = explore("activations", model, *without_fours(x, y))
+        explore("activations", model, *drop_fours(x, y), classes=[4])
+    shown, _ = explore("activations", model, *drop_fours(x, y))
     assert shown["maps-features-2"].column_titles == [str(c) for c in range(10) if c != 4]
     with pytest.raises(UsageError, match="no layer with weights"):
         explore("activations", Units(layers=("relu",)), torch.rand(9, 1, 2, 2), torch.arange(9))
 
 
-def without_fours(x, y):
+def drop_fours(x, y):
     return x[y != 4], y[y != 4]
 
 
-def test_the_command_looks_into_a_classifier_and_into_nothing_else(cli, runs):
+def test_the_activations_command_accepts_classifiers_only(cli, runs):
     answer = cli("explore", "activations", "runs/cnn", "--json").json
     names = {Path(file).name for file in answer["files"]}
     assert {"maps-features-2.png", "maps-features-8.png", "features.png"} <= names
@@ -235,7 +235,7 @@ def test_the_command_looks_into_a_classifier_and_into_nothing_else(cli, runs):
 # ---------------------------------------------------------------- corruption
 
 
-def test_noise_has_its_closed_form():
+def test_noise_matches_its_closed_form():
     from latentforge_plugins.corruption.noise import corrupt
 
     x, noise = torch.tensor([0.0, 0.3, 1.0]).repeat(40_000, 1), torch.randn(40_000, 3)
@@ -244,12 +244,12 @@ def test_noise_has_its_closed_form():
         mean = 0.5 + math.sqrt(1 - s**2) * (x[0] - 0.5)
         assert noisy.mean(0).numpy() == pytest.approx(mean.numpy(), abs=0.01)
         assert noisy.std(0).numpy() == pytest.approx(np.full(3, s / 2), abs=0.01)
-    white = torch.randint(2, (40_000,)) * 2.0 - 1  # of mean 0 and variance 1 in [-1, 1]
+    white = torch.randint(2, (40_000,)) * 2.0 - 1  # mean 0, variance 1, in [-1, 1]
     spread = [corrupt((white + 1) / 2, noise[:, 0], s).std() * 2 for s in (0.0, 0.5, 1.0)]
     assert torch.stack(spread).numpy() == pytest.approx(np.ones(3), abs=0.02)
 
 
-def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone(explore):
+def test_noise_scales_with_s_and_is_clamped_in_the_grid_only(explore):
     x = torch.rand(30, 1, 8, 8)
     items, found = explore("corruption", nn.Identity(), x, images=(4, 2), steps=5)
     arrays = items["noisy"].arrays
@@ -264,7 +264,7 @@ def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone(explore
     grid = items["corruption"]
     assert torch.equal(grid.rows[1], noisy[1].clamp(0, 1))
     assert grid.column_titles[1] == "s = 0.25"
-    assert set(items) == {"corruption", "noisy"}  # no ability, no curve
+    assert set(items) == {"corruption", "noisy"}  # without capabilities there is no curve
     for level in (0, 0.25, 0.5, 0.75, 1):
         lost = (1 - math.sqrt(1 - level**2)) ** 2 * (x - 0.5).square().mean()
         closed = float(lost) + level**2 / 4
@@ -278,14 +278,14 @@ def test_the_noise_of_an_image_grows_and_is_cut_off_in_the_picture_alone(explore
     assert not torch.equal(other["noisy"].arrays["x"], noisy)
 
 
-def test_what_a_classifier_makes_of_noise(explore, digits):
+def test_corruption_reports_the_accuracy_of_a_classifier(explore, digits):
     model, x, y = digits
     items, found = explore(
         *("corruption", model, x, y), provides=("classify",), n=10_000, images=(1, 5)
     )
     with torch.no_grad():
         clean = model(x)
-        seen = model(items["noisy"].arrays["x"][1])  # of the second image
+        seen = model(items["noisy"].arrays["x"][1])  # the second image
     accuracy = float((clean.argmax(1) == y).double().mean())
     assert found.metrics["accuracy_at_0.00"] == pytest.approx(accuracy)
     curve = items["accuracy"].series["accuracy"]
@@ -296,32 +296,32 @@ def test_what_a_classifier_makes_of_noise(explore, digits):
     assert "error" not in items
 
 
-def test_what_an_autoencoder_makes_of_noise(explore):
+def test_corruption_reports_the_error_of_an_autoencoder(explore):
     x = torch.rand(50, 1, 2, 2)
-    items, found = explore("corruption", Darker(), x, provides=AE, images=(7,), steps=3)
+    items, found = explore("corruption", ScaledImages(), x, provides=AE, images=(7,), steps=3)
     noisy, recon = items["noisy"].arrays["x"], items["noisy"].arrays["recon"]
     assert recon.numpy() == pytest.approx(0.9 * noisy.numpy(), abs=1e-6)
     assert torch.equal(items["corruption"].rows[1], recon[0])
     assert items["corruption"].row_titles == ["test 7", "decoded"]
     clean = (0.1 * x).square().mean()
     assert found.metrics["mse_recon_at_0.00"] == pytest.approx(float(clean), rel=1e-5)
-    closed = 0.45**2 + float((0.45 - x).square().mean())  # of 0.9 times pure noise
+    closed = 0.45**2 + float((0.45 - x).square().mean())  # for 0.9 times pure noise
     assert found.metrics["mse_recon_at_1.00"] == pytest.approx(closed, rel=0.2)
     assert set(items["error"].series) == {"noisy image", "its reconstruction"}
-    _, found = explore("corruption", Darker(), x, provides=AE, n=10)
+    _, found = explore("corruption", ScaledImages(), x, provides=AE, n=10)
     assert "10 images of the split test" in found.protocol
 
 
-def test_a_split_of_two_images_is_shown_whole_unless_others_are_asked_for(explore):
+def test_a_split_of_two_images_is_shown_whole_by_default(explore):
     x = torch.rand(2, 1, 2, 2)
-    items, _ = explore("corruption", Darker(), x, provides=AE)
+    items, _ = explore("corruption", ScaledImages(), x, provides=AE)
     assert items["noisy"].arrays["index"].tolist() == [0, 1]
     assert items["corruption"].row_titles == ["test 0", "decoded", "test 1", "decoded"]
     with pytest.raises(UsageError, match="no image 2: this split has 2"):
-        explore("corruption", Darker(), x, provides=AE, images=(0, 2))
+        explore("corruption", ScaledImages(), x, provides=AE, images=(0, 2))
 
 
-def test_images_that_are_not_there_and_numbers_that_make_no_sense_are_refused(cli, runs):
+def test_options_out_of_range_are_refused(cli, runs):
     def refused(explorer, option, run="runs/ae"):
         answer = cli("explore", explorer, run, "--set", option)
         assert answer.code == 2
@@ -334,7 +334,7 @@ def test_images_that_are_not_there_and_numbers_that_make_no_sense_are_refused(cl
     assert "features: must be" in refused("activations", "features=0", "runs/cnn")
 
 
-def test_the_command_shows_an_autoencoder_under_noise_and_vectors_are_not_drawn(explore, cli, runs):
+def test_the_corruption_command_draws_images_but_not_vectors(explore, cli, runs):
     answer = cli("explore", "corruption", "runs/ae", "--set", "steps=4", "--json").json
     names = {Path(file).name for file in answer["files"]}
     assert {"corruption.png", "error.png", "noisy.npz"} <= names

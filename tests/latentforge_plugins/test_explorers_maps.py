@@ -1,4 +1,4 @@
-"""latent-map and neighbours: against scikit-learn, numpy and codes whose place is known."""
+"""latent-map and neighbours: against scikit-learn, numpy and known codes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.latent import Point
 
 
-class Plain(nn.Module):
-    """The code is the example itself, `size` numbers of it."""
+class PixelCodes(nn.Module):
+    """The code is the first `size` values of the example."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -32,26 +32,26 @@ class Plain(nn.Module):
         return Point(x.flatten(1)[:, : self.latent.shape[0]])
 
 
-class Levels(Plain):
-    """Decodes two numbers into the two halves of an image, 2 x 2."""
+class Levels(PixelCodes):
+    """Decodes two values into the two rows of a 2 x 2 image."""
 
     def decode(self, z):
         return z[:, [0, 0, 1, 1]].sigmoid().view(-1, 1, 2, 2)
 
 
 @pytest.fixture
-def explore(look):
-    """Findings by name, and all of them, of an explorer on arrays (x, y)."""
+def explore(explore):
+    """Runs an explorer on arrays (x, y); returns its items by name and its findings."""
 
     def call(name, model, test, train=None, *, provides=("encode",), **options):
-        found = look(name, model, *test, train=train, provides=provides, **options)
+        found = explore(name, model, *test, train=train, provides=provides, **options)
         return {item.name: item for item in found.items}, found
 
     return call
 
 
 def blobs(count: int, size: int, seed: int = 0):
-    """Overlapping clouds of three classes, as grey images one pixel high."""
+    """Return overlapping clusters of three classes, as grey images one pixel high."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.randint(3, (count,), generator=generator)
     x = torch.rand(count, 1, 1, size, generator=generator) * 0.6
@@ -63,10 +63,10 @@ def blobs(count: int, size: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("at_once", [2**22, 5000])
-def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkeypatch):
+def test_metrics_of_a_pca_map_match_scikit_learn(explore, at_once, monkeypatch):
     monkeypatch.setattr(neighbours, "DISTANCES", at_once)
     x, y = blobs(400, 6)
-    items, found = explore("latent-map", Plain(6), (x, y), method="pca", k=7)
+    items, found = explore("latent-map", PixelCodes(6), (x, y), method="pca", k=7)
     codes = x.flatten(1).double().numpy()
     reference = PCA(2).fit(codes)
     points = reference.transform(codes)
@@ -75,9 +75,9 @@ def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkey
     assert found.metrics["explained_variance"] == pytest.approx(
         reference.explained_variance_ratio_.sum()
     )
-    for name, places in (("codes", codes), ("map", points)):
-        nearest = NearestNeighbors(n_neighbors=7).fit(places).kneighbors(return_distance=False)
-        vote = y[torch.from_numpy(nearest)].mode(1).values  # the smallest of equals, as ours
+    for name, positions in (("codes", codes), ("map", points)):
+        nearest = NearestNeighbors(n_neighbors=7).fit(positions).kneighbors(return_distance=False)
+        vote = y[torch.from_numpy(nearest)].mode(1).values  # the smallest of ties, as ours
         expected = float((vote == y).double().mean())
         assert found.metrics[f"knn_accuracy_{name}"] == pytest.approx(expected)
         assert 0.5 < expected < 0.98
@@ -92,7 +92,7 @@ def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkey
 
 
 @pytest.mark.parametrize(
-    ("size", "options", "said"),
+    ("size", "options", "notes"),
     [
         (1, {"method": "tsne"}, ["method tsne had no effect: one-dimensional codes are shown"]),
         (1, {"perplexity": 5}, ["perplexity 5 had no effect: this map shows codes directly"]),
@@ -102,15 +102,15 @@ def test_figures_of_a_pca_map_are_those_of_scikit_learn(explore, at_once, monkey
         (2, {"method": "tsne", "perplexity": 5}, []),
     ],
 )
-def test_an_option_without_effect_is_said(explore, size, options, said):
+def test_an_option_without_effect_is_reported(explore, size, options, notes):
     x, y = blobs(40, 4)
-    items, found = explore("latent-map", Plain(size), (x, y), **options)
-    assert len(found.notes) == len(said)
-    assert all(note.startswith(start) for note, start in zip(found.notes, said, strict=True))
+    items, found = explore("latent-map", PixelCodes(size), (x, y), **options)
+    assert len(found.notes) == len(notes)
+    assert all(note.startswith(start) for note, start in zip(found.notes, notes, strict=True))
     assert ("t-SNE of 2" in items["map"].title) is (options.get("method") == "tsne" and size == 2)
 
 
-def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to(explore):
+def test_two_dimensions_are_mapped_unchanged_over_decoded_images(explore):
     x, y = blobs(60, 4)
     square = x.view(-1, 1, 2, 2)
     items, found = explore("latent-map", Levels(2), (square, y), provides=("encode", "decode"))
@@ -135,23 +135,23 @@ def test_two_dimensions_are_shown_as_they_are_over_what_they_decode_to(explore):
         assert plane.images[r, c].numpy() == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_a_map_of_a_model_that_cannot_decode_has_no_plane(explore):
+def test_a_model_without_decode_has_no_plane(explore):
     x, y = blobs(60, 4)
     items, _ = explore("latent-map", Levels(2), (x, y), provides=("encode",))
     assert items["map"].plane is None
 
 
-def test_one_dimension_is_shown_on_a_line(explore):
+def test_one_dimension_is_drawn_on_a_line(explore):
     x, y = blobs(40, 3)
-    items, _ = explore("latent-map", Plain(1), (x, y))
+    items, _ = explore("latent-map", PixelCodes(1), (x, y))
     assert torch.equal(items["map"].points[:, 0], x[:, 0, 0, 0])
     assert not items["map"].points[:, 1].any()
     assert items["map"].axes == ("z0", "")
     assert items["map"].plane is None
 
 
-def test_codes_with_height_and_width_are_mapped_flat(explore):
-    class Spatial(Plain):
+def test_spatial_codes_are_flattened(explore):
+    class Spatial(PixelCodes):
         def __init__(self):
             super().__init__(6)
             self.latent = LatentSpec((3, 1, 2))
@@ -161,16 +161,16 @@ def test_codes_with_height_and_width_are_mapped_flat(explore):
 
     x, y = blobs(40, 6)
     items, found = explore("latent-map", Spatial(), (x, y), method="pca")
-    flat, _ = explore("latent-map", Plain(6), (x, y), method="pca")
+    flat, _ = explore("latent-map", PixelCodes(6), (x, y), method="pca")
     assert torch.equal(items["map"].points, flat["map"].points)
     assert found.notes == ("codes of shape (3, 1, 2) are flattened",)
 
 
-def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed(explore):
+def test_t_sne_separates_clusters_and_is_deterministic(explore):
     x, y = blobs(150, 5)
-    x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y  # with gaps
-    first, found = explore("latent-map", Plain(5), (x, y), k=5)
-    again, _ = explore("latent-map", Plain(5), (x, y), k=5)
+    x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y  # leaves gaps between the classes
+    first, found = explore("latent-map", PixelCodes(5), (x, y), k=5)
+    again, _ = explore("latent-map", PixelCodes(5), (x, y), k=5)
     assert torch.equal(first["map"].points, again["map"].points)
     assert found.metrics["knn_accuracy_map"] > found.metrics["knn_accuracy_codes"] - 0.03
     assert found.metrics["knn_accuracy_map"] > 0.9
@@ -183,9 +183,9 @@ def test_t_sne_keeps_clouds_apart_and_is_a_function_of_the_seed(explore):
     assert "explained_variance" not in found.metrics
 
 
-def test_more_images_than_n_are_drawn_at_random_and_it_says_so(explore):
+def test_n_selects_images_at_random_and_is_reported(explore):
     x, y = blobs(300, 4)
-    items, found = explore("latent-map", Plain(4), (x, y), n=50, method="pca")
+    items, found = explore("latent-map", PixelCodes(4), (x, y), n=50, method="pca")
     index = items["index"].arrays["index"]
     assert len(index) == len(set(index.tolist())) == 50
     assert index.tolist() != list(range(50))
@@ -193,21 +193,21 @@ def test_more_images_than_n_are_drawn_at_random_and_it_says_so(explore):
     assert torch.equal(items["map"].labels, y[index])
     assert torch.equal(items["map"].codes, x[index].flatten(1))
     assert found.notes == ("50 of 300 images, selected at random (n)",)
-    again, _ = explore("latent-map", Plain(4), (x, y), n=50, method="pca")
-    other, _ = explore("latent-map", Plain(4), (x, y), n=50, method="pca", seed=1)
+    again, _ = explore("latent-map", PixelCodes(4), (x, y), n=50, method="pca")
+    other, _ = explore("latent-map", PixelCodes(4), (x, y), n=50, method="pca", seed=1)
     assert torch.equal(again["index"].arrays["index"], index)
     assert not torch.equal(other["index"].arrays["index"], index)
 
 
-def free_memory(monkeypatch, megabytes: int) -> None:
+def set_free_memory(monkeypatch, megabytes: int) -> None:
     free = SimpleNamespace(available=megabytes * 2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 
 
-def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, monkeypatch):
+def test_t_sne_limits_its_points_to_the_free_memory(explore, monkeypatch):
     x, y = blobs(300, 4)
-    free_memory(monkeypatch, 81)
-    items, found = explore("latent-map", Plain(4), (x, y), perplexity=10)
+    set_free_memory(monkeypatch, 81)
+    items, found = explore("latent-map", PixelCodes(4), (x, y), perplexity=10)
     count = len(items["map"].points)
     assert 5 <= count < 300
     assert found.notes == (
@@ -215,40 +215,40 @@ def test_t_sne_takes_no_more_points_than_memory_allows_and_says_so(explore, monk
         "selected at random, are shown",
     )
     assert len(items["map"].images) == count
-    everything, found = explore("latent-map", Plain(4), (x, y), method="pca")
+    everything, found = explore("latent-map", PixelCodes(4), (x, y), method="pca")
     assert (len(everything["map"].points), found.notes) == (300, ())
-    free_memory(monkeypatch, 30)
+    set_free_memory(monkeypatch, 30)
     with pytest.raises(UsageError, match="30 MB of free memory") as error:
-        explore("latent-map", Plain(4), (x, y))
+        explore("latent-map", PixelCodes(4), (x, y))
     assert "method=pca" in error.value.remedy
 
 
-def test_a_perplexity_beyond_the_points_is_lowered_and_takes_no_memory(explore):
+def test_a_perplexity_too_large_for_the_points_is_lowered(explore):
     x, y = blobs(61, 4)
-    items, found = explore("latent-map", Plain(4), (x, y), perplexity=1e7)
+    items, found = explore("latent-map", PixelCodes(4), (x, y), perplexity=1e7)
     assert found.notes == ("perplexity 1e+07 is lowered to 20, the largest for 61 points",)
     assert len(items["map"].points) == 61
-    most, found = explore("latent-map", Plain(4), (x, y), perplexity=20)
+    most, found = explore("latent-map", PixelCodes(4), (x, y), perplexity=20)
     assert found.notes == ()
     assert torch.equal(most["map"].points, items["map"].points)
 
 
-def test_large_images_are_reduced_where_all_together_take_too_much(explore, monkeypatch):
+def test_thumbnails_are_downsampled_above_the_size_limit(explore, monkeypatch):
     from latentforge_plugins.latent_map import mapping
 
     x = torch.rand(12, 3, 16, 32)
-    items, _ = explore("latent-map", Plain(4), (x,), method="pca")
+    items, _ = explore("latent-map", PixelCodes(4), (x,), method="pca")
     assert torch.equal(items["map"].images, x)
     monkeypatch.setattr(mapping, "THUMBNAILS", x.numel() // 4)
-    items, _ = explore("latent-map", Plain(4), (x,), method="pca")
+    items, _ = explore("latent-map", PixelCodes(4), (x,), method="pca")
     assert items["map"].images.shape == (12, 3, 8, 16)
     halved = x.unflatten(2, (8, 2)).unflatten(4, (16, 2)).mean((3, 5))
     assert items["map"].images.numpy() == pytest.approx(halved.numpy(), abs=1e-6)
 
 
-def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures(explore):
+def test_unlabelled_vectors_have_no_thumbnails_and_no_class_metrics(explore):
     x = torch.rand(30, 6)
-    items, found = explore("latent-map", Plain(6), (x,), method="pca")
+    items, found = explore("latent-map", PixelCodes(6), (x,), method="pca")
     assert items["map"].labels is None
     assert items["map"].images is None
     assert set(found.metrics) == {"explained_variance", "trustworthiness"}
@@ -256,19 +256,19 @@ def test_vectors_without_labels_have_a_map_without_pictures_and_class_figures(ex
 
 
 @pytest.mark.parametrize(
-    ("x", "said"),
+    ("x", "message"),
     [
         (torch.full((20, 3), 0.5), "all codes are the same"),
         (torch.rand(4, 3), "4 images are too few for a map by tsne"),
     ],
 )
-def test_codes_that_make_no_map_are_refused(explore, x, said):
-    with pytest.raises(UsageError, match=said):
-        explore("latent-map", Plain(3), (x,))
+def test_identical_or_too_few_codes_are_refused(explore, x, message):
+    with pytest.raises(UsageError, match=message):
+        explore("latent-map", PixelCodes(3), (x,))
 
 
 def test_codes_that_are_not_finite_are_refused(explore):
-    class Broken(Plain):
+    class Broken(PixelCodes):
         def encode(self, x):
             return Point(x.flatten(1).log())
 
@@ -276,23 +276,23 @@ def test_codes_that_are_not_finite_are_refused(explore):
         explore("latent-map", Broken(2), (torch.eye(6),))
 
 
-def test_pacmap_is_an_extra_and_the_error_says_which(cli, runs, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pacmap", None)  # what Python itself takes for not there
+def test_missing_pacmap_names_the_extra_to_install(cli, runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pacmap", None)  # makes `import pacmap` fail
     answer = cli("explore", "latent-map", "runs/ae", "--set", "method=pacmap")
     assert answer.code == 4
     assert "pip install 'latentforge[maps]'" in answer.err
 
 
 @pytest.mark.slow
-def test_pacmap_keeps_clouds_apart(explore):
+def test_pacmap_separates_clusters(explore):
     x, y = blobs(200, 5)
     x[:, 0, 0, 0] = 0.3 * x[:, 0, 0, 0] + 0.3 * y
-    items, found = explore("latent-map", Plain(5), (x, y), method="pacmap")
+    items, found = explore("latent-map", PixelCodes(5), (x, y), method="pacmap")
     assert found.metrics["knn_accuracy_map"] > 0.9
     assert items["map"].axes == ("PaCMAP 1", "PaCMAP 2")
 
 
-def test_the_command_writes_the_same_files_again(cli, runs):
+def test_the_command_writes_identical_files_twice(cli, runs):
     command = ("explore", "latent-map", "runs/ae", "--set", "method=pca", "--set", "n=100")
     first = cli(*command, "--out", "one", "--json").json
     cli(*command, "--out", "two")
@@ -308,10 +308,10 @@ def test_the_command_writes_the_same_files_again(cli, runs):
 
 
 @pytest.mark.parametrize(("space", "size"), [("codes", 2), ("pixels", 5)])
-def test_neighbours_and_their_distances_are_those_of_numpy(explore, space, size):
+def test_neighbours_and_distances_match_numpy(explore, space, size):
     train, test = blobs(1300, 5, seed=1), blobs(20, 5, seed=2)
     items, found = explore(
-        *("neighbours", Plain(2), test, train), images=(3, 0, 7), n=6, space=space
+        *("neighbours", PixelCodes(2), test, train), images=(3, 0, 7), n=6, space=space
     )
     codes, queries = (x.flatten(1)[:, :size].double().numpy() for x in (train[0], test[0]))
     away = np.sqrt(((queries[[3, 0, 7], None] - codes) ** 2).sum(2))
@@ -329,9 +329,9 @@ def test_neighbours_and_their_distances_are_those_of_numpy(explore, space, size)
     assert grid.row_titles == ["test 3", "test 0", "test 7"]
 
 
-def test_codes_and_pixels_stand_above_each_other(explore):
+def test_space_both_draws_a_row_for_codes_and_a_row_for_pixels(explore):
     train, test = blobs(50, 5, seed=1), blobs(20, 5, seed=2)
-    items, found = explore("neighbours", Plain(2), test, train, images=(1, 2), space="both")
+    items, found = explore("neighbours", PixelCodes(2), test, train, images=(1, 2), space="both")
     assert len(items["neighbours"].rows) == 4
     titles = ["test 1, by code", "test 1, by pixels", "test 2, by code", "test 2, by pixels"]
     assert items["neighbours"].row_titles == titles
@@ -340,29 +340,29 @@ def test_codes_and_pixels_stand_above_each_other(explore):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_training_image_is_not_its_own_neighbour(explore, split):
-    train = blobs(50, 5)  # data without splits of its own: test is the same
-    items, _ = explore("neighbours", Plain(5), train, images=(4, 5), n=3, split=split)
+    train = blobs(50, 5)  # used for both splits
+    items, _ = explore("neighbours", PixelCodes(5), train, images=(4, 5), n=3, split=split)
     index = items["nearest"].arrays["index_codes"]
     assert 4 not in index[0]
     assert 5 not in index[1]
     assert (items["nearest"].arrays["distance_codes"] > 0).all()
     with pytest.raises(UsageError, match="n is 11, but only 10 training images"):
-        explore("neighbours", Plain(5), blobs(11, 5), images=(0,), n=11)
+        explore("neighbours", PixelCodes(5), blobs(11, 5), images=(0,), n=11)
 
 
-def saved(path: Path, x: torch.Tensor, mode: str = "L") -> Path:
-    """An image (H, W) in [0, 1] as a PNG."""
+def save_png(path: Path, x: torch.Tensor, mode: str = "L") -> Path:
+    """Save an image (H, W) in [0, 1] as a PNG."""
     Image.fromarray((x * 255).round().byte().numpy()).convert(mode).save(path)
     return path
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_file_has_the_neighbours_of_the_same_image(explore, tmp_path, mode):
+def test_a_file_has_the_neighbours_of_the_image_it_contains(explore, tmp_path, mode):
     train = (torch.rand(40, 1, 4, 6).mul(255).round() / 255, None)
     test = (torch.rand(3, 1, 4, 6).mul(255).round() / 255, None)
-    by_index, _ = explore("neighbours", Plain(24), test, train, images=(1,))
-    file = saved(tmp_path / "mine.png", test[0][1, 0], mode)
-    by_file, found = explore("neighbours", Plain(24), test, train, file=file)
+    by_index, _ = explore("neighbours", PixelCodes(24), test, train, images=(1,))
+    file = save_png(tmp_path / "mine.png", test[0][1, 0], mode)
+    by_file, found = explore("neighbours", PixelCodes(24), test, train, file=file)
     for key in ("index_codes", "distance_codes"):
         assert torch.equal(by_file["nearest"].arrays[key], by_index["nearest"].arrays[key])
     assert by_file["neighbours"].row_titles == ["mine.png"]
@@ -370,45 +370,45 @@ def test_a_file_has_the_neighbours_of_the_same_image(explore, tmp_path, mode):
     assert "nearest of a file" in found.protocol
 
 
-def test_a_file_is_made_black_and_white_where_the_data_is(explore, tmp_path):
+def test_a_file_is_binarized_like_the_data(explore, tmp_path):
     train = (torch.rand(40, 1, 4, 4), None)
     grey = torch.rand(4, 4)
-    file = saved(tmp_path / "grey.png", grey)
-    items, _ = explore("neighbours", Plain(16), train, file=file, binarize="threshold")
+    file = save_png(tmp_path / "grey.png", grey)
+    items, _ = explore("neighbours", PixelCodes(16), train, file=file, binarize="threshold")
     assert torch.equal(items["nearest"].arrays["x"][0, 0], (grey >= 0.5).float())
 
 
-def test_a_negative_is_told(explore, tmp_path):
+def test_a_negative_image_is_reported(explore, tmp_path):
     train = (torch.rand(40, 1, 4, 4) * 0.2, None)
-    file = saved(tmp_path / "paper.png", 1 - train[0][0, 0])
-    _, found = explore("neighbours", Plain(16), train, file=file)
+    file = save_png(tmp_path / "paper.png", 1 - train[0][0, 0])
+    _, found = explore("neighbours", PixelCodes(16), train, file=file)
     assert found.notes == (
         "paper.png looks like a negative of the run's images, which are dark: invert it",
     )
 
 
-def test_files_that_do_not_fit_are_refused_with_what_is_wrong(explore, tmp_path):
+def test_unsuitable_files_are_refused_with_the_reason(explore, tmp_path):
     data = (torch.rand(30, 1, 4, 6), None)
-    wide = saved(tmp_path / "wide.png", torch.rand(5, 7))
+    wide = save_png(tmp_path / "wide.png", torch.rand(5, 7))
     with pytest.raises(UsageError, match=r"is 5 x 7 .*, the run's images are 4 x 6"):
-        explore("neighbours", Plain(3), data, file=wide)
+        explore("neighbours", PixelCodes(3), data, file=wide)
     colour = tmp_path / "colour.png"
     Image.new("RGB", (6, 4), "red").save(colour)
     with pytest.raises(UsageError, match="is colour, the run's images are grey"):
-        explore("neighbours", Plain(3), data, file=colour)
+        explore("neighbours", PixelCodes(3), data, file=colour)
     text = tmp_path / "text.png"
     text.write_text("no image")
     with pytest.raises(UsageError, match="cannot be read"):
-        explore("neighbours", Plain(3), data, file=text)
+        explore("neighbours", PixelCodes(3), data, file=text)
     with pytest.raises(MissingError, match="does not exist"):
-        explore("neighbours", Plain(3), data, file=tmp_path / "none.png")
+        explore("neighbours", PixelCodes(3), data, file=tmp_path / "none.png")
     with pytest.raises(UsageError, match="is a folder"):
-        explore("neighbours", Plain(3), data, file=tmp_path)
+        explore("neighbours", PixelCodes(3), data, file=tmp_path)
     with pytest.raises(UsageError, match="data of this run has shape"):
-        explore("neighbours", Plain(3), (torch.rand(30, 6), None), file=wide)
+        explore("neighbours", PixelCodes(3), (torch.rand(30, 6), None), file=wide)
 
 
-def test_places_and_numbers_that_are_not_there_are_refused(cli, runs):
+def test_options_out_of_range_are_refused(cli, runs):
     def refused(option):
         answer = cli("explore", "neighbours", "runs/ae", "--set", option)
         assert answer.code == 2
@@ -421,7 +421,7 @@ def test_places_and_numbers_that_are_not_there_are_refused(cli, runs):
     assert "no split 'tset'" in refused("split=tset")
 
 
-def test_the_command_finds_what_the_codes_of_the_run_say(cli, runs):
+def test_the_command_finds_the_neighbours_of_the_codes(cli, runs):
     options = ("--set", "space=both", "--set", "n=4", "--set", "images=[8, 30]")
     answer = cli("explore", "neighbours", "runs/ae", *options, "--json").json
     model, data = Forge().open_run("runs/ae").load_model(), Forge().load_data("digits")
@@ -438,7 +438,7 @@ def test_the_command_finds_what_the_codes_of_the_run_say(cli, runs):
     assert "neighbours.png" in {Path(f).name for f in answer["files"]}
 
 
-def test_neighbours_of_vectors_are_numbers_only(explore):
-    items, found = explore("neighbours", Plain(3), (torch.rand(30, 6), None), images=(0,))
+def test_neighbours_of_vectors_have_no_image_grid(explore):
+    items, found = explore("neighbours", PixelCodes(3), (torch.rand(30, 6), None), images=(0,))
     assert set(items) == {"nearest"}
     assert "cannot be drawn" in found.notes[0]

@@ -1,4 +1,4 @@
-"""Walks from image to image, from class to class and along each dimension, where they are known."""
+"""interpolate, traverse and arithmetic against known paths of codes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def codes(found):
 # ---------------------------------------------------------------- interpolate
 
 
-def test_a_chain_goes_straight_from_image_to_image(look, affine, x):
+def test_linear_interpolation_passes_through_each_image(explore, affine, x):
     model = affine.Affine(SHAPE, (6,), scale=2.0)
-    found = look("interpolate", model, x, images=[4, 9, 2, 2], steps=5, path="linear")
+    found = explore("interpolate", model, x, images=[4, 9, 2, 2], steps=5, path="linear")
     stops = 2 * (x[[4, 9, 2, 2]].flatten(1).numpy() - 0.5)
     got = codes(found)
     np.testing.assert_allclose(got["t"], np.arange(13) / 4)
@@ -52,15 +52,15 @@ def test_a_chain_goes_straight_from_image_to_image(look, affine, x):
     assert grid.row_titles == ["linear 4 to 9", "linear 9 to 2", "linear 2 to 2"]
     times = ["t = 0.00", "t = 0.25", "t = 0.50", "t = 0.75", "t = 1.00"]
     assert list(grid.column_titles) == ["image", *times, "image"]
-    torch.testing.assert_close(grid.rows[1][[0, 1]], x[[9, 9]])  # the image, and decoded at t = 0
+    torch.testing.assert_close(grid.rows[1][[0, 1]], x[[9, 9]])  # the image, decoded at t = 0
     torch.testing.assert_close(grid.rows[1][[-2, -1]], x[[2, 2]])
 
 
-def test_between_classes_it_goes_from_mean_code_to_mean_code(look, affine, x, y):
+def test_class_means_interpolate_between_mean_codes(explore, affine, x, y):
     train = torch.rand(N, *SHAPE)
     options = {"classes": [2, 0], "between": "class_means", "path": "linear"}
     model = affine.Affine(SHAPE, (6,))
-    found = look("interpolate", model, x, y, train=(train, y), **options)
+    found = explore("interpolate", model, x, y, train=(train, y), **options)
     means = [train[y == label].mean(0).flatten() - 0.5 for label in (2, 0)]
     got = codes(found)["z_linear"]
     np.testing.assert_allclose(got[[0, -1]], torch.stack(means), atol=1e-6)
@@ -70,29 +70,29 @@ def test_between_classes_it_goes_from_mean_code_to_mean_code(look, affine, x, y)
     assert [len(row) for row in grid.rows] == [10]
 
 
-def test_a_straight_walk_of_a_linear_decoder_is_a_mere_crossfade_and_an_arc_is_not(look, affine, x):
-    found = look("interpolate", affine.Affine(SHAPE, (6,)), x)
+def test_a_linear_path_of_a_linear_decoder_is_a_crossfade(explore, affine, x):
+    found = explore("interpolate", affine.Affine(SHAPE, (6,)), x)
     assert found.metrics["off_crossfade_linear"] == pytest.approx(0, abs=1e-6)
     assert found.metrics["largest_step_linear"] == pytest.approx(1, abs=1e-4)
     assert found.metrics["off_crossfade_spherical"] > 0.05
 
 
-def test_how_far_from_a_crossfade_is_measured_in_half_distances(look, affine, x):
-    class Bent(affine.Affine):
-        def decode(self, z):  # the first pixel of 0 and 1 stays, that of their middle doubles
+def test_off_crossfade_is_relative_to_half_the_distance(explore, affine, x):
+    class Nonlinear(affine.Affine):
+        def decode(self, z):  # keeps z at the ends of the path, doubles z in the middle
             return super().decode(z * (2 - 4 * z[:, :1].square()))
 
     ends = torch.full((2, *SHAPE), 0.5)
     ends[0, 0, 0, 0], ends[1, 0, 0, 0] = 0.0, 1.0
-    ends[:, 0, 1, 2] = 0.7  # z of this pixel is 0.2: 0.2 at the ends, 0.4 in the middle
-    found = look("interpolate", Bent(SHAPE, (6,)), ends, path="linear", pairs=3)
-    # decoded ends lie 1 apart, and the middle 0.2 off their mean: 0.2 over 1/2
+    ends[:, 0, 1, 2] = 0.7  # z is 0.2 at the ends and 0.4 in the middle
+    found = explore("interpolate", Nonlinear(SHAPE, (6,)), ends, path="linear", pairs=3)
+    # decoded ends are 1 apart and the middle is 0.2 from their mean: 0.2 / (1/2)
     assert found.metrics["off_crossfade_linear"] == pytest.approx(0.4, abs=1e-5)
 
 
-def test_two_runs_walk_between_the_same_images(look, affine, x):
+def test_two_runs_interpolate_between_the_same_images(explore, affine, x):
     roles = {"other": affine.Affine(SHAPE, (6,), scale=3.0)}
-    found = look("interpolate", affine.Affine(SHAPE, (6,)), x, roles=roles, images=[5, 7])
+    found = explore("interpolate", affine.Affine(SHAPE, (6,)), x, roles=roles, images=[5, 7])
     got = codes(found)
     np.testing.assert_allclose(got["other_z_linear"], 3 * got["z_linear"], atol=1e-6)
     np.testing.assert_allclose(got["other_x_linear"], got["x_linear"], atol=1e-6)
@@ -106,10 +106,10 @@ def test_two_runs_walk_between_the_same_images(look, affine, x):
     assert "metrics with the prefix other_ are of other, all others of own" in found.protocol
 
 
-def test_the_confidence_along_the_way_is_the_classifiers(look, affine):
+def test_confidence_along_the_path_matches_the_classifier(explore, affine):
     ends = torch.full((2, *SHAPE), 0.5)
     ends[0, 0, 0, 0], ends[1, 0, 0, 0] = 0.3, 0.9
-    found = look(
+    found = explore(
         "interpolate",
         affine.Affine(SHAPE, (6,)),
         ends,
@@ -118,22 +118,22 @@ def test_the_confidence_along_the_way_is_the_classifiers(look, affine):
         path="linear",
     )
 
-    def sure(pixel):
+    def confidence(pixel):
         return 1 / (1 + np.exp(-20 * abs(pixel - 0.5)))
 
-    at_ends = (sure(0.3) + sure(0.9)) / 2
+    at_ends = (confidence(0.3) + confidence(0.9)) / 2
     assert found.metrics["end_confidence_linear"] == pytest.approx(at_ends, rel=1e-5)
-    assert found.metrics["middle_confidence_linear"] == pytest.approx(sure(0.6), rel=1e-5)
+    assert found.metrics["middle_confidence_linear"] == pytest.approx(confidence(0.6), rel=1e-5)
     curve = item(found, "confidence").series["linear"]
     # pairs are drawn in both directions, and the curve is the mean of them
-    share = (sure(0.9) - float(curve[0])) / (sure(0.9) - sure(0.3))
+    share = (confidence(0.9) - float(curve[0])) / (confidence(0.9) - confidence(0.3))
     t = np.linspace(0, 1, 11)
-    expected = share * sure(0.3 + 0.6 * t) + (1 - share) * sure(0.9 - 0.6 * t)
+    expected = share * confidence(0.3 + 0.6 * t) + (1 - share) * confidence(0.9 - 0.6 * t)
     np.testing.assert_allclose(curve, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [None, torch.zeros(4, dtype=torch.int64)])
-def test_pairs_without_classes_to_tell_apart_are_of_two_images(look, affine, labels):
+def test_pairs_without_two_classes_have_different_images(explore, affine, labels):
     from latentforge_plugins.interpolate.paths import draw_pairs
 
     from latentforge.contracts import Arrays
@@ -145,30 +145,30 @@ def test_pairs_without_classes_to_tell_apart_are_of_two_images(look, affine, lab
     first, second = draw_pairs(images, 50)
     assert len(first) == 50
     assert (first != second).all()
-    found = look("interpolate", affine.Affine(SHAPE, (6,)), x, labels, pairs=50)
+    found = explore("interpolate", affine.Affine(SHAPE, (6,)), x, labels, pairs=50)
     assert "over 50 random pairs of test images;" in f"{found.protocol};"
 
 
-def test_the_protocol_says_what_the_pairs_differ_in(look, affine, x, y):
+def test_the_protocol_names_how_pairs_differ(explore, affine, x, y):
     model = affine.Affine(SHAPE, (6,))
-    said = look("interpolate", model, x, y, pairs=5).protocol
-    assert "5 random pairs of test images of different classes" in said
-    alone = look("interpolate", model, x[:1], y[:1], images=[0, 0], pairs=5)
-    assert "5 random pairs of test images, each paired with itself" in alone.protocol
-    assert alone.metrics["off_crossfade_linear"] == 0
+    protocol = explore("interpolate", model, x, y, pairs=5).protocol
+    assert "5 random pairs of test images of different classes" in protocol
+    single = explore("interpolate", model, x[:1], y[:1], images=[0, 0], pairs=5)
+    assert "5 random pairs of test images, each paired with itself" in single.protocol
+    assert single.metrics["off_crossfade_linear"] == 0
 
 
-def test_class_means_need_classes(look, affine, x, y):
+def test_class_means_need_classes(explore, affine, x, y):
     with pytest.raises(ConfigError, match="classes"):
-        look("interpolate", affine.Affine(SHAPE, (6,)), x, y, between="class_means")
+        explore("interpolate", affine.Affine(SHAPE, (6,)), x, y, between="class_means")
 
 
 # ---------------------------------------------------------------- traverse
 
 
-def test_a_traversal_moves_one_dimension_over_prior_quantiles(look, affine, x):
+def test_a_traversal_moves_one_dimension_over_prior_quantiles(explore, affine, x):
     model = affine.Affine(SHAPE, (6,), log_var=[0.0] * 6)
-    found = look("traverse", model, x, steps=5, quantiles=[0.1, 0.9], image=7)
+    found = explore("traverse", model, x, steps=5, quantiles=[0.1, 0.9], image=7)
     got = codes(found)
     base = x[7].flatten().numpy() - 0.5
     for rank, dim in enumerate(got["dimension"]):
@@ -183,36 +183,36 @@ def test_a_traversal_moves_one_dimension_over_prior_quantiles(look, affine, x):
     assert "around test image 7" in grid.title
 
 
-def test_quantiles_next_to_0_and_1_are_far_out_and_finite(look, affine, x):
+def test_quantiles_next_to_0_and_1_are_finite(explore, affine, x):
     ends = [1e-300, 0.9999999999999999]
     model = affine.Affine(SHAPE, (6,), log_var=[0.0] * 6)
-    found = look("traverse", model, x, steps=2, quantiles=ends)
+    found = explore("traverse", model, x, steps=2, quantiles=ends)
     got = codes(found)
     moved = got["z"][0][:, got["dimension"][0]]
     np.testing.assert_allclose(moved, norm.ppf(ends), rtol=1e-5)
     assert list(item(found, "traversal").column_titles) == ["-37.05", "8.21"]
-    without = codes(look("traverse", affine.Affine(SHAPE, (6,)), x, steps=2, quantiles=ends))
+    without = codes(explore("traverse", affine.Affine(SHAPE, (6,)), x, steps=2, quantiles=ends))
     z = x.flatten(1).numpy() - 0.5
     first = without["dimension"][0]
     expected = [z[:, first].min(), z[:, first].max()]
     np.testing.assert_allclose(without["z"][0][:, first], expected, atol=1e-6)
 
 
-def test_a_traversal_to_nowhere_is_refused(look, affine, x):
-    class Lost(affine.Affine):
+def test_a_traversal_with_nan_codes_is_refused(explore, affine, x):
+    class NanCodes(affine.Affine):
         def encode(self, x):
             codes = super().encode(x)
             codes.z[0, 0] = torch.nan
             return codes
 
     with pytest.raises(UsageError, match=r"quantiles 0\.02 and 0\.98 are infinite or NaN"):
-        look("traverse", Lost(SHAPE, (6,)), x)
+        explore("traverse", NanCodes(SHAPE, (6,)), x)
 
 
-def test_rows_stand_in_the_order_of_the_models_own_kl(look, affine, x):
+def test_rows_are_sorted_by_the_kl_of_the_model(explore, affine, x):
     log_var = torch.tensor([-1.0, 0.0, -6.0, -0.3, -3.0, -2.0])
     model = affine.Affine(SHAPE, (6,), scale=0.1, log_var=log_var)
-    found = look("traverse", model, torch.rand(9, *SHAPE), train=(x, None), rows=4)
+    found = explore("traverse", model, torch.rand(9, *SHAPE), train=(x, None), rows=4)
     mean = 0.1 * (x.flatten(1) - 0.5)
     kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean(0)
     got = codes(found)
@@ -226,11 +226,11 @@ def test_rows_stand_in_the_order_of_the_models_own_kl(look, affine, x):
     assert bars.labels == ["z2", "z4", "z5", "z0", "z3", "z1"]
 
 
-def test_without_a_prior_the_codes_quantiles_and_variances_stand_in(look, affine, x):
+def test_without_a_prior_quantiles_and_variances_of_codes_are_used(explore, affine, x):
     spread = torch.tensor([1.0, 0.2, 0.6, 0.02, 0.8, 0.4]).reshape(SHAPE)
     x = 0.5 + (x - 0.5) * spread
     model = affine.Affine(SHAPE, (6,), scale=2.0)
-    found = look("traverse", model, x, steps=3, quantiles=[0.05, 0.95])
+    found = explore("traverse", model, x, steps=3, quantiles=[0.05, 0.95])
     z = 2 * (x.flatten(1).numpy() - 0.5)
     got = codes(found)
     assert got["dimension"].tolist() == [0, 4, 2, 5, 1, 3]
@@ -246,10 +246,10 @@ def test_without_a_prior_the_codes_quantiles_and_variances_stand_in(look, affine
     assert [i.name for i in found.items] == ["traversal", "codes"]  # no KL to draw
 
 
-def test_two_runs_are_traversed_around_the_same_image(look, affine, x):
+def test_two_runs_are_traversed_around_the_same_image(explore, affine, x):
     own = affine.Affine(SHAPE, (6,), log_var=[-1.0] * 6)
     other = affine.Affine(SHAPE, (4,), scale=2.0, log_var=[-4.0, 0.0, -1.0, -2.0])
-    found = look("traverse", own, x, roles={"other": other}, image=3, steps=3)
+    found = explore("traverse", own, x, roles={"other": other}, image=3, steps=3)
     got = codes(found)
     np.testing.assert_allclose(got["z"][0, 1, 1:], x[3].flatten()[1:] - 0.5, atol=1e-6)
     assert got["other_dimension"].tolist()[:3] == [0, 3, 2]
@@ -266,29 +266,29 @@ def test_two_runs_are_traversed_around_the_same_image(look, affine, x):
     assert "other_...: the same for other" in parts
 
 
-def test_of_a_second_run_the_protocol_says_what_is_not_the_same(look, affine, x):
+def test_the_protocol_names_the_differences_of_a_second_run(explore, affine, x):
     own = affine.Affine(SHAPE, (6,), log_var=[-1.0] * 6)
-    found = look("traverse", own, x, roles={"other": affine.Affine(SHAPE, (4,))}, steps=3)
-    [said] = [part for part in found.protocol.split("; ") if part.startswith("other_")]
-    assert said == (
+    found = explore("traverse", own, x, roles={"other": affine.Affine(SHAPE, (4,))}, steps=3)
+    [protocol] = [part for part in found.protocol.split("; ") if part.startswith("other_")]
+    assert protocol == (
         "other_...: the same for other, variance of codes in place of mean KL(q(z|x) || p(z)) in "
         "nats, its training codes in place of the prior N(0, I), the mean code in place of 0"
     )
     spatial = {"other": affine.Affine(SHAPE, (1, 2, 2))}
-    notes = look("traverse", affine.Affine(SHAPE, (1, 2, 2)), x, roles=spatial, steps=3).notes
+    notes = explore("traverse", affine.Affine(SHAPE, (1, 2, 2)), x, roles=spatial, steps=3).notes
     assert len([note for note in notes if "are flattened" in note]) == 1
-    notes = look("traverse", affine.Affine(SHAPE, (1, 2, 3)), x, roles=spatial, steps=3).notes
+    notes = explore("traverse", affine.Affine(SHAPE, (1, 2, 3)), x, roles=spatial, steps=3).notes
     assert [note.split(":")[0] for note in notes if "are flattened" in note] == ["own", "other"]
 
 
 # ---------------------------------------------------------------- arithmetic
 
 
-def test_arithmetic_adds_multiples_of_the_difference_of_class_means(look, affine, x, y):
+def test_arithmetic_adds_multiples_of_the_difference_of_class_means(explore, affine, x, y):
     train = torch.rand(N, *SHAPE)
     model = affine.Affine(SHAPE, (6,), scale=2.0)
     options = {"minus": 2, "plus": 1, "scales": [-1.0, 0.0, 0.5]}
-    found = look("arithmetic", model, x, y, train=(train, y), **options)
+    found = explore("arithmetic", model, x, y, train=(train, y), **options)
     plus, minus = (2 * (train[y == k].mean(0).flatten() - 0.5).numpy() for k in (1, 2))
     got = codes(found)
     assert got["index"].tolist() == (y == 2).nonzero().flatten()[:8].tolist()
@@ -301,13 +301,13 @@ def test_arithmetic_adds_multiples_of_the_difference_of_class_means(look, affine
     assert item(found, "arithmetic").column_titles == ("image", "s = -1", "s = 0", "s = 0.5")
 
 
-def test_the_share_that_becomes_the_other_class_is_the_classifiers(look, affine):
+def test_plus_share_matches_the_predictions_of_the_classifier(explore, affine):
     first = torch.tensor([0.1, 0.2, 0.3, 0.45, 0.55, 0.65])  # four of class 0, two of class 1
     x = torch.full((6, *SHAPE), 0.5)
     x[:, 0, 0, 0] = first
     y = torch.tensor([0, 0, 0, 0, 1, 1])
     roles = {"classifier": affine.Threshold()}
-    found = look("arithmetic", affine.Affine(SHAPE, (6,)), x, y, roles=roles, images=[5])
+    found = explore("arithmetic", affine.Affine(SHAPE, (6,)), x, y, roles=roles, images=[5])
     step = 0.6 - first[:4].mean()
     shares = [float((first[:4] + s * step > 0.5).float().mean()) for s in (0, 1)]
     assert shares == [0.0, 0.75]
@@ -316,17 +316,17 @@ def test_the_share_that_becomes_the_other_class_is_the_classifiers(look, affine)
     at = int((curves.x == 1).nonzero())
     assert curves.series["class 1"][at] == 0.75
     assert curves.series["class 0"][at] == 0.25
-    assert codes(found)["index"].tolist() == [5]  # the picture is of another image
+    assert codes(found)["index"].tolist() == [5]  # the image grid shows another image
 
 
-def test_arithmetic_refuses_classes_that_there_are_not(look, affine, x, y):
+def test_arithmetic_refuses_missing_classes_and_images(explore, affine, x, y):
     model = affine.Affine(SHAPE, (6,))
     with pytest.raises(UsageError, match="no class 7: there are 3"):
-        look("arithmetic", model, x, y, plus=7)
+        explore("arithmetic", model, x, y, plus=7)
     with pytest.raises(ConfigError, match="their difference is 0"):
-        look("arithmetic", model, x, y, plus=0)
+        explore("arithmetic", model, x, y, plus=0)
     few = torch.where(y == 1, 0, y)  # no training image is of class 1
     with pytest.raises(UsageError, match="no training image is of class 1"):
-        look("arithmetic", model, x, y, train=(x, few))
+        explore("arithmetic", model, x, y, train=(x, few))
     with pytest.raises(UsageError, match="no image 60"):
-        look("arithmetic", model, x, y, images=[60])
+        explore("arithmetic", model, x, y, images=[60])

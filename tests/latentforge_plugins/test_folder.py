@@ -17,7 +17,7 @@ RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (6, 5), dtype=np.uint8)
 RGB = RANDOM.integers(0, 256, (6, 5, 3), dtype=np.uint8)
 PHOTO = np.linspace(40, 220, 64 * 48 * 3).reshape(64, 48, 3).astype(np.uint8)  # smooth: for JPEG
-ORIENTATION = 0x0112  # of EXIF
+ORIENTATION = 0x0112  # EXIF tag
 
 
 def save(path: Path, pixels: np.ndarray = RGB, mode: str = "", **options) -> Path:
@@ -39,12 +39,12 @@ def read(root: Path, **options):
 
 
 def pixels(root: Path, **options) -> np.ndarray:
-    """uint8 (H, W) or (H, W, 3) of the only image."""
+    """Return the only image as uint8 (H, W) or (H, W, 3)."""
     (image,) = read(root, **options).x
     return image[0] if len(image) == 1 else image.transpose(1, 2, 0)
 
 
-# ---------------------------------------------------------------- what is found
+# ---------------------------------------------------------------- files and classes
 
 
 def test_sub_folders_are_classes_in_natural_order(root: Path):
@@ -66,7 +66,7 @@ def test_sub_folders_are_classes_in_natural_order(root: Path):
     assert prepare_whole({"train": arrays}, "folder").spec.shape == (3, 4, 4)  # not 4 channels
 
 
-def test_a_class_name_that_is_no_text_can_still_be_shown(cli, root: Path):
+def test_class_names_with_undecodable_bytes_are_shown(cli, root: Path):
     for name in (b"caf\xe9", b"\x1b[31m", "été 1".encode()):
         for i in range(4):
             save(root / os.fsdecode(name) / f"{i}.png")
@@ -85,40 +85,40 @@ def test_a_flat_folder_has_no_labels(root: Path):
     assert np.array_equal(arrays.x[1].transpose(1, 2, 0), PHOTO)
 
 
-# ---------------------------------------------------------------- what a file's pixels become
+# ---------------------------------------------------------------- decoding of pixels
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.TIFF", "a.ppm", "a.webp"])
-def test_colour_is_read_as_it_is_stored(root: Path, name: str):
+def test_colour_pixels_are_read_unchanged(root: Path, name: str):
     save(root / name, **({"lossless": True} if name == "a.webp" else {}))
     assert np.array_equal(pixels(root), RGB)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.pgm", "a.gif"])
-def test_grey_is_read_as_it_is_stored(root: Path, name: str):
+def test_grey_pixels_are_read_unchanged(root: Path, name: str):
     save(root / name, GREY)
     assert np.array_equal(pixels(root), GREY)
 
 
-def test_a_palette_is_looked_up(root: Path):
-    save(root / "a.gif", RGB // 128 * 255)  # at most 8 colours, so the palette has them all
+def test_palette_images_are_read_as_rgb(root: Path):
+    save(root / "a.gif", RGB // 128 * 255)  # 8 colours, so the palette is exact
     assert np.array_equal(pixels(root), RGB // 128 * 255)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
-def test_16_bits_are_scaled_to_8(root: Path, name: str):
+def test_16_bit_values_are_scaled_to_8_bits(root: Path, name: str):
     deep = RANDOM.integers(0, 65536, (6, 5), dtype=np.uint16)
     save(root / name, deep)
     assert np.array_equal(pixels(root), np.rint(deep / 65535 * 255))
 
 
-def test_one_bit_is_black_or_white(root: Path):
+def test_1_bit_values_are_read_as_0_or_255(root: Path):
     save(root / "a.png", GREY > 100)
     assert np.array_equal(pixels(root), np.where(GREY > 100, 255, 0))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_transparent_shows_white(root: Path, channels: int):
+def test_transparent_pixels_are_blended_with_white(root: Path, channels: int):
     alpha = RANDOM.integers(0, 256, (6, 5, 1), dtype=np.uint8)
     alpha[0], alpha[1] = 0, 255
     below = GREY[..., None] if channels == 1 else RGB
@@ -129,7 +129,7 @@ def test_what_is_transparent_shows_white(root: Path, channels: int):
     assert (pixels(root)[0] == 255).all()
 
 
-def test_a_transparent_entry_of_a_palette_shows_white(root: Path):
+def test_transparent_palette_entries_become_white(root: Path):
     image = Image.fromarray(np.array([[0, 1], [1, 2]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.save(root / "a.png", transparency=1)
@@ -138,20 +138,20 @@ def test_a_transparent_entry_of_a_palette_shows_white(root: Path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
-def test_a_turned_photo_is_upright(root: Path, name: str):
+def test_exif_orientation_is_applied(root: Path, name: str):
     exif = Image.Exif()
-    exif[ORIENTATION] = 6  # to be turned clockwise by 90 degrees
+    exif[ORIENTATION] = 6  # rotate clockwise by 90 degrees
     save(root / name, exif=exif, **({"lossless": True} if name == "a.webp" else {}))
     assert np.array_equal(pixels(root), np.rot90(RGB, -1))
 
 
-def test_of_a_film_the_first_frame_is_taken(root: Path):
+def test_animations_give_their_first_frame(root: Path):
     frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (50, 200)]
     frames[0].save(root / "a.gif", save_all=True, append_images=frames[1:])
     assert (pixels(root) == 50).all()
 
 
-def test_channels_converts_all(root: Path):
+def test_channels_converts_all_images(root: Path):
     save(root / "a.png", GREY)
     save(root / "b.png", RGB)
     rgb = read(root, channels="rgb").x
@@ -163,8 +163,8 @@ def test_channels_converts_all(root: Path):
     assert np.abs(grey[1, 0] - luma).max() <= 1
 
 
-def test_shrinking_averages_and_growing_does_not_overshoot(root: Path):
-    checks = np.indices((48, 32)).sum(0) % 2 * 255  # taking every 4th pixel gives black only
+def test_downscaling_averages_and_upscaling_does_not_overshoot(root: Path):
+    checks = np.indices((48, 32)).sum(0) % 2 * 255  # every 4th pixel is black
     save(root / "a.png", checks.astype(np.uint8))
     assert np.abs(pixels(root, size=(12, 8)).astype(int) - 127).max() <= 20
     save(root / "a.png", np.repeat([[50], [200]], 6, axis=1).astype(np.uint8))
@@ -173,7 +173,7 @@ def test_shrinking_averages_and_growing_does_not_overshoot(root: Path):
     assert (grown.min(), grown.max()) == (50, 200)
 
 
-def test_size_makes_files_of_any_size_one_array(root: Path):
+def test_size_resizes_all_files_to_one_shape(root: Path):
     for i, shape in enumerate([(3, 9), (64, 48), (1, 1), (12, 10)]):
         save(root / f"{i}.png", np.full((*shape, 3), 10 * i, np.uint8))
     x = read(root, size=(12, 10)).x
@@ -181,13 +181,13 @@ def test_size_makes_files_of_any_size_one_array(root: Path):
     assert x.min(axis=(1, 2, 3)).tolist() == x.max(axis=(1, 2, 3)).tolist() == [0, 10, 20, 30]
 
 
-# ---------------------------------------------------------------- what is refused, by the CLI
+# ---------------------------------------------------------------- refused folders, from the CLI
 
 
 @pytest.fixture
 def refused(cli, root: Path):
     def call(*options: str, code: int = 2) -> str:
-        sets = [word for option in (f"data.root={root}", *options) for word in ("--set", option)]
+        sets = [part for option in (f"data.root={root}", *options) for part in ("--set", option)]
         answer = cli("train", "ae", "--data", "folder", *sets)
         assert (answer.code, answer.out) == (code, "")
         assert "Traceback" not in answer.err
@@ -197,7 +197,7 @@ def refused(cli, root: Path):
     return call
 
 
-def test_a_folder_that_is_none_is_missing(root: Path, refused, cli):
+def test_a_missing_folder_or_a_file_is_reported(root: Path, refused, cli):
     root.rmdir()
     assert f"data.root: {root} does not exist" in refused(code=4)
     root.write_text("a file")
@@ -207,7 +207,7 @@ def test_a_folder_that_is_none_is_missing(root: Path, refused, cli):
     assert "data.root is not given" in answer.err
 
 
-def test_a_folder_without_images_says_what_counts_as_one(root: Path, refused):
+def test_a_folder_without_images_lists_supported_extensions(root: Path, refused):
     assert f"no images in {root} or its sub-folders" in refused()
     (root / "cat").mkdir()
     (root / "cat" / "a.svg").write_text("<svg/>")
@@ -216,21 +216,21 @@ def test_a_folder_without_images_says_what_counts_as_one(root: Path, refused):
     assert "supported extensions: .png .jpg" in text
 
 
-def test_splits_that_are_taken_for_classes_are_told_apart(root: Path, refused):
+def test_split_folders_are_not_read_as_classes(root: Path, refused):
     for split in ("test", "train"):
         for name in ("cat", "dog"):
             save(root / split / name / "1.png")
     assert f"try: --set data.root={root}/test, whose sub-folders have images" in refused()
 
 
-def test_an_empty_class_is_named(root: Path, refused):
+def test_an_empty_class_folder_is_refused_by_name(root: Path, refused):
     save(root / "cat" / "1.png")
     save(root / "dog" / "1.png")
     (root / "eel").mkdir()
     assert f"no images in {root}/eel; each sub-folder of {root} is a class" in refused()
 
 
-def test_one_class_is_no_labelling_and_can_be_taken_without_labels(root: Path, refused):
+def test_a_single_class_is_refused_and_loads_without_labels(root: Path, refused):
     for i in range(5):
         save(root / "cat" / f"{i}.png")
     text = refused()
@@ -239,13 +239,13 @@ def test_one_class_is_no_labelling_and_can_be_taken_without_labels(root: Path, r
     assert read(root / "cat").x.shape == (5, 3, 6, 5)
 
 
-def test_loose_images_beside_classes_are_refused(root: Path, refused):
+def test_images_next_to_class_folders_are_refused(root: Path, refused):
     save(root / "1.png")
     save(root / "cat" / "2.png")
     assert "contains both images (1.png) and sub-folders (cat)" in refused()
 
 
-def test_several_sizes_are_refused_with_the_option_that_helps(root: Path, refused):
+def test_mixed_sizes_are_refused_with_a_hint(root: Path, refused):
     one, two = save(root / "1.png", PHOTO), save(root / "2.png", PHOTO[:, :40])
     text = refused()
     assert f"several sizes (height x width): {one} is 64 x 48, {two} is 64 x 40" in text
@@ -254,7 +254,7 @@ def test_several_sizes_are_refused_with_the_option_that_helps(root: Path, refuse
     assert "data.size[1]" in refused("data.size=[64,0]")
 
 
-def test_mixed_channels_are_refused_with_the_option_that_helps(root: Path, refused):
+def test_mixed_channels_are_refused_with_a_hint(root: Path, refused):
     one, two = save(root / "1.png", GREY), save(root / "2.png", RGB)
     text = refused("data.size=[8,8]")
     assert f"mixed channels: {one} is grey, {two} is colour" in text
@@ -262,14 +262,14 @@ def test_mixed_channels_are_refused_with_the_option_that_helps(root: Path, refus
     assert "data.channels" in refused("data.channels=red")
 
 
-def test_every_unreadable_file_counts_and_five_are_named(root: Path, refused, monkeypatch):
+def test_all_unreadable_files_are_counted_and_five_are_named(root: Path, refused, monkeypatch):
     good = save(root / "0.png", PHOTO).read_bytes()
     save(root / "9.jpg", PHOTO)
     (root / "1.png").write_bytes(good[: len(good) // 2])
     (root / "2.png").write_bytes(b"")
     (root / "3.jpg").write_text("<html>404</html>")
     (root / "4.png").write_bytes(good[:60] + bytes([good[60] ^ 1]) + good[61:])
-    save(root / "5.png", np.zeros((1000, 1100), np.uint8))  # small as a file, large as an image
+    save(root / "5.png", np.zeros((1000, 1100), np.uint8))  # a small file of a large image
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
     save(root / "6.tif", np.zeros((4, 4), np.float32))
     (root / "7.png").symlink_to(root / "gone.png")
@@ -283,7 +283,7 @@ def test_every_unreadable_file_counts_and_five_are_named(root: Path, refused, mo
     assert "and 2 more" in text
 
 
-def test_a_program_in_an_images_clothes_is_not_run(root: Path, refused, monkeypatch):
+def test_postscript_with_a_png_extension_is_not_run(root: Path, refused, monkeypatch):
     tools = root.parent / "bin"
     tools.mkdir()
     (tools / "gs").write_text(f"#!/bin/sh\ntouch {root.parent}/ran\n")  # Ghostscript, for EPS
@@ -294,13 +294,10 @@ def test_a_program_in_an_images_clothes_is_not_run(root: Path, refused, monkeypa
     assert not (root.parent / "ran").exists()
 
 
-# ---------------------------------------------------------------- a run
-
-
 # ---------------------------------------------------------------- streamed
 
 
-def test_streamed_pictures_are_the_batches_of_pictures_in_memory(root: Path):
+def test_streamed_images_give_the_batches_of_images_in_memory(root: Path):
     for i in range(12):
         save(root / f"c{i % 2}" / f"{i}.png", np.full((6, 5, 3), 20 * i, np.uint8))
 
@@ -316,7 +313,7 @@ def test_streamed_pictures_are_the_batches_of_pictures_in_memory(root: Path):
     assert torch.equal(pairs[0].y, pairs[1].y)
 
 
-def test_a_picture_that_cannot_be_read_while_it_is_streamed_is_named(root: Path):
+def test_an_unreadable_streamed_image_is_named(root: Path):
     for i in range(4):
         save(root / f"{i}.png", np.full((6, 5, 3), i, np.uint8))
     given = {"train": load(FolderConfig(root), "train")}

@@ -1,4 +1,4 @@
-"""Guided generation on small runs: where it starts, what it reports, and what it refuses."""
+"""Guided generation on small runs: starts, metrics, titles and refused input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from latentforge.runs.checkpoint import CheckpointStore
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A z=2 VAE, a classifier that guides and one that judges, on digits: read only."""
+    """Read-only runs on digits: a VAE of latent_dim 2, a guiding classifier and a judge."""
     where, forge = tmp_path_factory.mktemp("guided"), Forge()
     forge.train(
         "vae",
@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def guided(folder, work):
-    """Explores a copy of the VAE's run, with the classifier and the judge."""
+    """Returns a function that explores a copy of the VAE run with the classifier and judge."""
     shutil.copytree(folder, work / "runs")
 
     def call(*, roles=("classifier", "judge"), **options):
@@ -80,7 +80,7 @@ def guided(folder, work):
 FAST = {"n": 20, "restarts": 4, "steps": 30, "settle": 10}
 
 
-def test_the_figures_follow_from_what_was_found(guided, work):
+def test_metrics_follow_from_the_stored_results(guided, work):
     made = guided(**FAST)
     found = np.load(Path(made["out"], "found.npz"))
     metrics, met = made["metrics"], found["satisfied"]
@@ -95,29 +95,29 @@ def test_the_figures_follow_from_what_was_found(guided, work):
         forge, x = Forge(), torch.from_numpy(found["x"])
         wanted = torch.arange(20) % 10
         p = forge.open_run("runs/guide").load_model()(x).softmax(1)[torch.arange(20), wanted]
-        said = forge.open_run("runs/judge").load_model()(x).argmax(1)
+        judged = forge.open_run("runs/judge").load_model()(x).argmax(1)
         decoded = forge.open_run("runs/vae").load_model().decode(torch.from_numpy(found["z"]))
     assert ((p >= 0.9).numpy() == met).all()
     torch.testing.assert_close(p.log(), torch.from_numpy(found["score"]), rtol=1e-4, atol=1e-5)
-    assert metrics["judge_agreement"] == pytest.approx(float((said == wanted).float().mean()))
-    agreed = int((said == wanted).sum())
+    assert metrics["judge_agreement"] == pytest.approx(float((judged == wanted).float().mean()))
+    agreed = int((judged == wanted).sum())
     assert made["notes"][0].startswith(f"{met.sum()} of 20 requests satisfied; ")
     assert made["notes"][0].endswith(f"; the independent judge judge agrees on {agreed}")
     torch.testing.assert_close(decoded, x)
-    for word in metrics:
-        assert f"{word}:" in made["protocol"]
+    for name in metrics:
+        assert f"{name}:" in made["protocol"]
     names = {Path(file).name for file in made["files"]}
     assert {"results.png", "walk.gif", "walk.png", "walks.png", "progress.png"} <= names
     board = EventAccumulator(made["out"]).Reload()
     curve = [(event.step, event.value) for event in board.Scalars("guided/satisfied")]
-    assert [step for step, _ in curve] == sorted({step for step, _ in curve})  # a point a round
+    assert [step for step, _ in curve] == sorted({step for step, _ in curve})  # one point per round
     assert curve[-1][1] == pytest.approx(met.mean())
     solved = found["steps"][met]
     for step, share in curve:
         assert share == pytest.approx((solved <= step).sum() / len(met))
 
 
-def test_the_same_seed_finds_the_same(guided):
+def test_the_same_seed_gives_the_same_results(guided):
     first, second = guided(**FAST), guided(**FAST)
     assert (first["out"], second["out"]) == (
         "runs/vae/explore/guided",
@@ -129,11 +129,11 @@ def test_the_same_seed_finds_the_same(guided):
 
 
 def context_of(y, classes, wanted, z=None):
-    """A context of images without content, whose codes are their own places."""
+    """Return a context of blank images; tests use each image's index as its code."""
     x = np.zeros((len(y), 2, 2), np.uint8)
     data = prepare_whole({"train": Arrays(x, y, classes)}, "arrays")
 
-    class Wanted:
+    class Objective:
         requests = ["?"] * len(wanted)
         classes = torch.tensor(wanted)
 
@@ -141,33 +141,33 @@ def context_of(y, classes, wanted, z=None):
         latent = type("L", (), {"prior": z, "shape": (1,)})
 
     return ExploreContext(
-        Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Wanted()
+        Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Objective()
     )
 
 
-def test_searches_start_at_images_of_all_other_classes_and_of_no_other():
+def test_starts_cover_all_other_classes_and_never_the_requested_one():
     y = np.arange(300) % 3
     context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
-    places = torch.arange(300.0)[:, None]
+    codes = torch.arange(300.0)[:, None]
     wanted = context.objective.classes
-    begun = sample_data_starts(context, places, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
-    assert begun.shape == (8, 200)
-    assert not (begun == wanted).any()
+    starts = sample_data_starts(context, codes, 8, wanted).squeeze(2).long() % 3  # (8, 200) classes
+    assert starts.shape == (8, 200)
+    assert not (starts == wanted).any()
     for label in range(3):
-        others = begun[:, wanted == label].unique().tolist()
+        others = starts[:, wanted == label].unique().tolist()
         assert others == [other for other in range(3) if other != label]
-    anywhere = sample_data_starts(context, places, 8, None).squeeze(2).long() % 3
+    anywhere = sample_data_starts(context, codes, 8, None).squeeze(2).long() % 3
     assert (anywhere == wanted).float().mean() == pytest.approx(1 / 3, abs=0.06)
 
 
-def test_without_another_class_there_is_nowhere_to_start():
+def test_training_images_of_one_class_are_refused():
     context = context_of(np.zeros(9, int), ["a"], [0, 0])
     with pytest.raises(UsageError, match="all training images are of class 0") as caught:
         sample_data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
     assert "any_class=true" in str(caught.value.remedy)
 
 
-def test_starts_from_a_prior_have_its_mean_and_code_deviation():
+def test_starts_from_a_prior_have_its_mean_and_deviation():
     codes = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * 3.0 + 7.0
     for prior, start, mean, std in (
         ("normal", "prior", 0.0, 1.0),
@@ -182,17 +182,17 @@ def test_starts_from_a_prior_have_its_mean_and_code_deviation():
         assert float(drawn.std()) == pytest.approx(std, rel=0.03)
 
 
-def test_the_spread_of_codes_is_the_standard_deviation_and_takes_no_heed_of_few_far_out():
+def test_code_deviation_is_the_standard_deviation_and_ignores_outliers():
     codes = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)) * 2.0
     assert float(code_deviation(codes)) == pytest.approx(2.0, rel=0.03)
     codes[:200] = 1000.0
     assert float(code_deviation(codes)) == pytest.approx(2.0, rel=0.05)
     mostly_off = torch.zeros(100, 1)
-    mostly_off[:5] = 3.0  # as a ReLU leaves it
+    mostly_off[:5] = 3.0  # like the output of a ReLU
     assert float(code_deviation(mostly_off)) == pytest.approx(float(mostly_off.std()))
 
 
-def test_a_preset_gives_options_and_set_goes_over_them(guided):
+def test_set_overrides_the_options_of_a_preset(guided):
     made = guided(preset="latent-differentiation-search", assignments=["n=5", "steps=3"])
     options = json.loads(Path(made["out"], "findings.json").read_text())["options"]
     assert (options["start"], options["prior"], options["restarts"]) == ("wide", "none", 1)
@@ -215,7 +215,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), BAD)
-def test_what_cannot_be_searched_is_refused_and_leaves_nothing(
+def test_invalid_options_are_refused_and_nothing_is_written(
     cli, guided, work, arguments, code, message
 ):
     command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide"]
@@ -226,7 +226,7 @@ def test_what_cannot_be_searched_is_refused_and_leaves_nothing(
     assert not Path("runs/vae/explore/guided").exists()
 
 
-def test_a_classifier_is_needed_for_a_class(cli, guided):
+def test_the_class_objective_needs_a_classifier(cli, guided):
     answer = cli("explore", "guided", "runs/vae")
     assert answer.code == 2
     assert "needs a run for role classifier" in answer.err
@@ -239,30 +239,30 @@ def test_a_classifier_is_needed_for_a_class(cli, guided):
         ("classes", ["a", "b"], "classes: 2 (a, b), not 10 (0, 1, 2, 3, ...)"),
     ],
 )
-def test_a_classifier_of_other_images_is_refused_before_torch_loads(
+def test_a_classifier_of_other_images_is_refused_before_torch_is_imported(
     process, guided, key, value, message
 ):
     manifest = json.loads(Path("runs/judge/run.json").read_text())
     manifest["data"][key] = value
     Path("runs/judge/run.json").write_text(json.dumps(manifest))
-    loud = "import sys, builtins; sys.modules['torch'] = None"
+    no_torch = "import sys, builtins; sys.modules['torch'] = None"
     command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/judge"]
-    answer = process(*command, before=loud)
+    answer = process(*command, before=no_torch)
     assert answer.code == 2
     assert "classifier runs/judge was trained on images unlike those of runs/vae" in answer.err
     assert message in answer.err
 
 
-def test_weights_that_are_not_finite_are_refused(cli, guided):
-    put_nan_into("runs/vae")
+def test_nan_weights_of_the_model_are_refused(cli, guided):
+    write_nan_weights("runs/vae")
     answer = cli("explore", "latent-map", "runs/vae")
     assert answer.code == 1
     assert "the weights of runs/vae are not finite" in answer.err
     assert "latentforge doctor runs/vae" in answer.err
 
 
-def put_nan_into(path):
-    """Into the last weights of a run, through the store that a training writes with."""
+def write_nan_weights(path):
+    """Replace one tensor of the last checkpoint with NaN, through the checkpoint store."""
     store = CheckpointStore(Path(path) / "checkpoints")
     saved = store.load()
     tensors = {group: dict(saved.tensors(group)) for group in saved.groups}
@@ -271,7 +271,7 @@ def put_nan_into(path):
     store.save("broken", tensors, saved.state)
 
 
-def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
+def test_a_search_over_vectors_draws_a_map_but_no_images(work):
     rng = np.random.default_rng(0)
     y = np.arange(400) % 2
     x = (0.25 + 0.5 * y[:, None] + 0.1 * rng.standard_normal((400, 6))).clip(0, 1)
@@ -283,7 +283,7 @@ def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
     guide = forge.train("mlp-classifier", train={"epochs": 10, "lr": 1e-2}, **options)
     made = forge.explore("guided", ae, roles={"classifier": guide}, n=4, steps=20, quiet=True)
     assert made["metrics"]["success_share"] == 1.0
-    assert all(f"{word}:" in made["protocol"] for word in made["metrics"])
+    assert all(f"{name}:" in made["protocol"] for name in made["metrics"])
     assert {Path(file).name for file in made["files"]} == {
         *("walks.png", "walks.npz", "walks.html", "found.npz", "progress.png", "progress.npz"),
         "findings.json",
@@ -294,8 +294,8 @@ def test_vectors_are_searched_too_and_have_a_map_but_no_pictures(work):
     ]
 
 
-class Same:
-    """A model whose images, codes and decoded codes are the same two numbers."""
+class IdentityModel:
+    """A model whose images, codes and decoded images are the same two values."""
 
     def __init__(self, prior):
         self.latent = LatentSpec(shape=(2,), prior=prior)
@@ -307,8 +307,8 @@ class Same:
         return z
 
 
-class Toward:
-    """Be at `goal`: minus half the squared distance, met within `reach`."""
+class NearGoal:
+    """Scores minus half the squared distance to `goal`; satisfied above `-reach`."""
 
     def __init__(self, goal, reach=0.0, count=3):
         self.goal, self.reach = torch.tensor(goal), reach
@@ -321,13 +321,13 @@ class Toward:
         return self.score(x, request) > -self.reach
 
 
-def guide_there(objective, **options):
-    """What `guided` finds with a model whose geometry is known, and the codes it was trained on."""
+def run_guide(objective, **options):
+    """Run `guided` on the identity model; return its results and the training codes."""
     rng = np.random.default_rng(0)
     x = (0.5 + 0.1 * rng.standard_normal((2000, 2)) * [1.0, 0.5]).clip(0, 1).astype("float32")
     data = prepare_whole({"train": Arrays(x)}, "arrays")
     context = ExploreContext(
-        Same("normal"), data.spec, data.split, torch.device("cpu"), 0, objective=objective
+        IdentityModel("normal"), data.spec, data.split, torch.device("cpu"), 0, objective=objective
     )
     torch.manual_seed(0)
     findings = checked(guide(context, GuidedConfig(**options)))
@@ -339,20 +339,20 @@ QUIET = {"noise": 0.0, "settle": 0, "restarts": 1, "solutions": 1, "optimizer": 
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
-def test_the_prior_has_its_weight(weight):
+def test_prior_weight_scales_the_prior(weight):
     # the mode of N(z; a, I) N(z; 0, I)^w is a / (1 + w)
-    found, *_ = guide_there(
-        Toward([2.0, -1.0]), prior_weight=weight, prior="gaussian", unit="one", steps=200, **QUIET
+    found, *_ = run_guide(
+        NearGoal([2.0, -1.0]), prior_weight=weight, prior="gaussian", unit="one", steps=200, **QUIET
     )
     expected = torch.tensor([2.0, -1.0]) / (1.0 + weight)
     torch.testing.assert_close(found["z"], expected.expand(3, 2), atol=1e-3, rtol=0)
 
 
-def test_steps_are_in_units_of_the_codes_spread_or_plain():
+def test_step_size_is_scaled_by_the_code_deviation_or_one():
     moved = {}
     for unit in ("codes", "one"):
-        found, _, _, x = guide_there(
-            Toward([2.0, -1.0]), prior="none", unit=unit, steps=1, lr=0.1, **QUIET
+        found, _, _, x = run_guide(
+            NearGoal([2.0, -1.0]), prior="none", unit=unit, steps=1, lr=0.1, **QUIET
         )
         moved[unit] = (found["z"] - found["start"]) / (torch.tensor([2.0, -1.0]) - found["start"])
     torch.testing.assert_close(moved["one"], torch.full((3, 2), 0.1))
@@ -361,27 +361,27 @@ def test_steps_are_in_units_of_the_codes_spread_or_plain():
     torch.testing.assert_close(moved["codes"], expected, rtol=1e-3, atol=0)
 
 
-def test_settling_and_a_second_solution_make_results_surer():
+def test_settling_and_a_second_solution_raise_the_score():
     options = {"prior": "none", "unit": "one", "start": "wide", "noise": 0.0, "steps": 200}
     options |= {"lr": 0.1, "optimizer": "sgd", "jitter": 0.0}
     scores = {}
     for settle in (0, 30):
-        found, *_ = guide_there(Toward([0.0, 0.0], reach=0.5), settle=settle, **options)
+        found, *_ = run_guide(NearGoal([0.0, 0.0], reach=0.5), settle=settle, **options)
         assert found["satisfied"].all()
         scores[settle] = found["score"]
     assert (scores[0] < -0.3).all()
     assert (scores[30] > -0.01).all()
-    one, *_ = guide_there(Toward([0.0, 0.0], 0.5, 50), settle=0, solutions=1, **options)
-    two, *_ = guide_there(Toward([0.0, 0.0], 0.5, 50), settle=0, solutions=2, **options)
+    one, *_ = run_guide(NearGoal([0.0, 0.0], 0.5, 50), settle=0, solutions=1, **options)
+    two, *_ = run_guide(NearGoal([0.0, 0.0], 0.5, 50), settle=0, solutions=2, **options)
     assert (two["score"] >= one["score"]).all()
     assert (two["score"] > one["score"]).float().mean() > 0.2
     assert set(two["round"].tolist()) == {0, 1}
     assert two["first_round"].tolist() == [0] * 50
 
 
-def test_the_curve_of_a_search_is_a_staircase_to_its_last_step():
-    _, items, findings, _ = guide_there(
-        Toward([0.9, 0.9], reach=0.0005, count=40), steps=10, restarts=3, noise=2.0, settle=0
+def test_the_progress_curve_is_a_step_function_up_to_the_last_step():
+    _, items, findings, _ = run_guide(
+        NearGoal([0.9, 0.9], reach=0.0005, count=40), steps=10, restarts=3, noise=2.0, settle=0
     )
     curve = items["progress"]
     share = curve.series["share"]
@@ -398,37 +398,37 @@ def test_the_curve_of_a_search_is_a_staircase_to_its_last_step():
         assert at_step == pytest.approx(float(met))
 
 
-def test_the_start_that_is_shown_is_where_the_walk_began():
-    _, items, *_ = guide_there(Toward([0.5, 0.5], 0.004, 8), steps=10, restarts=6, settle=3)
+def test_each_path_runs_from_the_stored_start_to_the_result():
+    _, items, *_ = run_guide(NearGoal([0.5, 0.5], 0.004, 8), steps=10, restarts=6, settle=3)
     walks = items["walks"].paths
     for request, path in enumerate(walks.values()):
         torch.testing.assert_close(path[0], items["found"].arrays["start"][request])
         torch.testing.assert_close(path[-1], items["found"].arrays["z"][request])
 
 
-def test_the_density_of_results_is_that_of_the_posteriors_and_not_of_their_means():
-    # codes are spread by 0.1 and 0.05, a posterior by 0.5: one mixture of all has about 0.26 each
-    _, _, findings, _ = guide_there(Toward([0.5, 0.5]), components=1, steps=100, **QUIET)
+def test_log_prior_is_the_density_of_the_posteriors_not_of_their_means():
+    # codes have std 0.1 and 0.05, each posterior 0.5: the total variance is about 0.26 each
+    _, _, findings, _ = run_guide(NearGoal([0.5, 0.5]), components=1, steps=100, **QUIET)
     variances = torch.tensor([0.1**2, 0.05**2]) + 0.25
     expected = -0.5 * (2 * math.pi * variances).log().sum()
     assert findings.metrics["log_prior"] == pytest.approx(float(expected), abs=0.1)
 
 
-def test_the_map_of_more_dimensions_is_their_two_principal_directions():
+def test_the_map_projects_on_the_two_principal_directions():
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(3000, 5, generator=generator) * torch.tensor([0.1, -3.0, 0.2, -1.0, 0.05])
-    place = Map(codes)
-    assert place(codes).var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
-    assert (place.directions.max(1).values == place.directions.abs().max(1).values).all()
-    torch.testing.assert_close(place(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
+    project = Map(codes)
+    assert project(codes).var(0).tolist() == pytest.approx([9.0, 1.0], rel=0.1)
+    assert (project.directions.max(1).values == project.directions.abs().max(1).values).all()
+    torch.testing.assert_close(project(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
 
 
-def test_a_judge_that_has_nothing_to_judge_is_said(guided):
+def test_an_unused_judge_is_reported(guided):
     made = guided(objective="inpaint", n=2, steps=3, roles=("judge",))
     assert "the judge was not used, because the objective does not request classes" in made["notes"]
 
 
-def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
+def test_objective_options_accept_the_objective_name_as_prefix(cli, guided):
     command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide", "--quiet"]
     answer = cli(*command, "--set", "class.n=2", "--set", "guided.steps=2", "--json")
     assert answer.code == 0
@@ -436,47 +436,47 @@ def test_an_option_of_the_objective_may_carry_its_name(cli, guided):
         assert len(found["z"]) == 2
 
 
-class Norm(Same):
-    """Its images' value says where on the walk they are."""
+class NormModel(IdentityModel):
+    """Decodes a code to a constant image whose value is the norm of the code."""
 
     def decode(self, z):
         return z.norm(dim=1)[:, None, None, None].expand(-1, 1, 4, 4)
 
 
-def test_a_film_follows_the_walk_from_its_start_to_its_end():
+def test_the_film_follows_the_path_from_start_to_end():
     path = torch.linspace(0.0, 1.0, 75)[:, None] * torch.tensor([0.6, 0.8])
     found = Found(
-        *(torch.zeros(3) for _ in range(7)),  # of which the film reads what was satisfied
+        *(torch.zeros(3) for _ in range(7)),  # the film reads `satisfied` only
         paths={1: path},
     )
     x = np.random.default_rng(0).random((50, 4, 4)).astype("float32")
     data = prepare_whole({"train": Arrays(x)}, "arrays")
     images = data.split("train")
     context = ExploreContext(
-        Norm("normal"),
+        NormModel("normal"),
         data.spec,
         lambda split: images,
         torch.device("cpu"),
         0,
-        objective=Toward([1.0, 1.0]),
+        objective=NearGoal([1.0, 1.0]),
     )
 
     film = draw_film(context, found, torch.rand(50, 2), 1)
     assert len(film.frames) == 30
-    walked = [frame[0].paths["walk"] for frame in film.frames]
-    assert [len(way) for way in walked] == sorted({len(way) for way in walked})
-    assert (len(walked[0]), len(walked[-1])) == (1, 75)
-    for (_, image), way, title in zip(film.frames, walked, film.frame_titles, strict=True):
-        torch.testing.assert_close(way, path[: len(way)])
-        assert float(image.rows[0].mean()) == pytest.approx(float(way[-1].norm()), abs=1e-5)
-        assert title == f"step {len(way) - 1}"
+    drawn = [frame[0].paths["walk"] for frame in film.frames]
+    assert [len(part) for part in drawn] == sorted({len(part) for part in drawn})
+    assert (len(drawn[0]), len(drawn[-1])) == (1, 75)
+    for (_, image), part, title in zip(film.frames, drawn, film.frame_titles, strict=True):
+        torch.testing.assert_close(part, path[: len(part)])
+        assert float(image.rows[0].mean()) == pytest.approx(float(part[-1].norm()), abs=1e-5)
+        assert title == f"step {len(part) - 1}"
 
 
-# ---------------------------------------------------------------- what is said
+# ---------------------------------------------------------------- the protocol and titles
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "starts"),
     [
         (
             {"restarts": 3, "steps": 7, "components": 4},
@@ -497,41 +497,41 @@ def test_a_film_follows_the_walk_from_its_start_to_its_end():
         ),
     ],
 )
-def test_the_protocol_says_where_searches_begin_and_what_they_climb(options, said):
-    _, _, findings, _ = guide_there(Toward([0.5, 0.5], 1.0), settle=0, **options)
-    assert said in findings.protocol
+def test_the_protocol_names_the_starts_and_the_maximised_score(options, starts):
+    _, _, findings, _ = run_guide(NearGoal([0.5, 0.5], 1.0), settle=0, **options)
+    assert starts in findings.protocol
     guides = options.get("prior") is None
     under = "that mixture" if guides else "a mixture of 10 Gaussians fitted to the training images'"
     assert f"log_prior: mean log density of the results under {under}" in findings.protocol
 
 
-def test_the_protocol_names_no_figure_that_is_not_there():
-    _, _, findings, _ = guide_there(Toward([9.0, 9.0], 1e-6), steps=2, restarts=1, settle=0)
+def test_the_protocol_names_only_metrics_that_exist():
+    _, _, findings, _ = run_guide(NearGoal([9.0, 9.0], 1e-6), steps=2, restarts=1, settle=0)
     assert findings.metrics["success_share"] == 0
     assert "median_steps" not in {*findings.metrics, *findings.protocol.replace(":", " ").split()}
     assert all(f"{name}:" in findings.protocol for name in findings.metrics)
 
 
-def test_starts_of_any_class_for_want_of_labels_are_said():
-    class Classed(Toward):
+def test_starts_without_labels_are_reported_as_any_class():
+    class Classed(NearGoal):
         classes = torch.tensor([0, 1, 2])
 
-    _, _, findings, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0)
+    _, _, findings, _ = run_guide(Classed([0.5, 0.5], 1.0), steps=2, settle=0)
     assert "starts: codes of random training images of any class;" in findings.protocol
     assert "the training images have no labels, so starts can be of any class" in findings.notes
-    _, _, asked, _ = guide_there(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
-    assert "of any class;" in asked.protocol
-    assert not any("labels" in note for note in asked.notes)
+    _, _, allowed, _ = run_guide(Classed([0.5, 0.5], 1.0), steps=2, settle=0, any_class=True)
+    assert "of any class;" in allowed.protocol
+    assert not any("labels" in note for note in allowed.notes)
 
 
-def test_starts_of_other_classes_are_said(guided):
+def test_starts_of_other_classes_are_reported(guided):
     made = guided(n=2, restarts=2, steps=2, settle=0)
-    said = "starts: codes of random training images of classes other than the requested one;"
-    assert said in made["protocol"]
+    starts = "starts: codes of random training images of classes other than the requested one;"
+    assert starts in made["protocol"]
 
 
-def asking(requests, classes=None, names=(), **more):
-    """A context whose objective makes these requests, of the data's classes `names`."""
+def request_context(requests, classes=None, names=(), **more):
+    """Return a context whose objective has these requests, on data with classes `names`."""
     wanted = SimpleNamespace(requests=requests, **more)
     if classes is not None:
         wanted.classes = torch.tensor(classes)
@@ -559,18 +559,18 @@ DIGITS = "0123456789"
         (["be there", "be there"], None, ["#0", "#1"]),
     ],
 )
-def test_walks_have_short_names_that_tell_them_apart(requests, classes, names):
-    assert path_names(asking(requests, classes, DIGITS), 20) == names
-    assert path_names(asking(requests, classes, DIGITS), 1) == path_names(
-        asking(requests[:1], classes and classes[:1], DIGITS), 20
+def test_paths_have_short_unique_names(requests, classes, names):
+    assert path_names(request_context(requests, classes, DIGITS), 20) == names
+    assert path_names(request_context(requests, classes, DIGITS), 1) == path_names(
+        request_context(requests[:1], classes and classes[:1], DIGITS), 20
     )
 
 
-def test_a_number_on_the_map_is_found_over_its_result():
+def test_a_number_on_the_map_labels_its_result():
     x, path = torch.rand(3, 1, 4, 4), torch.rand(5, 2)
     met = torch.tensor([1, 0, 1]).bool()
     found = Found(path[:3], x, *(met for _ in range(5)), paths={0: path, 1: path, 2: path})
-    context = asking(["a 5"] * 3, [5, 5, 5], DIGITS)
+    context = request_context(["a 5"] * 3, [5, 5, 5], DIGITS)
     walks = draw_map(context, found, torch.rand(4, 2), 2)
     assert list(walks.paths) == ["#0", "#1"]
     assert (
@@ -579,23 +579,23 @@ def test_a_number_on_the_map_is_found_over_its_result():
     grid = draw_results(context, found, x[:2], 2)
     assert list(grid.column_titles) == ["#0 a 5", "#1 a 5"]
     assert [len(row) for row in grid.rows] == [2, 2]
-    named = asking(["a 3", "a 5"], [3, 5], DIGITS)
+    named = request_context(["a 3", "a 5"], [3, 5], DIGITS)
     assert list(draw_results(named, found, x[:2], 2).column_titles) == ["a 3", "a 5"]
     assert draw_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
 
 
-def test_a_film_says_whether_its_request_was_met_and_from_which_start():
+def test_the_film_title_names_the_outcome_and_the_start():
     met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
-    context = asking(["a 3", "a 5"])
+    context = request_context(["a 3", "a 5"])
     assert film_title(context, met, 0) == "Path of request 0 (satisfied): a 3, from start 2"
     assert film_title(context, met, 1) == "Best path of request 1 (not satisfied): a 5"
-    endless = asking(["complete test image 4"], open_ended=True)
+    endless = request_context(["complete test image 4"], open_ended=True)
     title = "Path of request 0: complete test image 4, from start 2"
     assert film_title(endless, met, 0) == title
 
 
-def test_weights_of_a_role_that_are_not_finite_are_refused(cli, guided):
-    put_nan_into("runs/guide")
+def test_nan_weights_of_a_role_are_refused(cli, guided):
+    write_nan_weights("runs/guide")
     command = ["explore", "guided", "runs/vae", "--with", "classifier=runs/guide"]
     answer = cli(*command)
     assert answer.code == 1
@@ -604,21 +604,21 @@ def test_weights_of_a_role_that_are_not_finite_are_refused(cli, guided):
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
-def test_a_film_has_the_walk_and_nearly_all_codes_in_view_and_not_the_few_far_out(dimensions):
+def test_the_film_shows_the_path_and_most_codes_but_no_outliers(dimensions):
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(4000, dimensions, generator=generator)
-    codes[:8, 0] = 900.0  # of 4,000
+    codes[:8, 0] = 900.0  # outliers: 8 of 4,000
     path = torch.randn(20, dimensions, generator=generator).cumsum(0)
     met = torch.zeros(1, dtype=torch.bool)
-    context = asking(["be there"])
+    context = request_context(["be there"])
     context = replace(
-        context, model=Norm("normal"), images=lambda split: SimpleNamespace(y=None), roles={}
+        context, model=NormModel("normal"), images=lambda split: SimpleNamespace(y=None), roles={}
     )
     film = draw_film(context, Found(*(met for _ in range(7)), paths={0: path}), codes, 0)
     limits = torch.tensor(compute_limits([frame[0] for frame in film.frames]))  # (2, 2)
-    place = Map(codes)
-    seen, walked = place(codes), place(path)
-    assert ((walked > limits[:, 0]) & (walked < limits[:, 1])).all()
+    project = Map(codes)
+    seen, drawn = project(codes), project(path)
+    assert ((drawn > limits[:, 0]) & (drawn < limits[:, 1])).all()
     middle = seen.quantile(torch.tensor([0.05, 0.95]), 0).T  # (2, 2)
     assert (limits[:, 0] < middle[:, 0]).all()
     assert (limits[:, 1] > middle[:, 1]).all()

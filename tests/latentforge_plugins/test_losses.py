@@ -1,4 +1,4 @@
-"""The built-in losses against torch.distributions, closed forms and other people's conventions."""
+"""The built-in losses against torch.distributions, closed forms and other conventions of beta."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ LIKELIHOODS = [
 
 @pytest.mark.parametrize("options", LIKELIHOODS)
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
-def test_the_terms_are_those_of_torch_distributions(name, options, batch):
+def test_terms_match_torch_distributions(name, options, batch):
     model = vae()
     terms = terms_of(name, model, batch, **options)
     posterior = normal_of(model.encode(batch.x))
@@ -91,7 +91,7 @@ def test_the_terms_are_those_of_torch_distributions(name, options, batch):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "weighed"),
+    ("name", "options", "weighted"),
     [
         ("elbo", {}, {"recon": 1, "kl": 1}),
         ("beta-elbo", {}, {"recon": 1, "kl": 4}),
@@ -102,16 +102,16 @@ def test_the_terms_are_those_of_torch_distributions(name, options, batch):
          {"recon": 1, "mi": 2, "tc": 3, "dim_kl": 0.5}),
     ],
 )  # fmt: skip
-def test_what_is_minimised_is_the_weighed_sum(name, options, weighed, batch):
+def test_the_total_is_the_weighted_sum_of_terms(name, options, weighted, batch):
     terms = terms_of(name, vae(), batch, **options)
-    assert "kl" in terms.values  # logged whatever is trained on
-    expected = sum(weight * terms.values[key] for key, weight in weighed.items())
+    assert "kl" in terms.values  # logged even if its weight is 0
+    expected = sum(weight * terms.values[key] for key, weight in weighted.items())
     torch.testing.assert_close(terms.total(), expected)
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "elbo", "beta-elbo"])
 @pytest.mark.parametrize("options", LIKELIHOODS)
-def test_terms_do_not_depend_on_the_size_of_the_batch(name, options, batch):
+def test_terms_do_not_depend_on_the_batch_size(name, options, batch):
     model = vae()
     torch.nn.init.constant_(model.head.log_var.bias, -60.0)  # z is the mean, for any noise
     once = terms_of(name, model, batch, **options).values
@@ -122,8 +122,8 @@ def test_terms_do_not_depend_on_the_size_of_the_batch(name, options, batch):
 
 
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL, "cross-entropy"])
-def test_a_step_never_looks_at_a_number(name, batch):
-    """On the meta device, where tensors have no numbers, so that none can be waited for."""
+def test_a_step_does_not_synchronise_with_the_device(name, batch):
+    """Runs on the meta device, whose tensors have no values, so any read of a value fails."""
     model = build("models", "mlp-classifier") if name == "cross-entropy" else vae()
     loss = build("losses", name).to("meta")
     x = batch.x.to("meta")
@@ -132,7 +132,7 @@ def test_a_step_never_looks_at_a_number(name, batch):
     terms.total().backward()
 
 
-def test_cross_entropy_is_the_mean_surprise_of_the_labels(batch):
+def test_cross_entropy_is_the_mean_negative_log_likelihood(batch):
     model = build("models", "mlp-classifier")
     terms = terms_of("cross-entropy", model, batch)
     chosen = model(batch.x).softmax(1)[torch.arange(len(batch.x)), batch.y]
@@ -143,12 +143,12 @@ def test_cross_entropy_is_the_mean_surprise_of_the_labels(batch):
 
 
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
-def test_the_first_step_refuses_data_outside_the_support_with_its_range(name, batch):
+def test_the_first_step_refuses_data_outside_the_support(name, batch):
     model, outside = vae(), batch_of(3 * batch.x - 1)
     low, high = outside.x.aminmax()
     with pytest.raises(UsageError, match=f"from {low:g} to {high:g}"):
         terms_of(name, model, outside, FIRST)
-    terms_of(name, model, outside, LATER)  # looking costs a wait, once is enough
+    terms_of(name, model, outside, LATER)  # the check needs a sync, so it runs once
     terms_of(name, model, outside, FIRST, likelihood="gaussian")
     terms_of(name, model, batch, FIRST)
     batch.x[0, 0, 0, 0] = math.nan
@@ -158,7 +158,7 @@ def test_the_first_step_refuses_data_outside_the_support_with_its_range(name, ba
 
 
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
-def test_a_learnt_sigma_is_the_losss_own_and_settles_at_the_root_mean_squared_error(name, batch):
+def test_a_learnt_sigma_is_a_loss_parameter_and_converges_to_the_rmse(name, batch):
     model = vae()
     torch.nn.init.constant_(model.head.log_var.bias, -60.0)
     with torch.no_grad():
@@ -174,18 +174,18 @@ def test_a_learnt_sigma_is_the_losss_own_and_settles_at_the_root_mean_squared_er
     loss.log_sigma.grad = None
     loss(model, batch, LATER).total().backward()
     torch.testing.assert_close(loss.log_sigma.grad, torch.tensor(DATA.size * (1 - 0.25)))
-    torch.testing.assert_close(loss.likelihood.sigma, 2 * error)  # what measures use
+    torch.testing.assert_close(loss.likelihood.sigma, 2 * error)  # used by metrics
 
 
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
 @pytest.mark.parametrize("options", [{"sigma": 0.5}, {"learn_sigma": True}])
-def test_sigma_without_its_likelihood_is_refused_rather_than_ignored(name, options):
+def test_sigma_without_a_gaussian_likelihood_is_refused(name, options):
     with pytest.raises(ValueError, match="need likelihood = 'gaussian'"):
         REGISTRY.get("losses", name).spec.config(**options)
 
 
 @pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
-def test_the_likelihood_decides_what_the_decoder_must_provide(name):
+def test_the_likelihood_determines_the_needed_capabilities(name):
     spec = REGISTRY.get("losses", name).spec
     assert "decode_logits" in spec.needs(spec.config())
     gaussian = spec.needs(spec.config(likelihood="gaussian"))
@@ -194,7 +194,7 @@ def test_the_likelihood_decides_what_the_decoder_must_provide(name):
     assert ("kl" in gaussian) == (name != "reconstruction")
 
 
-# ---------------------------------------------------------------- beta over time
+# ---------------------------------------------------------------- beta schedules
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def test_the_likelihood_decides_what_the_decoder_must_provide(name):
         ({"schedule": "cyclic", "start_epoch": 3.0, "end_epoch": 3.0}, {2: 0, 3: 1}),
     ],
 )  # fmt: skip
-def test_schedules_of_beta(options, expected):
+def test_beta_schedules_give_the_expected_share(options, expected):
     config = BetaElboConfig(**options)
     assert {epoch: share(config, epoch) for epoch in expected} == pytest.approx(expected)
 
 
-def test_the_weight_of_a_step_is_that_share_of_beta(batch):
+def test_the_weight_of_a_step_is_the_scheduled_share_of_beta(batch):
     model, options = vae(), {"beta": 8.0, "schedule": "linear", "end_epoch": 2.0}
     weights = {
         index: terms_of("beta-elbo", model, batch, Step(index, 50, 100, 10), **options).weights
@@ -249,7 +249,7 @@ def test_capacity_pulls_the_kl_towards_c_from_either_side(c, sign, batch):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cyclic"])
-def test_a_schedule_that_ends_before_it_starts_is_a_fault_of_its_section(schedule):
+def test_a_schedule_that_ends_before_it_starts_is_refused(schedule):
     loss = {"name": "beta-elbo", "schedule": schedule, "start_epoch": 5.0, "end_epoch": 4.5}
     with pytest.raises(ConfigError) as caught:
         Forge().train("vae", loss=loss, data="digits", quiet=True)
@@ -270,13 +270,13 @@ def test_a_schedule_that_ends_before_it_starts_is_a_fault_of_its_section(schedul
         ({"name": "elbo", "beta": 2.0}, "loss.beta"),
     ],
 )
-def test_impossible_options_are_refused_with_their_key(loss, key):
+def test_invalid_options_are_refused_with_their_key(loss, key):
     with pytest.raises(ConfigError) as caught:
         Forge().train("vae", loss=loss, data="digits", quiet=True)
     assert caught.value.details[0].startswith(key)
 
 
-# ---------------------------------------------------------------- beta elsewhere
+# ---------------------------------------------------------------- beta in other conventions
 
 
 def gradient(value, parameters):
@@ -284,9 +284,9 @@ def gradient(value, parameters):
     return torch.cat([g.flatten() for g in grads])
 
 
-def test_beta_of_every_convention_gives_the_same_direction(batch):
-    """Each convention's loss, with the beta that is said to be ours there, has our gradient up to
-    a factor."""
+def test_converted_beta_gives_the_same_gradient_direction(batch):
+    """The loss of each convention, with the beta that `facts` reports for it, has a gradient
+    parallel to ours."""
     model = vae().double()
     batch = batch_of(batch.x.double())
     options = {"likelihood": "gaussian", "sigma": 0.4, "beta": 3.0}
@@ -300,7 +300,7 @@ def test_beta_of_every_convention_gives_the_same_direction(batch):
     recon, kl = terms.values["recon"], terms.values["kl"]
     n, m = 1 * 4 * 6, 3
     squared = (x_hat - batch.x).square().sum() / len(batch.x)
-    elsewhere = {
+    conventions = {
         "beta (sums over pixels and latents)": (recon, kl),
         "beta (mean over pixels, sum over latents)": (recon / n, kl),
         "beta (means over pixels and latents)": (recon / n, kl / m),
@@ -308,10 +308,10 @@ def test_beta_of_every_convention_gives_the_same_direction(batch):
         "beta (mean squared error, sum over latents)": (squared / n, kl),
         "beta (sum of squared errors, sum over latents)": (squared, kl),
     }
-    assert facts.keys() == elsewhere.keys()
+    assert facts.keys() == conventions.keys()
     ours = gradient(terms.total(), list(model.parameters()))
     assert ours.norm() > 0
-    for name, (first, second) in elsewhere.items():
+    for name, (first, second) in conventions.items():
         theirs = gradient(first + facts[name] * second, list(model.parameters()))
         cosine = float(torch.cosine_similarity(ours, theirs, dim=0))
         assert cosine == pytest.approx(1.0, abs=1e-9), name
@@ -319,7 +319,7 @@ def test_beta_of_every_convention_gives_the_same_direction(batch):
         assert float(torch.cosine_similarity(ours, wrong, dim=0)) < 1 - 1e-6, name
 
 
-def test_the_facts_of_a_loss_name_what_they_average():
+def test_facts_of_a_loss_name_the_reduction():
     mnist, model = DataSpec((1, 28, 28)), vae()  # 3 latent dimensions
     facts = build("losses", "beta-elbo").facts(model, mnist)
     assert facts == pytest.approx(
@@ -334,19 +334,19 @@ def test_the_facts_of_a_loss_name_what_they_average():
         {name: value / 4 for name, value in facts.items()}
     )
     learnt = build("losses", "elbo", likelihood="gaussian", learn_sigma=True)
-    assert len(learnt.facts(model, mnist)) == 4  # what sigma makes of beta changes all the time
+    assert len(learnt.facts(model, mnist)) == 4  # a learnt sigma has no fixed beta
     tc = build("losses", "beta-tc").facts(model, mnist)
     assert tc == {"beta (sum over pixels)": 6.0, "beta (mean over pixels)": 6 / 784}
 
 
-# ---------------------------------------------------------------- trained
+# ---------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize(
     ("loss", "logged", "weights"),
     [
         ({"name": "elbo"}, {"recon", "kl"}, {}),
-        (  # a cycle an epoch; its six steps have 0, 1/3, 2/3, 1, 1, 1 of beta, the last 3 images
+        (  # one cycle per epoch: six steps with 0, 1/3, 2/3, 1, 1, 1 of beta; the last has 3 images
             {"name": "beta-elbo", "schedule": "cyclic", "end_epoch": 2.0, "cycles": 2},
             {"recon", "kl"},
             {"kl": 4 * (64 * 3 + 3) / 323},
@@ -364,9 +364,7 @@ def test_the_facts_of_a_loss_name_what_they_average():
         ),
     ],
 )
-def test_every_term_and_weight_is_logged_and_the_kl_of_each_dimension(
-    loss, logged, weights, tmp_path
-):
+def test_terms_weights_and_kl_per_dimension_are_logged(loss, logged, weights, tmp_path):
     run = Forge().train(
         "vae",
         data={"name": "digits", "test": 0.8},
@@ -384,5 +382,5 @@ def test_every_term_and_weight_is_logged_and_the_kl_of_each_dimension(
     assert sum(last["per_dim"]["kl"]) == pytest.approx(run.metrics["train"]["kl"], rel=1e-4)
     assert "beta" in next(iter(run.manifest["facts"]))
     if "sigma" in logged:
-        assert run.metrics["train"]["sigma"] < 1.0  # where it started
+        assert run.metrics["train"]["sigma"] < 1.0  # below its initial value
     assert run.evaluate(device="cpu") == pytest.approx(run.metrics["test"], rel=1e-5)

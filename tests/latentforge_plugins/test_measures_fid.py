@@ -1,4 +1,4 @@
-"""fid against closed forms and scipy; its floor, its cache, and what it refuses."""
+"""fid against closed forms and scipy; its floor, its cache, and refused input."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def gaussian(size: int, seed: int, rank: int | None = None) -> Fit:
     return Fit(torch.randn(size, generator=generator, dtype=torch.float64), root @ root.T / size)
 
 
-def by_scipy(a: Fit, b: Fit) -> float:
+def scipy_distance(a: Fit, b: Fit) -> float:
     root = sqrtm((a.covariance @ b.covariance).numpy())
     trace = np.trace(a.covariance + b.covariance) - 2 * np.trace(root.real)
     return float(((a.mean - b.mean) ** 2).sum() + trace)
 
 
-def test_the_distance_of_diagonal_gaussians_is_the_closed_form():
+def test_the_distance_of_diagonal_gaussians_has_its_closed_form():
     a = Fit(torch.tensor([1.0, 2.0]).double(), torch.diag(torch.tensor([4.0, 9.0]).double()))
     b = Fit(torch.tensor([0.0, 4.0]).double(), torch.diag(torch.tensor([1.0, 25.0]).double()))
     expected = (1 + 4) + (2 - 1) ** 2 + (3 - 5) ** 2
@@ -40,13 +40,13 @@ def test_the_distance_of_diagonal_gaussians_is_the_closed_form():
 
 
 @pytest.mark.parametrize("size", [1, 3, 128])
-def test_the_distance_of_any_gaussians_is_that_of_scipys_matrix_root(size):
+def test_the_distance_matches_the_matrix_square_root_of_scipy(size):
     a, b = gaussian(size, 1), gaussian(size, 2)
-    assert frechet_distance(a, b) == pytest.approx(by_scipy(a, b), rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(scipy_distance(a, b), rel=1e-9)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
 
 
-def test_rotating_both_gaussians_changes_nothing_and_commuting_ones_have_a_closed_form():
+def test_the_distance_of_commuting_gaussians_has_its_closed_form():
     a = gaussian(5, 1)
     scaled = Fit(a.mean + 1, 4 * a.covariance)  # tr (C^(1/2) - 2 C^(1/2))^2 = tr C
     expected = 5 + float(a.covariance.trace())
@@ -54,24 +54,24 @@ def test_rotating_both_gaussians_changes_nothing_and_commuting_ones_have_a_close
 
 
 @pytest.mark.parametrize("rank", [None, 20])
-def test_a_fit_has_no_distance_to_itself_even_where_it_is_singular(rank):
+def test_the_distance_of_a_gaussian_to_itself_is_zero(rank):
     a = gaussian(64, 3, rank)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6 * float(a.covariance.trace()))
 
 
-def test_moments_are_numpys_however_the_rows_come():
+def test_moments_match_numpy_for_any_chunks_of_rows():
     rows = 50 + torch.randn(997, 7, generator=torch.Generator().manual_seed(0))
     moments, diagonal = Moments(products), Moments(squares)
     for part in rows.split([1, 0, 400, 96, 500]):
         moments.update(part)
         diagonal.update(part)
-    fitted = fit(moments)
-    np.testing.assert_allclose(fitted.mean, rows.double().mean(0), rtol=1e-12)
-    np.testing.assert_allclose(fitted.covariance, np.cov(rows.double().T), rtol=1e-9)
+    gaussian = fit(moments)
+    np.testing.assert_allclose(gaussian.mean, rows.double().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(gaussian.covariance, np.cov(rows.double().T), rtol=1e-9)
     np.testing.assert_allclose(diagonal.scatter / 997, rows.double().numpy().var(0), rtol=1e-9)
 
 
-# ---------------------------------------------------------------- of runs
+# ---------------------------------------------------------------- metrics of runs
 
 
 @pytest.fixture
@@ -91,36 +91,36 @@ def fid(forge: Forge, run: str = "runs/ae", classifier: str = "runs/cnn", split=
     return answer["metrics"], answer["protocol"]["fid_samples"]
 
 
-def features_by_hand(classifier, x: torch.Tensor) -> torch.Tensor:
-    """The last convolution before its ReLU of 32x32 inputs, averaged over its 8x8 maps."""
+def reference_features(classifier, x: torch.Tensor) -> torch.Tensor:
+    """Return the last convolution of 32x32 inputs before its ReLU, averaged over 8x8 maps."""
     maps = classifier.features[:7](F.pad(x, (2, 2, 2, 2)))
     assert bool((maps < 0).any())
     return maps.mean((2, 3)).double()
 
 
-def fitted(rows: torch.Tensor) -> Fit:
+def fit_rows(rows: torch.Tensor) -> Fit:
     return Fit(rows.mean(0), torch.from_numpy(np.cov(rows.T.numpy())))
 
 
 @torch.no_grad()
-def test_the_distances_are_those_of_features_and_scipy_by_hand(forge):
-    figures, protocol = fid(forge)
+def test_metrics_match_reference_features_and_scipy(forge):
+    metrics, protocol = fid(forge)
     images = forge.load_data("digits")
     classifier = forge.load_model(forge.open_run("runs/cnn"))
     ae = forge.load_model(forge.open_run("runs/ae"))
     cpu = torch.device("cpu")
     real, train = images.split("test").x / 255, images.split("train").x / 255
-    reference = fitted(features_by_hand(classifier, real))
-    others = fitted(features_by_hand(classifier, train[select_random(359, 1294, cpu)]))
-    recon = fitted(features_by_hand(classifier, ae.decode(ae.encode(real).mode())))
-    assert figures["fid_floor"] == pytest.approx(by_scipy(others, reference), rel=1e-3)
-    assert figures["fid_recon"] == pytest.approx(by_scipy(recon, reference), rel=1e-3)
-    assert figures["fid_floor"] < 0.3 * min(figures["fid_recon"], figures["fid_samples"])
+    reference = fit_rows(reference_features(classifier, real))
+    others = fit_rows(reference_features(classifier, train[select_random(359, 1294, cpu)]))
+    recon = fit_rows(reference_features(classifier, ae.decode(ae.encode(real).mode())))
+    assert metrics["fid_floor"] == pytest.approx(scipy_distance(others, reference), rel=1e-3)
+    assert metrics["fid_recon"] == pytest.approx(scipy_distance(recon, reference), rel=1e-3)
+    assert metrics["fid_floor"] < 0.3 * min(metrics["fid_recon"], metrics["fid_samples"])
     for part in ("32 features", "layer features.6", "runs/cnn", "N=359", "a Gaussian fitted to"):
         assert part in protocol
 
 
-def test_features_are_taken_before_the_next_layer_works_in_place():
+def test_features_are_read_before_an_inplace_layer():
     from types import SimpleNamespace
 
     from latentforge_plugins.frechet.features import Features
@@ -142,7 +142,7 @@ def test_features_are_taken_before_the_next_layer_works_in_place():
         assert bool((model[0](x) < 0).any())
 
 
-def test_features_are_the_maps_before_the_relu_averaged_to_a_grid(runs, forge):
+def test_features_are_pre_relu_maps_averaged_to_the_grid(runs, forge):
     from types import SimpleNamespace
 
     from latentforge_plugins.frechet.features import Features
@@ -158,17 +158,17 @@ def test_features_are_the_maps_before_the_relu_averaged_to_a_grid(runs, forge):
         assert Features(loaded, "features.8", 9)(x).shape == (3, 128)  # its maps are 2x2 already
 
 
-def test_samples_of_a_model_with_a_prior_are_drawn_from_it(cli, forge):
+def test_samples_are_drawn_from_the_prior_of_the_model(cli, forge):
     cli("train", "vae", "--data", "digits", "--epochs", 2, "--run", "runs/vae", "--quiet")
-    figures, protocol = fid(forge, "runs/vae")
+    metrics, protocol = fid(forge, "runs/vae")
     assert "decoded z from N(0, I)" in protocol
-    assert figures["fid_samples"] > figures["fid_floor"]
-    assert fid(forge, "runs/vae")[0] == figures
-    assert fid(forge, "runs/vae", images=330)[0]["fid_samples"] != figures["fid_samples"]
+    assert metrics["fid_samples"] > metrics["fid_floor"]
+    assert fid(forge, "runs/vae")[0] == metrics
+    assert fid(forge, "runs/vae", images=330)[0]["fid_samples"] != metrics["fid_samples"]
 
 
 @torch.no_grad()
-def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge):
+def test_without_a_prior_samples_match_the_moments_of_the_codes(forge):
     from latentforge.contracts import EvaluateContext
     from latentforge.runs.compatibility import resolve_stored_config
     from latentforge.workflows.load import load_run
@@ -204,70 +204,70 @@ def test_without_a_prior_samples_have_the_mean_and_covariance_of_the_codes(forge
 
 
 def test_the_train_split_is_compared_with_the_test_split(forge):
-    figures, protocol = fid(forge, split="train")
+    metrics, protocol = fid(forge, split="train")
     assert "N of the train split" in protocol
     assert "real images of the test split" in protocol
-    assert figures["fid_floor"] < figures["fid_recon"]
+    assert metrics["fid_floor"] < metrics["fid_recon"]
 
 
 # ---------------------------------------------------------------- the cache
 
 
-def kept() -> dict[str, Path]:
+def cached_files() -> dict[str, Path]:
     return {path.stem: path for path in cache.cache_folder().glob("*.safetensors")}
 
 
-def test_real_images_are_looked_at_once_for_each_classifier_layer_and_grid(forge, cli, work):
+def test_real_features_are_cached_per_classifier_layer_and_grid(forge, cli, work):
     first, _ = fid(forge)
-    files = kept()
+    files = cached_files()
     assert len(files) == 2  # the reference and the floor
     assert all(str(path).startswith(str(work.parent / "cache")) for path in files.values())
     assert fid(forge) == fid(forge)
     assert fid(forge)[0] == first
-    assert kept() == files
+    assert cached_files() == files
 
-    for key in files:  # what is there is what is used
+    for key in files:  # edit the cache: the next call must use it
         fit = cache.read(key)
         cache.write(key, Fit(fit.mean + 1, fit.covariance))
     moved, _ = fid(forge)
-    assert moved["fid_floor"] == pytest.approx(first["fid_floor"], rel=1e-3)  # both have moved
+    assert moved["fid_floor"] == pytest.approx(first["fid_floor"], rel=1e-3)  # both means moved
     assert moved["fid_recon"] > first["fid_recon"] + 1
 
     fid(forge, layer="features.3", grid=1)
-    assert len(kept()) == 4
+    assert len(cached_files()) == 4
     cli(
         *("train", "cnn-classifier", "--data", "digits", "--epochs", 1, "--run", "runs/other"),
         *("--seed", 1, "--quiet"),
     )
     other, protocol = fid(forge, classifier="runs/other")
-    assert len(kept()) == 6
+    assert len(cached_files()) == 6
     assert other["fid_floor"] != moved["fid_floor"]
     assert protocol != fid(forge)[1]
 
 
-def changed_manifest(path: str, change) -> None:
-    manifest = Path(path, "run.json")
-    about = json.loads(manifest.read_text())
-    change(about)
-    manifest.write_text(json.dumps(about))
+def edit_manifest(path: str, change) -> None:
+    file = Path(path, "run.json")
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
 
 
-def test_features_of_another_version_of_the_network_are_computed_anew(forge):
-    def upgrade(about):
-        for plugin in about["plugins"]:
+def test_another_version_of_the_network_does_not_use_the_cache(forge):
+    def upgrade(manifest):
+        for plugin in manifest["plugins"]:
             if plugin["kind"] == "models":
                 plugin["version"] = "99.0"
 
     first, _ = fid(forge)
-    changed_manifest("runs/cnn", upgrade)
+    edit_manifest("runs/cnn", upgrade)
     assert fid(forge)[0] == first
-    assert len(kept()) == 4
+    assert len(cached_files()) == 4
 
 
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "a folder"])
-def test_a_damaged_cache_is_recomputed_and_mended(forge, damage):
+def test_a_damaged_cache_is_recomputed_and_repaired(forge, damage):
     first, _ = fid(forge)
-    for path in kept().values():
+    for path in cached_files().values():
         content = path.read_bytes()
         path.unlink()
         if damage == "a folder":
@@ -278,21 +278,21 @@ def test_a_damaged_cache_is_recomputed_and_mended(forge, damage):
             path.write_bytes(content[:100] if damage == "cut short" else b"")
     assert fid(forge)[0] == first
     if damage != "a folder":
-        assert all(cache.read(key) is not None for key in kept())
-    assert not list(cache.cache_folder().glob(".*"))  # no temporary file stays
+        assert all(cache.read(key) is not None for key in cached_files())
+    assert not list(cache.cache_folder().glob(".*"))  # no temporary file remains
 
 
-def test_a_cache_that_cannot_be_written_costs_time_and_no_figure(forge, monkeypatch, tmp_path):
+def test_a_cache_that_cannot_be_written_does_not_change_metrics(forge, monkeypatch, tmp_path):
     first, _ = fid(forge)
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert fid(forge)[0] == first
 
 
-# ---------------------------------------------------------------- what it refuses
+# ---------------------------------------------------------------- refused input
 
 
-def test_fewer_than_ten_images_a_feature_are_refused_with_what_would_do(forge):
+def test_fewer_than_ten_images_per_feature_are_refused_with_a_hint(forge):
     with pytest.raises(
         UsageError, match=r"128 features needs 1280 images.*but there are 359"
     ) as caught:
@@ -306,7 +306,7 @@ def test_fewer_than_ten_images_a_feature_are_refused_with_what_would_do(forge):
         fid(forge, images=360)
 
 
-def test_a_classifier_of_otherwise_prepared_images_is_refused_with_both(forge, cli):
+def test_a_classifier_with_different_preprocessing_is_refused(forge, cli):
     cli(
         *("train", "cnn-classifier", "--data", "digits", "--epochs", 1, "--run", "runs/small"),
         *("--set", "data.size=20", "--quiet"),
@@ -315,10 +315,10 @@ def test_a_classifier_of_otherwise_prepared_images_is_refused_with_both(forge, c
         UsageError, match="runs/small was trained with a different preprocessing"
     ) as caught:
         fid(forge, classifier="runs/small")
-    said = "shape: the classifier's [1, 20, 20], the run's [1, 28, 28]"
-    assert caught.value.details == (said,)
-    changed_manifest(
-        "runs/cnn", lambda about: about["data"]["preprocessing"].update(binarize="threshold")
+    detail = "shape: the classifier's [1, 20, 20], the run's [1, 28, 28]"
+    assert caught.value.details == (detail,)
+    edit_manifest(
+        "runs/cnn", lambda manifest: manifest["data"]["preprocessing"].update(binarize="threshold")
     )
     with pytest.raises(
         UsageError, match="runs/cnn was trained with a different preprocessing"
@@ -327,8 +327,8 @@ def test_a_classifier_of_otherwise_prepared_images_is_refused_with_both(forge, c
     assert caught.value.details == ("binarize: the classifier's 'threshold', the run's 'none'",)
 
 
-def trained_on_noise(forge, classes: int) -> Path:
-    """The run of a classifier of noise that is prepared as digits are."""
+def train_on_noise(forge, classes: int) -> Path:
+    """Train a classifier on noise with the preprocessing of digits; return its run."""
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (300, 28, 28), np.uint8), np.arange(300) % classes
     run = Path("runs/noise")
@@ -336,28 +336,28 @@ def trained_on_noise(forge, classes: int) -> Path:
     return run
 
 
-def test_a_classifier_of_other_classes_is_refused_with_both(forge):
-    said = (
+def test_a_classifier_with_different_classes_is_refused(forge):
+    message = (
         r"runs/noise was trained on in-memory, fingerprint [0-9a-f]{12}, "
         "which has different classes from this run's data"
     )
-    with pytest.raises(UsageError, match=said) as caught:
-        fid(forge, classifier=trained_on_noise(forge, 14))
+    with pytest.raises(UsageError, match=message) as caught:
+        fid(forge, classifier=train_on_noise(forge, 14))
     assert caught.value.details == (
         "the classifier's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in total)",
         "the run's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     )
 
 
-def test_the_protocol_says_what_the_classifier_was_trained_on(forge):
+def test_the_protocol_names_the_training_data_of_the_classifier(forge):
     fingerprint = forge.load_data("digits").fingerprint[:12]
     assert f"trained on digits, fingerprint {fingerprint})" in fid(forge)[1]
-    protocol = fid(forge, classifier=trained_on_noise(forge, 10))[1]
+    protocol = fid(forge, classifier=train_on_noise(forge, 10))[1]
     assert "trained on in-memory, fingerprint " in protocol
     assert fingerprint not in protocol
 
 
-def test_images_without_labels_are_judged_by_any_classifier_of_such_images(forge):
+def test_unlabelled_images_accept_a_classifier_of_the_same_shape(forge):
     x = forge.load_data("digits").splits
     data = {split: images.x.numpy() for split, images in x.items()}
     roles, options = {"classifier": "runs/cnn"}, {"fid": {"grid": 1}}
@@ -365,36 +365,36 @@ def test_images_without_labels_are_judged_by_any_classifier_of_such_images(forge
     assert answer["metrics"] == fid(forge)[0]
 
 
-def test_a_layer_that_is_not_there_is_refused_with_those_that_are(forge):
+def test_an_unknown_layer_is_refused_with_the_existing_layers(forge):
     with pytest.raises(UsageError, match=r"not a layer of runs/cnn") as caught:
         fid(forge, layer="features.66")
     assert "features.6" in caught.value.remedy
     assert fid(forge, layer="features.6") == fid(forge)
 
 
-def test_a_classifier_of_other_images_is_warned_of(forge, caplog):
+def test_a_classifier_of_other_data_logs_a_warning(forge, caplog):
     fid(forge)
     assert "other data" not in caplog.text
-    fid(forge, classifier=trained_on_noise(forge, 10))
+    fid(forge, classifier=train_on_noise(forge, 10))
     assert "was trained on other data (in-memory" in caplog.text
 
 
-def test_data_of_one_split_has_no_other_images_for_a_floor(forge):
+def test_data_with_one_split_is_refused(forge):
     x = forge.load_data("digits").split("test").x.numpy()
     roles, options = {"classifier": "runs/cnn"}, {"fid": {"grid": 1}}
     with pytest.raises(UsageError, match="second split of real images, but there is only one"):
         forge.evaluate("runs/ae", measures=["fid"], roles=roles, options=options, data=x)
 
 
-def test_the_command_line_takes_the_classifier_by_its_role(cli, runs):
-    asked = ("evaluate", "runs/ae", "--measure", "fid", "--set", "fid.grid=1")
-    said = cli(*asked, "--with", "classifier=runs/cnn", "--json").json
-    assert set(said["metrics"]) == {"fid_samples", "fid_recon", "fid_floor"}
-    weights = said["protocol"]["fid_floor"].split("weights ")[1][:12]
+def test_the_command_line_accepts_the_classifier_by_role(cli, runs):
+    command = ("evaluate", "runs/ae", "--measure", "fid", "--set", "fid.grid=1")
+    result = cli(*command, "--with", "classifier=runs/cnn", "--json").json
+    assert set(result["metrics"]) == {"fid_samples", "fid_recon", "fid_floor"}
+    weights = result["protocol"]["fid_floor"].split("weights ")[1][:12]
     assert int(weights, 16) > 0
-    alone = cli(*asked)
+    alone = cli(*command)
     assert alone.code == 2
     assert "--with classifier=RUN" in alone.err
-    wrong = cli(*asked, "--with", "classifier=runs/ae")
+    wrong = cli(*command, "--with", "classifier=runs/ae")
     assert wrong.code == 2
     assert "classify" in wrong.err

@@ -18,7 +18,7 @@ SIGMA = 0.3
 
 class Ppca(nn.Module):
     """x ~ N(W z + b, sigma^2 I). W has orthogonal columns, so the exact posterior is diagonal; the
-    encoder's is `shift` standard deviations off it and `width` times as wide."""
+    encoder shifts it by `shift` standard deviations and scales it by `width`."""
 
     latent = LatentSpec((2,), "normal")
 
@@ -57,41 +57,41 @@ def loss():
     return module
 
 
-def test_it_is_the_exact_log_likelihood_within_three_standard_errors(measured, x, loss):
+def test_nll_is_within_three_standard_errors_of_the_exact_value(evaluate, x, loss):
     model = Ppca(shift=0.5, width=1.3)
-    figures, protocol = measured("nll elbo", model, x, loss=loss, nll={"samples": 1000})
+    metrics, protocol = evaluate("nll elbo", model, x, loss=loss, nll={"samples": 1000})
     exact = model.exact_nll(x)
-    assert figures["nll"] == pytest.approx(float(exact.mean()), abs=3 * figures["nll_se"])
-    assert 0 < figures["nll_se"] < 0.003
-    assert figures["nll"] < -figures["elbo"] - 50 * figures["nll_se"]  # the posterior is imperfect
-    assert figures["nll_image_se"] == pytest.approx(float(exact.std()) / 1100**0.5, rel=0.01)
+    assert metrics["nll"] == pytest.approx(float(exact.mean()), abs=3 * metrics["nll_se"])
+    assert 0 < metrics["nll_se"] < 0.003
+    assert metrics["nll"] < -metrics["elbo"] - 50 * metrics["nll_se"]  # the posterior is imperfect
+    assert metrics["nll_image_se"] == pytest.approx(float(exact.std()) / 1100**0.5, rel=0.01)
     assert "K=1000 samples" in protocol["nll"]
     assert "1100 of 1100 images" in protocol["nll"]
 
 
-def test_the_effective_sample_size_is_that_of_the_weights_in_closed_form(measured, x, loss):
-    """For q = N(0, s^2) and p = N(0, 1), E[w]^2 / E[w^2] = sqrt(2 s^2 - 1) / s^2 a dimension."""
+def test_the_effective_sample_size_matches_its_closed_form(evaluate, x, loss):
+    """For q = N(0, s^2) and p = N(0, 1), E[w]^2 / E[w^2] = sqrt(2 s^2 - 1) / s^2 per dimension."""
     wider = 1.5
-    figures, _ = measured("nll", Ppca(width=wider), x[:100], loss=loss, nll={"samples": 5000})
+    metrics, _ = evaluate("nll", Ppca(width=wider), x[:100], loss=loss, nll={"samples": 5000})
     share = math.sqrt(2 * wider**2 - 1) / wider**2
-    assert figures["nll_ess"] == pytest.approx(5000 * share**2, rel=0.02)
+    assert metrics["nll_ess"] == pytest.approx(5000 * share**2, rel=0.02)
 
 
-def test_with_the_exact_posterior_one_sample_is_exact(measured, x, loss):
+def test_one_sample_of_the_exact_posterior_gives_the_exact_nll(evaluate, x, loss):
     model = Ppca()
-    one, _ = measured("nll", model, x, loss=loss, nll={"samples": 1})
+    one, _ = evaluate("nll", model, x, loss=loss, nll={"samples": 1})
     assert one["nll"] == pytest.approx(float(model.exact_nll(x).mean()), abs=1e-5)
-    assert "nll_se" not in one  # one sample tells nothing of its error
-    many, _ = measured("nll", model, x, loss=loss, nll={"samples": 50})
+    assert "nll_se" not in one  # one sample has no standard error
+    many, _ = evaluate("nll", model, x, loss=loss, nll={"samples": 50})
     assert many["nll"] == pytest.approx(one["nll"], abs=1e-5)
     assert many["nll_se"] < 1e-7
     assert many["nll_ess"] == pytest.approx(50)
 
 
-def test_its_standard_error_is_how_far_seeds_scatter(measured, x, loss):
+def test_the_standard_error_matches_the_deviation_over_seeds(evaluate, x, loss):
     model = Ppca(shift=0.3, width=1.2)
     drawn = [
-        measured("nll", model, x[:40], loss=loss, seed=seed, nll={"samples": 200})[0]
+        evaluate("nll", model, x[:40], loss=loss, seed=seed, nll={"samples": 200})[0]
         for seed in range(60)
     ]
     scatter = torch.tensor([d["nll"] for d in drawn]).std()
@@ -100,40 +100,38 @@ def test_its_standard_error_is_how_far_seeds_scatter(measured, x, loss):
 
 
 @pytest.mark.parametrize(("images", "samples"), [(1, 7001), (3, 5000), (1100, 30)])
-def test_every_sample_is_decoded_once_and_never_too_many_at_a_time(
-    measured, x, loss, images, samples, monkeypatch
+def test_samples_are_decoded_once_in_limited_batches(
+    evaluate, x, loss, images, samples, monkeypatch
 ):
     from latentforge_plugins.importance_sampling import estimate
 
     monkeypatch.setattr(estimate, "VALUES", 500 * 5)
     model = Ppca(shift=0.3, width=1.2)
-    figures, _ = measured("nll", model, x[:images], loss=loss, nll={"samples": samples})
+    metrics, _ = evaluate("nll", model, x[:images], loss=loss, nll={"samples": samples})
     assert max(model.rows) <= 500
-    assert 0 <= sum(model.rows) - images * samples < 500 * 3  # but for the last round's rest
+    assert 0 <= sum(model.rows) - images * samples < 500 * 3  # the padding of the last round
     exact = float(model.exact_nll(x[:images]).mean())
-    assert figures["nll"] == pytest.approx(exact, abs=4 * figures["nll_se"])
-    assert ("nll_image_se" in figures) == (images > 1)
-    assert figures["nll_ess"] <= samples
+    assert metrics["nll"] == pytest.approx(exact, abs=4 * metrics["nll_se"])
+    assert ("nll_image_se" in metrics) == (images > 1)
+    assert metrics["nll_ess"] <= samples
 
 
-@pytest.mark.parametrize("count", [1, 4])  # of one, some batch has no part
-def test_a_number_of_images_is_drawn_from_the_whole_split_alike_for_every_run(
-    measured, x, loss, count
-):
+@pytest.mark.parametrize("count", [1, 4])  # with 1, one batch has no selected image
+def test_images_are_selected_deterministically_from_the_whole_split(evaluate, x, loss, count):
     from latentforge_plugins.measures import select_random
 
     model = Ppca()
     one = {"samples": 1, "images": count}
-    figures, protocol = measured("nll", model, x, loss=loss, nll=one)
+    metrics, protocol = evaluate("nll", model, x, loss=loss, nll=one)
     chosen = select_random(count, 1100, torch.device("cpu"))
     exact = model.exact_nll(x[chosen])
-    assert figures["nll"] == pytest.approx(float(exact.mean()), abs=1e-5)
+    assert metrics["nll"] == pytest.approx(float(exact.mean()), abs=1e-5)
     assert f"{count} of 1100 images" in protocol["nll"]
-    again, _ = measured("nll", model, x, loss=loss, seed=7, nll=one)
-    assert again["nll"] == pytest.approx(figures["nll"], abs=1e-5)
+    again, _ = evaluate("nll", model, x, loss=loss, seed=7, nll=one)
+    assert again["nll"] == pytest.approx(metrics["nll"], abs=1e-5)
 
 
-def test_images_are_drawn_without_any_stride():
+def test_selected_images_have_no_stride():
     from latentforge_plugins.measures import select_random
 
     chosen = select_random(10_000, 60_000, torch.device("cpu")).nonzero().squeeze(1)
@@ -144,13 +142,13 @@ def test_images_are_drawn_without_any_stride():
     assert bool(select_random(7, 7, torch.device("cpu")).all())
 
 
-def test_huge_weights_and_tiny_ones_stay_finite(measured, loss):
-    figures, _ = measured("nll", Ppca(shift=40), torch.rand(3, 5), loss=loss)
-    assert all(math.isfinite(value) for value in figures.values())
-    assert figures["nll_ess"] >= 1
+def test_extreme_importance_weights_stay_finite(evaluate, loss):
+    metrics, _ = evaluate("nll", Ppca(shift=40), torch.rand(3, 5), loss=loss)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["nll_ess"] >= 1
 
 
-def test_a_model_without_a_prior_is_refused(measured, x):
+def test_a_model_without_a_prior_is_refused(evaluate, x):
     class NoPrior(Ppca):
         latent = LatentSpec((2,))
 
@@ -158,20 +156,20 @@ def test_a_model_without_a_prior_is_refused(measured, x):
             return Point(x[:, :2])
 
     with pytest.raises(UsageError, match="normal prior"):
-        measured("nll", NoPrior(), x)
+        evaluate("nll", NoPrior(), x)
 
 
-def test_no_samples_or_fewer_are_refused_by_the_command_line(cli, runs):
+def test_the_command_line_refuses_zero_samples(cli, runs):
     cli("train", "vae", "--data", "digits", "--epochs", 1, "--run", "runs/vae", "--quiet")
     answer = cli("evaluate", "runs/vae", "--measure", "nll", "--set", "nll.samples=0")
     assert answer.code == 2
     assert "nll.samples: must be greater than 0, got 0" in answer.err
-    said = cli(
+    result = cli(
         *("evaluate", "runs/vae", "--measure", "nll", "--measure", "elbo"),
         *("--set", "nll.samples=100", "--set", "nll.images=50", "--json"),
     ).json
-    assert said["metrics"]["nll"] < -said["metrics"]["elbo"]
-    assert "K=100 samples" in said["protocol"]["nll"]
+    assert result["metrics"]["nll"] < -result["metrics"]["elbo"]
+    assert "K=100 samples" in result["protocol"]["nll"]
     refused = cli("evaluate", "runs/ae", "--measure", "nll")
     assert refused.code == 2
     assert "needs kl, log_prob" in refused.err

@@ -14,7 +14,7 @@ from latentforge.latent import Point
 
 
 class Blur(nn.Module):
-    """Gives back a darkened mixture of each image and its neighbours to the side."""
+    """Reconstructs a darkened mixture of each image and its horizontal shift by one pixel."""
 
     latent = LatentSpec((1,))
 
@@ -26,7 +26,7 @@ class Blur(nn.Module):
 
 
 def images(*shape: int) -> torch.Tensor:
-    """Smooth patches beside flat black and flat white, where variances vanish."""
+    """Return smooth images after a black and a white one, whose variances are 0."""
     x = torch.rand(*shape, generator=torch.Generator().manual_seed(5))
     if len(shape) == 4:
         x = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
@@ -42,7 +42,7 @@ def pairs(x: torch.Tensor):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ssim_is_that_of_scikit_image(measured, shape):
+def test_ssim_matches_scikit_image(evaluate, shape):
     x = images(*shape)
     expected = np.mean(
         [
@@ -57,31 +57,31 @@ def test_ssim_is_that_of_scikit_image(measured, shape):
             for a, b in pairs(x)
         ]
     )
-    figures, protocol = measured("ssim", Blur(), x)
-    assert figures["ssim"] == pytest.approx(expected, abs=1e-6)
+    metrics, protocol = evaluate("ssim", Blur(), x)
+    assert metrics["ssim"] == pytest.approx(expected, abs=1e-6)
     assert "11x11 Gaussian window of sigma 1.5, data range 1" in protocol["ssim"]
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1203, 30)])
-def test_psnr_is_the_mean_of_that_of_scikit_image(measured, shape):
+def test_psnr_matches_the_mean_of_scikit_image(evaluate, shape):
     x = images(*shape)
     expected = np.mean([peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in pairs(x)])
-    assert measured("psnr", Blur(), x)[0]["psnr"] == pytest.approx(expected, rel=1e-5)
+    assert evaluate("psnr", Blur(), x)[0]["psnr"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_image_without_error_counts_as_100_db_and_hides_no_other(measured):
+def test_the_psnr_of_an_exact_image_is_limited_to_100_db(evaluate):
     class Perfect(Blur):
         def decode(self, z):
             return z + 0.1 * (z > 0.5)  # the first image is black
 
     x = images(2, 1, 4, 4)
-    figures, _ = measured("psnr ssim", Perfect(), x[:1])
-    assert figures == {"psnr": 100.0, "ssim": 1.0}
-    assert measured("psnr", Perfect(), x)[0]["psnr"] == pytest.approx((100 + 20) / 2, rel=1e-5)
+    metrics, _ = evaluate("psnr ssim", Perfect(), x[:1])
+    assert metrics == {"psnr": 100.0, "ssim": 1.0}
+    assert evaluate("psnr", Perfect(), x)[0]["psnr"] == pytest.approx((100 + 20) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(("side", "size"), [((8, 6), 5), ((3, 40), 3), ((2, 2), 1)])
-def test_the_window_shrinks_to_the_largest_odd_size_that_fits(measured, side, size):
+def test_the_window_shrinks_to_the_largest_odd_size_that_fits(evaluate, side, size):
     x = images(3, 1, *side)
     away = np.arange(size) - size // 2
     weights = np.exp(-(away**2) / (2 * 1.5**2))
@@ -96,27 +96,27 @@ def test_the_window_shrinks_to_the_largest_odd_size_that_fits(measured, side, si
                 cov = (weights * (p - mp) * (q - mq)).sum()
                 light = (2 * mp * mq + 1e-4) / (mp**2 + mq**2 + 1e-4)
                 values.append(light * (2 * cov + 9e-4) / (vp + vq + 9e-4))
-    figures, protocol = measured("ssim", Blur(), x)
-    assert figures["ssim"] == pytest.approx(np.mean(values), abs=1e-6)
+    metrics, protocol = evaluate("ssim", Blur(), x)
+    assert metrics["ssim"] == pytest.approx(np.mean(values), abs=1e-6)
     assert f"{size}x{size} Gaussian window of sigma 1.5, the largest that fits" in protocol["ssim"]
 
 
-def test_large_images_are_compared_a_few_at_a_time(measured, monkeypatch):
+def test_chunks_of_images_give_the_same_ssim(evaluate, monkeypatch):
     from latentforge_plugins.image_quality import quality
 
     x = images(7, 1, 28, 20)
-    whole, _ = measured("ssim", Blur(), x)
+    whole, _ = evaluate("ssim", Blur(), x)
     monkeypatch.setattr(quality, "CHUNK", 3 * 560)
-    assert measured("ssim", Blur(), x)[0] == pytest.approx(whole, rel=1e-12)
+    assert evaluate("ssim", Blur(), x)[0] == pytest.approx(whole, rel=1e-12)
 
 
-def test_ssim_of_vectors_is_refused_by_their_size(measured):
+def test_ssim_of_vectors_is_refused(evaluate):
     with pytest.raises(UsageError, match="not vectors of size 30"):
-        measured("ssim", Blur(), images(3, 30))
+        evaluate("ssim", Blur(), images(3, 30))
 
 
-def test_bytes_and_floats_give_the_same_figures(measured):
+def test_bytes_and_floats_give_the_same_metrics(evaluate):
     x = (images(5, 3, 12, 12) * 255).round().to(torch.uint8)
     names = "psnr ssim mse_per_pixel"
-    of_floats, _ = measured(names, Blur(), x.float() / 255)
-    assert measured(names, Blur(), x)[0] == pytest.approx(of_floats, rel=1e-6)
+    of_floats, _ = evaluate(names, Blur(), x.float() / 255)
+    assert evaluate(names, Blur(), x)[0] == pytest.approx(of_floats, rel=1e-6)

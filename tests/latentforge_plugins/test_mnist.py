@@ -28,7 +28,7 @@ def idx_bytes(array: np.ndarray, type_code: int = 8) -> bytes:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A small MNIST of six images a split."""
+    """A small MNIST with six images per split."""
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for part in ("train", "t10k"):
@@ -41,11 +41,11 @@ def config(raw: Path) -> MnistConfig:
     return MnistConfig(root=raw.parent.parent)
 
 
-# ---------------------------------------------------------------- where it looks
+# ---------------------------------------------------------------- location of files
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_plain_and_packed_files_give_the_same_arrays(raw: Path, split: str):
+def test_plain_and_gzip_files_give_the_same_arrays(raw: Path, split: str):
     plain = load(config(raw), split)
     assert np.array_equal(plain.x, X)
     assert np.array_equal(plain.y, Y)
@@ -57,7 +57,7 @@ def test_plain_and_packed_files_give_the_same_arrays(raw: Path, split: str):
     assert np.array_equal(packed.y, Y)
 
 
-def test_the_option_comes_before_the_environment_and_that_before_the_cache(monkeypatch):
+def test_the_option_precedes_the_environment_and_the_cache(monkeypatch):
     monkeypatch.setenv("LATENTFORGE_DATA", "/env")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert idx.raw_folder(Path("/option")) == Path("/option/MNIST/raw")
@@ -69,7 +69,7 @@ def test_the_option_comes_before_the_environment_and_that_before_the_cache(monke
     assert idx.raw_folder(None) == Path("/home/someone/.cache/latentforge/MNIST/raw")
 
 
-def test_missing_files_are_listed_with_the_command_that_fetches_them(raw: Path):
+def test_missing_files_are_listed_with_the_fetch_command(raw: Path):
     (raw / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(MissingError) as caught:
         load(config(raw), "train")
@@ -102,21 +102,21 @@ GOOD = idx_bytes(X)
     ],
     ids=["empty", "header", "short", "long", "huge", "floats", "labels", "web page"],
 )
-def test_a_damaged_image_file_is_named_with_what_is_wrong(raw: Path, data: bytes, message: str):
+def test_a_damaged_image_file_is_named_with_the_reason(raw: Path, data: bytes, message: str):
     path = raw / "train-images-idx3-ubyte"
     path.write_bytes(data)
     with pytest.raises(MissingError, match=message) as caught:
         load(config(raw), "train")
     assert str(path) in caught.value.message
     assert "delete that file yourself" in caught.value.remedy
-    assert path.read_bytes() == data  # and it is left alone
+    assert path.read_bytes() == data  # the file is unchanged
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [(Y[:-1], "5 labels, but .* has 6 images"), (Y + 1, "a label of 10")],
 )
-def test_labels_that_do_not_fit_the_images_are_named(raw: Path, labels, message: str):
+def test_labels_that_do_not_fit_the_images_are_refused(raw: Path, labels, message: str):
     (raw / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     with pytest.raises(MissingError, match=message) as caught:
         load(config(raw), "test")
@@ -124,7 +124,7 @@ def test_labels_that_do_not_fit_the_images_are_named(raw: Path, labels, message:
 
 
 @pytest.mark.parametrize("cut", [slice(0, -20), slice(1, None), slice(0, 0)])
-def test_a_damaged_packed_file_is_named(raw: Path, cut: slice):
+def test_a_damaged_gzip_file_is_named(raw: Path, cut: slice):
     path = raw / "train-images-idx3-ubyte"
     packed = path.with_name(f"{path.name}.gz")
     packed.write_bytes(gzip.compress(path.read_bytes())[cut])
@@ -136,7 +136,7 @@ def test_a_damaged_packed_file_is_named(raw: Path, cut: slice):
 # ---------------------------------------------------------------- fetching
 
 
-def test_fetching_what_is_there_reads_it_and_downloads_nothing(raw: Path):
+def test_fetching_existing_files_reads_them_without_download(raw: Path):
     before = {path: path.stat().st_mtime_ns for path in raw.iterdir()}
     assert fetch(config(raw)) == raw
     assert {path: path.stat().st_mtime_ns for path in raw.iterdir()} == before
@@ -160,7 +160,7 @@ except MissingError as error:
 """
 
 
-def test_without_a_network_the_cause_is_one_line_and_stdout_stays_clean(tmp_path: Path):
+def test_a_failed_download_reports_one_cause_and_a_hint(tmp_path: Path):
     out = subprocess.run(
         [sys.executable, "-c", NO_NETWORK, str(tmp_path)], capture_output=True, text=True
     )
@@ -191,7 +191,7 @@ print(tuple(grid.shape), datasets.MNIST.__name__, torch.ops.torchvision.nms.defa
 """
 
 
-def test_torchvision_imports_whether_or_not_its_operators_load():
+def test_torchvision_is_imported_even_if_its_operators_fail():
     out = subprocess.run([sys.executable, "-c", REMEDY], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     how, what = out.stdout.splitlines()
@@ -210,7 +210,7 @@ except RuntimeError as error:
 """
 
 
-def test_a_torchvision_that_fails_otherwise_is_not_touched(tmp_path: Path):
+def test_another_import_error_of_torchvision_is_raised_unchanged(tmp_path: Path):
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('another fault')")
     out = subprocess.run(
         [sys.executable, "-c", BROKEN, str(tmp_path)], capture_output=True, text=True
@@ -218,11 +218,11 @@ def test_a_torchvision_that_fails_otherwise_is_not_touched(tmp_path: Path):
     assert out.stdout.strip() == "another fault", out.stderr
 
 
-# ---------------------------------------------------------------- the real thing
+# ---------------------------------------------------------------- real MNIST
 
 
 @real_mnist
-def test_real_mnist_has_its_known_counts_and_mean():
+def test_real_mnist_has_the_known_counts_and_mean():
     (spec,) = latentforge_datasets()
     splits = prepare(lambda split: spec.load(spec.config(), split), spec.splits, spec.name)
     train, test = splits.split("train"), splits.split("test")
@@ -250,7 +250,7 @@ print("same")
 
 
 @real_mnist
-def test_real_mnist_is_what_torchvision_reads():
+def test_real_mnist_matches_torchvision():
     if not (idx.raw_folder(None) / "train-images-idx3-ubyte").exists():
         pytest.skip("torchvision reads unpacked files only")
     out = subprocess.run(

@@ -1,4 +1,4 @@
-"""The built-in networks: their architectures, the sizes they take, and what they promise."""
+"""The built-in networks: their architectures, supported shapes and contracts."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def build(name, shape=MNIST, **options):
     return spec.build(spec.config(**options), spec_of(shape))
 
 
-def refused(name, shape):
+def unsupported(name, shape):
     return (len(shape) == 1 and name in ("conv-vae", "deconv-vae", "cnn-classifier")) or (
         name == "deconv-vae" and min(shape[1:]) < 28
     )
 
 
-def taken(names):
-    return [(name, shape) for name in names for shape in SHAPES if not refused(name, shape)]
+def supported(names):
+    return [(name, shape) for name in names for shape in SHAPES if not unsupported(name, shape)]
 
 
 def layers(module):
-    """The layers with weights, in order: type, weight shape, and stride where there is one."""
+    """Return type, weight shape and stride (if any) of each layer with weights, in order."""
     return [
         (type(m).__name__, tuple(m.weight.shape), *([m.stride[0]] if hasattr(m, "stride") else []))
         for m in module.modules()
@@ -55,11 +55,11 @@ def parameters(module):
     return sum(p.numel() for p in module.parameters())
 
 
-# ---------------------------------------------------------------- what every one promises
+# ---------------------------------------------------------------- contracts of all models
 
 
-@pytest.mark.parametrize(("name", "shape"), taken(AUTOENCODERS))
-def test_codes_and_images_have_the_promised_shapes(name, shape):
+@pytest.mark.parametrize(("name", "shape"), supported(AUTOENCODERS))
+def test_codes_and_images_have_the_declared_shapes(name, shape):
     model, x = build(name, shape, latent_dim=5), torch.rand(3, *shape)
     assert model.latent.shape == (5,)
     assert model.latent.prior == (None if name == "ae" else "normal")
@@ -69,8 +69,8 @@ def test_codes_and_images_have_the_promised_shapes(name, shape):
     assert model.decode(posterior.mode()).shape == x.shape
 
 
-@pytest.mark.parametrize(("name", "shape"), taken(AUTOENCODERS))
-def test_one_image_is_encoded_and_decoded_as_it_is_among_others(name, shape):
+@pytest.mark.parametrize(("name", "shape"), supported(AUTOENCODERS))
+def test_one_image_gives_the_same_result_as_in_a_batch(name, shape):
     model, x = build(name, shape).eval(), torch.rand(4, *shape)
     with torch.no_grad():
         z = model.encode(x).mode()
@@ -81,8 +81,8 @@ def test_one_image_is_encoded_and_decoded_as_it_is_among_others(name, shape):
     assert ((image >= 0) & (image <= 1)).all()
 
 
-@pytest.mark.parametrize(("name", "shape"), taken(AUTOENCODERS))
-def test_the_loss_of_its_default_moves_every_parameter(name, shape):
+@pytest.mark.parametrize(("name", "shape"), supported(AUTOENCODERS))
+def test_the_default_loss_gives_every_parameter_a_gradient(name, shape):
     model = build(name, shape)
     x = torch.rand(4, *shape)
     posterior = model.encode(x)
@@ -93,12 +93,12 @@ def test_the_loss_of_its_default_moves_every_parameter(name, shape):
     untouched = [key for key, p in model.named_parameters() if p.grad is None]
     assert untouched == []
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    if math.prod(shape) > 30:  # of a tiny network a whole layer of ReLUs can be off
+    if math.prod(shape) > 30:  # in a tiny network a whole ReLU layer can be inactive
         assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "shape"), taken(CLASSIFIERS))
-def test_classifiers_give_logits_and_hooks_can_collect_their_layers(name, shape):
+@pytest.mark.parametrize(("name", "shape"), supported(CLASSIFIERS))
+def test_classifiers_give_logits_and_hookable_layers(name, shape):
     model, x = build(name, shape).eval(), torch.rand(3, *shape)
     seen = {}
     for layer in model.layers():
@@ -107,7 +107,7 @@ def test_classifiers_give_logits_and_hooks_can_collect_their_layers(name, shape)
         )
     logits = model(x)
     assert logits.shape == (3, 3)
-    assert list(seen) == list(model.layers())  # collected in the order of the data's way
+    assert list(seen) == list(model.layers())  # collected in forward order
     assert all(len(output) == 3 for output in seen.values())
     torch.testing.assert_close(model.head(seen[model.layers()[-1]].flatten(1)), logits)
     logits.logsumexp(1).sum().backward()
@@ -116,18 +116,18 @@ def test_classifiers_give_logits_and_hooks_can_collect_their_layers(name, shape)
 
 @pytest.mark.parametrize("name", AUTOENCODERS + CLASSIFIERS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_a_network_cannot_take_is_refused_with_the_size_and_another_model(name, shape):
-    if not refused(name, shape):
+def test_unsupported_shapes_are_refused_with_an_alternative_model(name, shape):
+    if not unsupported(name, shape):
         build(name, shape)
         return
     with pytest.raises(UsageError, match="size") as caught:
         build(name, shape)
     assert name in caught.value.message
     instead = caught.value.remedy.split("`")[1].removeprefix("latentforge train ")
-    build(instead, shape)  # which takes it indeed
+    build(instead, shape)  # the alternative supports the shape
 
 
-def test_the_smallest_size_of_deconv_vae_is_named_and_works():
+def test_deconv_vae_names_its_smallest_size():
     with pytest.raises(UsageError, match="size 28x28 or larger, not 28x27"):
         build("deconv-vae", (1, 28, 27))
     build("deconv-vae", (1, 28, 28))
@@ -144,7 +144,7 @@ def test_a_classifier_without_classes_is_refused(name):
 
 
 def linear(*widths):
-    """Weights and biases of linear layers between `widths`."""
+    """Return the parameter count of linear layers between `widths`."""
     return sum(a * b + b for a, b in pairwise(widths))
 
 
@@ -161,11 +161,11 @@ def linear(*widths):
         ("cnn-classifier", {}, 80 + 1168 + 4640 + linear(128, 3)),
     ],
 )
-def test_the_number_of_parameters_is_that_of_the_published_network(name, options, expected):
+def test_the_parameter_count_matches_the_published_network(name, options, expected):
     assert parameters(build(name, **options)) == expected
 
 
-def test_vae_ends_its_encoder_without_an_activation_and_beta_vae_with_one():
+def test_the_last_encoder_layer_has_an_activation_in_beta_vae_only():
     def activations(model):
         return [type(layer) for layer in model.encoder]
 
@@ -182,7 +182,7 @@ def test_the_first_layer_of_mlp_classifier_has_no_activation():
     assert kinds == [nn.Linear, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU]
 
 
-def test_conv_vae_on_mnist_is_the_published_network():
+def test_conv_vae_on_mnist_matches_the_published_network():
     model = build("conv-vae")
     assert layers(model) == [
         ("Conv2d", (64, 1, 3, 3), 1),
@@ -207,7 +207,7 @@ def test_conv_vae_on_mnist_is_the_published_network():
 
 
 def published_conv_vae(model, x, z):
-    """The same weights in another writing: functions, in the order of the description."""
+    """Compute the network with functions on the same weights, in the order of the description."""
     w = dict(model.named_parameters())
 
     def norm(h, key):
@@ -232,7 +232,7 @@ def published_conv_vae(model, x, z):
     return code, F.conv2d(h, w["decoder.12.weight"], w["decoder.12.bias"], padding=1)
 
 
-def test_conv_vae_computes_what_its_description_says():
+def test_conv_vae_matches_a_functional_implementation():
     model, x, z = build("conv-vae"), torch.rand(6, *MNIST), torch.randn(6, 20)
     code, logits = published_conv_vae(model, x, z)
     posterior = model.encode(x)
@@ -241,7 +241,7 @@ def test_conv_vae_computes_what_its_description_says():
     torch.testing.assert_close(model.decode_logits(z), logits, rtol=1e-4, atol=1e-4)
 
 
-def test_conv_vae_trains_on_a_last_batch_of_one_image():
+def test_conv_vae_trains_on_a_batch_of_one_image():
     model = build("conv-vae")
     model.encode(torch.rand(8, *MNIST))
     statistics = model.encoder[-1].running_mean.clone()
@@ -251,7 +251,7 @@ def test_conv_vae_trains_on_a_last_batch_of_one_image():
     assert torch.equal(model.encoder[-1].running_mean, statistics)
 
 
-def test_conv_vae_pads_evenly_and_gives_back_the_part_that_was_the_image():
+def test_conv_vae_pads_evenly_and_crops_the_decoded_image():
     model = build("conv-vae", (1, 5, 28)).eval()
     assert model.padding == (0, 0, 1, 2)
     z = torch.randn(2, 20)
@@ -269,7 +269,7 @@ def test_padding_reaches_the_next_multiple_and_differs_by_at_most_one(multiple, 
     assert top + bottom < multiple
 
 
-def test_deconv_vae_on_mnist_is_the_published_network():
+def test_deconv_vae_on_mnist_matches_the_published_network():
     model = build("deconv-vae")
     assert layers(model) == [
         ("Conv2d", (32, 1, 4, 4), 2),
@@ -278,7 +278,7 @@ def test_deconv_vae_on_mnist_is_the_published_network():
         ("Linear", (2, 512)),  # mean
         ("Linear", (2, 512)),  # log-variance
         ("Linear", (1024, 2)),
-        ("FromCells", (1024, 256, 4, 4), 2),  # which is a ConvTranspose2d
+        ("FromCells", (1024, 256, 4, 4), 2),  # a ConvTranspose2d
         ("ConvTranspose2d", (256, 128, 6, 6), 2),
         ("ConvTranspose2d", (128, 1, 6, 6), 2),
     ]
@@ -291,7 +291,7 @@ def test_deconv_vae_on_mnist_is_the_published_network():
 
 @pytest.mark.parametrize("side", [28, 30, 36])  # one cell, one cell and padding, more cells
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_first_layer_of_deconv_vaes_decoder_is_a_transposed_convolution(side, memory_format):
+def test_the_first_decoder_layer_of_deconv_vae_is_a_transposed_convolution(side, memory_format):
     model = build("deconv-vae", (1, side, side), encoder=(2, 2, 2), decoder=(5, 4, 2))
     [layer] = [m for m in model.modules() if type(m).__name__ == "FromCells"]
     layer.to(memory_format=memory_format)
@@ -303,7 +303,7 @@ def test_the_first_layer_of_deconv_vaes_decoder_is_a_transposed_convolution(side
 
 
 @pytest.mark.parametrize("side", [*range(28, 46), 64, 101])
-def test_deconv_vae_grows_its_grid_to_any_larger_side(side):
+def test_deconv_vae_supports_any_larger_side(side):
     small = {"encoder": (2, 2, 2), "decoder": (2, 2, 2)}
     for shape in ((1, side, 28), (3, 31, side)):
         model = build("deconv-vae", shape, **small)
@@ -313,7 +313,7 @@ def test_deconv_vae_grows_its_grid_to_any_larger_side(side):
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
 @pytest.mark.parametrize(("activation", "low", "high"), [("relu", 0, math.inf), ("tanh", -1, 1)])
-def test_latent_activation_bounds_the_codes_and_not_their_spread(name, activation, low, high):
+def test_latent_activation_bounds_the_mean_but_not_the_variance(name, activation, low, high):
     x = torch.rand(16, *MNIST)
     free = build(name).eval().encode(x)
     model = build(name, latent_activation=activation).eval()
@@ -324,25 +324,25 @@ def test_latent_activation_bounds_the_codes_and_not_their_spread(name, activatio
         torch.testing.assert_close(model.encode(x).log_var, free.log_var)
 
 
-def test_a_configuration_is_checked_with_its_key(cli):
-    refused = [
+def test_invalid_options_are_refused_with_their_key(cli):
+    invalid = [
         ("vae", "model.encoder=[0]", "model.encoder[0]"),
         ("vae", "model.latent_dim=0", "model.latent_dim"),
         ("conv-vae", "model.channels=[8]", "model.channels"),
         ("mlp-classifier", "model.layers=-1", "model.layers"),
         ("ae", "model.latent_activation=sigmoid", "model.latent_activation"),
     ]
-    for name, text, key in refused:
+    for name, text, key in invalid:
         answer = cli("train", name, "--set", text)
         assert answer.code == 2
         assert key in answer.err
 
 
-# ---------------------------------------------------------------- trained
+# ---------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("name", ["vae", "beta-vae", "conv-vae", "deconv-vae", "mlp-classifier"])
-def test_it_trains_from_python_and_is_reloaded(name, tmp_path):
+def test_a_model_trains_from_python_and_reloads(name, tmp_path):
     small = {
         "vae": {"encoder": [32], "decoder": [32], "latent_dim": 4},
         "beta-vae": {"encoder": [32], "decoder": [32], "latent_dim": 4},
@@ -359,6 +359,6 @@ def test_it_trains_from_python_and_is_reloaded(name, tmp_path):
     )
     first, last = (line["train"]["loss"] for line in run.history())
     assert last < first
-    figures = run.metrics["test"]
-    assert all(math.isfinite(value) for value in figures.values())
-    assert run.evaluate(device="cpu") == pytest.approx(figures, rel=1e-5)
+    metrics = run.metrics["test"]
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert run.evaluate(device="cpu") == pytest.approx(metrics, rel=1e-5)

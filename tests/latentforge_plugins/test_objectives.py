@@ -1,4 +1,4 @@
-"""The built-in objectives: their scores against closed forms, their figures against plain loops."""
+"""The built-in objectives: their scores against closed forms, their metrics against plain loops."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ HALF = {
 }
 
 
-class Looker:
-    """An explorer that keeps the context it was given."""
+class ContextRecorder:
+    """An explorer that stores the context of its call."""
 
-    def look(self, context, config):
+    def record(self, context, config):
         self.context = context
         return Findings([])
 
     @hookimpl
     def latentforge_explorers(self):
-        yield ExplorerSpec(name="look", summary="Keeps its context", explore=self.look)
+        yield ExplorerSpec(name="record", summary="Stores its context", explore=self.record)
         yield ExplorerSpec(
-            name="look-with",
-            summary="Keeps its context",
-            explore=self.look,
+            name="record-with",
+            summary="Stores its context",
+            explore=self.record,
             roles={"classifier": {"classify"}},
         )
 
 
 def context_of(run, out, data=None, **roles):
-    looker = Looker()
-    name = "look-with" if roles else "look"
-    Forge(plugins=[looker]).explore(name, run, out=out, roles=roles, data=data, device="cpu")
-    return looker.context
+    recorder = ContextRecorder()
+    name = "record-with" if roles else "record"
+    Forge(plugins=[recorder]).explore(name, run, out=out, roles=roles, data=data, device="cpu")
+    return recorder.context
 
 
 @pytest.fixture(scope="module")
 def context(trained, tmp_path_factory):
-    """Of the digits autoencoder, with the classifier."""
-    out = tmp_path_factory.mktemp("looked") / "out"
+    """The context of the digits autoencoder, with the classifier."""
+    out = tmp_path_factory.mktemp("explored") / "out"
     return context_of(trained / "ae", out, classifier=trained / "cnn")
 
 
 @pytest.fixture(scope="module")
-def alone(trained, tmp_path_factory):
-    """The same without a classifier."""
-    return context_of(trained / "ae", tmp_path_factory.mktemp("looked") / "out")
+def no_roles(trained, tmp_path_factory):
+    """The context of the digits autoencoder, without a classifier."""
+    return context_of(trained / "ae", tmp_path_factory.mktemp("explored") / "out")
 
 
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory):
-    """Of an autoencoder of 60 images of 5x7 in three channels, without labels."""
+    """The context of an autoencoder of 60 unlabelled images of shape 3x5x7."""
     x = np.random.default_rng(3).random((60, 3, 5, 7), dtype=np.float32)
     folder = tmp_path_factory.mktemp("plain")
     small = {"model": {"hidden": [8]}, "train": {"epochs": 1}, "quiet": True}
@@ -85,7 +85,7 @@ def build():
 # ---------------------------------------------------------------- class
 
 
-def test_class_scores_the_log_probability_of_each_requests_class(build, context):
+def test_class_scores_the_log_probability_of_the_requested_class(build, context):
     objective = build("class", context, n=23)
     assert objective.requests[:12] == [*(f"a {i}" for i in range(10)), "a 0", "a 1"]
     assert objective.classes.tolist() == [i % 10 for i in range(23)]
@@ -97,7 +97,7 @@ def test_class_scores_the_log_probability_of_each_requests_class(build, context)
     torch.testing.assert_close(objective.score(x, request), expected)
 
 
-def test_class_is_satisfied_from_its_threshold_on(build, context):
+def test_class_is_satisfied_at_or_above_its_threshold(build, context):
     x = context.images("test").batch_at(range(100)).x
     wanted = torch.arange(100) % 10
     p = context.roles["classifier"].model(x).softmax(1)[torch.arange(100), wanted]
@@ -109,13 +109,13 @@ def test_class_is_satisfied_from_its_threshold_on(build, context):
     assert satisfied.tolist() == (p >= middle).tolist()
 
 
-def test_one_target_makes_every_request_ask_for_it(build, context):
+def test_target_sets_the_class_of_every_request(build, context):
     objective = build("class", context, n=3, target=7)
     assert objective.requests == ["a 7"] * 3
     assert objective.classes.tolist() == [7, 7, 7]
 
 
-def test_satisfied_after_score_asks_the_classifier_once_and_never_of_another_x(build, context):
+def test_satisfied_reuses_the_logits_of_score_for_the_same_x_only(build, context):
     classifier = context.roles["classifier"].model
     images = context.images("test").batch_at(range(100)).x
     p = classifier(images).softmax(1)[:, 4]
@@ -131,7 +131,7 @@ def test_satisfied_after_score_asks_the_classifier_once_and_never_of_another_x(b
         assert met.tolist() == [True]
         assert not met.requires_grad
         assert len(calls) == 1
-        with torch.no_grad():  # a step of an optimizer: the same tensor, other values
+        with torch.no_grad():  # like an optimizer step: the same tensor with other values
             x.copy_(images[p.argmin()][None])
         assert objective.satisfied(x, request).tolist() == [False]
         assert len(calls) == 2
@@ -139,7 +139,7 @@ def test_satisfied_after_score_asks_the_classifier_once_and_never_of_another_x(b
         handle.remove()
 
 
-def test_the_classes_are_the_classifiers_own_where_the_images_have_none(build, trained, tmp_path):
+def test_unlabelled_images_use_the_classes_of_the_classifier(build, trained, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     small = {"model": {"hidden": [8]}, "train": {"epochs": 1}, "quiet": True}
     run = Forge().train("ae", data=x, run=tmp_path / "run", **small)
@@ -152,22 +152,22 @@ def test_the_classes_are_the_classifiers_own_where_the_images_have_none(build, t
 
 
 @pytest.mark.parametrize("mask", HALF)
-def test_inpaint_scores_the_bernoulli_likelihood_of_the_known_half(build, alone, mask):
-    objective = build("inpaint", alone, mask=mask, images=[17, 4, 90])
+def test_inpaint_scores_the_bernoulli_likelihood_of_the_known_half(build, no_roles, mask):
+    objective = build("inpaint", no_roles, mask=mask, images=[17, 4, 90])
     assert objective.requests == [f"complete test image {i}" for i in (17, 4, 90)]
-    truth = alone.images("test").batch_at([17, 4, 90]).x
+    truth = no_roles.images("test").batch_at([17, 4, 90]).x
     request = torch.tensor([2, 0, 1, 2])
     x = torch.rand(4, 1, 28, 28, dtype=torch.float64)
     known = np.ones((28, 28), dtype=bool)
     known[HALF[mask]] = False
-    bernoulli = torch.distributions.Bernoulli(probs=x, validate_args=False)  # for grey values
+    bernoulli = torch.distributions.Bernoulli(probs=x, validate_args=False)  # allow grey values
     expected = bernoulli.log_prob(truth.double()[request])[:, :, known].flatten(1).sum(1)
     torch.testing.assert_close(objective.score(x, request), expected)
     assert objective.satisfied(x, request).tolist() == [False] * 4
 
 
-def test_what_is_hidden_makes_no_difference_to_the_score(build, alone):
-    objective = build("inpaint", alone, mask="box", box=[1, 2, 3, 4])
+def test_hidden_pixels_do_not_affect_the_score(build, no_roles):
+    objective = build("inpaint", no_roles, mask="box", box=[1, 2, 3, 4])
     x = torch.rand(10, 1, 28, 28, requires_grad=True)
     request = torch.arange(10)
     (gradient,) = torch.autograd.grad(objective.score(x, request).sum(), x)
@@ -177,8 +177,8 @@ def test_what_is_hidden_makes_no_difference_to_the_score(build, alone):
     assert (gradient[:, 0, ~hidden] != 0).all()
 
 
-def test_the_likelihood_and_its_gradient_are_finite_where_the_decoder_is_certain(build, alone):
-    objective = build("inpaint", alone, images=[0])
+def test_likelihood_and_gradient_are_finite_at_probabilities_0_and_1(build, no_roles):
+    objective = build("inpaint", no_roles, images=[0])
     for value in (0.0, 1.0):
         x = torch.full((1, 1, 28, 28), value, requires_grad=True)
         score = objective.score(x, torch.tensor([0]))
@@ -188,52 +188,52 @@ def test_the_likelihood_and_its_gradient_are_finite_where_the_decoder_is_certain
         assert score < -100
 
 
-def test_a_random_mask_hides_its_share_alike_in_all_channels(build, unlabelled):
+def test_a_random_mask_hides_the_same_share_in_all_channels(build, unlabelled):
     torch.manual_seed(1)
     objective = build("inpaint", unlabelled, mask="random", share=0.3, n=2)
     known = objective.known.reshape(3, 5, 7)
     assert (known == known[0]).all()
-    assert int((~known[0]).sum()) == 10  # 0.3 of 35, 10.5, to the even
+    assert int((~known[0]).sum()) == 10  # 0.3 of 35 is 10.5, rounded to even
     assert build("inpaint", unlabelled, mask="random", n=2).known.tolist() != known.tolist()
 
 
 @pytest.mark.parametrize(("mask", "hidden"), [("lower", 3 * 7), ("upper", 3 * 7), ("left", 5 * 4)])
-def test_an_odd_side_hides_its_larger_half(build, unlabelled, mask, hidden):
+def test_a_half_mask_on_an_odd_side_hides_the_larger_half(build, unlabelled, mask, hidden):
     assert int((~build("inpaint", unlabelled, mask=mask, n=1).known).sum()) == 3 * hidden
 
 
-def test_the_images_drawn_are_the_same_every_time_and_spread_over_the_split(build, alone):
-    first = build("inpaint", alone, n=40).batch.index
+def test_selected_images_are_deterministic_and_span_the_split(build, no_roles):
+    first = build("inpaint", no_roles, n=40).batch.index
     torch.manual_seed(9)
-    assert build("inpaint", alone, n=40).batch.index.tolist() == first.tolist()
+    assert build("inpaint", no_roles, n=40).batch.index.tolist() == first.tolist()
     assert len(set(first.tolist())) == 40
-    assert first.max() > len(alone.images("test")) // 2
+    assert first.max() > len(no_roles.images("test")) // 2
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_the_baselines_are_those_of_a_double_loop(build, alone, split):
-    places = [5, 0, 101, 33]
-    objective = build("inpaint", alone, mask="left", images=places, split=split)
+def test_baselines_match_a_double_loop(build, no_roles, split):
+    indices = [5, 0, 101, 33]
+    objective = build("inpaint", no_roles, mask="left", images=indices, split=split)
     found = torch.rand(4, 1, 28, 28)
     findings = objective.findings(found)
 
-    def numbers(name):
-        images = alone.images(name)
+    def load_arrays(name):
+        images = no_roles.images(name)
         return np.concatenate([b.x.numpy() for b in images.batches(50)])[:, 0], images.y.numpy()
 
-    (train, labels), (split_x, split_y) = numbers("train"), numbers(split)
+    (train, labels), (split_x, split_y) = load_arrays("train"), load_arrays(split)
     hidden, known = HALF["left"], HALF["right"]
     sums = {"search": [], "mean": [], "nearest": [], "known": []}
     nearest = []
-    for row, place in enumerate(places):
-        target = split_x[place].astype(np.float64)
+    for row, index in enumerate(indices):
+        target = split_x[index].astype(np.float64)
         best, at = np.inf, -1
         for i, image in enumerate(train):
             distance = float(((image - target)[known] ** 2).sum())
-            if distance < best and not (split == "train" and i == place):
+            if distance < best and not (split == "train" and i == index):
                 best, at = distance, i
         nearest.append(at)
-        mean = train[labels == split_y[place]].mean(0)
+        mean = train[labels == split_y[index]].mean(0)
         sums["nearest"].append(((train[at] - target)[hidden] ** 2).mean())
         sums["mean"].append(((mean - target)[hidden] ** 2).mean())
         sums["search"].append(((found[row, 0].numpy() - target)[hidden] ** 2).mean())
@@ -250,9 +250,9 @@ def test_the_baselines_are_those_of_a_double_loop(build, alone, split):
     assert "true class" in findings.protocol
 
 
-def test_a_search_that_is_worse_than_a_baseline_says_so(build, alone, unlabelled):
-    objective = build("inpaint", alone, images=[5, 0])
-    truth = alone.images("test").batch_at([5, 0]).x
+def test_a_search_worse_than_a_baseline_is_reported(build, no_roles, unlabelled):
+    objective = build("inpaint", no_roles, images=[5, 0])
+    truth = no_roles.images("test").batch_at([5, 0]).x
     assert objective.findings(truth).notes == []
     worse = objective.findings(1 - truth)
     own, mean, nearest = (
@@ -268,7 +268,7 @@ def test_a_search_that_is_worse_than_a_baseline_says_so(build, alone, unlabelled
     assert "than the mean image:" in at_mean.notes[0]
 
 
-def test_without_labels_the_baseline_is_the_mean_of_all_training_images(build, unlabelled):
+def test_without_labels_the_baseline_is_the_mean_training_image(build, unlabelled):
     objective = build("inpaint", unlabelled, mask="upper", images=[1, 3])
     train = torch.cat([b.x for b in unlabelled.images("train").batches(16)])
     truth = unlabelled.images("test").batch_at([1, 3]).x
@@ -280,8 +280,8 @@ def test_without_labels_the_baseline_is_the_mean_of_all_training_images(build, u
     assert "true class" not in findings.protocol
 
 
-def test_the_picture_of_an_inpainting_pastes_each_answer_under_what_was_given(build, alone):
-    objective = build("inpaint", alone, n=12)
+def test_the_inpainting_grid_combines_known_pixels_with_each_completion(build, no_roles):
+    objective = build("inpaint", no_roles, n=12)
     found = torch.rand(12, 1, 28, 28)
     grid = objective.findings(found).items[1]
     assert isinstance(grid, ImageGrid)
@@ -304,7 +304,7 @@ def test_vectors_can_be_completed_from_random_values(build, tmp_path):
     objective = build("inpaint", context, mask="random", n=4)
     assert objective.score(torch.rand(4, 6), torch.arange(4)).shape == (4,)
     findings = objective.findings(torch.rand(4, 6))
-    assert len(findings.items) == 1  # no picture
+    assert len(findings.items) == 1  # no image grid
     assert findings.items[0].arrays["known"].shape == (6,)
     with pytest.raises(UsageError, match="vectors of size 6"):
         build("inpaint", context)
@@ -313,9 +313,9 @@ def test_vectors_can_be_completed_from_random_values(build, tmp_path):
 # ---------------------------------------------------------------- match
 
 
-def test_match_scores_the_gaussian_likelihood_in_pixels(build, alone):
-    objective = build("match", alone, images=[3, 8], tolerance=0.02)
-    targets = alone.images("test").batch_at([3, 8])
+def test_match_scores_the_gaussian_likelihood_in_pixels(build, no_roles):
+    objective = build("match", no_roles, images=[3, 8], tolerance=0.02)
+    targets = no_roles.images("test").batch_at([3, 8])
     labels = targets.y.tolist()
     assert objective.requests == [
         f"like test image {i} (class {label})" for i, label in zip([3, 8], labels, strict=True)
@@ -329,7 +329,7 @@ def test_match_scores_the_gaussian_likelihood_in_pixels(build, alone):
     assert objective.satisfied(x, request).tolist() == [False, True, False]
 
 
-def test_match_in_features_is_the_distance_between_the_layers_outputs(build, context):
+def test_match_in_features_compares_the_outputs_of_the_layer(build, context):
     model = context.roles["classifier"].model
     layer = model.layers()[4]
     objective = build("match", context, images=[3, 8], features=layer)
@@ -344,7 +344,7 @@ def test_match_in_features_is_the_distance_between_the_layers_outputs(build, con
     squared = F.mse_loss(features(x), features(targets)[request], reduction="none").sum(1)
     expected = -squared / (2 * 0.01)
     torch.testing.assert_close(objective.score(x, request), expected)
-    assert not model.get_submodule(layer)._forward_hooks  # it would keep every later output
+    assert not model.get_submodule(layer)._forward_hooks  # it would store each later output
     found = objective.findings(x[:2])
     away = F.mse_loss(features(x[:2]), features(targets))
     assert found.metrics["match_mse_features"] == pytest.approx(float(away), rel=1e-5)
@@ -355,7 +355,7 @@ def test_match_in_features_is_the_distance_between_the_layers_outputs(build, con
     assert torch.equal(found.items[1].rows[1], x[:2])
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- all objectives
 
 
 @pytest.mark.parametrize(
@@ -367,9 +367,7 @@ def test_match_in_features_is_the_distance_between_the_layers_outputs(build, con
         ("match", {"images": [1, 2, 3], "features": "features.3"}),
     ],
 )
-def test_gradients_are_those_of_finite_differences_and_rows_do_not_mix(
-    build, context, name, options
-):
+def test_gradients_match_finite_differences_and_rows_are_independent(build, context, name, options):
     objective = build(name, context, **options)
     classifier = context.roles["classifier"].model
     x = (0.2 + 0.6 * torch.rand(3, 1, 28, 28, dtype=torch.float64)).requires_grad_()
@@ -413,10 +411,10 @@ def latentforge_explorers():
 @pytest.fixture
 def seek(cli, runs):
     Path("seek.py").write_text(SEEK)
-    return lambda *words: cli("-p", "./seek.py", "explore", "seek", "runs/ae", *words)
+    return lambda *arguments: cli("-p", "./seek.py", "explore", "seek", "runs/ae", *arguments)
 
 
-def test_an_explorer_that_searches_writes_the_objectives_findings(seek):
+def test_a_searching_explorer_writes_the_findings_of_the_objective(seek):
     answer = seek("--set", "mask=right", "--set", "n=5", "--json")
     assert answer.code == 0
     metrics = answer.json["metrics"]
@@ -427,7 +425,7 @@ def test_an_explorer_that_searches_writes_the_objectives_findings(seek):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         ("objective=class target=12", "no class 12"),
         ("objective=class target=-1", "class.target: must be greater than or equal to 0"),
@@ -454,28 +452,28 @@ def test_an_explorer_that_searches_writes_the_objectives_findings(seek):
         ("objective=inpant", "did you mean 'inpaint'?"),
     ],
 )
-def test_what_cannot_be_asked_is_said_with_exit_code_2(seek, words, said):
-    takes = ["--with", "classifier=runs/cnn"] if "class" in words or "features" in words else []
-    answer = seek(*takes, *(part for word in words.split() for part in ("--set", word)))
+def test_invalid_options_exit_with_code_2_and_a_message(seek, options, message):
+    roles = ["--with", "classifier=runs/cnn"] if "class" in options or "features" in options else []
+    answer = seek(*roles, *(part for option in options.split() for part in ("--set", option)))
     assert (answer.code, answer.out) == (2, "")
-    assert said in answer.err
+    assert message in answer.err
     assert "Traceback" not in answer.err
 
 
-def test_a_layer_without_a_classifier_is_told_how_to_hand_one_over(seek):
+def test_a_layer_without_a_classifier_hints_at_the_option(seek):
     answer = seek("--set", "objective=match", "--set", "features=features.0")
     assert answer.code == 2
     assert "--with classifier=RUN" in answer.err
 
 
-def test_a_missing_class_names_those_that_there_are(build, context):
+def test_an_unknown_class_lists_the_existing_classes(build, context):
     with pytest.raises(UsageError) as error:
         build("class", context, target=10)
     assert error.value.details == ("classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",)
     assert "9" in error.value.remedy
 
 
-def test_classes_with_names_are_listed_with_their_numbers():
+def test_named_classes_are_listed_with_their_index():
     from latentforge_plugins.class_objective.objective import list_classes
 
     assert list_classes(["0", "cat", "1"]) == "0, 1 (cat), 2 (1)"

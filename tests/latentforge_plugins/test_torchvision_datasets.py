@@ -1,5 +1,5 @@
-"""On small files of each format, laid out as torchvision lays them out. Of torchvision only the
-tables are changed: the MD5 sums, and for downloads the address of a server in this process."""
+"""Reads small files in the layout of torchvision. The tests patch only the tables of torchvision:
+the MD5 sums, and the URLs of downloads, which point to a server in this process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIANTS = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where everything is looked for, empty so far."""
+    """The data folder, empty."""
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("LATENTFORGE_DATA", str(folder))
@@ -45,7 +45,7 @@ def load(name: str, split: str = "train", **options):
     return spec.load(spec.config(**options), split)
 
 
-def prepared(name: str, **options):
+def prepare_dataset(name: str, **options):
     spec = SPECS[name]
     return prepare(lambda split: spec.load(spec.config(**options), split), spec.splits, name)
 
@@ -84,7 +84,7 @@ def md5(path: Path) -> str:
 
 @pytest.fixture
 def cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two images a batch, of the labels 0 to 9, and the first two as the test batch."""
+    """Two images per batch, labels 0 to 9; the test batch repeats the first two."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     kind = import_torchvision().datasets.CIFAR10
@@ -103,19 +103,19 @@ def cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten images a split, whose labels are 1 to 10; 10 stands for the digit 0."""
+    """Ten images per split with labels 1 to 10; label 10 is the digit 0."""
     kind = import_torchvision().datasets.SVHN
     known = dict(kind.split_list)
     for split in ("train", "test"):
         url, name, _ = known[split]
-        x = COLOUR.transpose(2, 3, 1, 0)  # (32, 32, 3, N), as Matlab counts
+        x = COLOUR.transpose(2, 3, 1, 0)  # (32, 32, 3, N), the Matlab order
         scipy.io.savemat(root / name, {"X": x, "y": np.arange(1, 11)[:, None].astype(np.uint8)})
         known[split] = [url, name, md5(root / name)]
     monkeypatch.setattr(kind, "split_list", known)
     return root
 
 
-# ---------------------------------------------------------------- what they give
+# ---------------------------------------------------------------- images and labels
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("kmnist", "KMNIST", "o", "wo"),
     ],
 )
-def test_the_relatives_of_mnist_are_read_with_their_classes(root: Path, name, folder, first, last):
+def test_mnist_variants_are_read_with_their_classes(root: Path, name, folder, first, last):
     write_like_mnist(root, folder)
-    data = prepared(name)
+    data = prepare_dataset(name)
     assert data.spec.shape == (1, 28, 28)
     assert len(data.spec.classes) == 10
     assert (data.spec.classes[0], data.spec.classes[-1]) == (first, last)
@@ -144,9 +144,9 @@ def test_emnist_is_upright_and_its_labels_count_from_0(root: Path, variant: str,
     upright[0, 4:24, 6] = upright[0, 23, 6:20] = 255  # an L
     upright[1, 4, 6:22] = upright[1, 4:24, 14] = 255  # a T
     first = 1 if variant == "letters" else 0
-    stored = upright.transpose(0, 2, 1)  # the source counts columns first
+    stored = upright.transpose(0, 2, 1)  # the source is column-major
     write_emnist(root, variant, stored, np.array([first, first + classes - 1]))
-    data = prepared("emnist", variant=variant)
+    data = prepare_dataset("emnist", variant=variant)
     assert np.array_equal(data.split("train").x[:, 0].numpy(), upright)
     assert data.split("test").y.tolist() == [0, classes - 1]
     assert len(data.spec.classes) == classes
@@ -155,7 +155,7 @@ def test_emnist_is_upright_and_its_labels_count_from_0(root: Path, variant: str,
 
 
 def test_cifar_is_read_in_order_with_its_classes(cifar: Path):
-    data = prepared("cifar10")
+    data = prepare_dataset("cifar10")
     assert data.spec.shape == (3, 32, 32)
     assert data.spec.classes == tuple("abcdefghij")
     assert np.array_equal(data.split("train").x.numpy(), COLOUR)
@@ -164,7 +164,7 @@ def test_cifar_is_read_in_order_with_its_classes(cifar: Path):
 
 
 def test_svhn_is_read_with_ten_for_the_digit_zero(svhn: Path):
-    data = prepared("svhn")
+    data = prepare_dataset("svhn")
     assert data.spec.shape == (3, 32, 32)
     assert data.spec.classes == tuple("0123456789")
     for split in ("train", "test"):
@@ -172,7 +172,7 @@ def test_svhn_is_read_with_ten_for_the_digit_zero(svhn: Path):
         assert data.split(split).y.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
 
 
-# ---------------------------------------------------------------- what is missing or damaged
+# ---------------------------------------------------------------- missing and damaged files
 
 
 MISSING = {
@@ -185,9 +185,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize(("name", "file"), MISSING.items())
-def test_missing_files_are_listed_with_the_command_that_fetches_them(
-    cli, root, monkeypatch, name, file
-):
+def test_missing_files_are_listed_with_the_fetch_command(cli, root, monkeypatch, name, file):
     monkeypatch.delenv("LATENTFORGE_DATA")
     answer = cli("train", "ae", "--data", name, "--set", f"data.root={root}")
     assert (answer.code, answer.out) == (4, "")
@@ -199,7 +197,7 @@ def test_missing_files_are_listed_with_the_command_that_fetches_them(
     assert list(root.iterdir()) == []
 
 
-def test_the_command_that_fetches_names_the_variant(cli, root: Path):
+def test_the_fetch_hint_names_the_variant(cli, root: Path):
     answer = cli("data", "show", "emnist", "--set", "variant=letters")
     assert answer.code == 4
     assert "latentforge data fetch emnist --set variant=letters" in answer.err
@@ -245,7 +243,7 @@ class Touch:
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_pickle_with_another_sum_is_refused_before_it_is_opened(cifar: Path, name: str):
+def test_a_pickle_with_a_wrong_md5_is_refused_before_loading(cifar: Path, name: str):
     ran = cifar / "ran"
     (cifar / name).write_bytes(pickle.dumps(Touch(ran)))
     with pytest.raises(
@@ -255,10 +253,10 @@ def test_a_pickle_with_another_sum_is_refused_before_it_is_opened(cifar: Path, n
     assert "data_batch_1" not in caught.value.message
     assert not ran.exists()
     pickle.loads((cifar / name).read_bytes())
-    assert ran.exists()  # so the test can fail
+    assert ran.exists()  # shows that unpickling runs code
 
 
-def test_torchvision_too_refuses_a_pickle_with_another_sum(cifar: Path, root: Path):
+def test_torchvision_also_refuses_a_pickle_with_a_wrong_md5(cifar: Path, root: Path):
     for name in ("data_batch_3", "batches.meta"):
         good = (cifar / name).read_bytes()
         (cifar / name).write_bytes(pickle.dumps(Touch(cifar / "ran")))
@@ -268,7 +266,7 @@ def test_torchvision_too_refuses_a_pickle_with_another_sum(cifar: Path, root: Pa
     assert not (cifar / "ran").exists()
 
 
-def test_a_matlab_file_with_another_sum_is_refused(svhn: Path):
+def test_a_matlab_file_with_a_wrong_md5_is_refused(svhn: Path):
     path = svhn / "train_32x32.mat"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(MissingError, match=f"{path}: damaged, or a different file"):
@@ -280,7 +278,7 @@ def test_a_matlab_file_with_another_sum_is_refused(svhn: Path):
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_fetching_what_is_there_reads_it_and_downloads_nothing(cli, root, cifar, svhn, name: str):
+def test_fetching_existing_files_reads_them_without_download(cli, root, cifar, svhn, name: str):
     write_like_mnist(root, "FashionMNIST")
     write_like_mnist(root, "KMNIST")
     write_emnist(root, "balanced", GREY, np.arange(4))
@@ -291,7 +289,7 @@ def test_fetching_what_is_there_reads_it_and_downloads_nothing(cli, root, cifar,
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_fetching_does_not_overwrite_what_it_cannot_read(cli, svhn: Path):
+def test_fetching_does_not_overwrite_unreadable_files(cli, svhn: Path):
     path = svhn / "test_32x32.mat"
     path.write_text("mine")
     answer = cli("data", "fetch", "svhn")
@@ -300,17 +298,17 @@ def test_fetching_does_not_overwrite_what_it_cannot_read(cli, svhn: Path):
     assert path.read_text() == "mine"
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class SilentHandler(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and its address."""
+    """A folder that a local HTTP server serves, and its URL."""
     folder = tmp_path / "served"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -367,7 +365,7 @@ SERVERS = {
 
 @pytest.mark.parametrize(("name", "serve"), SERVERS.items())
 @pytest.mark.filterwarnings("ignore:.*extract.*filter.*:DeprecationWarning")  # tarfile, 3.12, 3.13
-def test_what_is_fetched_is_what_load_reads(
+def test_load_reads_the_fetched_files(
     cli, root: Path, cifar, svhn, served, monkeypatch: pytest.MonkeyPatch, name: str, serve
 ):
     folder, url = served
@@ -384,7 +382,7 @@ def test_what_is_fetched_is_what_load_reads(
 
 
 @pytest.mark.parametrize(("name", "serve"), SERVERS.items())
-def test_without_a_network_the_cause_is_one_line(
+def test_a_failed_download_reports_the_cause_in_one_line(
     cli, root: Path, tmp_path: Path, cifar, svhn, monkeypatch: pytest.MonkeyPatch, name: str, serve
 ):
     serve(root, tmp_path, "http://127.0.0.1:9/", monkeypatch)

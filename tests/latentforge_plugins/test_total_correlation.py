@@ -1,4 +1,4 @@
-"""`beta-tc`: the KL's three parts against a double loop, closed forms and their own sum."""
+"""`beta-tc`: the three terms of the KL against a double loop, closed forms and their sum."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def posterior():
     return DiagonalGaussian(mean, log_var)
 
 
-def test_the_three_parts_add_up_to_the_sampled_kl(posterior):
+def test_the_three_terms_sum_to_the_sampled_kl(posterior):
     z = posterior.sample()
     parts = decomposition(posterior, z, images=1000)
     log_ratio = posterior.log_prob(z) - Normal(0.0, 1.0).log_prob(z).sum(1)
     torch.testing.assert_close(sum(parts.values()), log_ratio.mean())
 
 
-def test_the_three_parts_are_those_of_a_double_loop_over_the_batch(posterior):
+def test_the_three_terms_match_a_double_loop_over_the_batch(posterior):
     z, images = posterior.sample(), 1000
     size, dims = z.shape
     q = normal_of(posterior)
@@ -56,8 +56,8 @@ def test_the_three_parts_are_those_of_a_double_loop_over_the_batch(posterior):
     assert found == pytest.approx(expected)
 
 
-def test_equal_posteriors_leave_the_bias_of_the_estimate_alone(posterior):
-    """Then q(z) is q(z|x): no information, no correlation; what is left is log(images)."""
+def test_equal_posteriors_leave_only_the_bias_of_the_estimate(posterior):
+    """q(z) equals q(z|x): mi and tc are 0 except for the bias log(images)."""
     mean, log_var = (t[:1].expand(6, 4) for t in (posterior.mean, posterior.log_var))
     equal, images = DiagonalGaussian(mean, log_var), 500
     z = equal.sample()
@@ -72,14 +72,14 @@ def test_equal_posteriors_leave_the_bias_of_the_estimate_alone(posterior):
     assert found == pytest.approx(expected)
 
 
-def test_the_parts_of_a_gaussian_aggregate_are_its_closed_forms():
-    """Means drawn from N(0, S) and the variance v: q(z) is N(0, S + v I) of known entropies."""
+def test_the_terms_of_a_gaussian_aggregate_match_closed_forms():
+    """With means from N(0, S) and variance v, q(z) is N(0, S + v I), with known entropies."""
     torch.manual_seed(0)
     size, v = 2000, 0.5
     covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
     means = MultivariateNormal(torch.zeros(2, dtype=torch.float64), covariance).sample((size,))
     posterior = DiagonalGaussian(means, torch.full_like(means, math.log(v)))
-    parts = decomposition(posterior, posterior.sample(), images=size)  # the batch is all there is
+    parts = decomposition(posterior, posterior.sample(), images=size)  # the batch is the dataset
     total = covariance + v * torch.eye(2, dtype=torch.float64)
     bias = math.log(size)
     mi = 0.5 * torch.logdet(total) - math.log(v)
@@ -90,7 +90,7 @@ def test_the_parts_of_a_gaussian_aggregate_are_its_closed_forms():
     assert float(parts["dim_kl"]) + 2 * bias == pytest.approx(float(dim_kl), abs=0.06)
 
 
-def test_a_large_batch_is_compared_whole_though_a_part_at_a_time(posterior):
+def test_a_large_batch_in_chunks_gives_the_same_densities(posterior):
     torch.manual_seed(0)
     many = DiagonalGaussian(*torch.randn(2, 600, 4))
     z = many.sample()
@@ -103,7 +103,7 @@ def test_a_large_batch_is_compared_whole_though_a_part_at_a_time(posterior):
     torch.testing.assert_close(joint[::50], one_by_one)
 
 
-def test_the_parts_of_spatial_codes_are_those_of_the_codes_laid_flat():
+def test_spatial_codes_give_the_terms_of_flattened_codes():
     torch.manual_seed(0)
     mean, log_var, z = torch.randn(3, 5, 2, 3, 3)
     spatial = decomposition(DiagonalGaussian(mean, log_var), z, images=50)
@@ -112,7 +112,7 @@ def test_the_parts_of_spatial_codes_are_those_of_the_codes_laid_flat():
         torch.testing.assert_close(spatial[name], part)
 
 
-def test_the_loss_takes_the_number_of_training_images_from_the_step():
+def test_the_loss_uses_the_number_of_training_images_of_the_step():
     data = DataSpec((1, 4, 6))
     model, loss = REGISTRY.get("models", "vae").spec, REGISTRY.get("losses", "beta-tc").spec
     vae, beta_tc = model.build(model.config(), data), loss.build(loss.config(), data)
@@ -124,14 +124,14 @@ def test_the_loss_takes_the_number_of_training_images_from_the_step():
     torch.testing.assert_close(mi[1] - mi[0], torch.tensor(math.log(100)))
 
 
-def test_a_model_of_other_posteriors_is_refused_by_beta_tc_alone(tmp_path):
+def test_only_beta_tc_refuses_posteriors_that_are_not_gaussian(tmp_path):
     class Plugin:
         @hookimpl
         def latentforge_models(self):
             vae = REGISTRY.get("models", "vae").spec
             yield ModelSpec(
                 name="other-vae",
-                summary="A VAE that does not promise Gaussian posteriors",
+                summary="A VAE that does not provide Gaussian posteriors",
                 build=vae.build,
                 config=vae.config,
                 provides=vae.provides - {"diagonal_gaussian"},
