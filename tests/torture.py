@@ -111,12 +111,12 @@ def digest(run: Path) -> str:
     )
     found.update(json.dumps(events).encode())
     for line in (run / "metrics.jsonl").read_text().splitlines():
-        kept = {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
-        found.update(json.dumps(kept).encode())
+        stored = {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
+        found.update(json.dumps(stored).encode())
     manifest = json.loads((run / "run.json").read_text())
     keys = ("status", "epochs", "steps", "metrics", "best", "protocol", "stopped")
-    kept = {k: manifest[k] for k in keys}
-    found.update(json.dumps(kept).encode())
+    stored = {k: manifest[k] for k in keys}
+    found.update(json.dumps(stored).encode())
     return found.hexdigest()
 
 
@@ -231,8 +231,8 @@ def count_points(folder: Path) -> dict[tuple[str, str], int]:
             json.dump([[*point, count] for point, count in counts.items()], file)
 
     assert wait(child(counted)) == 0
-    kept = json.loads((folder / "counts.json").read_text())
-    return {(name, when): count for name, when, count in kept}
+    stored = json.loads((folder / "counts.json").read_text())
+    return {(name, when): count for name, when, count in stored}
 
 
 def check_run(run: Path, expected: str) -> None:
@@ -336,20 +336,20 @@ def damage_campaign(run: Path, seed: int) -> dict[str, int]:
         for _ in range(count):
             # weighted by size: every bit on the disk is equally likely
             file = draw.choices(files, [f.stat().st_size for f in files])[0]
-            kept = file.read_bytes()
+            stored = file.read_bytes()
             other = None
             if kind == "flipped":
-                place, changed = draw.randrange(len(kept)), bytearray(kept)
+                place, changed = draw.randrange(len(stored)), bytearray(stored)
                 changed[place] ^= 1 << draw.randrange(8)
             elif kind == "truncated":
-                changed = bytearray(kept[: draw.randrange(len(kept))])
+                changed = bytearray(stored[: draw.randrange(len(stored))])
             else:
                 other = draw.choice([f for f in [*older.iterdir(), *files] if f != file])
                 changed = bytearray(other.read_bytes())
-                if changed == kept:
+                if changed == stored:
                     continue
                 other_kept = other.read_bytes()
-                other.write_bytes(kept)
+                other.write_bytes(stored)
             file.write_bytes(changed)
             counts[kind] += 1
             try:
@@ -358,7 +358,7 @@ def damage_campaign(run: Path, seed: int) -> dict[str, int]:
                 print(f"{file} was {kind}, and the damage was not detected", file=sys.stderr)
             except LatentForgeError:
                 counts["seen"] += 1
-            file.write_bytes(kept)
+            file.write_bytes(stored)
             if other is not None:
                 other.write_bytes(other_kept)
     store.load()

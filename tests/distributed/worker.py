@@ -103,7 +103,7 @@ def data():
 def train(run, case, *, stop=None, **train):
     settings = {**PLAIN, **PER_PROCESS}[case]
     draft = start_draft(FORGE.registry, settings["name"], None, None)
-    given = draft.add_data(data())
+    arrays = draft.add_data(data())
     draft.update("model", settings["model"], "model=")
     if "loss" in settings:
         draft.update("loss", settings["loss"], "loss=")
@@ -113,8 +113,8 @@ def train(run, case, *, stop=None, **train):
     draft.update("train", {**options, **settings.get("train", {}), **train}, "train=")
     if stop:
         draft.enable_callbacks([{"name": "stop", **stop}])
-    config = resolve(draft, FORGE.registry, in_memory=given is not None)
-    return train_run(FORGE.registry, config, run=run, quiet=True, data=given)
+    config = resolve(draft, FORGE.registry, in_memory=arrays is not None)
+    return train_run(FORGE.registry, config, run=run, quiet=True, data=arrays)
 
 
 FORGE = Forge([Plugin()])

@@ -316,7 +316,7 @@ def test_a_search_leaves_no_gradients_in_the_decoder():
     assert decoder.weight.grad is None
 
 
-def test_settling_never_leaves_the_satisfied_region():
+def test_settling_returns_a_satisfied_solution():
     class Fenced(Near):
         """The score rises toward 5, but only x below 1 satisfies the request."""
 

@@ -298,7 +298,7 @@ def test_resume_after_a_late_kill_leaves_no_duplicates(data, tmp_path, step):
     """The events file is longer than the checkpoint records."""
     run = tmp_path / "run"
     copy = {"step": step, "how": "SIGUSR1"}
-    stored = tmp_path / "kept"
+    stored = tmp_path / "stored"
     before = signal.signal(signal.SIGUSR1, lambda *_: shutil.copytree(run / "checkpoints", stored))
     try:
         train(data, run, "vae", "ema", every=1, **copy)
@@ -320,10 +320,10 @@ def test_resume_repeats_the_steps_after_the_checkpoint(data, tmp_path, step):
     expected = read_run(tmp_path / "whole")
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "ema", every=1, step=step)
-    shutil.copytree(tmp_path / "run/checkpoints", tmp_path / "kept")
+    shutil.copytree(tmp_path / "run/checkpoints", tmp_path / "stored")
     resume(tmp_path / "run", data)
     shutil.rmtree(tmp_path / "run/checkpoints")
-    shutil.copytree(tmp_path / "kept", tmp_path / "run/checkpoints")
+    shutil.copytree(tmp_path / "stored", tmp_path / "run/checkpoints")
     FORGE.open_run(tmp_path / "run").update(status="running", epochs=0, steps=0, metrics={})
     with (tmp_path / "run/metrics.jsonl").open("a") as file:
         file.write('{"epoch": 9, "st')  # a line that a kill has left half written

@@ -102,9 +102,9 @@ def map_images(folder):
     return Arrays(np.lib.format.open_memmap(folder / "x.npy", mode="r"), LABELS)
 
 
-def train(run, given, stream, workers=0, *, stop=0, cut="", data=None, train=None, **options):
+def train(run, source, stream, workers=0, *, stop=0, cut="", data=None, train=None, **options):
     draft = start_draft(FORGE.registry, "vae", None, None)
-    arrays = draft.add_data(given)
+    arrays = draft.add_data(source)
     draft.update("model", SMALL, "model=")
     draft.update("data", {"stream": stream, "workers": workers, **(data or {})}, "data=")
     fixed = {"epochs": 2, "batch_size": 12, "log_every": 3, "threads": 1, **(train or {})}
@@ -145,10 +145,10 @@ def test_streamed_weights_equal_those_of_images_in_memory(tmp_path, variant, wor
 @pytest.mark.parametrize("step", [4, STEPS + 2])
 def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(tmp_path, step, workers):
     whole = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never")
-    given = map_images(tmp_path)
+    source = map_images(tmp_path)
     with pytest.raises(Terminated, match=f"at step {step}"):
-        train(tmp_path / "two", given, "always", workers, stop=step)
-    assert_same(whole, FORGE.resume(tmp_path / "two", data=given, quiet=True))
+        train(tmp_path / "two", source, "always", workers, stop=step)
+    assert_same(whole, FORGE.resume(tmp_path / "two", data=source, quiet=True))
 
 
 def test_a_run_resumes_with_streaming_switched_on_or_off(tmp_path):
@@ -158,10 +158,10 @@ def test_a_run_resumes_with_streaming_switched_on_or_off(tmp_path):
             train(tmp_path / before, map_images(tmp_path), before, stop=5)
         run = FORGE.open_run(tmp_path / before)
         draft = build_draft(run)
-        given = draft.add_data(map_images(tmp_path))
+        source = draft.add_data(map_images(tmp_path))
         draft.update("data", {"stream": now}, "data=")
         resumed = resume(
-            run, resolve_resumed_config(FORGE.registry, run, draft), quiet=True, data=given
+            run, resolve_resumed_config(FORGE.registry, run, draft), quiet=True, data=source
         )
         assert_same(whole, resumed)
 
@@ -177,9 +177,9 @@ def test_changed_images_are_detected_by_the_sample(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_truncated_during_training_is_named(tmp_path, workers):
-    given = map_images(tmp_path)
+    source = map_images(tmp_path)
     with pytest.raises(RunFailed, match=r"image \d+ of .*x\.npy cannot be read") as caught:
-        train(tmp_path / "run", given, "always", workers, cut=tmp_path / "x.npy")
+        train(tmp_path / "run", source, "always", workers, cut=tmp_path / "x.npy")
     assert "--resume" in caught.value.remedy
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 

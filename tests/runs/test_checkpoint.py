@@ -138,15 +138,15 @@ def test_a_second_save_under_a_name_keeps_the_first(store: CheckpointStore):
 
 
 def test_only_folders_created_by_a_store_are_removed(store: CheckpointStore):
-    mine = [store.folder / "notes", store.folder / "step-0"]
-    for folder in mine:
+    foreign = [store.folder / "notes", store.folder / "step-0"]
+    for folder in foreign:
         folder.mkdir(parents=True)
         (folder / "keep.txt").write_text("mine")
-    (mine[1] / "manifest.json").write_text('{"format": "another"}')
+    (foreign[1] / "manifest.json").write_text('{"format": "another"}')
     for step in range(1, 5):
         store.save(f"step-{step}", weights(step), {})
     assert store.names() == ["step-3", "step-4"]
-    assert all((folder / "keep.txt").read_text() == "mine" for folder in mine)
+    assert all((folder / "keep.txt").read_text() == "mine" for folder in foreign)
 
 
 def test_retention_does_not_follow_symbolic_links(store, tmp_path: Path):
@@ -356,7 +356,7 @@ def test_a_hostile_file_with_a_correct_hash_is_refused(store, file, data, messag
 
 
 @pytest.mark.parametrize("entry", [{"sha256": "0", "size": "9"}, {"sha256": 1, "size": None}, 7])
-def test_a_malformed_manifest_entry_is_damage(store: CheckpointStore, entry: object):
+def test_a_malformed_manifest_entry_is_reported_as_damage(store: CheckpointStore, entry: object):
     path = store.save("step-1", weights(1), {}) / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["state.json"] = entry
@@ -365,7 +365,7 @@ def test_a_malformed_manifest_entry_is_damage(store: CheckpointStore, entry: obj
         store.load()
 
 
-def test_a_deeply_nested_manifest_is_damage(store: CheckpointStore):
+def test_a_deeply_nested_manifest_is_refused(store: CheckpointStore):
     (store.save("step-1", weights(1), {}) / "manifest.json").write_bytes(DEEP)
     with pytest.raises(RunFailed, match=r"manifest\.json cannot be read"):
         store.load()
