@@ -54,7 +54,7 @@ TRAIN = {  # patience ends it after the third epoch
     "schedule": {"name": "cosine", "epochs": 4},
 }
 CHILDREN = 2  # at a time
-REPORTED = 10  # the exit code of a child whose run failed with a RunFailed
+REPORTED = 10  # the exit code of a child whose run raised RunFailed
 OPERATIONS = {  # the file operations of a writer: module and function
     "open": (io, "open"),
     "fsync": (os, "fsync"),

@@ -45,7 +45,7 @@ def at(*values):
 
 
 def test_a_request_stops_at_the_step_of_its_closed_form():
-    # gradient descent on half the squared distance leaves (1 - lr)^k of the distance
+    # k steps of descent on half the squared distance leave (1 - lr)^k of the distance
     lr, distances = 0.1, [0.05, 1.0, 2.0, 8.0]
     objective = Near([[d] for d in distances])
     start = torch.zeros(1, 4, 1, dtype=torch.float64)
