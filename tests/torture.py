@@ -1,11 +1,11 @@
-"""Kills, faults and damage without end, and what of a run outlives them: `make torture`.
+"""Kills, disk faults and damaged files, and which runs survive them: `make torture`.
 
     python tests/torture.py [--kills N] [--seed N]
 
 A child trains with a checkpoint after every step and is killed (SIGKILL) at a random moment or at a
-named point of a file operation, up to three times a run; then the run is resumed and must end with
-the bits of the run that nobody disturbed. The same after a full disk at each operation. Then files
-are damaged, and no damage may go unseen. Prints counts; exits with 1 if anything was lost.
+named point of a file operation, up to three times per run; then the run is resumed and must be
+bit-identical to an undisturbed run. Disk faults at file operations are tested the same way. Then
+files are damaged, and all damage must be detected. Prints counts; exits with 1 on any loss.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ TRAIN = {  # patience ends it after the third epoch
     "schedule": {"name": "cosine", "epochs": 4},
 }
 CHILDREN = 2  # at a time
-TOLD = 10  # the exit code of a child whose run could not go on and said so
-OPERATIONS = {  # what a writer asks of the system: the module and the function
+REPORTED = 10  # the exit code of a child whose run raised RunFailed
+OPERATIONS = {  # the file operations of a writer: module and function
     "open": (io, "open"),
     "fsync": (os, "fsync"),
     "rename": (os, "rename"),
@@ -79,8 +79,8 @@ def data() -> dict[str, Any]:
 
 
 def work(run: Path) -> None:
-    """Train the run, or go on with it: what a user would type."""
-    if finished(run):
+    """Train or resume the run, as a user would."""
+    if is_finished(run):
         return
     if (run / "run.json").exists():
         FORGE.resume(run, data=data(), quiet=True)
@@ -90,7 +90,7 @@ def work(run: Path) -> None:
 
 
 def digest(run: Path) -> str:
-    """Of all that a run leaves, but times."""
+    """The hash of everything that a run leaves except times."""
     store = CheckpointStore(run / "checkpoints")
     found = hashlib.sha256()
     for which in ("last", "best"):
@@ -111,23 +111,23 @@ def digest(run: Path) -> str:
     )
     found.update(json.dumps(events).encode())
     for line in (run / "metrics.jsonl").read_text().splitlines():
-        kept = {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
-        found.update(json.dumps(kept).encode())
+        stored = {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
+        found.update(json.dumps(stored).encode())
     manifest = json.loads((run / "run.json").read_text())
     keys = ("status", "epochs", "steps", "metrics", "best", "protocol", "stopped")
-    kept = {k: manifest[k] for k in keys}
-    found.update(json.dumps(kept).encode())
+    stored = {k: manifest[k] for k in keys}
+    found.update(json.dumps(stored).encode())
     return found.hexdigest()
 
 
 # ---------------------------------------------------------------- points
 
 
-class Written:
-    """A file that tells of each write, also of half of one."""
+class ReportingFile:
+    """A file that reports each write, at its start, half and end."""
 
-    def __init__(self, file: Any, tell: Callable[[str, str], None]) -> None:
-        self.file, self.report = file, tell
+    def __init__(self, file: Any, report: Callable[[str, str], None]) -> None:
+        self.file, self.report = file, report
 
     def write(self, content: Any) -> int:
         self.report("write", "before")
@@ -140,7 +140,7 @@ class Written:
         self.report("write", "after")
         return len(content)
 
-    def __enter__(self) -> Written:
+    def __enter__(self) -> ReportingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,8 +150,8 @@ class Written:
         return getattr(self.file, name)
 
 
-def listen(tell: Callable[[str, str], None]) -> None:
-    """Call `tell(operation, when)` around every operation of this process on files."""
+def watch_operations(report: Callable[[str, str], None]) -> None:
+    """Call `report(operation, when)` around every operation of this process on files."""
     for name, (module, function) in OPERATIONS.items():
         real = getattr(module, function)
 
@@ -160,26 +160,26 @@ def listen(tell: Callable[[str, str], None]) -> None:
                 writes = any(letter in str(args[1:2] or kwargs.get("mode")) for letter in "wxa")
                 if not writes:
                     return _real(*args, **kwargs)
-            tell(_name, "before")
+            report(_name, "before")
             made = _real(*args, **kwargs)
-            tell(_name, "after")
-            return Written(made, tell) if _name == "open" else made
+            report(_name, "after")
+            return ReportingFile(made, report) if _name == "open" else made
 
         setattr(module, function, wrapped)
 
 
-def at(point: tuple[str, str], number: int, do: Callable[[], None]) -> None:
-    """Do something when this process comes to a point for the `number`th time, from 1."""
+def call_at(point: tuple[str, str], number: int, do: Callable[[], None]) -> None:
+    """Call `do` when this process reaches a point for the `number`th time, from 1."""
     seen = 0
 
-    def tell(name: str, when: str) -> None:
+    def report(name: str, when: str) -> None:
         nonlocal seen
         if (name, when) == point:
             seen += 1
             if seen == number:
                 do()
 
-    listen(tell)
+    watch_operations(report)
 
 
 def die() -> None:
@@ -197,7 +197,7 @@ def fail(number: int) -> Callable[[], None]:
 
 
 def child(do: Callable[..., object], *arguments: object) -> int:
-    """Start a process that calls `do` and ends; its id."""
+    """Start a process that calls `do` and exits; return its id."""
     pid = os.fork()
     if pid:
         return pid
@@ -207,7 +207,7 @@ def child(do: Callable[..., object], *arguments: object) -> int:
         do(*arguments)
         code = 0
     except RunFailed:
-        code = TOLD
+        code = REPORTED
     except BaseException:
         traceback.print_exc()
     finally:
@@ -221,21 +221,21 @@ def wait(pid: int) -> int:
 
 
 def count_points(folder: Path) -> dict[tuple[str, str], int]:
-    """How often an undisturbed run comes to each point."""
+    """How often an undisturbed run reaches each point."""
     counts: Counter[tuple[str, str]] = Counter()
 
     def counted() -> None:
-        listen(lambda name, when: counts.update([(name, when)]))
+        watch_operations(lambda name, when: counts.update([(name, when)]))
         work(folder / "counted")
         with open(folder / "counts.json", "w") as file:
             json.dump([[*point, count] for point, count in counts.items()], file)
 
     assert wait(child(counted)) == 0
-    kept = json.loads((folder / "counts.json").read_text())
-    return {(name, when): count for name, when, count in kept}
+    stored = json.loads((folder / "counts.json").read_text())
+    return {(name, when): count for name, when, count in stored}
 
 
-def same(run: Path, expected: str) -> None:
+def check_run(run: Path, expected: str) -> None:
     work(run)
     found = digest(run)
     if found != expected:
@@ -244,8 +244,8 @@ def same(run: Path, expected: str) -> None:
         raise AssertionError(f"{run}: left behind {leftovers}")
 
 
-def disturbed(run: Path, where: tuple[str, str], number: int, do: Callable[[], None]) -> None:
-    at(where, number, do)
+def work_disturbed(run: Path, where: tuple[str, str], number: int, do: Callable[[], None]) -> None:
+    call_at(where, number, do)
     work(run)
 
 
@@ -255,13 +255,13 @@ def disturbed(run: Path, where: tuple[str, str], number: int, do: Callable[[], N
 def kill_campaign(
     folder: Path, expected: str, kills: int, points: dict[tuple[str, str], int], seed: int
 ) -> dict[str, int]:
-    """Kill until there were enough; up to three times a run, then it must end as expected."""
-    draw, told = random.Random(seed), Counter({"kills": 0, "runs": 0, "losses": 0})
+    """Kill `kills` children, up to three times per run; then each run must end as expected."""
+    draw, counts = random.Random(seed), Counter({"kills": 0, "runs": 0, "losses": 0})
     began = time.perf_counter()
     assert wait(child(work, folder / "timed")) == 0
     whole = time.perf_counter() - began
-    while told["kills"] < kills:
-        run = folder / f"run-{told['runs']}"
+    while counts["kills"] < kills:
+        run = folder / f"run-{counts['runs']}"
         for _ in range(draw.choice((1, 1, 2, 3))):
             if draw.random() < 0.5:
                 pid = child(work, run)
@@ -271,26 +271,26 @@ def kill_campaign(
             else:
                 where = draw.choice(sorted(points))
                 number = draw.randint(1, points[where])
-                pid = child(disturbed, run, where, number, die)
+                pid = child(work_disturbed, run, where, number, die)
                 point = f"{where[1]} {where[0]}"
             code = wait(pid)
             if code == -signal.SIGKILL:
-                told["kills"] += 1
-                told[point] += 1
+                counts["kills"] += 1
+                counts[point] += 1
             elif code != 0:
-                told["losses"] += 1
+                counts["losses"] += 1
                 print(f"{run}: the child ended with {code} at {point}", file=sys.stderr)
-        if wait(child(same, run, expected)) != 0:
-            told["losses"] += 1
+        if wait(child(check_run, run, expected)) != 0:
+            counts["losses"] += 1
             print(f"{run} was lost", file=sys.stderr)
         else:
             shutil.rmtree(run)
-        told["runs"] += 1
-    return dict(told)
+        counts["runs"] += 1
+    return dict(counts)
 
 
-def finished(run: Path) -> bool:
-    """Whether a run came to its end before it was killed; then there is nothing to resume."""
+def is_finished(run: Path) -> bool:
+    """Whether a run ended before it was killed, so that there is nothing to resume."""
     try:
         return bool(json.loads((run / "run.json").read_text())["status"] == "done")
     except OSError:
@@ -300,91 +300,91 @@ def finished(run: Path) -> bool:
 def fault_campaign(
     folder: Path, expected: str, points: dict[tuple[str, str], int], seed: int
 ) -> dict[str, int]:
-    """A disk that is full or refuses, at points of every kind: the run says so, what was there
-    loads, and with the disk mended the run ends as expected."""
-    draw, told = random.Random(seed), Counter({"faults": 0, "silent": 0, "losses": 0})
+    """A disk that is full or denies access, at points of every kind: the run reports it, and
+    once the disk works again the run resumes and ends as expected."""
+    draw, counts = random.Random(seed), Counter({"faults": 0, "silent": 0, "losses": 0})
     kinds = [(name, "before") for name in ("open", "write", "fsync", "rename", "replace", "mkdir")]
     for where in [*kinds, ("write", "half")]:
         for reason in (errno.ENOSPC, errno.EACCES):
             for i in range(4):
-                run = folder / f"fault-{told['faults']}"
+                run = folder / f"fault-{counts['faults']}"
                 number = draw.randint(1, points[where])
-                if i % 2:  # a run that goes on meets it too, mostly at its beginning
-                    wait(child(disturbed, run, ("fsync", "after"), 40, die))
+                if i % 2:  # a resumed run meets the fault too, mostly at its beginning
+                    wait(child(work_disturbed, run, ("fsync", "after"), 40, die))
                     number = draw.randint(1, max(1, min(12, points[where] // 2)))
-                code = wait(child(disturbed, run, where, number, fail(reason)))
-                told["faults"] += 1
-                if code == 0:  # a fault at what nothing depends on, such as sweeping up
-                    told["silent"] += 1
-                elif code != TOLD:
-                    told["losses"] += 1
+                code = wait(child(work_disturbed, run, where, number, fail(reason)))
+                counts["faults"] += 1
+                if code == 0:  # a fault in an optional operation, such as cleaning up
+                    counts["silent"] += 1
+                elif code != REPORTED:
+                    counts["losses"] += 1
                     print(f"{run}: {where} {number} ended with {code}", file=sys.stderr)
-                if wait(child(same, run, expected)) != 0:
-                    told["losses"] += 1
+                if wait(child(check_run, run, expected)) != 0:
+                    counts["losses"] += 1
                     print(f"{run}: {where} {number} was lost", file=sys.stderr)
-    return dict(told)
+    return dict(counts)
 
 
 def damage_campaign(run: Path, seed: int) -> dict[str, int]:
-    """Flip bits, cut files short, swap files: `last` must be refused or another one named."""
-    draw, told = random.Random(seed), Counter()
+    """Flip bits, truncate files, swap files: every load of `last` must be refused."""
+    draw, counts = random.Random(seed), Counter()
     store = CheckpointStore(run / "checkpoints")
     latest = store.load().path
     older = next(store.folder / name for name in store.names() if name != latest.name)
     files = [*sorted(latest.iterdir()), store.folder / "LATEST"]
     for kind, count in (("flipped", 200), ("truncated", 50), ("swapped", 25)):
         for _ in range(count):
-            # as large as it is likely: a bit on the disk does not know of files
+            # weighted by size: every bit on the disk is equally likely
             file = draw.choices(files, [f.stat().st_size for f in files])[0]
-            kept = file.read_bytes()
+            stored = file.read_bytes()
             other = None
             if kind == "flipped":
-                place, changed = draw.randrange(len(kept)), bytearray(kept)
+                place, changed = draw.randrange(len(stored)), bytearray(stored)
                 changed[place] ^= 1 << draw.randrange(8)
             elif kind == "truncated":
-                changed = bytearray(kept[: draw.randrange(len(kept))])
+                changed = bytearray(stored[: draw.randrange(len(stored))])
             else:
                 other = draw.choice([f for f in [*older.iterdir(), *files] if f != file])
                 changed = bytearray(other.read_bytes())
-                if changed == kept:
+                if changed == stored:
                     continue
                 other_kept = other.read_bytes()
-                other.write_bytes(kept)
+                other.write_bytes(stored)
             file.write_bytes(changed)
-            told[kind] += 1
+            counts[kind] += 1
             try:
                 store.load()
-                told["unseen"] += 1
-                print(f"{file} was {kind}, and nobody saw it", file=sys.stderr)
+                counts["unseen"] += 1
+                print(f"{file} was {kind}, and the damage was not detected", file=sys.stderr)
             except LatentForgeError:
-                told["seen"] += 1
-            file.write_bytes(kept)
+                counts["seen"] += 1
+            file.write_bytes(stored)
             if other is not None:
                 other.write_bytes(other_kept)
     store.load()
-    return dict(told)
+    return dict(counts)
 
 
-# ---------------------------------------------------------------- the whole
+# ---------------------------------------------------------------- all campaigns
 
 
-def side_by_side(tasks: Sequence[Callable[[Path], dict[str, int]]], folder: Path) -> Counter[str]:
-    """Each task in a process and a folder of its own; the sums of what they tell."""
+def run_parallel(tasks: Sequence[Callable[[Path], dict[str, int]]], folder: Path) -> Counter[str]:
+    """Run each task in its own process and folder; return the sums of their counts."""
     pids = []
     for i, task in enumerate(tasks):
-        own = folder / f"part-{i}"
-        own.mkdir()
+        part = folder / f"part-{i}"
+        part.mkdir()
 
-        def told(task: Callable[[Path], dict[str, int]] = task, own: Path = own) -> None:
-            (own / "told.json").write_text(json.dumps(task(own)))
+        def write_counts(task: Callable[[Path], dict[str, int]] = task, part: Path = part) -> None:
+            (part / "counts.json").write_text(json.dumps(task(part)))
 
-        pids.append(child(told))
+        pids.append(child(write_counts))
     sums: Counter[str] = Counter()
     for i, pid in enumerate(pids):
         if wait(pid) != 0:
             sums["losses"] += 1
             continue
-        sums.update(json.loads((folder / f"part-{i}" / "told.json").read_text()))
+        sums.update(json.loads((folder / f"part-{i}" / "counts.json").read_text()))
     return sums
 
 
@@ -405,17 +405,17 @@ def main() -> int:
         points = {p: n for p, n in count_points(folder).items() if p in POINTS}
         share = -(-options.kills // CHILDREN)
         parts = [
-            lambda own, i=i: kill_campaign(own, expected, share, points, options.seed + i)
+            lambda part, i=i: kill_campaign(part, expected, share, points, options.seed + i)
             for i in range(CHILDREN)
         ]
-        killed = side_by_side(parts, folder)
+        killed = run_parallel(parts, folder)
         (folder / "faults").mkdir()
-        faults = side_by_side(
-            [lambda own: fault_campaign(own, expected, points, options.seed)], folder / "faults"
+        faults = run_parallel(
+            [lambda part: fault_campaign(part, expected, points, options.seed)], folder / "faults"
         )
         (folder / "damage").mkdir()
-        damage = side_by_side(
-            [lambda own: damage_campaign(folder / "whole", options.seed)], folder / "damage"
+        damage = run_parallel(
+            [lambda part: damage_campaign(folder / "whole", options.seed)], folder / "damage"
         )
     print(f"kills: {killed['kills']} in {killed['runs']} runs, losses: {killed['losses']}")
     where = {k: n for k, n in killed.items() if k not in ("kills", "runs", "losses")}

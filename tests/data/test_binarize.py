@@ -1,4 +1,4 @@
-"""Black and white data: what each way of binarising shows to training and to measures."""
+"""Binarization: the images that training and measures see in each mode."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_fixed_images_never_change_and_depend_on_the_seed():
     assert not torch.equal(values(train)[:50], values(other.split("train"))[:50])
 
 
-def test_dynamic_training_images_are_drawn_anew_and_the_others_are_not():
+def test_dynamic_mode_resamples_only_the_training_images():
     drawn = splits("dynamic")
     index = torch.arange(100)
     train, test = drawn.split("train"), drawn.split("test")
@@ -78,14 +78,14 @@ def test_dynamic_batches_are_a_function_of_the_default_generator():
     assert torch.equal(train.batch(torch.arange(50)).x, first)
 
 
-def test_the_fingerprint_is_of_the_source_and_the_preprocessing_says_how():
+def test_binarization_changes_the_preprocessing_not_the_fingerprint():
     assert splits("fixed").fingerprint == splits("none").fingerprint
     assert splits("fixed").preprocessing["binarize"] == "fixed"
     whole = prepare_whole({"train": Arrays(GREY)}, "grey", DataConfig(binarize="threshold"))
     assert values(whole.split("train")).unique().tolist() == [0.0, 1.0]
 
 
-def test_a_run_trains_and_is_measured_on_what_it_was_told(tmp_path):
+def test_a_run_trains_and_evaluates_on_binarized_images(tmp_path):
     run = Forge().train(
         "ae",
         data={"name": "digits", "binarize": "threshold"},
@@ -98,8 +98,8 @@ def test_a_run_trains_and_is_measured_on_what_it_was_told(tmp_path):
     assert run.evaluate()["recon"] == run.metrics["test"]["recon"]
     grey = torch.rand(40, 28, 28)
     measures = ["mse_per_pixel"]
-    as_told = run.evaluate(data=grey, measures=measures)
-    assert as_told == run.evaluate(data=(grey >= 0.5).float(), measures=measures)
+    binarized = run.evaluate(data=grey, measures=measures)
+    assert binarized == run.evaluate(data=(grey >= 0.5).float(), measures=measures)
     plain = Forge().train(
         "ae",
         data="digits",
@@ -109,4 +109,4 @@ def test_a_run_trains_and_is_measured_on_what_it_was_told(tmp_path):
         quiet=True,
     )
     assert plain.metrics["train"] != run.metrics["train"]
-    assert plain.evaluate(data=grey, measures=measures) != as_told
+    assert plain.evaluate(data=grey, measures=measures) != binarized

@@ -42,14 +42,14 @@ def prepared(
 
 
 def whole(x: Any, y: Any = None, classes: Any = ()) -> ImageSplit:
-    """All examples in the order given: the test split that stays untouched."""
+    """All examples in the given order, as the unchanged test split."""
     return prepared(x, y, classes, official=("train", "test")).split("test")
 
 
 # ---------------------------------------------------------------- batches
 
 
-def test_a_batch_of_bytes_equals_float_division_by_255_in_every_bit():
+def test_a_byte_batch_is_bit_identical_to_division_by_255():
     x = np.arange(256, dtype=np.uint8).repeat(16).reshape(64, 1, 8, 8)
     images = whole(x)
     index = torch.randperm(64, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def test_a_batch_of_bytes_equals_float_division_by_255_in_every_bit():
     assert batch.y is None
 
 
-def test_floats_reach_the_model_as_they_are():
+def test_floats_reach_the_model_unchanged():
     x = torch.rand(10, 3, 5, 4)
     assert torch.equal(whole(x).batch(torch.tensor([7, 0])).x, x[[7, 0]])
 
@@ -84,22 +84,22 @@ def test_a_model_that_works_in_place_does_not_change_the_data():
         assert torch.equal(images.x, before)
 
 
-def test_examples_are_found_by_place_and_by_class():
+def test_examples_are_selected_by_index_and_by_class():
     images = whole(BYTES, LABELS)
-    places = images.of_class(3)
-    assert places.tolist() == np.flatnonzero(LABELS == 3).tolist()
-    batch = images.batch_at(places[:4].tolist())
+    indices = images.of_class(3)
+    assert indices.tolist() == np.flatnonzero(LABELS == 3).tolist()
+    batch = images.batch_at(indices[:4].tolist())
     assert batch.y.tolist() == [3, 3, 3, 3]
 
 
-@pytest.mark.parametrize("place", [-1, 1797])
-def test_a_place_that_is_not_there_is_refused_with_the_range(place: int):
-    with pytest.raises(UsageError, match=f"no image {place}: this split has 1797") as caught:
-        whole(BYTES).batch_at([0, place])
+@pytest.mark.parametrize("index", [-1, 1797])
+def test_an_index_out_of_range_is_refused_with_the_range(index: int):
+    with pytest.raises(UsageError, match=f"no image {index}: this split has 1797") as caught:
+        whole(BYTES).batch_at([0, index])
     assert "0 to 1796" in caught.value.remedy
 
 
-def test_asking_for_a_class_needs_labels_and_a_class_that_exists():
+def test_selecting_a_class_needs_labels_and_an_existing_class():
     with pytest.raises(UsageError, match="no labels"):
         whole(BYTES).of_class(1)
     with pytest.raises(UsageError, match="no class 10"):
@@ -121,7 +121,7 @@ def test_a_gpu_gives_the_same_floats_as_the_cpu():
     assert torch.equal(images.to("cuda").batch(index.cuda()).x.cpu(), images.batch(index).x)
 
 
-# ---------------------------------------------------------------- layouts and types
+# ---------------------------------------------------------------- axis order and dtypes
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_gpu_gives_the_same_floats_as_the_cpu():
         ((9, 64), (64,), "vector"),
     ],
 )
-def test_layouts_become_channels_first(given, shape, kind):
+def test_every_axis_order_becomes_channels_first(given, shape, kind):
     x = np.random.default_rng(0).integers(0, 256, given, dtype=np.uint8)
     images = whole(x)
     assert (images.spec.shape, images.spec.kind) == (shape, kind)
@@ -172,7 +172,7 @@ def test_the_same_bytes_in_another_container_are_the_same_data(convert: Callable
 @pytest.mark.parametrize(
     "dtype", [np.float16, np.float32, np.float64, ">f4", torch.bfloat16, torch.float64]
 )
-def test_every_float_type_is_kept_as_float32(dtype):
+def test_every_float_type_becomes_float32(dtype):
     x = DIGITS.images / 16  # sixteenths, exact in all of them
     given = torch.from_numpy(x).to(dtype) if isinstance(dtype, torch.dtype) else x.astype(dtype)
     images = whole(given)
@@ -190,7 +190,7 @@ def test_every_integer_type_of_labels_becomes_int64(dtype):
     assert images.spec.classes == tuple("0123456789")
 
 
-def test_class_names_are_the_datasets_own_and_none_without_labels():
+def test_class_names_come_from_the_dataset_and_need_labels():
     names = [f"digit {i}" for i in range(10)]
     assert whole(BYTES, LABELS, names).spec.classes == tuple(names)
     assert whole(BYTES).spec.classes == ()
@@ -219,26 +219,26 @@ class Pictures(Dataset):
         return Image.fromarray(BYTES[i]).convert(self.mode), int(LABELS[i])
 
 
-def gathered(dataset: Any) -> ImageSplit:
+def gather(dataset: Any) -> ImageSplit:
     return prepare(lambda split: dataset, ("train", "test"), "d").split("test")
 
 
-def test_pictures_are_gathered_with_labels_and_class_names():
-    images = gathered(Pictures())
+def test_pil_images_are_gathered_with_labels_and_class_names():
+    images = gather(Pictures())
     assert torch.equal(images.x, torch.from_numpy(BYTES[:50, None]))
     assert images.y.tolist() == LABELS[:50].tolist()
     assert images.spec.classes[0] == "nought"
-    colour = gathered(Pictures("RGB"))
+    colour = gather(Pictures("RGB"))
     assert colour.spec.shape == (3, 8, 8)
     assert torch.equal(colour.x[:, 1], images.x[:, 0])
 
 
 def test_tensor_datasets_are_gathered_with_and_without_labels():
     x = torch.from_numpy(BYTES[:20]).unsqueeze(1) / 255
-    assert torch.equal(gathered(TensorDataset(x)).x, x)
-    both = gathered(TensorDataset(x, torch.from_numpy(LABELS[:20])))
+    assert torch.equal(gather(TensorDataset(x)).x, x)
+    both = gather(TensorDataset(x, torch.from_numpy(LABELS[:20])))
     assert both.y.tolist() == LABELS[:20].tolist()
-    assert torch.equal(gathered(list(x)).x, x)
+    assert torch.equal(gather(list(x)).x, x)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_tensor_datasets_are_gathered_with_and_without_labels():
         (None, "load returned a NoneType"),
     ],
 )
-def test_a_dataset_that_cannot_be_gathered_says_which_example_and_why(dataset, message):
+def test_an_invalid_dataset_is_refused_with_its_bad_example(dataset, message):
     with pytest.raises(UsageError, match=message) as caught:
-        gathered(dataset)
+        gather(dataset)
     assert "d, split train" in caught.value.message
     assert caught.value.exit_code == 2
 
@@ -266,7 +266,7 @@ def test_a_dataset_that_cannot_be_gathered_says_which_example_and_why(dataset, m
 # ---------------------------------------------------------------- wrong data
 
 
-def spoilt(*values: float) -> np.ndarray:
+def corrupt(*values: float) -> np.ndarray:
     x = (DIGITS.images / 16).astype(np.float32)
     x.reshape(-1)[: len(values)] = values
     return x
@@ -275,11 +275,11 @@ def spoilt(*values: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("x", "message", "remedy"),
     [
-        (spoilt(np.nan, np.inf, np.nan), "3 of 115008 values of x are NaN or infinite", "load"),
+        (corrupt(np.nan, np.inf, np.nan), "3 of 115008 values of x are NaN or infinite", "load"),
         (DIGITS.images, r"x is in \[0, 16\]", "divide by 255"),
         (BYTES.astype(np.float32), r"x is in \[0, 240\]", "divide by 255"),
         (DIGITS.images / 8 - 1, r"x is in \[-1, 1\]", r"\(x \+ 1\) / 2"),
-        (spoilt(-3.0, 900.0), r"x is in \[-3, 900\]", r"\(x - -3\) / 903"),
+        (corrupt(-3.0, 900.0), r"x is in \[-3, 900\]", r"\(x - -3\) / 903"),
         (BYTES.astype(np.int64), "x is int64", "uint8 from 0 to 255"),
         (BYTES > 3, "x is bool", "uint8 from 0 to 255"),
         (BYTES.astype(np.complex64), "complex64 are not numbers", ""),
@@ -289,7 +289,7 @@ def spoilt(*values: float) -> np.ndarray:
         (BYTES[:, :0], "no examples", ""),
     ],
 )
-def test_pixels_that_do_not_fit_are_refused_with_what_was_seen(x, message, remedy):
+def test_invalid_pixels_are_refused_with_their_values(x, message, remedy):
     with pytest.raises(UsageError, match=message) as caught:
         prepared(x)
     assert "d, split train" in caught.value.message
@@ -307,7 +307,7 @@ def test_pixels_that_do_not_fit_are_refused_with_what_was_seen(x, message, remed
         (LABELS, tuple("abc"), "from 0 to 9; they must go from 0 to 2 for the 3 classes"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused_with_what_was_seen(y, classes, message):
+def test_labels_that_do_not_fit_the_images_are_refused(y, classes, message):
     with pytest.raises(UsageError, match=message) as caught:
         prepared(BYTES, y, classes)
     assert "d, split train" in caught.value.message
@@ -335,8 +335,8 @@ def rows(images: ImageSplit) -> list[bytes]:
     return [row.numpy().tobytes() for row in images.x]
 
 
-def test_without_a_test_split_the_data_is_cut_into_three_that_lose_nothing():
-    x = np.arange(1000, dtype=np.int64).view(np.uint8).reshape(1000, 8)  # every row is another
+def test_data_without_a_test_split_is_divided_into_three():
+    x = np.arange(1000, dtype=np.int64).view(np.uint8).reshape(1000, 8)  # every row is unique
     splits = prepared(x, np.arange(1000) % 10)
     assert {k: len(v) for k, v in splits.splits.items()} == {
         "train": 720,
@@ -350,7 +350,7 @@ def test_without_a_test_split_the_data_is_cut_into_three_that_lose_nothing():
         assert torch.equal(value % 10, images.y)
 
 
-def test_the_cut_depends_on_the_split_seed_alone():
+def test_the_splits_depend_only_on_the_split_seed():
     one, same, other = (prepared(BYTES, split_seed=seed) for seed in (1, 1, 2))
     torch.rand(9)
     for name in ("train", "validation", "test"):
@@ -359,7 +359,7 @@ def test_the_cut_depends_on_the_split_seed_alone():
     assert one.fingerprint == other.fingerprint
 
 
-def test_an_official_test_split_stays_untouched_and_validation_comes_from_train():
+def test_an_official_test_split_is_unchanged_and_validation_is_from_train():
     data = {"train": Arrays(BYTES[:1500]), "test": Arrays(BYTES[1500:])}
 
     def prepare_with(validation: float | None) -> DataSplits:
@@ -377,7 +377,7 @@ def test_an_official_test_split_stays_untouched_and_validation_comes_from_train(
     assert plain.fingerprint == cut.fingerprint
 
 
-def test_an_official_validation_split_is_used_and_not_cut_again():
+def test_an_official_validation_split_is_used_as_it_is():
     official = ("train", "validation", "test")
     assert len(prepared(BYTES, official=official).split("validation")) == 1797
     with pytest.raises(UsageError, match="has its own validation split"):
@@ -385,7 +385,7 @@ def test_an_official_validation_split_is_used_and_not_cut_again():
 
 
 @pytest.mark.parametrize("official", [("test",), (), ("train", "extra")])
-def test_split_names_that_mean_nothing_are_refused(official):
+def test_invalid_split_names_are_refused(official):
     with pytest.raises(UsageError, match="has the splits"):
         prepared(BYTES, official=official)
 
@@ -401,12 +401,12 @@ def test_split_names_that_mean_nothing_are_refused(official):
         ({"validation": -0.5}, "the validation share is -0.5"),
     ],
 )
-def test_a_cut_that_leaves_nothing_is_an_error(shares, message):
+def test_shares_that_leave_a_split_empty_are_refused(shares, message):
     with pytest.raises(UsageError, match=message):
         prepared(BYTES[:10], **shares)
 
 
-def test_an_unknown_split_names_those_there_are():
+def test_an_unknown_split_suggests_the_likely_one():
     splits = prepared(BYTES)
     with pytest.raises(UsageError, match="there are train, validation, test") as caught:
         splits.split("valdation")
@@ -416,7 +416,7 @@ def test_an_unknown_split_names_those_there_are():
 # ---------------------------------------------------------------- what a run stores
 
 
-def test_the_fingerprint_is_that_of_the_values_labels_and_names():
+def test_the_fingerprint_covers_values_labels_and_class_names():
     expected = hashlib.sha256(repr(("0", "1")).encode())
     x, y = BYTES[:10], np.arange(10) % 2
     expected.update(b"train x uint8 (10, 1, 8, 8)" + x.tobytes())
@@ -430,7 +430,7 @@ def test_the_fingerprint_is_that_of_the_values_labels_and_names():
     assert len({splits.fingerprint for splits in prints}) == len(prints)
 
 
-def test_the_preprocessing_is_json_that_says_how_bytes_become_floats():
+def test_the_preprocessing_describes_how_bytes_become_floats():
     splits = prepared(BYTES)
     assert splits.spec == DataSpec(shape=(1, 8, 8))
     assert json.loads(json.dumps(splits.preprocessing)) == {
@@ -445,12 +445,12 @@ def test_the_preprocessing_is_json_that_says_how_bytes_become_floats():
     assert (vector["kind"], vector["stored"], vector["divide_by"]) == ("vector", "float32", 1)
 
 
-def test_a_label_beyond_all_bounds_is_refused_before_it_gets_a_name():
+def test_a_huge_label_is_refused():
     with pytest.raises(UsageError, match="at most 65536 classes are supported"):
         prepared(torch.rand(20, 4), torch.full((20,), 2**40))
 
 
-def test_names_of_classes_that_are_no_text_can_be_shown():
+def test_surrogates_in_class_names_are_escaped():
     splits = prepared(torch.rand(20, 4), torch.arange(20) % 2, ["a\udc80", "b"])
     assert splits.spec.classes == ("a\\udc80", "b")
     "".join(splits.spec.classes).encode()

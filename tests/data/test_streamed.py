@@ -1,4 +1,4 @@
-"""StreamedImages images give the batches that resident ones give, and say what they cannot do."""
+"""Streamed images give the batches of images in memory, and refuse access to the whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def splits(mode, workers=0, **options):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_every_split_holds_the_same_images_in_the_same_order(split):
+def test_every_split_contains_the_same_images_in_the_same_order(split):
     one, other = splits("always").split(split), splits("never").split(split)
     assert type(one) is StreamedImages
     assert type(other) is ImageSplit
@@ -46,7 +46,7 @@ def test_every_split_holds_the_same_images_in_the_same_order(split):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_batches_that_are_not_the_expected_ones_may_come_between(workers):
+def test_unexpected_batches_may_be_requested_in_between(workers):
     images, whole = splits("always", workers).split("train"), splits("never").split("train")
     order = torch.split(torch.randperm(len(whole)), 9)
     images.expect(order)
@@ -66,20 +66,20 @@ def test_images_in_memory_can_be_streamed_to_a_device_that_is_too_small():
     assert torch.equal(streamed.batch(index).x, resident.batch(index).x)
 
 
-def test_what_wants_all_images_as_one_tensor_is_told_what_to_do():
+def test_access_to_all_images_as_one_tensor_is_refused_with_a_hint():
     with pytest.raises(UsageError, match="streamed and not in memory as a whole") as caught:
         _ = splits("always").split("train").x
     assert "batches" in caught.value.remedy
 
 
-def test_held_out_images_under_dynamic_are_drawn_once():
+def test_dynamic_mode_draws_held_out_images_once():
     test = splits("always", binarize="dynamic").split("test")
-    first, again = (torch.cat([b.x for b in test.batches(size)]) for size in (20, 3))
-    assert torch.equal(first, again)
+    first, second = (torch.cat([b.x for b in test.batches(size)]) for size in (20, 3))
+    assert torch.equal(first, second)
     assert set(first.unique().tolist()) == {0.0, 1.0}
 
 
-def test_auto_streams_what_is_more_than_half_of_the_memory():
+def test_auto_streams_data_larger_than_half_of_the_memory():
     assert streaming_reason(DataConfig(), 50, 100, "memory") == ""
     why = streaming_reason(DataConfig(), 10_200_000_000, 2_000_000_000, "memory")
     assert why == "10.2 GB is more than half of 2.0 GB, the free memory"
@@ -87,7 +87,7 @@ def test_auto_streams_what_is_more_than_half_of_the_memory():
     assert type(splits("auto").split("train")) is ImageSplit
 
 
-def test_memory_is_the_least_of_what_the_machine_and_its_containers_leave(tmp_path, monkeypatch):
+def test_host_memory_is_the_minimum_of_machine_and_cgroup_limits(tmp_path, monkeypatch):
     free = SimpleNamespace(available=500 * 2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
@@ -97,7 +97,7 @@ def test_memory_is_the_least_of_what_the_machine_and_its_containers_leave(tmp_pa
     assert host_memory() == 500 * 2**20
     (tmp_path / "memory.max").write_text("9000\n")
     assert host_memory() == 8000
-    (tmp_path / "memory.stat").write_text("anon 300\nfile 600\n")  # files give way
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 600\n")  # the page cache is reclaimable
     assert host_memory() == 8600
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("7000\n")
@@ -107,7 +107,7 @@ def test_memory_is_the_least_of_what_the_machine_and_its_containers_leave(tmp_pa
     assert host_memory() == 0
 
 
-def test_a_limit_of_the_process_is_the_memory_that_there_is():
+def test_host_memory_respects_the_limit_of_the_process():
     code = "from latentforge.runtime.memory import host_memory; print(host_memory())"
     limit = 900_000_000
     done = subprocess.run(

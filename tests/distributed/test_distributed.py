@@ -1,4 +1,4 @@
-"""Several processes under torchrun train the run that one process trains, and end together."""
+"""Several processes under torchrun train the run of one process and stop at the same step."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ spec.loader.exec_module(worker)
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not torch.distributed.is_available(),
-    reason="torchrun with gloo, and children by /proc",
+    reason="needs torchrun with gloo, and /proc",
 )
 
 
 def launch(count, *arguments, cwd=None):
-    """torchrun with so many processes, on a port that is free."""
+    """torchrun with `count` processes, on a free port."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.Popen(
         [*launcher, "--nproc-per-node", str(count), *map(str, arguments)],
@@ -46,7 +46,7 @@ def launch(count, *arguments, cwd=None):
     )
 
 
-def ended(started, seconds=100):
+def wait_for(started, seconds=100):
     try:
         out, err = started.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -63,8 +63,8 @@ def children(started):
     ]
 
 
-def told(folder, rank):
-    return (folder / f"said-{rank}").read_text().splitlines()
+def lines(folder, rank):
+    return (folder / f"messages-{rank}").read_text().splitlines()
 
 
 def losses(run):
@@ -88,11 +88,11 @@ def tensors(run):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """What two and three processes leave of the same trainings, each group in one go."""
+    """The folders of two and of three processes after the same trainings."""
     folders = {}
     for count in (2, 3):
         folders[count] = tmp_path_factory.mktemp(f"of-{count}")
-        code, _, err = ended(launch(count, WORKER, folders[count]))
+        code, _, err = wait_for(launch(count, WORKER, folders[count]))
         assert (code == 0) == (count == 2), err  # of three, one is killed at the end
     return folders
 
@@ -100,8 +100,8 @@ def shared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
 
-    def trained(way, **options):
-        return worker.train(tmp_path_factory.mktemp("alone") / way, way, **options).path
+    def trained(case, **options):
+        return worker.train(tmp_path_factory.mktemp("alone") / case, case, **options).path
 
     return trained
 
@@ -109,23 +109,23 @@ def alone(tmp_path_factory):
 # ---------------------------------------------------------------- the same run
 
 
-@pytest.mark.parametrize("way", worker.PLAIN)
-def test_every_step_is_that_of_one_process(shared, alone, way):
-    """Also the last of each epoch, whose one image leaves the other processes without any."""
-    one = alone(way)
+@pytest.mark.parametrize("case", worker.PLAIN)
+def test_every_step_equals_that_of_one_process(shared, alone, case):
+    """Also the last step of each epoch, whose single image leaves other processes without any."""
+    one = alone(case)
     expected, weights = losses(one), tensors(one)
     assert len(expected["step/loss"]) == worker.EPOCHS * worker.STEPS
     for folder in shared.values():
-        found = losses(folder / way)
+        found = losses(folder / case)
         assert found.keys() == expected.keys()
         for tag, values in expected.items():
             assert found[tag] == pytest.approx(values, rel=1e-5, abs=1e-5), tag
-        for name, value in tensors(folder / way).items():
+        for name, value in tensors(folder / case).items():
             torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_process_by_itself_joins_nothing(alone, monkeypatch):
-    """Also beside what other launchers say."""
+def test_a_single_process_joins_no_process_group(alone, monkeypatch):
+    """Also with the environment variables of another launcher."""
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
     assert (alone("ae") / "run.json").exists()
@@ -135,20 +135,20 @@ def test_a_process_by_itself_joins_nothing(alone, monkeypatch):
     }
 
 
-def test_all_processes_return_the_same_figures(shared):
+def test_all_processes_return_the_same_metrics(shared):
     for count, folder in shared.items():
-        first, *others = [told(folder, rank)[: len(worker.PLAIN)] for rank in range(count)]
+        first, *others = [lines(folder, rank)[: len(worker.PLAIN)] for rank in range(count)]
         assert len(first) == len(worker.PLAIN)
         assert all(other == first for other in others)
 
 
-def test_no_thread_is_left_that_could_abort_the_process(shared):
+def test_no_gloo_thread_is_left_at_exit(shared):
     for rank in (0, 1):
-        assert told(shared[2], rank)[-1] == '["threads", []]'
+        assert lines(shared[2], rank)[-1] == '["threads", []]'
 
 
 def test_batch_norm_keeps_the_statistics_of_all_images(shared, alone):
-    """Those of the first layer, whose input no other layer has normalised."""
+    """Compares the first layer, whose input no other layer has normalised."""
     one = tensors(alone("conv-vae", batch_size=40, epochs=1))
     two = tensors(shared[2] / "one-step")
     name = "model/encoder.2.running_mean"
@@ -156,35 +156,35 @@ def test_batch_norm_keeps_the_statistics_of_all_images(shared, alone):
     assert one[name].abs().max() > 1e-3
 
 
-def test_a_stranger_draws_in_each_process_what_it_does_not_draw_in_the_others(shared):
-    wanted = re.compile('."(own|common)"').match
-    said = [dict(map(json.loads, filter(wanted, told(shared[2], rank)))) for rank in (0, 1)]
-    assert said[0]["common"] == said[1]["common"]
-    assert said[0]["own"] != said[1]["own"]
-    assert said[0]["own"] != said[0]["common"]
+def test_the_default_generator_differs_between_processes(shared):
+    pattern = re.compile('."(own|common)"').match
+    draws = [dict(map(json.loads, filter(pattern, lines(shared[2], rank)))) for rank in (0, 1)]
+    assert draws[0]["common"] == draws[1]["common"]
+    assert draws[0]["own"] != draws[1]["own"]
+    assert draws[0]["own"] != draws[0]["common"]
 
 
-# ---------------------------------------------------------------- one end
+# ---------------------------------------------------------------- stop and failure
 
 
-def test_a_callback_that_ends_one_process_ends_all_at_its_step(shared):
+def test_a_callback_that_stops_one_process_stops_all_at_its_step(shared):
     expected = json.dumps(["ended", worker.STEPS + 2, "a callback ended the training"])
     for rank in (0, 1):
-        assert expected in told(shared[2], rank)
+        assert expected in lines(shared[2], rank)
 
 
-@pytest.mark.parametrize("way", ["beta-vae", *worker.OWN])
-def test_a_signal_to_one_ends_all_and_the_resumed_run_is_the_one_that_never_stopped(shared, way):
+@pytest.mark.parametrize("case", ["beta-vae", *worker.PER_PROCESS])
+def test_a_signal_to_one_process_stops_all_and_resume_is_bit_identical(shared, case):
     for rank in (0, 1):
-        assert f"{way} terminated at step {worker.STEPS + 2}" in told(shared[2], rank)
-    whole, resumed = tensors(shared[2] / f"{way}-whole"), tensors(shared[2] / f"{way}-resumed")
+        assert f"{case} terminated at step {worker.STEPS + 2}" in lines(shared[2], rank)
+    whole, resumed = tensors(shared[2] / f"{case}-whole"), tensors(shared[2] / f"{case}-resumed")
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(resumed[name], value), name
 
 
-def test_another_number_of_processes_may_go_on_and_is_said(shared, tmp_path, caplog):
-    """Its bits are other ones, its figures the same."""
+def test_resume_with_another_number_of_processes_is_logged(shared, tmp_path, caplog):
+    """The resumed run is then not bit-identical, but its metrics agree."""
     run = shutil.copytree(shared[2] / "ae", tmp_path / "ae")
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["environment"]["processes"] == 2
@@ -194,30 +194,30 @@ def test_another_number_of_processes_may_go_on_and_is_said(shared, tmp_path, cap
     assert made.manifest["steps"] == 4 * worker.STEPS
 
 
-def test_a_batch_smaller_than_the_processes_is_refused_in_all(shared):
+def test_a_batch_smaller_than_the_world_size_is_refused_by_all(shared):
     for rank in (0, 1):
-        assert "a batch of 1 images cannot be split over 2 processes" in told(shared[2], rank)
+        assert "a batch of 1 images cannot be split over 2 processes" in lines(shared[2], rank)
 
 
-def test_a_folder_that_is_taken_is_refused_in_all(shared):
-    """The first process alone looks."""
+def test_an_existing_run_folder_is_refused_by_all(shared):
+    """Only the first process checks the folder."""
     for rank in (0, 1):
-        assert any(line.endswith("ae already contains a run") for line in told(shared[2], rank))
+        assert any(line.endswith("ae already contains a run") for line in lines(shared[2], rank))
 
 
-def test_a_loss_that_is_not_finite_is_found_by_all_at_the_same_step(shared):
-    said = ["\n".join(told(shared[2], rank)).partition("the loss became")[2] for rank in (0, 1)]
-    assert re.search(r"step \d+", said[0])
-    assert "largest gradient" in said[0]
-    assert said[0] == said[1]
+def test_all_processes_find_a_non_finite_loss_at_the_same_step(shared):
+    found = ["\n".join(lines(shared[2], rank)).partition("the loss became")[2] for rank in (0, 1)]
+    assert re.search(r"step \d+", found[0])
+    assert "largest gradient" in found[0]
+    assert found[0] == found[1]
 
 
-def test_a_process_that_is_killed_ends_the_run_with_a_message(shared):
-    """The two that are left are not stuck; the first one writes what happened and what to do."""
+def test_a_killed_process_ends_the_run_with_a_message(shared):
+    """The other two do not hang; the first one stores the error with a hint."""
     run = shared[3] / "killed"
     what = rf"another process has ended or does not respond \(after step {worker.STEPS + 1}\)"
     for rank in (0, 1):
-        assert any(re.match(what, line) for line in told(shared[3], rank))
+        assert any(re.match(what, line) for line in lines(shared[3], rank))
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["status"] == "failed"
     assert re.match(what, manifest["error"])
@@ -228,12 +228,12 @@ def test_a_process_that_is_killed_ends_the_run_with_a_message(shared):
 # ---------------------------------------------------------------- the command line
 
 
-@pytest.mark.slow  # a torchrun of its own
-def test_only_the_first_process_writes_and_speaks(tmp_path):
-    """A run that takes its name by itself, and warns; stdout is one JSON object."""
+@pytest.mark.slow  # starts its own torchrun
+def test_only_the_first_process_writes_and_prints(tmp_path):
+    """A run with a generated name and a warning; stdout is one JSON object."""
     line = ["train", "conv-vae", "--set", "model.channels=[4, 3]", "--set", "model.hidden=8"]
     started = launch(2, "-m", "--", "latentforge", *line, "--epochs", 1, "--json", cwd=tmp_path)
-    code, out, err = ended(started)
+    code, out, err = wait_for(started)
     assert code == 0, err
     assert json.loads(out)["status"] == "done"
     [run] = (tmp_path / "runs").iterdir()
@@ -243,9 +243,9 @@ def test_only_the_first_process_writes_and_speaks(tmp_path):
     assert err.count("batch norm: each of 2 processes normalises with its own 32 of 64") == 1
 
 
-def test_what_is_wrong_with_a_request_is_said_once(tmp_path):
+def test_an_invalid_request_is_reported_once(tmp_path):
     started = launch(3, "-m", "--", "latentforge", *AE, "--epochs", "none", cwd=tmp_path)
-    code, out, err = ended(started)
+    code, out, err = wait_for(started)
     assert code
     assert out == ""
     assert err.count("error:") == 1
@@ -253,9 +253,9 @@ def test_what_is_wrong_with_a_request_is_said_once(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow  # a torchrun of its own
-def test_other_commands_are_of_one_process(tmp_path):
-    code, _, err = ended(launch(2, "-m", "--", "latentforge", "demo", cwd=tmp_path))
+@pytest.mark.slow  # starts its own torchrun
+def test_other_commands_refuse_torchrun(tmp_path):
+    code, _, err = wait_for(launch(2, "-m", "--", "latentforge", "demo", cwd=tmp_path))
     assert code
     [line] = re.findall("error: .*", err)
     assert line == "error: only `train` supports torchrun; demo runs in a single process"
@@ -263,8 +263,8 @@ def test_other_commands_are_of_one_process(tmp_path):
 
 @pytest.fixture
 def training(tmp_path):
-    """A long run of two processes, when it has its first checkpoint: torchrun, the run's folder,
-    and the processes in order."""
+    """A long run of two processes after its first checkpoint: torchrun, the run folder and the
+    processes in order of rank."""
     line = [*AE, "--epochs", 100_000, "--run", "run", "--quiet"]
     started = launch(2, "-m", "--", "latentforge", *line, cwd=tmp_path)
     run = tmp_path / "run"
@@ -280,11 +280,11 @@ def training(tmp_path):
         started.kill()
 
 
-@pytest.mark.slow  # a torchrun of its own
-def test_where_the_first_process_is_killed_another_one_says_so(training):
+@pytest.mark.slow  # starts its own torchrun
+def test_another_process_reports_that_the_first_was_killed(training):
     started, run, processes = training
     os.kill(processes[0], signal.SIGKILL)
-    code, _, err = ended(started)
+    code, _, err = wait_for(started)
     assert code
     assert status_of(run, json.loads((run / "run.json").read_text())) == "killed"
     assert "error: another process has ended or does not respond" in err
@@ -292,11 +292,11 @@ def test_where_the_first_process_is_killed_another_one_says_so(training):
     assert "try: torchrun ... -m -- latentforge train --resume run" in err
 
 
-@pytest.mark.slow  # a torchrun of its own
-def test_a_scheduler_that_ends_torchrun_ends_the_run_with_a_checkpoint(training):
+@pytest.mark.slow  # starts its own torchrun
+def test_sigterm_to_torchrun_stops_the_run_with_a_checkpoint(training):
     started, run, _ = training
     started.send_signal(signal.SIGTERM)
-    _, _, err = ended(started)
+    _, _, err = wait_for(started)
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["status"] == "interrupted"
     assert len(re.findall("error: terminated at step", err)) == 1

@@ -1,6 +1,6 @@
-"""What each process of the tests does: many trainings one after the other, named by their way.
+"""The program of each test process: one training per case, one after the other.
 
-Also called in a process by itself, whose runs are what the others must come to.
+The tests also train in a single process, whose runs are the expected ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latentforge.workflows.train import train as train_run
 
 EPOCHS = 3
 BATCH = 13  # of 40 images: the last batch of an epoch has one
-STEPS = 4  # an epoch
+STEPS = 4  # per epoch
 RANK = int(os.environ.get("RANK", "0"))
 
 SMALL = {"encoder": [16], "decoder": [16], "latent_dim": 3}
@@ -56,17 +56,17 @@ PLAIN = {
         "train": {"optimizer": "sgd", "lr": 1e-5, "optimizer_options": {"momentum": 0.9}},
     },
 }
-"""Whose every number must be that of one process."""
-OWN = {
+"""Cases whose metrics must equal those of one process."""
+PER_PROCESS = {
     "cnn-classifier": {"name": "cnn-classifier", "model": {"channels": [2, 3, 4]}},  # dropout
     "conv-vae": {"name": "conv-vae", "model": {"channels": [4, 3], "hidden": 8, "latent_dim": 3}},
 }
-"""Whose dropout or batch norm is that of each process."""
+"""Cases whose dropout or batch norm is computed by each process for itself."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StopConfig:
-    """After which step the last process alone asks for the end, and how; 0: never."""
+    """The step after which the last process alone stops the run, and how; 0: never."""
 
     step: int = 0
     how: str = "terminate"
@@ -100,53 +100,53 @@ def data():
     return {"train": (x, y), "validation": 0.2, "test": (x[:7], y[:7])}
 
 
-def train(run, way, *, stop=None, **train):
-    told = {**PLAIN, **OWN}[way]
-    draft = start_draft(FORGE.registry, told["name"], None, None)
-    given = draft.add_data(data())
-    draft.update("model", told["model"], "model=")
-    if "loss" in told:
-        draft.update("loss", told["loss"], "loss=")
-    if "data" in told:
-        draft.update("data", told["data"], "data=")
+def train(run, case, *, stop=None, **train):
+    settings = {**PLAIN, **PER_PROCESS}[case]
+    draft = start_draft(FORGE.registry, settings["name"], None, None)
+    arrays = draft.add_data(data())
+    draft.update("model", settings["model"], "model=")
+    if "loss" in settings:
+        draft.update("loss", settings["loss"], "loss=")
+    if "data" in settings:
+        draft.update("data", settings["data"], "data=")
     options = {"epochs": EPOCHS, "batch_size": BATCH, "log_every": 1, "threads": 1}
-    draft.update("train", {**options, **told.get("train", {}), **train}, "train=")
+    draft.update("train", {**options, **settings.get("train", {}), **train}, "train=")
     if stop:
         draft.enable_callbacks([{"name": "stop", **stop}])
-    config = resolve(draft, FORGE.registry, in_memory=given is not None)
-    return train_run(FORGE.registry, config, run=run, quiet=True, data=given)
+    config = resolve(draft, FORGE.registry, in_memory=arrays is not None)
+    return train_run(FORGE.registry, config, run=run, quiet=True, data=arrays)
 
 
 FORGE = Forge([Plugin()])
 
 
-def trained_and_resumed(folder: Path) -> None:
-    """Runs that were stopped in the middle of an epoch by a signal to one process, and went on."""
-    for way in ("beta-vae", *OWN):
+def train_and_resume(folder: Path) -> None:
+    """Runs stopped in the middle of an epoch by a signal to one process, then resumed."""
+    for case in ("beta-vae", *PER_PROCESS):
         batch = {"batch_size": 10}
-        train(folder / f"{way}-whole", way, **batch)
-        run = folder / f"{way}-resumed"
+        train(folder / f"{case}-whole", case, **batch)
+        run = folder / f"{case}-resumed"
         try:
-            train(run, way, stop={"step": STEPS + 1, "how": "SIGTERM"}, **batch)
+            train(run, case, stop={"step": STEPS + 1, "how": "SIGTERM"}, **batch)
         except Terminated as stopped:
-            say(folder, f"{way} {stopped.message.partition(';')[0]}")
+            record(folder, f"{case} {stopped.message.partition(';')[0]}")
         FORGE.resume(run, data=data(), quiet=True)
 
 
-def refused(folder: Path, run: Path, **options) -> None:
+def record_refusal(folder: Path, run: Path, **options) -> None:
     try:
         train(run, "ae", **options)
     except LatentForgeError as error:
-        say(folder, str(error))
+        record(folder, str(error))
 
 
-def say(folder: Path, line: str) -> None:
-    with (folder / f"said-{RANK}").open("a") as file:
+def record(folder: Path, line: str) -> None:
+    with (folder / f"messages-{RANK}").open("a") as file:
         file.write(line + "\n")
 
 
-def drawn(folder: Path) -> None:
-    """What is drawn in a step for the whole batch, and by whoever does not know of it."""
+def record_draws(folder: Path) -> None:
+    """Draws of a step's generator for the whole batch, and of the default generator."""
     from latentforge.engine.build import build_trainee
     from latentforge.engine.data_parallel import DataParallelStep
     from latentforge.runtime.process_group import ProcessGroup
@@ -157,33 +157,33 @@ def drawn(folder: Path) -> None:
     steps = DataParallelStep(trainee, splits.split("train"), config, cpu, ProcessGroup(cpu))
     steps.noise.reseed(5)
     steps.load_batch(torch.arange(10))
-    say(folder, json.dumps(["common", torch.rand(3, generator=steps.draw).tolist()]))
-    say(folder, json.dumps(["own", torch.rand(3).tolist()]))
+    record(folder, json.dumps(["common", torch.rand(3, generator=steps.draw).tolist()]))
+    record(folder, json.dumps(["own", torch.rand(3).tolist()]))
 
 
-def say_threads(folder: Path) -> None:
-    """Those of gloo that are left; one may end the process with SIGABRT as it leaves."""
+def record_threads(folder: Path) -> None:
+    """The gloo threads that are left; one may abort the process with SIGABRT at exit."""
     names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
-    say(folder, json.dumps(["threads", [name for name in names if "gloo_runloop" in name]]))
+    record(folder, json.dumps(["threads", [name for name in names if "gloo_runloop" in name]]))
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    atexit.register(say_threads, folder)  # called after those that are registered later
-    for way in PLAIN:
-        made = train(folder / way, way)
-        say(folder, json.dumps([way, made.metrics, made.manifest["steps"]]))
+    atexit.register(record_threads, folder)  # runs after handlers that are registered later
+    for case in PLAIN:
+        made = train(folder / case, case)
+        record(folder, json.dumps([case, made.metrics, made.manifest["steps"]]))
     if os.environ["WORLD_SIZE"] != "2":
-        refused(folder, folder / "killed", stop={"step": STEPS + 1, "how": "SIGKILL"})
+        record_refusal(folder, folder / "killed", stop={"step": STEPS + 1, "how": "SIGKILL"})
         return
-    drawn(folder)
+    record_draws(folder)
     train(folder / "one-step", "conv-vae", batch_size=40, epochs=1)
     made = train(folder / "ended", "ae", stop={"step": STEPS + 2})
-    say(folder, json.dumps(["ended", made.manifest["steps"], made.manifest["stopped"]]))
-    trained_and_resumed(folder)
-    refused(folder, folder / "one", batch_size=1)
-    refused(folder, folder / "ae")
-    refused(folder, folder / "ruined", lr=1e20, optimizer="sgd")
+    record(folder, json.dumps(["ended", made.manifest["steps"], made.manifest["stopped"]]))
+    train_and_resume(folder)
+    record_refusal(folder, folder / "one", batch_size=1)
+    record_refusal(folder, folder / "ae")
+    record_refusal(folder, folder / "ruined", lr=1e20, optimizer="sgd")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def runner_of(
 ) -> StepRunner:
     """`train` are keys of [train]; `optimizer` and `gate` replace those that follow from them."""
     images = ImageSplit(batch.x, batch.y, DataSpec(tuple(batch.x.shape[1:]), "vector"))
-    nobody: Any = Component(None, None)  # type: ignore[arg-type]  # no plugin offers these modules
-    config = RunConfig(nobody, nobody, None, DataConfig(), TrainConfig(**train))
+    unused: Any = Component(None, None)  # type: ignore[arg-type]  # no plugin offers these modules
+    config = RunConfig(unused, unused, None, DataConfig(), TrainConfig(**train))
     runner = StepRunner(trainee, images, config, torch.device("cpu"))
     if optimizer:
         runner.optimizer, runner.update = optimizer, optimizer.step

@@ -1,4 +1,4 @@
-"""The doctor finds each fault where there is one, and nothing where there is none."""
+"""The doctor finds each fault that is present and reports nothing otherwise."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def noise(low=0.0, high=1.0):
 BLACK_AND_WHITE = images((noise().x > 0.5).float())
 
 
-def said(findings):
+def brief(findings):
     return [(finding.severity, finding.check) for finding in findings]
 
 
 # ---------------------------------------------------------------- data
 
 
-def test_the_spread_is_that_of_numpy():
+def test_value_statistics_match_numpy():
     x = noise(0.2, 0.9)
     low, high, std, grey = value_statistics(x)
     values = x.x.double().numpy()
@@ -61,38 +61,38 @@ def test_the_spread_is_that_of_numpy():
     assert value_statistics(BLACK_AND_WHITE)[3] == 0.0
 
 
-def test_data_divided_by_255_twice_is_seen():
+def test_data_divided_by_255_twice_is_found():
     [finding] = check_value_range(noise(0, 1 / 255), None, kl=True)
     assert finding.severity == "warning"
     assert "0.0039" in finding.saw
     assert "twice" in finding.attempt
 
 
-def test_little_contrast_is_seen_and_full_contrast_is_fine():
-    assert said(check_value_range(noise(0.5, 0.7), None, kl=True)) == [("warning", "range")]
-    assert said(check_value_range(noise(), None, kl=True)) == []
+def test_low_contrast_is_found_and_full_contrast_is_not():
+    assert brief(check_value_range(noise(0.5, 0.7), None, kl=True)) == [("warning", "range")]
+    assert brief(check_value_range(noise(), None, kl=True)) == []
 
 
 def test_grey_values_under_a_bernoulli_likelihood_are_noted():
-    assert said(check_value_range(noise(), Bernoulli(), kl=True)) == [("note", "range")]
-    assert said(check_value_range(BLACK_AND_WHITE, Bernoulli(), kl=True)) == []
+    assert brief(check_value_range(noise(), Bernoulli(), kl=True)) == [("note", "range")]
+    assert brief(check_value_range(BLACK_AND_WHITE, Bernoulli(), kl=True)) == []
 
 
-def test_a_sigma_far_above_the_spread_of_the_data_is_seen_and_a_learnt_one_is_not():
-    assert said(check_value_range(noise(), Gaussian(1.0), kl=True)) == [("warning", "range")]
-    assert said(check_value_range(noise(), Gaussian(1.0), kl=False)) == []  # no KL to drown in
-    assert said(check_value_range(noise(), Gaussian(0.3), kl=True)) == []
-    assert said(check_value_range(noise(), Gaussian(torch.tensor(1.0)), kl=True)) == []
+def test_a_fixed_sigma_far_above_the_data_std_is_found():
+    assert brief(check_value_range(noise(), Gaussian(1.0), kl=True)) == [("warning", "range")]
+    assert brief(check_value_range(noise(), Gaussian(1.0), kl=False)) == []  # no KL term
+    assert brief(check_value_range(noise(), Gaussian(0.3), kl=True)) == []
+    assert brief(check_value_range(noise(), Gaussian(torch.tensor(1.0)), kl=True)) == []
 
 
 def test_constant_pixels_are_counted():
     x = noise().x
-    assert said(find_constant_pixels(images(x))) == []
+    assert brief(find_constant_pixels(images(x))) == []
     x[:, :, 0] = 0.25
     [finding] = find_constant_pixels(images(x))
     assert finding.severity == "note"
     assert finding.saw.startswith("4 of 16 values")
-    assert said(find_constant_pixels(images(x[:1].repeat(9, 1, 1, 1)))) == [
+    assert brief(find_constant_pixels(images(x[:1].repeat(9, 1, 1, 1)))) == [
         ("warning", "constant pixels")
     ]
 
@@ -111,7 +111,7 @@ class Encoder:
         return DiagonalGaussian(mean, self.log_var.expand_as(mean))
 
 
-def test_codes_are_summed_up_over_all_batches():
+def test_code_statistics_cover_all_batches():
     x = noise()
     codes = compute_code_statistics(
         Encoder([1.0, 2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 2.0]), x, kl=True
@@ -126,7 +126,7 @@ def test_codes_are_summed_up_over_all_batches():
 
 def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
     def found(variance, kl, images=500):
-        return said(
+        return brief(
             find_dead_latents(
                 Codes(torch.tensor(variance), images, torch.tensor(kl)), "the test images"
             )
@@ -143,39 +143,39 @@ def test_dead_dimensions_of_an_autoencoder_are_those_that_hardly_vary():
     codes = Codes(torch.tensor([20.0, 0.0, 9.0, 1e-6]), 500)
     [finding] = find_dead_latents(codes, "the test images")
     assert "2 of 4 code dimensions (1, 3)" in finding.saw
-    assert said(find_dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500), "the test images")) == []
+    assert brief(find_dead_latents(Codes(torch.tensor([2e-5, 1e-5]), 500), "the test images")) == []
 
 
 @pytest.mark.parametrize("log_var", [(-3.0, 12.0), (-30.0, 0.0), (0.0, float("nan"))])
-def test_a_log_variance_that_runs_away_is_seen(log_var):
+def test_an_extreme_log_variance_is_found(log_var):
     codes = Codes(torch.ones(2), 500, torch.ones(2), log_var)
-    assert said(check_log_var(codes)) == [("warning", "log-variance")]
-    assert said(check_log_var(Codes(torch.ones(2), 500, torch.ones(2), (-9.0, 1.0)))) == []
+    assert brief(check_log_var(codes)) == [("warning", "log-variance")]
+    assert brief(check_log_var(Codes(torch.ones(2), 500, torch.ones(2), (-9.0, 1.0)))) == []
 
 
 def test_nan_in_a_log_variance_is_not_lost_between_batches():
     codes = compute_code_statistics(
         Encoder([1.0] * 4, [float("nan"), 0.0, 0.0, 0.0]), noise(), kl=False
     )
-    assert said(check_log_var(codes)) == [("warning", "log-variance")]
+    assert brief(check_log_var(codes)) == [("warning", "log-variance")]
 
 
 # ---------------------------------------------------------------- curves
 
 
-def test_a_gap_is_overfitting_and_a_small_one_is_not():
-    def found(train, *held):
-        return said(check_overfitting(train, held, "train", "test"))
+def test_a_large_loss_gap_is_overfitting_and_a_small_one_is_not():
+    def found(train, *held_out):
+        return brief(check_overfitting(train, held_out, "train", "test"))
 
     assert found(100.0, 140.0) == [("warning", "overfitting")]
-    assert found(100.0, 120.0) == [("note", "overfitting")]  # nobody saw where it came from
+    assert found(100.0, 120.0) == [("note", "overfitting")]  # no earlier held-out loss to compare
     assert found(100.0, 105.0) == []
     assert found(-100.0, -50.0) == [("warning", "overfitting")]
 
 
-def test_a_gap_while_unseen_images_still_gain_is_no_overfitting():
-    def found(train, *held):
-        return said(check_overfitting(train, held, "train", "validation"))
+def test_a_gap_while_the_held_out_loss_improves_is_no_overfitting():
+    def found(train, *held_out):
+        return brief(check_overfitting(train, held_out, "train", "validation"))
 
     assert found(0.9, 2.0, 1.5, 1.02) == []
     assert found(0.1, 1.0, 0.5, 0.6) == [("warning", "overfitting")]
@@ -183,48 +183,48 @@ def test_a_gap_while_unseen_images_still_gain_is_no_overfitting():
 
 
 def test_a_training_loss_above_the_test_loss_is_explained():
-    assert said(explain_running_average(0.06, 0.03, 0.04, "test")) == [("note", "running average")]
-    assert said(explain_running_average(0.06, 0.0599, 0.05, "test")) == []  # not an artefact
-    assert said(explain_running_average(0.03, 0.02, 0.04, "test")) == []
+    assert brief(explain_running_average(0.06, 0.03, 0.04, "test")) == [("note", "running average")]
+    assert brief(explain_running_average(0.06, 0.0599, 0.05, "test")) == []  # not an artefact
+    assert brief(explain_running_average(0.03, 0.02, 0.04, "test")) == []
 
 
-def test_figures_alone_show_collapse_and_overfitting_while_training():
-    assert said(find_problems({"kl": [0.001, 0.0]}, 80.0, [90.0, 100.0])) == [
+def test_metrics_alone_show_collapse_and_overfitting_during_training():
+    assert brief(find_problems({"kl": [0.001, 0.0]}, 80.0, [90.0, 100.0])) == [
         ("warning", "posterior collapse"),
         ("warning", "overfitting"),
     ]
-    assert said(find_problems({"kl": [3.0, 2.0]}, 80.0, [80.5, 81.0])) == []
-    assert said(find_problems({"kl": [3.0, 2.0]})) == []
+    assert brief(find_problems({"kl": [3.0, 2.0]}, 80.0, [80.5, 81.0])) == []
+    assert brief(find_problems({"kl": [3.0, 2.0]})) == []
 
 
-def test_a_kl_that_runs_away_is_seen_while_training():
-    assert said(find_problems({"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
+def test_an_exploding_kl_is_found_during_training():
+    assert brief(find_problems({"kl": [3.0, 5000.0]})) == [("warning", "log-variance")]
 
 
-def followed(*epochs):
-    """What a course says in the end, and what it said after each epoch, of (KL, held loss)."""
-    course, held, said = WarningHistory(), [], []
+def follow(*epochs):
+    """The history of warnings and the new checks of each epoch, from (KL, held-out loss)."""
+    history, held_out, new = WarningHistory(), [], []
     for epoch, (kl, loss) in enumerate(epochs, 3):
-        held.append(loss)
-        said.append(course.update(epoch, find_problems({"kl": [kl, kl]}, 80.0, held)))
-    return course, [[finding.check for finding in new] for new in said]
+        held_out.append(loss)
+        new.append(history.update(epoch, find_problems({"kl": [kl, kl]}, 80.0, held_out)))
+    return history, [[finding.check for finding in findings] for findings in new]
 
 
-def test_a_warning_that_holds_is_said_once_and_keeps_its_first_epoch_and_its_last_figures():
-    course, new = followed((2.0, 81.0), (0.1, 81.0), (0.05, 81.0))
+def test_a_lasting_warning_is_reported_once_with_first_epoch_and_last_kl():
+    history, new = follow((2.0, 81.0), (0.1, 81.0), (0.05, 81.0))
     assert new == [[], ["posterior collapse"], []]
-    [finding] = course.findings()
+    [finding] = history.findings()
     assert finding.severity == "warning"
     assert finding.saw.startswith("since epoch 4: a KL of 0.1 nats")
     assert "warms up" in finding.attempt
-    assert course.passed() == []
-    assert followed((0.1, 81.0))[0].findings()[0].saw.startswith("after epoch 3: a KL of 0.2 nats")
+    assert history.passed() == []
+    assert follow((0.1, 81.0))[0].findings()[0].saw.startswith("after epoch 3: a KL of 0.2 nats")
 
 
-def test_a_warning_that_has_passed_is_a_note_in_the_past():
-    course, _ = followed((0.1, 81.0), (0.2, 81.0), (2.0, 81.0))
-    [finding] = course.findings()
-    assert finding == course.passed()[0]
+def test_a_past_warning_becomes_a_note():
+    history, _ = follow((0.1, 81.0), (0.2, 81.0), (2.0, 81.0))
+    [finding] = history.findings()
+    assert finding == history.passed()[0]
     assert (finding.severity, finding.attempt) == ("note", "nothing: it has passed")
     assert finding.saw == (
         "from epoch 3 to epoch 4, but no longer: a KL of 0.4 nats per image while training"
@@ -232,18 +232,18 @@ def test_a_warning_that_has_passed_is_a_note_in_the_past():
 
 
 def test_overfitting_that_recovers_and_comes_back_is_a_warning_again():
-    course, new = followed((2.0, 90.0), (2.0, 95.0), (2.0, 82.0))
-    assert said(course.findings()) == [("note", "overfitting")]
-    assert "after epoch 4, but no longer: a loss of 80 on" in course.findings()[0].saw
-    course.update(6, find_problems({"kl": [2.0, 2.0]}, 80.0, [82.0, 100.0]))
-    assert said(course.findings()) == [("warning", "overfitting")]
+    history, new = follow((2.0, 90.0), (2.0, 95.0), (2.0, 82.0))
+    assert brief(history.findings()) == [("note", "overfitting")]
+    assert "after epoch 4, but no longer: a loss of 80 on" in history.findings()[0].saw
+    history.update(6, find_problems({"kl": [2.0, 2.0]}, 80.0, [82.0, 100.0]))
+    assert brief(history.findings()) == [("warning", "overfitting")]
     assert new == [[], ["overfitting"], []]
 
 
 # ---------------------------------------------------------------- real runs
 
 
-def test_data_of_the_wrong_scale_is_said_before_the_first_step(forge, tmp_path, capsys):
+def test_data_of_the_wrong_scale_is_reported_before_the_first_step(forge, tmp_path, capsys):
     x = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(1)) / 255
     model = {"encoder": [8], "decoder": [8]}
     run = forge.train("vae", data=x, model=model, train={"epochs": 1}, run=tmp_path / "vae")
@@ -252,7 +252,7 @@ def test_data_of_the_wrong_scale_is_said_before_the_first_step(forge, tmp_path, 
     assert err.index("warning: range") < err.index("epoch 1/1")
 
 
-def test_a_collapsed_vae_is_seen_while_training_and_by_the_doctor(forge, tmp_path, capsys):
+def test_a_collapsed_vae_is_found_during_training_and_by_the_doctor(forge, tmp_path, capsys):
     run = forge.train(
         "vae",
         data="digits",
@@ -266,7 +266,7 @@ def test_a_collapsed_vae_is_seen_while_training_and_by_the_doctor(forge, tmp_pat
     assert (warned["severity"], warned["check"]) == ("warning", "posterior collapse")
     assert warned["saw"].startswith("since epoch 3: a KL of ")
     assert capsys.readouterr().err.count("warning: posterior collapse") == 1
-    assert ("warning", "posterior collapse") in said(forge.diagnose(run))
+    assert ("warning", "posterior collapse") in brief(forge.diagnose(run))
 
 
 def test_a_kl_that_has_yet_to_grow_is_no_collapse(forge, tmp_path, capsys):
@@ -278,14 +278,14 @@ def test_a_kl_that_has_yet_to_grow_is_no_collapse(forge, tmp_path, capsys):
     assert "collapse" not in capsys.readouterr().err
 
 
-def test_a_collapse_that_the_training_leaves_behind_is_no_warning_of_the_run(forge, cli, work):
-    words = ["--loss", "beta-elbo", "--set", "loss.beta=4", "--epochs", 24, "--run", "vae"]
-    assert cli("train", "vae", *words).code == 0
+def test_a_collapse_that_training_recovers_from_is_a_note(forge, cli, work):
+    arguments = ["--loss", "beta-elbo", "--set", "loss.beta=4", "--epochs", 24, "--run", "vae"]
+    assert cli("train", "vae", *arguments).code == 0
     run = forge.open_run("vae")
     kl = [sum(line["per_dim"]["kl"]) for line in run.history()]
     settled = -(-300 // (run.manifest["steps"] // 24))  # the epoch of step 300
     low = [epoch for epoch, value in enumerate(kl, 1) if value < 0.5]
-    assert low[0] < settled < low[-1] < 24  # as it is with this seed, or this test shows nothing
+    assert low[0] < settled < low[-1] < 24  # true with this seed, or the test proves nothing
     [finding] = run.manifest["findings"]
     assert (finding["severity"], finding["check"]) == ("note", "posterior collapse")
     assert finding["saw"].startswith(f"from epoch {settled} to epoch {low[-1]}, but no longer")
@@ -303,7 +303,7 @@ def test_a_collapse_that_the_training_leaves_behind_is_no_warning_of_the_run(for
     ],
     ids=["capacity", "warm-up"],
 )
-def test_a_loss_that_moves_is_not_taken_for_overfitting(forge, tmp_path, loss):
+def test_a_changing_objective_is_not_reported_as_overfitting(forge, tmp_path, loss):
     run = forge.train(
         "vae",
         data={"name": "digits", "validation": 0.2},
@@ -314,13 +314,13 @@ def test_a_loss_that_moves_is_not_taken_for_overfitting(forge, tmp_path, loss):
         quiet=True,
     )
     third = run.history()[2]
-    assert third["validation"]["loss"] > 1.1 * third["train"]["loss"]  # other objectives
+    assert third["validation"]["loss"] > 1.1 * third["train"]["loss"]  # different objectives
     assert run.manifest["findings"] == []
     checks = {finding.check for finding in forge.diagnose(run)}
     assert not checks & {"overfitting", "running average"}
 
 
-def test_warnings_are_said_in_a_quiet_training_too(forge, tmp_path, caplog):
+def test_warnings_are_logged_in_quiet_training(forge, tmp_path, caplog):
     run = forge.train(
         "vae",
         data=torch.rand(80, 1, 8, 8) / 255,
@@ -333,7 +333,7 @@ def test_warnings_are_said_in_a_quiet_training_too(forge, tmp_path, caplog):
     assert caplog.text.count("divided by 255 twice") == 1
 
 
-def test_a_failed_run_says_why_before_all_else(cli, work):
+def test_the_doctor_reports_the_cause_of_a_failed_run(cli, work):
     line = ("train", "vae", "--epochs", 2, "--set", "train.optimizer=sgd", "--lr", 1e9)
     assert cli(*line, "--run", "bad", "--quiet").code == 1
     [finding] = cli("doctor", "bad", "--json").json["findings"]
@@ -341,12 +341,12 @@ def test_a_failed_run_says_why_before_all_else(cli, work):
     assert "the loss became" in finding["saw"]
 
 
-def test_a_doctor_of_a_classifier_wants_labels(forge, trained):
+def test_diagnosing_a_classifier_needs_labels(forge, trained):
     with pytest.raises(UsageError, match="needs labels"):
         forge.diagnose(trained / "cnn", data=torch.rand(30, 28, 28))
 
 
-def test_an_overfitted_run_is_seen_and_its_seeds_are_named(forge, tmp_path):
+def test_an_overfitted_run_is_found(forge, tmp_path):
     x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     run = forge.train(
         "ae",
@@ -361,13 +361,13 @@ def test_an_overfitted_run_is_seen_and_its_seeds_are_named(forge, tmp_path):
     assert "on the test images" in found["overfitting"].saw
 
 
-def test_the_command_says_what_it_saw_and_what_to_try(cli, runs):
-    # dropout, and an epoch in which the weights improve: the artefact for real
+def test_the_command_prints_findings_and_hints(cli, runs):
+    # dropout and weights that improve within the epoch cause the artefact
     training = ("--epochs", 6, "--batch-size", 128, "--lr", 3e-3, "--quiet")
     assert cli("train", "cnn-classifier", *training, "--run", "runs/new").code == 0
-    answer = cli("doctor", "runs/new", "--json")
-    assert answer.code == 0
-    checks = {finding["check"]: finding for finding in answer.json["findings"]}
+    result = cli("doctor", "runs/new", "--json")
+    assert result.code == 0
+    checks = {finding["check"]: finding for finding in result.json["findings"]}
     assert checks["running average"]["severity"] == "note"
     assert set(checks["running average"]) == {"check", "severity", "saw", "attempt"}
     text = cli("doctor", "runs/ae").out
@@ -375,6 +375,6 @@ def test_the_command_says_what_it_saw_and_what_to_try(cli, runs):
     assert "\n  try " in text
 
 
-def test_the_command_refuses_what_is_not_there(cli, runs):
+def test_the_command_refuses_an_unknown_run_or_split(cli, runs):
     assert cli("doctor", "runs/none").code == 4
     assert cli("doctor", "runs/ae", "--split", "tests").code == 2

@@ -1,4 +1,4 @@
-"""Figures against independent implementations on the same images."""
+"""Metrics against independent implementations on the same images."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ def cnn(forge, tmp_path_factory):
 
 
 @torch.no_grad()
-def test_reconstruction_figures_are_those_of_plain_torch(ae, images):
+def test_reconstruction_metrics_match_plain_torch(ae, images):
     x = images.x.double() / 255
     model = ae.load_model().double()
     recon = model.decode(model.encode(x).mode())
     bce = F.binary_cross_entropy(recon, x)
-    figures = ae.evaluate()
-    assert figures["bce_per_pixel"] == pytest.approx(bce.item(), rel=1e-5)
-    assert figures["recon"] == pytest.approx(bce.item() * 784, rel=1e-5)
-    assert figures["loss"] == pytest.approx(figures["recon"], rel=1e-5)
-    assert figures["mse_per_pixel"] == pytest.approx(F.mse_loss(recon, x).item(), rel=1e-5)
+    metrics = ae.evaluate()
+    assert metrics["bce_per_pixel"] == pytest.approx(bce.item(), rel=1e-5)
+    assert metrics["recon"] == pytest.approx(bce.item() * 784, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(metrics["recon"], rel=1e-5)
+    assert metrics["mse_per_pixel"] == pytest.approx(F.mse_loss(recon, x).item(), rel=1e-5)
 
 
-def test_accuracy_is_that_of_scikit_learn(cnn, images):
+def test_accuracy_matches_scikit_learn(cnn, images):
     from sklearn.metrics import accuracy_score, log_loss
 
     model = cnn.load_model()
     with torch.no_grad():
         logits = model(images.x.float() / 255).double()
-    figures = cnn.evaluate()
-    assert figures["accuracy"] == pytest.approx(accuracy_score(images.y, logits.argmax(1)))
-    assert 0.3 < figures["accuracy"] < 1.0  # neither chance nor perfect, where any rule would do
+    metrics = cnn.evaluate()
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(images.y, logits.argmax(1)))
+    assert 0.3 < metrics["accuracy"] < 1.0  # neither chance nor perfect: a wrong formula shows
     expected = log_loss(images.y, logits.softmax(1), labels=range(10))
-    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_figures_do_not_depend_on_how_images_fall_into_batches(ae, cnn, monkeypatch):
+def test_metrics_do_not_depend_on_the_batch_size(ae, cnn, monkeypatch):
     whole = ae.evaluate(), cnn.evaluate()
     monkeypatch.setattr(evaluator, "BATCH", 100)  # 359 images: the last batch is shorter
     assert ae.evaluate() == pytest.approx(whole[0], rel=1e-5)
     assert cnn.evaluate() == pytest.approx(whole[1], rel=1e-5)
 
 
-def test_evaluation_is_kept_beside_the_run_with_its_protocol(ae):
+def test_an_evaluation_is_stored_in_the_run_with_its_protocol(ae):
     import json
 
     result = Forge().evaluate(ae, "train", measures=["recon"])

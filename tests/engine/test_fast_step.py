@@ -1,4 +1,4 @@
-"""The fast paths of a step change how it is made, and not what is trained."""
+"""The fast paths of a step change its implementation, not its result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def digits():
     return Forge().load_data("digits")
 
 
-def trained(tmp_path, name, **train):
+def train(tmp_path, name, **train):
     folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
     settings = {"epochs": 2, "batch_size": 128, **train}
     return Forge().train(name, data="digits", train=settings, run=folder, quiet=True)
@@ -38,31 +38,31 @@ def trained(tmp_path, name, **train):
 @pytest.mark.parametrize(
     "name", ["cnn-classifier", pytest.param("conv-vae", marks=pytest.mark.slow)]
 )
-def test_convolutions_are_stored_by_pixel_and_train_to_the_same_figures(tmp_path, name):
-    plain = trained(tmp_path, name, channels_last="off")
-    fast = trained(tmp_path, name)
+def test_channels_last_convolutions_train_to_the_same_metrics(tmp_path, name):
+    plain = train(tmp_path, name, channels_last="off")
+    fast = train(tmp_path, name)
     assert fast.manifest["steps_made"]["channels_last"] is True
     assert plain.manifest["steps_made"]["channels_last"] is False
     assert is_channels_last(fast.load_model())
-    for split, figures in plain.metrics.items():
-        assert fast.metrics[split]["loss"] == pytest.approx(figures["loss"], rel=1e-2)
-    # measured again from the checkpoint, in the layout of the training: the same bits
+    for split, metrics in plain.metrics.items():
+        assert fast.metrics[split]["loss"] == pytest.approx(metrics["loss"], rel=1e-2)
+    # evaluated from the checkpoint in the memory format of the training: bit-identical
     assert open_run(fast.path).evaluate()["loss"] == fast.metrics["test"]["loss"]
 
 
-def test_what_has_no_convolution_lies_as_its_shape_says():
-    def chosen(module, **config):
+def test_only_convolutions_become_channels_last():
+    def becomes_channels_last(module, **config):
         set_memory_format(module, TrainConfig(**config))
         return is_channels_last(module)
 
-    assert not chosen(nn.Linear(4, 3))
-    assert chosen(nn.Sequential(nn.Conv2d(3, 4, 3)))
-    assert not chosen(nn.Conv2d(3, 4, 3), channels_last="off")
+    assert not becomes_channels_last(nn.Linear(4, 3))
+    assert becomes_channels_last(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert not becomes_channels_last(nn.Conv2d(3, 4, 3), channels_last="off")
 
 
 @pytest.mark.parametrize("name", ["ae", "vae", "cnn-classifier"])
-def test_bf16_trains_to_the_figures_of_float32_and_keeps_float32_weights(tmp_path, name):
-    full, half = trained(tmp_path, name), trained(tmp_path, name, precision="bf16")
+def test_bf16_trains_to_float32_metrics_with_float32_weights(tmp_path, name):
+    full, half = train(tmp_path, name), train(tmp_path, name, precision="bf16")
     assert half.manifest["steps_made"]["precision"] == "bf16"
     assert {p.dtype for p in half.load_model().parameters()} == {torch.float32}
     assert half.metrics["test"]["loss"] == pytest.approx(full.metrics["test"]["loss"], rel=0.03)
@@ -96,7 +96,7 @@ def test_bf16_multiplies_in_bfloat16_and_sums_the_loss_in_float32(digits):
     assert terms.values["recon"].dtype == torch.float32
 
 
-def test_a_step_leaves_no_graph_of_autograd_behind(digits):
+def test_a_step_leaves_no_autograd_graph(digits):
     trainee = trainee_of("vae", digits)
     batch = digits.split("train").batch(torch.arange(8))
     terms = train_step(runner_of(trainee, batch), batch.index, STEP)
@@ -123,7 +123,7 @@ def trainee_of(name, digits, **loss) -> Trainee:
         ("beta-vae", {"capacity": 5.0}, "epoch"),
     ],
 )
-def test_only_losses_that_follow_the_step_ask_for_its_number(digits, name, loss, reads):
+def test_only_losses_with_a_schedule_read_the_step(digits, name, loss, reads):
     trainee = trainee_of(name, digits, **loss)
     batch = digits.split("train").batch(torch.arange(8))
     step = NumberlessStep(-1, 10, 100, 5)
@@ -134,8 +134,8 @@ def test_only_losses_that_follow_the_step_ask_for_its_number(digits, name, loss,
             trainee(batch, step)
 
 
-def test_what_a_step_writes_is_put_back_to_the_bit(digits):
-    """As the self-test of the graph does, here on the CPU."""
+def test_restored_tensors_are_bit_identical(digits):
+    """As the self-test of the CUDA graph does, here on the CPU."""
     forge = Forge()
     draft, _ = draft_request(forge.registry, "conv-vae", train={"batch_size": 16})
     config = resolve(draft, forge.registry)
@@ -143,23 +143,23 @@ def test_what_a_step_writes_is_put_back_to_the_bit(digits):
     runner = StepRunner(trainee, digits.split("train"), config, torch.device("cpu"))
     runner.start_epoch(0)
     runner.run(0)
-    kept = [(tensor, tensor.clone()) for tensor in written_tensors(runner)]
-    before = [value for _, value in kept]
+    stored = [(tensor, tensor.clone()) for tensor in written_tensors(runner)]
+    before = [value for _, value in stored]
     runner.run(1)
     assert distance(written_tensors(runner), before) > 0
-    restore_tensors(kept)
+    restore_tensors(stored)
     assert all(torch.equal(a, b) for a, b in zip(written_tensors(runner), before, strict=True))
 
 
-def test_a_graph_is_refused_where_there_is_no_cuda(tmp_path):
+def test_a_cuda_graph_is_refused_without_cuda(tmp_path):
     with pytest.raises(UsageError, match="no CUDA graphs"):
-        trained(tmp_path, "ae", cuda_graph="on", device="cpu")
+        train(tmp_path, "ae", cuda_graph="on", device="cpu")
     assert not list(tmp_path.iterdir())
-    run = trained(tmp_path, "ae", device="cpu")
+    run = train(tmp_path, "ae", device="cpu")
     assert run.manifest["steps_made"]["cuda_graph"] == "no: device type cpu has no CUDA graphs"
 
 
-def test_a_loss_that_follows_the_step_is_not_compiled_and_that_is_said(tmp_path, caplog):
+def test_compile_is_ignored_for_a_loss_that_reads_the_step(tmp_path, caplog):
     run = Forge().train(
         "vae",
         data="digits",
@@ -173,17 +173,17 @@ def test_a_loss_that_follows_the_step_is_not_compiled_and_that_is_said(tmp_path,
 
 
 @pytest.mark.slow
-def test_a_compiled_training_ends_at_the_figures_of_one_that_is_not(tmp_path):
-    plain = trained(tmp_path, "vae")
+def test_compiled_training_matches_eager_metrics(tmp_path):
+    plain = train(tmp_path, "vae")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = trained(tmp_path, "vae", compile=True)
+    compiled = train(tmp_path, "vae", compile=True)
     assert compiled.manifest["steps_made"]["compile"] is True
-    # for whole batches and for the last one, and not anew for each step's number
+    # one for whole batches and one for the last, none for each step number
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
-    # the compiler's kernels draw noise of their own, which is a function of the step too
+    # compiled kernels draw different noise, which is a function of the step too
     assert compiled.metrics["test"]["loss"] == pytest.approx(
         plain.metrics["test"]["loss"], rel=0.01
     )
-    again = trained(tmp_path, "vae", compile=True)
+    again = train(tmp_path, "vae", compile=True)
     assert again.metrics["test"]["loss"] == compiled.metrics["test"]["loss"]

@@ -1,4 +1,4 @@
-"""A loss that is not finite: the weights stay as they were before it, and the message says why."""
+"""A non-finite loss: the weights stay unchanged and the message names the cause."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Linear(nn.Module):
 
 
 class Squares(nn.Module):
-    """The loss is times `factor`, which a test may make what it likes."""
+    """The mean square times `factor`, which a test may set."""
 
     factor = 1.0
 
@@ -49,8 +49,8 @@ def batch():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("parts", [1, 2])
-def test_no_step_from_the_first_bad_one_on_moves_the_weights(name, bad, wait, parts):
-    """On a device a fused optimizer obeys a flag, so that nobody has to wait for the loss."""
+def test_weights_stay_unchanged_from_the_first_bad_step(name, bad, wait, parts):
+    """On a device a fused optimizer reads a flag, so that no step waits for the loss."""
     trainee = Trainee(Linear(), Squares())
     options = {"fused": True} if name in FUSED["cpu"] else {}
     optimizer = OPTIMIZERS[name](trainee.parameters(), lr=0.1, **options)
@@ -68,12 +68,12 @@ def test_no_step_from_the_first_bad_one_on_moves_the_weights(name, bad, wait, pa
     trainee.loss.factor = bad
     assert all(map(torch.equal, step(), good))
     trainee.loss.factor = 1.0
-    assert all(map(torch.equal, step(), good))  # neither do those that come after it
+    assert all(map(torch.equal, step(), good))  # later steps change nothing either
     assert gate.closed()
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["cpu", "device"])
-def test_a_gradient_without_a_norm_moves_nothing_either(wait):
+def test_a_non_finite_gradient_norm_changes_no_weights(wait):
     trainee = Trainee(Linear(), Squares())
     optimizer = torch.optim.Adam(trainee.parameters(), lr=0.1, fused=True)
     gate = FiniteGate("cpu", wait=wait)
@@ -86,7 +86,7 @@ def test_a_gradient_without_a_norm_moves_nothing_either(wait):
 
 
 class Burst(nn.Module):
-    """Reconstructs, and in step 5 (from 0) multiplies by what makes the loss infinite."""
+    """A reconstruction loss that makes itself or its gradient non-finite in step 5 (from 0)."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Burst(nn.Module):
         return Terms({"squares": loss, "idle": loss * math.nan}, {"idle": 0.0})
 
 
-def failing(tmp_path, where, **train):
+def train_until_failure(tmp_path, where, **train):
     class Plugin:
         @hookimpl
         def latentforge_losses(self):
@@ -122,8 +122,8 @@ def failing(tmp_path, where, **train):
 
 
 @pytest.mark.parametrize("log_every", [1, 50])
-def test_the_message_has_the_first_bad_step_its_term_and_its_largest_gradient(tmp_path, log_every):
-    error, run = failing(tmp_path, "loss", log_every=log_every)
+def test_the_message_names_the_first_bad_step_term_and_gradient(tmp_path, log_every):
+    error, run = train_until_failure(tmp_path, "loss", log_every=log_every)
     assert error.message == "the loss became inf at step 6 (its term 'squares')"
     assert error.details[0].startswith("the largest gradient of this step: nan, of model.")
     assert run.status == "failed"
@@ -132,20 +132,20 @@ def test_the_message_has_the_first_bad_step_its_term_and_its_largest_gradient(tm
     assert all(bool(t.isfinite().all()) for t in store.load().tensors("model").values())
 
 
-def test_with_clipping_a_gradient_that_is_no_number_ends_the_run_at_its_step(tmp_path):
-    error, run = failing(tmp_path, "gradient", clip_grad_norm=1.0)
+def test_with_clipping_a_nan_gradient_ends_the_run_at_its_step(tmp_path):
+    error, run = train_until_failure(tmp_path, "gradient", clip_grad_norm=1.0)
     assert "the gradient became NaN or infinite by step 6" in error.message
     assert "nan, of model." in error.details[0]
     assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 5
 
 
-def test_weights_that_a_gradient_has_ruined_are_never_kept(tmp_path):
-    error, run = failing(tmp_path, "gradient")
+def test_weights_made_nan_by_a_gradient_are_never_saved(tmp_path):
+    error, run = train_until_failure(tmp_path, "gradient")
     assert "the weights became NaN or infinite by step 6 (model." in error.message
     assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 5
 
 
-def test_ruined_weights_are_told_from_a_loss_that_went_wrong_by_itself(tmp_path):
-    error, _ = failing(tmp_path, "gradient", checkpoint_every=0, epochs=1, batch_size=6)
+def test_the_message_separates_bad_weights_from_a_bad_loss(tmp_path):
+    error, _ = train_until_failure(tmp_path, "gradient", checkpoint_every=0, epochs=1, batch_size=6)
     assert error.message.startswith("the loss became nan at step 7")
     assert "was not finite before this step: the previous step broke it" in error.details[0]

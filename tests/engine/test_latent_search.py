@@ -1,4 +1,4 @@
-"""Latent search against closed forms: where it goes, when it stops, and what it keeps."""
+"""Latent search against closed forms: its path, its number of steps and its result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Near:
 
 
 class Stairs(Near):
-    """The same, without a gradient anywhere: a plateau."""
+    """The same score with a zero gradient: a plateau."""
 
     def score(self, x, request):
         return super().score(x, request).detach() + 0.0 * x.sum(1)
@@ -44,8 +44,8 @@ def at(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_a_request_stops_at_the_step_that_its_closed_form_says():
-    # gradient descent on half the squared distance leaves (1 - lr)^k of it after k steps
+def test_a_request_stops_at_the_step_of_its_closed_form():
+    # k steps of descent on half the squared distance leave (1 - lr)^k of the distance
     lr, distances = 0.1, [0.05, 1.0, 2.0, 8.0]
     objective = Near([[d] for d in distances])
     start = torch.zeros(1, 4, 1, dtype=torch.float64)
@@ -63,42 +63,42 @@ def test_a_request_stops_at_the_step_that_its_closed_form_says():
     torch.testing.assert_close(found.z[:, 0], at(*distances) - left)
     torch.testing.assert_close(found.score, -0.5 * left**2)
     assert found.round.tolist() == [0] * 4
-    # nobody is decoded after it is done, but all once at the end
+    # a satisfied request is not decoded again, but all are decoded once at the end
     assert sum(decoded) == sum(k + 1 for k in expected) + 4
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
-def test_a_request_walks_as_if_it_were_alone(optimizer):
+def test_requests_do_not_influence_each_other(optimizer):
     objective = Near([[0.4, 0.0], [3.0, -1.0], [1.0, 1.0]])
     start = torch.zeros(1, 3, 2, dtype=torch.float64)
     found = search(same, objective, start, steps=40, lr=0.1, optimizer=optimizer, watch=[1])
     classes = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
     z = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
-    own, path = classes[optimizer]([z], lr=0.1), []
-    for _ in range(41):  # the others leave on the way, and must not disturb the moments
+    reference, path = classes[optimizer]([z], lr=0.1), []
+    for _ in range(41):  # the other requests end earlier and must not disturb the moments
         path.append(z[0].detach().clone())
-        own.zero_grad()
+        reference.zero_grad()
         (-objective.score(z, torch.tensor([1]))).sum().backward()
-        own.step()
+        reference.step()
     assert len(set(found.steps.tolist())) == 3
     walked = found.paths[1]
     torch.testing.assert_close(walked, torch.stack(path[: len(walked)]))
     assert torch.equal(walked[-1], found.z[1])
 
 
-def test_what_its_first_start_does_not_solve_begins_again_at_the_next():
+def test_an_unsolved_request_restarts_from_the_next_start():
     objective = Near([[5.0], [0.3]])
     start = at([[0.0], [0.0]], [[4.0], [9.0]])  # (2 restarts, 2 requests, 1)
-    again = math.ceil(math.log(0.1 / 1.0) / math.log(0.9))  # 22
+    extra = math.ceil(math.log(0.1 / 1.0) / math.log(0.9))  # 22
     short = search(same, objective, start, steps=20, lr=0.1, optimizer="sgd")
     assert short.satisfied.tolist() == [False, True]
-    assert short.round[0] == 1  # the nearer one of two that did not get there
+    assert short.round[0] == 1  # the nearer of two unsolved starts
     found = search(same, objective, start, steps=30, lr=0.1, optimizer="sgd")
     assert found.round.tolist() == [1, 0]
-    assert found.steps.tolist() == [30 + again, math.ceil(math.log(0.1 / 0.3) / math.log(0.9))]
+    assert found.steps.tolist() == [30 + extra, math.ceil(math.log(0.1 / 0.3) / math.log(0.9))]
 
 
-def test_noise_carries_codes_over_a_plateau_and_ends_at_zero():
+def test_noise_crosses_a_plateau_and_decays_to_zero():
     start = torch.zeros(4, 20, 1, dtype=torch.float64)
     objective = Stairs([[0.5]] * 20)
     assert not search(same, objective, start, steps=30).satisfied.any()
@@ -116,7 +116,7 @@ def test_noise_carries_codes_over_a_plateau_and_ends_at_zero():
     torch.testing.assert_close(sizes, expected, rtol=0.35, atol=0.02)
 
 
-def test_noise_depends_on_the_seed_and_on_nothing_else():
+def test_noise_depends_on_the_seed_alone():
     start = torch.zeros(2, 5, 2)
     goals = Near([[3.0, 0.0]] * 5)
     goals.goals = goals.goals.float()
@@ -143,7 +143,7 @@ def test_steps_are_in_units_of_the_scale():
     torch.testing.assert_close(found.z[0], start + 0.1 * scale**2 * (1.0 - start))
 
 
-def test_the_prior_pulls_by_its_weight():
+def test_the_prior_shifts_the_mode_by_its_weight():
     # the mode of N(z; a, 1) N(z; 0, 1)^w is a / (1 + w)
     objective = Near([[2.0]], reach=0.0)
     normal = Normal(torch.zeros((), dtype=torch.float64), 1.0)
@@ -163,7 +163,7 @@ def test_the_prior_pulls_by_its_weight():
         assert float(found.score) == pytest.approx(-0.5 * float(found.z - 2.0) ** 2)
 
 
-def test_settling_goes_on_to_a_higher_score_and_counts_no_steps():
+def test_settling_raises_the_score_without_counting_steps():
     objective = Near([[3.0]], reach=1.0)
     start = at([[0.0]])[None, 0]
     options = {"steps": 50, "lr": 0.1, "optimizer": "sgd"}
@@ -177,7 +177,7 @@ def test_settling_goes_on_to_a_higher_score_and_counts_no_steps():
 
 def test_jitter_moves_a_solution_off_a_narrow_ridge():
     class Needle:
-        """A needle at 0 on the slope of a hill at 2, which is higher."""
+        """A narrow peak at 0 on the slope of a higher, wide peak at 2."""
 
         requests = ("be high",)
 
@@ -194,9 +194,9 @@ def test_jitter_moves_a_solution_off_a_narrow_ridge():
     assert float(broad.z) == pytest.approx(2.0, abs=0.2)
 
 
-def test_of_several_solutions_the_surest_is_kept():
+def test_the_solution_with_the_highest_score_is_returned():
     class Two(Near):
-        """A wide basin at -3 that reaches -0.4 at the best, and one at 3 that reaches 0."""
+        """A peak at -3 with a maximum of -0.4, and one at 3 with a maximum of 0."""
 
         def score(self, x, request):
             low, high = -0.5 * (x + 3.0) ** 2 - 0.4, -0.5 * (x - 3.0) ** 2
@@ -215,7 +215,7 @@ def test_of_several_solutions_the_surest_is_kept():
     assert (two.round.tolist(), two.first_round.tolist()) == ([1], [0])
 
 
-def test_any_shape_of_code_and_any_decoder():
+def test_search_accepts_any_latent_shape_and_decoder():
     weight = torch.randn(12, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     objective = Near([[0.5] * 5, [-0.5] * 5])
     start = torch.zeros(1, 2, 3, 2, 2, dtype=torch.float64)
@@ -225,7 +225,7 @@ def test_any_shape_of_code_and_any_decoder():
     torch.testing.assert_close(found.x, found.z.flatten(1) @ weight)
 
 
-def test_handlers_see_rounds_steps_and_the_share_that_is_met():
+def test_handlers_see_rounds_steps_and_the_satisfied_share():
     seen = []
 
     def attach(engine):
@@ -260,18 +260,18 @@ def test_handlers_see_rounds_steps_and_the_share_that_is_met():
         (torch.zeros(1, 2, 1), {"watch": [2]}, "watch: no request 2: there are 2, from 0"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(start, options, message):
+def test_invalid_search_arguments_are_refused(start, options, message):
     with pytest.raises(UsageError, match=message):
         search(same, Near([[1.0], [2.0]]), start, **options)
 
 
-def test_a_score_that_is_never_finite_is_an_error_that_names_the_request():
+def test_the_error_for_a_nan_score_names_the_request():
     objective = Near([[1.0], [math.nan]])
     with pytest.raises(RunFailed, match=r"the score of request 'be near \[nan\]'"):
         search(same, objective, torch.zeros(1, 2, 1, dtype=torch.float64), steps=3)
 
 
-def test_the_path_of_a_request_leads_from_the_start_of_its_code_to_it():
+def test_the_path_of_a_request_leads_from_its_start_to_its_code():
     objective = Near([[3.0], [0.4], [9.0]], reach=0.5)
     start = at([[-9.0], [0.0], [0.0]], [[2.0], [1.0], [0.0]], [[2.4], [0.6], [8.0]])
     options = {"steps": 12, "settle": 5, "solutions": 2}
@@ -282,7 +282,7 @@ def test_the_path_of_a_request_leads_from_the_start_of_its_code_to_it():
     assert set(found.round.tolist()) != {0}
 
 
-def test_a_walk_that_runs_into_nan_is_lost_alone_and_its_start_is_kept():
+def test_nan_ends_one_request_at_a_finite_code():
     class Cliff(Near):
         def score(self, x, request):
             return super().score(x, request) + 0.0 * (4.0 - x[:, 0]).log()
@@ -316,9 +316,9 @@ def test_a_search_leaves_no_gradients_in_the_decoder():
     assert decoder.weight.grad is None
 
 
-def test_a_solution_gives_way_to_nothing_that_is_none():
+def test_settling_returns_a_satisfied_solution():
     class Fenced(Near):
-        """The score rises toward 5, but only what is below 1 will do."""
+        """The score rises toward 5, but only x below 1 satisfies the request."""
 
         def satisfied(self, x, request):
             return x[:, 0] < 1.0
@@ -330,7 +330,7 @@ def test_a_solution_gives_way_to_nothing_that_is_none():
 
 
 @pytest.mark.parametrize(("jitter", "each"), [(0.0, 1), (0.2, 2)])
-def test_a_step_of_settling_decodes_again_only_where_it_looks_elsewhere(jitter, each):
+def test_a_settling_step_decodes_twice_only_with_jitter(jitter, each):
     decoded = []
 
     def decode(z):
@@ -342,9 +342,9 @@ def test_a_step_of_settling_decodes_again_only_where_it_looks_elsewhere(jitter, 
         decode, Near([[0.3]], reach=0.5), start, steps=1, lr=0.1, settle=settle, jitter=jitter,
         optimizer="sgd", watch=[0],
     )  # fmt: skip
-    # where it begins; the first way up from there; each step; the result
+    # the start; the first gradient from there; each step; the result
     assert len(decoded) == 1 + (0 if jitter else 1) + each * settle + 1
-    if not jitter:  # from 0 to 0.3 (1 - 0.9^k), the best of which is the last
+    if not jitter:  # from 0 to 0.3 (1 - 0.9^k); the last is the best
         torch.testing.assert_close(found.z[0, 0], at(0.3 * (1 - 0.9**settle))[0])
         expected = [at(0.3 * (1 - 0.9**k))[None] for k in range(settle + 1)]
         torch.testing.assert_close(decoded[1:-1], expected)
@@ -366,7 +366,7 @@ def test_inference_mode_around_a_search_changes_nothing():
     assert not inside.z.is_inference()
 
 
-def test_weights_that_have_no_gradients_are_an_error_that_says_so():
+def test_weights_created_in_inference_mode_are_refused_with_a_hint():
     with torch.inference_mode():
         decoder = torch.nn.Linear(1, 1, dtype=torch.float64)
     with pytest.raises(UsageError, match=r"created inside torch\.inference_mode\(\)") as caught:

@@ -1,4 +1,4 @@
-"""What the steps said, read in one go."""
+"""The loss terms of several steps, fetched from the device at once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def read(history, step):
     return history.read()
 
 
-def test_means_count_images_and_not_batches():
+def test_means_are_weighted_by_images_not_batches():
     history = LossLog()
     add(history, 10.0, 30)
     add(history, 40.0, 10)
     assert read(history, 2) == {"loss": 18.0, "recon": 17.5, "kl": 1.0, "kl_weight": 0.5}
 
 
-def test_a_weight_that_moves_is_averaged_as_its_term_is():
+def test_a_changing_weight_is_averaged_like_its_term():
     history = LossLog()
     for weight, images in ((0.0, 10), (0.5, 30)):
         terms = Terms({"recon": torch.tensor(1.0), "kl": torch.tensor(2.0)}, {"kl": weight})
@@ -70,40 +70,40 @@ def test_the_first_step_that_is_not_finite_is_named(bad, word):
         read(history, 5)
 
 
-def test_a_term_of_weight_zero_may_be_anything():
+def test_a_term_of_weight_zero_may_be_nan():
     history = LossLog()
     terms = Terms({"a": torch.tensor(2.0), "b": torch.tensor(float("nan"))}, {"b": 0.0})
     history.add(terms, 3)
-    figures = read(history, 1)
-    assert (figures["loss"], figures["a"]) == (2.0, 2.0)
-    assert figures["b"] != figures["b"]
+    means = read(history, 1)
+    assert (means["loss"], means["a"]) == (2.0, 2.0)
+    assert means["b"] != means["b"]
 
 
-def test_weights_are_those_of_their_step():
+def test_each_step_uses_its_own_weights():
     history = LossLog()
     for weight in (0.0, 1.0, 2.0):
         history.add(Terms({"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"b": weight}), 1)
     assert read(history, 3) == {"loss": 5.0, "a": 1.0, "b": 4.0, "b_weight": 1.0}
 
 
-def test_figures_are_the_same_bits_however_often_somebody_looks_and_after_a_restart():
+def test_means_are_bit_identical_after_frequent_reads_and_restarts():
     torch.manual_seed(0)
-    calm, watched = LossLog(), LossLog()
+    unread, watched = LossLog(), LossLog()
     for i in range(60):
         values = {"recon": 100 * torch.rand(()), "kl": torch.rand(())}
         step = Terms(values, {"kl": 0.5 + i / 7}, {"kl": torch.rand(3)})
-        for history in (calm, watched):
+        for history in (unread, watched):
             history.add(step, 10 + i % 13)
         watched.fetch(i + 1)
         tensors, facts = watched.state()
         watched = LossLog()
         watched.restore(tensors, json.loads(json.dumps(facts)), torch.device("cpu"))
-    assert [*read(watched, 60).items()] == [*read(calm, 60).items()]
-    for ours, theirs in zip(watched.close_epoch(), calm.close_epoch(), strict=True):
+    assert [*read(watched, 60).items()] == [*read(unread, 60).items()]
+    for ours, theirs in zip(watched.close_epoch(), unread.close_epoch(), strict=True):
         assert [*ours.items()] == [*theirs.items()]
 
 
-def test_a_sum_that_is_nan_outlives_a_restart():
+def test_a_nan_sum_survives_a_restart():
     history, again = LossLog(), LossLog()
     values = {"recon": torch.tensor(2.0), "kl": torch.tensor(float("nan"))}
     history.add(Terms(values, {"kl": 0.0}), 3)

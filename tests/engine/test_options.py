@@ -1,4 +1,4 @@
-"""Training options: schedules, parts of a batch, clipping, averaged weights, early stopping."""
+"""Training options: schedules, gradient accumulation, clipping, EMA, early stopping."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def forge():
 
 def train(forge, run, *, data=None, model=None, **options):
     options = {"epochs": 2, "batch_size": 64, **options}
-    own = {"hidden": [16], "latent_dim": 3, **(model or {})}
-    return forge.train("ae", data=data or "digits", model=own, train=options, run=run, quiet=True)
+    small = {"hidden": [16], "latent_dim": 3, **(model or {})}
+    return forge.train("ae", data=data or "digits", model=small, train=options, run=run, quiet=True)
 
 
 # ---------------------------------------------------------------- schedules
@@ -53,7 +53,7 @@ def test_a_schedule_begins_at_one_falls_to_its_end_and_stays_there(name):
     assert all(a > b for a, b in pairwise(values[:101]))
 
 
-def test_schedules_are_half_way_where_their_formulas_say():
+def test_schedules_match_their_formulas_half_way():
     half = {
         name: lr_factor(ScheduleConfig(name=name, epochs=10, end=0.04), 50, 10)
         for name in ("linear", "cosine", "exponential")
@@ -63,7 +63,7 @@ def test_schedules_are_half_way_where_their_formulas_say():
     assert quarter == pytest.approx(0.04 + 0.96 * (1 + math.sqrt(0.5)) / 2)
 
 
-def test_cosine_is_that_of_torch():
+def test_cosine_matches_torch():
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100, eta_min=0.01)
@@ -73,20 +73,20 @@ def test_cosine_is_that_of_torch():
         theirs.step()
 
 
-def test_steps_multiply_by_the_factor_after_every_so_many_epochs():
+def test_a_step_schedule_multiplies_by_its_factor_every_n_epochs():
     values = rates(ScheduleConfig(name="step", epochs=9, every=4, factor=0.5))
     assert [values[epoch * 10] for epoch in range(12)] == [1] * 4 + [0.5] * 4 + [0.25] * 4
     assert values[39:41] == [1, 0.5]
 
 
-def test_a_warm_up_rises_evenly_to_one_and_the_schedule_follows():
+def test_warmup_rises_linearly_to_one_before_the_schedule():
     values = rates(ScheduleConfig(name="linear", epochs=10, warmup_epochs=2, end=0.2))
     assert values[:20] == pytest.approx([(i + 1) / 20 for i in range(20)])
     assert values[60] == pytest.approx(0.6)
     assert values[100] == pytest.approx(0.2)
 
 
-def test_the_optimizer_gets_the_scheduled_rate(tmp_path):
+def test_the_optimizer_uses_the_scheduled_learning_rate(tmp_path):
     seen = []
 
     class Watch:
@@ -115,10 +115,10 @@ def test_the_optimizer_gets_the_scheduled_rate(tmp_path):
     schedule = ScheduleConfig(name="cosine", epochs=2)
     expected = [0.01 * lr_factor(schedule, i, len(seen) // 2) for i in range(len(seen))]
     assert seen == pytest.approx(expected)
-    assert run.config["train"]["schedule"]["epochs"] == 2  # its own length from here on
+    assert run.config["train"]["schedule"]["epochs"] == 2  # the length is stored explicitly
 
 
-def test_a_schedule_that_ends_before_it_starts_is_refused(forge, tmp_path):
+def test_invalid_schedules_are_refused(forge, tmp_path):
     with pytest.raises(ConfigError) as caught:
         train(forge, tmp_path / "a", schedule={"warmup_epochs": 3.0})
     assert (
@@ -165,7 +165,7 @@ STEP = Step(0, 10, 100, 5)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7, 50])
-def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
+def test_accumulated_parts_give_the_step_of_the_whole_batch(parts):
     whole, optimizer = trainee_and_optimizer()
     batch = batch_of(7)
     terms = train_step(runner_of(whole, batch, optimizer), batch.index, STEP)
@@ -180,7 +180,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
     assert terms.weights == terms_cut.weights
 
 
-def test_parts_hold_every_image_once_and_are_even():
+def test_parts_contain_every_image_once_and_are_even():
     parts = list(split_batch(batch_of(7), 3))
     assert [len(part.index) for part in parts] == [3, 2, 2]
     assert torch.cat([part.index for part in parts]).tolist() == list(range(7))
@@ -201,20 +201,20 @@ def test_gradients_are_clipped_to_the_norm():
     torch.testing.assert_close(small / small.norm(), step / step.norm())
 
 
-def test_clipping_and_parts_reach_the_training(forge, tmp_path):
+def test_training_applies_clipping_and_accumulation(forge, tmp_path):
     plain = train(forge, tmp_path / "plain", epochs=1).metrics["train"]["loss"]
     parts = train(forge, tmp_path / "parts", epochs=1, accumulate=4).metrics["train"]["loss"]
     clipped = train(
         forge, tmp_path / "clipped", epochs=1, clip_grad_norm=1e-3, optimizer="sgd"
     ).metrics["train"]["loss"]
     assert parts == pytest.approx(plain, rel=1e-4)
-    assert clipped > plain + 10  # 1e-3 * 1e-3 a step: it goes nowhere
+    assert clipped > plain + 10  # 1e-3 * 1e-3 per step: hardly any progress
 
 
-# ---------------------------------------------------------------- averaged weights
+# ---------------------------------------------------------------- EMA weights
 
 
-def test_the_average_follows_its_formula():
+def test_ema_follows_its_formula():
     trainee, _ = trainee_and_optimizer()
     trainee.model.register_buffer("count", torch.tensor(0))
     trainee.model.register_buffer("statistic", torch.tensor(0.0))
@@ -239,7 +239,7 @@ def test_the_average_follows_its_formula():
     assert not torch.equal(average.trainee.model.linear.weight, trainee.model.linear.weight)
 
 
-def test_the_average_is_what_a_run_measures_saves_and_loads(forge, tmp_path):
+def test_a_run_evaluates_saves_and_loads_ema_weights(forge, tmp_path):
     run = train(forge, tmp_path / "a", ema=0.99, data="digits")
     saved = CheckpointStore(run.path / "checkpoints").load()
     assert {"model", "ema-model"} <= set(saved.groups)
@@ -247,17 +247,17 @@ def test_the_average_is_what_a_run_measures_saves_and_loads(forge, tmp_path):
     loaded = run.load_model().state_dict()
     assert all(torch.equal(loaded[name], average[name]) for name in loaded)
     assert not torch.equal(live["encoder.0.weight"], average["encoder.0.weight"])
-    answer = forge.evaluate(run)
-    assert answer["weights"] == "exponential moving average, decay 0.99"
-    assert answer["metrics"]["recon"] == pytest.approx(run.metrics["test"]["recon"], rel=1e-6)
-    assert answer["weights"] == run.manifest["weights"]
+    result = forge.evaluate(run)
+    assert result["weights"] == "exponential moving average, decay 0.99"
+    assert result["metrics"]["recon"] == pytest.approx(run.metrics["test"]["recon"], rel=1e-6)
+    assert result["weights"] == run.manifest["weights"]
     plain = train(forge, tmp_path / "b")
     assert plain.manifest["weights"] == "as trained"
     weights = CheckpointStore(plain.path / "checkpoints").load().tensors("model")
-    assert all(torch.equal(weights[name], live[name]) for name in live)  # it changes nothing else
+    assert all(torch.equal(weights[name], live[name]) for name in live)  # EMA changes nothing else
 
 
-def pictures(run):
+def reconstruction_pngs(run):
     """The PNG bytes of each epoch's reconstructions in TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -265,13 +265,13 @@ def pictures(run):
     return [event.encoded_image_string for event in events.Images("reconstructions")]
 
 
-def test_the_average_is_what_the_pictures_show(forge, tmp_path):
+def test_logged_reconstructions_use_ema_weights(forge, tmp_path):
     averaged = train(forge, tmp_path / "a", ema=0.999, epochs=1)
     plain = train(forge, tmp_path / "b", epochs=1)
-    assert pictures(averaged) != pictures(plain)
+    assert reconstruction_pngs(averaged) != reconstruction_pngs(plain)
 
 
-def test_batch_norm_is_averaged_too(forge, tmp_path):
+def test_ema_averages_batch_norm_statistics(forge, tmp_path):
     run = forge.train(
         "conv-vae",
         data={"name": "digits", "size": 8},
@@ -301,7 +301,7 @@ def selection(**options):
     return BestCheckpoint(train, Entry(KINDS["measures"], spec, Plugin("p", "", "", "p")))
 
 
-def test_a_lower_figure_is_better_and_nan_never_is():
+def test_lower_is_better_and_nan_is_never_best():
     choice = selection(patience=3)
     values = [math.nan, 5.0, math.nan, 4.0, 4.0, math.nan, 6.0]
     judged = [choice.update({"loss": value}, i + 1) for i, value in enumerate(values)]
@@ -310,21 +310,21 @@ def test_a_lower_figure_is_better_and_nan_never_is():
     assert choice.exhausted
 
 
-def test_a_higher_figure_can_be_the_better_one_and_a_gain_may_have_to_be_large():
+def test_higher_can_be_better_and_min_delta_applies():
     choice = selection(monitor="my-accuracy", min_delta=0.1, better="higher")
     judged = [choice.update({"my_accuracy": v}, i) for i, v in enumerate([0.5, 0.55, 0.7, 0.2])]
     assert judged == [True, False, True, False]
-    assert not choice.exhausted  # patience 0 waits for ever
+    assert not choice.exhausted  # patience 0 never stops
 
 
-def test_a_figure_that_is_not_there_is_named():
+def test_a_missing_metric_is_named():
     with pytest.raises(UsageError, match="the validation split has no metric 'loss'") as caught:
         selection().update({"recon": 1.0}, 1)
     assert caught.value.details == ("available: recon",)
 
 
 class Falling:
-    """A measure whose validation figure gets worse from the third epoch on."""
+    """A measure whose validation metric gets worse from the third epoch on."""
 
     def __init__(self, values):
         self.values = values
@@ -354,7 +354,7 @@ def falling():
     return Forge([Plugin()])
 
 
-def test_training_stops_when_patience_runs_out_and_is_whole(falling, tmp_path):
+def test_early_stopping_leaves_a_complete_run(falling, tmp_path):
     run = train(falling, tmp_path / "a", epochs=9, monitor="falling", patience=2)
     assert (run.status, run.manifest["epochs"]) == ("done", 4)
     assert run.manifest["stopped"] == (
@@ -368,47 +368,45 @@ def test_training_stops_when_patience_runs_out_and_is_whole(falling, tmp_path):
     assert CheckpointStore(run.path / "checkpoints").load().state["waited"] == 2
 
 
-def test_monitoring_wants_a_validation_split_and_a_measure_that_fits(forge, tmp_path):
+def test_patience_without_a_validation_split_is_refused(forge, tmp_path):
     with pytest.raises(UsageError, match="need a validation split"):
         train(forge, tmp_path / "a", data={"name": "digits", "validation": 0.0}, patience=1)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("acuracy", "unknown measure 'acuracy', did you mean 'accuracy'?"),
         ("accuracy", "measure 'accuracy' needs classify"),
         ("fid", "measure 'fid' needs another run (classifier)"),
     ],
 )
-def test_a_monitor_that_cannot_be_measured_is_a_fault_of_the_configuration(
-    forge, tmp_path, name, said
-):
+def test_a_monitor_that_cannot_be_computed_is_a_config_error(forge, tmp_path, name, message):
     with pytest.raises(ConfigError) as caught:
         train(forge, tmp_path / "a", monitor=name, model={"hidden": [0]})
-    assert len(caught.value.details) == 1 + 1  # with the other faults, in one go
-    assert said in caught.value.details[1]
+    assert len(caught.value.details) == 1 + 1  # together with the other error
+    assert message in caught.value.details[1]
 
 
 @pytest.mark.parametrize("name", ["latentforge/psnr", "latentforge/recon"])
-def test_a_monitor_can_be_named_in_full(forge, tmp_path, name):
+def test_a_monitor_accepts_a_qualified_name(forge, tmp_path, name):
     run = train(forge, tmp_path / "a", monitor=name, epochs=1)
-    figure = name.removeprefix("latentforge/")
+    metric = name.removeprefix("latentforge/")
     assert run.manifest["best"] == {
         "epoch": 1,
-        f"validation/{figure}": run.metrics["validation"][figure],
+        f"validation/{metric}": run.metrics["validation"][metric],
     }
 
 
-def test_which_way_is_better_is_what_the_measure_says(forge, tmp_path):
+def test_the_measure_defines_which_direction_is_better(forge, tmp_path):
     run = train(forge, tmp_path / "a", monitor="psnr", epochs=3)
     values = [line["validation"]["psnr"] for line in run.history()]
     assert values == sorted(values)  # training helps
     assert run.manifest["best"]["epoch"] == 3
 
 
-def test_a_training_that_reaches_its_end_was_not_stopped_early(falling, tmp_path):
+def test_a_training_that_reaches_its_last_epoch_is_not_stopped(falling, tmp_path):
     run = train(falling, tmp_path / "a", epochs=4, monitor="falling", patience=2)
     assert (run.manifest["epochs"], run.manifest["stopped"]) == (4, "")
 
@@ -416,7 +414,7 @@ def test_a_training_that_reaches_its_end_was_not_stopped_early(falling, tmp_path
 # ---------------------------------------------------------------- facts and vectors
 
 
-def test_facts_that_are_one_thing_counted_in_several_ways_share_a_line():
+def test_facts_with_one_name_and_several_units_share_a_line():
     facts = {"beta (sums)": 4.0, "sigma": None, "beta (mean over pixels)": 4 / 784, "n (of z)": 2}
     assert format_facts(facts) == [
         "beta: 4 (sums), 0.005102 (mean over pixels)",
@@ -426,14 +424,14 @@ def test_facts_that_are_one_thing_counted_in_several_ways_share_a_line():
     assert format_facts({}) == []
 
 
-def test_a_vae_says_its_beta_in_one_line(cli, work):
-    said = cli("train", "vae", "--epochs", 1, "--run", "vae").err.splitlines()
-    assert [line[:5] for line in said if "beta" in line] == ["beta:"]
-    assert said[0].startswith("beta: 1 (sums over pixels and latents), 0.001276 (mean over pixels")
+def test_a_vae_prints_its_beta_in_one_line(cli, work):
+    lines = cli("train", "vae", "--epochs", 1, "--run", "vae").err.splitlines()
+    assert [line[:5] for line in lines if "beta" in line] == ["beta:"]
+    assert lines[0].startswith("beta: 1 (sums over pixels and latents), 0.001276 (mean over pixels")
     assert len(json.loads(Path("vae/run.json").read_text())["facts"]) == 4
 
 
-def test_facts_are_printed_and_kept_and_vectors_are_logged_each_epoch(tmp_path, capsys):
+def test_facts_are_printed_and_stored_and_vectors_logged_each_epoch(tmp_path, capsys):
     class Loss(nn.Module):
         def forward(self, model, batch, step):
             z = model.encode(batch.x).mode()
@@ -457,9 +455,9 @@ def test_facts_are_printed_and_kept_and_vectors_are_logged_each_epoch(tmp_path, 
         train=options,
         run=tmp_path / "a",
     )
-    said = capsys.readouterr().err
-    assert f"beta by pixel: {1 / 784:.4g}\n" in said
-    assert "codes: 3\n" in said
+    err = capsys.readouterr().err
+    assert f"beta by pixel: {1 / 784:.4g}\n" in err
+    assert "codes: 3\n" in err
     assert run.manifest["facts"] == {"beta by pixel": 1 / 784, "codes": 3}
     assert [len(line["per_dim"]["codes"]) for line in run.history()] == [3, 3]
     assert run.manifest["per_dim"] == run.history()[-1]["per_dim"]

@@ -19,7 +19,7 @@ from latentforge.engine.progress import Progress, SearchProgress
 
 
 class Terminal(io.StringIO):
-    """What is written to a terminal of a real size."""
+    """A stream to a terminal of a given size."""
 
     def __init__(self, columns: int = 120) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def bars(text: str) -> list[str]:
 
 
 def screen(text: str) -> list[str]:
-    """The lines that a terminal shows in the end."""
+    """The lines that a terminal shows at the end."""
     assert "\x1b" not in text
     lines = []
     for line in text.split("\n"):
@@ -56,7 +56,7 @@ def screen(text: str) -> list[str]:
     return lines
 
 
-def shown(stream, interval: float = 0.0) -> str:
+def render_progress(stream, interval: float = 0.0) -> str:
     progress = Progress(stream, epochs=2, steps=10, batch_size=64)
     progress.interval = interval
     progress.loss = 101.25
@@ -71,8 +71,8 @@ def shown(stream, interval: float = 0.0) -> str:
     return stream.getvalue()
 
 
-def test_a_terminal_has_a_bar_that_redraws_its_line_and_is_gone_at_the_end():
-    text = shown(Terminal())
+def test_a_terminal_shows_a_bar_that_is_erased_at_the_end():
+    text = render_progress(Terminal())
     assert screen(text) == [
         "epoch 1/2  train loss 99.5  |  test recon 98",
         "a note",
@@ -90,23 +90,23 @@ def test_a_terminal_has_a_bar_that_redraws_its_line_and_is_gone_at_the_end():
 
 
 def test_other_streams_get_plain_lines():
-    text = shown(io.StringIO())
+    text = render_progress(io.StringIO())
     lines = text.splitlines()
     assert "\r" not in text
-    assert len(lines) == 24  # of each step, the two epochs, the note and the warning
+    assert len(lines) == 24  # 20 steps, two epochs, the note and the warning
     assert lines[0].startswith("epoch 1/2    5 %  loss 101.2  ")
     assert {"a note", "warning: a warning"} < set(lines)
     assert lines[-1] == "epoch 2/2  train loss 99.5  |  test recon 98"
 
 
-def test_a_notebook_has_a_bar(monkeypatch):
+def test_a_notebook_shows_a_bar(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
-    assert len(bars(shown(io.StringIO()))) >= 20
+    assert len(bars(render_progress(io.StringIO()))) >= 20
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_nothing_is_drawn_before_the_interval_but_the_epochs_and_notes(stream):
-    assert shown(stream(), interval=3600.0).splitlines() == [
+def test_only_epochs_and_notes_are_shown_before_the_interval(stream):
+    assert render_progress(stream(), interval=3600.0).splitlines() == [
         "epoch 1/2  train loss 99.5  |  test recon 98",
         "a note",
         "warning: a warning",
@@ -114,7 +114,7 @@ def test_nothing_is_drawn_before_the_interval_but_the_epochs_and_notes(stream):
     ]
 
 
-def test_a_bar_is_redrawn_at_most_five_times_a_second_and_lines_come_every_few_seconds():
+def test_a_bar_is_redrawn_every_0_2_s_and_lines_every_5_s():
     intervals = {
         kind: Progress(kind(), epochs=1, steps=1, batch_size=1).interval
         for kind in (Terminal, io.StringIO)
@@ -122,7 +122,7 @@ def test_a_bar_is_redrawn_at_most_five_times_a_second_and_lines_come_every_few_s
     assert intervals == {Terminal: 0.2, io.StringIO: 5.0}
 
 
-def test_quiet_shows_warnings_alone(capsys, caplog):
+def test_quiet_shows_only_warnings(capsys, caplog):
     progress = Progress(None, epochs=1, steps=1, batch_size=1)
     progress.last_shown -= 3600
     progress.tick(1)
@@ -136,7 +136,7 @@ def test_quiet_shows_warnings_alone(capsys, caplog):
 
 
 def test_a_bar_fits_into_a_narrow_terminal():
-    drawn = bars(shown(Terminal(columns=40)))
+    drawn = bars(render_progress(Terminal(columns=40)))
     assert len(drawn) >= 20
     assert max(map(len, drawn)) == 39
     assert all("| epoch " in bar for bar in drawn)
@@ -151,8 +151,8 @@ def test_a_bar_starts_no_thread():
     progress.close()
 
 
-def searched(stream, interval: float = 0.0) -> tuple[str, SearchProgress]:
-    """What a search of two rounds of three steps shows, which meets half of its requests."""
+def render_search(stream, interval: float = 0.0) -> tuple[str, SearchProgress]:
+    """The output of a search of two rounds of three steps that satisfies half of its requests."""
     watch = SearchProgress(stream, "guided")
     watch.interval = interval
 
@@ -165,8 +165,8 @@ def searched(stream, interval: float = 0.0) -> tuple[str, SearchProgress]:
     return stream.getvalue(), watch
 
 
-def test_a_search_has_a_bar_on_a_terminal_that_is_gone_at_the_end():
-    text, watch = searched(Terminal())
+def test_a_search_on_a_terminal_shows_a_bar_that_is_erased():
+    text, watch = render_search(Terminal())
     assert screen(text) == [""]
     assert bars(text)[-1].endswith(
         "| search: start 2 of 2, step 6, 50.0 % of the requests satisfied"
@@ -174,8 +174,8 @@ def test_a_search_has_a_bar_on_a_terminal_that_is_gone_at_the_end():
     assert watch.curve == [(3, 0.25), (6, 0.5)]
 
 
-def test_a_search_has_lines_elsewhere_and_the_last_says_how_it_ended():
-    text, _ = searched(io.StringIO())
+def test_a_search_on_another_stream_prints_lines_to_the_end():
+    text, _ = render_search(io.StringIO())
     lines = text.splitlines()
     assert lines[0] == "search: start 1 of 2, step 1, 8.3 % of the requests satisfied"
     assert lines[-1] == "search: start 2 of 2, step 6, 50.0 % of the requests satisfied"
@@ -184,19 +184,19 @@ def test_a_search_has_lines_elsewhere_and_the_last_says_how_it_ended():
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_a_short_search_shows_nothing(stream):
-    assert searched(stream(), interval=3600.0)[0] == ""
+    assert render_search(stream(), interval=3600.0)[0] == ""
 
 
-def test_a_line_has_the_figures_that_training_has_too_and_says_none_twice():
+def test_an_epoch_line_shows_the_metrics_of_training_once():
     stream = io.StringIO()
     progress = Progress(stream, epochs=1, steps=1, batch_size=1)
     one = {"loss": 99.5001, "recon": 99.5}
     three = {"loss": 105.0, "recon": 99.5, "kl": 5.5}
     many = {"active_units": 4, **three, "elbo": -105.0}
-    weighed = {**three, "kl_weight": 0.5}
+    weighted = {**three, "kl_weight": 0.5}
     other = {"loss": 0.5, "accuracy": 0.9}
     progress.epoch(1, {"train": one, "test": one})
-    progress.epoch(1, {"train": weighed, "test": many})
+    progress.epoch(1, {"train": weighted, "test": many})
     progress.epoch(1, {"train": {"loss": 0.4, "cross_entropy": 0.4}, "test": other})
     assert stream.getvalue().splitlines() == [
         "epoch 1/1  train recon 99.5  |  test recon 99.5",

@@ -1,4 +1,4 @@
-"""A run that was stopped and went on is, bit for bit, the run that was never stopped."""
+"""A stopped and resumed run is bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from latentforge.errors import (
 from latentforge.runs.checkpoint import CheckpointStore
 
 EPOCHS, IMAGES, BATCH = 3, 50, 10
-STEPS = 4  # an epoch: 40 images are left when 10 are held out
+STEPS = 4  # per epoch: 40 images remain after 10 are held out
 
 
 @dataclasses.dataclass(frozen=True)
 class StopConfig:
-    """Where the process is asked to end: after a step, or when an epoch is over (0: nowhere)."""
+    """Where the process is asked to end: after a step or after an epoch (0: never)."""
 
     step: int = 0
     epoch: int = 0
@@ -47,7 +47,7 @@ class StopConfig:
 
 
 class Stop:
-    """Asks as a scheduler does, and counts what it has seen, which a checkpoint keeps."""
+    """Sends a signal as a scheduler does, and counts steps, which a checkpoint stores."""
 
     def __init__(self, config: StopConfig) -> None:
         self.config, self.seen = config, 0
@@ -75,7 +75,7 @@ class Stop:
 
 
 class ChannelsLast(nn.Module):
-    """A classifier whose weights lie in memory in another order than their shape says."""
+    """A classifier whose weights are in channels-last memory format."""
 
     def __init__(self, data) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Plugin:
     def latentforge_models(self):
         yield ModelSpec(
             name="channels-last",
-            summary="Stores its weights by pixel",
+            summary="Stores its weights channels last",
             build=lambda config, data: ChannelsLast(data),
             provides={"classify", "layers"},
             default_loss="cross-entropy",
@@ -120,9 +120,9 @@ MODELS = {
     "cnn-classifier": {"model": {"channels": [2, 3, 4]}},
     "channels-last": {},
 }
-WAYS = {
+VARIANTS = {
     "plain": {},
-    "averaged": {
+    "ema": {
         "ema": 0.9,
         "clip_grad_norm": 0.5,
         "schedule": {"name": "cosine", "warmup_epochs": 0.5},
@@ -130,7 +130,7 @@ WAYS = {
         "optimizer_options": {"amsgrad": True},
     },
     "bf16": {"precision": "bf16"},
-    "by channel": {"channels_last": "off"},
+    "channels last off": {"channels_last": "off"},
     "accumulated": {"accumulate": 3, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9}},
 }
 STOPS = {
@@ -151,7 +151,7 @@ def data():
     return {"train": (x, y), "validation": 0.2, "test": (x[:7], y[:7])}
 
 
-def train(data, run, model, way, options=None, *, every=0, **stop):
+def train(data, run, model, variant, options=None, *, every=0, **stop):
     name = "vae" if model == "beta-vae" else model
     return FORGE.train(
         name,
@@ -168,20 +168,20 @@ def train(data, run, model, way, options=None, *, every=0, **stop):
             "evaluate_every": 2,
             "threads": 1,
             "checkpoint_every": every,
-            **WAYS[way],
+            **VARIANTS[variant],
             **(options or {}),
         },
     )
 
 
-def without_stop(run):
-    """So that a step that is made again does not ask for the end again."""
+def disable_stop(run):
+    """So that a repeated step does not stop the run again."""
     manifest = json.loads((run / "run.json").read_text())
     manifest["config"]["callbacks"][0] |= {"step": 0, "epoch": 0}
     (run / "run.json").write_text(json.dumps(manifest))
 
 
-def resumed(run, data, **options):
+def resume(run, data, **options):
     return FORGE.resume(run, data=data, quiet=True, **options)
 
 
@@ -191,25 +191,24 @@ def files(folder):
     return {path: path.read_bytes() for path in found}
 
 
-def without_times(value):
-    """A record without what a clock says, without names of files, and without when this test stops
-    a run."""
+def drop_times(value):
+    """A record without times, file names and the step at which a test stops the run."""
     if isinstance(value, dict):
         clocks = {"seconds", "images_per_second", "callbacks", "events"}
-        return {k: without_times(v) for k, v in value.items() if k not in clocks}
+        return {k: drop_times(v) for k, v in value.items() if k not in clocks}
     return value
 
 
-def seen(run):
-    """All that a run leaves: tensors, state, lines of metrics, TensorBoard, and its manifest."""
+def read_run(run):
+    """Everything a run leaves: tensors, state, metrics, TensorBoard events and manifest."""
     saved = CheckpointStore(Path(run) / "checkpoints").load()
     board = EventAccumulator(str(run)).Reload()
     lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
     manifest = FORGE.open_run(run).manifest
     return SimpleNamespace(
         tensors={group: saved.tensors(group) for group in saved.groups},
-        state={**without_times(saved.state), "seen": saved.state["callbacks"]},
-        lines=[without_times(line) for line in lines],
+        state={**drop_times(saved.state), "seen": saved.state["callbacks"]},
+        lines=[drop_times(line) for line in lines],
         scalars={
             tag: [(event.step, event.value) for event in board.Scalars(tag)]
             for tag in board.Tags()["scalars"]
@@ -231,7 +230,7 @@ def seen(run):
 
 
 def assert_same(run, expected):
-    found = seen(run)
+    found = read_run(run)
     assert found.tensors.keys() == expected.tensors.keys()
     for group, tensors in expected.tensors.items():
         assert found.tensors[group].keys() == tensors.keys()
@@ -248,132 +247,128 @@ def assert_same(run, expected):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """What each kind of run leaves when nothing stops it."""
-    kept = {}
+def uninterrupted(data, tmp_path_factory):
+    """The results of each kind of run when nothing stops it."""
+    stored = {}
 
-    def of(model, way):
-        if (model, way) not in kept:
+    def of(model, variant):
+        if (model, variant) not in stored:
             run = tmp_path_factory.mktemp("whole") / "run"
-            train(data, run, model, way)
-            kept[model, way] = seen(run)
-        return kept[model, way]
+            train(data, run, model, variant)
+            stored[model, variant] = read_run(run)
+        return stored[model, variant]
 
     return of
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_that_was_stopped_ends_as_the_one_that_never_was(
-    undisturbed, data, tmp_path, model, way, stop
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    uninterrupted, data, tmp_path, model, variant, stop
 ):
     with pytest.raises(Terminated):
-        train(data, tmp_path / "run", model, way, **STOPS[stop])
+        train(data, tmp_path / "run", model, variant, **STOPS[stop])
     manifest = FORGE.open_run(tmp_path / "run").manifest
     assert manifest["status"] == "interrupted"
-    done = resumed(tmp_path / "run", data)
-    assert_same(done.path, undisturbed(model, way))
+    done = resume(tmp_path / "run", data)
+    assert_same(done.path, uninterrupted(model, variant))
 
 
-def test_a_run_that_is_stopped_again_and_again_ends_the_same(undisturbed, data, tmp_path):
-    """Each go is one step; the last one ends the run."""
+def test_a_run_stopped_at_every_step_gives_the_same_bits(uninterrupted, data, tmp_path):
+    """Each resume runs one step; the last one ends the run."""
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(data, run, "vae", "averaged", step=1, how="SIGINT")
+        train(data, run, "vae", "ema", step=1, how="SIGINT")
     for step in range(2, EPOCHS * STEPS + 1):
         manifest = json.loads((run / "run.json").read_text())
         manifest["config"]["callbacks"][0]["step"] = step
         (run / "run.json").write_text(json.dumps(manifest))
         with pytest.raises(Interrupted):
-            resumed(run, data)
-    assert len(resumed(run, data).manifest["resumed"]) == EPOCHS * STEPS
-    assert_same(run, undisturbed("vae", "averaged"))
+            resume(run, data)
+    assert len(resume(run, data).manifest["resumed"]) == EPOCHS * STEPS
+    assert_same(run, uninterrupted("vae", "ema"))
 
 
-# ---------------------------------------------------------------- from where
+# ---------------------------------------------------------------- which checkpoint
 
 
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
-def test_a_process_that_was_killed_later_than_its_last_checkpoint_leaves_nothing_twice(
-    data, tmp_path, step
-):
-    """Its own events file goes on after what the checkpoint knows of it."""
+def test_resume_after_a_late_kill_leaves_no_duplicates(data, tmp_path, step):
+    """The events file is longer than the checkpoint records."""
     run = tmp_path / "run"
     copy = {"step": step, "how": "SIGUSR1"}
-    kept = tmp_path / "kept"
-    before = signal.signal(signal.SIGUSR1, lambda *_: shutil.copytree(run / "checkpoints", kept))
+    stored = tmp_path / "stored"
+    before = signal.signal(signal.SIGUSR1, lambda *_: shutil.copytree(run / "checkpoints", stored))
     try:
-        train(data, run, "vae", "averaged", every=1, **copy)
+        train(data, run, "vae", "ema", every=1, **copy)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    expected = seen(run)
+    expected = read_run(run)
     shutil.rmtree(run / "checkpoints")
-    shutil.copytree(kept, run / "checkpoints")
+    shutil.copytree(stored, run / "checkpoints")
     FORGE.open_run(run).update(status="running", epochs=0, steps=0, metrics={})
-    without_stop(run)
-    resumed(run, data)
+    disable_stop(run)
+    resume(run, data)
     assert_same(run, expected)
 
 
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
-def test_what_came_after_the_checkpoint_is_made_again(data, tmp_path, step):
-    """As after a kill: figures and events are ahead of the checkpoint that the run goes on from."""
-    train(data, tmp_path / "whole", "vae", "averaged", every=1)
-    expected = seen(tmp_path / "whole")
+def test_resume_repeats_the_steps_after_the_checkpoint(data, tmp_path, step):
+    """As after a kill: metrics and events are ahead of the checkpoint to resume from."""
+    train(data, tmp_path / "whole", "vae", "ema", every=1)
+    expected = read_run(tmp_path / "whole")
     with pytest.raises(Terminated):
-        train(data, tmp_path / "run", "vae", "averaged", every=1, step=step)
-    shutil.copytree(tmp_path / "run/checkpoints", tmp_path / "kept")
-    resumed(tmp_path / "run", data)
+        train(data, tmp_path / "run", "vae", "ema", every=1, step=step)
+    shutil.copytree(tmp_path / "run/checkpoints", tmp_path / "stored")
+    resume(tmp_path / "run", data)
     shutil.rmtree(tmp_path / "run/checkpoints")
-    shutil.copytree(tmp_path / "kept", tmp_path / "run/checkpoints")
+    shutil.copytree(tmp_path / "stored", tmp_path / "run/checkpoints")
     FORGE.open_run(tmp_path / "run").update(status="running", epochs=0, steps=0, metrics={})
     with (tmp_path / "run/metrics.jsonl").open("a") as file:
         file.write('{"epoch": 9, "st')  # a line that a kill has left half written
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
     assert_same(tmp_path / "run", expected)
 
 
-def test_a_run_killed_after_its_last_checkpoint_gets_its_figures(undisturbed, data, tmp_path):
+def test_a_run_killed_after_its_last_checkpoint_gets_its_metrics(uninterrupted, data, tmp_path):
     train(data, tmp_path / "run", "vae", "plain")
     FORGE.open_run(tmp_path / "run").update(
         status="running", epochs=0, steps=0, metrics={}, per_dim={}, best={}, protocol={}
     )
-    resumed(tmp_path / "run", data)
-    assert_same(tmp_path / "run", undisturbed("vae", "plain"))
+    resume(tmp_path / "run", data)
+    assert_same(tmp_path / "run", uninterrupted("vae", "plain"))
 
 
 @pytest.mark.parametrize(("step", "status"), [(1, "interrupted"), (STEPS + 1, "failed")])
-def test_a_run_without_its_first_checkpoint_starts_at_the_beginning(
-    undisturbed, data, tmp_path, step, status
-):
-    """Killed before it, or failed: its epoch had a line, and then the disk was full."""
+def test_a_run_without_a_checkpoint_restarts_at_step_0(uninterrupted, data, tmp_path, step, status):
+    """Killed before the first checkpoint, or failed on a full disk after a metrics line."""
     run = tmp_path / "run"
     with pytest.raises(Terminated):
         train(data, run, "vae", "plain", step=step)
     shutil.rmtree(run / "checkpoints")
-    without_stop(run)
+    disable_stop(run)
     FORGE.open_run(run).update(status=status)
-    assert resumed(run, data).manifest["resumed"][0]["step"] == 0
-    assert_same(run, undisturbed("vae", "plain"))
+    assert resume(run, data).manifest["resumed"][0]["step"] == 0
+    assert_same(run, uninterrupted("vae", "plain"))
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, data, tmp_path, caplog):
+def test_resume_falls_back_to_the_previous_checkpoint(uninterrupted, data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "plain", step=2 * STEPS + 2)
     checkpoints = tmp_path / "run/checkpoints"
     latest = checkpoints / (checkpoints / "LATEST").read_text().split()[0]
     (latest / "optimizer.safetensors").write_bytes(b"")
-    without_stop(tmp_path / "run")
-    made = resumed(tmp_path / "run", data)
+    disable_stop(tmp_path / "run")
+    made = resume(tmp_path / "run", data)
     assert "optimizer.safetensors has 0 bytes" in caplog.text
     assert made.manifest["resumed"][0]["step"] == 2 * STEPS
-    assert_same(tmp_path / "run", undisturbed("vae", "plain"))
+    assert_same(tmp_path / "run", uninterrupted("vae", "plain"))
 
 
 @pytest.mark.parametrize("what", ["damaged", "gone", "behind"])
-def test_best_is_named_again_where_a_kill_came_before_its_pointer(data, tmp_path, what):
-    """An epoch that is never the best again: without its pointer it would stay lost."""
+def test_resume_restores_the_best_pointer(data, tmp_path, what):
+    """No later epoch becomes the best, so resume must restore the pointer."""
     never = {"min_delta": 1e6}
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "plain", never, step=STEPS + 1)
@@ -384,83 +379,83 @@ def test_best_is_named_again_where_a_kill_came_before_its_pointer(data, tmp_path
         store.publish("best", store.load().name)
     else:
         pointer.write_text("\0") if what == "damaged" else pointer.unlink()
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
     assert pointer.read_text() == first
     assert store.load("best").state["epoch"] == 1
 
 
-def test_a_damaged_pointer_to_what_is_gone_is_said_and_given_up(data, tmp_path, caplog):
+def test_a_damaged_pointer_to_a_deleted_checkpoint_is_logged(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "plain", step=STEPS + 1)
     store = CheckpointStore(tmp_path / "run/checkpoints")
     shutil.rmtree(store.load("best").path)
     (store.folder / "BEST").write_text("\0")
-    made = resumed(tmp_path / "run", data)
+    made = resume(tmp_path / "run", data)
     assert "BEST is damaged" in caplog.text
     assert store.load("best").state["epoch"] == made.manifest["best"]["epoch"]
 
 
 @pytest.mark.parametrize("step", [STEPS, 2 * STEPS + 1, 3 * STEPS])
-def test_best_score_and_patience_go_on(data, tmp_path, step):
-    options = {"epochs": 9, "patience": 3, "min_delta": 1e6}  # never again so much better
+def test_resume_continues_best_score_and_patience(data, tmp_path, step):
+    options = {"epochs": 9, "patience": 3, "min_delta": 1e6}  # no later epoch improves this much
     train(data, tmp_path / "whole", "ae", "plain", options)
-    expected = seen(tmp_path / "whole")
+    expected = read_run(tmp_path / "whole")
     assert expected.manifest["stopped"]
     assert expected.state["waited"] == 3
     assert step < expected.manifest["steps"]
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", options, step=step)
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
     assert_same(tmp_path / "run", expected)
     with pytest.raises(UsageError, match="stopped early after epoch"):
-        resumed(tmp_path / "run", data)
+        resume(tmp_path / "run", data)
 
 
-@pytest.mark.parametrize("how", ["killed", "asked while it was judged"])
-def test_a_run_that_patience_has_ended_does_not_train_on(data, tmp_path, how):
-    """Neither after a kill before run.json says so, nor after a signal in that last evaluation."""
+@pytest.mark.parametrize("how", ["killed", "signal during evaluation"])
+def test_a_run_ended_by_patience_trains_no_further(data, tmp_path, how):
+    """Neither after a kill before run.json is updated nor after a signal in the last evaluation."""
     options = {"epochs": 9, "patience": 3, "min_delta": 1e6}
     train(data, tmp_path / "whole", "ae", "plain", options)
-    expected = seen(tmp_path / "whole")
+    expected = read_run(tmp_path / "whole")
     if how == "killed":
         train(data, tmp_path / "run", "ae", "plain", options)
         FORGE.open_run(tmp_path / "run").update(status="running", stopped="", epochs=0, steps=0)
     else:
         with pytest.raises(Terminated):
             train(data, tmp_path / "run", "ae", "plain", options, epoch=4)
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
     assert_same(tmp_path / "run", expected)
 
 
-def test_a_run_that_a_callback_has_ended_does_not_train_on(data, tmp_path):
+def test_a_run_ended_by_a_callback_trains_no_further(data, tmp_path):
     train(data, tmp_path / "run", "ae", "plain", step=STEPS + 2, how="END")
     before = files(tmp_path / "run")
     assert FORGE.open_run(tmp_path / "run").status == "done"
     with pytest.raises(UsageError, match="a callback ended the training"):
-        resumed(tmp_path / "run", data, train={"epochs": 9})
+        resume(tmp_path / "run", data, train={"epochs": 9})
     assert files(tmp_path / "run") == before
     FORGE.open_run(tmp_path / "run").update(status="running")  # killed before it was written
-    assert resumed(tmp_path / "run", data).manifest["steps"] == STEPS + 2
+    assert resume(tmp_path / "run", data).manifest["steps"] == STEPS + 2
 
 
-def test_more_epochs_are_those_of_a_longer_run(data, tmp_path):
-    """Also under a schedule, whose length is its own: the past is not rewritten."""
-    way = {"schedule": {"name": "cosine", "epochs": EPOCHS}, "ema": 0.9}
-    train(data, tmp_path / "whole", "vae", "plain", {**way, "epochs": EPOCHS + 2})
-    train(data, tmp_path / "run", "vae", "plain", way)
+def test_resume_with_more_epochs_equals_a_longer_run(data, tmp_path):
+    """Also with a schedule, which keeps its own length: past steps are unaffected."""
+    variant = {"schedule": {"name": "cosine", "epochs": EPOCHS}, "ema": 0.9}
+    train(data, tmp_path / "whole", "vae", "plain", {**variant, "epochs": EPOCHS + 2})
+    train(data, tmp_path / "run", "vae", "plain", variant)
     with pytest.raises(UsageError, match="is fully trained, 3 epochs"):
-        resumed(tmp_path / "run", data)
-    made = resumed(tmp_path / "run", data, train={"epochs": EPOCHS + 2})
+        resume(tmp_path / "run", data)
+    made = resume(tmp_path / "run", data, train={"epochs": EPOCHS + 2})
     assert made.config["train"]["epochs"] == EPOCHS + 2
-    found, expected = seen(tmp_path / "run"), seen(tmp_path / "whole")
+    found, expected = read_run(tmp_path / "run"), read_run(tmp_path / "whole")
     for group, tensors in expected.tensors.items():
         for name, value in tensors.items():
             assert torch.equal(found.tensors[group][name], value), (group, name)
     assert found.lines[-1] == expected.lines[-1]
 
 
-def test_an_older_checkpoint_takes_best_back_with_it(data, tmp_path):
-    """And the later epochs, which are made again, name it anew."""
+def test_resume_from_an_older_checkpoint_resets_best(data, tmp_path):
+    """The repeated epochs then set it again."""
     run = tmp_path / "run"
     train(data, run, "vae", "plain")
     store = CheckpointStore(run / "checkpoints")
@@ -469,27 +464,25 @@ def test_an_older_checkpoint_takes_best_back_with_it(data, tmp_path):
     manifest["config"]["callbacks"][0]["step"] = 2 * STEPS + 1
     (run / "run.json").write_text(json.dumps(manifest))
     with pytest.raises(Terminated):
-        resumed(run, data, checkpoint=f"step-{2 * STEPS:08d}")
+        resume(run, data, checkpoint=f"step-{2 * STEPS:08d}")
     assert store.load("best").state["epoch"] == 2
-    resumed(run, data)
+    resume(run, data)
     assert store.load("best").state["epoch"] == 3
 
 
-def test_a_copy_whose_files_have_other_times_goes_on_from_the_latest_step(data, tmp_path):
+def test_a_copy_with_other_mtimes_resumes_from_the_latest_step(data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "plain", step=2 * STEPS + 2)
     folder = tmp_path / "run/checkpoints"
     (folder / "LATEST").unlink()
     for i, path in enumerate(sorted(folder.glob("*/manifest.json"), reverse=True)):
         os.utime(path, (i, i))
-    made = resumed(tmp_path / "run", data)
+    made = resume(tmp_path / "run", data)
     assert made.manifest["resumed"][0]["step"] == 2 * STEPS + 2
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_every_optimizer_goes_on_with_a_learned_loss_and_a_shorter_last_batch(
-    data, tmp_path, optimizer
-):
+def test_every_optimizer_resumes_with_learned_loss_and_short_last_batch(data, tmp_path, optimizer):
     def go(run, **stop):
         options = {"optimizer": optimizer, "batch_size": 9, "accumulate": 2, "ema": 0.8}
         return FORGE.train(
@@ -506,20 +499,20 @@ def test_every_optimizer_goes_on_with_a_learned_loss_and_a_shorter_last_batch(
     go(tmp_path / "whole")
     with pytest.raises(Terminated):
         go(tmp_path / "run", step=7)
-    resumed(tmp_path / "run", data)
-    assert_same(tmp_path / "run", seen(tmp_path / "whole"))
+    resume(tmp_path / "run", data)
+    assert_same(tmp_path / "run", read_run(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_an_epoch_of_one_step_goes_on(data, tmp_path, step):
+def test_a_run_with_one_step_per_epoch_resumes(data, tmp_path, step):
     train(data, tmp_path / "whole", "ae", "plain", {"batch_size": 64})
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", {"batch_size": 64}, step=step)
-    resumed(tmp_path / "run", data)
-    assert_same(tmp_path / "run", seen(tmp_path / "whole"))
+    resume(tmp_path / "run", data)
+    assert_same(tmp_path / "run", read_run(tmp_path / "whole"))
 
 
-def test_a_checkpoint_is_written_when_its_seconds_are_over(data, tmp_path):
+def test_a_checkpoint_is_written_after_checkpoint_seconds(data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", {"checkpoint_seconds": 1e-6}, step=3)
     assert CheckpointStore(tmp_path / "run/checkpoints").names() == [
@@ -530,7 +523,7 @@ def test_a_checkpoint_is_written_when_its_seconds_are_over(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("event", "step"),
-    [  # EPOCH_STARTED fires again for an epoch that goes on in its middle
+    [  # EPOCH_STARTED fires again for an epoch that resumes in the middle
         ("EPOCH_STARTED", STEPS),
         ("ITERATION_STARTED", STEPS),
         ("ITERATION_STARTED", STEPS + 2),
@@ -538,7 +531,7 @@ def test_a_checkpoint_is_written_when_its_seconds_are_over(data, tmp_path):
         ("EPOCH_COMPLETED", STEPS + 2),
     ],
 )
-def test_what_a_callback_draws_is_the_same_after_a_restart(data, tmp_path, event, step):
+def test_random_draws_of_a_callback_are_the_same_after_resume(data, tmp_path, event, step):
     class Shake:
         def attach(self, engines):
             @engines.trainer.on(Events.STARTED)
@@ -568,32 +561,32 @@ def test_what_a_callback_draws_is_the_same_after_a_restart(data, tmp_path, event
     with pytest.raises(Terminated):
         go(tmp_path / "run", step=step)
     forge.resume(tmp_path / "run", data=data, quiet=True)
-    assert_same(tmp_path / "run", seen(tmp_path / "whole"))
+    assert_same(tmp_path / "run", read_run(tmp_path / "whole"))
 
 
-# ---------------------------------------------------------------- refused, or said
+# ---------------------------------------------------------------- refused or reported
 
 
-def test_a_run_without_its_checkpoints_is_not_trained_anew_over_its_record(data, tmp_path):
+def test_resume_refuses_a_finished_run_without_checkpoints(data, tmp_path):
     train(data, tmp_path / "run", "ae", "plain")
     shutil.rmtree(tmp_path / "run/checkpoints")
     before = files(tmp_path / "run")
     with pytest.raises(MissingError, match="no checkpoint to resume from"):
-        resumed(tmp_path / "run", data)
+        resume(tmp_path / "run", data)
     assert files(tmp_path / "run") == before
 
 
-def test_lines_of_metrics_that_are_gone_are_said(data, tmp_path, caplog):
+def test_missing_metrics_lines_are_logged(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2 * STEPS + 1)
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "run/metrics.jsonl").write_text("[" * 9**5 + "\n" + lines[1])
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
     assert "removed a damaged line before the last line" in caplog.text
     assert "has 1 epochs, but 2 were trained" in caplog.text
 
 
-def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp_path):
+def test_a_callback_state_that_cannot_be_stored_fails_at_once(data, tmp_path):
     class Odd:
         def __init__(self, state):
             self.state = state
@@ -604,7 +597,7 @@ def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp
         def state_dict(self):
             return self.state
 
-    class WithoutWayBack(Odd):
+    class WithoutLoad(Odd):
         load_state_dict = property()
 
     def failing(callback):
@@ -621,26 +614,26 @@ def test_the_state_of_a_callback_that_no_file_can_hold_is_told_at_once(data, tmp
         shutil.rmtree(tmp_path / "r")
         return error.value.message
 
-    assert "but no load_state_dict(state)" in failing(WithoutWayBack({}))
+    assert "but no load_state_dict(state)" in failing(WithoutLoad({}))
     Odd.load_state_dict = lambda self, state: None
     assert "not JSON serializable" in failing(Odd({1, 2}))
     assert "not JSON compliant" in failing(Odd({"best": float("nan")}))
 
 
 @pytest.mark.parametrize("name", ["latentforge/autoencoder", "autoencoder"])
-def test_another_torch_or_plugin_is_said(data, tmp_path, caplog, name):
-    """Also by a checkpoint of a version that kept the plugin's name without its distribution."""
+def test_another_torch_or_plugin_version_is_logged(data, tmp_path, caplog, name):
+    """Also for an older checkpoint that stored the plugin's name without its distribution."""
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     store = CheckpointStore(tmp_path / "run/checkpoints")
     saved = store.load()
     groups = {group: saved.tensors(group) for group in saved.groups}
     assert saved.state["plugins"]["latentforge/autoencoder"] == latentforge.__version__
-    kept = {k: v for k, v in saved.state["plugins"].items() if k != "latentforge/autoencoder"}
-    plugins = {**kept, name: "0.0.1"}
+    stored = {k: v for k, v in saved.state["plugins"].items() if k != "latentforge/autoencoder"}
+    plugins = {**stored, name: "0.0.1"}
     other = {"torch": "2.0.0", "device": "cuda", "plugins": plugins}
     store.save("other", groups, {**saved.state, **other})
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
     assert f"torch 2.0.0 before, {torch.__version__} now" in caplog.text
     assert "on cuda before, on cpu now" in caplog.text
     assert "plugin latentforge/autoencoder 0.0.1 before" in caplog.text
@@ -656,7 +649,7 @@ def test_another_torch_or_plugin_is_said(data, tmp_path, caplog, name):
         ("threads", None),
     ],
 )
-def test_a_state_of_another_kind_is_damage_and_nothing_is_touched(data, tmp_path, key, value):
+def test_a_malformed_state_is_refused_and_no_file_changes(data, tmp_path, key, value):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     store = CheckpointStore(tmp_path / "run/checkpoints")
@@ -665,11 +658,11 @@ def test_a_state_of_another_kind_is_damage_and_nothing_is_touched(data, tmp_path
     store.save("other", groups, {**saved.state, key: value})
     before = files(tmp_path / "run")
     with pytest.raises(RunFailed, match=f"has no valid '{key}'"):
-        resumed(tmp_path / "run", data)
+        resume(tmp_path / "run", data)
     assert files(tmp_path / "run") == before
 
 
-def test_what_is_no_tensor_cannot_be_kept_and_is_named(data, tmp_path):
+def test_model_state_that_is_not_a_tensor_is_refused(data, tmp_path):
     class Extra(ChannelsLast):
         def get_extra_state(self):
             return {"seen": 3}
@@ -693,7 +686,7 @@ def test_what_is_no_tensor_cannot_be_kept_and_is_named(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"lr": 0.1}, "train.lr: 0.001 in the run, not 0.1"),
         ({"epochs": 2}, "train.epochs: it can be raised from 3, but not lowered to 2"),
@@ -703,22 +696,22 @@ def test_what_is_no_tensor_cannot_be_kept_and_is_named(data, tmp_path):
         ({"optimizer_options": {"amsgrad": True}}, "train.optimizer_options.amsgrad: null in the"),
     ],
 )
-def test_other_settings_are_refused_by_name_and_nothing_is_touched(data, tmp_path, change, said):
+def test_other_settings_are_refused_by_name_and_no_file_changes(data, tmp_path, change, message):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     before = files(tmp_path)
     with pytest.raises(ConfigError) as error:
-        resumed(tmp_path / "run", data, train=change)
-    assert said in str(error.value)
+        resume(tmp_path / "run", data, train=change)
+    assert message in str(error.value)
     assert files(tmp_path) == before
 
 
-def test_settings_that_do_not_move_the_result_may_change(undisturbed, data, tmp_path):
+def test_settings_that_do_not_affect_the_result_may_change(uninterrupted, data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "vae", "plain", step=2)
-    made = resumed(tmp_path / "run", data, train={"checkpoint_every": 2, "checkpoint_seconds": 9.0})
+    made = resume(tmp_path / "run", data, train={"checkpoint_every": 2, "checkpoint_seconds": 9.0})
     assert made.config["train"]["checkpoint_every"] == 2
-    expected, found = undisturbed("vae", "plain"), seen(tmp_path / "run")
+    expected, found = uninterrupted("vae", "plain"), read_run(tmp_path / "run")
     assert all(
         torch.equal(found.tensors[group][name], value)
         for group, tensors in expected.tensors.items()
@@ -727,10 +720,10 @@ def test_settings_that_do_not_move_the_result_may_change(undisturbed, data, tmp_
     assert found.lines == expected.lines
 
 
-def test_another_number_of_threads_is_said(data, tmp_path, caplog):
+def test_another_number_of_threads_is_logged(data, tmp_path, caplog):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
-    resumed(tmp_path / "run", data, train={"threads": 2})
+    resume(tmp_path / "run", data, train={"threads": 2})
     assert "threads: 1 before, 2 now (--set train.threads=1 restores the number)" in caplog.text
 
 
@@ -739,12 +732,12 @@ def test_other_data_is_refused(data, tmp_path):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     x, y = data["train"]
     with pytest.raises(UsageError, match="has changed since"):
-        resumed(tmp_path / "run", {**data, "train": (255 - x, y)})
+        resume(tmp_path / "run", {**data, "train": (255 - x, y)})
     with pytest.raises(UsageError, match="data passed in Python"):
-        resumed(tmp_path / "run", None)
+        resume(tmp_path / "run", None)
 
 
-def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
+def test_resume_refuses_a_run_that_another_process_trains(data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     holder = "import sys; from pathlib import Path; from latentforge.runs.folder import lock_run\n"
@@ -753,12 +746,12 @@ def test_a_run_that_another_process_trains_is_left_alone(data, tmp_path):
     with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(UsageError, match="another process is training the run"):
-            resumed(tmp_path / "run", data)
+            resume(tmp_path / "run", data)
         process.kill()
-    resumed(tmp_path / "run", data)
+    resume(tmp_path / "run", data)
 
 
-def test_the_lock_is_held_while_training(data, tmp_path):
+def test_training_locks_the_run(data, tmp_path):
     class Try:
         def attach(self, engines):
             @engines.trainer.on(Events.ITERATION_COMPLETED(once=1))
@@ -769,19 +762,19 @@ def test_the_lock_is_held_while_training(data, tmp_path):
                 run = [sys.executable, "-c", code, str(tmp_path / "run")]
                 self.answer = subprocess.run(run, capture_output=True, text=True)
 
-    tried = Try()
+    attempt = Try()
 
     class Locked:
         @hookimpl
         def latentforge_callbacks(self):
-            yield CallbackSpec(name="try", summary="Locks", build=lambda config: tried)
+            yield CallbackSpec(name="try", summary="Locks", build=lambda config: attempt)
 
     options = {"data": data, "quiet": True, "train": {"epochs": 1}, "model": {"hidden": [4]}}
     Forge([Locked()]).train("ae", run=tmp_path / "run", callbacks=["try"], **options)
-    assert "another process is training the run" in tried.answer.stderr
+    assert "another process is training the run" in attempt.answer.stderr
 
 
-def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
+def test_a_checkpoint_of_an_older_version_stores_too_little(tmp_path):
     run = tmp_path / "run"
     shutil.copytree(Path(__file__).parents[1] / "runs" / "stored" / "run-format-1", run)
     FORGE.open_run(run).update(status="interrupted")
@@ -791,7 +784,7 @@ def test_a_checkpoint_of_an_older_version_is_told_to_be_too_little(tmp_path):
     assert files(run) == before
 
 
-def test_a_state_that_does_not_fit_is_one_clear_error(data, tmp_path):
+def test_an_optimizer_state_that_does_not_fit_is_refused(data, tmp_path):
     with pytest.raises(Terminated):
         train(data, tmp_path / "run", "ae", "plain", step=2)
     store = CheckpointStore(tmp_path / "run/checkpoints")
@@ -801,5 +794,5 @@ def test_a_state_that_does_not_fit_is_one_clear_error(data, tmp_path):
     store.save("other", groups, saved.state)
     before = files(tmp_path / "run")
     with pytest.raises(RunFailed, match="does not fit this training"):
-        resumed(tmp_path / "run", data)
+        resume(tmp_path / "run", data)
     assert files(tmp_path / "run") == before

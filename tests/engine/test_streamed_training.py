@@ -1,4 +1,4 @@
-"""A training on streamed images is, bit for bit, the training on the same images in memory."""
+"""Training on streamed images is bit-identical to training on the same images in memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from latentforge.workflows.train import train as train_run
 BYTES = np.random.default_rng(0).integers(0, 256, (150, 9, 7), dtype=np.uint8)
 LABELS = np.arange(150) % 3
 SMALL = {"encoder": [16], "decoder": [16], "latent_dim": 3}
-STEPS = 9  # an epoch: 108 images are left to train on, the last batch of 12 is full
-WAYS = {
+STEPS = 9  # per epoch: 108 training images, the last batch of 12 is full
+VARIANTS = {
     "plain": {},
     "accumulate": {"train": {"accumulate": 3, "batch_size": 13}},
     "dynamic": {"data": {"binarize": "dynamic"}},
@@ -50,8 +50,8 @@ class Stop:
                 signal.raise_signal(getattr(signal, self.config.how))
 
 
-class Mortal:
-    """A map-style dataset whose third reading of an example goes wrong."""
+class FailingDataset:
+    """A map-style dataset that fails once example 77 is read a second time."""
 
     targets = LABELS.tolist()
 
@@ -96,15 +96,15 @@ class Plugin:
 FORGE = Forge([Plugin()])
 
 
-def mapped(folder):
-    """The images in a file, as numpy maps it."""
+def map_images(folder):
+    """The images in a memory-mapped numpy file."""
     np.save(folder / "x.npy", BYTES)
     return Arrays(np.lib.format.open_memmap(folder / "x.npy", mode="r"), LABELS)
 
 
-def train(run, given, stream, workers=0, *, stop=0, cut="", data=None, train=None, **options):
+def train(run, source, stream, workers=0, *, stop=0, cut="", data=None, train=None, **options):
     draft = start_draft(FORGE.registry, "vae", None, None)
-    handed = draft.add_data(given)
+    arrays = draft.add_data(source)
     draft.update("model", SMALL, "model=")
     draft.update("data", {"stream": stream, "workers": workers, **(data or {})}, "data=")
     fixed = {"epochs": 2, "batch_size": 12, "log_every": 3, "threads": 1, **(train or {})}
@@ -113,8 +113,8 @@ def train(run, given, stream, workers=0, *, stop=0, cut="", data=None, train=Non
         draft.enable_callbacks([{"name": "stop", "step": stop}])
     if cut:
         draft.enable_callbacks([{"name": "cut", "file": str(cut)}])
-    config = resolve(draft, FORGE.registry, in_memory=handed is not None)
-    return train_run(FORGE.registry, config, run=run, quiet=True, data=handed, **options)
+    config = resolve(draft, FORGE.registry, in_memory=arrays is not None)
+    return train_run(FORGE.registry, config, run=run, quiet=True, data=arrays, **options)
 
 
 def weights(run):
@@ -129,46 +129,46 @@ def assert_same(run, other):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("way", WAYS)
-def test_the_weights_are_those_of_images_in_memory(tmp_path, way, workers):
-    resident = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never", **WAYS[way])
-    streamed = train(tmp_path / "two", mapped(tmp_path), "always", workers, **WAYS[way])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_streamed_weights_equal_those_of_images_in_memory(tmp_path, variant, workers):
+    resident = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never", **VARIANTS[variant])
+    streamed = train(tmp_path / "two", map_images(tmp_path), "always", workers, **VARIANTS[variant])
     assert_same(resident, streamed)
     assert resident.manifest["steps_made"]["images"] == "in memory"
-    told = f"streamed (data.stream is always; data.workers={workers})"
-    assert streamed.manifest["steps_made"]["images"] == told
-    if way != "dynamic":  # whose held-out images are drawn otherwise, as docs/streaming.md says
+    reason = f"streamed (data.stream is always; data.workers={workers})"
+    assert streamed.manifest["steps_made"]["images"] == reason
+    if variant != "dynamic":  # whose held-out images are drawn differently, see docs/streaming.md
         assert resident.metrics == streamed.metrics
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("step", [4, STEPS + 2])
-def test_a_streamed_run_goes_on_in_the_middle_of_an_epoch(tmp_path, step, workers):
+def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(tmp_path, step, workers):
     whole = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never")
-    given = mapped(tmp_path)
+    source = map_images(tmp_path)
     with pytest.raises(Terminated, match=f"at step {step}"):
-        train(tmp_path / "two", given, "always", workers, stop=step)
-    assert_same(whole, FORGE.resume(tmp_path / "two", data=given, quiet=True))
+        train(tmp_path / "two", source, "always", workers, stop=step)
+    assert_same(whole, FORGE.resume(tmp_path / "two", data=source, quiet=True))
 
 
-def test_a_run_that_was_streamed_goes_on_in_memory_and_the_other_way_round(tmp_path):
+def test_a_run_resumes_with_streaming_switched_on_or_off(tmp_path):
     whole = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never")
-    for then, now in (("always", "never"), ("never", "always")):
+    for before, now in (("always", "never"), ("never", "always")):
         with pytest.raises(Terminated):
-            train(tmp_path / then, mapped(tmp_path), then, stop=5)
-        run = FORGE.open_run(tmp_path / then)
+            train(tmp_path / before, map_images(tmp_path), before, stop=5)
+        run = FORGE.open_run(tmp_path / before)
         draft = build_draft(run)
-        given = draft.add_data(mapped(tmp_path))
+        source = draft.add_data(map_images(tmp_path))
         draft.update("data", {"stream": now}, "data=")
-        again = resume(
-            run, resolve_resumed_config(FORGE.registry, run, draft), quiet=True, data=given
+        resumed = resume(
+            run, resolve_resumed_config(FORGE.registry, run, draft), quiet=True, data=source
         )
-        assert_same(whole, again)
+        assert_same(whole, resumed)
 
 
-def test_other_images_are_noticed_by_the_sample(tmp_path):
+def test_changed_images_are_detected_by_the_sample(tmp_path):
     with pytest.raises(Terminated):
-        train(tmp_path / "run", mapped(tmp_path), "always", stop=5)
+        train(tmp_path / "run", map_images(tmp_path), "always", stop=5)
     np.save(tmp_path / "x.npy", BYTES ^ 1)
     other = Arrays(np.lib.format.open_memmap(tmp_path / "x.npy", mode="r"), LABELS)
     with pytest.raises(UsageError, match="has changed since"):
@@ -176,25 +176,25 @@ def test_other_images_are_noticed_by_the_sample(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_is_truncated_while_training_is_named(tmp_path, workers):
-    given = mapped(tmp_path)
+def test_a_file_truncated_during_training_is_named(tmp_path, workers):
+    source = map_images(tmp_path)
     with pytest.raises(RunFailed, match=r"image \d+ of .*x\.npy cannot be read") as caught:
-        train(tmp_path / "run", given, "always", workers, cut=tmp_path / "x.npy")
+        train(tmp_path / "run", source, "always", workers, cut=tmp_path / "x.npy")
     assert "--resume" in caught.value.remedy
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("raises", "cat-77.png is truncated"), ("dies", "ended")]
+    ("how", "message"), [("raises", "cat-77.png is truncated"), ("dies", "ended")]
 )
-def test_an_example_that_cannot_be_read_and_a_worker_that_dies_end_the_run(tmp_path, how, said):
+def test_an_unreadable_example_or_a_dead_worker_fails_the_run(tmp_path, how, message):
     with pytest.raises(RunFailed) as caught:
-        train(tmp_path / "run", Mortal(how), "always", 1)
-    assert said in str(caught.value)
+        train(tmp_path / "run", FailingDataset(how), "always", 1)
+    assert message in str(caught.value)
     assert "--resume" in caught.value.remedy
 
 
 def test_fixed_binarization_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"data\.binarize=fixed") as caught:
-        train(tmp_path / "run", mapped(tmp_path), "always", data={"binarize": "fixed"})
+        train(tmp_path / "run", map_images(tmp_path), "always", data={"binarize": "fixed"})
     assert "dynamic" in caught.value.remedy

@@ -1,4 +1,4 @@
-"""Training: what it computes, that it does so again, and how it ends."""
+"""Training: its result, its reproducibility and its end."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def train(forge, folder, model="ae", **train):
 
 
 @pytest.mark.parametrize("model", ["ae", "cnn-classifier"])
-def test_a_seed_gives_the_same_weights_to_the_bit(forge, tmp_path, model):
+def test_a_seed_gives_bit_identical_weights(forge, tmp_path, model):
     first = weights(train(forge, tmp_path / "a", model))
-    torch.rand(7)  # what happened before does not matter
+    torch.rand(7)  # earlier draws do not matter
     assert same(first, weights(train(forge, tmp_path / "b", model)))
     assert not same(first, weights(train(forge, tmp_path / "c", model, seed=1)))
 
@@ -49,7 +49,7 @@ def test_logging_and_evaluating_do_not_change_the_training(forge, tmp_path):
     assert 0 <= watched.history()[0]["test"]["accuracy"] <= 1
 
 
-def test_the_random_state_of_the_caller_is_left_alone(forge, tmp_path):
+def test_the_random_state_of_the_caller_is_unchanged(forge, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -59,9 +59,9 @@ def test_the_random_state_of_the_caller_is_left_alone(forge, tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_training_is_that_of_a_plain_loop(forge, tmp_path):
-    """An independent loop from the same weights, in the same order, ends at the same place."""
-    run = train(forge, tmp_path / "a", epochs=1, lr=1e-9)  # as good as the initial weights
+def test_training_matches_a_plain_loop(forge, tmp_path):
+    """An independent loop from the same weights, in the same order, gives the same weights."""
+    run = train(forge, tmp_path / "a", epochs=1, lr=1e-9)  # practically the initial weights
     model = run.load_model()
     model.requires_grad_(True)
     images = forge.load_data("digits").split("train")
@@ -85,7 +85,7 @@ def test_training_is_that_of_a_plain_loop(forge, tmp_path):
     assert history == pytest.approx(losses, rel=1e-4)
 
 
-def test_the_checkpoint_holds_model_loss_and_optimizer(forge, tmp_path):
+def test_the_checkpoint_contains_model_and_optimizer(forge, tmp_path):
     run = train(forge, tmp_path / "a")
     saved = CheckpointStore(run.path / "checkpoints").load()
     assert (saved.state["epoch"], saved.state["step"]) == (2, run.manifest["steps"])
@@ -104,8 +104,8 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(forge, tmp_path):
     store = CheckpointStore(run.path / "checkpoints")
     best = store.load("best").state["epoch"]
     assert best == 1 + scores.index(min(scores)) < 6
-    figures = run.evaluate("validation", checkpoint="best")
-    assert figures["loss"] == pytest.approx(min(scores), rel=1e-5)
+    metrics = run.evaluate("validation", checkpoint="best")
+    assert metrics["loss"] == pytest.approx(min(scores), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_every_optimizer_lowers_the_loss(forge, tmp_path, name):
     assert last < 0.98 * first
 
 
-def test_optimizer_options_reach_it_and_wrong_ones_are_named(forge, tmp_path):
+def test_optimizer_options_are_applied_and_unknown_ones_named(forge, tmp_path):
     options = {"optimizer": "sgd", "lr": 1e-4}
     plain = train(forge, tmp_path / "a", **options)
     momentum = train(forge, tmp_path / "b", optimizer_options={"momentum": 0.9}, **options)
@@ -167,7 +167,7 @@ def hooked():
     return plugin, Forge([plugin])
 
 
-def test_a_callback_sees_every_step_and_the_figures_of_each_evaluation(hooked, tmp_path):
+def test_a_callback_sees_every_step_and_the_metrics_of_each_evaluation(hooked, tmp_path):
     plugin, forge = hooked
     run = forge.train(
         "ae", model=SMALL, train={"epochs": 2}, callbacks=["count"], run=tmp_path / "a", quiet=True
@@ -177,7 +177,7 @@ def test_a_callback_sees_every_step_and_the_figures_of_each_evaluation(hooked, t
     assert plugin.seen[-1][1] == run.metrics["test"]
 
 
-def test_a_callback_that_stops_the_trainer_leaves_a_whole_run_with_a_last_line(hooked, tmp_path):
+def test_a_callback_that_stops_the_trainer_leaves_a_complete_run(hooked, tmp_path):
     _, forge = hooked
     run = forge.train(
         "ae", model=SMALL, train={"epochs": 4}, callbacks=["stop"], run=tmp_path / "a", quiet=True
@@ -214,7 +214,7 @@ class Broken(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("dict", "returned dict, not Terms"),
         ("float", "'a' must be a 0-d tensor"),
@@ -225,18 +225,18 @@ class Broken(torch.nn.Module):
         ("changing", "terms changed"),
     ],
 )
-def test_a_loss_that_breaks_the_contract_is_named(tmp_path, how, said):
+def test_a_loss_that_breaks_the_contract_is_named(tmp_path, how, message):
     class Plugin:
         @hookimpl
         def latentforge_losses(self):
             yield LossSpec(name="broken", summary="x", build=lambda config, data: Broken(how))
 
-    with pytest.raises(PluginError, match=said) as caught:
+    with pytest.raises(PluginError, match=message) as caught:
         Forge([Plugin()]).train("ae", loss="broken", model=SMALL, run=tmp_path / "a", quiet=True)
     assert "loss 'broken' of plugin Plugin" in " ".join(caught.value.details)
 
 
-def test_a_model_that_is_no_module_is_named(tmp_path):
+def test_a_model_that_is_not_a_module_is_named(tmp_path):
     class Plugin:
         @hookimpl
         def latentforge_models(self):
@@ -253,7 +253,7 @@ def test_a_model_that_is_no_module_is_named(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_threads_are_those_asked_for_and_only_while_training(forge, tmp_path):
+def test_train_threads_applies_only_during_training(forge, tmp_path):
     before = torch.get_num_threads()
     run = train(forge, tmp_path / "a", epochs=1, threads=before + 1)
     assert run.manifest["environment"]["threads"] == before + 1
@@ -261,7 +261,7 @@ def test_threads_are_those_asked_for_and_only_while_training(forge, tmp_path):
 
 
 class Warming(torch.nn.Module):
-    """A loss whose second term, which does not fall, fades in."""
+    """A loss with a constant second term whose weight grows from 0."""
 
     def forward(self, model, batch, step):
         recon = model.decode(model.encode(batch.x).sample())
@@ -288,7 +288,7 @@ def test_a_warm_up_does_not_make_early_weights_the_best(tmp_path):
 
 
 class Drawing:
-    """A measure that draws noise when it is built, and when it is asked."""
+    """A measure that draws noise when it is built and when it is computed."""
 
     def __init__(self):
         self.built = torch.rand(()).item()
@@ -308,14 +308,14 @@ class Measures:
         )
 
 
-def test_the_noise_of_a_measure_is_its_own_and_a_nan_figure_ends_no_run(tmp_path):
+def test_a_measure_has_its_own_noise_and_nan_ends_no_run(tmp_path):
     forge = Forge([Measures()])
     run = forge.train("ae", model=SMALL, train={"epochs": 1}, run=tmp_path / "a", quiet=True)
     torch.rand(3)
     alone = run.evaluate(measures=["drawing"])
-    together = run.evaluate()
+    all_metrics = run.evaluate()
     for name in ("built", "asked"):
-        assert alone[name] == together[name] == run.metrics["test"][name]
+        assert alone[name] == all_metrics[name] == run.metrics["test"][name]
 
 
 def test_images_of_two_channels_train_without_pictures(forge, tmp_path):

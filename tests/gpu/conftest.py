@@ -1,4 +1,4 @@
-"""Tests that need CUDA, skipped by name where there is none; `make gpu-test` runs them."""
+"""Tests that need CUDA, skipped where there is none; `make gpu-test` runs them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Run]:
-    """Train a small model on digits on the GPU; `train` holds further settings of [train]."""
+    """Train a small model on digits on the GPU; `train` contains more settings of [train]."""
 
-    def trained(name: str, forge: Forge | None = None, **given: Any) -> Run:
-        settings = {"epochs": 3, "batch_size": 128, "device": "cuda", **given.pop("train", {})}
+    def trained(name: str, forge: Forge | None = None, **options: Any) -> Run:
+        settings = {"epochs": 3, "batch_size": 128, "device": "cuda", **options.pop("train", {})}
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         return (forge or Forge()).train(
-            name, data="digits", train=settings, run=folder, quiet=True, **given
+            name, data="digits", train=settings, run=folder, quiet=True, **options
         )
 
     return trained

@@ -37,10 +37,10 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
     path.write_bytes(data)
 
 
-# ---------------------------------------------------------------- what goes in comes out
+# ---------------------------------------------------------------- round trips
 
 
-def test_a_trained_network_and_its_optimizer_come_back_bit_for_bit(store: CheckpointStore):
+def test_a_network_and_its_optimizer_load_bit_identical(store: CheckpointStore):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(2, 3, 8, 8)).sum().backward()
@@ -65,7 +65,7 @@ def test_a_trained_network_and_its_optimizer_come_back_bit_for_bit(store: Checkp
             assert tensor.is_contiguous()
 
 
-def test_tied_and_strided_tensors_are_saved_and_come_back_apart(store: CheckpointStore):
+def test_tied_and_strided_tensors_load_as_separate_tensors(store: CheckpointStore):
     base = torch.arange(12.0).view(3, 4)
     group = {"a": base, "tied": base, "row": base[1], "columns": base[:, 1:3], "t": base.T}
     store.save("s", {"model": group, "none": {}}, {})
@@ -77,7 +77,7 @@ def test_tied_and_strided_tensors_are_saved_and_come_back_apart(store: Checkpoin
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int64])
-def test_every_bit_of_a_dtype_survives_with_nan_and_scalars(store: CheckpointStore, dtype):
+def test_every_dtype_is_stored_bit_exactly_with_nan_and_scalars(store: CheckpointStore, dtype):
     value = torch.tensor([1, 0, -3]).to(dtype)
     if dtype.is_floating_point:
         value[1] = float("nan")
@@ -108,7 +108,7 @@ def test_a_name_that_could_leave_the_folder_or_hide_a_pointer_is_refused(store, 
 # ---------------------------------------------------------------- pointers and retention
 
 
-def test_the_last_the_one_before_and_the_best_are_kept(store: CheckpointStore):
+def test_the_last_two_and_the_best_are_kept(store: CheckpointStore):
     for step in range(1, 6):
         path = store.save(f"step-{step}", weights(step), {"step": step}, best=step == 2)
         assert path == store.folder / f"step-{step}"
@@ -122,14 +122,14 @@ def test_the_last_the_one_before_and_the_best_are_kept(store: CheckpointStore):
     assert store.load("step-4").tensors("model")["w"][0] == 4
 
 
-def test_a_new_best_lets_the_old_one_go(store: CheckpointStore):
+def test_a_new_best_deletes_the_old_one(store: CheckpointStore):
     for step in range(1, 5):
         store.save(f"step-{step}", weights(step), {"step": step}, best=step in (1, 3))
     assert store.names() == ["step-3", "step-4"]
     assert store.load("best").state == {"step": 3}
 
 
-def test_a_second_save_under_a_name_stands_beside_the_first(store: CheckpointStore):
+def test_a_second_save_under_a_name_keeps_the_first(store: CheckpointStore):
     first = store.save("step-1", weights(1), {"attempt": 1})
     second = store.save("step-1", weights(2), {"attempt": 2})
     assert (first.name, second.name) == ("step-1", "step-1.2")
@@ -137,19 +137,19 @@ def test_a_second_save_under_a_name_stands_beside_the_first(store: CheckpointSto
     assert store.load("step-1").state == {"attempt": 1}
 
 
-def test_only_folders_that_a_store_made_are_ever_removed(store: CheckpointStore):
-    mine = [store.folder / "notes", store.folder / "step-0"]
-    for folder in mine:
+def test_only_folders_created_by_a_store_are_removed(store: CheckpointStore):
+    foreign = [store.folder / "notes", store.folder / "step-0"]
+    for folder in foreign:
         folder.mkdir(parents=True)
         (folder / "keep.txt").write_text("mine")
-    (mine[1] / "manifest.json").write_text('{"format": "another"}')
+    (foreign[1] / "manifest.json").write_text('{"format": "another"}')
     for step in range(1, 5):
         store.save(f"step-{step}", weights(step), {})
     assert store.names() == ["step-3", "step-4"]
-    assert all((folder / "keep.txt").read_text() == "mine" for folder in mine)
+    assert all((folder / "keep.txt").read_text() == "mine" for folder in foreign)
 
 
-def test_a_symbolic_link_to_a_checkpoint_is_not_followed_when_retiring(store, tmp_path: Path):
+def test_retention_does_not_follow_symbolic_links(store, tmp_path: Path):
     other = CheckpointStore(tmp_path / "other")
     precious = other.save("precious", weights(7), {"step": 7})
     store.save("step-1", weights(1), {})
@@ -159,10 +159,10 @@ def test_a_symbolic_link_to_a_checkpoint_is_not_followed_when_retiring(store, tm
     assert (store.folder / "link").is_symlink()
 
 
-# ---------------------------------------------------------------- what is missing
+# ---------------------------------------------------------------- missing checkpoints
 
 
-def test_an_empty_store_says_that_there_is_no_checkpoint_yet(store: CheckpointStore):
+def test_loading_from_an_empty_store_names_its_folder(store: CheckpointStore):
     assert store.names() == []
     for which in ("last", "best"):
         with pytest.raises(MissingError, match="no checkpoint yet") as caught:
@@ -170,7 +170,7 @@ def test_an_empty_store_says_that_there_is_no_checkpoint_yet(store: CheckpointSt
         assert str(store.folder) in caught.value.message
 
 
-def test_without_a_best_one_the_reason_is_given(store: CheckpointStore):
+def test_a_missing_best_checkpoint_is_explained(store: CheckpointStore):
     store.save("step-1", weights(1), {})
     with pytest.raises(MissingError, match="no best checkpoint") as caught:
         store.load("best")
@@ -189,7 +189,7 @@ def test_an_unknown_name_or_group_lists_those_that_exist(store: CheckpointStore)
     assert "model, optimizer" in caught.value.details[0]
 
 
-# ---------------------------------------------------------------- damage is found
+# ---------------------------------------------------------------- damage
 
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -224,7 +224,7 @@ def test_a_flipped_bit_in_the_manifest_or_the_pointer_is_found(store: Checkpoint
     assert store.load().state == {"step": 2}
 
 
-def test_a_pointer_turned_to_another_sound_checkpoint_is_found(store: CheckpointStore):
+def test_a_pointer_flipped_to_another_valid_checkpoint_is_found(store: CheckpointStore):
     store.save("step-2", weights(2), {"step": 2})
     store.save("step-3", weights(3), {"step": 3})
     flip(store.folder / "LATEST", len("step-"))  # 3 and 2 differ in one bit
@@ -233,13 +233,13 @@ def test_a_pointer_turned_to_another_sound_checkpoint_is_found(store: Checkpoint
         store.load()
 
 
-def test_a_pointer_without_a_hash_is_that_of_an_old_store_or_of_a_hand(store: CheckpointStore):
+def test_a_pointer_without_a_hash_is_accepted(store: CheckpointStore):
     store.save("step-1", weights(1), {"step": 1})
     (store.folder / "LATEST").write_text("step-1\n")
     assert store.load().state == {"step": 1}
 
 
-def test_the_newest_that_is_sound_stands_in_for_a_damaged_one_and_is_named(store, caplog):
+def test_load_newest_falls_back_to_the_newest_valid_checkpoint(store, caplog):
     for step in (1, 2, 3):
         store.save(f"step-{step}", weights(step), {"step": step}, best=step == 1)
     assert store.load_newest().state == {"step": 3}
@@ -272,13 +272,13 @@ def test_truncated_deleted_and_swapped_files_are_named(store: CheckpointStore, f
     with pytest.raises(RunFailed, match=file):
         store.load()
 
-    shutil.copy(whole / file, other / file)  # sound in itself, and of another checkpoint
+    shutil.copy(whole / file, other / file)  # valid, but from another checkpoint
     with pytest.raises(RunFailed):
         store.load()
     assert store.load("step-1").state == {"step": 1}
 
 
-def test_a_file_damaged_after_loading_is_not_trusted_either(store: CheckpointStore):
+def test_damage_after_loading_is_found(store: CheckpointStore):
     path = store.save("step-1", weights(1), {})
     loaded = store.load()
     flip(path / "model.safetensors", -1)
@@ -302,7 +302,7 @@ def test_a_manifest_cannot_point_outside_its_folder(store: CheckpointStore):
         store.load()
 
 
-# ---------------------------------------------------------------- folders from strangers
+# ---------------------------------------------------------------- untrusted folders
 
 
 @pytest.mark.parametrize("what", ["file", "checkpoint", "checkpoints"])
@@ -317,14 +317,14 @@ def test_a_link_out_of_the_run_is_not_followed(tmp_path: Path, what: str):
         store.load()
 
 
-def test_a_run_that_is_reached_by_a_link_loads(store: CheckpointStore, tmp_path: Path):
+def test_a_run_reached_through_a_link_loads(store: CheckpointStore, tmp_path: Path):
     store.save("step-1", weights(1), {"step": 1})
     (tmp_path / "link").symlink_to(store.folder.parent, target_is_directory=True)
     assert CheckpointStore(tmp_path / "link" / "checkpoints").load().state == {"step": 1}
 
 
 def rewrite(path: Path, file: str, data: bytes) -> None:
-    """A file with a manifest that agrees, as who makes a folder by hand can write it."""
+    """Write a file with a matching manifest, as anyone who creates a folder by hand can."""
     (path / file).write_bytes(data)
     manifest = json.loads((path / "manifest.json").read_text())
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
@@ -338,7 +338,7 @@ HUGE = json.dumps({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2
 
 
 @pytest.mark.parametrize(
-    ("file", "data", "said"),
+    ("file", "data", "message"),
     [
         ("state.json", DEEP, "nested too deeply"),
         ("state.json", b"[1, 2]", "cannot be read"),
@@ -349,14 +349,14 @@ HUGE = json.dumps({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2
     ],
     ids=["deep", "list", "long", "pickle", "huge shape", "huge header"],
 )
-def test_a_hostile_file_with_a_right_hash_is_refused(store, file, data, said):
+def test_a_hostile_file_with_a_correct_hash_is_refused(store, file, data, message):
     rewrite(store.save("step-1", weights(1), {"step": 1}), file, data)
-    with pytest.raises(RunFailed, match=said):
+    with pytest.raises(RunFailed, match=message):
         store.load().tensors("model")
 
 
 @pytest.mark.parametrize("entry", [{"sha256": "0", "size": "9"}, {"sha256": 1, "size": None}, 7])
-def test_a_manifest_of_another_shape_is_damage(store: CheckpointStore, entry: object):
+def test_a_malformed_manifest_entry_is_reported_as_damage(store: CheckpointStore, entry: object):
     path = store.save("step-1", weights(1), {}) / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["state.json"] = entry
@@ -365,7 +365,7 @@ def test_a_manifest_of_another_shape_is_damage(store: CheckpointStore, entry: ob
         store.load()
 
 
-def test_a_deep_manifest_is_damage(store: CheckpointStore):
+def test_a_deeply_nested_manifest_is_refused(store: CheckpointStore):
     (store.save("step-1", weights(1), {}) / "manifest.json").write_bytes(DEEP)
     with pytest.raises(RunFailed, match=r"manifest\.json cannot be read"):
         store.load()
@@ -381,7 +381,7 @@ def test_more_bytes_than_expected_are_never_read(store: CheckpointStore):
 
 
 @pytest.mark.parametrize("text", ["", "../elsewhere", "\x00\x00", "two\nlines"])
-def test_a_damaged_pointer_is_an_error_and_nothing_is_retired(store: CheckpointStore, text: str):
+def test_a_damaged_pointer_is_an_error_and_nothing_is_deleted(store: CheckpointStore, text: str):
     store.save("step-1", weights(1), {}, best=True)
     store.save("step-2", weights(2), {})
     (store.folder / "BEST").write_text(text)
@@ -460,18 +460,18 @@ print(killed, code)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
-def test_a_kill_before_any_file_operation_leaves_whole_checkpoints(tmp_path: Path):
+def test_a_kill_before_any_file_operation_leaves_valid_checkpoints(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     killed, last = map(int, done.stdout.split())
     assert killed > 15  # each fsync, rename and deletion of one save
-    assert last == 0  # and the loop went on until a save ended by itself
+    assert last == 0  # the loop ran until a save completed
 
 
 class Fault:
-    """Lets the system refuse one of the operations that are counted while it is armed."""
+    """Makes the file operation that decrements `left` to 0 fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
         self.left, self.reason = 0, reason
@@ -479,9 +479,9 @@ class Fault:
             *((os, name) for name in ("fsync", "rename", "replace", "mkdir")),
             (io, "open"),
         ):
-            monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
+            monkeypatch.setattr(module, name, self.wrap(getattr(module, name)))
 
-    def counted(self, real):
+    def wrap(self, real):
         def call(*args, **kwargs):
             self.left -= 1
             if self.left == 0:
@@ -492,29 +492,29 @@ class Fault:
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_a_fault_at_any_file_operation_is_one_error_and_what_was_there_loads(
+def test_a_failing_file_operation_is_one_error_and_old_checkpoints_load(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, reason: int
 ):
-    """Operation by operation, until a save comes through."""
+    """Operation by operation, until a save completes."""
     for step in (1, 2):
         store.save(f"step-{step}", weights(step), {"step": step}, best=True)
-    fault, told = Fault(monkeypatch, reason), []
+    fault, messages = Fault(monkeypatch, reason), []
     for operation in range(1, 200):
         fault.left = operation
         try:
             store.save("next", weights(9), {"step": 9}, best=True)
         except RunFailed as error:
-            told.append(str(error))
-        met, fault.left = fault.left <= 0, 0
-        if not met:
+            messages.append(str(error))
+        reached, fault.left = fault.left <= 0, 0
+        if not reached:
             break
         for which in ("last", "best"):
             loaded = store.load(which)
             assert loaded.state["step"] in (2, 9), operation
             assert loaded.tensors("model")["w"].tolist() == [float(loaded.state["step"])] * 8
-    assert not met
-    assert all(os.strerror(reason) in said for said in told)
-    assert len(told) > 15  # the others were at what nothing depends on, such as sweeping up
+    assert not reached
+    assert all(os.strerror(reason) in message for message in messages)
+    assert len(messages) > 15  # the other faults hit optional operations, such as cleaning up
     store.save("after", weights(7), {"step": 7})
     assert store.load().state == {"step": 7}
     assert not list(store.folder.glob(".tmp-*"))
@@ -538,7 +538,7 @@ for _ in range(2):
 """
 
 
-def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_it_is_whole(tmp_path: Path):
+def test_a_full_disk_is_one_error_and_keeps_the_previous_checkpoint(tmp_path: Path):
     pytest.importorskip("resource", reason="limits the size of files")
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
@@ -551,7 +551,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_it_is_whole(tm
     assert sorted(p.name for p in tmp_path.iterdir()) == ["BEST", "LATEST", "step-1"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_with_its_reason(tmp_path: Path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunFailed, match="cannot write checkpoint"):
         CheckpointStore(tmp_path / "file").save("step-1", weights(1), {})

@@ -1,4 +1,4 @@
-"""The run folder: made once, never overwritten, and read with suspicion."""
+"""The run folder: created once, never overwritten, and validated when read."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from latentforge.runs.folder import create_run_folder, find_run_folders, read_ma
 # ---------------------------------------------------------------- a new folder
 
 
-def test_the_wanted_folder_is_made_with_its_parents(tmp_path):
-    wanted = tmp_path / "a" / "b"
-    assert create_run_folder(wanted, tmp_path / "runs", "ae-digits") == wanted
-    assert wanted.is_dir()
+def test_the_requested_folder_is_created_with_its_parents(tmp_path):
+    requested = tmp_path / "a" / "b"
+    assert create_run_folder(requested, tmp_path / "runs", "ae-digits") == requested
+    assert requested.is_dir()
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_empty_folder_will_do(tmp_path):
+def test_an_empty_folder_is_accepted(tmp_path):
     assert create_run_folder(tmp_path, tmp_path / "runs", "ae-digits") == tmp_path
 
 
-def test_without_a_wish_folders_are_numbered_and_gaps_are_filled(tmp_path):
+def test_default_folders_are_numbered_and_gaps_are_filled(tmp_path):
     made = [create_run_folder(None, tmp_path / "runs", "ae-digits").name for _ in range(3)]
     assert made == ["ae-digits-1", "ae-digits-2", "ae-digits-3"]
     (tmp_path / "runs" / "ae-digits-2").rmdir()
@@ -37,12 +37,12 @@ def test_without_a_wish_folders_are_numbered_and_gaps_are_filled(tmp_path):
     assert made == ["ae-digits-2", "ae-digits-5"]
 
 
-def test_many_at_once_get_folders_of_their_own(tmp_path):
+def test_concurrent_threads_get_different_folders(tmp_path):
     made: list[Path] = []
-    together = threading.Barrier(8)
+    barrier = threading.Barrier(8)
 
     def work() -> None:
-        together.wait()
+        barrier.wait()
         made.extend(create_numbered_folder(tmp_path / "runs", "ae-", 1) for _ in range(20))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -53,7 +53,7 @@ def test_many_at_once_get_folders_of_their_own(tmp_path):
     assert sorted(int(path.name[3:]) for path in made) == list(range(1, 161))
 
 
-def test_a_folder_that_holds_a_run_is_refused(runs):
+def test_a_folder_that_contains_a_run_is_refused(runs):
     before = (runs / "ae" / "run.json").read_bytes()
     with pytest.raises(UsageError, match="already contains a run") as caught:
         create_run_folder(runs / "ae", runs, "ae")
@@ -61,24 +61,24 @@ def test_a_folder_that_holds_a_run_is_refused(runs):
     assert (runs / "ae" / "run.json").read_bytes() == before
 
 
-def test_a_folder_that_holds_anything_is_refused(tmp_path):
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for wanted in (tmp_path, tmp_path / "notes.txt"):
+    for requested in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
-            create_run_folder(wanted, tmp_path / "runs", "ae")
+            create_run_folder(requested, tmp_path / "runs", "ae")
         assert caught.value.remedy == "choose another folder"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_where_nothing_can_be_written_the_run_fails_and_says_where(tmp_path):
+def test_a_run_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    for wanted, root in (
+    for requested, root in (
         (tmp_path / "file" / "run", tmp_path),
         (None, tmp_path / "file" / "runs"),
     ):
         with pytest.raises(RunFailed, match="cannot write to") as caught:
-            create_run_folder(wanted, root, "ae")
-        assert str(wanted or root) in caught.value.message
+            create_run_folder(requested, root, "ae")
+        assert str(requested or root) in caught.value.message
         assert caught.value.exit_code == 1
 
 
@@ -100,7 +100,7 @@ def test_where_nothing_can_be_written_the_run_fails_and_says_where(tmp_path):
         b"[" * 10**5,
     ],
 )
-def test_an_unreadable_or_foreign_manifest_is_named(tmp_path, content):
+def test_an_unreadable_or_invalid_manifest_is_named(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(MissingError) as caught:
         read_manifest(tmp_path)
@@ -120,7 +120,7 @@ def test_an_unreadable_or_foreign_manifest_is_named(tmp_path, content):
         {"plugins": ["ae"]},
     ],
 )
-def test_a_manifest_whose_parts_are_of_the_wrong_kind_is_foreign(runs, changes):
+def test_a_manifest_with_fields_of_the_wrong_type_is_named(runs, changes):
     manifest = json.loads((runs / "ae" / "run.json").read_text())
     (runs / "ae" / "run.json").write_text(json.dumps({**manifest, **changes}))
     with pytest.raises(MissingError) as caught:
@@ -128,7 +128,7 @@ def test_a_manifest_whose_parts_are_of_the_wrong_kind_is_foreign(runs, changes):
     assert str(runs / "ae" / "run.json") in caught.value.message
 
 
-def test_the_manifest_of_a_newer_format_asks_for_a_newer_version(runs):
+def test_a_manifest_of_a_newer_format_suggests_an_upgrade(runs):
     manifest = json.loads((runs / "ae" / "run.json").read_text())
     (runs / "ae" / "run.json").write_text(json.dumps({**manifest, "format": 2}))
     with pytest.raises(
@@ -149,7 +149,7 @@ def test_the_runs_of_a_folder_are_listed_by_name(runs):
 # ---------------------------------------------------------------- writing
 
 
-def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
+def test_a_manifest_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "run.json"
     write_json(path, {"status": "running"})
     with pytest.raises((TypeError, ValueError, RunFailed)):
@@ -158,7 +158,7 @@ def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_readers_of_a_manifest_never_see_half_of_it(tmp_path):
+def test_readers_never_see_a_partial_manifest(tmp_path):
     path = tmp_path / "run.json"
     write_json(path, {"n": 0, "long": "x" * 100_000})
     done = threading.Event()
@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
 # ---------------------------------------------------------------- a run
 
 
-def test_a_finished_run_tells_what_became_of_it(trained):
+def test_a_finished_run_has_status_metrics_and_config(trained):
     run = open_run(trained / "ae")
     assert isinstance(run, Run)
     assert (run.status, run.name, run.path) == ("done", "ae", trained / "ae")
@@ -202,7 +202,7 @@ def test_a_finished_run_tells_what_became_of_it(trained):
     assert repr(run) == f"Run({str(trained / 'ae')!r}, status='done')"
 
 
-def test_the_manifest_keeps_what_another_needs_to_understand_the_run(trained):
+def test_the_manifest_stores_data_plugins_and_environment(trained):
     manifest = open_run(trained / "ae").manifest
     assert manifest["data"]["images"] == {"train": 1294, "validation": 144, "test": 359}
     assert manifest["data"]["classes"] == list("0123456789")
@@ -218,7 +218,7 @@ def test_the_manifest_keeps_what_another_needs_to_understand_the_run(trained):
     assert manifest["created"] <= manifest["ended"]
 
 
-def test_the_history_has_a_line_an_epoch(trained):
+def test_the_history_has_one_line_per_epoch(trained):
     run = open_run(trained / "ae")
     lines = run.history()
     assert [line["epoch"] for line in lines] == [1, 2, 3]
@@ -229,7 +229,7 @@ def test_the_history_has_a_line_an_epoch(trained):
     assert "test" not in lines[0]
 
 
-def test_the_summary_is_the_answer_of_train(trained):
+def test_the_summary_has_counts_status_and_throughput(trained):
     summary = open_run(trained / "ae").summary()
     assert (summary["epochs"], summary["steps"], summary["status"]) == (3, 33, "done")
     assert summary["images_per_second"] == pytest.approx(3 * 1294 / summary["seconds"], rel=0.05)
@@ -243,7 +243,7 @@ def test_the_best_and_the_last_model_load_in_evaluation_mode(trained):
         assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_a_run_in_python_evaluates_to_the_figures_of_its_training(runs):
+def test_a_run_evaluates_to_the_metrics_of_its_training(runs):
     run = open_run(runs / "ae")
     assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
     assert run.evaluate("validation") == pytest.approx(run.metrics["validation"], rel=1e-5)
@@ -252,7 +252,7 @@ def test_a_run_in_python_evaluates_to_the_figures_of_its_training(runs):
     assert json.loads(second)["split"] == "validation"
 
 
-def test_a_run_without_a_readable_history_has_none(runs):
+def test_a_run_without_a_metrics_file_has_no_history(runs):
     run = Forge().open_run(runs / "ae")
     (runs / "ae" / "metrics.jsonl").unlink()
     assert run.history() == []

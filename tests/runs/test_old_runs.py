@@ -1,4 +1,4 @@
-"""Small runs of every format that there was: they load for ever."""
+"""Small stored runs of every past format, which must keep loading."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import pytest
 
 from latentforge import Forge
 
-KEPT = sorted((Path(__file__).parent / "stored").glob("run-*"))
+STORED = sorted((Path(__file__).parent / "stored").glob("run-*"))
 
 
-@pytest.fixture(params=KEPT, ids=lambda path: path.name)
+@pytest.fixture(params=STORED, ids=lambda path: path.name)
 def run(request, tmp_path):
     shutil.copytree(request.param, tmp_path / "run")
     return Forge().open_run(tmp_path / "run")
 
 
 def test_there_is_a_run_of_each_format():
-    assert {path.name for path in KEPT} >= {"run-format-1", "run-format-1-resumable"}
+    assert {path.name for path in STORED} >= {"run-format-1", "run-format-1-resumable"}
 
 
-def test_it_gives_the_figures_that_it_gave(run):
+def test_an_old_run_evaluates_to_its_stored_metrics(run):
     lines = (run.path / "evaluations.jsonl").read_text().splitlines()
-    for told in map(json.loads, lines):
-        found = run.evaluate(told["split"], checkpoint=told["checkpoint"])
-        assert found == pytest.approx(told["metrics"], rel=1e-4)
+    for evaluation in map(json.loads, lines):
+        found = run.evaluate(evaluation["split"], checkpoint=evaluation["checkpoint"])
+        assert found == pytest.approx(evaluation["metrics"], rel=1e-4)
     assert run.evaluate(checkpoint="best")
     assert len(run.history()) >= 2
 
 
-def test_it_is_explored_and_reported(run):
+def test_an_old_run_can_be_explored_and_reported(run):
     assert run.explore("interpolate", images=[0, 1], quiet=True)["files"]
     page = run.report().read_text()
     assert "sample" in page
     assert "interpolate" in page
 
 
-def test_it_goes_on_where_it_was_stopped(run):
+def test_an_old_run_resumes_where_it_stopped(run):
     if run.status != "interrupted":
-        pytest.skip("a run that was not stopped")
+        pytest.skip("this run was not interrupted")
     step = run.manifest["steps"]
     done = Forge().resume(run, quiet=True)
     assert done.manifest["resumed"][0]["step"] == step

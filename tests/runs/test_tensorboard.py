@@ -1,4 +1,4 @@
-"""What a run leaves for TensorBoard, read back with TensorBoard's own reader."""
+"""The TensorBoard events of a run, read with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def events(run):
     return accumulator
 
 
-def test_every_term_is_there_per_steps_and_per_epoch(run, events):
+def test_every_term_is_logged_per_step_and_per_epoch(run, events):
     steps = run.manifest["steps"]
     every_ten = [e.step for e in events.Scalars("step/recon")]
     assert [step for step in every_ten if step % 10 == 0] == list(range(10, steps + 1, 10))
@@ -35,15 +35,15 @@ def test_every_term_is_there_per_steps_and_per_epoch(run, events):
     assert [e.value for e in per_epoch] == pytest.approx(expected, rel=1e-6)
 
 
-def test_figures_of_every_split_and_the_speed_are_there(events):
+def test_metrics_of_every_split_and_the_throughput_are_logged(events):
     tags = set(events.Tags()["scalars"])
-    wanted = {
+    required = {
         f"{s}/{m}" for s in ("validation", "test") for m in ("loss", "recon", "bce_per_pixel")
     }
-    assert wanted | {"train/loss", "train/images_per_second", "step/loss", "step/lr"} <= tags
+    assert required | {"train/loss", "train/images_per_second", "step/loss", "step/lr"} <= tags
 
 
-def test_reconstructions_are_originals_over_their_images(run, events):
+def test_originals_are_shown_above_their_reconstructions(run, events):
     pictures = events.Images("reconstructions")
     assert len(pictures) == 3
     sheet = Image.open(io.BytesIO(pictures[-1].encoded_image_string))
@@ -52,7 +52,7 @@ def test_reconstructions_are_originals_over_their_images(run, events):
     assert [sheet.getpixel((c, 14))[0] for c in range(28)] == first[14].tolist()
 
 
-def test_hyperparameters_are_in_the_run_itself(run, events):
+def test_hyperparameters_are_in_the_events_file_of_the_run(run, events):
     tags = events.PluginTagToContent("hparams")
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(tags)
     assert b"train.lr" in tags["_hparams_/session_start_info"]

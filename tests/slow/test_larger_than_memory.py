@@ -1,4 +1,4 @@
-"""Ten gigabytes of images train in a process that may take two gigabytes of memory."""
+"""Training on ten gigabytes of images in a process limited to two gigabytes of memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ IMAGES, SHAPE = 13_000, (3, 512, 512)  # 10.2 GB
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA and /proc")
-def test_an_epoch_of_ten_gigabytes_within_two(tmp_path):
+def test_ten_gigabytes_train_within_two_gigabytes_of_memory(tmp_path):
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (IMAGES, *SHAPE))
     draw = np.random.default_rng(0)
-    for place in range(0, IMAGES, 1000):  # the others are holes, which take no room on the disk
-        x[place] = draw.integers(0, 256, SHAPE, dtype=np.uint8)
+    for index in range(0, IMAGES, 1000):  # the others are holes in a sparse file
+        x[index] = draw.integers(0, 256, SHAPE, dtype=np.uint8)
     x.flush()
     del x
     np.save(tmp_path / "y.npy", np.arange(IMAGES) % 3)
@@ -44,29 +44,29 @@ def test_an_epoch_of_ten_gigabytes_within_two(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT)),
     )
-    most = [0]
+    peak = [0]
 
     def watch():
-        """The most memory that is the process's own at once: files in the cache give way."""
+        """Record the peak of private and shared memory; the page cache does not count."""
         while started.poll() is None:
             try:
                 status = Path(f"/proc/{started.pid}/status").read_text()
             except OSError:
                 return
             kinds = dict(line.split(":", 1) for line in status.splitlines())
-            held = [int(kinds.get(k, "0").split()[0]) for k in ("RssAnon", "RssShmem")]
-            most[0] = max(most[0], sum(held) * 1024)
+            used = [int(kinds.get(k, "0").split()[0]) for k in ("RssAnon", "RssShmem")]
+            peak[0] = max(peak[0], sum(used) * 1024)
             time.sleep(0.05)
 
     watching = threading.Thread(target=watch)
     watching.start()
-    said, _ = started.communicate(timeout=600)
+    out, _ = started.communicate(timeout=600)
     watching.join()
-    print(f"{most[0] / 1e9:.2f} GB")
-    assert started.returncode == 0, said
+    print(f"{peak[0] / 1e9:.2f} GB")
+    assert started.returncode == 0, out
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["status"] == "done"
     assert run["data"]["images"] == {"train": 12_870, "test": 130}
     assert "10.2 GB is more than half" in run["steps_made"]["images"]
-    assert "images streamed (10.2 GB" in said
-    assert 0.1e9 < most[0] < LIMIT
+    assert "images streamed (10.2 GB" in out
+    assert 0.1e9 < peak[0] < LIMIT

@@ -1,4 +1,4 @@
-"""The wheel holds everything: built, installed and used without the source tree."""
+"""The wheel is complete: built, installed and used without the source tree."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def test_the_wheel_has_both_packages_and_no_tests(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_it_trains_from_a_fresh_environment(wheel, tmp_path):
+def test_the_wheel_trains_in_a_fresh_environment(wheel, tmp_path):
     call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     site = next((tmp_path / "venv").glob("[Ll]ib/**/site-packages"))
     zipfile.ZipFile(wheel).extractall(site)
-    # everything else from the environment of the tests, whose .pth files are not read this way
+    # the dependencies come from the test environment, whose .pth files are not read this way
     site.joinpath("rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    where = call(python, "-c", "import latentforge; print(latentforge.__file__)", cwd=tmp_path)
-    assert Path(where.strip()).is_relative_to(tmp_path)
+    location = call(python, "-c", "import latentforge; print(latentforge.__file__)", cwd=tmp_path)
+    assert Path(location.strip()).is_relative_to(tmp_path)
     plugins = call(python, "-m", "latentforge", "plugins", "list", cwd=tmp_path)
     assert "problems" not in plugins
     assert "autoencoder" in plugins

@@ -1,4 +1,4 @@
-"""What a command may import before it answers: start-up is where a command line feels slow."""
+"""The modules that a command may import, which decide its start-up time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 HEAVY = {"torch", "torchvision", "ignite", "numpy", "tensorboard", "matplotlib", "sklearn"}
 HEAVY |= {"onnx", "onnxscript", "onnxruntime", "pyarrow", "plotly", "jinja2"}
 
-# Runs command lines one after the other; the last line it prints tells what each one left.
+# Runs command lines one after the other; its last line lists the modules loaded after each.
 PROBE = """
 import json, sys
 from latentforge.__main__ import main
@@ -30,7 +30,7 @@ print(json.dumps(left))
 
 
 def modules_after(*lines: list[str], cwd=None) -> list[tuple[int, list[str]]]:
-    """The exit code of each command line, and the modules in its process when it had answered."""
+    """The exit code of each command line, and the modules loaded in its process at its end."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(lines)],
         capture_output=True,
@@ -60,7 +60,7 @@ def test_listing_plugins_imports_them_but_nothing_heavy():
     assert len(modules) <= 450
 
 
-def test_the_version_is_answered_by_hardly_any_module():
+def test_the_version_imports_few_modules():
     ((code, modules),) = modules_after(["--version"])
     assert code == 0
     assert len(modules) <= 80
@@ -82,9 +82,9 @@ def test_the_help_of_every_command_imports_nothing_heavy():
     commands = list(leaves(typer.main.get_command(app)))
     assert ["train"] in commands
     assert ["plugins", "show"] in commands
-    answers = modules_after(*([*command, "--help"] for command in commands))
-    assert [code for code, _ in answers] == [0] * len(commands)
-    assert not top(answers[-1][1]) & HEAVY  # of all of them together
+    results = modules_after(*([*command, "--help"] for command in commands))
+    assert [code for code, _ in results] == [0] * len(commands)
+    assert not top(results[-1][1]) & HEAVY  # of all commands together
 
 
 @pytest.fixture
@@ -132,14 +132,14 @@ LIGHT = [
 ]
 
 
-def test_lists_and_refusals_answer_without_torch(runs, config):
-    answers = modules_after(*(line.split() for _, line in LIGHT), cwd=runs.parent)
+def test_lists_and_refusals_import_nothing_heavy(runs, config):
+    results = modules_after(*(line.split() for _, line in LIGHT), cwd=runs.parent)
     first_heavy: dict[str, str] = {}
-    for (_, line), (_, modules) in zip(LIGHT, answers, strict=True):
+    for (_, line), (_, modules) in zip(LIGHT, results, strict=True):
         for name in top(modules) & HEAVY:
             first_heavy.setdefault(name, line)
     assert first_heavy == {}
-    assert [(code, line) for (_, line), (code, _) in zip(LIGHT, answers, strict=True)] == LIGHT
+    assert [(code, line) for (_, line), (code, _) in zip(LIGHT, results, strict=True)] == LIGHT
 
 
 def test_the_public_names_load_on_first_use_only():
@@ -152,11 +152,11 @@ def test_the_public_names_load_on_first_use_only():
     assert done.stdout.split() == ["set()", "True"]
 
 
-def test_a_training_that_compiles_nothing_does_not_wait_for_the_compiler(tmp_path):
-    """Trained, saved and gone on with; the second optimizer restores a state."""
+def test_training_without_compile_does_not_import_the_compiler(tmp_path):
+    """Trains, saves and resumes; the second optimizer restores a state."""
     line = ["train", "ae", "--set", "model.hidden=[8]", "--epochs", "1", "--run", "r", "--quiet"]
-    onwards = ["train", "--resume", "r", "--epochs", "2", "--quiet"]
-    for code, modules in modules_after(line, onwards, cwd=tmp_path):
+    resume = ["train", "--resume", "r", "--epochs", "2", "--quiet"]
+    for code, modules in modules_after(line, resume, cwd=tmp_path):
         assert code == 0
         assert "torch" in modules
         assert "torch._dynamo" not in modules

@@ -1,4 +1,4 @@
-"""The step as one CUDA graph does what the step does, and says why where it cannot."""
+"""A step as one CUDA graph equals the eager step, or its run stores why there is no graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from latentforge.errors import RunFailed
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.workflows.run import Run
 
-WAYS = {
+VARIANTS = {
     "plain": {},
     "bf16": {"precision": "bf16"},
-    "averaged": {"ema": 0.9, "clip_grad_norm": 0.5, "schedule": {"name": "cosine"}},
+    "ema": {"ema": 0.9, "clip_grad_norm": 0.5, "schedule": {"name": "cosine"}},
     "accumulated": {"accumulate": 3, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9}},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": {"name": "linear"}},
 }
@@ -32,38 +32,38 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     }
 
 
-def apart(one: Run, other: Run) -> float:
-    """The largest relative distance of two runs' tensors."""
+def relative_distance(one: Run, other: Run) -> float:
+    """The largest relative distance between the tensors of two runs."""
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
     pairs = [(a[name].double(), b[name].double()) for name in a]
     return max(float((one - other).norm() / (1e-12 + one.norm())) for one, other in pairs)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_captured_training_ends_where_one_step_by_step_does(train, model, way):
-    captured = train(model, train={**WAYS[way], "cuda_graph": "on"})
-    stepwise = train(model, train={**WAYS[way], "cuda_graph": "off"})
+def test_training_with_a_cuda_graph_matches_eager_training(train, model, variant):
+    captured = train(model, train={**VARIANTS[variant], "cuda_graph": "on"})
+    eager = train(model, train={**VARIANTS[variant], "cuda_graph": "off"})
     assert captured.manifest["steps_made"]["cuda_graph"] == EQUAL
-    assert stepwise.manifest["steps_made"]["cuda_graph"] == "no: train.cuda_graph is off"
-    assert apart(captured, stepwise) <= 1e-6
-    for split, figures in captured.metrics.items():
-        for name, value in figures.items():
-            assert value == pytest.approx(stepwise.metrics[split][name], rel=1e-5)
+    assert eager.manifest["steps_made"]["cuda_graph"] == "no: train.cuda_graph is off"
+    assert relative_distance(captured, eager) <= 1e-6
+    for split, metrics in captured.metrics.items():
+        for name, value in metrics.items():
+            assert value == pytest.approx(eager.metrics[split][name], rel=1e-5)
 
 
-@pytest.mark.parametrize("way", ["plain", "bf16"])
+@pytest.mark.parametrize("variant", ["plain", "bf16"])
 @pytest.mark.parametrize("model", ["vae", "conv-vae"])
-def test_a_captured_training_that_is_resumed_ends_with_the_same_bits(train, model, way):
-    whole = train(model, train={**WAYS[way], "epochs": 2, "cuda_graph": "on"})
-    halves = train(model, train={**WAYS[way], "epochs": 1, "cuda_graph": "on"})
-    again = Forge().resume(halves, train={"epochs": 2}, quiet=True)
-    a, b = weights(whole), weights(again)
+def test_resume_with_a_cuda_graph_gives_the_same_bits(train, model, variant):
+    whole = train(model, train={**VARIANTS[variant], "epochs": 2, "cuda_graph": "on"})
+    halves = train(model, train={**VARIANTS[variant], "epochs": 1, "cuda_graph": "on"})
+    resumed = Forge().resume(halves, train={"epochs": 2}, quiet=True)
+    a, b = weights(whole), weights(resumed)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_schedule_of_beta_is_followed_step_by_step_and_said(train):
+def test_a_beta_schedule_trains_eagerly_with_a_stored_reason(train):
     loss = {"name": "beta-elbo", "schedule": "linear", "end_epoch": 2.0}
     run = train("vae", loss=loss)
     assert "step.epoch" in run.manifest["steps_made"]["cuda_graph"]
@@ -72,7 +72,7 @@ def test_a_schedule_of_beta_is_followed_step_by_step_and_said(train):
 
 
 class Waiting(nn.Module):
-    """A loss that waits for the device in each step, which no graph can hold."""
+    """A loss that waits for the device in each step, which no graph can capture."""
 
     def forward(self, model, batch, step):
         error = (model.decode(model.encode(batch.x).mode()) - batch.x).square().sum() / len(batch.x)
@@ -80,7 +80,7 @@ class Waiting(nn.Module):
 
 
 class Growing(nn.Module):
-    """A loss that counts its calls in Python, which a replay does not make."""
+    """A loss that counts its calls in Python, which a replay does not execute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Plugin:
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("options", "reason"),
     [
         ({"loss": "waiting"}, "captur"),
         ({"loss": "growing"}, "stores state between steps"),
@@ -122,27 +122,27 @@ class Plugin:
         ({"train": {"optimizer": "rmsprop"}}, "fused"),
     ],
 )
-def test_what_cannot_be_captured_trains_step_by_step_and_says_why(train, given, reason):
-    run = train("ae", Forge([Plugin()]), **given)
+def test_a_step_that_cannot_be_captured_trains_eagerly_with_a_reason(train, options, reason):
+    run = train("ae", Forge([Plugin()]), **options)
     assert run.status == "done"
-    told = run.manifest["steps_made"]["cuda_graph"]
-    assert told.startswith("no: ")
-    assert reason in told
-    again = train(
+    state = run.manifest["steps_made"]["cuda_graph"]
+    assert state.startswith("no: ")
+    assert reason in state
+    eager = train(
         "ae",
         Forge([Plugin()]),
-        **{**given, "train": {**given.get("train", {}), "cuda_graph": "off"}},
+        **{**options, "train": {**options.get("train", {}), "cuda_graph": "off"}},
     )
-    if given.get("loss") != "growing":  # whose calls the test of the graph has counted too
-        assert apart(run, again) <= 1e-6
+    if options.get("loss") != "growing":  # whose counter includes the calls of the self-test
+        assert relative_distance(run, eager) <= 1e-6
 
 
-def test_a_loss_that_becomes_infinite_ends_the_training_and_its_step_is_named(train):
+def test_a_non_finite_loss_ends_the_training_and_its_step_is_named(train):
     with pytest.raises(RunFailed, match=r"(the loss|the gradient) became .* (at|by) step \d+"):
         train("ae", train={"lr": 1e30, "cuda_graph": "on"})
 
 
-def test_the_gpu_gives_the_figures_of_the_cpu(train):
+def test_gpu_metrics_match_those_of_the_cpu(train):
     for model in ("ae", "vae", "cnn-classifier"):
         gpu, cpu = train(model), train(model, train={"device": "cpu"})
         loss = cpu.metrics["test"]["loss"]
