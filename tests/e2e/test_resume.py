@@ -156,7 +156,7 @@ def test_resume_with_more_epochs_extends_a_finished_run(cli, runs):
         ("train ae --from best", 2, "--from is for --resume"),
     ],
 )
-def test_what_cannot_be_resumed_is_refused(cli, runs, line, code, said):
+def test_invalid_resume_request_is_refused_and_changes_nothing(cli, runs, line, code, said):
     before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file() and p.name != ".lock"}
     answer = cli(*line.split(), "--quiet")
     assert (answer.code, answer.out) == (code, "")
