@@ -1,4 +1,4 @@
-"""Every command once and more, as a user types it: what it prints, leaves behind and returns."""
+"""Every command as a user types it: its output, its files and its exit code."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def is_picture(path: str | Path) -> bool:
+def is_png(path: str | Path) -> bool:
     return Path(path).read_bytes().startswith(PNG)
 
 
 # ---------------------------------------------------------------- the command itself
 
 
-def test_without_a_command_the_help_is_shown(cli):
+def test_no_command_shows_the_help(cli):
     answer = cli()
     assert answer.code == 2
     assert "Usage: latentforge" in answer.err
@@ -74,13 +74,13 @@ def test_without_a_command_the_help_is_shown(cli):
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_is_no_failure(cli, flag):
+def test_help_exits_with_zero(cli, flag):
     assert cli(flag).code == 0
     assert cli("train", flag).code == 0
     assert cli("plugins", "list", flag).code == 0
 
 
-def test_the_version_is_that_of_the_package(cli, process):
+def test_version_is_the_package_version(cli, process):
     import latentforge
 
     said = f"latentforge {latentforge.__version__}\n"
@@ -93,14 +93,14 @@ def test_the_version_is_that_of_the_package(cli, process):
     ("line", "meant"),
     [("trian ae", "'train'"), ("plugin list", "'plugins'"), ("plugins lst", "'list'")],
 )
-def test_a_misspelt_command_is_told_the_likely_one(cli, line, meant):
+def test_misspelt_command_suggests_the_likely_one(cli, line, meant):
     answer = cli(*line.split())
     assert answer.code == 2
     assert f"Did you mean {meant}?" in answer.err
     assert answer.out == ""
 
 
-def test_a_misspelt_flag_is_told_the_likely_one(cli):
+def test_misspelt_flag_suggests_the_likely_one(cli):
     answer = cli("train", "ae", "--epoch", 3)
     assert answer.code == 2
     assert "--epochs" in answer.err
@@ -109,7 +109,7 @@ def test_a_misspelt_flag_is_told_the_likely_one(cli):
 @pytest.mark.parametrize(
     "line", ["train ae --epoch 3", "evaluate", "train ae cnn", "trian", "plugins lst"]
 )
-def test_with_json_a_refused_command_line_answers_in_json_too(cli, line):
+def test_refused_command_line_prints_json_with_the_json_option(cli, line):
     answer = cli(*line.split(), "--json")
     assert answer.code == answer.json["exit_code"] == 2
     assert answer.json["status"] == "failed"
@@ -119,7 +119,7 @@ def test_with_json_a_refused_command_line_answers_in_json_too(cli, line):
 # ---------------------------------------------------------------- train
 
 
-def test_training_answers_for_people(cli):
+def test_train_prints_a_summary(cli):
     answer = cli("train", "ae", *QUICK)
     assert answer.code == 0
     first, *rows, watch = answer.out.splitlines()
@@ -129,7 +129,7 @@ def test_training_answers_for_people(cli):
     assert "epoch 1/1  train recon" in answer.err
 
 
-def test_training_answers_in_json_and_tells_progress_apart(cli):
+def test_train_json_goes_to_stdout_and_progress_to_stderr(cli):
     answer = cli("train", "ae", *QUICK, "--json")
     assert answer.code == 0
     said = answer.json
@@ -152,11 +152,11 @@ def test_training_answers_in_json_and_tells_progress_apart(cli):
     assert "epoch 1/1" in answer.err
 
 
-def test_quiet_training_tells_no_progress(cli):
+def test_quiet_training_prints_no_progress(cli):
     assert cli("train", "ae", *QUICK, "--quiet").err == ""
 
 
-def test_a_training_leaves_a_run_folder(cli, work):
+def test_training_writes_a_run_folder(cli, work):
     cli("train", "ae", *QUICK, "--run", "here")
     left = files_in(work / "here")
     assert {"run.json", "metrics.jsonl", "checkpoints/LATEST", "checkpoints/BEST"} <= left
@@ -166,7 +166,7 @@ def test_a_training_leaves_a_run_folder(cli, work):
     assert (manifest["status"], manifest["epochs"], manifest["error"]) == ("done", 1, "")
 
 
-def test_options_reach_the_run(cli):
+def test_options_are_stored_in_the_run(cli):
     cli(
         *("train", "ae", "--run", "r", "--data", "digits", "--loss", "reconstruction", "--lr"),
         *("1e-2", "--seed", 5, "--device", "cpu", "--set", "model.hidden=[8]", "--epochs", 2),
@@ -186,7 +186,7 @@ def test_options_reach_the_run(cli):
     assert ["test" in line for line in lines] == [True, True]
 
 
-def test_without_a_validation_split_nothing_is_selected(cli):
+def test_without_a_validation_split_there_is_no_best_checkpoint(cli):
     said = cli("train", "ae", *QUICK, "--set", "data.validation=0", "--run", "r", "--json").json
     assert set(said["metrics"]) == {"train", "test"}
     assert not Path("r/checkpoints/BEST").exists()
@@ -198,7 +198,7 @@ def test_without_a_validation_split_nothing_is_selected(cli):
     )
 
 
-def test_a_config_file_is_trained_and_options_win_over_it(cli, work):
+def test_options_override_the_config_file(cli, work):
     (work / "run.toml").write_text(
         '[model]\nname = "ae"\nhidden = [8]\n[train]\nepochs = 9\nbatch_size = 999\n'
     )
@@ -208,7 +208,7 @@ def test_a_config_file_is_trained_and_options_win_over_it(cli, work):
     assert (config["model"]["hidden"], config["train"]["batch_size"]) == ([8], 999)
 
 
-def test_what_is_found_names_the_checkpoint_of_the_other_run_too(cli, runs):
+def test_findings_record_the_checkpoint_of_the_other_run(cli, runs):
     shutil.copytree("runs/ae", "runs/second")
     answer = cli("explore", "traverse", "runs/ae", "--with", "other=runs/second", "--json")
     about = json.loads((Path(answer.json["out"]) / "findings.json").read_text())
@@ -217,7 +217,7 @@ def test_what_is_found_names_the_checkpoint_of_the_other_run_too(cli, runs):
     assert about["role_checkpoints"] == {"other": latest}
 
 
-def test_a_preset_for_an_explorer_is_not_trained_and_its_command_is_told(cli, runs):
+def test_train_refuses_an_explorer_preset_and_names_its_command(cli, runs):
     refused = cli("train", "--preset", "inpaint-lower-half")
     assert refused.code == 2
     said, remedy = refused.err.splitlines()
@@ -243,7 +243,7 @@ def latentforge_presets():
 """
 
 
-def test_a_preset_for_an_explorer_says_which_plugin_it_requires(cli, runs):
+def test_explorer_preset_checks_its_required_plugins(cli, runs):
     Path("mine.py").write_text(EXPLORE_PRESET)
     wanted = 'requires_plugins = ["latentforge-swirl>=0.2"]\n'
     Path("draw.toml").write_text(wanted + '[explore]\nname = "sample"\nn = 3\n')
@@ -255,7 +255,7 @@ def test_a_preset_for_an_explorer_says_which_plugin_it_requires(cli, runs):
     assert cli(*words).code == 0
 
 
-def test_a_preset_is_trained_with_other_data_on_request(cli):
+def test_data_option_overrides_the_dataset_of_a_preset(cli):
     answer = cli("train", "--preset", "vanilla-ae", "--data", "digits", "--epochs", 1, "--json")
     assert answer.json["run"] == "runs/ae-digits-1"
     config = json.loads(Path("runs/ae-digits-1/run.json").read_text())["config"]
@@ -271,7 +271,7 @@ def test_a_preset_is_trained_with_other_data_on_request(cli):
         ("train ae --config x.toml --preset vanilla-ae", "ae, x.toml, vanilla-ae"),
     ],
 )
-def test_exactly_one_of_model_config_and_preset_is_taken(cli, work, line, given):
+def test_train_needs_exactly_one_of_model_config_and_preset(cli, work, line, given):
     answer = cli(*line.split())
     assert answer.code == 2
     assert "exactly one of" in answer.err
@@ -279,8 +279,8 @@ def test_exactly_one_of_model_config_and_preset_is_taken(cli, work, line, given)
     assert list(work.iterdir()) == []
 
 
-def test_progress_names_no_loss_before_one_is_known():
-    """At the first line nothing has been read from the device yet; `loss nan` would frighten."""
+def test_progress_shows_no_loss_before_one_is_known():
+    """Before the first line no loss has been read from the device; `loss nan` would mislead."""
     stream = io.StringIO()
     progress = Progress(stream, epochs=3, steps=20, batch_size=64)
     progress.last_shown -= 60
@@ -297,7 +297,7 @@ def test_progress_names_no_loss_before_one_is_known():
 # ---------------------------------------------------------------- evaluate
 
 
-def test_evaluation_answers_for_people_with_the_protocol(cli, runs):
+def test_evaluate_prints_metrics_with_the_protocol(cli, runs):
     answer = cli("evaluate", "runs/ae")
     assert answer.code == 0
     first, *rows = answer.out.splitlines()
@@ -312,7 +312,7 @@ def test_evaluation_answers_for_people_with_the_protocol(cli, runs):
     assert answer.err == ""
 
 
-def test_evaluation_answers_in_json_with_the_figures_of_the_training(cli, runs):
+def test_evaluate_json_has_the_test_metrics_of_the_training(cli, runs):
     said = cli("evaluate", "runs/ae", "--json").json
     assert {"run", "split", "checkpoint", "metrics"} <= set(said)
     assert (said["run"], said["split"], said["checkpoint"]) == ("runs/ae", "test", "step-00000033")
@@ -321,7 +321,7 @@ def test_evaluation_answers_in_json_with_the_figures_of_the_training(cli, runs):
     assert set(said["protocol"]) == set(said["metrics"])
 
 
-def test_split_checkpoint_and_measures_can_be_chosen(cli, runs):
+def test_evaluate_selects_split_checkpoint_and_metrics(cli, runs):
     said = cli(
         *("evaluate", "runs/ae", "--split", "validation", "--checkpoint", "best"),
         *("--measure", "recon", "--measure", "mse_per_pixel", "--json"),
@@ -335,8 +335,8 @@ def test_split_checkpoint_and_measures_can_be_chosen(cli, runs):
     assert said["metrics"]["recon"] == pytest.approx(least, rel=1e-5)
 
 
-def test_a_run_whose_folder_takes_no_more_is_still_measured(cli, runs):
-    (runs / "ae" / "evaluations.jsonl").mkdir()  # so that it cannot be written, not even by root
+def test_evaluate_warns_if_the_metrics_cannot_be_saved(cli, runs):
+    (runs / "ae" / "evaluations.jsonl").mkdir()  # not writable as a file, even by root
     answer = cli("evaluate", "runs/ae", "--json")
     assert answer.code == 0
     assert answer.json["metrics"]["recon"] > 0
@@ -346,7 +346,7 @@ def test_a_run_whose_folder_takes_no_more_is_still_measured(cli, runs):
 # ---------------------------------------------------------------- explore
 
 
-def test_exploring_writes_a_picture_and_says_so(cli, runs):
+def test_explore_writes_an_image_and_lists_it_in_json(cli, runs):
     answer = cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--json")
     assert answer.code == 0
     said = answer.json
@@ -355,7 +355,7 @@ def test_exploring_writes_a_picture_and_says_so(cli, runs):
     there = {name for name in files_in(Path(said["out"])) if not name.startswith("events.out.")}
     assert {Path(file).name for file in said["files"]} == there
     (picture,) = (file for file in said["files"] if file.endswith(".png"))
-    assert is_picture(picture)
+    assert is_png(picture)
     findings = json.loads(Path(said["out"], "findings.json").read_text())
     assert findings["options"]["classes"] == [3, 8]
     assert findings["metrics"] == said["metrics"]
@@ -364,7 +364,7 @@ def test_exploring_writes_a_picture_and_says_so(cli, runs):
         assert codes["x_spherical"].shape == (10, 1, 28, 28)
 
 
-def test_exploring_for_people_lists_the_files(cli, runs):
+def test_explore_prints_the_files(cli, runs):
     answer = cli("explore", "interpolate", "runs/ae", "--set", "steps=3", "--set", "path=linear")
     assert answer.code == 0
     listed = [line for line in answer.out.splitlines() if line.startswith("runs/ae/explore/")]
@@ -372,7 +372,7 @@ def test_exploring_for_people_lists_the_files(cli, runs):
     assert all(Path(line).is_file() for line in listed)
 
 
-def test_exploring_twice_overwrites_nothing(cli, runs):
+def test_second_explore_overwrites_nothing(cli, runs):
     first = cli("explore", "interpolate", "runs/ae", "--json").json
     before = {file: Path(file).read_bytes() for file in first["files"]}
     second = cli("explore", "interpolate", "runs/ae", "--json").json
@@ -380,7 +380,7 @@ def test_exploring_twice_overwrites_nothing(cli, runs):
     assert {file: Path(file).read_bytes() for file in first["files"]} == before
 
 
-def test_out_takes_a_new_or_empty_folder_only(cli, runs):
+def test_out_must_be_a_new_or_empty_folder(cli, runs):
     assert cli("explore", "interpolate", "runs/ae", "--out", "new/one").code == 0
     assert "interpolation.png" in files_in(Path("new/one"))
     Path("notes.txt").write_text("mine")
@@ -392,7 +392,7 @@ def test_out_takes_a_new_or_empty_folder_only(cli, runs):
     assert Path("notes.txt").read_text() == "mine"
 
 
-def test_the_classes_asked_for_are_the_classes_drawn(cli, runs):
+def test_explore_twice_the_same_class_uses_two_images(cli, runs):
     out = cli("explore", "interpolate", "runs/ae", "--set", "classes=[7, 7]", "--json").json["out"]
     with np.load(Path(out, "codes.npz")) as codes:
         first, second = codes["index"]
@@ -402,7 +402,7 @@ def test_the_classes_asked_for_are_the_classes_drawn(cli, runs):
 # ---------------------------------------------------------------- lists
 
 
-def test_runs_are_listed_with_how_they_ended(cli, runs):
+def test_runs_are_listed_with_status_and_metrics(cli, runs):
     answer = cli("runs")
     header, *rows = answer.out.splitlines()
     assert header.split() == ["RUN", "STATUS", "MODEL", "DATA", "EPOCHS", "METRICS"]
@@ -416,7 +416,7 @@ def test_runs_are_listed_with_how_they_ended(cli, runs):
     assert "recon" in said[0]["metrics"]["test"]
 
 
-def test_a_broken_run_is_listed_and_hides_no_other(cli, runs):
+def test_broken_run_is_listed_and_hides_no_other_run(cli, runs):
     for name, content in (("a", "{"), ("b", '{"x": 1}'), ("c", None), ("z", None)):
         shutil.copytree(runs / "ae", runs / name)
         if content:
@@ -430,7 +430,7 @@ def test_a_broken_run_is_listed_and_hides_no_other(cli, runs):
     assert cli("runs").code == 0
 
 
-def test_no_runs_is_said(cli, work):
+def test_folder_without_runs_is_reported(cli, work):
     (work / "empty").mkdir()
     assert cli("runs", "empty").out == "no runs in empty\n"
     assert cli("runs", "empty", "--json").json == {"runs": []}
@@ -439,7 +439,7 @@ def test_no_runs_is_said(cli, work):
     assert "no folder nowhere" in missing.err
 
 
-def test_everything_is_listed_by_kind(cli):
+def test_components_are_listed_by_kind(cli):
     said = cli("list", "--json").json
     assert list(said) == list(KINDS)
     assert {"ae", "cnn-classifier"} <= {c["name"] for c in said["models"]}
@@ -452,13 +452,13 @@ def test_everything_is_listed_by_kind(cli):
 
 
 @pytest.mark.parametrize("word", ["models", "model"])
-def test_one_kind_is_listed_by_its_plural_or_singular(cli, word):
+def test_kind_can_be_plural_or_singular(cli, word):
     assert list(cli("list", word, "--json").json) == ["models"]
     assert "cnn-classifier" in cli("list", word).out
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.singular)
-def test_every_component_shows_itself(cli, kind):
+def test_show_describes_every_component(cli, kind):
     for component in cli("list", kind.plural, "--json").json[kind.plural]:
         said = cli("show", kind.singular, component["name"], "--json").json
         assert said["summary"] == component["summary"]
@@ -471,14 +471,14 @@ def test_every_component_shows_itself(cli, kind):
             assert option["type"] in text.out
 
 
-def test_a_model_shows_its_options_with_types_and_defaults(cli):
+def test_show_model_lists_options_with_types_and_defaults(cli):
     lines = cli("show", "model", "ae").out.splitlines()
     assert lines[-4].split() == ["hidden", "list", "of", "int", ">", "0", "[512,", "128]"]
     assert lines[-3].split() == ["latent_dim", "int", ">", "0", "16"]
     assert "provides:" in "".join(lines)
 
 
-def test_the_runs_a_component_takes_are_shown_as_one_hands_them_over(cli):
+def test_show_lists_the_roles_of_a_component_as_with_options(cli):
     one = "--with other=RUN (optional; needs decode, encode)"
     other = "--with classifier=RUN (optional; needs classify)"
     said = cli("show", "explorer", "interpolate", "--json").json
@@ -493,7 +493,7 @@ def test_the_runs_a_component_takes_are_shown_as_one_hands_them_over(cli):
     assert "takes" not in cli("show", "explorer", "manifold", "--json").json
 
 
-def test_an_explorer_that_searches_shows_where_its_objective_has_its_options(cli):
+def test_show_explorer_names_the_default_objective(cli):
     said = cli("show", "explorer", "guided", "--json").json["objective"]
     assert said.startswith("class unless --set objective=NAME")
     assert said.endswith("(latentforge show objective class)")
@@ -501,7 +501,7 @@ def test_an_explorer_that_searches_shows_where_its_objective_has_its_options(cli
     assert "objective" not in cli("show", "explorer", "sample", "--json").json
 
 
-def test_plugins_are_listed_with_what_they_offer(cli):
+def test_plugins_are_listed_with_their_components(cli):
     said = cli("plugins", "list", "--json").json["plugins"]
     found = {plugin["name"]: plugin for plugin in said}
     assert found["autoencoder"]["offers"] == {"models": ["ae"]}
@@ -513,7 +513,7 @@ def test_plugins_are_listed_with_what_they_offer(cli):
     assert len(rows) == len(said)
 
 
-def test_one_plugin_shows_itself(cli):
+def test_plugins_show_describes_one_plugin(cli):
     said = cli("plugins", "show", "mnist", "--json").json
     assert (said["name"], said["status"], said["problems"]) == ("mnist", "ok", [])
     text = cli("plugins", "show", "mnist").out
@@ -526,7 +526,7 @@ def test_one_plugin_shows_itself(cli):
 # ---------------------------------------------------------------- config and data
 
 
-def test_a_checked_config_is_printed_in_full_and_is_a_config_again(cli, work):
+def test_config_check_prints_a_complete_valid_config(cli, work):
     (work / "a.toml").write_text('[model]\nname = "ae"\n[train]\nlr = 0.01\n')
     answer = cli("config", "check", "a.toml")
     assert answer.code == 0
@@ -540,16 +540,16 @@ def test_a_checked_config_is_printed_in_full_and_is_a_config_again(cli, work):
     assert written["data"]["name"] == "digits"
 
 
-def test_a_dataset_is_shown_in_figures_and_in_a_picture(cli):
+def test_data_show_json_has_counts_shape_range_and_an_image(cli):
     said = cli("data", "show", "digits", "--json").json
     assert said["images"] == {"train": 1294, "validation": 144, "test": 359}
     assert (said["shape"], said["classes"]) == ([1, 28, 28], list("0123456789"))
     assert said["range"] == [0.0, 255.0]
     assert said["picture"] == "data-digits-1.png"
-    assert is_picture("data-digits-1.png")
+    assert is_png("data-digits-1.png")
 
 
-def test_a_dataset_is_shown_to_people_and_overwrites_no_picture(cli):
+def test_data_show_prints_the_shape_and_overwrites_no_image(cli):
     assert cli("data", "show", "digits", "--out", "mine.png").code == 0
     before = Path("mine.png").read_bytes()
     refused = cli("data", "show", "digits", "--out", "mine.png")
@@ -559,10 +559,10 @@ def test_a_dataset_is_shown_to_people_and_overwrites_no_picture(cli):
     answer = cli("data", "show", "digits", "--set", "size=16")
     assert "1, 16, 16" in answer.out
     assert "data-digits-1.png" in answer.out
-    assert is_picture("data-digits-1.png")
+    assert is_png("data-digits-1.png")
 
 
-def test_data_that_needs_no_fetching_says_so(cli):
+def test_data_fetch_refuses_a_dataset_without_downloads(cli):
     answer = cli("data", "fetch", "digits")
     assert answer.code == 2
     assert "has no files to download" in answer.err
@@ -571,7 +571,7 @@ def test_data_that_needs_no_fetching_says_so(cli):
 # ---------------------------------------------------------------- plugins on the command line
 
 
-def test_a_plugin_file_takes_part_before_any_command(cli, plugin):
+def test_plugin_file_is_loaded_for_every_command(cli, plugin):
     listed = cli("-p", plugin, "list", "models", "--json").json["models"]
     mine = {c["name"]: c["plugin"] for c in listed}
     assert mine["linear"] == "mine"
@@ -582,11 +582,11 @@ def test_a_plugin_file_takes_part_before_any_command(cli, plugin):
     assert again["metrics"]["accuracy"] == pytest.approx(said["metrics"]["test"]["accuracy"])
 
 
-def test_a_module_is_a_plugin_too(cli, plugin):
+def test_module_can_be_a_plugin(cli, plugin):
     assert "linear" in cli("-p", "mine", "list", "models").out
 
 
-def test_a_callback_is_switched_on_by_name(cli, plugin):
+def test_callback_is_enabled_by_name(cli, plugin):
     answer = cli(
         *("-p", plugin, "train", "linear", *QUICK_CNN, "--callback", "note", "--run", "r"),
         *("--set", "callbacks.note.every=2"),
@@ -596,14 +596,14 @@ def test_a_callback_is_switched_on_by_name(cli, plugin):
     assert config["callbacks"] == [{"name": "mine/note", "every": 2}]
 
 
-def test_a_run_is_measured_without_the_callbacks_it_was_trained_with(cli, plugin):
+def test_evaluate_needs_no_callbacks_of_the_training(cli, plugin):
     cli("-p", plugin, "train", "ae", *QUICK, "--callback", "note", "--run", "r")
     answer = cli("evaluate", "r", "--json")
     assert answer.code == 0
     assert answer.json["metrics"]["recon"] > 0
 
 
-def test_a_plugin_that_is_left_out_offers_nothing(cli):
+def test_disabled_plugin_offers_no_components(cli):
     listed = cli("-p", "no:autoencoder", "list", "models", "--json").json["models"]
     names = {c["name"] for c in listed}
     assert "ae" not in names
@@ -612,14 +612,14 @@ def test_a_plugin_that_is_left_out_offers_nothing(cli):
     status = {plugin["name"]: plugin["status"] for plugin in plugins}
     assert status["autoencoder"] == "disabled"
     refused = cli("-p", "no:autoencoder", "train", "ae")
-    assert refused.code == 2  # there is `vae`, which may be meant
+    assert refused.code == 2  # a usage error, as `vae` is similar
     assert "disabled by -p no:autoencoder" in refused.err
     refused = cli("-p", "no:reconstruction", "train", "ae")
     assert refused.code == 3
     assert "disabled by -p no:reconstruction" in refused.err
 
 
-def test_the_environment_lists_the_plugins_to_load(cli, monkeypatch):
+def test_environment_variable_limits_the_loaded_plugins(cli, monkeypatch):
     monkeypatch.setenv("LATENTFORGE_PLUGINS", "digits, autoencoder")
     said = cli("list", "--json").json
     assert [c["name"] for c in said["models"]] == ["ae"]
@@ -629,9 +629,7 @@ def test_the_environment_lists_the_plugins_to_load(cli, monkeypatch):
     assert "LATENTFORGE_PLUGINS" in refused.err
 
 
-def test_a_broken_plugin_is_one_line_and_stops_nothing_that_does_not_need_it(
-    cli, work, linear_classifier
-):
+def test_broken_plugin_gives_one_warning_and_other_components_work(cli, work, linear_classifier):
     typo = "\n@hookimpl\ndef latentforge_modles():\n    return []\n"
     (work / "half.py").write_text(LINEAR + linear_classifier("linear") + typo)
     answer = cli("-p", "./half.py", "list", "models", "--json")
@@ -643,13 +641,13 @@ def test_a_broken_plugin_is_one_line_and_stops_nothing_that_does_not_need_it(
     assert "latentforge_models" in line
 
 
-def test_the_keys_of_a_dataset_may_be_written_as_for_training(cli):
+def test_data_show_accepts_keys_with_or_without_the_section(cli):
     plain = cli("data", "show", "digits", "--set", "size=12", "--json").json
     full = cli("data", "show", "digits", "--set", "data.size=12", "--json").json
     assert plain["shape"] == full["shape"] == [1, 12, 12]
 
 
-def test_figures_of_a_later_epoch_than_the_best_say_so(cli, work):
+def test_train_reports_if_the_last_epoch_is_not_the_best(cli, work):
     line = ("train", "ae", "--epochs", 40, "--lr", 0.02, "--set", "train.patience=1", "--quiet")
     answer = cli(*line, "--set", "model.hidden=[64]", "--run", "a")
     best = json.loads(Path("a/run.json").read_text())["best"]["epoch"]

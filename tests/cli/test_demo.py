@@ -1,4 +1,4 @@
-"""The demo: every piece of it with hardly any training; tests/slow has all of it."""
+"""The demo with minimal training; tests/slow runs it in full."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_indented_and_has_no_line_for_each_epoch_on_a_terminal(work):
+def test_progress_on_a_terminal_is_indented_and_skips_epochs(work):
     terminal = Terminal()
     with redirect_stderr(demo.IndentedStream(terminal)):
         Forge().train("ae", data="digits", model={"hidden": [8]}, train={"epochs": 20}, run="ae")
@@ -79,7 +79,7 @@ def test_progress_is_indented_and_has_no_line_for_each_epoch_on_a_terminal(work)
     assert len(shown) < 20
 
 
-def test_a_line_that_is_written_in_pieces_is_indented_once():
+def test_line_written_in_parts_is_indented_once():
     stream = io.StringIO()
     print("two", "words", file=demo.IndentedStream(stream))
     assert stream.getvalue() == "      two words\n"

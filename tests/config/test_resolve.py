@@ -1,4 +1,4 @@
-"""A run's configuration: where values come from, which one wins, and what is refused."""
+"""Resolving a configuration: sources of values, their precedence, and refusals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draft(text: str = '[model]\nname = "ae"\n', *assignments: str, folder: Path)
 
 @pytest.fixture
 def config(tmp_path):
-    """The configuration that a file and assignments give."""
+    """Resolves the configuration of a file and assignments."""
 
     def make(text: str = '[model]\nname = "ae"\n', *assignments: str) -> RunConfig:
         return resolve(draft(text, *assignments, folder=tmp_path), REGISTRY)
@@ -57,7 +57,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def faults(tmp_path):
-    """What is wrong with the configuration of a file and assignments; the folder is left out."""
+    """Returns the errors in a file and assignments; the folder is removed from paths."""
 
     def collect(text: str = '[model]\nname = "ae"\n', *assignments: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:
@@ -68,10 +68,10 @@ def faults(tmp_path):
     return collect
 
 
-# ---------------------------------------------------------------- which value wins
+# ---------------------------------------------------------------- precedence
 
 
-def test_a_model_alone_takes_every_other_default(config):
+def test_model_name_alone_gives_all_defaults(config):
     made = config()
     assert (made.model.name, made.loss.name, made.data_name) == ("ae", "reconstruction", "digits")
     assert made.model.options.latent_dim == 16
@@ -79,7 +79,7 @@ def test_a_model_alone_takes_every_other_default(config):
     assert made.callbacks == ()
 
 
-def test_an_option_wins_over_the_file_and_set_over_both(tmp_path):
+def test_options_override_the_file_and_set_overrides_both(tmp_path):
     made = draft('[model]\nname = "ae"\n[train]\nepochs = 1\nlr = 0.1\nseed = 5', folder=tmp_path)
     made.put("train", "epochs", 2, "--epochs")
     made.put("train", "lr", 0.2, "--lr")
@@ -105,22 +105,22 @@ def test_the_last_of_two_assignments_wins(config):
         ("", ""),
         ("/data/mnist", "/data/mnist"),
         ("a=b", "a=b"),
-        ("1\nepochs = 2", "1\nepochs = 2"),  # a line break smuggles in no other key
+        ("1\nepochs = 2", "1\nepochs = 2"),  # a line break cannot add another key
         ("1\n[train]\nepochs = 2", "1\n[train]\nepochs = 2"),
         ("# nothing", "# nothing"),
     ],
 )
-def test_a_value_on_the_command_line_is_toml_or_else_itself(text, value):
+def test_command_line_value_is_toml_or_else_plain_text(text, value):
     assert toml_value(text) == value
     assert type(toml_value(text)) is type(value)
 
 
-def test_an_assignment_may_hold_another_equals_sign(config):
+def test_assigned_value_may_contain_an_equals_sign(config):
     made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.root=/a=b")
     assert made.dataset.options.root == Path("/a=b")
 
 
-def test_dots_nest_and_meet_what_the_file_has(config, faults):
+def test_dotted_key_merges_into_the_table_of_the_file(config, faults):
     text = '[model]\nname="ae"\n[train]\noptimizer_options={amsgrad=true}'
     made = config(text, "train.optimizer_options.eps=1e-6")
     assert made.train.optimizer_options == {"amsgrad": True, "eps": 1e-6}
@@ -129,17 +129,17 @@ def test_dots_nest_and_meet_what_the_file_has(config, faults):
     ]
 
 
-def test_a_name_comes_before_the_options_of_what_it_names(config):
+def test_component_name_applies_before_its_options(config):
     made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.size=14", "data.name=digits")
     assert (made.dataset.name, made.dataset.options.size) == ("digits", 14)
 
 
-def test_relative_paths_are_kept_whole_so_that_a_run_finds_them_from_elsewhere(config):
+def test_relative_paths_are_stored_as_absolute_paths(config):
     made = config('[model]\nname="ae"\n[data]\nname="mnist"', "data.root=here")
     assert made.dataset.options.root == Path.cwd() / "here"
 
 
-def test_choosing_another_component_drops_the_options_of_the_one_before(tmp_path):
+def test_selecting_another_component_drops_the_previous_options(tmp_path):
     text = (
         '[model]\nname = "ae"\nhidden = [8]\n[loss]\nname = "reconstruction"\nsigma = 2.0\n'
         '[data]\nname = "digits"\nsize = 16\nvalidation = 0.3\n'
@@ -156,15 +156,15 @@ def test_choosing_another_component_drops_the_options_of_the_one_before(tmp_path
     }
     assert config.as_dict()["loss"] == {"name": "cross-entropy"}
     assert config.dataset.name == "mnist"
-    assert config.data.validation == 0.3  # the core's own key holds for any dataset
+    assert config.data.validation == 0.3  # a key of the core applies to every dataset
 
 
-def test_choosing_the_same_component_again_keeps_its_options(config):
+def test_selecting_the_same_component_keeps_its_options(config):
     made = config('[model]\nname = "ae"\nlatent_dim = 3', "model.name=ae")
     assert made.model.options.latent_dim == 3
 
 
-def test_a_name_in_full_stands_for_the_same_component(config):
+def test_qualified_name_selects_the_same_component(config):
     assert config('[model]\nname = "latentforge/ae"').model.name == "ae"
 
 
@@ -175,7 +175,7 @@ def test_callbacks_come_from_tables_and_from_the_command_line(tmp_path):
     text = '[model]\nname = "ae"\n[[callbacks]]\nname = "swap"\nevery = 3\n'
     made = draft(text, "callbacks.swap.share=0.25", folder=tmp_path)
     made.enable_callback("note")
-    made.enable_callback("swap")  # switched on already: once is enough
+    made.enable_callback("swap")  # already enabled: no second instance
     chosen = resolve(made, REGISTRY).callbacks
     assert [(c.name, c.options) for c in chosen] == [
         ("swap", Every(3, 0.25)),
@@ -183,12 +183,12 @@ def test_callbacks_come_from_tables_and_from_the_command_line(tmp_path):
     ]
 
 
-def test_an_assignment_switches_a_callback_on(config):
+def test_assignment_enables_a_callback(config):
     (chosen,) = config('[model]\nname = "ae"', "callbacks.note.every=7").callbacks
     assert (chosen.name, chosen.options.every) == ("note", 7)
 
 
-def test_bad_callbacks_are_faults_like_any_other(faults):
+def test_errors_in_callbacks_are_reported_with_their_index(faults):
     lines = faults(
         '[model]\nname = "ae"\n[[callbacks]]\nname = "swop"\n[[callbacks]]\nevery = 2\n'
         '[[callbacks]]\nname = "swap"\nevery = 0\nevry = 1\n',
@@ -206,21 +206,21 @@ def test_bad_callbacks_are_faults_like_any_other(faults):
     assert "did you mean 'every'?" in lines[3]
 
 
-def test_callbacks_that_are_no_tables_are_refused(faults):
+def test_callbacks_that_are_not_tables_are_refused(faults):
     lines = faults('callbacks = [1, "swap"]\n[model]\nname = "ae"', "callbacks.note.every=2")
     assert [line.partition(":")[0] for line in lines] == ["callbacks[0]", "callbacks[1]"]
     assert all("table" in line for line in lines)
 
 
 @pytest.mark.parametrize("text", ["callbacks = 3", '[callbacks]\nname = "swap"'])
-def test_callbacks_that_are_no_list_are_told_how_to_write_one(faults, text):
+def test_callbacks_that_are_not_a_list_hint_at_the_syntax(faults, text):
     line = faults(f'{text}\n[model]\nname = "ae"')[0]
     assert line.startswith("callbacks: ")
     assert "[[callbacks]]" in line
     assert "did you mean 'callbacks'" not in line
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_callbacks_that_are_no_list_are_told_how_to_write_one(faults, text):
         ("data", "mnits", "mnist", "datasets"),
     ],
 )
-def test_a_misspelt_component_is_told_the_likely_one(faults, section, name, meant, plural):
+def test_misspelt_component_suggests_the_likely_one(faults, section, name, meant, plural):
     (line,) = faults('[model]\nname = "ae"', f"{section}.name={name}")
     assert line.startswith(f"{section}.name (from --set {section}.name={name}): unknown ")
     assert f"did you mean {meant!r}?" in line
@@ -245,36 +245,36 @@ def test_a_misspelt_component_is_told_the_likely_one(faults, section, name, mean
         ("model.latentdim=3", " of model 'ae'", "latent_dim"),
         ("loss.sgima=3", " of loss 'reconstruction'", "sigma"),
         ("data.sise=3", "", "size"),
-        ("data.validaton=0.1", "", "validation"),  # the core's own key, and
+        ("data.validaton=0.1", "", "validation"),  # a key of the core, as is the next
         ("data.splitseed=1", "", "split_seed"),
         ("train.epoch=3", "", "epochs"),
         ("train.learning_rate=3", "", ""),
     ],
 )
-def test_a_misspelt_key_is_told_the_likely_one(faults, assignment, of, meant):
+def test_misspelt_key_suggests_the_likely_one(faults, assignment, of, meant):
     (line,) = faults('[model]\nname = "ae"', assignment)
     key = assignment.partition("=")[0]
     assert line.startswith(f"{key} (from --set {assignment}): no such option{of}; ")
     assert (f"did you mean {meant!r}?" if meant else "there are epochs, batch_size, lr") in line
 
 
-def test_an_unknown_key_of_data_is_told_those_of_the_core_and_of_the_dataset(faults):
+def test_unknown_data_key_lists_the_keys_of_core_and_dataset(faults):
     (line,) = faults('[model]\nname = "ae"', "data.zzz=1")
     assert all(key in line for key in ("size", "validation", "test", "split_seed"))
 
 
-def test_a_misspelt_section_is_told_the_likely_one(faults):
+def test_misspelt_section_suggests_the_likely_one(faults):
     (line,) = faults('[model]\nname = "ae"\n[trian]\nepochs = 3')
     assert line == "trian: no such section in run.toml; did you mean 'train'?"
 
 
-def test_an_unknown_section_is_told_all(faults):
+def test_unknown_section_lists_all_sections(faults):
     (line,) = faults('[model]\nname = "ae"\n[zzz]\n')
     assert line.endswith("sections are [model] [loss] [data] [train] and [[callbacks]]")
 
 
 @pytest.mark.parametrize("text", ['model = "ae"', '[[model]]\nname = "ae"'])
-def test_what_should_be_a_section_is_asked_to_be_one(faults, text):
+def test_value_in_place_of_a_section_is_refused(faults, text):
     assert faults(text)[0] == "model: must be a section, [model], in run.toml"
 
 
@@ -291,19 +291,19 @@ def test_what_should_be_a_section_is_asked_to_be_one(faults, text):
         ("callbacks.swap=3", "no such key"),
     ],
 )
-def test_an_assignment_that_makes_no_sense_is_quoted(faults, assignment, hint):
+def test_invalid_assignment_is_quoted_with_a_hint(faults, assignment, hint):
     (line,) = faults('[model]\nname = "ae"', assignment)
     assert line.startswith(f"--set {assignment}: ")
     assert hint in line
 
 
 @pytest.mark.parametrize("name", ["3", '["ae"]', "true"])
-def test_a_name_that_is_no_text_is_refused(faults, name):
+def test_name_that_is_not_a_string_is_refused(faults, name):
     (line,) = faults(f"[model]\nname = {name}")
     assert line.startswith("model.name (from run.toml): must be a string, got")
 
 
-def test_a_file_without_a_model_is_told_so(faults):
+def test_file_without_a_model_is_refused(faults):
     assert faults("[train]\nepochs = 3") == [
         "model.name: is required; see `latentforge list models`"
     ]
@@ -337,15 +337,15 @@ def test_a_file_without_a_model_is_told_so(faults):
         ("loss.likelihood=gausian", "did you mean 'gaussian'?"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_key_and_its_origin(faults, assignment, fault):
+def test_invalid_value_is_reported_with_key_and_origin(faults, assignment, fault):
     (line,) = faults('[model]\nname = "ae"', assignment)
     assert line.startswith(f"{assignment.partition('=')[0]} (from --set {assignment}): ")
     assert fault in line
 
 
 def test_every_error_of_every_section_is_reported_at_once(faults):
-    """Also those of the loss, which follows from the model, when the model's options are wrong;
-    and the device, when another option of the training is."""
+    """Includes errors of the default loss when the model's options are invalid, and of the
+    device when another training option is invalid."""
     lines = faults(
         '[model]\nname = "ae"\nlatent_dim = 0\nhiden = [1]\n[loss]\nsigma = 0\n'
         "[data]\nsize = 0\nvalidation = 2\n[train]\nepochs = 0\n[modl]\n",
@@ -381,7 +381,7 @@ def test_the_message_counts_the_errors(tmp_path):
         assert caught.value.message == message
 
 
-def test_a_component_of_a_plugin_that_is_switched_off_is_the_plugins_matter(tmp_path):
+def test_component_of_a_disabled_plugin_is_a_plugin_error(tmp_path):
     without = load_plugins(off=["reconstruction"])
     with pytest.raises(PluginError) as caught:
         resolve(draft(folder=tmp_path), without)
@@ -392,7 +392,7 @@ def test_a_component_of_a_plugin_that_is_switched_off_is_the_plugins_matter(tmp_
 # ---------------------------------------------------------------- loss and model
 
 
-def test_a_loss_that_the_model_cannot_serve_is_refused_without_torch(tmp_path):
+def test_incompatible_loss_is_refused_without_importing_torch(tmp_path):
     code = (
         "import sys; from latentforge import Forge; from latentforge.errors import ConfigError\n"
         "try: Forge().train('ae', loss='cross-entropy')\n"
@@ -409,7 +409,7 @@ def test_a_loss_that_the_model_cannot_serve_is_refused_without_torch(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_loss_follows_the_model(config):
+def test_default_loss_depends_on_the_model(config):
     assert config('[model]\nname = "cnn-classifier"').loss.name == "cross-entropy"
 
 
@@ -424,7 +424,7 @@ def test_the_loss_follows_the_model(config):
         (b"[model]\nname = ae", "line 2"),
     ],
 )
-def test_a_file_that_is_no_toml_is_told_the_place(tmp_path, content, said):
+def test_invalid_toml_is_reported_with_its_line(tmp_path, content, said):
     file = tmp_path / "run.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -433,7 +433,7 @@ def test_a_file_that_is_no_toml_is_told_the_place(tmp_path, content, said):
     assert said in caught.value.details[0]
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_unreadable_file_is_named(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     for path in (tmp_path / "none.toml", tmp_path / "latin.toml", tmp_path):
         with pytest.raises(UsageError) as caught:
@@ -476,7 +476,7 @@ ROOTED = '[model]\nname = "ae"\n[data]\nname = "mnist"\nroot = {root}'
         ROOTED.format(root='"line\\nbreak \\"quoted\\" \\u007f é 😀"'),
     ],
 )
-def test_a_resolved_config_written_as_toml_resolves_to_itself(config, text):
+def test_resolved_config_round_trips_through_toml(config, text):
     resolved = config(text).as_dict()
     written = format_toml(resolved)
     assert config(written).as_dict() == resolved
@@ -495,7 +495,7 @@ def test_a_resolved_config_written_as_toml_resolves_to_itself(config, text):
         (math.inf, "inf"),
     ],
 )
-def test_a_value_is_written_on_one_line_and_read_again(value, written):
+def test_toml_value_round_trips_on_one_line(value, written):
     assert format_toml_value(value) == written
     assert toml_value(written) == value
 

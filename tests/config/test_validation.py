@@ -1,4 +1,4 @@
-"""Plain values against a config dataclass: what passes, what is refused, and in which words."""
+"""Validation of plain values against a config dataclass: accepted values and error messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Needy:
+class Required:
     name: str
     low: int = 0
     high: int = 1
@@ -66,14 +66,14 @@ def checked(cls: type = Config, **given):
     return config
 
 
-# ---------------------------------------------------------------- what passes
+# ---------------------------------------------------------------- accepted values
 
 
-def test_nothing_given_is_every_default():
+def test_no_values_give_all_defaults():
     assert checked() == Config()
 
 
-def test_a_list_is_taken_for_a_tuple_and_an_integer_for_a_number():
+def test_lists_become_tuples_and_integers_become_floats():
     config = checked(hidden=[5, 6, 7], pair=[2, 3], lr=1, options={"betas": [0, 1], "eps": 1})
     assert config.hidden == (5, 6, 7)
     assert config.pair == (2, 3)
@@ -83,7 +83,7 @@ def test_a_list_is_taken_for_a_tuple_and_an_integer_for_a_number():
 
 
 @pytest.mark.parametrize("value", [None, 3])
-def test_an_optional_value_may_be_there_or_not(value):
+def test_optional_value_may_be_none(value):
     assert checked(maybe=value).maybe == value
 
 
@@ -96,14 +96,14 @@ def test_a_table_becomes_the_nested_dataclass():
     [
         ({"hidden": 8}, "--set 'model.hidden=[8]'"),
         ({"hidden": "8, 16"}, "--set 'model.hidden=[8, 16]'"),
-        ({"hidden": "wide"}, "--set 'model.hidden=[64]'"),  # as by default
+        ({"hidden": "wide"}, "--set 'model.hidden=[64]'"),  # the default
         ({"names": "a,b"}, """--set 'model.names=["a", "b"]'"""),
         ({"names": "3"}, """--set 'model.names=["3"]'"""),
         ({"ends": 0.5}, "--set 'model.ends=[0.1, 0.9]'"),
         ({"pair": 3}, "--set 'model.pair=[3, 4]'"),
     ],
 )
-def test_what_must_be_a_list_has_an_example_that_can_be_typed(given, example):
+def test_list_error_has_an_example_that_works(given, example):
     @dataclass(frozen=True)
     class Lists:
         hidden: tuple[Size, ...] = (64,)
@@ -123,22 +123,22 @@ def test_what_must_be_a_list_has_an_example_that_can_be_typed(given, example):
     assert "must be a list, such as [" in of_file.lines[0]
 
 
-def test_an_empty_list_is_a_tuple_of_nothing():
+def test_empty_list_becomes_an_empty_tuple():
     assert checked(hidden=[]).hidden == ()
 
 
-def test_the_bounds_themselves_are_inside():
+def test_inclusive_bounds_are_accepted():
     config = checked(size=1, count=0, weight=0.0, share=0.0, seed=2**63 - 1)
     assert (config.size, config.count, config.seed) == (1, 0, 2**63 - 1)
 
 
-def test_numbers_of_numpy_are_numbers():
-    """`for latent_dim in np.arange(2, 8)` is how people sweep."""
+def test_numpy_numbers_are_accepted():
+    """A sweep is often written as `for latent_dim in np.arange(2, 8)`."""
     config = checked(size=np.int64(3), lr=np.float32(0.5), hidden=np.array([4, 2]))
     assert config == checked(size=3, lr=0.5, hidden=[4, 2])
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_numbers_of_numpy_are_numbers():
         ({"inner": {"names": [3]}}, "model.inner.names[0]: must be a valid string, got 3"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_key_path(given, fault):
+def test_invalid_value_is_reported_with_its_key_path(given, fault):
     (line,) = faults_of(**given)
     assert line.endswith(fault)
     assert line.startswith("model.")
 
 
 @pytest.mark.parametrize("value", [[0], [0, 1, 2], []])
-def test_a_list_of_the_wrong_length_is_told_the_right_one(value):
+def test_wrong_list_length_is_reported_with_the_expected_one(value):
     (line,) = faults_of(pair=value)
     assert line.startswith("model.pair: ")
     assert "2" in line.partition("got")[0]
@@ -195,27 +195,27 @@ def test_values_inside_a_table_of_options_are_checked_too(bad, place):
     assert line.startswith(f"model.options.{place}: must be a ")
 
 
-def test_a_misspelt_choice_is_told_the_likely_one_and_all():
+def test_misspelt_choice_suggests_the_likely_one_and_lists_all():
     (line,) = faults_of(kind="sperical")
     assert line == (
         "model.kind: must be one of linear, spherical (did you mean 'spherical'?), got \"sperical\""
     )
 
 
-def test_a_misspelt_key_is_told_the_likely_one():
+def test_misspelt_key_suggests_the_likely_one():
     assert faults_of(hiden=[3]) == ["model.hiden: no such option; did you mean 'hidden'?"]
     assert faults_of(inner={"widht": 3}) == [
         "model.inner.widht: no such option; did you mean 'width'?"
     ]
 
 
-def test_a_key_that_is_no_text_is_refused_like_any_other():
+def test_key_that_is_not_a_string_is_refused():
     faults = Faults()
     assert check(Inner, {3: 1}, "model", faults) is None
     assert faults.lines == ["model.3: no such option; there are width, names"]
 
 
-def test_every_fault_is_found_at_once():
+def test_all_errors_are_reported_at_once():
     lines = faults_of(size=0, lr=math.nan, hidden=[0, 1, -1], kind="x", nothing=1, inner={"a": 1})
     assert [line.partition(":")[0] for line in lines] == [
         "model.size",
@@ -228,15 +228,15 @@ def test_every_fault_is_found_at_once():
     ]
 
 
-def test_a_field_without_a_default_is_asked_for():
-    assert faults_of(Needy, "role") == ["role.name: is required"]
+def test_missing_required_field_is_reported():
+    assert faults_of(Required, "role") == ["role.name: is required"]
 
 
-def test_what_the_dataclass_refuses_is_a_fault_of_the_section():
-    assert faults_of(Needy, "range", name="x", low=3) == ["range: low 3 must be below high 1"]
+def test_post_init_error_is_reported_for_the_section():
+    assert faults_of(Required, "range", name="x", low=3) == ["range: low 3 must be below high 1"]
 
 
-def test_a_fault_names_where_the_value_came_from():
+def test_error_names_the_origin_of_the_value():
     faults = Faults(origins={"model.size": "--size", "model.hidden": "run.toml"})
     check(Config, {"size": 0, "hidden": [0], "count": -1}, "model", faults)
     assert [line.partition(": ")[0] for line in faults.lines] == [
@@ -246,13 +246,13 @@ def test_a_fault_names_where_the_value_came_from():
     ]
 
 
-def test_a_long_value_is_shown_shortened():
+def test_long_value_is_shortened():
     (line,) = faults_of(hidden="x" * 1000)
     assert line.endswith("...")
     assert len(line) < 130
 
 
-# ---------------------------------------------------------------- for people
+# ---------------------------------------------------------------- description and output
 
 
 def test_options_are_described_in_order_with_type_and_default():
@@ -278,7 +278,7 @@ def test_options_are_described_in_order_with_type_and_default():
     ]
 
 
-def test_a_config_as_plain_values_is_what_it_is_made_from():
+def test_config_round_trips_through_plain_values():
     config = checked(hidden=[5], inner={"width": 2}, options={"betas": [0.5]})
     values = plain(config)
     assert json.loads(json.dumps(values)) == values

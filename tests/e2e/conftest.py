@@ -26,14 +26,14 @@ def build_wheel(source: Path, out: Path) -> Path:
 
 @dataclass
 class Venv:
-    """A virtual environment. What LatentForge needs, and nothing of ours, comes from that of the
-    tests; pip sees it there."""
+    """A virtual environment. It sees the dependencies of LatentForge in the environment of the
+    tests, and so does pip, but not LatentForge itself."""
 
     folder: Path
     work: Path
 
     def run(self, *command: object, code: int | None = 0) -> str:
-        """A command line with the environment's programs first; stdout and stderr as they come."""
+        """Runs a command with the environment's programs first; returns its merged output."""
         programs = str(self.folder / "bin")
         environment = {**os.environ, "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
         for name in ("PYTHONPATH", "LATENTFORGE_PLUGINS"):
@@ -61,17 +61,17 @@ def venv(tmp_path: Path, latentforge_wheel: Path) -> Venv:
     made.work.mkdir()
     subprocess.run([sys.executable, "-m", "venv", made.folder], check=True)
     [site] = made.folder.glob("lib/python*/site-packages")
-    # .pth files of that folder, such as our own editable one, are not read this way
+    # .pth files of that folder, such as the editable install of LatentForge, are not read
     site.joinpath("rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
     made.run("pip", "install", "--quiet", "--no-deps", "--force-reinstall", latentforge_wheel)
-    # its program in this environment, as `pip install -e '.[test]'` leaves it in an empty one
+    # puts its script into bin/, as `pip install -e '.[test]'` would
     made.run("pip", "install", "--quiet", "--no-deps", "--ignore-installed", "pytest")
     return made
 
 
 @pytest.fixture
 def wheel_of(tmp_path: Path) -> Callable[[Path], Path]:
-    """Builds the wheel of a package's folder."""
+    """Builds a wheel from a package folder."""
 
     def build(source: Path) -> Path:
         out = tmp_path / "wheels"

@@ -1,4 +1,4 @@
-"""What a user can get wrong: the message, the exit code, and that nothing is left behind."""
+"""User errors: the message, the exit code, and that no files are left behind."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SMALL = ("--set", "model.hidden=[16]", "--batch-size", 512, "--epochs", 1)
 
 @pytest.fixture
 def refused(cli, work):
-    """Runs a command line that must be refused; gives what it printed for people.
+    """Runs a command line that must be refused; returns its stderr.
 
-    Whatever it is: no traceback, nothing on stdout, and the working folder is as it was.
+    Checks that there is no traceback and no stdout, and that the working folder is unchanged.
     """
 
     def call(code: int, *arguments: object) -> str:
@@ -61,7 +61,7 @@ def refused(cli, work):
         ("data show digits --set validaton=0.5", "'validation'"),
     ],
 )
-def test_a_misspelt_name_is_told_the_likely_one(refused, runs, line, meant):
+def test_misspelt_name_suggests_the_likely_one(refused, runs, line, meant):
     assert f"did you mean {meant}?" in refused(2, *line.split())
 
 
@@ -78,7 +78,7 @@ def test_a_misspelt_name_is_told_the_likely_one(refused, runs, line, meant):
         ("evaluate runs/ae --split zzz", "train, validation, test"),
     ],
 )
-def test_a_name_like_no_other_is_told_where_to_look(refused, runs, line, known):
+def test_unknown_name_hints_where_valid_names_are_listed(refused, runs, line, known):
     assert known in refused(2, *line.split())
 
 
@@ -86,22 +86,22 @@ def test_a_name_like_no_other_is_told_where_to_look(refused, runs, line, known):
 
 
 @pytest.mark.parametrize("options", ["momentm=0.9", "betas=[0.9]", "eps=-1", "betas=[0.9, 2.0]"])
-def test_options_that_the_optimizer_refuses_are_found_before_a_run_is_made(refused, options):
+def test_invalid_optimizer_options_are_refused_before_a_run_is_created(refused, options):
     text = refused(2, "train", "ae", "--set", f"train.optimizer_options={{{options}}}")
     assert "train.optimizer_options" in text
 
 
 @pytest.mark.parametrize("command", ["train ae", "evaluate runs/ae", "explore interpolate runs/ae"])
 @pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:x", "meta", "cpu:0:0", ""])
-def test_a_device_that_does_not_exist_anywhere_is_a_usage_error(refused, runs, command, device):
+def test_invalid_device_name_is_a_usage_error(refused, runs, command, device):
     text = refused(2, *command.split(), "--device", device)
     assert "auto, cpu, mps, cuda or cuda:N" in text
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is available")
 @pytest.mark.parametrize("command", ["train ae", "evaluate runs/ae", "explore interpolate runs/ae"])
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:999999999999"])
-def test_a_device_that_is_not_here_is_missing(refused, runs, command, device):
+def test_unavailable_device_is_reported(refused, runs, command, device):
     text = refused(4, *command.split(), "--device", device)
     assert f"device {device} is not available" in text
     assert "try: --device auto" in text
@@ -112,7 +112,7 @@ def test_a_missing_config_file_is_named(refused):
 
 
 @pytest.mark.parametrize("text", ["callbacks = 3", "callbacks = [3]", "[callbacks]\nname = 'x'"])
-def test_callbacks_of_the_wrong_shape_are_refused(refused, work, text):
+def test_callbacks_of_the_wrong_type_are_refused(refused, work, text):
     (work / "run.toml").write_text(f"{text}\n[model]\nname = 'ae'\n")
     for more in ((), ("--callback", "x"), ("--set", "callbacks.x.y=1")):
         assert "callbacks" in refused(2, "train", "--config", "run.toml", *more)
@@ -122,7 +122,7 @@ def test_callbacks_of_the_wrong_shape_are_refused(refused, work, text):
 
 
 @pytest.mark.parametrize("command", ["train ae --data mnist", "data show mnist"])
-def test_missing_data_says_where_it_looked_and_how_to_get_it(refused, work, command):
+def test_missing_data_message_names_the_searched_paths_and_the_fix(refused, work, command):
     text = refused(4, *command.split())
     folder = work.parent / "cache" / "latentforge" / "MNIST" / "raw"
     assert f"not in {folder}" in text
@@ -134,7 +134,7 @@ def test_missing_data_says_where_it_looked_and_how_to_get_it(refused, work, comm
 
 
 @pytest.mark.parametrize("command", ["evaluate", "explore interpolate"])
-def test_an_unknown_run_is_told_the_likely_one(refused, runs, command):
+def test_unknown_run_suggests_the_likely_one(refused, runs, command):
     text = refused(4, *command.split(), "runs/cnm")
     assert "no run at runs/cnm" in text
     assert "did you mean 'cnn'?" in text
@@ -142,11 +142,11 @@ def test_an_unknown_run_is_told_the_likely_one(refused, runs, command):
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all", "runs", ".", "runs/ae/run.json"])
-def test_what_is_no_run_is_missing(refused, runs, path):
+def test_path_without_a_run_is_refused(refused, runs, path):
     assert f"no run at {path}" in refused(4, "evaluate", path)
 
 
-def test_a_run_with_a_damaged_checkpoint_says_which_file(refused, runs):
+def test_damaged_checkpoint_message_names_the_file(refused, runs):
     name = (runs / "ae" / "checkpoints" / "LATEST").read_text().split()[0]
     for weights in (runs / "ae" / "checkpoints").glob("*/model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-1])
@@ -154,7 +154,7 @@ def test_a_run_with_a_damaged_checkpoint_says_which_file(refused, runs):
     assert f"checkpoint runs/ae/checkpoints/{name} is damaged: model.safetensors has" in text
 
 
-def test_the_checkpoint_before_a_damaged_one_stands_in_and_is_named(cli, runs):
+def test_evaluate_falls_back_from_a_damaged_checkpoint_with_a_warning(cli, runs):
     latest = CheckpointStore(runs / "ae" / "checkpoints").save("step-2", {"model": {}}, {})
     (latest / "state.json").unlink()
     answer = cli("evaluate", "runs/ae", "--json")
@@ -164,9 +164,7 @@ def test_the_checkpoint_before_a_damaged_one_stands_in_and_is_named(cli, runs):
     assert "using runs/ae/checkpoints/step-00000033 instead" in answer.err
 
 
-def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_is_built(
-    refused, runs
-):
+def test_config_of_a_model_larger_than_its_weights_is_refused_before_the_build(refused, runs):
     path = runs / "ae" / "run.json"
     manifest = json.loads(path.read_text())
     manifest["config"]["model"]["latent_dim"] = 10**12
@@ -176,7 +174,7 @@ def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_i
     assert "run.json describes" in text
 
 
-def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(
+def test_missing_plugin_message_names_the_plugin_and_the_fix(
     cli, refused, runs, work, linear_classifier
 ):
     text = refused(3, "-p", "no:autoencoder", "evaluate", "runs/ae")
@@ -191,7 +189,7 @@ def test_a_run_whose_plugin_is_missing_names_plugin_and_remedy(
     assert "-p ./mine.py" in text
 
 
-def test_a_run_of_a_package_that_is_gone_names_the_package(refused, runs):
+def test_uninstalled_package_message_names_the_package(refused, runs):
     file = runs / "ae" / "run.json"
     manifest = json.loads(file.read_text())
     manifest["config"]["model"]["name"] = "latentforge-swirl/swirl"
@@ -207,17 +205,17 @@ def test_a_run_of_a_package_that_is_gone_names_the_package(refused, runs):
     assert "try: pip install latentforge-swirl==1.2" in text
 
 
-# ---------------------------------------------------------------- what does not go together
+# ---------------------------------------------------------------- incompatible choices
 
 
-def test_an_explorer_refuses_a_model_without_the_ability(refused, runs):
+def test_explorer_refuses_a_model_without_the_capability(refused, runs):
     text = refused(2, "explore", "interpolate", "runs/cnn")
     assert "explorer 'interpolate' needs decode, encode" in text
     assert "model 'cnn-classifier' provides classify, layers" in text
 
 
 @pytest.mark.parametrize("command", ["explore manifold runs/ae", "evaluate runs/ae"])
-def test_a_role_that_nothing_takes_is_refused(refused, runs, command):
+def test_unused_role_is_refused(refused, runs, command):
     text = refused(2, *command.split(), "--with", "classifier=runs/cnn")
     assert "role 'classifier'" in text
 
@@ -230,16 +228,16 @@ def test_a_role_that_nothing_takes_is_refused(refused, runs, command):
         ("grey.npz", "--data arrays --set data.path=grey.npz"),
     ],
 )
-def test_a_path_in_place_of_a_dataset_is_told_which_dataset_reads_it(refused, name, said):
+def test_path_given_as_dataset_suggests_the_dataset_that_reads_it(refused, name, said):
     assert said in refused(2, "train", "vae", "--data", name)
 
 
-def test_a_value_in_place_of_a_table_is_told_its_key(refused):
+def test_value_given_for_a_table_hints_at_the_key(refused):
     text = refused(2, "train", "ae", "--set", "train.schedule=cosine")
     assert "must be a table; write train.schedule.name=..." in text
 
 
-def test_a_misspelt_role_is_found(refused, runs):
+def test_misspelt_role_suggests_the_likely_one(refused, runs):
     with_ = ("--measure", "fid", "--with", "clasifier=runs/cnn")
     assert "did you mean 'classifier'?" in refused(2, "evaluate", "runs/ae", *with_)
 
@@ -250,7 +248,7 @@ def test_a_role_given_twice_is_refused(refused, runs):
 
 
 @pytest.mark.parametrize("role", ["classifier", "=runs/cnn", "classifier="])
-def test_a_role_without_a_run_is_told_how_to_write_one(refused, runs, role):
+def test_role_without_a_run_hints_at_the_syntax(refused, runs, role):
     assert "write ROLE=RUN" in refused(2, "evaluate", "runs/ae", "--with", role)
 
 
@@ -266,14 +264,14 @@ def test_a_role_without_a_run_is_told_how_to_write_one(refused, runs, role):
         ("steps.a=1", "interpolate.steps"),
     ],
 )
-def test_an_explorer_refuses_what_it_cannot_draw(refused, runs, option, said):
+def test_explorer_refuses_invalid_options(refused, runs, option, said):
     assert said in refused(2, "explore", "interpolate", "runs/ae", "--set", option)
 
 
 # ---------------------------------------------------------------- folders
 
 
-def test_a_folder_that_holds_a_run_or_anything_is_refused(refused, runs, work):
+def test_existing_run_file_or_folder_is_not_overwritten(refused, runs, work):
     assert "already contains a run" in refused(2, "train", "ae", "--run", "runs/ae")
     (work / "notes.txt").write_text("mine")
     for taken in ("notes.txt", "runs", "."):
@@ -282,7 +280,7 @@ def test_a_folder_that_holds_a_run_or_anything_is_refused(refused, runs, work):
         assert "choose another folder" in text
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc exists on Linux only")
 @pytest.mark.parametrize(
     "command",
     [
@@ -292,22 +290,22 @@ def test_a_folder_that_holds_a_run_or_anything_is_refused(refused, runs, work):
         "demo --out /proc/latentforge",
     ],
 )
-def test_a_place_where_nothing_can_be_written_is_named(refused, runs, command):
+def test_unwritable_path_is_named(refused, runs, command):
     assert "cannot write to /proc/latentforge" in refused(1, *command.split())
 
 
 @pytest.mark.parametrize("inside", ["inside", "deep/inside"])
-def test_a_folder_below_a_file_is_refused_before_the_work(refused, runs, inside):
+def test_output_folder_below_a_file_is_refused_before_any_work(refused, runs, inside):
     text = refused(1, "explore", "interpolate", "runs/ae", "--out", f"runs/ae/run.json/{inside}")
     assert "run.json is a file" in text
 
 
-def test_no_name_for_a_folder_is_the_one_that_one_is_in(refused, runs, work):
+def test_empty_folder_name_means_the_current_folder(refused, runs, work):
     text = refused(2, "explore", "interpolate", "runs/ae", "--out", "")
     assert f"{work} is not empty" in text
 
 
-def test_an_option_of_another_objective_is_told_its_owner(refused, runs):
+def test_option_of_another_objective_names_that_objective(refused, runs):
     options = ("--set", "objective=inpaint", "--set", "target=3", "--set", "steps=5")
     text = refused(2, "explore", "guided", "runs/ae", *options)
     assert "inpaint.target: is an option of objective 'class'" in text
@@ -329,9 +327,9 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals"
 
 
 @posix
-def test_a_disk_that_fills_up_fails_the_run_and_says_so(process, work):
+def test_disk_that_fills_up_fails_the_run_with_a_message(process, work):
     """Files may grow to 10,000 bytes: enough for run.json, too little for a checkpoint and for
-    TensorBoard, whose writer is a thread of its own."""
+    TensorBoard, which writes in a separate thread."""
     arguments = ("train", "ae", "--set", "model.hidden=[64]", "--batch-size", 512, "--epochs", 3)
     answer = process(*arguments, "--run", "r", "--json", before=FILES_UP_TO.format(10_000))
     assert answer.code == 1
@@ -345,7 +343,7 @@ def test_a_disk_that_fills_up_fails_the_run_and_says_so(process, work):
 
 
 @posix
-def test_a_disk_that_is_full_leaves_no_folder_without_a_run(process, work):
+def test_full_disk_leaves_no_empty_run_folder(process, work):
     arguments = ("train", "ae", *SMALL, "--run", "r", "--json")
     answer = process(*arguments, before=FILES_UP_TO.format(100))
     assert (answer.code, answer.json["status"]) == (1, "failed")
@@ -354,10 +352,10 @@ def test_a_disk_that_is_full_leaves_no_folder_without_a_run(process, work):
     assert list(work.iterdir()) == []
 
 
-# ---------------------------------------------------------------- a loss that is no number
+# ---------------------------------------------------------------- non-finite loss
 
 
-def test_a_loss_that_is_no_number_ends_the_run_at_its_step(cli, work):
+def test_non_finite_loss_ends_the_run_at_its_step(cli, work):
     fast = ("--lr", "1e30", "--set", "train.optimizer=sgd")
     answer = cli("train", "ae", *SMALL, *fast, "--run", "r", "--json")
     assert answer.code == 1
@@ -371,8 +369,8 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step(cli, work):
     assert "no checkpoint" in cli("evaluate", "r").err
 
 
-def test_a_last_step_that_ruins_the_weights_fails_the_run_too(cli, work):
-    """One step: its loss is a number, but with what it made of the weights every figure is not."""
+def test_non_finite_weights_after_the_last_step_fail_the_run(cli, work):
+    """One step: its loss is finite, but every metric of the updated weights is NaN."""
     answer = cli(
         *("train", "ae", "--set", "model.hidden=[16]", "--batch-size", 9999, "--epochs", 1),
         *("--run", "r", "--json", "--lr", "1e30", "--set", "train.optimizer=sgd"),
@@ -381,14 +379,14 @@ def test_a_last_step_that_ruins_the_weights_fails_the_run_too(cli, work):
     assert "step 1" in answer.err
     assert "nan" in answer.err
     assert "not JSON" not in answer.err
-    assert answer.json["status"] == "failed"  # which NaN in it would keep from being JSON
+    assert answer.json["status"] == "failed"  # NaN would make it invalid JSON
     text = (work / "r" / "run.json").read_text()
     assert json.loads(text)["status"] == "failed"
     assert "NaN" not in text
     assert not list((work / "r" / "checkpoints").glob("step-*"))
 
 
-# ---------------------------------------------------------------- what a plugin breaks
+# ---------------------------------------------------------------- plugin faults
 
 PLUGIN = """
 import signal
@@ -437,7 +435,7 @@ def latentforge_callbacks():
 
 @pytest.fixture
 def trap(work, linear_classifier):
-    """The command line of a training that meets a trap at a step."""
+    """Builds a training command line whose callback acts at a given step."""
     (work / "trap.py").write_text(PLUGIN + linear_classifier("trap"))
 
     def line(do: str, *more: object, step: int = 4) -> tuple[object, ...]:
@@ -450,7 +448,7 @@ def trap(work, linear_classifier):
     return line
 
 
-def test_a_training_that_breaks_is_a_failed_run(cli, trap, work):
+def test_exception_in_a_callback_fails_the_run(cli, trap, work):
     answer = cli(*trap("fail", "--epochs", 1, "--json"))
     assert answer.code != 0
     assert answer.json["status"] == "failed"
@@ -462,7 +460,7 @@ def test_a_training_that_breaks_is_a_failed_run(cli, trap, work):
     assert "a trap" in manifest["error"]
 
 
-def test_a_callback_that_cannot_attach_leaves_no_run_that_seems_to_go_on(cli, trap, work):
+def test_callback_that_cannot_attach_leaves_no_running_status(cli, trap, work):
     answer = cli(*trap("break attach", "--epochs", 1))
     assert answer.code == 3
     assert "RuntimeError: cannot attach" in answer.err
@@ -483,7 +481,7 @@ def test_debug_shows_the_traceback_and_the_message(cli, monkeypatch, work):
 
 
 @posix
-def test_an_interrupt_lets_the_step_end_and_keeps_a_checkpoint(cli, trap, work):
+def test_interrupt_finishes_the_step_and_saves_a_checkpoint(cli, trap, work):
     before = signal.getsignal(signal.SIGINT)
     answer = cli(*trap("interrupt", "--epochs", 9, "--json", step=15))
     assert signal.getsignal(signal.SIGINT) is before
@@ -494,15 +492,15 @@ def test_an_interrupt_lets_the_step_end_and_keeps_a_checkpoint(cli, trap, work):
     assert "error: interrupted at step 15; the last checkpoint is in r\n" in answer.err
     manifest = json.loads((work / "r" / "run.json").read_text())
     assert manifest["status"] == "interrupted"
-    assert manifest["steps"] == 15  # the step at which it came
+    assert manifest["steps"] == 15  # the step of the interrupt
     latest = (work / "r" / "checkpoints" / "LATEST").read_text().split()[0]
     assert latest == f"step-{manifest['steps']:08d}"
     assert cli("-p", "./trap.py", "evaluate", "r", "--json").json["checkpoint"] == latest
 
 
 @posix
-@pytest.mark.parametrize("step", [11, 22], ids=["last of an epoch", "last of all"])
-def test_an_interrupt_at_the_end_of_an_epoch_is_no_other(cli, trap, work, step):
+@pytest.mark.parametrize("step", [11, 22], ids=["end of first epoch", "end of training"])
+def test_interrupt_at_the_end_of_an_epoch_saves_that_step(cli, trap, work, step):
     answer = cli(*trap("interrupt", "--epochs", 2, step=step))
     assert answer.code == 130
     manifest = json.loads((work / "r" / "run.json").read_text())
@@ -511,7 +509,7 @@ def test_an_interrupt_at_the_end_of_an_epoch_is_no_other(cli, trap, work, step):
 
 
 @posix
-def test_an_interrupt_before_the_first_checkpoint_promises_none(cli, trap, work):
+def test_interrupt_before_the_first_checkpoint_mentions_no_checkpoint(cli, trap, work):
     answer = cli(*trap("interrupt_twice", "--epochs", 2, "--json", step=3))
     assert answer.code == 130
     assert answer.err == "error: interrupted at step 3\n"
@@ -523,7 +521,7 @@ def test_an_interrupt_before_the_first_checkpoint_promises_none(cli, trap, work)
 
 @posix
 def test_ctrl_c_while_the_program_is_loading_shows_no_traceback(process):
-    """The signal comes while Typer is being imported, before any command has begun."""
+    """The signal is received while Typer is imported, before any command starts."""
     before = """
 import importlib.abc
 class Interrupt(importlib.abc.MetaPathFinder):
@@ -539,8 +537,8 @@ sys.meta_path.insert(0, Interrupt())
 
 @posix
 @pytest.mark.parametrize("module", ["numpy.linalg", "torch.autograd", "ignite.engine"])
-def test_ctrl_c_inside_the_import_of_another_package_ends_the_process(process, work, module):
-    """An exception there would be swallowed, or leave half a package behind for what follows."""
+def test_ctrl_c_during_a_third_party_import_ends_the_process(process, work, module):
+    """An exception there would be swallowed or leave a half-imported package."""
     before = f"""
 import importlib.abc
 class Interrupt(importlib.abc.MetaPathFinder):
@@ -557,7 +555,7 @@ sys.meta_path.insert(0, Interrupt())
 
 @posix
 def test_ctrl_c_while_the_process_ends_keeps_the_exit_code(start, trap, work):
-    """Unloading takes a fifth of a second, in which a second Ctrl-C finds nothing left to stop."""
+    """Process exit takes 0.2 s; a second Ctrl-C in that time must not change the exit code."""
     process = start(*trap("interrupt", "--epochs", 9, "--json", step=3), before="pass")
     answer = process.stdout.readline()
     process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Each model trains on each kind of a user's own data that it can take, and refuses the others."""
+"""Each model trains on every data shape that it supports and refuses the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from latentforge import Forge
 
 MODELS = [entry.name for entry in Forge().registry.entries("models")]
 IMAGES = 40
-VECTORS_ONLY = {"conv-vae", "deconv-vae", "cnn-classifier"}  # those that refuse vectors
+IMAGES_ONLY = {"conv-vae", "deconv-vae", "cnn-classifier"}  # these refuse vectors
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A colour folder of two classes, and three npz files with labels."""
+    """A folder of colour images in two classes, and three npz files with labels."""
     folder = tmp_path_factory.mktemp("own")
     random = np.random.default_rng(0)
     labels = np.arange(IMAGES) % 2
@@ -38,25 +38,25 @@ def arguments(own: Path, data: str) -> list[str]:
     return ["--data", "arrays", "--set", f"data.path={own / f'{data}.npz'}"]
 
 
-def takes(model: str, data: str) -> bool:
+def accepts(model: str, data: str) -> bool:
     if data == "vectors":
-        return model not in VECTORS_ONLY
-    return not (model == "deconv-vae" and data == "grey")  # 20 pixels wide; it begins at 28
+        return model not in IMAGES_ONLY
+    return not (model == "deconv-vae" and data == "grey")  # 20 pixels wide; the minimum is 28
 
 
 SHAPES = {"colour": [3, 32, 32], "grey": [1, 28, 20], "large": [1, 64, 64], "vectors": [30]}
 
 
-def test_all_built_in_models_are_here():
-    assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *VECTORS_ONLY}
+def test_all_built_in_models_are_covered():
+    assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *IMAGES_ONLY}
 
 
 @pytest.mark.parametrize("data", SHAPES)
 @pytest.mark.parametrize("model", MODELS)
-def test_two_epochs(cli, work, own, model, data):
+def test_trains_two_epochs_or_refuses_the_shape(cli, work, own, model, data):
     line = ["train", model, *arguments(own, data), "--epochs", 2, "--batch-size", 16, "--quiet"]
     answer = cli(*line, "--run", "run", "--json")
-    if takes(model, data):
+    if accepts(model, data):
         assert answer.code == 0, answer.err
         assert answer.json["epochs"] == 2
         assert np.isfinite(answer.json["metrics"]["test"]["loss"])
@@ -64,5 +64,5 @@ def test_two_epochs(cli, work, own, model, data):
     else:
         assert answer.code == 2
         assert "size" in answer.err
-        assert "latentforge train " in answer.err  # a model that can
+        assert "latentforge train " in answer.err  # suggests a model that supports the shape
         assert not (work / "run").exists()

@@ -1,4 +1,4 @@
-"""Strangers' packages from their wheels, in a fresh environment: installed, used, removed again."""
+"""External packages from their wheels, in a fresh environment: install, use, uninstall."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_the_vq_vae_is_installed_trained_explored_resumed_and_removed(venv, wheel_of):
+def test_vq_vae_package_installs_trains_explores_resumes_and_uninstalls(venv, wheel_of):
     venv.run("pip", "install", "--quiet", "--no-deps", wheel_of(EXAMPLES / "latentforge-vq"))
     listed = venv.run("latentforge", "plugins", "list")
     assert "latentforge-vq 0.1.0" in " ".join(listed.split())
@@ -42,7 +42,7 @@ def test_the_vq_vae_is_installed_trained_explored_resumed_and_removed(venv, whee
     )
 
 
-def test_the_simulator_has_a_command_that_aims(venv, wheel_of):
+def test_physics_package_adds_the_aim_command(venv, wheel_of):
     venv.run("pip", "install", "--quiet", "--no-deps", wheel_of(EXAMPLES / "latentforge-physics"))
     assert "aim" in venv.run("latentforge", "--help")
     flights = json.loads(venv.run("latentforge", "aim", "--target", "3,0", "--json"))["flights"]
@@ -57,7 +57,7 @@ def test_the_simulator_has_a_command_that_aims(venv, wheel_of):
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTED)
-def test_a_new_package_of_each_kind_passes_its_own_tests_unchanged(venv, kind):
+def test_scaffolded_package_of_each_kind_passes_its_own_tests(venv, kind):
     venv.run("latentforge", "plugins", "new", "swirl", "--kind", kind)
     folder = venv.work / "latentforge-swirl"
     venv.run("pip", "install", "--quiet", "--no-deps", "-e", folder)

@@ -1,4 +1,4 @@
-"""`latentforge train --resume`: what a user types after a process has ended in whatever way."""
+"""`latentforge train --resume` after signals, after completion, and when it must be refused."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def wait_for(process, happened) -> None:
         time.sleep(0.01)
 
 
-def end(process, work, number) -> str:
-    """Send a signal in the middle of the third epoch or later; what it wrote for people."""
+def end_with_signal(process, work, number) -> str:
+    """Sends a signal in the middle of the third epoch or later; returns stderr."""
     lines = work / "r" / "metrics.jsonl"
     wait_for(process, lambda: lines.exists() and lines.read_text().count("\n") >= 2)
     process.send_signal(number)
@@ -51,11 +51,9 @@ def end(process, work, number) -> str:
         (signal.SIGKILL, -signal.SIGKILL, ""),
     ],
 )
-def test_a_run_that_a_signal_has_ended_goes_on_to_the_same_weights(
-    start, cli, work, number, code, word
-):
+def test_run_ended_by_a_signal_resumes_to_the_same_weights(start, cli, work, number, code, word):
     process = start(*LINE, "--run", "r", before="pass")
-    err = end(process, work, number)
+    err = end_with_signal(process, work, number)
     assert process.returncode == code
     assert "Traceback" not in err
     status = json.loads((work / "r" / "run.json").read_text())["status"]
@@ -79,8 +77,8 @@ def test_a_run_that_a_signal_has_ended_goes_on_to_the_same_weights(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
 )
-def test_a_second_signal_does_not_wait(start, work, number, code):
-    """A step that takes a minute: the first signal asks, the second one is not held back."""
+def test_second_signal_stops_immediately(start, work, number, code):
+    """In a step of one minute, the first signal requests a stop and the second one forces it."""
     (work / "slow.py").write_text(SLOW)
     line = ("-p", "./slow.py", *LINE, "--callback", "slow", "--run", "r", "--json")
     process = start(*line, before="pass")
@@ -122,7 +120,7 @@ def latentforge_callbacks():
 """
 
 
-def test_more_epochs_are_asked_for_by_resuming(cli, runs):
+def test_resume_with_more_epochs_extends_a_finished_run(cli, runs):
     before = json.loads((runs / "ae" / "run.json").read_text())["epochs"]
     refused = cli("train", "--resume", "runs/ae")
     assert refused.code == 2
@@ -158,7 +156,7 @@ def test_more_epochs_are_asked_for_by_resuming(cli, runs):
         ("train ae --from best", 2, "--from is for --resume"),
     ],
 )
-def test_what_cannot_be_resumed_is_refused(cli, runs, line, code, said):
+def test_invalid_resume_request_is_refused_and_changes_nothing(cli, runs, line, code, said):
     before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file() and p.name != ".lock"}
     answer = cli(*line.split(), "--quiet")
     assert (answer.code, answer.out) == (code, "")

@@ -1,4 +1,4 @@
-"""Data that is streamed, from the command line: trained, measured, explored, and damaged."""
+"""Streamed data from the command line: train, evaluate, explore, doctor, encode."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ SMALL = ["--set", "model.hidden=[16]", "--set", "model.latent_dim=3"]
 
 
 @pytest.fixture
-def stored(work):
-    """The options that stream 200 images of a file."""
+def stream_options(work):
+    """Options that stream 200 images from a file."""
     draw = np.random.default_rng(0)
     np.save(work / "x.npy", draw.integers(0, 256, (200, 8, 8), dtype=np.uint8))
     np.save(work / "y.npy", np.arange(200) % 5)
     return ["arrays", *(f"--set=data.{key}" for key in ("path=x.npy", "labels=y.npy"))]
 
 
-def test_a_run_on_streamed_images_is_trained_measured_and_explored(cli, stored):
+def test_run_on_streamed_images_trains_evaluates_and_explores(cli, stream_options):
     options = [*SMALL, "--set=data.stream=always", "--set=data.workers=1", "--epochs", 1]
-    trained = cli("train", "ae", "--data", *stored, *options, "--run", "run")
+    trained = cli("train", "ae", "--data", *stream_options, *options, "--run", "run")
     assert trained.code == 0, trained.err
     assert "steps: images streamed (data.stream is always; data.workers=1)" in trained.err
     assert cli("evaluate", "run").code == 0

@@ -1,4 +1,4 @@
-"""docs/plugins.md, followed to the letter in a fresh environment."""
+"""The tutorial of docs/plugins.md, executed in a fresh environment."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 
 
 def tutorial():
-    """(language, code) of the blocks of the tutorial, in order."""
+    """(language, code) of each code block of the tutorial, in order."""
     text = PAGE.read_text("utf-8").partition("## Ten minutes\n")[2].partition("## Reference\n")[0]
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_tutorial_does_what_it_says(venv):
+def test_tutorial_commands_give_the_documented_results(venv):
     assert [language for language, _ in tutorial()] == [
         *("bash", "bash", "python", "python", "bash", "bash")
     ]
     ran = []
     for language, code in tutorial():
-        if language == "python":  # whose first line says which file it is
+        if language == "python":  # its first line names the file
             name = re.match(r"# (\S+\.py)\n", code)[1]
             file = venv.work / name
             assert file.exists()

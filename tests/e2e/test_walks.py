@@ -1,4 +1,4 @@
-"""Two walks through the product, as a new user would take them: by command line and in Python."""
+"""Two walkthroughs for a new user: on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def walk(command: list[str], folder: Path) -> str:
+def run_walkthrough(command: list[str], folder: Path) -> str:
     bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": bin_first}
@@ -23,13 +23,13 @@ def walk(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.slow  # 30 s of commands
-@pytest.mark.skipif(sys.platform == "win32", reason="bash: not on Windows")
-def test_the_command_line_walk(tmp_path):
-    out = walk(["bash", str(HERE / "walk_cli.sh")], tmp_path)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
+def test_command_line_walkthrough(tmp_path):
+    out = run_walkthrough(["bash", str(HERE / "walk_cli.sh")], tmp_path)
     assert out.endswith("the walk is done\n")
 
 
 @pytest.mark.slow  # 20 s
-def test_the_python_walk(tmp_path):
-    out = walk([sys.executable, str(HERE / "walk_python.py")], tmp_path)
+def test_python_walkthrough(tmp_path):
+    out = run_walkthrough([sys.executable, str(HERE / "walk_python.py")], tmp_path)
     assert out.endswith("the walk is done\n")

@@ -28,7 +28,7 @@ python -c "import sys; sys.exit(not $accuracy > 0.9)"
 latentforge explore interpolate runs/first --set 'classes=[3, 8]' --set path=linear
 test -s runs/first/explore/interpolate/interpolation.png
 
-# a plugin of one's own, without packaging
+# a custom plugin in a single file, without packaging
 cat > narrow.py <<'PYTHON'
 from latentforge import PresetSpec, hookimpl
 from pathlib import Path
@@ -41,7 +41,7 @@ latentforge -p ./narrow.py plugins list
 latentforge -p ./narrow.py train --preset first --epochs 1 --json > answer.json
 python -c 'import json; assert json.load(open("answer.json"))["status"] == "done"'
 
-# a slip, and what it says
+# a misspelt name and its message
 if latentforge train aee 2> slip.txt; then exit 1; else test $? -eq 2; fi
 grep "did you mean 'ae'" slip.txt
 echo "the walk is done"

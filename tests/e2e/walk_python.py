@@ -21,7 +21,7 @@ print(ae.path, ae.metrics["test"])
 assert ae.metrics["test"]["recon"] < ae.history()[0]["train"]["recon"]
 assert cnn.metrics["test"]["accuracy"] > 0.9
 
-# the model is a plain module: encode, step aside, decode, ask the classifier
+# the model is a plain module: encode, add noise, decode, classify
 images = forge.load_data("digits").split("test")
 model, judge = ae.load_model(), cnn.load_model()
 with torch.no_grad():
@@ -32,13 +32,13 @@ with torch.no_grad():
 print("the classifier reads", f"{agreement:.0%}", "of the reconstructions right")
 assert agreement > 0.5
 
-# a walk between two digits, and the run opened again another day
+# an interpolation between two digits, and the run opened again
 found = ae.explore("interpolate", classes=(3, 8), steps=6)
 assert all(Path(file).stat().st_size > 0 for file in found["files"])
 again = open_run(ae.path)
 assert again.evaluate() == ae.evaluate()
 
-# data of one's own: 200 circles of two sizes
+# custom data: 200 circles of two sizes
 y, x = torch.meshgrid(torch.linspace(-1, 1, 20), torch.linspace(-1, 1, 20), indexing="ij")
 radius = torch.linspace(0.3, 0.9, 200)
 circles = ((x**2 + y**2).sqrt() < radius[:, None, None]).float()  # (200, 20, 20)
@@ -47,10 +47,10 @@ own = forge.train(
 )
 assert own.metrics["test"]["mse_per_pixel"] < 0.05
 
-# a slip, and what it says
+# an invalid option and its message
 try:
     forge.train("ae", train={"epochs": 0, "lr": float("nan")})
 except UsageError as error:
-    told = error.details
-assert [line.split(":")[0].split(" ")[0] for line in told] == ["train.epochs", "train.lr"]
+    details = error.details
+assert [line.split(":")[0].split(" ")[0] for line in details] == ["train.epochs", "train.lr"]
 print("the walk is done")

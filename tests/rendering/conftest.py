@@ -1,4 +1,4 @@
-"""Real images and their codes: digits, and the first components of their pixels."""
+"""Real images and codes: digits and the principal components of their pixels."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def digits() -> Digits:
 
 
 class Look:
-    """What can be measured of a picture."""
+    """Helpers that inspect the pixels of an image."""
 
     @staticmethod
     def opened(file: Path | bytes) -> np.ndarray:
-        """The pixels, (H, W, 3)."""
+        """Returns the pixels, (H, W, 3)."""
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
             return np.asarray(picture.convert("RGB"))
 
     @staticmethod
     def count(picture: np.ndarray, colour: str, off: int = 12) -> int:
-        """How many pixels have a colour, give or take `off` levels."""
+        """Counts the pixels of a colour, within `off` levels."""
         wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         return int((np.abs(picture.astype(int) - wanted).max(-1) <= off).sum())
 
     @staticmethod
     def margins(picture: np.ndarray) -> tuple[int, int, int, int]:
-        """The white pixels around all that is drawn: left, top, right, bottom."""
+        """Returns the widths of the white margins: left, top, right, bottom."""
         drawn = (picture < 250).any(-1)
         rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
         height, width = drawn.shape

@@ -1,4 +1,4 @@
-"""Films: what stays is the same in every frame, what changes is drawn; the GIF and the strip."""
+"""Films: static and changing parts of the frames, the GIF and the strip."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = 12
 
 @pytest.fixture(scope="module")
 def walk(digits):
-    """A walk over a map, the image and the probabilities on the way, as a search shows it."""
+    """A latent walk on a map with decoded images and probabilities, as a guided search shows it."""
     path = torch.linspace(-3, 3, FRAMES)[:, None] * torch.tensor([1.0, 0.3])
     map_ = Scatter("m", "codes", digits.z[:, :2], digits.y, digits.classes)
     frames = []
@@ -51,59 +51,59 @@ def frames(walk):
     return draw_frames(walk, "a run, a checkpoint")
 
 
-def like(frame, name):
-    """Where a frame has a colour, full or as a point of a map has it, at an opacity of 0.7."""
+def mask(frame, name):
+    """Mask of the pixels of a colour, opaque or at the opacity of map points, 0.7."""
     wanted = np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)])
     near = [np.abs(frame - c).max(-1) < 9 for c in (wanted, 255 + 0.7 * (wanted - 255.0))]
     return near[0] | near[1]
 
 
-def columns_that_change(one, other):
+def changed_columns(one, other):
     return np.flatnonzero((one != other).any(-1).any(0))
 
 
-def test_frames_are_of_one_size_and_share_all_but_path_image_bars_and_titles(frames):
+def test_frames_share_size_and_static_parts(frames):
     assert len(frames) == FRAMES
     assert {frame.shape for frame in frames} == {frames[0].shape}
     still = np.all([frame == frames[0] for frame in frames], axis=0).all(-1)
     assert still.mean() > 0.75
     drawn = (frames[0] < 250).any(-1)
-    assert (still & drawn).sum() > 5000  # the map, axes and titles, not white alone
+    assert (still & drawn).sum() > 5000  # the map, axes and titles, not only white
 
 
-def test_every_frame_differs_from_the_one_before_in_all_three_panels(frames):
+def test_all_three_panels_change_in_every_frame(frames):
     third = frames[0].shape[1] // 3
     for before, after in pairwise(frames):
-        changed = columns_that_change(before, after)
+        changed = changed_columns(before, after)
         assert {int(c) // third for c in changed} >= {0, 1, 2}
 
 
-def test_all_classes_of_the_map_are_in_every_frame(frames, look):
+def test_every_frame_shows_all_classes_of_the_map(frames, look):
     left = [frame[:, : frame.shape[1] // 3] for frame in frames]
     for i in range(10):
         assert min(look.count(part, colour(i), 30) for part in left) > 10
 
 
-def test_the_bar_of_the_class_grows_in_its_colour_on_one_scale(frames, look):
+def test_target_class_bar_grows_in_its_colour_on_a_fixed_scale(frames, look):
     right = [frame[:, -frame.shape[1] // 3 :] for frame in frames]
     areas = [look.count(part, colour(3), 3) for part in right]
     assert areas == sorted(areas)
     assert areas[-1] / areas[len(areas) // 2] == pytest.approx(11 / 6, rel=0.05)
-    high = np.ptp(np.flatnonzero(like(right[-1], colour(3)).any(1)))
-    assert high > 0.5 * len(right[-1])  # the highest of all fills the panel
+    high = np.ptp(np.flatnonzero(mask(right[-1], colour(3)).any(1)))
+    assert high > 0.5 * len(right[-1])  # the highest bar fills the panel
 
 
-def test_a_walk_outside_of_the_points_stays_inside_of_the_picture(digits):
-    """The limits are those of all frames: the first one already has room for the last."""
+def test_axis_limits_include_the_paths_of_all_frames(digits):
+    """The first frame already uses the limits that the last one needs."""
     far = [[Scatter("m", "codes", digits.z[:, :2], paths={"z": torch.full((2, 2), 50.0)})]]
     near = [[Scatter("m", "codes", digits.z[:, :2])]]
     both, alone = draw_frames(Film("f", "", near + far)), draw_frames(Film("f", "", near))
-    wide = [np.ptp(np.flatnonzero(like(frame, COLOURS[0]).any(0))) for frame in (both[0], alone[0])]
-    assert wide[0] < wide[1] / 3  # the points take less room
-    assert np.array_equal(like(both[0], COLOURS[0]), like(both[1], COLOURS[0]))
+    wide = [np.ptp(np.flatnonzero(mask(frame, COLOURS[0]).any(0))) for frame in (both[0], alone[0])]
+    assert wide[0] < wide[1] / 3  # the points are drawn smaller
+    assert np.array_equal(mask(both[0], COLOURS[0]), mask(both[1], COLOURS[0]))
 
 
-def test_nothing_of_a_frame_is_left_in_the_next(walk):
+def test_each_frame_clears_the_previous_one(walk):
     there, away = walk.frames[0], walk.frames[-1]
     frames = draw_frames(Film("f", "", [there, away, there], ["first", "a longer title", "first"]))
     assert np.array_equal(frames[0], frames[2])
@@ -111,7 +111,7 @@ def test_nothing_of_a_frame_is_left_in_the_next(walk):
 
 
 def markers(film, frame):
-    """What marks the ends of the walks of a frame, and what the legend names."""
+    """Returns the markers at the ends of paths in a frame, and the legend entries."""
     _, stage = _prepare_panels(film, "")
     _draw_changes(stage, film.frames[frame])
     axes = stage[0][0]
@@ -119,18 +119,18 @@ def markers(film, frame):
     return drawn, [text.get_text() for text in axes.get_legend().get_texts()][-3:]
 
 
-def test_a_walk_has_ended_in_its_last_frame_alone_and_before_it_is_where_it_is_now(walk, digits):
-    assert markers(walk, 0) == (["o"], ["start", "now", "end"])  # one place: the start
+def test_end_marker_appears_only_in_the_last_frame(walk, digits):
+    assert markers(walk, 0) == (["o"], ["start", "now", "end"])  # only the start point
     for frame in range(1, FRAMES - 1):
         assert markers(walk, frame)[0] == ["o", "s"]
     assert markers(walk, FRAMES - 1)[0] == ["o", "*"]
     path = torch.zeros(4, 2)
     shots = [[Scatter("m", "", digits.z[:50, :2] + s, paths={"z": path})] for s in (0, 1)]
-    for frame in (0, 1):  # one that stands still while the map moves
+    for frame in (0, 1):  # a constant path on a moving map
         assert markers(Film("f", "", shots), frame) == (["o", "*"], ["start", "end"])
 
 
-def test_points_that_move_are_drawn_anew(digits):
+def test_moving_points_are_redrawn(digits):
     shots = [
         [Scatter("m", "", digits.z[:50, :2] * s, digits.y[:50], digits.classes)] for s in (1, 2)
     ]
@@ -141,7 +141,7 @@ def test_points_that_move_are_drawn_anew(digits):
 # ---------------------------------------------------------------- GIF
 
 
-def test_the_gif_has_every_frame_its_times_and_its_colours(frames, look):
+def test_gif_has_all_frames_with_durations_and_colours(frames, look):
     content = gif(frames)
     assert len(content) < 1_000_000
     with Image.open(io.BytesIO(content)) as film:
@@ -157,7 +157,7 @@ def test_the_gif_has_every_frame_its_times_and_its_colours(frames, look):
     assert times == [STEP] * (FRAMES - 1) + [LAST]
 
 
-def test_a_film_of_one_frame_and_of_frames_alike_is_a_gif_too(frames):
+def test_gif_of_one_frame_or_identical_frames_is_valid(frames):
     for some in (frames[:1], [frames[0]] * 3):
         with Image.open(io.BytesIO(gif(some))) as film:
             assert film.size == frames[0].shape[1::-1]
@@ -166,7 +166,7 @@ def test_a_film_of_one_frame_and_of_frames_alike_is_a_gif_too(frames):
 # ---------------------------------------------------------------- strips
 
 
-def test_a_strip_shows_the_images_of_chosen_frames_with_their_titles(walk):
+def test_strip_shows_images_of_selected_frames_with_titles(walk):
     grid = create_strip(walk)
     chosen = evenly_spaced(FRAMES, 10)
     assert chosen[0] == 0
@@ -178,7 +178,7 @@ def test_a_strip_shows_the_images_of_chosen_frames_with_their_titles(walk):
     assert torch.equal(grid.rows[0], images)
 
 
-def test_several_images_a_frame_are_rows_of_the_strip(digits):
+def test_several_images_per_frame_become_rows_of_the_strip(digits):
     def shot(t):
         rows = [digits.x[t : t + 3], digits.x[t + 3 : t + 6]]
         captions = [[f"{t}: {i}" for i in range(k, k + 3)] for k in (0, 3)]
@@ -191,7 +191,7 @@ def test_several_images_a_frame_are_rows_of_the_strip(digits):
     assert [list(row) for row in grid.captions][4] == ["0: 4", "1: 4"]
 
 
-def test_the_title_of_a_panel_stands_over_those_of_its_columns(digits):
+def test_panel_title_is_above_the_column_titles(digits):
     grid = ImageGrid("g", "decoded", [digits.x[:3]], column_titles=("a", "a long\ntitle", "c"))
     figure, stage = _prepare_panels(Film("f", "A film", [[grid]]), "")
     _draw_changes(stage, [grid])
@@ -204,7 +204,7 @@ def test_the_title_of_a_panel_stands_over_those_of_its_columns(digits):
     assert title.y1 < figure.bbox.y1
 
 
-def test_frames_without_images_are_shown_whole(digits):
+def test_film_without_images_gives_a_sheet_of_whole_frames(digits):
     shots = [[Bars("b", "", ["a"], {"p": [h]}, "p")] for h in (0.1, 0.5, 1.0)]
     film = Film("f", "No images", shots)
     assert create_strip(film) is None

@@ -1,4 +1,4 @@
-"""Maps, curves, bars and histograms: the numbers are drawn, each class is seen, nothing is cut."""
+"""Maps, curves, bars and histograms: drawn values, class colours, labels and margins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scatter(digits):
 # ---------------------------------------------------------------- maps
 
 
-def test_every_class_of_a_map_is_seen_in_its_colour(scatter, look):
+def test_every_class_of_a_map_is_drawn_in_its_colour(scatter, look):
     picture = look.opened(png(scatter, ""))
     assert min(look.count(picture, colour(i)) for i in range(10)) > 100
     alone = Scatter("map", "A map", scatter.points, scatter.labels * 0, scatter.classes)
@@ -39,7 +39,7 @@ def test_every_class_of_a_map_is_seen_in_its_colour(scatter, look):
     assert max(look.count(other, colour(i)) for i in range(1, 10)) < 20
 
 
-def test_a_class_is_named_at_the_median_of_its_points(digits):
+def test_class_label_is_at_the_median_of_its_points(digits):
     labels = digits.y.numpy()
     points = np.stack([labels * 5.0, labels * -3.0], 1) + np.array([[0.1, 0.2]])
     found = dict(place_names(points, labels, digits.classes, 11, 0.5))
@@ -47,17 +47,17 @@ def test_a_class_is_named_at_the_median_of_its_points(digits):
     assert found["4"] == pytest.approx((20.1, -11.8))
 
 
-def test_names_of_classes_that_lie_upon_each_other_are_moved_apart():
+def test_overlapping_class_labels_are_moved_apart():
     points, labels = np.zeros((40, 2)), np.arange(40) % 4
     at = np.array(
         [p for _, p in place_names(points, labels, ["one", "two", "three", "four"], 10, 1.0)]
     )
     apart = np.abs(at[:, None] - at) + np.eye(4)[..., None] * 9
-    assert (apart.max(-1) > 10 / 72).all()  # inches: the height of a letter
+    assert (apart.max(-1) > 10 / 72).all()  # inches: the font size
     assert np.abs(at).max() < 1.5
 
 
-def test_axes_of_very_different_reach_have_a_unit_each():
+def test_axes_of_very_different_ranges_have_independent_scales():
     x = torch.linspace(1, 4.5, 50)
     for far, shared in ((0.09, False), (2.0, True)):
         item = Scatter(
@@ -75,7 +75,7 @@ def test_axes_of_very_different_reach_have_a_unit_each():
         assert (layout["yaxis"].get("scaleanchor") == "x") is shared
 
 
-def test_a_map_has_the_same_unit_on_both_axes_and_holds_every_point(scatter):
+def test_map_has_equal_scales_and_includes_every_point(scatter):
     figure = draw_scatter(scatter)
     figure.canvas.draw()
     axes = figure.axes[0]
@@ -87,7 +87,7 @@ def test_a_map_has_the_same_unit_on_both_axes_and_holds_every_point(scatter):
         assert values.max() < high
 
 
-def test_limits_are_of_what_is_finite_and_never_empty():
+def test_limits_ignore_non_finite_points_and_are_never_empty():
     same = Scatter("m", "", torch.ones(3, 2))
     (x0, x1), (y0, y1) = compute_limits([same])
     assert x0 < 1 < x1
@@ -98,7 +98,7 @@ def test_limits_are_of_what_is_finite_and_never_empty():
     assert compute_limits([nothing]) == ((-1.0, 1.0), (-1.0, 1.0))
 
 
-def test_a_path_is_drawn_over_the_points_with_its_start_and_its_end(scatter):
+def test_path_is_drawn_with_start_and_end_markers(scatter):
     lines = draw_scatter(scatter).axes[0].lines
     whole, start, end = (line.get_xydata() for line in lines)
     path = scatter.paths["a"].numpy()
@@ -108,7 +108,7 @@ def test_a_path_is_drawn_over_the_points_with_its_start_and_its_end(scatter):
     assert [line.get_marker() for line in lines[1:]] == ["o", "*"]
 
 
-def test_several_paths_have_a_colour_and_a_name_each_that_of_their_class_if_there_is_one(scatter):
+def test_paths_are_named_and_use_their_class_colour(scatter):
     path = scatter.paths["a"]
     item = replace(scatter, paths={"first": path, "7": path + 1})
     axes = draw_scatter(item).axes[0]
@@ -116,7 +116,7 @@ def test_several_paths_have_a_colour_and_a_name_each_that_of_their_class_if_ther
     assert [text.get_text() for text in axes.texts[-2:]] == ["first", "7"]
 
 
-def test_the_names_of_walks_lie_inside_the_map_and_not_upon_each_other(scatter):
+def test_path_labels_are_inside_the_map_and_do_not_overlap(scatter):
     ends = [[3.9, 0.0], [3.9, 0.1], [-3.9, 9.0], [-3.9, 9.1], [0.0, 0.0], [0.0, 0.05], [0.1, 0.0]]
     paths = {
         f"image {i} (class {i})": torch.tensor([[0.0, 0.0], end]) for i, end in enumerate(ends)
@@ -136,7 +136,7 @@ def test_the_names_of_walks_lie_inside_the_map_and_not_upon_each_other(scatter):
 
 
 @pytest.mark.parametrize("count", [1, 100, 10_000])
-def test_few_points_are_large_and_many_small(count, look, digits):
+def test_point_size_shrinks_with_the_number_of_points(count, look, digits):
     few = Scatter("m", "", digits.z[:, :2].repeat(10_000 // len(digits.z) + 1, 1)[:count])
     inches = look.opened(png(few, "")).shape
     assert min(inches[:2]) > 400
@@ -144,7 +144,7 @@ def test_few_points_are_large_and_many_small(count, look, digits):
     assert size == {1: 36, 100: 36, 10_000: pytest.approx(4.2)}[count]
 
 
-def test_names_of_any_text_and_a_label_without_a_class_are_no_trouble(digits, tmp_path):
+def test_special_characters_and_unnamed_labels_are_drawn(digits, tmp_path):
     item = Scatter("m", "$x_1", digits.z[:, :2], digits.y, ("$a", "$\\frac{", "数字\t"))
     assert write_finding(item, tmp_path, "costs 3$ or 4$")[0].read_bytes()[:4] == b"\x89PNG"
 
@@ -152,7 +152,7 @@ def test_names_of_any_text_and_a_label_without_a_class_are_no_trouble(digits, tm
 # ---------------------------------------------------------------- curves and bars
 
 
-def test_curves_have_gaps_where_there_is_no_number():
+def test_curves_have_gaps_at_non_finite_values():
     y = torch.tensor([1.0, NAN, math.inf, 2.0, 3.0])
     item = Lines("l", "", torch.arange(5), {"a": y, "b": y * 0}, "epoch", "nats")
     axes = draw_lines(item).axes[0]
@@ -166,20 +166,20 @@ def test_curves_have_gaps_where_there_is_no_number():
     assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
-def test_bars_are_as_high_as_their_numbers_and_stand_side_by_side():
+def test_bars_have_the_height_of_their_values_and_do_not_overlap():
     item = Bars("b", "", ["x", "y"], {"one": [0.5, -0.25], "two": [1.0, NAN]}, "p")
     axes = draw_bars(item).axes[0]
     assert [bar.get_height() for bar in axes.patches] == [0.5, -0.25, 1.0, 0.0]
     spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
-    assert spans[0][1] <= spans[2][0]  # of one label
-    assert spans[2][1] < spans[1][0]  # of two
+    assert spans[0][1] <= spans[2][0]  # the same label
+    assert spans[2][1] < spans[1][0]  # neighbouring labels
     low, high = axes.get_ylim()
     assert low < -0.25
     assert high > 1
     assert [to_hex(bar.get_facecolor()) for bar in axes.patches[::2]] == list(COLOURS[:2])
 
 
-def test_long_labels_are_turned_and_not_cut_off(look):
+def test_long_labels_are_rotated_and_not_cut_off(look):
     names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"]
     item = Bars("b", "Fashion", names, {"p": [0.1] * 8}, "probability")
     axes = draw_bars(item).axes[0]
@@ -190,7 +190,7 @@ def test_long_labels_are_turned_and_not_cut_off(look):
 # ---------------------------------------------------------------- histograms
 
 
-def test_a_histogram_is_a_density_with_the_fitted_normal_over_it():
+def test_histogram_is_a_density_with_the_fitted_normal():
     torch.manual_seed(0)
     values = torch.randn(4000) * 3 + 5
     item = Histogram("h", "", {"a": values, "b": values * 2}, "activation", normal=True)
@@ -205,7 +205,7 @@ def test_a_histogram_is_a_density_with_the_fitted_normal_over_it():
     assert panels[1].get_title() == "b"
 
 
-def test_the_page_has_the_bars_of_the_picture_and_so_has_numpy():
+def test_histogram_page_and_image_match_numpy():
     torch.manual_seed(0)
     values = {"few": torch.randn(50), "many": 3 * torch.randn(3000), "same": torch.ones(4)}
     values["few"][7] = math.inf
@@ -238,7 +238,7 @@ def test_the_page_has_the_bars_of_the_picture_and_so_has_numpy():
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
-def test_as_many_panels_as_titles_and_none_is_cut(count, look):
+def test_histogram_has_one_uncut_panel_per_title(count, look):
     torch.manual_seed(0)
     item = Histogram("h", "Many", {f"map {i}": torch.rand(50) for i in range(count)}, "x")
     panels = [axes for axes in draw_histogram(item).axes if axes.get_visible()]
@@ -251,14 +251,14 @@ def test_as_many_panels_as_titles_and_none_is_cut(count, look):
 @pytest.mark.parametrize(
     ("count", "rows"), [(3, 1), (6, 2), (7, 2), (10, 2), (12, 3), (16, 4), (17, 3), (100, 13)]
 )
-def test_panels_stand_in_a_block_with_few_places_left_empty(count, rows):
+def test_panels_form_a_grid_with_few_empty_cells(count, rows):
     item = Histogram("h", "t", {f"map {i}": torch.arange(9.0) for i in range(count)}, "x")
     [grid] = {axes.get_gridspec() for axes in draw_histogram(item).axes}
     assert grid.nrows == rows
     assert grid.nrows * grid.ncols - count < grid.ncols
 
 
-def test_panels_without_a_spread_or_a_number_say_so():
+def test_panels_with_constant_or_no_finite_values_are_annotated():
     item = Histogram(
         "h", "", {"same": torch.full((9,), 2.0), "none": torch.tensor([NAN])}, "x", True
     )
@@ -266,7 +266,7 @@ def test_panels_without_a_spread_or_a_number_say_so():
     assert texts == [["all 2"], ["no finite values"]]
 
 
-def test_what_is_empty_can_be_drawn():
+def test_empty_findings_can_be_drawn():
     for item in (
         Lines("l", "t", torch.zeros(0), {}, "x", "y"),
         Bars("b", "t", [], {}, "y"),

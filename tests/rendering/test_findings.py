@@ -1,4 +1,4 @@
-"""What cannot be drawn or written is refused before anything is, and by the finding's name."""
+"""Invalid findings are refused by name before anything is drawn or written."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
     ],
     ids=lambda item: type(item).__name__,
 )
-def test_what_cannot_be_drawn_is_refused_by_name(item):
+def test_invalid_finding_is_refused_by_name(item):
     with pytest.raises((TypeError, ValueError), match="wrong"):
         checked(Findings([item]))
 
 
-def test_images_that_are_no_list_of_rows_are_told_what_they_must_be():
+def test_image_grid_without_a_list_of_rows_is_refused():
     for rows in (IMAGES, IMAGES.numpy()):
         with pytest.raises(
             TypeError, match=r"rows of 'g' must be a list of tensors \(n, C, H, W\)"
@@ -85,7 +85,7 @@ def test_images_that_are_no_list_of_rows_are_told_what_they_must_be():
         Findings([], roles=["judge"]),
     ],
 )
-def test_findings_are_lists_and_dicts(findings):
+def test_findings_fields_must_be_lists_and_dicts(findings):
     with pytest.raises(TypeError, match="of 'Findings' must be a"):
         checked(findings)
 
@@ -94,7 +94,7 @@ def test_findings_are_lists_and_dicts(findings):
     ("name", "suffix"),
     [("findings", ".json"), ("Findings", ".json"), ("projector_config", ".pbtxt")],
 )
-def test_no_finding_takes_the_place_of_a_file_that_is_not_its_own(name, suffix):
+def test_reserved_file_names_are_refused(name, suffix):
     with pytest.raises(ValueError, match="give another name"):
         checked(Findings([Raw(name, suffix, b"")]))
     assert checked(Findings([Raw(name, ".svg", b"")])).items
@@ -106,7 +106,7 @@ class Nothing:
 
 
 class Odd:
-    """A plugin whose second finding cannot be drawn: numpy knows no sparse tensor."""
+    """A plugin whose second finding cannot be drawn: numpy does not support sparse tensors."""
 
     @hookimpl
     def latentforge_explorers(self):
@@ -117,7 +117,7 @@ class Odd:
         return [ExplorerSpec(name="odd", config=Nothing, summary="odd", explore=explore)]
 
 
-def test_a_plugin_is_blamed_for_what_cannot_be_drawn_and_no_half_folder_stays(runs):
+def test_drawing_failure_names_the_plugin_and_leaves_no_partial_folder(runs):
     run = Forge(plugins=[Odd()]).open_run("runs/ae")
     there = Path("there")
     there.mkdir()
@@ -127,4 +127,4 @@ def test_a_plugin_is_blamed_for_what_cannot_be_drawn_and_no_half_folder_stays(ru
         assert "explorer 'odd' of plugin Odd" in caught.value.details[0]
     assert not Path("runs/ae/explore/odd").exists()
     assert not Path("fresh").exists()
-    assert list(there.iterdir()) == []  # it was not made for the findings, and stays
+    assert list(there.iterdir()) == []  # it existed before, so it is kept

@@ -1,4 +1,4 @@
-"""What is written into a folder comes back as it was; what is damaged is refused by name."""
+"""Stored findings round-trip, and damaged files are refused by name."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def folder(findings, tmp_path_factory):
 
 @pytest.fixture
 def copy(folder, tmp_path):
-    """The stored folder but for films and pages, to be damaged."""
+    """A copy of the stored folder without pages, to be damaged."""
     content = json.loads((folder / "findings.json").read_text())
     for path in folder.glob("*.*"):
         if path.suffix != ".html":
@@ -102,10 +102,10 @@ def equal(one, other):
     return one == other or (one != one and other != other)
 
 
-# ---------------------------------------------------------------- there and back
+# ---------------------------------------------------------------- round trips
 
 
-def test_below_a_finding_stands_the_run_that_it_shows(digits, tmp_path):
+def test_page_of_a_finding_names_the_run_it_shows(digits, tmp_path):
     maps = [Scatter(name, "A map", digits.z[:9, :2]) for name in ("own", "theirs")]
     about = {**ABOUT, "role_checkpoints": {"judge": "step-00000007"}}
     write_findings(Findings(maps, roles={"theirs": "judge"}), tmp_path, about)
@@ -118,7 +118,7 @@ def test_below_a_finding_stands_the_run_that_it_shows(digits, tmp_path):
         checked(Findings(maps, roles={"nothing": "judge"}))
 
 
-def test_every_finding_gives_its_files_and_all_are_named_in_order(findings, tmp_path):
+def test_files_of_all_findings_are_listed_in_order(findings, tmp_path):
     few = Findings([item for item in findings.items if not isinstance(item, Scatter)])
     files = write_findings(few, tmp_path, ABOUT)
     assert [file.name for file in files] == [
@@ -130,7 +130,7 @@ def test_every_finding_gives_its_files_and_all_are_named_in_order(findings, tmp_
     assert [file for item in stored.items for file in item.files] == files[:-1]
 
 
-def test_numbers_come_back_as_they_were(findings, folder):
+def test_values_round_trip_exactly(findings, folder):
     stored = read_findings(folder)
     found = {item.name: item.finding for item in stored.items}
     for item in findings.items[1:6]:
@@ -142,7 +142,7 @@ def test_numbers_come_back_as_they_were(findings, folder):
         assert item.files
 
 
-def test_a_map_comes_back_with_its_images_as_sharp_as_a_screen_shows_them(findings, folder):
+def test_map_round_trips_with_8_bit_images(findings, folder):
     one, other = findings.items[0], read_findings(folder).items[0].finding
     for name in ("points", "labels", "classes", "paths", "codes", "axes", "name", "title"):
         assert equal(getattr(one, name), getattr(other, name)), name
@@ -151,7 +151,7 @@ def test_a_map_comes_back_with_its_images_as_sharp_as_a_screen_shows_them(findin
     assert (one.plane.x, one.plane.y) == (other.plane.x, other.plane.y)
 
 
-def test_what_was_asked_and_measured_comes_back(folder):
+def test_options_metrics_and_notes_round_trip(folder):
     stored = read_findings(folder)
     assert stored.about == ABOUT
     assert stored.metrics["share"] == 0.5
@@ -163,7 +163,7 @@ def test_what_was_asked_and_measured_comes_back(folder):
     ]
 
 
-def test_what_is_read_back_can_be_stored_again(folder, tmp_path):
+def test_loaded_findings_can_be_stored_again(folder, tmp_path):
     stored = read_findings(folder)
     again = [item.finding for item in stored.items if item.finding]
     write_findings(Findings(again, stored.metrics), tmp_path, ABOUT)
@@ -174,19 +174,19 @@ def test_what_is_read_back_can_be_stored_again(folder, tmp_path):
         )
 
 
-def test_a_table_can_be_read_by_others(folder):
+def test_table_is_valid_csv(folder):
     with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [["name", "n", "x"], ['say "a, b"', "3", "0.5"], ["\n", "0", "nan"]]
 
 
-def test_arrays_can_be_read_by_others(folder, digits):
+def test_arrays_are_readable_by_numpy_without_pickle(folder, digits):
     with np.load(folder / "codes.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"z", "file", "b"}
         assert np.array_equal(arrays["z"], digits.z[:60].numpy())
 
 
-def test_findings_json_is_json(folder):
+def test_findings_json_is_strict_json(folder):
     def refuse(constant):
         raise ValueError(constant)
 
@@ -195,7 +195,7 @@ def test_findings_json_is_json(folder):
     assert content["metrics"] == {"share": 0.5, "undefined": None}
 
 
-def test_a_folder_of_an_older_version_is_read_from_its_file_names(tmp_path):
+def test_folder_of_an_older_version_is_read_by_file_names(tmp_path):
     (tmp_path / "walk.png").write_bytes(b"")
     (tmp_path / "codes.npz").write_bytes(b"")
     content = {**ABOUT, "metrics": {"a": 1.0}, "protocol": "p", "files": ["walk.png", "codes.npz"]}
@@ -209,7 +209,7 @@ def test_a_folder_of_an_older_version_is_read_from_its_file_names(tmp_path):
     assert (stored.about, stored.metrics, stored.notes) == (ABOUT, {"a": 1.0}, [])
 
 
-def test_nothing_is_overwritten(findings, tmp_path):
+def test_existing_file_is_not_overwritten(findings, tmp_path):
     (tmp_path / "drawing.svg").write_text("mine")
     with pytest.raises(UsageError, match=r"drawing\.svg already exists and is not overwritten"):
         write_findings(Findings([findings.items[7]]), tmp_path, ABOUT)
@@ -219,12 +219,12 @@ def test_nothing_is_overwritten(findings, tmp_path):
 # ---------------------------------------------------------------- damage
 
 
-def test_a_folder_without_findings_is_missing(tmp_path):
+def test_folder_without_findings_is_reported_as_missing(tmp_path):
     with pytest.raises(MissingError, match=r"findings\.json does not exist"):
         read_findings(tmp_path)
 
 
-def test_a_file_that_is_gone_is_named(copy):
+def test_missing_file_is_named(copy):
     (copy / "lines.npz").unlink()
     with pytest.raises(MissingError, match=r"lines\.npz"):
         read_findings(copy)
@@ -239,13 +239,13 @@ def test_a_truncated_file_is_refused_by_name(copy, name, share):
         read_findings(copy)
 
 
-def test_arrays_that_would_be_unpickled_are_refused(copy):
+def test_arrays_that_need_pickle_are_refused(copy):
     np.savez(copy / "lines.npz", x=np.array([{}], dtype=object), y_0=np.zeros(1))
     with pytest.raises(UsageError, match=r"lines\.npz: x contains Python objects"):
         read_findings(copy)
 
 
-def change(path, of, **changes):
+def edit_item(path, of, **changes):
     content = json.loads(path.read_text())
     entry = next(item for item in content["items"] if item["name"] == of)
     entry.update(changes)
@@ -271,20 +271,20 @@ def change(path, of, **changes):
     ],
     ids=str,
 )
-def test_contents_that_do_not_fit_are_refused(copy, changes):
-    change(copy / "findings.json", **changes)
+def test_inconsistent_items_are_refused(copy, changes):
+    edit_item(copy / "findings.json", **changes)
     with pytest.raises(UsageError, match=r"findings\.json is truncated or damaged"):
         read_findings(copy)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '{"metrics": 1}', "[" * 100_000, "\xff"])
-def test_json_of_something_else_is_refused(tmp_path, text):
+def test_json_of_another_structure_is_refused(tmp_path, text):
     (tmp_path / "findings.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=r"findings\.json is truncated or damaged"):
         read_findings(tmp_path)
 
 
-def test_arrays_of_other_shapes_are_refused(copy):
+def test_arrays_of_inconsistent_shapes_are_refused(copy):
     with np.load(copy / "map.npz") as arrays:
         changed = {**arrays, "labels": arrays["labels"][:5]}
     np.savez(copy / "map.npz", **changed)

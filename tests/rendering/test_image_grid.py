@@ -1,4 +1,4 @@
-"""Grids of images as pictures: what is drawn where, and that nothing is cut off."""
+"""Image grids: positions, colours, text and margins."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def drawn(look):
     return lambda grid, note="a run, a checkpoint": look.opened(png(grid, note))
 
 
-def test_every_image_is_there_at_its_place_and_its_aspect(drawn):
-    """Plain images of known levels: the middle of each cell has its level, and a cell of images
-    twice as wide as high is so in the picture."""
+def test_every_image_is_drawn_in_its_cell_with_its_aspect(drawn):
+    """Each uniform image of a known level is one solid block in the figure, and images twice as
+    wide as high keep that aspect."""
     levels = torch.tensor([[50, 100, 150], [200, 75, 125]])
     rows = [row[:, None, None, None].expand(3, 1, 8, 16) / 255 for row in levels]
     picture = drawn(ImageGrid("g", "", rows), note="")
@@ -33,21 +33,21 @@ def test_every_image_is_there_at_its_place_and_its_aspect(drawn):
     assert firsts[0][1].min() == firsts[1][1].min()
 
 
-def test_colours_stay_colours_beside_grey(drawn, look):
+def test_colour_and_grey_images_can_share_a_grid(drawn, look):
     red = torch.tensor([0.87, 0.0, 0.02])[None, :, None, None].expand(1, 3, 8, 8)
     picture = drawn(ImageGrid("g", "", [red, torch.full((1, 1, 8, 8), 0.5)]), note="")
     assert look.count(picture, "#de0005", 1) > 5000
     assert look.count(picture, "#808080", 1) > 5000
 
 
-def test_what_is_outside_of_the_range_is_cut_and_nan_is_black(drawn, look):
+def test_values_outside_the_range_are_clipped_and_nan_is_black(drawn, look):
     x = torch.tensor([-1.0, 2.0, float("nan")])[:, None, None, None].expand(3, 1, 4, 4)
     picture = drawn(ImageGrid("g", "", [x, torch.full((3, 1, 4, 4), 0.5)]), note="")
     cell = look.count(picture, "#808080", 1) / 3
     assert look.count(picture, "#000000", 1) == pytest.approx(2 * cell, rel=0.02)
 
 
-def test_a_heat_map_has_one_scale_for_a_row_and_another_for_the_next(drawn, look):
+def test_heat_map_is_scaled_per_row(drawn, look):
     low = torch.tensor([0.0, 0.1, 0.2])[:, None, None, None].expand(3, 1, 4, 4)
     picture = drawn(ImageGrid("g", "", [low, low * 4], colours="heat"), note="")
     for at in (0.0, 0.5, 1.0):  # each occurs twice: once in each row
@@ -56,7 +56,7 @@ def test_a_heat_map_has_one_scale_for_a_row_and_another_for_the_next(drawn, look
 
 
 @pytest.mark.parametrize("names", ["short", "a rather long name of a row, KL 3.21 nats"])
-def test_no_text_reaches_the_edge_of_the_picture(drawn, look, digits, names):
+def test_text_does_not_reach_the_edge_of_the_figure(drawn, look, digits, names):
     rows = [digits.x[:2], digits.x[2:4]]
     title = "A title that is far wider than two small images, so that it takes several lines"
     note = "/a/folder/" + "with-a-name-without-any-space-" * 5 + "/run, step-00000001"
@@ -65,11 +65,11 @@ def test_no_text_reaches_the_edge_of_the_picture(drawn, look, digits, names):
     assert min(look.margins(picture)) >= 5
 
 
-def test_a_manifold_is_one_sheet_of_reasonable_size(drawn, digits):
+def test_manifold_is_one_sheet_without_gaps(drawn, digits):
     rows = list(digits.x[:441].unflatten(0, (21, 21)))
     picture = drawn(ImageGrid("manifold", "Manifold", rows), note="")
     assert picture.shape[1] <= 12 * 150
-    sheet = picture[-1500:-40, 40:-40]  # all of it lies inside the images
+    sheet = picture[-1500:-40, 40:-40]  # this region contains only images
     ink = digits.x[:441].mean()
     assert sheet.mean() / 255 == pytest.approx(float(ink), abs=0.03)  # no white gap anywhere
 
@@ -83,7 +83,7 @@ def test_rows_may_have_different_lengths(drawn, digits):
     assert (part[half + 10 :, -300:] == 255).all()
 
 
-def test_lines_are_as_wide_as_asked_and_lose_no_word():
+def test_wrapped_lines_fit_the_width_and_keep_all_words():
     text = "one two three, and a-word-that-is-longer-than-the-line itself"
     lines = wrap(text, 10, 1.0).split("\n")
     assert max(text_width(line, 10) for line in lines) <= 1.0

@@ -1,4 +1,4 @@
-"""The colours of classes can be told apart, by people who see fewer colours too."""
+"""Class colours are distinguishable, also with colour vision deficiency."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ VISION = {
 }
 
 
-def seen(name: str, vision: list) -> np.ndarray:
-    """A colour in Oklab times 100 (Ottosson 2020), as that vision has it."""
+def to_oklab(name: str, vision: list) -> np.ndarray:
+    """Oklab coordinates times 100 (Ottosson 2020) of a colour under a type of vision."""
     srgb = np.array([int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     r, g, b = np.clip(np.array(vision) @ linear, 0, 1)
@@ -49,15 +49,15 @@ def seen(name: str, vision: list) -> np.ndarray:
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_any_two_classes_of_ten_have_colours_far_apart(vision):
-    ten = [seen(colour(i), VISION[vision]) for i in range(10)]
+def test_colours_of_ten_classes_are_far_apart(vision):
+    ten = [to_oklab(colour(i), VISION[vision]) for i in range(10)]
     closest = min(np.linalg.norm(a - b) for a, b in combinations(ten, 2))
-    assert closest > 11  # matplotlib's own ten: 0.7 to 4 where colours are missing
-    white = seen("#ffffff", VISION[vision])
+    assert closest > 11  # matplotlib's default ten: 0.7 to 4 under dichromacy
+    white = to_oklab("#ffffff", VISION[vision])
     assert min(np.linalg.norm(c - white) for c in ten) > 20
 
 
-def test_a_class_beyond_ten_shares_its_colour_but_not_its_marker():
+def test_classes_beyond_ten_reuse_colours_with_other_markers():
     for few in (False, True):
         looks = {(colour(i), marker(i, few)) for i in range(60)}
         assert len(looks) == 60

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of an explorer, read back with TensorBoard's own reader and its server."""
+"""TensorBoard output of an explorer, read with TensorBoard's event reader and server."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def events(folder):
 
 @pytest.fixture(scope="module")
 def projector(folder):
-    """TensorBoard's projector over HTTP, as a browser asks it."""
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # html5lib's
+    """TensorBoard's projector over HTTP, as a browser requests it."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # from html5lib
         from tensorboard.backend.application import TensorBoardWSGI
         from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
         from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -62,7 +62,7 @@ def projector(folder):
     multiplexer.Reload()
     provider = MultiplexerDataProvider(multiplexer, str(logdir))
     plugin = ProjectorPlugin(TBContext(logdir=str(logdir), data_provider=provider))
-    plugin._determine_is_active()  # which a thread does when one asks whether it is
+    plugin._determine_is_active()  # normally called in a thread
     client = Client(TensorBoardWSGI([plugin]))
 
     def get(path, **query):
@@ -73,7 +73,7 @@ def projector(folder):
     return get
 
 
-def test_every_picture_is_the_file_itself_and_a_film_moves(events, folder):
+def test_logged_images_are_the_files_and_films_are_animated(events, folder):
     files = {"map": "map.png", "film": "film.gif", "film-strip": "film.png", "hist": "hist.png"}
     assert set(events.Tags()["images"]) == {f"look/{name}" for name in files}
     for name, file in files.items():
@@ -85,7 +85,7 @@ def test_every_picture_is_the_file_itself_and_a_film_moves(events, folder):
         assert film.n_frames == 3
 
 
-def test_figures_and_histograms_are_there_but_no_nan(events):
+def test_scalars_and_histograms_are_logged_without_nan(events):
     assert events.Tags()["scalars"] == ["look/share"]
     assert events.Scalars("look/share")[0].value == 0.25
     (histogram,) = events.Histograms("look/hist/unit")
@@ -93,13 +93,13 @@ def test_figures_and_histograms_are_there_but_no_nan(events):
     assert (counts.min, counts.max, counts.num, counts.sum) == (1, 3, 3, 6)
 
 
-def test_there_is_one_events_file_and_no_list_names_it(folder):
+def test_there_is_one_unlisted_events_file(folder):
     (file,) = folder.glob("events.out.tfevents.*")
     listed = json.loads((folder / "findings.json").read_text())["files"]
     assert file.name not in listed
 
 
-def test_the_projector_serves_codes_names_and_images_of_every_point(projector, digits):
+def test_projector_serves_codes_labels_and_images_of_every_point(projector, digits):
     run = "vae/explore/look"
     assert json.loads(projector("runs")) == [run]
     (info,) = json.loads(projector("info", run=run))["embeddings"]
@@ -122,12 +122,12 @@ def test_the_projector_serves_codes_names_and_images_of_every_point(projector, d
         assert np.array_equal(cell, (digits.x[i, 0] * 255).round().byte().numpy())
 
 
-def test_a_map_without_codes_has_no_projector(digits, tmp_path):
+def test_map_without_codes_has_no_projector(digits, tmp_path):
     write_projector(Findings([Scatter("map", "", digits.z[:, :2])]), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_codes_of_any_shape_without_labels_and_images_are_served_flat(digits, tmp_path):
+def test_codes_without_labels_and_images_are_written_flat(digits, tmp_path):
     codes = digits.z[:6].unflatten(1, (2, 2, 2))
     write_projector(Findings([Scatter("m", "", digits.z[:6, :2], codes=codes)]), tmp_path)
     config = ProjectorConfig()
@@ -138,14 +138,14 @@ def test_codes_of_any_shape_without_labels_and_images_are_served_flat(digits, tm
     assert np.loadtxt(tmp_path / embedding.tensor_path).shape == (6, 8)
 
 
-def test_images_that_are_not_square_are_cut_out_of_the_sheet_by_their_width_and_height(tmp_path):
+def test_sprites_of_non_square_images_have_the_right_size(tmp_path):
     images = torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(0))  # 6 wide
     points = torch.arange(10.0).reshape(5, 2)
     write_projector(Findings([Scatter("m", "", points, images=images, codes=points)]), tmp_path)
     config = ProjectorConfig()
     text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
     sprite = config.embeddings[0].sprite
-    width, height = sprite.single_image_dim  # TensorBoard's documentation has them in this order
+    width, height = sprite.single_image_dim  # the order in TensorBoard's documentation
     sheet = Image.open(tmp_path / sprite.image_path)
     across = sheet.width // width
     for i, image in enumerate(images):
@@ -165,7 +165,7 @@ def test_images_that_are_not_square_are_cut_out_of_the_sheet_by_their_width_and_
         (5, (3, 9000, 10), 1),
     ],
 )
-def test_no_sheet_is_larger_than_a_browser_can_take(count, shape, kept):
+def test_sprite_sheet_size_is_limited_by_dropping_points(count, shape, kept):
     images = torch.zeros(1, dtype=torch.uint8).expand(count, *shape)
     points = torch.zeros(count, 2)
     item = Scatter("map", "", points, images=images, codes=points)
@@ -182,13 +182,13 @@ def test_no_sheet_is_larger_than_a_browser_can_take(count, shape, kept):
     assert add_notes(add_notes(Findings([item]))).notes == notes[1:]
 
 
-def test_codes_of_many_numbers_are_fewer():
+def test_large_codes_limit_the_number_of_points():
     points = torch.zeros(10_000, 2)
     item = Scatter("map", "", points, codes=torch.zeros(1).expand(10_000, 64, 7, 7))
     assert len(select_points(item)) == 5_000_000 // 3136
 
 
-def test_a_sheet_of_colour_images_keeps_their_colours():
+def test_sprite_sheet_keeps_colours():
     images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     sheet = np.asarray(create_sprite_sheet(images))
     assert sheet.shape == (12, 18, 3)

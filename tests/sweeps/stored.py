@@ -1,4 +1,4 @@
-"""What sweeps and searches keep, read by itself."""
+"""Readers for the stored files of sweeps and searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read(path: Path) -> Any:
 
 
 def trials_of(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
-    """What Optuna keeps of a search."""
+    """Returns the trials of a study from its Optuna storage."""
     storage = optuna.storages.RDBStorage(url)
     try:
         return optuna.load_study(study_name=name, storage=storage).get_trials()

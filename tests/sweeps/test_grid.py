@@ -1,4 +1,4 @@
-"""A sweep over a grid: a run for each combination, and what becomes of those that fail or stop."""
+"""A grid sweep: one run per combination, failed members, interruption and resume."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAST = ["--epochs=1", "--batch-size=256", "--quiet"]
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A grid of two betas by two seeds, trained: read only."""
+    """A trained sweep over two betas and two seeds; read only."""
     folder = tmp_path_factory.mktemp("swept") / "grid"
     grid = {"loss.beta": [0.5, 4.0], "train.seed": [3, 8]}
     return Forge().sweep(
@@ -39,10 +39,10 @@ def swept(tmp_path_factory):
     )
 
 
-# ---------------------------------------------------------------- the plan
+# ---------------------------------------------------------------- the grid
 
 
-def test_every_combination_is_a_member_with_the_last_key_varying_fastest():
+def test_every_combination_is_a_member_and_the_last_key_varies_fastest():
     found = create_members({"loss.beta": [1, 4], "train.lr": [1e-3, 0.5, 1e-2]})
     assert [tuple(member.values.values()) for member in found] == [
         (1, 1e-3), (1, 0.5), (1, 1e-2), (4, 1e-3), (4, 0.5), (4, 1e-2),
@@ -50,7 +50,7 @@ def test_every_combination_is_a_member_with_the_last_key_varying_fastest():
     assert found[1].name == "2-beta=1-lr=0.5"
 
 
-def test_a_name_is_a_folder_on_every_system_and_never_leads_elsewhere():
+def test_member_name_is_a_safe_folder_name():
     assert member_name("1", {"data.root": "../../x/y: *"}) == "1-root=.._.._x_y"
     assert len(member_name("1", {"model.hidden": list(range(100))})) <= 80
 
@@ -70,14 +70,14 @@ def test_a_name_is_a_folder_on_every_system_and_never_leads_elsewhere():
         ("model.name=['vae', 'veu']", "did you mean 'vae'"),
     ],
 )
-def test_what_is_wrong_with_a_grid_is_said_before_anything_is_trained(cli, work, text, said):
+def test_invalid_grid_is_refused_before_training(cli, work, text, said):
     answer = cli("sweep", *TINY_VAE, "--grid", text)
     assert answer.code == 2
     assert said in answer.err
     assert not (work / "runs").exists()
 
 
-def test_a_key_given_twice_and_no_grid_at_all_are_refused(cli):
+def test_duplicate_key_and_missing_grid_are_refused(cli):
     with pytest.raises(ConfigError, match="given twice"):
         read_grid(["train.seed=[0]", "train.seed=[1]"])
     assert cli("sweep", "vae").code == 2
@@ -86,7 +86,7 @@ def test_a_key_given_twice_and_no_grid_at_all_are_refused(cli):
 # ---------------------------------------------------------------- members
 
 
-def test_a_member_is_the_run_that_train_makes_of_the_same_settings(swept, tmp_path):
+def test_member_equals_a_single_run_with_the_same_config(swept, tmp_path):
     member = swept.runs()[2]
     assert member.config["loss"]["beta"] == 4.0
     assert member.config["train"]["seed"] == 3
@@ -102,19 +102,19 @@ def test_a_member_is_the_run_that_train_makes_of_the_same_settings(swept, tmp_pa
     assert member.history()[0].keys() == alone.history()[0].keys()
 
 
-def test_the_record_has_the_grid_the_base_and_each_members_figures(swept):
+def test_record_has_the_grid_the_base_and_member_metrics(swept):
     record = read(swept.path / "sweep.json")
     assert record["status"] == "done"
     assert record["grid"] == {"loss.beta": [0.5, 4.0], "train.seed": [3, 8]}
     assert record["base"]["model"]["latent_dim"] == 2
-    for told, run in zip(record["members"], swept.runs(), strict=True):
-        assert told["name"] == run.name
-        assert told["status"] == "done"
-        assert told["metrics"]["test"] == pytest.approx(run.metrics["test"])
+    for member, run in zip(record["members"], swept.runs(), strict=True):
+        assert member["name"] == run.name
+        assert member["status"] == "done"
+        assert member["metrics"]["test"] == pytest.approx(run.metrics["test"])
 
 
 def first_table(page):
-    """The cells of the report's first table, row by row."""
+    """Returns the cells of the report's first table, row by row."""
     text = page.read_text("utf-8").partition('aria-label="Members of the sweep"')[2]
     rows = text.partition("</table>")[0].split("<tr>")[1:]
     return [
@@ -122,7 +122,7 @@ def first_table(page):
     ]
 
 
-def test_the_report_begins_with_how_the_members_compare(swept):
+def test_report_starts_with_a_table_of_the_members(swept):
     page = swept.path / "report.html"
     assert "<h1>grid</h1>" in page.read_text("utf-8")
     head, *rows = first_table(page)
@@ -135,7 +135,7 @@ def test_the_report_begins_with_how_the_members_compare(swept):
             assert float(figures[name].replace(",", "")) == pytest.approx(value, rel=1e-3)
 
 
-def test_the_report_of_a_sweep_is_written_anew_by_its_folder(swept, tmp_path, cli):
+def test_report_command_rewrites_the_report_of_a_sweep(swept, tmp_path, cli):
     path = shutil.copytree(swept.path, tmp_path / "copy")
     page = path / "report.html"
     assert f"latentforge report {swept.path}<" in page.read_text("utf-8")
@@ -144,10 +144,10 @@ def test_the_report_of_a_sweep_is_written_anew_by_its_folder(swept, tmp_path, cl
     assert answer.code == 0, answer.err
     assert first_table(page) == first_table(swept.path / "report.html")
     shutil.rmtree(path / swept.members[0]["name"])
-    assert cli("report", path).code == 0  # of the members that are there
+    assert cli("report", path).code == 0  # reports the remaining members
 
 
-def test_a_sweep_of_which_nothing_is_done_has_no_report(swept, tmp_path, cli):
+def test_report_of_a_sweep_without_finished_members_is_refused(swept, tmp_path, cli):
     record = read(swept.path / "sweep.json")
     for member in record["members"]:
         member.update(status="waiting", metrics={})
@@ -158,7 +158,7 @@ def test_a_sweep_of_which_nothing_is_done_has_no_report(swept, tmp_path, cli):
     assert f"latentforge sweep --resume {tmp_path}" in answer.err
 
 
-def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
+def test_resume_of_a_sweep_on_in_memory_data_needs_the_data(tmp_path):
     x = torch.rand(60, 6, 6, generator=torch.Generator().manual_seed(0))
     forge, grid = Forge(), {"train.seed": [0, 1]}
     made = forge.sweep(
@@ -171,8 +171,8 @@ def test_data_from_python_is_swept_and_wanted_again_to_go_on(tmp_path):
     assert forge.resume_sweep(made.path, data=x, quiet=True).status == "done"
 
 
-def test_under_torchrun_a_sweep_is_refused(swept, tmp_path, monkeypatch):
-    """Each of its processes would train every member."""
+def test_sweep_under_torchrun_is_refused(swept, tmp_path, monkeypatch):
+    """Each torchrun process would train every member."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
@@ -200,15 +200,15 @@ class Counted(Sweep):
 
 
 def waiting(swept, folder, grid):
-    """A sweep of which nothing is trained, what would train it, and its members' settings."""
+    """Returns an untrained sweep, its Sweeper, and the members with their configs."""
     members = create_members(grid)
-    told = [{**swept.members[0], "name": m.name, "status": "waiting"} for m in members]
-    sweep = Counted(folder, {**swept.record, "grid": grid, "members": told}, swept.registry)
+    entries = [{**swept.members[0], "name": m.name, "status": "waiting"} for m in members]
+    sweep = Counted(folder, {**swept.record, "grid": grid, "members": entries}, swept.registry)
     configs = resolve_all(sweep.draft(), members, swept.registry, in_memory=False)
     return sweep, Sweeper(sweep, None, jobs=1, quiet=True), list(zip(members, configs, strict=True))
 
 
-def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reason(swept, tmp_path):
+def test_record_is_written_once_for_all_members_that_are_not_stacked(swept, tmp_path):
     sweep, sweeper, todo = waiting(swept, tmp_path, {"model.latent_dim": [2, 3, 4, 5]})
     assert len(sweeper.plan_jobs(todo)) == 4
     assert sweep.writes == 1
@@ -216,7 +216,7 @@ def test_the_record_is_written_once_for_all_members_that_are_alone_for_one_reaso
     assert all("no other member differs" in member["alone_because"] for member in record["members"])
 
 
-def test_a_group_runs_from_its_beginning_and_waits_where_it_cannot_be_one(swept, tmp_path):
+def test_group_that_cannot_be_stacked_is_requeued_as_single_jobs(swept, tmp_path):
     sweep, sweeper, todo = waiting(swept, tmp_path, {"train.seed": [0, 1, 2]})
     [job] = sweeper.plan_jobs(todo)
     sweeper.queue.append(job)
@@ -233,7 +233,7 @@ def test_a_group_runs_from_its_beginning_and_waits_where_it_cannot_be_one(swept,
 # ---------------------------------------------------------------- the command
 
 
-def test_a_member_that_failed_is_never_the_best_of_a_column(swept):
+def test_failed_member_is_never_the_best_of_a_column(swept):
     members = [{**member, "metrics": {"test": {"recon": 9.0 - n, "elbo": 1.0 + n}}}
                for n, member in enumerate(swept.members)]  # fmt: skip
     members[3]["status"] = "failed"
@@ -250,14 +250,14 @@ def test_a_member_that_failed_is_never_the_best_of_a_column(swept):
         (["train.seed"], {}, True),
     ],
 )
-def test_a_loss_is_marked_where_it_is_the_same_one_for_all(swept, keys, loss, marked):
+def test_best_loss_is_marked_only_if_all_members_share_the_loss(swept, keys, loss, marked):
     grid = {key: [1, 2] for key in keys}
     base = {**swept.record["base"], "loss": loss}
     made = Sweep(swept.path, {**swept.record, "grid": grid, "base": base}, swept.registry)
     assert bool(find_best_member(made, "test", "loss")) == marked
 
 
-def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
+def test_table_marks_the_best_metric_but_not_incomparable_losses(cli):
     answer = cli("sweep", *TINY_VAE, *FAST, "--grid=loss.beta=[1, 4]", "--grid=train.lr=[1e-3]")
     assert answer.code == 0, answer.err
     head, *rows = answer.out.splitlines()[:3]
@@ -271,7 +271,7 @@ def test_the_table_marks_the_best_and_not_a_loss_that_differs(cli):
     assert not any("*" in row.split()[columns.index("loss")] for row in rows)
 
 
-def test_one_member_that_fails_stops_no_other_and_the_exit_code_is_one(cli, work):
+def test_failing_member_stops_no_other_and_gives_exit_code_1(cli, work):
     grid = "--grid=train.lr=[1e30, 1e-3]"
     answer = cli("sweep", "ae", *FAST, "--epochs=2", grid, "--set=train.optimizer=sgd", "--json")
     assert answer.code == 1
@@ -285,27 +285,27 @@ def test_one_member_that_fails_stops_no_other_and_the_exit_code_is_one(cli, work
     assert "--retry" in answer.json["remedy"]
 
 
-def test_a_failed_member_is_left_alone_unless_it_is_to_be_tried_again(cli, work):
+def test_failed_member_is_resumed_only_with_retry(cli, work):
     folder = work / "runs/sweep-ae-digits-1"
     grid = "--grid=train.lr=[1e30, 1e-3]"
     cli("sweep", "ae", *FAST, "--epochs=2", grid, "--set=train.optimizer=sgd")
-    told = read(folder / "1-lr=1e+30" / "run.json")
+    manifest = read(folder / "1-lr=1e+30" / "run.json")
     assert cli("sweep", "--resume", folder, "--quiet").code == 1
-    assert read(folder / "1-lr=1e+30" / "run.json") == told
+    assert read(folder / "1-lr=1e+30" / "run.json") == manifest
     assert cli("sweep", "--resume", folder, "--retry", "--quiet").code == 1
     assert read(folder / "1-lr=1e+30" / "run.json")["resumed"]
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- resume
 
 
-def test_going_on_leaves_what_is_done_and_trains_what_is_not(swept, tmp_path):
+def test_resume_keeps_finished_members_and_trains_the_others(swept, tmp_path):
     path = shutil.copytree(swept.path, tmp_path / "copy")
     record = read(path / "sweep.json")
     shutil.rmtree(path / record["members"][3]["name"])
     record["members"][3].update(status="waiting", metrics={})
     (path / "sweep.json").write_text(json.dumps(record), "utf-8")
-    before = [(path / told["name"] / "run.json").read_bytes() for told in record["members"][:3]]
+    before = [(path / member["name"] / "run.json").read_bytes() for member in record["members"][:3]]
     made = Forge().resume_sweep(path, quiet=True)
     assert made.status == "done"
     assert before == [(run.path / "run.json").read_bytes() for run in made.runs()[:3]]
@@ -314,14 +314,12 @@ def test_going_on_leaves_what_is_done_and_trains_what_is_not(swept, tmp_path):
     )
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_a_signal_ends_the_sweep_and_it_goes_on_to_the_end_of_one_never_stopped(
-    start, process, work, number, code
-):
+def test_sweep_ended_by_a_signal_resumes_to_the_same_metrics(start, process, work, number, code):
     words = ["sweep", "ae", "--batch-size=32", "--epochs=4", "--grid=model.latent_dim=[2, 3]"]
     started = start(*words, "--out=stopped")
     metrics = work / "stopped/1-latent_dim=2/metrics.jsonl"
@@ -336,19 +334,19 @@ def test_a_signal_ends_the_sweep_and_it_goes_on_to_the_end_of_one_never_stopped(
     assert read(work / "stopped/sweep.json")["status"] == "interrupted"
     assert process("sweep", "--resume", "stopped", "--quiet").code == 0
     assert process(*words, "--out=whole", "--quiet").code == 0
-    for told in read(work / "whole/sweep.json")["members"]:
-        again = read(work / "stopped" / told["name"] / "run.json")
-        assert again["metrics"] == read(work / "whole" / told["name"] / "run.json")["metrics"]
+    for member in read(work / "whole/sweep.json")["members"]:
+        again = read(work / "stopped" / member["name"] / "run.json")
+        assert again["metrics"] == read(work / "whole" / member["name"] / "run.json")["metrics"]
 
 
-def test_a_sweep_that_another_process_trains_is_not_gone_on_with(swept):
+def test_resume_of_a_locked_sweep_is_refused(swept):
     from latentforge.runs.folder import lock_run
 
     with lock_run(swept.path), pytest.raises(UsageError, match="another process"):
         Forge().resume_sweep(swept.path)
 
 
-def test_a_folder_that_is_no_sweep_or_whose_members_lead_elsewhere_is_refused(swept, tmp_path):
+def test_folder_without_a_sweep_or_with_unsafe_member_names_is_refused(swept, tmp_path):
     with pytest.raises(MissingError, match="no sweep at"):
         Forge().resume_sweep(tmp_path)
     record = read(swept.path / "sweep.json")
@@ -369,17 +367,17 @@ def test_a_folder_that_is_no_sweep_or_whose_members_lead_elsewhere_is_refused(sw
         ("ae", "MODEL"),
     ],
 )
-def test_a_sweep_goes_on_with_the_settings_that_it_began_with(cli, swept, word, said):
+def test_resume_refuses_options_that_change_the_sweep(cli, swept, word, said):
     answer = cli("sweep", "--resume", swept.path, "--quiet", "--json", word)
     assert answer.code == 2
     assert f"with its stored options; remove {said}\n" in answer.err
 
 
-def test_the_best_of_equals_is_marked_nowhere_and_a_failure_says_what_to_try(cli, work):
+def test_ties_have_no_best_mark_and_errors_have_hints(cli, work):
     words = ["sweep", "ae", "--set", "model.hidden=[8]", "--epochs", "1", "--quiet"]
-    answer = cli(*words, "--grid", "train.log_every=[10, 20]")  # which changes no figure
+    answer = cli(*words, "--grid", "train.log_every=[10, 20]")  # does not change the metrics
     assert answer.code == 0
-    assert answer.out.count("*") == 1  # of the line that explains it
+    assert answer.out.count("*") == 1  # in the line that explains it
     answer = cli(*words, "--grid", "train.lr=[1e-3, 1e30]")
     assert answer.code == 1
     assert "2-lr=1e+30: the loss became" in answer.err

@@ -1,4 +1,4 @@
-"""Members in processes of their own: what they leave, and what becomes of those that are killed."""
+"""Members in worker processes: results, signals, killed workers and resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .stored import read
 TINY = ["ae", "--set=model.hidden=[16]", "--no-together", "--jobs=2"]
 LONG = [*TINY, "--batch-size=16", "--epochs=400", "--grid=model.latent_dim=[2, 3]", "--out=s"]
 FIRST, SECOND = "1-latent_dim=2", "2-latent_dim=3"
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are no messages there")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
 def wait_for(*paths, seconds=60):
@@ -34,30 +34,30 @@ def wait_for(*paths, seconds=60):
 
 
 def workers_of(parent):
-    """The processes that train for a sweep, by what the system says."""
-    told = subprocess.run(
+    """Returns the ids of the worker processes of a sweep, from `ps`."""
+    text = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
-    rows = [line.split(None, 2) for line in told.splitlines()]
+    rows = [line.split(None, 2) for line in text.splitlines()]
     return [int(pid) for pid, of, args in rows if int(of) == parent and "sweeps.worker" in args]
 
 
 def is_alive(pid):
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(told.stdout.strip()) and not told.stdout.startswith("Z")
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")
 
 
 def shorten(folder):
-    """Let members that were begun with many epochs end after two more."""
+    """Edits the members so that each trains only two more epochs."""
     for path in folder.glob("*/run.json"):
-        told = read(path)
-        told["config"]["train"]["epochs"] = told["epochs"] + 2
-        path.write_text(json.dumps(told), "utf-8")
+        manifest = read(path)
+        manifest["config"]["train"]["epochs"] = manifest["epochs"] + 2
+        path.write_text(json.dumps(manifest), "utf-8")
 
 
 @pytest.fixture
 def running(start, work):
-    """A sweep of two long members, both of which have ended an epoch."""
+    """A running sweep of two long members, each with one finished epoch."""
     started = start("sweep", *LONG)
     try:
         wait_for(*(work / "s" / name / "checkpoints/LATEST" for name in (FIRST, SECOND)))
@@ -67,7 +67,7 @@ def running(start, work):
         started.communicate()
 
 
-def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(process, work):
+def test_worker_processes_give_the_metrics_of_a_single_process(process, work):
     words = ["sweep", *TINY, "--epochs=2", "--batch-size=256", "--set=train.optimizer=sgd"]
     grid = "--grid=train.lr=[1e30, 1e-3, 1e-2]"
     answer = process(*words, grid, "--out=several", "--json")
@@ -85,7 +85,7 @@ def test_members_are_those_of_one_process_and_a_failure_is_of_one_member_alone(p
 
 
 @pytest.mark.slow  # two processes and their imports
-def test_it_is_said_how_far_the_members_in_other_processes_are(tmp_path, capsys, monkeypatch):
+def test_progress_of_members_in_other_processes_is_printed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("latentforge.sweeps.runner.PROGRESS_INTERVAL", 0.0)
     train, grid = {"epochs": 2, "batch_size": 256}, {"model.latent_dim": [2, 3]}
     Forge().sweep("ae", train=train, grid=grid, jobs=2, out=tmp_path / "s")
@@ -94,7 +94,7 @@ def test_it_is_said_how_far_the_members_in_other_processes_are(tmp_path, capsys,
 
 
 @pytest.mark.slow  # three processes and their imports
-def test_a_warning_of_a_process_is_said_once_and_with_the_members_name(process, work):
+def test_warning_of_a_worker_is_printed_once_with_the_member_name(process, work):
     np.save("x.npy", np.random.default_rng(0).random((60, 6, 6), np.float32) / 10)
     words = ["sweep", *TINY, "--data=arrays", "--set=data.path=x.npy", "--epochs=1", "--quiet"]
     answer = process(*words, "--grid=train.seed=[0, 1]", "--out=s")
@@ -106,16 +106,16 @@ def test_a_warning_of_a_process_is_said_once_and_with_the_members_name(process, 
 
 
 @pytest.mark.slow  # three processes and their imports
-def test_threads_are_shared_out_unless_they_are_set(process, work):
+def test_threads_are_divided_among_workers_unless_set(process, work):
     words = ["sweep", *TINY, "--epochs=1", "--batch-size=256", "--quiet"]
     env = {"OMP_NUM_THREADS": "2"}
     assert process(*words, "--grid=train.threads=[0, 2]", "--out=s", env=env).code == 0
-    told = [read(work / "s" / name / "run.json") for name in ("1-threads=0", "2-threads=2")]
-    assert [run["environment"]["threads"] for run in told] == [1, 2]
+    runs = [read(work / "s" / name / "run.json") for name in ("1-threads=0", "2-threads=2")]
+    assert [run["environment"]["threads"] for run in runs] == [1, 2]
 
 
 @pytest.mark.slow  # a network with convolutions
-def test_a_group_is_one_job_and_members_that_cannot_be_stacked_become_jobs_of_their_own(tmp_path):
+def test_stacked_group_is_one_job_and_other_members_are_single_jobs(tmp_path):
     made = Forge().sweep(
         "cnn-classifier",
         train={"epochs": 1, "batch_size": 512},
@@ -138,7 +138,7 @@ def test_a_group_is_one_job_and_members_that_cannot_be_stacked_become_jobs_of_th
 
 
 @pytest.mark.slow  # three processes and their imports, twice
-def test_a_killed_process_is_its_members_failure_alone_and_it_goes_on(running, process, work):
+def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, process, work):
     killed, other = workers_of(running.pid)
     os.kill(killed, signal.SIGKILL)
     end = time.monotonic() + 60
@@ -156,7 +156,7 @@ def test_a_killed_process_is_its_members_failure_alone_and_it_goes_on(running, p
     name = statuses["killed"]["name"]
     assert f"{name} failed: its process was killed by SIGKILL" in err
     shorten(work / "s")
-    answer = process("sweep", "--resume", "s", "--quiet")  # with as many jobs as it began with
+    answer = process("sweep", "--resume", "s", "--quiet")  # uses the stored number of jobs
     assert answer.code == 0, answer.err
     assert read(work / "s" / name / "run.json")["resumed"][0]["step"] > 0
 
@@ -166,7 +166,7 @@ def test_a_killed_process_is_its_members_failure_alone_and_it_goes_on(running, p
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
-def test_a_signal_stops_all_at_a_checkpoint_and_the_sweep_goes_on(
+def test_signal_stops_all_workers_at_a_checkpoint_and_resume_works(
     running, process, work, number, code
 ):
     pids = workers_of(running.pid)
@@ -190,7 +190,7 @@ def test_a_signal_stops_all_at_a_checkpoint_and_the_sweep_goes_on(
 
 
 @pytest.mark.slow  # three processes and their imports
-def test_no_process_is_left_when_the_one_that_sweeps_is_killed(running, work):
+def test_workers_exit_when_the_sweep_process_is_killed(running, work):
     pids = workers_of(running.pid)
     running.kill()
     running.wait()
@@ -203,8 +203,8 @@ def test_no_process_is_left_when_the_one_that_sweeps_is_killed(running, work):
 
 
 @pytest.mark.slow  # three processes and their imports
-def test_a_record_that_cannot_be_written_stops_the_others_at_a_checkpoint(running, work):
-    """What an hour of training has come to is not lost with it."""
+def test_unwritable_record_stops_the_other_worker_at_a_checkpoint(running, work):
+    """Training progress is not lost when the record cannot be written."""
     killed, other = workers_of(running.pid)
     (work / "s/sweep.json").unlink()
     (work / "s/sweep.json").mkdir()
@@ -247,7 +247,7 @@ def latentforge_models():
 
 
 @pytest.mark.slow  # three processes and their imports
-def test_processes_find_a_scripts_neighbours_and_not_what_lies_beside_the_data(work, tmp_path):
+def test_workers_import_from_the_script_folder_not_the_working_folder(work, tmp_path):
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "script.py").write_text(SCRIPT, "utf-8")
@@ -260,21 +260,21 @@ def test_processes_find_a_scripts_neighbours_and_not_what_lies_beside_the_data(w
     assert done.stdout.strip() == "['', '']"
 
 
-def test_a_plugin_that_a_process_does_not_find_is_the_error_of_its_members(tmp_path):
-    heard = []
+def test_plugin_missing_in_a_worker_is_an_error_of_its_members(tmp_path):
+    replies = []
     members = [["1-seed=0", {"train.seed": 0}], ["2-seed=1", {"train.seed": 1}]]
     asked = {"plugins": ["no_such_module"], "off": [], "discover": True, "members": members}
-    handle_request({**asked, "sweep": str(tmp_path)}, lambda **said: heard.append(said))
-    *told, last = heard
-    assert [(said["name"], said["status"]) for said in told] == [
+    handle_request({**asked, "sweep": str(tmp_path)}, lambda **said: replies.append(said))
+    *failures, last = replies
+    assert [(said["name"], said["status"]) for said in failures] == [
         ("1-seed=0", "failed"),
         ("2-seed=1", "failed"),
     ]
-    assert all("plugin no_such_module cannot be loaded" in said["error"] for said in told)
+    assert all("plugin no_such_module cannot be loaded" in said["error"] for said in failures)
     assert last == {"ended": True, "reason": ""}
 
 
-def test_what_other_processes_cannot_have_is_refused_before_anything_is_made(tmp_path, cli):
+def test_jobs_refuses_data_and_plugins_that_workers_cannot_load(tmp_path, cli):
     out = tmp_path / "s"
     grid = {"train.seed": [0, 1]}
     with pytest.raises(UsageError, match="do not have data passed in Python"):

@@ -1,4 +1,4 @@
-"""What a sweep was given, as its sweep.json keeps it: any reader trains the same, anywhere."""
+"""sweep.json stores the request of a sweep so that it can be resumed from any folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = {"encoder": [16], "decoder": [16], "latent_dim": 2}
 ONCE = {"epochs": 1, "batch_size": 256}
 
 
-def test_numbers_of_numpy_are_kept_as_numbers(tmp_path):
+def test_numpy_numbers_are_stored_as_json_numbers(tmp_path):
     train = {"epochs": np.int64(1), "batch_size": np.int32(512)}
     grid = {"train.seed": list(np.arange(2)), "train.lr": np.array([1e-3])}
     made = Forge().sweep("ae", train=train, grid=grid, out=tmp_path / "s", quiet=True)
@@ -28,7 +28,7 @@ def test_numbers_of_numpy_are_kept_as_numbers(tmp_path):
     assert record["base"]["train"] == {"epochs": 1, "batch_size": 512}
 
 
-def test_a_sweep_with_relative_paths_goes_on_from_another_folder(work, tmp_path, monkeypatch):
+def test_sweep_with_relative_paths_resumes_from_another_folder(work, tmp_path, monkeypatch):
     x = np.random.default_rng(0).random((60, 6, 6), np.float32)
     np.save("a.npy", x)
     np.save("b.npy", 1 - x)
@@ -57,7 +57,7 @@ def test_a_sweep_with_relative_paths_goes_on_from_another_folder(work, tmp_path,
     assert again.members[1]["metrics"] == made.members[1]["metrics"]
 
 
-def test_paths_that_are_the_same_one_are_a_value_given_twice(work):
+def test_equal_paths_are_refused_as_duplicate_values(work):
     np.save("a.npy", np.zeros((60, 6, 6), np.float32))
     with pytest.raises(ConfigError, match="cannot be used") as caught:
         Forge().sweep("vae", data="arrays", grid={"data.path": ["a.npy", Path("a.npy")]}, out="s")

@@ -1,4 +1,4 @@
-"""A search: trials that Optuna chooses, what they tell it, and what becomes of one that stops."""
+"""A search: trials suggested by Optuna, reported values, failures and resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = ["sweep", "ae", "--epochs=1", "--batch-size=512"]
 WORDS += ["--space=train.lr=log(1e-4, 1e-1)", "--space=model.latent_dim=int(2, 6)"]
 WORDS += ["--space=model.hidden=[[8], [16, 8]]", "--space=train.weight_decay=uniform(0, 0.1)"]
 ONCE = {"epochs": 1, "batch_size": 512}
-TRIALS = 12  # Optuna draws the first ten at random, and learns from then on
+TRIALS = 12  # Optuna's first ten trials are random
 
 
 def own_trials(folder):
@@ -45,15 +45,15 @@ def states(trials):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A search of twelve trials, never stopped: read only."""
+    """An uninterrupted search of twelve trials; read only."""
     folder = tmp_path_factory.mktemp("searched") / "search"
     return Forge().sweep("ae", train=ONCE, search=TRIALS, space=SPACE, out=folder, quiet=True)
 
 
-# ---------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------- the request
 
 
-def test_an_option_of_one_component_is_no_fault_where_the_name_varies_too(tmp_path):
+def test_option_of_one_component_fails_only_trials_of_the_others(tmp_path):
     space = {"loss.name": ["elbo", "beta-elbo"], "loss.beta": "uniform(1, 4)"}
     model = {"encoder": [8], "decoder": [8], "latent_dim": 2}
     request = {"model": model, "train": ONCE, "space": space, "objective": "elbo", "quiet": True}
@@ -68,7 +68,7 @@ def test_an_option_of_one_component_is_no_fault_where_the_name_varies_too(tmp_pa
     ]
 
 
-def test_without_optuna_the_error_says_what_to_install(process):
+def test_missing_optuna_error_names_the_extra_to_install(process):
     block = "sys.modules['optuna'] = None"
     answer = process(*WORDS, "--search=2", before=block)
     assert answer.code == 4
@@ -76,10 +76,10 @@ def test_without_optuna_the_error_says_what_to_install(process):
     assert "Traceback" not in answer.err
 
 
-# ---------------------------------------------------------------- what is trained
+# ---------------------------------------------------------------- trials
 
 
-def test_values_come_from_the_space_and_members_are_runs_of_them(searched):
+def test_members_are_runs_with_values_from_the_space(searched):
     assert [member["trial"] for member in searched.members] == list(range(TRIALS))
     for member, run in zip(searched.members, searched.runs(), strict=True):
         assert run.name.startswith(f"{member['trial']}-lr=")
@@ -91,17 +91,17 @@ def test_values_come_from_the_space_and_members_are_runs_of_them(searched):
     assert len({member["values"]["train.lr"] for member in searched.members}) == TRIALS
 
 
-def test_optuna_hears_the_validation_figure_and_the_best_member_has_the_best_one(searched):
+def test_validation_metric_is_reported_to_optuna_and_ranks_members(searched):
     losses = {run.name: run.metrics["validation"]["loss"] for run in searched.runs()}
-    told = own_trials(searched.path)
-    assert [trial.value for trial in told] == list(losses.values())
+    trials = own_trials(searched.path)
+    assert [trial.value for trial in trials] == list(losses.values())
     assert searched.best == min(losses, key=losses.get)
     assert [member["name"] for member in searched.ranked] == sorted(losses, key=losses.get)
     assert searched.summary()["best"] == searched.best
     assert (searched.path / "report.html").exists()
 
 
-def test_the_table_has_the_best_by_the_objective_first(cli):
+def test_table_is_sorted_by_the_objective(cli):
     words = [*WORDS, "--search=3", "--quiet", "--objective=validation/recon"]
     answer = cli(*words)
     assert answer.code == 0, answer.err
@@ -116,7 +116,7 @@ def test_the_table_has_the_best_by_the_objective_first(cli):
     assert f"best by validation/recon: runs/sweep-ae-digits-1/{best}" in answer.out
 
 
-def test_a_figure_that_is_better_when_higher_is_maximized(tmp_path):
+def test_metric_that_is_better_when_higher_is_maximized(tmp_path):
     made = Forge().sweep(
         "cnn-classifier",
         train={"epochs": 1, "batch_size": 512, "monitor": "accuracy"},
@@ -130,13 +130,13 @@ def test_a_figure_that_is_better_when_higher_is_maximized(tmp_path):
     assert found[made.best] == max(found.values())
 
 
-def test_another_seed_tries_other_values(searched, tmp_path):
+def test_another_seed_gives_other_values(searched, tmp_path):
     request = {"search": 1, "space": SPACE, "quiet": True}
     other = Forge().sweep("ae", train={**ONCE, "seed": 1}, out=tmp_path / "s", **request)
     assert other.members[0]["values"] != searched.members[0]["values"]
 
 
-def test_data_from_python_is_searched(tmp_path):
+def test_search_works_on_in_memory_data(tmp_path):
     x = torch.rand(80, 6, 6, generator=torch.Generator().manual_seed(0))
     request = {"train": ONCE, "search": 2, "space": SPACE, "quiet": True}
     made = Forge().sweep("ae", data=x, out=tmp_path / "s", **request)
@@ -146,16 +146,16 @@ def test_data_from_python_is_searched(tmp_path):
 
 
 @pytest.mark.slow  # two processes and their imports
-def test_members_in_processes_of_their_own_are_told_too(process, work):
+def test_results_of_worker_processes_are_reported_to_optuna(process, work):
     answer = process(*WORDS, "--search=3", "--jobs=2", "--out=s", "--json")
     assert answer.code == 0, answer.err
     assert [member["status"] for member in answer.json["members"]] == ["done"] * 3
-    told = {trial.number: trial.value for trial in own_trials(work / "s")}
+    values = {trial.number: trial.value for trial in own_trials(work / "s")}
     for member in answer.json["members"]:
-        assert told[member["trial"]] == member["metrics"]["validation"]["loss"]
+        assert values[member["trial"]] == member["metrics"]["validation"]["loss"]
 
 
-# ---------------------------------------------------------------- failing and going on
+# ---------------------------------------------------------------- failures and resume
 
 FRAGILE = """
 from pathlib import Path
@@ -181,7 +181,7 @@ def latentforge_models():
 """
 
 
-def test_a_failing_trial_stops_no_other_and_tells_the_search_when_it_is_tried_again(tmp_path):
+def test_failing_trial_stops_no_other_and_a_retry_is_reported(tmp_path):
     plugin, broken = tmp_path / "fragile.py", tmp_path / "broken"
     plugin.write_text(FRAGILE.format(path=str(broken)), "utf-8")
     broken.touch()
@@ -194,7 +194,7 @@ def test_a_failing_trial_stops_no_other_and_tells_the_search_when_it_is_tried_ag
     broken.unlink()
     assert len(forge.resume_sweep(path, quiet=True).failed) == sum(fails)
     assert forge.resume_sweep(path, retry=True, quiet=True).status == "done"
-    forge.resume_sweep(path, retry=True, quiet=True)  # has nothing more to tell
+    forge.resume_sweep(path, retry=True, quiet=True)  # has nothing more to report
     trials = own_trials(path)
     assert len(trials) == 6 + sum(fails)
     again = {trial.user_attrs["latentforge:again"]: trial.value for trial in trials[6:]}
@@ -205,13 +205,11 @@ def test_a_failing_trial_stops_no_other_and_tells_the_search_when_it_is_tried_ag
     }
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals are no messages there")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_a_search_that_was_stopped_goes_on_to_the_trials_of_one_never_stopped(
-    start, work, searched, number
-):
+def test_interrupted_search_resumes_to_the_same_trials(start, work, searched, number):
     started = start(*WORDS, f"--search={TRIALS}", "--out=stopped")
     for _ in range(1200):
         if list(work.glob("stopped/10-*/run.json")) or started.poll() is not None:
@@ -229,15 +227,13 @@ def test_a_search_that_was_stopped_goes_on_to_the_trials_of_one_never_stopped(
     assert states(own_trials(made.path)) == ["COMPLETE"] * TRIALS
 
 
-def test_trials_that_were_asked_for_and_not_written_down_are_taken_on_or_handed_back(
-    searched, tmp_path
-):
+def test_unrecorded_trials_are_adopted_or_marked_as_failed(searched, tmp_path):
     path = shutil.copytree(searched.path, tmp_path / "copy")
     record = read(path / "sweep.json")
     record["search"]["trials"] += 2
     (path / "sweep.json").write_text(json.dumps(record), "utf-8")
     with closing(Study(record["search"], path, None, new=False)) as study:
-        asked = study.ask()  # and was killed before it could write them down
+        asked = study.ask()  # as if killed before the trials were recorded
         study.study.ask()
     made = Forge().resume_sweep(path, quiet=True)
     assert (made.members[12]["trial"], made.members[12]["values"]) == asked
@@ -245,7 +241,7 @@ def test_trials_that_were_asked_for_and_not_written_down_are_taken_on_or_handed_
     assert states(own_trials(path)) == [*["COMPLETE"] * 13, "FAIL", "COMPLETE"]
 
 
-def test_what_was_done_and_not_told_is_told(searched, tmp_path):
+def test_resume_reports_finished_trials_missing_in_optuna(searched, tmp_path):
     path = shutil.copytree(searched.path, tmp_path / "copy")
     record = read(path / "sweep.json")
     (path / "search.db").unlink()
@@ -257,7 +253,7 @@ def test_what_was_done_and_not_told_is_told(searched, tmp_path):
     assert [trial.value for trial in own_trials(path)] == losses
 
 
-def test_a_folder_that_has_lost_its_trials_and_a_storage_for_a_grid_are_refused(searched, tmp_path):
+def test_missing_database_and_unneeded_storage_option_are_refused(searched, tmp_path):
     shutil.copy(searched.path / "sweep.json", tmp_path)
     with pytest.raises(MissingError, match=r"is missing: .*search\.db"):
         Forge().resume_sweep(tmp_path)
@@ -265,7 +261,7 @@ def test_a_folder_that_has_lost_its_trials_and_a_storage_for_a_grid_are_refused(
         Forge().resume_sweep(searched.path, storage="sqlite:///x.db")
 
 
-def test_a_storage_that_fails_on_the_way_is_an_error_that_says_how_to_go_on(searched, tmp_path):
+def test_storage_failure_error_names_the_resume_command(searched, tmp_path):
     path = shutil.copytree(searched.path, tmp_path / "copy")
     search = {**searched.search, "trials": TRIALS + 1}
     with closing(Study(search, path, None, new=False)) as study:
@@ -274,15 +270,15 @@ def test_a_storage_that_fails_on_the_way_is_an_error_that_says_how_to_go_on(sear
         with pytest.raises(RunFailed, match="cannot be used") as caught:
             study.ask()
         with pytest.raises(RunFailed, match="cannot be used"):
-            study.count_remaining()  # which the line that begins a trial says
+            study.count_remaining()  # used in the line printed at the start of a trial
     assert caught.value.remedy == f"latentforge sweep --resume {path}"
 
 
-def test_values_that_are_not_finite_are_never_the_best(searched, tmp_path):
+def test_non_finite_values_are_never_the_best(searched, tmp_path):
     path = shutil.copytree(searched.path, tmp_path / "copy")
     record = read(path / "sweep.json")
     place = next(i for i, m in enumerate(record["members"]) if m["name"] == searched.best)
-    record["members"][place]["metrics"]["validation"]["loss"] = None  # as JSON has nan
+    record["members"][place]["metrics"]["validation"]["loss"] = None  # NaN is null in JSON
     (path / "sweep.json").write_text(json.dumps(record), "utf-8")
     from latentforge.sweeps.folder import open_sweep
 

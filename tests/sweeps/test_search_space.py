@@ -1,4 +1,4 @@
-"""What a search may choose from and optimize, and what of that is refused before it begins."""
+"""Search spaces and objectives, and requests that are refused before training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from latentforge.sweeps.search_space import read_space, read_texts
         ("data.validation=uniform(0.1, 0.2)", "are not comparable"),
     ],
 )
-def test_what_is_wrong_with_a_space_is_said_before_anything_is_trained(cli, work, text, said):
+def test_invalid_space_is_refused_before_training(cli, work, text, said):
     answer = cli("sweep", "ae", "--search=3", "--space", text)
     assert answer.code == 2
     assert said in answer.err
@@ -60,14 +60,14 @@ def test_what_is_wrong_with_a_space_is_said_before_anything_is_trained(cli, work
         (["--search=3", "--space=model.name=['ae', 'vae']"], "changes model.name"),
     ],
 )
-def test_a_search_that_cannot_be_is_refused_before_anything_is_trained(cli, work, words, said):
+def test_invalid_search_request_is_refused_before_training(cli, work, words, said):
     answer = cli("sweep", "vae", *words)
     assert answer.code == 2
     assert said in answer.err
     assert not (work / "runs").exists()
 
 
-def test_a_key_given_twice_is_refused_and_plain_values_are_told_from_ranges():
+def test_duplicate_key_is_refused_and_ranges_round_trip():
     with pytest.raises(ConfigError, match="given twice"):
         read_texts(["train.lr=[1]", "train.lr=log(1, 2)"])
     space = read_space(read_texts(["train.lr= log( .1 , 2e0 )", "train.optimizer=['sgd', 'adam']"]))

@@ -1,4 +1,4 @@
-"""A search in a storage that several sweeps share: which do, and what becomes of its password."""
+"""Searches in a shared storage: which sweeps share a study, and how passwords are protected."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ WORDS += ["--space=train.lr=log(1e-4, 1e-1)", "--space=model.latent_dim=int(2, 6
 
 
 @pytest.mark.slow  # three processes and their imports
-def test_two_sweeps_share_one_search_and_keep_no_password(start, cli, work):
-    """The one in this URL is not needed, and is kept from files as any other."""
+def test_two_sweeps_share_one_search_and_store_no_password(start, cli, work):
+    """SQLite does not use the token in this URL, but it must be masked like any password."""
     url = "sqlite:///file:shared.db?uri=true&token=hunter2"
     words = [*WORDS, "--search=4", f"--storage={url}"]
     both = [start(*words, f"--out={name}", "--json") for name in ("one", "other")]
@@ -37,12 +37,12 @@ def test_two_sweeps_share_one_search_and_keep_no_password(start, cli, work):
     assert len(numbers) == len(set(numbers)) == 4
     name = records[0]["search"]["study"]
     assert name == records[1]["search"]["study"]
-    told = trials_of(url, name)
-    assert [trial.state.name for trial in told].count("COMPLETE") == 4
+    trials = trials_of(url, name)
+    assert [trial.state.name for trial in trials].count("COMPLETE") == 4
     for record in records:
         for member in record["members"]:
             loss = member["metrics"]["validation"]["loss"]
-            assert told[member["trial"]].value == loss
+            assert trials[member["trial"]].value == loss
     for file in [*work.rglob("*.json"), *work.rglob("events.*"), *work.rglob("*.jsonl")]:
         assert b"hunter2" not in file.read_bytes(), file
     runs = [read(path) for path in work.glob("*/*/run.json")]
@@ -53,7 +53,7 @@ def test_two_sweeps_share_one_search_and_keep_no_password(start, cli, work):
     assert answer.code == 2
     assert "--storage URL" in answer.err
     assert cli("sweep", "--resume", "one", "--storage", url, "--quiet").code == 0
-    late = cli(*words, "--out=late", "--json")  # there is nothing left for it
+    late = cli(*words, "--out=late", "--json")  # no trials are left for it
     assert late.code == 0, late.err
     assert late.json["members"] == []
 
@@ -68,7 +68,7 @@ def test_two_sweeps_share_one_search_and_keep_no_password(start, cli, work):
         ("sqlite:////nowhere/at/all.db?password=hunter2", 4),
     ],
 )
-def test_a_storage_that_cannot_be_used_is_an_error_without_its_password(cli, work, url, code):
+def test_unusable_storage_error_does_not_show_the_password(cli, work, url, code):
     answer = cli(*WORDS, "--search=2", "--storage", url)
     assert answer.code == code, answer.err
     assert "the storage " in answer.err
@@ -77,10 +77,10 @@ def test_a_storage_that_cannot_be_used_is_an_error_without_its_password(cli, wor
     assert not (work / "runs").exists()
 
 
-def test_the_way_to_go_on_names_a_storage_whose_password_is_not_kept(tmp_path):
+def test_resume_hint_asks_for_a_storage_with_a_masked_password(tmp_path):
     url = f"sqlite:///file:{tmp_path}/shared.db?uri=true&token=hunter2"
-    told = {"study": "it", "space": {"train.lr": "log(1e-4, 1e-1)"}, "better": "lower"}
-    search = {**told, "trials": 2, "seed": 0, "folder": "f", "storage": mask_passwords(url)}
+    stored = {"study": "it", "space": {"train.lr": "log(1e-4, 1e-1)"}, "better": "lower"}
+    search = {**stored, "trials": 2, "seed": 0, "folder": "f", "storage": mask_passwords(url)}
     with closing(Study(search, tmp_path, url, new=True)) as study:
         with closing(sqlite3.connect(tmp_path / "shared.db")) as database:
             database.execute("DROP TABLE trials")
@@ -89,8 +89,8 @@ def test_the_way_to_go_on_names_a_storage_whose_password_is_not_kept(tmp_path):
     assert caught.value.remedy == f"latentforge sweep --resume {tmp_path} --storage URL"
 
 
-def test_a_search_is_the_same_one_wherever_and_however_it_trains(tmp_path):
-    """Sweeps with one name for their study share its trials."""
+def test_study_name_depends_on_data_and_training_not_on_execution(tmp_path):
+    """Sweeps with the same study name share its trials."""
     x = np.random.default_rng(0).random((60, 6, 6), np.float32)
     for name, images in (("a", x), ("b", x), ("other", 1 - x)):
         np.save(tmp_path / f"{name}.npy", images)
@@ -111,13 +111,13 @@ def test_a_search_is_the_same_one_wherever_and_however_it_trains(tmp_path):
     assert len({name_of(), *others}) == 4
 
 
-def test_passwords_are_masked_wherever_a_url_has_them():
+def test_passwords_are_masked_in_every_part_of_a_url():
     assert mask_passwords("--storage=mysql://me:a/b@c@host/x") == "--storage=mysql://me:***@host/x"
     assert mask_passwords("postgresql://me@host/x") == "postgresql://me@host/x"
     assert mask_passwords("a://h/x?user=me&Password=b&c=d") == "a://h/x?user=me&Password=***&c=d"
     assert mask_passwords("sqlite:///C:/folder/x.db") == "sqlite:///C:/folder/x.db"
-    told = remove_secrets("no user 'p@ss' at a://u:p%40ss@h/x", "a://u:p%40ss@h/x")
-    assert told == "no user '***' at a://u:***@h/x"
+    text = remove_secrets("no user 'p@ss' at a://u:p%40ss@h/x", "a://u:p%40ss@h/x")
+    assert text == "no user '***' at a://u:***@h/x"
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_passwords_are_masked_wherever_a_url_has_them():
         ("postgresql://me@host/study", "postgresql://me@host/study"),
     ],
 )
-def test_a_file_of_trials_is_found_from_every_folder(given, kept, tmp_path, monkeypatch):
+def test_sqlite_urls_are_made_absolute(given, kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert make_absolute(given) == kept.format(here=tmp_path)
 
 
-def test_going_on_with_trials_that_are_elsewhere_makes_no_file(tmp_path, cli, work):
+def test_resume_with_a_missing_database_creates_no_file(tmp_path, cli, work):
     words = [*WORDS, "--search=1", "--storage=sqlite:///there.db", "--out", "one", "--quiet"]
     assert cli(*words).code == 0
     answer = cli("sweep", "--resume", "one", "--storage", "sqlite:///not-there.db")
@@ -148,7 +148,7 @@ def test_going_on_with_trials_that_are_elsewhere_makes_no_file(tmp_path, cli, wo
     assert "MEMBER" not in again.out
 
 
-def test_a_search_goes_on_in_a_folder_of_any_name(cli, work):
+def test_search_resumes_in_a_folder_with_special_characters(cli, work):
     name = "ä #1%20"
     assert cli(*WORDS, "--search=1", "--out", name, "--quiet").code == 0
     answer = cli("sweep", "--resume", name, "--quiet")

@@ -1,4 +1,4 @@
-"""Members trained together are what each would have been alone, and leave what it would have."""
+"""Stacked members match members trained alone, in their weights and in their files."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def reasons(sweep):
     return {member["alone_because"] for member in sweep.members}
 
 
-# ---------------------------------------------------------------- the same steps
+# ---------------------------------------------------------------- numerical equivalence
 
 CASES = {
     "ae": ("ae", {"model": {"hidden": [24], "latent_dim": 3}}, {}),
     "vae": ("vae", {"model": SMALL}, {}),
     "beta-vae": ("vae", {"model": SMALL, "loss": "beta-elbo"}, {"loss.beta": [0.0, 1.0, 4.0]}),
-    "beta-vae, warmed up": (
+    "beta-vae, warm-up": (
         "vae",
         {"model": SMALL, "loss": {"name": "beta-elbo", "schedule": "linear", "end_epoch": 2.0}},
         {"loss.beta": [0.5, 4.0]},
@@ -66,14 +66,14 @@ CASES = {
         {"model": SMALL, "loss": {"name": "elbo", "likelihood": "gaussian"}},
         {"loss.sigma": [0.3, 1.0]},
     ),
-    "learnt sigma": (
+    "learned sigma": (
         "vae",
         {"model": SMALL, "loss": {"name": "elbo", "likelihood": "gaussian", "learn_sigma": True}},
         {},
     ),
-    "a classifier": ("mlp-classifier", {}, {}),
-    "binarized anew each time": ("vae", {"model": SMALL, "data": {"binarize": "dynamic"}}, {}),
-    "adamw, decay and a schedule": (
+    "classifier": ("mlp-classifier", {}, {}),
+    "dynamic binarization": ("vae", {"model": SMALL, "data": {"binarize": "dynamic"}}, {}),
+    "adamw, weight decay and schedule": (
         "vae",
         {
             "model": SMALL,
@@ -91,11 +91,11 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("functions", ["stacked", "vmap's own"])
-def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case, functions, monkeypatch):
+def test_ten_stacked_steps_match_ten_separate_steps(case, functions, monkeypatch):
     name, request, grid = CASES[case]
     if functions == "stacked":
         assert noise.REPLACED
-    else:  # as with a torch that the private names were not tried with
+    else:  # as with an unsupported torch version
         monkeypatch.setattr(noise, "REPLACED", {})
     request = copy.deepcopy(request)
     request["train"] = {"batch_size": 100, "device": "cpu", **request.get("train", {})}
@@ -106,7 +106,7 @@ def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case, function
     splits = load_splits(configs[0].dataset, configs[0].data, None)
     alone, stacking = runners_of(configs, splits), runners_of(configs, splits)
     ensemble = Ensemble(stacking, configs, splits.spec)
-    assert alone[0].epoch_length == 13  # so that the last batch is smaller
+    assert alone[0].epoch_length == 13  # the last batch is smaller
     for runner in (ensemble, *alone):
         runner.start_epoch(0)
     for done in (*range(9), 12):
@@ -136,8 +136,8 @@ def test_ten_steps_together_end_at_the_weights_of_ten_steps_alone(case, function
                     torch.testing.assert_close(value, handed[key], rtol=1e-2, atol=1e-3)
 
 
-def test_members_differ_from_one_another_in_what_their_seed_draws():
-    """What the test above would not see, were all members given the noise of one."""
+def test_members_draw_different_noise_and_batches():
+    """The test above would also pass if all members shared the noise of one."""
     configs = configs_of("vae", {"train.seed": [0, 1]}, model=SMALL, train={"device": "cpu"})
     splits = load_splits(configs[0].dataset, configs[0].data, None)
     ensemble = Ensemble(runners_of(configs, splits), configs, splits.spec)
@@ -150,7 +150,7 @@ def test_members_differ_from_one_another_in_what_their_seed_draws():
     assert not torch.equal(drawn, later)
 
 
-# ---------------------------------------------------------------- which
+# ---------------------------------------------------------------- grouping
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_members_differ_from_one_another_in_what_their_seed_draws():
         ({"train": {"precision": "bf16"}}, "precision"),
     ],
 )
-def test_settings_that_look_at_a_member_as_a_whole_keep_it_alone(request_, said):
+def test_unsupported_train_options_prevent_stacking(request_, said):
     configs = configs_of("vae", {"train.seed": [0, 1]}, **request_)
     groups, why = group_members(configs)
     assert groups == []
     assert all(said in reason for reason in why.values())
 
 
-def test_only_members_that_differ_in_numbers_alone_are_in_one_group():
+def test_group_members_differ_only_in_stackable_options():
     grid = {"model.latent_dim": [2, 3], "train.seed": [0, 1], "train.batch_size": [32, 64]}
     groups, why = group_members(configs_of("vae", grid))
     assert groups == [[0, 2], [1, 3], [4, 6], [5, 7]]
@@ -180,12 +180,12 @@ def test_only_members_that_differ_in_numbers_alone_are_in_one_group():
     assert "no other member" in why[0]
 
 
-# ---------------------------------------------------------------- what it leaves
+# ---------------------------------------------------------------- run folders
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """The same grid together and one by one: read only."""
+    """The same grid, trained stacked and one by one; read only."""
     folder = tmp_path_factory.mktemp("both")
     return [
         Forge().sweep(
@@ -202,7 +202,7 @@ def both(tmp_path_factory):
     ]
 
 
-def test_a_member_leaves_what_it_leaves_alone(both):
+def test_stacked_member_writes_the_files_of_a_single_run(both):
     together, alone = both
     assert reasons(together) == {""}
     for one, other in zip(together.runs(), alone.runs(), strict=True):
@@ -224,7 +224,7 @@ def test_a_member_leaves_what_it_leaves_alone(both):
         assert {*other.manifest} - {*one.manifest} == set()
 
 
-def test_a_member_is_evaluated_explored_exported_and_goes_on(both, tmp_path):
+def test_stacked_member_can_be_evaluated_explored_exported_and_resumed(both, tmp_path):
     import shutil
 
     path = shutil.copytree(both[0].runs()[2].path, tmp_path / "member")
@@ -239,13 +239,13 @@ def test_a_member_is_evaluated_explored_exported_and_goes_on(both, tmp_path):
     assert went_on.metrics["test"] == pytest.approx(alone.metrics["test"], rel=0.02, abs=0.02)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGTERM is no message there")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.slow  # 15 s each
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
-def test_a_signal_stops_all_and_each_goes_on_from_where_it_was(start, process, work, number, code):
+def test_signal_stops_all_members_and_each_resumes_at_its_step(start, process, work, number, code):
     words = ["sweep", "vae", "--epochs=12", "--batch-size=16", "--grid=train.seed=[0, 1]"]
     started = start(*words, "--out=stopped")
     metrics = work / "stopped/2-seed=1/metrics.jsonl"
@@ -256,9 +256,9 @@ def test_a_signal_stops_all_and_each_goes_on_from_where_it_was(start, process, w
     started.send_signal(number)
     _, err = started.communicate(timeout=60)
     assert started.returncode == code, err
-    told = read(work / "stopped/sweep.json")
-    assert [member["status"] for member in told["members"]] == ["interrupted", "interrupted"]
-    steps = [read(work / "stopped" / m["name"] / "run.json")["steps"] for m in told["members"]]
+    record = read(work / "stopped/sweep.json")
+    assert [member["status"] for member in record["members"]] == ["interrupted", "interrupted"]
+    steps = [read(work / "stopped" / m["name"] / "run.json")["steps"] for m in record["members"]]
     assert steps[0] == steps[1] > 0
     assert process("sweep", "--resume", "stopped", "--quiet").code == 0
     for member in read(work / "stopped/sweep.json")["members"]:

@@ -1,4 +1,4 @@
-"""Small trained runs, one a model, made when a test first asks for it."""
+"""Small trained runs, one per model, created on first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS = {
     "ae": {"hidden": [32], "latent_dim": 4},
     "vae": {"encoder": [32], "decoder": [32], "latent_dim": 4},
 }
-SLOW = ("conv-vae", "deconv-vae")  # so a hundred images must do
+SLOW = ("conv-vae", "deconv-vae")  # trained on 100 images only
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def forge() -> Forge:
 
 @pytest.fixture(scope="session")
 def run_of(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
-    """A run of a model on digits, read only, by the model's name."""
+    """Returns a run of a model on digits by the model's name; read only."""
     folder = tmp_path_factory.mktemp("deploy")
 
     @cache
@@ -47,11 +47,11 @@ def run_of(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 @pytest.fixture
 def full_disk() -> Callable[[], AbstractContextManager[None]]:
-    """Within it a file may grow to 3,000 bytes, and then the disk refuses.
+    """A context in which no file may grow beyond 3,000 bytes, as on a full disk.
 
-    It holds for the process, so also for a log that pytest itself writes: keep it to the call.
+    The limit is per process and affects pytest's own log too: wrap only the tested call.
     """
-    resource = pytest.importorskip("resource", reason="limits the size of files")
+    resource = pytest.importorskip("resource", reason="needs file size limits")
 
     @contextmanager
     def limited() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Models that are hard to hand on. A plugin, for `-p` and `Forge(plugins=[...])`."""
+"""A plugin with models that are hard to export, for `-p` and `Forge(plugins=[...])`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def build(kind, data):
     from latentforge.latent import Point
 
     class Odd(nn.Module):
-        """x (B, 1, 28, 28) to codes (B, 2, 7, 7) by a convolution, and back."""
+        """Encodes x (B, 1, 28, 28) to codes (B, 2, 7, 7) by a convolution, and decodes."""
 
         def __init__(self):
             super().__init__()

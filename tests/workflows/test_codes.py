@@ -1,4 +1,4 @@
-"""Images to codes and back: what the files hold, that nothing is lost, and what is refused."""
+"""`encode` and `decode`: file contents, round trips and refusals."""
 
 from __future__ import annotations
 
@@ -30,14 +30,12 @@ def digits(forge, split="test"):
     return images.batch_at(range(len(images)))
 
 
-# ---------------------------------------------------------------- there and back
+# ---------------------------------------------------------------- round trips
 
 
 @pytest.mark.parametrize("model", ["ae", "vae", "spatial"])
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
-def test_encoded_and_decoded_is_what_the_model_makes_of_the_images(
-    forge, run_of, tmp_path, model, suffix
-):
+def test_encode_then_decode_equals_the_model_reconstruction(forge, run_of, tmp_path, model, suffix):
     run, x = run_of(model), digits(forge).x
     forge.encode(run, tmp_path / f"codes.{suffix}", split="test")
     forge.decode(run, tmp_path / f"codes.{suffix}", tmp_path / "out")
@@ -48,7 +46,7 @@ def test_encoded_and_decoded_is_what_the_model_makes_of_the_images(
     np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6)
 
 
-def test_codes_can_be_handed_over_in_python_flat_or_in_their_own_shape(forge, run_of, tmp_path):
+def test_decode_accepts_arrays_flat_or_in_the_latent_shape(forge, run_of, tmp_path):
     run, z = run_of("spatial"), torch.randn(5, 2, 7, 7)
     expected = run.load_model().decode(z)
     for i, codes in enumerate((z, z.flatten(1), z.double().numpy())):
@@ -59,7 +57,7 @@ def test_codes_can_be_handed_over_in_python_flat_or_in_their_own_shape(forge, ru
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
-def test_codes_of_another_encoder_are_decoded_with_a_warning(cli, runs, suffix):
+def test_codes_of_another_run_are_decoded_with_a_warning(cli, runs, suffix):
     codes = f"codes.{suffix}"
     cli("encode", "runs/ae", "--out", codes)
     (runs / "ae").rename(runs / "moved")
@@ -80,7 +78,9 @@ def test_codes_of_another_encoder_are_decoded_with_a_warning(cli, runs, suffix):
 
 
 def test_codes_of_another_checkpoint_are_decoded_with_a_warning(forge, tmp_path, caplog):
-    noise = np.random.default_rng(0).random((2, 30, 40), np.float32)  # learnt by heart, not learnt
+    noise = np.random.default_rng(0).random(
+        (2, 30, 40), np.float32
+    )  # the model overfits, so best is not last
     run = forge.train(
         "ae",
         data=dict(
@@ -100,7 +100,7 @@ def test_codes_of_another_checkpoint_are_decoded_with_a_warning(forge, tmp_path,
     assert f"by {run.path} ({last}), which differs in checkpoint" in caplog.messages[0]
 
 
-def test_in_memory_data_that_differs_is_told_apart(forge, tmp_path, caplog):
+def test_codes_of_other_in_memory_data_give_a_warning(forge, tmp_path, caplog):
     for i in range(2):
         x = np.random.default_rng(i).random((60, 30), np.float32)
         forge.train("ae", data=x, train={"epochs": 1}, run=tmp_path / str(i), quiet=True)
@@ -114,17 +114,17 @@ def test_in_memory_data_that_differs_is_told_apart(forge, tmp_path, caplog):
 @pytest.mark.parametrize(
     "said", [None, "no JSON", "[]", "{}", '{"config": 1, "run": 2, "checkpoint": 3}', 7]
 )
-def test_codes_that_do_not_say_who_made_them_are_decoded_without_a_word(cli, runs, said):
+def test_codes_without_metadata_are_decoded_without_a_warning(cli, runs, said):
     about = {} if said is None else {"latentforge": np.array(said)}
     np.savez("codes.npz", z=np.zeros((3, 4)), **about)
     answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
     assert (answer.code, answer.err) == (0, "")
 
 
-# ---------------------------------------------------------------- what the files hold
+# ---------------------------------------------------------------- file contents
 
 
-def test_a_parquet_file_has_a_row_an_image_in_row_groups(forge, run_of, tmp_path):
+def test_parquet_file_has_one_row_per_image_in_row_groups(forge, run_of, tmp_path):
     run, path = run_of("vae"), tmp_path / "codes.parquet"
     said = forge.encode(run, path, split="all")
     file = parquet.ParquetFile(path)
@@ -163,7 +163,7 @@ def test_a_parquet_file_has_a_row_an_image_in_row_groups(forge, run_of, tmp_path
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
-def test_a_file_of_codes_says_where_they_come_from(forge, run_of, tmp_path, suffix):
+def test_codes_file_records_run_data_and_checkpoint(forge, run_of, tmp_path, suffix):
     run, path = run_of("vae"), tmp_path / f"codes.{suffix}"
     forge.encode(run, path)
     if suffix == "npz":
@@ -179,7 +179,7 @@ def test_a_file_of_codes_says_where_they_come_from(forge, run_of, tmp_path, suff
     assert about["encoded"]["preprocessing"] == run.manifest["data"]["preprocessing"]
 
 
-def test_an_npz_file_has_flat_arrays_that_no_pickle_is_needed_for(forge, run_of, tmp_path):
+def test_npz_file_has_flat_arrays_without_pickle(forge, run_of, tmp_path):
     forge.encode(run_of("vae"), tmp_path / "codes.npz", split="all")
     arrays = arrays_in(tmp_path / "codes.npz")
     assert set(arrays) == {"z", "index", "split", "y", "kl", "latentforge"}
@@ -194,7 +194,7 @@ def test_an_npz_file_has_flat_arrays_that_no_pickle_is_needed_for(forge, run_of,
     assert json.loads(str(more["latentforge"]))["latent"]["shape"] == [2, 7, 7]
 
 
-def test_vectors_have_no_pictures(forge, tmp_path):
+def test_vector_data_gives_no_images(forge, tmp_path):
     x = np.random.default_rng(0).random((60, 30), np.float32)
     run = forge.train("ae", data=x, train={"epochs": 1}, run=tmp_path / "run", quiet=True)
     said = forge.encode(run, tmp_path / "codes.parquet", split="all")
@@ -204,7 +204,7 @@ def test_vectors_have_no_pictures(forge, tmp_path):
     assert arrays_in(tmp_path / "out" / "decoded.npz")["x"].shape == (60, 30)
 
 
-def test_colours_stay_and_large_images_become_thumbnails(forge, tmp_path):
+def test_images_keep_colours_and_large_ones_become_thumbnails(forge, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (20, 3, 20, 32), np.uint8)
     large = np.repeat(np.repeat(x, 8, axis=2), 8, axis=3)
     for name, images, size in (("small", x, (32, 20)), ("large", large, (128, 80))):
@@ -238,7 +238,7 @@ def test_another_dataset_is_encoded_with_its_own_options(cli, runs):
     assert not Path("b.npz").exists()
 
 
-def test_other_data_is_made_black_and_white_as_the_runs_own_was(cli, work):
+def test_other_dataset_is_binarized_like_the_training_data(cli, work):
     small = ("--set", "model.hidden=[8]", "--epochs", 1, "--batch-size", 999, "--quiet")
     assert cli("train", "ae", *small, "--set", "data.binarize=threshold", "--run", "r").code == 0
     assert cli("encode", "r", "--data", "digits", "--out", "a.parquet").code == 0
@@ -255,10 +255,10 @@ def test_data_without_splits_is_encoded_once(forge, run_of, tmp_path):
     assert json.loads(str(arrays["latentforge"]))["encoded"]["name"] == "in-memory"
 
 
-# ---------------------------------------------------------------- the folder of decoded images
+# ---------------------------------------------------------------- decoded images
 
 
-def test_decoding_draws_a_picture_each_and_a_contact_sheet(cli, runs):
+def test_decode_writes_images_and_a_contact_sheet(cli, runs):
     cli("encode", "runs/ae", "--split", "all", "--out", "codes.npz")
     answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
     assert answer.out.splitlines() == [
@@ -278,7 +278,7 @@ def test_decoding_draws_a_picture_each_and_a_contact_sheet(cli, runs):
     assert (about["codes"], about["images"], about["run"]) == ("codes.npz", 1797, "runs/ae")
 
 
-def test_people_read_what_was_encoded(cli, runs):
+def test_encode_prints_counts_and_columns(cli, runs):
     answer = cli("encode", "runs/ae", "--split", "test", "--out", "deep/codes.npz")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
@@ -307,7 +307,7 @@ def test_people_read_what_was_encoded(cli, runs):
         ("runs/ae --out there.npz/c.npz", 1, "cannot write to there.npz/c.npz: "),
     ],
 )
-def test_what_cannot_be_encoded_is_refused(cli, runs, line, code, said):
+def test_invalid_encode_request_is_refused(cli, runs, line, code, said):
     Path("there.npz").write_text("kept")
     answer = cli("encode", *line.split())
     assert (answer.code, answer.out) == (code, "")
@@ -328,7 +328,7 @@ def test_a_missing_extra_is_named(cli, runs, monkeypatch, command):
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
-def test_a_full_disk_leaves_no_half_file_of_codes(cli, runs, full_disk, suffix):
+def test_full_disk_leaves_no_partial_codes_file(cli, runs, full_disk, suffix):
     with full_disk():
         answer = cli("encode", "runs/ae", "--out", f"codes.{suffix}")
     assert (answer.code, answer.out) == (1, "")
@@ -337,7 +337,7 @@ def test_a_full_disk_leaves_no_half_file_of_codes(cli, runs, full_disk, suffix):
     assert {path.name for path in Path().iterdir()} == {"runs"}
 
 
-def test_a_full_disk_leaves_no_half_folder_of_images(cli, runs, full_disk):
+def test_full_disk_leaves_no_partial_image_folder(cli, runs, full_disk):
     np.savez("codes.npz", z=np.zeros((8, 4), np.float32))
     with full_disk():
         answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
@@ -356,14 +356,14 @@ GOOD = np.zeros((6, 4), np.float32)
 
 
 class Bomb:
-    """What unpickling it would do is create a file."""
+    """Unpickling it creates a file."""
 
     def __reduce__(self):
         return Path("exploded").touch, ()
 
 
 def flipped(content: bytes) -> bytes:
-    """A byte in the middle of the values, whose checksum the zip keeps, is another."""
+    """Changes one byte of the values, so that the checksum in the zip does not match."""
     return content.replace(bytes(16), bytes(15) + b"\1", 1)
 
 
@@ -385,7 +385,7 @@ BAD_CODES = {
 
 
 @pytest.mark.parametrize("name", BAD_CODES)
-def test_codes_that_are_none_are_refused(cli, runs, name):
+def test_invalid_codes_are_refused(cli, runs, name):
     content, said = BAD_CODES[name]
     Path("codes.npz").write_bytes(content)
     answer = cli("decode", "runs/ae", "codes.npz", "--out", "out")
@@ -396,7 +396,7 @@ def test_codes_that_are_none_are_refused(cli, runs, name):
     assert not Path("exploded").exists()
 
 
-def test_the_bomb_of_the_refused_codes_is_live(work):
+def test_unpickling_the_bomb_creates_the_file(work):
     pickle.loads(pickle.dumps(Bomb()))
     assert Path("exploded").exists()
 
@@ -413,7 +413,7 @@ def test_the_bomb_of_the_refused_codes_is_live(work):
         (None, "cannot be read as Parquet"),
     ],
 )
-def test_a_parquet_file_that_has_no_codes_is_refused(cli, runs, columns, said):
+def test_parquet_file_without_valid_codes_is_refused(cli, runs, columns, said):
     import pyarrow as pa
 
     Path("codes.parquet").write_bytes(b"PAR1")
@@ -435,7 +435,7 @@ def test_a_parquet_file_that_has_no_codes_is_refused(cli, runs, columns, said):
         ("runs/ae codes.npz --out codes.npz", 2, "codes.npz is a file"),
     ],
 )
-def test_what_cannot_be_decoded_is_refused(cli, runs, line, code, said):
+def test_invalid_decode_request_is_refused(cli, runs, line, code, said):
     Path("codes.npz").write_bytes(npz(z=GOOD))
     answer = cli("decode", *line.split())
     assert (answer.code, answer.out) == (code, "")
@@ -443,14 +443,14 @@ def test_what_cannot_be_decoded_is_refused(cli, runs, line, code, said):
     assert {path.name for path in Path().iterdir()} == {"runs", "codes.npz"}
 
 
-def test_codes_handed_over_in_python_are_checked_too(forge, run_of, tmp_path):
+def test_codes_passed_in_python_are_validated(forge, run_of, tmp_path):
     for codes in (np.zeros((2, 3)), torch.zeros(4), [["a"]], np.full((2, 4), np.nan)):
         with pytest.raises(UsageError, match="codes: "):
             forge.decode(run_of("ae"), codes, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_whose_shapes_are_not_what_it_says_is_blamed_and_leaves_nothing(forge, odd, work):
+def test_wrong_latent_spec_is_a_plugin_error_and_leaves_no_files(forge, odd, work):
     manifest = odd("spatial") / "run.json"
     manifest.write_text(manifest.read_text().replace("odd/spatial", "odd/liar"))
     with pytest.raises(PluginError, match=r"a code has shape \(2, 7, 7\), not \(98,\)"):

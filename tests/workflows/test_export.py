@@ -1,4 +1,4 @@
-"""What is exported computes what the model does, says what it is, and comes whole or not at all."""
+"""Exported files match the model, describe themselves, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CASES = [(model, part) for model, parts in MODELS.items() for part in parts]
 
 @pytest.fixture
 def exported(forge, run_of, tmp_path):
-    """Exports a part of a model's run; the answer."""
+    """Exports a part of a model's run; returns the result."""
 
     def call(model, part, **options):
         return forge.export(run_of(model), part, out=tmp_path / "out", **options)
@@ -58,7 +58,7 @@ def by_torch(model, part, given):
 
 
 @pytest.mark.parametrize(("model", "part"), CASES)
-def test_onnxruntime_computes_what_torch_does_for_any_batch(forge, run_of, exported, model, part):
+def test_onnxruntime_matches_torch_for_any_batch_size(forge, run_of, exported, model, part):
     answer = exported(model, part)
     session, network = session_of(answer), run_of(model).load_model()
     images = forge.load_data("digits").split("test")
@@ -75,13 +75,13 @@ def test_onnxruntime_computes_what_torch_does_for_any_batch(forge, run_of, expor
     assert answer["check"]["largest_difference"] <= 1e-5
 
 
-def test_a_variational_encoder_gives_its_log_variance_too(exported):
+def test_variational_encoder_exports_mean_and_log_variance(exported):
     answer = exported("vae", "encoder")
     assert [output["name"] for output in answer["outputs"]] == ["mean", "log_var"]
 
 
 @pytest.mark.parametrize(("model", "part"), [("vae", "encoder"), ("ae", "decoder")])
-def test_export_json_says_what_the_file_is(run_of, exported, model, part):
+def test_export_json_describes_the_file(run_of, exported, model, part):
     answer = exported(model, part)
     file, about = Path(answer["files"][0]), json.loads(Path(answer["files"][1]).read_text())
     session, run = session_of(answer), run_of(model)
@@ -104,14 +104,14 @@ def test_export_json_says_what_the_file_is(run_of, exported, model, part):
     assert about["versions"]["torch"] == torch.__version__
 
 
-def test_the_graph_tells_nothing_of_the_machine_that_wrote_it(exported):
+def test_graph_contains_no_local_paths(exported):
     content = Path(exported("conv-vae", "encoder")["files"][0]).read_bytes()
     assert b"encoder" in content or b"weight" in content
     assert str(ROOT).encode() not in content
     assert b"site-packages" not in content
 
 
-def test_safetensors_hold_the_weights_of_the_whole_model_and_say_so(run_of, exported):
+def test_safetensors_contains_all_weights_of_the_model(run_of, exported):
     answer = exported("conv-vae", None, format="safetensors")
     weights = run_of("conv-vae").load_model().state_dict()
     read = load_file(answer["files"][0])
@@ -122,17 +122,17 @@ def test_safetensors_hold_the_weights_of_the_whole_model_and_say_so(run_of, expo
     assert about["tensors"] == {name: list(weight.shape) for name, weight in weights.items()}
 
 
-def test_tied_and_strided_weights_are_all_there(run_of, exported):
+def test_tied_and_strided_weights_are_exported(run_of, exported):
     read = load_file(exported("tied", None, format="safetensors")["files"][0])
     weights = run_of("tied").load_model().state_dict()
     assert set(read) == {"down.weight", "down.bias", "up.weight", "up.bias"}
     assert all(torch.equal(read[name], weights[name]) for name in weights)
 
 
-# ---------------------------------------------------------------- folders and answers
+# ---------------------------------------------------------------- folders and output
 
 
-def test_exporting_again_overwrites_nothing(cli, runs):
+def test_second_export_overwrites_nothing(cli, runs):
     outs = [cli("export", "runs/ae", "--part", "decoder", "--json").json["out"] for _ in range(2)]
     assert outs == ["runs/ae/export/decoder-onnx", "runs/ae/export/decoder-onnx-2"]
     before = Path(outs[0], "model.onnx").stat().st_mtime_ns
@@ -142,7 +142,7 @@ def test_exporting_again_overwrites_nothing(cli, runs):
     assert Path(outs[0], "model.onnx").stat().st_mtime_ns == before
 
 
-def test_people_read_names_shapes_and_the_check_and_nothing_of_the_exporter(process, runs):
+def test_export_prints_names_shapes_and_check_without_exporter_logs(process, runs):
     answer = process("export", "runs/cnn", "--part", "classifier", "--out", "out")
     assert (answer.code, answer.err) == (0, "")
     *facts, check = answer.out.splitlines()
@@ -156,14 +156,14 @@ def test_people_read_names_shapes_and_the_check_and_nothing_of_the_exporter(proc
     assert float(check.split()[-1]) < 1e-5
 
 
-def test_without_onnxruntime_it_says_that_nothing_was_checked(cli, runs, monkeypatch):
+def test_missing_onnxruntime_is_reported_as_not_checked(cli, runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     answer = cli("export", "runs/ae", "--part", "encoder")
     assert answer.code == 0
     assert answer.out.splitlines()[-1] == "not checked: onnxruntime is not installed"
 
 
-def test_the_best_checkpoint_is_exported_where_it_is_asked_for(cli, runs):
+def test_export_accepts_the_best_checkpoint(cli, runs):
     said = cli("export", "runs/ae", "--part", "encoder", "--checkpoint", "best", "--json").json
     assert said["checkpoint"] == Path("runs/ae/checkpoints/BEST").read_text().split()[0]
 
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_is_exported_where_it_is_asked_for(cli, runs):
         ("runs/ae --part encoder --out runs/ae", "runs/ae is not empty"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(cli, runs, line, said):
+def test_invalid_export_request_is_refused(cli, runs, line, said):
     answer = cli("export", *line.split())
     assert (answer.code, answer.out) == (2, "")
     assert said in answer.err
@@ -204,7 +204,7 @@ def test_a_missing_extra_is_named(cli, runs, monkeypatch, package):
     assert "pip install 'latentforge[export]'" in answer.err
 
 
-def test_a_model_that_cannot_be_traced_is_one_short_error(process, odd):
+def test_untraceable_model_gives_a_short_error(process, odd):
     run = odd("branching")
     answer = process("-p", ODD, "export", run, "--part", "encoder")
     assert (answer.code, answer.out) == (3, "")
@@ -215,8 +215,8 @@ def test_a_model_that_cannot_be_traced_is_one_short_error(process, odd):
     assert not (run / "export").exists()
 
 
-def test_a_graph_that_does_not_compute_what_the_model_does_is_refused(odd):
-    """This decoder counts its calls: the graph keeps the number of the call that was traced."""
+def test_graph_that_does_not_match_the_model_is_refused(odd):
+    """The output of this decoder depends on its call count, which tracing makes a constant."""
     run = odd("counting")
     with pytest.raises(Exception, match=r"output 'x' in onnxruntime is 0\.\d+ off torch's"):
         Forge(plugins=[ODD]).export(run, "decoder")
@@ -224,7 +224,7 @@ def test_a_graph_that_does_not_compute_what_the_model_does_is_refused(odd):
 
 
 @pytest.mark.parametrize("options", [("--part", "encoder"), ("--format", "safetensors")])
-def test_a_full_disk_leaves_no_half_export(cli, runs, full_disk, options):
+def test_full_disk_leaves_no_partial_export(cli, runs, full_disk, options):
     with full_disk():
         answer = cli("export", "runs/ae", *options, "--out", "out")
     assert (answer.code, answer.out) == (1, "")

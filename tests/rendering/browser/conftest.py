@@ -1,4 +1,4 @@
-"""A headless Chromium, a small run with a 2-D latent space, and a map of it as a page."""
+"""Fixtures: a headless Chromium, a small run with a 2-D latent space, and a map of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 CLASSES = (*"01234567", "<script>window.pwned=1</script>", "<b>9</b> & more")
 
 
-def absent(what: str) -> None:
-    """These tests may be missed on somebody's machine, never in continuous integration."""
+def skip_or_fail(what: str) -> None:
+    """Skips the test on a developer's machine, but fails it in continuous integration."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"no {what}: the pages must be tested in a browser here", pytrace=False)
     pytest.skip(f"no {what}")
@@ -27,10 +27,10 @@ def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        absent("playwright")
+        skip_or_fail("playwright")
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        absent("Chromium")
+        skip_or_fail("Chromium")
     arguments = ["--no-sandbox", "--disable-gpu"]
     with sync_playwright() as driver:
         launched = driver.chromium.launch(executable_path=path, args=arguments)
@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 @dataclass
 class Opened:
-    """A page from disk, and whatever it complained of or asked for."""
+    """A page loaded from disk, with its console messages and its requests."""
 
     page: Any
     complaints: list[str]
@@ -52,8 +52,8 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 @pytest.fixture(scope="session")
 def visit(browser: Any) -> Iterator[Callable[..., Opened]]:
-    """Opens a file and waits until all its charts are drawn. The same page serves all tests that
-    ask for the same, as plotly alone takes a second: they leave it as they found it."""
+    """Opens a file and waits until all its charts are drawn. Pages are cached across tests, as
+    plotly takes a second to load, so a test must restore the state of the page."""
     contexts, pages = [], {}
 
     def call(file: Path, phone: bool = False) -> Opened:
@@ -83,7 +83,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Opened]]:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An autoencoder with two latent dimensions, trained on digits, measured once more."""
+    """An autoencoder with two latent dimensions, trained on digits and evaluated once."""
     from latentforge import Forge
 
     made = Forge().train(
@@ -100,8 +100,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def a_map(run: Any) -> Any:
-    """A Scatter of 200 test digits with their images, the decoded plane and a path, whose classes
-    are called what no page must take for a tag."""
+    """A Scatter of 200 test digits with their images, the decoded plane and a path. The class names
+    contain HTML, which a page must escape."""
     import torch
 
     from latentforge import Forge
@@ -111,7 +111,7 @@ def a_map(run: Any) -> Any:
     batch = images.batch_at(list(range(200)))
     with torch.no_grad():
         z = model.encode(batch.x).mode()
-        x, y = torch.linspace(*_reach(z[:, 0]), 9), torch.linspace(*_reach(z[:, 1]), 7)
+        x, y = torch.linspace(*_inner_range(z[:, 0]), 9), torch.linspace(*_inner_range(z[:, 1]), 7)
         grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)  # (7, 9, 2)
         decoded = model.decode(grid.flatten(0, 1)).unflatten(0, (7, 9))
     plane = Plane(decoded, (float(x[0]), float(x[-1])), (float(y[0]), float(y[-1])))
@@ -121,7 +121,7 @@ def a_map(run: Any) -> Any:
     return Scatter("map", title, z, batch.y, CLASSES, batch.x, plane, paths)
 
 
-def _reach(values: Any) -> tuple[float, float]:
-    """The inner part: some points lie outside of the plane."""
+def _inner_range(values: Any) -> tuple[float, float]:
+    """The 10 % to 90 % quantile range, so that some points are outside the plane."""
     low, high = float(values.quantile(0.1)), float(values.quantile(0.9))
     return low, high

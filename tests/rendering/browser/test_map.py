@@ -1,4 +1,4 @@
-"""The interactive map in a browser: the right image under the pointer, by mouse, finger and key."""
+"""The interactive map in a browser: images shown by mouse, touch and keyboard."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from latentforge.rendering.html.page import write_page
 TIP = ".lf-tip canvas"
 DECODED = ".lf-decoded canvas"
 
-# Where a point lies in the window, by plotly's own account.
-WHERE = """([x, y]) => {
+# Data coordinates to window coordinates, computed by plotly, and the reverse.
+TO_WINDOW = """([x, y]) => {
   const plot = document.querySelector(".lf-plot"), around = plot.getBoundingClientRect();
   const { xaxis, yaxis } = plot._fullLayout;
   return [around.left + xaxis._offset + xaxis.d2p(x), around.top + yaxis._offset + yaxis.d2p(y)];
 }"""
-PLACE = """([left, top]) => {
+TO_DATA = """([left, top]) => {
   const plot = document.querySelector(".lf-plot"), around = plot.getBoundingClientRect();
   const { xaxis, yaxis } = plot._fullLayout;
   const x = left - around.left - xaxis._offset, y = top - around.top - yaxis._offset;
@@ -34,7 +34,7 @@ def file(a_map, tmp_path_factory):
 
 
 def grey(page, selector):
-    """The pixels of a canvas, 28 x 28, which must be opaque and grey."""
+    """Returns the 28 x 28 pixels of a canvas, which must be opaque and grey."""
     values = np.array(page.locator(selector).evaluate(PIXELS), np.uint8).reshape(28, 28, 4)
     assert (values[..., 3] == 255).all()
     assert (values[..., 0] == values[..., 1]).all()
@@ -47,29 +47,29 @@ def as_bytes(image):
 
 
 def point_at(page, place):
-    left, top = page.evaluate(WHERE, [float(value) for value in place])
+    left, top = page.evaluate(TO_WINDOW, [float(value) for value in place])
     page.mouse.move(left, top)
     return left, top
 
 
 @pytest.fixture
-def lonely(a_map):
-    """Points by their distance to the next one, the loneliest first: no other is hit instead."""
+def isolated(a_map):
+    """Indices of the points, the most isolated first, so that no neighbour is hit instead."""
     points = a_map.points.numpy()
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points)) * 1e9
     return np.argsort(-apart.min(0)).tolist()
 
 
-def test_the_page_opens_from_disk_without_complaint_or_request(visit, file):
+def test_page_opens_from_disk_without_messages_or_requests(visit, file):
     opened = visit(file)
     assert opened.complaints == []
     assert {url for url in opened.requests if not url.startswith("data:")} == {file.as_uri()}
 
 
-def test_pointing_at_a_point_shows_its_image_and_its_class(visit, file, a_map, lonely):
+def test_hovering_over_a_point_shows_its_image_and_class(visit, file, a_map, isolated):
     page = visit(file).page
     assert not page.locator(TIP).is_visible()
-    for index in lonely[:12]:
+    for index in isolated[:12]:
         point_at(page, a_map.points[index])
         assert page.locator(TIP).is_visible()
         np.testing.assert_array_equal(grey(page, TIP), as_bytes(a_map.images[index]))
@@ -77,20 +77,20 @@ def test_pointing_at_a_point_shows_its_image_and_its_class(visit, file, a_map, l
         assert said == a_map.classes[int(a_map.labels[index])]
 
 
-def test_far_from_all_points_no_image_is_shown(visit, file, a_map, lonely):
+def test_no_image_is_shown_far_from_all_points(visit, file, a_map, isolated):
     page = visit(file).page
-    point_at(page, a_map.points[lonely[0]])
+    point_at(page, a_map.points[isolated[0]])
     assert page.locator(TIP).is_visible()
     box = page.locator(".nsewdrag").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 3)
     assert not page.locator(TIP).is_visible()
 
 
-def test_a_class_that_is_switched_off_does_not_answer(visit, file, a_map, lonely):
+def test_hidden_class_shows_no_image_on_hover(visit, file, a_map, isolated):
     page = visit(file).page
-    x, y = a_map.points.T  # not one at the edge: the axes shrink with the class
+    x, y = a_map.points.T  # not at the edge: hiding a class shrinks the axes
     middle = [((v > v.quantile(0.2)) & (v < v.quantile(0.8))) for v in (x, y)]
-    index = next(i for i in lonely if middle[0][i] and middle[1][i])
+    index = next(i for i in isolated if middle[0][i] and middle[1][i])
     label = int(a_map.labels[index])
     switch = """([visible, i]) =>
       Plotly.restyle(document.querySelector(".lf-plot"), { visible }, [i])"""
@@ -104,19 +104,19 @@ def test_a_class_that_is_switched_off_does_not_answer(visit, file, a_map, lonely
     assert shown == {"legendonly": False, True: True}
 
 
-def test_a_tap_shows_the_image_too(visit, file, a_map, lonely):
+def test_tap_shows_the_image(visit, file, a_map, isolated):
     opened = visit(file, phone=True)
-    place = opened.page.evaluate(WHERE, a_map.points[lonely[0]].tolist())
-    left, top = map(round, place)  # a finger's place is in whole pixels
+    place = opened.page.evaluate(TO_WINDOW, a_map.points[isolated[0]].tolist())
+    left, top = map(round, place)  # touch positions are whole pixels
     opened.page.touchscreen.tap(left, top)
-    np.testing.assert_array_equal(grey(opened.page, TIP), as_bytes(a_map.images[lonely[0]]))
-    x, _ = opened.page.evaluate(PLACE, [left, top])
+    np.testing.assert_array_equal(grey(opened.page, TIP), as_bytes(a_map.images[isolated[0]]))
+    x, _ = opened.page.evaluate(TO_DATA, [left, top])
     assert opened.page.locator(".lf-decoded figcaption").inner_text().startswith(f"z0 {x:.2f}")
     assert opened.complaints == []
 
 
 def blend(plane, x, y):
-    """The bilinear blend of the four knots around a place, by scipy."""
+    """Bilinear interpolation of the four knots around a position, by scipy."""
     from scipy.interpolate import RegularGridInterpolator
 
     rows, columns = plane.images.shape[:2]
@@ -125,13 +125,13 @@ def blend(plane, x, y):
     return RegularGridInterpolator(knots, values)([[y, x]]).reshape(28, 28)
 
 
-def test_the_decoded_image_follows_the_pointer_over_the_plane(visit, file, a_map):
+def test_decoded_image_follows_the_pointer_over_the_plane(visit, file, a_map):
     page = visit(file).page
     (x0, x1), (y0, y1) = a_map.plane.x, a_map.plane.y
     seen = []
     for u, v in [(0.1, 0.2), (0.37, 0.9), (0.5, 0.55), (0.93, 0.41)]:
         left, top = point_at(page, (x0 + u * (x1 - x0), y0 + v * (y1 - y0)))
-        x, y = page.evaluate(PLACE, [left, top])
+        x, y = page.evaluate(TO_DATA, [left, top])
         seen.append(grey(page, DECODED))
         assert np.abs(seen[-1] - blend(a_map.plane, x, y)).max() <= 2
         said = page.locator(".lf-decoded figcaption").inner_text()
@@ -143,7 +143,7 @@ def test_the_decoded_image_follows_the_pointer_over_the_plane(visit, file, a_map
             assert np.abs(seen[i] - seen[j]).max() > 10  # all of them differ
 
 
-def test_arrow_keys_walk_from_knot_to_knot_and_show_their_images(visit, file, a_map):
+def test_arrow_keys_move_between_knots_and_show_their_images(visit, file, a_map):
     page = visit(file).page
     (x0, x1), (y0, y1) = a_map.plane.x, a_map.plane.y
     point_at(page, ((x0 + x1) / 2, (y0 + y1) / 2))
@@ -160,7 +160,7 @@ def test_arrow_keys_walk_from_knot_to_knot_and_show_their_images(visit, file, a_
     np.testing.assert_array_equal(grey(page, DECODED), as_bytes(a_map.plane.images[5, 0]))
 
 
-def test_outside_of_the_decoded_part_the_page_says_so(visit, file, a_map):
+def test_caption_reports_a_pointer_outside_the_plane(visit, file, a_map):
     page = visit(file).page
     furthest = int(a_map.points[:, 0].argmax())
     assert a_map.points[furthest, 0] > a_map.plane.x[1]
@@ -170,7 +170,7 @@ def test_outside_of_the_decoded_part_the_page_says_so(visit, file, a_map):
     np.testing.assert_array_equal(grey(page, DECODED), before)
 
 
-def test_a_path_is_played_from_its_start_to_its_end(visit, file, a_map):
+def test_path_plays_from_start_to_end(visit, file, a_map):
     page = visit(file).page
     line = "() => document.querySelector('.lf-plot').data.filter(t => t.meta?.grows).at(-1).x"
     length = f"() => ({line})().length"
@@ -186,7 +186,7 @@ def test_a_path_is_played_from_its_start_to_its_end(visit, file, a_map):
     np.testing.assert_allclose(drawn, a_map.paths["from 0 to 1"][:, 0].numpy(), rtol=1e-4)
 
 
-def test_names_that_look_like_tags_are_shown_as_they_are_written(visit, file, a_map):
+def test_html_in_names_is_shown_as_text(visit, file, a_map):
     page = visit(file).page
     legend = page.locator(".legendtext").all_text_contents()
     assert set(a_map.classes) <= set(legend)
@@ -194,7 +194,7 @@ def test_names_that_look_like_tags_are_shown_as_they_are_written(visit, file, a_
     assert page.locator("figcaption").first.inner_text() == a_map.title
 
 
-def test_the_chart_follows_the_page_from_light_to_dark_and_back(visit, file):
+def test_chart_follows_the_colour_scheme(visit, file):
     page = visit(file).page
     brightness = {}
     for scheme in ("dark", "light"):
@@ -210,6 +210,6 @@ def test_the_chart_follows_the_page_from_light_to_dark_and_back(visit, file):
     assert brightness["dark"] > 192
 
 
-def test_on_a_phone_nothing_sticks_out(visit, file):
+def test_page_fits_the_width_of_a_phone(visit, file):
     page = visit(file, phone=True).page
     assert page.evaluate("document.documentElement.scrollWidth") == 390

@@ -1,4 +1,4 @@
-"""Several walks over a map in a browser: each in its colour with its name, growing together."""
+"""Several paths on a map in a browser: colours, names and animation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STROKES = """(all) => all.map((line) => getComputedStyle(line).stroke)"""
 
 @pytest.fixture(scope="module")
 def item(a_map):
-    """Walks of 3 to 40 steps that leave the points; two are called as classes are."""
+    """Paths of 3 to 40 steps that leave the range of the points; two have names of classes."""
     generator = torch.Generator().manual_seed(0)
     steps = {"7": 40, "by hand": 3, a_map.classes[8]: 25}
     paths = {
@@ -43,7 +43,7 @@ def rgb(colour):
     return f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
-def test_each_walk_has_its_classs_colour_or_that_of_its_place_and_a_rim(visit, file):
+def test_paths_have_their_class_or_index_colour_and_an_outline(visit, file):
     opened = visit(file)
     strokes = opened.page.locator(".scatterlayer .js-line").evaluate_all(STROKES)
     text = opened.page.locator("body").evaluate("(body) => getComputedStyle(body).color")
@@ -54,7 +54,7 @@ def test_each_walk_has_its_classs_colour_or_that_of_its_place_and_a_rim(visit, f
     assert opened.page.evaluate("window.pwned") is None
 
 
-def test_rims_and_names_turn_light_on_a_dark_page(visit, file):
+def test_outlines_and_names_are_light_on_a_dark_page(visit, file):
     page = visit(file).page
     page.emulate_media(color_scheme="dark")
     text = page.locator("body").evaluate("(body) => getComputedStyle(body).color")
@@ -68,7 +68,7 @@ def test_rims_and_names_turn_light_on_a_dark_page(visit, file):
     assert strokes[1::2] == [rgb(COLOURS[i]) for i in (7, 1, 8)]
 
 
-def test_every_name_stands_by_the_star_of_its_walk(visit, file, item):
+def test_names_are_next_to_the_end_marker_of_their_path(visit, file, item):
     page = visit(file).page
     names = page.locator(".textpoint text")
     shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in item.paths]
@@ -85,14 +85,14 @@ def test_every_name_stands_by_the_star_of_its_walk(visit, file, item):
     assert legend[-2:] == ["start", "end"]
 
 
-def test_points_are_paler_than_where_no_walk_must_be_seen(visit, file, a_map, tmp_path_factory):
+def test_points_are_paler_on_a_map_with_paths(visit, file, a_map, tmp_path_factory):
     plain = tmp_path_factory.mktemp("plain") / "map.html"
     write_page(replace(a_map, plane=None, paths={}), plain, "")
     opacity = "() => +getComputedStyle(document.querySelector('.scatterlayer .trace')).opacity"
     assert visit(file).page.evaluate(opacity) < 0.6 < visit(plain).page.evaluate(opacity)
 
 
-def test_all_walks_grow_together_from_one_place_to_the_whole(visit, file, item):
+def test_all_paths_are_animated_together(visit, file, item):
     page = visit(file).page
     wanted = [path.numpy() for path in item.paths.values()]
     slider, whole = page.locator(".lf-film input"), page.evaluate(RANGES)
@@ -105,10 +105,10 @@ def test_all_walks_grow_together_from_one_place_to_the_whole(visit, file, item):
         page.wait_for_function(f"(n) => ({LINES})()[0].length === n", arg=counts[0])
         lines, stars = page.evaluate(LINES), page.evaluate(STARS)
         for i, (path, count) in enumerate(zip(wanted, counts, strict=True)):
-            np.testing.assert_allclose(lines[2 * i], path[:count], rtol=1e-4)  # its rim
+            np.testing.assert_allclose(lines[2 * i], path[:count], rtol=1e-4)  # its outline
             np.testing.assert_allclose(lines[2 * i + 1], path[:count], rtol=1e-4)
             np.testing.assert_allclose(stars[i], path[count - 1], rtol=1e-4)
-        assert page.evaluate(RANGES) == whole  # the map stands still
+        assert page.evaluate(RANGES) == whole  # the axes do not change
     page.keyboard.press("Home")
     page.locator(".lf-film button").click()
     assert page.locator(".lf-film button").inner_text() == "Pause"

@@ -1,4 +1,4 @@
-"""The report in a browser: quiet, complete, readable on a phone, inert whatever names there are."""
+"""The report in a browser: no messages or requests, complete, responsive, and HTML escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABOUT = {"roles": {}, "checkpoint": "step-30", "weights": "as trained"}
 
 
 def findings(a_map):
-    """One of each kind, the names as bad as they can be."""
+    """One finding of each kind, with HTML in the names."""
     grid = ImageGrid("grid", "Some digits", [a_map.images[:8]])
     bars = Bars("bars", f"Bars {NASTY}", [NASTY, "</script>"], {"p": [0.2, 0.8]}, "p")
     x = torch.arange(20.0)
@@ -41,7 +41,7 @@ def findings(a_map):
 
 
 def with_more_curves(file):
-    """Of more than three, the others are folded."""
+    """Adds curves: those beyond three are collapsed on the page."""
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:
         line["train"] |= {f"per_{n}": line["train"]["loss"] / n for n in (2, 3, 4)}
@@ -50,7 +50,7 @@ def with_more_curves(file):
 
 @pytest.fixture(scope="module")
 def runs(run, a_map, tmp_path_factory):
-    """Two runs with everything in them, and a page of each and of both."""
+    """Two runs with findings of all kinds, a report of the first and one of both."""
     folder = tmp_path_factory.mktemp("reports")
     forge = Forge()
     for name in ("first", "second"):
@@ -70,7 +70,7 @@ def file(request, runs):
     return runs / request.param
 
 
-def test_it_opens_from_disk_without_complaint_or_request_and_runs_nobodys_script(visit, file):
+def test_report_opens_without_messages_requests_or_injected_scripts(visit, file):
     opened = visit(file)
     assert opened.complaints == []
     assert {url for url in opened.requests if not url.startswith("data:")} == {file.as_uri()}
@@ -78,7 +78,7 @@ def test_it_opens_from_disk_without_complaint_or_request_and_runs_nobodys_script
     assert NASTY in opened.page.locator("main").inner_text()
 
 
-def test_every_picture_and_every_chart_is_drawn(visit, file):
+def test_all_images_and_charts_are_drawn(visit, file):
     page = visit(file).page
     copies = 1 if file.name == "report.html" else 2
     assert page.locator("img.picture").count() == copies * 3  # the grid, the film and its strip
@@ -94,9 +94,7 @@ def test_every_picture_and_every_chart_is_drawn(visit, file):
     assert all(page.locator(link).count() == 1 for link in links)
 
 
-def test_charts_take_the_width_there_is_also_when_they_are_unfolded_or_the_window_changes(
-    visit, runs
-):
+def test_charts_fit_the_width_after_expanding_or_resizing(visit, runs):
     page = visit(runs / "first" / "report.html").page
     page.locator("#curves details summary").click()
     fits = """() => [...document.querySelectorAll("#curves .lf-plot")].every((plot) =>
@@ -109,7 +107,7 @@ def test_charts_take_the_width_there_is_also_when_they_are_unfolded_or_the_windo
     assert widths[0] == widths[2] != widths[1]
 
 
-def test_on_a_phone_only_tables_scroll_sideways(visit, runs):
+def test_only_tables_scroll_sideways_on_a_phone(visit, runs):
     page = visit(runs / "both.html", phone=True).page
     page.locator("details").evaluate_all("(all) => all.forEach(one => one.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -119,7 +117,7 @@ def test_on_a_phone_only_tables_scroll_sideways(visit, runs):
     assert wide.evaluate("(box) => box.scrollWidth > box.clientWidth")
 
 
-def test_runs_are_side_by_side_on_a_screen_and_below_each_other_on_a_phone(visit, runs):
+def test_runs_are_side_by_side_on_a_screen_and_stacked_on_a_phone(visit, runs):
     boxes = {}
     for phone in (False, True):
         page = visit(runs / "both.html", phone=phone).page
@@ -131,7 +129,7 @@ def test_runs_are_side_by_side_on_a_screen_and_below_each_other_on_a_phone(visit
     assert above["y"] + above["height"] <= below["y"]
 
 
-def test_everything_that_scrolls_or_unfolds_can_be_reached_by_keyboard(visit, runs):
+def test_scrolling_and_collapsible_parts_are_keyboard_accessible(visit, runs):
     page = visit(runs / "first" / "report.html").page
     scrolling = page.locator(".lf-scroll, pre")
     assert scrolling.count() > 5

@@ -1,4 +1,4 @@
-"""Charts as HTML: what is left out of large maps, and how small the sprites stay."""
+"""Charts as HTML: sampling of large maps, sprite sizes, layout and escaping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latentforge.rendering.report.explorations import Block, arrange_blocks
 
 
 def content(fragment):
-    """The JSON of a fragment's first chart."""
+    """Returns the JSON of a fragment's first chart."""
     [first, *_] = re.findall(r'<script type="application/json">(.*?)</script>', fragment)
     return json.loads(first)
 
@@ -32,7 +32,7 @@ def picture(source):
 
 
 def cell(sprite, index):
-    """The image of a sprite at a place, found as the page finds it."""
+    """Returns the image at an index of a sprite, located as the page does it."""
     row, column = divmod(index, sprite["columns"])
     height, width = sprite["height"], sprite["width"]
     sheet = picture(sprite["src"])
@@ -40,7 +40,7 @@ def cell(sprite, index):
 
 
 def grey_map(count, classes=10):
-    """Images whose brightness is their index, so that a wrong one is seen."""
+    """A map whose images have their index as brightness, so that a wrong one is detected."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(count, 2, generator=generator)
     images = torch.arange(count).remainder(256).div(255).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
@@ -48,7 +48,7 @@ def grey_map(count, classes=10):
     return Scatter("map", "Map", points, labels, [str(i) for i in range(classes)], images)
 
 
-def test_a_large_map_shows_5000_points_evenly_by_class_each_with_its_own_image():
+def test_large_map_samples_5000_points_evenly_by_class():
     item = grey_map(12_000)
     fragment = chart(item)
     found = content(fragment)
@@ -64,13 +64,13 @@ def test_a_large_map_shows_5000_points_evenly_by_class_each_with_its_own_image()
             assert (cell(found["thumbnails"], trace["customdata"][at]) == index % 256).all()
 
 
-def test_a_map_that_fits_says_nothing_of_points_left_out():
+def test_small_map_has_no_note_about_sampling():
     fragment = chart(grey_map(300))
     assert sum(len(trace["x"]) for trace in content(fragment)["figure"]["data"]) == 300
     assert "points are shown" not in fragment
 
 
-def test_small_classes_are_shown_whole_and_the_choice_is_the_same_each_time():
+def test_sampling_keeps_small_classes_and_is_deterministic():
     labels = np.repeat([0, 1, 2], [10, 1000, 5000])
     chosen = sample_evenly(labels, len(labels), 510)
     assert np.bincount(labels[chosen]).tolist() == [10, 250, 250]
@@ -79,7 +79,7 @@ def test_small_classes_are_shown_whole_and_the_choice_is_the_same_each_time():
     np.testing.assert_array_equal(chosen, sample_evenly(labels, len(labels), 510))
 
 
-def test_thumbnails_stay_under_two_megabytes_by_showing_fewer_points():
+def test_thumbnails_stay_under_the_size_limit_with_fewer_points():
     noise = torch.rand(
         5000, 3, 32, 32, generator=torch.Generator().manual_seed(0)
     )  # incompressible
@@ -93,7 +93,7 @@ def test_thumbnails_stay_under_two_megabytes_by_showing_fewer_points():
     assert f"{len(trace['x']):,} of 5,000 points" in fragment
 
 
-def test_large_images_are_shrunk_and_small_ones_kept_to_the_pixel():
+def test_large_images_are_shrunk_and_small_ones_are_exact():
     photos = torch.rand(20, 3, 200, 100)
     sprite = content(chart(Scatter("m", "m", torch.rand(20, 2), images=photos)))["thumbnails"]
     assert (sprite["height"], sprite["width"]) == (64, 32)
@@ -103,7 +103,7 @@ def test_large_images_are_shrunk_and_small_ones_kept_to_the_pixel():
     np.testing.assert_array_equal(cell(sprite, 13), wanted)
 
 
-def test_the_knots_of_a_plane_lie_row_by_row_the_lowest_y_first():
+def test_plane_knots_are_stored_by_row_from_the_lowest_y():
     knots = torch.rand(5, 7, 1, 6, 6)
     plane = Plane(knots, (-1.0, 2.0), (0.0, 3.0))
     found = content(chart(Scatter("m", "m", torch.rand(20, 2), plane=plane)))["plane"]
@@ -112,7 +112,7 @@ def test_the_knots_of_a_plane_lie_row_by_row_the_lowest_y_first():
     np.testing.assert_array_equal(cell(found, 3 * 7 + 2), wanted)
 
 
-def test_long_paths_make_thirty_frames_at_most_and_add_only_their_own_places():
+def test_long_paths_have_at_most_thirty_frames():
     walk = torch.stack([torch.linspace(0, 1, 400), torch.zeros(400)], 1)
     for paths, frames in (
         ({"walk": walk}, 30),
@@ -130,21 +130,21 @@ def test_long_paths_make_thirty_frames_at_most_and_add_only_their_own_places():
     assert "frames" not in content(chart(single))
 
 
-def test_names_stand_on_the_side_away_from_the_other_ends():
+def test_path_names_are_placed_away_from_other_ends():
     ends = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 9.0]])
     left, right, above = choose_text_positions(ends)
     assert "left" in left
     assert "right" in right
     assert "top" in above
     assert choose_text_positions(ends[:1]) == ["top right"]
-    assert len(choose_text_positions(np.zeros((3, 2)))) == 3  # all in one place
+    assert len(choose_text_positions(np.zeros((3, 2)))) == 3  # all at one position
 
 
 @pytest.mark.parametrize(
     ("values", "low", "high"),
     [([0.5, 0.9], (0, 0), (0.9, 1)), ([2.0, 4.0], (1.8, 2), (4, 4.2)), ([0, 0], (-1, 0), (0, 1))],
 )
-def test_shares_begin_at_0_and_other_curves_where_they_are(values, low, high):
+def test_axes_of_fractions_start_at_0_and_others_fit_the_values(values, low, high):
     item = Lines("l", "l", torch.arange(2.0), {"y": torch.tensor(values)}, "x", "y")
     bottom, top = content(chart(item))["figure"]["layout"]["yaxis"]["range"]
     assert low[0] <= bottom <= low[1]
@@ -152,13 +152,13 @@ def test_shares_begin_at_0_and_other_curves_where_they_are(values, low, high):
     assert bottom < top
 
 
-def test_a_table_writes_whole_numbers_whole():
+def test_table_does_not_round_integers():
     fragment = chart(Table("t", "t", ["n", "x"], [[123456, 0.123456], [np.int64(98765432), 1e9]]))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", fragment)
     assert cells == ["123456", "0.1235", "98765432", "1e+09"]
 
 
-def test_no_text_in_the_json_ends_its_script_element():
+def test_json_text_cannot_close_its_script_element():
     axes = ("</script><script>alert(1)</script>", "<!-- & z1")
     fragment = chart(Scatter("m", "m", torch.rand(20, 2), axes=axes))
     assert fragment.count("<script") == fragment.count("</script>") == 1
@@ -166,7 +166,7 @@ def test_no_text_in_the_json_ends_its_script_element():
     assert tuple(content(fragment)["axes"]) == axes
 
 
-def test_a_gap_in_a_curve_and_a_bar_that_is_nan_are_null_in_the_json():
+def test_non_finite_values_are_null_in_the_json():
     y = torch.tensor([1.0, float("nan"), float("inf")])
     found = content(chart(Lines("l", "l", torch.arange(3.0), {"y": y}, "x", "y")))
     assert found["figure"]["data"][0]["y"] == [1, None, None]
@@ -175,14 +175,14 @@ def test_a_gap_in_a_curve_and_a_bar_that_is_nan_are_null_in_the_json():
     assert found["figure"]["layout"]["xaxis"]["type"] == "category"
 
 
-def test_values_of_which_none_is_finite_still_make_a_page(tmp_path):
+def test_page_is_written_without_finite_values(tmp_path):
     empty = Histogram("h", "h", {"nothing": torch.full((4,), float("nan"))}, "x")
     write_page(empty, tmp_path / "page.html", "a note with </p><script>")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert "a note with &lt;/p&gt;&lt;script&gt;" in text
 
 
-def test_three_folders_have_two_columns_and_no_two_parts_in_one_place():
+def test_three_folders_have_two_columns_without_overlap():
     class Folder:
         blocks = tuple(Block(key, "", wide="w" in key) for key in ("a", "w1", "w2", "b", "c"))
 

@@ -1,4 +1,4 @@
-"""The report as a file: where it goes, what it says, what it never overwrites, and bad folders."""
+"""The report as a file: location, content, overwrite protection and damaged folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from latentforge.rendering.report.write import report
 
 
 class Reader(HTMLParser):
-    """What a person reads, the commands, the pictures, and whatever would ask for a file."""
+    """Collects the visible text, the commands, the images and all links of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -63,7 +63,7 @@ def explored(runs, cli):
     return runs
 
 
-def test_it_is_written_into_the_run_and_again_over_itself(explored, cli):
+def test_report_is_written_into_the_run_and_replaces_itself(explored, cli):
     for _ in range(2):
         done = cli("report", "runs/ae", "--json")
         assert done.code == 0
@@ -74,21 +74,21 @@ def test_it_is_written_into_the_run_and_again_over_itself(explored, cli):
     assert [path.name for path in Path("runs/ae").glob(".report*")] == []
 
 
-def test_the_page_asks_for_no_file(explored, cli):
+def test_page_requests_no_files(explored, cli):
     cli("report", "runs/ae")
     asked = read("runs/ae/report.html").asked
     assert asked
     assert {link.split(":")[0] for link in asked if not link.startswith("#")} == {"data"}
 
 
-def test_python_writes_the_same_page(explored, work):
+def test_report_can_be_written_from_python(explored, work):
     run = Forge().open_run("runs/ae")
     assert run.report() == Path("runs/ae/report.html")
     assert run.report(out="elsewhere/page.html") == Path("elsewhere/page.html")
     assert "interpolate" in read("elsewhere/page.html").text
 
 
-def test_the_figures_are_those_of_the_run_each_with_its_protocol(explored, cli):
+def test_page_shows_the_metrics_of_the_run_with_their_protocol(explored, cli):
     evaluated = cli("evaluate", "runs/ae", "--split", "validation", "--json").json
     cli("report", "runs/ae")
     text = read("runs/ae/report.html").text
@@ -107,7 +107,7 @@ def test_the_figures_are_those_of_the_run_each_with_its_protocol(explored, cli):
     assert " ".join(found["protocol"].split()) in text
 
 
-def test_the_configuration_on_the_page_trains_the_same_run_again(explored, cli):
+def test_config_on_the_page_reproduces_the_config_of_the_run(explored, cli):
     cli("report", "runs/ae")
     page = Path("runs/ae/report.html").read_text("utf-8")
     [block] = re.findall(r'<pre tabindex="0"><code>(\[model\].*?)</code>', page, re.DOTALL)
@@ -117,11 +117,11 @@ def test_the_configuration_on_the_page_trains_the_same_run_again(explored, cli):
     assert "latentforge train --config ae.toml" in read("runs/ae/report.html").commands
 
 
-def test_the_command_of_an_explorer_finds_the_same_again(explored, cli):
+def test_explore_command_on_the_page_reproduces_the_findings(explored, cli):
     cli("report", "runs/ae")
     [command] = [c for c in read("runs/ae/report.html").commands if " explore " in c]
     words = shlex.split(command)
-    assert len(words) == 8  # only what is not a default
+    assert len(words) == 8  # only options that are not defaults
     assert cli(*words[1:], "--out", "again").code == 0
     first, again = (
         json.loads((Path(folder) / "findings.json").read_text())
@@ -131,7 +131,7 @@ def test_the_command_of_an_explorer_finds_the_same_again(explored, cli):
     assert again["metrics"] == first["metrics"]
 
 
-def test_pictures_are_embedded_to_the_pixel(explored, cli):
+def test_images_are_embedded_without_loss(explored, cli):
     cli("report", "runs/ae")
     [source] = read("runs/ae/report.html").images
     kind, data = source.split(",", 1)
@@ -141,7 +141,7 @@ def test_pictures_are_embedded_to_the_pixel(explored, cli):
     np.testing.assert_array_equal(np.asarray(embedded), np.asarray(drawn))
 
 
-def test_a_picture_of_many_colours_keeps_them_and_only_a_huge_one_is_shrunk():
+def test_compression_keeps_colours_and_shrinks_only_huge_images():
     random = np.random.default_rng(0)
     for side, half in ((200, False), (900, True)):
         image = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
@@ -153,7 +153,7 @@ def test_a_picture_of_many_colours_keeps_them_and_only_a_huge_one_is_shrunk():
             np.testing.assert_array_equal(np.asarray(made.convert("RGB")), np.asarray(image))
 
 
-def test_two_folders_of_one_explorer_share_a_table_and_say_what_differs(explored, cli):
+def test_folders_of_one_explorer_share_a_table_of_differences(explored, cli):
     cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--set", "steps=5")
     assert cli("report", "runs/ae").code == 0
     text = read("runs/ae/report.html").text
@@ -162,7 +162,7 @@ def test_two_folders_of_one_explorer_share_a_table_and_say_what_differs(explored
     assert "classes" not in text.split("option that differs")[1].split("steps 4 5")[0]
 
 
-def test_several_runs_are_compared_beside_them(explored, cli):
+def test_comparison_of_several_runs_is_written_next_to_them(explored, cli):
     done = cli("report", "runs/ae", "runs/cnn", "--json")
     assert done.json["report"] == "runs/report-ae-cnn.html"
     text = read("runs/report-ae-cnn.html").text
@@ -180,7 +180,7 @@ def test_several_runs_are_compared_beside_them(explored, cli):
     )  # the same in both
 
 
-def test_runs_that_share_no_folder_are_reported_in_the_working_folder(runs, monkeypatch):
+def test_report_of_runs_without_a_common_folder_is_in_the_working_folder(runs, monkeypatch):
     one, other = (Forge().open_run(path) for path in ("runs/ae", "runs/cnn"))
     assert default_path([one, other]) == Path("runs/report-ae-cnn.html")
     monkeypatch.setattr(os.path, "commonpath", lambda paths: os.path.sep)
@@ -211,7 +211,7 @@ def latentforge_explorers():
 """
 
 
-def test_the_command_of_an_explorer_from_a_file_loads_the_file(runs, cli):
+def test_explore_command_of_a_plugin_file_loads_the_file(runs, cli):
     Path("mine.py").write_text(PLUGIN)
     assert cli("-p", "./mine.py", "explore", "count", "runs/ae", "--set", "rows=3").code == 0
     assert cli("report", "runs/ae").code == 0
@@ -220,14 +220,14 @@ def test_the_command_of_an_explorer_from_a_file_loads_the_file(runs, cli):
     assert cli(*shlex.split(command)[1:], "--out", "again").code == 0
 
 
-def test_runs_of_the_same_name_are_told_apart(runs, cli):
+def test_runs_of_the_same_name_are_shown_with_their_paths(runs, cli):
     shutil.copytree("runs/ae", "other/ae")
     done = cli("report", "runs/ae", "other/ae", "--json")
     assert done.json["report"] == "report-ae-ae.html"
     assert "metric runs/ae other/ae" in read("report-ae-ae.html").text
 
 
-def test_without_explorers_the_page_says_so_and_what_to_run(runs, cli):
+def test_page_without_explorations_hints_at_a_command(runs, cli):
     for name in ("ae", "cnn"):
         done = cli("report", f"runs/{name}")
         assert done.code == 0
@@ -238,41 +238,41 @@ def test_without_explorers_the_page_says_so_and_what_to_run(runs, cli):
         assert cli("explore", hint, f"runs/{name}").code == 0  # the hint works
 
 
-def damaged(folder):
+def truncated_json(folder):
     (folder / "findings.json").write_text('{"explorer": "interpolate", "metr')
 
 
-def without_a_picture(folder):
+def missing_image(folder):
     next(folder.glob("*.png")).unlink()
 
 
-def no_picture_at_all(folder):
+def invalid_image(folder):
     next(folder.glob("*.png")).write_bytes(b"no PNG")
 
 
-def of_another_shape(folder):
+def wrong_json_type(folder):
     (folder / "findings.json").write_text('["interpolate"]')
 
 
 @pytest.mark.parametrize(
-    "harm",
-    [damaged, without_a_picture, no_picture_at_all, of_another_shape],
+    "damage",
+    [truncated_json, missing_image, invalid_image, wrong_json_type],
     ids=lambda f: f.__name__,
 )
-def test_a_broken_folder_is_said_and_costs_nothing_else(explored, cli, harm):
+def test_damaged_folder_gives_a_warning_and_the_rest_is_shown(explored, cli, damage):
     shutil.copytree("runs/ae/explore/interpolate", "runs/ae/explore/interpolate-2")
-    harm(Path("runs/ae/explore/interpolate-2"))
+    damage(Path("runs/ae/explore/interpolate-2"))
     done = cli("report", "runs/ae")
     assert done.code == 0
     assert done.err.startswith("warning: runs/ae/explore/interpolate-2")
     page = read("runs/ae/report.html")
     assert "runs/ae/explore/interpolate-2" in page.text
-    assert len(page.images) == 1  # the other one's
+    assert len(page.images) == 1  # of the intact folder
 
 
 @pytest.mark.parametrize("value", [None, 3, ["a"]], ids=str)
 @pytest.mark.parametrize("key", ["explorer", "run", "roles", "checkpoint", "weights", "options"])
-def test_what_a_folder_says_of_itself_in_another_type_costs_nothing(explored, cli, key, value):
+def test_wrong_types_in_findings_json_are_tolerated(explored, cli, key, value):
     file = Path("runs/ae/explore/interpolate/findings.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value, "plugins": value}))
     done = cli("report", "runs/ae")
@@ -283,7 +283,7 @@ def test_what_a_folder_says_of_itself_in_another_type_costs_nothing(explored, cl
     assert "explore interpolate runs/ae" in command
 
 
-def test_a_broken_line_of_figures_is_left_out_and_said(runs, cli):
+def test_damaged_lines_of_metrics_are_skipped_and_reported(runs, cli):
     with Path("runs/ae/metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "tra\n[1]\n')
     done = cli("report", "runs/ae")
@@ -293,7 +293,7 @@ def test_a_broken_line_of_figures_is_left_out_and_said(runs, cli):
     assert "metrics.jsonl: line 4 is damaged and skipped" in read("runs/ae/report.html").text
 
 
-def test_a_run_that_failed_or_has_no_figures_yet_has_a_page(runs, cli):
+def test_failed_run_without_metrics_can_be_reported(runs, cli):
     manifest = json.loads(Path("runs/ae/run.json").read_text())
     manifest |= {"status": "failed", "error": "the loss is NaN <b>", "metrics": {}, "seconds": None}
     manifest["facts"] = {"beta": None}
@@ -305,16 +305,16 @@ def test_a_run_that_failed_or_has_no_figures_yet_has_a_page(runs, cli):
     assert "No epoch has ended yet." in page
 
 
-def test_a_run_whose_plugin_is_not_here_can_be_reported(explored, cli):
+def test_run_with_a_missing_plugin_can_be_reported(explored, cli):
     assert cli("-p", "no:autoencoder", "-p", "no:interpolate", "report", "runs/ae").code == 0
     commands = read("runs/ae/report.html").commands
     assert any("interpolate runs/ae --set" in command for command in commands)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refusals
 
 
-def test_nothing_but_a_report_is_overwritten(runs, cli):
+def test_only_a_report_is_overwritten(runs, cli):
     Path("mine.html").write_text("<!doctype html>\n<title>mine</title>")
     Path("runs/ae/report.html").write_text("my notes")
     for arguments in (["runs/ae", "--out", "mine.html"], ["runs/ae"], ["runs/ae", "--out", "runs"]):
@@ -329,29 +329,29 @@ def test_a_run_given_twice_is_refused(runs, cli):
     assert cli("report", "runs/ae", "runs/../runs/ae").code == 2
 
 
-def test_what_is_no_run_is_said_as_everywhere(runs, cli):
+def test_unknown_run_suggests_the_likely_one(runs, cli):
     refused = cli("report", "runs/a")
     assert refused.code == 4
     assert "did you mean 'ae'" in refused.err
     assert not Path("runs/a").exists()
 
 
-def test_a_place_that_cannot_be_written_is_a_failure_not_a_traceback(runs, cli):
+def test_unwritable_path_is_an_error_without_a_traceback(runs, cli):
     refused = cli("report", "runs/ae", "--out", "runs/ae/run.json/report.html")
     assert refused.code == 1
     assert refused.err.startswith("error: cannot")
     assert json.loads(Path("runs/ae/run.json").read_text())["status"] == "done"
 
 
-# ---------------------------------------------------------------- the curves of a training
+# ---------------------------------------------------------------- training curves
 
 
 def drawn(page):
-    """The titles of the training curves."""
+    """Returns the titles of the training curves."""
     return re.findall(r'<p class="lf-panel-title">(.*?)</p>', Path(page).read_text("utf-8"))
 
 
-def test_a_term_that_is_the_loss_itself_is_not_drawn_twice(runs, cli):
+def test_loss_term_equal_to_the_loss_is_not_drawn_twice(runs, cli):
     lines = [
         {"epoch": i, "train": {"loss": 9.0 / i, "recon": 9.0 / i, "mse": 1.0}} for i in (1, 2, 3)
     ]
@@ -366,7 +366,7 @@ def test_a_term_that_is_the_loss_itself_is_not_drawn_twice(runs, cli):
 
 
 def axes(page):
-    """Of each chart of the training the title and the names of its curves."""
+    """Returns the title and the curve names of each training chart."""
     text = Path(page).read_text("utf-8").split('<section id="curves">')[1].split("</section>")[0]
     found = re.findall(r'lf-panel-title">(.*?)</p>.*?json">(.*?)</script>', text, re.DOTALL)
     return {
@@ -375,7 +375,7 @@ def axes(page):
     }
 
 
-def test_losses_that_are_not_the_same_have_an_axis_each_and_say_what_they_are(runs, cli):
+def test_different_losses_have_separate_labelled_axes(runs, cli):
     assert cli("report", "runs/ae", "runs/cnn").code == 0
     found = axes("runs/report-ae-cnn.html")
     assert found["loss = recon of ae"] == ["ae, train", "ae, validation"]
@@ -386,7 +386,7 @@ def test_losses_that_are_not_the_same_have_an_axis_each_and_say_what_they_are(ru
     assert "not comparable between the runs: reconstruction in ae, cross-entropy in cnn" in text
 
 
-def test_losses_that_are_the_same_share_an_axis_and_another_likelihood_is_another_loss(runs, cli):
+def test_equal_losses_share_an_axis_and_the_likelihood_counts(runs, cli):
     same, other = (Path(f"runs/{name}") for name in ("ae-2", "ae-3"))
     for path in (same, other):
         shutil.copytree("runs/ae", path)
@@ -398,13 +398,13 @@ def test_losses_that_are_the_same_share_an_axis_and_another_likelihood_is_anothe
     shared = ["ae, train", "ae, validation", "ae-2, train", "ae-2, validation"]
     assert found["loss = recon of ae, ae-2"] == shared
     assert found["loss = recon of ae-3"] == ["ae-3, train", "ae-3, validation"]
-    assert len(found["mse_per_pixel"]) == 3  # of the validation images, the same in all
+    assert len(found["mse_per_pixel"]) == 3  # validation metric, identical in all three runs
     assert cli("report", "runs/ae", same, "--out", "page.html").code == 0
     assert axes("page.html")["loss = recon"] == shared
     assert "not comparable between the runs" not in read("page.html").text
 
 
-def test_every_chart_and_picture_of_a_comparison_has_the_name_of_its_run(explored, cli):
+def test_charts_and_images_of_a_comparison_name_their_run(explored, cli):
     assert cli("explore", "latent-map", "runs/ae", "--quiet").code == 0
     shutil.copytree("runs/ae", "runs/other")
     assert cli("explore", "neighbours", "runs/other", "--quiet").code == 0

@@ -1,4 +1,4 @@
-"""What cannot be trained together is trained one by one, with the reason."""
+"""Members that cannot be stacked are trained one by one, and the reason is recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def reasons(sweep):
     return {member["alone_because"] for member in sweep.members}
 
 
-STRANGER = """
+ODD_LOSS = """
 from dataclasses import dataclass
 from latentforge import LossSpec, ModelSpec, hookimpl
 from latentforge_plugins.vae import VaeConfig
@@ -49,7 +49,7 @@ def build(config, data):
                 pass
             if config.odd == "buffer" and self.training:
                 self.steps += 1
-            if config.odd == "counts":  # its second step is another one
+            if config.odd == "counts":  # its second step differs
                 self.seen += 1
                 extra = terms.values["recon"] * (5.0 if self.seen == 2 else 1.0)
                 terms = terms._replace(values={**terms.values, "recon": extra})
@@ -64,9 +64,9 @@ def latentforge_losses():
 
 
 @pytest.mark.parametrize("odd", ["number", "multinomial", "looks", "buffer", "counts"])
-def test_a_loss_that_cannot_be_stacked_is_trained_one_by_one_with_the_reason(odd, tmp_path):
+def test_unstackable_loss_is_trained_one_by_one_with_a_reason(odd, tmp_path):
     plugin = tmp_path / "odd_loss.py"
-    plugin.write_text(STRANGER, "utf-8")
+    plugin.write_text(ODD_LOSS, "utf-8")
     made = Forge([str(plugin)]).sweep(
         "vae",
         model=SMALL,
@@ -92,7 +92,7 @@ def build(config, data):
     import torch
 
     class Greedy(torch.nn.Identity):
-        def _apply(self, *args, **options):  # what `to(device)` comes to
+        def _apply(self, *args, **options):  # called by `to(device)`
             alive.append(self)
             if len(alive) == 2:
                 raise RuntimeError("out of memory")
@@ -115,7 +115,7 @@ def latentforge_models():
 """
 
 
-def test_members_that_find_no_memory_together_are_trained_one_by_one(tmp_path):
+def test_members_that_run_out_of_memory_are_trained_one_by_one(tmp_path):
     plugin = tmp_path / "greedy.py"
     plugin.write_text(GREEDY, "utf-8")
     made = Forge([str(plugin)]).sweep(
@@ -130,7 +130,7 @@ def test_members_that_find_no_memory_together_are_trained_one_by_one(tmp_path):
 
 
 @pytest.mark.parametrize("module", [nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Conv2d(1, 2, 3)])
-def test_batch_norm_dropout_and_convolutions_keep_members_alone(module):
+def test_batch_norm_dropout_and_convolutions_are_not_stacked(module):
     with pytest.raises(NotStackable, match=type(module).__name__):
         check_modules(Trainee(nn.Sequential(nn.Linear(4, 4), module), nn.Identity()))
     check_modules(Trainee(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0)), nn.Identity()))

@@ -1,4 +1,4 @@
-"""Members that leave those they are trained together with, which go on as without them."""
+"""Members that leave a stacked group early, without an effect on the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentforge.contracts import Terms
 SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
 
 
-def test_a_member_that_fails_leaves_the_others_as_they_are_without_it(tmp_path):
+def test_failing_member_does_not_change_the_others(tmp_path):
     request = {"model": SMALL, "train": {"epochs": 2, "batch_size": 128, "optimizer": "sgd"}}
     both = [
         Forge().sweep(
@@ -33,7 +33,7 @@ def test_a_member_that_fails_leaves_the_others_as_they_are_without_it(tmp_path):
 
 
 class Growing(nn.Module):
-    """A second term that is infinite after some eighty steps of a fast rate."""
+    """A loss whose second term overflows after about 80 steps at a high learning rate."""
 
     def __init__(self, config):
         super().__init__()
@@ -63,7 +63,7 @@ class GrowingPlugin:
         )
 
 
-def test_an_infinite_term_of_weight_0_ends_its_member_alone(tmp_path):
+def test_infinite_term_of_weight_0_ends_only_its_member(tmp_path):
     sweep = Forge(plugins=[GrowingPlugin()]).sweep(
         "ae",
         model={"hidden": [4], "latent_dim": 2},
@@ -74,13 +74,13 @@ def test_an_infinite_term_of_weight_0_ends_its_member_alone(tmp_path):
         quiet=True,
     )
     assert {member["alone_because"] for member in sweep.members} == {""}
-    # with a weight the term holds itself back
+    # with a nonzero weight, the gradient keeps the term finite
     assert [member["status"] for member in sweep.members] == ["done", "failed", "done", "done"]
     [error] = sweep.failed.values()
     assert "the term 'far', whose weight is 0, became" in error
 
 
-def test_a_member_whose_patience_runs_out_ends_and_the_others_do_not(tmp_path):
+def test_early_stopping_ends_only_its_member(tmp_path):
     made = Forge().sweep(
         "vae",
         model=SMALL,

@@ -1,4 +1,4 @@
-"""Two folders of one explorer in a browser: wide pictures below each other, the rest beside."""
+"""Two folders of one explorer in a browser: wide images stacked, the rest side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANGES = """(all) => all.map((plot) => plot._fullLayout.yaxis.range)"""
 
 @pytest.fixture(scope="module")
 def file(run, a_map, tmp_path_factory):
-    """What one finds is ten times as much as what the other does."""
+    """The values in one folder are ten times those in the other."""
     copy = tmp_path_factory.mktemp("beside") / "ae"
     shutil.copytree(run.path, copy)
     x = torch.linspace(0, 1, 30)
@@ -40,13 +40,13 @@ def boxes(page, title):
     return [one.bounding_box() for one in page.locator(f"img[alt='{title}']").all()]
 
 
-def test_the_page_is_quiet(visit, file):
+def test_page_has_no_console_messages_or_requests(visit, file):
     opened = visit(file)
     assert opened.complaints == []
     assert {url for url in opened.requests if not url.startswith("data:")} == {file.as_uri()}
 
 
-def test_wide_pictures_have_the_whole_width_each_below_its_folders_name(visit, file):
+def test_wide_images_have_full_width_below_their_folder_name(visit, file):
     page = visit(file).page
     first, second = boxes(page, "A row")
     assert first["x"] == second["x"]
@@ -57,7 +57,7 @@ def test_wide_pictures_have_the_whole_width_each_below_its_folders_name(visit, f
         assert 0 < box["y"] - heading["y"] - heading["height"] < 60
 
 
-def test_narrow_pictures_and_charts_stay_side_by_side(visit, file):
+def test_narrow_images_and_charts_are_side_by_side(visit, file):
     page = visit(file).page
     charts = [one.bounding_box() for one in page.locator(".entries .lf-plot").all()]
     for left, right in (boxes(page, "A square"), *zip(charts[:3], charts[3:], strict=True)):
@@ -65,7 +65,7 @@ def test_narrow_pictures_and_charts_stay_side_by_side(visit, file):
         assert left["x"] + left["width"] <= right["x"]
 
 
-def test_charts_of_the_same_finding_have_one_scale_and_shares_begin_at_0(visit, file):
+def test_charts_of_one_finding_share_a_scale_and_fractions_start_at_0(visit, file):
     ranges = visit(file).page.locator(".entries .lf-plot").evaluate_all(RANGES)
     share, error, bars = ranges[:3]
     assert ranges[3:] == [share, error, bars]
@@ -76,7 +76,7 @@ def test_charts_of_the_same_finding_have_one_scale_and_shares_begin_at_0(visit, 
     assert 47 < error[1] < 50
 
 
-def test_on_a_phone_one_folder_follows_the_other(visit, file):
+def test_folders_are_stacked_on_a_phone(visit, file):
     page = visit(file, phone=True).page
     wide, narrow = boxes(page, "A row"), boxes(page, "A square")
     commands = [one.bounding_box() for one in page.locator(".entry .command").all()]

@@ -1,4 +1,4 @@
-"""A run folder from somebody else is data: nothing in it runs, and nothing leads out of it."""
+"""An untrusted run folder is data: its code never runs, and its links are not followed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image
 SECRET = "a secret of the user's"
 
 
-def change(run: Path, **parts: object) -> None:
+def edit_manifest(run: Path, **parts: object) -> None:
     manifest = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**manifest, **parts}))
 
 
 @pytest.mark.parametrize("text", ["[" * 10**6 + "]" * 10**6, '{"a":' * 10**6, " " * 2**25 + "{}"])
-def test_a_manifest_of_any_depth_and_size_is_refused(cli, runs, text):
+def test_manifest_that_is_too_deep_or_too_large_is_refused(cli, runs, text):
     (runs / "ae" / "run.json").write_text(text)
     for line in ("evaluate runs/ae", "train --resume runs/ae --epochs 9", "report runs/ae"):
         answer = cli(*line.split())
@@ -28,7 +28,7 @@ def test_a_manifest_of_any_depth_and_size_is_refused(cli, runs, text):
         assert "Traceback" not in answer.err
 
 
-def test_a_plugin_that_a_run_names_is_never_imported_by_its_path(cli, runs, work):
+def test_plugin_named_by_a_run_is_never_imported_by_path(cli, runs, work):
     (work / "evil.py").write_text("import pathlib\npathlib.Path('pwned').touch()\n")
     manifest = json.loads((runs / "ae" / "run.json").read_text())
     for plugin in manifest["plugins"]:
@@ -49,8 +49,8 @@ def test_a_plugin_that_a_run_names_is_never_imported_by_its_path(cli, runs, work
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_report_shows_nothing_that_a_link_leads_to(cli, runs, tmp_path, what):
-    """A picture outside the run, which somebody who is sent the report must not see."""
+def test_report_does_not_show_the_targets_of_links(cli, runs, tmp_path, what):
+    """Images and findings outside the run must not leak into a report that is shared."""
     outside = tmp_path / "outside"
     assert cli("explore", "interpolate", "runs/ae", "--out", outside).code == 0
     picture = next(outside.glob("*.png"))
@@ -73,7 +73,7 @@ def test_a_report_shows_nothing_that_a_link_leads_to(cli, runs, tmp_path, what):
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../../../etc/passwd", "..", "a\\..\\b"])
-def test_a_pointer_that_names_a_path_leads_nowhere(cli, runs, name):
+def test_checkpoint_pointer_that_contains_a_path_is_refused(cli, runs, name):
     for pointer in ("LATEST", "BEST"):
         (runs / "ae" / "checkpoints" / pointer).write_text(f"{name}\n")
     answer = cli("evaluate", "runs/ae", "--checkpoint", "best")
@@ -81,10 +81,10 @@ def test_a_pointer_that_names_a_path_leads_nowhere(cli, runs, name):
     assert "BEST is damaged" in answer.err
 
 
-def test_events_that_a_run_names_are_cut_in_its_own_folder_alone(cli, runs, work):
-    """A resumed run removes what came after its checkpoint: only its own files of events."""
+def test_resume_truncates_event_files_of_the_run_folder_only(cli, runs, work):
+    """Resuming removes events written after the checkpoint, but only from the run's own files."""
     manifest = json.loads((runs / "ae" / "run.json").read_text())
-    own = runs / "ae" / manifest["events"][0]  # the checkpoint knows its size
+    own = runs / "ae" / manifest["events"][0]  # the checkpoint stores its size
     outside = work / "events.out.tfevents.1.host.1"
     long = own.read_text("latin-1") + SECRET * 1000
     for file in (outside, runs / "ae" / "notes.txt", runs / "ae" / "events.out.tfevents.mine"):
@@ -92,7 +92,7 @@ def test_events_that_a_run_names_are_cut_in_its_own_folder_alone(cli, runs, work
     own.unlink()
     own.symlink_to(outside)
     names = [own.name, f"../../{outside.name}", str(outside), "notes.txt", "../../work"]
-    change(runs / "ae", events=names)
+    edit_manifest(runs / "ae", events=names)
     assert cli("train", "--resume", "runs/ae", "--epochs", 9, "--quiet").code == 0
     for file in (outside, runs / "ae" / "notes.txt", runs / "ae" / "events.out.tfevents.mine"):
         assert file.read_text("latin-1") == long
@@ -107,7 +107,7 @@ def test_events_that_a_run_names_are_cut_in_its_own_folder_alone(cli, runs, work
         ("explore", "explore interpolate runs/ae --quiet"),
     ],
 )
-def test_nothing_is_written_or_removed_where_a_link_leads(cli, runs, work, link, line):
+def test_nothing_is_written_or_removed_through_a_link(cli, runs, work, link, line):
     path, outside = runs / "ae" / link, work / "outside"
     if path.exists():
         path.rename(outside)
@@ -118,20 +118,20 @@ def test_nothing_is_written_or_removed_where_a_link_leads(cli, runs, work, link,
     path.symlink_to(outside)
     if outside.is_dir():
         (outside / ".tmp-mine").write_text(SECRET)
-    before = everything(outside)
+    before = contents_of(outside)
     answer = cli(*line.split())
     assert "Traceback" not in answer.err
-    assert everything(outside) == before
-    # the lines of metrics are replaced, link and all
+    assert contents_of(outside) == before
+    # metrics.jsonl is replaced as a file, so the link is replaced too
     assert ("is a link to a place outside" in answer.err) == (link != "metrics.jsonl")
 
 
-def everything(path: Path) -> dict[str, bytes]:
+def contents_of(path: Path) -> dict[str, bytes]:
     found = path.rglob("*") if path.is_dir() else [path]
     return {str(file): file.read_bytes() for file in found if file.is_file()}
 
 
-def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_goes_on(cli, runs):
+def test_resume_refuses_the_config_of_a_model_larger_than_its_weights(cli, runs):
     manifest = json.loads((runs / "ae" / "run.json").read_text())
     manifest["config"]["model"]["hidden"] = [10**7, 10**7]
     (runs / "ae" / "run.json").write_text(json.dumps(manifest))
@@ -142,8 +142,8 @@ def test_settings_of_a_model_far_larger_than_its_weights_are_refused_before_it_g
 
 
 @pytest.mark.parametrize("file", ["checkpoints/LATEST", "metrics.jsonl", "evaluations.jsonl"])
-def test_a_file_as_large_as_a_disk_takes_no_memory(cli, runs, file):
-    """Sparse: 2^40 bytes of which none is stored."""
+def test_huge_sparse_file_is_not_read_into_memory(cli, runs, file):
+    """The file is sparse: 2^40 bytes, none of them allocated."""
     with (runs / "ae" / file).open("ab") as large:
         large.truncate(2**40)
     for line in ("report runs/ae", "train --resume runs/ae --epochs 9 --quiet"):
@@ -153,18 +153,18 @@ def test_a_file_as_large_as_a_disk_takes_no_memory(cli, runs, file):
     assert "bytes" in answer.err or file == "evaluations.jsonl"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(cli, runs):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this platform")
+def test_named_pipe_in_place_of_a_file_does_not_block(cli, runs):
     (runs / "ae" / "metrics.jsonl").unlink()
     os.mkfifo(runs / "ae" / "metrics.jsonl")
     answer = cli("report", "runs/ae")
     assert "it is not a regular file" in answer.err
 
 
-def test_a_class_that_is_called_like_a_script_is_text_in_the_report(cli, runs):
+def test_report_escapes_html_in_class_names(cli, runs):
     manifest = json.loads((runs / "cnn" / "run.json").read_text())
     data = {**manifest["data"], "classes": ["<script>alert(1)</script>", *"123456789"]}
-    change(runs / "cnn", data=data)
+    edit_manifest(runs / "cnn", data=data)
     assert cli("report", "runs/cnn").code == 0
     page = (runs / "cnn" / "report.html").read_text()
     assert "<script>alert(1)" not in page
