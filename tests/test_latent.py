@@ -112,7 +112,7 @@ def test_a_sample_is_differentiable_in_mean_and_log_variance():
 
 
 @pytest.mark.parametrize("log_var", [-1e30, -100.0, 100.0, 1e30])
-def test_an_extreme_log_variance_is_clamped_so_that_all_stays_finite(log_var):
+def test_extreme_log_variance_is_clamped_and_stays_finite(log_var):
     low, high = LOG_VAR_RANGE
     mean = torch.zeros(2, 3, requires_grad=True)
     posterior = DiagonalGaussian(mean, torch.full((2, 3), log_var))
@@ -129,7 +129,7 @@ def test_standard_normal_log_prob_is_that_of_torch_distributions():
     torch.testing.assert_close(standard_normal_log_prob(z), expected)
 
 
-def test_a_sigma_that_is_learnt_gives_the_nll_of_the_same_number_and_has_a_gradient(images):
+def test_learnt_sigma_gives_the_same_nll_and_has_a_gradient(images):
     x, mean = images
     log_sigma = torch.tensor(math.log(0.3), requires_grad=True)
     nll = gaussian_nll(mean, x, log_sigma.exp())
@@ -143,14 +143,14 @@ def test_a_sigma_that_is_learnt_gives_the_nll_of_the_same_number_and_has_a_gradi
     ("values", "seen"),
     [([0.0, 1.01], "from 0 to 1.01"), ([-0.5, 1.0], "from -0.5 to 1"), ([0.5, math.nan], "nan")],
 )
-def test_bernoulli_refuses_what_is_no_probability_with_the_range_it_saw(values, seen):
+def test_bernoulli_refuses_values_outside_0_to_1_with_their_range(values, seen):
     with pytest.raises(UsageError, match=seen) as caught:
         Bernoulli().check(torch.tensor(values))
     assert "gaussian" in caught.value.remedy
     Bernoulli().check(torch.tensor([0.0, 1.0]))
 
 
-def test_gaussian_takes_any_finite_values():
+def test_gaussian_accepts_any_finite_values():
     Gaussian().check(torch.tensor([-7.0, 300.0]))
     for value in (math.nan, math.inf):
         with pytest.raises(UsageError, match="finite"):
