@@ -52,7 +52,7 @@ def test_the_command_aims(latentforge_cli):
         assert math.dist(flown(*flight["velocity"]), target) < 0.02
 
 
-def test_a_target_that_is_no_point_is_refused(latentforge_cli):
+def test_target_that_is_not_a_point_is_refused(latentforge_cli):
     answer = latentforge_cli("aim", "--target", "3")
     assert answer.code == 2
     assert "write X,Y" in answer.err
