@@ -71,7 +71,7 @@ def cli(latentforge_cli: Callable[..., Answer]) -> Callable[..., Answer]:
     return latentforge_cli
 
 
-# SIGINT may be ignored where the tests run in the background; a terminal does not ignore it.
+# SIGINT may be ignored if the tests run in the background; a terminal does not ignore it.
 LAUNCH = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)

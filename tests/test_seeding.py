@@ -58,7 +58,7 @@ def test_the_noise_of_a_step_does_not_depend_on_the_steps_before_it():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_noise_on_a_gpu_is_reseeded_there_and_on_the_cpu():
+def test_noise_reseeds_the_gpu_and_the_cpu():
     def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         Noise("cuda", "noise", 5).reseed(step)
         return torch.randn(8, device="cuda"), torch.randn(8)

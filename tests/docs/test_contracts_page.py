@@ -131,7 +131,7 @@ def test_page_lists_the_reserved_option_names():
     assert set(re.findall(r"`(\w+)`", sentence)) == reserved
 
 
-def test_the_page_has_the_capabilities_that_checks_know():
+def test_page_lists_the_capabilities_that_the_checks_know():
     [table] = re.findall(r"^\| capability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
     assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE_CAPABILITIES
 

@@ -96,7 +96,7 @@ def test_brightness_and_share_of_the_upper_half(moments):
     assert torch.isfinite(moments(torch.zeros(1, 1, 28, 28))).all()
 
 
-def test_the_gradient_of_the_score_is_that_of_finite_differences(package):
+def test_gradient_of_the_score_equals_finite_differences(package):
     scorer = package("scorer").MomentScorer(
         torch.tensor([0.4, 0.5, 0.1, 0.5]), torch.tensor([0.1, 0.2, 0.3, 0.1])
     )

@@ -140,7 +140,7 @@ def test_few_modules_are_at_the_top_level():
 SPEC_FUNCTIONS = {"build", "load", "explore", "fetch"}  # the functions of a component's spec
 
 
-def test_one_function_attributes_what_a_component_raises():
+def test_one_function_attributes_errors_to_components():
     """Only this function raises PluginErrors with a component's name."""
     callers = [
         (name, function.name)

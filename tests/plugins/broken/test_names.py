@@ -78,6 +78,6 @@ def test_misspelt_distribution_does_not_hint_at_pip(site, builtin):
     assert "pip install" not in error.value.remedy
 
 
-def test_a_healthy_distribution_without_that_name_is_a_usage_error(site, builtin):
+def test_unknown_name_of_a_working_distribution_is_a_usage_error(site, builtin):
     with pytest.raises(UsageError, match="latentforge offers no model 'aee', did you mean 'ae'"):
         load_plugins().get("models", "latentforge/aee")
