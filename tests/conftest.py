@@ -1,4 +1,4 @@
-"""Two small trained runs, and the command line called in this process or in one of its own."""
+"""Fixtures: two small trained runs, and the command line in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from latentforge.testing import Answer
 
-# Small networks on a busy machine: threads that wait for each other cost up to 30 times.
+# Small networks on a busy machine: waiting threads make them up to 30 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that runs the tests in the background lets them ignore SIGINT; a terminal does not.
@@ -29,7 +29,7 @@ pytest_plugins = ["latentforge.testing"]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two runs on digits, `ae` and `cnn`: read only, for all tests."""
+    """A folder of two runs on digits, `ae` and `cnn`: read-only, shared by all tests."""
     from latentforge import Forge
 
     folder = tmp_path_factory.mktemp("trained")
@@ -54,13 +54,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(latentforge_work: Path) -> Path:
-    """An empty working folder, with nothing of the user's environment."""
+    """An empty working folder, without the user's settings."""
     return latentforge_work
 
 
 @pytest.fixture
 def runs(work: Path, trained: Path) -> Path:
-    """`runs/ae` and `runs/cnn` in the working folder, to do with as one likes."""
+    """`runs/ae` and `runs/cnn` in the working folder, which a test may change."""
     shutil.copytree(trained, work / "runs")
     return work / "runs"
 
@@ -71,7 +71,7 @@ def cli(latentforge_cli: Callable[..., Answer]) -> Callable[..., Answer]:
     return latentforge_cli
 
 
-# SIGINT may be ignored where the tests run in the background; a terminal does not ignore it.
+# SIGINT may be ignored if the tests run in the background; a terminal does not ignore it.
 LAUNCH = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,7 +83,7 @@ main()
 
 @pytest.fixture
 def start(work: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a command line in a process of its own; `before` is code that it runs first."""
+    """Starts a command line in a new process; `before` is code that it runs first."""
 
     def call(
         *arguments: object, before: str = "", env: dict[str, str] | None = None
@@ -103,7 +103,7 @@ def start(work: Path) -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture
 def process(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Answer]:
-    """Runs a command line in a process of its own to its end."""
+    """Runs a command line in a new process and waits for its end."""
 
     from latentforge.testing import Answer
 
@@ -137,5 +137,5 @@ def latentforge_models():
 
 @pytest.fixture
 def linear_classifier() -> Callable[[str], str]:
-    """The text of a model for a plugin that a test writes, which imports hookimpl and ModelSpec."""
+    """The code of a model, for a plugin file that imports hookimpl and ModelSpec."""
     return lambda name: LINEAR_CLASSIFIER.format(name=name)

@@ -1,4 +1,4 @@
-"""The Python API: what `data` may be, what a run gives, what is refused."""
+"""The Python API: forms of `data`, results of runs, refused arguments."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def forms(images):
 
 
 @pytest.mark.parametrize("form", forms(np.zeros((80, 12, 10), np.uint8)))
-def test_data_can_be_handed_over_in_many_forms(forge, images, tmp_path, form):
+def test_data_can_have_many_forms(forge, images, tmp_path, form):
     data, shape = forms(images)[form]
     run = forge.train("ae", data=data, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     assert run.manifest["data"]["shape"] == list(shape or (1, 12, 10))
@@ -66,7 +66,7 @@ def test_data_can_be_handed_over_in_many_forms(forge, images, tmp_path, form):
     assert any(file.endswith(".png") for file in found["files"]) == (form != "vectors")
 
 
-def test_a_run_on_handed_over_data_wants_it_again_once_it_is_reopened(forge, images, tmp_path):
+def test_reopened_run_on_in_memory_data_needs_it_again(forge, images, tmp_path):
     run = forge.train("ae", data=images, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     again = open_run(tmp_path / "a")
     with pytest.raises(MissingError, match="data passed in Python") as caught:
@@ -88,25 +88,25 @@ def test_a_preset_or_file_can_be_trained_on_other_data(forge, images, tmp_path):
 
 
 @pytest.mark.parametrize("data", [7, {"trian": np.zeros((4, 4))}, {"train": 3}, object()])
-def test_what_is_no_data_is_refused(forge, data, tmp_path):
+def test_invalid_data_is_refused(forge, data, tmp_path):
     with pytest.raises(UsageError):
         forge.train("ae", data=data, run=tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
-def test_a_classifier_wants_labels(forge, images, tmp_path):
+def test_classifier_needs_labels(forge, images, tmp_path):
     with pytest.raises(UsageError, match="needs labels"):
         forge.train("cnn-classifier", data=images, run=tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
-def test_a_classifier_of_vectors_says_what_it_takes(forge, tmp_path):
+def test_image_classifier_refuses_vectors(forge, tmp_path):
     data = (np.zeros((50, 30), np.float32), np.arange(50) % 2)
     with pytest.raises(UsageError, match="supports images"):
         forge.train("cnn-classifier", data=data, run=tmp_path / "a")
 
 
-def test_every_error_of_every_keyword_is_told_at_once(forge, tmp_path):
+def test_errors_of_all_keywords_are_reported_at_once(forge, tmp_path):
     with pytest.raises(ConfigError) as caught:
         forge.train(
             "ae",
@@ -129,7 +129,7 @@ def test_every_error_of_every_keyword_is_told_at_once(forge, tmp_path):
     assert len(caught.value.details) == 6
 
 
-def test_an_evaluation_says_when_the_dataset_has_changed(forge, tmp_path, caplog):
+def test_evaluation_warns_if_the_dataset_has_changed(forge, tmp_path, caplog):
     run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     run.manifest["data"]["fingerprint"] = "0" * 64
     run.update()
@@ -145,7 +145,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(forge, tmp_path):
         open_run(tmp_path / "a").load_model()
 
 
-def test_two_forges_share_nothing():
+def test_forges_have_separate_registries():
     class Swirl:
         @hookimpl
         def latentforge_models(self):
@@ -157,7 +157,7 @@ def test_two_forges_share_nothing():
     assert "swirl" not in Forge().registry.names("models")
 
 
-def test_other_data_is_measured_whole_and_its_own_again_as_it_was_cut(forge, images, tmp_path):
+def test_other_data_is_evaluated_whole_and_the_runs_own_by_its_split(forge, images, tmp_path):
     run = forge.train("ae", data=images, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     other = images[::-1].copy()
     for again in (open_run(run.path), run):
@@ -173,13 +173,13 @@ def test_other_data_is_measured_whole_and_its_own_again_as_it_was_cut(forge, ima
     assert forge.evaluate(again, data=images)["images"] == 16
 
 
-def test_shares_to_cut_off_can_be_given_with_the_data(forge, images, tmp_path):
+def test_split_shares_can_be_given_with_the_data(forge, images, tmp_path):
     data = {"train": images, "validation": 0.25, "test": 0.5}
     run = forge.train("ae", data=data, model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     assert run.manifest["data"]["images"] == {"train": 30, "validation": 10, "test": 40}
 
 
-def test_data_without_labels_cannot_measure_a_classifier(forge, tmp_path):
+def test_classifier_cannot_be_evaluated_without_labels(forge, tmp_path):
     data = (np.zeros((60, 16, 16), np.uint8), np.arange(60) % 2)
     run = forge.train("cnn-classifier", data=data, train=ONCE, run=tmp_path / "a", quiet=True)
     with pytest.raises(UsageError, match="needs labels"):
@@ -188,14 +188,14 @@ def test_data_without_labels_cannot_measure_a_classifier(forge, tmp_path):
         run.evaluate(data=(data[0][:30], np.arange(30) % 5))
 
 
-def test_an_error_says_everything_in_a_traceback(forge):
+def test_text_of_an_error_contains_its_details(forge):
     with pytest.raises(ConfigError) as caught:
         forge.train("aee", train={"epoch": 2})
     assert "did you mean 'ae'?" in str(caught.value)
     assert "did you mean 'epochs'?" in str(caught.value)
 
 
-def test_options_hold_wherever_the_name_stands(forge, tmp_path):
+def test_options_apply_in_any_key_order(forge, tmp_path):
     run = forge.train(
         preset="vanilla-ae",
         data={"size": 14, "name": "digits"},
@@ -206,7 +206,7 @@ def test_options_hold_wherever_the_name_stands(forge, tmp_path):
     assert run.manifest["data"]["shape"] == [1, 14, 14]
 
 
-def test_a_model_is_loaded_onto_a_device_that_has_a_name(forge, tmp_path):
+def test_load_model_refuses_an_unknown_device(forge, tmp_path):
     run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     with pytest.raises(UsageError, match="device must be auto, cpu"):
         run.load_model(device="gpu")

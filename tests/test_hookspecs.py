@@ -25,7 +25,7 @@ TINY = {"hidden": [16], "latent_dim": 4}
 
 
 def use_models(forge, folder):
-    """PCA by gradient descent comes near to PCA."""
+    """The linear autoencoder comes close to PCA."""
     model, train = {"latent_dim": 16}, {**SMALL["train"], "epochs": 5, "lr": 0.01}
     loss = {"name": "reconstruction", "likelihood": "gaussian"}
     run = forge.train(
@@ -84,7 +84,7 @@ def use_objectives(forge, folder):
 
 
 def use_measures(forge, folder):
-    """The figure is the norm, asked for or not at all, and its protocol stands beside it."""
+    """The metric is the mean norm, computed only on request, with its protocol."""
     run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
     assert "code_norm" not in run.metrics["test"]
     answer = forge.evaluate(run, measures=["code_norm"], device="cpu")
@@ -95,7 +95,7 @@ def use_measures(forge, folder):
 
 
 def use_callbacks(forge, folder):
-    """A scalar at the end of the epoch, equal to that of the weights kept."""
+    """A scalar at the end of the epoch, equal to the norm of the saved weights."""
     run = forge.train("ae", model=TINY, callbacks=["weight-norm"], run=folder / "run", **SMALL)
     [event] = EventAccumulator(str(run.path)).Reload().Scalars("weight_norm")
     weights = torch.cat([p.flatten() for p in run.load_model().parameters()])
@@ -104,26 +104,26 @@ def use_callbacks(forge, folder):
 
 
 def use_presets(forge, folder):
-    """The file beside the plugin says what to train; what is said here comes on top."""
+    """The file beside the plugin sets what to train; keywords override it."""
     run = forge.train(preset="tiny-ae", train={"device": "cpu"}, run=folder / "run", quiet=True)
     assert run.load_model().latent.shape == (3,)
     assert run.config["train"]["epochs"] == 1
 
 
 def use_run_started(forge, folder):
-    """A note in the run's folder, of a run that then ends."""
+    """A note in the folder of a run that completes."""
     run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
     assert (run.path / "notes.txt").read_text() == "began run: ae"
 
 
 def use_run_finished(forge, folder):
-    """The test figures, as the run has them."""
+    """The test metrics, equal to those of the run."""
     run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
     assert json.loads((run.path / "last.json").read_text()) == run.metrics["test"]
 
 
 def use_run_failed(forge, folder):
-    """Why it failed; a run that ends well leaves nothing."""
+    """The cause of a failure; a run that completes writes nothing."""
     run = forge.train("ae", model=TINY, run=folder / "run", **SMALL)
     assert not (run.path / "why.txt").exists()
     train = {**SMALL["train"], "optimizer": "sgd", "lr": 1e30}
@@ -143,8 +143,8 @@ def test_there_is_a_hook_for_each_kind_of_component_and_three_for_runs():
 def test_the_example_in_the_docstring_works(hook, tmp_path):
     use = globals().get(hook.replace("latentforge_", "use_"))
     assert use, f"write use_{hook.removeprefix('latentforge_')}, which uses the example of {hook}"
-    promise, _, example = inspect.getdoc(HOOKS[hook]).partition("\n\n")
-    assert promise.endswith(".")
+    summary, _, example = inspect.getdoc(HOOKS[hook]).partition("\n\n")
+    assert summary.endswith(".")
     assert "@hookimpl" in example, f"the docstring of {hook} has no example"
 
     plugin = tmp_path / "example.py"

@@ -40,25 +40,25 @@ def images():
     return torch.rand(5, 3, 4, 6), torch.randn(5, 3, 4, 6) * 3
 
 
-def test_bernoulli_nll_is_that_of_torch_distributions_summed_over_pixels(images):
+def test_bernoulli_nll_equals_torch_distributions_summed_over_pixels(images):
     x, logits = images
     expected = -TorchBernoulli(logits=logits, validate_args=False).log_prob(x).sum((1, 2, 3))
     torch.testing.assert_close(bernoulli_nll(logits, x), expected)
 
 
-def test_bernoulli_nll_stays_finite_where_the_sigmoid_saturates():
+def test_bernoulli_nll_is_finite_if_the_sigmoid_saturates():
     logits = torch.full((1, 1, 2, 2), 200.0)
     assert bernoulli_nll(logits, torch.zeros(1, 1, 2, 2)).item() == pytest.approx(800.0)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 2.5])
-def test_gaussian_nll_is_that_of_torch_distributions_with_its_constant(images, sigma):
+def test_gaussian_nll_equals_torch_distributions_with_its_constant(images, sigma):
     x, mean = images
     expected = -Normal(mean, sigma).log_prob(x).sum((1, 2, 3))
     torch.testing.assert_close(gaussian_nll(mean, x, sigma), expected)
 
 
-def test_gaussian_nll_of_a_perfect_mean_is_the_entropy_like_constant():
+def test_gaussian_nll_of_a_perfect_mean_is_its_constant():
     x = torch.rand(2, 1, 3, 3)
     expected = 0.5 * 9 * math.log(2 * math.pi * 0.25)
     torch.testing.assert_close(gaussian_nll(x, x, 0.5), torch.full((2,), expected))
@@ -79,7 +79,7 @@ def test_a_point_is_a_posterior_without_a_kl():
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 2, 4, 4)])
-def test_a_diagonal_gaussian_is_that_of_torch_distributions(shape):
+def test_diagonal_gaussian_equals_that_of_torch_distributions(shape):
     mean, log_var, z = torch.randn(3, *shape)
     posterior, truth = DiagonalGaussian(mean, log_var), Normal(mean, (log_var / 2).exp())
     assert isinstance(posterior, VariationalPosterior)
@@ -112,7 +112,7 @@ def test_a_sample_is_differentiable_in_mean_and_log_variance():
 
 
 @pytest.mark.parametrize("log_var", [-1e30, -100.0, 100.0, 1e30])
-def test_an_extreme_log_variance_is_clamped_so_that_all_stays_finite(log_var):
+def test_extreme_log_variance_is_clamped_and_stays_finite(log_var):
     low, high = LOG_VAR_RANGE
     mean = torch.zeros(2, 3, requires_grad=True)
     posterior = DiagonalGaussian(mean, torch.full((2, 3), log_var))
@@ -123,13 +123,13 @@ def test_an_extreme_log_variance_is_clamped_so_that_all_stays_finite(log_var):
     assert all(value.isfinite().all() for value in (*values, mean.grad))
 
 
-def test_standard_normal_log_prob_is_that_of_torch_distributions():
+def test_standard_normal_log_prob_equals_torch_distributions():
     z = torch.randn(4, 2, 3, 3)
     expected = Normal(0.0, 1.0).log_prob(z).sum((1, 2, 3))
     torch.testing.assert_close(standard_normal_log_prob(z), expected)
 
 
-def test_a_sigma_that_is_learnt_gives_the_nll_of_the_same_number_and_has_a_gradient(images):
+def test_learnt_sigma_gives_the_same_nll_and_has_a_gradient(images):
     x, mean = images
     log_sigma = torch.tensor(math.log(0.3), requires_grad=True)
     nll = gaussian_nll(mean, x, log_sigma.exp())
@@ -143,14 +143,14 @@ def test_a_sigma_that_is_learnt_gives_the_nll_of_the_same_number_and_has_a_gradi
     ("values", "seen"),
     [([0.0, 1.01], "from 0 to 1.01"), ([-0.5, 1.0], "from -0.5 to 1"), ([0.5, math.nan], "nan")],
 )
-def test_bernoulli_refuses_what_is_no_probability_with_the_range_it_saw(values, seen):
+def test_bernoulli_refuses_values_outside_0_to_1_with_their_range(values, seen):
     with pytest.raises(UsageError, match=seen) as caught:
         Bernoulli().check(torch.tensor(values))
     assert "gaussian" in caught.value.remedy
     Bernoulli().check(torch.tensor([0.0, 1.0]))
 
 
-def test_gaussian_takes_any_finite_values():
+def test_gaussian_accepts_any_finite_values():
     Gaussian().check(torch.tensor([-7.0, 300.0]))
     for value in (math.nan, math.inf):
         with pytest.raises(UsageError, match="finite"):
@@ -170,7 +170,7 @@ def test_slerp_moves_by_equal_angles_between_its_ends():
 @pytest.mark.parametrize(
     ("a", "b"), [([1.0, 2.0], [2.0, 4.0]), ([1.0, 0.0], [-1.0, 0.0]), ([0.0, 0.0], [1.0, 1.0])]
 )
-def test_slerp_is_the_straight_line_where_no_arc_is_defined(a, b):
+def test_slerp_is_linear_if_no_arc_is_defined(a, b):
     a, b, t = torch.tensor(a), torch.tensor(b), torch.linspace(0, 1, 5)
     line = (1 - t[:, None]) * a + t[:, None] * b
     torch.testing.assert_close(slerp(a, b, t), line)

@@ -8,7 +8,7 @@ import sys
 from latentforge.metrics import MeanPerImage
 
 
-def test_the_former_name_still_imports_and_says_the_new_one():
+def test_former_name_imports_with_a_deprecation_warning():
     code = "from latentforge.measuring import MeanPerImage; print(MeanPerImage.__module__)"
     command = [sys.executable, "-W", "default", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""topk and majority against numpy, where equal distances have an order, and by parts."""
+"""topk and majority compared with numpy, also with equal distances and with rows in chunks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentforge.neighbours import majority, topk
 
 
 def rows_of(count: int, seed: int, levels: int = 0) -> torch.Tensor:
-    """Random rows (N, 3), float64; of few `levels`, so that many distances are equal."""
+    """Random rows (N, 3), float64; with few `levels` many distances are equal."""
     x = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return (x * levels).floor() if levels else x
 
@@ -30,7 +30,7 @@ def expected(queries, rows, k, own=None):
 @pytest.mark.parametrize("levels", [0, 3])
 @pytest.mark.parametrize("k", [1, 7, 50])
 @pytest.mark.parametrize("chunk", [2**22, 300])
-def test_the_nearest_and_their_order_are_those_of_numpy(levels, k, chunk, monkeypatch):
+def test_neighbours_and_their_order_equal_those_of_numpy(levels, k, chunk, monkeypatch):
     monkeypatch.setattr(neighbours, "DISTANCES", chunk)
     queries, rows = rows_of(40, 1, levels), rows_of(500, 2, levels)
     distance, index = topk(queries, rows, k, exact=True)
@@ -39,7 +39,7 @@ def test_the_nearest_and_their_order_are_those_of_numpy(levels, k, chunk, monkey
     assert distance.numpy() == pytest.approx(away, abs=1e-12)
 
 
-def test_parts_of_rows_give_what_all_of_them_give():
+def test_rows_in_chunks_give_the_same_result():
     queries, rows = rows_of(30, 1, 3), rows_of(200, 2, 3)
     whole = topk(queries, rows, 9, exact=True)
     for size in (1, 7, 199, 200):
@@ -60,7 +60,7 @@ def test_a_query_among_the_rows_is_not_its_own_neighbour(chunk, monkeypatch):
     assert not (index == own[:, None]).any()
 
 
-def test_the_matrix_product_finds_the_same_and_float32_stays_float32():
+def test_matrix_product_finds_the_same_and_keeps_float32():
     queries, rows = rows_of(40, 1), rows_of(500, 2)
     exact, product = topk(queries, rows, 5, exact=True), topk(queries, rows, 5)
     assert torch.equal(exact[1], product[1])

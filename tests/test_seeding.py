@@ -10,21 +10,21 @@ from latentforge.seeding import Noise, generator, mix, permutation
 FROZEN = 4501180788524428461
 
 
-def test_a_seed_stays_the_same_for_ever():
+def test_seeds_are_frozen():
     # frozen: a change would make every earlier run impossible to resume bit for bit
     assert mix("noise", 0, 0) == FROZEN
     digest = hashlib.blake2b(b"noise\x000\x000", digest_size=8).hexdigest()
     assert int(digest, 16) // 2 == FROZEN
 
 
-def test_seeds_differ_in_every_part_and_never_run_together():
+def test_seeds_depend_on_every_part_and_its_boundaries():
     seeds = {mix(p, a, b) for p in ("noise", "order") for a in range(50) for b in range(50)}
     assert len(seeds) == 2 * 50 * 50
     assert mix("a", 1, 23) != mix("a", 12, 3)
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_generator_repeats_itself_and_leaves_the_default_one_alone():
+def test_generator_is_reproducible_and_keeps_the_default_state():
     before = torch.get_rng_state()
     one, two = (torch.rand(5, generator=generator("cpu", "x", 3)) for _ in range(2))
     assert torch.equal(one, two)
@@ -58,7 +58,7 @@ def test_the_noise_of_a_step_does_not_depend_on_the_steps_before_it():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_noise_on_a_gpu_is_reseeded_there_and_on_the_cpu():
+def test_noise_reseeds_the_gpu_and_the_cpu():
     def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         Noise("cuda", "noise", 5).reseed(step)
         return torch.randn(8, device="cuda"), torch.randn(8)
@@ -69,7 +69,7 @@ def test_noise_on_a_gpu_is_reseeded_there_and_on_the_cpu():
 
 
 def test_the_order_and_the_noise_of_a_step_are_frozen():
-    """Runs resume by these: a change of either makes every run of before another one."""
+    """A change of either would make earlier runs impossible to resume bit for bit."""
     assert permutation(10, 0, 0).tolist() == [5, 9, 2, 1, 4, 6, 8, 7, 3, 0]
     Noise("cpu", "train", 0).reseed(7)
     assert torch.initial_seed() == 3787100100533880272

@@ -1,4 +1,4 @@
-"""Noise of a batch that several processes share: each has the rows that one process would have."""
+"""Noise of a batch sharded over processes: each draws the rows that one process would draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYOUTS = {
 
 
 def drawn(images, values, cuts):
-    """What the processes draw, one after the other; each seeds its own generator."""
+    """The noise that each process draws in turn; each seeds its own generator."""
     rows = []
     for start, stop in pairwise(cuts):
         draw = torch.Generator().manual_seed(7)
@@ -32,7 +32,7 @@ def drawn(images, values, cuts):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("cuts", [(0, 7), (0, 4, 7), (0, 1, 2, 7), (0, 0, 7)])
-def test_the_rows_of_all_processes_are_the_noise_of_one(layout, cuts):
+def test_rows_of_all_processes_equal_the_noise_of_one(layout, cuts):
     values = LAYOUTS[layout]
     torch.manual_seed(7)
     expected = noise_like(values(7))
@@ -41,19 +41,19 @@ def test_the_rows_of_all_processes_are_the_noise_of_one(layout, cuts):
     assert torch.equal(torch.cat(drawn(7, values, cuts)), expected)
 
 
-def test_a_posterior_samples_its_rows_and_a_stranger_its_own():
+def test_posterior_samples_its_rows_and_other_shapes_are_independent():
     mean, log_var = torch.randn(6, 3), torch.zeros(6, 3)
     torch.manual_seed(1)
     expected = DiagonalGaussian(mean, log_var).sample()
     torch.manual_seed(99)
     with sharding(Shard(torch.Generator().manual_seed(1), 2, 5, 6)):
         found = DiagonalGaussian(mean[2:5], log_var[2:5]).sample()
-        other = noise_like(mean)  # no row for each image of this process
+        other = noise_like(mean)  # its rows are not the images of this process
     assert torch.equal(found, expected[2:5])
     torch.manual_seed(99)
     assert torch.equal(other, torch.randn(6, 3))
     torch.manual_seed(1)
-    assert torch.equal(DiagonalGaussian(mean, log_var).sample(), expected)  # the share is over
+    assert torch.equal(DiagonalGaussian(mean, log_var).sample(), expected)  # outside of the context
 
 
 def test_pixels_are_drawn_from_the_common_generator():

@@ -1,5 +1,5 @@
-"""`latentforge.testing` as an author's tests meet it: pytest in a folder with a package of theirs,
-beside another one that is installed too."""
+"""`latentforge.testing` in the tests of a plugin author: pytest in a folder with their package,
+beside another package that is also installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks at their smallest: each runs, and writes what it promises. No time is judged."""
+"""The benchmarks at their smallest size: each runs and writes its results. No time is asserted."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def turns():
 
 
 @pytest.fixture
-def measured(work):
-    """What a benchmark wrote; it runs without MNIST, on random images or digits."""
+def run_benchmark(work):
+    """Runs a benchmark without MNIST, on random images or digits, and returns its JSON."""
 
     def call(name: str, *arguments: object) -> dict[str, Any]:
         command = [sys.executable, str(FOLDER / f"{name}.py"), "--repeats", "1"]
@@ -41,10 +41,10 @@ def measured(work):
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.startswith(("## ", "without lightning"))
-        told = json.loads(file.read_text("utf-8"))
-        assert set(told["machine"]) == MACHINE
-        assert all(math.isfinite(number) for number in numbers(told))
-        return told
+        report = json.loads(file.read_text("utf-8"))
+        assert set(report["machine"]) == MACHINE
+        assert all(math.isfinite(number) for number in numbers(report))
+        return report
 
     return call
 
@@ -58,7 +58,7 @@ def numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def test_sides_alternate_and_ratios_are_of_neighbours(turns):
+def test_sides_alternate_and_ratios_are_of_adjacent_runs(turns):
     order = []
     sides = {name: lambda name=name: order.append(name) or len(order) for name in "ab"}
     took = turns.take_turns(sides, 3)
@@ -71,7 +71,7 @@ def test_sides_alternate_and_ratios_are_of_neighbours(turns):
     assert turns.difference([1, 10, 300], [2, 10, 100]) == 0
 
 
-def test_the_interval_of_a_median_is_that_of_an_independent_test(turns):
+def test_median_interval_equals_that_of_scipy(turns):
     draw = np.random.default_rng(0)
     for count in range(6, 41):
         values = draw.lognormal(size=count).tolist()
@@ -81,7 +81,7 @@ def test_the_interval_of_a_median_is_that_of_an_independent_test(turns):
         assert turns.median_interval(values, 0.5) == (wide.low, wide.high)
 
 
-def test_the_interval_covers_the_median_as_often_as_the_closed_form_says(turns):
+def test_median_interval_has_the_coverage_of_the_closed_form(turns):
     """1 - 2 P(Binomial(15, 1/2) < 4) = 1 - 2 * 576 / 2**15."""
     draws = np.random.default_rng(0).normal(size=(4000, 15)).tolist()
     intervals = [turns.median_interval(values) for values in draws]
@@ -105,43 +105,43 @@ for megabytes in (300, 1):
 """
 
 
-def test_the_peak_of_a_process_is_its_own():
-    """Also where another one before it took more."""
-    command = [sys.executable, "-c", PEAKS]  # small itself, as every script that asks for a peak
+def test_peak_memory_is_that_of_the_process_alone():
+    """Also if an earlier process used more."""
+    command = [sys.executable, "-c", PEAKS]  # small, like every script that measures a peak
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER).stdout
     large, small = map(float, out.split())
     assert 250 < large - small < 350
 
 
-def test_a_process_that_fails_ends_the_benchmark_with_its_words(turns):
+def test_failed_process_ends_the_benchmark_with_its_output(turns):
     with pytest.raises(SystemExit, match=r"(?s)exit 3\n.*why"):
         turns.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"])
 
 
 @pytest.mark.slow
-def test_plugins_are_installed_and_removed_again(measured):
-    told = measured("plugins", "--check", "vae")
-    assert set(told["checks"]) == {"vae"}
-    assert set(told["commands"]) == {"plugins list", "--help"}
-    for command in told["commands"].values():
+def test_plugins_are_installed_and_removed_again(run_benchmark):
+    report = run_benchmark("plugins", "--check", "vae")
+    assert set(report["checks"]) == {"vae"}
+    assert set(report["commands"]) == {"plugins list", "--help"}
+    for command in report["commands"].values():
         assert len(command["with"]) == len(command["without"]) == 1
 
 
 @pytest.mark.slow
-def test_throughput(measured):
-    told = measured("throughput", "--case", "ae", "--side", "write-up", "--side", "by-hand")
-    case = told["cases"]["ae"]
+def test_throughput(run_benchmark):
+    report = run_benchmark("throughput", "--case", "ae", "--side", "write-up", "--side", "by-hand")
+    case = report["cases"]["ae"]
     assert set(case["images_per_second"]) == {"write-up", "by-hand", "latentforge"}
     assert set(case["ratios"]) == {"write-up", "by-hand"}
     assert min(numbers(case)) > 0
-    assert told["data"] == "random images"
+    assert report["data"] == "random images"
 
 
 @pytest.mark.slow
-def test_whole(measured):
+def test_whole(run_benchmark):
     few = ("--images", 256, "--epochs", 2, "--few", 1, "--starts", 1)
-    told = measured("whole", *few, "--side", "by-hand", "--side", "write-up")
-    sides = told["sides"]
+    report = run_benchmark("whole", *few, "--side", "by-hand", "--side", "write-up")
+    sides = report["sides"]
     assert set(sides) == {"by-hand", "write-up", "latentforge"}
     assert [sides[side]["epochs"] for side in sides] == [2, 1, 2]
     for side in sides.values():
@@ -149,7 +149,7 @@ def test_whole(measured):
         [every] = side["all_epochs"]
         assert 0 < training < seconds <= every
         assert peak > 100  # torch alone takes more
-    started = told["start_up"]
+    started = report["start_up"]
     assert {"latentforge --help", "import torch, ignite"} < set(started)
     steps = {name for name in started if name.endswith("to its first step")}
     assert len(steps) == 3
@@ -158,32 +158,32 @@ def test_whole(measured):
 
 
 @pytest.mark.slow
-def test_growth(measured):
-    told = measured("growth", "--images", 128, "--case", "more", "--case", "larger")
-    assert [size["images"] for size in told["cases"]["more"]["sizes"].values()] == [128, 512, 2048]
-    for case in told["cases"].values():
+def test_growth(run_benchmark):
+    report = run_benchmark("growth", "--images", 128, "--case", "more", "--case", "larger")
+    assert [s["images"] for s in report["cases"]["more"]["sizes"].values()] == [128, 512, 2048]
+    for case in report["cases"].values():
         assert min(numbers(case)) > 0
         first, *_ = case["sizes"].values()
         assert first["of_the_first"] == 1.0
-    small, _, large = told["cases"]["larger"]["sizes"].values()
+    small, _, large = report["cases"]["larger"]["sizes"].values()
     assert large["peak_mb"] > small["peak_mb"]  # a network of eight million weights
 
 
 @pytest.mark.slow
-def test_search(measured):
-    told = measured("search", "--data", "digits", "--epochs", 20, "--requests", 10)
-    found = told["requests"]["10"]
+def test_search(run_benchmark):
+    report = run_benchmark("search", "--data", "digits", "--epochs", 20, "--requests", 10)
+    found = report["requests"]["10"]
     assert min(found["alike"]["requests_per_second"]) > 0
     assert found["ratio"] > 0
-    assert found["by-hand"]["same"] == [1.0]  # both sides made the same walks
+    assert found["by-hand"]["same"] == [1.0]  # both sides took the same steps
     [met], [by_hand] = (found[side]["success_share"] for side in ("alike", "by-hand"))
     assert met == pytest.approx(by_hand)
     assert met > 0
 
 
 @pytest.mark.slow
-def test_profile_step(measured):
-    cases = measured("profile_step", "--images", 640)["cases"]
+def test_profile_step(run_benchmark):
+    cases = run_benchmark("profile_step", "--images", 640)["cases"]
     assert set(cases) == {"vae", "ae", "mlp-classifier"}
     for sides in cases.values():
         assert min(sides["latentforge"].values()) > 0
@@ -193,16 +193,16 @@ def test_profile_step(measured):
 
 
 @pytest.mark.slow
-def test_together(measured):
-    told = measured("together", "--members", 2, "--data", "digits")
-    assert set(told["seconds"]) == {"one by one", "together"}
-    assert min(numbers(told["ratios"])) > 0
-    assert told["steps_of_one"] == pytest.approx(2 / told["ratios"]["steps"])
+def test_together(run_benchmark):
+    report = run_benchmark("together", "--members", 2, "--data", "digits")
+    assert set(report["seconds"]) == {"one by one", "together"}
+    assert min(numbers(report["ratios"])) > 0
+    assert report["steps_of_one"] == pytest.approx(2 / report["ratios"]["steps"])
 
 
 @pytest.mark.slow
-def test_checkpoints(measured):
-    told = measured("checkpoints", "--data", "digits")
-    assert len(told["megabyte_ms"]["latentforge"]) == 10
-    assert min(numbers(told["megabyte_ms"])) > 0
-    assert 0 < told["checkpoint_ms"] < told["epoch_ms"]
+def test_checkpoints(run_benchmark):
+    report = run_benchmark("checkpoints", "--data", "digits")
+    assert len(report["megabyte_ms"]["latentforge"]) == 10
+    assert min(numbers(report["megabyte_ms"])) > 0
+    assert 0 < report["checkpoint_ms"] < report["epoch_ms"]

@@ -1,4 +1,4 @@
-"""The script behind `make reproduce`, in short: every preset for one epoch on digits."""
+"""Short runs of the script of `make reproduce`: every preset for one epoch on digits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def script(*arguments):
 def test_every_preset_is_a_system_of_the_page(reproduce):
     every = Forge().registry.entries("presets")
     presets = {entry.name for entry in every if "[explore]" not in entry.spec.path.read_text()}
-    of_a_gpu = {"fast-mnist-cnn"}  # no write-up's; benchmarks/gpu.py trains it, in a second
+    of_a_gpu = {"fast-mnist-cnn"}  # in no write-up; benchmarks/gpu.py trains it, in a second
     assert presets == {system.preset for system in reproduce.SYSTEMS} | of_a_gpu
 
 
@@ -45,14 +45,14 @@ def test_every_preset_trains_and_is_on_the_page(reproduce, tmp_path):
     text = page.read_text("utf-8")
     for system in reproduce.SYSTEMS:
         assert f"latentforge train --preset {system.preset}\n" in text
-        for figure in system.metrics:
-            if "nll" not in figure.key:  # which takes too long
-                begin = rf"\| `{system.preset}` \| {figure.key} \| .* \| {figure.bounds()} \|"
-                assert re.search(begin + r" -?[\d.e+]+ \|", text), figure
-    assert "differs" not in text  # digits are judged by nothing
+        for metric in system.metrics:
+            if "nll" not in metric.key:  # takes too long
+                begin = rf"\| `{system.preset}` \| {metric.key} \| .* \| {metric.bounds()} \|"
+                assert re.search(begin + r" -?[\d.e+]+ \|", text), metric
+    assert "differs" not in text  # digits have no reference values
 
 
-def test_one_system_alone_writes_no_page_and_trains_what_it_needs(tmp_path):
+def test_option_only_trains_one_system_and_writes_no_page(tmp_path):
     page = SCRIPT.parents[1] / "docs" / "reproduction.md"
     before = page.read_bytes()
     done = script("--epochs", "1", "--only", "vanilla-ae", "--runs", str(tmp_path / "kept"))
@@ -71,18 +71,18 @@ def test_one_system_alone_writes_no_page_and_trains_what_it_needs(tmp_path):
         ({"high": 11.0}, (0.0, 11.0), (11.1,)),
     ],
 )
-def test_a_figure_is_judged_by_its_bounds(reproduce, bounds, inside, outside):
-    figure = reproduce.ReferenceMetric("test/x", "", 10.0, **bounds)
-    assert all(figure.is_within_bounds(value) for value in inside)
-    assert not any(figure.is_within_bounds(value) for value in (*outside, float("nan")))
-    assert not any(figure.is_known(value) for value in outside)
+def test_metric_is_compared_with_its_bounds(reproduce, bounds, inside, outside):
+    metric = reproduce.ReferenceMetric("test/x", "", 10.0, **bounds)
+    assert all(metric.is_within_bounds(value) for value in inside)
+    assert not any(metric.is_within_bounds(value) for value in (*outside, float("nan")))
+    assert not any(metric.is_known(value) for value in outside)
 
 
-def test_a_known_difference_is_known_only_so_far(reproduce):
-    figure = reproduce.with_margin("test/x", 10.0, 1.0, reason="seeds", slack=0.5)
-    assert not figure.is_within_bounds(11.2)
-    assert figure.is_known(11.2)
-    assert not figure.is_known(11.6)
-    assert reproduce.verdict(figure, 11.2, True) == "differs: seeds"
-    assert reproduce.verdict(figure, 11.6, True) == "**differs**"
-    assert reproduce.verdict(figure, 10.5, True) == "ok"
+def test_known_difference_has_a_limit(reproduce):
+    metric = reproduce.with_margin("test/x", 10.0, 1.0, reason="seeds", slack=0.5)
+    assert not metric.is_within_bounds(11.2)
+    assert metric.is_known(11.2)
+    assert not metric.is_known(11.6)
+    assert reproduce.verdict(metric, 11.2, True) == "differs: seeds"
+    assert reproduce.verdict(metric, 11.6, True) == "**differs**"
+    assert reproduce.verdict(metric, 10.5, True) == "ok"

@@ -38,9 +38,9 @@ def run_versions(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-def test_a_case_is_slower_only_where_its_whole_interval_is_below_the_limit(versions, capsys):
+def test_case_is_slower_only_if_its_interval_is_below_the_limit(versions, capsys):
     base = [100.0, 200.0, 50.0, 100.0, 200.0, 50.0]
-    shares = {"slower": 0.97, "unclear": 0.99}  # of the fastest pair: six pairs are all enclosed
+    shares = {"slower": 0.97, "unclear": 0.99}  # the fastest of six pairs, all in the interval
     cases = {}
     for name, fastest in shares.items():
         ratios = [0.90, 0.91, 0.92, 0.93, 0.94, fastest]
@@ -54,13 +54,13 @@ def test_a_case_is_slower_only_where_its_whole_interval_is_below_the_limit(versi
     assert capsys.readouterr().out == "\nInterval wholly below 0.98: no case.\n"
 
 
-def test_a_folder_that_is_no_checkout_is_refused(run_versions, work):
+def test_folder_that_is_not_a_checkout_is_refused(run_versions, work):
     done = run_versions(work, ROOT, "--case", "help", "--pairs", 1)
     assert done.returncode == 1
     assert f"{work} is no checkout of LatentForge" in done.stderr
 
 
-def test_a_comparison_of_no_pairs_is_refused(run_versions):
+def test_comparison_with_zero_pairs_is_refused(run_versions):
     done = run_versions(ROOT, ROOT, "--pairs", 0)
     assert done.returncode == 2
     assert "--pairs 0: at least 1" in done.stderr
@@ -78,11 +78,11 @@ def test_a_checkout_is_compared_with_itself(run_versions, work):
     done = run_versions(ROOT, ROOT, "--pairs", 1, "--steps", 3, "--json", file, *asked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Note: fewer than 15 pairs were used: 1." in done.stdout
-    told = json.loads(file.read_text("utf-8"))
-    assert (told["data"], told["pairs"], told["machine"]["threads"]) == ("digits", 1, 1)
-    assert told["base"] == told["new"] == str(ROOT)
-    assert tuple(told["cases"]) == cases
-    for found in told["cases"].values():
+    report = json.loads(file.read_text("utf-8"))
+    assert (report["data"], report["pairs"], report["machine"]["threads"]) == ("digits", 1, 1)
+    assert report["base"] == report["new"] == str(ROOT)
+    assert tuple(report["cases"]) == cases
+    for found in report["cases"].values():
         [base], [new] = found["rates"]["base"], found["rates"]["new"]
         assert base > 0
         assert found["ratio"] == pytest.approx(new / base)

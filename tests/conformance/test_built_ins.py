@@ -1,4 +1,4 @@
-"""Every built-in component keeps its contract, by the checks that strangers are asked to pass."""
+"""Every built-in component passes the checks for third-party plugins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentforge.conformance import CHECKED, CheckSkipped, checks_of
 from latentforge.conformance.common import checks_for
 from latentforge.plugins.loading import load_plugins
 
-DATA = os.environ.get("LATENTFORGE_DATA")  # where datasets are that were downloaded
+DATA = os.environ.get("LATENTFORGE_DATA")  # the folder of downloaded datasets
 COMPONENTS = [
     (kind, entry.name)
     for kind in CHECKED
@@ -23,7 +23,7 @@ COMPONENTS = [
 
 
 def options_of(name, folder):
-    """Those with which a check is one of seconds, or which a component does not do without."""
+    """Options that make a check take seconds, or that a component requires."""
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     match name:
         case "guided":

@@ -1,5 +1,5 @@
-"""What the checks demand is shown to be demanded: with one demand taken away, a check lets one of
-its twins pass."""
+"""Mutation tests of the checks: with one of its requirements removed, a check lets a twin pass that
+it should fail."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from latentforge.conformance import CHECKED, CheckFailed, checks_of
 
 from . import twins
 
-pytestmark = pytest.mark.slow  # the twins again for each demand
+pytestmark = pytest.mark.slow  # runs the twins for each requirement
 FOLDER = Path(conformance.__file__).parent
 USERS = {
     "assertions": ("models", "losses", "objectives"),
     "global_state": ("models", "datasets"),
 }
-DEMANDS = ("require", "require_same", "require_tensor")
+REQUIRE_FUNCTIONS = ("require", "require_same", "require_tensor")
 
 
-def demands(module: str) -> Iterator[tuple[str, int]]:
-    """(function, line) of each demand in a module: a call of `require`, or a CheckFailed."""
+def requirements(module: str) -> Iterator[tuple[str, int]]:
+    """(function, line) of each requirement in a module: a call of one of REQUIRE_FUNCTIONS."""
     for function in ast.parse((FOLDER / f"{module}.py").read_text("utf-8")).body:
-        if isinstance(function, ast.FunctionDef) and function.name not in DEMANDS:
+        if isinstance(function, ast.FunctionDef) and function.name not in REQUIRE_FUNCTIONS:
             for node in ast.walk(function):
-                if is_demand(node):
+                if is_requirement(node):
                     yield function.name, node.lineno
 
 
-def is_demand(node: ast.AST) -> bool:
+def is_requirement(node: ast.AST) -> bool:
     call = getattr(node, "value", None) if isinstance(node, ast.Expr) else None
-    return isinstance(call, ast.Call) and getattr(call.func, "id", "") in DEMANDS
+    return isinstance(call, ast.Call) and getattr(call.func, "id", "") in REQUIRE_FUNCTIONS
 
 
 class Without(ast.NodeTransformer):
-    """The module without the demand on that line."""
+    """The module without the requirement on that line."""
 
     def __init__(self, line: int) -> None:
         self.line = line
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        gone = is_demand(node) and node.lineno == self.line
+        gone = is_requirement(node) and node.lineno == self.line
         return ast.copy_location(ast.Pass(), node) if gone else node
 
 
-def run_anew(module: str, line: int = 0) -> None:
+def run_again(module: str, line: int = 0) -> None:
     """Run a module of checks again in its own namespace."""
     path = FOLDER / f"{module}.py"
     tree = ast.fix_missing_locations(Without(line).visit(ast.parse(path.read_text("utf-8"))))
@@ -58,8 +58,8 @@ def run_anew(module: str, line: int = 0) -> None:
 
 
 def passing(kind: str, function: str) -> list[str]:
-    """The twins that do not fail the check which they should fail: those of one check where the
-    function is one, else of all."""
+    """The twins that pass the check that they should fail: those of one check if the function is a
+    check, else of all."""
     names = [n for n in twins.TWINS[kind] if n.startswith(function.replace("_", " "))]
     found = []
     for name in names or twins.TWINS[kind]:
@@ -70,7 +70,7 @@ def passing(kind: str, function: str) -> list[str]:
                 check()
             except twins.RAISES.get((kind, name, number), CheckFailed):
                 continue
-            except Exception:  # which does not say what to mend
+            except Exception:  # without a hint
                 pass
             found.append(f"{name} {number}")
     return found
@@ -78,15 +78,15 @@ def passing(kind: str, function: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("module", "function", "line"),
-    [(module, *found) for module in (*CHECKED, *USERS) for found in demands(module)],
+    [(module, *found) for module in (*CHECKED, *USERS) for found in requirements(module)],
 )
-def test_without_a_demand_a_twin_passes(module, function, line, work):
+def test_without_a_requirement_a_twin_passes(module, function, line, work):
     kinds = USERS.get(module, (module,))
     try:
-        run_anew(module, line)
-        for kind in kinds if module in USERS else ():  # which have its functions by name
-            run_anew(kind)
+        run_again(module, line)
+        for kind in kinds if module in USERS else ():  # they import its functions
+            run_again(kind)
         assert any(passing(kind, function) for kind in kinds)
     finally:
         for again in (module, *kinds):
-            run_anew(again)
+            run_again(again)

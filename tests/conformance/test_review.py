@@ -1,4 +1,4 @@
-"""The checks of whole plugins: commands, presets, how long they load, what is said meanwhile."""
+"""The checks of whole plugins: commands, presets, loading time and output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reviewed(forge, name, deep=False):
     return {(result.component, result.check): result for result in results}
 
 
-def test_an_impossible_option_in_a_preset_of_an_explorer_is_found(work):
+def test_unknown_option_in_an_explorer_preset_is_found(work):
     found = {}
     for option in ("n = 40", "nonsense = 3"):
         (work / "p.toml").write_text(f'[explore]\nname = "sample"\n{option}\n')
@@ -37,22 +37,22 @@ def test_an_impossible_option_in_a_preset_of_an_explorer_is_found(work):
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "said"),
+    ("name", "target", "cause"),
     [
         ("aim", "json:loads", ""),
         ("train", "json:loads", "has its own command 'train'"),
         ("aim", "json:nothing", "cannot be loaded"),
     ],
 )
-def test_a_command_that_cannot_be_called_is_found(name, target, said, monkeypatch):
+def test_a_command_that_cannot_be_called_is_found(name, target, cause, monkeypatch):
     dist = SimpleNamespace(metadata={"Name": "latentforge", "Version": "1"})
     point = EntryPoint(name, target, "latentforge.commands")
     vars(point).update(dist=dist)
     offered = {name: plugin_commands.PluginCommand(point, [])}
     monkeypatch.setattr(plugin_commands, "commands", lambda: offered)
     found = reviewed(Forge(), "vae")[f"command {name}", "it can be called"]
-    assert said in found.saw
-    assert found.status == ("failed" if said else "passed")
+    assert cause in found.saw
+    assert found.status == ("failed" if cause else "passed")
 
 
 def test_a_plugin_that_takes_long_to_load_is_found():
@@ -62,7 +62,7 @@ def test_a_plugin_that_takes_long_to_load_is_found():
     assert "3.0 s" in reviewed(forge, "twin")["", "it loads quickly"].saw
 
 
-def test_what_was_not_tried_has_not_just_passed():
+def test_component_that_was_not_tried_is_skipped():
     def missing(config, split):
         raise MissingError("no files")
 
@@ -73,8 +73,8 @@ def test_what_was_not_tried_has_not_just_passed():
     assert "no files" in last.saw
 
 
-def test_only_the_checks_are_heard(work, capsys, caplog):
-    heard = []
+def test_output_and_observers_of_a_plugin_are_suppressed(work, capsys, caplog):
+    started = []
 
     class Loud(twins.callbacks.Watch):
         def attach(self, engines):
@@ -83,9 +83,9 @@ def test_only_the_checks_are_heard(work, capsys, caplog):
             super().attach(engines)
 
     plugin = twins.plugin("callbacks", twins.callback(Loud))
-    plugin.latentforge_run_started = hookimpl(lambda run: heard.append(run))
+    plugin.latentforge_run_started = hookimpl(lambda run: started.append(run))
     seen = reviewed(Forge([plugin]), "twin", deep=True)
     assert seen["callback good", "it attaches and trains"].status == "passed"
     assert capsys.readouterr() == ("", "")
     assert not caplog.records
-    assert not heard
+    assert not started

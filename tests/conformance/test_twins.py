@@ -1,4 +1,4 @@
-"""Every check passes on what is good, and fails on a twin that is broken in exactly that way."""
+"""Every check passes on a good component and fails on a twin that is broken in exactly that way."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def checks(kind, offered):
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(work):
+def in_a_new_folder(work):
     pass
 
 
 @pytest.mark.parametrize("kind", CHECKED)
-def test_what_is_good_passes(kind):
+def test_good_component_passes(kind):
     passed = 0
     for check in checks(kind, twins.GOOD[kind]).values():
         try:
@@ -68,7 +68,7 @@ def test_bad_options_are_found_in_every_kind(kind, name):
 
 
 def test_a_heavy_hook_module_is_found_in_every_kind(work):
-    """Whatever it offers: the module is loaded by itself, in a process of its own."""
+    """The check loads the module alone in a new process, so its kind does not matter."""
     text = (
         "{first}\nfrom latentforge import ModelSpec, hookimpl\n\n\n@hookimpl\n"
         "def latentforge_models():\n    yield ModelSpec(name='m', summary='s', build=print,\n"
@@ -90,17 +90,17 @@ def test_a_heavy_hook_module_is_found_in_every_kind(work):
             check()
 
 
-def test_the_remedy_fits_the_fault():
+def test_hint_fits_the_fault():
     name = "terms are finite numbers on their own"
-    mends = []
+    hints = []
     for twin in twins.TWINS["losses"][name][2:]:
         with pytest.raises(CheckFailed) as failure:
             checks("losses", twin)[name]()
-        mends.append(failure.value.hint)
-    assert len({*mends}) == len(mends)
+        hints.append(failure.value.hint)
+    assert len({*hints}) == len(hints)
 
 
-def test_where_the_first_check_fails_the_others_say_no_more():
+def test_other_checks_are_skipped_after_the_first_fails():
     failed, skipped = {}, set()
     found = checks("models", twins.TWINS["models"]["it has what it provides"][3])
     del found[LIGHT]

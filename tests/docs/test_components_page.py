@@ -1,4 +1,4 @@
-"""docs/components.md names what there is, and nothing else."""
+"""docs/components.md lists the existing components, and no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTIONS = dict(re.findall(r"^## (\w[\w ]*)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.
 
 
 def named(section: str) -> set[str]:
-    """What stands in backquotes in the first cell of a section's table rows."""
+    """The code spans in the first cell of a section's table rows."""
     rows = re.findall(r"^\| (`.*?) \|", SECTIONS[section], re.M)
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
@@ -33,7 +33,7 @@ def test_every_component_has_its_row(section, kind):
 
 
 @pytest.mark.parametrize("section", ["Explorers", "Objectives"])
-def test_the_runs_that_each_takes_are_named_and_in_brackets_where_they_are_optional(section):
+def test_roles_are_listed_with_optional_ones_in_brackets(section):
     for entry in Forge().registry.entries(section.lower()):
         [cell] = re.findall(rf"^\| `{entry.name}` \|.*\| (.*?) ?\|$", SECTIONS[section], re.M)
         assert set(re.findall(r"\[`(\w+)`\]", cell)) == set(entry.spec.optional_roles or {})
@@ -43,7 +43,7 @@ def test_the_runs_that_each_takes_are_named_and_in_brackets_where_they_are_optio
         }
 
 
-def test_every_measure_has_its_row_and_is_default_where_it_says_so():
+def test_every_measure_has_its_row_and_its_default():
     for entry in Forge().registry.entries("measures"):
         pattern = rf"^\| .*`{entry.name}`.*? \| .* \| (\w+) \|$"
         [row] = re.findall(pattern, SECTIONS["Measures"], re.M)
@@ -52,7 +52,7 @@ def test_every_measure_has_its_row_and_is_default_where_it_says_so():
 
 
 def test_every_key_of_train_is_explained():
-    told = set(re.findall(r"`(\w+)(?:\.\w+)?`", SECTIONS["Training"]))
+    explained = set(re.findall(r"`(\w+)(?:\.\w+)?`", SECTIONS["Training"]))
     plain = {"epochs", "batch_size", "lr", "optimizer", "seed", "weight_decay"}
     plain |= {"optimizer_options", "device", "threads", "log_every", "evaluate_every"}
-    assert {field.name for field in fields(TrainConfig)} - plain <= told
+    assert {field.name for field in fields(TrainConfig)} - plain <= explained

@@ -1,4 +1,4 @@
-"""docs/contracts.md is true: its Python runs, and it names every kind, capability and option."""
+"""docs/contracts.md is correct: its Python runs, and it names every kind, capability and option."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_python_block_runs_in_order(page, tmp_path):
 
 
 @pytest.mark.slow  # half a minute
-def test_its_components_keep_the_contract_themselves(page, cli, tmp_path, monkeypatch):
+def test_components_of_the_page_keep_their_contract(page, cli, tmp_path, monkeypatch):
     parts = [code for _, code in blocks("python") if re.search("@hookimpl|@dataclass", code)]
     (tmp_path / "page.py").write_text("\n".join(parts))
     monkeypatch.chdir(tmp_path)
@@ -69,7 +69,7 @@ def test_the_page_has_an_example_of_every_hook():
         assert f"| {kind.singular} | `{kind.spec.__name__}` |" in TEXT
 
 
-def test_the_page_names_every_field_that_components_get():
+def test_page_names_every_field_that_components_receive():
     for value in (contracts.Batch, contracts.Step, contracts.Engines, contracts.EvaluateContext):
         missing = [f.name for f in fields(value) if f"`{f.name}" not in TEXT]
         assert not missing, value
@@ -85,22 +85,22 @@ def test_the_page_describes_every_field_of_every_finding():
         assert not missing, kind
 
 
-def test_the_page_has_the_arguments_of_every_finding_in_their_order():
-    said = re.sub(r"\n *#  +", " ", TEXT)
+def test_page_has_the_arguments_of_every_finding_in_order():
+    text = re.sub(r"\n *#  +", " ", TEXT)
     for kind in (*get_args(findings.Finding), findings.Findings, findings.Plane):
         parts = []
         for field in fields(kind):
             value = field.default_factory() if callable(field.default_factory) else field.default
             parts.append(field.name + (f"={value!r}" if value is not MISSING else ""))
-        assert f"{kind.__name__}({', '.join(parts)})" in said
+        assert f"{kind.__name__}({', '.join(parts)})" in text
 
 
-def test_the_page_names_the_files_that_no_finding_may_be():
+def test_page_lists_the_reserved_names_of_findings():
     [section] = re.findall(r"^## Explorers\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
     assert all(f"`{name}`" in section for name in findings.RESERVED)
 
 
-def test_the_page_describes_what_an_explorer_works_with_and_what_its_spec_says():
+def test_page_describes_explore_context_and_explorer_spec():
     [section] = re.findall(r"^## Explorers\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
     first = "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
     for name in (f.name for f in fields(contracts.ExploreContext)):
@@ -123,15 +123,15 @@ def test_the_page_describes_every_argument_of_a_search_and_what_it_returns():
         assert f"`{field.name}`" in section
 
 
-def test_the_page_names_every_option_that_a_component_cannot_have():
-    taken = {*inspect.signature(Forge.explore).parameters, "name", "objective"}
-    taken -= {"self", "options"}
-    taken |= {field.name for field in fields(DataConfig)}
-    [said] = re.findall(r"These option names are reserved: (.*?)\n\n", TEXT, re.DOTALL)
-    assert set(re.findall(r"`(\w+)`", said)) == taken
+def test_page_lists_the_reserved_option_names():
+    reserved = {*inspect.signature(Forge.explore).parameters, "name", "objective"}
+    reserved -= {"self", "options"}
+    reserved |= {field.name for field in fields(DataConfig)}
+    [sentence] = re.findall(r"These option names are reserved: (.*?)\n\n", TEXT, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", sentence)) == reserved
 
 
-def test_the_page_has_the_capabilities_that_checks_know():
+def test_page_lists_the_capabilities_that_the_checks_know():
     [table] = re.findall(r"^\| capability \|.*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
     assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == CORE_CAPABILITIES
 

@@ -1,4 +1,4 @@
-"""docs/errors.md has every id that an error or a plugin's fault can have, and none else."""
+"""docs/errors.md lists every id of an error or of a plugin's fault, and no others."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_every_class_of_errors_has_its_row():
         for cls in classes()
         if cls.__module__ == "latentforge.errors"
     }
-    told = [tuple(row[:3]) for row in rows(ERRORS)]
-    assert len({identity for identity, *_ in told}) == len(told)
-    assert set(told) == known
-    within = {(cls.id, str(cls.exit_code)) for cls in classes()}  # those of other modules too
+    listed = [tuple(row[:3]) for row in rows(ERRORS)]
+    assert len({identity for identity, *_ in listed}) == len(listed)
+    assert set(listed) == known
+    within = {(cls.id, str(cls.exit_code)) for cls in classes()}  # also classes of other modules
     assert within == {(identity, code) for identity, code, _ in known}
     for row in rows(ERRORS):
         assert len(row) == 5

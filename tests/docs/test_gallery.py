@@ -33,7 +33,7 @@ def test_every_explorer_has_a_section_with_its_command_and_its_picture(name):
     assert "](gallery/" in SECTIONS[name]
 
 
-def test_every_picture_is_there_readable_described_and_shown():
+def test_every_picture_is_readable_described_and_shown():
     for alt, path in PICTURES:
         assert len(alt) > 10, path
         with Image.open(DOCS / path) as picture:
@@ -52,7 +52,7 @@ def test_the_pictures_are_small():
 
 
 def parsed(line: str) -> dict[str, Any]:
-    """The parameters of a command; it raises where the line does not parse."""
+    """The parameters of a command; it raises if the line does not parse."""
     _, name, *words = shlex.split(line)
     given: dict[str, Any] = get_command(app).commands[name].make_context(name, words).params
     return given
@@ -71,7 +71,7 @@ def configs():
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if " explore " in line])
-def test_every_exploration_has_runs_and_options_that_its_explorer_takes(line, configs):
+def test_explore_commands_have_valid_runs_and_options(line, configs):
     given = parsed(line)
     config, name = configs[str(given["run"])], given["explorer"]
     classes, options = [*"0123456789"], given["set_"] or ()
@@ -91,5 +91,5 @@ def test_all_commands_are_covered():
     assert {line.split()[1] for line in COMMANDS} == {"train", "explore", "report"}
 
 
-def test_nothing_on_the_page_is_of_one_machine():
+def test_page_has_no_absolute_paths():
     assert not re.search(r"(^|[\s`(=])(/|~/|[A-Z]:\\)", TEXT, re.M)

@@ -1,4 +1,4 @@
-"""docs/plugins.md: what it shows works; the tutorial is followed in tests/e2e."""
+"""The code of docs/plugins.md works; tests/e2e follows the tutorial."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def blocks(heading):
 
 
 def named(texts):
-    """The files that blocks are, by the name in their first line."""
+    """The blocks by the file name in their first line."""
     return {re.match(r"# (\S+)\n", text)[1]: text for text in texts}
 
 
-def test_every_block_of_the_page_is_one_that_a_test_takes():
-    """This file asks for blocks by their headings; tests/e2e takes those of the tutorial."""
+def test_every_block_of_the_page_is_tested():
+    """This file reads blocks by heading; tests/e2e reads those of the tutorial."""
     headings = set(re.findall(r'blocks\("(.+?)"\)', Path(__file__).read_text("utf-8")))
     tutorial = TEXT.partition("## Ten minutes\n")[2].partition("## Reference\n")[0]
     taken = [*FENCED.findall(tutorial), *(block for name in headings for block in blocks(name))]
@@ -45,7 +45,7 @@ def test_every_block_of_the_page_is_one_that_a_test_takes():
     assert '"## Reference\\n"' in follower
 
 
-def test_the_smallest_model_has_at_most_thirty_lines_in_two_files_and_trains(work):
+def test_smallest_model_has_at_most_thirty_lines_and_trains(work):
     (_, hooks), (_, network), (_, command) = blocks("A model in thirty lines")
     lines = [line for text in (hooks, network) for line in text.splitlines() if line.strip()]
     assert len([line for line in lines if not line.startswith("# ")]) <= 30
@@ -79,21 +79,21 @@ def wave(work, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_package_with_several_components_does_all_that_it_offers(wave, work, capsys):
+def test_commands_of_the_package_with_several_components_run(wave, work, capsys):
     for line in wave:
         program, *words = shlex.split(line)
         assert program == "latentforge"
         assert run_cli(words) == 0, capsys.readouterr().err
-    assert float(capsys.readouterr().out.splitlines()[-1]) > 0  # what `norm` prints
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0  # printed by `norm`
     assert (work / "runs/wave/summary.txt").read_text().startswith("wave: ")
     assert (work / "runs/wave/explore/mean-codes/means.png").exists()
     assert run_cli(["plugins", "show", "wave"]) == 0
-    said = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for kind in ("models", "losses", "measures", "explorers", "presets", "commands"):
-        assert f"{kind} " in said
+        assert f"{kind} " in shown
 
 
-def test_its_tests_pass_and_leave_out_what_they_say(wave, work):
+def test_tests_of_the_package_pass_with_one_skip(wave, work):
     (work / "tests").mkdir()
     for name, text in named(text for _, text in blocks("Tests")).items():
         (work / name).write_text(text)
@@ -113,7 +113,7 @@ def test_its_tests_pass_and_leave_out_what_they_say(wave, work):
 
 
 class Full:
-    """A plugin with a model whose posterior is that of the page."""
+    """A plugin with a model that has the posterior of the page."""
 
     def __init__(self, posterior):
         self.posterior = posterior
@@ -150,7 +150,7 @@ class Full:
         return Model()
 
 
-def test_the_full_covariance_of_the_page_has_the_kl_that_its_samples_have():
+def test_full_gaussian_of_the_page_has_the_kl_of_its_samples():
     [(_, text)] = blocks("Priors, posteriors, labels")
     space = {}
     exec(compile(text, "posterior.py", "exec"), space)
@@ -173,41 +173,41 @@ TRAIN = {"epochs": 2, "batch_size": 16, "device": "cpu", "threads": 1}
 SMALL = {"data": testing.tiny_images(), "model": {"hidden": [16], "latent_dim": 2}, "quiet": True}
 
 
-def test_the_callback_of_the_page_goes_on_and_attach_does_not_see_that(work):
+def test_callback_of_the_page_is_restored_after_attach(work):
     [(_, text)] = blocks("A callback's state")
     space, seen = {}, []
     exec(compile(text, "mean_weights.py", "exec"), space)
 
-    class Told(space["MeanWeights"]):
+    class Recording(space["MeanWeights"]):
         def attach(self, engines):
             from ignite.engine import Events
 
-            def tell():
+            def record():
                 weight = next(engines.model.parameters()).detach().clone()
                 seen.append((len(self.means), engines.trainer.state.iteration, weight))
 
-            tell()
+            record()
             super().attach(engines)
-            engines.trainer.add_event_handler(Events.STARTED, tell)
+            engines.trainer.add_event_handler(Events.STARTED, record)
             self.last = seen
 
     class Plugin:
         @hookimpl
         def latentforge_callbacks(self):
-            yield CallbackSpec(name="means", summary="Keeps means", build=Told)
+            yield CallbackSpec(name="means", summary="Keeps means", build=Recording)
 
     forge = Forge([Plugin()])
     run = forge.train("ae", **SMALL, train=TRAIN, callbacks=["means"], run=work / "run")
     forge.resume(run, data=SMALL["data"], train={"epochs": 3}, quiet=True)
-    (_, _, new), _, (kept, step, weight), (kept_then, step_then, weight_then) = seen
+    (_, _, new), _, (kept, step, weight), (restored, restored_step, restored_weight) = seen
     assert (kept, step) == (0, 0)
     assert torch.equal(weight, new)
-    assert (kept_then, step_then) == (2, 6)
-    assert not torch.equal(weight_then, new)
+    assert (restored, restored_step) == (2, 6)
+    assert not torch.equal(restored_weight, new)
 
 
 class Watcher:
-    """Writes down what of a run the page says that an observer may read."""
+    """Records the attributes of a run that the page documents for observers."""
 
     def __init__(self):
         self.seen = []
@@ -233,7 +233,7 @@ class Watcher:
         assert run.manifest["error"]
 
 
-def test_an_observer_reads_what_the_page_says(work):
+def test_observer_can_read_the_documented_attributes(work):
     watcher = Watcher()
     forge = Forge([watcher])
     run = forge.train("ae", **SMALL, train=TRAIN, run=work / "run")
@@ -251,7 +251,7 @@ def test_an_observer_reads_what_the_page_says(work):
     ]
 
 
-# ---------------------------------------------------------------- what the page names
+# ---------------------------------------------------------------- tables and names
 
 
 @pytest.mark.parametrize("kind", ["every component", *CHECKED])
@@ -264,10 +264,10 @@ def test_the_page_has_a_row_for_each_check(kind):
     assert rows == ["check", *map(check_name, checks)]
 
 
-def test_the_config_of_the_page_is_read_and_wants_its_plugin_first(work):
+def test_config_of_the_page_requires_its_plugin(work):
     [(_, text)] = blocks("Configs and runs that need plugins")
     (work / "c.toml").write_text(text)
-    check_requirements(["latentforge>=0.0"], "c.toml")  # which is here
+    check_requirements(["latentforge>=0.0"], "c.toml")  # which is installed
     assert read_toml(work / "c.toml")["requires_plugins"] == ["latentforge-swirl>=0.2"]
     assert run_cli(["train", "--config", "c.toml"]) == 3
 
@@ -279,7 +279,7 @@ def test_the_entry_point_of_a_command_is_that_of_the_example():
     assert tomllib.loads(text)["project"]["entry-points"].items() <= points.items()
 
 
-def test_the_page_names_what_tests_get_and_every_observer():
+def test_page_names_the_test_helpers_and_every_observer():
     for name in testing.__all__:
         if name.startswith("check_") or name == "tiny_images":
             assert f"`{name}" in TEXT

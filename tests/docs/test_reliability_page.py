@@ -1,4 +1,4 @@
-"""docs/reliability.md: its code runs, and each promise names a test that is there."""
+"""docs/reliability.md: its code runs, and the tests that it names exist."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("line", re.findall(r"^latentforge .+$", TEXT, re.M))
-def test_its_commands_parse(line):
+def test_commands_of_the_page_parse(line):
     _, name, *arguments = shlex.split(line)
     get_command(app).commands[name].make_context(name, arguments)
 
 
-def test_the_tests_that_it_names_are_there():
+def test_tests_named_on_the_page_exist():
     named = re.findall(r"`(tests/[\w/]+\.py)`", TEXT)
     assert len(named) >= 4
     assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
-def test_the_campaign_lost_nothing():
+def test_campaign_has_no_losses():
     [counts] = re.findall(r"^## Counts\n(.*)\Z", TEXT, re.M | re.S)
     kills, losses = re.search(r"kills: (\d+) in \d+ runs, losses: (\d+)", counts).groups()
     assert int(kills) >= 1000

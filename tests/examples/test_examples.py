@@ -1,4 +1,4 @@
-"""The programs and packages in examples/ do what they say."""
+"""The programs and packages in examples/ work as described."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGE = "latentforge_text_objective"
 
 
 def flight(velocity, drag, seconds=1.0, steps=20000):
-    """Where a ball with quadratic drag is, by many small steps in plain numbers."""
+    """The final position of a ball with quadratic drag, by many small Euler steps in floats."""
     x = y = 0.0
     vx, vy = velocity
     dt = seconds / steps
@@ -39,7 +39,7 @@ def flight(velocity, drag, seconds=1.0, steps=20000):
     return x, y
 
 
-def test_the_ball_comes_to_every_place(capsys):
+def test_ball_reaches_every_target(capsys):
     program = runpy.run_path(str(EXAMPLES / "search_without_a_run.py"), run_name="example")
     program["main"]()
     lines = capsys.readouterr().out.splitlines()
@@ -48,7 +48,7 @@ def test_the_ball_comes_to_every_place(capsys):
     pattern = rf"be at \({number} m,{number} m\)\s+throw with \({number},{number}\)"
     for line in lines[:-1]:
         x, y, *velocity = map(float, re.match(pattern, line).groups())
-        # the velocity is printed to the centimetre a second, and the steps of both are finite
+        # velocities are printed to 1 cm/s, and both integrations have a finite step
         assert math.dist(flight(velocity, program["DRAG"]), (x, y)) < 0.03
 
 
@@ -76,7 +76,7 @@ def picture(pixels, side=28):
 
 
 @pytest.mark.parametrize("lean", [-2, -1, 0, 1])
-def test_the_slant_of_a_line_is_its_steps_to_the_right_for_each_up(moments, lean):
+def test_slant_of_a_line_is_its_shift_to_the_right_per_row(moments, lean):
     line = [(14 - up, 14 + lean * up) for up in range(-5, 6)]
     assert float(moments(picture(line))[0, 2]) == pytest.approx(lean, abs=1e-4)
 
@@ -88,7 +88,7 @@ def test_the_thickness_of_a_bar_is_its_area_over_its_outline(moments, width):
     assert float(moments(picture(bar))[0, 1]) == pytest.approx(expected, rel=0.1)
 
 
-def test_brightness_and_the_upper_half(moments):
+def test_brightness_and_share_of_the_upper_half(moments):
     x = picture([(0, 0), (5, 3), (20, 9), (13, 27)])
     ink, _, _, upper = moments(0.5 * x)[0].tolist()
     assert ink == pytest.approx(0.5 * 4 / 784, rel=1e-5)
@@ -96,7 +96,7 @@ def test_brightness_and_the_upper_half(moments):
     assert torch.isfinite(moments(torch.zeros(1, 1, 28, 28))).all()
 
 
-def test_the_gradient_of_the_score_is_that_of_finite_differences(package):
+def test_gradient_of_the_score_equals_finite_differences(package):
     scorer = package("scorer").MomentScorer(
         torch.tensor([0.4, 0.5, 0.1, 0.5]), torch.tensor([0.1, 0.2, 0.3, 0.1])
     )
@@ -105,7 +105,7 @@ def test_the_gradient_of_the_score_is_that_of_finite_differences(package):
     assert torch.autograd.gradcheck(lambda images: scorer.score(images, read), x, fast_mode=True)
 
 
-def test_a_text_asks_for_what_its_words_say_and_for_nothing_else(package):
+def test_text_requests_only_the_quantities_that_it_names(package):
     scorer = package("scorer").MomentScorer(torch.zeros(4), torch.ones(4))
     read = scorer.read("A thick digit, leaning right and with a very bright lower half.")
     assert read[0].isnan()
@@ -113,15 +113,15 @@ def test_a_text_asks_for_what_its_words_say_and_for_nothing_else(package):
 
 
 @pytest.mark.parametrize("text", ["a purple digit", "", "thick and thin", "thickset", "very"])
-def test_a_text_that_cannot_be_met_is_refused(package, text):
+def test_invalid_text_is_refused(package, text):
     scorer = package("scorer").MomentScorer(torch.zeros(4), torch.ones(4))
     with pytest.raises(UsageError):
         scorer.read(text)
 
 
 @pytest.mark.slow  # 10 s
-def test_texts_are_searched_for_in_a_trained_run(package, cli, tmp_path):
-    run = tmp_path / "ae"  # one whose decoder can draw what is asked for
+def test_search_finds_images_for_texts_in_a_trained_run(package, cli, tmp_path):
+    run = tmp_path / "ae"  # a run whose decoder can draw the requested images
     fit = {"epochs": 30, "batch_size": 128, "lr": 3e-3}
     Forge().train("ae", data="digits", model={"latent_dim": 8}, train=fit, run=run, quiet=True)
     ask = ("-p", PACKAGE, "explore", "guided", run, "--json", "--set", "objective=text")
@@ -143,7 +143,7 @@ def test_texts_are_searched_for_in_a_trained_run(package, cli, tmp_path):
     assert "leaning left" in refused.json["remedy"]
 
 
-def test_any_scorer_takes_the_place_of_the_toy(package):
+def test_another_scorer_can_replace_the_toy(package):
     """As the README shows for CLIP: read a text once, score by the cosine to it."""
 
     class Cosine:

@@ -1,4 +1,4 @@
-"""The contract of objectives holds where there are no images, no parameters and no run."""
+"""The contract of objectives holds without images, parameters or a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTARTS = 4
 
 @pytest.fixture(scope="module")
 def fly():
-    """The simulator, which stands where a decoder would."""
+    """The simulator, which replaces a decoder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PACKAGE)
         yield importlib.import_module("latentforge_physics.simulator").fly
@@ -32,8 +32,8 @@ def spec(fly):
 
 
 def search(decode, objective, start, steps=300, lr=0.2):
-    """Gradient ascent with `len(start)` attempts, each request's in turn; gives a code or None for
-    each request and the attempts made in all. Knows the contract and nothing else."""
+    """Gradient ascent from codes `start`, which cycle through the requests. Returns a code or None
+    for each request, and the number of steps of all codes. It uses only the contract."""
     request = torch.arange(len(start)) % len(objective.requests)
     z, found, attempts = start.clone().requires_grad_(), [None] * len(objective.requests), 0
     for step in range(steps):
@@ -52,7 +52,7 @@ def search(decode, objective, start, steps=300, lr=0.2):
     return found, attempts
 
 
-def test_a_search_that_knows_the_contract_alone_reaches_every_target(fly, spec):
+def test_search_that_uses_only_the_contract_reaches_every_target(fly, spec):
     options = {"targets": [[3.0, 0.0], [-2.0, 2.0], [0.0, -3.0], [1.0, 3.0]]}
     objective = spec.build(check_options(spec.config, options, "arrive"), None)
     assert objective.requests[1] == "be at (-2, 2)"
@@ -63,11 +63,11 @@ def test_a_search_that_knows_the_contract_alone_reaches_every_target(fly, spec):
     assert attempts < 300 * len(start) / 2  # the rows of satisfied requests were dropped
     for target, z in zip(options["targets"], found, strict=True):
         assert z is not None, target
-        [end] = fly(z[None].double(), steps=5000).tolist()  # by steps 25 times as small
+        [end] = fly(z[None].double(), steps=5000).tolist()  # with a step 100 times as small
         assert math.dist(end, target) < 0.01 + 1e-3
 
 
-def test_the_options_of_an_objective_are_checked_like_any_other(spec):
+def test_options_of_an_objective_are_validated(spec):
     with pytest.raises(ConfigError) as error:
         check_options(spec.config, ["tolerance=-1", "targets=[[1.0]]"], "arrive")
     assert len(error.value.details) == 2

@@ -19,7 +19,7 @@ SMALL = {"train": {"epochs": 3, "lr": 3e-3, "batch_size": 32, "device": "cpu"}, 
 
 
 class WatchCodebook:
-    """Which entries ever had a gradient, and how far they have gone."""
+    """Logs how many entries ever had a gradient, and the least distance that one of them moved."""
 
     def attach(self, engines):
         codebook = engines.model.codebook
@@ -42,7 +42,7 @@ def build_rate(config, context):
 
 
 class Beside:
-    """What the tests have beside the package."""
+    """Components of the tests, in addition to those of the package."""
 
     @hookimpl
     def latentforge_callbacks(self):
@@ -77,7 +77,7 @@ def run(forge, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reopened(run):
-    """The run as another program sees it, which has the package alone."""
+    """The run, opened by a Forge that has only the package."""
     return Forge(plugins=["latentforge_vq"]).open_run(run.path)
 
 
@@ -88,7 +88,7 @@ def test_it_learns_to_reconstruct(run):
     assert run.metrics["test"]["recon"] == pytest.approx(last["validation"]["recon"], rel=0.15)
 
 
-def test_terms_are_weighed_and_a_weightless_one_is_logged_only(run):
+def test_terms_are_weighted_and_one_of_weight_0_is_only_logged(run):
     terms = run.metrics["train"]
     weights = {"commitment_weight": 0.25, "perplexity_weight": 0.0}
     assert set(terms) == {"loss", "recon", "codebook", "commitment", "perplexity", *weights}
@@ -98,17 +98,17 @@ def test_terms_are_weighed_and_a_weightless_one_is_logged_only(run):
     assert 1 < terms["perplexity"] <= 32
 
 
-def test_built_in_measures_and_its_own_accumulator_read_its_codes(run, reopened):
-    figures = reopened.evaluate(device="cpu")
-    assert set(figures) >= {"recon", "bce_per_pixel", "mse_per_pixel", "loss", "perplexity"}
-    assert "rate" not in figures  # a default measure whose needs the model has not
-    assert figures["recon"] == pytest.approx(784 * figures["bce_per_pixel"], rel=1e-5)
-    assert figures == pytest.approx(run.metrics["test"], rel=1e-5)
+def test_built_in_measures_and_the_plugins_own_read_its_codes(run, reopened):
+    metrics = reopened.evaluate(device="cpu")
+    assert set(metrics) >= {"recon", "bce_per_pixel", "mse_per_pixel", "loss", "perplexity"}
+    assert "rate" not in metrics  # a default measure that needs kl, which the model lacks
+    assert metrics["recon"] == pytest.approx(784 * metrics["bce_per_pixel"], rel=1e-5)
+    assert metrics == pytest.approx(run.metrics["test"], rel=1e-5)
 
     entries = reopened.load_model().encode(images(reopened, "test").x / 255).entry
     shares = np.bincount(entries.flatten()) / entries.numel()
     entropy = -sum(p * np.log(p) for p in shares if p)
-    assert figures["perplexity"] == pytest.approx(np.exp(entropy), rel=1e-4)
+    assert metrics["perplexity"] == pytest.approx(np.exp(entropy), rel=1e-4)
 
 
 def test_gradients_reach_the_codebook_and_the_encoder(run):
@@ -136,7 +136,7 @@ def test_the_reloaded_model_gives_the_same_codes(run, reopened):
     assert (codes[:, None] == one.codebook).all(-1).any(1).all()  # each is an entry
 
 
-def test_the_built_in_interpolation_walks_between_spatial_codes(reopened):
+def test_built_in_interpolation_supports_spatial_codes(reopened):
     found = reopened.explore("interpolate", steps=5, images=(3, 4), device="cpu")
     files = {Path(file).name: Path(file) for file in found["files"]}
     codes = np.load(files["codes.npz"])
@@ -152,7 +152,7 @@ def test_the_built_in_interpolation_walks_between_spatial_codes(reopened):
     assert json.loads(files["findings.json"].read_text())["options"]["steps"] == 5
 
 
-def test_what_needs_a_kl_is_refused_before_anything_is_built(forge, run, tmp_path):
+def test_components_that_need_a_kl_are_refused_before_building(forge, run, tmp_path):
     with pytest.raises(UsageError, match=r"measure 'rate' needs kl; model 'vq-vae' provides co"):
         run.evaluate(measures=["rate"])
     with pytest.raises(ConfigError) as error:
@@ -164,13 +164,13 @@ def test_what_needs_a_kl_is_refused_before_anything_is_built(forge, run, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_data_that_it_cannot_take_is_refused_in_its_words(forge, tmp_path):
+def test_unsupported_data_gives_the_error_of_the_model(forge, tmp_path):
     with pytest.raises(UsageError, match=r"sides divisible by 4, not 1x9x9"):
         forge.train("vq-vae", data={"name": "digits", "size": 9}, run=tmp_path / "run", **SMALL)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_without_its_plugin_says_which_one_is_missing(run):
+def test_run_without_its_plugin_names_the_missing_one(run):
     with pytest.raises(
         PluginError, match=r"trained with 'latentforge_vq/vq-vae' of plugin"
     ) as error:

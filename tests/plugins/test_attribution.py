@@ -1,4 +1,4 @@
-"""A mistake inside a plugin is told with the plugin, its distribution and its own line."""
+"""An error inside a plugin names the plugin, its distribution and its own line."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def details(cli, runs, monkeypatch):
     monkeypatch.syspath_prepend(str(runs.parent))
     before = set(sys.modules)
 
-    def call(*words):
-        answer = cli(*words, "explore", "odd", "runs/ae")
+    def call(*options):
+        answer = cli(*options, "explore", "odd", "runs/ae")
         assert answer.code == 3
         return answer.err.splitlines()[1]
 
@@ -41,13 +41,13 @@ def details(cli, runs, monkeypatch):
             del sys.modules[name]
 
 
-def test_of_a_file_it_is_the_files_own_line_and_not_the_librarys(details, runs):
+def test_error_in_a_plugin_file_names_its_line_not_the_librarys(details, runs):
     (runs.parent / "odd.py").write_text(HOOKS)
-    said = details("-p", "./odd.py")
-    assert said == f"  - explorer 'odd' of plugin odd ({runs.parent / 'odd.py'}:{LINE})"
+    detail = details("-p", "./odd.py")
+    assert detail == f"  - explorer 'odd' of plugin odd ({runs.parent / 'odd.py'}:{LINE})"
 
 
-def test_of_a_package_it_may_be_a_module_beside_the_hooks(details, runs):
+def test_error_in_a_package_names_the_module_that_raised(details, runs):
     package = runs.parent / "oddities"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -57,23 +57,23 @@ def test_of_a_package_it_may_be_a_module_beside_the_hooks(details, runs):
             '    return json.loads("{")', "    from . import look\n    look.explore(0, 0)"
         )
     )
-    said = details("-p", "oddities.hooks")
-    assert said.endswith(f"of plugin oddities.hooks ({package / 'look.py'}:2)")
+    detail = details("-p", "oddities.hooks")
+    assert detail.endswith(f"of plugin oddities.hooks ({package / 'look.py'}:2)")
 
 
-def test_of_an_installed_one_the_distribution_is_named(details, runs, monkeypatch):
+def test_error_in_an_installed_plugin_names_its_distribution(details, runs, monkeypatch):
     (runs.parent / "odd_hooks.py").write_text(HOOKS)
     info = runs.parent / "latentforge_odd-0.7.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: latentforge-odd\nVersion: 0.7\n")
     (info / "entry_points.txt").write_text("[latentforge]\noddness = odd_hooks\n")
     monkeypatch.setenv("LATENTFORGE_PLUGINS", "latentforge,latentforge-odd")
-    said = details()
+    detail = details()
     place = f"{runs.parent / 'odd_hooks.py'}:{LINE}"
-    assert said == f"  - explorer 'odd' of plugin oddness (latentforge-odd 0.7) ({place})"
+    assert detail == f"  - explorer 'odd' of plugin oddness (latentforge-odd 0.7) ({place})"
 
 
-def test_of_an_object_it_is_the_line_of_its_module(runs):
+def test_error_in_a_plugin_object_names_its_line(runs):
     class Odd:
         @hookimpl
         def latentforge_explorers(self):
@@ -85,13 +85,13 @@ def test_of_an_object_it_is_the_line_of_its_module(runs):
     assert f"({__file__}:{line})" in caught.value.details[0]
 
 
-def test_of_an_object_in_a_package_the_whole_package_is_its_own():
+def test_code_package_of_an_object_is_its_whole_package():
     import latentforge_plugins.traverse.dimensions as loaded
 
     assert code_package(f"{loaded.__name__}.Traversal") == "latentforge_plugins.traverse"
 
 
-def test_want_of_memory_says_how_much_was_asked_for_and_what_needs_less():
+def test_out_of_memory_error_has_the_requested_size_and_a_hint():
     def raising(error):
         raise error
 

@@ -70,7 +70,7 @@ def test_a_file_is_a_plugin(folder):
     assert sys.modules[entry.spec.config.__module__].Config is entry.spec.config
 
 
-def test_a_file_in_a_folder_is_a_plugin_and_sees_its_neighbours(folder):
+def test_plugin_file_can_import_modules_of_its_folder(folder):
     (folder / "sub").mkdir()
     (folder / "sub" / "neighbour_of_my.py").write_text("NAME = 'mine'\n")
     (folder / "sub" / "my.py").write_text(
@@ -81,13 +81,13 @@ def test_a_file_in_a_folder_is_a_plugin_and_sees_its_neighbours(folder):
         assert load(name).names("models") == ("mine",)
 
 
-def test_a_file_hides_no_installed_module(folder):
+def test_plugin_file_does_not_hide_an_installed_module(folder):
     (folder / "json.py").write_text("import json\nassert json.dumps\n" + code("mine").lstrip()[34:])
     assert load("json.py").names("models") == ("mine",)
     assert sys.modules["json"].__file__ != str(folder / "json.py")
 
 
-def test_a_file_named_twice_loads_once_and_a_namesake_is_refused(folder):
+def test_repeated_file_loads_once_and_a_name_clash_is_refused(folder):
     (folder / "my.py").write_text(code("mine"))
     (folder / "other").mkdir()
     (folder / "other" / "my.py").write_text(code("other"))
@@ -138,7 +138,7 @@ def test_an_object_is_named_as_in_an_entry_point(folder):
         ("./raises.py", "collect: latentforge_models: KeyError"),
     ],
 )
-def test_a_plugin_that_the_user_named_and_that_fails_is_an_error(folder, extra, message):
+def test_explicit_plugin_that_fails_is_an_error(folder, extra, message):
     (folder / "broken.py").write_text("x = 0\n1 / x\n")
     (folder / "exits.py").write_text("import sys\nsys.exit(1)\n")
     (folder / "notes").write_text("hello")
@@ -153,7 +153,7 @@ def test_a_plugin_that_the_user_named_and_that_fails_is_an_error(folder, extra, 
     assert error.value.remedy
 
 
-def test_a_named_plugin_can_be_switched_off_by_its_name(folder):
+def test_explicit_plugin_can_be_disabled_by_name(folder):
     (folder / "swirl.py").write_text("1 / 0")
     registry = load("./swirl.py", off=["swirl"])
     assert registry.plugin("swirl").status == "disabled"

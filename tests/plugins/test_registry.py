@@ -1,4 +1,4 @@
-"""The rules of names, on values."""
+"""Resolution of names in the registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latentforge.specs import (
 )
 
 BUILTIN = Plugin("autoencoder", "latentforge", "0.1", "latentforge_plugins.autoencoder")
-STRANGER = Plugin("swirl", "latentforge-swirl", "2.0", "swirl")
+EXTERNAL = Plugin("swirl", "latentforge-swirl", "2.0", "swirl")
 FILE = Plugin("my", module="./my.py")
 
 
@@ -38,12 +38,12 @@ def loss(name: str, plugin: Plugin) -> Entry:
     return Entry(KINDS["losses"], spec, plugin)
 
 
-def registry(*entries: Entry, plugins: tuple[Plugin, ...] = (BUILTIN, STRANGER, FILE)) -> Registry:
+def registry(*entries: Entry, plugins: tuple[Plugin, ...] = (BUILTIN, EXTERNAL, FILE)) -> Registry:
     return Registry(plugins, entries)
 
 
 def test_names_are_sorted_and_each_kind_has_its_own():
-    some = registry(model("vae", BUILTIN), model("ae", STRANGER), loss("vae", BUILTIN))
+    some = registry(model("vae", BUILTIN), model("ae", EXTERNAL), loss("vae", BUILTIN))
     assert some.names("models") == ("ae", "vae")
     assert some.names("losses") == ("vae",)
     assert some.names("datasets") == ()
@@ -56,11 +56,11 @@ def test_names_are_sorted_and_each_kind_has_its_own():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_built_in_wins_in_any_order(order):
-    same = [model("ae", BUILTIN), model("ae", STRANGER), model("ae", FILE)][::order]
+    same = [model("ae", BUILTIN), model("ae", EXTERNAL), model("ae", FILE)][::order]
     some = registry(*same)
     assert some.get("models", "ae").plugin is BUILTIN
     assert some.names("models") == ("ae",)
-    assert [entry.plugin for entry in some.entries("models")] == [BUILTIN, STRANGER, FILE]
+    assert [entry.plugin for entry in some.entries("models")] == [BUILTIN, EXTERNAL, FILE]
     assert some.get("models", "my/ae").plugin is FILE
     assert some.notices == (
         "model 'ae' of latentforge-swirl does not replace the built-in;"
@@ -69,7 +69,7 @@ def test_a_built_in_wins_in_any_order(order):
     )
 
 
-def test_an_unknown_name_suggests_and_names_the_next_command():
+def test_unknown_name_suggests_the_likely_one_and_a_command():
     some = registry(model("conv-vae", BUILTIN), model("ae", BUILTIN))
     with pytest.raises(UsageError) as error:
         some.get("models", "aee")
@@ -91,7 +91,7 @@ def test_plugins_are_found_by_name():
         some.plugin("latentforge/swirl")
 
 
-def test_a_file_does_not_become_a_built_in_by_its_name():
+def test_plugin_file_named_latentforge_is_not_built_in():
     pretender = Plugin("latentforge", module="./latentforge.py")
     some = registry(model("ae", BUILTIN), plugins=(BUILTIN, pretender))
     assert not pretender.builtin
@@ -101,7 +101,7 @@ def test_a_file_does_not_become_a_built_in_by_its_name():
 @pytest.mark.parametrize(
     "name", ["Latent.Forge", "latent-forge", "LATENT__forge", "latent-._forge"]
 )
-def test_distribution_names_compare_as_indexes_compare_them(name):
+def test_distribution_names_are_normalised_as_by_pip(name):
     assert normalise(name) == "latent-forge"
 
 

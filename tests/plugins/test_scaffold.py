@@ -1,4 +1,4 @@
-"""`plugins new` and `plugins check` from the command line; tests/e2e installs what they make."""
+"""`plugins new` and `plugins check` from the command line; tests/e2e installs the packages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def latentforge_models():
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTED)
-def test_the_commands_of_a_new_packages_readme_parse(kind):
+def test_commands_in_the_readme_of_a_new_package_parse(kind):
     readme = render_files("swirl", kind)["README.md"]
     lines = [line for line in readme.splitlines() if line.startswith("latentforge ")]
     assert len(lines) >= 3
@@ -45,7 +45,7 @@ def test_the_commands_of_a_new_packages_readme_parse(kind):
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTED)
-def test_a_new_package_is_checked_by_its_folder(kind, cli, work):
+def test_new_package_passes_its_checks(kind, cli, work):
     assert cli("plugins", "new", "swirl", "--kind", kind).code == 0
     answer = cli("plugins", "check", "latentforge-swirl", "--json")
     assert answer.code == 0, answer.err
@@ -54,7 +54,7 @@ def test_a_new_package_is_checked_by_its_folder(kind, cli, work):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["Swirl"], "lower-case letters"),
         (["../swirl"], "lower-case letters"),
@@ -63,10 +63,10 @@ def test_a_new_package_is_checked_by_its_folder(kind, cli, work):
         (["swirl", "--kind", "modle"], "did you mean 'model'"),
     ],
 )
-def test_a_name_or_kind_that_cannot_be_is_refused(words, said, cli, work):
+def test_invalid_name_or_kind_is_refused(words, message, cli, work):
     answer = cli("plugins", "new", *words)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert list(work.iterdir()) == []
 
 
@@ -82,7 +82,7 @@ def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
     assert seen["the hook module imports nothing heavy"] == "passed"
 
 
-@pytest.mark.slow  # half a minute: what mypy knows of torch is not kept
+@pytest.mark.slow  # half a minute: mypy checks torch without a cache
 def test_new_packages_pass_a_type_checker(work):
     for kind in IMPLEMENTED:
         new_plugin(f"swirl-{kind}", kind, work)
@@ -102,26 +102,26 @@ def test_nothing_is_overwritten(cli, work):
     assert (work / "latentforge-swirl/README.md").read_text() == "mine"
 
 
-def test_a_check_that_fails_ends_with_what_to_mend(cli, work):
+def test_failed_check_ends_with_a_hint(cli, work):
     (work / "bad.py").write_text(BROKEN)
     answer = cli("plugins", "check", "./bad.py")
     assert answer.code == 3
     assert "failed  model bad: every option has a valid default" in answer.out
     assert "model bad: every option is described: name each option there" in answer.err
-    told = cli("plugins", "check", "./bad.py", "--json")
-    assert told.json["failed"] == 2
-    assert told.json["exit_code"] == 3
-    statuses = {check["check"]: check["status"] for check in told.json["checks"]}
+    report = cli("plugins", "check", "./bad.py", "--json")
+    assert report.json["failed"] == 2
+    assert report.json["exit_code"] == 3
+    statuses = {check["check"]: check["status"] for check in report.json["checks"]}
     assert statuses["the hook module imports nothing heavy"] == "passed"
 
 
-def test_a_plugin_that_is_switched_off_has_not_passed(cli, work, monkeypatch):
+def test_check_of_a_disabled_plugin_is_skipped(cli, work, monkeypatch):
     answer = cli("-p", "no:vae", "plugins", "check", "vae")
     assert answer.code == 0
     assert "skipped plugin vae: it loads: disabled by -p no:vae" in answer.out
 
 
-def test_a_folder_that_is_no_package_is_looked_for_as_a_plugin(cli, work):
+def test_folder_that_is_not_a_plugin_package_is_refused(cli, work):
     (work / "swirl").mkdir()
     answer = cli("plugins", "check", "swirl")
     assert answer.code == 2

@@ -1,6 +1,6 @@
-"""Every code block of the docs is run by some test, or parsed where running takes an hour.
+"""Every code block of the docs is run by a test, or parsed if running it takes an hour.
 
-The tests of a page take all of its blocks; here, that none stands where they do not look."""
+The tests of a page read its blocks; the tests here find blocks that no test reads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = "tests/policy/test_docs.py"
 CONTRACTS = "tests/docs/test_contracts_page.py"
 README = "tests/docs/test_readme.py"
-TESTED = {  # the page and the language of its blocks, and the tests of them
+TESTED = {  # page and language of the blocks, and the tests that read them
     ("README.md", "bash"): [README],
     ("README.md", "python"): [README],
     ("README.md", "toml"): [README],
@@ -51,11 +51,11 @@ TESTED = {  # the page and the language of its blocks, and the tests of them
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DRAWN = {"docs/architecture.md": 1, "docs/reliability.md": 1}  # blocks without a language, no code
+DRAWN = {"docs/architecture.md": 1, "docs/reliability.md": 1}  # blocks without a language
 
 
 class Block(NamedTuple):
-    """A fenced block, wherever it stands: in a list it is indented."""
+    """A fenced block; `indent` is the white space before it, inside a list."""
 
     page: str
     indent: str
@@ -64,7 +64,7 @@ class Block(NamedTuple):
 
 
 def fenced(page: Path) -> Iterator[Block]:
-    """Every block of a page. Found line by line, so that none is missed for how it is written."""
+    """Every block of a page. It is parsed line by line, so that no notation is missed."""
     name, inside, lines = page.relative_to(ROOT).as_posix(), None, []
     for line in page.read_text("utf-8").splitlines():
         fence = re.match(r"(\s*)(```+|~~~+)(.*)", line)
@@ -88,7 +88,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def parse(words: list[str]) -> None:
-    """Raises where a command line of ours does not parse."""
+    """Raises if a command line of LatentForge does not parse."""
     name, *rest = words
     get_command(app).commands[name].make_context(name, rest)
 
@@ -104,12 +104,12 @@ def test_every_page_with_code_has_a_test_that_reads_it():
                 assert Path(page).name in code, test
 
 
-def test_blocks_without_a_language_are_those_that_are_no_code():
+def test_only_diagrams_are_blocks_without_a_language():
     assert Counter(block.page for block in BLOCKS if not block.language) == DRAWN
 
 
 def test_the_block_in_a_list_is_the_entry_point_of_a_plugin():
-    """No test of a page sees indented blocks; this is the only one."""
+    """The tests of the pages skip indented blocks; this is the only one."""
     [block] = [block for block in BLOCKS if block.indent]
     assert (block.page, block.language) == ("docs/contracts.md", "toml")
     assert tomllib.loads(textwrap.dedent(block.code)) == {
@@ -118,8 +118,8 @@ def test_the_block_in_a_list_is_the_entry_point_of_a_plugin():
 
 
 @pytest.mark.parametrize("page", ["docs/gallery.md", "docs/reliability.md"])
-def test_every_line_of_a_page_whose_commands_are_parsed_is_a_command(page):
-    """Their tests look for lines that begin with `latentforge`, anywhere."""
+def test_parsed_bash_blocks_contain_only_latentforge_commands(page):
+    """The tests of these pages read only lines that begin with `latentforge`."""
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     assert lines
     assert [line for line in lines if not re.match(r"latentforge \w", line)] == []
@@ -132,20 +132,20 @@ def shortened(line: str) -> list[str]:
     return [*shlex.split(line)[1:], "--epochs", "1", "--quiet"]
 
 
-@pytest.mark.slow  # nine trainings and three
+@pytest.mark.slow  # nine training runs and three
 @pytest.mark.parametrize("line", [b.strip() for b in blocks("docs/sweeps.md", "bash")])
-def test_the_sweeps_run(line, work):
+def test_commands_of_sweeps_run(line, work):
     assert run_cli(shortened(line)) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("docs/sweeps.md", "python"))
-def test_the_python_of_sweeps_runs(code, work):
+def test_python_of_sweeps_runs(code, work):
     exec(compile(code, "sweeps.md", "exec"), {})
 
 
 @pytest.mark.slow  # convolutions
-def test_the_trainings_on_streamed_images_run(work):
+def test_commands_of_streaming_run(work):
     draw = np.random.default_rng(0)
     np.save("x.npy", draw.integers(0, 256, (40, 12, 12), np.uint8))
     np.save("y.npy", np.arange(40) % 2)
@@ -160,7 +160,7 @@ def test_the_trainings_on_streamed_images_run(work):
         assert run_cli(shortened(line)) == 0
 
 
-def test_the_scripts_of_several_machines_are_bash_and_their_commands_parse(tmp_path):
+def test_distributed_scripts_are_bash_and_their_commands_parse(tmp_path):
     scripts = blocks("docs/distributed.md", "bash")
     assert len(scripts) == 3
     for text in scripts:
@@ -176,8 +176,8 @@ def test_the_scripts_of_several_machines_are_bash_and_their_commands_parse(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
-def test_two_processes_train_and_resume_as_the_page_says(work):
-    """On digits, for an epoch and one more."""
+def test_two_processes_train_and_resume_as_documented(work):
+    """On digits: one epoch, then a second one."""
     first, second = blocks("docs/distributed.md", "bash")[0].splitlines()
     launcher = [sys.executable, "-m", "torch.distributed.run"]
     for line in (

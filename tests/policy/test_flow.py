@@ -1,4 +1,4 @@
-"""How far a reader has to follow `train --resume`: from the command to the first optimizer step."""
+"""Counts the functions from the command `train --resume` to the first optimizer step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from latentforge import Forge
 
 FLOW = ("cli", "forge", "workflows", "engine")
-"""What a reader follows. The layers below (runs, data, config, plugins, io, runtime) are storage
-and services, whose functions do what their names say."""
+"""The packages that are traced. The layers below (runs, data, config, plugins, io, runtime) are
+storage and services, whose functions have descriptive names."""
 TRACE = """
 import json, sys
 import latentforge
@@ -42,14 +42,14 @@ run(["train", "--resume", sys.argv[1], "--epochs", "2", "--quiet"])
 """
 
 
-def test_a_resume_visits_few_functions_on_its_way_to_the_first_step(tmp_path: Path):
+def test_resume_calls_few_functions_before_the_first_step(tmp_path: Path):
     run = Forge().train("vae", train={"epochs": 1}, run=tmp_path / "run", quiet=True)
     command = [sys.executable, "-c", TRACE, str(run.path), ",".join(FLOW)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     visited = [tuple(pair) for pair in json.loads(done.stdout.splitlines()[0])]
     path = visited[visited.index(("cli.train", "train")) :]
     functions = list(dict.fromkeys(path))
-    print("\n".join(map(" ".join, functions)))  # what a failure shows
+    print("\n".join(map(" ".join, functions)))  # shown if the test fails
     assert ("engine.step", "train_step") in functions
     assert ("workflows.resume", "resume") in functions
     assert len(functions) <= 60

@@ -1,4 +1,4 @@
-"""The layers, read from the sources by a scan of its own beside import-linter's (`make lint`)."""
+"""The layers, checked by a scan of the sources that is independent of import-linter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODULES = {
 
 
 def imported(name: str, path: Path) -> Iterator[str]:
-    """Every module of ours that a module imports anywhere: lazily and for type checkers too."""
+    """Every module of the project that a module imports, also lazily or for type checkers."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -54,7 +54,7 @@ def graph_of(modules: dict[str, Path]) -> dict[str, set[str]]:
 
 
 def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
-    """What is left when modules that import nothing left, or that nothing left imports, go."""
+    """The modules that remain after removing, repeatedly, those without imports or importers."""
     left = {name: set(others) for name, others in graph.items()}
     while True:
         wanted = set().union(*left.values()) if left else set()
@@ -107,7 +107,7 @@ def test_no_import_is_part_of_a_cycle():
         ("latentforge_plugins.vae.config", "from . import build", cycles),
     ],
 )
-def test_one_import_more_is_noticed(importer, line, found, tmp_path):
+def test_added_violation_is_found(importer, line, found, tmp_path):
     path = MODULES[importer]
     worse = tmp_path / path.name
     worse.write_text(f"{path.read_text('utf-8')}\n\ndef later():\n    {line}\n")
@@ -115,8 +115,8 @@ def test_one_import_more_is_noticed(importer, line, found, tmp_path):
     assert found(graph)
 
 
-def test_no_string_hides_an_import():
-    """By name are imported: what loads on first use, plugins, and torchvision."""
+def test_no_import_is_hidden_in_a_string():
+    """Only lazily loaded names, plugins and torchvision are imported by name."""
     users = {
         name
         for name, path in MODULES.items()
@@ -137,11 +137,11 @@ def test_few_modules_are_at_the_top_level():
 
 # ---------------------------------------------------------------- the boundary to components
 
-ENTRANCES = {"build", "load", "explore", "fetch"}  # the functions of a component's spec
+SPEC_FUNCTIONS = {"build", "load", "explore", "fetch"}  # the functions of a component's spec
 
 
-def test_one_function_attributes_what_a_component_raises():
-    """PluginErrors with a component's name come from there alone."""
+def test_one_function_attributes_errors_to_components():
+    """Only this function raises PluginErrors with a component's name."""
     callers = [
         (name, function.name)
         for name, path in MODULES.items()
@@ -153,8 +153,8 @@ def test_one_function_attributes_what_a_component_raises():
     assert callers == [("latentforge.plugins.attribution", "call_component")]
 
 
-def test_a_component_is_entered_through_the_boundary_alone():
-    """A direct call of a spec's function is in a function that the boundary calls."""
+def test_components_are_called_only_through_the_boundary():
+    """Each direct call of a spec's function is in a function that the boundary calls."""
     behind = {
         ("latentforge.engine.build", "build_module"),
         ("latentforge.engine.evaluator", "build_measure"),
@@ -171,7 +171,7 @@ def test_a_component_is_entered_through_the_boundary_alone():
         for node in ast.walk(function)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ENTRANCES
+        and node.func.attr in SPEC_FUNCTIONS
         and ast.unparse(node.func.value).endswith("spec")
     }
     inner = {

@@ -1,4 +1,4 @@
-"""The rules of the code base, read off its sources and off its command line."""
+"""Rules of the code base, checked on its sources and its command line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_scan_sees_the_whole_package():
     assert len(PLUGINS) > len(BUILT_INS)
 
 
-# ---------------------------------------------------------------- what may import what
+# ---------------------------------------------------------------- imports
 
 
 def test_only_the_engine_imports_ignite():
@@ -128,11 +128,11 @@ def test_the_hook_modules_of_the_built_in_plugins_import_nothing_heavy():
     assert not loaded & {"torch", "torchvision", "numpy", "ignite", "pydantic", "matplotlib"}
 
 
-# ---------------------------------------------------------------- how a module looks
+# ---------------------------------------------------------------- modules
 
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=name_of)
-def test_a_module_is_short_and_opens_with_what_it_owns(path: Path):
+def test_module_is_short_and_has_a_short_docstring(path: Path):
     assert len(path.read_text("utf-8").splitlines()) <= 400
     docstring = ast.get_docstring(tree(path))
     assert docstring
@@ -151,21 +151,21 @@ def described_by_a_string_below(path: Path) -> set[str]:
     }
 
 
-def test_everything_public_says_what_it_is():
+def test_every_public_name_has_a_docstring():
     aliases = described_by_a_string_below(ROOT / "latentforge" / "options.py")
-    silent = []
+    undocumented = []
     for name in sorted(set(latentforge.__all__) - {"__version__"}):
         value = getattr(latentforge, name)
         if not inspect.isroutine(value) and not inspect.isclass(value):
-            described = name in aliases or name == "hookimpl"  # that one is pluggy's own object
+            described = name in aliases or name == "hookimpl"  # hookimpl is an object of pluggy
         else:
             described = bool(value.__doc__) and not value.__doc__.startswith(f"{name}(")
-        silent += [] if described else [name]
-    assert silent == []
+        undocumented += [] if described else [name]
+    assert undocumented == []
 
 
 @pytest.mark.parametrize("owner", [latentforge.Forge, latentforge.Run], ids=lambda c: c.__name__)
-def test_every_public_method_that_does_something_says_what(owner: type):
+def test_every_public_method_of_several_lines_has_a_docstring(owner: type):
     methods = {
         name: value
         for name, value in inspect.getmembers(owner, inspect.isfunction)
@@ -176,7 +176,7 @@ def test_every_public_method_that_does_something_says_what(owner: type):
     assert {n for n, m in methods.items() if not m.__doc__} - one_liners == set()
 
 
-# ---------------------------------------------------------------- the help
+# ---------------------------------------------------------------- help texts
 
 
 def leaves(group, path=()):
@@ -196,11 +196,11 @@ def test_the_help_of_a_command_has_an_example_that_parses(path):
     assert example
     words = shlex.split(example[1])
     assert tuple(words[1 : 1 + len(path)]) == path
-    COMMANDS[path].make_context(path[-1], words[1 + len(path) :])  # raises where it does not parse
+    COMMANDS[path].make_context(path[-1], words[1 + len(path) :])  # raises if it does not parse
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_the_help_of_a_command_explains_its_arguments_and_shows_its_defaults(path):
+def test_command_help_explains_arguments_and_shows_defaults(path):
     command = COMMANDS[path]
     context = command.make_context(path[-1], [], resilient_parsing=True)
     text = " ".join(command.get_help(context).split())
@@ -221,9 +221,9 @@ def test_the_defaults_in_the_help_of_train_are_those_of_the_config():
     assert len(shown) == 5
 
 
-def test_options_of_the_same_name_mean_the_same_everywhere():
+def test_options_of_the_same_name_have_the_same_type():
     """--json, --set, --device, --checkpoint, --with, --out, --run: one type and one metavar each,
-    but for --set of evaluate, whose keys begin with a measure."""
+    except --set of evaluate, whose keys begin with a measure."""
     seen: dict[str, set[tuple[str, bool]]] = {}
     for path, command in COMMANDS.items():
         for parameter in command.params:
@@ -232,9 +232,9 @@ def test_options_of_the_same_name_mean_the_same_everywhere():
                     seen.setdefault(flag, set()).add((str(parameter.metavar), parameter.multiple))
     assert seen["--json"]
     varied = {flag: kinds for flag, kinds in seen.items() if len(kinds) > 1}
-    assert set(varied) <= {"--out"}  # a folder, and the picture of `data show`
+    assert set(varied) <= {"--out"}  # a folder, or the image file of `data show`
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_can_answer_in_json(path):
+def test_every_command_has_a_json_option(path):
     assert any("--json" in parameter.opts for parameter in COMMANDS[path].params)

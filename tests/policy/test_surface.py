@@ -1,6 +1,6 @@
-"""What plugins and scripts rely on changes only with a line in the changelog.
+"""The public interface changes only with a line in the changelog.
 
-surface.json holds it as it was at the last release; this file, run as a program, writes it anew.
+surface.json is the interface of the last release; this file, run as a program, rewrites it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHANGELOG = ROOT / "CHANGELOG.md"
 HEADING = "### Changed interfaces"
 
 
-# ---------------------------------------------------------------- what there is
+# ---------------------------------------------------------------- the current interface
 
 
 def hooks() -> dict[str, str]:
@@ -40,7 +40,7 @@ def hooks() -> dict[str, str]:
 
 
 def options(command, path: str) -> Iterator[tuple[str, list[str]]]:
-    """Every command, and what stands on its line: options by their names, arguments by theirs."""
+    """Every command, with the names of its options and arguments."""
     inner = getattr(command, "commands", None)
     found = ["/".join([*p.opts, *p.secondary_opts]) for p in command.params]
     yield path, sorted(word for word in found if not word.startswith("--help"))
@@ -62,8 +62,8 @@ def field_texts(owner: type) -> dict[str, str]:
 
 
 def names() -> dict[str, str]:
-    """What Python code relies on: public names, the fields of specs and of what components get, and
-    what tests of plugins call or ask for."""
+    """The Python interface: public names, the fields of specs and of objects passed to components,
+    and the functions and fixtures for tests of plugins."""
     found = {f"latentforge.{name}": "" for name in latentforge.__all__}
     for module in (specs, contracts):
         for value in vars(module).values():
@@ -90,11 +90,11 @@ def surface() -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- what has changed
+# ---------------------------------------------------------------- changes
 
 
 def changes(before: dict, now: dict) -> Iterator[str]:
-    """The names of hooks, names, commands and options that are new, gone or other."""
+    """The names of hooks, names, commands and options that were added, removed or changed."""
     for part in ("hooks", "names"):
         for name in before[part] | now[part]:
             if before[part].get(name) != now[part].get(name):
@@ -108,38 +108,38 @@ def changes(before: dict, now: dict) -> Iterator[str]:
 
 
 def sections(changelog: str) -> list[str]:
-    """What stands under each version, the newest first, its heading included."""
+    """The text of each version with its heading, the newest first."""
     return changelog.split("\n## ")[1:]
 
 
 def released(changelog: str) -> str:
-    """The newest version that is out; nothing before the first."""
+    """The newest released version; empty before the first release."""
     headings = [section.split("\n")[0] for section in sections(changelog)]
     return next((line.split()[0] for line in headings if "(unreleased)" not in line), "")
 
 
-def untold(changed: Iterable[str], changelog: str) -> list[str]:
-    """The changed names that no line under the heading has, in the section that is not out yet."""
+def unlisted(changed: Iterable[str], changelog: str) -> list[str]:
+    """The changed names without a line under the heading of the unreleased section."""
     newest = sections(changelog)[0]
     _, _, after = newest.partition(f"\n{HEADING}\n")
-    told = after.split("\n### ")[0] if "(unreleased)" in newest.split("\n")[0] else ""
-    return sorted({name for name in changed if f"`{name}`" not in told})
+    listed = after.split("\n### ")[0] if "(unreleased)" in newest.split("\n")[0] else ""
+    return sorted({name for name in changed if f"`{name}`" not in listed})
 
 
-def test_what_others_rely_on_changes_only_with_a_line_in_the_changelog():
+def test_interface_changes_have_a_line_in_the_changelog():
     changed = changes(json.loads(SNAPSHOT.read_text("utf-8")), surface())
-    missing = untold(changed, CHANGELOG.read_text("utf-8"))
-    assert not missing, f"a line with `NAME` for each, under {HEADING!r} in CHANGELOG.md"
+    missing = unlisted(changed, CHANGELOG.read_text("utf-8"))
+    assert not missing, f"add a line with `NAME` for each under {HEADING!r} in CHANGELOG.md"
 
 
 def test_the_snapshot_is_of_the_last_release():
     of = json.loads(SNAPSHOT.read_text("utf-8"))["release"]
     assert of == released(CHANGELOG.read_text("utf-8")), (
-        "a release: python tests/policy/test_surface.py"
+        "after a release: python tests/policy/test_surface.py"
     )
 
 
-def test_a_change_is_noticed():
+def test_changes_are_found():
     now = surface()
     other = json.loads(json.dumps(now))
     other["hooks"]["latentforge_models"] = "(config)"
@@ -155,7 +155,7 @@ def test_a_change_is_noticed():
     assert set(changes(now, now)) == set()
 
 
-def test_the_snapshot_has_what_plugins_rely_on():
+def test_snapshot_contains_the_interface_of_plugins():
     found = names()
     assert found["LossSpec.labels"] == "bool = False"
     assert found["ModelSpec.config"] == "type[Any] = NoOptions"
@@ -180,8 +180,8 @@ OUT = "\n## 0.1.0\n\n### Changed interfaces\n\n- `--epochs`\n"
         ("## 0.2.0\n\n### Changed interfaces\n\n- `--epochs` takes a range.\n", ["--epochs"]),
     ],
 )
-def test_a_line_counts_under_its_heading_and_before_the_release(newest, missing):
-    assert untold(["--epochs"], f"# Changelog\n\n{newest}{OUT}") == missing
+def test_changelog_line_counts_only_under_the_unreleased_heading(newest, missing):
+    assert unlisted(["--epochs"], f"# Changelog\n\n{newest}{OUT}") == missing
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_line_counts_under_its_heading_and_before_the_release(newest, missing)
         (["0.2.0"], "0.2.0"),
     ],
 )
-def test_the_last_release_is_that_of_the_changelog(headings, version):
+def test_last_release_is_read_from_the_changelog(headings, version):
     assert released("# Changelog\n" + "".join(f"\n## {line}\n" for line in headings)) == version
 
 
@@ -210,5 +210,5 @@ def test_every_hook_is_documented_with_its_exact_signature():
 if __name__ == "__main__":
     text = CHANGELOG.read_text("utf-8")
     if released(text) and "(unreleased)" in sections(text)[0].split("\n")[0]:
-        sys.exit("rewritten at a release alone: take (unreleased) off the newest version first")
+        sys.exit("rewritten only at a release: first remove (unreleased) from the newest version")
     SNAPSHOT.write_text(json.dumps(surface(), indent=1, sort_keys=True) + "\n", "utf-8")

@@ -39,12 +39,12 @@ def test_the_simulator_agrees_with_an_independent_one():
         assert end == pytest.approx(flown(*start).tolist(), abs=1e-4)
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_gradient_equals_finite_differences():
     velocity = torch.tensor([[1.0, -0.5], [0.2, 2.0]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(fly, velocity)
 
 
-def test_the_command_aims(latentforge_cli):
+def test_command_finds_velocities_that_reach_the_targets(latentforge_cli):
     answer = latentforge_cli("aim", "--target", "3,0", "--target=-2,2", "--json")
     assert answer.code == 0, answer.err
     for flight, target in zip(answer.json["flights"], [(3, 0), (-2, 2)], strict=True):
@@ -52,7 +52,7 @@ def test_the_command_aims(latentforge_cli):
         assert math.dist(flown(*flight["velocity"]), target) < 0.02
 
 
-def test_a_target_that_is_no_point_is_refused(latentforge_cli):
+def test_target_that_is_not_a_point_is_refused(latentforge_cli):
     answer = latentforge_cli("aim", "--target", "3")
     assert answer.code == 2
     assert "write X,Y" in answer.err

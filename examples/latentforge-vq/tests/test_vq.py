@@ -40,7 +40,7 @@ def test_it_learns_to_reconstruct(forge):
     assert last["train"]["recon"] < 0.7 * first["train"]["recon"]
 
 
-def test_the_explorer_counts_what_the_encoder_uses(run):
+def test_explorer_counts_the_entries_of_the_test_codes(run):
     found = run.explore("codebook", shown=4, quiet=True)
     files = {Path(file).name: Path(file) for file in found["files"]}
     assert {"use.png", "entries.png", "codebook.npz"} <= set(files)

@@ -1,6 +1,6 @@
-"""A good component of each kind, and for each check twins that are broken in that way.
+"""A good component of each kind, and for each check its twins: broken copies that fail this check.
 
-Twins stand under the name of the check that they fail; what one changes is all it has of its own.
+Twins are listed under the name of the check that they fail; each overrides only what it breaks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BadDefault:
 
 @dataclass(frozen=True)
 class Undescribed:
-    """What this is, it does not say."""
+    """Describes none of its options."""
 
     size: Size = 3
     width: Size = 3
@@ -43,7 +43,7 @@ TWINS = {
     "objectives": OBJECTIVES,
     "callbacks": CALLBACKS,
 }
-RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # by the training itself
+RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # raised by the training itself
 OPTIONS = {
     "every option has a valid default": BadDefault,
     "every option is described": Undescribed,
@@ -59,7 +59,7 @@ GOOD = {
 
 
 def plugin(kind, spec):
-    """An object with one hook, which offers that spec."""
+    """An object with one hook that offers the spec."""
 
     def offer():
         return [spec]

@@ -49,7 +49,7 @@ class Jitters(Watch):
 
 
 class Decays:
-    """Shrinks the weights more each epoch, and does not keep how often it has."""
+    """Shrinks the weights more each epoch, and does not save how often it did."""
 
     def __init__(self, config):
         self.seen = 0
@@ -74,7 +74,7 @@ class MeddlingWatch(Watch):
         meddle()
 
 
-class EndsAtOnce(Watch):
+class EndsAfterOneStep(Watch):
     def attach(self, engines):
         engines.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), self.end, engines)
 
@@ -82,7 +82,7 @@ class EndsAtOnce(Watch):
         engines.trainer.terminate()
 
 
-class NoWayBack:
+class NoLoadState:
     def __init__(self, config):
         pass
 
@@ -94,9 +94,9 @@ class NoWayBack:
 
 
 CALLBACKS = {
-    "it attaches and trains": [callback(Breaks), callback(EndsAtOnce)],
+    "it attaches and trains": [callback(Breaks), callback(EndsAfterOneStep)],
     "the same seed gives the same weights": [callback(Jitters)],
     "a resumed run ends with the same weights": [callback(Decays)],
-    "its state is json": [callback(NoJson), callback(NoWayBack)],
+    "its state is json": [callback(NoJson), callback(NoLoadState)],
     "nothing global is changed": [callback(MeddlingWatch)],
 }

@@ -1,4 +1,4 @@
-"""What the twins of every kind share."""
+"""Code shared by the twins of every kind."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from latentforge import Size
 
 @dataclass(frozen=True)
 class GoodConfig:
-    """`size` of whatever the component is about."""
+    """`size` is the size of the component."""
 
     size: Size = 3
 
 
 def meddle():
-    """Change what belongs to the whole process, to the same each time."""
+    """Change the state of the whole process, always to the same value."""
     os.environ["LATENTFORGE_TWIN"] = "1"

@@ -46,7 +46,7 @@ def trains_on(context, config):
     return good_look(context, config)
 
 
-def wants_all_classes(context, config):
+def needs_all_classes(context, config):
     y = context.images("test").y
     means = {f"mean-{c}": context.codes("test")[y == c].mean(0) for c in range(3)}
     if any(bool(mean.isnan().any()) for mean in means.values()):
@@ -54,7 +54,7 @@ def wants_all_classes(context, config):
     return Findings([Numbers("means", means)])
 
 
-def wants_two(context, config):
+def needs_two_images(context, config):
     return Findings([Numbers("pair", {"z": context.codes("test")[[0, 1]]})])
 
 
@@ -67,11 +67,11 @@ def nothing(context, config):
     return Findings([])
 
 
-def no_figure(context, config):
+def nan_metric(context, config):
     return Findings(good_look(context, config).items, {"mean": float("nan")}, "mean: of nothing")
 
 
-def asks_its_role(context, config):
+def decodes_with_its_role(context, config):
     other = context.roles["other"].model
     return Findings([Numbers("x", {"x": other.decode(context.codes("test", other))})])
 
@@ -81,7 +81,7 @@ def reads_labels(context, config):
 
 
 def shows(make):
-    """An explorer whose one finding is made of four images from -1 to 1."""
+    """An explorer with one finding, made from four images between -1 and 1."""
     x = torch.linspace(-1, 1, 4 * 64).reshape(4, 1, 8, 8)
     return explorer(lambda context, config: Findings([make(x)]))
 
@@ -109,7 +109,7 @@ def unseeded_picture(context, config):
     return Findings([ImageGrid("drawn", "Noise", [x])])
 
 
-def unseeded_figure(context, config):
+def unseeded_metric(context, config):
     items = good_look(context, config).items
     return Findings(items, {"mean": float(np.random.default_rng().random())}, "mean: of nothing")
 
@@ -131,18 +131,18 @@ def trains_the_other(context, config):
 
 
 EXPLORERS = {
-    "it finds something": [explorer(nothing), explorer(unexplained), explorer(no_figure)],
+    "it finds something": [explorer(nothing), explorer(unexplained), explorer(nan_metric)],
     "every ability is known": [explorer(roles={"judge": {"clasify"}})],
     "images lie between 0 and 1": [shows(grid), shows(film), shows(map_of), shows(plane)],
     "it needs no more than it says": [
         explorer(needs={"decode"}),
-        explorer(asks_its_role, roles={"other": {"encode"}}),
+        explorer(decodes_with_its_role, roles={"other": {"encode"}}),
     ],
     "it works without labels": [explorer(reads_labels)],
     "the same run gives the same findings": [
         explorer(unseeded),
         explorer(unseeded_picture),
-        explorer(unseeded_figure),
+        explorer(unseeded_metric),
     ],
     "it writes no file of its own": [explorer(leaves_files)],
     "it leaves the model as it is": [
@@ -151,7 +151,7 @@ EXPLORERS = {
         explorer(freezes),
         explorer(trains_the_other, roles={"judge": {"classify"}}),
     ],
-    "a class without images works": [explorer(wants_all_classes)],
-    "one test image works": [explorer(wants_two)],
+    "a class without images works": [explorer(needs_all_classes)],
+    "one test image works": [explorer(needs_two_images)],
     "nothing global is changed": [explorer(meddling_look)],
 }

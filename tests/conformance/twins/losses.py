@@ -143,14 +143,14 @@ class Renames(GoodLoss):
 class Spread(GoodLoss):
     def terms(self, model, batch, step):
         x = batch.x.flatten(1)
-        spread = (x - x.mean(0)).square().sum() / (len(x) - 1)  # NaN of one image
+        spread = (x - x.mean(0)).square().sum() / (len(x) - 1)  # NaN for one image
         return {**super().terms(model, batch, step), "spread": spread}
 
 
 class ClassMeans(GoodLoss):
     def terms(self, model, batch, step):
         codes = model.encode(batch.x).mode()
-        means = torch.stack([codes[batch.y == c].mean(0) for c in range(3)])  # NaN without any
+        means = torch.stack([codes[batch.y == c].mean(0) for c in range(3)])  # NaN without images
         return {**super().terms(model, batch, step), "apart": means.var(0).sum()}
 
 
@@ -164,7 +164,7 @@ class AfterTheEnd(GoodLoss):
 class Forgets(GoodLoss):
     def __init__(self, config, data):
         super().__init__(config, data)
-        self.weight = torch.rand(())  # no buffer, and another one in each loss
+        self.weight = torch.rand(())  # not a buffer, and different in each loss
 
     def terms(self, model, batch, step):
         found = super().terms(model, batch, step)

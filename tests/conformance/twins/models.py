@@ -1,4 +1,4 @@
-"""A good VAE, and what each check of models is there for."""
+"""A good VAE, and twins of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def model(cls=Good, provides=PROVIDES, **changes):
     return ModelSpec(**{**spec, **changes})
 
 
-# ---------------------------------------------------------------- of what it provides
+# ---------------------------------------------------------------- capabilities
 
 
 def no_module(config, data):
@@ -75,11 +75,11 @@ class FalseLayers(Good):
         return ["encoder", "nowhere"]
 
 
-# ---------------------------------------------------------------- of shapes
+# ---------------------------------------------------------------- shapes
 
 
 def with_posterior(cls):
-    """A good model but for the posterior that it gives."""
+    """A good model except for the posterior that it returns."""
 
     class Other(Good):
         def encode(self, x):
@@ -145,7 +145,7 @@ class Transposed(Good):
         return logits.transpose(2, 3) if logits.dim() == 4 else logits
 
 
-class ImagesAlone(Good):
+class ImagesOnly(Good):
     def encode(self, x):
         if x.dim() != 4:
             raise RuntimeError("no image")
@@ -176,7 +176,7 @@ def classifier(cls):
     return model(cls, {"classify"}, default_loss="cross-entropy")
 
 
-# ---------------------------------------------------------------- of gradients
+# ---------------------------------------------------------------- gradients
 
 
 class Unused(Good):
@@ -207,7 +207,7 @@ class WithoutGradient(Good):
             return super().decode(z)
 
 
-# ---------------------------------------------------------------- of seeds
+# ---------------------------------------------------------------- seeds
 
 OWN = torch.Generator().manual_seed(1)
 
@@ -266,7 +266,7 @@ class OtherSigmoid(Good):
         return (0.5 * self.decode_logits(z)).sigmoid()
 
 
-# ---------------------------------------------------------------- of batches
+# ---------------------------------------------------------------- batches
 
 
 class Squeezed(Good):
@@ -279,13 +279,13 @@ class BatchMean(Good):
         return super().encode(x - x.mean(0))
 
 
-# ---------------------------------------------------------------- of what is kept, and where
+# ---------------------------------------------------------------- state and devices
 
 
 class Hidden(Good):
     def __init__(self, config, data):
         super().__init__(config, data)
-        self.shift = torch.randn(config.size)  # no buffer, and another one in each model
+        self.shift = torch.randn(config.size)  # not a buffer, and different in each model
 
     def decode_logits(self, z):
         return super().decode_logits(z + self.shift.to(z.device))
@@ -309,7 +309,7 @@ class LeftBehind(Good):
         return super().decode_logits(z * self.scale)
 
 
-class HomeComing(Classifier):
+class OutputOnCpu(Classifier):
     def forward(self, x):
         return torch.zeros(len(x), 3)
 
@@ -323,7 +323,7 @@ class Shares(Good):
 
 
 def meddling(change):
-    """A model that changes something of the whole process when it is built."""
+    """A model that changes the state of the whole process when it is built."""
 
     class Meddles(Good):
         def __init__(self, config, data):
@@ -361,7 +361,7 @@ MODELS = {
     ],
     SHAPES.replace("1x28x28", "3x32x32"): [model(Gray)],
     SHAPES.replace("1x28x28", "1x17x30"): [model(Transposed)],
-    SHAPES.replace("1x28x28", "12 numbers"): [model(AsImages), model(ImagesAlone)],
+    SHAPES.replace("1x28x28", "12 numbers"): [model(AsImages), model(ImagesOnly)],
     "gradients reach every parameter": [model(Unused), model(NanGradient)],
     "ten steps lower the default loss": [model(Uphill)],
     "the same seed gives the same weights": [model(OwnGenerator), model(AlwaysTheSame)],
@@ -378,7 +378,7 @@ MODELS = {
     "a batch of one works": [model(Squeezed)],
     "an image does not depend on its batch": [model(BatchMean)],
     "state survives saving and loading": [model(Hidden), model(RunningMean)],
-    "it moves to another device": [model(LeftBehind), classifier(HomeComing)],
+    "it moves to another device": [model(LeftBehind), classifier(OutputOnCpu)],
     "nothing global is changed": [
         meddling(meddle),
         meddling(lambda: torch.set_default_dtype(torch.float64)),

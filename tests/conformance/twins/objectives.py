@@ -29,13 +29,13 @@ def objective(cls=Bright, **changes):
     return ObjectiveSpec(**{**spec, **changes})
 
 
-class AsksNothing(Bright):
+class NoRequests(Bright):
     requests = ()
 
 
 class OneNumber(Bright):
     def satisfied(self, x, request):
-        return self.score(x, request)  # no bool
+        return self.score(x, request)  # not bool
 
 
 class Rounded(Bright):
@@ -61,18 +61,18 @@ class OneText(Bright):
     requests = "dark"
 
 
-class FromTheCpu(Bright):
+class ScoreFromCpu(Bright):
     def score(self, x, request):
         return super().score(x, request) * torch.ones(len(x))
 
 
-class AnswersAtHome(Bright):
+class AnswersOnCpu(Bright):
     def satisfied(self, x, request):
         return torch.ones(len(x), dtype=torch.bool)
 
 
 class Unlike(Bright):
-    """Wants what another autoencoder does not reconstruct."""
+    """Scores images by how badly another autoencoder reconstructs them."""
 
     def __init__(self, config, context):
         self.other = context.roles["other"].model
@@ -84,7 +84,7 @@ class Unlike(Bright):
 
 @dataclass(frozen=True)
 class StepsConfig:
-    """`steps` up to the light."""
+    """`steps` is also an option of the explorer."""
 
     steps: int = 3
 
@@ -99,7 +99,7 @@ class MeddlingScore(Bright):
         return super().score(x, request)
 
 
-class SaysNothing(Bright):
+class BlankRequest(Bright):
     requests = ("dark", " ")
 
 
@@ -137,14 +137,14 @@ class MixedAnswers(Bright):
 
 OBJECTIVES = {
     "it asks for something in words": [
-        objective(AsksNothing),
-        objective(SaysNothing),
+        objective(NoRequests),
+        objective(BlankRequest),
         objective(OneText),
     ],
     "every ability is known": [objective(roles={"judge": {"clasify"}})],
     "its options are not those of an explorer": [objective(config=StepsConfig)],
     "it needs no more than it says": [objective(Unlike, roles={"other": {"encode"}})],
-    "it moves to another device": [objective(FromTheCpu), objective(AnswersAtHome)],
+    "it moves to another device": [objective(ScoreFromCpu), objective(AnswersOnCpu)],
     "scores and answers are one a row": [objective(OneNumber), objective(ScoreOfPixels)],
     "the score is differentiable in x": [
         objective(Rounded),

@@ -1,4 +1,4 @@
-"""Real distributions in a folder on sys.path: a module, and a dist-info as pip leaves it."""
+"""Real distributions in a folder on sys.path: a module, and a dist-info folder as pip writes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model(name, **changes):
 
 
 class Site:
-    """A site-packages folder of our own, the only one that is searched."""
+    """A temporary site-packages folder, the only one on sys.path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Site:
         return info
 
     def add(self, distribution: str, code: str, plugin: str = "", version: str = "1.0") -> str:
-        """Install a distribution with one plugin; gives the name of its module."""
+        """Install a distribution with one plugin; returns the name of its module."""
         module = re.sub(r"\W", "_", f"{distribution}_{plugin}".rstrip("_"))
         self.module(module, code)
         self.metadata(distribution, f"{plugin or distribution} = {module}", version)
@@ -65,7 +65,7 @@ def site(tmp_path, monkeypatch):
     folder.mkdir()
     visible = [path for path in sys.path if "site-packages" not in path]
     monkeypatch.setattr(sys, "path", [str(folder), *visible])
-    yield Site(folder)  # monkeypatch puts the former sys.path back
+    yield Site(folder)  # monkeypatch restores sys.path
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]

@@ -1,12 +1,12 @@
 """Other faults of third-party packages: slow imports, bad defaults, commands and observers that
-raise. The tool goes on, and names the plugin."""
+raise. LatentForge still works, and names the plugin."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-import packaging.requirements  # noqa: F401  while site-packages is hidden, nothing new is found
+import packaging.requirements  # noqa: F401  imported before site-packages is hidden
 import pydantic  # noqa: F401
 import pytest
 
@@ -29,21 +29,21 @@ SLOW = "import time; time.sleep(0.6)\n@hookimpl\ndef latentforge_models(): retur
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_help_version_and_plugins_work_with_any_fault_and_strict_does_not(site, fault, capsys):
+def test_help_works_with_any_fault_and_strict_plugins_fails(site, fault, capsys):
     site.add("latentforge-bad", FAULTS[fault], "bad", version="0.3")
     for line in ALWAYS:
         assert run_cli(line) == 0, line
     listed = capsys.readouterr().out
     assert "latentforge-bad" in listed
     assert run_cli(["--strict-plugins", "list"]) == 3
-    said = capsys.readouterr().err
-    assert "plugin bad (latentforge-bad 0.3)" in said
-    assert "latentforge plugins list" in said
+    err = capsys.readouterr().err
+    assert "plugin bad (latentforge-bad 0.3)" in err
+    assert "latentforge plugins list" in err
     assert run_cli(["list"]) == 0
     assert "plugin bad (latentforge-bad 0.3)" in capsys.readouterr().err
 
 
-def test_a_slow_import_is_noted_with_its_time(site):
+def test_slow_import_gives_a_notice_with_its_time(site):
     module = site.add("latentforge-bad", SLOW, "bad", version="0.3")
     assert run_cli(["--strict-plugins", "list"]) == 3
     del sys.modules[module]  # as in a new process
@@ -56,8 +56,8 @@ def test_a_slow_import_is_noted_with_its_time(site):
     assert registry.names("models") == ("m",)
 
 
-def test_torch_at_the_top_is_noted(work, process):
-    """In a process of its own, where nothing else has imported it."""
+def test_torch_import_in_a_hook_module_gives_a_note(work, process):
+    """In a new process, where nothing else has imported torch."""
     (work / "bad.py").write_text(
         "import torch\nfrom latentforge import ModelSpec, hookimpl\n\n\n@hookimpl\n"
         "def latentforge_models():\n"
@@ -82,7 +82,7 @@ def latentforge_models():
 """
 
 
-def test_a_bad_default_is_the_plugins_fault_and_no_other_model_suffers(site):
+def test_bad_default_of_one_model_is_a_plugin_error(site):
     site.add("latentforge-bad", BAD_DEFAULT, "bad", version="0.3")
     forge = Forge()
     with pytest.raises(PluginError, match=r"'wrong' of plugin bad .* has wrong defaults") as error:
@@ -95,7 +95,7 @@ def test_a_bad_default_is_the_plugins_fault_and_no_other_model_suffers(site):
 # ---------------------------------------------------------------- conflicts
 
 
-def test_plugins_list_tells_conflicts(site, capsys):
+def test_plugins_list_shows_conflicts(site, capsys):
     site.add("latentforge-one", site.offering("twin"), "one")
     site.add("latentforge-two", site.offering("twin"), "two")
     site.add("latentforge-three", site.offering("alone"), "three")
@@ -104,11 +104,11 @@ def test_plugins_list_tells_conflicts(site, capsys):
     assert found == {"one": "conflict", "two": "conflict", "three": "ok"}
     assert run_cli(["plugins", "list"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    told = {row[0]: row[3] for row in rows if len(row) > 4}
-    assert {name: told[name] for name in found} == found
+    shown = {row[0]: row[3] for row in rows if len(row) > 4}
+    assert {name: shown[name] for name in found} == found
 
 
-def test_requirements_are_what_pip_takes(site, capsys):
+def test_requirements_are_in_pip_format(site, capsys):
     site.add("latentforge-one", site.offering("a"), "one", version="1.5")
     site.add("latentforge-two", site.offering("b"), "two", version="0.2")
     site.add("latentforge-three", "1 / 0", "three", version="0.3")
@@ -131,7 +131,7 @@ def commands(site, distribution, points, version="1.0"):
     (info / "entry_points.txt").write_text(f"[latentforge.commands]\n{text}")
 
 
-def test_a_command_is_listed_without_its_import_and_called(site, capsys):
+def test_command_is_listed_without_an_import_and_runs(site, capsys):
     site.module("aiming", "def aim(place: str, far: int = 3):\n    print('aimed', place, far)\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
     assert run_cli(["--help"]) == 0
@@ -144,7 +144,7 @@ def test_a_command_is_listed_without_its_import_and_called(site, capsys):
 
 
 @pytest.mark.parametrize(
-    ("code", "target", "said"),
+    ("code", "target", "cause"),
     [
         ("import no_such_module", "aiming:aim", "ModuleNotFoundError"),
         ("raise SystemExit(0)", "aiming:aim", "SystemExit"),
@@ -153,18 +153,18 @@ def test_a_command_is_listed_without_its_import_and_called(site, capsys):
         ("aim = 3", "aim ing:aim!", "AttributeError"),
     ],
 )
-def test_a_command_that_cannot_be_loaded_names_its_distribution(site, capsys, code, target, said):
+def test_a_command_that_cannot_be_loaded_names_its_distribution(site, capsys, code, target, cause):
     site.module("aiming", code)
     commands(site, "latentforge-aim", {"aim": target}, version="0.4")
     assert run_cli(["--help"]) == 0
     assert run_cli(["aim"]) == 3
     err = capsys.readouterr().err
     assert "command 'aim' of latentforge-aim 0.4 cannot be loaded" in err
-    assert said in err
+    assert cause in err
     assert "pip install --upgrade latentforge-aim" in err
 
 
-def test_a_command_that_raises_is_no_traceback(site, capsys):
+def test_command_that_raises_prints_no_traceback(site, capsys):
     site.module("aiming", "def aim():\n    1 / 0\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
     assert run_cli(["aim"]) == 3
@@ -182,18 +182,18 @@ def aim(far: Annotated[int, typer.Option(callback=lambda value: 1 // value)] = 0
 """
 
 
-def test_a_commands_option_that_raises_is_no_traceback(site, capsys):
+def test_option_callback_that_raises_prints_no_traceback(site, capsys):
     site.module("aiming", OPTION_RAISES)
     commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
     assert run_cli(["aim", "--far", "1"]) == 0
     assert run_cli(["aim"]) == 3
     err = capsys.readouterr().err
     assert "command 'aim' of latentforge-aim 0.4 failed: ZeroDivisionError" in err
-    assert run_cli(["aim", "--far", "x"]) == 2  # what Typer says is the user's to mend
+    assert run_cli(["aim", "--far", "x"]) == 2  # a usage error stays one
 
 
 @pytest.mark.parametrize("metadata", [b"", b"\xff\xfe\x00"])
-def test_damaged_metadata_take_no_help_away(site, capsys, metadata):
+def test_help_works_with_damaged_metadata(site, capsys, metadata):
     site.module("aiming", "def aim():\n    print('one')\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
     [file] = site.folder.glob("*.dist-info/METADATA")
@@ -203,7 +203,7 @@ def test_damaged_metadata_take_no_help_away(site, capsys, metadata):
     assert run_cli(["aim"]) == 0
 
 
-def test_two_distributions_with_one_command_are_told_apart(site, capsys):
+def test_command_offered_by_two_distributions_is_an_error(site, capsys):
     site.module("aiming", "def aim():\n    print('one')\n")
     site.module("other", "def aim():\n    print('other')\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
@@ -212,7 +212,7 @@ def test_two_distributions_with_one_command_are_told_apart(site, capsys):
     assert "offered by latentforge-aim 1.0 and latentforge-other 2.0" in capsys.readouterr().err
 
 
-def test_a_plugins_commands_are_among_what_it_offers(site, capsys):
+def test_plugins_show_lists_the_commands_of_a_plugin(site, capsys):
     site.module("swirl", site.offering("swirl"))
     site.module("aiming", "def aim():\n    print('one')\n")
     info = site.metadata("latentforge-swirl", "swirl = swirl")
@@ -222,14 +222,14 @@ def test_a_plugins_commands_are_among_what_it_offers(site, capsys):
     assert "models swirl; commands aim" in capsys.readouterr().out
 
 
-def test_no_command_takes_the_place_of_a_built_in_one(site, capsys):
+def test_plugin_command_does_not_replace_a_built_in_one(site, capsys):
     site.module("aiming", "def version():\n    print('mine')\n")
     commands(site, "latentforge-aim", {"runs": "aiming:version"})
     assert run_cli(["runs", "--help"]) == 0
     assert "List the runs in a folder" in capsys.readouterr().out
 
 
-def test_a_distribution_of_commands_alone_is_a_plugin_of_its_name(site, capsys):
+def test_distribution_with_only_commands_is_listed_as_a_plugin(site, capsys):
     site.module("aiming", "def aim():\n    print('one')\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
     assert run_cli(["plugins", "list"]) == 0
@@ -259,7 +259,7 @@ ONE_OF_TWO = "[latentforge]\none = one\ntwo = two\n[latentforge.commands]\naim =
         ("one", ["one"], 2),
     ],
 )
-def test_the_commands_of_a_distribution_go_when_all_its_plugins_do(
+def test_commands_are_off_when_all_plugins_of_their_distribution_are(
     site, capsys, monkeypatch, only, off, code
 ):
     for name in ("one", "two"):
@@ -278,42 +278,42 @@ def test_the_commands_of_a_distribution_go_when_all_its_plugins_do(
 
 
 class Observer:
-    """Told of runs; raises where it is asked to."""
+    """Records the hooks that are called; raises if `broken`."""
 
     def __init__(self, broken=False):
-        self.heard, self.broken = [], broken
+        self.called, self.broken = [], broken
 
     @hookimpl
     def latentforge_run_started(self, run):
-        self.hear("started")
+        self.record("started")
 
     @hookimpl
     def latentforge_run_finished(self, run, metrics):
-        self.hear("finished")
+        self.record("finished")
 
-    def hear(self, name):
-        self.heard.append(name)
+    def record(self, name):
+        self.called.append(name)
         if self.broken:
             raise ValueError("no room")
 
 
-def test_an_observer_that_raises_ends_no_run_and_is_named(work, caplog):
+def test_run_completes_when_an_observer_raises(work, caplog):
     observer = Observer(broken=True)
     other = Observer()
     other.__name__, small = "other", {"epochs": 1, "batch_size": 512}
     with caplog.at_level(logging.WARNING, "latentforge"):
         run = Forge([observer, other]).train("ae", train=small, quiet=True)
     assert run.status == "done"
-    said = [record.getMessage() for record in caplog.records]
-    assert any("latentforge_run_started: ValueError: no room" in line for line in said)
-    assert all("plugin Observer" in line for line in said)
-    assert other.heard == ["started", "finished"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("latentforge_run_started: ValueError: no room" in line for line in messages)
+    assert all("plugin Observer" in line for line in messages)
+    assert other.called == ["started", "finished"]
 
 
 # ---------------------------------------------------------------- versions
 
 
-def test_a_config_that_wants_a_newer_plugin_says_what_to_install(site, tmp_path, capsys):
+def test_config_that_needs_a_newer_plugin_hints_at_pip(site, tmp_path, capsys):
     site.add("latentforge-one", site.offering("a"), "one", version="0.1")
     config = tmp_path / "c.toml"
     config.write_text('requires_plugins = ["latentforge-one>=0.2", "no-such"]\n[nonsense]\n')
@@ -325,7 +325,7 @@ def test_a_config_that_wants_a_newer_plugin_says_what_to_install(site, tmp_path,
 
 
 @pytest.mark.parametrize("value", ['"latentforge"', "[3]", '["two words"]'])
-def test_requirements_that_are_none_are_refused(tmp_path, capsys, value):
+def test_invalid_requires_plugins_is_refused(tmp_path, capsys, value):
     config = tmp_path / "c.toml"
     config.write_text(f"requires_plugins = {value}\n")
     assert run_cli(["train", "--config", str(config)]) == 2

@@ -1,4 +1,4 @@
-"""What is installed and how it is chosen: doubles, stale and damaged metadata, off and only."""
+"""Discovery of installed plugins: duplicates, stale and damaged metadata, `off` and `only`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_two_distributions_with_one_entry_point_name_both_load(site):
     assert registry.plugin("Latentforge_Two/shared").distribution == "latentforge-two"
 
 
-def test_a_stale_second_dist_info_neither_kills_nor_doubles(site):
+def test_stale_second_dist_info_is_ignored(site):
     module = site.add("latentforge-swirl", site.offering("swirl"))
     site.metadata("latentforge-swirl", f"latentforge-swirl = {module}", version="0.9")
     registry = load_plugins()
@@ -31,14 +31,14 @@ def test_a_stale_second_dist_info_neither_kills_nor_doubles(site):
     assert registry.problems == ()
 
 
-def test_a_distribution_that_two_folders_hold_loads_once(site, tmp_path):
+def test_distribution_in_two_folders_loads_once(site, tmp_path):
     site.add("latentforge-swirl", site.offering("swirl"))
     shutil.copytree(site.folder, tmp_path / "second")
     sys.path.insert(0, str(tmp_path / "second"))
     assert len(load_plugins().plugins) == 1
 
 
-def test_the_same_line_twice_is_one_plugin(site):
+def test_repeated_entry_point_is_one_plugin(site):
     site.module("swirl", site.offering("swirl"))
     site.metadata("latentforge-swirl", "swirl = swirl\nswirl = swirl")
     registry = load_plugins()
@@ -56,7 +56,7 @@ def test_one_name_for_two_modules_in_one_distribution_is_a_problem(site):
     assert "another plugin is called swirl, so swirl_b is not loaded" in problem.cause
 
 
-def test_a_module_that_two_distributions_name_is_loaded_once(site):
+def test_module_named_by_two_distributions_loads_once(site):
     module = site.add("latentforge-new", site.offering("swirl"))
     site.metadata("latentforge-old", f"old = {module}")
     registry = load_plugins()
@@ -79,7 +79,7 @@ def test_an_entry_point_may_name_an_object(site):
     assert "AttributeError" in registry.plugin("worse").problems[0].cause
 
 
-def test_an_entry_point_that_is_no_module_is_a_problem(site):
+def test_entry_point_that_is_not_a_module_is_a_problem(site):
     site.add("latentforge-good", site.offering("good"))
     site.metadata("latentforge-odd", "odd = ./odd.py")
     registry = load_plugins()
@@ -87,7 +87,7 @@ def test_an_entry_point_that_is_no_module_is_a_problem(site):
     assert "'./odd.py' is neither MODULE nor" in registry.plugin("odd").problems[0].cause
 
 
-def test_a_malformed_entry_points_file_hides_no_other_plugin(site):
+def test_malformed_entry_points_file_does_not_hide_other_plugins(site):
     site.add("latentforge-good", site.offering("good"))
     site.metadata("unrelated", "this line has no equals sign")
     registry = load_plugins()
@@ -97,7 +97,7 @@ def test_a_malformed_entry_points_file_hides_no_other_plugin(site):
     assert problem.remedy == "pip install --force-reinstall unrelated"
 
 
-def test_lost_metadata_stops_nothing(site):
+def test_plugin_loads_without_its_metadata_file(site):
     module = site.add("latentforge-good", site.offering("good"))
     (site.folder / f"{module}-1.0.dist-info" / "METADATA").unlink()
     registry = load_plugins()
@@ -105,7 +105,7 @@ def test_lost_metadata_stops_nothing(site):
     assert registry.plugins[0].qualifier == module
 
 
-def test_what_is_switched_off_is_never_imported(site):
+def test_disabled_plugin_is_not_imported(site):
     module = site.add("latentforge-loud", "raise RuntimeError('imported')", "loud")
     registry = load_plugins(off=["loud"])
     plugin = registry.plugin("loud")
@@ -116,14 +116,14 @@ def test_what_is_switched_off_is_never_imported(site):
 
 
 @pytest.mark.parametrize("name", ["a", "latentforge-one/a", "Latentforge.One/a"])
-def test_off_takes_plain_and_qualified_names(site, name):
+def test_off_accepts_plain_and_qualified_names(site, name):
     site.add("latentforge-one", site.offering("one"), "a")
     site.add("latentforge-two", site.offering("two"), "b")
     registry = load_plugins(off=[name])
     assert registry.names("models") == ("two",)
 
 
-def test_a_distributions_name_stands_for_all_its_plugins(site):
+def test_distribution_name_selects_all_its_plugins(site):
     site.module("x", site.offering("x"))
     site.module("y", site.offering("y"))
     site.metadata("latentforge-xy", "x = x\ny = y")
@@ -132,7 +132,7 @@ def test_a_distributions_name_stands_for_all_its_plugins(site):
     assert load_plugins(only=["latentforge-xy"]).names("models") == ("x", "y")
 
 
-def test_the_allow_list_leaves_out_all_others_and_the_built_ins_too(site):
+def test_allow_list_excludes_all_others_and_the_built_ins(site):
     site.add("latentforge", site.offering("ae"), "autoencoder")
     site.add("latentforge-one", site.offering("one"), "one")
     module = site.add("latentforge-two", "raise RuntimeError('imported')", "two")
@@ -143,14 +143,14 @@ def test_the_allow_list_leaves_out_all_others_and_the_built_ins_too(site):
     assert module not in sys.modules
 
 
-def test_an_empty_allow_list_leaves_only_what_the_user_named(site, tmp_path):
+def test_empty_allow_list_keeps_only_explicit_plugins(site, tmp_path):
     site.add("latentforge-one", site.offering("one"), "one")
     site.module("own", site.offering("own"))
     registry = load_plugins([str(site.folder / "own.py")], only=[])
     assert registry.names("models") == ("own",)
 
 
-def test_without_discovery_the_allow_list_has_nothing_to_say(site):
+def test_allow_list_has_no_effect_without_discovery(site):
     site.add("latentforge-one", site.offering("one"), "one")
     assert load_plugins(discover=False, only=["one"]).plugins == ()
 
@@ -159,14 +159,14 @@ def test_without_discovery_the_allow_list_has_nothing_to_say(site):
     ("options", "source"),
     [({"off": ["swril"]}, "-p no:swril"), ({"only": ["swril"]}, "LATENTFORGE_PLUGINS")],
 )
-def test_an_unknown_name_is_refused_before_anything_is_imported(site, options, source):
+def test_unknown_name_is_refused_before_any_import(site, options, source):
     module = site.add("latentforge-swirl", site.offering("swirl"), "swirl")
     with pytest.raises(UsageError, match=f"{source}: there is no plugin 'swril', did you mean"):
         load_plugins(**options)
     assert module not in sys.modules
 
 
-def test_naming_an_installed_plugin_again_loads_it_once(site):
+def test_explicit_name_of_an_installed_plugin_loads_it_once(site):
     module = site.add("latentforge-swirl", site.offering("swirl"), "swirl")
     registry = load_plugins([module, module])
     assert [plugin.name for plugin in registry.plugins] == ["swirl"]
@@ -175,7 +175,7 @@ def test_naming_an_installed_plugin_again_loads_it_once(site):
     assert {(p.name, p.status) for p in again.plugins} == {("swirl", "disabled"), (module, "ok")}
 
 
-def test_fifty_plugins_are_each_called_once_and_keep_their_own(site):
+def test_fifty_plugins_are_each_called_once(site):
     for number in range(50):
         hook = (
             f"@hookimpl\ndef latentforge_models():\n  calls.append(1)\n  yield model('m{number}')"

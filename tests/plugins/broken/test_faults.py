@@ -1,4 +1,4 @@
-"""Each fault a plugin can have becomes a problem that names it, and its neighbours still load."""
+"""Each fault of a plugin becomes a problem that names it, and the other plugins still load."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def broken_beside_healthy(site, code):
         ("@hookimpl\ndef latentforge_models(): return 'ae'", "collect", ["returned str"]),
     ],
 )
-def test_a_broken_plugin_fails_alone_and_says_why(site, code, stage, causes):
+def test_broken_plugin_fails_alone_with_its_cause(site, code, stage, causes):
     registry, plugin = broken_beside_healthy(site, code)
     assert plugin.status == "failed"
     (problem,) = plugin.problems
@@ -109,7 +109,7 @@ def test_a_broken_plugin_fails_alone_and_says_why(site, code, stage, causes):
         ("model('fine')", ["already offers one of that name"]),
     ],
 )
-def test_a_bad_spec_is_named_and_its_neighbours_stay(site, code, causes):
+def test_bad_spec_is_reported_and_the_others_load(site, code, causes):
     configs = """
 @dataclass(frozen=True)
 class Good:
@@ -126,14 +126,14 @@ class Bare:
     )
     registry, plugin = broken_beside_healthy(site, configs + hook + "\n  yield model('last')\n")
     assert registry.names("models") == ("fine", "good", "last")
-    assert plugin.status == "ok"  # it still gives what it can
+    assert plugin.status == "ok"  # its valid specs are registered
     (problem,) = plugin.problems
     assert problem.stage == "collect"
     for cause in causes:
         assert cause in problem.cause
 
 
-def test_other_kinds_have_their_own_checks(site):
+def test_specs_of_other_kinds_are_validated(site):
     code = """
 @hookimpl
 def latentforge_presets():
@@ -166,7 +166,7 @@ def latentforge_losses():
     assert sorted(causes) == sorted(expected)
 
 
-def test_a_generator_that_raises_keeps_what_it_gave(site):
+def test_specs_yielded_before_an_error_are_registered(site):
     code = (
         "@hookimpl\ndef latentforge_models():\n  yield model('first')\n  [][1]\n  yield model('x')"
     )
@@ -182,7 +182,7 @@ def _file(site):
     return site.folder / "latentforge_bad_bad.py"
 
 
-def test_one_bad_hook_does_not_take_the_good_ones_with_it(site):
+def test_good_hooks_load_beside_a_bad_one(site):
     code = site.offering("fine") + "\n@hookimpl\ndef latentforge_losses(config): return []\n"
     registry, plugin = broken_beside_healthy(site, code)
     assert registry.names("models") == ("fine", "good")
@@ -190,20 +190,20 @@ def test_one_bad_hook_does_not_take_the_good_ones_with_it(site):
     assert [problem.stage for problem in plugin.problems] == ["validate"]
 
 
-def test_the_place_is_the_plugins_own_line_and_not_the_librarys(site):
+def test_problem_names_the_line_of_the_plugin_not_the_library(site):
     code = "import json\njson.loads('{')\n"
     _, plugin = broken_beside_healthy(site, code)
     line = _file(site).read_text().splitlines().index("json.loads('{')") + 1
     assert f"({_file(site)}:{line})" in plugin.problems[0].cause
 
 
-def test_a_keyboard_interrupt_is_the_users(site):
+def test_keyboard_interrupt_is_not_caught(site):
     site.add("latentforge-slow", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         load_plugins()
 
 
-def test_the_remedy_is_a_next_command(site):
+def test_hint_is_a_command(site):
     _, plugin = broken_beside_healthy(site, "import no_such_module")
     (problem,) = plugin.problems
     assert "pip install --upgrade latentforge-bad" in problem.remedy
@@ -211,7 +211,7 @@ def test_the_remedy_is_a_next_command(site):
     assert load_plugins(off=["bad"]).problems == ()
 
 
-def test_hooks_under_another_name_and_optional_hooks_are_pluggys_to_give(site):
+def test_hooks_with_a_specname_and_optional_hooks_work(site):
     code = """
 @hookimpl(specname="latentforge_models")
 def networks():
@@ -226,7 +226,7 @@ def latentforge_of_a_later_version():
     assert registry.problems == ()
 
 
-def test_a_broken_module_is_not_left_half_imported(site):
+def test_broken_module_is_removed_from_sys_modules(site):
     module = site.add("latentforge-bad", "raise ValueError('no')")
     load_plugins()
     assert module not in sys.modules

@@ -1,5 +1,5 @@
-"""What a plugin's code may do beside raising an Exception: end the process, print, or come with
-damaged metadata. The other plugins go on, and the message names the plugin."""
+"""Plugins that do worse than raise an Exception: they end the process, print, or have damaged
+metadata. The other plugins still work, and the message names the plugin."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from .test_contained import commands
 BAD = "plugin bad (latentforge-bad 0.3)"
 
 
-# ---------------------------------------------------------------- while it loads
+# ---------------------------------------------------------------- loading
 
 
-def test_an_entry_point_to_nothing_is_said(site):
+def test_entry_point_to_a_missing_module_is_reported(site):
     site.metadata("latentforge-bad", "bad = no_such_thing")
     [problem] = load_plugins().problems
     assert "No module named 'no_such_thing'" in problem.cause
     assert problem.remedy == "correct its entry point, no_such_thing, or reinstall it"
 
 
-def test_a_plugin_is_loaded_once_with_strict_plugins_too(work, capsys):
+def test_strict_plugins_loads_a_plugin_once(work, capsys):
     Path("mine.py").write_text("print('loaded')\n" + MINE_WITH_LETTERS)
     assert run_cli(["--strict-plugins", "-p", "./mine.py", "list", "models"]) == 0
     assert capsys.readouterr().err.count("loaded") == 1
 
 
-def test_an_error_of_ours_in_a_config_is_the_users(work, cli):
+def test_usage_error_raised_in_a_config_stays_a_usage_error(work, cli):
     code = TYPES.replace("share: Fraction = None", REFUSES)
     Path("mine.py").write_text(code)
     answer = cli("-p", "./mine.py", "train", "mine", "--set", "model.every=0")
@@ -57,7 +57,7 @@ REFUSES = """every: int = 1
 
 
 @pytest.mark.parametrize("line", [["list", "models", "--json"], ["plugins", "list", "--json"]])
-def test_what_it_prints_is_no_part_of_an_answer(site, capsys, line):
+def test_output_of_a_plugin_goes_to_stderr(site, capsys, line):
     code = "print('hello')\n@hookimpl\ndef latentforge_models():\n    print('here')\n    return []"
     site.add("latentforge-bad", code, "bad")
     assert run_cli(line) == 0
@@ -66,9 +66,9 @@ def test_what_it_prints_is_no_part_of_an_answer(site, capsys, line):
     assert "hello\nhere\n" in err
 
 
-def test_a_damaged_package_of_somebody_else_stops_no_training(work):
-    """pydantic and torch read the entry points of all packages too; in a process of its own, for
-    they do so once."""
+def test_training_works_beside_a_damaged_package(work):
+    """In a new process, because pydantic and torch also read the entry points of all packages, but
+    only once."""
     info = work / "site/stranger-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "entry_points.txt").write_text("[console_scripts]\nno equals sign\n")
@@ -81,11 +81,11 @@ def test_a_damaged_package_of_somebody_else_stops_no_training(work):
     )
     assert done.returncode == 0, done.stderr
     assert "entry_points.txt cannot be read" in done.stderr
-    assert "stranger-1.0.dist-info" in done.stderr  # it has no name to reinstall it by
+    assert "stranger-1.0.dist-info" in done.stderr  # pip knows no name for it
     assert "pip install" not in done.stderr
 
 
-def test_metadata_of_latentforge_that_hide_its_plugins_are_said(site, capsys):
+def test_metadata_that_hide_the_built_in_plugins_are_reported(site, capsys):
     (site.metadata("latentforge", "", "0.0.1") / "entry_points.txt").write_text("")
     assert run_cli(["list", "models"]) == 0
     err = capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_metadata_of_latentforge_that_hide_its_plugins_are_said(site, capsys):
     assert str(site.folder) in err
 
 
-# ---------------------------------------------------------------- in its components
+# ---------------------------------------------------------------- components
 
 
 def raising(error):
@@ -103,14 +103,14 @@ def raising(error):
 @pytest.mark.parametrize(
     "error", [SystemExit(0), SystemExit("so"), type("Odd", (BaseException,), {})()]
 )
-def test_a_component_that_ends_the_process_is_a_fault(error):
+def test_component_that_exits_is_a_plugin_error(error):
     entry = load_plugins(only=["latentforge"]).get("models", "ae")
     with pytest.raises(PluginError, match="building it failed"):
         call_component("building it", [entry], raising, error)
 
 
 class OneMeasure:
-    """A plugin with a default measure, which raises where it is asked to; before `loss` by name."""
+    """A plugin whose default measure raises in the method `where`. It sorts before `loss`."""
 
     def __init__(self, where):
         self.where = where
@@ -136,20 +136,20 @@ class OneMeasure:
 
 
 @pytest.mark.parametrize("where", ["build", "update", "compute", "name"])
-def test_a_default_measure_that_raises_is_left_out_and_no_run_is_lost(work, caplog, where):
+def test_failing_default_measure_is_skipped_and_the_run_completes(work, caplog, where):
     forge = Forge([OneMeasure(where)])
     run = forge.train("ae", train={"epochs": 2, "batch_size": 512}, quiet=True)
     assert run.status == "done"
     assert "mine" not in run.metrics["test"]
     assert run.metrics["test"]["loss"] > 2
-    said = [record.getMessage() for record in caplog.records]
-    assert len([line for line in said if "measure 'a-mine' failed" in line]) == 1
-    assert "the measure is skipped" in said[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([line for line in messages if "measure 'a-mine' failed" in line]) == 1
+    assert "the measure is skipped" in messages[0]
     with pytest.raises(PluginError, match="measure 'a-mine' failed"):
         run.evaluate(measures=["loss", "a-mine"])
 
 
-def test_a_measure_that_works_stays(work):
+def test_working_default_measure_is_in_the_metrics(work):
     run = Forge([OneMeasure("")]).train("ae", train={"epochs": 1, "batch_size": 512}, quiet=True)
     assert run.metrics["test"]["mine"] == 1.0
 
@@ -173,7 +173,7 @@ def latentforge_models():
 """
 
 
-def test_types_that_nobody_can_know_are_the_plugins_fault(cli, work):
+def test_unresolvable_config_types_are_a_plugin_error(cli, work):
     Path("mine.py").write_text(TYPES)
     for line in (["show", "model", "mine"], ["train", "mine"]):
         answer = cli("-p", "./mine.py", *line)
@@ -182,7 +182,7 @@ def test_types_that_nobody_can_know_are_the_plugins_fault(cli, work):
 
 
 @pytest.mark.parametrize("roles", [["judge"], 5, {"judge": None}])
-def test_roles_that_are_none_are_a_fault_of_the_spec(site, roles):
+def test_invalid_roles_are_a_problem_of_the_spec(site, roles):
     code = (
         "from latentforge import ExplorerSpec\n@hookimpl\ndef latentforge_explorers():\n"
         f"    yield ExplorerSpec(name='e', summary='s', explore=build, roles={roles!r})"
@@ -195,7 +195,7 @@ def test_roles_that_are_none_are_a_fault_of_the_spec(site, roles):
 # ---------------------------------------------------------------- commands
 
 
-def test_what_a_command_ends_with_is_printed(site, capsys):
+def test_exit_message_of_a_command_is_printed(site, capsys):
     site.module("aiming", "import sys\ndef aim():\n    sys.exit('no target was given')\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
     assert run_cli(["aim"]) == 1
@@ -232,15 +232,15 @@ def at(far, place):
         ("nothing", 2, "", "No such command 'nothing'"),
     ],
 )
-def test_a_command_of_click_is_one(site, capsys, monkeypatch, line, code, out, err):
+def test_click_group_works_as_a_command(site, capsys, monkeypatch, line, code, out, err):
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(click.__file__).parents[1])])
     site.module("aiming", CLICK)
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
     assert run_cli(["aim", *line.split()]) == code
-    said = capsys.readouterr()
-    assert out in said.out
-    assert err in said.err
-    assert "error in LatentForge" not in said.err
+    captured = capsys.readouterr()
+    assert out in captured.out
+    assert err in captured.err
+    assert "error in LatentForge" not in captured.err
 
 
 ANSWERS = """
@@ -253,21 +253,21 @@ def aim(as_json: Annotated[bool, typer.Option("--json")] = False):
 """
 
 
-def test_an_answer_of_a_command_is_its_own(site, capsys):
+def test_json_output_of_a_command_is_unchanged(site, capsys):
     site.module("aiming", ANSWERS)
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
     assert run_cli(["aim", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"met": True}
 
 
-def test_the_help_leaves_out_what_is_left_out(site, capsys):
+def test_help_omits_commands_of_disabled_plugins(site, capsys):
     site.module("aiming", "def aim(): pass\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
     assert run_cli(["-p", "no:latentforge-aim", "--help"]) == 0
     assert "latentforge-aim" not in capsys.readouterr().out
 
 
-def test_strict_plugins_is_for_every_command(site, work, capsys):
+def test_strict_plugins_applies_to_every_command(site, work, capsys):
     site.add("latentforge-bad", "1 / 0", "bad", version="0.3")
     site.module("aiming", "def aim(): pass\n")
     commands(site, "latentforge-aim", {"aim": "aiming:aim"})
@@ -279,10 +279,10 @@ def test_strict_plugins_is_for_every_command(site, work, capsys):
     assert run_cli(["--strict-plugins", "plugins", "list"]) == 0
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- messages
 
 
-def test_conflicts_are_told_with_whom(site, capsys):
+def test_conflicts_name_the_other_distribution(site, capsys):
     site.add("latentforge-one", site.offering("twin"), "same")
     site.add("latentforge-two", site.offering("twin"), "same")
     assert run_cli(["plugins", "show", "latentforge-one/same"]) == 0
@@ -298,19 +298,19 @@ def test_conflicts_are_told_with_whom(site, capsys):
 
 
 @pytest.mark.parametrize(
-    ("need", "told"),
+    ("need", "hint"),
     [
         ("nope @ https://x/y'$(touch${IFS}PWNED)'", "pip install nope\n"),
         ("nope[a,b]>=1; os_name != \"a'$(id)'\"", "pip install 'nope[a,b]>=1'\n"),
     ],
 )
-def test_what_a_strangers_config_makes_one_paste_is_a_name_alone(work, capsys, need, told):
+def test_pip_hint_contains_no_shell_code_from_a_config(work, capsys, need, hint):
     Path("c.toml").write_text(f"requires_plugins = [{json.dumps(need)}]\n")
     assert run_cli(["train", "--config", "c.toml"]) == 3
-    assert capsys.readouterr().err.endswith(told)
+    assert capsys.readouterr().err.endswith(hint)
 
 
-def test_a_message_is_not_too_long_and_moves_no_cursor(site):
+def test_long_message_is_cut_and_has_no_escape_codes(site):
     code = "raise ValueError('\\x1b[31mred ' + 20000 * 'x')"
     site.add("latentforge-bad", code, "bad")
     [problem] = load_plugins().problems
@@ -318,7 +318,7 @@ def test_a_message_is_not_too_long_and_moves_no_cursor(site):
     assert len(problem.cause) < 1200
 
 
-def test_requirements_have_only_what_pip_takes(site, capsys):
+def test_requirements_list_only_what_pip_accepts(site, capsys):
     for name, version in (("one", "not a version!"), ("two", ""), ("three", "1.0")):
         site.add(f"latentforge-{name}", site.offering(name), name, version=version or "0")
         [file] = site.folder.glob(f"latentforge_{name}-*.dist-info/METADATA")
@@ -331,7 +331,7 @@ def test_requirements_have_only_what_pip_takes(site, capsys):
     assert len(lines) == 3
 
 
-def test_letters_that_a_terminal_has_not_are_written_otherwise(work):
+def test_letters_outside_the_terminal_encoding_are_escaped(work):
     (work / "mine.py").write_text(MINE_WITH_LETTERS, "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "latentforge", "-p", "./mine.py", "list", "models"],

@@ -1,4 +1,4 @@
-"""Which component a name stands for when distributions compete for it."""
+"""Resolution of a component name that several distributions offer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def builtin(site):
     site.add("latentforge", site.offering("ae", "vae"), "autoencoder")
 
 
-def test_a_stranger_has_the_plain_name_where_the_built_in_is_off(site, builtin):
+def test_plain_name_is_that_of_a_plugin_if_the_built_in_is_off(site, builtin):
     site.add("latentforge-foo", site.offering("ae"), "foo")
     registry = load_plugins(off=["autoencoder"])
     assert registry.get("models", "ae").qualified == "latentforge-foo/ae"
     assert registry.notices == ()
 
 
-def test_two_strangers_with_one_name_matter_only_when_it_is_used(site):
+def test_ambiguous_name_is_an_error_only_when_used(site):
     site.add("latentforge-one", site.offering("swirl", "one"))
     site.add("latentforge-two", site.offering("swirl"))
     registry = load_plugins()
@@ -43,7 +43,7 @@ def test_one_distribution_cannot_offer_a_name_twice(site):
     assert problem.cause == "model 'swirl': plugin a already offers one of that name"
 
 
-def test_an_unknown_name_lists_the_plugins_that_may_have_had_it(site, builtin):
+def test_unknown_name_lists_the_plugins_that_did_not_load(site, builtin):
     site.add("latentforge-bad", "import no_such_module", "bad")
     site.add("latentforge-off", site.offering("x"), "gone")
     registry = load_plugins(off=["gone"])
@@ -57,7 +57,7 @@ def test_an_unknown_name_lists_the_plugins_that_may_have_had_it(site, builtin):
     assert error.value.details == (bad, off)
 
 
-def test_a_qualified_name_of_a_plugin_that_did_not_load(site, builtin):
+def test_qualified_name_reports_why_its_plugin_did_not_load(site, builtin):
     site.add("latentforge-bad", "import no_such_module", "bad")
     registry = load_plugins()
     with pytest.raises(PluginError, match="latentforge-bad offers no model 'x'") as error:
@@ -65,19 +65,19 @@ def test_a_qualified_name_of_a_plugin_that_did_not_load(site, builtin):
     assert "no_such_module" in error.value.details[0]
 
 
-def test_a_qualified_name_of_nothing_installed(site, builtin):
+def test_qualified_name_of_a_missing_plugin_hints_at_pip(site, builtin):
     registry = load_plugins()
     with pytest.raises(PluginError, match="no plugin 'somebody-else' is installed") as error:
         registry.get("models", "somebody-else/x")
     assert error.value.remedy == "pip install somebody-else"
 
 
-def test_a_misspelt_distribution_is_not_a_package_to_install(site, builtin):
+def test_misspelt_distribution_does_not_hint_at_pip(site, builtin):
     with pytest.raises(PluginError, match="did you mean 'latentforge'") as error:
         load_plugins().get("models", "latentfoge/ae")
     assert "pip install" not in error.value.remedy
 
 
-def test_a_healthy_distribution_without_that_name_is_a_usage_error(site, builtin):
+def test_unknown_name_of_a_working_distribution_is_a_usage_error(site, builtin):
     with pytest.raises(UsageError, match="latentforge offers no model 'aee', did you mean 'ae'"):
         load_plugins().get("models", "latentforge/aee")
