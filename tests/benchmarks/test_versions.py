@@ -51,13 +51,13 @@ def test_a_case_is_slower_only_where_its_whole_interval_is_below_the_limit(versi
     assert versions.verdict(cases, pairs=6) == 1
     assert capsys.readouterr().out.endswith("below 0.98: slower.\n")
     assert versions.verdict({"unclear": cases["unclear"]}, pairs=15) == 0
-    assert capsys.readouterr().out == "\nInterval wholly below 0.98: no case.\n"
+    assert capsys.readouterr().out == "\nInterval entirely below 0.98: no case.\n"
 
 
 def test_a_folder_that_is_no_checkout_is_refused(run_versions, work):
     done = run_versions(work, ROOT, "--case", "help", "--pairs", 1)
     assert done.returncode == 1
-    assert f"{work} is no checkout of LatentForge" in done.stderr
+    assert f"{work} is not a checkout of LatentForge" in done.stderr
 
 
 def test_a_comparison_of_no_pairs_is_refused(run_versions):
