@@ -52,7 +52,7 @@ class Search:
         self.vae, self.classifier = vae, classifier
         self.requests, self.max_requests = requests, max_requests
         self.models = [run.load_model().requires_grad_(False) for run in (vae, classifier)]
-        self.found: dict[str, Any] = {}  # results of the last `guided`; by_hand reads alike's
+        self.found: dict[str, Any] = {}  # of the last search; `by_hand` uses those of `alike`
 
     def guided(self, **options: Any) -> dict[str, Any]:
         start_time = time.perf_counter()
