@@ -1,10 +1,10 @@
-"""What a checkpoint costs: of a 1 MB model with Adam's state, and of an epoch of `ae` on MNIST.
+"""Time of a checkpoint: of a 1 MB model with Adam's state, and after an epoch of `ae` on MNIST.
 
     python benchmarks/checkpoints.py [--repeats 5] [--data mnist] [--json FILE]
 
-A save writes, syncs, reads back and publishes; `torch.save` of the same tensors, which does none of
-the last three, stands beside it. `share` is the time of an epoch's checkpoint over that of the rest
-of the epoch. Real MNIST through LATENTFORGE_DATA; without it, digits.
+A checkpoint is written, synced, read back and published. It is compared with `torch.save` of the
+same tensors, which only writes. `share` is the time of the checkpoint divided by the time of the
+rest of its epoch. The script uses MNIST from LATENTFORGE_DATA. Without it, the script uses digits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEGABYTE = 2**20 // 4  # float32 numbers
 
 
 def time_saves(folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of saving a model and its moments, by side, in turns."""
+    """Time of each save of a model and Adam's moments in ms, by side."""
     store = CheckpointStore(folder / "checkpoints")
     weights = {f"layer{i}.weight": torch.randn(MEGABYTE // 4) for i in range(4)}
     moments = {f"{i}.{key}": torch.randn(MEGABYTE // 4) for i in range(4) for key in "mv"}
@@ -47,8 +47,8 @@ def time_saves(folder: Path, repeats: int) -> dict[str, list[float]]:
 
 
 def time_epoch(folder: Path, data: str, repeats: int) -> dict[str, float]:
-    """Milliseconds of an epoch, with its saving, and of the saving in each but the first; medians
-    of as many epochs as there are repeats."""
+    """Mean time of `repeats` epochs with their checkpoints, and median time of all checkpoints but
+    the first, in ms."""
     save_seconds: list[float] = []
     save = CheckpointStore.save
 
@@ -73,16 +73,16 @@ def main() -> None:
     default = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
     parser.add_argument("--data", default=default)
     options = parser.parse_args()
-    detail = f"medians of {10 * options.repeats} saves, and of {options.repeats} epochs"
-    info = turns.headline("What a checkpoint costs", detail)
+    detail = f"medians of {10 * options.repeats} saves; {options.repeats} epochs"
+    info = turns.headline("Time of a checkpoint", detail)
     with tempfile.TemporaryDirectory() as folder:
         megabyte = time_saves(Path(folder), 10 * options.repeats)
         epoch = time_epoch(Path(folder), options.data, options.repeats)
     ours, plain = megabyte["latentforge"], megabyte["torch.save"]
     ratio = turns.ratio(ours, plain)
-    table = turns.Table("what", "ms", "in relation", first=44)
+    table = turns.Table("operation", "ms", "relative", first=44)
     table.row("torch.save of 1 MB with Adam's state", f"{statistics.median(plain):.1f}", "")
-    table.row("the same as a checkpoint", f"{statistics.median(ours):.1f}", f"{ratio:.1f} x")
+    table.row("checkpoint of the same tensors", f"{statistics.median(ours):.1f}", f"{ratio:.1f} x")
     table.row(f"an epoch of ae on {options.data}", f"{epoch['epoch_ms']:,.0f}", "")
     table.row("its checkpoint", f"{epoch['checkpoint_ms']:.1f}", f"{epoch['share']:.1%}")
     results = {"megabyte_ms": megabyte, "over_torch_save": ratio, "data": options.data}

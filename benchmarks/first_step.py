@@ -1,4 +1,4 @@
-"""A plugin whose callback ends the process, at once, where the first training step would begin."""
+"""A plugin whose callback exits the process immediately before the first training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FirstStep:
     def attach(self, engines: Engines) -> None:
         from ignite.engine import Events
 
-        # Not sys.exit(): what a process does at its end is not to be in the measured time.
+        # os._exit skips the clean-up of the process, which must not be in the measured time.
         engines.trainer.add_event_handler(Events.ITERATION_STARTED, lambda: os._exit(0))
 
 
@@ -25,4 +25,4 @@ def build(_config: Any) -> FirstStep:
 
 @hookimpl
 def latentforge_callbacks():
-    yield CallbackSpec(name="first-step", summary="Ends the process before a step", build=build)
+    yield CallbackSpec(name="first-step", summary="Exits before the first step", build=build)

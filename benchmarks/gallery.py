@@ -1,9 +1,9 @@
-"""Runs every explorer on MNIST, and writes docs/gallery.md and its pictures.
+"""Runs every explorer on MNIST and writes docs/gallery.md and its pictures.
 
     python benchmarks/gallery.py [--runs DIR] [--docs DIR]
 
-DIR holds the trained runs that the page needs, by the names in RUNS; those that are missing are
-trained into it first. The pictures of a report need Chromium; without it they stay as they are.
+--runs is a folder of trained runs with the names in RUNS. The script first trains the missing runs.
+The pictures of the report need Chromium. Without it they are not changed.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gallery_looks import FIGURES, OF, REPORT, RUNS, SECTIONS, SHOTS, Figure, Look
+from gallery_looks import METRICS, OF, REPORT, RUNS, SECTIONS, SHOTS, Look, Metric
 from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
-BUSY = 0.2  # processors taken by other programs, from which on seconds are not judged
+BUSY = 0.2  # with a larger load of other programs, in cores, times get no verdict
 
 
 @dataclass
 class Results:
-    """What the commands gave, by look."""
+    """Results of the commands, by the name of a look."""
 
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
-    other_load: dict[str, float] = field(default_factory=dict)  # cores that others used meanwhile
+    other_load: dict[str, float] = field(default_factory=dict)  # cores that other programs used
     seconds: float = 0.0
 
-    def value_of(self, figure: Figure) -> float:
-        return self.metrics[figure.look][figure.key]
+    def value_of(self, metric: Metric) -> float:
+        return self.metrics[metric.look][metric.key]
 
-    def verdict(self, figure: Figure) -> str:
-        """Nothing where there are no bounds; seconds are judged where nothing else ran."""
-        value = self.value_of(figure)
-        if figure.bounds_text() == "-" or figure.low <= value <= figure.high:
-            return "" if figure.bounds_text() == "-" else "ok"
-        if figure.name == "seconds" and self.other_load[figure.look] > BUSY:
-            return f"no verdict: other programs used {self.other_load[figure.look]:.1f} cores"
+    def verdict(self, metric: Metric) -> str:
+        """The verdict, empty without bounds. Other load excuses a time outside its bounds."""
+        value = self.value_of(metric)
+        if metric.bounds_text() == "-" or metric.low <= value <= metric.high:
+            return "" if metric.bounds_text() == "-" else "ok"
+        if metric.name == "seconds" and self.other_load[metric.look] > BUSY:
+            return f"no verdict: other programs used {self.other_load[metric.look]:.1f} cores"
         return "**differs**"
 
 
@@ -65,7 +65,7 @@ def main() -> int:
     pictures = docs / "gallery"
     pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for name in RUNS:  # copies: pictures name the folder, and reports show what was explored
+        for name in RUNS:  # copies: pictures contain the folder name, a report all findings
             ignored = shutil.ignore_patterns("explore", "report*.html")
             shutil.copytree(runs / name, Path(scratch, "runs", name), ignore=ignored)
         for look in looks():
@@ -77,10 +77,10 @@ def main() -> int:
         photograph(Path(scratch, "runs/ae2/report.html"), pictures)
     results.seconds = time.monotonic() - start_time
     (docs / "gallery.md").write_text(markdown(results), "utf-8")
-    for figure in FIGURES:
-        result = f"{OF[figure.look]}: {figure.name} {results.value_of(figure):{figure.form}}"
-        print(f"{result} (target: {figure.bounds_text()}) {results.verdict(figure)}")
-    return int(any("differs" in results.verdict(figure) for figure in FIGURES))
+    for metric in METRICS:
+        result = f"{OF[metric.look]}: {metric.name} {results.value_of(metric):{metric.form}}"
+        print(f"{result} (target: {metric.bounds_text()}) {results.verdict(metric)}")
+    return int(any("differs" in results.verdict(metric) for metric in METRICS))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,7 +103,7 @@ def picture_of(look: Look, file: str) -> str:
 
 
 def latentforge(command: str, folder: Path | None = None) -> Any:
-    """What a command answers; it runs in a process of its own, as a user's does."""
+    """Run a command in its own process, as a user does. Returns its JSON output."""
     arguments = [sys.executable, "-m", *shlex.split(command), "--json"]
     quiet = [] if arguments[3] == "report" else ["--quiet"]
     process = subprocess.run([*arguments, *quiet], cwd=folder, stdout=subprocess.PIPE, text=True)
@@ -113,7 +113,7 @@ def latentforge(command: str, folder: Path | None = None) -> Any:
 
 
 def explore(look: Look, folder: Path, results: Results) -> dict[str, Any]:
-    """Run an explorer, and keep its figures, with those that follow from them."""
+    """Run an explorer. Stores its metrics and those that are computed from them."""
     before, own_before, busy_before = time.monotonic(), own_seconds(), busy_seconds()
     output: dict[str, Any] = latentforge(look.command, folder)
     seconds = time.monotonic() - before
@@ -134,12 +134,13 @@ def explore(look: Look, folder: Path, results: Results) -> dict[str, Any]:
 
 
 def own_seconds() -> float:
-    """The processor time of this program and of all that it has run."""
+    """The CPU time of this process and its children."""
     return sum(os.times()[:4])
 
 
 def busy_seconds() -> float:
-    """The processor time of everybody since the start of the machine, where Linux tells it."""
+    """The CPU time of all processes since the boot, or of this process and its children without
+    /proc."""
     try:
         user, nice, system = Path("/proc/stat").read_text().split()[1:4]
     except OSError:
@@ -151,7 +152,7 @@ def busy_seconds() -> float:
 
 
 def copy_picture(source: Path, target: Path) -> None:
-    """A film as it is; a picture in few bytes: grey where it is grey, else in 256 colours."""
+    """Copy an animation unchanged. Reduce a picture to grey if it is grey, else to 256 colours."""
     if source.suffix == ".gif":
         shutil.copyfile(source, target)
         return
@@ -163,9 +164,8 @@ def copy_picture(source: Path, target: Path) -> None:
 
 
 def quantize(image: Image.Image) -> Image.Image:
-    """The most frequent colours, those of classes among them, as they are; the others by the
-    nearest of these and of a median cut, which alone would turn one class's colour into another's.
-    """
+    """Keep the 128 most frequent colours, which include those of the classes. Replace any other by
+    the nearest of these and of a median cut, which alone can give a class the colour of another."""
     pixels = np.asarray(image).reshape(-1, 3)
     colours, which, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
     common = colours[counts.argsort()[::-1][:128]]
@@ -179,14 +179,14 @@ def quantize(image: Image.Image) -> Image.Image:
 
 
 def photograph(page: Path, folder: Path) -> None:
-    """The report on a desktop with the pointer over its map, and on a phone in the dark."""
+    """Take screenshots: on a desktop with the pointer over the map, and on a phone in dark mode."""
     path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         path = None
     if path is None:
-        print("no Chromium: the pictures of the report stay as they are")
+        print("no Chromium: the pictures of the report are not changed")
         return
     desktop = {"viewport": {"width": 1200, "height": 900}, "color_scheme": "light"}
     phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}
@@ -202,7 +202,7 @@ def photograph(page: Path, folder: Path) -> None:
             if file == "report-desktop.png" and (box := chart.bounding_box()):
                 tab.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
             tab.wait_for_timeout(500)
-            tab.screenshot(path=folder / file)  # small as it is, with small dots of many colours
+            tab.screenshot(path=folder / file)  # small without copy_picture
         browser.close()
 
 
@@ -243,10 +243,10 @@ def markdown(results: Results) -> str:
         "| search or map | metric | target | result | verdict |",
         "|" + "---|" * 5,
     ]
-    for figure in FIGURES:
-        value = results.value_of(figure)
-        cells = [OF[figure.look], figure.name, figure.bounds_text(), format(value, figure.form)]
-        lines.append(f"| {' | '.join([*cells, results.verdict(figure)])} |")
+    for metric in METRICS:
+        value = results.value_of(metric)
+        cells = [OF[metric.look], metric.name, metric.bounds_text(), format(value, metric.form)]
+        lines.append(f"| {' | '.join([*cells, results.verdict(metric)])} |")
     for section in SECTIONS:
         lines += ["", f"## {section.title}"]
         for look in section.looks:

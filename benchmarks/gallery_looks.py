@@ -38,7 +38,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """A metric of a look, and its target bounds."""
 
     look: str
@@ -343,28 +343,28 @@ SHOTS = {
     "the pointer, and next to it the decoded image of that position",
     "report-phone.png": "The same report on a phone, with a dark background",
 }
-FIGURES = (
-    Figure("guided-ae2", "success_share", "requests that reach p >= 0.9", low=0.99),
-    Figure("guided-ae2", "judge_agreement", "judge agreement", low=0.97),
-    Figure("guided-ae2", "search_seconds", "seconds", ".1f", high=20),
-    Figure("guided-ae2", "success_at_start", "p >= 0.9 before the first step"),
-    Figure("guided-ae2", "success_single_start", "p >= 0.9 from the first starting point"),
-    Figure("guided-ae2", "median_steps", "median number of gradient steps", ".0f"),
-    Figure("guided-vae16", "success_share", "requests that reach p >= 0.9", low=0.995),
-    Figure("guided-vae16", "judge_agreement", "judge agreement", low=0.97),
-    Figure("guided-vae16", "search_seconds", "seconds", ".1f", high=5),
-    Figure("guided-vae16", "success_at_start", "p >= 0.9 before the first step"),
-    Figure("guided-vae16", "success_single_start", "p >= 0.9 from the first starting point"),
-    Figure("guided-vae16", "median_steps", "median number of gradient steps", ".0f"),
-    Figure("guided-search", "success_share", "requests that reach p >= 0.9", low=0.12, high=0.29),
-    Figure("guided-search", "judge_agreement", "judge agreement"),
-    Figure("inpaint", "hidden_mse_per_pixel", "error on the hidden half", ".4f"),
-    Figure("inpaint", "over_class_mean", "error relative to the class mean", ".2f", high=1),
-    Figure("inpaint", "over_nearest", "error relative to the nearest image", ".2f", high=1),
-    Figure("map-vae16", "knn_accuracy_map", "k-NN accuracy in the map"),
-    Figure("map-vae16", "knn_accuracy_codes", "k-NN accuracy in the latent space"),
-    Figure("map-vae16", "knn_accuracy_lost", "accuracy lost in the map", high=0.02),
-    Figure("map-vae16", "command_seconds", "seconds", ".1f", high=40),
+METRICS = (
+    Metric("guided-ae2", "success_share", "requests that reach p >= 0.9", low=0.99),
+    Metric("guided-ae2", "judge_agreement", "judge agreement", low=0.97),
+    Metric("guided-ae2", "search_seconds", "seconds", ".1f", high=20),
+    Metric("guided-ae2", "success_at_start", "p >= 0.9 before the first step"),
+    Metric("guided-ae2", "success_single_start", "p >= 0.9 from the first starting point"),
+    Metric("guided-ae2", "median_steps", "median number of gradient steps", ".0f"),
+    Metric("guided-vae16", "success_share", "requests that reach p >= 0.9", low=0.995),
+    Metric("guided-vae16", "judge_agreement", "judge agreement", low=0.97),
+    Metric("guided-vae16", "search_seconds", "seconds", ".1f", high=5),
+    Metric("guided-vae16", "success_at_start", "p >= 0.9 before the first step"),
+    Metric("guided-vae16", "success_single_start", "p >= 0.9 from the first starting point"),
+    Metric("guided-vae16", "median_steps", "median number of gradient steps", ".0f"),
+    Metric("guided-search", "success_share", "requests that reach p >= 0.9", low=0.12, high=0.29),
+    Metric("guided-search", "judge_agreement", "judge agreement"),
+    Metric("inpaint", "hidden_mse_per_pixel", "error on the hidden half", ".4f"),
+    Metric("inpaint", "over_class_mean", "error relative to the class mean", ".2f", high=1),
+    Metric("inpaint", "over_nearest", "error relative to the nearest image", ".2f", high=1),
+    Metric("map-vae16", "knn_accuracy_map", "k-NN accuracy in the map"),
+    Metric("map-vae16", "knn_accuracy_codes", "k-NN accuracy in the latent space"),
+    Metric("map-vae16", "knn_accuracy_lost", "accuracy lost in the map", high=0.02),
+    Metric("map-vae16", "command_seconds", "seconds", ".1f", high=40),
 )
 OF = {
     "guided-ae2": "guided, AE z=2",

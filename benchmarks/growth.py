@@ -1,13 +1,14 @@
-"""Whether more images, and larger ones, cost in proportion: images/s and peak memory.
+"""Speed and peak memory of training with more images and with larger images.
 
     python benchmarks/growth.py [--repeats 2] [--images 60000] [--case more] [--json FILE]
 
-Each size is trained in a process of its own, so that its peak memory is its own, and the sizes take
-turns. Images are random bytes, for the speed does not depend on what they show; the rate is that of
-the second of two epochs. `relative`: for more images, images/s over those of the first size;
-for larger ones, pixels/s, because each image is then more work. 1.00 is linear.
+Each size is trained in its own process, because the peak memory is that of a process. The sizes
+run in turns. Images are random bytes, because the speed does not depend on their content. The rate
+is that of the second of two epochs. `relative` is the ratio to the first size: of images/s for more
+images, and of pixels/s for larger images, which need more work each. At 1.00 the time is linear.
 
-The data is made in the process, so its bytes are in the peak; `no images` is the peak without them.
+The process creates its data, so the peak includes the images. `no images` is the peak minus their
+size.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import turns
 
 
 class Size(NamedTuple):
-    images: float  # times --images
+    images: float  # a multiple of --images
     pixels: int
     batch_size: int = 128
 
@@ -39,14 +40,14 @@ CASES: dict[str, tuple[str, list[Size]]] = {
     "more": ("vae", [Size(1, 28), Size(4, 28), Size(16, 28)]),
     "larger": ("vae", [Size(1 / 4, 28), Size(1 / 4, 64), Size(1 / 4, 128)]),
     "larger-conv": (
-        # a layer's output of 128 images of 128x128 pixels alone would be 512 MB
+        # with batch size 128 and 128x128 pixels, the output of one layer would take 512 MB
         *("conv-vae", [Size(1 / 60, 28, 32), Size(1 / 60, 64, 32), Size(1 / 60, 128, 32)]),
     ),
 }
 
 
 def train(model: str, images: int, pixels: int, batch_size: int) -> dict[str, Any]:
-    """Two epochs in this process, and the images/s of the second."""
+    """Train for two epochs in this process. Returns the images/s of the second."""
     import torch
 
     from latentforge import Forge
@@ -62,11 +63,11 @@ def train(model: str, images: int, pixels: int, batch_size: int) -> dict[str, An
             run=Path(scratch) / "run",
             quiet=True,
         )
-        # of all epochs so far, after each of them
+        # a line of the history has the rate over all epochs so far
         first, all_epochs = (line["images_per_second"] for line in run.history())
     seconds = 2 * images / all_epochs - images / first
     storage = run.manifest["steps_made"]["images"]
-    return {"images_per_second": images / seconds, "held": storage}
+    return {"images_per_second": images / seconds, "storage": storage}
 
 
 def measure_in_process(model: str, size: Size, images: int) -> dict[str, Any]:
@@ -79,19 +80,19 @@ def measure_in_process(model: str, size: Size, images: int) -> dict[str, Any]:
 
 
 def measure_case(case: str, images: int, repeats: int) -> dict[str, Any]:
-    """Of each size what was measured, and its speed over that of the first."""
+    """Measurements of each size, and its speed relative to the first size."""
     model, sizes = CASES[case]
     measured = turns.take_turns(
         {size.name: partial(measure_in_process, model, size, images) for size in sizes}, repeats
     )
     results: dict[str, Any] = {}
-    work: dict[str, list[float]] = {}  # of images, or of pixels
+    work: dict[str, list[float]] = {}  # pixels/s
     for size in sizes:
         measurements = measured[size.name]
         rates = [measurement["images_per_second"] for measurement in measurements]
         work[size.name] = [rate * size.pixels**2 for rate in rates]
         results[size.name] = {
-            **{key: measurements[0][key] for key in ("images", "data_mb", "held")},
+            **{key: measurements[0][key] for key in ("images", "data_mb", "storage")},
             "images_per_second": rates,
             "peak_mb": [measurement["peak_mb"] for measurement in measurements],
             "of_the_first": turns.ratio(work[size.name], work[sizes[0].name]),
@@ -106,15 +107,15 @@ def show(case: str, results: dict[str, Any]) -> None:
         rate, peak = (statistics.median(size[key]) for key in ("images_per_second", "peak_mb"))
         speed = [f"{size['images']:,}", f"{rate:,.0f}", f"{size['of_the_first']:.2f}"]
         table.row(name, *speed, f"{peak:,.0f}", f"{peak - size['data_mb']:,.0f}")
-        if size["held"] != "in memory":
-            print(f"{name}: {size['held']}")
+        if size["storage"] != "in memory":
+            print(f"{name}: images {size['storage']}")
     print()
 
 
 def main() -> None:
     parser = turns.make_parser(__doc__, repeats=2)
-    parser.add_argument("--images", type=int, default=60_000, help="of 1x  [default: 60000]")
-    parser.add_argument("--case", choices=CASES, action="append", help="default: every one")
+    parser.add_argument("--images", type=int, default=60_000, help="images of 1x  [default: 60000]")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # a size, in this process
     options = parser.parse_args()
     if options.one:

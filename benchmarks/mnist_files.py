@@ -1,8 +1,8 @@
-"""MNIST as files, whole or the first part of it, for sides that are processes of their own.
+"""Writes the first images of MNIST to files, for sides that run in separate processes.
 
     python benchmarks/mnist_files.py DIR IMAGES
 
-A script, so that the memory that this takes is not that of the process which measures memory.
+This is a script because its memory must not count in the process that measures peak memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from latentforge_plugins.mnist.idx import images_and_labels, raw_folder
 
-SPLITS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}  # file names begin so; images
+SPLITS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}  # file name prefix, images
 
 
 def write(folder: Path, images: int) -> str:
-    """Write so many training images, and a sixth as many test images, to MNIST/raw in `folder`;
-    says which they are. MNIST's own through LATENTFORGE_DATA, and without that random ones."""
+    """Write `images` training images and a sixth as many test images to MNIST/raw in `folder`.
+    The images are MNIST from LATENTFORGE_DATA, or random without it. Returns which of the two."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     real = bool(os.environ.get("LATENTFORGE_DATA"))

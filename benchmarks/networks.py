@@ -1,4 +1,4 @@
-"""The networks of the benchmarks, written by hand, of the same shapes as the plugins' own."""
+"""Hand-written networks of the benchmarks, with the shapes of the networks of the plugins."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 @dataclass
 class Case:
-    """The same training on every side: the plugin with its options, and the network by hand.
+    """A training that is the same on every side: a model plugin with options, and its hand-written
+    network.
 
-    `loss` takes the network, images (B, 1, 28, 28) and labels, and gives nats per image.
-    `target` is what LatentForge is to reach: over the loop by hand, and over Lightning. `slow`:
-    a few images have to do.
+    `loss` takes the network, images (B, 1, 28, 28) and labels, and returns nats per image. `target`
+    contains the aims for the speed of LatentForge relative to the hand-written loop and to
+    Lightning. A `slow` case trains on fewer images.
     """
 
     model: str
@@ -52,7 +53,7 @@ def classifier_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 class Vae(nn.Module):
-    """An encoder, two heads, a decoder; forward gives logits of x and the KL in nats per image."""
+    """An encoder, two heads and a decoder. Returns logits of x and the KL in nats per image."""
 
     def __init__(self, encoder: nn.Module, width: int, latent: int, decoder: nn.Module) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What fifty installed third-party plugins add to `plugins list` and to `--help`; and how long
-`plugins check --deep` takes for each built-in plugin of models.
+"""Time that fifty installed third-party plugins add to `plugins list` and `--help`, and time of
+`plugins check --deep` for each built-in model plugin.
 
-Each command is a process of its own; the first ones are run with the plugins and without, in turn.
+Each command runs in its own process. The first two run with and without the plugins, in turns.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def build(config, data):
 @hookimpl
 def latentforge_models():
     yield ModelSpec(
-        name="stranger-{i}",
+        name="external-{i}",
         summary="A model",
         build=build,
         config=Config,
@@ -51,27 +51,27 @@ def latentforge_models():
 
 
 def install(site: Path) -> None:
-    """Fifty distributions with a model and a command each, as pip leaves them."""
+    """Write fifty distributions with a model and a command each, as pip installs them."""
     for i in range(COUNT):
-        (site / f"stranger_{i}.py").write_text(HOOKS.format(i=i))
-        info = site / f"stranger_{i}-1.0.dist-info"
+        (site / f"external_{i}.py").write_text(HOOKS.format(i=i))
+        info = site / f"external_{i}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{i}\nVersion: 1.0\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: external-{i}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(
-            f"[latentforge]\nstranger-{i} = stranger_{i}\n"
-            f"[latentforge.commands]\ncommand-{i} = stranger_{i}:build\n"
+            f"[latentforge]\nexternal-{i} = external_{i}\n"
+            f"[latentforge.commands]\ncommand-{i} = external_{i}:build\n"
         )
         (info / "RECORD").write_text("")
 
 
 def measure_loading(repeats: int) -> dict[str, Any]:
-    """The milliseconds of each command, by side, and what the plugins add."""
+    """Time of each command in ms, by side, and the time that the plugins add."""
     before = os.environ.get("PYTHONPATH", "")
     results = {}
     table = turns.Table("command", "without", "with", "added", first=16)
     with tempfile.TemporaryDirectory() as folder:
         install(Path(folder))
-        # pip compiles what it installs, so byte code is kept here whatever the environment says
+        # pip compiles what it installs, so bytecode is cached here in every environment
         bytecode = os.path.join(folder, "compiled")
         compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
         paths = {"without": before, "with": os.pathsep.join(filter(None, [folder, before]))}
@@ -94,7 +94,7 @@ def measure_loading(repeats: int) -> dict[str, Any]:
 
 
 def measure_checks(names: Sequence[str], repeats: int) -> dict[str, list[float]]:
-    """The seconds of `plugins check NAME --deep`, start of the process included."""
+    """Seconds of `plugins check NAME --deep`, including the start of the process."""
     command = [sys.executable, "-m", "latentforge", "plugins", "check"]
     sides = {
         name: lambda name=name: turns.run([*command, name, "--deep"]).seconds for name in names
@@ -110,10 +110,10 @@ def main() -> None:
     parser = turns.make_parser(__doc__, repeats=15)
     parser.add_argument("--check", action="append", choices=CHECKED, help="[default: all]")
     options = parser.parse_args()
-    detail = f"{COUNT} of them; medians of {options.repeats} turns, in ms"
+    detail = f"{COUNT} plugins; medians of {options.repeats} turns, in ms"
     info = turns.headline("Plugins", detail)
     commands = measure_loading(options.repeats)
-    print("\nplugins check NAME --deep\n")
+    print("\nTime of plugins check NAME --deep:\n")
     checks = measure_checks(options.check or CHECKED, max(1, options.repeats // 5))
     turns.finish(options.json, info, {"plugins": COUNT, "commands": commands, "checks": checks})
 

@@ -1,14 +1,14 @@
-"""Where the time of one training step goes, in LatentForge and in the loop by hand, part by part.
+"""Time of the parts of a training step, in LatentForge and in a hand-written loop.
 
     python benchmarks/profile_step.py [--repeats 5] [--case vae] [--images 60000] [--json FILE]
 
-The sides of throughput.py train one epoch each, in turns. A clock runs around the real parts of
-both, and gives each the time that is its own: without the parts that it calls. So the rows of a
-side add up to its epoch. The clock itself takes about 1 µs of each part, and by hand has fewer.
+The two sides train one epoch in turns, as in throughput.py. A timer wraps each part and does not
+count the time of the parts that it calls, so the rows of a side add up to its epoch. The timer adds
+about 1 µs to each part, and the hand-written loop has fewer parts.
 
-`step`: µs of one step. `epoch`: ms that come once an epoch, for whatever number of images. Below
-the steps stand the network's matrix products alone, forward and backward, on tensors that are
-there: what no way of calling torch can save.
+The first table contains µs of one step, the second ms that an epoch takes once. The last row of the
+first is the time of the network's matrix products, forward and backward, on existing tensors. No
+way of calling torch can reduce it.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ EPOCH = {
     "order": "order of the images",
     "checkpoint": "checkpoint, synced, read back",
     "evaluation": "evaluation of the test images",
-    "figures": "metrics, TensorBoard",
+    "metrics": "metrics, TensorBoard",
 }
-PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part that this is
+PARTS: list[tuple[Any, str, str]] = [  # owner, function, part
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
     (ImageSplit, "batch", "gather"),
@@ -73,17 +73,17 @@ PARTS: list[tuple[Any, str, str]] = [  # an owner, its function, and the part th
     (StepRunner, "start_epoch", "order"),
     (CheckpointStore, "save", "checkpoint"),
     (Trainer, "_evaluate", "evaluation"),
-    (Trainer, "_end_epoch", "figures"),
+    (Trainer, "_end_epoch", "metrics"),
     (Trainer, "_run_engine", "engine"),
 ]
 
 
 class Clock:
-    """Seconds by part, each without those of the parts that ran inside it."""
+    """Seconds by part, without the seconds of the parts that a part calls."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.inner = [0.0]  # of the parts that are running: the seconds of those inside
+        self.inner = [0.0]  # for each running part: seconds of the parts that it called
 
     def wrap(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -105,7 +105,7 @@ class Clock:
             for owner, name, part in PARTS:
                 function = self.wrap(part, getattr(owner, name))
                 stack.enter_context(patch.object(owner, name, function))
-            direct = step.direct_step  # whose result is the optimizer's step of a run
+            direct = step.direct_step  # returns the update function of a run
             stack.enter_context(
                 patch.object(step, "direct_step", lambda o: self.wrap("optimizer", direct(o)))
             )
@@ -152,7 +152,7 @@ def with_latentforge(case: Case, data: dict[str, Any], folder: Path) -> dict[str
 
 
 def matrix_product_time(case: Case) -> float:
-    """µs of the matrix products that a step of the network's linear layers needs."""
+    """µs of the matrix products of the linear layers in one step."""
     layers = [layer for layer in case.network().modules() if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach() for layer in layers]
     biases = [layer.bias.detach() for layer in layers]
@@ -164,7 +164,7 @@ def matrix_product_time(case: Case) -> float:
             torch.addmm(bias, x, weight.t())
         for x, grad in zip(inputs, grads, strict=True):
             torch.mm(grad.t(), x)
-        for grad, weight in zip(grads[1:], weights[1:], strict=True):  # images have no gradient
+        for grad, weight in zip(grads[1:], weights[1:], strict=True):  # images need no gradient
             torch.mm(grad, weight)
 
     timer = Timer("multiply_all()", globals={"multiply_all": multiply_all})
@@ -173,7 +173,7 @@ def matrix_product_time(case: Case) -> float:
 
 
 def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[str, float]]:
-    """By side and part, the median over the turns: µs of a step, ms of an epoch."""
+    """Medians over the turns by side and part, in µs of a step or ms of an epoch."""
     steps = -(-len(data["train"][0]) // case.batch_size)
     with tempfile.TemporaryDirectory() as scratch:
         sides = {
@@ -193,7 +193,7 @@ def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[st
 
 def show(name: str, found: dict[str, dict[str, float]], products: float) -> None:
     for parts, title in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
-        table = turns.Table(title, "by hand", "LatentForge", "more", first=34)
+        table = turns.Table(title, "by hand", "LatentForge", "difference", first=34)
         rows = {text: [found[side][part] for side in found] for part, text in parts.items()}
         rows["total"] = [sum(column) for column in zip(*rows.values(), strict=True)]
         for text, (by_hand, ours) in rows.items():
@@ -207,13 +207,13 @@ def main() -> None:
     names = ("vae", "ae", "mlp-classifier")
     parser = turns.make_parser(__doc__, repeats=5)
     parser.add_argument("--images", type=int, default=60_000, help="[default: 60000]")
-    parser.add_argument("--case", choices=names, action="append", help="default: every one")
+    parser.add_argument("--case", choices=names, action="append", help="default: all")
     options = parser.parse_args()
     x, y, source = images()
     x, y = x[: options.images], y[: options.images]
     data = {"train": (x, y), "test": (x[: len(x) // 6 + 1], y[: len(x) // 6 + 1])}
     detail = f"{source}, {len(x):,} images; medians of {options.repeats} turns"
-    info = turns.headline("Where a step's time goes", detail)
+    info = turns.headline("Time of the parts of a step", detail)
     cases = {}
     for name in options.case or names:
         case = CASES[name]

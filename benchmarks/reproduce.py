@@ -1,12 +1,12 @@
-"""Trains every preset on MNIST, measures it, and writes docs/reproduction.md.
+"""Trains and evaluates every preset on MNIST, and writes docs/reproduction.md.
 
     python benchmarks/reproduce.py [--only NAME ...] [--seed 0] [--threads N]
         [--data digits --epochs 1] [--runs DIR] [--page FILE]
 
 The presets are systems from five write-ups on the latent spaces of MNIST. A metric is compared with
 the result of a plain, correct implementation of the same recipe, with a margin for the variation
-between seeds. With --only, other data or other epochs, nothing is compared, and a page is written
-only if --page names a file.
+between seeds. With other data or epochs nothing is compared. With these options or --only, the
+script writes a page only if --page names a file.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ SYSTEMS = (
 
 @dataclass
 class Result:
-    """What came of one system: figures by key, and how long training and all took."""
+    """The metrics of one system by key, and the seconds of its training and in total."""
 
     system: System
     metrics: dict[str, float]
@@ -195,12 +195,12 @@ class Result:
     command: str
 
     def misses(self) -> list[str]:
-        """The figures that differ, and nobody knows why."""
-        compared = [(figure, self.metrics[figure.key]) for figure in self.system.metrics]
+        """The keys of the metrics outside their bounds, without known differences."""
+        compared = [(metric, self.metrics[metric.key]) for metric in self.system.metrics]
         return [
-            f.key
-            for f, value in compared
-            if not f.is_within_bounds(value) and not f.is_known(value)
+            metric.key
+            for metric, value in compared
+            if not metric.is_within_bounds(value) and not metric.is_known(value)
         ]
 
 
@@ -208,9 +208,9 @@ def main() -> int:
     options = parse_arguments()
     systems = [s for s in SYSTEMS if not options.only or s.preset in options.only]
     if unknown := set(options.only) - {system.preset for system in SYSTEMS}:
-        print(f"no preset {', '.join(unknown)}; there are", *(s.preset for s in SYSTEMS))
+        print(f"unknown preset {', '.join(unknown)}; available:", *(s.preset for s in SYSTEMS))
         return 2
-    if any("fid" in system.extra for system in systems):  # it needs the classifier
+    if any("fid" in system.extra for system in systems):  # fid needs the classifier
         systems = [s for s in SYSTEMS if s in systems or s.preset == CLASSIFIER]
     as_published = options.data == "mnist" and not options.epochs
     page = options.page or (PAGE if as_published and not options.only else None)
@@ -225,7 +225,7 @@ def main() -> int:
             for key, value in result.metrics.items():
                 print(f"  {key} {value:.5g}", flush=True)
             if as_published and result.misses():
-                print(f"  NOT as expected: {', '.join(result.misses())}", flush=True)
+                print(f"  outside the bounds: {', '.join(result.misses())}", flush=True)
     if page:
         page.write_text(
             markdown(forge, results, time.monotonic() - start_time, options, as_published), "utf-8"
@@ -241,7 +241,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="keep the runs there")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="keep the runs in DIR")
     parser.add_argument("--page", type=Path, metavar="FILE")
     return parser.parse_args()
 
@@ -249,7 +249,7 @@ def parse_arguments() -> argparse.Namespace:
 def reproduce(
     forge: Forge, system: System, folder: Path, runs: dict[str, Run], options: argparse.Namespace
 ) -> tuple[Result, Run]:
-    """Train one preset and measure it."""
+    """Train one preset and evaluate it."""
     start_time = time.monotonic()
     train: dict[str, Any] = {"seed": options.seed, "threads": options.threads}
     if options.epochs:
@@ -275,7 +275,7 @@ def reproduce(
         metrics |= {f"test/{name}": value for name, value in evaluation["metrics"].items()}
         metrics[f"{measure}, seconds"] = time.monotonic() - before
         for name, text in evaluation["protocol"].items():
-            protocol[name] = text.replace(f"{folder}/", "")  # the page outlives the runs
+            protocol[name] = text.replace(f"{folder}/", "")  # runs may be temporary
         if measure == "nll":
             metrics["nll, peak MB of the process"] = peak_memory()
             metrics["test/nll below -elbo"] = -metrics["test/elbo"] - metrics["test/nll"]
@@ -290,7 +290,7 @@ def summary(forge: Forge, system: System) -> str:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had so far, in MB (1e6 bytes)."""
+    """The peak memory of this process so far, in MB (1e6 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
@@ -302,7 +302,7 @@ def markdown(
     options: argparse.Namespace,
     compared: bool,
 ) -> str:
-    """The page: judged figures first, all figures after, protocols last."""
+    """The page: first the metrics of SYSTEMS, then all metrics, then their protocols."""
     import torch
 
     lines = [
@@ -327,7 +327,7 @@ def markdown(
     for result in results:
         training = f"{result.train_seconds:.0f} s"
         for metric in result.system.metrics:
-            if metric.key not in result.metrics:  # a measure that was left out
+            if metric.key not in result.metrics:  # its measure did not run
                 continue
             value = result.metrics[metric.key]
             reference = "-" if metric.reference is None else f"{metric.reference:g}"
@@ -341,7 +341,7 @@ def markdown(
         lines += [f"| {key} | {value:.6g} |" for key, value in result.metrics.items()]
         times = f"Training: {result.train_seconds:.1f} s. Total: {result.seconds:.1f} s."
         lines += ["", times]
-    names_by_protocol: dict[str, dict[str, None]] = {}  # the metrics of each protocol, in order
+    names_by_protocol: dict[str, dict[str, None]] = {}  # metrics of each protocol, in order
     for result in results:
         for name, text in result.protocol.items():
             names_by_protocol.setdefault(text.replace("|", r"\|"), {})[name] = None
@@ -359,7 +359,7 @@ def verdict(metric: ReferenceMetric, value: float, compared: bool) -> str:
 
 
 def processor() -> str:
-    """The processor's name where the system tells it."""
+    """The name of the processor, or its architecture if the system does not report a name."""
     try:
         text = Path("/proc/cpuinfo").read_text()
         name = next(line.split(":", 1)[1] for line in text.splitlines() if "model name" in line)

@@ -1,20 +1,22 @@
-"""Guided requests a second: the explorer `guided` against the same search by hand, one by one.
+"""Speed of guided search: the explorer `guided` compared with a hand-written search.
 
     python benchmarks/search.py [--repeats 3] [--data mnist] [--requests 100] [--json FILE]
 
-A `vae` and an `mlp-classifier` are trained first. Each request asks for an image that the
-classifier takes for a given class with p >= 0.9, and begins at the code of an image of another.
+The script first trains a `vae` and an `mlp-classifier`. A request is satisfied by an image to which
+the classifier assigns a given class with p >= 0.9. It starts at the code of an image of another
+class.
 
-- alike: `guided` made as plain as the loop: one start, Adam of rate 0.1, at most 60 steps, without
-  noise and prior, and nothing after a request is met. All requests move as one batch.
-- by-hand: a loop over the requests, from the same starts with the same steps; --most of them, since
-  its requests a second do not depend on their number. `same` is the share of these that both
-  sides met after as many steps, or both did not meet.
-- default: `guided` with its defaults (up to 16 starts, two solutions of each request, annealed
-  noise, a prior, 60 more steps for each solution), which is another search and has no ratio.
+- alike: `guided` reduced to the hand-written search: one start, Adam with learning rate 0.1, at
+  most 60 steps, no noise, no prior, no steps after a request is satisfied. The requests are one
+  batch.
+- by-hand: a loop over at most --most requests with the same starts and steps, because the requests
+  per second do not depend on their number. `same` is the share of requests that both sides
+  satisfied after the same number of steps, or that neither satisfied.
+- default: `guided` with default settings (up to 16 starts, two solutions per request, annealed
+  noise, a prior, 60 more steps per solution). It is a different search, so it has no ratio.
 
-Requests a second are those of the search alone. `explore` is all that the explorer takes beside the
-start of Python: reading the run, encoding the training images, fitting the mixture, figures, film.
+Requests per second count only the search. `explore` is the whole time of the explorer without the
+start of Python: reading the run, encoding the training images, fitting the mixture, rendering.
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ SAME_SETTINGS |= {"noise": 0.0, "jitter": 0.0, "settle": 0}
 
 
 class Search:
-    """All sides of a search on one trained pair, for one number of requests."""
+    """The sides of the comparison for one VAE, one classifier and one number of requests."""
 
     def __init__(self, vae: Run, classifier: Run, requests: int, max_requests: int) -> None:
         self.vae, self.classifier = vae, classifier
         self.requests, self.max_requests = requests, max_requests
         self.models = [run.load_model().requires_grad_(False) for run in (vae, classifier)]
-        self.found: dict[str, Any] = {}  # of the last turn of `alike`, which `by_hand` follows
+        self.found: dict[str, Any] = {}  # of the last search; `by_hand` uses those of `alike`
 
     def guided(self, **options: Any) -> dict[str, Any]:
         start_time = time.perf_counter()
@@ -84,7 +86,7 @@ class Search:
 def search_one(
     vae: nn.Module, classifier: nn.Module, start: Tensor, label: int
 ) -> tuple[int, bool]:
-    """The steps of one request, and whether it was met."""
+    """The number of steps of one request, and whether it was satisfied."""
     z = start[None].clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=LR)
     for step in range(STEPS + 1):
@@ -141,7 +143,7 @@ def main() -> None:
     default = "mnist" if os.environ.get("LATENTFORGE_DATA") else "digits"
     parser = turns.make_parser(__doc__, repeats=3)
     parser.add_argument("--data", default=default, choices=["mnist", "digits"])
-    parser.add_argument("--epochs", type=int, default=3, help="of both trainings  [default: 3]")
+    parser.add_argument("--epochs", type=int, default=3, help="of both models  [default: 3]")
     sizes_help = "repeatable  [default: 10, 100, 1000]"
     parser.add_argument("--requests", type=int, action="append", help=sizes_help)
     parser.add_argument("--most", type=int, default=100, help="requests by hand  [default: 100]")
@@ -151,7 +153,7 @@ def main() -> None:
     sizes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         runs = train_models(options, Path(scratch))
-        columns = ("requests/s", "over by hand", "met", "same", "explore, s")
+        columns = ("requests/s", "/ by hand", "satisfied", "same", "explore, s")
         table = turns.Table("search", *columns, first=30)
         for requests in options.requests or (10, 100, 1000):
             results = measure(Search(*runs, requests, options.most), options.repeats)

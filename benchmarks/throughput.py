@@ -1,20 +1,20 @@
-"""Training speed: LatentForge against four other ways to train the same network, in one process.
+"""Training speed of LatentForge and of four other ways to train the same network, in one process.
 
     python benchmarks/throughput.py [--repeats 3] [--case ae] [--side by-hand] [--json FILE]
 
-The sides take short turns, each training from scratch; what counts is the median of the ratios of
-neighbouring turns, for a shared machine is never equally fast for long.
+The sides run in short turns, and each turn trains from scratch. The result is the median of the
+ratios within the turns, because the speed of a shared machine changes over time.
 
 - write-up: torchvision's MNIST, ToTensor, a DataLoader that shuffles, an eager loop, plain Adam.
-- lightning: the same data under PyTorch Lightning (extra `bench`), its checkpoints and logs off.
-- ignite: the same data under create_supervised_trainer with RunningAverage and ProgressBar.
-- by-hand: float images in memory (padded beforehand where the network wants that), fused Adam, the
-  loss added up.
-- latentforge: as it comes: it logs, shows progress and writes a checkpoint an epoch.
+- lightning: the same data with PyTorch Lightning (extra `bench`), without checkpoints and logs.
+- ignite: the same data with create_supervised_trainer, RunningAverage and ProgressBar.
+- by-hand: float images in memory (already padded if the network needs padding), fused Adam, and a
+  sum of the losses.
+- latentforge: default settings, with logs, progress and a checkpoint per epoch.
 
-Evaluation is left out on every side. The three with a DataLoader train on the first --few images
-only, which is said: their images a second do not depend on it. In `conv-vae` all sides take half of
-these. Real MNIST through LATENTFORGE_DATA; without it, random images, and the output says so.
+Evaluation is not included. The three sides with a DataLoader train only on the first --few images,
+because their images per second do not depend on the number. For `conv-vae` all sides use half of
+these. The script uses MNIST from LATENTFORGE_DATA, or random images without it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from latentforge import Forge
 
 
 class TorchvisionImages(Dataset[tuple[Tensor, int]]):
-    """What torchvision's MNIST does for each image: PIL, then ToTensor."""
+    """Processes each image as torchvision's MNIST does: PIL, then ToTensor."""
 
     def __init__(self, x: Tensor, y: Tensor, pad: int) -> None:
         import_torchvision()
@@ -126,7 +126,7 @@ def with_ignite(case: Case, x: Tensor, y: Tensor, _: Path) -> float:
     from ignite.metrics import RunningAverage
 
     class WithLoss(nn.Module):
-        """Ignite's factory calls model(x) and loss(model(x), y): the loss is in the model here."""
+        """Contains the loss, because Ignite's factory calls model(x) and loss(model(x), y)."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -179,7 +179,7 @@ def with_latentforge(settings: dict[str, Any]) -> Callable[[Case, Tensor, Tensor
         )
         ours, theirs = parameters(run.load_model()), parameters(case.network())
         if ours != theirs:
-            raise SystemExit(f"{case.model}: {ours} parameters, and by hand {theirs}")
+            raise SystemExit(f"{case.model}: {ours} parameters, but {theirs} by hand")
         return float(run.manifest["images_per_second"])
 
     return side
@@ -227,34 +227,34 @@ def show(table: turns.Table, name: str, results: dict[str, Any]) -> None:
     rates = results["images_per_second"].values()
     table.row(f"{name}: images/s", *(f"{statistics.median(rate):,.0f}" for rate in rates))
     targets = dict(zip(("by-hand", "lightning"), results["target"], strict=True))
-    table.row("LatentForge x", *(f"{ratio:.2f}" for ratio in results["ratios"].values()), "")
+    table.row("LatentForge / side", *(f"{ratio:.2f}" for ratio in results["ratios"].values()), "")
     table.row(
         "aim", *(f"{targets[side]}" if side in targets else "" for side in results["ratios"]), ""
     )
 
 
 def select_sides(requested: list[str] | None, precision: str) -> dict[str, Any]:
-    """The functions of the wanted sides, by name, LatentForge last."""
+    """The functions of the requested sides by name. LatentForge is the last."""
     functions: dict[str, Any] = {**SLOW, "by-hand": by_hand}
     sides = {name: side for name, side in functions.items() if name in (requested or functions)}
     if "lightning" in sides:
-        import_torchvision()  # first: lightning imports it too, and has no workaround
+        import_torchvision()  # before lightning, which imports it without the workaround
         try:
             import lightning  # noqa: F401
         except ImportError:
-            print("without lightning: pip install 'latentforge[bench]'\n")
+            print("without lightning; try: pip install 'latentforge[bench]'\n")
             del sides["lightning"]
     return {**sides, "latentforge": with_latentforge({"precision": precision})}
 
 
 def main() -> None:
     parser = turns.make_parser(__doc__, repeats=3)
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
-    parser.add_argument("--images", type=int, help="of the sides in memory; default: all")
+    parser.add_argument("--threads", type=int, help="default: that of torch")
+    parser.add_argument("--images", type=int, help="images of the sides in memory; default: all")
     parser.add_argument("--few", type=int, default=12_800, help="images of the other sides")
     parser.add_argument("--case", choices=CASES, action="append")
     others = [*SLOW, "by-hand"]
-    parser.add_argument("--side", choices=others, action="append", help="default: every one")
+    parser.add_argument("--side", choices=others, action="append", help="default: all")
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
     options = parser.parse_args()
     if options.threads:

@@ -1,14 +1,14 @@
-"""A sweep of beta-VAEs trained together against the same sweep one by one, in one process.
+"""Time of a sweep of beta-VAEs that are trained together, or one after another, in one process.
 
     python benchmarks/together.py [--members 16] [--epochs 1] [--repeats 3] [--data mnist]
         [--hidden 128] [--batch-size 64] [--device cuda] [--json FILE]
 
-The two sides take turns; what counts is the median of the ratios of neighbouring turns, for a
-shared machine is never equally fast for long. `steps`: the seconds of the optimizer steps alone;
-`whole`: of the sweep as a user waits for it, with evaluation, checkpoints and report. Last it says
-how many times the steps of one member all of them together take.
+The two sides run in turns. The result is the median of the ratios within the turns, because the
+speed of a shared machine changes over time. `steps` is the time of the optimizer steps. `whole` is
+the time of the whole sweep with evaluation, checkpoints and report. The last line compares the
+steps of all members together with the steps of one member.
 
-Real MNIST through LATENTFORGE_DATA; without it, digits.
+The script uses MNIST from LATENTFORGE_DATA. Without it, the script uses digits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from latentforge import Forge
 def sweep(
     options: argparse.Namespace, together: bool, scratch: Path, number: Iterator[int]
 ) -> tuple[float, float]:
-    """Seconds of the steps of all members, and of the whole sweep."""
+    """Seconds of the steps of all members, and seconds of the whole sweep."""
     start_time = time.perf_counter()
     result = Forge().sweep(
         "vae",
@@ -50,7 +50,7 @@ def sweep(
     )
     total = time.perf_counter() - start_time
     if any(member["alone_because"] for member in result.members) or result.status != "done":
-        raise SystemExit(f"not what was to be measured: {result.members[0]}")
+        raise SystemExit(f"the sweep did not run as requested: {result.members[0]}")
     seconds = [run.manifest["seconds"] for run in result.runs()]
     return (max(seconds) if together else sum(seconds)), total
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     info = turns.headline(
-        f"{options.members} models together",
+        f"{options.members} models trained together",
         f"beta-VAEs on {options.data}, hidden {options.hidden}, batch {options.batch_size}, "
         f"{options.device}, epochs: {options.epochs}; medians of {options.repeats} turns",
     )
@@ -87,7 +87,7 @@ def main() -> None:
         medians = [f"{statistics.median(seconds):.1f}" for seconds in (one_by_one, together)]
         table.row(part, *medians, f"{ratios[part]:.2f}")
     steps_of_one = options.members / ratios["steps"]
-    print(f"\nAll together take {steps_of_one:.2f} times the steps of one.")
+    print(f"\nThe steps of all models take {steps_of_one:.2f} times as long as those of one.")
     results = {"members": options.members, "data": options.data, "epochs": options.epochs}
     turns.finish(
         options.json,

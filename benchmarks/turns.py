@@ -1,7 +1,7 @@
-"""What the benchmarks share: sides in turns, medians and ratios, one look of tables, JSON.
+"""Shared code of the benchmarks: sides in turns, medians and ratios, tables, JSON.
 
-Imports no torch: a script that measures the memory of processes must be small itself, because a
-child's peak begins with that of the process that it was forked from.
+This module imports no torch. A script that measures the peak memory of processes must be small,
+because the peak of a child starts at that of the process that forked it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 
 def make_parser(doc: str | None, repeats: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """A parser with the options of every benchmark."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument(
         "--repeats", type=int, default=repeats, metavar="N", help=f"turns  [default: {repeats}]"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measured values")
     return parser
 
 
 def take_turns(
     sides: Mapping[str, Callable[[], T]], repeats: int, *, swap: bool = False
 ) -> dict[str, list[T]]:
-    """What each side gave in each turn. The sides alternate, for a shared machine is never equally
-    fast for long. With `swap` every second turn takes the sides in reverse order, so that going
-    first favours none."""
+    """Results of each side, one per turn. The sides alternate because the speed of a shared machine
+    changes over time. With `swap` every second turn runs the sides in reverse order, so that no
+    side gains from its position."""
     results: dict[str, list[T]] = {name: [] for name in sides}
     for turn in range(repeats):
         for name in reversed(sides) if swap and turn % 2 else sides:
@@ -48,17 +48,17 @@ def take_turns(
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios of neighbouring turns."""
+    """The median over the turns of the ratio of two sides."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the differences of neighbouring turns."""
+    """The median over the turns of the difference of two sides."""
     return statistics.median(a - b for a, b in zip(ours, theirs, strict=True))
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """The exact interval of a median at `level`; None for too few values: below 6 at 0.95.
+    """The exact interval of a median at `level`, or None for too few values: below 6 at 0.95.
 
     The k-th smallest and the k-th largest of n values enclose the median with probability
     1 - 2 P(Binomial(n, 1/2) < k) (David and Nagaraja, Order Statistics, section 7.1). The interval
@@ -70,7 +70,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 
 def steady_rate(run: Any) -> float:
-    """Images a second of a run's epochs after the first, which warms up."""
+    """Images per second of the epochs of a run without the first, which is a warm-up."""
     images = run.manifest["data"]["images"]["train"]
     epochs = run.history()
     seconds = [(i + 1) * images / epoch["images_per_second"] for i, epoch in enumerate(epochs)]
@@ -79,7 +79,7 @@ def steady_rate(run: Any) -> float:
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What a process took, from its start to its end."""
+    """Wall time, peak memory and output of a finished process."""
 
     seconds: float
     peak_mb: float
@@ -87,7 +87,7 @@ class ProcessResult:
 
 
 def run(command: Sequence[str], **environment: str) -> ProcessResult:
-    """Run a command to its end; exits with what it printed where it fails."""
+    """Run a command. If it fails, exit with its output."""
     start_time = time.perf_counter()
     child = subprocess.Popen(
         command,
@@ -98,7 +98,7 @@ def run(command: Sequence[str], **environment: str) -> ProcessResult:
     )
     assert child.stdout is not None
     out = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)  # subprocess itself tells no child's own peak
+    _, status, usage = os.wait4(child.pid, 0)  # subprocess does not report the peak of one child
     seconds = time.perf_counter() - start_time
     child.stdout.close()
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -108,11 +108,12 @@ def run(command: Sequence[str], **environment: str) -> ProcessResult:
     return ProcessResult(seconds, usage.ru_maxrss * unit / 2**20, out)
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- output
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on; asks another process where torch is not imported."""
+    """The machine and versions of a measurement. A subprocess reads those of torch if this process
+    has not imported it."""
     if "torch" in sys.modules:
         import torch
 
@@ -132,7 +133,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name where the system tells it."""
+    """The name of the processor, or its architecture if the system does not report a name."""
     try:
         text = Path("/proc/cpuinfo").read_text()
         name = next(line.split(":", 1)[1] for line in text.splitlines() if "model name" in line)
@@ -142,7 +143,7 @@ def processor() -> str:
 
 
 def headline(title: str, detail: str) -> dict[str, Any]:
-    """Print what is measured and on what; returns the latter."""
+    """Print the title, the machine and the detail. Returns the machine."""
     info = machine()
     print(f"## {title}\n")
     print(
@@ -154,7 +155,7 @@ def headline(title: str, detail: str) -> dict[str, Any]:
 
 
 class Table:
-    """Rows that are printed as they come, in Markdown that is also aligned for a terminal."""
+    """Prints each row immediately, as Markdown that is aligned for a terminal."""
 
     def __init__(self, *columns: str, first: int = 28) -> None:
         self.widths = [first, *(max(10, len(column)) for column in columns[1:])]
@@ -169,7 +170,7 @@ class Table:
 
 
 def finish(file: Path | None, info: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write what was measured, and on what, where a file is wanted."""
+    """Write the machine and the results to `file` if one is given."""
     print()
     if file:
         file.write_text(json.dumps({"machine": info, **results}, indent=2) + "\n", "utf-8")

@@ -1,20 +1,20 @@
-"""Speed of two checkouts of LatentForge: is the newer one slower anywhere?
+"""Speed of two checkouts of LatentForge: detects cases in which the newer one is slower.
 
     python benchmarks/versions.py BASE NEW [--pairs 15] [--case NAME] [--threads 2] [--json FILE]
 
 A sample measures a case in processes that import one checkout. A pair is one sample of each, and
 every second pair starts with NEW. The result of a case is the median over the pairs of
 rate(NEW) / rate(BASE), with the exact binomial interval of a median: of 15 sorted ratios, from the
-4th to the 12th. The exit status is 1 if an interval is wholly below 0.98.
+4th to the 12th. The exit code is 1 if an interval is entirely below 0.98.
 
-- The networks of networks.py: images a second of the training epochs after the first.
-- evaluate-vae: images a second of `Forge.evaluate`, after a first call.
-- help, plugins-list: starts of that command a second, by the wall time of whole processes.
+- The networks of networks.py: images per second of the training epochs after the first.
+- evaluate-vae: images per second of `Forge.evaluate`, after a first call.
+- help, plugins-list: starts of the command per second, from the wall time of whole processes.
 
 Samples use only the public API, because internal modules differ between checkouts. Both sides read
 entry points from the installed distribution, so a plugin that it does not list is not loaded.
-Real MNIST through LATENTFORGE_DATA. Without it, the digits of scikit-learn, repeated to the same
-number of images.
+The script uses MNIST from LATENTFORGE_DATA. Without it, the script uses the digits of scikit-learn,
+repeated to the same number of images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import turns
 HERE = Path(__file__).resolve().parent
 PAIRS, LIMIT = 15, 0.98
 EPOCHS = 3
-# Steps of an epoch of about 0.8 s on two cores, by the names of networks.CASES.
+# Training steps per epoch, by the names of networks.CASES: about 0.8 s on two cores.
 STEPS = {
     "mlp-classifier": 800,
     "ae": 480,
@@ -53,7 +53,7 @@ CASES = (*STEPS, "evaluate-vae", *STARTS)
 
 
 def images(split: str, count: int) -> tuple[Any, Any]:
-    """The first `count` images and labels of a split, which is repeated where it has fewer."""
+    """The first `count` images and labels of a split, which is repeated if it has fewer."""
     import torch
 
     from latentforge import Forge
@@ -65,7 +65,7 @@ def images(split: str, count: int) -> tuple[Any, Any]:
 
 
 def train(name: str, steps: int) -> float:
-    """Images a second of the training epochs after the first, with the checkpoints of epochs."""
+    """Images per second of the training epochs after the first, including their checkpoints."""
     from networks import CASES as NETWORKS
 
     from latentforge import Forge
@@ -84,7 +84,7 @@ def train(name: str, steps: int) -> float:
 
 
 def evaluate() -> float:
-    """Images a second of evaluating a vae with its default measures."""
+    """Images per second of the evaluation of a `vae` with its default measures."""
     from latentforge import Forge
 
     forge = Forge()
@@ -103,7 +103,7 @@ def evaluate() -> float:
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    """Makes a process import the checkout, and nothing from the current folder."""
+    """Variables with which a process imports the checkout and nothing from the current folder."""
     folders = (checkout, checkout / "plugins", HERE)
     return {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONSAFEPATH": "1"}
 
@@ -127,7 +127,7 @@ def prepare(checkout: Path) -> None:
     packages = [checkout / "latentforge", checkout / "plugins" / "latentforge_plugins"]
     if imported != str([str(package) for package in packages]):
         hint = "try: git worktree add FOLDER COMMIT"
-        sys.exit(f"{checkout} is no checkout of LatentForge: Python imports {imported}\n{hint}")
+        sys.exit(f"{checkout} is not a checkout of LatentForge: Python imports {imported}\n{hint}")
     for arguments in STARTS.values():
         turns.run([sys.executable, "-m", "latentforge", *arguments], **environment(checkout))
 
@@ -140,7 +140,7 @@ def compare_rates(rates: dict[str, list[float]]) -> dict[str, Any]:
     return {"ratio": statistics.median(ratios), "interval": interval, "slower": slower}
 
 
-# ---------------------------------------------------------------- what is printed
+# ---------------------------------------------------------------- output
 
 
 def show(table: turns.Table, case: str, results: dict[str, Any]) -> None:
@@ -153,24 +153,24 @@ def show(table: turns.Table, case: str, results: dict[str, Any]) -> None:
 
 
 def verdict(cases: dict[str, Any], pairs: int) -> int:
-    """Print which cases became slower; returns the exit status."""
+    """Print the cases in which NEW is slower. Returns the exit code."""
     if pairs < PAIRS:
-        note = " Fewer than 6 allow no interval and no verdict." if pairs < 6 else ""
+        note = " Fewer than 6 give no interval and no verdict." if pairs < 6 else ""
         print(f"\nNote: fewer than {PAIRS} pairs were used: {pairs}.{note}")
     slower = [case for case, results in cases.items() if results["slower"]]
-    print(f"\nInterval wholly below {LIMIT}: {', '.join(slower) or 'no case'}.")
+    print(f"\nInterval entirely below {LIMIT}: {', '.join(slower) or 'no case'}.")
     return 1 if slower else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("base", type=Path, metavar="BASE", help="the checkout to compare with")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the checkout in question")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the checkout to test")
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"[default: {PAIRS}]")
-    parser.add_argument("--case", choices=CASES, action="append", help="default: every one")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
-    parser.add_argument("--steps", type=int, help="of a training epoch; default: each case's own")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument("--steps", type=int, help="of a training epoch; default: per case")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measured values")
     options = parser.parse_args()
     for name in ("pairs", "threads", "steps"):
         if (count := getattr(options, name)) is not None and count < 1:

@@ -1,17 +1,17 @@
-"""Seconds and peak memory from a command to a trained `vae`, and how long commands take to start.
+"""Seconds and peak memory from the command to the trained `vae`, and start-up time of commands.
 
     python benchmarks/whole.py [--repeats 3] [--epochs 15] [--side by-hand] [--json FILE]
 
-Each side is a process of its own: `latentforge train vae`, and the scripts of whole_sides.py. They
-read the same MNIST files and train the same network with the same batches; LatentForge, as it
-comes, also logs, writes a checkpoint an epoch, and evaluates all test images at the end. The two
-sides with a DataLoader train --few epochs only: `all epochs` adds the others at the pace of these.
-`LatentForge x` is how many times as fast LatentForge is over all epochs. Peak memory is what the
-kernel says of the process at its end (ru_maxrss).
+Each side runs in its own process: `latentforge train vae`, and the scripts of whole_sides.py. They
+read the same MNIST files and train the same network with the same batch size. LatentForge has
+default settings: it also logs, writes a checkpoint per epoch and evaluates all test images. The two
+sides with a DataLoader train only --few epochs, and `all epochs` is extrapolated from them.
+`speed-up` is `all epochs` of a side divided by that of LatentForge. Peak memory is ru_maxrss, which
+the kernel reports at the end of a process.
 
-Start-up: `to its first step` ends a process where its first training step would begin, after it
-has read the files, built the network and made the run folder. By hand that is the script
-`by-hand`. Both are compared with a process that does nothing but `import torch, ignite`.
+Start-up: a process `to its first step` exits before its first training step. It has then read the
+files, built the network and, for LatentForge, created the run folder. `by hand` is the script
+`by-hand`. Both are compared with a process that only runs `import torch, ignite`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def script(side: str, scratch: Path) -> list[str]:
 
 
 def measure_training(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """All sides in turns: what each took, and how LatentForge compares."""
+    """Run all sides in turns. Returns the values of each and its comparison with LatentForge."""
     few = min(options.few, options.epochs)
     epochs = {side: few if side in SLOW else options.epochs for side in options.side}
     sides: dict[str, Callable[[], dict[str, float]]] = {
@@ -81,8 +81,8 @@ def measure_training(scratch: Path, options: argparse.Namespace) -> dict[str, An
 
 
 def show_training(results: dict[str, Any]) -> None:
-    columns = ("epochs", "seconds", "training", "all epochs", "LatentForge x", "peak MB")
-    table = turns.Table("side", *columns, "LatentForge MB more", first=14)
+    columns = ("epochs", "seconds", "training", "all epochs", "speed-up", "peak MB")
+    table = turns.Table("side", *columns, "additional MB of LatentForge", first=14)
     for side, result in results.items():
         times = [f"{statistics.median(result[key]):.1f}" for key in ("seconds", "training")]
         all_epochs, peak = (statistics.median(result[key]) for key in ("all_epochs", "peak_mb"))
@@ -96,7 +96,7 @@ def show_training(results: dict[str, Any]) -> None:
 
 
 def commands(scratch: Path) -> dict[str, Callable[[], turns.ProcessResult]]:
-    """What is started, by the name it has in the table."""
+    """The commands of the start-up table, by name."""
     number = itertools.count()
 
     def first_step(*arguments: str) -> turns.ProcessResult:
@@ -116,7 +116,7 @@ def commands(scratch: Path) -> dict[str, Callable[[], turns.ProcessResult]]:
     short_commands = {
         f"latentforge {line}": partial(turns.run, [*LATENTFORGE, *line.split()]) for line in lines
     }
-    code = f"{IMPORTS}, os; os._exit(0)"  # ends as the two below do
+    code = f"{IMPORTS}, os; os._exit(0)"  # exits as the processes below do
     by_hand = [*script("by-hand", scratch), "--epochs", "1", "--to-first-step"]
     return {
         "python -c pass": partial(turns.run, [sys.executable, "-c", "pass"]),
@@ -131,9 +131,9 @@ def commands(scratch: Path) -> dict[str, Callable[[], turns.ProcessResult]]:
 
 
 def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
-    """Seconds and peak memory of each command, and how much more than the imports alone."""
+    """Seconds and peak memory of each command, and its seconds more than the imports."""
     sides = commands(scratch)
-    turns.take_turns(sides, 1)  # once for the caches: of bytecode, and of the disk
+    turns.take_turns(sides, 1)  # fills the caches of bytecode and of the disk
     measured = turns.take_turns(sides, repeats)
     imports = [process.seconds for process in measured[IMPORTS]]
     return {
@@ -147,7 +147,7 @@ def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
 
 
 def show_start_up(results: dict[str, Any]) -> None:
-    table = turns.Table("command", "seconds", f"over `{IMPORTS}`", "peak MB", first=42)
+    table = turns.Table("command", "seconds", f"more than `{IMPORTS}`", "peak MB", first=42)
     for name, result in results.items():
         seconds, peak = (statistics.median(result[key]) for key in ("seconds", "peak_mb"))
         torchless = name.startswith(("python", "latentforge"))
@@ -161,18 +161,18 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=2, help="epochs of the slow sides [default: 2]")
     parser.add_argument("--images", type=int, default=60_000, help="[default: 60000]")
     parser.add_argument("--starts", type=int, default=5, help="turns of start-up  [default: 5]")
-    parser.add_argument("--side", choices=SIDES, action="append", help="default: every one")
+    parser.add_argument("--side", choices=SIDES, action="append", help="default: all")
     options = parser.parse_args()
     options.side = [side for side in SIDES if side in (options.side or SIDES)]
     if "lightning" in options.side and not importlib.util.find_spec("lightning"):
-        print("without lightning: pip install 'latentforge[bench]'\n")
+        print("without lightning; try: pip install 'latentforge[bench]'\n")
         options.side.remove("lightning")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         writer = [sys.executable, str(HERE / "mnist_files.py"), folder, str(options.images)]
         source = turns.run(writer).out.strip()
         detail = f"{source}, {options.images:,} images, batch 128; medians of {options.repeats}"
-        info = turns.headline("From a command to a trained vae", f"{detail} turns")
+        info = turns.headline("From the command to a trained vae", f"{detail} turns")
         results = measure_training(scratch, options)
         show_training(results)
         print(f"\n## Start-up: medians of {options.starts} turns\n")

@@ -1,14 +1,14 @@
-"""The other ways to a trained `vae`, each as a script of its own: `benchmarks/whole.py` runs them.
+"""The sides of benchmarks/whole.py that train a `vae` without LatentForge.
 
     python benchmarks/whole_sides.py SIDE --data DIR --epochs N --out FILE [--to-first-step]
 
-Each reads DIR/MNIST/raw, trains with batches of 128 on the CPU, saves the weights, evaluates
-nothing, and prints the seconds of training.
+Each side reads DIR/MNIST/raw, trains with batch size 128 on the CPU, saves the weights and prints
+the seconds of training. It does not evaluate.
 
-- by-hand: float images in memory, fused Adam, the loss added up.
-- by-hand-bytes: the same with the images as bytes, made floats batch by batch.
+- by-hand: float images in memory, fused Adam, and a sum of the losses.
+- by-hand-bytes: the same with images as bytes; each batch is converted to floats.
 - write-up: torchvision's MNIST, ToTensor, a DataLoader that shuffles, an eager loop, plain Adam.
-- lightning: the same data under PyTorch Lightning, its checkpoints and logs off.
+- lightning: the same data with PyTorch Lightning, without checkpoints and logs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def by_hand(options: argparse.Namespace) -> tuple[nn.Module, float]:
         total = torch.zeros(())
         for index in torch.randperm(len(x)).split(BATCH):
             if options.to_first_step:
-                os._exit(0)  # what a process does at its end is not to be in the measured time
+                os._exit(0)  # skips the clean-up, which must not be in the measured time
             batch = x[index] if floats else x.index_select(0, index) / 255
             loss = vae_loss(network, batch, index)
             optimizer.zero_grad(set_to_none=True)
@@ -79,7 +79,7 @@ def write_up(options: argparse.Namespace) -> tuple[nn.Module, float]:
 
 
 def with_lightning(options: argparse.Namespace) -> tuple[nn.Module, float]:
-    batches = loader(options.data)  # before lightning: its import of torchvision would fail
+    batches = loader(options.data)  # before lightning, whose import of torchvision would fail
     import lightning
 
     class Module(lightning.LightningModule):

@@ -51,13 +51,13 @@ def test_case_is_slower_only_if_its_interval_is_below_the_limit(versions, capsys
     assert versions.verdict(cases, pairs=6) == 1
     assert capsys.readouterr().out.endswith("below 0.98: slower.\n")
     assert versions.verdict({"unclear": cases["unclear"]}, pairs=15) == 0
-    assert capsys.readouterr().out == "\nInterval wholly below 0.98: no case.\n"
+    assert capsys.readouterr().out == "\nInterval entirely below 0.98: no case.\n"
 
 
 def test_folder_that_is_not_a_checkout_is_refused(run_versions, work):
     done = run_versions(work, ROOT, "--case", "help", "--pairs", 1)
     assert done.returncode == 1
-    assert f"{work} is no checkout of LatentForge" in done.stderr
+    assert f"{work} is not a checkout of LatentForge" in done.stderr
 
 
 def test_comparison_with_zero_pairs_is_refused(run_versions):
