@@ -223,7 +223,7 @@ def test_group_that_cannot_be_stacked_is_requeued_as_single_jobs(swept, tmp_path
     sweeper.next_job()
     statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
     assert statuses == ["running"] * 3
-    sweeper.ended(job, "it draws otherwise")
+    sweeper.handle_end(job, "it draws otherwise")
     statuses = [member["status"] for member in read(tmp_path / "sweep.json")["members"]]
     assert statuses == ["waiting"] * 3
     assert list(sweeper.queue) == [Job((member,)) for member in job.members]
