@@ -254,7 +254,7 @@ SECTIONS = (
                     "fraction classified as 1 rises, and other classes peak in between",
                 },
                 "The difference between the mean code of the ones and the mean code of the zeros "
-                "is added to the codes of zeros. When it is added once, a classifier classifies "
+                "is added to the codes of zeros. When it is added once, a classifier labels "
                 "{plus_share_at_1:.1%} of the 980 test zeros as ones.",
             )
         ],
