@@ -110,8 +110,8 @@ SECTIONS = (
                     "results of the search: few are the requested digit",
                 },
                 "**The search as originally published** ([source](reproduction.md#sources)), "
-                "available as a preset: each request starts from one sample of N(0, 10²) in each "
-                "dimension and makes at most 500 Adam steps, which maximise only the score, "
+                "available as a preset. Each request starts from one sample of N(0, 10²) in each "
+                "dimension. It makes at most 500 Adam steps, which maximise only the score, "
                 "without a prior. {success_share:.1%} of the requests reach p >= 0.9, and `cnn` "
                 "assigns {judge_agreement:.1%} of all results to the requested class.",
             ),
