@@ -1,4 +1,4 @@
-"""Time of a checkpoint: of a 1 MB model with Adam's state, and after an epoch of `ae` on MNIST.
+"""Time of a checkpoint of a 1 MB model with Adam's state, and of `ae` after an epoch on MNIST.
 
     python benchmarks/checkpoints.py [--repeats 5] [--data mnist] [--json FILE]
 
@@ -27,7 +27,7 @@ MEGABYTE = 2**20 // 4  # float32 numbers
 
 
 def time_saves(folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Time of each save of a model and Adam's moments in ms, by side."""
+    """Time of each save of a model and Adam's moments in ms, by variant."""
     store = CheckpointStore(folder / "checkpoints")
     weights = {f"layer{i}.weight": torch.randn(MEGABYTE // 4) for i in range(4)}
     moments = {f"{i}.{key}": torch.randn(MEGABYTE // 4) for i in range(4) for key in "mv"}
@@ -47,8 +47,8 @@ def time_saves(folder: Path, repeats: int) -> dict[str, list[float]]:
 
 
 def time_epoch(folder: Path, data: str, repeats: int) -> dict[str, float]:
-    """Mean time of `repeats` epochs with their checkpoints, and median time of all checkpoints but
-    the first, in ms."""
+    """Mean time of `repeats` epochs with their checkpoints, and median time of all checkpoints
+    except the first, in ms."""
     save_seconds: list[float] = []
     save = CheckpointStore.save
 

@@ -32,10 +32,9 @@ BUSY = 0.2  # with a larger load of other programs, in cores, times get no verdi
 
 @dataclass
 class Results:
-    """Results of the commands, by the name of a look."""
+    """Results of the commands, by the name of their `Look`."""
 
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    protocol: dict[str, str] = field(default_factory=dict)
     other_load: dict[str, float] = field(default_factory=dict)  # cores that other programs used
     seconds: float = 0.0
 
@@ -43,7 +42,7 @@ class Results:
         return self.metrics[metric.look][metric.key]
 
     def verdict(self, metric: Metric) -> str:
-        """The verdict, empty without bounds. Other load excuses a time outside its bounds."""
+        """The verdict, empty without bounds. Other load turns a missed time into no verdict."""
         value = self.value_of(metric)
         if metric.bounds_text() == "-" or metric.low <= value <= metric.high:
             return "" if metric.bounds_text() == "-" else "ok"
@@ -113,7 +112,7 @@ def latentforge(command: str, folder: Path | None = None) -> Any:
 
 
 def explore(look: Look, folder: Path, results: Results) -> dict[str, Any]:
-    """Run an explorer. Stores its metrics and those that are computed from them."""
+    """Run an explorer. Store its metrics and the metrics that are computed from them."""
     before, own_before, busy_before = time.monotonic(), own_seconds(), busy_seconds()
     output: dict[str, Any] = latentforge(look.command, folder)
     seconds = time.monotonic() - before
@@ -129,7 +128,7 @@ def explore(look: Look, folder: Path, results: Results) -> dict[str, Any]:
         metrics["over_nearest"] = metrics["hidden_mse_per_pixel"] / metrics["hidden_mse_nearest"]
     if "knn_accuracy_map" in metrics:
         metrics["knn_accuracy_lost"] = metrics["knn_accuracy_codes"] - metrics["knn_accuracy_map"]
-    results.metrics[look.name], results.protocol[look.name] = metrics, output["protocol"]
+    results.metrics[look.name] = metrics
     return output
 
 
@@ -164,8 +163,9 @@ def copy_picture(source: Path, target: Path) -> None:
 
 
 def quantize(image: Image.Image) -> Image.Image:
-    """Keep the 128 most frequent colours, which include those of the classes. Replace any other by
-    the nearest of these and of a median cut, which alone can give a class the colour of another."""
+    """Keep the 128 most frequent colours, which include the colours of the classes. Replace each
+    other colour by the nearest one of these and of a median cut. A median cut alone could give one
+    class the colour of another."""
     pixels = np.asarray(image).reshape(-1, 3)
     colours, which, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
     common = colours[counts.argsort()[::-1][:128]]
@@ -217,9 +217,9 @@ def markdown(results: Results) -> str:
         "# Gallery",
         "",
         "`make gallery` writes this page. It trains the runs below on MNIST and runs every",
-        "explorer on them. All values on this page are results of these explorers. Unless stated",
-        "otherwise, explorers use the 10,000 test images and the posterior mean. Each command also",
-        "writes its data, and an HTML page or an animation where that is useful.",
+        "explorer on them. All values come from the commands on this page. Unless stated",
+        "otherwise, explorers use the 10,000 test images and the posterior mean. Each `explore`",
+        "command also writes its data, and some also write an HTML page or an animation.",
         "[components.md](components.md#explorers) describes the options.",
         "",
         "```bash",
@@ -228,17 +228,17 @@ def markdown(results: Results) -> str:
         "",
         "## Metrics",
         "",
-        f"On {os.cpu_count()} CPU cores, threads: {torch.get_num_threads()}, torch "
-        f"{torch.__version__}, seed 0, default settings. The "
-        f"whole page takes {results.seconds / 60:.0f} minutes.",
+        f"Measured on {os.cpu_count()} CPU cores (threads: {torch.get_num_threads()}) with torch "
+        f"{torch.__version__}, seed 0 and default settings. "
+        f"Generating the whole page takes {results.seconds / 60:.0f} minutes.",
         "",
-        "- Guided search: 1,000 requests, 100 for each class, which start at codes of training",
-        "  images of other classes. `mlp` guides the search. `cnn` judges all results. The seconds",
-        "  are those of the search.",
-        "- Inpainting: the lower halves of 100 test images; squared error per pixel, values in",
-        "  [0, 1].",
-        "- t-SNE: majority vote of the 10 nearest neighbours. The seconds are those of the whole",
-        "  command.",
+        "- Guided search: 1,000 requests, 100 for each class. Each request starts at the code of a",
+        "  training image of another class, except in the original search. `mlp` guides the",
+        "  search, and `cnn` judges all results. Times cover only the search.",
+        "- Inpainting: the lower halves of 100 test images are hidden. The error is the squared",
+        "  error per pixel, for values in [0, 1].",
+        "- t-SNE: the k-NN accuracy is the fraction of images whose class is the majority class of",
+        "  their 10 nearest neighbours. Times cover the whole command.",
         "",
         "| search or map | metric | target | result | verdict |",
         "|" + "---|" * 5,
@@ -255,10 +255,10 @@ def markdown(results: Results) -> str:
     lines += [f"![{alt}](gallery/{file})" for file, alt in SHOTS.items()]
     lines += [
         "",
-        "The report is one HTML file that needs no network access. It has the metrics with their",
-        "protocols, the curves, all findings of explorers so far, the settings and the commands.",
-        "A map shows the image of the point under the pointer and, for a two-dimensional latent",
-        "space, the decoded image at that position.",
+        "The report is one HTML file that needs no network access. It contains the metrics with",
+        "their protocols, the curves, the findings of all explorers that were run, the settings",
+        "and the commands. A map shows the image of the point under the pointer and, for a",
+        "two-dimensional latent space, the decoded image at that position.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -274,29 +274,36 @@ def look_lines(look: Look, results: Results) -> list[str]:
 
 
 def compare_searches(results: Results) -> list[str]:
-    """The metrics of the default search and of the write-up's search."""
+    """A table of the metrics of the default search and of the original search."""
     searches = [results.metrics[name] for name in ("guided-ae2", "guided-search")]
-    forms = {
-        "success_share": ".1%",
-        "success_at_start": ".1%",
-        "success_single_start": ".1%",
-        "judge_agreement": ".1%",
-        "median_steps": ".0f",
-        "log_prior": ".1f",
-        "search_seconds": ".1f",
+    rows = {
+        "success_share": (".1%", "fraction of requests that are satisfied, with p >= 0.9"),
+        "success_at_start": (
+            ".1%",
+            "fraction satisfied without a gradient step (retrieval, not search)",
+        ),
+        "success_single_start": (".1%", "fraction satisfied from the first starting point"),
+        "judge_agreement": (
+            ".1%",
+            "fraction of all requests whose result is classified as the requested class by `cnn`, "
+            "which did not guide the search",
+        ),
+        "median_steps": (
+            ".0f",
+            "median number of gradient steps of a satisfied request, summed over its starting "
+            "points",
+        ),
+        "log_prior": (
+            ".1f",
+            "mean log density of the results under a mixture fitted to the training codes, in nats",
+        ),
+        "search_seconds": (".1f", "seconds of the search for all 1,000 requests"),
     }
-    lines = ["| metric | default | search of the write-up |", "|---|---|---|"]
-    lines += [
-        f"| `{key}` | {' | '.join(format(metrics[key], form) for metrics in searches)} |"
-        for key, form in forms.items()
-    ]
-    text = results.protocol["guided-search"].split("; requests_per_second")[0]
-    return [
-        *lines,
-        "",
-        f"Definitions: {text}; log_prior: mean log density of the results under a mixture "
-        "fitted to the training codes, in nats.",
-    ]
+    lines = ["| metric | definition | default | original search |", "|---|---|---|---|"]
+    for key, (form, definition) in rows.items():
+        values = " | ".join(format(metrics[key], form) for metrics in searches)
+        lines.append(f"| `{key}` | {definition} | {values} |")
+    return lines
 
 
 if __name__ == "__main__":

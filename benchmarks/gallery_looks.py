@@ -1,4 +1,4 @@
-"""The content of the gallery: its runs, the command, images and text of each explorer, and the
+"""The content of the gallery: its runs; the command, images and text of each explorer; and the
 metrics with their target bounds."""
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ RUNS = {  # the name of a run: the preset that trains it
 
 @dataclass(frozen=True)
 class Look:
-    """One command, its images on the page, each with its alternative text, and a description. The
-    description has the command's metrics in braces, with dots written as underscores."""
+    """A command, its images with their alternative texts, and a description.
+
+    The description contains the command's metrics in braces, with dots written as underscores."""
 
     name: str
     command: str
@@ -39,7 +40,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of a look, and its target bounds."""
+    """A metric of a command, and its target bounds."""
 
     look: str
     key: str
@@ -76,15 +77,15 @@ SECTIONS = (
                     "walks.png": "Ten paths over the map of codes, each from a circle to a star",
                 },
                 "**An autoencoder with two latent dimensions.** Each request starts at the code "
-                "of a random training image of another class. The code moves until the guiding "
-                "classifier assigns a high probability to the requested digit. The animation "
-                "shows the path of the fifth of the 1,000 requests, whose target is a four. Of the "
-                "requests, {success_share:.1%} reach p >= 0.9. This holds for "
-                "{success_at_start:.1%} before the first step and for "
-                "{success_single_start:.1%} with their first starting point; the others use up "
-                "to 16 starting points. The median is {median_steps:.0f} gradient steps over all "
-                "starting points. A classifier that did not guide the search assigns "
-                "{judge_agreement:.1%} of all results to the requested class.",
+                "of a random training image of another class. The search moves the code until the "
+                "guiding classifier assigns a high probability to the requested digit. The "
+                "animation shows the path of the fifth request, whose target is a four. Of the "
+                "1,000 requests, {success_share:.1%} reach p >= 0.9: {success_at_start:.1%} do so "
+                "before the first step, {success_single_start:.1%} (including these) from their "
+                "first starting point, and the rest use up to 16 starting points. The median "
+                "number of gradient steps of a satisfied request, summed over its starting "
+                "points, is {median_steps:.0f}. `cnn`, a classifier that did not guide the "
+                "search, assigns {judge_agreement:.1%} of all results to the requested class.",
             ),
             Look(
                 "guided-vae16",
@@ -95,23 +96,24 @@ SECTIONS = (
                     "results.png": "Ten digits of other classes at the starting points, above "
                     "the digits 0 to 9 that the search found",
                 },
-                "**A variational autoencoder with 16 latent dimensions.** The map is the plane "
-                "of the two principal directions of the codes. {success_share:.1%} of 1,000 "
-                "requests reach p >= 0.9, {success_single_start:.1%} from their first starting "
-                "point. The median is {median_steps:.0f} steps. The judge agrees on "
-                "{judge_agreement:.1%}.",
+                "**A variational autoencoder with 16 latent dimensions.** The map shows the plane "
+                "of the two principal directions of the codes. Of 1,000 requests, "
+                "{success_share:.1%} reach p >= 0.9, {success_single_start:.1%} from their first "
+                "starting point. The median number of gradient steps is {median_steps:.0f}. `cnn` "
+                "assigns {judge_agreement:.1%} of all results to the requested class.",
             ),
             Look(
                 "guided-search",
                 SEARCH.format("ae2") + "--preset latent-differentiation-search --set n=1000",
                 {
                     "results.png": "Ten decoded starting points far from the codes, above the "
-                    "results of plain gradient steps: few are the requested digit",
+                    "results of the search: few are the requested digit",
                 },
-                "**The search as printed in its write-up**, available as a preset: one starting "
-                "point from N(0, 10²) in each dimension, plain gradient steps, no prior. "
-                "{success_share:.1%} of the requests reach p >= 0.9, and the judge agrees on "
-                "{judge_agreement:.1%} of all results.",
+                "**The search as originally published** ([source](reproduction.md#sources)), "
+                "available as a preset. Each request starts from one sample of N(0, 10²) in each "
+                "dimension. It makes at most 500 Adam steps, which maximise only the score, "
+                "without a prior. {success_share:.1%} of the requests reach p >= 0.9, and `cnn` "
+                "assigns {judge_agreement:.1%} of all results to the requested class.",
             ),
             Look(
                 "inpaint",
@@ -120,12 +122,12 @@ SECTIONS = (
                     "inpainting.png": "Ten digits, their upper halves, the results of the "
                     "search, and the two baselines",
                 },
-                "**Another objective: half of an image.** The search uses only the upper half of "
-                "an image. On the hidden halves of 100 test images the mean squared error per "
-                "pixel is {hidden_mse_per_pixel:.4f}. The mean of the training images of the "
-                "true class, which requires the label, has an error of "
-                "{hidden_mse_class_mean:.4f}. The training image that is nearest on the known "
-                "half has an error of {hidden_mse_nearest:.4f}.",
+                "**Another objective: completing half of an image.** The search uses only the "
+                "upper half of an image. On the hidden halves of 100 test images, its mean "
+                "squared error per pixel is {hidden_mse_per_pixel:.4f}. There are two baselines: "
+                "the mean of the training images of the true class, which requires the label, has "
+                "an error of {hidden_mse_class_mean:.4f}, and the training image that is nearest "
+                "on the known half has an error of {hidden_mse_nearest:.4f}.",
             ),
         ],
     ),
@@ -139,14 +141,15 @@ SECTIONS = (
                 {
                     "interpolation.png": "From a seven to a two in twelve images: along the line "
                     "and the arc, in an autoencoder and in a variational autoencoder",
-                    "confidence.png": "Four curves of the largest probability of a classifier "
-                    "along the path, lowest in the middle",
+                    "confidence.png": "Four curves of classifier confidence along the path, "
+                    "lowest in the middle",
                 },
-                "The same two test images in an autoencoder and in a variational autoencoder, "
-                "both with 16 latent dimensions. The metrics are means over 200 pairs of images "
-                "of different classes. The largest probability of the classifier at the decoded "
-                "midpoint of the line is {middle_confidence_linear:.1%} in the autoencoder and "
-                "{other_middle_confidence_linear:.1%} in the variational autoencoder. At the "
+                "Interpolation between the same two test images in an autoencoder and in a "
+                "variational autoencoder, both with 16 latent dimensions. The metrics are means "
+                "over 200 pairs of images of different classes. The classifier's mean confidence "
+                "(its largest class probability) at the decoded midpoint of the line is "
+                "{middle_confidence_linear:.1%} for the autoencoder and "
+                "{other_middle_confidence_linear:.1%} for the variational autoencoder. At the "
                 "midpoint of the arc it is {middle_confidence_spherical:.1%} and "
                 "{other_middle_confidence_spherical:.1%}, and at the end points "
                 "{end_confidence_linear:.1%} and {other_end_confidence_linear:.1%}.",
@@ -163,12 +166,13 @@ SECTIONS = (
                     "samples.png": "36 digits decoded from the prior, above 36 from a mixture of "
                     "Gaussians fitted to the codes",
                 },
-                "Codes from the prior, and from a mixture of ten Gaussians that was fitted to "
-                "the training codes after training. The mean of the largest probability of a "
-                "classifier is {confidence_prior:.1%} and {confidence_mixture:.1%} for 1,000 "
-                "samples each, and {confidence_test_recon:.1%} for as many reconstructions of "
-                "test images. A classifier can assign a high probability to an image that is not "
-                "a digit, so a low value is more informative than a high value.",
+                "Images decoded from samples of the prior, and from samples of a mixture of ten "
+                "Gaussians that was fitted to the training codes after training. The mean "
+                "confidence of a classifier is {confidence_prior:.1%} for 1,000 samples from the "
+                "prior, {confidence_mixture:.1%} for 1,000 samples from the mixture, and "
+                "{confidence_test_recon:.1%} for 1,000 reconstructions of test images. A "
+                "classifier can be confident about an image that is not a digit, so a low "
+                "confidence is more informative than a high one.",
             )
         ],
     ),
@@ -182,8 +186,8 @@ SECTIONS = (
                     "manifold.png": "21 x 21 decoded digits over the plane from -3 to 3; "
                     "neighbouring digits are similar",
                 },
-                "A two-dimensional latent space, decoded on a regular grid from -3 to 3. The "
-                "grid covers {codes_inside:.1%} of the training codes.",
+                "A two-dimensional latent space, decoded on a regular grid from -3 to 3 in each "
+                "dimension. The grid covers {codes_inside:.1%} of the training codes.",
             )
         ],
     ),
@@ -196,15 +200,16 @@ SECTIONS = (
                 {
                     "traversal.png": "Ten rows of digits at beta 1, one row for each latent "
                     "dimension, from low to high",
-                    "traversal-other.png": "The same at beta 4",
+                    "traversal-other.png": "Ten rows of digits at beta 4, one row for each latent "
+                    "dimension, from low to high",
                     "kl.png": "Bars: the KL of each dimension at beta 1 and at beta 4",
                 },
-                "Each of ten latent dimensions varies from the 2% quantile to the 98% quantile "
-                "of the prior, and the others are 0. The rows are ordered by KL, the largest "
-                "first. The mean squared change of a pixel is at most {largest_effect:.4f} at "
-                "beta 1 and {other_largest_effect:.4f} at beta 4. The number of dimensions with a "
-                "KL above 0.01 nats is {active_dims:.0f} at beta 1 and {other_active_dims:.0f} at "
-                "beta 4.",
+                "In each row, one of ten latent dimensions varies from the 2% quantile to the 98% "
+                "quantile of the prior, and the others are 0. The rows are sorted by KL, the "
+                "largest first. For the dimension with the largest effect, the mean squared change "
+                "of a pixel is {largest_effect:.4f} at beta 1 and {other_largest_effect:.4f} at "
+                "beta 4. The number of dimensions with a KL above 0.01 nats is {active_dims:.0f} "
+                "at beta 1 and {other_active_dims:.0f} at beta 4.",
             )
         ],
     ),
@@ -217,11 +222,11 @@ SECTIONS = (
                 {
                     "map.png": "Ten clusters of points, one for each digit, with little overlap",
                 },
-                "A t-SNE map of the codes of the 10,000 test images with 16 dimensions. The "
-                "command also writes an HTML page, which shows the image under the pointer. The "
-                "majority class of the 10 nearest neighbours is the class of the image for "
-                "{knn_accuracy_map:.1%} of the images in the map, and for "
-                "{knn_accuracy_codes:.1%} in the latent space.",
+                "A t-SNE map of the 16-dimensional codes of the 10,000 test images. The command "
+                "also writes an HTML page that shows the image under the pointer. For "
+                "{knn_accuracy_map:.1%} of the images, the majority class of the 10 nearest "
+                "neighbours in the map is the class of the image. For the 10 nearest neighbours "
+                "in the latent space, the fraction is {knn_accuracy_codes:.1%}.",
             ),
             Look(
                 "map-ae2",
@@ -229,10 +234,10 @@ SECTIONS = (
                 {
                     "map.png": "Points in rays from the centre outwards, one colour for each digit",
                 },
-                "The two latent dimensions of the autoencoder without a projection. The nearest "
-                "neighbours predict the class of {knn_accuracy_codes:.1%} of the images. The "
-                "HTML page for this map shows the decoded image at any position between the "
-                "points.",
+                "The two-dimensional codes of the autoencoder, plotted directly. For "
+                "{knn_accuracy_codes:.1%} of the images, the majority class of the 10 nearest "
+                "neighbours is the class of the image. The HTML page for this map shows the "
+                "decoded image at any position between the points.",
             ),
         ],
     ),
@@ -245,12 +250,12 @@ SECTIONS = (
                 {
                     "arithmetic.png": "Eight zeros that become ones as a vector is added to "
                     "their codes",
-                    "shares.png": "Curves: the share of images classified as 0 falls, that of 1 "
-                    "rises, and others peak in between",
+                    "shares.png": "Curves: the fraction of images classified as 0 falls, the "
+                    "fraction classified as 1 rises, and other classes peak in between",
                 },
-                "The difference between the mean code of the ones and that of the zeros is added "
-                "to the codes of zeros. When it is added once, a classifier assigns "
-                "{plus_share_at_1:.1%} of the 980 test zeros to the class of ones.",
+                "The difference between the mean code of the ones and the mean code of the zeros "
+                "is added to the codes of zeros. When it is added once, a classifier labels "
+                "{plus_share_at_1:.1%} of the 980 test zeros as ones.",
             )
         ],
     ),
@@ -265,9 +270,10 @@ SECTIONS = (
                     "neighbours.png": "Three test images, each with its ten nearest training "
                     "images by code and by pixels",
                 },
-                "The training images that are nearest to three unusual test images, by code and "
-                "by pixels. {same_class_share_codes:.0%} and {same_class_share_pixels:.0%} of "
-                "these thirty images have the class of the test image.",
+                "The ten training images that are nearest to each of three unusual test images, "
+                "by code and by pixels. {same_class_share_codes:.0%} of the thirty neighbours by "
+                "code and {same_class_share_pixels:.0%} of the thirty neighbours by pixels have "
+                "the class of the test image.",
             )
         ],
     ),
@@ -278,12 +284,13 @@ SECTIONS = (
                 "reconstruct",
                 "latentforge explore reconstruct runs/vae16",
                 {
-                    "reconstructions.png": "The first ten test images, the ten best and the ten "
-                    "worst reconstructed, each above its reconstruction",
+                    "reconstructions.png": "The first ten test images, the ten with the best and "
+                    "the ten with the worst reconstruction, each above its reconstruction",
                 },
-                "The first, the best and the worst of the 10,000 test images, ordered by the "
-                "likelihood that the run was trained with: {error_best:.1f} nats for the best "
-                "image, {error_median:.1f} for the median and {error_worst:.1f} for the worst.",
+                "The reconstructions of the first ten test images, and the ten best and the ten "
+                "worst reconstructions of all 10,000 test images. The images are ranked by the "
+                "reconstruction loss of the run: {error_best:.1f} nats for the best image, "
+                "{error_median:.1f} for the median and {error_worst:.1f} for the worst.",
             )
         ],
     ),
@@ -294,16 +301,17 @@ SECTIONS = (
                 "activations",
                 "latentforge explore activations runs/cnn",
                 {
-                    "maps-features-2.png": "Heat maps: eight channels of the first pooling "
-                    "layer, the mean over the images of each digit",
+                    "maps-features-2.png": "Heat maps of eight channels of the first pooling "
+                    "layer, averaged over the images of each digit",
                     "features.png": "Histograms of sixteen features, each with its fitted normal "
                     "density",
                 },
-                "Mean activation maps of a classifier for each class after its first pooling "
-                "layer, and histograms of features of its last convolution with normal "
-                "distributions of the same mean and variance. The mean absolute skewness over "
-                "all features is {mean_abs_skewness:.2f}, and the mean absolute excess kurtosis "
-                "is {mean_abs_excess_kurtosis:.2f}. Both are 0 for a normal distribution.",
+                "The heat maps are the activations of a classifier after its first pooling layer, "
+                "averaged over the images of each class. The histograms show features of its last "
+                "convolution, each with a normal density of the same mean and variance. The mean "
+                "absolute skewness over all features is {mean_abs_skewness:.2f}, and the mean "
+                "absolute excess kurtosis is {mean_abs_excess_kurtosis:.2f}. Both are 0 for a "
+                "normal distribution.",
             )
         ],
     ),
@@ -314,25 +322,28 @@ SECTIONS = (
                 "corruption-cnn",
                 "latentforge explore corruption runs/cnn",
                 {
-                    "corruption.png": "Four digits with increasing noise, with the class that a "
-                    "classifier predicts for each",
+                    "corruption.png": "Four digits with increasing noise, each image with the "
+                    "class that a classifier predicts",
                     "accuracy.png": "A curve: accuracy falls from near 1 to a tenth",
                 },
-                "Images with increasing noise, up to pure noise, as in a diffusion model. The "
-                "accuracy of the classifier on 2,000 test images is {accuracy_at_0_00:.1%} "
-                "without noise, {accuracy_at_0_50:.1%} at s = 0.5 and {accuracy_at_0_80:.1%} at "
-                "s = 0.8. The captions show its confidence.",
+                "Images with increasing noise, up to pure noise, as in a diffusion model. At noise "
+                "level s, an image x, scaled to [-1, 1], becomes sqrt(1 - s²) x + s eps with "
+                "standard normal noise eps. The accuracy of the classifier on 2,000 test images is "
+                "{accuracy_at_0_00:.1%} without noise, {accuracy_at_0_50:.1%} at s = 0.5 and "
+                "{accuracy_at_0_80:.1%} at s = 0.8. The captions show the predicted class and its "
+                "probability.",
             ),
             Look(
                 "corruption-vae16",
                 "latentforge explore corruption runs/vae16",
                 {
-                    "error.png": "Two error curves over the noise level: of the noisy image and "
-                    "of its reconstruction",
+                    "error.png": "Two curves over the noise level: the error of the noisy image "
+                    "and the error of its reconstruction",
                 },
-                "The same for a VAE that was trained without noise. At s = 0.5 the mean squared "
-                "difference from the clean images is {mse_noisy_at_0_50:.3f} for the noisy "
-                "images and {mse_recon_at_0_50:.3f} for their reconstructions.",
+                "The same noise in the input of a VAE that was trained on clean images. At "
+                "s = 0.5 the mean squared difference from the clean images is "
+                "{mse_noisy_at_0_50:.3f} for the noisy images and {mse_recon_at_0_50:.3f} for "
+                "their reconstructions.",
             ),
         ],
     ),
@@ -340,21 +351,23 @@ SECTIONS = (
 REPORT = "latentforge report runs/ae2"
 SHOTS = {
     "report-desktop.png": "A report on a desktop: a map of codes with the image of the point under "
-    "the pointer, and next to it the decoded image of that position",
+    "the pointer, and next to it the decoded image at that position",
     "report-phone.png": "The same report on a phone, with a dark background",
 }
+AT_START = "requests with p >= 0.9 before the first step"
+SINGLE_START = "requests that reach p >= 0.9 from the first starting point"
 METRICS = (
     Metric("guided-ae2", "success_share", "requests that reach p >= 0.9", low=0.99),
     Metric("guided-ae2", "judge_agreement", "judge agreement", low=0.97),
     Metric("guided-ae2", "search_seconds", "seconds", ".1f", high=20),
-    Metric("guided-ae2", "success_at_start", "p >= 0.9 before the first step"),
-    Metric("guided-ae2", "success_single_start", "p >= 0.9 from the first starting point"),
+    Metric("guided-ae2", "success_at_start", AT_START),
+    Metric("guided-ae2", "success_single_start", SINGLE_START),
     Metric("guided-ae2", "median_steps", "median number of gradient steps", ".0f"),
     Metric("guided-vae16", "success_share", "requests that reach p >= 0.9", low=0.995),
     Metric("guided-vae16", "judge_agreement", "judge agreement", low=0.97),
     Metric("guided-vae16", "search_seconds", "seconds", ".1f", high=5),
-    Metric("guided-vae16", "success_at_start", "p >= 0.9 before the first step"),
-    Metric("guided-vae16", "success_single_start", "p >= 0.9 from the first starting point"),
+    Metric("guided-vae16", "success_at_start", AT_START),
+    Metric("guided-vae16", "success_single_start", SINGLE_START),
     Metric("guided-vae16", "median_steps", "median number of gradient steps", ".0f"),
     Metric("guided-search", "success_share", "requests that reach p >= 0.9", low=0.12, high=0.29),
     Metric("guided-search", "judge_agreement", "judge agreement"),
@@ -369,7 +382,7 @@ METRICS = (
 OF = {
     "guided-ae2": "guided, AE z=2",
     "guided-vae16": "guided, VAE z=16",
-    "guided-search": "search of the write-up, AE z=2",
+    "guided-search": "original search, AE z=2",
     "inpaint": "inpainting, VAE z=16",
-    "map-vae16": "t-SNE of 10,000 x 16",
+    "map-vae16": "t-SNE of 10,000 codes, z=16",
 }

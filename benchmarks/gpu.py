@@ -2,11 +2,11 @@
 
     python benchmarks/gpu.py [--epochs 4] [--repeats 3] [--case vae] [--json FILE]
 
-Three sides run in turns in one process: a hand-written loop over the same modules (images on the
-device, fused Adam, no logging), LatentForge with `train.cuda_graph=off`, and LatentForge with
-default settings. Images per second are those of the epochs after the first, which do not include
-the graph capture. The seconds of the preset `fast-mnist-cnn` include it, but not reading the files,
-building the network and the final evaluation. The script uses MNIST from LATENTFORGE_DATA.
+Three variants run alternately in one process: a hand-written loop over the same modules (images on
+the device, fused Adam, no logging), LatentForge with `train.cuda_graph=off`, and LatentForge with
+default settings. Images per second cover the epochs after the first, so they do not include the
+graph capture. The seconds of the preset `fast-mnist-cnn` include it, but not reading the files,
+building the network or the final evaluation. The script uses MNIST from LATENTFORGE_DATA.
 """
 
 from __future__ import annotations

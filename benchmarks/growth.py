@@ -2,13 +2,13 @@
 
     python benchmarks/growth.py [--repeats 2] [--images 60000] [--case more] [--json FILE]
 
-Each size is trained in its own process, because the peak memory is that of a process. The sizes
-run in turns. Images are random bytes, because the speed does not depend on their content. The rate
-is that of the second of two epochs. `relative` is the ratio to the first size: of images/s for more
-images, and of pixels/s for larger images, which need more work each. At 1.00 the time is linear.
+Each size is trained in its own process, because peak memory is a property of a process. The sizes
+run alternately. Images are random bytes, because the speed does not depend on their content. The
+rate is the rate of the second of two epochs. `relative` is the ratio to the first size: the ratio
+of images/s for more images, and of pixels/s for larger images. At 1.00 the time is linear.
 
-The process creates its data, so the peak includes the images. `no images` is the peak minus their
-size.
+The process creates its data, so the peak includes the images. `no images` is the peak minus the
+size of the images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, list[Size]]] = {
 
 
 def train(model: str, images: int, pixels: int, batch_size: int) -> dict[str, Any]:
-    """Train for two epochs in this process. Returns the images/s of the second."""
+    """Train for two epochs in this process. Return the images/s of the second epoch."""
     import torch
 
     from latentforge import Forge
@@ -122,7 +122,7 @@ def main() -> None:
         model, *numbers = options.one
         print(json.dumps(train(model, *map(int, numbers))))
         return
-    detail = f"random images, 1x is {options.images:,}; medians of {options.repeats} turns"
+    detail = f"random images, 1x is {options.images:,}; medians of {options.repeats} rounds"
     info = turns.headline("Growth", detail)
     cases = {}
     for case in options.case or CASES:

@@ -1,8 +1,8 @@
-"""Writes the first images of MNIST to files, for sides that run in separate processes.
+"""Writes the first images of MNIST to files, for variants that run in separate processes.
 
     python benchmarks/mnist_files.py DIR IMAGES
 
-This is a script because its memory must not count in the process that measures peak memory.
+This is a script because the process that measures peak memory must not include its memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPLITS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}  # file name pre
 
 def write(folder: Path, images: int) -> str:
     """Write `images` training images and a sixth as many test images to MNIST/raw in `folder`.
-    The images are MNIST from LATENTFORGE_DATA, or random without it. Returns which of the two."""
+    The images are MNIST from LATENTFORGE_DATA, or random without it. Return what they are."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     real = bool(os.environ.get("LATENTFORGE_DATA"))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 @dataclass
 class Case:
-    """A training that is the same on every side: a model plugin with options, and its hand-written
-    network.
+    """A training run that is the same in every variant: a model plugin with options, and its
+    hand-written network.
 
     `loss` takes the network, images (B, 1, 28, 28) and labels, and returns nats per image. `target`
     contains the aims for the speed of LatentForge relative to the hand-written loop and to

@@ -1,7 +1,8 @@
 """Time that fifty installed third-party plugins add to `plugins list` and `--help`, and time of
 `plugins check --deep` for each built-in model plugin.
 
-Each command runs in its own process. The first two run with and without the plugins, in turns.
+Each command runs in its own process. The first two commands run alternately with and without the
+plugins.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def install(site: Path) -> None:
 
 
 def measure_loading(repeats: int) -> dict[str, Any]:
-    """Time of each command in ms, by side, and the time that the plugins add."""
+    """Time of each command in ms, with and without plugins, and the time that the plugins add."""
     before = os.environ.get("PYTHONPATH", "")
     results = {}
     table = turns.Table("command", "without", "with", "added", first=16)
@@ -110,7 +111,7 @@ def main() -> None:
     parser = turns.make_parser(__doc__, repeats=15)
     parser.add_argument("--check", action="append", choices=CHECKED, help="[default: all]")
     options = parser.parse_args()
-    detail = f"{COUNT} plugins; medians of {options.repeats} turns, in ms"
+    detail = f"{COUNT} plugins; medians of {options.repeats} rounds, in ms"
     info = turns.headline("Plugins", detail)
     commands = measure_loading(options.repeats)
     print("\nTime of plugins check NAME --deep:\n")

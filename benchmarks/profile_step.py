@@ -2,13 +2,13 @@
 
     python benchmarks/profile_step.py [--repeats 5] [--case vae] [--images 60000] [--json FILE]
 
-The two sides train one epoch in turns, as in throughput.py. A timer wraps each part and does not
-count the time of the parts that it calls, so the rows of a side add up to its epoch. The timer adds
-about 1 µs to each part, and the hand-written loop has fewer parts.
+The two variants train one epoch alternately, as in throughput.py. A timer wraps each part and does
+not include the time of the parts that it calls, so the rows of a variant add up to its epoch. The
+timer adds about 1 µs to each part, and the hand-written loop has fewer parts.
 
-The first table contains µs of one step, the second ms that an epoch takes once. The last row of the
-first is the time of the network's matrix products, forward and backward, on existing tensors. No
-way of calling torch can reduce it.
+The first table contains the µs of one step, the second table the ms of work that an epoch does
+once. The last row of the first table is the time of the network's matrix products, forward and
+backward, on existing tensors. They cost the same however torch is called.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import Noise
 
 STEP = {
-    "gather": "gather images, to float",
+    "gather": "gathering images as floats",
     "forward": "forward, including the loss",
     "backward": "backward",
     "optimizer": "optimizer",
     "gradients": "zero_grad, accumulating the loss",
     "seed": "seeding the noise",
-    "gate": "check that the loss is finite",
+    "gate": "checking that the loss is finite",
     "history": "recording the loss and its terms",
-    "logs": "reading and logging every 50 steps",
+    "logs": "reading and logging the loss every 50 steps",
     "step": "other",
     "engine": "Ignite events",
 }
@@ -173,7 +173,7 @@ def matrix_product_time(case: Case) -> float:
 
 
 def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[str, float]]:
-    """Medians over the turns by side and part, in µs of a step or ms of an epoch."""
+    """Medians over the rounds by variant and part, in µs of a step or ms of an epoch."""
     steps = -(-len(data["train"][0]) // case.batch_size)
     with tempfile.TemporaryDirectory() as scratch:
         sides = {
@@ -193,7 +193,7 @@ def profile(case: Case, data: dict[str, Any], repeats: int) -> dict[str, dict[st
 
 def show(name: str, found: dict[str, dict[str, float]], products: float) -> None:
     for parts, title in ((STEP, f"{name}: one step, µs"), (EPOCH, f"{name}: an epoch, ms")):
-        table = turns.Table(title, "by hand", "LatentForge", "difference", first=34)
+        table = turns.Table(title, "by hand", "LatentForge", "difference", first=39)
         rows = {text: [found[side][part] for side in found] for part, text in parts.items()}
         rows["total"] = [sum(column) for column in zip(*rows.values(), strict=True)]
         for text, (by_hand, ours) in rows.items():
@@ -212,7 +212,7 @@ def main() -> None:
     x, y, source = images()
     x, y = x[: options.images], y[: options.images]
     data = {"train": (x, y), "test": (x[: len(x) // 6 + 1], y[: len(x) // 6 + 1])}
-    detail = f"{source}, {len(x):,} images; medians of {options.repeats} turns"
+    detail = f"{source}, {len(x):,} images; medians of {options.repeats} rounds"
     info = turns.headline("Time of the parts of a step", detail)
     cases = {}
     for name in options.case or names:

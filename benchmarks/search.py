@@ -10,12 +10,12 @@ class.
   most 60 steps, no noise, no prior, no steps after a request is satisfied. The requests are one
   batch.
 - by-hand: a loop over at most --most requests with the same starts and steps, because the requests
-  per second do not depend on their number. `same` is the share of requests that both sides
+  per second do not depend on their number. `same` is the fraction of requests that both searches
   satisfied after the same number of steps, or that neither satisfied.
 - default: `guided` with default settings (up to 16 starts, two solutions per request, annealed
   noise, a prior, 60 more steps per solution). It is a different search, so it has no ratio.
 
-Requests per second count only the search. `explore` is the whole time of the explorer without the
+Requests per second cover only the search. `explore` is the whole time of the explorer without the
 start of Python: reading the run, encoding the training images, fitting the mixture, rendering.
 """
 
@@ -46,7 +46,7 @@ SAME_SETTINGS |= {"noise": 0.0, "jitter": 0.0, "settle": 0}
 
 
 class Search:
-    """The sides of the comparison for one VAE, one classifier and one number of requests."""
+    """The compared searches for one VAE, one classifier and one number of requests."""
 
     def __init__(self, vae: Run, classifier: Run, requests: int, max_requests: int) -> None:
         self.vae, self.classifier = vae, classifier
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, action="append", help=sizes_help)
     parser.add_argument("--most", type=int, default=100, help="requests by hand  [default: 100]")
     options = parser.parse_args()
-    detail = f"{options.data}, {options.epochs} epochs; medians of {options.repeats} turns"
+    detail = f"{options.data}, {options.epochs} epochs; medians of {options.repeats} rounds"
     info = turns.headline("Guided search", detail)
     sizes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,8 +2,8 @@
 
     python benchmarks/throughput.py [--repeats 3] [--case ae] [--side by-hand] [--json FILE]
 
-The sides run in short turns, and each turn trains from scratch. The result is the median of the
-ratios within the turns, because the speed of a shared machine changes over time.
+The variants run alternately in short rounds, and each round trains from scratch. The result is the
+median of the ratios within the rounds, because the speed of a shared machine changes over time.
 
 - write-up: torchvision's MNIST, ToTensor, a DataLoader that shuffles, an eager loop, plain Adam.
 - lightning: the same data with PyTorch Lightning (extra `bench`), without checkpoints and logs.
@@ -12,9 +12,9 @@ ratios within the turns, because the speed of a shared machine changes over time
   sum of the losses.
 - latentforge: default settings, with logs, progress and a checkpoint per epoch.
 
-Evaluation is not included. The three sides with a DataLoader train only on the first --few images,
-because their images per second do not depend on the number. For `conv-vae` all sides use half of
-these. The script uses MNIST from LATENTFORGE_DATA, or random images without it.
+Evaluation is not included. The three DataLoader baselines train only on the first --few images,
+because their images per second do not depend on the number of images. For `conv-vae` all variants
+train on half as many. The script uses MNIST from LATENTFORGE_DATA, or random images without it.
 """
 
 from __future__ import annotations
@@ -227,14 +227,16 @@ def show(table: turns.Table, name: str, results: dict[str, Any]) -> None:
     rates = results["images_per_second"].values()
     table.row(f"{name}: images/s", *(f"{statistics.median(rate):,.0f}" for rate in rates))
     targets = dict(zip(("by-hand", "lightning"), results["target"], strict=True))
-    table.row("LatentForge / side", *(f"{ratio:.2f}" for ratio in results["ratios"].values()), "")
+    table.row(
+        "LatentForge / variant", *(f"{ratio:.2f}" for ratio in results["ratios"].values()), ""
+    )
     table.row(
         "aim", *(f"{targets[side]}" if side in targets else "" for side in results["ratios"]), ""
     )
 
 
 def select_sides(requested: list[str] | None, precision: str) -> dict[str, Any]:
-    """The functions of the requested sides by name. LatentForge is the last."""
+    """The functions of the requested variants by name. LatentForge is the last."""
     functions: dict[str, Any] = {**SLOW, "by-hand": by_hand}
     sides = {name: side for name, side in functions.items() if name in (requested or functions)}
     if "lightning" in sides:
@@ -249,9 +251,9 @@ def select_sides(requested: list[str] | None, precision: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = turns.make_parser(__doc__, repeats=3)
-    parser.add_argument("--threads", type=int, help="default: that of torch")
-    parser.add_argument("--images", type=int, help="images of the sides in memory; default: all")
-    parser.add_argument("--few", type=int, default=12_800, help="images of the other sides")
+    parser.add_argument("--threads", type=int, help="default: torch's")
+    parser.add_argument("--images", type=int, help="images of the variants in memory; default: all")
+    parser.add_argument("--few", type=int, default=12_800, help="images of the DataLoader variants")
     parser.add_argument("--case", choices=CASES, action="append")
     others = [*SLOW, "by-hand"]
     parser.add_argument("--side", choices=others, action="append", help="default: all")
@@ -265,8 +267,8 @@ def main() -> None:
     few = min(options.few, len(x))
     info = turns.headline(
         "Training speed",
-        f"{source}, {len(x):,} images ({few:,} for the sides with a DataLoader, {few // 2:,} in "
-        f"conv-vae), LatentForge in {options.precision}; medians of {options.repeats} turns",
+        f"{source}, {len(x):,} images ({few:,} for the DataLoader variants, {few // 2:,} in "
+        f"conv-vae), LatentForge in {options.precision}; medians of {options.repeats} rounds",
     )
     table = turns.Table("case", *sides)
     results = {}

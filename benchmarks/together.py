@@ -3,9 +3,9 @@
     python benchmarks/together.py [--members 16] [--epochs 1] [--repeats 3] [--data mnist]
         [--hidden 128] [--batch-size 64] [--device cuda] [--json FILE]
 
-The two sides run in turns. The result is the median of the ratios within the turns, because the
-speed of a shared machine changes over time. `steps` is the time of the optimizer steps. `whole` is
-the time of the whole sweep with evaluation, checkpoints and report. The last line compares the
+The two variants run alternately. The result is the median of the ratios within the rounds, because
+the speed of a shared machine changes over time. `steps` is the time of the optimizer steps. `whole`
+is the time of the whole sweep with evaluation, checkpoints and report. The last line compares the
 steps of all members together with the steps of one member.
 
 The script uses MNIST from LATENTFORGE_DATA. Without it, the script uses digits.
@@ -68,7 +68,7 @@ def main() -> None:
     info = turns.headline(
         f"{options.members} models trained together",
         f"beta-VAEs on {options.data}, hidden {options.hidden}, batch {options.batch_size}, "
-        f"{options.device}, epochs: {options.epochs}; medians of {options.repeats} turns",
+        f"{options.device}, epochs: {options.epochs}; medians of {options.repeats} rounds",
     )
     with tempfile.TemporaryDirectory() as folder:
         number = itertools.count()
@@ -87,7 +87,7 @@ def main() -> None:
         medians = [f"{statistics.median(seconds):.1f}" for seconds in (one_by_one, together)]
         table.row(part, *medians, f"{ratios[part]:.2f}")
     steps_of_one = options.members / ratios["steps"]
-    print(f"\nThe steps of all models take {steps_of_one:.2f} times as long as those of one.")
+    print(f"\nThe steps of all models take {steps_of_one:.2f} times as long as the steps of one.")
     results = {"members": options.members, "data": options.data, "epochs": options.epochs}
     turns.finish(
         options.json,

@@ -2,15 +2,15 @@
 
     python benchmarks/whole.py [--repeats 3] [--epochs 15] [--side by-hand] [--json FILE]
 
-Each side runs in its own process: `latentforge train vae`, and the scripts of whole_sides.py. They
-read the same MNIST files and train the same network with the same batch size. LatentForge has
+Each variant runs in its own process: `latentforge train vae`, and the scripts of whole_sides.py.
+They read the same MNIST files and train the same network with the same batch size. LatentForge has
 default settings: it also logs, writes a checkpoint per epoch and evaluates all test images. The two
-sides with a DataLoader train only --few epochs, and `all epochs` is extrapolated from them.
-`speed-up` is `all epochs` of a side divided by that of LatentForge. Peak memory is ru_maxrss, which
+DataLoader baselines train only --few epochs, and `all epochs` is extrapolated from them. `speed-up`
+is `all epochs` of a variant divided by `all epochs` of LatentForge. Peak memory is ru_maxrss, which
 the kernel reports at the end of a process.
 
-Start-up: a process `to its first step` exits before its first training step. It has then read the
-files, built the network and, for LatentForge, created the run folder. `by hand` is the script
+Start-up: a process `to its first step` exits before its first training step. By then it has read
+the files, built the network and, for LatentForge, created the run folder. `by hand` is the script
 `by-hand`. Both are compared with a process that only runs `import torch, ignite`.
 """
 
@@ -58,7 +58,7 @@ def script(side: str, scratch: Path) -> list[str]:
 
 
 def measure_training(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run all sides in turns. Returns the values of each and its comparison with LatentForge."""
+    """Run all variants alternately. Return their values and comparisons with LatentForge."""
     few = min(options.few, options.epochs)
     epochs = {side: few if side in SLOW else options.epochs for side in options.side}
     sides: dict[str, Callable[[], dict[str, float]]] = {
@@ -82,7 +82,7 @@ def measure_training(scratch: Path, options: argparse.Namespace) -> dict[str, An
 
 def show_training(results: dict[str, Any]) -> None:
     columns = ("epochs", "seconds", "training", "all epochs", "speed-up", "peak MB")
-    table = turns.Table("side", *columns, "additional MB of LatentForge", first=14)
+    table = turns.Table("variant", *columns, "additional MB of LatentForge", first=14)
     for side, result in results.items():
         times = [f"{statistics.median(result[key]):.1f}" for key in ("seconds", "training")]
         all_epochs, peak = (statistics.median(result[key]) for key in ("all_epochs", "peak_mb"))
@@ -131,7 +131,7 @@ def commands(scratch: Path) -> dict[str, Callable[[], turns.ProcessResult]]:
 
 
 def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
-    """Seconds and peak memory of each command, and its seconds more than the imports."""
+    """Seconds and peak memory of each command, and its additional seconds over the imports."""
     sides = commands(scratch)
     turns.take_turns(sides, 1)  # fills the caches of bytecode and of the disk
     measured = turns.take_turns(sides, repeats)
@@ -147,7 +147,7 @@ def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
 
 
 def show_start_up(results: dict[str, Any]) -> None:
-    table = turns.Table("command", "seconds", f"more than `{IMPORTS}`", "peak MB", first=42)
+    table = turns.Table("command", "seconds", f"over `{IMPORTS}`", "peak MB", first=42)
     for name, result in results.items():
         seconds, peak = (statistics.median(result[key]) for key in ("seconds", "peak_mb"))
         torchless = name.startswith(("python", "latentforge"))
@@ -158,9 +158,9 @@ def show_start_up(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = turns.make_parser(__doc__, repeats=3)
     parser.add_argument("--epochs", type=int, default=15, help="[default: 15]")
-    parser.add_argument("--few", type=int, default=2, help="epochs of the slow sides [default: 2]")
+    parser.add_argument("--few", type=int, default=2, help="epochs with a DataLoader [default: 2]")
     parser.add_argument("--images", type=int, default=60_000, help="[default: 60000]")
-    parser.add_argument("--starts", type=int, default=5, help="turns of start-up  [default: 5]")
+    parser.add_argument("--starts", type=int, default=5, help="rounds of start-up  [default: 5]")
     parser.add_argument("--side", choices=SIDES, action="append", help="default: all")
     options = parser.parse_args()
     options.side = [side for side in SIDES if side in (options.side or SIDES)]
@@ -172,10 +172,10 @@ def main() -> None:
         writer = [sys.executable, str(HERE / "mnist_files.py"), folder, str(options.images)]
         source = turns.run(writer).out.strip()
         detail = f"{source}, {options.images:,} images, batch 128; medians of {options.repeats}"
-        info = turns.headline("From the command to a trained vae", f"{detail} turns")
+        info = turns.headline("From the command to a trained vae", f"{detail} rounds")
         results = measure_training(scratch, options)
         show_training(results)
-        print(f"\n## Start-up: medians of {options.starts} turns\n")
+        print(f"\n## Start-up: medians of {options.starts} rounds\n")
         start_up = measure_start_up(scratch, options.starts)
         show_start_up(start_up)
     summary = {"data": source, "images": options.images, "epochs": options.epochs}

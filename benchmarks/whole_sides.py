@@ -1,9 +1,9 @@
-"""The sides of benchmarks/whole.py that train a `vae` without LatentForge.
+"""The variants of benchmarks/whole.py that train a `vae` without LatentForge.
 
     python benchmarks/whole_sides.py SIDE --data DIR --epochs N --out FILE [--to-first-step]
 
-Each side reads DIR/MNIST/raw, trains with batch size 128 on the CPU, saves the weights and prints
-the seconds of training. It does not evaluate.
+Each variant reads DIR/MNIST/raw, trains with batch size 128 on the CPU, saves the weights and
+prints the training time in seconds. It does not evaluate.
 
 - by-hand: float images in memory, fused Adam, and a sum of the losses.
 - by-hand-bytes: the same with images as bytes; each batch is converted to floats.

@@ -421,12 +421,12 @@ def main() -> int:
     where = {k: n for k, n in killed.items() if k not in ("kills", "runs", "losses")}
     print("  " + ", ".join(f"{name} {count}" for name, count in sorted(where.items())))
     print(
-        f"faults of the disk: {faults['faults']}, of which {faults['silent']} cost nothing, "
+        f"disk faults: {faults['faults']}, of which {faults['silent']} caused no error, "
         f"losses: {faults['losses']}"
     )
     print(
-        f"damage: {damage['flipped']} bits flipped, {damage['truncated']} files cut, "
-        f"{damage['swapped']} swapped; seen: {damage['seen']}, unseen: {damage['unseen']}"
+        f"damage: {damage['flipped']} bits flipped, {damage['truncated']} files truncated, "
+        f"{damage['swapped']} swapped; detected: {damage['seen']}, undetected: {damage['unseen']}"
     )
     print(f"{time.monotonic() - began:.0f} s")
     lost = killed["losses"] + faults["losses"] + damage["losses"] + damage["unseen"]

@@ -38,4 +38,4 @@ def test_campaign_has_no_losses():
     kills, losses = re.search(r"kills: (\d+) in \d+ runs, losses: (\d+)", counts).groups()
     assert int(kills) >= 1000
     assert int(losses) == 0
-    assert "unseen: 0" in counts
+    assert "undetected: 0" in counts
