@@ -8,11 +8,11 @@ import time
 from latentforge.errors import UsageError
 
 DEFER_SECONDS = 15.0
-"""Seconds for torchrun to end a process whose error the first process also reports."""
+"""How long a process waits for torchrun to end it, while the first process reports the error."""
 
 
 def is_distributed() -> bool:
-    """Whether torchrun has started this process together with others."""
+    """Whether torchrun has started this process and others."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -32,8 +32,8 @@ def local_rank() -> int:
 
 
 def restart_command(command: str) -> str:
-    """A command line that starts `command` the way this process was started. Without the `--`,
-    torchrun would take options that start like its own, such as --run."""
+    """Return a command line that starts `command` in the way this process was started. Without the
+    `--`, torchrun would parse options that start like its own, such as --run."""
     return f"torchrun ... -m -- {command}" if is_distributed() else command
 
 
