@@ -37,8 +37,9 @@ class ImageSplit:
     _white: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Division by a 0-d tensor is 1 µs per batch faster on the CPU than by the number 255. It is
-        # on the device, because CUDA would multiply by 1/255, one ulp off the CPU's result.
+        # Division by a 0-d tensor is 1 µs per batch faster on the CPU than by the number 255. The
+        # tensor is on the device because CUDA multiplies by 1/255 if it is given a number, which is
+        # one ulp off the CPU's result.
         white = torch.tensor(255.0, dtype=torch.float32, device=self.x.device)
         object.__setattr__(self, "_white", white)
 

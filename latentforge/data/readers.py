@@ -88,9 +88,9 @@ class StridedArray(Source):
 class MappedFile(Source):
     """The rows of a memory-mapped file, each of which is contiguous.
 
-    The file is read with `read`, not through the map. If the file was truncated meanwhile, this
-    raises an error, while the map would end the process (SIGBUS). Also, the pages that were read do
-    not count as memory of this process.
+    The file is read with `read`, not through the map. If the file was truncated
+    meanwhile, reading raises an error, whereas the map would end the process (SIGBUS). Also, the
+    pages that were read do not count as memory of this process.
     """
 
     def __init__(self, x: np.memmap[Any, Any], start: int, where: str) -> None:
@@ -190,7 +190,7 @@ def check_dataset(dataset: Any, where: str) -> None:
 
 
 def class_names(dataset: Any) -> Sequence[str]:
-    """The class names of a dataset that follows torchvision's convention, otherwise none."""
+    """The class names of a dataset that follows torchvision's convention; empty for others."""
     classes = getattr(dataset, "classes", ())
     return classes if isinstance(classes, (list, tuple)) else ()
 

@@ -44,7 +44,7 @@ class BestCheckpoint:
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` epochs have passed without an improvement; never if it is 0."""
+        """Whether `patience` epochs have passed without an improvement. False if it is 0."""
         return 0 < self.patience <= self.waited
 
     def reason(self) -> str:

@@ -115,7 +115,7 @@ def check_state(saved: Checkpoint) -> None:
 
 
 def restore(state: TrainingState, saved: Checkpoint) -> None:
-    """Restore `state`, that of a new trainer, from `saved`, which `check_state` has accepted.
+    """Restore the state of a new trainer from `saved`, which `check_state` must have accepted.
 
     Raises RunFailed if the checkpoint does not match the run.
     """

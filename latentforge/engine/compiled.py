@@ -14,8 +14,8 @@ log = logging.getLogger("latentforge")
 
 
 class LaterStep(Step):
-    """A step after the first one. A loss may inspect its input only in the first step. `first` does
-    not depend on the step number, so one compiled or vmapped step represents all later steps."""
+    """A step after the first. A loss may inspect its input only in the first step. `first` does not
+    depend on the step number, so one compiled or vmapped step represents all later steps."""
 
     @property
     def first(self) -> bool:

@@ -201,7 +201,7 @@ class CapturedStep:
         self.next = -1
 
     def _allocate_terms(self, terms: Terms) -> None:
-        """Allocate buffers for an epoch's terms outside the graph: a replay would clear others."""
+        """Allocate buffers for an epoch's terms. In the graph, each replay would clear them."""
         for buffers, tensors in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
             for name, value in tensors.items():
                 buffers[name] = value.new_zeros(self.length, *value.shape).detach()

@@ -63,7 +63,7 @@ class DataParallelStep(StepRunner):
             size = self.batch_size // processes.world_size
             self.notes.append(
                 f"warning: batch norm: each of {processes.world_size} processes normalises with "
-                f"its own {size} of {self.batch_size} images, but without torchrun with all of them"
+                f"its own {size} of {self.batch_size} images; a single process uses all of them"
             )
 
     def load_shard(self, index: Tensor) -> Batch:

@@ -35,7 +35,8 @@ ARTEFACT = 0.01  # smallest excess of the running average that is reported, as a
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of a check. `saw` states a fact, `attempt` is a hint. A note is not a problem."""
+    """The result of a check. `saw` states a fact with numbers, and `attempt` is a hint. A note does
+    not report a problem."""
 
     check: str
     severity: Literal["warning", "note"]
@@ -70,7 +71,7 @@ class WarningHistory:
     epoch: int = 0
 
     def update(self, epoch: int, diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
-        """Add the findings after an epoch; return the warnings of checks that are new."""
+        """Add the findings after an epoch; return warnings of checks that had not warned before."""
         self.epoch = epoch
         warnings = {
             finding.check: finding for finding in diagnoses if finding.severity == "warning"
@@ -231,7 +232,7 @@ def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Ite
 
 
 def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
-    """Find a log-variance far above the prior's, at the lower clamp, or not finite."""
+    """Find a log-variance that is far above the prior's, at the lower clamp, or not finite."""
     if codes.log_var is None:
         return
     low, high = codes.log_var
@@ -297,7 +298,8 @@ def explain_running_average(
 
 
 def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
-    """The minimum, maximum and standard deviation of all values, and the fraction that is grey."""
+    """Return the minimum, maximum and standard deviation of all values, and the fraction of grey
+    values."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64

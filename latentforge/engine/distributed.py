@@ -42,7 +42,7 @@ def create_shared_folder(
 
 @contextmanager
 def train_in_group(run: Path, processes: ProcessGroup) -> Iterator[None]:
-    """Train so that no process exits before all of them have written their results.
+    """Run the block so that no process exits before all of them have written their results.
 
     torchrun sends SIGTERM to all processes as soon as one has ended. The first signal therefore
     does not end a process; it requests the end of training. A process that has lost another one

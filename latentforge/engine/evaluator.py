@@ -85,7 +85,7 @@ class Evaluator:
         self._running = []
         with evaluation_mode(self.model, self.loss):
             for measure in [*self.measures]:
-                self.noise.reseed(0)  # no batch uses 0: they are counted from 1
+                self.noise.reseed(0)  # batches use the numbers from 1
                 instance = self._call("building measure", measure, build_measure, measure, context)
                 if instance is not None:
                     self._running.append((measure, instance))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Found:
     """The best code of each of N requests, and how it was found.
 
-    `z` is (N, *latent), `x` (N, ...) the decoded `z`, `score` (N,), and `satisfied` bool (N,).
+    `z`: (N, *latent). `x`: (N, ...), the decoded `z`. `score`: (N,). `satisfied`: bool (N,).
     `round`, int64 (N,), is the start that led to `z`. `first_round` and `steps`, int64 (N,), are
     the round in which the request was first satisfied and the number of gradient steps until then,
     including earlier rounds. If the request was never satisfied, they describe `z` instead.
@@ -325,7 +325,8 @@ class _Best:
         round: int,
         steps: int,
     ) -> Tensor:
-        """Record codes that are better than earlier ones; return which requests are satisfied."""
+        """Record codes that are better than earlier ones. Return which requests are satisfied,
+        bool (B,)."""
         satisfied = self.objective.satisfied(x, rows) & score.isfinite()
         done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])

@@ -106,7 +106,7 @@ class LossLog:
         return means, per_dim
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the arguments of `restore`, tensors and JSON values, for the fetched steps."""
+        """Return the arguments of `restore`, tensors and JSON values, of the fetched steps only."""
         tensors = {f"per_dim.{name}": total for name, total in self._per_dim.items()}
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
             for name, total in sums.totals.items():  # tensors, because a JSON number cannot be NaN

@@ -34,13 +34,14 @@ FUSED = {  # optimizers with one kernel for all parameters, by device type
     "cuda": {"adam", "adamw", "sgd"},
 }
 WRAPPED = ("add_param_group", "state_dict", "load_state_dict")
-"""The optimizer methods that torch excludes from compilation; it imports the compiler for this."""
+"""Optimizer methods for which torch imports its compiler, in order not to compile them."""
 
 
 @contextmanager
 def without_compiler_import() -> Iterator[None]:
-    """Prevent these methods from importing torch's compiler in the block. The import takes half a
-    second and is not needed here. Does nothing if torch excludes the methods in another way."""
+    """Prevent the methods in WRAPPED from importing torch's compiler in the block. The import takes
+    half a second and is not needed here. Does nothing if torch excludes them in
+    another way."""
     functions = [getattr(getattr(torch.optim.Optimizer, n), "__wrapped__", None) for n in WRAPPED]
     if "torch._dynamo" in sys.modules or None in functions:
         yield

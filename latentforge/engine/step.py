@@ -81,7 +81,7 @@ class Trainee(nn.Module):
 
 
 def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
-    """Return the loss terms. Raises TypeError or ValueError if the first step's are invalid."""
+    """Return the loss terms. In the first step, raises TypeError or ValueError for invalid ones."""
     if not step.first:
         terms: Terms = trainee(batch, step)
     else:
@@ -93,7 +93,7 @@ def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
 
 
 def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
-    """Run forward and backward on each part, weighted by its fraction; return the mean terms."""
+    """Run forward and backward on each part, weighted by its size; return the batch's terms."""
     values: dict[str, Tensor] = {}
     per_dim: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
@@ -220,7 +220,7 @@ class StepRunner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def without_graph(self, reason: str) -> None:
-        """Record why no CUDA graph is used; RunFailed if `train.cuda_graph` is "on"."""
+        """Record why no CUDA graph is used. Raises RunFailed if `train.cuda_graph` is "on"."""
         if self.config.cuda_graph == "on":
             raise RunFailed(
                 f"the step cannot be captured as a CUDA graph: {reason}",

@@ -134,7 +134,7 @@ class Trainer:
             position = {"iteration": done, "epoch_length": length, "max_epochs": epochs}
             self.engine.load_state_dict(position)
         if self.state.callbacks:
-            callback_states(self.state)  # report a state that cannot be stored before training
+            callback_states(self.state)  # before training, report a state that cannot be stored
         with closing(self.progress), deterministic_kernels():
             self._run_engine()
             self.result.status = "done"
@@ -240,7 +240,7 @@ class Trainer:
 
     def _end_epoch(self, engine: Engine) -> None:
         self.result.epochs = engine.state.epoch
-        # by a callback, whose handlers run before this one; _finish_early handles a signal
+        # a callback has stopped training before this handler; _finish_early handles a signal
         stopped = bool(engine.should_terminate) and not self.stopping
         last = engine.state.epoch == self.train_config.epochs
         if stopped and not last:

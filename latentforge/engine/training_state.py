@@ -17,7 +17,7 @@ class TrainingResult:
     """Progress and results of a run. `seconds` excludes start-up and evaluation."""
 
     status: str = "running"
-    epochs: int = 0  # completed ones
+    epochs: int = 0  # completed epochs
     steps: int = 0
     images: int = 0
     seconds: float = 0.0

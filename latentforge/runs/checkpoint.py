@@ -172,7 +172,7 @@ class CheckpointStore:
         return Checkpoint(path.name, path, state, files)
 
     def _check_pointer(self, pointer: str, path: Path) -> None:
-        """Raise RunFailed if a checkpoint is not the one that was published as this pointer."""
+        """Raise RunFailed if a checkpoint is not the one whose hash the pointer contains."""
         _, published = self._read_pointer(pointer)
         try:
             if published in (None, sha256(path / MANIFEST)):
@@ -204,7 +204,7 @@ class CheckpointStore:
             ) from error
 
     def names(self) -> list[str]:
-        """The names of the checkpoints in the folder, oldest first; not verified."""
+        """The names of the checkpoints in the folder, oldest first. Their files are not verified."""
         if not self.folder.is_dir():
             return []
         folders = [path for path in self.folder.iterdir() if _is_ours(path)]

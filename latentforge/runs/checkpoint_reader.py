@@ -68,7 +68,7 @@ def damage_error(path: Path, reason: str) -> RunFailed:
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the manifest: file name -> {"sha256", "size"}, for every other file."""
+    """Read the manifest. Return {"sha256", "size"} by file name, for every other file."""
     try:
         manifest = read_json(path / MANIFEST)
         kind, version, files = (manifest[key] for key in ("format", "version", "files"))

@@ -115,7 +115,7 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     other_steps, own_steps = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
     differences += [
         f"{key}: {other_steps.get(key)!r}, not {own_steps.get(key)!r}"
-        # shape is compared above; stored is the dtype in the files, and divide_by follows from it
+        # shape is compared above; stored is the dtype in the files, which divide_by accounts for
         for key in sorted({*other_steps, *own_steps} - {"stored", "shape"})
         if other_steps.get(key) != own_steps.get(key)
     ]

@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """running, done, interrupted, failed or killed."""
+        """The status: running, done, interrupted, failed or killed."""
         return "running" if self.training else status_of(self.path, self.manifest)
 
     @property
@@ -210,7 +210,7 @@ def _is_manifest(value: Any) -> bool:
 
 
 def find_run_folders(folder: Path) -> Iterator[Path]:
-    """Yield the run folders in a folder and in its subfolders (as of a demo), sorted by path."""
+    """Yield the run folders in a folder and one level deeper, as in a demo, sorted by path."""
     if folder.is_dir():
         files = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
         yield from sorted(path.parent for path in files)

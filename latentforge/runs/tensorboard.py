@@ -35,7 +35,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, earlier: Mapping[str, int] | None = None) -> None:
-        """`earlier`: for a resumed run, the existing event files and their sizes in bytes."""
+        """`earlier` contains, for a resumed run, the event files and their sizes in bytes."""
         name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path, self.earlier = folder / name, dict(earlier or {})
         try:
@@ -98,8 +98,8 @@ class Board:
             self._write_summary(summary)
 
     def close(self) -> None:
-        """Close the event file, and delete it if nothing was written. Called however training
-        ends."""
+        """Close the event file, and delete it if nothing was written. Called no matter how
+        training ends."""
         with suppress(OSError):  # a full disk has already been reported by the write that failed
             empty = self.file.tell() == self._header
             self.file.close()

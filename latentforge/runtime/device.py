@@ -36,7 +36,7 @@ def select_training_device(requested: str) -> torch.device:
 
 
 def resolve_device(requested: str) -> torch.device:
-    """Resolve a device; `auto` is cuda, else mps, else cpu. Raises MissingError (exit code 4) if
+    """Resolve a device; `auto` means cuda, else mps, else cpu. Raises MissingError (exit code 4) if
     the device is not available."""
     if requested == "auto":
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""How much memory is available to this process, on the host and on a CUDA device."""
+"""Measures the memory that is available to this process, on the host and on a CUDA device."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from latentforge.errors import Interrupted, LatentForgeError, LostProcess, Usage
 from latentforge.runtime import torchrun
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for one that does not respond; one that has ended is noticed at once."""
+"""How long to wait for a process that does not respond. The end of a process is noticed at once."""
 
 
 class ProcessGroup:
@@ -34,7 +34,7 @@ class ProcessGroup:
         self.rank, self.device = torchrun.rank(), device
         self.is_first = self.rank == 0  # only this process writes files and prints
         self.own_signal = 0  # the signal that this process received
-        self.signal_received = 0  # a signal that any process received; after a step, equal in all
+        self.signal_received = 0  # a signal that any process received; after a step, all agree
         self.hint = ""  # the hint after a process is lost: how to resume
         if not self.is_first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)

@@ -12,7 +12,7 @@ DEFER_SECONDS = 15.0
 
 
 def is_distributed() -> bool:
-    """Whether torchrun has started this process and others."""
+    """Whether torchrun has started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -22,12 +22,12 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """The rank of this process among all, from 0; 0 for a single process."""
+    """The rank of this process among all processes, from 0; 0 for a single process."""
     return int(os.environ.get("RANK", "0")) if is_distributed() else 0
 
 
 def local_rank() -> int:
-    """The rank of this process among those on its machine, from 0."""
+    """The rank of this process among the processes on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
 
 

@@ -139,7 +139,7 @@ class Ensemble:
             return self.trainee
         config = copy.copy(self.config.loss.options)
         for name, value in options.items():
-            # frozen, but validated for each member; cloned, so that `beta *= 2` changes no option
+            # a frozen class, but each value is valid; cloned, so that `beta *= 2` has no effect
             object.__setattr__(config, name, value.clone())
         loss: nn.Module = self.config.loss.entry.spec.build(config, self.spec)
         loss.train(self.trainee.loss.training)
@@ -291,7 +291,7 @@ def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[s
 
 def stack(trainees: Sequence[Trainee]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Stack the trainable parameters, and the other parameters and buffers, each (members, ...).
-    The trainees' parameters become views of the rows. A shared parameter has its first name."""
+    The trainees' parameters become views of the rows. A shared parameter is stored once."""
     leaves, fixed = {}, {}
     for name, parameter in trainees[0].named_parameters():
         stacked = torch.stack([trainee.get_parameter(name).detach() for trainee in trainees])

@@ -88,7 +88,7 @@ class SuppliedNoise(TorchFunctionMode):
 
 
 def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
-    """Whether a call requests the recorded shape, as an example tensor, a shape or numbers."""
+    """Whether a call requests the recorded shape, given as a tensor, a shape or numbers."""
     if args and isinstance(args[0], Tensor):
         return args[0].shape == draw.shape
     numbers = args[0] if args and not isinstance(args[0], int) else args

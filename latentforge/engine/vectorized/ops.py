@@ -1,4 +1,4 @@
-"""Linear and binary cross-entropy for stacked members; vmap's versions are many slow operations.
+"""Linear and binary cross-entropy for stacked members. vmap would need many slow operations.
 
 The functions here equal torch's up to rounding and make a sweep's steps 1.3 times as fast. They
 need private names of functorch, so other versions of torch use vmap's versions.
@@ -61,7 +61,7 @@ class StackedCrossEntropy(torch.autograd.Function):
 def call_stacked(function: type[torch.autograd.Function], *tensors: Tensor) -> Tensor:
     """Call a function of stacked tensors from vmapped code, with the tensors of one member.
 
-    A custom torch function may define its own vmap rule, but each call then takes 0.4 ms of Python,
+    A custom torch function may define its own vmap rule, but each call then takes 0.4 ms in Python,
     a tenth of the step.
     """
     interpreter: Any = retrieve_current_functorch_interpreter()

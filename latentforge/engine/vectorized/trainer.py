@@ -1,4 +1,4 @@
-"""Group and MemberTrainer: train runs whose steps an Ensemble executes together, epoch by epoch.
+"""Group and MemberTrainer, which train the runs whose steps an Ensemble executes together.
 
 Each member evaluates, records and saves like a separate run.
 """
@@ -95,7 +95,8 @@ class MemberTrainer(Trainer):
         return terms
 
     def conclude(self) -> None:
-        """Finish after the last epoch, or after a signal, with a checkpoint in mid-epoch."""
+        """Finish the run after the last epoch or after a signal. A signal may cause a checkpoint in
+        the middle of an epoch."""
         if self.signal_received:
             self.stop(self.signal_received)
         self.result.status = "done"
