@@ -204,7 +204,7 @@ class CheckpointStore:
             ) from error
 
     def names(self) -> list[str]:
-        """The names of the checkpoints in the folder, oldest first. Their files are not verified."""
+        """The names of the checkpoints in the folder, oldest first. Files are not verified."""
         if not self.folder.is_dir():
             return []
         folders = [path for path in self.folder.iterdir() if _is_ours(path)]
