@@ -23,7 +23,7 @@ class Sums:
 
     def add(self, values: Mapping[str, float], images: int) -> None:
         for name, value in values.items():
-            # a weight that appears later was 1 before
+            # a weight that first appears in a later step was 1 before
             before = self.images if name.endswith("_weight") else 0.0
             self.totals[name] = self.totals.get(name, before) + value * images
         self.images += images

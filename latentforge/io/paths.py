@@ -36,7 +36,7 @@ def check_writable(path: Path) -> None:
 
 
 def create_numbered_folder(root: Path, stem: str, first: int) -> Path:
-    """Create `root/<stem>N` with the first free N >= `first`, also if processes compete."""
+    """Create `root/<stem>N` with the first free N >= `first`; safe for concurrent processes."""
     number = first
     root.mkdir(parents=True, exist_ok=True)
     while True:
