@@ -112,8 +112,8 @@ def check_capturable(run: StepRunner) -> None:
     if not all(group.get("fused") for group in optimizer.param_groups):
         name = run.config.optimizer
         raise NotCapturable(
-            f"optimizer {name!r} has no fused kernel, which is needed to skip a step whose loss is "
-            "not finite"
+            f"optimizer {name!r} has no fused kernel, which is needed to skip a step that "
+            "is not finite"
         )
     size = sum(parameter.numel() for parameter in trainee.parameters())
     if setting == "auto" and size > MAX_PARAMETERS:
