@@ -15,7 +15,7 @@ ROUNDING = 1e-6  # floats this far outside [0, 1] are clamped: resizing gives 1.
 
 
 def as_tensor(values: Any, where: str) -> Tensor:
-    """A tensor on the CPU that shares the memory of `values` if possible."""
+    """Convert `values` to a tensor on the CPU that shares their memory if possible."""
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.asarray(values)
@@ -46,8 +46,8 @@ def to_channels_first(x: Tensor, where: str) -> Tensor:
 
 
 def check_pixels(x: Tensor, where: str) -> Tensor:
-    """uint8 unchanged, floats as float32 after a check that they are in [0, 1]. Raises UsageError
-    for other values."""
+    """Return uint8 unchanged, and floats as float32 after a check that they are in [0, 1]. Raises
+    UsageError for other values."""
     if x.dtype == torch.uint8:
         return x
     if not x.is_floating_point():
@@ -56,7 +56,7 @@ def check_pixels(x: Tensor, where: str) -> Tensor:
             hint="give uint8 from 0 to 255, or floats from 0 to 1",
         )
     x = x.to(torch.float32)
-    low, high = (float(value) for value in x.aminmax())  # nan if there is one
+    low, high = (float(value) for value in x.aminmax())  # nan if x contains one
     if low >= 0.0 and high <= 1.0:
         return x
     if count := x.numel() - int(x.isfinite().sum()):
@@ -73,7 +73,7 @@ def check_pixels(x: Tensor, where: str) -> Tensor:
 
 
 def scaling_hint(low: float, high: float) -> str:
-    """The hint for floats in [low, high]: how to convert them."""
+    """Return a hint that says how to convert floats in [low, high] to [0, 1]."""
     if low >= 0.0 and 2.0 <= high <= 255.0:
         return "divide by 255, or give uint8"
     if low >= -1.0 - ROUNDING and high <= 1.0 + ROUNDING:

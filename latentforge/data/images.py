@@ -1,6 +1,6 @@
 """ImageSplit: the images of one split in memory, and its batches.
 
-Converts stored bytes to floats in [0, 1]. preparation.py makes the splits.
+Converts stored bytes to floats in [0, 1]. preparation.py creates the splits.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ CHUNK = 10_000  # images that are converted to floats at once for binarization
 
 @dataclass(frozen=True, eq=False)  # == on tensors has no single answer
 class ImageSplit:
-    """One complete split on one device. `StreamedImages` reads from disk and has no `x`; both give
+    """One complete split on one device. `StreamedImages` reads on demand and has no `x`; both give
     the same batches.
 
-    `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,) that indexes `spec.classes`,
-    or None. `dynamic`: `batch` draws each batch black and white with the grey values as
-    probabilities, from the default generator, which is a function of the step.
+    `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,), indices of `spec.classes`,
+    or None. `dynamic`: `batch` samples each value as 0 or 1, with its grey value as the
+    probability, from the default generator, which is seeded for each step.
     """
 
     x: Tensor
@@ -37,8 +37,9 @@ class ImageSplit:
     _white: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A 0-d tensor: on the CPU 1 µs per batch faster than division by the number 255. It is on
-        # the device, because CUDA multiplies by 1/255 for a number, one ulp off the CPU's result.
+        # Division by a 0-d tensor is 1 µs per batch faster on the CPU than by the number 255. The
+        # tensor is on the device because CUDA multiplies by 1/255 if it is given a number, which is
+        # one ulp off the CPU's result.
         white = torch.tensor(255.0, dtype=torch.float32, device=self.x.device)
         object.__setattr__(self, "_white", white)
 
@@ -59,12 +60,12 @@ class ImageSplit:
         return torch.index_select(self.x, 0, index)
 
     def select(self, indices: Tensor) -> ImageSplit:
-        """A new split with the images at `indices`, int64 (n,)."""
+        """Return a new split with the images at `indices`, int64 (n,)."""
         y = None if self.y is None else self.y.index_select(0, indices)
         return ImageSplit(self.x.index_select(0, indices), y, self.spec, self.dynamic)
 
     def same_as(self, other: ImageSplit) -> bool:
-        """Whether two splits contain the same images, as for data without official splits."""
+        """Whether two splits contain the same images."""
         if type(other) is not ImageSplit:
             return other is self
         return self.x is other.x or (self.x.shape == other.x.shape and torch.equal(self.x, other.x))
@@ -80,7 +81,7 @@ class ImageSplit:
         return Batch(x, y, index)
 
     def batch_at(self, places: Sequence[int]) -> Batch:
-        """The examples at these indices. Raises UsageError for an index that does not exist."""
+        """Return the examples at these indices. Raises UsageError if an index does not exist."""
         if missing := [index for index in places if not 0 <= index < len(self)]:
             raise UsageError(
                 f"no image {', '.join(map(str, missing[:5]))}: this split has {len(self)}",
@@ -89,14 +90,14 @@ class ImageSplit:
         return self.batch(torch.tensor(places, dtype=torch.int64, device=self.device))
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Every example once, in order, `size` at a time; the last batch may be shorter."""
+        """Yield every example once, in order, `size` at a time; the last batch may be shorter."""
         index = torch.arange(len(self), device=self.device)
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             x = self.x[part]
             # the clone protects the data from a model that works in place
             x = torch.div(x, self._white) if x.dtype == torch.uint8 else x.clone()
-            if self.dynamic:  # the same at every pass, so that metrics are comparable
+            if self.dynamic:  # the same in every pass, so that metrics are comparable
                 x = torch.bernoulli(x, generator=generator(self.device, "binarize", start))
             yield Batch(x, None if self.y is None else self.y[part], index[part])
 
@@ -112,13 +113,13 @@ class ImageSplit:
         return (self.y == label).nonzero().squeeze(1)
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> ImageSplit:
-        """The images with every value 0 or 1, stored as uint8 0 or 255, as `data.binarize`
-        specifies.
+        """Return the images with every value 0 or 1, stored as uint8 0 or 255. `mode` is
+        `data.binarize`.
 
-        `threshold`: 1 from 0.5 upwards. `fixed`: each value is drawn once with its grey value as
-        the probability, a function of `seed` and the split (Salakhutdinov and Murray 2008).
-        `dynamic`: the training images are drawn again each time they are used; other splits are
-        `fixed`.
+        `threshold`: 1 if a value is at least 0.5. `fixed`: each value is sampled once with its grey
+        value as the probability, as a function of `seed` and the split (Salakhutdinov and Murray
+        2008). `dynamic`: the training images are sampled again each time they are used; other
+        splits are `fixed`.
         """
         if mode == "none":
             return self
@@ -133,6 +134,6 @@ class ImageSplit:
         return replace(self, x=torch.cat(parts))
 
     def to(self, device: torch.device | str) -> ImageSplit:
-        """The same images on another device."""
+        """Copy the images to another device."""
         y = None if self.y is None else self.y.to(device)
         return ImageSplit(self.x.to(device), y, self.spec, self.dynamic)

@@ -19,8 +19,8 @@ from latentforge.plugins.registry import Registry
 
 
 def load_splits(dataset: Component | None, config: DataConfig, data: Any = None) -> DataSplits:
-    """The images of every split on the CPU. `data` replaces the chosen dataset. Raises MissingError
-    if there is neither."""
+    """Load the images of every split on the CPU. `data` replaces `dataset`. Raises MissingError
+    if both are None."""
     load: Callable[[str], Any]
     if data is not None:
         splits = as_splits(data)
@@ -40,13 +40,13 @@ def load_splits(dataset: Component | None, config: DataConfig, data: Any = None)
 def load_dataset(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
 ) -> DataSplits:
-    """The splits of a dataset by its name. `options` are those of the section [data]."""
+    """Load the splits of the dataset `name`. `options` are options of the section [data]."""
     dataset, config = resolve_dataset(registry, name, options)
     return load_splits(dataset, config)
 
 
 def as_splits(data: Any) -> dict[str, Any]:
-    """In-memory data by split. Data that is not a mapping is the split "train"."""
+    """Return in-memory data by split. Data that is not a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
     if unknown := sorted(set(splits) - set(SPLITS)):
         raise UsageError(

@@ -6,13 +6,13 @@ from latentforge.config.schema import DataConfig
 from latentforge.runtime.memory import format_bytes
 
 SHARE = 0.5
-"""The share of the free memory that images may take. Cutting them into splits copies them once, so
-twice as much is needed for a short time, and a model needs some too."""
+"""The fraction of the free memory that images may use. Splitting the dataset copies the images
+once, which doubles their memory for a short time, and a model needs memory too."""
 
 
 def streaming_reason(config: DataConfig, size: int, available: int, memory: str) -> str:
-    """The reason to stream images of `size` bytes, given the free bytes of `memory`; empty if there
-    is none."""
+    """Return the reason to stream images of `size` bytes, or an empty string. `available` is the
+    number of free bytes of `memory`."""
     if config.stream == "always":
         return "data.stream is always"
     if config.stream == "never" or size <= SHARE * available:

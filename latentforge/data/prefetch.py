@@ -18,19 +18,20 @@ from latentforge.runtime import torchrun
 
 WORKER_ERROR = "DataLoader worker"  # the start of torch's errors about workers that have ended
 FORK_DELAY = 0.05
-"""Seconds before workers are forked if several processes train together. After each sum over these,
-a Gloo thread requests the interpreter lock; a child that is forked at that moment waits forever."""
+"""Seconds to wait before workers are forked if several processes train together. After each
+all-reduce, a Gloo thread requests the interpreter lock; a child that is forked at that moment waits
+forever."""
 
 
 def ignore_signals(_worker: int) -> None:
     """Ignore signals in a worker. A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too,
-    but the training still needs the batches before its checkpoint."""
+    but the run still needs batches until it has saved a checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def worker_error(error: BaseException) -> RunFailed | None:
-    """The RunFailed for torch's error about a worker that has ended; None for any other error."""
+    """Return a RunFailed if `error` is torch's error about a worker that has ended, else None."""
     if not isinstance(error, RuntimeError) or not str(error).startswith(WORKER_ERROR):
         return None
     return RunFailed(
@@ -42,14 +43,15 @@ def worker_error(error: BaseException) -> RunFailed | None:
 
 
 def unwrap(result: Tensor | RunFailed) -> Tensor:
-    """The images. Raises RunFailed if they could not be read."""
+    """Return the images, or raise the RunFailed of a reader that could not read them."""
     if isinstance(result, RunFailed):
         raise result
     return result
 
 
 class Prefetcher:
-    """Prefetches the batches of `reader` at `batches`, in order, to `device`, as they are stored.
+    """Prefetches batches from `reader` to `device`, in order and in their stored dtype. `batches`
+    contains the image indices of each batch.
 
     On CUDA, the next batch is copied from pinned memory on a separate stream during the step that
     uses the previous one.
@@ -70,7 +72,7 @@ class Prefetcher:
             num_workers=workers,
             pin_memory=self.copy_stream is not None,
             worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # not the default one, which makes the step's noise
+            generator=torch.Generator(),  # not the default one, which generates the step's noise
         )
         self._batches: Iterator[Any] | None = iter(loader)
         self._ready: Tensor | None = None
@@ -81,7 +83,7 @@ class Prefetcher:
         self.remaining -= 1
         if self.copy_stream is not None:
             current = torch.cuda.current_stream(self.device)
-            current.wait_stream(self.copy_stream)  # before the next copy is queued there
+            current.wait_stream(self.copy_stream)  # before the next copy is queued on that stream
             x.record_stream(current)
         if not self.remaining:  # not in a destructor: other workers may have started by then
             self.close()

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 SPLITS = ("train", "validation", "test")
-TEST = 0.2  # of all images, if there is no official test split
-VALIDATION = 0.1  # of the training images, if there is no official test split
+TEST = 0.2  # fraction of all images, if there is no official test split
+VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
 MAX_CLASSES = 65_536  # for labels without names
-SAMPLE = 256  # images of a split in the fingerprint of streamed data
-SAMPLE_BATCH = 16  # of these, in memory at the same time
+SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
+SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 DEFAULT = DataConfig()
 
 
@@ -62,14 +62,14 @@ def prepare(
     name: str,
     config: DataConfig = DEFAULT,
 ) -> DataSplits:
-    """Load, check and cut the dataset `name`, which has the splits `official`, as the section
+    """Load, check and split the dataset `name`, which has the splits `official`, as the section
     [data] in `config` specifies.
 
-    An official test split is unchanged; without one, the share `test` is cut off train. Then
-    `validation` is cut off the rest. None means 0.2 for `test`, and for `validation` 0 with an
-    official test split and 0.1 without. Both cuts are a pure function of `split_seed`. `stream`
-    determines which images are read on demand instead of now. Raises UsageError for data that does
-    not fit.
+    An official test split is unchanged; without one, the fraction `test` of the training images is
+    split off. Then the fraction `validation` of the rest is split off. None means 0.2 for `test`;
+    for `validation` it means 0 if there is an official test or validation split, and otherwise 0.1.
+    Both splits are a pure function of `split_seed`. `stream` determines whether images are read on
+    demand instead of now. Raises UsageError for invalid data.
     """
     _check_splits(official, config, name)
     sources, splits, spec = _load_sources({split: load(split) for split in official}, name, config)
@@ -86,8 +86,8 @@ def prepare(
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
-    """Prepare each given split without cutting it: the shares of `config` are ignored. Raises
-    UsageError for data that does not fit."""
+    """Prepare the given splits and create no others: the fractions in `config` are ignored. Raises
+    UsageError for invalid data."""
     sources, splits, spec = _load_sources(dict(loaded), name, config)
     return _build_splits(spec, sources, splits, config)
 
@@ -95,7 +95,7 @@ def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEF
 def _load_sources(
     loaded_splits: dict[str, Any], name: str, config: DataConfig
 ) -> tuple[dict[str, _Source], dict[str, ImageSplit], DataSpec]:
-    """The given splits after their checks: all of them streamed, or all in memory."""
+    """Check the given splits and return them, either all streamed or all in memory."""
     labels = {split: f"{name}, split {split}" for split in loaded_splits}
     streams = {}
     if config.stream != "never":
@@ -160,19 +160,19 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
         if share and split in official:
             raise UsageError(
                 f"dataset {name} has its own {split} split",
-                hint=f"remove data.{split}, the share to split off ({share})",
+                hint=f"remove data.{split}, the fraction to split off ({share})",
             )
 
 
 def _load_all(data: Any, where: str) -> _Source:
-    """All images in memory."""
+    """Load all images into memory."""
     arrays = data if isinstance(data, Arrays) else _gather(data, where)
     x = check_pixels(to_channels_first(as_tensor(arrays.x, where), where), where)
     return _make_source(x, arrays.y, arrays.classes, where)
 
 
 def _stream_source(data: Any, source: Source | None, where: str) -> _Source:
-    """Images that stay where they are stored, and labels in memory."""
+    """Load the labels into memory, but leave the images where they are stored."""
     if source is None:
         stored = _load_all(data, where)
         assert isinstance(stored.x, Tensor)
@@ -189,7 +189,7 @@ def _make_source(x: Tensor | Source, y: Any, classes: Sequence[str], where: str)
 
 
 def _gather(dataset: Any, where: str) -> Arrays:
-    """Read a map-style dataset completely, by its `whole()` if it has one."""
+    """Read a map-style dataset completely, with its method `whole()` if it has one."""
     check_dataset(dataset, where)
     if callable(read_all := getattr(dataset, "whole", None)):
         arrays: Arrays = read_all()
@@ -205,8 +205,8 @@ def _gather(dataset: Any, where: str) -> Arrays:
 
 
 def _escape_unprintable(name: str) -> str:
-    """Escape what is not printable. Names of files may contain bytes that are not text, which no
-    figure can show, and control codes for a terminal. Escaped names remain distinct."""
+    """Escape characters that are not printable. File names may contain bytes that are not text,
+    which a figure cannot show, and control codes for a terminal. Escaped names remain distinct."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in name
     )
@@ -231,13 +231,13 @@ def _check_labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> 
 
 
 def _build_spec(sources: Sequence[_Source]) -> DataSpec:
-    """The DataSpec of all splits. Raises UsageError if they differ."""
+    """Return the DataSpec of all splits. Raises UsageError if their properties differ."""
     first = sources[0]
     for other in sources[1:]:
         properties = (
             ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
             ("type", dtype_name(first.x), dtype_name(other.x)),
-            ("labels", *("no" if s.y is None else "some" for s in (first, other))),
+            ("labels", *("missing" if s.y is None else "present" for s in (first, other))),
             ("classes", first.classes, other.classes),
         )
         for name, expected, actual in properties:
@@ -256,16 +256,16 @@ def _build_spec(sources: Sequence[_Source]) -> DataSpec:
 def _split_off(
     images: ImageSplit, share: float, purpose: str, seed: int, name: str
 ) -> tuple[ImageSplit, ImageSplit]:
-    """The rest and the part that is cut off, both in the order of the source."""
+    """Return the rest and the part that is split off, both in the order of the source."""
     if not 0.0 <= share < 1.0:
-        raise UsageError(f"the {purpose} share is {share}; it must be at least 0 and below 1")
+        raise UsageError(f"the {purpose} fraction is {share}; it must be at least 0 and below 1")
     n = len(images)
     count = round(n * share)
     if not 0 < count < n:
         raise UsageError(
-            f"dataset {name}: a {purpose} share of {share} of {n} images is {count} "
+            f"dataset {name}: a {purpose} fraction of {share} of {n} images is {count} "
             f"and leaves {n - count} for training; neither may be 0",
-            hint=f"choose another {purpose} share",
+            hint=f"choose another {purpose} fraction",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))
     rest, cut = (part.sort().values for part in (order[count:], order[:count]))
@@ -273,7 +273,7 @@ def _split_off(
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
-    """The fingerprint of images in memory: SHA-256 of every value, label and name."""
+    """The fingerprint of images in memory: SHA-256 of every value, label and class name."""
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):
         for key, values in (("x", sources[split].x), ("y", sources[split].y)):
@@ -284,10 +284,10 @@ def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
 
 
 def _sample_fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
-    """The fingerprint of images too many to read first: of names, sizes, types, every label, and
-    the values of `SAMPLE` images of each split, always the same ones.
+    """The fingerprint of streamed images, which are too large to read at the start: the SHA-256 of
+    class names, shapes, dtypes, every label, and `SAMPLE` images of each split, always the same.
 
-    It does not contain the time of a file, which a copy to another machine does not preserve.
+    It does not include file times, which a copy to another machine does not preserve.
     """
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for split in sorted(sources):

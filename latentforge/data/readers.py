@@ -1,7 +1,7 @@
 """Readers of images that are not in memory: from a memory-mapped file, an archive or a dataset.
 
-They read by index, also in worker processes, and report what is wrong. They know no order, no split
-and no device.
+They read by index, also in worker processes, and report errors. They do not depend on an order, a
+split or a device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HINT = "fix or replace it; train --resume continues a run from its last checkpoi
 
 class Source:
     """Images of one shape and dtype that can be read in any order. `shape` is (N, C, H, W) or
-    (N, D), and `dtype` uint8 or float32, as for the result of `read`. `where` names them in
+    (N, D). `dtype`, uint8 or float32, is that of the result of `read`. `where` names the images in
     errors."""
 
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Source:
     def read(self, indices: Sequence[int]) -> Tensor:
         """The images at `indices`: (B, *shape[1:]) of `dtype`, on the CPU.
 
-        Raises UsageError that names the example, or the file, that cannot be read.
+        Raises a UsageError that names the example or the file that cannot be read.
         """
         if not len(indices):  # the shard of a small batch may be empty
             return torch.empty(0, *self.shape[1:], dtype=self.dtype)
@@ -64,7 +64,7 @@ class Source:
 
 
 class InMemory(Source):
-    """Images in the host's memory, streamed to a device that is too small for them."""
+    """Images in the host's memory, streamed to a device whose memory is too small for them."""
 
     def __init__(self, x: Tensor, where: str = "") -> None:
         self.x, self.where = x, where
@@ -88,8 +88,9 @@ class StridedArray(Source):
 class MappedFile(Source):
     """The rows of a memory-mapped file, each of which is contiguous.
 
-    Read with `read`, not through the map: a file that was truncated meanwhile is then an error,
-    while the map would end the process (SIGBUS), and no pages count as memory of this process.
+    The file is read with `read`, not through the map. If the file was truncated
+    meanwhile, reading raises an error, whereas the map would end the process (SIGBUS). Also, the
+    pages that were read do not count as memory of this process.
     """
 
     def __init__(self, x: np.memmap[Any, Any], start: int, where: str) -> None:
@@ -102,7 +103,7 @@ class MappedFile(Source):
     def rows(self, indices: Sequence[int]) -> Array:
         buffer = np.empty((len(indices), self.row_bytes), np.uint8)
         try:
-            with self.path.open("rb", buffering=0) as file:  # per call: workers share no position
+            with self.path.open("rb", buffering=0) as file:  # opened per call: no shared position
                 for index, row in zip(indices, buffer, strict=True):
                     file.seek(self.start + index * self.step)
                     if (count := file.readinto(row.data)) != self.row_bytes:
@@ -135,7 +136,7 @@ class DatasetSource(Source):
         return x
 
     def read_example(self, index: int) -> tuple[Array, int | None]:
-        """An unmodified example. Raises UsageError if it is unlike the first one."""
+        """Read an unmodified example. Raises UsageError if it is unlike the first one."""
         x, y = read_item(self.dataset, index, self.where)
         signature = (x.shape, x.dtype, y is None)
         if signature != (self.first.shape, self.first.dtype, self.label is None):
@@ -157,7 +158,7 @@ class DatasetSource(Source):
 
 
 def open_source(data: Any, where: str) -> Source | None:
-    """A source that reads on demand what a dataset returned; None if it is already in memory."""
+    """Return a source that reads `data` on demand, or None if it is already in memory."""
     if not isinstance(data, Arrays):
         return DatasetSource(data, where)
     x = data.x
@@ -177,7 +178,7 @@ def open_source(data: Any, where: str) -> Source | None:
 
 
 def check_dataset(dataset: Any, where: str) -> None:
-    """Raise UsageError unless this is a map-style dataset with at least one example."""
+    """Raise UsageError unless `dataset` is a map-style dataset with at least one example."""
     is_map_style = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not is_map_style or isinstance(dataset, (tuple, Mapping, str)):
         raise UsageError(
@@ -189,13 +190,13 @@ def check_dataset(dataset: Any, where: str) -> None:
 
 
 def class_names(dataset: Any) -> Sequence[str]:
-    """The class names of a dataset that follows torchvision's convention, else none."""
+    """The class names of a dataset that follows torchvision's convention; empty for others."""
     classes = getattr(dataset, "classes", ())
     return classes if isinstance(classes, (list, tuple)) else ()
 
 
 def read_item(dataset: Any, index: int, where: str) -> tuple[Array, int | None]:
-    """Example i of a map-style dataset and its label. Raises UsageError that names it."""
+    """Read an example of a map-style dataset and its label. Raises a UsageError that names it."""
     try:
         example = dataset[index]
     except (LatentForgeError, MemoryError):
@@ -218,7 +219,7 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, int | None]:
 
 
 def describe_example(x: Array, y: int | None) -> str:
-    """A description of an example, for an error."""
+    """Describe an example, for an error message."""
     return f"{x.dtype} {x.shape} {'without a label' if y is None else 'with a label'}"
 
 
@@ -226,7 +227,7 @@ def describe_example(x: Array, y: int | None) -> str:
 class Reader:
     """Reads the images at a list of indices for a DataLoader, or returns the error.
 
-    The error is not raised: torch turns one that a worker raises into one line with a traceback.
+    The error is not raised, because torch turns an error of a worker into a line with a traceback.
     """
 
     source: Source

@@ -18,11 +18,12 @@ from latentforge.runtime.memory import device_memory
 
 @dataclass(frozen=True)
 class DataSplits:
-    """A prepared dataset: `splits` has "train", "test" and, if there is one, "validation".
+    """A prepared dataset: `splits` contains "train", "test" and, if there is one, "validation".
 
-    `fingerprint` is the SHA-256 of the source data and class names, independent of the cuts; for
-    streamed data it is `sample`, the hash of a sample, which all data has. `preprocessing`
-    describes in JSON values how stored numbers become what the model receives.
+    `fingerprint` is the SHA-256 of the source data and class names, independent of how the data is
+    split. `sample` is the hash of a sample of the data, which is also the fingerprint of streamed
+    data. `preprocessing` describes, as JSON values, how stored numbers are converted to model
+    input.
     """
 
     spec: DataSpec
@@ -33,7 +34,7 @@ class DataSplits:
     config: DataConfig = field(default_factory=DataConfig)
 
     def split(self, name: str) -> ImageSplit:
-        """The images of one split. Raises UsageError that names the existing splits."""
+        """The images of one split. Raises a UsageError that names the existing splits."""
         if name not in self.splits:
             names = list(self.splits)
             hint = did_you_mean(name, names) or f"choose from {', '.join(names)}"
@@ -41,16 +42,16 @@ class DataSplits:
         return self.splits[name]
 
     def matches(self, description: Mapping[str, Any]) -> bool:
-        """Whether this is the data that a run.json describes under `data`: compares all values, or
-        the sample if one of the two is streamed."""
+        """Whether this is the data that a run.json describes under `data`. Compares the hashes of
+        all values, or of the samples if one of the two datasets is streamed."""
         fingerprint = description["fingerprint"]
         if fingerprint.startswith("sample-") or self.fingerprint == self.sample:
             return bool(self.sample == description.get("sample", fingerprint))
         return bool(self.fingerprint == fingerprint)
 
     def to(self, device: torch.device | str) -> DataSplits:
-        """All splits on another device. Images that several splits share are moved once. Images
-        that are too many for a GPU stay in the host's memory and are streamed from there."""
+        """Move all splits to another device. Images that several splits share are moved once. If
+        the images are too large for a GPU, they stay in the host's memory and are streamed."""
         device = torch.device(device)
         unique = {id(images): images for images in self.splits.values()}
         if device.type == "cuda":

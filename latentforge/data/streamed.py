@@ -1,6 +1,6 @@
-"""StreamedImages: a split that is not in memory, with the same batches as one that is.
+"""StreamedImages: a split that is read on demand and has the same batches as one in memory.
 
-readers.py reads, prefetch.py reads ahead, memory.py decides when to stream.
+readers.py reads images, prefetch.py reads batches ahead, memory.py decides when to stream.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from latentforge.seeding import generator, shared_generator
 class StreamedImages(ImageSplit):
     """One split whose images are read from `source` batch by batch. Labels are on the device.
 
-    `indices`: int64 (N,), the indices of these images in the source, in order. `reason` is why they
-    are streamed. `workers` processes prefetch; 0 reads in this process. `binarize` is applied to
-    each batch: "fixed" draws each image from (`draw`, its index), so it is always the same.
+    `indices`: int64 (N,), the indices of these images in the source, in order. `reason` states why
+    they are streamed. `workers` processes prefetch; if it is 0, this process reads. `binarize` is
+    applied to each batch. For "fixed", (`draw`, index) is the seed of each image, so the result is
+    always the same.
     """
 
     def __init__(
@@ -95,13 +96,13 @@ class StreamedImages(ImageSplit):
         return unwrap(self._reader[self.indices[index.cpu()].tolist()]).to(self.device)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
-        """Announce the arguments of the next calls of `batch`, in order. They are prefetched from
-        the first call that is made. Other calls may be made in between."""
+        """Announce the arguments of the next calls of `batch`, in order. Prefetching starts with
+        the first of these calls. Calls with other arguments may be made in between."""
         self.close()
         self._state.expected = [index.cpu() for index in batches]
 
     def describe_source(self) -> str:
-        """Where the images are read from, for run.json and for messages."""
+        """Describe how and why the images are streamed, for run.json and for messages."""
         return f"streamed ({self.reason}; data.workers={self.workers})"
 
     def close(self) -> None:
@@ -142,12 +143,12 @@ class StreamedImages(ImageSplit):
         return self._replace(y=y, indices=self.indices.index_select(0, indices))
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> StreamedImages:
-        """Like `ImageSplit.binarized`. Raises UsageError for "fixed", because a single draw of all
-        images cannot be stored. With "dynamic", splits other than train draw each image by its
-        index."""
+        """Like `ImageSplit.binarized`. Raises UsageError for "fixed", because the binarized images
+        cannot be stored. With "dynamic", in splits other than train, the seed of each image is a
+        function of its index."""
         if mode == "fixed":
             raise UsageError(
-                "data.binarize=fixed draws all images once, but streamed images are not stored",
+                "data.binarize=fixed samples all images once, but streamed images are not stored",
                 hint="--set data.binarize=dynamic or threshold, or data.stream=never",
             )
         fixed = mode == "dynamic" and split != "train"
@@ -171,7 +172,7 @@ class StreamedImages(ImageSplit):
         return [self.indices[part].tolist() for part in parts]
 
     def _next_prefetched(self, positions: Tensor) -> Tensor | None:
-        """The prefetched batch, if it is the one at `positions`, else None."""
+        """Return the prefetched batch if it is the one at `positions`, otherwise None."""
         state = self._state
         if state.prefetcher is None:  # the start of an epoch, or its middle after a resume
             matches = (
@@ -190,7 +191,7 @@ class StreamedImages(ImageSplit):
         return state.prefetcher.next()
 
     def _preprocess(self, x: Tensor, positions: Tensor) -> Tensor:
-        """What the model receives for stored images on the device, except for `dynamic`."""
+        """Convert stored images on the device to model input, except for `dynamic`."""
         if x.dtype == torch.uint8:
             x = torch.div(x, self._white)
         if self.binarize == "threshold":
@@ -208,14 +209,14 @@ class StreamedImages(ImageSplit):
 
 @dataclass
 class _State:
-    """The state of the prefetch, which changes while the images are frozen."""
+    """The mutable state of the prefetch of StreamedImages, which is a frozen class."""
 
     expected: list[Tensor] = field(default_factory=list)
     prefetcher: Prefetcher | None = None
 
 
 def stream_from_memory(images: ImageSplit, workers: int, reason: str) -> StreamedImages:
-    """Images in the host's memory as a split that is streamed to a device from there."""
+    """Return a split that is streamed to a device from images in the host's memory."""
     mode: Binarize = "dynamic" if images.dynamic else "none"
     source = InMemory(images.x, "the images in memory")
     return StreamedImages(

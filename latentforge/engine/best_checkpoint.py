@@ -11,7 +11,7 @@ from latentforge.plugins.registry import Entry
 
 
 class BestCheckpoint:
-    """Compares epochs by `metric`. NaN is never better and counts as an epoch without progress.
+    """Compares epochs by `metric`. A value of NaN is never an improvement.
 
     `score` is the best value so far, `epoch` its epoch, `waited` the number of epochs since.
     """
@@ -25,7 +25,8 @@ class BestCheckpoint:
         self.waited = 0
 
     def update(self, metrics: Mapping[str, float], epoch: int) -> bool:
-        """Return whether this epoch is the best so far. UsageError if the metric is missing."""
+        """Return whether this epoch is the best so far. Raises UsageError if the metric is
+        missing."""
         if self.metric not in metrics:
             raise UsageError(
                 f"train.monitor: the validation split has no metric {self.metric!r}",
@@ -43,11 +44,11 @@ class BestCheckpoint:
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` epochs have passed without a better one; False if it is 0."""
+        """Whether `patience` epochs have passed without an improvement. False if it is 0."""
         return 0 < self.patience <= self.waited
 
     def reason(self) -> str:
-        """Why the training ends early, as text for the user."""
+        """Describe for the user why training stops early."""
         detail = (
             "it was never finite"
             if self.score is None

@@ -1,4 +1,4 @@
-"""Builds the parts of a training: model, loss, images on the device, and the step runner.
+"""Builds the parts of a run: model, loss, images on the device, and the step runner.
 
 Only `build_step_runner` chooses the strategy: eager, compiled, CUDA graph or data-parallel.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
-    """Build model and loss on the CPU; their initial weights are a function of the seed."""
+    """Build the model and the loss on the CPU, with initial weights that depend on the seed."""
     torch.manual_seed(mix("init", config.train.seed))
     trainee = Trainee(*build_modules(config, splits.spec), config.train.precision)
     set_memory_format(trainee, config.train)
@@ -34,7 +34,7 @@ def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
 
 
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:
-    """Build the model and the loss on the CPU; PluginError if one cannot be built."""
+    """Build the model and the loss on the CPU. Raises PluginError if one cannot be built."""
     model, loss = config.model, config.loss
     return (
         model.call(f"building model {model.name!r}", build_module, model, spec),
@@ -50,7 +50,7 @@ def build_module(component: Component, spec: DataSpec) -> nn.Module:
 
 
 def move_to_device(splits: DataSplits, device: torch.device) -> DataSplits:
-    """Move the images to a device; RunFailed if its memory is too small."""
+    """Move the images to a device. Raises RunFailed if its memory is too small."""
     action, hint = "moving the images to the device", "--device cpu, or fewer images"
     return call_component(action, (), splits.to, device, save_memory=hint)
 

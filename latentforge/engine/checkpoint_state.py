@@ -1,6 +1,6 @@
 """Converts a TrainingState to and from the contents of a checkpoint.
 
-A resumed training ends bit-identical to an uninterrupted one.
+The results of a resumed run are bit-identical to those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ STATE_TYPES: dict[str, type] = {
     **dict.fromkeys(("held", "optimizer", "callbacks"), list),
     **dict.fromkeys(("device", "torch"), str),
 }
-"""The keys of a stored state and their types. They are a file format: do not rename them."""
+"""The keys of a stored state and their types. The keys are a file format: do not rename them."""
 
 
 def capture(
     state: TrainingState, environment: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Return the state as groups of tensors and as JSON values, with those of `environment`. The
-    log must have been fetched. RunFailed if a module's state dict contains a non-tensor."""
+    """Return the state as groups of tensors and as JSON values, to which `environment` is added.
+
+    The loss log must have been fetched before. Raises RunFailed if a module's state dict contains
+    a value that is not a tensor.
+    """
     trainee, ema = state.steps.trainee, state.steps.ema
     log_tensors, log_state = state.steps.log.state()
     optimizer, groups = optimizer_state(state.steps.optimizer)
@@ -79,7 +82,7 @@ def capture(
 
 
 def plugin_versions(config: RunConfig) -> dict[str, str]:
-    """The version of each plugin that a training uses, keyed by `distribution/name`."""
+    """The version of each plugin that a run uses, keyed by `distribution/name`."""
     plugins = [part.entry.plugin for part in config.components()]
     return {"/".join(filter(None, [p.distribution, p.name])): p.version for p in plugins}
 
@@ -90,8 +93,8 @@ def module_bytes(module: nn.Module) -> int:
 
 
 def check_state(saved: Checkpoint) -> None:
-    """RunFailed if the state of a checkpoint comes from a version that stored less, or has wrong
-    types: a checkpoint is untrusted input."""
+    """Raise RunFailed if the state of a checkpoint is from a version that stored too little, or has
+    values of wrong types. A checkpoint is untrusted input."""
     if "history" not in saved.state:
         raise RunFailed(
             f"{saved.path} was written by a version that stored too little to resume from",
@@ -112,9 +115,9 @@ def check_state(saved: Checkpoint) -> None:
 
 
 def restore(state: TrainingState, saved: Checkpoint) -> None:
-    """Set a new training to the state in `saved`, which must have been checked before.
+    """Restore the state of a new trainer from `saved`, which `check_state` must have accepted.
 
-    Raises RunFailed if the checkpoint does not fit.
+    Raises RunFailed if the checkpoint does not match the run.
     """
     stored, steps = saved.state, state.steps
     trainee, ema, limit = steps.trainee, steps.ema, LARGEST * module_bytes(steps.trainee) + HEADER
@@ -139,12 +142,12 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         }
         state.evaluated_step = stored["closed_step"]
         state.protocol.update(stored["protocol"])
-        # save again after the evaluation of an epoch that was interrupted before it
+        # if the run was stopped before the evaluation of an epoch, save again after the evaluation
         unevaluated = steps_done % steps.epoch_length == 0 and state.evaluated_step != steps_done
         state.saved_step = -1 if unevaluated else steps_done
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise RunFailed(
-            f"the state of {saved.path} does not fit this training",
+            f"the state of {saved.path} does not fit this run",
             details=[str(error).splitlines()[0]],
             hint="install the versions of LatentForge and of the plugins that run.json lists",
         ) from error
@@ -159,7 +162,8 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
 def callback_states(state: TrainingState) -> list[Any]:
     """The state of each callback as a JSON value, None for a callback without `state_dict()`.
 
-    A PluginError names a callback whose state is not a JSON value or could not be restored.
+    Raises a PluginError that names the callback if its state is not a JSON value or if it has no
+    `load_state_dict()`.
     """
     return [
         component.call(f"the state of callback {component.name!r}", _callback_state, callback)
@@ -177,10 +181,10 @@ def _callback_state(callback: Any) -> Any:
 def check_size(
     manifest: Mapping[str, Any], saved: Checkpoint, config: RunConfig, spec: DataSpec
 ) -> None:
-    """RunFailed if the run's configuration describes a larger model than its checkpoint contains.
-    The files are untrusted input, and building such a model could use all memory."""
+    """Raise RunFailed if the run's configuration describes a larger model than its checkpoint
+    contains. The files are untrusted input, and building such a model could use all memory."""
     try:
-        with torch.device("meta"):  # shapes without memory
+        with torch.device("meta"):  # shapes only, without memory
             modules = build_modules(config, spec)
     except Exception:  # a model that does not support this device is not checked
         return
@@ -194,7 +198,7 @@ def check_size(
 def mismatch_error(
     manifest: Mapping[str, Any], saved: Checkpoint, part: Component, details: list[str]
 ) -> RunFailed:
-    """The error for weights of another model: its code or run.json has changed since."""
+    """Return the error for weights that do not fit the model: its code or run.json has changed."""
     kind, plugin = part.entry.kind, part.entry.plugin
     trained = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
     versions = (

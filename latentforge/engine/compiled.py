@@ -1,4 +1,4 @@
-"""The forward pass compiled by torch.compile (`train.compile`)."""
+"""Runs steps whose forward pass is compiled by torch.compile (`train.compile`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger("latentforge")
 
 
 class LaterStep(Step):
-    """A step after the first; a loss may inspect its input only in the first. `first` depends on
-    the class and not on the number, so one compiled or vmapped step represents all of them."""
+    """A step after the first. A loss may inspect its input only in the first step. `first` does not
+    depend on the step number, so one compiled or vmapped step represents all later steps."""
 
     @property
     def first(self) -> bool:
@@ -23,7 +23,7 @@ class LaterStep(Step):
 
 
 class NumberRead(Exception):
-    """The loss reads the number of its step, so one step cannot represent all of them."""
+    """The loss reads the step number, so one compiled step cannot represent all steps."""
 
 
 class NumberlessStep(Step):
@@ -38,8 +38,8 @@ class NumberlessStep(Step):
 
 
 class CompiledStep(StepRunner):
-    """Compiles the forward pass before the first step, unless the loss reads the step's number:
-    torch would recompile it for each number and give up after a few."""
+    """Compiles the forward pass before the first step, unless the loss reads the step number:
+    torch would recompile the loss for each number and give up after a few."""
 
     compiled: bool | None = None  # None until the first step
 
@@ -53,7 +53,7 @@ class CompiledStep(StepRunner):
         probe = NumberlessStep(step.index, step.total, step.images, step.epoch_length)
         self.noise.reseed(done)
         try:
-            self.trainee.eval()  # modules store nothing of the batch
+            self.trainee.eval()  # so that modules store no statistics of the batch
             with torch.no_grad():
                 self.trainee.forward(self.load_batch(self.index(done)), probe)
         except NumberRead as reason:

@@ -23,12 +23,14 @@ from latentforge.engine.step import StepRunner, Trainee, train_step
 from latentforge.errors import one_line
 
 MAX_PARAMETERS = 16_000_000
-"""Most parameters of a model that "auto" captures; a larger one keeps the device busy anyway."""
+"""The largest number of parameters of a model for which "auto" captures the step. A larger model
+keeps the device busy without a graph."""
 WARMUP_STEPS = 2  # steps before the capture; they create the optimizer's state and load libraries
-TESTED_STEPS = 3  # steps that run eagerly and as replays, to compare them
+TESTED_STEPS = 3  # steps that run both eagerly and as replays, to compare them
 TOLERANCE = 1e-4
-"""The largest accepted distance between the two results, as a share of how far the weights moved.
-With cuDNN's deterministic kernels it is 0 for the built-in models."""
+"""The largest accepted distance between the weights after eager steps and those after replays, as a
+fraction of the distance that the weights moved. With cuDNN's deterministic kernels, the distance is
+0 for the built-in models."""
 
 
 class NotCapturable(Exception):
@@ -37,7 +39,7 @@ class NotCapturable(Exception):
 
 class CudaGraphStep(StepRunner):
     """Captures the step as a CUDA graph after the first steps, if possible, and then replays it for
-    full batches. Without a graph its steps are those of StepRunner."""
+    full batches. Without a graph, it runs the same steps as StepRunner."""
 
     def __init__(
         self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device
@@ -100,8 +102,8 @@ class CudaGraphStep(StepRunner):
 
 
 def check_capturable(run: StepRunner) -> None:
-    """NotCapturable with the reason if it is known beforehand that the step cannot be a graph.
-    build.py has excluded other devices, compile and several processes."""
+    """Raise NotCapturable, with the reason, if it is known before a capture that it would fail.
+    build.py has already excluded other devices, `train.compile` and several processes."""
     trainee, optimizer, setting = run.trainee, run.optimizer, run.config.cuda_graph
     if setting == "off":
         raise NotCapturable("train.cuda_graph is off")
@@ -110,7 +112,8 @@ def check_capturable(run: StepRunner) -> None:
     if not all(group.get("fused") for group in optimizer.param_groups):
         name = run.config.optimizer
         raise NotCapturable(
-            f"optimizer {name!r} has no fused kernel, which can skip a step that is not finite"
+            f"optimizer {name!r} has no fused kernel, which is needed to skip a step that "
+            "is not finite"
         )
     size = sum(parameter.numel() for parameter in trainee.parameters())
     if setting == "auto" and size > MAX_PARAMETERS:
@@ -136,13 +139,13 @@ class CapturedStep:
         self.run = run
         self.batch_size, self.length = run.batch_size, run.epoch_length
         device = run.device
-        # The position in the epoch, on the device: the graph increments it.
+        # The position in the epoch. It is on the device because the graph increments it.
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
         self.next = -1  # the step whose position is in `position`; -1: unknown
-        self.rows: dict[str, Tensor] = {}  # by term: its values in the steps of the epoch
-        self.vectors: dict[str, Tensor] = {}  # the same for each per_dim
+        self.rows: dict[str, Tensor] = {}  # for each term, its values in the epoch, one per step
+        self.vectors: dict[str, Tensor] = {}  # the same for each vector of per_dim
         self.weights: dict[str, float] = {}
         self.grads: list[Tensor | None] = []
 
@@ -150,8 +153,8 @@ class CapturedStep:
     def build(cls, run: StepRunner, done: int) -> CapturedStep:
         """Capture the step, and verify that replays give the same weights as eager steps.
 
-        From the current state, up to `TESTED_STEPS` steps run eagerly and then again as replays.
-        Then everything is restored. Raises NotCapturable if the results differ.
+        Up to `TESTED_STEPS` steps run eagerly from the current state, and then again as replays.
+        Afterwards the state is restored. Raises NotCapturable if the results differ.
         """
         check_capturable(run)
         initial = [(tensor, tensor.clone()) for tensor in written_tensors(run)]
@@ -184,27 +187,27 @@ class CapturedStep:
         if not drift <= TOLERANCE:  # also true for NaN
             raise NotCapturable(
                 f"after {len(steps)} steps, replays differ from eager steps by {drift:.2g} of the "
-                "distance moved: the model or its loss stores state between steps, or has kernels "
-                "that sum in no fixed order"
+                "distance moved: the model or its loss stores state between steps, or uses "
+                "kernels that do not sum in a fixed order"
             )
         captured.next = -1
         return captured
 
     def start_epoch(self) -> None:
-        """Copy the full batches of the epoch that the runner has shuffled."""
+        """Copy the image indices of the epoch's full batches, which the runner has shuffled."""
         full = self.run.order[: self.run.full_batches]
         if full:
             torch.stack(full, out=self.table[: len(full)])
         self.next = -1
 
     def _allocate_terms(self, terms: Terms) -> None:
-        """Allocate the terms of an epoch outside the graph, which would clear them each time."""
+        """Allocate buffers for an epoch's terms. In the graph, each replay would clear them."""
         for buffers, tensors in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
             for name, value in tensors.items():
                 buffers[name] = value.new_zeros(self.length, *value.shape).detach()
 
     def _capture(self, stream: torch.cuda.Stream) -> None:
-        """Capture on the stream of the steps before, where autograd accumulates gradients."""
+        """Capture on the stream of the eager steps: autograd accumulates gradients there."""
         run = self.run
         step = NumberlessStep(-1, run.total_steps, len(run.images), run.epoch_length)
 
@@ -229,9 +232,9 @@ class CapturedStep:
         self.grads = [p.grad for p in run.trainee.parameters()]
 
     def replay(self, done: int) -> Terms:
-        """Replay the step after `done` steps. The terms are valid until the next epoch."""
+        """Replay step number `done + 1`. The terms are valid until the next epoch."""
         position = done % self.length
-        if done != self.next:  # after an eager step too
+        if done != self.next:  # also after an eager step
             self.position.fill_(position)
             parameters = self.run.trainee.parameters()
             for parameter, grad in zip(parameters, self.grads, strict=True):
@@ -246,7 +249,7 @@ class CapturedStep:
 
 @contextmanager
 def replace_recorder(run: StepRunner, record: Callable[[Terms, int], None]) -> Iterator[None]:
-    """Inside, each step calls `record` with its terms instead of the log of `run`."""
+    """Make each step in the block pass its terms to `record` instead of the log of `run`."""
     previous = run.record
     run.record = record
     try:
@@ -257,8 +260,8 @@ def replace_recorder(run: StepRunner, record: Callable[[Terms, int], None]) -> I
 
 @contextmanager
 def disable_gc() -> Iterator[None]:
-    """Disable garbage collection inside: destroying the graph of another training during a capture
-    is not allowed and makes the capture fail."""
+    """Disable garbage collection in the block. A capture fails if the CUDA graph of another run is
+    destroyed meanwhile."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -270,8 +273,8 @@ def disable_gc() -> Iterator[None]:
 
 @contextmanager
 def repair_generator(device: torch.device) -> Iterator[None]:
-    """Give the device's generator a new state if a capture fails: the generator would stay in
-    capture mode, and every later random function would raise."""
+    """Give the device's generator a new state if a capture fails. Otherwise it would stay in
+    capture mode, and every later random function would raise an error."""
     try:
         yield
     except BaseException:
@@ -298,6 +301,6 @@ def restore_tensors(initial: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def distance(first: list[Tensor], second: list[Tensor]) -> float:
-    """The Euclidean distance between two lists of tensors, each as one vector."""
+    """The Euclidean distance between two lists of tensors, each treated as one vector."""
     squares = [(a - b).double().square().sum() for a, b in zip(first, second, strict=True)]
     return float(torch.stack(squares).sum().sqrt())

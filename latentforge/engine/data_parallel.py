@@ -24,8 +24,8 @@ POLL = 10  # steps between two polls of the other processes' signals, if a poll 
 
 
 class ShardNoise(Noise):
-    """Seeds the default generators with a noise that differs between processes, and `draw` with the
-    noise of a single-process training in the same step."""
+    """Seeds the default generators differently in each process, and the generator `draw` with the
+    seed that a single-process run uses in the same step."""
 
     def __init__(self, device: torch.device, seed: int, rank: int, draw: torch.Generator) -> None:
         super().__init__(device, f"train, process {rank}", seed)
@@ -37,8 +37,9 @@ class ShardNoise(Noise):
 
 
 class DataParallelStep(StepRunner):
-    """Runs the steps of one process. Random numbers for a whole batch come from `draw`, which all
-    processes seed alike. Their default generators differ, so that dropout differs too."""
+    """Runs the steps of one process. Random numbers for a whole batch come from `draw`, which has
+    the same seed in all processes. The default generators have different seeds, so that dropout
+    masks differ between processes."""
 
     def __init__(
         self,
@@ -55,14 +56,14 @@ class DataParallelStep(StepRunner):
         self.draw = torch.Generator(device)
         self.noise = ShardNoise(device, seed, processes.rank, self.draw)
         self.shards: list[Shard] = []  # one for each part of the batch, in order
-        self.batch_images = 0  # in the whole batch
+        self.batch_images = 0  # images in the whole batch
         self.term_info: dict[str, Any] = {}  # describes the terms for a process without images
         self.unreached: set[int] = set()  # indices of parameters without a gradient
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
             size = self.batch_size // processes.world_size
             self.notes.append(
                 f"warning: batch norm: each of {processes.world_size} processes normalises with "
-                f"its own {size} of {self.batch_size} images; without torchrun, it uses all of them"
+                f"its own {size} of {self.batch_size} images; a single process uses all of them"
             )
 
     def load_shard(self, index: Tensor) -> Batch:
@@ -74,7 +75,7 @@ class DataParallelStep(StepRunner):
         if not images.dynamic:
             return images.batch(index[positions])
         with sharding(Shard(self.draw, 0, len(index), len(index))):
-            batch = images.batch(index)  # drawn for all images
+            batch = images.batch(index)  # sampled for all images of the batch
         y = None if batch.y is None else batch.y[positions]
         return Batch(batch.x[positions], y, index[positions])
 
@@ -86,7 +87,7 @@ class DataParallelStep(StepRunner):
         positions, shards = [], []
         parts = min(self.accumulate, len(index))
         for number, (start, stop) in enumerate(split_range(0, len(index), parts)):
-            # rotated by one for each part, so that no process gets every extra image
+            # rotated by one for each part, so that no process gets all extra images
             rank = (self.processes.rank + number) % self.processes.world_size
             low, high = list(split_range(0, stop - start, self.processes.world_size))[rank]
             positions.append(torch.arange(start + low, start + high, device=index.device))
@@ -94,7 +95,7 @@ class DataParallelStep(StepRunner):
         return torch.cat(positions), shards
 
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
-        """Run forward and backward on `batch`, a shard; return terms and total of all shards."""
+        """Run forward and backward on the shard `batch`; return terms and total of all shards."""
         trainee, parameters = self.trainee, self.parameters
         before = {name: buffer.clone() for name, buffer in trainee.named_buffers()}
         own_terms = accumulate(trainee, self._parts(batch), step)
@@ -139,13 +140,14 @@ class DataParallelStep(StepRunner):
         return Terms(values, weights, per_dim), total
 
     def recompute_gradients(self, batch: Batch, step: Step) -> None:
-        if self.gate.wait:  # collective only if all processes notice at the same step
+        # collective only if all processes detect the failure at the same step
+        if self.gate.wait:
             self.gradients(batch, step)
         else:
             super().gradients(batch, step)
 
     def _parts(self, batch: Batch) -> Iterator[Part]:
-        """Yield this process's images of each part, with their share of the whole batch."""
+        """Yield this process's images of each part, with their fraction of the whole batch."""
         first = 0
         for shard in self.shards:
             part = slice(first, first := first + shard.stop - shard.start)
@@ -158,8 +160,8 @@ class DataParallelStep(StepRunner):
         self, trainee: nn.Module, before: dict[str, Tensor], images: int
     ) -> Iterator[Tensor]:
         """Yield the change of each buffer in this step. Statistics are weighted by this process's
-        share of the images; counters and flags count in rank 0 only. Values that did not change
-        stay bit-identical."""
+        fraction of the images. Counters and flags have the weight 1 in rank 0 and 0 elsewhere.
+        Values that did not change stay bit-identical."""
         for name, buffer in trainee.named_buffers():
             now, old, weight = buffer, before[name], images / self.batch_images
             if not buffer.is_floating_point():
@@ -193,19 +195,19 @@ def split_range(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
 
 
 def add_change(before: Tensor, change: Tensor) -> Tensor:
-    """The buffer `before` plus `change`; a flag changes by 1."""
+    """Add `change` to the buffer `before`; for a flag, the change is -1, 0 or 1."""
     return before + (change if before.dtype == torch.bool else change.to(before.dtype))
 
 
 def describe_terms(terms: Terms, idle: set[int]) -> dict[str, Any]:
-    """What a process without images needs to know about the terms, as JSON values."""
+    """Describe the terms, as JSON values, for a process that has no images."""
     shapes = {name: list(vector.shape) for name, vector in terms.per_dim.items()}
     weights = dict(terms.weights)
     return {"values": [*terms.values], "per_dim": shapes, "weights": weights, "idle": sorted(idle)}
 
 
 def match_format(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """`tensor` in the parameter's dtype and memory format: fused optimizers pair by memory."""
+    """Return `tensor` in the parameter's dtype and memory format, as fused optimizers require."""
     if parameter.is_contiguous() and parameter.dtype == tensor.dtype:
         return tensor
     return torch.empty_like(parameter).copy_(tensor)

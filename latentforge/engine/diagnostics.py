@@ -20,22 +20,23 @@ from latentforge.data.images import ImageSplit
 from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
 
 BATCH = 1000
-DEAD_KL = 0.01  # nats per image; a dimension with less has no information about the image
+DEAD_KL = 0.01  # nats per image; a dimension below it carries no information about the image
 DEAD_VARIANCE = 0.01  # variance of the means, for a prior of variance 1: Burda et al. 2016
 MIN_IMAGES = 100  # images needed to estimate a variance
-DEAD_SHARE = 1e-4  # share of the largest variance of the codes, for a model without a prior
+DEAD_SHARE = 1e-4  # fraction of the largest variance of the codes, for a model without a prior
 COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
 LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
-GAP = 0.1  # accepted excess of the held-out loss, as a share of the training loss
-LARGE_GAP = 0.3  # the same if only the final held-out loss is known
-RISE = 0.01  # accepted rise of the held-out loss, as a share of its minimum
-ARTEFACT = 0.01  # excess of the running average, as a share, from which it is reported
+GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training loss
+LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
+RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
+ARTEFACT = 0.01  # smallest excess of the running average that is reported, as a fraction
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of a check. `saw` is a fact with numbers, `attempt` a hint; a note is no fault."""
+    """The result of a check. `saw` states a fact with numbers, and `attempt` is a hint. A note does
+    not report a problem."""
 
     check: str
     severity: Literal["warning", "note"]
@@ -51,12 +52,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Codes:
-    """Statistics of the posteriors of a split by latent dimension, (D,) each."""
+    """Statistics of the posteriors of a split, each (D,) with one value per latent dimension."""
 
     variance: Tensor  # of the posteriors' modes
     images: int
     kl: Tensor | None = None  # mean, nats per image
-    log_var: tuple[float, float] | None = None  # minimum and maximum over all
+    log_var: tuple[float, float] | None = None  # minimum and maximum over all dimensions
 
 
 # ---------------------------------------------------------------- while training
@@ -64,13 +65,13 @@ class Codes:
 
 @dataclass
 class WarningHistory:
-    """The warnings of a training by check, with the first and the last epoch of each."""
+    """The warnings of a run by check, with the first and the last epoch of each."""
 
     seen: dict[str, tuple[int, int, Diagnosis]] = field(default_factory=dict)  # first, last epoch
     epoch: int = 0
 
     def update(self, epoch: int, diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
-        """Add what `find_problems` found after an epoch; return the warnings of new checks."""
+        """Add the findings after an epoch; return warnings of checks that had not warned before."""
         self.epoch = epoch
         warnings = {
             finding.check: finding for finding in diagnoses if finding.severity == "warning"
@@ -82,7 +83,7 @@ class WarningHistory:
         return [finding for finding in self.findings() if finding.check not in known]
 
     def findings(self) -> list[Diagnosis]:
-        """One for each check: a warning with current numbers, or a note if it has passed."""
+        """One finding per check: a warning with current numbers, or a note if it has passed."""
         return [self._describe(*seen) for seen in self.seen.values()]
 
     def passed(self) -> list[Diagnosis]:
@@ -105,9 +106,9 @@ def find_problems(
 ) -> list[Diagnosis]:
     """Find collapse, explosion and overfitting from the metrics of an epoch alone.
 
-    `train` is a loss of training images, `held_out` the validation loss after each epoch so far.
-    All are computed in evaluation mode and with the loss's schedule at its end: a running average
-    under a schedule is another objective.
+    `train` is the loss on training images, `held_out` the validation loss after each epoch so far.
+    Both are computed in evaluation mode and with the loss's schedule at its end, because a running
+    average under a schedule belongs to a different objective.
     """
     kl = per_dim.get("kl")
     diagnoses: list[Diagnosis] = []
@@ -122,7 +123,7 @@ def find_problems(
 
 
 def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagnosis]:
-    """Return warnings about the training images before training, from a sample of them."""
+    """Check a sample of the training images before training, and return the warnings."""
     limit = at_once(images.spec, BATCH)
     indices = torch.arange(min(limit, len(images)), device=images.device)
     sample = images.batch(indices * len(images) // len(indices)).x
@@ -131,7 +132,8 @@ def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> l
 
 
 def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
-    """Check the data's range and spread against the likelihood; `kl`: the loss has a KL term."""
+    """Check the data's range and spread against the likelihood. `kl` is whether the loss has a KL
+    term."""
     low, high, std, grey = value_statistics(images)
     fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
@@ -230,7 +232,7 @@ def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Ite
 
 
 def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
-    """Find a log-variance far above the prior's, at the lower clamp, or not finite."""
+    """Find a log-variance that is far above the prior's, at the lower clamp, or not finite."""
     if codes.log_var is None:
         return
     low, high = codes.log_var
@@ -261,8 +263,8 @@ def check_overfitting(
 ) -> Iterator[Diagnosis]:
     """Compare the losses of training and held-out images, in nats per image.
 
-    `held_out` is the loss of held-out images, after each epoch if that is known. A gap alone may
-    result from a good fit; a held-out loss that has risen again does not.
+    `held_out` contains the loss on held-out images after each epoch, or only the final one. A gap
+    alone may be the result of a good fit, but a held-out loss that has risen again is not.
     """
     gap, lowest = (held_out[-1] - train) / max(abs(train), 1e-9), min(held_out)
     rises = held_out[-1] > lowest + RISE * abs(lowest)
@@ -280,14 +282,14 @@ def check_overfitting(
 def explain_running_average(
     recorded: float, final: float, held_out: float, split: str
 ) -> Iterator[Diagnosis]:
-    """Explain a recorded training loss above the held-out loss: it is a running average."""
+    """Explain why the recorded training loss, a running average, is above the held-out loss."""
     if recorded > held_out and recorded - final > ARTEFACT * abs(final):
         yield Diagnosis(
             "running average",
             "note",
             f"the recorded training loss {recorded:.5g} is above the {split} loss {held_out:.5g}, "
             f"but the finished model has {final:.5g} on the same training images",
-            "nothing: the recorded loss is a mean over the epoch, in which the weights still "
+            "nothing: the recorded loss is a mean over the epoch, during which the weights "
             "improved, with dropout and batch norm in training mode",
         )
 
@@ -296,7 +298,8 @@ def explain_running_average(
 
 
 def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
-    """The minimum, maximum and standard deviation of all values, and the share of grey ones."""
+    """Return the minimum, maximum and standard deviation of all values, and the fraction of grey
+    values."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64

@@ -1,6 +1,6 @@
 """Distributed training under torchrun: how a process joins and leaves the process group.
 
-A single-process training does not import the process group.
+A single-process run does not import the process group.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
 def create_shared_folder(
     requested: Path | None, root: Path, name: str, processes: ProcessGroup | None
 ) -> Path:
-    """Create the folder of a new run; of several processes, rank 0 creates it for all."""
+    """Create the folder of a new run. With several processes, rank 0 creates it for all."""
     if processes is None:
         return create_run_folder(requested, root, name)
     return Path(processes.call_in_first(lambda: str(create_run_folder(requested, root, name))))
@@ -42,11 +42,11 @@ def create_shared_folder(
 
 @contextmanager
 def train_in_group(run: Path, processes: ProcessGroup) -> Iterator[None]:
-    """Train so that no process exits before all of them have written their results.
+    """Run the block so that no process exits before all of them have written their results.
 
     torchrun sends SIGTERM to all processes as soon as one has ended. The first signal therefore
-    ends no process but requests the end of the training. A process that has lost another one
-    ignores SIGTERM to report it; torchrun ends it half a minute later in any case.
+    does not end a process; it requests the end of training. A process that has lost another one
+    ignores SIGTERM, so that it can report the loss. torchrun kills it half a minute later anyway.
     """
     processes.hint = torchrun.restart_command(f"latentforge train --resume {run}")
     try:

@@ -12,7 +12,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class ExponentialMovingAverage(Generic[M]):
-    """The moving average of model and loss, in `trainee`, a copy of both.
+    """The moving average of a model and a loss. `trainee` is a copy that contains the averages.
 
     average <- d * average + (1 - d) * weights with d = min(decay, (1 + step) / (10 + step)), so
     that the initial random weights soon lose their influence. Floating-point buffers, such as

@@ -23,7 +23,7 @@ BATCH = 1000  # images; a larger batch is no faster on a CPU and uses more memor
 
 
 def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
-    """An Ignite engine that does not log exceptions: LatentForge reports them itself."""
+    """Build an Ignite engine that does not log exceptions: LatentForge reports them itself."""
     engine = Engine(process)
     engine.logger = logging.Logger("latentforge.engine", logging.CRITICAL)
     return engine
@@ -31,7 +31,7 @@ def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
 
 @contextmanager
 def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module has its previous mode."""
+    """Use evaluation mode without gradients in the block, then restore each module's mode."""
     modes = [module.training for module in modules]
     for module in modules:
         module.eval()
@@ -44,7 +44,7 @@ def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
 
 
 class Evaluator:
-    """Runs measures on a split. Callbacks attach to `engine`, whose state has the metrics."""
+    """Runs measures on a split. Callbacks attach to `engine`, whose state contains the metrics."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Evaluator:
         self.seed, self.roles = seed, roles or {}
         self.noise = Noise(device, "evaluate", seed)
         self.engine = quiet_engine(self._update)
-        # added before any callback's handler, so that these find the metrics in state.metrics
+        # added first, so that the handlers of callbacks find the metrics in state.metrics
         self.engine.add_event_handler(Events.COMPLETED, self._compute)
         self._running: list[tuple[Component, Measure]] = []
         self.protocol: dict[str, str] = {}  # by metric
@@ -85,7 +85,7 @@ class Evaluator:
         self._running = []
         with evaluation_mode(self.model, self.loss):
             for measure in [*self.measures]:
-                self.noise.reseed(0)  # batches are counted from 1
+                self.noise.reseed(0)  # batches use the numbers from 1
                 instance = self._call("building measure", measure, build_measure, measure, context)
                 if instance is not None:
                     self._running.append((measure, instance))
@@ -96,13 +96,14 @@ class Evaluator:
         return dict(self.engine.state.metrics)
 
     def compute_loss(self, batch: Batch, step: Step) -> float:
-        """The loss of one batch, in evaluation mode and without gradients."""
+        """Compute the loss of one batch, in evaluation mode and without gradients."""
         self.noise.reseed(1)
         with evaluation_mode(self.model, self.loss):
             return float(self.loss(self.model, batch, step).total())
 
     def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first held-out images and their reconstructions, (n, C, H, W) each, n <= `count`."""
+        """Return the first n <= `count` held-out images and their reconstructions, each
+        (n, C, H, W)."""
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         originals = images.batch_at(list(range(min(count, len(images))))).x
         model: Any = self.model
@@ -131,7 +132,7 @@ class Evaluator:
         self, action: str, measure: Component, function: Callable[..., Any], *args: Any
     ) -> Any:
         """Call a measure's function. If a third-party measure that runs by default raises, remove
-        it and log a warning: it runs for every model, and must not end a training."""
+        it and log a warning: it runs for every model, so a failure must not abort the run."""
         try:
             return measure.call(f"{action} {measure.name!r}", function, *args)
         except PluginError as error:
@@ -151,7 +152,7 @@ def build_measure(measure: Component, context: EvaluateContext) -> Measure:
 
 
 def compute_metrics(measure: Measure, others: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of a measure; ValueError if another one already gives a metric of that name."""
+    """Compute the metrics of a measure. Raises ValueError if `others` has one of its names."""
     metrics = {name: float(value) for name, value in measure.compute().items()}
     if duplicates := sorted(metrics.keys() & others):
         raise ValueError(f"another measure already provides a metric {duplicates[0]!r}")

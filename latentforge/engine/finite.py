@@ -13,8 +13,9 @@ from latentforge.errors import RunFailed
 class FiniteGate:
     """Blocks every update from the first step whose loss is not finite.
 
-    On the CPU it reads each loss, which costs 1 µs. On another device this would wait for the
-    device: a flag stays there, which a fused optimizer obeys, and `closed` is read occasionally.
+    On the CPU it reads each loss, which takes 1 µs. On another device, reading would wait for the
+    device. There it sets a flag on the device, which a fused optimizer checks, and `closed` is
+    called only occasionally.
     """
 
     def __init__(self, device: torch.device | str, *, wait: bool | None = None) -> None:
@@ -23,7 +24,7 @@ class FiniteGate:
         self.flag = torch.zeros((), device=device)
 
     def passes(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether to update the weights; True if the fused optimizer decides on the device."""
+        """Whether to call the optimizer. True if a fused optimizer decides on the device."""
         if self.wait:
             self.blocked = self.blocked or not math.isfinite(loss.item())
             return not self.blocked
@@ -39,7 +40,8 @@ class FiniteGate:
 
 
 def find_nonfinite(module: nn.Module) -> str:
-    """The name of a parameter or buffer that contains NaN or infinity; empty if all are finite."""
+    """Return the name of the first parameter or buffer that contains NaN or infinity, or an empty
+    string."""
     for name, value in module.state_dict().items():
         floating = isinstance(value, Tensor) and value.is_floating_point()
         if floating and not bool(value.isfinite().all()):
@@ -48,7 +50,7 @@ def find_nonfinite(module: nn.Module) -> str:
 
 
 def check_finite(trainee: nn.Module, step: int) -> None:
-    """RunFailed if a parameter or a buffer is NaN or infinite: such weights are never stored."""
+    """Raise RunFailed if a weight or buffer is NaN or infinite: such weights are never stored."""
     if name := find_nonfinite(trainee):
         raise RunFailed(
             f"the weights became NaN or infinite by step {step} ({name})",
@@ -58,7 +60,7 @@ def check_finite(trainee: nn.Module, step: int) -> None:
 
 
 def describe_largest_gradient(trainee: nn.Module) -> list[str]:
-    """Describe the largest gradient, and the first parameter that is not finite, as lines."""
+    """Return lines that describe the largest gradient and the first non-finite parameter."""
     lines = []
     for name, parameter in trainee.named_parameters():
         if not bool(parameter.isfinite().all()):

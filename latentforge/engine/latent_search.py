@@ -1,7 +1,7 @@
 """Latent search: moves codes by gradient steps until their decoded values satisfy an objective.
 
-It is an Ignite engine. An epoch is one round of starts, an iteration one gradient step of all open
-requests. It needs no run: a decoder is any differentiable function.
+The search is an Ignite engine: an epoch is one round of starts, and an iteration is one gradient
+step of all open requests. It needs no run, because any differentiable function can be the decoder.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 class Found:
     """The best code of each of N requests, and how it was found.
 
-    `z` (N, *latent), `x` (N, ...) the decoded `z`, `score` (N,), `satisfied` bool (N,). `round`
-    int64 (N,): the start that `z` came from.
-    `first_round` and `steps` int64 (N,): the round in which the request was first satisfied, and
-    the gradient steps until then, including earlier rounds; if it never was, those of `z`.
-    `paths` contains for each watched request the codes (T, *latent) from the start of `z` to `z`,
+    `z`: (N, *latent). `x`: (N, ...), the decoded `z`. `score`: (N,). `satisfied`: bool (N,).
+    `round`, int64 (N,), is the start that led to `z`. `first_round` and `steps`, int64 (N,), are
+    the round in which the request was first satisfied and the number of gradient steps until then,
+    including earlier rounds. If the request was never satisfied, they describe `z` instead.
+    `paths` contains, for each watched request, the codes (T, *latent) from the start to `z`,
     including the steps that settle.
     """
 
@@ -69,22 +69,22 @@ def search(
     """Move codes uphill on `objective.score(decode(z)) + prior_weight * prior(z)`.
 
     `start` (restarts, N, *latent): every request starts at `start[0]`. If `steps` gradient steps do
-    not satisfy it, it restarts at `start[1]`, and so on. A path ends as soon as its request is
-    satisfied. It then makes `settle` more steps, because its end is at the edge of the satisfying
-    codes. Each of them computes its gradient `jitter` away, which leads to a code whose neighbours
-    satisfy the request too. A request restarts until it has `solutions` solutions. The one with the
-    highest score is kept; without a solution, the code with the highest score plus prior.
-    `decode`: (B, *latent) to x; `prior`: z to a log density in nats (B,).
+    not satisfy it, it restarts at `start[1]`, and so on. The steps end as soon as the request is
+    satisfied. The code is then at the edge of the satisfying region, so `settle` more steps follow.
+    Their gradients are computed after a random move by `jitter`, which leads to a code whose
+    neighbours satisfy the request too. A request restarts until it has `solutions` solutions. The
+    solution with the highest score is kept, or, without a solution, the code with the highest score
+    plus prior. `decode` maps (B, *latent) to x, and `prior` maps z to a log density in nats (B,).
 
-    `lr`, `jitter` and `noise` are in units of `scale`, a number or one for each latent dimension.
-    Gaussian `noise` is added after each step, decreases to zero over a round, and moves codes
-    across plateaus without a gradient. `attach(engine)` may add handlers: an epoch is a round, and
-    `engine.state.metrics["satisfied"]` is the share of satisfied requests so far.
+    `scale`, a number or one number for each latent dimension, is the unit of `lr`, `jitter` and
+    `noise`. Gaussian `noise` is added after each step, decreases to zero over a round, and moves
+    codes across plateaus without a gradient. `attach(engine)` may add handlers: an epoch is a
+    round, and `engine.state.metrics["satisfied"]` is the fraction of satisfied requests so far.
 
-    Gradients are enabled whatever the caller's mode. Raises UsageError for a start that does not
-    fit the objective, an unknown optimizer, and weights made in inference_mode; RunFailed if a
-    score is never finite. Sources: Nguyen et al. 2016 move codes by a classifier's gradient under
-    a prior; the noise is simulated annealing (Kirkpatrick et al. 1983).
+    Gradients are enabled regardless of the caller's mode. Raises UsageError for a start that does
+    not fit the objective, an unknown optimizer, or weights created in inference_mode, and RunFailed
+    if a score is never finite. Sources: Nguyen et al. 2016 move codes by a classifier's gradient
+    under a prior; the noise is simulated annealing (Kirkpatrick et al. 1983).
     """
     check_start(objective, start, watch)
     check_numbers({"steps": steps, "solutions": solutions}, least=1)
@@ -118,7 +118,7 @@ def search(
 
 
 def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> None:
-    """UsageError if starts do not fit the requests, or if a watched request does not exist."""
+    """Raise UsageError if starts do not fit the requests, or a watched request does not exist."""
     requests = len(objective.requests)
     if start.ndim < 3 or start.shape[1] != requests or not start.numel():
         raise UsageError(
@@ -132,7 +132,7 @@ def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> No
 
 
 def check_numbers(numbers: Mapping[str, float], least: int) -> None:
-    """UsageError if one of the named numbers is below `least` or not finite."""
+    """Raise UsageError if one of the named numbers is below `least` or not finite."""
     for name, value in numbers.items():
         if not least <= value < math.inf:
             raise UsageError(f"{name} must be at least {least} and finite, not {value}")
@@ -140,8 +140,8 @@ def check_numbers(numbers: Mapping[str, float], least: int) -> None:
 
 @contextmanager
 def explain_inference_tensors() -> Iterator[None]:
-    """Replace torch's error by UsageError if a tensor made in inference_mode needs a gradient, such
-    as the weights of a decoder."""
+    """Turn torch's error into a UsageError if a tensor created in inference_mode, such as a
+    decoder's weights, needs a gradient."""
     try:
         yield
     except RuntimeError as error:
@@ -150,12 +150,12 @@ def explain_inference_tensors() -> Iterator[None]:
         raise UsageError(
             "the decoder, the objective or the prior contains tensors created inside "
             "torch.inference_mode(), which have no gradients",
-            hint="create it under torch.no_grad(), or without a context",
+            hint="create them under torch.no_grad(), or without a context",
         ) from None
 
 
 def check_objective(objective: Objective, score: Tensor, count: int) -> None:
-    """UsageError if the objective breaks its contract."""
+    """Raise UsageError if the score has a wrong shape or no gradient."""
     name = type(objective).__name__
     if score.shape != (count,):
         raise UsageError(
@@ -171,8 +171,8 @@ def check_objective(objective: Objective, score: Tensor, count: int) -> None:
 
 @dataclass(frozen=True)
 class _Rounds:
-    """The handlers of the engine, in call order: `begin` a round, `step` until no request is open
-    or `steps` steps are done, `end` the round, which lets solutions settle."""
+    """The handlers of the engine. `begin` starts a round, `step` runs until no request is open or
+    `steps` steps are done, and `end` ends the round and lets the solutions settle."""
 
     evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     best: _Best
@@ -200,7 +200,7 @@ class _Rounds:
             engine.terminate_epoch()
 
     def end(self, engine: Engine) -> None:
-        if len(self.codes.rows):  # the codes after the last step
+        if len(self.codes.rows):  # record the codes after the last step
             with torch.no_grad():
                 self.record(engine, engine.state.iteration)
             self.codes.end_solved(self.codes.z().detach())
@@ -214,7 +214,7 @@ class _Rounds:
             engine.terminate()
 
     def settle_solutions(self, engine: Engine) -> None:
-        """Make `settle` steps with gradients `jitter` away, or without jitter at the codes."""
+        """Make `settle` steps; their gradients are computed after a random move by `jitter`."""
         height: Tensor | None = None
         for remaining in reversed(range(self.settle)):
             if height is None or self.jitter:
@@ -224,8 +224,8 @@ class _Rounds:
                 height = self.record(engine, engine.state.iteration)
 
     def record(self, engine: Engine, steps: int) -> Tensor:
-        """Record the codes after `steps` steps and which of them are solved; return their heights
-        (B,)."""
+        """Record the codes after `steps` steps and which requests they solve; return the heights of
+        the codes, (B,)."""
         codes, round = self.codes, engine.state.epoch - 1
         x, score, height = self.evaluate(z := codes.z(), codes.rows)
         if steps == 0:
@@ -283,7 +283,7 @@ class _OpenCodes:
         self._set_codes(self.u[~solved], state)
 
     def solutions(self) -> tuple[Tensor, Tensor]:
-        """The requests that were solved since `begin`, (B,), and their codes."""
+        """Return the requests that were solved since `begin`, (B,), and their codes."""
         rows, z = (
             zip(*self.ended, strict=True) if self.ended else ((self.rows[:0],), (self.z()[:0],))
         )
@@ -325,7 +325,8 @@ class _Best:
         round: int,
         steps: int,
     ) -> Tensor:
-        """Record codes that are better than before; return which of `z` are satisfied, (B,)."""
+        """Record codes that are better than earlier ones. Return which requests are satisfied,
+        bool (B,)."""
         satisfied = self.objective.satisfied(x, rows) & score.isfinite()
         done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])

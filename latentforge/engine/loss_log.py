@@ -23,7 +23,7 @@ class Sums:
 
     def add(self, values: Mapping[str, float], images: int) -> None:
         for name, value in values.items():
-            # a weight that appears later was 1 before
+            # a weight that first appears in a later step was 1 before
             before = self.images if name.endswith("_weight") else 0.0
             self.totals[name] = self.totals.get(name, before) + value * images
         self.images += images
@@ -37,13 +37,13 @@ class LossLog:
     """Collects each step's terms; `fetch` copies them in one transfer, `read` averages them.
 
     Reading a number waits for the device, so a step only stores its tensors. A loss that is not
-    finite is therefore detected at the next fetch, which still knows its step. Sums grow step by
-    step, so they are bit-identical however often they are fetched.
+    finite is therefore detected at the next fetch, which can still name its step. Sums are
+    accumulated step by step, so they are bit-identical however often the terms are fetched.
     """
 
     terms: tuple[str, ...] = ()
     _weighted: dict[str, None] = field(default_factory=dict)  # terms that ever had a weight
-    # for each step that is still on the device: its terms, their weights, its images
+    # for each step that is still on the device: the terms, their weights, the number of images
     _steps: list[tuple[dict[str, Tensor], Mapping[str, float], int]] = field(default_factory=list)
     _window: Sums = field(default_factory=Sums)  # since the last read
     _epoch: Sums = field(default_factory=Sums)
@@ -58,17 +58,18 @@ class LossLog:
                 self._per_dim[name] = vector * images
 
     def read(self) -> dict[str, float]:
-        """Return means over the steps that were fetched since the last read: of the loss, its terms
-        and, as `<term>_weight`, their weights."""
+        """Return the means of the loss, its terms and, as `<term>_weight`, their weights over the
+        steps that were fetched since the last read."""
         means = self._window.means()
         self._window = Sums()
         return means
 
     def fetch(self, step: int) -> None:
-        """Copy the collected terms from the device; `step` is the number of all steps so far.
+        """Copy the collected terms from the device; `step` is the number of steps so far.
 
-        Raises NotFinite with the first step whose loss was not finite and the term that caused it;
-        a term of weight 0 may have any value. ValueError if the names of the terms change.
+        Raises a NotFinite that names the first step whose loss was not finite and the term that
+        caused it; a term of weight 0 may have any value. Raises ValueError if the names of the
+        terms change.
         """
         if not self._steps:
             return
@@ -95,8 +96,8 @@ class LossLog:
         self._steps = []
 
     def close_epoch(self) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Return means over all images fetched since the last call, of the terms and of each
-        vector, and reset them; empty if there were no images."""
+        """Return the means of the terms and of each vector over all images that were fetched since
+        the last call, and reset them. Without images, the means are empty."""
         means, images = self._epoch.means(), self._epoch.images
         per_dim = {
             name: (total / images).flatten().tolist() for name, total in self._per_dim.items()
@@ -105,7 +106,7 @@ class LossLog:
         return means, per_dim
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The arguments of `restore`: tensors and JSON values, of the fetched steps only."""
+        """Return the arguments of `restore`, tensors and JSON values, of the fetched steps only."""
         tensors = {f"per_dim.{name}": total for name, total in self._per_dim.items()}
         for part, sums in (("window", self._window), ("epoch", self._epoch)):
             for name, total in sums.totals.items():  # tensors, because a JSON number cannot be NaN
@@ -117,7 +118,7 @@ class LossLog:
     def restore(
         self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], device: torch.device
     ) -> None:
-        """Continue from a `state`."""
+        """Restore what `state` has returned."""
         self.terms, self._weighted = tuple(metadata["terms"]), dict.fromkeys(metadata["weighted"])
         names = ["loss", *self.terms, *(f"{name}_weight" for name in self._weighted)]
         for part, sums in (("window", self._window), ("epoch", self._epoch)):

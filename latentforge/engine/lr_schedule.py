@@ -10,8 +10,8 @@ from latentforge.config.schema import ScheduleConfig
 def lr_factor(schedule: ScheduleConfig, index: int, epoch_length: int) -> float:
     """The factor of the learning rate in step `index`, counted from 0.
 
-    A linear warm-up ends at 1 after `warmup_epochs`; the schedule then runs until `epochs` and
-    stays at its last value.
+    A linear warm-up ends at 1 after `warmup_epochs`. The schedule then runs until the end of epoch
+    `epochs` and stays at its last value.
     """
     warmup = schedule.warmup_epochs * epoch_length  # steps
     if index + 1 < warmup:

@@ -13,8 +13,8 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 def set_memory_format(trainee: nn.Module, config: TrainConfig) -> None:
     """Use channels_last if `config.channels_last` is "on", or "auto" and there are convolutions.
 
-    On a CPU the kernels of convolution and pooling then read along the channels: 1.3 to 1.8 times
-    the images per second on MNIST. Results differ in their last bits.
+    On a CPU the kernels of convolution and pooling then read along the channels and process 1.3 to
+    1.8 times as many images per second on MNIST. Results differ in their last bits.
     """
     faster = any(isinstance(module, CONVOLUTIONS) for module in trainee.modules())
     if config.channels_last == "on" or (config.channels_last == "auto" and faster):

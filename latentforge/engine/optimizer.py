@@ -1,6 +1,6 @@
 """Builds optimizers, fused where torch has a fused kernel, and stores and restores their state.
 
-Only `without_compiler_import` uses a private torch API; it does nothing if that has changed.
+Only `without_compiler_import` uses a private torch API; it does nothing if that API has changed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ FUSED = {  # optimizers with one kernel for all parameters, by device type
     "cuda": {"adam", "adamw", "sgd"},
 }
 WRAPPED = ("add_param_group", "state_dict", "load_state_dict")
-"""The methods of an optimizer that torch excludes from compilation, which imports the compiler."""
+"""Optimizer methods for which torch imports its compiler, in order not to compile them."""
 
 
 @contextmanager
 def without_compiler_import() -> Iterator[None]:
-    """Inside, these methods do not import torch's compiler, which takes half a second: nothing
-    compiles them here. Does nothing if torch excludes them in another way."""
+    """Prevent the methods in WRAPPED from importing torch's compiler in the block. The import takes
+    half a second and is not needed here. Does nothing if torch excludes them in
+    another way."""
     functions = [getattr(getattr(torch.optim.Optimizer, n), "__wrapped__", None) for n in WRAPPED]
     if "torch._dynamo" in sys.modules or None in functions:
         yield
@@ -56,7 +57,8 @@ def without_compiler_import() -> Iterator[None]:
 
 @without_compiler_import()
 def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the configured optimizer, fused if torch supports it; ConfigError for bad options."""
+    """Build the configured optimizer, fused if torch supports it. Raises ConfigError for invalid
+    options."""
     parameters = [p for p in trainee.parameters() if p.requires_grad]
     if not parameters:
         raise ConfigError("the model and its loss have no parameters to train")
@@ -74,11 +76,11 @@ def build_optimizer(trainee: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def direct_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """`optimizer.step` without torch's wrappers: the profiler's span, hooks, and a check that
-    imports the compiler. They take 30 to 50 µs of a step on a CPU.
+    """Return `optimizer.step` without torch's wrappers: the profiler's span, hooks, and a check
+    that imports the compiler. The wrappers take 30 to 50 µs of a step on a CPU.
 
-    The wrapped function is found by `__wrapped__`, as functools defines it. If there is none, on
-    another device, or for a differentiable step, this is `optimizer.step` itself.
+    The wrapped function is found through `__wrapped__`, which functools defines. On another device,
+    for a differentiable step, or if nothing is wrapped, the result is `optimizer.step` itself.
     """
     inner = inspect.unwrap(type(optimizer).step)
     devices = {p.device.type for group in optimizer.param_groups for p in group["params"]}
@@ -92,7 +94,8 @@ def direct_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
 def optimizer_state(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """The state as tensors by `parameter.key`, numbers as 0-d; and the groups' options as JSON."""
+    """Return the state as tensors named `<parameter index>.<key>`, with numbers as 0-d tensors, and
+    the options of the groups as JSON values."""
     state = optimizer.state_dict()
     tensors = {
         f"{index}.{key}": torch.as_tensor(value)
@@ -117,8 +120,8 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     groups: list[dict[str, Any]],
 ) -> None:
-    """Load an optimizer's state, each tensor in the memory format of its parameter: the file stores
-    contiguous tensors, and a fused step would pair the wrong elements without an error."""
+    """Load an optimizer's state, each tensor in the memory format of its parameter. The file stores
+    contiguous tensors, with which a fused step would pair the wrong elements without an error."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

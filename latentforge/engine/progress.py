@@ -1,5 +1,5 @@
-"""Progress display of a training or a latent search: a bar on a terminal or in a notebook, and a
-line every few seconds elsewhere."""
+"""Progress display of training or a latent search: a bar on a terminal or in a notebook, and a line
+every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("latentforge")
 
 
 class Display:
-    """Shows progress on `stream`, as a bar or as lines; None shows nothing."""
+    """Shows progress on `stream`, as a bar or as lines. Shows nothing if `stream` is None."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
@@ -40,7 +40,7 @@ class Display:
             from tqdm.auto import tqdm
 
             options = {"bar_format": "|{bar}| {desc}", "dynamic_ncols": True, "leave": False}
-            # no monitor thread, as the process may fork
+            # no monitor thread, because the process may fork
             without_thread = type("Bar", (tqdm,), {"monitor_interval": 0})
             self.bar = without_thread(desc=text, total=total, file=self.stream, **options)
         self.bar.n = done
@@ -62,22 +62,23 @@ class Display:
 
 
 class Progress(Display):
-    """Shows epoch, loss, images/s and remaining time of a training."""
+    """Shows epoch, loss, images/s and remaining time of a run."""
 
     def __init__(self, stream: TextIO | None, *, epochs: int, steps: int, batch_size: int) -> None:
         super().__init__(stream)
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size  # steps: per epoch
         self.started = self.last_shown
         self.loss: float | None = None  # None: not read from the device yet
-        self.first = 0  # steps before a resume
+        self.first = 0  # steps done before the run was resumed
 
     def tick(self, step: int) -> None:
-        """Update after a step; draws only if the interval has passed."""
+        """Update the display after a step, if the interval has passed."""
         if self.stream is not None and time.monotonic() - self.last_shown >= self.interval:
             self.show(self._line(step), step, self.epochs * self.steps)
 
     def epoch(self, epoch: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Write an epoch's metrics; without a terminal, the first, last and one per interval."""
+        """Write the metrics of an epoch; without a bar, at most one line per interval, except
+        for the first and the last epoch."""
         now = time.monotonic()
         if (
             not self.draws_bar
@@ -93,7 +94,7 @@ class Progress(Display):
         self.note(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts))
 
     def warn(self, text: str) -> None:
-        """Write a warning as a line; log it if there is no stream, so that quiet shows it too."""
+        """Write a warning as a line, or log it if there is no stream (`--quiet`)."""
         if self.stream is not None:
             self.note(text)
         else:
@@ -112,14 +113,14 @@ class Progress(Display):
 
 
 def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
-    """The metrics that training has too, if there are several: a line has little space."""
+    """Select the metrics that training also has, if there are several, to keep the line short."""
     values = {name: value for name, value in values.items() if not name.endswith("_weight")}
     shared = {name: value for name, value in values.items() if name in train}
     return shared if len(shared) > 1 else values
 
 
 def _short(values: Mapping[str, float]) -> str:
-    """The metrics as text, without a loss that repeats its only term."""
+    """Format the metrics as text, without the loss if it equals a term."""
     texts = {name: f"{value:.4g}" for name, value in values.items()}
     rest = {name: text for name, text in texts.items() if name != "loss"}
     shown = rest if texts.get("loss") in rest.values() else texts
@@ -127,8 +128,8 @@ def _short(values: Mapping[str, float]) -> str:
 
 
 class SearchProgress(Display):
-    """Attaches to the engine of a search: shows the share of satisfied requests, and records it
-    after each round for a curve in TensorBoard."""
+    """Shows the fraction of satisfied requests during a search, and records it after each round for
+    a curve in TensorBoard."""
 
     def __init__(self, stream: TextIO | None, tag: str) -> None:
         super().__init__(stream)

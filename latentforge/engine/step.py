@@ -1,4 +1,4 @@
-"""`train_step`, one optimizer step, and StepRunner, which runs the steps of a training.
+"""`train_step`, which runs one optimizer step, and StepRunner, which runs the steps of a run.
 
 A step is a pure function of (weights, optimizer state, seed, step) and uses no other state.
 Strategies (compiled, cuda_graph, data_parallel, vectorized) are subclasses in separate files.
@@ -31,7 +31,7 @@ from latentforge.seeding import Noise, permutation
 
 T = TypeVar("T")
 Part = tuple[Batch, float, AbstractContextManager[None]]
-"""Images of a batch, their share of the batch, and a context for their forward and backward."""
+"""Images of a batch, their fraction of the batch, and a context for their forward and backward."""
 SAVE_MEMORY = "a smaller --batch-size, or --set train.accumulate=4 to process each batch in parts"
 
 
@@ -81,7 +81,7 @@ class Trainee(nn.Module):
 
 
 def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
-    """Return the loss terms. The first step checks them: TypeError or ValueError."""
+    """Return the loss terms. In the first step, raises TypeError or ValueError for invalid ones."""
     if not step.first:
         terms: Terms = trainee(batch, step)
     else:
@@ -93,7 +93,7 @@ def forward(trainee: nn.Module, batch: Batch, step: Step) -> Terms:
 
 
 def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
-    """Run forward and backward on each part, weighted by its share; return the batch's terms."""
+    """Run forward and backward on each part, weighted by its size; return the batch's terms."""
     values: dict[str, Tensor] = {}
     per_dim: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
@@ -162,7 +162,7 @@ class StepRunner:
             self.order = torch.split(order.to(self.device), self.batch_size)
 
     def run(self, done: int) -> Terms:
-        """Run the step after `done` steps; a PluginError names the model and the loss."""
+        """Run step number `done + 1`. Raises a PluginError that names the model and the loss."""
         if self.schedule:
             self.set_learning_rate(done)
         self.noise.reseed(done)
@@ -172,7 +172,7 @@ class StepRunner:
         return terms
 
     def call(self, done: int, function: Callable[..., T], *args: Any) -> T:
-        """Call a function that uses model and loss; an error names this step."""
+        """Call a function that uses the model and the loss. An error names step `done + 1`."""
         action = f"step {done + 1}"
         try:
             return call_component(action, self.components, function, *args, save_memory=SAVE_MEMORY)
@@ -204,11 +204,12 @@ class StepRunner:
         return Step(done, self.total_steps, len(self.images), self.epoch_length)
 
     def final_step(self) -> Step:
-        """The end of the training. Evaluation uses it, so that a warm-up favours no early epoch."""
+        """The step at which schedules have ended. Evaluation uses it, so that a warm-up does not
+        favour early epochs."""
         return self.step_at(self.total_steps)
 
     def set_learning_rate(self, done: int) -> None:
-        """Set the scheduled learning rate of the step after `done` steps."""
+        """Set the scheduled learning rate of step number `done + 1`."""
         assert self.schedule
         factor = lr_factor(self.schedule, done, self.epoch_length)
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
@@ -219,7 +220,7 @@ class StepRunner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def without_graph(self, reason: str) -> None:
-        """Record why no CUDA graph is used; RunFailed if `train.cuda_graph` is "on"."""
+        """Record why no CUDA graph is used. Raises RunFailed if `train.cuda_graph` is "on"."""
         if self.config.cuda_graph == "on":
             raise RunFailed(
                 f"the step cannot be captured as a CUDA graph: {reason}",
@@ -230,7 +231,7 @@ class StepRunner:
     # ------------------------------------------------------------ reports
 
     def explain_failure(self, number: int) -> list[str]:
-        """Recompute and describe the gradients of a step, counted from 1, that was blocked."""
+        """Recompute and describe the gradients of the blocked step `number`, counted from 1."""
         done = number - 1
         with suppress(Exception):  # the first error is the one to report
             self.noise.reseed(done)
@@ -244,7 +245,7 @@ class StepRunner:
         self.gradients(batch, step)
 
     def describe(self) -> dict[str, Any]:
-        """How the steps are executed, for run.json."""
+        """Describe how the steps are executed, for run.json."""
         images = self.images
         return {
             "precision": self.config.precision,
@@ -258,7 +259,7 @@ class StepRunner:
         }
 
     def summary(self) -> list[str]:
-        """The differences from a plain float32 step, as texts for the user."""
+        """List the differences from a plain float32 step, as strings for the user."""
         facts = self.describe()
         texts = ["bfloat16 autocast"] if facts["precision"] == "bf16" else []
         texts += [name for name in ("channels_last", "compile") if facts[name]]

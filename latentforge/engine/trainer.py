@@ -91,7 +91,7 @@ class Trainer:
     def _build_engine(self, trainee: Trainee) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
-        if self.config.callbacks:  # their random numbers depend on the step too
+        if self.config.callbacks:  # their random numbers also depend only on the step
             noise = Noise(self.steps.device, "callbacks", self.train_config.seed)
             for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
                 engine.add_event_handler(event, lambda: noise.reseed(self.result.steps))
@@ -120,7 +120,7 @@ class Trainer:
             ):
                 engine.add_event_handler(event, self._sync_termination)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        if self.processes and self.config.callbacks:  # they may stop in evaluator events
+        if self.processes and self.config.callbacks:  # they may end training in evaluator events
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._sync_termination)
         if self.train_config.checkpoint_every or self.train_config.checkpoint_seconds:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_when_due)
@@ -134,7 +134,7 @@ class Trainer:
             position = {"iteration": done, "epoch_length": length, "max_epochs": epochs}
             self.engine.load_state_dict(position)
         if self.state.callbacks:
-            callback_states(self.state)  # report a state that cannot be stored before an epoch
+            callback_states(self.state)  # before training, report a state that cannot be stored
         with closing(self.progress), deterministic_kernels():
             self._run_engine()
             self.result.status = "done"
@@ -155,7 +155,7 @@ class Trainer:
                     self.engine.fire_event(Events.EPOCH_COMPLETED)
                 if done < self.steps.total_steps and not self.result.stopped:
                     self.engine.run(max_epochs=self.train_config.epochs, epoch_length=length)
-        except BaseException as error:  # SystemExit of a callback too
+        except BaseException as error:  # also SystemExit, which a callback may raise
             if not self._raised_by_callback(error):
                 raise
             call_component("a callback", [c.entry for c in self.config.callbacks], reraise, error)
@@ -178,7 +178,7 @@ class Trainer:
             self._close_epoch(last=True)
 
     def _raised_by_callback(self, error: BaseException) -> bool:
-        """Whether a callback's handler raised the error: none of Trainer's is in the traceback."""
+        """Whether a callback raised the error: no handler of Trainer is in its traceback."""
         handlers = (Trainer._step, Trainer._start_epoch, Trainer._end_epoch, Trainer._save_when_due)
         own_codes = {function.__code__ for function in handlers}
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
@@ -206,7 +206,7 @@ class Trainer:
         return terms
 
     def _fetch_log(self) -> None:
-        """Fetch the loss log. RunFailed, with details of the step, if a value is not finite."""
+        """Fetch the loss log. Raises RunFailed, with details, if a value is not finite."""
         step = self.result.steps
         try:
             self.config.loss.call("reading the loss", self.steps.log.fetch, step)
@@ -240,7 +240,7 @@ class Trainer:
 
     def _end_epoch(self, engine: Engine) -> None:
         self.result.epochs = engine.state.epoch
-        # by a callback, whose handlers run before this one; _finish_early handles a signal
+        # a callback has stopped training before this handler; _finish_early handles a signal
         stopped = bool(engine.should_terminate) and not self.stopping
         last = engine.state.epoch == self.train_config.epochs
         if stopped and not last:
@@ -310,10 +310,10 @@ class Trainer:
         return improved
 
     def _evaluate(self, split: str) -> None:
-        """Evaluate a split. RunFailed if its loss is not finite: the last update may have broken
-        the weights, and the training loss of that step was computed before the update."""
+        """Evaluate a split. Raises RunFailed if its loss is not finite: the last update may have
+        broken the weights, and the training loss of that step was computed before the update."""
         metrics = self.evaluator.run(split, self.steps.final_step())
-        if self.processes:  # each evaluates every image; one result makes their decisions equal
+        if self.processes:  # each evaluates all images; one shared result gives equal decisions
             metrics = self.processes.broadcast(metrics, self._position())
         if not math.isfinite(loss := metrics["loss"]):
             raise RunFailed(
@@ -342,7 +342,7 @@ class Trainer:
     # ------------------------------------------------------------ checkpoints and time
 
     def _save_when_due(self) -> None:
-        """Save in the middle of an epoch; its end always saves a checkpoint, with metrics."""
+        """Save a checkpoint in the middle of an epoch, if one is due; its end always saves one."""
         step, every = self.result.steps, self.train_config.checkpoint_every
         seconds = self.train_config.checkpoint_seconds
         due = (every and step % every == 0) or (

@@ -1,4 +1,4 @@
-"""TrainingState and TrainingResult: the state of a training."""
+"""TrainingState and TrainingResult: the state and the results of a run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from latentforge.runs.checkpoint_reader import Checkpoint
 
 @dataclass
 class TrainingResult:
-    """Progress and results of a training. `seconds` excludes start-up and evaluation."""
+    """Progress and results of a run. `seconds` excludes start-up and evaluation."""
 
     status: str = "running"
-    epochs: int = 0  # completed ones
+    epochs: int = 0  # completed epochs
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     per_dim: dict[str, list[float]] = field(default_factory=dict)  # of the last epoch
     best: dict[str, float] = field(default_factory=dict)  # the best epoch and its metric
-    stopped: str = ""  # why the training ended early, if it did
-    signal: int = 0  # the signal that ended the training: SIGINT or SIGTERM
+    stopped: str = ""  # why training ended early, if it did
+    signal: int = 0  # the signal that ended training: SIGINT or SIGTERM
     findings: list[Diagnosis] = field(default_factory=list)  # of the diagnostics
 
     @property
@@ -34,7 +34,7 @@ class TrainingResult:
 
 
 def restore_result(saved: Checkpoint) -> TrainingResult:
-    """The result that a checkpoint contains, for a training that resumes from it."""
+    """Return the result that a checkpoint contains, for a run that resumes from it."""
     stored = dict(saved.state.get("outcome", {}))
     findings = [Diagnosis(**finding) for finding in stored.pop("findings", [])]
     return TrainingResult(**stored, findings=findings)
@@ -42,8 +42,8 @@ def restore_result(saved: Checkpoint) -> TrainingResult:
 
 @dataclass
 class TrainingState:
-    """The state of a training. `steps` contains the weights, the optimizer and the loss log of the
-    epoch."""
+    """The state of a run during training. `steps` contains the weights, the optimizer and the loss
+    log of the epoch."""
 
     steps: StepRunner
     best: BestCheckpoint

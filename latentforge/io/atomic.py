@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 JSON_LIMIT = 16 * 2**20
-"""In bytes. LatentForge writes no larger JSON file."""
+"""The size limit of JSON files in bytes. LatentForge does not write larger ones."""
 LARGEST = 2**28
-"""Default limit in bytes, for images and line files; a run of a million epochs stays below it."""
+"""The default size limit in bytes, for images and line files. A run of a million epochs stays
+below it."""
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -66,12 +67,12 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OSError, and ValueError for every other fault (too large, nested too
-    deep, not JSON), so that callers handle one type."""
+    deeply, not JSON), so that callers handle only these two."""
     return parse_json(read_bytes(path, JSON_LIMIT))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse a JSON text. Raises ValueError, also if it is nested too deep."""
+    """Parse JSON. Raises ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -80,7 +81,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file with their line ends; an empty list if there is no file. Bytes that
-    are not UTF-8 become replacement characters. Raises as `read_bytes` does."""
+    are not UTF-8 become replacement characters. Raises the errors of `read_bytes`."""
     if not path.exists():
         return []
     return read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)

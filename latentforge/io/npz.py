@@ -1,7 +1,8 @@
 """Reads and writes arrays in .npz and .npy files, one array at a time, without pickle.
 
-numpy's loader is not used to read: it allocates what a header claims, and it can unpickle. Here a
-header must agree with the file size before anything is allocated, and object arrays are rejected.
+numpy's loader is not used to read: it allocates the size that a header claims, and it can unpickle.
+Here a header must agree with the file size before memory is allocated, and object arrays are
+rejected.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class Member:
             raise damage_error(self.path, self.key, one_line(error)) from error
 
     def check(self, start: int, declared: int, limit: int) -> None:
-        """Raise UsageError for an object array, and if the sizes disagree. `start` is the size of
-        the header, `declared` the stated total size, `limit` the largest size that is possible."""
+        """Raise UsageError for an object array or if the sizes disagree. `start` is the size of the
+        header, `declared` the declared total size, `limit` the largest possible size."""
         if self.dtype.hasobject:  # a pickle of any length follows the header
             raise self.error(
                 "contains Python objects, which LatentForge does not unpickle",
@@ -128,8 +129,8 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
 
 
 def map_array(path: Path, where: str) -> Member:
-    """The array of an .npy file, memory-mapped, so that only accessed parts are read. `where` names
-    the option in errors.
+    """Memory-map the array of an .npy file, so that only accessed parts are read. `where` names the
+    option in errors.
 
     Raises MissingError if there is no file, and UsageError unless it is a complete array of numbers
     in C order.
@@ -176,7 +177,7 @@ def damage_error(path: Path, key: str, reason: str) -> UsageError:
 def write_array(
     archive: ZipFile, name: str, shape: tuple[int, ...], parts: Iterable[Array]
 ) -> None:
-    """Write an array of `shape` as float32 from `parts`, its chunks along the first dimension."""
+    """Write an array of `shape` as float32. `parts` are its chunks along the first dimension."""
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for part in parts:

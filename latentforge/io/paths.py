@@ -36,7 +36,7 @@ def check_writable(path: Path) -> None:
 
 
 def create_numbered_folder(root: Path, stem: str, first: int) -> Path:
-    """Create `root/<stem>N` with the first free N >= `first`; no two processes get the same one."""
+    """Create `root/<stem>N` with the first free N >= `first`; safe for concurrent processes."""
     number = first
     root.mkdir(parents=True, exist_ok=True)
     while True:
@@ -60,7 +60,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader sees the complete old or the complete new file.
-    Raises RunFailed."""
+    Raises RunFailed if the disk fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         replace_synced(path, text.encode(), temporary)

@@ -12,12 +12,12 @@ QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key|odbc_connect)[^
 
 
 def mask_passwords(text: str) -> str:
-    """Replace the passwords of a URL in the text by ***."""
+    """Replace the passwords of URLs in the text by ***."""
     return QUERY.sub(rf"\1={MASK}", LOGIN.sub(rf"\1:{MASK}@", text))
 
 
 def remove_secrets(text: str, url: str) -> str:
-    """Remove the passwords of `url` from a message, in any form: in the URL, alone, or unquoted."""
+    """Remove the passwords of `url` from a message, whether in the URL, alone, or unquoted."""
     text = mask_passwords(text.replace(url, mask_passwords(url)))
     secrets = {match[2] for match in [*LOGIN.finditer(url), *QUERY.finditer(url)] if match[2]}
     for secret in sorted(secrets | {unquote(secret) for secret in secrets}, key=len, reverse=True):

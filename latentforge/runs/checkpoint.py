@@ -57,8 +57,8 @@ class CheckpointStore:
     """The checkpoints in one folder, which has one writer at a time.
 
     `LATEST` and `BEST` are text files that contain the name of a checkpoint folder beside them and
-    the SHA-256 of its manifest. A save keeps these two and the previous LATEST, and removes all
-    other checkpoints that a store has written.
+    the SHA-256 of its manifest. A save keeps the checkpoints that they name and the previous
+    LATEST, and removes all other checkpoints that a store has written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,8 +115,8 @@ class CheckpointStore:
         return path
 
     def load(self, which: str = "last") -> Checkpoint:
-        """Read and verify the checkpoint "last", "best" or of that name. Raises MissingError if
-        there is none, RunFailed if it is damaged."""
+        """Read and verify a checkpoint: "last", "best" or the name of one. Raises MissingError if
+        it does not exist, and RunFailed if it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
             pointer_note = (
@@ -138,8 +138,8 @@ class CheckpointStore:
             ) from error
 
     def load_newest(self) -> Checkpoint:
-        """The last checkpoint or, if it is damaged, the newest undamaged one, with a warning that
-        names it. Raises MissingError if there is none, RunFailed if all are damaged."""
+        """Load the last checkpoint or, if it is damaged, the newest undamaged one, with a warning
+        that names it. Raises MissingError if there is none, RunFailed if all are damaged."""
         try:
             return self.load("last")
         except LatentForgeError as fault:
@@ -172,7 +172,7 @@ class CheckpointStore:
         return Checkpoint(path.name, path, state, files)
 
     def _check_pointer(self, pointer: str, path: Path) -> None:
-        """Raise RunFailed if a checkpoint is not the one that was published as this pointer."""
+        """Raise RunFailed if a checkpoint is not the one whose hash the pointer contains."""
         _, published = self._read_pointer(pointer)
         try:
             if published in (None, sha256(path / MANIFEST)):
@@ -182,7 +182,7 @@ class CheckpointStore:
         raise damage_error(path, f"the SHA-256 of its {MANIFEST} does not match {pointer}")
 
     def load_undamaged(self) -> list[Checkpoint]:
-        """All undamaged checkpoints by step, not by file time, which copying a run changes."""
+        """Load all undamaged checkpoints, sorted by step: copying a run changes file times."""
         checkpoints = []
         for name in self.names():
             with contextlib.suppress(RunFailed):
@@ -204,7 +204,7 @@ class CheckpointStore:
             ) from error
 
     def names(self) -> list[str]:
-        """The names of the checkpoints in the folder, oldest first; not verified."""
+        """The names of the checkpoints in the folder, oldest first. Files are not verified."""
         if not self.folder.is_dir():
             return []
         folders = [path for path in self.folder.iterdir() if _is_ours(path)]
@@ -302,8 +302,8 @@ class CheckpointStore:
 
 
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Serialize tensors in the safetensors format. It rejects strided tensors and tensors that
-    share memory, so both are copied; tied weights are stored once for each of their names."""
+    """Serialize tensors in the safetensors format. Strided tensors and tensors that share memory
+    are copied, because the format rejects them; tied weights are stored once for each name."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
@@ -338,5 +338,5 @@ def _number(value: Any) -> float:
 def _modified_ns(path: Path) -> int:
     try:
         return (path / MANIFEST).stat().st_mtime_ns
-    except FileNotFoundError:  # another process has just removed it
+    except FileNotFoundError:  # another process has just removed the checkpoint
         return 0

@@ -45,8 +45,8 @@ class Checkpoint:
 
     def tensors(self, group: str, *, limit: int | None = None) -> dict[str, Tensor]:
         """Read one group's tensors to the CPU, contiguous and without shared memory. Raises
-        MissingError if there is no such group, and RunFailed if the file is damaged; also, before
-        reading, if it has more than `limit` bytes."""
+        MissingError if there is no such group, and RunFailed if the file is damaged or, checked
+        before reading, larger than `limit` bytes."""
         if group not in self.groups:
             raise MissingError(
                 f"checkpoint {self.path} has no tensors {group!r}",
@@ -68,7 +68,7 @@ def damage_error(path: Path, reason: str) -> RunFailed:
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """File name -> {"sha256", "size"}, for every file of the checkpoint except the manifest."""
+    """Read the manifest. Return {"sha256", "size"} by file name, for every other file."""
     try:
         manifest = read_json(path / MANIFEST)
         kind, version, files = (manifest[key] for key in ("format", "version", "files"))

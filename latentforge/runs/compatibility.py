@@ -21,7 +21,8 @@ STORED = "run.json"  # the origin of settings from the stored configuration
 
 
 def resolve_stored_config(registry: Registry, run: RunFolder) -> RunConfig:
-    """Resolve a run's configuration with the installed plugins; PluginError names a missing one.
+    """Resolve a run's configuration with the installed plugins. Raises a PluginError that names a
+    missing one.
 
     Callbacks are left out: only training needs them and their plugins.
     """
@@ -35,8 +36,8 @@ def resolve_stored_config(registry: Registry, run: RunFolder) -> RunConfig:
 
 
 def resolve_resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfig:
-    """Resolve the configuration to resume a run with. `draft` is `build_draft(run)` with the user's
-    changes. Raises ConfigError for changes that a resumed run does not allow."""
+    """Resolve the configuration with which a run is resumed. `draft` is `build_draft(run)` with the
+    user's changes. Raises ConfigError for changes that a resumed run does not allow."""
     require_all(registry, run.path, run.manifest["plugins"])
     config = resolve(draft, registry, in_memory=is_in_memory(run))
     changed = {key for key, origin in draft.origins.items() if origin != STORED}
@@ -47,7 +48,7 @@ def resolve_resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> 
 
 
 def build_draft(run: RunFolder) -> Draft:
-    """The request for the configuration that a run was trained with."""
+    """Build a request for the configuration with which a run was trained."""
     draft = Draft()
     for section in SECTIONS:
         draft.update(section, run.config[section], STORED)
@@ -63,7 +64,7 @@ def is_in_memory(run: RunFolder) -> bool:
 
 
 def require_all(registry: Registry, run: Path, components: Iterable[Mapping[str, str]]) -> None:
-    """Raise PluginError, with what to install, if a component of a run is missing; log a warning
+    """Raise PluginError, with an install command, if a component of a run is missing. Log a warning
     for each distribution that is older than the run's."""
     for warning in dict.fromkeys(require(registry, run, component) for component in components):
         if warning:
@@ -72,7 +73,7 @@ def require_all(registry: Registry, run: Path, components: Iterable[Mapping[str,
 
 def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
     """Raise PluginError if a component of a run is missing. Returns a warning if its distribution
-    is older than the run's, else an empty string."""
+    is older than the run's, otherwise an empty string."""
     try:
         plugin = registry.get(component["kind"], component["name"]).plugin
     except LatentForgeError as error:
@@ -100,7 +101,7 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
 
 def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     """Raise UsageError unless `other` was trained on images of the same shape, classes and
-    preprocessing; otherwise its results on this run's images are meaningless."""
+    preprocessing. Otherwise its results on this run's images are meaningless."""
     ours, theirs = run.manifest["data"], other.manifest["data"]
     differences = []
     if ours["shape"] != theirs["shape"]:
@@ -114,7 +115,7 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
     other_steps, own_steps = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
     differences += [
         f"{key}: {other_steps.get(key)!r}, not {own_steps.get(key)!r}"
-        # shape is compared above; stored is the dtype in the files, and divide_by its effect
+        # shape is compared above; stored is the dtype in the files, which divide_by accounts for
         for key in sorted({*other_steps, *own_steps} - {"stored", "shape"})
         if other_steps.get(key) != own_steps.get(key)
     ]
@@ -135,7 +136,7 @@ def open_roles(
     roles: Mapping[str, RunFolder | str | Path] | None,
     entries: Sequence[Entry],
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
-    """Open the runs in other roles, and check that `entries` accept the roles and the models."""
+    """Open the run of each role, and check that `entries` accept the roles and the models."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}
     resolved = {
         role: (folder, resolve_stored_config(registry, folder)) for role, folder in folders.items()

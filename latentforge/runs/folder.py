@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """running, done, interrupted, failed or killed."""
+        """The status: running, done, interrupted, failed or killed."""
         return "running" if self.training else status_of(self.path, self.manifest)
 
     @property
@@ -59,14 +59,13 @@ class RunFolder:
         return config
 
     def summary(self) -> dict[str, Any]:
-        """The result of the training, as `latentforge train --json` prints it."""
+        """The result of the run, as `latentforge train --json` prints it."""
         keys = ("status", "epochs", "steps", "seconds", "images_per_second", "metrics")
         return {"run": str(self.path), **{key: self.manifest[key] for key in keys}}
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one per epoch, without an incomplete last one after a kill.
-
-        Raises RunFailed if a line is damaged."""
+        """Read the lines of metrics.jsonl, one per epoch. An incomplete last line, which a killed
+        process has left, is ignored. Raises RunFailed if another line is damaged."""
         try:
             lines = read_lines(self.path / METRICS)
             return [parse_json(line) for line in lines if line.endswith("\n")]
@@ -91,7 +90,7 @@ class RunFolder:
             raise
 
     def record(self, line: Mapping[str, Any]) -> None:
-        """Append an epoch's line to metrics.jsonl."""
+        """Append the line of an epoch to metrics.jsonl."""
         if self.writes:
             append_json_line(self.path / METRICS, line)
 
@@ -135,7 +134,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is a temporary file of `write_text`, which a kill may leave behind."""
+    """Whether a file is a temporary file of `write_text`, which a killed process has left."""
     names = "|".join(map(re.escape, (MANIFEST, METRICS)))
     return bool(re.fullmatch(rf"\.({names})\.\d+", path.name)) and path.is_file()
 
@@ -151,7 +150,7 @@ def remove_temporary_files(folder: Path) -> None:
 def lock_run(folder: Path) -> Iterator[None]:
     """Lock a run, so that two processes never train it. The system releases the lock when a process
     ends, even if it crashes. Raises UsageError if another process has the lock."""
-    from filelock import FileLock, Timeout  # imported only where it is needed
+    from filelock import FileLock, Timeout  # imported only where needed
 
     lock = FileLock(folder / LOCK, timeout=1)  # `is_locked` takes the lock for a moment
     try:
@@ -211,7 +210,7 @@ def _is_manifest(value: Any) -> bool:
 
 
 def find_run_folders(folder: Path) -> Iterator[Path]:
-    """The runs in a folder and in its subfolders, such as a demo's, sorted by path."""
+    """Yield the run folders in a folder and one level deeper, as in a demo, sorted by path."""
     if folder.is_dir():
         files = [*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")]
         yield from sorted(path.parent for path in files)

@@ -23,7 +23,7 @@ RUNS = Path("runs")
 
 
 def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
-    """The content of run.json at the start of a run."""
+    """Build the content of run.json at the start of a run."""
     import torch
 
     return {
@@ -77,7 +77,7 @@ def now() -> str:
 
 
 def flatten_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as TensorBoard's hyperparameters: `train.lr`."""
+    """Return the configuration as TensorBoard hyperparameters, with names such as `train.lr`."""
     return {
         f"{section}.{key}": value
         for section, values in config.items()
@@ -87,7 +87,7 @@ def flatten_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_progress(result: Any) -> dict[str, Any]:
-    """The progress and the results of training, for run.json."""
+    """Describe the progress and the results of training, for run.json."""
     return {
         "epochs": result.epochs,
         "steps": result.steps,

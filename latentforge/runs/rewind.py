@@ -21,8 +21,8 @@ log = logging.getLogger("latentforge")
 
 
 def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
-    """Point LATEST to the checkpoint that is resumed, and BEST to the end of the best epoch up to
-    it: a kill between the two writes may have left them inconsistent."""
+    """Point LATEST to the checkpoint that is resumed, and BEST to the one at the end of the best
+    epoch so far. A kill between two writes may have left the pointers inconsistent."""
     store.publish("last", saved.name)
     step, epoch = saved.state["step"], saved.state["best_epoch"]
     best = [
@@ -45,7 +45,7 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
 
 def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
     """Truncate metrics.jsonl and the TensorBoard files to their state at the checkpoint, because
-    training writes the rest again. An incomplete line after a kill is removed too."""
+    training writes the rest again. An incomplete last line is removed too."""
     path = run.path / METRICS
     evaluated_step, sizes = state.get("closed_step", 0), state.get("events", {})
     try:

@@ -27,15 +27,15 @@ EVENTS = "events.out.tfevents."  # TensorBoard recognizes its files by this pref
 
 
 class Board:
-    """Writes events into the run folder. All scalars of one step share one event, at a fifth of the
-    cost of an `add_scalar` call for each.
+    """Writes events into the run folder. All scalars of one step share one event, which
+    takes a fifth of the time of separate `add_scalar` calls.
 
     TensorBoard's FileWriter is not used: it writes in a thread, so a full disk raises an exception
     that cannot be caught.
     """
 
     def __init__(self, folder: Path, earlier: Mapping[str, int] | None = None) -> None:
-        """`earlier`: for a resumed run, the existing event files and their sizes in bytes."""
+        """`earlier` contains, for a resumed run, the event files and their sizes in bytes."""
         name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path, self.earlier = folder / name, dict(earlier or {})
         try:
@@ -70,7 +70,7 @@ class Board:
         self._write_summary(Summary(value=entries), step)
 
     def add_image(self, tag: str, pixels: Tensor, step: int) -> None:
-        """`pixels`: (C, H, W) in [0, 1]."""
+        """Add an image. `pixels`: (C, H, W) in [0, 1]."""
         self._write_summary(image(tag, pixels.cpu().numpy(), dataformats="CHW"), step)
 
     def add_encoded_image(self, tag: str, content: bytes, step: int) -> None:
@@ -85,12 +85,12 @@ class Board:
         self._write_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
     def add_histogram(self, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
-        """The distribution of finite numbers."""
+        """Add a histogram of finite numbers."""
         self._write_summary(histogram(tag, values, BINS), step)
 
     def add_hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """The hyperparameters and the names of the final metrics. They are part of this run;
-        `add_hparams` would create a sub-run."""
+        """Add the hyperparameters and the names of the final metrics to this run; `add_hparams` of
+        torch would create a sub-run."""
         flat = {
             k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
         }
@@ -98,9 +98,9 @@ class Board:
             self._write_summary(summary)
 
     def close(self) -> None:
-        """Close the event file, and delete it if nothing was written. Called however training
-        ends."""
-        with suppress(OSError):  # the write that met a full disk has already reported it
+        """Close the event file, and delete it if nothing was written. Called no matter how
+        training ends."""
+        with suppress(OSError):  # a full disk has already been reported by the write that failed
             empty = self.file.tell() == self._header
             self.file.close()
             if empty:
@@ -108,7 +108,7 @@ class Board:
 
 
 class NoBoard(Board):
-    """Writes nothing: the board of a process other than the first in distributed training."""
+    """A board that writes nothing, for all processes but the first in distributed training."""
 
     def __init__(self, folder: Path, earlier: Mapping[str, int] | None = None) -> None:
         self.path, self.earlier = folder, dict(earlier or {})
@@ -124,12 +124,12 @@ class NoBoard(Board):
 
 
 def flatten_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Metrics by split as TensorBoard tags: `test/recon`."""
+    """Return the metrics of all splits with TensorBoard tags such as `test/recon`."""
     return {f"{split}/{k}": v for split, values in metrics.items() for k, v in values.items()}
 
 
 def flatten_per_dim(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Metrics of the first latent dimensions as TensorBoard tags: `kl_per_dim/03`."""
+    """Return the metrics of the first latent dimensions with tags such as `kl_per_dim/03`."""
     return {
         f"{name}_per_dim/{i:02d}": value
         for name, values in per_dim.items()
@@ -138,6 +138,6 @@ def flatten_per_dim(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def tile_pairs(originals: Tensor, recons: Tensor) -> Tensor:
-    """Two (n, C, H, W) batches as one image (C, 2H, nW), originals above reconstructions."""
+    """Tile two (n, C, H, W) batches into one image (C, 2H, nW), originals at the top."""
     rows = [torch.cat(list(images), dim=2) for images in (originals, recons)]
     return torch.cat(rows, dim=1).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Selects the device of a run (auto, cpu, cuda, cuda:N, mps), and deterministic kernels."""
+"""Selects the device of a run (auto, cpu, cuda, cuda:N, mps) and deterministic kernels."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def select_training_device(requested: str) -> torch.device:
 
 
 def resolve_device(requested: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu. MissingError (exit code 4) for an unavailable device."""
+    """Resolve a device; `auto` means cuda, else mps, else cpu. Raises MissingError (exit code 4) if
+    the device is not available."""
     if requested == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, number = requested.partition(":")
     if kind == "cuda":
-        index = int(number or 0)  # for one above 127, torch.device would raise its own error
+        index = int(number or 0)  # above 127, torch.device would raise its own error
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if index >= count:
             fact = f"torch {torch.__version__} finds {count} CUDA devices"

@@ -1,4 +1,4 @@
-"""How much memory is available to this process, on the host and on a CUDA device."""
+"""Measures the memory that is available to this process, on the host and on a CUDA device."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def format_bytes(size: int) -> str:
 
 
 def device_memory(device: torch.device) -> int:
-    """Available bytes on a CUDA device: free ones, and those that torch has reserved but not
+    """The available bytes on a CUDA device: free bytes, and bytes that torch has reserved but not
     allocated."""
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + reserved
 
 
 def host_memory() -> int:
-    """Bytes that this process can still allocate: the minimum over the machine, the process's
+    """The bytes that this process can still allocate: the minimum over the machine, the process's
     cgroup (the limit of a container or a scheduler) and its resource limits."""
     machine: int = psutil.virtual_memory().available
     return max(0, min([machine, *_cgroup_memory(), *_resource_limits()]))
 
 
 def _cgroup_memory() -> list[int]:
-    """The bytes left in each cgroup with a limit: version 2 at the process's path, version 2 at the
-    root, which is what a container sees, and version 1."""
+    """The bytes that are available in each cgroup with a limit: version 2 at the process's path,
+    version 2 at the root (the path in a container), and version 1."""
     available = []
     group = ""
     with suppress(OSError, IndexError):

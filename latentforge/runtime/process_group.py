@@ -20,21 +20,21 @@ from latentforge.errors import Interrupted, LatentForgeError, LostProcess, Usage
 from latentforge.runtime import torchrun
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for another that does not answer; an ended one is noticed at once."""
+"""How long to wait for a process that does not respond. The end of a process is noticed at once."""
 
 
 class ProcessGroup:
     """The processes that train together, as seen from this one; the constructor joins the group.
 
-    Ignite's `initialize` is not used: it would assign a GPU to each process where there is one,
-    also when training on the CPU. `idist` uses the group that is initialized here.
+    Ignite's `initialize` is not used: it would assign a GPU to each process if there is one,
+    even when training on the CPU. `idist` uses the group that is initialized here.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.device = torchrun.rank(), device
         self.is_first = self.rank == 0  # only this process writes files and prints
         self.own_signal = 0  # the signal that this process received
-        self.signal_received = 0  # a signal that any process received; the same in all after a step
+        self.signal_received = 0  # a signal that any process received; after a step, all agree
         self.hint = ""  # the hint after a process is lost: how to resume
         if not self.is_first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
@@ -52,8 +52,8 @@ class ProcessGroup:
         atexit.register(self._leave)
 
     def _leave(self) -> None:
-        """Close the group at exit. A Gloo thread can free a tensor at any time, which is a SIGABRT
-        if the interpreter has ended by then. An unreferenced group waits for its threads."""
+        """Close the group at exit. A Gloo thread can free a tensor at any time, which causes a
+        SIGABRT if the interpreter has ended. A group without references waits for its threads."""
         self.control_group = None
         if self.owns_group and dist.is_initialized():
             dist.destroy_process_group()
@@ -118,8 +118,8 @@ class ProcessGroup:
         return result
 
     def broadcast_weights(self, module: nn.Module) -> None:
-        """Copy the weights and buffers of the first process to all: the same seed may give other
-        bits on another kind of processor."""
+        """Copy the weights and buffers of the first process to all processes. With the same seed,
+        they may differ in their last bits on a different type of processor."""
         with self._raise_lost_process("at the start"), torch.no_grad():
             for value in module.state_dict().values():
                 if isinstance(value, Tensor):
@@ -128,13 +128,13 @@ class ProcessGroup:
                     value.copy_(buffer)
 
     def on_signal(self, number: int = signal.SIGINT) -> None:
-        """Signal handler: a signal to one process stops all of them at the next step."""
+        """Handle a signal: a signal to one process stops all processes at the next step."""
         self.own_signal = number
 
     @contextmanager
     def wait_for_all_at_end(self) -> Iterator[None]:
         """Wait at the end until all processes have written their results, because torchrun ends the
-        others when one leaves. After an error there is no wait: its cause may be a lost process."""
+        others when one exits. After an error, do not wait: its cause may be a lost process."""
         try:
             yield
         except Interrupted:

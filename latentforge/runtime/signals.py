@@ -13,12 +13,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
-    """Call `stop` with the number of the first signal; a second one goes to the old handler."""
+    """Call `stop` with the number of the first signal; a second one calls the previous handler."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
     previous = {number: signal.getsignal(number) for number in SIGNALS}
-    # None is a handler that was not set from Python; a job that ignores a signal still ignores it
+    # None is a handler that was not set from Python; an ignored signal stays ignored
     handled = [n for n, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
 
     def restore_handlers() -> None:

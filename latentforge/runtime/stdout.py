@@ -1,4 +1,4 @@
-"""Reserves stdout for the JSON answer of a command; what plugins print goes to stderr."""
+"""Reserves stdout for the JSON answer of a command; the output of plugins goes to stderr."""
 
 from __future__ import annotations
 

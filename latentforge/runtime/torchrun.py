@@ -8,11 +8,11 @@ import time
 from latentforge.errors import UsageError
 
 DEFER_SECONDS = 15.0
-"""Seconds for torchrun to end a process whose error the first process also reports."""
+"""How long a process waits for torchrun to end it, while the first process reports the error."""
 
 
 def is_distributed() -> bool:
-    """Whether torchrun has started this process together with others."""
+    """Whether torchrun has started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -22,18 +22,18 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """The rank of this process among all, from 0; 0 for a single process."""
+    """The rank of this process among all processes, from 0; 0 for a single process."""
     return int(os.environ.get("RANK", "0")) if is_distributed() else 0
 
 
 def local_rank() -> int:
-    """The rank of this process among those on its machine, from 0."""
+    """The rank of this process among the processes on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0
 
 
 def restart_command(command: str) -> str:
-    """A command line that starts `command` the way this process was started. Without the `--`,
-    torchrun would take options that start like its own, such as --run."""
+    """Return a command line that starts `command` in the way this process was started. Without the
+    `--`, torchrun would parse options that start like its own, such as --run."""
     return f"torchrun ... -m -- {command}" if is_distributed() else command
 
 

@@ -318,7 +318,7 @@ def test_labels_that_do_not_fit_the_images_are_refused(y, classes, message):
     [
         (Arrays(BYTES[:, :7], LABELS), r"shape \(1, 7, 8\).*shape \(1, 8, 8\)"),
         (Arrays(BYTES / 255, LABELS), "type float32.*type uint8"),
-        (Arrays(BYTES), "labels no.*labels some"),
+        (Arrays(BYTES), "labels missing.*labels present"),
         (Arrays(BYTES, LABELS, [*"abcdefghij"]), "classes"),
     ],
 )
@@ -393,12 +393,12 @@ def test_invalid_split_names_are_refused(official):
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"test": 0.0}, "a test share of 0.0 of 10 images is 0"),
+        ({"test": 0.0}, "a test fraction of 0.0 of 10 images is 0"),
         ({"test": 0.99}, "leaves 0 for training"),
-        ({"test": 0.2, "validation": 0.01}, "a validation share of 0.01 of 8 images is 0"),
-        ({"test": 1.5}, "the test share is 1.5"),
-        ({"test": float("nan")}, "the test share is nan"),
-        ({"validation": -0.5}, "the validation share is -0.5"),
+        ({"test": 0.2, "validation": 0.01}, "a validation fraction of 0.01 of 8 images is 0"),
+        ({"test": 1.5}, "the test fraction is 1.5"),
+        ({"test": float("nan")}, "the test fraction is nan"),
+        ({"validation": -0.5}, "the validation fraction is -0.5"),
     ],
 )
 def test_shares_that_leave_a_split_empty_are_refused(shares, message):

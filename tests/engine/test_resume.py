@@ -793,6 +793,6 @@ def test_an_optimizer_state_that_does_not_fit_is_refused(data, tmp_path):
     groups["optimizer"]["99.exp_avg"] = torch.zeros(3)
     store.save("other", groups, saved.state)
     before = files(tmp_path / "run")
-    with pytest.raises(RunFailed, match="does not fit this training"):
+    with pytest.raises(RunFailed, match="does not fit this run"):
         resume(tmp_path / "run", data)
     assert files(tmp_path / "run") == before

@@ -1,1 +1,1 @@
-"""Several trainings run as one, with stacked weights and vmapped steps."""
+"""Trains several runs as one, with stacked weights and vmapped steps."""

@@ -1,7 +1,7 @@
-"""Ensemble: runs the optimizer steps of several trainings, with stacked weights and a vmapped loss.
+"""Ensemble: executes the steps of several runs together, with stacked weights and a vmapped loss.
 
-Each member has its own images, noise, loss weights, learning rate and seed. `StepRunner` runs the
-same steps for a single training.
+Each member has its own images, noise, loss weights, learning rate and seed. `StepRunner` executes
+the same steps for a single run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from latentforge.engine.vectorized.noise import (
 from latentforge.seeding import permutation
 
 SHARED_STATE = ("step", "mu_product")
-"""State that an optimizer has once per parameter. Its shape does not show this for a scalar."""
+"""Optimizer state that exists once per parameter, not once per element. The shape does not show the
+difference if the parameter is a scalar."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class StackedTerms:
     """The terms of one step, one row for each member."""
 
     values: Mapping[str, Tensor]  # each (members,)
-    weights: Mapping[str, float | Tensor]  # numbers if equal for all members
+    weights: Mapping[str, float | Tensor]  # numbers if they are equal for all members
     per_dim: Mapping[str, Tensor]
     images: int
     finite: bool
@@ -55,9 +56,9 @@ class StackedTerms:
 
 
 class Ensemble:
-    """The trainees and optimizers of `runners`, as one. The trainees' parameters become views of
-    the stacked ones, so they are always up to date; the state of their optimizers is up to date
-    after `unstack`. `varied` are the options of the loss that differ, by name."""
+    """The trainees and optimizers of `runners`, stacked into one. The trainees' parameters become
+    views of the stacked parameters, so they are always up to date. The state of their optimizers is
+    up to date only after `unstack`. `varied` contains the options of the loss that differ."""
 
     def __init__(
         self, runners: Sequence[StepRunner], configs: Sequence[RunConfig], spec: Any
@@ -78,13 +79,13 @@ class Ensemble:
     # ------------------------------------------------------------ steps
 
     def start_epoch(self, epoch: int) -> None:
-        """Shuffle each member's images for an epoch, counted from 0: (members, images)."""
+        """Shuffle each member's images for an epoch, counted from 0."""
         orders = [permutation(len(self.images), s.config.seed, epoch) for s in self.runners]
-        self.orders = torch.stack(orders).to(self.device)
+        self.orders = torch.stack(orders).to(self.device)  # (members, images)
 
     def run(self, done: int) -> StackedTerms:
-        """Run the step after `done` steps. If a loss is not finite, no weights change, and
-        `finite` of the result is False."""
+        """Run step number `done + 1`. If a loss is not finite, no weights change, and `finite` of
+        the result is False."""
         batch, noise = self._batch(done)
         terms, totals = self._forward(batch, noise, done)
         if not terms.finite:
@@ -101,7 +102,7 @@ class Ensemble:
         base = self.runners[0].step_at(done)
         step = LaterStep(base.index, base.total, base.images, base.epoch_length)
         size = batch.index.shape[1]
-        numbers: dict[str, float] = {}  # the loss weights that are equal for all
+        numbers: dict[str, float] = {}  # the loss weights that are equal for all members
 
         def member_loss(
             weights: dict[str, Tensor],
@@ -132,13 +133,13 @@ class Ensemble:
         return StackedTerms(values, {**numbers, **weight_tensors}, per_dim, size, finite), totals
 
     def _with_options(self, options: Mapping[str, Tensor]) -> Trainee:
-        """The first member's trainee. If options differ, its loss is rebuilt with 0-d tensors in
-        place of numbers."""
+        """Return the first member's trainee. If options differ between members, its loss is rebuilt
+        with 0-d tensors instead of numbers."""
         if not options:
             return self.trainee
         config = copy.copy(self.config.loss.options)
         for name, value in options.items():
-            # frozen, but validated for each member; cloned, so that `beta *= 2` changes no option
+            # a frozen class, but each value is valid; cloned, so that `beta *= 2` has no effect
             object.__setattr__(config, name, value.clone())
         loss: nn.Module = self.config.loss.entry.spec.build(config, self.spec)
         loss.train(self.trainee.loss.training)
@@ -147,7 +148,7 @@ class Ensemble:
     # ------------------------------------------------------------ images and noise
 
     def _batch(self, done: int) -> tuple[Batch, list[Tensor]]:
-        """The images and the noise of each member, equal to those of a single training."""
+        """Return the images and the noise of each member, equal to those of a separate run."""
         length, size = self.runners[0].epoch_length, self.config.train.batch_size
         start = done % length * size
         index = self.orders[:, start : start + size]  # (members, images)
@@ -179,7 +180,7 @@ class Ensemble:
         return Batch(flat.x.view(*shape, *flat.x.shape[1:]), y, index), noise
 
     def _probe(self, index: Tensor, done: int) -> list[Draw]:
-        """Record the noise of a step of the first member; NotStackable if it is not repeatable."""
+        """Record the noise of a step of one member. Raises NotStackable if it is not repeatable."""
         runner, recorder = self.runners[0], Recorder()
         runner.noise.reseed(done)
         batch = self.images.batch(index)
@@ -199,7 +200,7 @@ class Ensemble:
 
     def _stack_optimizers(self) -> torch.optim.Optimizer:
         """Build one optimizer with the members' state and a group for each learning rate. This is
-        possible because all of these optimizers are element-wise."""
+        possible because all supported optimizers are element-wise."""
         train = self.config.train
         optimizers = [runner.optimizer for runner in self.runners]
         options: dict[str, Any] = {"weight_decay": train.weight_decay, **train.optimizer_options}
@@ -248,7 +249,7 @@ class Ensemble:
         self.update()
 
     def unstack(self) -> None:
-        """Give each member's optimizer its rows of the stacked state."""
+        """Copy each member's rows of the stacked state to the member's optimizer."""
         for name, start, stop, part in self.slices:
             state = self.optimizer.state.get(part, {})
             for row in range(start, stop) if state else ():
@@ -264,7 +265,7 @@ class Ensemble:
 
 
 def total(terms: Terms) -> Tensor:
-    """`Terms.total` for weights that may be tensors."""
+    """Compute `Terms.total` for weights that may be tensors."""
     parts = []
     for name, value in terms.values.items():
         weight = terms.weights.get(name, 1.0)
@@ -290,7 +291,7 @@ def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[s
 
 def stack(trainees: Sequence[Trainee]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Stack the trainable parameters, and the other parameters and buffers, each (members, ...).
-    The trainees' parameters become rows. A parameter with several names has its first name."""
+    The trainees' parameters become views of the rows. A shared parameter is stored once."""
     leaves, fixed = {}, {}
     for name, parameter in trainees[0].named_parameters():
         stacked = torch.stack([trainee.get_parameter(name).detach() for trainee in trainees])

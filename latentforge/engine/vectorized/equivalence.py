@@ -1,4 +1,4 @@
-"""Checks whether members can be trained together: a few steps on copies must equal single ones."""
+"""Checks whether members can be trained together, by comparing a few steps with separate ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from latentforge.engine.vectorized.noise import NotStackable
 from latentforge.errors import one_line
 
 TOLERANCE = 1e-2
-"""How far gradients may differ, as a share of the largest. Another summation order changes them by
-1e-5, and after a step of Adam a few weights whose gradients are rounding errors have moved the
-other way. Another image or another noise changes them by as much as their size."""
+"""The largest accepted difference of gradients, as a fraction of the largest gradient. A different
+summation order changes gradients by 1e-5; after a step of Adam, a few weights whose gradients are
+rounding errors have moved the other way. A different image or noise changes gradients by as much as
+their size."""
 
 
 def find_obstacle(
@@ -30,7 +31,7 @@ def find_obstacle(
     device: torch.device,
     spec: DataSpec,
 ) -> str:
-    """The reason why these members cannot be trained together; empty if they can."""
+    """Return the reason why these members cannot be trained together, or an empty string."""
     try:
         check_modules(trainees[0])
         compare_steps(trainees, configs, images, device, spec)
@@ -47,7 +48,7 @@ def check_modules(trainee: Trainee) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise NotStackable(f"its {kind} stores running statistics")
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
-            raise NotStackable(f"its {kind} uses random numbers that cannot be drawn beforehand")
+            raise NotStackable(f"its {kind} uses random numbers that cannot be sampled in advance")
         if isinstance(module, nn.modules.conv._ConvNd):
             raise NotStackable(
                 f"its {kind} rounds differently under vmap, so that results drift in ten steps"
@@ -61,8 +62,8 @@ def compare_steps(
     device: torch.device,
     spec: DataSpec,
 ) -> None:
-    """NotStackable if one of the first two steps, or the last one of the epoch, whose batch may be
-    smaller, differs from the step of a single training."""
+    """Raise NotStackable if a step of the ensemble differs from the steps of separate runs.
+    Compares the first two steps and the last step of the epoch, whose batch may be smaller."""
 
     def runners() -> list[StepRunner]:
         pairs = zip(trainees, configs, strict=True)
@@ -111,7 +112,7 @@ def check_terms(stacked_terms: Terms, terms: Terms) -> None:
 def check_weights(
     trainees: Sequence[Trainee], single: Sequence[StepRunner], stacked_runners: Sequence[StepRunner]
 ) -> None:
-    """NotStackable if the optimizer has moved weights differently, or a buffer has changed."""
+    """Raise NotStackable if the optimizer moved weights differently or a buffer changed."""
     for before, eager, stacked in zip(trainees, single, stacked_runners, strict=True):
         for name, parameter in before.named_parameters():
             moved = (eager.trainee.get_parameter(name) - parameter).norm()
@@ -126,7 +127,7 @@ def check_weights(
 
 
 def same_gradient(first: Tensor | None, second: Tensor | None) -> bool:
-    if first is None or second is None:  # None equals zeros: neither moves the weights
+    if first is None or second is None:  # None and zeros are equal: neither moves the weights
         remaining = first if second is None else second
         return remaining is None or not bool(remaining.any())
     difference, largest = (first - second).abs().max(), second.abs().max()

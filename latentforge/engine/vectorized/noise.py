@@ -1,7 +1,7 @@
-"""Draws the noise of a training step beforehand: vmap gives no member its own generator.
+"""Samples the noise of a step in advance, because vmap cannot give each member its own generator.
 
 `Recorder` records the random calls of a single step; `SuppliedNoise` supplies their results to a
-step.
+vmapped step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILLS: Mapping[Callable[..., Any], Callable[[Tensor], Tensor]] = {
     torch.rand_like: Tensor.uniform_,
     torch.rand: Tensor.uniform_,
 }
-"""The method that fills a contiguous tensor from the default generator like each function."""
+"""For each function, the method that fills a contiguous tensor with the same random numbers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Draw:
 
 
 class Recorder(TorchFunctionMode):
-    """Records calls of the functions in FILLS inside. The generators' state reveals others."""
+    """Records calls of the functions in FILLS. The generators' state reveals other random calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Recorder(TorchFunctionMode):
 
 
 class SuppliedNoise(TorchFunctionMode):
-    """Inside, random functions return the tensors of `noise`, in order."""
+    """Makes random functions in the block return the tensors of `noise`, in order."""
 
     def __init__(self, draws: Sequence[Draw], noise: Sequence[Tensor]) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class SuppliedNoise(TorchFunctionMode):
 
 
 def fits(draw: Draw, args: tuple[Any, ...]) -> bool:
-    """Whether a call requests the recorded shape, by an example tensor, a shape or numbers."""
+    """Whether a call requests the recorded shape, given as a tensor, a shape or numbers."""
     if args and isinstance(args[0], Tensor):
         return args[0].shape == draw.shape
     numbers = args[0] if args and not isinstance(args[0], int) else args

@@ -1,7 +1,7 @@
-"""Linear and binary cross-entropy for stacked members, which vmap splits into many slow operations.
+"""Linear and binary cross-entropy for stacked members. vmap would need many slow operations.
 
-They equal torch's functions up to rounding and make a sweep's steps 1.3 times as fast. They need
-private names of functorch: with other versions of torch, vmap's versions are used.
+The functions here equal torch's up to rounding and make a sweep's steps 1.3 times as fast. They
+need private names of functorch, so other versions of torch use vmap's versions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TESTED = (2, 10), (2, 13)  # the first and last version of torch that these names were tried with
+TESTED = (2, 10), (2, 13)  # the first and last version of torch with which these names were tested
 VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 SUPPORTED = TESTED[0] <= VERSION <= TESTED[1]
 if SUPPORTED:
@@ -25,9 +25,9 @@ if SUPPORTED:
 
 
 class StackedLinear(torch.autograd.Function):
-    """x (N, B, in), weight (N, out, in), bias (N, out) to (N, B, out).
+    """Maps x (N, B, in), weight (N, out, in) and bias (N, out) to (N, B, out).
 
-    torch's function returns the weight's gradient transposed, and then all of it is copied.
+    torch's function returns the weight's gradient transposed, which costs a copy of all of it.
     """
 
     @staticmethod
@@ -43,8 +43,8 @@ class StackedLinear(torch.autograd.Function):
 
 
 class StackedCrossEntropy(torch.autograd.Function):
-    """Sums over all but the first dimension of -t log s(x) - (1 - t) log(1 - s(x)), for logits x
-    and sigmoid s. This is log(1 + exp(x)) - t x, with derivative s(x) - t."""
+    """Sums -t log s(x) - (1 - t) log(1 - s(x)) over all dimensions but the first, for logits x,
+    targets t and the sigmoid s. This equals log(1 + exp(x)) - t x, with the derivative s(x) - t."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: Tensor) -> Tensor:
@@ -59,9 +59,9 @@ class StackedCrossEntropy(torch.autograd.Function):
 
 
 def call_stacked(function: type[torch.autograd.Function], *tensors: Tensor) -> Tensor:
-    """Call a function of stacked tensors with the tensors of one member under vmap.
+    """Call a function of stacked tensors from vmapped code, with the tensors of one member.
 
-    A custom torch function may define its own vmap rule, but each call then takes 0.4 ms of Python,
+    A custom torch function may define its own vmap rule, but each call then takes 0.4 ms in Python,
     a tenth of the step.
     """
     interpreter: Any = retrieve_current_functorch_interpreter()
@@ -73,7 +73,7 @@ def call_stacked(function: type[torch.autograd.Function], *tensors: Tensor) -> T
 
 
 def _members_first(members: int, value: Tensor, dim: int | None) -> Tensor:
-    """A tensor with the members as its first dimension."""
+    """Return a tensor with the members as its first dimension."""
     return value.expand(members, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
@@ -94,4 +94,4 @@ def cross_entropy(input: Tensor, target: Tensor, **options: Any) -> Tensor:
 REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = (
     {F.linear: linear, F.binary_cross_entropy_with_logits: cross_entropy} if SUPPORTED else {}
 )
-"""The replacement of each torch function while members are stepped together."""
+"""The replacement of each torch function while members are trained together."""

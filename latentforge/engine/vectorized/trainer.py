@@ -1,6 +1,6 @@
-"""Group and MemberTrainer: trainings whose steps an Ensemble runs together, an epoch at a time.
+"""Group and MemberTrainer, which train the runs whose steps an Ensemble executes together.
 
-Each member evaluates, records and saves like a single training.
+Each member evaluates, records and saves like a separate run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StackedStep(StepRunner):
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = "no: trained together with other members"
-        self.pending: deque[tuple[StackedTerms, int]] = deque()  # with the member's row
+        self.pending: deque[tuple[StackedTerms, int]] = deque()  # the second is the member's row
 
     def run(self, done: int) -> Terms:
         stacked, row = self.pending.popleft()
@@ -65,8 +65,8 @@ class MemberProgress(Progress):
 
 
 class MemberTrainer(Trainer):
-    """The training of one member: `advance` by each epoch that the ensemble has run, then
-    `conclude`."""
+    """Trains one member: `advance` is called after each epoch that the ensemble has run, and
+    `conclude` at the end."""
 
     steps: StackedStep
     build_steps = StackedStep
@@ -77,9 +77,9 @@ class MemberTrainer(Trainer):
         self.signal_received = 0  # the signal that requests the end
 
     def advance(self, epoch: int, seconds: float) -> None:
-        """Log the steps of an epoch, counted from 1, and end it: metrics, record, checkpoint.
+        """Log the steps of an epoch, counted from 1, and end it with metrics and a checkpoint.
 
-        `seconds` is the time of the steps, of all members together.
+        `seconds` is the time that the steps took for all members together.
         """
         self.result.seconds += seconds
         self._since = time.perf_counter()
@@ -95,7 +95,8 @@ class MemberTrainer(Trainer):
         return terms
 
     def conclude(self) -> None:
-        """Finish after the last epoch or a signal, which may leave a checkpoint in mid-epoch."""
+        """Finish the run after the last epoch or after a signal. A signal may cause a checkpoint in
+        the middle of an epoch."""
         if self.signal_received:
             self.stop(self.signal_received)
         self.result.status = "done"
@@ -129,7 +130,8 @@ class Group:
         )
 
     def fit(self) -> None:
-        """Train all members; after a signal, `on_done` is called with each as interrupted."""
+        """Train all members. After a signal, `on_done` is called with each remaining one, whose
+        status is "interrupted"."""
         for trainer in self.running:
             trainer.steps.trainee.train()
         with closing(self.progress), stop_on_signals(self.on_signal):
@@ -195,8 +197,8 @@ class Group:
             self._run_step(epoch, done)
 
     def _drop_infinite_terms(self, stacked: StackedTerms, done: int) -> None:
-        """Fail the members that have an infinite term of weight 0. A single training leaves such a
-        term out, but in the shared sum 0 times infinity is NaN."""
+        """Drop, as failed, the members that have an infinite term of weight 0. A separate run skips
+        such a term, but in the shared sum 0 times infinity is NaN."""
         dropped = False
         for trainer, row in self.rows.items():
             infinite = [name for name, value in stacked.values.items() if not value[row].isfinite()]
@@ -213,7 +215,7 @@ class Group:
             raise RunFailed(f"the sum of the members' losses became NaN at step {done + 1}")
 
     def _advance(self, trainer: MemberTrainer, epoch: int, seconds: float) -> None:
-        """End the epoch of one member, and the member itself if its training has stopped."""
+        """End the epoch of one member, and finish the member if its run has stopped."""
         trainer.signal_received = self.signal_received
         if not trainer.steps.pending:
             return  # a signal came before its first step
