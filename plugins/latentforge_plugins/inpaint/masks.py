@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
     """The values that are not hidden, bool of `data.shape` on the CPU, equal in all channels.
 
-    Raises UsageError for a box outside the image, for a vector with any mask but random, and if
+    Raises UsageError for a box not inside the image, for a vector with any mask but random, and if
     nothing is hidden or nothing is known. A random mask is drawn from the default generator.
     """
     if data.kind == "vector" and config.mask != "random":
@@ -54,7 +54,7 @@ def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slic
     top, left, rows, columns = config.box
     if top + rows > height or left + columns > width:
         raise UsageError(
-            f"box {list(config.box)} is outside the image of {height} rows and {width} "
+            f"box {list(config.box)} extends beyond the image of {height} rows and {width} "
             f"columns: it ends at row {top + rows}, column {left + columns}",
             hint="--set 'box=[top, left, height, width]' in pixels, inside the image",
         )
