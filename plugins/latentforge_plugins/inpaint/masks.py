@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
     """The values that are not hidden, bool of `data.shape` on the CPU, equal in all channels.
 
-    Raises UsageError for a box not inside the image, for a vector with any mask but random, and if
+    Raises UsageError for a box outside the image, for a vector with any mask but random, and if
     nothing is hidden or nothing is known. A random mask is drawn from the default generator.
     """
     if data.kind == "vector" and config.mask != "random":
