@@ -35,7 +35,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import turns
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 from networks import CASES, Case
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset

@@ -53,7 +53,7 @@ def by_hand(options: argparse.Namespace) -> tuple[nn.Module, float]:
 
 
 def loader(folder: Path) -> Any:
-    from latentforge_plugins.torchvision_remedy import import_torchvision
+    from latentforge_plugins.torchvision_import import import_torchvision
 
     torchvision = import_torchvision()
     from torch.utils.data import DataLoader

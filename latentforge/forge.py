@@ -210,7 +210,10 @@ class Forge:
         dataset, _ = resolve_dataset(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
-            raise UsageError(f"dataset {name!r} has no files to download")
+            raise UsageError(
+                f"dataset {name!r} has no files to download",
+                hint=f"latentforge show dataset {name}",
+            )
         folder: Path = dataset.call(f"fetching dataset {name!r}", fetch, dataset.options)
         return folder
 

@@ -68,7 +68,7 @@ def its_state_is_json(subject: Subject) -> None:
     )
 
 
-def nothing_global_is_changed(subject: Subject) -> None:
+def global_state_is_unchanged(subject: Subject) -> None:
     with require_no_global_change("training with it", first=lambda: _first_run(subject)):
         _train(subject)
 

@@ -56,7 +56,7 @@ def every_option_is_described(subject: Subject) -> None:
     )
 
 
-def every_ability_is_known(subject: Subject) -> None:
+def every_capability_is_known(subject: Subject) -> None:
     """Capabilities are known to the core or to another component that provides or needs them. One
     that only a model provides may be meant for components that are not installed, unless its name
     looks like a misspelt one."""
@@ -93,7 +93,7 @@ def checks_for(kind: str) -> tuple[Any, ...]:
     field_names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
     return (
         *CHECKS,
-        *([every_ability_is_known] if field_names & {"provides", "needs", "roles"} else []),
+        *([every_capability_is_known] if field_names & {"provides", "needs", "roles"} else []),
     )
 
 

@@ -28,7 +28,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
         )
 
 
-def it_is_the_same_each_time(subject: Subject) -> None:
+def two_loads_give_the_same_data(subject: Subject) -> None:
     """The seed must not matter: a run must find the data that it was trained on."""
     one, other = run_with_seeds((0, 1), lambda: _load(subject).fingerprint)
     require(
@@ -38,7 +38,7 @@ def it_is_the_same_each_time(subject: Subject) -> None:
     )
 
 
-def nothing_global_is_changed(subject: Subject) -> None:
+def global_state_is_unchanged(subject: Subject) -> None:
     with require_no_global_change("loading it", first=lambda: _splits_of(subject)):
         _load(subject)
 

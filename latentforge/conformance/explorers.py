@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from latentforge.workflows.load import LoadedRun
 
 
-def it_finds_something(subject: Subject) -> None:
+def it_returns_findings(subject: Subject) -> None:
     found = _first_result(subject)
     require(
         {Path(file).name for file in found["files"]} - {"findings.json"},
@@ -53,7 +53,7 @@ def it_finds_something(subject: Subject) -> None:
     )
 
 
-def it_needs_no_more_than_it_says(subject: Subject) -> None:
+def it_uses_only_declared_capabilities(subject: Subject) -> None:
     """The config lists only the needed capabilities too, for explorers that read it."""
     loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
     entry = loaded_run.config.model.entry
@@ -89,7 +89,7 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
     require(not differ, f"files of two runs differ: {', '.join(differ)}", SEED_HINT)
 
 
-def it_writes_no_file_of_its_own(subject: Subject) -> None:
+def it_writes_no_files(subject: Subject) -> None:
     """The core renders and writes the returned findings."""
     run = run_with(subject, subject.entry.spec.needs)
     before = {*run.path.iterdir()}
@@ -100,7 +100,7 @@ def it_writes_no_file_of_its_own(subject: Subject) -> None:
     require(not new, f"it writes {', '.join(new)}", "return findings and write no files")
 
 
-def it_leaves_the_model_as_it_is(subject: Subject) -> None:
+def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
     models = {
         f"the model of role {role}": loaded.model for role, loaded in loaded_run.roles.items()
@@ -116,7 +116,7 @@ def it_leaves_the_model_as_it_is(subject: Subject) -> None:
     )
 
 
-def images_lie_between_0_and_1(subject: Subject) -> None:
+def images_are_between_0_and_1(subject: Subject) -> None:
     findings = subject.once("findings", lambda: _find(subject, load_tiny_run(subject)))
     for item in findings.items:
         panels = chain(*item.frames) if isinstance(item, Film) else [item]
@@ -129,7 +129,7 @@ def images_lie_between_0_and_1(subject: Subject) -> None:
             )
 
 
-def a_class_without_images_works(subject: Subject) -> None:
+def data_without_some_classes_works(subject: Subject) -> None:
     _require_handled(subject, "a run with a class without images", case="empty", empty=1)
 
 
@@ -137,7 +137,7 @@ def one_test_image_works(subject: Subject) -> None:
     _require_handled(subject, "a run with one test image", case="one", test=1)
 
 
-def nothing_global_is_changed(subject: Subject) -> None:
+def global_state_is_unchanged(subject: Subject) -> None:
     with require_no_global_change("exploring", first=lambda: _first_result(subject)):
         _explore(subject)
 

@@ -41,7 +41,7 @@ PER_IMAGE = (
 )
 
 
-def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
+def terms_are_finite_scalars(subject: Subject) -> None:
     terms = _terms_of(subject)
     require(
         isinstance(terms, Terms),
@@ -108,7 +108,7 @@ def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
     )
 
 
-def it_needs_no_more_than_it_says(subject: Subject) -> None:
+def it_uses_only_declared_capabilities(subject: Subject) -> None:
     shape = _shape_for(subject)
     model, entry = _model_for(subject, shape), subject.cache[f"model for {shape}"]
     with restrict_to_needs((model, entry.spec.provides, needs_of(subject)), field="needs"):
@@ -129,7 +129,7 @@ def it_works_without_labels(subject: Subject) -> None:
     _require_finite(terms, "for a batch without labels, ", hint)
 
 
-def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
+def the_batch_is_not_modified(subject: Subject) -> None:
     batch = make_batch(_shape_for(subject))
     with require_unmodified(batch):
         _terms_of(subject, batch=batch)
@@ -160,7 +160,7 @@ def a_batch_of_one_works(subject: Subject) -> None:
     _require_finite(terms, "for one image, ", "do not divide by n - 1")
 
 
-def a_class_without_images_works(subject: Subject) -> None:
+def a_batch_without_some_classes_works(subject: Subject) -> None:
     batch = make_batch(_shape_for(subject))
     batch.y = torch.zeros_like(batch.index)  # all of the first class
     terms = _terms_of(subject, batch=batch)
@@ -200,7 +200,7 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
     )
 
 
-def it_waits_for_no_device(subject: Subject) -> None:
+def it_does_not_synchronize_the_device(subject: Subject) -> None:
     """On torch's device `meta`, whose tensors have no values: reading a value, or a tensor on
     another device, is an error."""
     model, loss, batch = _parts_for(subject)
@@ -218,7 +218,7 @@ def it_waits_for_no_device(subject: Subject) -> None:
         ) from None
 
 
-def nothing_global_is_changed(subject: Subject) -> None:
+def global_state_is_unchanged(subject: Subject) -> None:
     model = _model_for(subject)
     with require_no_global_change("building and calling it"):
         _terms_of(subject, model)

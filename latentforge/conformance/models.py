@@ -37,7 +37,7 @@ SAMPLES = 400  # samples of a posterior, to estimate its KL
 Shape = tuple[int, ...]
 
 
-def it_has_what_it_provides(subject: Subject) -> None:
+def it_implements_what_it_provides(subject: Subject) -> None:
     """The attributes of the model and its posteriors that the other checks use."""
     model, provides = _build(subject).eval(), subject.entry.spec.provides
     _require_attributes(model, MODEL_ATTRIBUTES, provides, "the model")
@@ -57,7 +57,7 @@ def it_has_what_it_provides(subject: Subject) -> None:
         require(not unknown, saw, "fix layers()")
 
 
-def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
+def codes_and_images_have_the_right_shapes(subject: Subject, shape: Shape) -> None:
     try:
         model = build(subject, shape).eval()
     except UsageError as error:
@@ -86,7 +86,7 @@ def codes_and_images_have_their_shapes(subject: Subject, shape: Shape) -> None:
             require_tensor(model(x), (6, len(CLASSES)), "the logits", torch.float32)
 
 
-def it_leaves_the_batch_as_it_is(subject: Subject) -> None:
+def the_batch_is_not_modified(subject: Subject) -> None:
     shape = supported_shape(subject)
     model, batch = build(subject, shape), make_batch(shape)
     with require_unmodified(batch):
@@ -136,7 +136,7 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
     )
 
 
-def inference_draws_nothing(subject: Subject) -> None:
+def inference_is_deterministic(subject: Subject) -> None:
     """In evaluation mode, the posterior's mode and its decoded image are the same each time."""
     model, x = _build(subject).eval(), make_batch(supported_shape(subject)).x
     one, other = run_with_seeds((0, 1), lambda: _infer(subject, model, x))
@@ -154,7 +154,7 @@ def the_mode_is_the_mean(subject: Subject) -> None:
     require_same(posterior.mean, posterior.mode(), "mode() is not the mean", "return self.mean")
 
 
-def samples_follow_the_seed(subject: Subject) -> None:
+def samples_depend_only_on_the_seed(subject: Subject) -> None:
     skip_unless_provided(subject, "kl")
     one, same, other = run_with_seeds((0, 0, 1), _posterior_of(subject).sample)
     require(
@@ -169,7 +169,7 @@ def samples_follow_the_seed(subject: Subject) -> None:
     )
 
 
-def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
+def kl_matches_the_posterior(subject: Subject) -> None:
     """Compared with an estimate from its samples and log_prob, for the prior N(0, I), within five
     standard errors."""
     skip_unless_provided(subject, "kl")
@@ -262,7 +262,7 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
         )
 
 
-def it_moves_to_another_device(subject: Subject) -> None:
+def it_works_on_another_device(subject: Subject) -> None:
     with use_other_device(DEVICE_HINT) as device:
         model = _build(subject).eval().to(device)
         x = make_batch(supported_shape(subject)).x.to(device)
@@ -270,7 +270,7 @@ def it_moves_to_another_device(subject: Subject) -> None:
             require(value.device.type == device.type, f"{name} is on {value.device}", DEVICE_HINT)
 
 
-def nothing_global_is_changed(subject: Subject) -> None:
+def global_state_is_unchanged(subject: Subject) -> None:
     with restore_settings():
         shape = supported_shape(subject)
     x = make_batch(shape).x  # before the model can change the default dtype
@@ -278,7 +278,7 @@ def nothing_global_is_changed(subject: Subject) -> None:
         _infer(subject, build(subject, shape).eval(), x)
 
 
-def two_models_share_nothing(subject: Subject) -> None:
+def two_models_share_no_parameters(subject: Subject) -> None:
     one, other = (_build(subject, seed) for seed in (0, 1))
     addresses = {value.data_ptr() for value in (*one.parameters(), *one.buffers())}
     shared = [name for name, p in other.named_parameters() if p.data_ptr() in addresses]

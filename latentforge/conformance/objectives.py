@@ -24,7 +24,7 @@ from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, 
 ROWS = 5
 
 
-def it_asks_for_something_in_words(subject: Subject) -> None:
+def requests_are_strings(subject: Subject) -> None:
     requests = _objective_of(subject).requests
     require(not isinstance(requests, str), f"requests is {requests!r}", "give a list of strings")
     require(len(requests) > 0, "it has no requests", "give `requests` a string for each")
@@ -32,14 +32,14 @@ def it_asks_for_something_in_words(subject: Subject) -> None:
     require(texts, f"requests is {list(requests)!r}", "describe each request in a string")
 
 
-def scores_and_answers_are_one_a_row(subject: Subject) -> None:
+def one_score_and_one_flag_per_row(subject: Subject) -> None:
     objective, x, request = _prepare(subject)
     score, satisfied = objective.score(x, request), objective.satisfied(x, request)
     require_tensor(score, (ROWS,), "score(x, request)", x.dtype)
     require_tensor(satisfied, (ROWS,), "satisfied(x, request)", torch.bool)
 
 
-def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
+def its_options_do_not_clash_with_an_explorer(subject: Subject) -> None:
     """Both are set in one namespace, where a shared name would mean two options."""
     options = {field.name for field in fields(subject.entry.spec.config)}
     for entry in subject.forge.registry.entries("explorers"):
@@ -49,7 +49,7 @@ def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
             require(not shared, saw, "rename them: the explorer rejects such an objective")
 
 
-def it_needs_no_more_than_it_says(subject: Subject) -> None:
+def it_uses_only_declared_capabilities(subject: Subject) -> None:
     if not roles_of(subject):
         raise CheckSkipped("it has no roles")
     from latentforge.workflows.explore import create_context
@@ -62,7 +62,7 @@ def it_needs_no_more_than_it_says(subject: Subject) -> None:
         objective.satisfied(x, request)
 
 
-def it_moves_to_another_device(subject: Subject) -> None:
+def it_works_on_another_device(subject: Subject) -> None:
     objective, x, request = _prepare(subject)
     if "context" in subject.cache:
         raise CheckSkipped("it is built for a run, and all x are on the device of that run")
@@ -91,7 +91,7 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
     )
 
 
-def rows_do_not_mix(subject: Subject) -> None:
+def rows_are_independent(subject: Subject) -> None:
     """A search drops rows that are done, so no row may depend on the others."""
     objective, x, request = _prepare(subject)
     score = objective.score(x, request)
@@ -106,7 +106,7 @@ def rows_do_not_mix(subject: Subject) -> None:
         require(same, saw, "compute each row on its own")
 
 
-def the_same_images_score_the_same(subject: Subject) -> None:
+def the_score_is_deterministic(subject: Subject) -> None:
     objective, x, request = _prepare(subject)
     scores = run_with_seeds((0, 1), lambda: objective.score(x, request))
     require(
@@ -114,7 +114,7 @@ def the_same_images_score_the_same(subject: Subject) -> None:
     )
 
 
-def its_classes_are_one_a_request(subject: Subject) -> None:
+def one_class_per_request(subject: Subject) -> None:
     objective = _objective_of(subject)
     classes = getattr(objective, "classes", None)
     if classes is None:
@@ -122,7 +122,7 @@ def its_classes_are_one_a_request(subject: Subject) -> None:
     require_tensor(classes, (len(objective.requests),), "classes", torch.int64)
 
 
-def nothing_global_is_changed(subject: Subject) -> None:
+def global_state_is_unchanged(subject: Subject) -> None:
     with require_no_global_change("building and calling it", first=lambda: _prepare(subject)):
         objective, x, request = _prepare(subject)
         objective.score(x, request)

@@ -104,7 +104,7 @@ def _review_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result
     kind_results = results[len(checks_for(entry.kind.plural)) :]  # only the checks of its kind
     if kind_results and all(result.status == "skipped" for result in kind_results):
         saw = f"no check ran: {kind_results[0].saw}"
-        yield Result(entry.plugin.name, about, "it was tried", "skipped", saw)
+        yield Result(entry.plugin.name, about, "it can be checked", "skipped", saw)
 
 
 def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]) -> Result:

@@ -21,7 +21,9 @@ def check_free(path: Path, ignore: Callable[[Path], bool] = lambda _: False) -> 
     if path.exists() and (not path.is_dir() or not all(map(ignore, path.iterdir()))):
         problem = "is not empty" if path.is_dir() else "is a file"
         shown = path if path.name else path.resolve()  # the name of "." is ""
-        raise UsageError(f"{shown} {problem} and is not overwritten", hint="choose another folder")
+        raise UsageError(
+            f"{shown} {problem} and will not be overwritten", hint="choose another folder"
+        )
     check_writable(path)
 
 

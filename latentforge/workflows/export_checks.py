@@ -71,7 +71,7 @@ def encode(
         raise UsageError(f"{out}: codes are written as .parquet or .npz")
     if out.exists():
         raise UsageError(
-            f"{out} already exists and is not overwritten", hint="choose another --out"
+            f"{out} already exists and will not be overwritten", hint="choose another --out"
         )
     if options and not isinstance(data, str):
         raise UsageError(

@@ -54,7 +54,7 @@ def test_the_demo_trains_explores_and_reports(cli, work, short):
 
     taken = cli("demo", "--out", said["out"])
     assert taken.code == 2
-    assert "is not overwritten" in taken.err
+    assert "will not be overwritten" in taken.err
 
     text = demo.format_result(said)
     assert "open      runs/demo-1/vae/report.html" in text

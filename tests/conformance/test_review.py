@@ -68,7 +68,7 @@ def test_component_that_was_not_tried_is_skipped():
 
     offered = replace(twins.GOOD["datasets"], load=missing)
     seen = reviewed(Forge([twins.plugin("datasets", offered)]), "twin", deep=True)
-    last = seen["dataset good", "it was tried"]
+    last = seen["dataset good", "it can be checked"]
     assert last.status == "skipped"
     assert "no files" in last.saw
 

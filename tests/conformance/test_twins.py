@@ -91,7 +91,7 @@ def test_a_heavy_hook_module_is_found_in_every_kind(work):
 
 
 def test_hint_fits_the_fault():
-    name = "terms are finite numbers on their own"
+    name = "terms are finite scalars"
     hints = []
     for twin in twins.TWINS["losses"][name][2:]:
         with pytest.raises(CheckFailed) as failure:
@@ -102,7 +102,7 @@ def test_hint_fits_the_fault():
 
 def test_other_checks_are_skipped_after_the_first_fails():
     failed, skipped = {}, set()
-    found = checks("models", twins.TWINS["models"]["it has what it provides"][3])
+    found = checks("models", twins.TWINS["models"]["it implements what it provides"][3])
     del found[LIGHT]
     for check in found.values():
         try:
@@ -111,6 +111,7 @@ def test_other_checks_are_skipped_after_the_first_fails():
             failed[check.name] = failure.saw
         except CheckSkipped as why:
             skipped.add(str(why))
-    assert skipped == {"see 'it has what it provides'"}
-    assert list(failed) == ["it has what it provides"]
-    assert "but the tuple that `encode` returns has no mode" in failed["it has what it provides"]
+    assert skipped == {"see 'it implements what it provides'"}
+    assert list(failed) == ["it implements what it provides"]
+    [saw] = failed.values()
+    assert "but the tuple that `encode` returns has no mode" in saw

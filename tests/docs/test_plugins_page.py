@@ -161,7 +161,7 @@ def test_full_gaussian_of_the_page_has_the_kl_of_its_samples():
 
     for posterior, right in ((space["FullGaussian"], True), (Half, False)):
         checks = {str(c): c for c in checks_of("models", "full", plugins=[Full(posterior)])}
-        check = checks["the kl is that of its posterior"]
+        check = checks["kl matches the posterior"]
         if right:
             check()
         else:

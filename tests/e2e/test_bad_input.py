@@ -276,7 +276,7 @@ def test_existing_run_file_or_folder_is_not_overwritten(refused, runs, work):
     (work / "notes.txt").write_text("mine")
     for taken in ("notes.txt", "runs", "."):
         text = refused(2, "train", "ae", "--run", taken)
-        assert "is not overwritten" in text
+        assert "will not be overwritten" in text
         assert "choose another folder" in text
 
 

@@ -45,7 +45,7 @@ def search(decode, objective, start, steps=300, lr=0.2):
         if not open_.any():
             break
         attempts += len(z)
-        gradient = torch.autograd.grad(score.sum(), z)[0]  # rows do not mix
+        gradient = torch.autograd.grad(score.sum(), z)[0]  # rows are independent
         rate = lr * (1 - step / steps)
         z = (z + rate * gradient)[open_].detach().requires_grad_()
         request = request[open_]

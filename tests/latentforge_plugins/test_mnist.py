@@ -150,7 +150,7 @@ import sys
 from pathlib import Path
 from latentforge.errors import MissingError
 from latentforge_plugins.mnist import MnistConfig, fetch
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 
 import_torchvision().datasets.MNIST.mirrors = ["http://127.0.0.1:9/", "http://127.0.0.1:9/b/"]
 try:
@@ -179,7 +179,7 @@ try:
 except RuntimeError as error:
     print("fails" if "torchvision::nms does not exist" in str(error) else error)
     assert not hasattr(sys.modules.get("torchvision"), "datasets")
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 first = import_torchvision()
 import gc; gc.collect()
 import torch, torchvision
@@ -202,7 +202,7 @@ def test_torchvision_is_imported_even_if_its_operators_fail():
 BROKEN = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 try:
     import_torchvision()
 except RuntimeError as error:
@@ -239,7 +239,7 @@ def test_real_mnist_has_the_known_counts_and_mean():
 READ_BY_TORCHVISION = """
 import os, numpy as np
 from latentforge_plugins.mnist import MnistConfig, load
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 for split in ("train", "test"):
     ours = load(MnistConfig(), split)
     theirs = import_torchvision().datasets.MNIST(os.environ["LATENTFORGE_DATA"], split == "train")

@@ -438,7 +438,7 @@ def test_a_searching_explorer_writes_the_findings_of_the_objective(seek):
         ("mask=lowr", "did you mean 'lower'?"),
         ("mask=box", "mask=box and box=[top, left, height, width] require each other"),
         ("box=[0,0,2,2]", "mask=box and box=[top, left, height, width] require each other"),
-        ("mask=box box=[26,0,3,2]", "is outside the image of 28 rows and 28 columns"),
+        ("mask=box box=[26,0,3,2]", "extends beyond the image of 28 rows and 28 columns"),
         ("mask=box box=[0,29,1,1]", "it ends at row 1, column 30"),
         ("mask=box box=[0,0,28,28]", "the mask leaves nothing known of an image of 28x28 pixels"),
         ("mask=random share=0.0005", "the mask leaves nothing hidden of an image of 28x28 pixels"),

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import scipy.io
 from latentforge_plugins.torchvision_datasets import latentforge_datasets
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 
 from latentforge.data.preparation import prepare
 from latentforge.errors import MissingError

@@ -127,7 +127,7 @@ def test_no_import_is_hidden_in_a_string():
     assert users == {
         "latentforge",
         "latentforge.plugins.loading",
-        "latentforge_plugins.torchvision_remedy",
+        "latentforge_plugins.torchvision_import",
     }
 
 

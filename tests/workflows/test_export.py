@@ -138,7 +138,7 @@ def test_second_export_overwrites_nothing(cli, runs):
     before = Path(outs[0], "model.onnx").stat().st_mtime_ns
     answer = cli("export", "runs/ae", "--part", "decoder", "--out", outs[0])
     assert answer.code == 2
-    assert f"{outs[0]} is not empty and is not overwritten" in answer.err
+    assert f"{outs[0]} is not empty and will not be overwritten" in answer.err
     assert Path(outs[0], "model.onnx").stat().st_mtime_ns == before
 
 

@@ -54,7 +54,7 @@ def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slic
     top, left, rows, columns = config.box
     if top + rows > height or left + columns > width:
         raise UsageError(
-            f"box {list(config.box)} is outside the image of {height} rows and {width} "
+            f"box {list(config.box)} extends beyond the image of {height} rows and {width} "
             f"columns: it ends at row {top + rows}, column {left + columns}",
             hint="--set 'box=[top, left, height, width]' in pixels, inside the image",
         )

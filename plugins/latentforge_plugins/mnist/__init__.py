@@ -41,7 +41,7 @@ def fetch(config: MnistConfig) -> Path:
 
 def download(root: Path) -> None:
     """Downloads with torchvision: from two mirrors, with MD5 sums, to MNIST/raw under `root`."""
-    from latentforge_plugins.torchvision_remedy import import_torchvision
+    from latentforge_plugins.torchvision_import import import_torchvision
 
     torchvision = import_torchvision()
     try:

@@ -16,7 +16,7 @@ import numpy as np
 from latentforge.contracts import Arrays
 from latentforge.errors import MissingError, one_line
 from latentforge_plugins.folders import data_folder
-from latentforge_plugins.torchvision_remedy import import_torchvision
+from latentforge_plugins.torchvision_import import import_torchvision
 
 if TYPE_CHECKING:
     from .config import RootConfig

@@ -98,5 +98,5 @@ CALLBACKS = {
     "the same seed gives the same weights": [callback(Jitters)],
     "a resumed run ends with the same weights": [callback(Decays)],
     "its state is json": [callback(NoJson), callback(NoLoadState)],
-    "nothing global is changed": [callback(MeddlingWatch)],
+    "global state is unchanged": [callback(MeddlingWatch)],
 }

@@ -68,8 +68,8 @@ DATASETS = {
         dataset(a_list),
         dataset(no_train, splits=("test",)),
     ],
-    "it is the same each time": [dataset(anew)],
-    "nothing global is changed": [
+    "two loads give the same data": [dataset(anew)],
+    "global state is unchanged": [
         dataset(meddling_load),
         dataset(seeding(random.seed)),
         dataset(seeding(np.random.seed)),

@@ -131,10 +131,10 @@ def trains_the_other(context, config):
 
 
 EXPLORERS = {
-    "it finds something": [explorer(nothing), explorer(unexplained), explorer(nan_metric)],
-    "every ability is known": [explorer(roles={"judge": {"clasify"}})],
-    "images lie between 0 and 1": [shows(grid), shows(film), shows(map_of), shows(plane)],
-    "it needs no more than it says": [
+    "it returns findings": [explorer(nothing), explorer(unexplained), explorer(nan_metric)],
+    "every capability is known": [explorer(roles={"judge": {"clasify"}})],
+    "images are between 0 and 1": [shows(grid), shows(film), shows(map_of), shows(plane)],
+    "it uses only declared capabilities": [
         explorer(needs={"decode"}),
         explorer(decodes_with_its_role, roles={"other": {"encode"}}),
     ],
@@ -144,14 +144,14 @@ EXPLORERS = {
         explorer(unseeded_picture),
         explorer(unseeded_metric),
     ],
-    "it writes no file of its own": [explorer(leaves_files)],
-    "it leaves the model as it is": [
+    "it writes no files": [explorer(leaves_files)],
+    "the model is not modified": [
         explorer(trains_on),
         explorer(leaves_training_on),
         explorer(freezes),
         explorer(trains_the_other, roles={"judge": {"classify"}}),
     ],
-    "a class without images works": [explorer(needs_all_classes)],
+    "data without some classes works": [explorer(needs_all_classes)],
     "one test image works": [explorer(needs_two_images)],
-    "nothing global is changed": [explorer(meddling_look)],
+    "global state is unchanged": [explorer(meddling_look)],
 }

@@ -186,7 +186,7 @@ class SetsVariables(GoodLoss):
 
 
 LOSSES = {
-    "terms are finite numbers on their own": [
+    "terms are finite scalars": [
         loss(no_module),
         loss(NoTerms),
         loss(Rows),
@@ -196,16 +196,16 @@ LOSSES = {
         giving(weights={"recon": 0.0, "scale": 0.0}),
         loss(NoNumber),
     ],
-    "every ability is known": [
+    "every capability is known": [
         loss(needs={"encode", "decode_logit"}),
         loss(needs={"classify", "decode_logits"}),
     ],
-    "it needs no more than it says": [
+    "it uses only declared capabilities": [
         loss(needs={"encode"}),
         loss(Spreads, needs={"encode", "decode_logits", "kl"}),
     ],
     "it works without labels": [loss(ClassMeans), loss(Indexes)],
-    "it leaves the batch as it is": [loss(Whitens)],
+    "the batch is not modified": [loss(Whitens)],
     "terms do not grow with the batch": [loss(Summed)],
     "a reconstruction is a sum over pixels": [loss(MeanOverPixels)],
     "gradients reach the model and the loss": [
@@ -217,9 +217,9 @@ LOSSES = {
     "the same seed gives the same terms": [loss(OwnNoise)],
     "terms have the same names at every step": [loss(Renames)],
     "a batch of one works": [loss(Spread)],
-    "a class without images works": [loss(ClassMeans, labels=True)],
+    "a batch without some classes works": [loss(ClassMeans, labels=True)],
     "it works without gradients": [loss(AfterTheEnd)],
     "state survives saving and loading": [loss(Forgets), loss(Remembers)],
-    "it waits for no device": [loss(Waits)],
-    "nothing global is changed": [loss(SetsVariables)],
+    "it does not synchronize the device": [loss(Waits)],
+    "global state is unchanged": [loss(SetsVariables)],
 }

@@ -337,9 +337,9 @@ def tune_cudnn():
     torch.backends.cudnn.benchmark = True
 
 
-SHAPES = "codes and images have their shapes [1x28x28]"
+SHAPES = "codes and images have the right shapes [1x28x28]"
 MODELS = {
-    "it has what it provides": [
+    "it implements what it provides": [
         model(provides={*PROVIDES, "layers"}),
         model(FalseLayers, {*PROVIDES, "layers"}),
         model(no_module),
@@ -347,8 +347,8 @@ MODELS = {
         classifier(Unfinished),
         model(NoLatent),
     ],
-    "every ability is known": [model(provides={*PROVIDES - {"decode_logits"}, "decode_logit"})],
-    "it leaves the batch as it is": [model(Darkens)],
+    "every capability is known": [model(provides={*PROVIDES - {"decode_logits"}, "decode_logit"})],
+    "the batch is not modified": [model(Darkens)],
     SHAPES: [
         model(with_posterior(ShortMode)),
         model(with_posterior(ShortSample)),
@@ -365,10 +365,13 @@ MODELS = {
     "gradients reach every parameter": [model(Unused), model(NanGradient)],
     "ten steps lower the default loss": [model(Uphill)],
     "the same seed gives the same weights": [model(OwnGenerator), model(AlwaysTheSame)],
-    "inference draws nothing": [model(with_posterior(Sampled))],
+    "inference is deterministic": [model(with_posterior(Sampled))],
     "the mode is the mean": [model(with_posterior(Shifted))],
-    "samples follow the seed": [model(with_posterior(Still)), model(with_posterior(OwnNoise))],
-    "the kl is that of its posterior": [
+    "samples depend only on the seed": [
+        model(with_posterior(Still)),
+        model(with_posterior(OwnNoise)),
+    ],
+    "kl matches the posterior": [
         model(with_posterior(TwiceKl)),
         model(with_posterior(SummedKl)),
         model(NoPrior),
@@ -378,8 +381,8 @@ MODELS = {
     "a batch of one works": [model(Squeezed)],
     "an image does not depend on its batch": [model(BatchMean)],
     "state survives saving and loading": [model(Hidden), model(RunningMean)],
-    "it moves to another device": [model(LeftBehind), classifier(OutputOnCpu)],
-    "nothing global is changed": [
+    "it works on another device": [model(LeftBehind), classifier(OutputOnCpu)],
+    "global state is unchanged": [
         meddling(meddle),
         meddling(lambda: torch.set_default_dtype(torch.float64)),
         meddling(lambda: torch.set_num_threads(1)),
@@ -390,5 +393,5 @@ MODELS = {
         meddling(lambda: warnings.filterwarnings("ignore")),
         meddling(lambda: logging.getLogger().setLevel("ERROR")),
     ],
-    "two models share nothing": [model(Shares)],
+    "two models share no parameters": [model(Shares)],
 }

@@ -136,24 +136,24 @@ class MixedAnswers(Bright):
 
 
 OBJECTIVES = {
-    "it asks for something in words": [
+    "requests are strings": [
         objective(NoRequests),
         objective(BlankRequest),
         objective(OneText),
     ],
-    "every ability is known": [objective(roles={"judge": {"clasify"}})],
-    "its options are not those of an explorer": [objective(config=StepsConfig)],
-    "it needs no more than it says": [objective(Unlike, roles={"other": {"encode"}})],
-    "it moves to another device": [objective(ScoreFromCpu), objective(AnswersOnCpu)],
-    "scores and answers are one a row": [objective(OneNumber), objective(ScoreOfPixels)],
+    "every capability is known": [objective(roles={"judge": {"clasify"}})],
+    "its options do not clash with an explorer": [objective(config=StepsConfig)],
+    "it uses only declared capabilities": [objective(Unlike, roles={"other": {"encode"}})],
+    "it works on another device": [objective(ScoreFromCpu), objective(AnswersOnCpu)],
+    "one score and one flag per row": [objective(OneNumber), objective(ScoreOfPixels)],
     "the score is differentiable in x": [
         objective(Rounded),
         objective(Blind),
         objective(Cliff),
         objective(Plateau),
     ],
-    "rows do not mix": [objective(Mixed), objective(MixedAnswers)],
-    "the same images score the same": [objective(Noisy)],
-    "its classes are one a request": [objective(ThreeClasses)],
-    "nothing global is changed": [objective(MeddlingScore)],
+    "rows are independent": [objective(Mixed), objective(MixedAnswers)],
+    "the score is deterministic": [objective(Noisy)],
+    "one class per request": [objective(ThreeClasses)],
+    "global state is unchanged": [objective(MeddlingScore)],
 }

@@ -1,4 +1,4 @@
-"""Imports torchvision even if its compiled operators cannot be loaded.
+"""Import torchvision even if its compiled operators cannot be loaded.
 
 The wheel on PyPI is a CUDA build. With a CPU-only torch its library does not load, and the import
 fails when it declares a fake kernel for an undefined operator. Datasets, transforms and utils need
@@ -17,7 +17,7 @@ OPERATORS = ("nms", "qnms")
 
 
 def import_torchvision() -> ModuleType:
-    """Returns torchvision, without `nms` and the other compiled operators if they do not load."""
+    """Return torchvision, without `nms` and the other compiled operators if they do not load."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
