@@ -151,7 +151,7 @@ SEED_HINT = "use torch's default generator, which is seeded, or the seed in the 
 
 
 def _images_of(item: Any) -> Iterator[torch.Tensor]:
-    """The images of a finding, except those whose colours show arbitrary numbers."""
+    """Yield the images of a finding, except heat maps, whose values are arbitrary."""
     if isinstance(item, ImageGrid) and item.colours == "grey":
         yield from item.rows
     if isinstance(item, Scatter):
@@ -160,8 +160,8 @@ def _images_of(item: Any) -> Iterator[torch.Tensor]:
 
 
 def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data: Any) -> None:
-    """Raise CheckSkipped if the explorer refuses such a run with a UsageError, CheckFailed if it
-    raises anything else."""
+    """Explore a tiny run with this data. Raises CheckSkipped if the explorer rejects the run with
+    a UsageError, and CheckFailed for any other exception."""
     try:
         _explore(subject, **data)
     except UsageError as error:
@@ -173,12 +173,12 @@ def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data
 
 
 def _first_result(subject: Subject) -> dict[str, Any]:
-    """The result of the first exploration, for the checks that need no other."""
+    """Return the result of the first exploration, which several checks share."""
     return subject.once("explored", lambda: _explore(subject))
 
 
 def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
-    """Explore a tiny run: metrics, files, and digests of the contents of the files."""
+    """Explore a tiny run and return its metrics, files, and digests of the files."""
     out = run_folder_for(subject)
     result: dict[str, Any] = subject.forge.explore(
         subject.entry.reference,
@@ -193,7 +193,7 @@ def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
 
 
 def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
-    """The findings for a loaded run, not rendered."""
+    """Return the findings for a loaded run without rendering them."""
     from latentforge.workflows.explore import compute_findings
 
     explorer = Component(subject.entry, subject.config)
@@ -201,9 +201,9 @@ def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 digests of the pictures, tables and arrays in a folder. Archives contain the time, so
-    their members are hashed. Pages and findings.json repeat the content, contain times and are
-    skipped."""
+    """Return SHA-256 digests of the pictures, tables and arrays in a folder. Archives contain
+    timestamps, so their members are hashed. HTML pages and findings.json contain timestamps too;
+    they are skipped, because they repeat the content."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".npz":
@@ -224,7 +224,7 @@ def _fingerprint(model: torch.nn.Module) -> str:
 
 
 def _objective_of(subject: Subject) -> Component | None:
-    """The default objective of an explorer that searches, else None."""
+    """Return the default objective of the explorer, or None if it does not search."""
     if not subject.entry.spec.searches:
         return None
     entry = subject.forge.registry.get("objectives", subject.entry.spec.searches)
