@@ -58,9 +58,9 @@ def every_option_is_described(subject: Subject) -> None:
 
 
 def every_ability_is_known(subject: Subject) -> None:
-    """Capabilities are known to the core or to another component that provides or needs them. One
-    that only a model provides may be meant for components that are not installed, unless its name
-    looks like a misspelt one."""
+    """A capability must be known to the core, or be provided or needed by another component. One
+    that only this model provides may be meant for components that are not installed, unless its
+    name looks like a misspelling."""
     entries = subject.forge.registry.components
     others = [capabilities_of(entry) for entry in entries if entry is not subject.entry]
     known = {*CORE_CAPABILITIES, *chain(*chain(*others))}

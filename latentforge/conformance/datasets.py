@@ -29,7 +29,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 
 def it_is_the_same_each_time(subject: Subject) -> None:
-    """The seed must not matter: a run must find the data that it was trained on."""
+    """The data must not depend on the seed: a run must find the data that it was trained on."""
     one, other = run_with_seeds((0, 1), lambda: _load(subject).fingerprint)
     require(
         one == other,

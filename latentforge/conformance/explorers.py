@@ -54,7 +54,7 @@ def it_finds_something(subject: Subject) -> None:
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
-    """The config lists only the needed capabilities too, for explorers that read it."""
+    """The config lists only the needed capabilities too, because some explorers read it."""
     loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
     entry = loaded_run.config.model.entry
     restricted = replace(entry, spec=replace(entry.spec, provides=needs))
@@ -90,7 +90,7 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
 
 
 def it_writes_no_file_of_its_own(subject: Subject) -> None:
-    """The core renders and writes the returned findings."""
+    """An explorer only returns findings; the core renders and writes them."""
     run = run_with(subject, subject.entry.spec.needs)
     before = {*run.path.iterdir()}
     folder = run_folder_for(subject).parent

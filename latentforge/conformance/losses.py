@@ -201,8 +201,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 
 def it_waits_for_no_device(subject: Subject) -> None:
-    """On torch's device `meta`, whose tensors have no values: reading a value, or a tensor on
-    another device, is an error."""
+    """The loss runs on torch's device `meta`, whose tensors have no values. Reading a value, or
+    using a tensor on another device, raises an error."""
     model, loss, batch = _parts_for(subject)
     model, loss = model.to("meta"), loss.to("meta")
     assert batch.y is not None

@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 
 def it_has_what_it_provides(subject: Subject) -> None:
-    """The attributes of the model and its posteriors that the other checks use."""
+    """The model and its posteriors must have the attributes that the other checks use."""
     model, provides = _build(subject).eval(), subject.entry.spec.provides
     _require_attributes(model, MODEL_ATTRIBUTES, provides, "the model")
     if provides & {"encode", "decode"}:
@@ -137,7 +137,7 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 
 
 def inference_draws_nothing(subject: Subject) -> None:
-    """In evaluation mode, the posterior's mode and its decoded image are the same each time."""
+    """In evaluation mode, the mode of the posterior and its decoded image are always the same."""
     model, x = _build(subject).eval(), make_batch(supported_shape(subject)).x
     one, other = run_with_seeds((0, 1), lambda: _infer(subject, model, x))
     for name, value in one.items():
@@ -170,8 +170,8 @@ def samples_follow_the_seed(subject: Subject) -> None:
 
 
 def the_kl_is_that_of_its_posterior(subject: Subject) -> None:
-    """Compared with an estimate from its samples and log_prob, for the prior N(0, I), within five
-    standard errors."""
+    """kl() is compared with an estimate from samples and log_prob for the prior N(0, I). They must
+    agree within five standard errors."""
     skip_unless_provided(subject, "kl")
     latent = _latent_of(_build(subject))
     posterior = _posterior_of(subject)

@@ -40,7 +40,7 @@ def scores_and_answers_are_one_a_row(subject: Subject) -> None:
 
 
 def its_options_are_not_those_of_an_explorer(subject: Subject) -> None:
-    """Both are set in one namespace, where a shared name would mean two options."""
+    """The options of both are set in one namespace, so a shared name would be ambiguous."""
     options = {field.name for field in fields(subject.entry.spec.config)}
     for entry in subject.forge.registry.entries("explorers"):
         if entry.spec.searches:
@@ -93,7 +93,7 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
 
 
 def rows_do_not_mix(subject: Subject) -> None:
-    """A search drops rows that are done, so no row may depend on the others."""
+    """A search drops rows that are satisfied, so no row may depend on the others."""
     objective, x, request = _prepare(subject)
     score = objective.score(x, request)
     satisfied = objective.satisfied(x, request)
