@@ -1,4 +1,4 @@
-"""How the codebook is used: a measure and an explorer."""
+"""A measure and an explorer of the use of the codebook."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ COLUMNS = 8
 
 
 def perplexity(used: Tensor) -> Tensor:
-    """The effective number of entries in use: exp of the entropy of their shares (K,)."""
+    """Return the effective number of entries: exp of the entropy of their frequencies (K,)."""
     return torch.exp(-torch.xlogy(used, used).sum())
 
 
@@ -53,6 +53,6 @@ def explore(context, config) -> Findings:
     return Findings(
         found,
         metrics,
-        "over the codes of all test images; perplexity: exp of the entropy of the entries' shares;"
-        " used: number of entries that occur",
+        "over the codes of all test images; perplexity: exp of the entropy of the entries'"
+        " frequencies; used: number of entries that occur",
     )
