@@ -18,8 +18,8 @@ class LatentForgeError(Exception):
 
     The hint says what to do next. `remedy` is the former name of `hint`, as keyword and attribute.
 
-    `exit_code` is the exit code of the command: 1 the run failed, 2 usage or config, 3 a plugin,
-    4 something is missing, 130 interrupted, 143 terminated.
+    `exit_code` is the exit code of the command: 1 (the run failed), 2 (usage or config),
+    3 (a plugin), 4 (something is missing), 130 (interrupted), 143 (terminated).
     """
 
     exit_code = 1
@@ -39,7 +39,7 @@ class LatentForgeError(Exception):
         return self.hint
 
     def __str__(self) -> str:
-        """Message, details and hint, because a Python traceback ends with this text."""
+        """Return message, details and hint, which a Python traceback shows at its end."""
         lines = [self.message, *(f"  - {detail}" for detail in self.details)]
         return "\n".join([*lines, f"  try: {self.hint}"] if self.hint else lines)
 

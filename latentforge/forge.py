@@ -62,7 +62,7 @@ class Forge:
 
         Give exactly one of the model's `name`, a `config` file and a `preset`; `data`, `loss`,
         `model`, `train` and `callbacks` override its settings. `data` is the name of a dataset, a
-        mapping of the section [data], or the data itself: an array or tensor (N, H, W),
+        mapping like the section [data], or the data itself: an array or tensor (N, H, W),
         (N, C, H, W) or (N, D), a pair (x, y), a map-style dataset, or a dict of these by split:
         {"train": ..., "test": ...}. A number in this dict is the fraction to split off:
         {"train": x, "validation": 0.2}. `run` is the folder of the new run,
@@ -179,10 +179,10 @@ class Forge:
         data: Any = None,
         quiet: bool = False,
     ) -> Sweep:
-        """Resume a sweep. Finished members are skipped, stopped members continue from their last
-        checkpoint, and members without a run start. Failed members are skipped unless `retry` is
-        set. `jobs` defaults to the previous value. Pass `storage` again if its URL has a password,
-        which is never stored."""
+        """Resume a sweep. Finished members are skipped, and failed ones too unless `retry` is set.
+        Stopped members continue from their last checkpoint, and the others start. `jobs` defaults
+        to the previous value. Pass `storage` again if its URL contains a password, which is never
+        stored."""
         from latentforge.sweeps.start import resume_sweep
 
         options: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
@@ -240,9 +240,9 @@ class Forge:
     ) -> dict[str, Any]:
         """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
 
-        Without `measures`, computes each default measure that the model supports.
+        Without `measures`, every default measure that the model supports is computed.
         `options` are `measure.key=value`. `data` replaces the run's own data: the data that the run
-        was trained on is split in the same way again; any other data is evaluated as a whole.
+        was trained on is split in the same way; any other data is evaluated as a whole.
         """
         return evaluate(
             self.registry,
@@ -292,7 +292,7 @@ class Forge:
         quiet: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Run an explorer, write its findings to `out`, and return `files`, `metrics` and more.
+        """Run an explorer and write its findings. The result contains `out`, `files` and `metrics`.
 
         Options of the explorer are keywords (`steps=5`) or `key=value` strings in `assignments`;
         they override those of a `preset`. `out` is `RUN/explore/<explorer>` by default, with a

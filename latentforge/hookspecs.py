@@ -130,7 +130,7 @@ def latentforge_datasets() -> Iterable[DatasetSpec]:
 
 @hookspec
 def latentforge_explorers() -> Iterable[ExplorerSpec]:
-    """Explorers: examine a latent space and return findings; they write no file.
+    """Explorers: they examine a latent space and return findings, but write no files.
 
     from latentforge import ExplorerSpec, hookimpl
 

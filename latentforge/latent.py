@@ -82,7 +82,7 @@ class Likelihood(Protocol):
         """-log p(x | z) in nats, summed over the values of each image: (B,)."""
 
     def mean_nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
-        """The mean of `nll` over the batch: (). A likelihood may override this with one kernel."""
+        """The mean of `nll` over the batch: (). A likelihood may override it to use one kernel."""
         return self.nll(model, z, x).mean()
 
 
@@ -96,7 +96,7 @@ class Bernoulli(Likelihood):
 
     def check(self, x: Tensor) -> None:
         low, high = (float(v) for v in x.aminmax())
-        if not (low >= 0.0 and high <= 1.0):  # NaN too
+        if not (low >= 0.0 and high <= 1.0):  # also rejects NaN
             raise UsageError(
                 f"the Bernoulli likelihood requires values from 0 to 1; "
                 f"this batch has values from {low:g} to {high:g}",

@@ -24,8 +24,8 @@ def topk(
 ) -> tuple[Tensor, Tensor]:
     """Return distances and positions of the `k` nearest rows of each query, (Q, k), nearest first.
 
-    `queries`: (Q, D). `rows`: (N, D), or consecutive parts. Ties are in the order of the rows.
-    `own`: int64 (Q,), the position of each query among the rows, which is excluded from its result.
+    `queries`: (Q, D). `rows`: (N, D), or consecutive parts of it. Ties are in the order of the
+    rows. `own`: int64 (Q,), the row to exclude for each query, because it is the query itself.
     Distances are computed with a matrix product, which is inaccurate for distances far below the
     norm of the rows. `exact` computes them from differences, up to ten times more slowly.
     """

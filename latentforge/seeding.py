@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 STRIDE = 0x9E3779B97F4A7C15
-"""It is odd, so the seeds of 2^32 steps differ in the 32 bits that a CPU generator uses."""
+"""An odd number: the seeds of 2^32 steps differ in the 32 bits that a CPU generator uses."""
 
 
 def mix(purpose: str, *parts: int) -> int:
-    """Return a 63-bit seed that depends only on the arguments, not on the machine or a version."""
+    """Return a 63-bit seed that depends only on the arguments, not on a machine or version."""
     text = "\0".join((purpose, *map(str, parts)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -30,7 +30,7 @@ def generator(device: torch.device | str, purpose: str, *parts: int) -> torch.Ge
 
 
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch: int64 (n,), computed on the CPU, so it is equal for all devices."""
+    """The image order of an epoch, int64 (n,): computed on the CPU, so equal for all devices."""
     return torch.randperm(n, generator=generator("cpu", "order", seed, epoch))
 
 

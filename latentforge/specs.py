@@ -171,7 +171,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     ExplorerSpec: _EXPLORE | {"objective"},
     ObjectiveSpec: _EXPLORE | {"objective"},
 }
-"""Option names that the core uses: a component's option of that name would never be set."""
+"""Option names that the core uses: a component's option of such a name would never be set."""
 
 KINDS: dict[str, Kind] = {
     kind.plural: kind

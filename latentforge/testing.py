@@ -46,7 +46,7 @@ class Check(_Check):
             pytest.skip(str(why))
 
     def see(self, plugins: Sequence[Any]) -> None:
-        """Test with `plugins`, which may not be installed, unless the check names its own."""
+        """Use `plugins`, which need not be installed, unless the check names its own."""
         subject = self.arguments[0]
         subject.plugins = subject.plugins or tuple(plugins)
 

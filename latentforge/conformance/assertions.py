@@ -105,7 +105,7 @@ def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
 
 
 def supported_shape(subject: Subject) -> tuple[int, ...]:
-    """The first of the shapes that a model supports. Raises CheckSkipped if there is none."""
+    """The first test shape that a model supports. Raises CheckSkipped if it supports none."""
 
     def find() -> tuple[int, ...]:
         for shape in shapes_for(subject):

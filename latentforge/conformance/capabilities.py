@@ -46,8 +46,8 @@ def roles_of(subject: Subject) -> dict[str, Set[str]]:
 def restrict_to_needs(
     *models: tuple[Any, Set[str], Set[str]], field: str, exempt: tuple[type, ...] = ()
 ) -> Iterator[None]:
-    """Hide all capabilities of some models but those that the spec declares in `field`, and raise
-    CheckFailed if the code inside fails because it uses a hidden one. `models` are tuples (model,
+    """Hide the capabilities of some models that the spec does not declare in `field`, and raise
+    CheckFailed if the code inside fails because it uses one of them. `models` are tuples (model,
     provides, needs). Nothing is hidden from objects of the types in `exempt`, such as the
     likelihood that a run was trained with."""
     used: list[str] = []

@@ -99,7 +99,7 @@ def checks_for(kind: str) -> tuple[Any, ...]:
 
 
 def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:
-    """The capabilities that a component provides, and all that it or its roles need."""
+    """The capabilities that a component provides, and the ones that it or its roles need."""
     spec = entry.spec
     needs: Any = getattr(spec, "needs", frozenset())
     if callable(needs):

@@ -54,7 +54,7 @@ def it_finds_something(subject: Subject) -> None:
 
 
 def it_needs_no_more_than_it_says(subject: Subject) -> None:
-    """The config lists only the needed capabilities too, because some explorers read it."""
+    """The config is also restricted to the needed capabilities, as some explorers read it."""
     loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
     entry = loaded_run.config.model.entry
     restricted = replace(entry, spec=replace(entry.spec, provides=needs))

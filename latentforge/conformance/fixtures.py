@@ -99,7 +99,7 @@ def other_runs(subject: Subject, **data: Any) -> dict[str, Any]:
 
 
 def load_tiny_run(subject: Subject) -> LoadedRun:
-    """A tiny run and the runs of its roles, loaded as for an explorer."""
+    """A tiny run and the runs of its roles, loaded in the same way as for an explorer."""
     from latentforge.workflows.load import load_run
 
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
@@ -112,7 +112,7 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
 
 
 def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
-    """Return for each role the model, its capabilities, and those that the component needs."""
+    """Return the model, its capabilities and the needed capabilities of each role."""
     models = []
     for role, needs in roles_of(subject).items():
         other = loaded_run.roles[role]

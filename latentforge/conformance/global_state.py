@@ -19,7 +19,7 @@ from latentforge.conformance.subject import require
 
 
 class Setting(NamedTuple):
-    """Functions that read and write a setting, and a value that no component sets, if known."""
+    """Functions that read and write a setting, and a value that no component sets, or None."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
@@ -128,8 +128,8 @@ def require_no_global_change(
 ) -> Iterator[None]:
     """Raise CheckFailed if the code inside changes a process-wide setting. Before that code runs,
     the settings are set to values that no component sets, because a component that always sets the
-    same value may have set it already. `first` is called even earlier, because its imports may
-    change settings."""
+    same value may have set it already. `first` is called at the very start, because its
+    imports may change settings."""
     with restore_settings():
         first()
     with restore_settings():

@@ -1,5 +1,5 @@
-"""Contract checks for losses. A loss is tested with a model that has the capabilities in `needs`,
-from the same plugin or built-in."""
+"""Contract checks for losses. A loss is tested with a model that has the capabilities in `needs`;
+the model is built in or from the same plugin."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
-    """The terms for four copies of the images must not be four times as large, as a sum over the
-    batch would be. Some growth is correct: a contrastive term is larger for more images."""
+    """The terms for four copies of the images must not be four times as large, as with a sum over
+    the batch. Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), make_batch(_shape_for(subject))
     once, more = (
         _average_terms(subject, model, batch),
@@ -92,7 +92,7 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
 
 
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
-    """Gradients must arrive within three steps: an early, a middle and a late one."""
+    """Gradients of three steps are considered: an early, a middle and a late step."""
     model, loss, batch = _parts_for(subject)
     total = _call(loss, model, batch, make_step()).total()
     require(total.requires_grad, "the total has no gradient", "do not detach the terms")

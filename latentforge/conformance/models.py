@@ -329,8 +329,8 @@ def _latent_of(model: nn.Module) -> LatentSpec:
 
 
 def _infer(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
-    """Return the model's outputs for images that explorers use, by name. Raises CheckSkipped if
-    there are none."""
+    """Return the outputs of the model that explorers use, by name. Raises CheckSkipped if there
+    are none."""
     provides = subject.entry.spec.provides
     found: dict[str, Tensor] = {}
     with torch.no_grad():

@@ -159,7 +159,7 @@ def _build(subject: Subject, context: Any) -> Any:
 
 
 def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
-    """Return the rows of `example`, or images, and a request for each row."""
+    """Return the rows of `example`, by default images, and a request for each row."""
     x = subject.example() if subject.example else make_batch(SHAPE, ROWS).x
     if len(x) != ROWS:
         raise CheckFailed(f"the example has {len(x)} rows", f"return {ROWS} rows")

@@ -120,8 +120,8 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
         saw = "; ".join([error.message, *error.details])
         return Result(*about, "failed", saw, error.hint or "see docs/contracts.md")
     except KeyboardInterrupt:
-        raise  # from the user
-    except BaseException as error:  # SystemExit too
+        raise  # Ctrl-C
+    except BaseException as error:  # also SystemExit
         location = place_in(error, code_package(plugin.module))
         return Result(*about, "failed", one_line(error) + location, "fix the exception")
     return Result(*about, "passed")

@@ -1,4 +1,4 @@
-"""The types of checks: Check, its Subject, CheckFailed and CheckSkipped."""
+"""The types that checks use: Check, Subject, CheckFailed and CheckSkipped."""
 
 from __future__ import annotations
 

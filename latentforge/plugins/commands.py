@@ -33,8 +33,8 @@ NO_FAULTS: tuple[type[BaseException], ...] = (
 
 
 class PluginCommand(TyperCommand):
-    """A command whose code is not loaded yet. If `others`, entry points of the same name,
-    is not empty, loading the command is an error."""
+    """A command whose code is loaded when it is called. `others` are other entry points of the
+    same name; if there are any, loading the command is an error."""
 
     def __init__(self, point: EntryPoint, others: list[EntryPoint]) -> None:
         self.distribution, version = origin_of(point.dist)
@@ -60,7 +60,7 @@ class PluginCommand(TyperCommand):
             command = command_of(self.point.load(), str(self.name))
         except (LatentForgeError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # SystemExit too
+        except BaseException as error:  # also SystemExit
             raise self.plugin_error("cannot be loaded", error) from error
         invoke = command.invoke
 

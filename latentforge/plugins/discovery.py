@@ -72,8 +72,8 @@ class Candidate:
         try:
             yield
         except KeyboardInterrupt:
-            raise  # from the user
-        except BaseException as error:  # SystemExit too
+            raise  # Ctrl-C
+        except BaseException as error:  # also SystemExit
             self.error, hint = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
                 hint = f"correct its entry point, {self.plugin.module}, or reinstall it"

@@ -92,8 +92,8 @@ def load_plugins(
 
 
 def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) -> list[Candidate]:
-    """Import, validate and register plugins. A plugin that both an entry point and the user name
-    is loaded once."""
+    """Import, validate and register plugins. An installed plugin that the user also names is
+    loaded once."""
     # by id, which is unique while the object is stored
     loaded: dict[int, tuple[object, Plugin]] = {}
     remaining = []

@@ -174,7 +174,7 @@ class Registry:
 
     def status_of(self, plugin: Plugin) -> str:
         """Return "ok", "disabled", "failed", or "conflict" if another plugin has the same name or
-        provides a component of the same name, so that the plain name does not reach this one."""
+        provides a component of the same name, so that the plain name does not mean this one."""
         if any(problem.stage == "register" for problem in plugin.problems):
             return "conflict"
         return "conflict" if self.conflicts_of(plugin) else plugin.status
@@ -208,8 +208,8 @@ class Registry:
             try:
                 observer.call(**arguments)
             except KeyboardInterrupt:
-                raise  # from the user
-            except BaseException as error:  # SystemExit too
+                raise  # Ctrl-C
+            except BaseException as error:  # also SystemExit
                 log.warning(
                     "%s: %s: %s%s; the run is not affected",
                     observer.plugin.title,

@@ -1,4 +1,4 @@
-"""Motion of probes among fixed bodies by the velocity Verlet method, which is differentiable."""
+"""A differentiable simulator of motion among fixed bodies, by the velocity Verlet method."""
 
 import torch
 from torch import Tensor

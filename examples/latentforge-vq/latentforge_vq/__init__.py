@@ -91,7 +91,7 @@ def latentforge_measures():
         name="perplexity",
         summary="Effective number of codebook entries in use",
         build=build_perplexity,
-        protocol="exp of the entropy (nats) of the entries' frequencies over all codes of the split",
+        protocol="exp of the entropy (nats) of the entries' frequencies in all codes of the split",
         needs={"encode", "codebook"},
         better="higher",
     )

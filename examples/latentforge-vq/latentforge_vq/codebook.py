@@ -1,4 +1,4 @@
-"""A measure and an explorer of the use of the codebook."""
+"""A measure and an explorer that show how the codebook is used."""
 
 import torch
 from torch import Tensor

@@ -69,7 +69,7 @@ class MomentScorer:
         return cls(seen.mean(0), seen.std(0) + TINY)
 
     def read(self, text: str) -> Tensor:
-        """Return the requested deviation of each quantity, NaN if the text does not mention it: (4,).
+        """Return the requested deviation of each quantity, NaN for those not requested: (4,).
 
         Raises UsageError for unknown phrases, or if two phrases are about the same quantity.
         """

@@ -43,7 +43,7 @@ TWINS = {
     "objectives": OBJECTIVES,
     "callbacks": CALLBACKS,
 }
-RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # raised by the training itself
+RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # raised by the run itself
 OPTIONS = {
     "every option has a valid default": BadDefault,
     "every option is described": Undescribed,
