@@ -46,10 +46,10 @@ def roles_of(subject: Subject) -> dict[str, Set[str]]:
 def restrict_to_needs(
     *models: tuple[Any, Set[str], Set[str]], field: str, exempt: tuple[type, ...] = ()
 ) -> Iterator[None]:
-    """Hide the capabilities of some models that the spec does not declare in `field`, and raise
-    CheckFailed if the code inside fails because it uses one of them. `models` are tuples (model,
-    provides, needs). Nothing is hidden from objects of the types in `exempt`, such as the
-    likelihood that a run was trained with."""
+    """Hide all model capabilities that the spec does not declare in `field`, and raise CheckFailed
+    if the code inside fails because it uses a hidden one. `models` are tuples (model, provides,
+    needs). Nothing is hidden from objects of the types in `exempt`, such as the likelihood that a
+    run was trained with."""
     used: list[str] = []
     for model, provides, needs in models:
         hide_capabilities(model, provides - needs, used, exempt)

@@ -130,7 +130,7 @@ def images_lie_between_0_and_1(subject: Subject) -> None:
 
 
 def a_class_without_images_works(subject: Subject) -> None:
-    _require_handled(subject, "a run with a class without images", case="empty", empty=1)
+    _require_handled(subject, "a run without images of one class", case="empty", empty=1)
 
 
 def one_test_image_works(subject: Subject) -> None:

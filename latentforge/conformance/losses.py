@@ -32,7 +32,7 @@ SEEDS = 24  # the number of seeds over which noisy terms are averaged
 HINTS = {  # hints for the errors of Terms.check
     "0-d tensor": "return a mean over the batch: sum over pixels, then .mean()",
     "called 'loss'": "use another name; the core sums the terms",
-    "per_dim": "give value.detach() of shape (D,), a mean over the batch",
+    "per_dim": "return value.detach() of shape (D,), a mean over the batch",
     "a weight is given for": "give each weight the name of its term",
     "nothing to train on": "give one of the terms a weight other than 0",
 }
@@ -57,7 +57,7 @@ def terms_are_finite_numbers_on_their_own(subject: Subject) -> None:
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
-    """The terms for four copies of the images must not be four times as large, as with a sum over
+    """Four copies of the images must not yield terms that are four times as large, like a sum over
     the batch. Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), make_batch(_shape_for(subject))
     once, more = (

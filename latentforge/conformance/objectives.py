@@ -26,7 +26,7 @@ ROWS = 5
 
 def it_asks_for_something_in_words(subject: Subject) -> None:
     requests = _objective_of(subject).requests
-    require(not isinstance(requests, str), f"requests is {requests!r}", "give a list of strings")
+    require(not isinstance(requests, str), f"requests is {requests!r}", "use a list of strings")
     require(len(requests) > 0, "it has no requests", "describe each one in `requests`")
     texts = all(isinstance(text, str) and text.strip() for text in requests)
     require(texts, f"requests is {list(requests)!r}", "describe each request in a string")

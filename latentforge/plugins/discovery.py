@@ -130,7 +130,7 @@ def find_installed() -> list[Candidate]:
         candidates[-1].add_fault(
             "discover",
             cause,
-            "repeat pip uninstall latentforge until none is found, then reinstall it",
+            "repeat pip uninstall latentforge until it finds none, then reinstall it",
         )
     return sorted(
         candidates,

@@ -47,7 +47,7 @@ def explore(context, config) -> Findings:
         x = model.decode(z)
         rows = x.split(COLUMNS)
         captions = [names[i : i + COLUMNS] for i in range(0, len(x), COLUMNS)]
-        title = "Images of a single entry each, the most used first"
+        title = "Images decoded from one entry each, the most used first"
         found.append(ImageGrid("entries", title, rows, captions=captions))
     metrics = {"perplexity": float(perplexity(shares)), "used": int((counts > 0).sum())}
     return Findings(

@@ -78,14 +78,14 @@ class MomentScorer:
         found = FOUND.findall(text.lower())
         if rest or not found:
             raise UsageError(
-                f"{text!r} is empty or has phrases that this scorer does not know",
+                f"{text!r} is empty or contains phrases that this scorer does not know",
                 remedy=f"use only: very, {', '.join(PHRASES)}",
             )
         for very, phrase in found:
             quantity, deviation = PHRASES[phrase]
             place = QUANTITIES.index(quantity)
             if not wanted[place].isnan():
-                raise UsageError(f"{text!r} has two requests about {quantity}")
+                raise UsageError(f"{text!r} contains two requests about {quantity}")
             wanted[place] = deviation * (VERY if very else 1.0)
         return wanted
 
