@@ -1,6 +1,6 @@
 """A latent search without a run, model or image: throw a ball so that it reaches a given place.
 
-A simulator replaces the decoder: z is the velocity at the start, x the position of the ball after
+A simulator replaces the decoder: z is the initial velocity, x the position of the ball after
 one second. The search only needs x to be differentiable in z.
 """
 
@@ -14,11 +14,11 @@ from latentforge import search
 GRAVITY = torch.tensor([0.0, -9.81])  # m/s^2
 DRAG = 0.05  # 1/m: the air slows the ball by drag |v| v
 TARGETS = torch.tensor([[4.0, 3.0], [-6.0, 0.5], [0.0, -2.0], [9.0, -3.0]])  # m
-STEPS = 50  # of the simulation
+STEPS = 50  # of the midpoint method
 
 
 def throw(velocity: Tensor) -> Tensor:
-    """Velocities (B, 2) in m/s to positions (B, 2) in m after one second, by midpoint steps."""
+    """Map initial velocities (B, 2) in m/s to positions (B, 2) in m after one second."""
 
     def acceleration(v: Tensor) -> Tensor:
         return GRAVITY - DRAG * v.norm(dim=1, keepdim=True) * v
@@ -33,7 +33,7 @@ def throw(velocity: Tensor) -> Tensor:
 
 
 class BeAt:
-    """The objective: be within a centimetre of each target."""
+    """The objective: the ball must be within a centimetre of its target."""
 
     requests = tuple(f"be at ({x:g} m, {y:g} m)" for x, y in TARGETS.tolist())
 

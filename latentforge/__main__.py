@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def handle_interrupt(_number: int, frame: FrameType | None) -> None:
-    """Handles Ctrl-C. During an import, the process exits at once: a C extension could swallow an
+    """Handle Ctrl-C. During an import, the process exits at once: a C extension could swallow an
     exception or be left half imported, and an import has nothing to clean up."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -40,7 +40,7 @@ def main() -> None:
         # The interpreter collects garbage at exit. With torch loaded this takes 0.5 s and frees
         # only memory that the operating system frees anyway.
         gc.freeze()
-    except KeyboardInterrupt:  # while modules load; later the command handles it
+    except KeyboardInterrupt:  # while modules load; a running command handles it itself
         sys.stderr.write("error: interrupted\n")
         code = 130
     sys.exit(code)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class DataSpec:
     """The data that a model is built for.
 
-    `shape` is the shape of one example: (C, H, W) for an image, (D,) for a vector. `classes` are
-    the label names in order, empty without labels. All values are in `range`."""
+    `shape` is the shape of one example: (C, H, W) for an image, (D,) for a vector. `classes`
+    contains the label names in order; it is empty if there are no labels. All values are in
+    `range`."""
 
     shape: tuple[int, ...]
     kind: Literal["image", "vector"] = "image"
@@ -51,7 +52,7 @@ class LatentSpec:
 
 
 LARGEST_BATCH = 2**25
-"""Values in a batch, 128 MB of float32: 1000 colour images of up to 105x105 pixels."""
+"""The maximum number of values in a batch, 128 MB of float32: 1000 RGB images of 105x105 pixels."""
 
 
 def at_once(spec: DataSpec, most: int) -> int:
@@ -84,8 +85,9 @@ class Batch:
 
 class Images(Protocol):
     """One preprocessed split of a run's data, in memory or streamed from disk. `x`: all images,
-    (N, *spec.shape), uint8 or float32 in [0, 1]; raises UsageError if they are streamed. `y`: int64
-    (N,) indices into `spec.classes`, or None. `dynamic`: each batch is binarized at random."""
+    (N, *spec.shape), uint8 or float32 in [0, 1]; reading it raises UsageError if they are streamed.
+    `y`: int64 (N,) indices into `spec.classes`, or None. `dynamic`: whether each batch is binarized
+    at random."""
 
     @property
     def spec(self) -> DataSpec: ...
@@ -109,13 +111,13 @@ class Images(Protocol):
         """Whether both splits contain the same images."""
 
     def batch(self, index: Tensor) -> Batch:
-        """The examples at `index`, int64 (B,) on the same device."""
+        """The examples at `index`, int64 (B,) on `device`."""
 
     def batch_at(self, places: Sequence[int]) -> Batch:
-        """The examples at these positions; raises UsageError if one does not exist."""
+        """The examples at these positions. Raises UsageError if a position does not exist."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Every example once, in order, `size` at a time; the last batch may be shorter."""
+        """Yield all examples once, in order, in batches of `size`; the last one may be smaller."""
 
     def of_class(self, label: int) -> Tensor:
         """The positions of the examples of one class, int64 (n,), in order."""
@@ -123,7 +125,8 @@ class Images(Protocol):
 
 class RunInfo(Protocol):
     """The part of a run that plugins can read. `status`: running, done, interrupted, failed or
-    killed. `metrics`: the last ones by split. `config`: resolved, structured like the TOML file."""
+    killed. `metrics`: the last metrics of each split. `config`: the resolved config, structured
+    like the TOML file."""
 
     path: Path
     manifest: dict[str, Any]
@@ -140,7 +143,7 @@ class RunInfo(Protocol):
 
 @runtime_checkable
 class Posterior(Protocol):
-    """q(z | x) of a batch. Exploring and embedding use `mode()`; training uses one `sample()`."""
+    """q(z | x) of a batch. Exploration and encoding use `mode()`; training uses one `sample()`."""
 
     def mode(self) -> Tensor:
         """The most likely code, (B, *latent.shape)."""
@@ -163,19 +166,19 @@ class Autoencoder(Protocol):
     latent: LatentSpec
 
     def encode(self, x: Tensor) -> Posterior:
-        """Maps x (B, *data.shape) to the posterior over codes."""
+        """Map x (B, *data.shape) to the posterior over codes."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """Maps z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
+        """Map z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Maps z to the logits of `decode(z)`, (B, *data.shape)."""
+        """Map z to the logits of `decode(z)`, (B, *data.shape)."""
 
 
 @dataclass(slots=True)
 class Step:
-    """The progress of a training run: the number of optimizer steps before this one, of all steps,
-    of training images, and of steps in an epoch."""
+    """The progress of a run: the number of optimizer steps before this one (`index`) and in the
+    whole run (`total`), of training images (`images`), and of steps per epoch (`epoch_length`)."""
 
     index: int
     total: int
@@ -184,13 +187,13 @@ class Step:
 
     @property
     def first(self) -> bool:
-        """Whether this is the first step of the training, where a loss may inspect its input. A
-        loss that reads this, but neither `index` nor `epoch`, can be replayed as a CUDA graph."""
+        """Whether this is the first step of the run, in which a loss may inspect its input. A loss
+        that reads `first`, but neither `index` nor `epoch`, can be replayed as a CUDA graph."""
         return self.index == 0
 
     @property
     def epoch(self) -> float:
-        """Completed epochs, including a fraction: the unit of warm-ups and schedules."""
+        """The number of completed epochs, as a float: the unit of warm-ups and schedules."""
         return self.index / self.epoch_length
 
 
@@ -207,7 +210,7 @@ class Terms(NamedTuple):
     per_dim: Mapping[str, Tensor] = {}
 
     def check(self) -> None:
-        """TypeError or ValueError if a loss breaks this contract; called on the first step."""
+        """Raise TypeError or ValueError if the terms are invalid; called in the first step."""
         for name, value in self.values.items():
             if getattr(value, "shape", None) != ():
                 what = getattr(value, "shape", None) or type(value).__name__
@@ -216,9 +219,11 @@ class Terms(NamedTuple):
             raise ValueError("a term cannot be called 'loss', the name of the weighted sum")
         for name, vector in self.per_dim.items():
             if getattr(vector, "ndim", 0) == 0 or vector.requires_grad:
-                raise TypeError(f"per_dim {name!r} must be a detached tensor with a dimension")
+                raise TypeError(
+                    f"per_dim {name!r} must be a detached tensor with at least one dimension"
+                )
         if unknown := sorted(set(self.weights) - set(self.values)):
-            raise ValueError(f"a weight is given for {unknown[0]!r}, which is no term")
+            raise ValueError(f"a weight is given for {unknown[0]!r}, which is not a term")
         if not any(self.weights.get(name, 1.0) for name in self.values):
             raise ValueError("all terms have weight 0, so there is nothing to train on")
 
@@ -233,14 +238,14 @@ class Terms(NamedTuple):
 
 
 class Loss(Protocol):
-    """An `nn.Module`, so it may have parameters, such as a learnt sigma or a codebook.
+    """A loss is an `nn.Module`, so it may have parameters, such as a learnt sigma or a codebook.
 
     Optional attributes: `likelihood`, a `latentforge.latent.Likelihood` that measures use, and
     `facts(model, data) -> {name: value}`, JSON values that the run prints and stores at its start.
     """
 
     def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
-        """Computes the terms of one batch. The loss itself samples z. It must not call `.item()`,
+        """Compute the terms of one batch. The loss itself samples z. It must not call `.item()`,
         which waits for the device."""
 
 
@@ -248,10 +253,10 @@ class Objective(Protocol):
     """What a latent search maximises. One objective defines `len(requests)` requests. Row i of `x`
     is an attempt at request `request[i]`, so a search can restart some requests and drop others.
 
-    Optional attributes: `classes`, int64 (requests,), the class that each request asks for, so that
-    a search can start from other classes and a judge can check the results; `findings(x)`, which
-    returns `Findings` about the results x (requests, *data.shape); `open_ended = True` for an
-    objective that is never satisfied, so that the search runs to the last step.
+    Optional attributes: `classes`, int64 (requests,), is the target class of each request, so that
+    a search can start from other classes and a judge can check the results; `findings(x)` returns
+    `Findings` about the results x (requests, *data.shape); `open_ended = True` means that the
+    objective is never satisfied, so that the search runs to the last step.
     """
 
     @property
@@ -259,10 +264,11 @@ class Objective(Protocol):
         """A description of each request; may also be a plain attribute."""
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
-        """How well each row satisfies its request: (B,), higher is better, differentiable."""
+        """Return how well each row satisfies its request: (B,), differentiable, higher is
+        better."""
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
-        """Which rows satisfy their request: bool (B,)."""
+        """Return which rows satisfy their request: bool (B,)."""
 
 
 @dataclass
@@ -313,7 +319,7 @@ class Seen:
 class EvaluateContext:
     """What a measure is built with: the run's model and loss, and the name of the `split` to
     evaluate. `preprocessing` describes how stored values became images; `fingerprint` identifies
-    the data. `roles` are other runs, by role (`--with classifier=RUN`)."""
+    the data. `roles` contains other runs by role (`--with classifier=RUN`)."""
 
     model: nn.Module
     loss: nn.Module
@@ -370,9 +376,9 @@ class ExploreContext:
     """What an explorer works with: the model in evaluation mode on `device`, the run's preprocessed
     images, and other runs by role. An explorer returns findings and writes no file.
 
-    `name` is the name of the run, `loss` the loss of its training, `provides` the capabilities of
-    its model. `preprocessing` describes how stored values became images. An explorer that searches
-    has an `objective`, and passes `attach` to its search, which then shows its progress.
+    `name` is the name of the run, `loss` the loss that it was trained with, `provides` the
+    capabilities of its model. `preprocessing` describes how stored values became images. If the
+    explorer searches, `objective` is set, and passing `attach` to the search shows its progress.
     """
 
     model: Any

@@ -16,10 +16,10 @@ LONGEST = 1000  # characters of an exception's message in `one_line`
 class LatentForgeError(Exception):
     """An error that a user can understand and fix: message, details, and a hint.
 
-    The hint says what to do next. `remedy` is an older name for it, as keyword and attribute.
+    The hint says what to do next. `remedy` is the former name of `hint`, as keyword and attribute.
 
-    `exit_code` is the exit code of the command: 1 the run failed, 2 usage or config, 3 a plugin,
-    4 something is missing, 130 interrupted, 143 terminated.
+    `exit_code` is the exit code of the command: 1 (the run failed), 2 (usage or config),
+    3 (a plugin), 4 (something is missing), 130 (interrupted), 143 (terminated).
     """
 
     exit_code = 1
@@ -39,7 +39,7 @@ class LatentForgeError(Exception):
         return self.hint
 
     def __str__(self) -> str:
-        """Message, details and hint, because a Python traceback ends with this text."""
+        """Return message, details and hint, which a Python traceback shows at its end."""
         lines = [self.message, *(f"  - {detail}" for detail in self.details)]
         return "\n".join([*lines, f"  try: {self.hint}"] if self.hint else lines)
 
@@ -64,7 +64,7 @@ class UsageError(LatentForgeError):
 
 
 class ConfigError(UsageError):
-    """One or more options are invalid; `details` has a line for each, with its key path."""
+    """One or more options are invalid; `details` contains a line for each, with its key path."""
 
     id = "config"
 
@@ -91,7 +91,7 @@ class Interrupted(LatentForgeError):
 
 
 class Terminated(Interrupted):
-    """SIGTERM stopped the run, sent for example by a scheduler."""
+    """SIGTERM, sent for example by a scheduler, stopped the run."""
 
     id = "terminated"
     exit_code = 143
@@ -99,10 +99,10 @@ class Terminated(Interrupted):
 
 @dataclass(frozen=True)
 class PluginProblem:
-    """A fault of one plugin as a value. It is collected and shown, and does not stop the others."""
+    """A fault of one plugin as a value. It is collected and shown; other plugins still load."""
 
     plugin: str
-    distribution: str  # "" for a plugin without packaging
+    distribution: str  # "" if the plugin is not part of a distribution
     version: str
     stage: str  # discover, import, register, validate or collect
     cause: str
@@ -123,7 +123,7 @@ def plugin_title(name: str, distribution: str, version: str) -> str:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`did you mean 'x'?`, or an empty string if no known name is close to `name`."""
+    """Return `did you mean 'x'?`, or an empty string if no known name is close to `name`."""
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else ""
 
@@ -136,14 +136,14 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its type, and its message without line breaks, at most LONGEST."""
+    """Format an exception as one line: its type, and its message, truncated to LONGEST."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def place_in(error: BaseException, package: str) -> str:
-    """` (file:line)` of the innermost frame in `package`, or an empty string."""
+    """Return ` (file:line)` of the innermost frame in `package`, or an empty string."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
     location = ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FRAMES = 30
-"""The maximum number of frames in a film, so that a page with several films stays small."""
+"""The maximum number of frames of an animation, which limits the size of a page."""
 
 LISTS = {
     "column_titles": "strings",
@@ -37,9 +37,9 @@ RESERVED = ("findings.json", "projector_config.pbtxt")
 class ImageGrid:
     """Rows of images, each row (n, C, H, W) with values in [0, 1]; C is 1 or 3 (RGB).
 
-    `captions` are shown below the images, a row of strings for each row. `colours="heat"` draws one
-    channel as a heat map, for activations and differences. All images of a row share a scale, from
-    the lowest to the highest value of the row. "grey" draws the values unchanged.
+    `captions` contains a list of strings for each row, shown below its images. `colours="heat"`
+    draws one channel as a heat map, for activations and differences; all images of a row share a
+    scale, from the lowest to the highest value of the row. "grey" draws the values unchanged.
     """
 
     name: str  # the file name without a suffix
@@ -53,8 +53,8 @@ class ImageGrid:
 
 @dataclass(frozen=True)
 class Plane:
-    """Decoded images at the points of a regular grid over a map: `images` (rows, columns, C, H, W)
-    in [0, 1], the first row at the lowest y. `x` and `y` are the first and last grid coordinate."""
+    """Decoded images at the points of a regular grid on a map: `images` (rows, columns, C, H, W)
+    in [0, 1], the first row at the lowest y. `x` and `y` are the first and last coordinates."""
 
     images: Tensor
     x: tuple[float, float]
@@ -65,9 +65,9 @@ class Plane:
 class Scatter:
     """A map of codes: `points` (N, 2), coloured by `labels`, int64 (N,) that index `classes`.
 
-    `images` (N, C, H, W) appear under the pointer; `plane` has decoded images for the positions on
-    the map. `paths` are paths on the map, (T, 2) each, from start to end. `codes` (N, D) are the
-    codes before projection, for TensorBoard's projector.
+    `images` (N, C, H, W) appear under the pointer; `plane` contains decoded images for positions on
+    the map. `paths` are curves on the map by name, (T, 2) each, from start to end. `codes` (N, D)
+    are the codes before projection, for TensorBoard's projector.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Bars:
-    """A group of bars for each label: `series` has one height per label, by name."""
+    """A group of bars for each label: `series` maps names to one height per label."""
 
     name: str
     title: str
@@ -107,7 +107,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Histograms: `panels` are values (n,) by title; `normal` adds the fitted normal density."""
+    """Histograms: `panels` maps titles to values (n,); `normal` adds the fitted normal density."""
 
     name: str
     title: str
@@ -152,7 +152,7 @@ Arrays = NamedArrays  # the former name, for plugins; `contracts.Arrays` is a da
 
 @dataclass(frozen=True)
 class Raw:
-    """Any other file, given as bytes and written to `name` + `suffix`, such as ".svg"."""
+    """Any other file: `content` is written to `name` + `suffix`, where `suffix` is like ".svg"."""
 
     name: str
     suffix: str
@@ -166,7 +166,7 @@ Finding = ImageGrid | Scatter | Lines | Bars | Histogram | Film | Table | NamedA
 class Findings:
     """What an explorer returns: the findings, and metrics by name, defined by the sentence
     `protocol`. `notes` are lines for the reader, for example about data that was left out. `roles`
-    maps a finding's name to the role of the run that it shows, if that is not the run itself."""
+    maps the name of a finding to a role if the finding shows the run of that role."""
 
     items: Sequence[Finding]
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Findings:
 
 
 def checked(findings: object) -> Findings:
-    """Validates what an explorer returned; TypeError or ValueError if it cannot be rendered."""
+    """Validate what an explorer returned. Raises TypeError or ValueError if it is invalid."""
     if not isinstance(findings, Findings):
         raise TypeError(f"an explorer must return Findings, not {type(findings).__name__}")
     _check_list("Findings", "items", findings.items, "findings")
@@ -203,7 +203,7 @@ def checked(findings: object) -> Findings:
 
 
 def _check(item: Finding) -> None:
-    """Raises TypeError or ValueError that names the finding if it cannot be drawn or written."""
+    """Raise a TypeError or ValueError that names the finding if it cannot be drawn or written."""
     for key in ("title", "x_title", "y_title"):
         if not isinstance(getattr(item, key, ""), str):
             raise TypeError(f"{key} of {item.name!r} must be a string")
@@ -226,7 +226,7 @@ def _check(item: Finding) -> None:
         case Histogram():
             _check_tensors(item.name, item.panels)
             if not item.panels:
-                raise ValueError(f"{item.name!r} must have a panel")
+                raise ValueError(f"{item.name!r} must have at least one panel")
         case Film():
             _check_film(item)
         case Table():
@@ -238,7 +238,7 @@ def _check(item: Finding) -> None:
 
 
 def _check_list(name: str, key: str, value: object, items: str) -> None:
-    """Rejects strings and tensors: iterating over them yields characters and rows of numbers."""
+    """Raise TypeError for a value that is not a list, such as a string or a tensor."""
     wrong = isinstance(value, str) or hasattr(value, "shape") or not isinstance(value, Collection)
     if wrong:
         raise TypeError(f"{key} of {name!r} must be a list of {items}, not {type(value).__name__}")
@@ -246,7 +246,9 @@ def _check_list(name: str, key: str, value: object, items: str) -> None:
 
 def _check_mapping(name: str, key: str, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{key} of {name!r} must be a dict by name, not {type(value).__name__}")
+        raise TypeError(
+            f"{key} of {name!r} must be a dict with names as keys, not {type(value).__name__}"
+        )
 
 
 def _check_grid(item: ImageGrid) -> None:
@@ -294,7 +296,7 @@ def _check_labels(item: Scatter, labels: Tensor) -> None:
         raise TypeError(f"labels of {item.name!r} must be integers, not {labels.dtype}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (item.classes and high >= len(item.classes)):
-        expected = f"0 to {len(item.classes) - 1}, as there are {len(item.classes)} classes"
+        expected = f"0 to {len(item.classes) - 1} for {len(item.classes)} classes"
         expected = expected if item.classes else "0 and above"
         raise ValueError(f"labels of {item.name!r} must be {expected}, not {low} to {high}")
 
@@ -323,10 +325,10 @@ def _check_film(item: Film) -> None:
     for frame in item.frames:
         _check_list(item.name, "a frame", frame, "panels")
     if not item.frames[0]:
-        raise ValueError(f"a frame of {item.name!r} must have a panel")
+        raise ValueError(f"frames of {item.name!r} must have at least one panel")
     for frame in item.frames:
         if [type(panel) for panel in frame] != [type(panel) for panel in item.frames[0]]:
-            raise ValueError(f"all frames of {item.name!r} must have the same panels")
+            raise ValueError(f"all frames of {item.name!r} must have the same kinds of panels")
         for panel in frame:
             if not isinstance(panel, ImageGrid | Scatter | Bars):
                 raise TypeError(f"a frame of {item.name!r} cannot contain a {type(panel).__name__}")
@@ -345,7 +347,9 @@ def _check_raw(item: Raw) -> None:
     if not re.fullmatch(r"\.[a-z0-9]+", item.suffix):
         raise ValueError(f"the suffix of {item.name!r} must be like '.svg', not {item.suffix!r}")
     if f"{item.name}{item.suffix}".lower() in RESERVED:
-        raise ValueError(f"{item.name}{item.suffix} is a file of LatentForge; give another name")
+        raise ValueError(
+            f"{item.name}{item.suffix} is a file that LatentForge writes; give another name"
+        )
     if not isinstance(item.content, bytes):
         raise TypeError(f"content of {item.name!r} must be bytes")
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Forge:
     """The Python API: loads plugins, and trains, sweeps, evaluates and explores with them.
 
-    `plugins` are modules, objects with hooks, `./file.py` or `package.module`; `off` are entry
-    points to disable; `discover=False` ignores installed plugins, including the built-in ones."""
+    `plugins` are modules, objects with hooks, `./file.py` or `package.module`; `off` contains the
+    names of plugins to disable; `discover=False` ignores all installed plugins, also built-ins."""
 
     def __init__(
         self,
@@ -61,14 +61,15 @@ class Forge:
         """Train a model and return its run.
 
         Give exactly one of the model's `name`, a `config` file and a `preset`; `data`, `loss`,
-        `model`, `train` and `callbacks` override it. `data` is the name of a dataset, a mapping of
-        the section [data], or the data itself: an array or tensor (N, H, W), (N, C, H, W) or
-        (N, D), a pair (x, y), a map-style dataset, or {"train": ..., "test": ...} of those. A
-        number in this dict is the share to split off: {"train": x, "validation": 0.2}. `run` is the
-        folder of the new run, `runs/<model>-<data>-<n>` by default.
+        `model`, `train` and `callbacks` override its settings. `data` is the name of a dataset, a
+        mapping like the section [data], or the data itself: an array or tensor (N, H, W),
+        (N, C, H, W) or (N, D), a pair (x, y), a map-style dataset, or a dict of these by split:
+        {"train": ..., "test": ...}. A number in this dict is the fraction to split off:
+        {"train": x, "validation": 0.2}. `run` is the folder of the new run,
+        `runs/<model>-<data>-<n>` by default.
 
-        Raises ConfigError that lists every invalid option, PluginError, RunFailed, and Interrupted
-        on Ctrl-C.
+        Raises a ConfigError that lists every invalid option, PluginError, RunFailed, or Interrupted
+        after Ctrl-C.
         """
         draft, data = draft_request(
             self.registry,
@@ -96,13 +97,13 @@ class Forge:
         data: Any = None,
         quiet: bool = False,
     ) -> Run:
-        """Resume a run from a checkpoint, also from one in the middle of an epoch. The result is
-        bit-identical to that of an uninterrupted run, for the same number of threads, device type
-        and torch version.
+        """Resume a run from a checkpoint, which may be in the middle of an epoch. The result is
+        bit-identical to the result of an uninterrupted run, for the same number of threads, device
+        type and torch version.
 
         `train` may increase `epochs` and change `threads`, `log_every`, `checkpoint_every` and
-        `checkpoint_seconds`; ConfigError names any other change. `data` is the original data of a
-        run that was trained on data passed in Python.
+        `checkpoint_seconds`; any other change raises a ConfigError. `data` is the original data of
+        a run that was trained on data passed in Python.
         """
         run = run if isinstance(run, Run) else self.open_run(run)
         draft = build_draft(run)
@@ -132,22 +133,23 @@ class Forge:
         """Train one member for each combination of a grid's values, or for each trial of a search,
         and return the sweep.
 
-        `grid` has lists by key: {"loss.beta": [1, 2, 4], "train.seed": [0, 1]}. The other arguments
-        are those of `train`. `out` is the folder of the new sweep,
+        `grid` maps keys to lists: {"loss.beta": [1, 2, 4], "train.seed": [0, 1]}. Arguments that
+        are not described here are those of `train`. `out` is the folder of the new sweep,
         `runs/sweep-<model>-<data>-<n>` by default; it contains a run folder for each member.
 
-        `search` is the number of trials whose values Optuna chooses from `space`, ranges and lists
-        by key: {"train.lr": "log(1e-4, 1e-2)", "model.latent_dim": "int(2, 32)"}. `objective` is
-        the validation metric to optimize, by default that of `train.monitor`; `storage` is an
-        Optuna storage URL, by default a file in the sweep's folder.
+        `search` is the number of trials. Optuna chooses their values from `space`, which maps keys
+        to ranges and lists: {"train.lr": "log(1e-4, 1e-2)", "model.latent_dim": "int(2, 32)"}.
+        `objective` is the validation metric to optimize, by default the metric `train.monitor`;
+        `storage` is an Optuna storage URL, by default a file in the sweep's folder.
 
         `together` trains members that differ only in numbers as one model, if a few test steps give
-        the same results both ways; docs/sweeps.md lists the conditions. `jobs` members, or groups
-        of them, are trained at a time, each in its own process with its share of the threads.
+        the same results as separate models; docs/sweeps.md lists the conditions. `jobs` is the
+        number of members, or groups of them, that are trained at the same time, each in its own
+        process with a part of the threads.
 
-        A member that fails does not stop the others; `failed` lists it. Raises the errors of
-        `train` for an invalid request, MissingError for a search without Optuna or with an unusable
-        storage, and Interrupted after Ctrl-C.
+        A member that fails does not stop the others; `failed` of the sweep lists it. Raises the
+        errors of `train` for an invalid request, MissingError for a search without Optuna or with
+        an unusable storage, and Interrupted after Ctrl-C.
         """
         draft, data = draft_request(self.registry, name, **request)
         from latentforge.sweeps.start import start_sweep
@@ -177,9 +179,10 @@ class Forge:
         data: Any = None,
         quiet: bool = False,
     ) -> Sweep:
-        """Resume a sweep. Finished members are skipped, stopped members continue from their last
-        checkpoint, with `retry` also failed ones, and the others start. `jobs` defaults to the
-        previous value. Pass `storage` again if its URL has a password, which is never stored."""
+        """Resume a sweep. Finished members are skipped, and failed ones too unless `retry` is set.
+        Stopped members continue from their last checkpoint, and the others start. `jobs` defaults
+        to the previous value. Pass `storage` again if its URL contains a password, which is never
+        stored."""
         from latentforge.sweeps.start import resume_sweep
 
         options: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
@@ -198,15 +201,16 @@ class Forge:
         *,
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Return a dataset's sizes, classes and range, and draw samples of each class. `picture` is
-        the path of the drawing: `out`, or the first free `data-<name>-<n>.png`."""
+        """Return a dataset's sizes, classes and range, and draw examples of each class as a PNG.
+        The result contains its path as `picture`: `out`, or the first unused
+        `data-<name>-<n>.png`."""
         splits = self.load_data(name, options)
         from latentforge.rendering.dataset_preview import describe_data
 
         return describe_data(splits, name, Path(out) if out else None)
 
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
-        """Download a dataset and return its folder; UsageError if it has no download."""
+        """Download a dataset and return its folder. Raises UsageError if it has no download."""
         dataset, _ = resolve_dataset(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
@@ -218,7 +222,7 @@ class Forge:
         return folder
 
     def open_run(self, path: str | Path) -> Run:
-        """Open a run folder; MissingError if there is none."""
+        """Open a run folder. Raises MissingError if there is none."""
         return open_run_folder(self.registry, path)
 
     def load_model(self, run: Run, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
@@ -237,11 +241,11 @@ class Forge:
         device: str = "auto",
         data: Any = None,
     ) -> dict[str, Any]:
-        """Evaluate a run on a split: `run`, `split`, `checkpoint`, `metrics`, `protocol`.
+        """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
 
-        Without `measures`, computes every default measure for which the model has the capabilities.
+        Without `measures`, every default measure that the model supports is computed.
         `options` are `measure.key=value`. `data` replaces the run's own data: the data that the run
-        was trained on is split as in the training; any other data is evaluated as a whole.
+        was trained on is split in the same way; any other data is evaluated as a whole.
         """
         return evaluate(
             self.registry,
@@ -264,9 +268,10 @@ class Forge:
         device: str = "auto",
         data: Any = None,
     ) -> list[Diagnosis]:
-        """Find probable problems of a run, each with the observation and what to try.
+        """Find probable problems of a run and return each with the observation and a suggestion.
 
-        `split` has the images that were not trained on: by default validation, or else test.
+        `split` contains images that were not trained on: by default validation, or test if the run
+        has no validation images.
         """
         from latentforge.workflows.diagnose import diagnose
 
@@ -290,11 +295,11 @@ class Forge:
         quiet: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Run an explorer and write its findings: `explorer`, `out`, `files`, `metrics`.
+        """Run an explorer and write its findings. The result contains `out`, `files` and `metrics`.
 
         Options of the explorer are keywords (`steps=5`) or `key=value` strings in `assignments`;
         they override those of a `preset`. `out` is `RUN/explore/<explorer>` by default, with a
-        number if that exists.
+        number appended if that folder exists.
         """
         return explore(
             self.registry,
@@ -315,8 +320,8 @@ class Forge:
         self, *runs: RunFolder | str | Path, out: str | Path | None = None
     ) -> dict[str, Any]:
         """Write one self-contained HTML page about a run, several runs side by side, or a sweep
-        given by its folder. Returns its path as `report`, and what it shows. `out` is
-        RUN/report.html by default; an existing report is replaced."""
+        given by its folder. Returns the path of the page as `report`, and what the page shows.
+        `out` is RUN/report.html by default; an existing report is replaced."""
         from latentforge.rendering.report.write import report
         from latentforge.sweeps.folder import is_sweep, open_sweep
 
@@ -336,12 +341,12 @@ class Forge:
         checkpoint: str = "last",
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Write the encoder, decoder or classifier as ONNX with a dynamic batch size, or, without a
-        `part`, the weights of the whole model as "safetensors": `out`, `files`, and the contents of
-        export.json.
+        """Export the encoder, decoder or classifier as "onnx" with a dynamic batch size, or,
+        without a `part`, the weights of the whole model as "safetensors". Returns `out`, `files`,
+        and the contents of export.json.
 
         `out` is `RUN/export/<part>-onnx` by default, or `RUN/export/model-safetensors`, with a
-        number if that exists.
+        number appended if that folder exists.
         """
         from latentforge.workflows.export_checks import export
 
@@ -361,11 +366,11 @@ class Forge:
         checkpoint: str = "last",
         device: str = "auto",
     ) -> dict[str, Any]:
-        """Write the codes of a split, or of "all", to the new file `out`, .parquet or .npz:
-        `images`, `columns`, `latent_shape`.
+        """Write the codes of a split, or of "all" splits, to the new file `out` (.parquet or .npz).
+        Returns `images`, `columns` and `latent_shape`.
 
-        `data` replaces the run's own data: the name of a dataset with its `options`, or as in
-        `evaluate`.
+        `data` replaces the run's own data: the name of a dataset, with its `options`, or the data
+        itself as in `evaluate`.
         """
         from latentforge.workflows.export_checks import encode
 
@@ -384,9 +389,9 @@ class Forge:
         checkpoint: str = "last",
         device: str = "auto",
     ) -> dict[str, Any]:
-        """Decode codes into images in the new folder `out`: `images`, `pictures`, `files`.
+        """Decode codes into images in the new folder `out`. Returns `images`, `pictures`, `files`.
 
-        `codes` are an .npz or .parquet file with `z`, or an array or tensor, (N, D) or
+        `codes` is an .npz or .parquet file that contains `z`, or an array or tensor, (N, D) or
         (N, *latent.shape).
         """
         from latentforge.workflows.export_checks import decode

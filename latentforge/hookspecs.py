@@ -1,8 +1,8 @@
-"""All hooks of LatentForge; each docstring contains a complete plugin that a test runs. No torch.
+"""All hooks of LatentForge. Each docstring contains a complete plugin, which a test runs.
 
 The component hooks are called once, take no arguments and yield specs. The order in which plugins
 are called does not matter. Put heavy imports inside `build`. The last three hooks observe runs:
-they are called when a training starts, finishes or fails.
+they are called when a run starts, finishes or fails. Must not import torch.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def latentforge_datasets() -> Iterable[DatasetSpec]:
 
 @hookspec
 def latentforge_explorers() -> Iterable[ExplorerSpec]:
-    """Explorers: examine a latent space and return findings; they write no file.
+    """Explorers: they examine a latent space and return findings, but write no files.
 
     from latentforge import ExplorerSpec, hookimpl
 
@@ -258,7 +258,7 @@ def latentforge_presets() -> Iterable[PresetSpec]:
 
 @hookspec
 def latentforge_run_started(run: RunInfo) -> None:
-    """Called when a training starts or resumes: the run folder exists, no step has run yet. This
+    """Called when a run starts or resumes; the run folder exists, and no step has run yet. This
     hook only observes: an exception is reported with the plugin's name and does not end the run,
     and the return value is ignored. In a distributed run, only the process of rank 0 calls it.
 
@@ -272,8 +272,8 @@ def latentforge_run_started(run: RunInfo) -> None:
 
 @hookspec
 def latentforge_run_finished(run: RunInfo, metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Called when a training has finished successfully and all files are written. `metrics` are the
-    last metrics by split. Only observes, like `latentforge_run_started`.
+    """Called when a run has finished successfully and all files are written. `metrics` contains the
+    last metrics of each split. This hook only observes, like `latentforge_run_started`.
 
     import json
     from latentforge import hookimpl
@@ -286,8 +286,8 @@ def latentforge_run_finished(run: RunInfo, metrics: Mapping[str, Mapping[str, fl
 
 @hookspec
 def latentforge_run_failed(run: RunInfo, error: BaseException) -> None:
-    """Called when an error or a signal has ended a training early; for a signal, `error` is an
-    Interrupted. Only observes, like `latentforge_run_started`.
+    """Called when an error or a signal has ended a run early; for a signal, `error` is an
+    Interrupted. This hook only observes, like `latentforge_run_started`.
 
     from latentforge import hookimpl
 

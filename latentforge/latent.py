@@ -1,4 +1,4 @@
-"""Posteriors, likelihoods and spherical interpolation, for models and losses; in nats.
+"""Posteriors, likelihoods (in nats) and spherical interpolation, for models and losses.
 
 A likelihood sums over the values of an image. `nll` returns one value per image, for measures and
 importance sampling; `mean_nll` returns the mean over the batch, for losses.
@@ -18,7 +18,8 @@ from latentforge.seeding import noise_like as noise_like
 
 
 def widened(values: Tensor) -> Tensor:
-    """16-bit values of a network under autocast as float32, which sums over pixels need."""
+    """Convert 16-bit values, which networks return under autocast, to float32, so that sums over
+    pixels are exact enough. Other values are unchanged."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
@@ -75,26 +76,27 @@ class Likelihood(Protocol):
     """p(x | z) of a decoder."""
 
     def check(self, x: Tensor) -> None:
-        """Raises UsageError with the range of x if it is outside the support; syncs the device."""
+        """Raise UsageError if x is outside the support. Synchronizes the device."""
 
     def nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x | z) in nats, summed over the values of each image: (B,)."""
 
     def mean_nll(self, model: Any, z: Tensor, x: Tensor) -> Tensor:
-        """The mean of `nll` over the batch: (). A likelihood may override it with one kernel."""
+        """The mean of `nll` over the batch: (). A likelihood may override it to use one kernel."""
         return self.nll(model, z, x).mean()
 
 
 class Bernoulli(Likelihood):
-    """Each value is the probability of a white pixel: -sum x log p + (1 - x) log(1 - p).
+    """Each decoded value p is the probability of a white pixel: -sum (x log p + (1-x) log(1-p)).
 
-    Computed from logits, so it stays finite where the sigmoid saturates. For grey values it is the
-    usual cross-entropy, a bound and not a density: compare such values only with each other.
+    It is computed from logits, so it stays finite where the sigmoid saturates. For grey values it
+    is the usual cross-entropy, which is not a normalized density: such values are comparable only
+    with each other.
     """
 
     def check(self, x: Tensor) -> None:
         low, high = (float(v) for v in x.aminmax())
-        if not (low >= 0.0 and high <= 1.0):  # NaN too
+        if not (low >= 0.0 and high <= 1.0):  # also rejects NaN
             raise UsageError(
                 f"the Bernoulli likelihood requires values from 0 to 1; "
                 f"this batch has values from {low:g} to {high:g}",
@@ -144,7 +146,7 @@ def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Spherical interpolation of codes: the angle and the length, from |a| to |b|, change linearly.
+    """Interpolate spherically between codes: angle and length (from |a| to |b|) change linearly.
 
     a, b: (*latent), t: (T,) in [0, 1]; returns (T, *latent). Falls back to the straight line if the
     angle is undefined, near 0 or near pi. Shoemake 1985, with separately interpolated lengths.

@@ -10,7 +10,7 @@ from latentforge.contracts import Seen
 
 
 class MeanPerImage:
-    """Averages `per_image(seen)`, a tensor (B,), over the images of a split, each counted once."""
+    """The mean of `per_image(seen)`, a tensor (B,), over all images of a split."""
 
     def __init__(self, name: str, per_image: Callable[[Seen], Tensor]) -> None:
         self.name = name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-DISTANCES = 2**22  # in memory at once; 32 MB in float64
+DISTANCES = 2**22  # the number of distances in memory at once; 32 MB in float64
 
 
 def topk(
@@ -22,10 +22,10 @@ def topk(
     own: Tensor | None = None,
     exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Distances and positions of the `k` nearest rows of each query, (Q, k) each, nearest first.
+    """Return distances and positions of the `k` nearest rows of each query, (Q, k), nearest first.
 
-    `queries` (Q, D); `rows` (N, D), or parts of them in order. Ties are in the order of the rows.
-    `own` int64 (Q,) are the positions of the queries among the rows; these rows are excluded.
+    `queries`: (Q, D). `rows`: (N, D), or consecutive parts of it. Ties are in the order of the
+    rows. `own`: int64 (Q,), the row to exclude for each query, because it is the query itself.
     Distances are computed with a matrix product, which is inaccurate for distances far below the
     norm of the rows. `exact` computes them from differences, up to ten times more slowly.
     """
@@ -58,7 +58,7 @@ def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The `k` smallest values of each row and their columns; ties are in column order."""
     found, columns = values.topk(min(k + 1, values.shape[1]), largest=False)
     if found.shape[1] > k:
-        tied = found[:, k] == found[:, k - 1]  # topk returns any of these
+        tied = found[:, k] == found[:, k - 1]  # topk returns arbitrary ones of the tied values
         columns[tied] = values[tied].sort(dim=1, stable=True).indices[:, : k + 1]
     columns = columns[:, :k].sort(1).values
     found, order = values.gather(1, columns).sort(dim=1, stable=True)
@@ -66,7 +66,7 @@ def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def majority(labels: Tensor, classes: int) -> Tensor:
-    """The most frequent label of each row (Q, k), the smallest one if several are: (Q,)."""
+    """Return the most frequent label of each row (Q, k), or in a tie the smallest of them: (Q,)."""
     from torch.nn.functional import one_hot
 
     return one_hot(labels, classes).sum(1).argmax(1)

@@ -1,6 +1,6 @@
 """Random seeds, generators and noise as pure functions of (purpose, numbers).
 
-No generator state outlives a step. A resumed run therefore draws the same numbers as an
+No generator state outlives a step. A resumed run therefore gets the same numbers as an
 uninterrupted run, and no state has to be saved.
 """
 
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 STRIDE = 0x9E3779B97F4A7C15
-"""Odd, so that the seeds of 2^32 steps differ in the 32 bits that a CPU generator uses."""
+"""An odd number: the seeds of 2^32 steps differ in the 32 bits that a CPU generator uses."""
 
 
 def mix(purpose: str, *parts: int) -> int:
-    """A 63-bit seed that depends only on the arguments, on every machine and version."""
+    """Return a 63-bit seed that depends only on the arguments, not on a machine or version."""
     text = "\0".join((purpose, *map(str, parts)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -30,21 +30,21 @@ def generator(device: torch.device | str, purpose: str, *parts: int) -> torch.Ge
 
 
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of one epoch: int64 (n,), drawn on the CPU, so it is the same for every device."""
+    """The image order of an epoch, int64 (n,): computed on the CPU, so equal for all devices."""
     return torch.randperm(n, generator=generator("cpu", "order", seed, epoch))
 
 
 def callers_state_kept(device: torch.device) -> AbstractContextManager[None]:
-    """Restores the state of the default generators of the CPU and of `device` at exit."""
+    """Restore the state of the default generators of the CPU and of `device` at exit."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 class Noise:
     """Reseeds the default generators before each step. Dropout and a plugin's `randn_like` use
-    them, so their noise depends only on (purpose, seed, step).
+    these generators, so their noise depends only on (purpose, seed, step).
 
-    On an accelerator the CPU generator is reseeded too, because a model may draw noise there and
-    copy it. Costs about 1 µs on the CPU (`torch.manual_seed` would cost 74).
+    On an accelerator the CPU generator is reseeded too, because a model may sample noise on the CPU
+    and copy it. Reseeding takes about 1 µs on the CPU (`torch.manual_seed` would take 74 µs).
     """
 
     def __init__(self, device: torch.device | str, purpose: str, seed: int) -> None:
@@ -65,14 +65,14 @@ class Noise:
             manual_seed(seed)
 
     def seed_of(self, step: int) -> int:
-        """The seed that `reseed` uses, for a generator that is not a default one."""
+        """Return the seed that `reseed` uses for `step`, for use with other generators."""
         return (self._start + step * STRIDE) & (2**63 - 1)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The images from `start` up to `stop`, exclusive, of a batch of `images`. `draw` has the same
-    state in every process: each draws the noise of the whole batch and uses its own rows."""
+    """The images from `start` to `stop` (exclusive) of a batch of `images` images. `draw` has the
+    same state in all processes: each samples the noise of the whole batch and uses its rows."""
 
     draw: torch.Generator
     start: int
@@ -89,7 +89,7 @@ _current = _Current()
 
 @contextmanager
 def sharding(shard: Shard) -> Iterator[None]:
-    """Makes `noise_like` and `shared_generator` use `shard` inside the context."""
+    """Make `noise_like` and `shared_generator` use `shard` inside the context."""
     _current.shard = shard
     try:
         yield
@@ -98,22 +98,22 @@ def sharding(shard: Shard) -> Iterator[None]:
 
 
 def shared_generator() -> torch.Generator | None:
-    """The generator for a whole batch: that of the shard, or None (the default) without one."""
+    """Return `draw` of the current shard, or None (the default generator) if there is no shard."""
     shard = _current.shard
     return shard.draw if shard else None
 
 
 def noise_like(values: Tensor) -> Tensor:
-    """N(0, I) with the shape, dtype and memory format of `values`, (B, ...), a row for each image.
+    """Sample N(0, I) with the shape (B, ...), dtype and memory format of `values`.
 
-    In a single process this is `torch.randn_like`. If several processes shard a batch, each draws
-    the noise of the whole batch and returns the rows of its own images. The noise is then that of
-    a single process, unlike with `torch.randn_like`.
+    In a single process this is `torch.randn_like`. If several processes shard a batch, each samples
+    the noise of the whole batch and returns the rows of its own images. The noise is then the same
+    as in a single process, unlike with `torch.randn_like`.
     """
     shard = _current.shard
     if shard is None or len(values) != shard.stop - shard.start:
         return torch.randn_like(values)
-    # like randn_like: drawn in memory order, in which the image dimension is always first
+    # sampled in memory order, like randn_like; the image dimension always comes first
     layout = (0, *sorted(range(1, values.ndim), key=values.stride, reverse=True))
     size = (shard.images, *values.shape[1:])
     whole = torch.empty_permuted(size, layout, dtype=values.dtype, device=values.device)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from latentforge.findings import Findings
 
 PLUGIN_API = 1
-"""The version of the plugin contract; a plugin may state it as `LATENTFORGE_API`."""
+"""The version of the plugin contract; a plugin may declare it as `LATENTFORGE_API`."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LossSpec(Spec):
 class DatasetSpec(Spec):
     """A dataset. `load(config, split)` returns `Arrays` or a map-style dataset of `(x, y)`.
 
-    `splits` are the official ones; if there is no "test", the core cuts one from "train".
+    `splits` are the official splits; if there is no "test", the core splits it off from "train".
     `fetch(config)` downloads the files and returns their folder.
     """
 
@@ -87,11 +87,12 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerSpec(Spec):
-    """An explorer of a latent space. `roles` are the other runs that it requires
-    (`--with classifier=RUN`) and what each must provide; `optional_roles` may be omitted.
+    """An explorer of a latent space. `roles` maps each other run that it requires
+    (`--with classifier=RUN`) to the capabilities that the run's model must provide; the runs in
+    `optional_roles` may be omitted.
 
-    `searches` is the name of the default objective of an explorer that searches. `--set
-    objective=NAME` selects another one. Its options are set in the same way as the explorer's.
+    For an explorer that searches, `searches` is the name of its default objective. `--set
+    objective=NAME` selects another one. Options of the objective are set like the explorer's own.
     """
 
     explore: Callable[[ExploreContext, Any], Findings]
@@ -104,8 +105,8 @@ class ExplorerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec(Spec):
-    """What a latent search maximises. `labels`, `roles` and `optional_roles` are as for an
-    explorer. The context is None if a search has no run."""
+    """What a latent search maximises. `labels`, `roles` and `optional_roles` mean the same
+    as in ExplorerSpec. The context is None if a search has no run."""
 
     build: Callable[[Any, ExploreContext | None], Objective]
     labels: bool = False
@@ -116,9 +117,10 @@ class ObjectiveSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Spec):
     """A metric of a trained model. `protocol` is the sentence that defines the metric: its unit,
-    what it sums over, which z. An attribute `protocol` of the measure object replaces it if it
-    depends on options. A `default` measure without `roles` (as for an explorer) runs for every
-    model that provides its `needs`. `better` is the direction for early stopping."""
+    what it sums over, which z. If the definition depends on options, the measure object has its own
+    attribute `protocol`, which takes precedence. A `default` measure without `roles` (see
+    ExplorerSpec) runs for every model that provides its `needs`. `better` is the direction for
+    early stopping."""
 
     build: Callable[[Any, EvaluateContext], Measure]
     protocol: str
@@ -145,7 +147,7 @@ class PresetSpec(Spec):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of component: plural and singular name, the hook, and the spec type that it yields."""
+    """A kind of component: its plural and singular names, and the spec type of its hook."""
 
     plural: str
     singular: str
@@ -169,7 +171,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     ExplorerSpec: _EXPLORE | {"objective"},
     ObjectiveSpec: _EXPLORE | {"objective"},
 }
-"""Option names that the core uses: a component's option of that name would never get a value."""
+"""Option names that the core uses: a component's option of such a name would never be set."""
 
 KINDS: dict[str, Kind] = {
     kind.plural: kind

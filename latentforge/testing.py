@@ -1,5 +1,5 @@
-"""Pytest fixtures and checks for plugin authors: conformance, command line, tiny images, tiny run.
-Needs pytest. See docs/plugins.md. Enable with `pytest_plugins = ["latentforge.testing"]`.
+"""Pytest fixtures and conformance checks for the tests of a plugin, explained in docs/plugins.md.
+Requires pytest. Enable the fixtures with `pytest_plugins = ["latentforge.testing"]`.
 
     @pytest.mark.parametrize("check", check_model("swirl"), ids=str)
 """
@@ -46,7 +46,7 @@ class Check(_Check):
             pytest.skip(str(why))
 
     def see(self, plugins: Sequence[Any]) -> None:
-        """Uses `plugins`, which are not installed, if the check has no plugins of its own."""
+        """Use `plugins`, which need not be installed, unless the check names its own."""
         subject = self.arguments[0]
         subject.plugins = subject.plugins or tuple(plugins)
 
@@ -58,32 +58,33 @@ def _checks(kind: str, name: str, how: dict[str, Any]) -> list[Check]:
 
 
 def check_model(name: str, **how: Any) -> list[Check]:
-    """The checks of a model; `how` are the keywords of `latentforge.conformance.checks_of`."""
+    """Return the checks of a model; `how` is passed to `latentforge.conformance.checks_of`."""
     return _checks("models", name, how)
 
 
 def check_loss(name: str, **how: Any) -> list[Check]:
-    """The checks of a loss; see `check_model`."""
+    """Return the checks of a loss; see `check_model`."""
     return _checks("losses", name, how)
 
 
 def check_dataset(name: str, **how: Any) -> list[Check]:
-    """The checks of a dataset; see `check_model`."""
+    """Return the checks of a dataset; see `check_model`."""
     return _checks("datasets", name, how)
 
 
 def check_explorer(name: str, **how: Any) -> list[Check]:
-    """The checks of an explorer; see `check_model`."""
+    """Return the checks of an explorer; see `check_model`."""
     return _checks("explorers", name, how)
 
 
 def check_objective(name: str, **how: Any) -> list[Check]:
-    """The checks of an objective; `example=` creates five rows x if these are not images."""
+    """Return the checks of an objective. `example=` is a function that returns five rows of x, for
+    an objective that does not score images."""
     return _checks("objectives", name, how)
 
 
 def check_callback(name: str, **how: Any) -> list[Check]:
-    """The checks of a callback; see `check_model`."""
+    """Return the checks of a callback; see `check_model`."""
     return _checks("callbacks", name, how)
 
 
@@ -107,7 +108,7 @@ class Answer:
 
     @property
     def json(self) -> dict[str, Any]:
-        """stdout, which must be one JSON object and nothing else (json.loads rejects the rest)."""
+        """The JSON object on stdout. Raises an error if stdout contains anything else."""
         value = json.loads(self.out, parse_constant=_refuse)
         assert isinstance(value, dict)
         return value
@@ -125,7 +126,7 @@ def latentforge_plugins() -> Sequence[str | ModuleType | object]:
 
 @pytest.fixture
 def latentforge_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enables every installed plugin, even if the user's environment disables some."""
+    """Enable every installed plugin, even if the user's environment disables some."""
     monkeypatch.delenv("LATENTFORGE_PLUGINS", raising=False)
 
 
@@ -133,7 +134,7 @@ def latentforge_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def latentforge_work(
     latentforge_all: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """An empty working folder, without LatentForge's variables of the user's environment."""
+    """Change to an empty working folder and unset LatentForge's environment variables."""
     for name in ("DATA", "DEBUG"):
         monkeypatch.delenv(f"LATENTFORGE_{name}", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -147,7 +148,7 @@ def latentforge_work(
 def latentforge_only(
     latentforge_all: None, latentforge_plugins: Sequence[Any], monkeypatch: pytest.MonkeyPatch
 ) -> Sequence[Any]:
-    """Disables installed plugins that are neither built in nor under test, because they would
+    """Disable installed plugins that are neither built in nor under test, because they would
     affect the test. Returns the plugins under test."""
     from latentforge.plugins.discovery import find_installed
 
@@ -160,7 +161,7 @@ def latentforge_only(
 
 @pytest.fixture(autouse=True)
 def latentforge_checks(request: pytest.FixtureRequest) -> None:
-    """Gives each check the plugins of the fixture `forge`, unless the check names its own."""
+    """Pass the plugins under test to each check that names no plugins of its own."""
     params = getattr(getattr(request.node, "callspec", None), "params", {})
     for check in params.values():
         if isinstance(check, Check):
@@ -179,8 +180,8 @@ def forge(latentforge_work: Path, latentforge_only: Sequence[Any]) -> Forge:
 def latentforge_cli(
     latentforge_work: Path, latentforge_only: Sequence[Any], capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
-    """Runs a command line in this process, in the working folder: `cli("train", "ae").code`. It has
-    the plugins of the fixture `forge`, which must be files, dotted names or modules here."""
+    """Return a function that runs a command in this process: `cli("train", "ae").code`. It loads
+    the plugins of the fixture `forge`, which must be files, dotted names or modules."""
     from latentforge.cli.app import run
 
     names = [getattr(plugin, "__name__", str(plugin)) for plugin in latentforge_only]

@@ -1,4 +1,4 @@
-"""Checks of the plugin contracts: a named check for each promise of docs/contracts.md.
+"""Checks of the plugin contracts: a named check for each requirement in docs/contracts.md.
 
 `latentforge.testing` passes them to the tests of a plugin, and `latentforge plugins check` runs
 them. Must not import pytest.
@@ -30,13 +30,14 @@ def checks_of(
     example: Callable[[], Any] | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> list[Check]:
-    """Return the checks of a component, in order. No plugin is loaded before the first one is
+    """Return the checks of a component, in order. No plugin is loaded before the first check is
     called.
 
-    `options` are options of the component, for one whose defaults do not suit a test. `plugins` are
-    those of `Forge(plugins=...)`; if `forge` is given, it is used instead. `example` makes the rows
-    (5, ...) that an objective scores if they are not images. `shape`, (C, H, W) or (D,), is the
-    shape of the images for a model or a loss that supports none of the usual ones.
+    `options` replace defaults of the component that do not suit a test. `plugins` are passed to
+    `Forge(plugins=...)`; if `forge` is given, it is used instead. `example` is a function that
+    returns an input batch of shape (5, ...) for an objective that does not score images. `shape`,
+    (C, H, W) or (D,), is the shape of the images for a model or a loss that supports none of the
+    default shapes.
     """
     if kind not in CHECKED:
         raise UsageError(
@@ -65,7 +66,7 @@ def checks_of(
 def checks_in(module: ModuleType) -> list[Callable[..., None]]:
     """The checks of a kind: the public functions that its module defines, in order. If the first
     one fails, the others are skipped. A function with a parameter `shape` becomes a check for each
-    of the usual shapes."""
+    of the default shapes."""
     functions = [f for f in vars(module).values() if isfunction(f)]
     return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
 

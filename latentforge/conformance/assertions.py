@@ -31,7 +31,7 @@ def make_data_spec(shape: tuple[int, ...]) -> DataSpec:
 
 
 def make_batch(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
-    """Random images with labels. Each class is brighter than the one before."""
+    """Random images with labels. Each class is brighter than the previous one."""
     generator = torch.Generator().manual_seed(mix("conformance images", seed))
     y = torch.arange(count) % len(CLASSES)
     level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
@@ -47,7 +47,7 @@ SAMPLE_STEPS = (
     make_step(0),
     make_step(50),
     make_step(99),
-)  # of 100: the weight of a term may rise or end
+)  # of 100 steps, because the weight of a term may change during a run
 
 
 def seed_torch(number: int, purpose: str = "conformance") -> None:
@@ -56,7 +56,7 @@ def seed_torch(number: int, purpose: str = "conformance") -> None:
 
 
 def run_with_seeds(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
-    """The results of calling `make` once under each of these seeds."""
+    """Return the results of calling `make` once with each seed."""
     results = []
     for seed in seeds:
         seed_torch(seed)
@@ -66,8 +66,8 @@ def run_with_seeds(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
 
 @contextmanager
 def require_shape_support(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
-    """Raise CheckFailed if a shape makes a component raise, unless the error is one of
-    LatentForge's, which declares that the shape is not supported."""
+    """Raise CheckFailed if the code inside raises an exception for a shape. A LatentForgeError is
+    allowed, because it declares that the shape is not supported."""
     try:
         yield
     except (CheckFailed, CheckSkipped, LatentForgeError):
@@ -105,7 +105,7 @@ def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
 
 
 def supported_shape(subject: Subject) -> tuple[int, ...]:
-    """The first of the shapes that a model supports. Raises CheckSkipped if there is none."""
+    """The first test shape that a model supports. Raises CheckSkipped if it supports none."""
 
     def find() -> tuple[int, ...]:
         for shape in shapes_for(subject):
@@ -185,8 +185,8 @@ def require_same(one: Tensor, other: Tensor, saw: str, hint: str) -> None:
 def train_steps(
     model: nn.Module, loss: nn.Module, batch: Batch, steps: Sequence[Step] = SAMPLE_STEPS
 ) -> Iterator[Tensor]:
-    """Yield the total loss before each step of Adam, in training mode, with the same noise each
-    time. While it is yielded, the parameters contain its gradients."""
+    """Train with Adam, in training mode and with the same noise in each step. Yields the total loss
+    before each step, when the parameters have the gradients of this loss."""
     modules = nn.ModuleList([model, loss]).train()
     optimizer = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=1e-3)
     for step in steps:

@@ -30,7 +30,7 @@ def it_attaches_and_trains(subject: Subject) -> None:
     require(
         run.status == "done" and run.manifest["epochs"] >= 1,
         f"the run has status {run.status} after {run.manifest['epochs']} epochs",
-        "add handlers to engines.trainer in attach, and do not stop the training",
+        "add handlers to engines.trainer in attach, and do not end the run",
     )
 
 
@@ -39,7 +39,7 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
 
 
 def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
-    """The run is interrupted after its first epoch, then resumed."""
+    """The run is interrupted after its first epoch and then resumed."""
     uninterrupted = _first_run(subject)
     folder, forge = run_folder_for(subject), _forge_that_stops(subject)
     try:
@@ -48,7 +48,7 @@ def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
         resumed = forge.resume(folder, data=images(), quiet=True)
         _require_same_weights(uninterrupted, resumed, "after an interruption and a resume")
     else:
-        raise CheckSkipped("it ends the training before a second epoch begins")
+        raise CheckSkipped("it ends the run before a second epoch begins")
 
 
 def its_state_is_json(subject: Subject) -> None:
@@ -94,7 +94,7 @@ def _first_run(subject: Subject) -> Any:
 
 
 class StopOnce:
-    """A callback that interrupts the training once, as Ctrl-C does, before the second epoch."""
+    """A callback that interrupts a run once, as Ctrl-C does, before the second epoch."""
 
     stopped = False
 

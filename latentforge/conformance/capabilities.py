@@ -33,8 +33,8 @@ def needs_of(subject: Subject) -> Set[str]:
 
 
 def roles_of(subject: Subject) -> dict[str, Set[str]]:
-    """The capabilities needed in each required role, including the roles of the objective that a
-    component searches for by default."""
+    """The capabilities needed in each required role, including the roles of the default objective
+    of an explorer that searches."""
     spec = subject.entry.spec
     roles: dict[str, Set[str]] = dict(getattr(spec, "roles", None) or {})
     if objective := getattr(spec, "searches", None):
@@ -46,10 +46,10 @@ def roles_of(subject: Subject) -> dict[str, Set[str]]:
 def restrict_to_needs(
     *models: tuple[Any, Set[str], Set[str]], field: str, exempt: tuple[type, ...] = ()
 ) -> Iterator[None]:
-    """Raise CheckFailed if the code inside fails because a model lacks a capability that it was not
-    declared to need. Of `models`, each (model, provides, needs), only the needs are visible, which
-    the spec declares in `field`. Objects of the types in `exempt`, such as the likelihood
-    that a run was trained with, see everything."""
+    """Hide all model capabilities that the spec does not declare in `field`, and raise CheckFailed
+    if the code inside fails because it uses a hidden one. `models` are tuples (model, provides,
+    needs). Nothing is hidden from objects of the types in `exempt`, such as the likelihood that a
+    run was trained with."""
     used: list[str] = []
     for model, provides, needs in models:
         hide_capabilities(model, provides - needs, used, exempt)
@@ -65,8 +65,9 @@ def restrict_to_needs(
 def hide_capabilities(
     model: Any, hidden: Set[str], used: list[str], exempt: tuple[type, ...]
 ) -> None:
-    """Hide capabilities of a model and its posteriors from all code but their own. `used` collects
-    those that are used. Copies lack the capabilities too, because the class is replaced."""
+    """Hide capabilities of a model and its posteriors from all code except their own. `used`
+    collects the hidden capabilities that other code uses. Copies lack the capabilities too, because
+    the class is replaced."""
 
     def encode(self: Any, x: Any) -> Any:
         posterior = super(limited, self).encode(x)
@@ -89,8 +90,8 @@ def restrict_class(
     exempt: tuple[type, ...],
     *objects: Any,
 ) -> Any:
-    """A subclass of `cls` whose objects lack the attributes of these capabilities, except in their
-    methods, in those of `objects`, and in those of objects of the types `exempt`."""
+    """Return a subclass of `cls` without the attributes of the `hidden` capabilities. Only methods
+    of the object itself, of `objects`, and of the types in `exempt` can still use them."""
     limited: Any = type(cls.__name__, (cls,), {"__module__": cls.__module__})
 
     def hidden_attribute(name: str, capability: str) -> property:

@@ -39,11 +39,12 @@ def every_option_has_a_valid_default(subject: Subject) -> None:
 
 def every_option_is_described(subject: Subject) -> None:
     """Options are described in the docstring of the config dataclass, which `latentforge show`
-    prints, or of a dataclass that it extends."""
+    prints, or in the docstring of a base class."""
     config = subject.entry.spec.config
     classes: tuple[type, ...] = config.__mro__
     docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
-    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))  # skips generated
+    # a generated docstring starts with the signature of the class
+    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))
     missing = [
         field.name
         for field in dataclasses.fields(config)
@@ -57,9 +58,9 @@ def every_option_is_described(subject: Subject) -> None:
 
 
 def every_capability_is_known(subject: Subject) -> None:
-    """Capabilities are known to the core or to another component that provides or needs them. One
-    that only a model provides may be meant for components that are not installed, unless its name
-    looks like a misspelt one."""
+    """A capability must be known to the core, or be provided or needed by another component. One
+    that only this model provides may be meant for components that are not installed, unless its
+    name looks like a misspelling."""
     entries = subject.forge.registry.components
     others = [capabilities_of(entry) for entry in entries if entry is not subject.entry]
     known = {*CORE_CAPABILITIES, *chain(*chain(*others))}
@@ -77,7 +78,7 @@ def every_capability_is_known(subject: Subject) -> None:
         require(
             any(needs <= provides for provides in models),
             f"no installed model provides all of {', '.join(sorted(needs))}",
-            "fix `needs` or `roles`, or install the plugin that has such a model",
+            "fix `needs` or `roles`, or install the plugin that provides such a model",
         )
 
 
@@ -89,7 +90,7 @@ CHECKS = (
 
 
 def checks_for(kind: str) -> tuple[Any, ...]:
-    """The checks of this module for a kind ("models"), by the fields of its spec."""
+    """Return the checks of this module that apply to a kind ("models")."""
     field_names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
     return (
         *CHECKS,
@@ -98,7 +99,7 @@ def checks_for(kind: str) -> tuple[Any, ...]:
 
 
 def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:
-    """The capabilities that a component provides, and those that it or its roles need."""
+    """The capabilities that a component provides, and the ones that it or its roles need."""
     spec = entry.spec
     needs: Any = getattr(spec, "needs", frozenset())
     if callable(needs):
@@ -112,8 +113,8 @@ def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:
 
 
 def heavy_imports_of(subject: Subject) -> list[str]:
-    """The heavy packages that a new process imports when it loads the component's plugin, beyond
-    those of `import latentforge`."""
+    """Return the heavy packages that loading the component's plugin imports in a new process,
+    without those that LatentForge itself imports."""
     module = subject.entry.plugin.module
     if not (module.endswith(".py") or is_importable(module)):
         raise CheckSkipped(f"{module} is a Python object, which another process cannot import")
@@ -140,7 +141,7 @@ def heavy_imports_of(subject: Subject) -> list[str]:
 
 
 def is_importable(module: str) -> bool:
-    """Whether `import` finds a module of this name. It does not for the name of an object."""
+    """Whether a module of this name can be imported. False for the name of an object."""
     from importlib.util import find_spec
 
     try:

@@ -11,7 +11,7 @@ from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, 
 from latentforge.data.loading import load_splits
 from latentforge.errors import MissingError, UsageError
 
-IMAGES_CHECKED = 200  # images of each split
+IMAGES_CHECKED = 200  # per split
 
 
 def it_loads_as_images_or_vectors(subject: Subject) -> None:
@@ -29,7 +29,7 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 
 def two_loads_give_the_same_data(subject: Subject) -> None:
-    """The seed must not matter: a run must find the data that it was trained on."""
+    """The data must not depend on the seed: a run must find the data that it was trained on."""
     one, other = run_with_seeds((0, 1), lambda: _load(subject).fingerprint)
     require(
         one == other,
@@ -44,7 +44,7 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 
 def _load(subject: Subject) -> Any:
-    """The splits of the dataset. Raises CheckSkipped if it needs files or options first."""
+    """Load the splits of the dataset. Raises CheckSkipped if files or options are missing."""
     dataset, data_config = resolve_dataset(
         subject.forge.registry, subject.entry.reference, subject.options
     )

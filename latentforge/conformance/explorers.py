@@ -54,7 +54,7 @@ def it_returns_findings(subject: Subject) -> None:
 
 
 def it_uses_only_declared_capabilities(subject: Subject) -> None:
-    """The config lists only the needed capabilities too, for explorers that read it."""
+    """The config is also restricted to the needed capabilities, as some explorers read it."""
     loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
     entry = loaded_run.config.model.entry
     restricted = replace(entry, spec=replace(entry.spec, provides=needs))
@@ -90,7 +90,7 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
 
 
 def it_writes_no_files(subject: Subject) -> None:
-    """The core renders and writes the returned findings."""
+    """An explorer only returns findings; the core renders and writes them."""
     run = run_with(subject, subject.entry.spec.needs)
     before = {*run.path.iterdir()}
     folder = run_folder_for(subject).parent
@@ -130,7 +130,7 @@ def images_are_between_0_and_1(subject: Subject) -> None:
 
 
 def data_without_some_classes_works(subject: Subject) -> None:
-    _require_handled(subject, "a run with a class without images", case="empty", empty=1)
+    _require_handled(subject, "a run without images of one class", case="empty", empty=1)
 
 
 def one_test_image_works(subject: Subject) -> None:
@@ -151,7 +151,7 @@ SEED_HINT = "use torch's default generator, which is seeded, or the seed in the 
 
 
 def _images_of(item: Any) -> Iterator[torch.Tensor]:
-    """The images of a finding, except those whose colours show arbitrary numbers."""
+    """Yield the images of a finding, except heat maps, whose values are arbitrary."""
     if isinstance(item, ImageGrid) and item.colours == "grey":
         yield from item.rows
     if isinstance(item, Scatter):
@@ -160,8 +160,8 @@ def _images_of(item: Any) -> Iterator[torch.Tensor]:
 
 
 def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data: Any) -> None:
-    """Raise CheckSkipped if the explorer refuses such a run with a UsageError, CheckFailed if it
-    raises anything else."""
+    """Explore a tiny run with this data. Raises CheckSkipped if the explorer rejects the run with
+    a UsageError, and CheckFailed for any other exception."""
     try:
         _explore(subject, **data)
     except UsageError as error:
@@ -173,12 +173,12 @@ def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data
 
 
 def _first_result(subject: Subject) -> dict[str, Any]:
-    """The result of the first exploration, for the checks that need no other."""
+    """Return the result of the first exploration, which several checks share."""
     return subject.once("explored", lambda: _explore(subject))
 
 
 def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
-    """Explore a tiny run: metrics, files, and digests of the contents of the files."""
+    """Explore a tiny run and return its metrics, files, and digests of the files."""
     out = run_folder_for(subject)
     result: dict[str, Any] = subject.forge.explore(
         subject.entry.reference,
@@ -193,7 +193,7 @@ def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
 
 
 def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
-    """The findings for a loaded run, not rendered."""
+    """Return the findings for a loaded run without rendering them."""
     from latentforge.workflows.explore import compute_findings
 
     explorer = Component(subject.entry, subject.config)
@@ -201,9 +201,9 @@ def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 digests of the pictures, tables and arrays in a folder. Archives contain the time, so
-    their members are hashed. Pages and findings.json repeat the content, contain times and are
-    skipped."""
+    """Return SHA-256 digests of the pictures, tables and arrays in a folder. Archives contain
+    timestamps, so their members are hashed. HTML pages and findings.json contain timestamps too;
+    they are skipped, because they repeat the content."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".npz":
@@ -224,7 +224,7 @@ def _fingerprint(model: torch.nn.Module) -> str:
 
 
 def _objective_of(subject: Subject) -> Component | None:
-    """The default objective of an explorer that searches, else None."""
+    """Return the default objective of the explorer, or None if it does not search."""
     if not subject.entry.spec.searches:
         return None
     entry = subject.forge.registry.get("objectives", subject.entry.spec.searches)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from latentforge.workflows.run import Run
 
 SHAPE = (1, 16, 16)
-PREFERRED = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest ones, preferred
+PREFERRED = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest models
 TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
 
 
@@ -44,8 +44,8 @@ def images(
 
 
 def run_folder_for(subject: Subject) -> Path:
-    """A path for a run or findings in a new folder that contains nothing else, because a failed
-    check may leave files. The folder is deleted with the subject."""
+    """Return a path for a run or findings in a new empty folder, because a failed check may leave
+    files behind. The folder is deleted with the subject."""
 
     def make() -> str:
         folder = tempfile.mkdtemp(prefix="latentforge-check-")
@@ -56,7 +56,7 @@ def run_folder_for(subject: Subject) -> Path:
 
 
 def run_with(subject: Subject, needs: Set[str], case: str = "whole", **data: Any) -> Run:
-    """A run whose model provides `needs`, trained on `images(**given)`."""
+    """A run whose model provides `needs`, trained on `images(**data)`."""
     entry = model_with(subject, needs)
 
     def train() -> Run:
@@ -99,7 +99,7 @@ def other_runs(subject: Subject, **data: Any) -> dict[str, Any]:
 
 
 def load_tiny_run(subject: Subject) -> LoadedRun:
-    """A tiny run and the runs of its roles, loaded as for an explorer."""
+    """A tiny run and the runs of its roles, loaded in the same way as for an explorer."""
     from latentforge.workflows.load import load_run
 
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
@@ -112,7 +112,7 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
 
 
 def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
-    """For each role: the model, what it provides, and what the component needs of it."""
+    """Return the model, its capabilities and the needed capabilities of each role."""
     models = []
     for role, needs in roles_of(subject).items():
         other = loaded_run.roles[role]

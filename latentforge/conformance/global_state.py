@@ -19,7 +19,7 @@ from latentforge.conformance.subject import require
 
 
 class Setting(NamedTuple):
-    """How to read and write a setting, and a value that no component sets (None: unchanged)."""
+    """Functions that read and write a setting, and a value that no component sets, or None."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
@@ -32,7 +32,7 @@ def set_environment(value: dict[str, str]) -> None:
 
 
 def attribute_setting(module: Any, name: str, before: Any) -> Setting:
-    """The setting that is an attribute of a module."""
+    """Return the setting for an attribute of a module."""
     return Setting(
         lambda: getattr(module, name), lambda value: setattr(module, name, value), before
     )
@@ -94,8 +94,8 @@ def read_settings() -> dict[str, Any]:
 
 
 def changed_settings(values: dict[str, Any]) -> list[str]:
-    """The settings whose value differs. Values are compared by `repr`, because `==` of arrays is
-    not a single value."""
+    """Return the names of the settings whose current value differs from `values`. Values are
+    compared by `repr`, because `==` of arrays is not a single value."""
     return [name for name, value in values.items() if repr(SETTINGS[name].get()) != repr(value)]
 
 
@@ -126,9 +126,10 @@ def restore_settings() -> Iterator[None]:
 def require_no_global_change(
     action: str, first: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """Raise CheckFailed if the code inside changes a process-wide setting. The settings first get
-    values that no component sets, because a component that always sets the same value may have set
-    it already. `first` is called before: its imports may change settings."""
+    """Raise CheckFailed if the code inside changes a process-wide setting. Before that code runs,
+    the settings are set to values that no component sets, because a component that always sets the
+    same value may have set it already. `first` is called at the very start, because its
+    imports may change settings."""
     with restore_settings():
         first()
     with restore_settings():
@@ -137,7 +138,7 @@ def require_no_global_change(
         before = read_settings()
         yield
         changed = changed_settings(before)
-        # a library that is imported meanwhile may silence its own warnings
+        # a library that the code inside imports may silence its own warnings
         if any(map(is_blanket, warnings.filters)):
             changed.append("warnings")
     require(

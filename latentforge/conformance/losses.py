@@ -1,5 +1,5 @@
-"""Contract checks for losses. A loss is tested with a model that provides what it needs: one of its
-plugin or a built-in one."""
+"""Contract checks for losses. A loss is tested with a model that has the capabilities in `needs`;
+the model is built in or from the same plugin."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
 
-COPIES = 4  # copies of the images, for terms that must not grow in proportion
-SEEDS = 24  # over which terms that contain noise are averaged
+COPIES = 4  # copies of a batch, with which terms must not grow in proportion
+SEEDS = 24  # the number of seeds over which noisy terms are averaged
 HINTS = {  # hints for the errors of Terms.check
     "0-d tensor": "return a mean over the batch: sum over pixels, then .mean()",
     "called 'loss'": "use another name; the core sums the terms",
-    "per_dim": "give value.detach() of shape (D,), a mean over the batch",
+    "per_dim": "return value.detach() of shape (D,), a mean over the batch",
     "a weight is given for": "give each weight the name of its term",
     "nothing to train on": "give one of the terms a weight other than 0",
 }
@@ -57,8 +57,8 @@ def terms_are_finite_scalars(subject: Subject) -> None:
 
 
 def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
-    """Four copies of the images do not give four times the terms, as a sum over the batch would.
-    Some growth is correct: a contrastive term is larger for more images."""
+    """Four copies of the images must not yield terms that are four times as large, like a sum over
+    the batch. Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), make_batch(_shape_for(subject))
     once, more = (
         _average_terms(subject, model, batch),
@@ -75,7 +75,7 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
 
 
 def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
-    """Images of twice the size cost about twice as much, which a mean over pixels would not."""
+    """For images with twice as many pixels, recon must be about twice as large."""
     shape = _shape_for(subject)
     recons = {}
     for image_shape in (shape, (*shape[:-1], 2 * shape[-1])):
@@ -92,7 +92,7 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
 
 
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
-    """Within three steps: an early, a middle and a late one."""
+    """Gradients of three steps are considered: an early, a middle and a late step."""
     model, loss, batch = _parts_for(subject)
     total = _call(loss, model, batch, make_step()).total()
     require(total.requires_grad, "the total has no gradient", "do not detach the terms")
@@ -141,7 +141,7 @@ def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     require(
         not differ,
-        f"built and called twice with the same seed, {', '.join(differ)} differ",
+        f"two losses with the same seed return different values of {', '.join(differ)}",
         "use torch's default generator, and store nothing outside the module",
     )
 
@@ -165,11 +165,11 @@ def a_batch_without_some_classes_works(subject: Subject) -> None:
     batch.y = torch.zeros_like(batch.index)  # all of the first class
     terms = _terms_of(subject, batch=batch)
     saw = "for a batch with only one class, "
-    _require_finite(terms, saw, "a small batch may lack classes")
+    _require_finite(terms, saw, "handle classes without images")
 
 
 def it_works_without_gradients(subject: Subject) -> None:
-    """As in an evaluation: in evaluation mode, with the step at which the training ends."""
+    """The loss is called as in an evaluation at the end of a run, in evaluation mode."""
     model, loss, batch = _parts_for(subject)
     with torch.no_grad():
         terms = _call(loss.eval(), model.eval(), batch, make_step(100))
@@ -182,7 +182,7 @@ def it_works_without_gradients(subject: Subject) -> None:
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
-    """After a few steps, which may change more state than the weights."""
+    """The state is saved after a few steps, which may change more than the weights."""
     shape = _shape_for(subject)
     model = _model_for(subject, shape)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
@@ -201,8 +201,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
 
 
 def it_does_not_synchronize_the_device(subject: Subject) -> None:
-    """On torch's device `meta`, whose tensors have no values: reading a value, or a tensor on
-    another device, is an error."""
+    """The loss runs on torch's device `meta`, whose tensors have no values. Reading a value, or
+    using a tensor on another device, raises an error."""
     model, loss, batch = _parts_for(subject)
     model, loss = model.to("meta"), loss.to("meta")
     assert batch.y is not None
@@ -212,7 +212,7 @@ def it_does_not_synchronize_the_device(subject: Subject) -> None:
     except (RuntimeError, NotImplementedError) as error:
         raise CheckFailed(
             subject.describe_error(error),
-            "no .item(), float() or `if` on a tensor after the first step; make tensors with "
+            "use no .item(), float() or `if` on a tensor after the first step; make tensors with "
             "device=batch.x.device; give torch.distributions validate_args=False, because they "
             "otherwise read their arguments",
         ) from None
@@ -225,7 +225,7 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 
 def _shape_for(subject: Subject) -> tuple[int, ...]:
-    """The first of the shapes for which some model provides what the loss needs."""
+    """The first test shape that some model with the capabilities in `needs` supports."""
 
     def find() -> tuple[int, ...]:
         for shape in shapes_for(subject):
@@ -241,8 +241,8 @@ def _shape_for(subject: Subject) -> tuple[int, ...]:
 
 
 def _model_for(subject: Subject, shape: tuple[int, ...] = ()) -> nn.Module:
-    """A new model that provides what the loss needs, for the given shape or the one that the loss
-    is tested with."""
+    """Build a model with the capabilities in `needs`, for `shape` or, by default, the shape that
+    the loss is tested with."""
     shape = shape or _shape_for(subject)
     key, needs = f"model for {shape}", needs_of(subject)
     entry = subject.once(key, lambda: model_with(subject, needs, shape))
@@ -279,7 +279,7 @@ def _require_finite(terms: Terms, prefix: str, hint: str) -> None:
 def _average_terms(
     subject: Subject, model: nn.Module, batch: Batch
 ) -> Mapping[str, tuple[float, float]]:
-    """The mean of each term over samples of its noise, and the standard error of the mean."""
+    """Return the mean of each term over SEEDS seeds, and the standard error of the mean."""
     loss = build(subject, tuple(batch.x.shape[1:]))
     samples: dict[str, list[float]] = {}
     with torch.no_grad():

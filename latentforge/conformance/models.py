@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 
 def it_implements_what_it_provides(subject: Subject) -> None:
-    """The attributes of the model and its posteriors that the other checks use."""
+    """The model and its posteriors must have the attributes that the other checks use."""
     model, provides = _build(subject).eval(), subject.entry.spec.provides
     _require_attributes(model, MODEL_ATTRIBUTES, provides, "the model")
     if provides & {"encode", "decode"}:
@@ -95,8 +95,8 @@ def the_batch_is_not_modified(subject: Subject) -> None:
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
-    """Under its default loss, in training mode, within three steps: in the first step, a layer that
-    is initialised with zeros passes no gradient to the layers before it."""
+    """The gradients of the default loss must reach every parameter within three training steps. In
+    the first step, a layer that is initialised with zeros passes no gradient to earlier layers."""
     shape = supported_shape(subject)
     model, loss = build(subject, shape), _default_loss(subject, shape)
     unused = parameters_without_gradient(model, train_steps(model, loss, make_batch(shape)))
@@ -125,19 +125,19 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
     differ = [name for name in one if not torch.equal(one[name], same[name])]
     require(
         not differ,
-        f"built twice with the same seed, {', '.join(differ)} differ",
-        "draw weights from torch's default generator and from no other",
+        f"two models with the same seed have different values of {', '.join(differ)}",
+        "initialise weights with torch's default generator and no other",
     )
     weights = [name for name, value in one.items() if value.is_floating_point()]
     require(
         not weights or any(not torch.equal(one[name], other[name]) for name in weights),
         "another seed gives the same weights",
-        "draw them from torch's default generator; do not seed it",
+        "initialise them with torch's default generator, and do not seed it",
     )
 
 
 def inference_is_deterministic(subject: Subject) -> None:
-    """In evaluation mode, the posterior's mode and its decoded image are the same each time."""
+    """In evaluation mode, the mode of the posterior and its decoded image are always the same."""
     model, x = _build(subject).eval(), make_batch(supported_shape(subject)).x
     one, other = run_with_seeds((0, 1), lambda: _infer(subject, model, x))
     for name, value in one.items():
@@ -170,8 +170,8 @@ def samples_depend_only_on_the_seed(subject: Subject) -> None:
 
 
 def kl_matches_the_posterior(subject: Subject) -> None:
-    """Compared with an estimate from its samples and log_prob, for the prior N(0, I), within five
-    standard errors."""
+    """kl() is compared with an estimate from samples and log_prob for the prior N(0, I). They must
+    agree within five standard errors."""
     skip_unless_provided(subject, "kl")
     latent = _latent_of(_build(subject))
     posterior = _posterior_of(subject)
@@ -188,7 +188,7 @@ def kl_matches_the_posterior(subject: Subject) -> None:
         for _ in range(SAMPLES):
             z = posterior.sample()
             values.append(posterior.log_prob(z) - standard_normal_log_prob(z))
-    samples = torch.stack(values).double()  # (draws, 6)
+    samples = torch.stack(values).double()  # (SAMPLES, 6)
     mean, error = samples.mean(0), samples.std(0) / math.sqrt(len(samples))
     excess = (mean - kl.detach().flatten(1).sum(1)).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
     require(
@@ -241,12 +241,12 @@ def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
             value[2:3],
             alone[name],
             f"{name} of an image depends on the other images of its batch",
-            "in evaluation mode normalise with running statistics, not with those of the batch",
+            "in evaluation mode normalise with running statistics, not with batch statistics",
         )
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
-    """After a few steps, which may change more state than the weights."""
+    """The state is saved after a few steps, which may change more than the weights."""
     shape = supported_shape(subject)
     one, other = build(subject, shape, 0), build(subject, shape, 1)
     list(train_steps(one, _default_loss(subject, shape), make_batch(shape)))
@@ -308,12 +308,12 @@ def _require_attributes(
 
 
 def _build(subject: Subject, seed: int = 0) -> Any:
-    """A new model for a shape that it supports."""
+    """Build the model for a shape that it supports."""
     return build(subject, supported_shape(subject), seed)
 
 
 def _posterior_of(subject: Subject) -> Any:
-    """q(z|x) of six images, from a new model."""
+    """The posterior q(z|x) of six images, from a new model."""
     return _build(subject).eval().encode(make_batch(supported_shape(subject)).x)
 
 
@@ -329,8 +329,8 @@ def _latent_of(model: nn.Module) -> LatentSpec:
 
 
 def _infer(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
-    """What an explorer gets from the model for images, by name. Raises CheckSkipped if there is
-    nothing."""
+    """Return the outputs of the model that explorers use, by name. Raises CheckSkipped if there
+    are none."""
     provides = subject.entry.spec.provides
     found: dict[str, Tensor] = {}
     with torch.no_grad():

@@ -26,8 +26,8 @@ ROWS = 5
 
 def requests_are_strings(subject: Subject) -> None:
     requests = _objective_of(subject).requests
-    require(not isinstance(requests, str), f"requests is {requests!r}", "give a list of strings")
-    require(len(requests) > 0, "it has no requests", "give `requests` a string for each")
+    require(not isinstance(requests, str), f"requests is {requests!r}", "use a list of strings")
+    require(len(requests) > 0, "it has no requests", "describe each one in `requests`")
     texts = all(isinstance(text, str) and text.strip() for text in requests)
     require(texts, f"requests is {list(requests)!r}", "describe each request in a string")
 
@@ -40,12 +40,12 @@ def one_score_and_one_flag_per_row(subject: Subject) -> None:
 
 
 def its_options_do_not_clash_with_an_explorer(subject: Subject) -> None:
-    """Both are set in one namespace, where a shared name would mean two options."""
+    """The options of both are set in one namespace, so a shared name would be ambiguous."""
     options = {field.name for field in fields(subject.entry.spec.config)}
     for entry in subject.forge.registry.entries("explorers"):
         if entry.spec.searches:
             shared = sorted(options & {field.name for field in fields(entry.spec.config)})
-            saw = f"it and explorer {entry.name!r} both have {', '.join(shared)}"
+            saw = f"it and explorer {entry.name!r} both have an option {', '.join(shared)}"
             require(not shared, saw, "rename them: the explorer rejects such an objective")
 
 
@@ -79,20 +79,21 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
     objective, x, request = _prepare(subject)
     x = x.detach().clone().requires_grad_()
     score = objective.score(x, request)
-    require(score.requires_grad, "the score has no gradient in x", "neither detach x nor round")
+    require(score.requires_grad, "the score has no gradient in x", "do not detach or round x")
     [gradient] = torch.autograd.grad(score.sum(), x, allow_unused=True)
     require(gradient is not None, "the score does not depend on x", "use x in score")
     require(gradient.isfinite().all(), "the gradient of the score is not finite", GRADIENT_HINT)
-    satisfied = objective.satisfied(x, request)  # for these rows, 0 is correct
+    # if all rows satisfy their requests, a gradient of 0 is correct
+    satisfied = objective.satisfied(x, request)
     require(
         gradient.any() or satisfied.all(),
-        "the gradient of the score is 0 everywhere, though not all rows meet their requests",
+        "the gradient of the score is 0 everywhere, although not all rows satisfy their requests",
         GRADIENT_HINT,
     )
 
 
 def rows_are_independent(subject: Subject) -> None:
-    """A search drops rows that are done, so no row may depend on the others."""
+    """A search drops rows that are satisfied, so no row may depend on the others."""
     objective, x, request = _prepare(subject)
     score = objective.score(x, request)
     satisfied = objective.satisfied(x, request)
@@ -102,7 +103,7 @@ def rows_are_independent(subject: Subject) -> None:
         saw = "the score of a row depends on the other rows"
         require_same(score[part], alone, saw, "do not take means over the batch")
         same = torch.equal(objective.satisfied(x[part], request[part]), satisfied[part])
-        saw = "satisfied of a row depends on the other rows"
+        saw = "satisfied() of a row depends on the other rows"
         require(same, saw, "compute each row on its own")
 
 
@@ -129,7 +130,7 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 
 DEVICE_HINT = "make tensors with device=x.device (x.new_tensor, torch.zeros_like)"
-GRADIENT_HINT = "a search follows that gradient"
+GRADIENT_HINT = "make it finite and non-zero: a search follows this gradient"
 
 
 def _objective_of(subject: Subject) -> Any:
@@ -151,22 +152,22 @@ def _objective_of(subject: Subject) -> Any:
 
 
 def _build(subject: Subject, context: Any) -> Any:
-    """The result of `build` for the context of a run, or for None."""
+    """Build the objective with the context of a run, or with None."""
     seed_torch(0, "objective")
     with torch.no_grad():
         return subject.entry.spec.build(subject.config, context)
 
 
 def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
-    """Attempts at the requests in turn: the rows of the example, else images."""
+    """Return the rows of `example`, by default images, and a request for each row."""
     x = subject.example() if subject.example else make_batch(SHAPE, ROWS).x
     if len(x) != ROWS:
-        raise CheckFailed(f"the example has {len(x)} rows", f"make {ROWS} rows")
+        raise CheckFailed(f"the example has {len(x)} rows", f"return {ROWS} rows")
     return x, torch.arange(ROWS) % len(objective.requests)
 
 
 def _prepare(subject: Subject) -> tuple[Any, Tensor, Tensor]:
-    """An objective and attempts. Raises CheckSkipped if the objective does not score images."""
+    """Return an objective, rows and their requests. Raises CheckSkipped if it cannot score them."""
     objective = _objective_of(subject)
     x, request = _attempts(subject, objective)
     if not subject.example:
@@ -174,5 +175,5 @@ def _prepare(subject: Subject) -> tuple[Any, Tensor, Tensor]:
             objective.score(x, request)
         except (RuntimeError, IndexError, ValueError) as error:  # the errors of a wrong shape
             why = f"it does not score images of {SHAPE} ({error})"
-            raise CheckSkipped(f"{why}; give its inputs as example=") from None
+            raise CheckSkipped(f"{why}; pass its inputs as example=") from None
     return objective, x, request

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one check. `component` is empty if the check is of the plugin as a whole."""
+    """The result of one check. `component` is empty for a check of the plugin as a whole."""
 
     plugin: str
     component: str
@@ -60,8 +60,8 @@ def review(
     """Yield the result of each check of these plugins as soon as it is known. `reserved` are the
     names of LatentForge's own commands.
 
-    Without `deep`, only checks that need neither torch nor training run: whether the plugin loads,
-    its hook module has no heavy imports, and its options and presets are valid.
+    Without `deep`, checks that need torch or training are omitted. The others check that the
+    plugin loads, its hook module has no heavy imports, and its options and presets are valid.
     """
     forge = _without_observers(forge)
     commands = list(plugin_commands.commands().values())
@@ -120,8 +120,8 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
         saw = "; ".join([error.message, *error.details])
         return Result(*about, "failed", saw, error.hint or "see docs/contracts.md")
     except KeyboardInterrupt:
-        raise  # from the user
-    except BaseException as error:  # SystemExit too
+        raise  # Ctrl-C
+    except BaseException as error:  # also SystemExit
         location = place_in(error, code_package(plugin.module))
         return Result(*about, "failed", one_line(error) + location, "fix the exception")
     return Result(*about, "passed")
@@ -163,7 +163,7 @@ def _check_preset(forge: Forge, entry: Entry) -> None:
 
 
 def _without_observers(forge: Forge) -> Forge:
-    """A copy without observers, because tiny runs do not concern other plugins."""
+    """Return a copy without observers, so that no plugin is notified of the tiny runs."""
     alone = copy(forge)
     alone.registry = Registry(forge.registry.plugins, forge.registry.components)
     return alone

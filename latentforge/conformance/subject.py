@@ -1,4 +1,4 @@
-"""The types of checks: Check, its Subject, CheckFailed and CheckSkipped."""
+"""The types that checks use: Check, Subject, CheckFailed and CheckSkipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class CheckFailed(AssertionError):
-    """A promise is broken. Contains what was observed, and how to fix it."""
+    """A requirement is not met. Contains what was observed, and how to fix it."""
 
     def __init__(self, saw: str, hint: str) -> None:
         super().__init__(f"{saw}; {hint}")
@@ -31,8 +31,8 @@ class CheckSkipped(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of one component. Calling it raises CheckFailed if the promise is broken and
-    CheckSkipped if there is nothing to check. Exceptions of the component pass through."""
+    """A requirement for one component. Calling it raises CheckFailed if the requirement is not met
+    and CheckSkipped if there is nothing to check. Exceptions of the component pass through."""
 
     name: str
     function: Callable[..., None]
@@ -44,7 +44,7 @@ class Check:
         subject: Subject = self.arguments[0]
         if subject.first_check_failed and self.name != subject.first_check:
             raise CheckSkipped(f"see {subject.first_check!r}")
-        # importing it would load torch, which the checks of a whole plugin do not need
+        # importing this module would load torch, which the checks of a whole plugin do not need
         state = sys.modules.get("latentforge.conformance.global_state")
         try:
             with state.restore_settings() if state else nullcontext():
@@ -66,17 +66,17 @@ def require(condition: Any, saw: str, hint: str) -> None:
 
 @dataclass(eq=False)
 class Subject:
-    """A component under test, by its kind and name. What is built from it is built once."""
+    """A component under test, given by kind and name. Checks share what is stored in `cache`."""
 
     kind: str
     name: str
     options: dict[str, Any]
     plugins: tuple[Any, ...]
     user_forge: Any = None
-    example: Any = None  # makes the inputs of an objective that does not score images
+    example: Any = None  # returns the inputs of an objective that does not score images
     shape: tuple[int, ...] | None = None  # the shape of images for a model or a loss
     first_check: str = ""  # the check that all others depend on
-    first_check_failed: bool = False  # whether it failed: the others would report the same
+    first_check_failed: bool = False  # if it failed, the others are skipped
     cache: dict[str, Any] = field(default_factory=dict)  # results that checks share, by name
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The one boundary around calls into components: an exception is reported with its plugin."""
+"""The boundary around all calls into components: it adds the plugin's name to exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def code_package(module: str) -> str:
-    """The module or package that contains the code of a plugin, from what it was loaded from."""
+    """Return the module or package with the code of a plugin, given `Plugin.module`."""
     if FILE.search(module):
         return module_name(Path(module).expanduser().absolute())
     name = module.partition(":")[0]
@@ -28,7 +28,7 @@ def code_package(module: str) -> str:
 
 
 def requested_memory(message: str) -> str:
-    """` asked for 1.5 GiB` if an allocator's message contains the size, else an empty string."""
+    """Return ` asked for 1.5 GiB` if an allocator's message contains the size, else ""."""
     if found := re.search(r"allocate ([\d.]+ ?[KMGT]i?B)", message):  # on CUDA
         return f" asked for {found[1]}"
     if found := re.search(r"allocate (\d+) bytes", message):
@@ -47,21 +47,21 @@ def call_component(
     """Call a function of a component: the one boundary between LatentForge and plugins.
 
     An exception of the component becomes a PluginError that names every component involved.
-    LatentForge's own errors pass through: a plugin raises them to report to the user. Running out
-    of memory becomes a RunFailed, and `save_memory` is its hint.
+    LatentForge's own errors pass through: a plugin raises them to report to the user. A lack of
+    memory becomes a RunFailed with the hint `save_memory`.
     """
     try:
         return function(*args, **options)
     except (LatentForgeError, KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # SystemExit too: a component that ends the process is a fault
+    except BaseException as error:  # also SystemExit: a component must not end the process
         raise component_error(error, action, components, save_memory) from error
 
 
 def component_error(
     error: BaseException, action: str, components: Sequence[Entry], save_memory: str
 ) -> LatentForgeError:
-    """The error that names the components, or the one for a lack of memory."""
+    """Return a PluginError that names the components, or a RunFailed for a lack of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}  # by name, as torch may not be loaded
     if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
         return RunFailed(

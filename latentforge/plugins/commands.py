@@ -1,5 +1,5 @@
-"""Commands of plugins: entry points of the group `latentforge.commands`. The help lists them from
-their metadata; they are imported when they are called."""
+"""Commands of plugins: entry points of the group `latentforge.commands`. `--help` lists them
+from package metadata; a command is imported when it is called."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latentforge.plugins.discovery import (
 )
 from latentforge.runtime.stdout import STDOUT
 
-# Messages for the user, of LatentForge or Typer, and exits. Typer does not export ClickException.
+# Exceptions that are messages for the user, or exits. Typer does not export ClickException.
 NO_FAULTS: tuple[type[BaseException], ...] = (
     *(LatentForgeError, BrokenPipeError, SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort),
     next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"),
@@ -33,8 +33,8 @@ NO_FAULTS: tuple[type[BaseException], ...] = (
 
 
 class PluginCommand(TyperCommand):
-    """A command whose code is not loaded yet. `others` are entry points of the same name, which are
-    an error."""
+    """A command whose code is loaded when it is called. `others` are other entry points of the
+    same name; if there are any, loading the command is an error."""
 
     def __init__(self, point: EntryPoint, others: list[EntryPoint]) -> None:
         self.distribution, version = origin_of(point.dist)
@@ -43,7 +43,7 @@ class PluginCommand(TyperCommand):
         self.point, self.others = point, others
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
-        """Load the command and make its context."""
+        """Load the command and create its context."""
         command = self.load()
         with self.guard():
             return command.make_context(info_name, args, parent=parent, **extra)
@@ -60,7 +60,7 @@ class PluginCommand(TyperCommand):
             command = command_of(self.point.load(), str(self.name))
         except (LatentForgeError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # SystemExit too
+        except BaseException as error:  # also SystemExit
             raise self.plugin_error("cannot be loaded", error) from error
         invoke = command.invoke
 
@@ -74,7 +74,7 @@ class PluginCommand(TyperCommand):
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Raise PluginError for an exception of the command's code."""
+        """Turn an exception of the command's code into a PluginError."""
         try:
             yield
         except NO_FAULTS:
@@ -91,7 +91,7 @@ class PluginCommand(TyperCommand):
 
 
 def command_of(target: Any, name: str) -> Any:
-    """A Typer app, a click command or a function as the command `name`."""
+    """Turn a Typer app, a click command or a function into the command `name`."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     if isinstance(target, typer.Typer):
         command = typer.main.get_command(target)
@@ -117,7 +117,8 @@ def command_of(target: Any, name: str) -> Any:
 @cache
 def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
     """The commands of all installed plugins by name, except those that LATENTFORGE_PLUGINS and
-    `-p no:NAME` (`off`) exclude. A distribution's are excluded if all of its plugins are."""
+    `-p no:NAME` (`off`) exclude. The commands of a distribution are excluded if
+    all its plugins are."""
     points = points_of(COMMANDS)[0]
     only = from_environment()
     if off or only is not None:
@@ -133,10 +134,11 @@ def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
     points_by_name: dict[str, list[EntryPoint]] = {}
     for point in points:
         namesakes = points_by_name.setdefault(point.name, [])
-        if all(other.value != point.value for other in namesakes):  # else a stale second dist-info
+        # an equal value comes from a stale second dist-info
+        if all(other.value != point.value for other in namesakes):
             namesakes.append(point)
     for namesakes in points_by_name.values():
-        if len(namesakes) > 1:  # only here: reading METADATA is slow
+        if len(namesakes) > 1:  # sorted only if needed, as reading METADATA is slow
             namesakes.sort(key=lambda point: origin_of(point.dist)[0])
     return {
         name: PluginCommand(first, others)

@@ -31,14 +31,14 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]
 
 
 class Hooks:
-    """The valid hooks of one plugin, as an object for pluggy. An invalid hook does not affect them.
-    pluggy compares and hashes what it registers, which an author's object may not support."""
+    """The valid hooks of one plugin, as an object for pluggy. The plugin's own object may contain
+    invalid hooks, or may not support the comparison and hashing that pluggy needs."""
 
     def __init__(self, hooks: Mapping[str, Callable[..., Any]]) -> None:
         vars(self).update(hooks)
 
     def __dir__(self) -> Iterable[str]:
-        return vars(self)  # pluggy inspects each name, and those of `object` take long
+        return vars(self)  # pluggy inspects each name, which is slow for the names of `object`
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class Candidate:
     """A plugin while it is discovered and loaded."""
 
     plugin: Plugin
-    source: object  # what to load: an EntryPoint, the Path of a file, a module's name, the object;
+    source: object  # what to load: an EntryPoint, the Path of a file, a module's name or an object;
     # None if there is nothing to load, such as a distribution with only commands
     package: str  # the top-level module of its code, to find its own frames in a traceback
     required: bool = False  # the user named it: its failure is an error
@@ -72,8 +72,8 @@ class Candidate:
         try:
             yield
         except KeyboardInterrupt:
-            raise  # from the user
-        except BaseException as error:  # SystemExit too
+            raise  # Ctrl-C
+        except BaseException as error:  # also SystemExit
             self.error, hint = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
                 hint = f"correct its entry point, {self.plugin.module}, or reinstall it"
@@ -96,8 +96,8 @@ class Candidate:
 
 
 def find_installed() -> list[Candidate]:
-    """One candidate for each plugin, and for each distribution that has only commands: the
-    built-ins first, then by distribution and name."""
+    """Return a candidate for each plugin and for each distribution that has only commands. The
+    built-ins come first; the others are sorted by distribution and name."""
     candidates: list[Candidate] = []
     points, damaged = points_of(PLUGINS, COMMANDS)
     for dist, reason in damaged:
@@ -113,7 +113,7 @@ def find_installed() -> list[Candidate]:
         if id(point.dist) not in origins:
             origins[id(point.dist)] = origin_of(point.dist, package)
         elif point.group == COMMANDS:
-            continue  # its plugins decide whether it is enabled
+            continue  # the plugins of its distribution decide whether it is enabled
         origin = origins[id(point.dist)]
         if point.group == PLUGINS:
             plugin = Plugin(point.name, *origin, module=point.value)
@@ -125,12 +125,12 @@ def find_installed() -> list[Candidate]:
     if not any(c.plugin.builtin for c in candidates) and (stale := without_plugins("latentforge")):
         candidates.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
         cause = (
-            f"its metadata at {stale.locate_file('')} list no plugins, and hide metadata that does"
+            f"its metadata at {stale.locate_file('')} lists no plugins and hides metadata that does"
         )
         candidates[-1].add_fault(
             "discover",
             cause,
-            "repeat pip uninstall latentforge until none is found, then reinstall it",
+            "repeat pip uninstall latentforge until it finds none, then reinstall it",
         )
     return sorted(
         candidates,
@@ -139,7 +139,7 @@ def find_installed() -> list[Candidate]:
 
 
 def without_plugins(name: str) -> Distribution | None:
-    """The distribution of that name that Python finds first, if it has no plugins, else None."""
+    """The first distribution of that name on sys.path if it has no plugins, else None."""
     try:
         found = distribution(name)
         return None if found.entry_points.select(group=PLUGINS) else found
@@ -148,13 +148,13 @@ def without_plugins(name: str) -> Distribution | None:
 
 
 def points_of(*groups: str) -> tuple[list[EntryPoint], list[tuple[Distribution, str]]]:
-    """The installed entry points of groups, and the distributions whose entry points cannot be
-    read. One malformed entry_points.txt, of any package, hides all the others from importlib."""
+    """Return the installed entry points of some groups, and the distributions whose entry points
+    cannot be read. A malformed entry_points.txt of any package makes importlib's search fail."""
     try:
         all_points = entry_points()
         return [point for group in groups for point in all_points.select(group=group)], []
     except Exception:
-        # pydantic and torch search all packages for their own plugins, and would fail there
+        # pydantic and torch search all packages for their own plugins and would fail too
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
         points: list[EntryPoint] = []
@@ -199,7 +199,7 @@ def candidate_for(extra: str | os.PathLike[str] | ModuleType | object) -> Candid
 
 
 def module_name(path: Path) -> str:
-    """A unique name in sys.modules for a file; dataclasses and pickle look modules up there."""
+    """A unique name for a file in sys.modules, where dataclasses and pickle look modules up."""
     return f"latentforge_file_{path.stem}_{zlib.crc32(bytes(path)):08x}"
 
 
@@ -242,7 +242,7 @@ def require_candidates(candidates: Sequence[Candidate], name: str, source: str) 
 
 
 def find_candidates(candidates: Sequence[Candidate], name: str) -> list[Candidate]:
-    """The candidates of that name or, if there are none, those of the distribution of that name."""
+    """The candidates of that name, or else all candidates of the distribution of that name."""
     return [c for c in candidates if c.plugin.has_name(name)] or [
         c
         for c in candidates

@@ -1,4 +1,4 @@
-"""Loads plugins: import, validate, register, collect their specs.
+"""Imports, validates and registers plugins, and collects their specs.
 
 Faults are values, so one broken plugin never stops the others. Must not import the CLI, torch or
 pydantic.
@@ -52,8 +52,8 @@ ARGUMENTS = {
     if name.startswith("latentforge_")
 }
 HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
-"""Packages whose import takes a tenth of a second or more. Every command loads the plugins, so they
-must not import these."""
+"""Packages whose import takes a tenth of a second or more. Every command loads the plugins, so hook
+modules must not import these."""
 
 
 def load_plugins(
@@ -92,9 +92,10 @@ def load_plugins(
 
 
 def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) -> list[Candidate]:
-    """Import, validate and register. A plugin that an entry point and the user both name is loaded
-    once."""
-    loaded: dict[int, tuple[object, Plugin]] = {}  # by id; storing the object keeps it unique
+    """Import, validate and register plugins. An installed plugin that the user also names is
+    loaded once."""
+    # by id, which is unique while the object is stored
+    loaded: dict[int, tuple[object, Plugin]] = {}
     remaining = []
     for candidate in candidates:
         remaining.append(candidate)
@@ -172,7 +173,7 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
     name = f"{plugin.distribution}:{plugin.name}"
     if manager.has_plugin(name):
         cause = f"another plugin is called {plugin.name}, so {plugin.module} is not loaded"
-        candidate.add_fault("register", cause, "rename one of them (an object by __name__)")
+        candidate.add_fault("register", cause, "rename one of them (for an object, set __name__)")
         return
     with candidate.capture_faults("validate"):
         if valid := _valid_hooks(candidate, target, manager):
@@ -184,7 +185,7 @@ def _register(candidate: Candidate, target: object, manager: pluggy.PluginManage
 def _valid_hooks(
     candidate: Candidate, target: object, manager: pluggy.PluginManager
 ) -> dict[str, Callable[..., Any]]:
-    """The valid hooks, by attribute. Adds a fault for each invalid one."""
+    """Return the valid hooks by attribute name, and add a fault for each invalid hook."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
     if api != PLUGIN_API:
         cause = f"written for plugin API {api!r}; this LatentForge supports {PLUGIN_API}"
@@ -214,7 +215,7 @@ def _valid_hooks(
 
 
 def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[str, str] | None:
-    """The reason why a hook cannot be called and a hint, or None."""
+    """Return the reason why a hook cannot be called, with a hint, or None."""
     if hook not in ARGUMENTS:
         return f"there is no hook {hook}{suggest(closest(hook, ARGUMENTS))}", "rename it"
     parameters = ARGUMENTS[hook]
@@ -272,6 +273,6 @@ def _accept(
             owners[key] = candidate.plugin.name
             candidate.specs.append((kind, spec))
             return
-        faults = [f"plugin {owners[key]} already offers one of that name"]
+        faults = [f"plugin {owners[key]} already provides a component of that name"]
     for fault in faults:
         candidate.add_fault("collect", prefix + fault)

@@ -1,7 +1,7 @@
-"""The registry: the component that a name means, and the plugin that provides it.
+"""The registry: maps a name to a component and the plugin that provides it.
 
-A plain name means the built-in if there is one; `distribution/name` reaches every component. Must
-not import torch.
+A plain name refers to the built-in if there is one; `distribution/name` reaches every component.
+Must not import torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class PluginSelection:
-    """Which plugins a registry was loaded from, so that another process loads the same."""
+    """The arguments of `load_plugins` with which another process loads the same plugins."""
 
     plugins: tuple[Any, ...] = ()
     off: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Plugin:
     """One plugin and the result of loading it."""
 
     name: str  # of the entry point, the file (its stem) or the module
-    distribution: str = ""  # "" without packaging
+    distribution: str = ""  # "" if it is not part of a distribution
     version: str = ""
     module: str = ""  # what it was loaded from: "package.module" or "./my.py"
     status: Literal["ok", "disabled", "failed"] = "ok"
@@ -116,7 +116,7 @@ class Entry:
 
     @property
     def reference(self) -> str:
-        """The name in a run's records: plain for a built-in, qualified for any other."""
+        """The name that runs store: plain for a built-in, qualified for any other component."""
         return self.name if self.plugin.builtin else self.qualified
 
 
@@ -131,7 +131,7 @@ class Observer:
 
 
 class Registry:
-    """All components of the loaded plugins, and all faults of those that did not load."""
+    """All components of the loaded plugins, and all faults that were found while loading."""
 
     def __init__(
         self,
@@ -156,8 +156,8 @@ class Registry:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a user should know though it is not a fault: plugins that slow every command down,
-        and components that a built-in hides."""
+        """Notices about plugins that slow every command down, and about components that a built-in
+        of the same name hides."""
         return self.slow_imports + tuple(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
             f" the built-in; use it as {entry.qualified}"
@@ -173,15 +173,15 @@ class Registry:
         return tuple(plugin.notice for plugin in self.plugins if plugin.notice)
 
     def status_of(self, plugin: Plugin) -> str:
-        """ok, disabled, failed, or conflict: another plugin has its name, or provides a component
-        of the same name, so that the plain name does not reach this plugin's component."""
+        """Return "ok", "disabled", "failed", or "conflict" if another plugin has the same name or
+        provides a component of the same name, so that the plain name does not mean this one."""
         if any(problem.stage == "register" for problem in plugin.problems):
             return "conflict"
         return "conflict" if self.conflicts_of(plugin) else plugin.status
 
     def conflicts_of(self, plugin: Plugin) -> list[str]:
-        """The names that the plugin shares with others, one line each; none for a built-in, which
-        keeps its names."""
+        """Return a line for each name that the plugin shares with another plugin. A built-in has
+        no conflicts, because it keeps its names."""
         if plugin.builtin or plugin.status == "disabled":
             return []
         conflicts = [
@@ -208,8 +208,8 @@ class Registry:
             try:
                 observer.call(**arguments)
             except KeyboardInterrupt:
-                raise  # from the user
-            except BaseException as error:  # SystemExit too
+                raise  # Ctrl-C
+            except BaseException as error:  # also SystemExit
                 log.warning(
                     "%s: %s: %s%s; the run is not affected",
                     observer.plugin.title,
@@ -219,11 +219,11 @@ class Registry:
                 )
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """Every component of a kind ("models"), by name; a built-in before others of its name."""
+        """All components of a kind ("models"), by name; a built-in precedes others of its name."""
         return tuple(entry for same in self._entries[kind].values() for entry in same)
 
     def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:
-        """The components of one of `plugins`, by name."""
+        """The components of one plugin, sorted by name."""
         return tuple(entry for entry in self.components if entry.plugin is plugin)
 
     def names(self, kind: str) -> tuple[str, ...]:
@@ -231,10 +231,10 @@ class Registry:
         return tuple(self._entries[kind])
 
     def get(self, kind: str, name: str) -> Entry:
-        """The component that a plain or qualified name means.
+        """Return the component that a plain or qualified name refers to.
 
-        Raises UsageError for a name that is unknown or ambiguous, PluginError if a plugin that did
-        not load may provide it.
+        Raises UsageError if the name is unknown or ambiguous, PluginError if a plugin that did not
+        load may provide the component.
         """
         if "/" in name:
             return self._get_qualified(KINDS[kind], name)
@@ -304,7 +304,7 @@ class Registry:
 
 
 def spec_faults(kind: Kind, spec: object) -> list[str]:
-    """The faults of a spec that a hook of this kind returned, each with its field."""
+    """Return the faults of a spec that a hook of this kind returned; each names its field."""
     if not isinstance(spec, kind.spec):
         name = getattr(spec, "name", None)
         received = type(spec).__name__ + (f" {name!r}" if isinstance(name, str) else "")
@@ -319,7 +319,7 @@ def spec_faults(kind: Kind, spec: object) -> list[str]:
 
 def _text_faults(spec: Spec) -> Iterator[str]:
     if type(spec.name) is not str or not NAME.fullmatch(spec.name):
-        yield f"name {spec.name!r} must be lower-case letters, digits, '-', '_' and '.'"
+        yield f"name {spec.name!r} must consist of lower-case letters, digits, '-', '_' and '.'"
     for key in ("summary", "default_loss", "protocol"):
         value = getattr(spec, key, "")
         if not isinstance(value, str):
@@ -379,7 +379,7 @@ def _is_names(value: Any, container: type[Any]) -> bool:
 
 
 def normalise(distribution: str) -> str:
-    """A distribution's name as package indexes compare it (PEP 503)."""
+    """Normalise a distribution's name as package indexes do (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 

@@ -16,8 +16,8 @@ KEY = "requires_plugins"
 def check_requirements(requirements: Any, where: str) -> None:
     """Check the value of `requires_plugins` in a config, such as ["latentforge-swirl>=0.2"].
 
-    Raises ConfigError if it is not a list of requirements, PluginError with the command that
-    installs the missing ones.
+    Raises ConfigError if the value is not a list of requirements, and a PluginError with the
+    install command if a requirement is not met.
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -60,15 +60,15 @@ def is_older(installed: str, minimum: str) -> bool:
 
 
 def pip_install(requirements: Sequence[str]) -> str:
-    """The command that installs these, quoted for a shell: a name from someone else's config or
-    run must remain a name there. A Windows shell supports only double quotes."""
+    """Return the command that installs the requirements. They are quoted, because names in someone
+    else's config or run could contain shell commands. Windows shells need double quotes."""
     quote = (lambda requirement: f'"{requirement}"') if os.name == "nt" else shlex.quote
     return "pip install " + " ".join(map(quote, requirements))
 
 
 def _plain(requirement: Any) -> str:
-    """A requirement without its marker, which is met, and without its URL, which someone else's
-    config must not choose."""
+    """Return a requirement without its marker, which is met, and without its URL, because someone
+    else's config must not choose the source of a package."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     return f"{requirement.name}{extras}{requirement.specifier}"
 

@@ -220,7 +220,7 @@ class Broken(torch.nn.Module):
         ("float", "'a' must be a 0-d tensor"),
         ("vector", "'a' must be a 0-d tensor"),
         ("loss", "cannot be called 'loss'"),
-        ("weight", "'b', which is no term"),
+        ("weight", "'b', which is not a term"),
         ("zero", "nothing to train on"),
         ("changing", "terms changed"),
     ],

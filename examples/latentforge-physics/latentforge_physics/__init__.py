@@ -1,5 +1,5 @@
-"""A differentiable simulator in place of a decoder, without images or a run: it finds the velocity
-with which a probe, attracted by bodies, must start to be at a given place at a given time."""
+"""A latent search with a differentiable simulator instead of a decoder, without images or a run. It
+finds the initial velocity with which a probe reaches a given position at a given time."""
 
 from dataclasses import dataclass
 

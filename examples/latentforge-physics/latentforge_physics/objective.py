@@ -1,4 +1,4 @@
-"""The objective `arrive`: how close the end of the flight is to the target."""
+"""The objective `arrive`: the flight must end close to the target."""
 
 from torch import Tensor
 

@@ -1,15 +1,15 @@
-"""Motion among fixed bodies by the velocity Verlet method, differentiable in its start velocity."""
+"""A differentiable simulator of motion among fixed bodies, by the velocity Verlet method."""
 
 import torch
 from torch import Tensor
 
 BODIES = ((1.5, 1.0, 1.0), (-1.0, -1.5, 1.5))  # x, y and G times the mass of each
 SOFT = 0.5  # size of a body, within which the attraction no longer grows (Plummer 1911)
-SECONDS = 2.0  # from the start to the end of a flight
+SECONDS = 2.0  # duration of a flight
 
 
 def acceleration(position: Tensor) -> Tensor:
-    """The acceleration by all bodies at positions (B, 2): (B, 2)."""
+    """Return the acceleration (B, 2) that all bodies cause at positions (B, 2)."""
     *places, masses = position.new_tensor(BODIES).T  # x, y and G m, one for each body
     way = torch.stack(places, dim=1) - position[:, None]  # (B, bodies, 2)
     distance = (way.square().sum(2) + SOFT**2).sqrt()

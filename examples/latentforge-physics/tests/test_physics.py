@@ -18,7 +18,7 @@ def test_the_objective_keeps_its_contract(check):
 
 
 def flown(vx, vy, seconds=SECONDS):
-    """The final position of a probe by an adaptive Runge-Kutta method of order 8."""
+    """Compute the final position of a probe with an adaptive Runge-Kutta method of order 8."""
 
     def motion(_, state):
         x, y, *velocity = state

@@ -16,7 +16,8 @@ from latentforge import (
 
 @dataclass(frozen=True)
 class VqVaeConfig:
-    """The codebook has `entries` of `dim` values; `width` is the channels between convolutions."""
+    """`entries` is the number of codebook entries, `dim` their length; `width` is the number of
+    channels between convolutions."""
 
     entries: Size = 32
     dim: Size = 8
@@ -25,14 +26,14 @@ class VqVaeConfig:
 
 @dataclass(frozen=True)
 class VqConfig:
-    """`commitment` weighs the distance of the encoder's codes from entries: the paper's beta."""
+    """`commitment` weighs the distance between codes and their entries (beta in the paper)."""
 
     commitment: NonNegative = 0.25
 
 
 @dataclass(frozen=True)
 class CodebookConfig:
-    """`shown` entries, the most used first, are each decoded into an image of that entry alone."""
+    """`shown` is the number of entries, the most used first, that are decoded one by one."""
 
     shown: Size = 16
 
@@ -90,7 +91,7 @@ def latentforge_measures():
         name="perplexity",
         summary="Effective number of codebook entries in use",
         build=build_perplexity,
-        protocol="exp of the entropy, in nats, of the entries' shares over all codes of the split",
+        protocol="exp of the entropy (nats) of the entries' frequencies in all codes of the split",
         needs={"encode", "codebook"},
         better="higher",
     )

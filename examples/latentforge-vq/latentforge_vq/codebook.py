@@ -1,4 +1,4 @@
-"""How the codebook is used: a measure and an explorer."""
+"""A measure and an explorer that show how the codebook is used."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ COLUMNS = 8
 
 
 def perplexity(used: Tensor) -> Tensor:
-    """The effective number of entries in use: exp of the entropy of their shares (K,)."""
+    """Return the effective number of entries: exp of the entropy of their frequencies (K,)."""
     return torch.exp(-torch.xlogy(used, used).sum())
 
 
@@ -47,12 +47,12 @@ def explore(context, config) -> Findings:
         x = model.decode(z)
         rows = x.split(COLUMNS)
         captions = [names[i : i + COLUMNS] for i in range(0, len(x), COLUMNS)]
-        title = "Images of a single entry each, the most used first"
+        title = "Images decoded from one entry each, the most used first"
         found.append(ImageGrid("entries", title, rows, captions=captions))
     metrics = {"perplexity": float(perplexity(shares)), "used": int((counts > 0).sum())}
     return Findings(
         found,
         metrics,
-        "over the codes of all test images; perplexity: exp of the entropy of the entries' shares;"
-        " used: number of entries that occur",
+        "over the codes of all test images; perplexity: exp of the entropy of the entries'"
+        " frequencies; used: number of entries that occur",
     )

@@ -8,7 +8,7 @@ from latentforge.errors import UsageError
 
 
 class Quantised:
-    """The codes of the encoder and the nearest entries, (B, D, h, w) each."""
+    """The codes of the encoder and their nearest entries, (B, D, h, w) each."""
 
     def __init__(self, continuous: Tensor, codebook: Tensor) -> None:
         flat = continuous.movedim(1, -1)  # (B, h, w, D)
@@ -22,15 +22,15 @@ class Quantised:
         return self.quantised
 
     def sample(self) -> Tensor:
-        """The entries; their gradient passes straight through to the encoder."""
+        """Return the entries, with a straight-through gradient to the encoder."""
         return self.continuous + (self.quantised - self.continuous).detach()
 
     def commitment(self) -> Tensor:
-        """Squared distance with gradients for the encoder, (B,)."""
+        """Return the squared distance with gradients for the encoder only, (B,)."""
         return (self.continuous - self.quantised.detach()).square().flatten(1).sum(1)
 
     def codebook(self) -> Tensor:
-        """Squared distance with gradients for the entries, (B,)."""
+        """Return the squared distance with gradients for the entries only, (B,)."""
         return (self.quantised - self.continuous.detach()).square().flatten(1).sum(1)
 
 

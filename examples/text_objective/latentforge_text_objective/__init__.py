@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """`texts` are the requests. One is satisfied at a score of `enough`: -1 nat is a deviation of
-    0.28 standard deviations in one quantity, or of 0.2 in each of two."""
+    """`texts` are the requests. A request is satisfied if its score is at least `enough`: -1 nat
+    is a deviation of 0.28 standard deviations in one quantity, or of 0.2 in each of two."""
 
     texts: Annotated[tuple[str, ...], MinLen(1)] = (
         "thick, leaning right",

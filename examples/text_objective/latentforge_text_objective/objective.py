@@ -1,4 +1,4 @@
-"""A latent-search objective based on any scorer of images and texts."""
+"""An objective for a latent search that works with any scorer of images and texts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """The interface that CLIP and similar models can provide."""
+    """The interface of a scorer, which CLIP and similar models can provide."""
 
     def read(self, text: str) -> Tensor:
-        """The stored representation of a text, (F,)."""
+        """Return the representation of a text, (F,). It is computed once for each request."""
 
     def score(self, x: Tensor, read: Tensor) -> Tensor:
-        """How well each image of x (B, C, H, W) matches its text, read (B, F): (B,), differentiable
-        in x, higher is better. In nats, as logits are, because a search adds the log of a prior."""
+        """Return how well each image of x (B, C, H, W) matches its text, `read` (B, F): (B,),
+        differentiable in x, higher is better. The unit must be nats, which logits also have,
+        because a search adds the log of a prior."""
 
 
 class TextObjective:
@@ -38,7 +39,7 @@ class TextObjective:
         return self.score(x, request) >= self.enough
 
     def findings(self, x: Tensor) -> Findings:
-        """The images above their texts, at most ten, and the mean score."""
+        """Return a grid of at most ten images with their texts below, and the mean score."""
         scores = self.score(x, torch.arange(len(x), device=x.device))
         captions = [
             f"{text}: {score:.1f}"

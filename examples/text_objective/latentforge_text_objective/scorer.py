@@ -30,8 +30,9 @@ TINY = 1e-6
 
 
 def moments(x: Tensor) -> Tensor:
-    """Maps images (B, C, H, W) to (B, 4), differentiably: the mean brightness; the stroke's area
-    over its outline, in pixels; its shift to the right per step up; the share of the upper half."""
+    """Map images (B, C, H, W) to (B, 4), differentiably: the mean brightness, the ratio of the
+    stroke's area to its outline in pixels, the stroke's shift to the right per pixel upwards, and
+    the fraction of the brightness in the upper half."""
     grey = x.mean(1)  # (B, H, W)
     height, width = grey.shape[1:]
     up = torch.linspace(height - 1, 0, height, dtype=x.dtype, device=x.device)[:, None]
@@ -52,44 +53,45 @@ def moments(x: Tensor) -> Tensor:
 
 
 class MomentScorer:
-    """Scores the moments of an image for a text, in units of `mean` and `std`, (4,) each."""
+    """Scores how well images match a text. `mean` and `std`, (4,) each, standardize the moments."""
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self.mean, self.std = mean, std
 
     @classmethod
     def of(cls, context: ExploreContext | None) -> MomentScorer:
-        """Uses mean and std of the run's training images. Raises UsageError without pictures."""
+        """Create a scorer with the mean and std of the run's training images. Raises UsageError
+        without a run or if its data cannot be drawn."""
         if context is None or not context.data.drawable:
-            raise UsageError("text needs a run on images")
+            raise UsageError("the objective text needs a run that is trained on images")
         train = context.images("train")
         seen = moments(train.batch_at(range(min(SAMPLE, len(train)))).x)
         return cls(seen.mean(0), seen.std(0) + TINY)
 
     def read(self, text: str) -> Tensor:
-        """The deviation of each quantity that the text requests, NaN if it requests none, (4,).
+        """Return the requested deviation of each quantity, NaN for those not requested: (4,).
 
-        Raises UsageError for unknown phrases, and for two requests about one quantity.
+        Raises UsageError for unknown phrases, or if two phrases are about the same quantity.
         """
         wanted = torch.full((len(QUANTITIES),), torch.nan)
         rest = IGNORED.sub("", FOUND.sub("", text.lower()))
         found = FOUND.findall(text.lower())
         if rest or not found:
             raise UsageError(
-                f"{text!r} is empty or has phrases that this scorer does not know",
+                f"{text!r} is empty or contains phrases that this scorer does not know",
                 remedy=f"use only: very, {', '.join(PHRASES)}",
             )
         for very, phrase in found:
             quantity, deviation = PHRASES[phrase]
             place = QUANTITIES.index(quantity)
             if not wanted[place].isnan():
-                raise UsageError(f"{text!r} has two requests about {quantity}")
+                raise UsageError(f"{text!r} contains two requests about {quantity}")
             wanted[place] = deviation * (VERY if very else 1.0)
         return wanted
 
     def score(self, x: Tensor, read: Tensor) -> Tensor:
-        """log N(seen; wanted, SHARP^2) of the requested quantities, in nats and without its
-        constant, so that 0 is a perfect match."""
+        """Return log N(seen; wanted, SHARP^2) of the requested quantities in nats, without the
+        constant, so that 0 is a perfect match: (B,)."""
         seen = (moments(x) - self.mean.to(x.device)) / self.std.to(x.device)  # (B, 4)
         asked = ~read.isnan()
         away = torch.where(asked, seen - read.nan_to_num(), 0.0) / SHARP

@@ -1,4 +1,4 @@
-"""Writes a new plugin as a package for pip: `latentforge plugins new`. Standard library only."""
+"""Writes a new plugin as a package: `latentforge plugins new`. Must not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from latentforge.specs import KINDS
 
 PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
 IMPLEMENTED = ("model", "loss", "dataset", "explorer", "objective", "callback")
-"""The kinds that have templates. The module beside the hooks has the name of the kind."""
+"""The kinds that have templates. The module beside the hook module is named after the kind."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 USED_NAMES = ("none", "true", "false", "plugins")
 """Names that Python or the package latentforge_plugins uses for something else."""

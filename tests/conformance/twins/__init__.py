@@ -21,7 +21,7 @@ from .objectives import OBJECTIVES, objective
 
 @dataclass(frozen=True)
 class BadDefault:
-    """`size` is wrong."""
+    """`size` has an invalid default."""
 
     size: Size = 0
 
@@ -43,7 +43,7 @@ TWINS = {
     "objectives": OBJECTIVES,
     "callbacks": CALLBACKS,
 }
-RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # raised by the training itself
+RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # raised by the run itself
 OPTIONS = {
     "every option has a valid default": BadDefault,
     "every option is described": Undescribed,
@@ -59,7 +59,7 @@ GOOD = {
 
 
 def plugin(kind, spec):
-    """An object with one hook that offers the spec."""
+    """Return an object with one hook, which returns the spec."""
 
     def offer():
         return [spec]

@@ -49,7 +49,7 @@ class Jitters(Watch):
 
 
 class Decays:
-    """Shrinks the weights more each epoch, and does not save how often it did."""
+    """Shrinks the weights more in each epoch, and does not save the number of epochs."""
 
     def __init__(self, config):
         self.seen = 0

@@ -81,7 +81,7 @@ def reads_labels(context, config):
 
 
 def shows(make):
-    """An explorer with one finding, made from four images between -1 and 1."""
+    """Return an explorer with one finding, made from four images with values from -1 to 1."""
     x = torch.linspace(-1, 1, 4 * 64).reshape(4, 1, 8, 8)
     return explorer(lambda context, config: Findings([make(x)]))
 

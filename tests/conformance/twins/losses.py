@@ -43,7 +43,7 @@ class NoTerms(GoodLoss):
 
 
 def giving(**changes):
-    """A loss whose Terms have these fields instead."""
+    """Return a loss whose Terms have these fields replaced."""
 
     class Other(GoodLoss):
         def forward(self, model, batch, step):

@@ -79,7 +79,7 @@ class FalseLayers(Good):
 
 
 def with_posterior(cls):
-    """A good model except for the posterior that it returns."""
+    """Return the class of a model that is good except for its posterior."""
 
     class Other(Good):
         def encode(self, x):
@@ -323,7 +323,7 @@ class Shares(Good):
 
 
 def meddling(change):
-    """A model that changes the state of the whole process when it is built."""
+    """Return a model that changes the state of the whole process when it is built."""
 
     class Meddles(Good):
         def __init__(self, config, data):

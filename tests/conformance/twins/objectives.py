@@ -126,7 +126,7 @@ class Cliff(Bright):
 
 class Plateau(Bright):
     def score(self, x, request):
-        return 0 * super().score(x, request) - 1  # and so never satisfied
+        return 0 * super().score(x, request) - 1  # so it is never satisfied
 
 
 class MixedAnswers(Bright):

@@ -106,7 +106,7 @@ def test_broken_plugin_fails_alone_with_its_cause(site, code, stage, causes):
         ("model('x', config=dict)", ["model 'x'", "config must be a dataclass"]),
         ("model('x', config=Thawed)", ["model 'x'", "config Thawed must be frozen"]),
         ("model('x', config=Bare)", ["model 'x'", "config Bare.latent_dim has no default"]),
-        ("model('fine')", ["already offers one of that name"]),
+        ("model('fine')", ["already provides a component of that name"]),
     ],
 )
 def test_bad_spec_is_reported_and_the_others_load(site, code, causes):

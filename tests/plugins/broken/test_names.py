@@ -40,7 +40,7 @@ def test_one_distribution_cannot_offer_a_name_twice(site):
     assert registry.get("models", "swirl").plugin.name == "a"
     (problem,) = registry.problems
     assert problem.plugin == "b"
-    assert problem.cause == "model 'swirl': plugin a already offers one of that name"
+    assert problem.cause == "model 'swirl': plugin a already provides a component of that name"
 
 
 def test_unknown_name_lists_the_plugins_that_did_not_load(site, builtin):
