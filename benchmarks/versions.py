@@ -2,17 +2,19 @@
 
     python benchmarks/versions.py BASE NEW [--pairs 15] [--case NAME] [--threads 2] [--json FILE]
 
-A sample measures a case in processes that import one checkout. A pair is one sample of each, and
-every second pair starts with NEW. The result of a case is the median over the pairs of
-rate(NEW) / rate(BASE), with the exact binomial interval of a median: of 15 sorted ratios, from the
-4th to the 12th. The exit code is 1 if an interval is entirely below 0.98.
+A pair is one process of each checkout. They work alternately for 8 seconds, each for about a tenth
+of a second at a time, because the speed of a shared machine changes within a second. The rate of a
+process is the 90 % quantile of its measurements, because other load can only slow them. The result
+of a case is the median over the pairs of rate(NEW) / rate(BASE), with the exact binomial interval
+of a median: of 15 sorted ratios, from the 4th to the 12th. The exit code is 1 if an interval is
+entirely below 0.98.
 
-- The networks of networks.py: images per second of the training epochs after the first.
-- evaluate-vae: images per second of `Forge.evaluate`, after a first call.
-- help, plugins-list: starts of the command per second, from the wall time of whole processes.
+- The networks of networks.py: images per second of some training steps.
+- evaluate-vae: images per second of `Forge.evaluate`.
+- help, plugins-list: starts of the command per second, each in a process of its own.
 
-Samples use only the public API, because internal modules differ between checkouts. Both sides read
-entry points from the installed distribution, so a plugin that it does not list is not loaded.
+Processes use only the public API, because internal modules differ between checkouts. Both sides
+read entry points from the installed distribution, so a plugin that it does not list is not loaded.
 The script uses MNIST from LATENTFORGE_DATA. Without it, the script uses the digits of scikit-learn,
 repeated to the same number of images.
 """
@@ -22,10 +24,12 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +37,23 @@ import turns
 
 HERE = Path(__file__).resolve().parent
 PAIRS, LIMIT = 15, 0.98
-EPOCHS = 3
-# Training steps per epoch, by the names of networks.CASES: about 0.8 s on two cores.
+SECONDS, LEAST = 8.0, 5  # a pair measures for this time, and each side this often
+# Steps of a measurement, about 0.1 s on two cores, by the names of networks.CASES.
 STEPS = {
-    "mlp-classifier": 800,
-    "ae": 480,
-    "vae": 200,
-    "ae-z2": 200,
-    "cnn-classifier": 24,
-    "conv-vae": 8,
+    "mlp-classifier": 100,
+    "ae": 60,
+    "vae": 25,
+    "ae-z2": 25,
+    "cnn-classifier": 3,
+    "conv-vae": 1,
 }
-EVALUATIONS, EVALUATED = 3, 10_000  # calls, and images of each
+MEASUREMENTS = 20  # of an epoch; one of them includes its end
+EVALUATED = 1000  # images of an evaluation
 STARTS = {"help": ["--help"], "plugins-list": ["plugins", "list"]}
-STARTED = 5  # processes in a sample
 CASES = (*STEPS, "evaluate-vae", *STARTS)
 
 
-# ---------------------------------------------------------------- in the process of a sample
+# ---------------------------------------------------------------- in the process of a checkout
 
 
 def images(split: str, count: int) -> tuple[Any, Any]:
@@ -64,42 +68,73 @@ def images(split: str, count: int) -> tuple[Any, Any]:
     return data.x[index], data.y[index]
 
 
-def train(name: str, steps: int) -> float:
-    """Images per second of the training epochs after the first, including their checkpoints."""
+class Clock:
+    """Prints the rate of each measurement, and pauses the process between measurements."""
+
+    def __init__(self) -> None:
+        self.start_time = time.perf_counter()
+
+    def lap(self, count: int) -> bool:
+        """Print the rate of `count` images and wait for a line. False if there are no more."""
+        print(count / (time.perf_counter() - self.start_time), flush=True)
+        requested = bool(sys.stdin.readline())
+        self.start_time = time.perf_counter()
+        return requested
+
+
+def train(name: str, steps: int, folder: Path) -> None:
+    """Train until there are no more requests. A measurement is `steps` training steps."""
+    from ignite.engine import Events
     from networks import CASES as NETWORKS
 
-    from latentforge import Forge
+    from latentforge import CallbackSpec, Forge, hookimpl
 
-    case = NETWORKS[name]
-    with tempfile.TemporaryDirectory() as scratch:
-        run = Forge().train(
-            case.model,
-            model=case.options,
-            data={"train": images("train", steps * case.batch_size), "test": images("test", 100)},
-            train={"epochs": EPOCHS, "batch_size": case.batch_size, "device": "cpu"},
-            run=Path(scratch) / "run",
-            quiet=True,
-        )
-        return turns.steady_rate(run)
+    case, clock = NETWORKS[name], Clock()
+    count = steps * case.batch_size
+
+    class Pause:
+        def attach(self, engines: Any) -> None:
+            @engines.trainer.on(Events.ITERATION_COMPLETED(every=steps))
+            def pause(engine: Any) -> None:
+                if not clock.lap(count):
+                    engine.terminate()
+
+    class Plugin:
+        @hookimpl
+        def latentforge_callbacks(self) -> Iterator[Any]:
+            yield CallbackSpec(name="pause", summary="Pauses", build=lambda _: Pause())
+
+    Forge([Plugin()]).train(
+        case.model,
+        model=case.options,
+        data={"train": images("train", MEASUREMENTS * count), "test": images("test", 100)},
+        train={"epochs": 100_000, "batch_size": case.batch_size, "device": "cpu"},
+        callbacks=["pause"],
+        run=folder / "run",
+        quiet=True,
+    )
 
 
-def evaluate() -> float:
-    """Images per second of the evaluation of a `vae` with its default measures."""
+def evaluate(folder: Path) -> None:
+    """Evaluate a `vae` with its default measures until there are no more requests."""
     from latentforge import Forge
 
     forge = Forge()
     data = {"train": images("train", 128), "test": images("test", EVALUATED)}
-    with tempfile.TemporaryDirectory() as scratch:
-        train = {"epochs": 1, "batch_size": 128, "device": "cpu"}
-        run = forge.train("vae", data=data, train=train, run=Path(scratch) / "run", quiet=True)
-        forge.evaluate(run, data=data, device="cpu")  # imports and first kernels
-        start_time = time.perf_counter()
-        for _ in range(EVALUATIONS):
-            forge.evaluate(run, data=data, device="cpu")
-        return EVALUATIONS * EVALUATED / (time.perf_counter() - start_time)
+    options = {"epochs": 1, "batch_size": 128, "device": "cpu"}
+    run = forge.train("vae", data=data, train=options, run=folder / "run", quiet=True)
+    clock = Clock()
+    while clock.lap(EVALUATED):
+        forge.evaluate(run, data=data, device="cpu")
 
 
-# ---------------------------------------------------------------- samples and pairs
+def work(case: str, steps: int) -> None:
+    """Measure the case once for each line of the standard input, after a warm-up."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(case, steps, Path(folder)) if case in STEPS else evaluate(Path(folder))
+
+
+# ---------------------------------------------------------------- pairs
 
 
 def environment(checkout: Path) -> dict[str, str]:
@@ -108,15 +143,50 @@ def environment(checkout: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONSAFEPATH": "1"}
 
 
-def sample(case: str, steps: int | None, checkout: Path) -> float:
-    """The rate of a case, measured in processes of one checkout."""
+@contextmanager
+def open_side(case: str, steps: int | None, checkout: Path) -> Iterator[Callable[[], float]]:
+    """A function that measures the rate of a case once with the code of a checkout."""
     variables = environment(checkout)
     if case in STARTS:
         command = [sys.executable, "-m", "latentforge", *STARTS[case]]
-        return STARTED / sum(turns.run(command, **variables).seconds for _ in range(STARTED))
-    call = f"train({case!r}, {steps or STEPS[case]})" if case in STEPS else "evaluate()"
-    code = f"import versions; print(versions.{call})"
-    return float(turns.run([sys.executable, "-c", code], **variables).out.split()[-1])
+        yield lambda: 1 / turns.run(command, **variables).seconds
+        return
+    code = f"import versions; versions.work({case!r}, {steps or STEPS.get(case, 0)})"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+    requests, rates = child.stdin, child.stdout
+    assert requests is not None
+    assert rates is not None
+
+    def read() -> float:
+        line = rates.readline()
+        return float(line) if line else sys.exit(f"{case}: {checkout} failed")
+
+    def measure() -> float:
+        print(file=requests, flush=True)
+        return read()
+
+    with child:
+        read()  # the warm-up
+        yield measure
+        requests.close()  # the end of the work
+
+
+def measure_pair(case: str, steps: int | None, base: Path, new: Path) -> dict[str, list[float]]:
+    """The rates of both checkouts, measured alternately; the first changes every round."""
+    pair: dict[str, list[float]] = {"base": [], "new": []}
+    with open_side(case, steps, base) as old, open_side(case, steps, new) as current:
+        end = time.monotonic() + SECONDS
+        while len(pair["new"]) < LEAST or time.monotonic() < end:
+            rounds = turns.take_turns({"base": old, "new": current}, 2, swap=True)
+            for name, rates in rounds.items():
+                pair[name] += rates
+    return pair
 
 
 def prepare(checkout: Path) -> None:
@@ -132,12 +202,17 @@ def prepare(checkout: Path) -> None:
         turns.run([sys.executable, "-m", "latentforge", *arguments], **environment(checkout))
 
 
-def compare_rates(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """The median ratio of the pairs, its interval, and whether NEW is slower."""
-    ratios = [new / base for base, new in zip(rates["base"], rates["new"], strict=True)]
+def compare_rates(pairs: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
+    """The median of the ratios of the pairs, its interval, and whether NEW is slower."""
+    ratios = [rate_of(pair["new"]) / rate_of(pair["base"]) for pair in pairs]
     interval = turns.median_interval(ratios)
     slower = interval is not None and interval[1] < LIMIT
     return {"ratio": statistics.median(ratios), "interval": interval, "slower": slower}
+
+
+def rate_of(measurements: Sequence[float]) -> float:
+    """The 90 % quantile, interpolated between measurements."""
+    return statistics.quantiles(measurements, n=10, method="inclusive")[-1]
 
 
 # ---------------------------------------------------------------- output
@@ -145,7 +220,8 @@ def compare_rates(rates: dict[str, list[float]]) -> dict[str, Any]:
 
 def show(table: turns.Table, case: str, results: dict[str, Any]) -> None:
     start = case in STARTS
-    medians = [statistics.median(rates) for rates in results["rates"].values()]
+    sides = ([rate_of(pair[side]) for pair in results["pairs"]] for side in ("base", "new"))
+    medians = [statistics.median(rates) for rates in sides]
     cells = [f"{1000 / rate if start else rate:,.0f}" for rate in medians]
     interval = " to ".join(f"{end:.3f}" for end in results["interval"] or ()) or "none"
     unit = "ms" if start else "images/s"
@@ -185,10 +261,8 @@ def main() -> int:
     table = turns.Table("case", "BASE", "NEW", "NEW / BASE", "interval, 95 %")
     cases = {}
     for case in dict.fromkeys(options.case or CASES):
-        sides = {"base": partial(sample, case, options.steps, base)}
-        sides["new"] = partial(sample, case, options.steps, new)
-        rates = turns.take_turns(sides, options.pairs, swap=True)
-        cases[case] = {"rates": rates, **compare_rates(rates)}
+        pairs = [measure_pair(case, options.steps, base, new) for _ in range(options.pairs)]
+        cases[case] = {"pairs": pairs, **compare_rates(pairs)}
         show(table, case, cases[case])
     status = verdict(cases, options.pairs)
     summary = {"data": data, "base": str(base), "new": str(new), "pairs": options.pairs}
