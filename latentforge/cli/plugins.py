@@ -92,11 +92,14 @@ def check(
         ),
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also build, train and explore; seconds for each.")
+        bool,
+        typer.Option("--deep", help="Also build, train and explore; takes seconds per plugin."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check that plugins fulfil their contracts, and print what to fix; exit code 3 if one fails.
+    """Check that plugins satisfy their contracts, and print what to fix.
+
+    The exit code is 3 if a check fails.
 
     Example: latentforge plugins check ./latentforge-swirl --deep
     """
@@ -136,7 +139,7 @@ def new(
         str, typer.Option(help="model, loss, dataset, explorer, objective or callback.")
     ] = "model",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The parent of its folder.  [default: here]")
+        Path | None, typer.Option(metavar="DIR", help="The parent of the new folder.  [default: .]")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -155,7 +158,7 @@ def new(
 
 
 def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
-    """The plugins to check, and a Forge that has loaded them."""
+    """Return a Forge that has loaded the plugins to check, and these plugins."""
     if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
         modules = [target] if target.endswith(".py") else modules_of(Path(target))
         forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
@@ -177,7 +180,8 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
 
 
 def modules_of(folder: Path) -> list[str]:
-    """The hook modules that a package's pyproject.toml names; makes them importable."""
+    """Make the hook modules that a package's pyproject.toml names importable, and return their
+    names."""
     from latentforge.config.request import read_toml
 
     file = folder / "pyproject.toml"
@@ -219,8 +223,8 @@ def _format_offers(facts: dict[str, Any]) -> str:
 
 
 def _requirements(registry: Registry) -> list[str]:
-    """One line for each distribution whose plugins are in use; a comment for plugins that are in no
-    package, do not load, or have no version that pip accepts."""
+    """Return one line for each distribution whose plugins are in use. Plugins that are in no
+    package, do not load, or have no version that pip accepts are listed as comments."""
     from packaging.version import InvalidVersion, Version
 
     lines: dict[str, None] = {}
@@ -231,7 +235,7 @@ def _requirements(registry: Registry) -> list[str]:
             line = f"{plugin.distribution}=={Version(plugin.version)}"
         except InvalidVersion:
             source = plugin.distribution or plugin.module
-            line = f"# {one_line_of(source)} is in no package with a known version"
+            line = f"# {one_line_of(source)} is not in a package with a known version"
         if plugin.status == "failed":
             line = f"# {one_line_of(plugin.title)} does not load: plugins show {plugin.address}"
         lines[line] = None
