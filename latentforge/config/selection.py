@@ -34,7 +34,7 @@ def select_measures(
     names: Sequence[str] = (),
     options: Sequence[str] | Mapping[str, Any] = (),
 ) -> list[Component]:
-    """The requested measures, or every default one that fits, with their options."""
+    """Return the requested measures, or the default measures that fit the model, with options."""
     provides = config.model.entry.spec.provides
     entries = []
     if names:
@@ -48,12 +48,12 @@ def select_measures(
             entries.append(entry)
     else:
         by_name: dict[str, Entry] = {}
-        for entry in registry.entries("measures"):  # a built-in before others of its name
+        for entry in registry.entries("measures"):  # a built-in precedes others of its name
             spec = entry.spec
             compatible = spec.needs <= provides and (classes or not spec.labels)
             if spec.default and compatible and not spec.roles:
                 by_name.setdefault(entry.name, entry)
-        # built-ins first: if two compute the same metric, the later one is left out
+        # built-ins first: if two measures compute the same metric, the later one is skipped
         entries = sorted(by_name.values(), key=lambda entry: not entry.plugin.builtin)
     options_by_name = _group_options(options, [entry.name for entry in entries])
     selected = []
@@ -73,8 +73,8 @@ def select_measures(
 def training_measures(
     registry: Registry, config: RunConfig, classes: Sequence[str], splits: Container[str]
 ) -> tuple[Component, list[Component]]:
-    """The measure that `train.monitor` names, and all measures of a training run: it and the
-    default ones that fit."""
+    """Return the measure that `train.monitor` names, and all measures of a training run: this one
+    and the default measures that fit the model."""
     train = config.train
     registry.get("measures", "loss")  # must exist: it detects weights that are not finite
     if (train.monitor != "loss" or train.patience) and "validation" not in splits:
@@ -108,22 +108,23 @@ def select_explorer(
     options: Mapping[str, Any],
     preset: str | None,
 ) -> list[Component]:
-    """The explorer, and its objective if it searches, with their options. Given options override
-    those of the preset.
+    """Return the explorer and, if it searches, its objective, with their options. Given options
+    override the options of the preset.
 
-    The two share one namespace: `n=100` is the objective's if the explorer has no such option.
+    Explorer and objective share one namespace: `n=100` is passed to the objective if the explorer
+    has no option `n`.
     """
     entry = registry.get("explorers", name)
     check_needs(entry, config.model.entry)
     faults = Faults()
-    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # the form in errors
+    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # errors use this form
     preset_values = read_explore_preset(registry, preset, entry) if preset else {}
     values = {**preset_values, **read_assignments(texts, faults), **options}
     objectives, other_keys = [], []
     if entry.spec.searches:
         objective = registry.get("objectives", str(values.pop("objective", entry.spec.searches)))
         objective_keys = [f.name for f in fields(objective.spec.config)]
-        if isinstance(nested := values.get(objective.name), Mapping):  # the form in errors
+        if isinstance(nested := values.get(objective.name), Mapping):  # errors use this form
             values = {**{k: v for k, v in values.items() if v is not nested}, **nested}
         explorer_keys = [f.name for f in fields(entry.spec.config)]
         if shared_keys := [key for key in explorer_keys if key in objective_keys]:
@@ -158,8 +159,8 @@ def select_explorer(
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:
-    """The section [explore] of a preset. Raises UsageError if it is not for this explorer,
-    PluginError if a plugin that it requires is missing."""
+    """Read the section [explore] of a preset. Raises UsageError if the preset is for another
+    explorer, and PluginError if a plugin that it requires is missing."""
     path = registry.get("presets", name).spec.path
     content = read_toml(path)
     check_requirements(content.get(KEY, []), str(path))
@@ -173,8 +174,8 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 
 
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
-    """Raise UsageError unless each role is known to the entries, its model fits, and no required
-    role is missing."""
+    """Raise UsageError if a role is unknown, the model of its run does not fit, or a required role
+    is missing."""
     needs_by_role: dict[str, set[str]] = {}
     for entry in entries:
         optional = getattr(entry.spec, "optional_roles", None) or {}
@@ -205,7 +206,8 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
 def _group_options(
     options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Options by measure, from `measure.key=value` texts or from a mapping measure -> options."""
+    """Group options by measure, from `measure.key=value` strings or a mapping measure ->
+    options."""
     if isinstance(options, Mapping):
         if unknown := [name for name in options if name not in names]:
             hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"
