@@ -14,8 +14,8 @@ CHANGEABLE = {
     *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
     *("data.stream", "data.workers"),
 }
-"""Settings that a resumed run may change, because they do not change its result. Only the number of
-threads changes its last bits; the difference is reported."""
+"""Settings that a resumed run may change. They do not change its result, except for the number of
+threads, which may change the last bits; a changed number is reported."""
 
 
 def check_changes(
