@@ -55,11 +55,12 @@ def choose_image_path(out: Path | None, name: str) -> Path:
     if out is not None:
         if out.exists():
             raise UsageError(
-                f"{out} already exists and is not overwritten", hint="choose another --out"
+                f"{out} already exists and will not be overwritten", hint="choose another --out"
             )
         if out.suffix != ".png":
             raise UsageError(
-                f"--out {out}: the image is written as PNG", hint=f"--out {out.stem}.png"
+                f"--out {out} must end in .png: only PNG is supported",
+                hint=f"--out {out.with_suffix('.png')}",
             )
         return out
     candidates = (Path(f"data-{name}-{number}.png") for number in count(1))

@@ -132,7 +132,7 @@ def _write(path: Path, content: bytes) -> Path:
         with path.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        raise UsageError(f"{path} already exists and is not overwritten") from None
+        raise UsageError(f"{path} already exists and will not be overwritten") from None
     return path
 
 

@@ -36,14 +36,14 @@ METADATA = "latentforge"  # both formats store a JSON text under this key
 
 @dataclass(frozen=True)
 class Rows:
-    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) in nats per image."""
+    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) is in nats per image."""
 
     split: str
     index: Array
     z: Array
     y: Array | None
     kl: Array | None
-    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3), if it can be drawn
+    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3); None if not drawable
 
 
 def encode(
@@ -91,7 +91,8 @@ def encode(
 
 
 def _find_distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
-    """Each image once: data without splits is used as every split of the run."""
+    """Return the splits without duplicates: data without splits is used as each split of the
+    run."""
     distinct: dict[str, ImageSplit] = {}
     for name, images in splits.items():
         if not any(images is other for other in distinct.values()):
@@ -119,7 +120,7 @@ def encode_batches(
 
 
 def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | None]:
-    """The posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image."""
+    """Return the posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image."""
     posterior = model.encode(x)
     z = posterior.mode()
     if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
@@ -194,7 +195,8 @@ def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
 
 
 def thumbnail(pixels: Array) -> bytes:
-    """A PNG of uint8 (H, W) or (H, W, 3), reduced if it is larger than a thumbnail."""
+    """Encode pixels, uint8 (H, W) or (H, W, 3), as PNG, and scale larger images down to
+    THUMBNAIL."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))  # never enlarges
     file = io.BytesIO()

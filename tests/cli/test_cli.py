@@ -554,7 +554,7 @@ def test_data_show_prints_the_shape_and_overwrites_no_image(cli):
     before = Path("mine.png").read_bytes()
     refused = cli("data", "show", "digits", "--out", "mine.png")
     assert refused.code == 2
-    assert "is not overwritten" in refused.err
+    assert "will not be overwritten" in refused.err
     assert Path("mine.png").read_bytes() == before
     answer = cli("data", "show", "digits", "--set", "size=16")
     assert "1, 16, 16" in answer.out

@@ -211,7 +211,9 @@ def test_folder_of_an_older_version_is_read_by_file_names(tmp_path):
 
 def test_existing_file_is_not_overwritten(findings, tmp_path):
     (tmp_path / "drawing.svg").write_text("mine")
-    with pytest.raises(UsageError, match=r"drawing\.svg already exists and is not overwritten"):
+    with pytest.raises(
+        UsageError, match=r"drawing\.svg already exists and will not be overwritten"
+    ):
         write_findings(Findings([findings.items[7]]), tmp_path, ABOUT)
     assert (tmp_path / "drawing.svg").read_text() == "mine"
 

@@ -66,7 +66,7 @@ def check_target(path: Path) -> None:
         raise RunFailed(f"cannot read {path}: {error.strerror or error}") from None
     if not is_report:
         raise UsageError(
-            f"{path} is not a LatentForge report and is not overwritten",
+            f"{path} is not a LatentForge report and will not be overwritten",
             hint="choose another --out",
         )
 
