@@ -1,7 +1,7 @@
 """Stores findings in a folder and reads them back.
 
-Text and small numbers are in findings.json, tensors in an .npz per finding. Image grids, films and
-raw files are not read back as findings; only their files are listed.
+Text and small numbers are stored in findings.json, tensors in an .npz file per finding. Image
+grids, animations and raw files are not read back as findings; only their files are listed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class StoredFindings:
-    """The stored findings of an explorer. `about` has its options, run, roles and checkpoint."""
+    """The stored findings of an explorer. `about` contains its options, run, roles and
+    checkpoint."""
 
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class StoredFindings:
 
 
 def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The content of a finding besides its name and title: JSON values, and arrays by key."""
+    """Split the content of a finding, except its name and title, into JSON values and arrays."""
     values_by_key: dict[str, Any]
     match item:
         case NamedArrays():
@@ -108,7 +109,7 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _number_tensors(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-    """Tensors under numbered keys, because their names may be any text."""
+    """Store tensors under numbered keys, because their names may contain any characters."""
     return {f"{key}_{i}": to_numpy(tensor) for i, tensor in enumerate(tensors.values())}
 
 

@@ -27,7 +27,7 @@ from latentforge.rendering.palette import HEAT, INK
 CELL = 0.95  # column width, inches; at 150 dpi a 28-pixel image is drawn at five times its size
 MAX_COLUMN_WIDTH = 1.7  # maximum width of a column with long captions, inches
 WIDTH = 11.5  # maximum width of all columns, inches
-MIN_WIDTH = 2.6  # of a figure, inches, so that a title has more than one word per line
+MIN_WIDTH = 2.6  # minimum width of a figure, inches; its title needs several words per line
 GAP = 0.06  # gap between two cells, as a fraction of a cell
 CAPTION = 7.5  # font size, points
 DENSE = 12  # a grid with more columns and rows than this has no gaps
@@ -55,7 +55,8 @@ class Layout:
 
 
 def compute_layout(grid: ImageGrid) -> Layout:
-    """Compute the layout: cells of the usual width, wider for long captions, narrower if many."""
+    """Compute the layout. Long captions make the cells wider, and many columns make them
+    narrower."""
     columns = max(len(row) for row in grid.rows)
     ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
     captions = [text for row in grid.captions for text in row]
@@ -141,7 +142,7 @@ def wrap_titles(grid: ImageGrid, layout: Layout) -> list[str]:
 
 
 def colour_rows(grid: ImageGrid) -> list[Array]:
-    """The rows as uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
+    """Convert the rows to uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
     if grid.colours == "grey":
         return [to_rgb(row) for row in grid.rows]
     return [_colour_heat_map(row) for row in grid.rows]

@@ -9,7 +9,8 @@ COLOURS = (
 )
 """Ten colours that are distinguishable on white, also with colour blindness. They maximise the
 smallest distance of any two in Oklab, for normal vision and simulated protanopia, deuteranopia and
-tritanopia (Machado, Oliveira and Fernandes 2009). Then the colours repeat with another marker."""
+tritanopia (Machado, Oliveira and Fernandes 2009). After ten classes the colours repeat, with
+another marker."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 

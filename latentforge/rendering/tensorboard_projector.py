@@ -34,7 +34,7 @@ def write_projector(findings: Findings, folder: Path) -> None:
 
 
 def projector_notes(items: Sequence[Finding]) -> list[str]:
-    """A note for each map of which the projector shows only a subset of the points."""
+    """Return a note for each map that the projector shows only in part."""
     return [
         f"TensorBoard's projector shows {len(selected):,} of the {len(item.points):,} codes of "
         f"{item.name!r}, evenly spaced: the limits are images of {SIDE} x {SIDE} pixels and "
@@ -67,7 +67,7 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
     np.savetxt(item_folder / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
     lines = [("tensor_name", item.name), ("tensor_path", f"{relative_path}/tensors.tsv")]
     if item.labels is not None:
-        # one line each
+        # a name must fit on one line
         class_names = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}
         names = [class_names.get(int(i), str(int(i))) for i in item.labels.cpu()[selected]]
         (item_folder / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")

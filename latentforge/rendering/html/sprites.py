@@ -18,7 +18,8 @@ THUMBNAIL = 64  # maximum of an image's longer side, pixels
 
 
 def sprite(images: Tensor, columns: int) -> dict[str, Any]:
-    """Pack `images` (N, C, H, W) in [0, 1] row by row: source, cell size and number of columns.
+    """Pack `images` (N, C, H, W) in [0, 1] row by row into one image. Returns its data URI, the
+    cell size and the number of columns.
 
     Images are scaled down if they are too large; otherwise their pixels are unchanged.
     """

@@ -110,7 +110,8 @@ class Group:
 def collect_explorations(
     runs: Sequence[RunFolder], names: Sequence[str], registry: Registry, warnings: list[str]
 ) -> list[Group]:
-    """Groups by explorer, those with an interactive map first. Damaged folders add a warning."""
+    """Collect the explorations of the runs in groups by explorer. Groups with an interactive map
+    come first. Damaged folders add a warning."""
     entries = [
         _read(run, name if len(runs) > 1 else "", folder, registry)
         for run, name in zip(runs, names, strict=True)
@@ -159,7 +160,7 @@ def _get_explorer(folder: Path) -> str:
 
 
 def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
-    """Read the findings of a folder; an error becomes the text of `error`."""
+    """Read the findings of a folder. An error is stored in the `error` of the entry."""
     has_number = folder.name != _get_explorer(folder)
     heading = " / ".join([name, folder.name] if name and has_number else [name or folder.name])
     entry = Entry(run, heading, folder)
@@ -199,7 +200,8 @@ def _find_peers(item: Any, group: Group) -> list[Any]:
 
 
 def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -> Iterator[Block]:
-    """A chart if the finding has data, else its images: the first one open, the others folded."""
+    """Yield a chart if the finding has data, or else its images, of which all but the first are
+    folded."""
     name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
     if item.finding is not None and hasattr(item.finding, "title"):
         content = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
@@ -216,7 +218,8 @@ def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -
 
 
 def normalize_about(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The `about` entries of a folder; those that are missing or of a wrong type become empty."""
+    """Return the `about` entries of a folder. Entries that are missing or of a wrong type become
+    empty."""
     texts = {"explorer": _get_explorer(folder), "run": "", "checkpoint": "", "weights": ""}
     texts_found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
@@ -281,7 +284,7 @@ def _get_defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any
 
 
 def suggest_command(run: RunFolder, registry: Registry) -> str:
-    """The suggested first command: latent-map, or another explorer that fits the model."""
+    """Suggest a first command: latent-map, or another explorer that fits the model."""
     suitable: list[str] = []
     with suppress(LatentForgeError):
         model = registry.get("models", run.config["model"]["name"])
@@ -301,14 +304,14 @@ def suggest_command(run: RunFolder, registry: Registry) -> str:
 
 
 def arrange_blocks(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
-    """The parts of each entry: first one without blocks, for its heading, then the others.
+    """Arrange the blocks of each entry in parts. The first part has no blocks, only the heading.
 
-    On a wide page the parts form a grid: headings in columns, the blocks that follow in columns,
-    then one row for the wide block of each entry, then columns again.
+    On a wide page the parts form a grid. Headings and narrow blocks are in columns, one per entry.
+    The wide block of each entry has its own row, and the blocks after it are in columns again.
     """
     keys = {block.key for entry in entries for block in entry.blocks if block.wide}
     lines = -(-len(entries) // COLUMNS)  # rows of columns
-    band = lines + len(entries)  # plus one row for each wide block
+    band = lines + len(entries)  # plus one row for the wide block of each entry
     return [(entry, _arrange_entry(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
 
 
