@@ -155,7 +155,8 @@ def format_result(result: Mapping[str, Any]) -> list[str]:
 
 
 class IndentedStream(io.TextIOBase):
-    """Indents text, and is not a terminal; on a terminal, training would print a line per epoch."""
+    """A stream that indents text. It is not a terminal: on a terminal, training would print a line
+    per epoch."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.mid_line = stream, False

@@ -161,7 +161,7 @@ def _brief(entry: Entry) -> dict[str, Any]:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """The facts of a spec besides its name, summary and options."""
+    """Collect what `show` prints about a spec besides its name, summary and options."""
     spec = entry.spec
     facts: dict[str, Any] = {"plugin": entry.plugin.name, "qualified": entry.qualified}
     for key in ("provides", "needs", "default_loss", "splits", "protocol", "labels", "default"):

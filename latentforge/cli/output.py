@@ -98,7 +98,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Format rows as left-aligned columns, without padding after the last one."""
+    """Format rows as left-aligned columns; the last column is not padded."""
     if not rows:
         return []
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -113,7 +113,7 @@ def format_metrics(metrics: Mapping[str, float]) -> list[list[str]]:
 
 
 def format_weights(result: Mapping[str, Any]) -> list[str]:
-    """A line that describes the evaluated weights, unless they are the weights as trained."""
+    """Describe the evaluated weights in a line if they are a moving average of the trained ones."""
     from latentforge.config.schema import AS_TRAINED
 
     description = result.get("weights", AS_TRAINED)

@@ -66,7 +66,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A name from `latentforge plugins list`.")],
     json: Json = False,
 ) -> None:
-    """Show one plugin: where it comes from, what it offers, what is wrong with it.
+    """Show one plugin: where it comes from, what it offers, and what is wrong with it.
 
     Example: latentforge plugins show autoencoder
     """
@@ -180,8 +180,7 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
 
 
 def modules_of(folder: Path) -> list[str]:
-    """Make the hook modules that a package's pyproject.toml names importable, and return their
-    names."""
+    """Make the hook modules in a package's pyproject.toml importable, and return their names."""
     from latentforge.config.request import read_toml
 
     file = folder / "pyproject.toml"

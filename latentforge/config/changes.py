@@ -24,8 +24,8 @@ def check_changes(
     """Raise a ConfigError that lists each setting of `config` that differs from the `stored`
     setting of the run and could change its result.
 
-    A key that the run does not store counts as unchanged, unless it is in `requested_keys`. Paths
-    in the options of the dataset may change, because the fingerprint identifies the data.
+    A key that the run does not store is considered unchanged, unless it is in `requested_keys`.
+    Paths in the options of the dataset may change, because the fingerprint identifies the data.
     """
     before, after = flatten(stored), flatten(config.as_dict())
     epochs = stored["train"].get("epochs", config.train.epochs)

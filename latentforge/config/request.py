@@ -110,8 +110,8 @@ class Draft:
 
     def add_data(self, data: Any) -> Any:
         """Add the argument `data` of the Python API, which is a dataset's name, the section [data],
-        or the data itself. Returns data passed in Python, without the split fractions that it may
-        contain, or else None."""
+        or the data itself. Returns the data without split fractions if it was passed in Python, or
+        else None."""
         if data is None:
             return None
         if isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):

@@ -124,7 +124,8 @@ def _component(
 
 
 def check_defaults(entry: Entry) -> None:
-    """Raise PluginError if a third-party component has invalid defaults, even overridden ones."""
+    """Raise PluginError if a third-party component has invalid defaults, even if the user overrides
+    them."""
     wrong = [] if entry.plugin.builtin else find_default_faults(entry.spec.config)
     if wrong:
         raise PluginError(

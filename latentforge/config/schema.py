@@ -161,7 +161,8 @@ class Component:
         return {"name": self.entry.reference, **plain(self.options)}
 
     def call(self, doing: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call one of the component's functions. Turns its errors into PluginError."""
+        """Call one of the component's functions. An error in it becomes a PluginError that names
+        the component."""
         return call_component(doing, [self.entry], function, *args, **options)
 
 

@@ -94,7 +94,7 @@ def check_needs(entry: Entry, model: Entry) -> None:
 
 
 def check_capabilities(what: str, needs: Iterable[str], model: Entry) -> None:
-    """Raise UsageError that names `what` if the model lacks one of its needs."""
+    """Raise UsageError if the model lacks one of the capabilities that `what` needs."""
     if message := describe_missing(what, needs, model.spec):
         raise UsageError(message)
 

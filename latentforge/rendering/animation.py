@@ -88,7 +88,7 @@ def _draw_changes(panel_axes: list[tuple[Axes, Fill]], panels: Sequence[Any]) ->
 
 
 def _pad(panel: Any) -> float:
-    """The distance in points from a panel to its title, which is above the column titles."""
+    """The distance in points from a panel to its title, with space for column titles in between."""
     if not isinstance(panel, ImageGrid) or not any(panel.column_titles):
         return 5.0
     layout = compute_layout(panel)
@@ -153,7 +153,7 @@ def _panel_width(items: Sequence[Any], legend: bool) -> float:
 
 
 def _panel_height(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
-    """The height of the panels in inches: PANEL_HEIGHT, or less if all panels are flat images."""
+    """The height of the panels in inches: PANEL_HEIGHT, or less if all panels are wide images."""
     tallest = 0.0
     for items, width in zip(panels, widths, strict=True):
         if not isinstance(items[0], ImageGrid):

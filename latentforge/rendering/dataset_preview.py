@@ -50,8 +50,8 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
 
 
 def choose_image_path(out: Path | None, name: str) -> Path:
-    """`out`, or the first free `data-<name>-<n>.png` if `out` is None. Raises UsageError if `out`
-    exists or is not a .png."""
+    """Return `out`, or the first free `data-<name>-<n>.png` if `out` is None. Raises UsageError if
+    `out` exists or is not a .png."""
     if out is not None:
         if out.exists():
             raise UsageError(

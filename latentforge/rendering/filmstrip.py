@@ -21,8 +21,8 @@ PAGES = 6  # whole frames, two per row
 
 def create_strip(film: Film) -> ImageGrid | None:
     """Create a grid with a row for each image of a frame and a column for each selected frame.
-    Returns None if the frames contain no images, more than ROWS, or images that differ in number or
-    shape."""
+    Returns None if the frames contain no images, more than ROWS, or images whose number or shape
+    changes between frames."""
     selected = evenly_spaced(len(film.frames), FRAMES)
     grids = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in selected]
     columns = [[cell for grid in panels for cell in _list_cells(grid)] for panels in grids]

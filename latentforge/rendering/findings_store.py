@@ -149,10 +149,11 @@ def write_summary(
 
 
 def read_findings(folder: Path) -> StoredFindings:
-    """Read what `write_findings` wrote into a folder: tensors on the CPU, images in [0, 1].
+    """Read the findings that `write_findings` wrote into a folder, with tensors on the CPU and
+    images in [0, 1].
 
     Raises MissingError if findings.json or a file that it names is missing, and UsageError if one
-    is damaged; both name the file. Nothing is unpickled.
+    is damaged. Both errors name the file. Nothing is unpickled.
     """
     path = folder / SUMMARY
     try:
@@ -182,7 +183,7 @@ def _create_error(path: Path, error: BaseException) -> UsageError:
 
 
 def _list_entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The entries of the findings; older folders list only files, one per finding."""
+    """The entries of the findings. Older folders list only files, one per finding."""
     if "items" in content:
         return list(content["items"])
     return [
@@ -202,8 +203,9 @@ def _read_item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
 
 
 def _check_file(folder: Path, name: str) -> Path:
-    """The path of an existing file in the folder. Raises ValueError for another path, UsageError
-    for a link out of the folder, MissingError if there is no such file."""
+    """Return the path of an existing file in the folder. Raises ValueError if `name` is not a plain
+    file name, UsageError if it is a link out of the folder, and MissingError if there is no such
+    file."""
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is not the name of a file in this folder")
     if is_outside(folder / name, folder):

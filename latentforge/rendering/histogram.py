@@ -19,8 +19,8 @@ MIN_BINS, MAX_BINS = (
 
 @dataclass(frozen=True)
 class Bins:
-    """The bins of one panel: `density` (n,) between `edges` (n + 1,). If the values are not finite
-    or have no spread, both are empty and `reason` says why."""
+    """The bins of one panel: `density` (n,) between `edges` (n + 1,). If no value is finite or all
+    are equal, both arrays are empty and `reason` says why."""
 
     edges: Array
     density: Array

@@ -100,7 +100,7 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
 
 
 def fill_grid(axes: Axes, grid: ImageGrid) -> None:
-    """Draw a grid, except its title, into axes with inches as the unit."""
+    """Draw a grid, except its title, in axes whose unit is inches."""
     layout = compute_layout(grid)
     remove_ticks(axes)
     for r, row in enumerate(colour_rows(grid)):

@@ -26,7 +26,7 @@ FOLDER = "projector"
 
 
 def write_projector(findings: Findings, folder: Path) -> None:
-    """Write the projector's files for each map that has codes; nothing if no map has any."""
+    """Write the projector's files for each map that has codes, or nothing if no map has codes."""
     maps = [item for item in findings.items if isinstance(item, Scatter) and item.codes is not None]
     config = "".join(_write_embedding(item, folder) for item in maps)
     if config:
@@ -83,7 +83,7 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
 
 
 def create_sprite_sheet(images: Tensor) -> Image.Image:
-    """Images (n, C, H, W) row by row on a sheet with as many rows as columns."""
+    """Tile images (n, C, H, W) row by row into a sheet with as many rows as columns."""
     cells = to_cells(images)
     columns = math.ceil(math.sqrt(len(cells)))
     return Image.fromarray(tile(cells, columns, columns))

@@ -39,7 +39,7 @@ class Study:
     """The trials of one search; other sweeps may have requested some of them.
 
     Running, finished and failed trials count towards the search's number of trials, but not trials
-    that were discarded before they got values. `search` is the section of sweep.json about the
+    that were discarded before they received values. `search` is the section of sweep.json about the
     search.
     """
 

@@ -128,8 +128,8 @@ class Pool:
             report(message["name"], message["status"], message["error"])
 
     def _handle_exit(self, worker: Worker, report: StatusCallback, end_job: JobCallback) -> None:
-        """Report the members of a job whose process ended before they reported: they failed, were
-        killed, or were interrupted by a signal."""
+        """Report the status of the members that a process had not reported when it ended during a
+        job: failed, killed or interrupted."""
         job, worker.job = worker.job, None
         assert job is not None
         code = worker.process.wait()
@@ -220,7 +220,8 @@ def signal_name(number: int) -> str:
 
 
 def describe_plugins(registry: Registry) -> dict[str, Any]:
-    """Describe the plugins for another process to load. Raises UsageError for Python objects."""
+    """Describe the plugins for another process to load. Raises UsageError for a plugin that was
+    given as a Python object."""
     selection = registry.selection
     plugins, off, discover = selection.plugins, selection.off, selection.discover
     if objects := [plugin for plugin in plugins if not isinstance(plugin, str)]:

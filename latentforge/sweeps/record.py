@@ -96,7 +96,7 @@ def trial_name(number: int, values: Mapping[str, Any]) -> str:
 
 
 def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> float | None:
-    """A member's value of the objective; None if it is not finite or the member not done."""
+    """A member's value of the objective; None if it is not finite or if the member is not done."""
     split, _, metric = str(search["objective"]).partition("/")
     value = member["metrics"].get(split, {}).get(metric)
     valid = member["status"] == "done" and value is not None and math.isfinite(value)

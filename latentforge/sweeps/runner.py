@@ -83,7 +83,8 @@ class Sweeper:
             )
 
     def plan_jobs(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
-        """One job for each group that may be trained together, and one for each other member."""
+        """Plan one job for each group that may be trained together, and one for each other
+        member."""
         if not self.sweep.record["together"]:
             return [Job((member,)) for member, _ in todo]
         has_started = [(self.sweep.path / member.name / MANIFEST).exists() for member, _ in todo]

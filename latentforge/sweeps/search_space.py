@@ -152,8 +152,8 @@ def read_range(text: str) -> Range | str:
 
 def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: bool) -> RunConfig:
     """Return a valid configuration from the space. Raises ConfigError with every fault if a key or
-    one of its values is invalid in every checked combination. Other invalid combinations are found
-    during the search."""
+    one of its values is invalid in every checked combination. Members with other invalid
+    combinations fail during the search."""
     results: list[tuple[dict[str, int], list[str]]] = []  # index of each key's value; faults
     valid: RunConfig | None = None
     for indices in _combinations(space):

@@ -1,4 +1,4 @@
-"""Trains several members as one stacked model into their own run folders."""
+"""Trains several members as one stacked model, each in its own run folder."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ class VectorizedJob:
             self.stacks[trainer] = (index, stack.pop_all())
 
     def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:
-        """Finish writing a member's run, as failed if there is an error."""
+        """End a member's session, with its error if there is one, and report the end to
+        `on_end`."""
         index, stack = self.stacks.pop(trainer)
         try:
             if error is None:

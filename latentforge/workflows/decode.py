@@ -75,7 +75,7 @@ def decode(
 def decode_batches(
     loaded: LoadedModel, config: RunConfig, z: Tensor, device: torch.device
 ) -> Iterator[Tensor]:
-    """The decoded images in batches, float32 (B, *data.shape) on the CPU."""
+    """Yield the decoded images in batches, float32 (B, *data.shape) on the CPU."""
     model: Any = loaded.model
     for start in range(0, len(z), BATCH):
         codes, doing = z[start : start + BATCH], f"decoding with model {config.model.name!r}"
@@ -84,7 +84,7 @@ def decode_batches(
 
 
 def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The decoded images, (B, *shape)."""
+    """Decode a batch to images (B, *shape). Raises ValueError for another image shape."""
     x: Tensor = model.decode(z)
     if (found := tuple(x.shape[1:])) != shape:
         raise ValueError(f"an image has shape {found}, not {shape}")
@@ -138,7 +138,8 @@ def read_codes(path: Path) -> tuple[Array, str]:
 
 
 def read_column(path: Path, name: str) -> tuple[Array, str]:
-    """Read a Parquet column of equally long lists of numbers as (N, D), and the JSON text."""
+    """Read a Parquet column of equally long lists of numbers as (N, D), and the JSON text about its
+    origin."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 

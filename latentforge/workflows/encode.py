@@ -129,7 +129,7 @@ def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | 
 
 
 def pil_pixels(x: Tensor) -> Array:
-    """Images in [0, 1], (B, C, H, W), as uint8 for PIL: (B, H, W) or (B, H, W, 3)."""
+    """Convert images (B, C, H, W) in [0, 1] to uint8 for PIL: (B, H, W) or (B, H, W, 3)."""
     pixels = to_uint8(x).transpose(0, 2, 3, 1)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
@@ -138,8 +138,8 @@ def pil_pixels(x: Tensor) -> Array:
 
 
 def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write z (N, D), index, split, the JSON text and, if present, y and kl. Only z is streamed:
-    the other arrays have one value per image."""
+    """Write z (N, D), index, split, the JSON text about their origin and, if present, y and kl.
+    Only z is streamed: the other arrays have one value per image."""
     columns: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
 
     def codes() -> Iterator[Array]:
@@ -176,8 +176,8 @@ def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) ->
 
 
 def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
-    """The columns of a batch. `image` is {bytes, path}, which embedding-atlas and Hugging Face's
-    datasets recognize as a picture."""
+    """Convert a batch to Arrow columns. `image` is {bytes, path}, which embedding-atlas and Hugging
+    Face's datasets recognize as a picture."""
     import pyarrow as pa
 
     columns = {"index": pa.array(row.index), "split": pa.array([row.split] * len(row.index))}

@@ -58,7 +58,7 @@ def export(
     checkpoint: str,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Export a `part` as ONNX, or the weights, into a folder. Returns a description of the
+    """Export a `part` as ONNX, or all weights, into a folder. Returns a description of the
     export."""
     loaded = load(run, config, checkpoint, torch.device("cpu"))
     file = f"model.{format}"

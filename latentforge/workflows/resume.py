@@ -1,5 +1,5 @@
 """Resumes a run from a checkpoint, also in mid-epoch. The result is bit-identical to the result of
-an uninterrupted run, unless `differences` finds a cause."""
+an uninterrupted run, unless `differences` reports a change."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Adds the paths of a map to a plotly figure: outlined lines from a ring to a star.
 
-`assets/charts.js` animates the paths and applies the page's colours that a trace's `meta` names.
+`assets/charts.js` animates the paths and sets the colours that a trace's `meta` maps to CSS
+variables of the page.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ MAX_NAMED = 8  # maximum runs in a legend; with more, only the hover text names 
 def plot_curves(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[tuple[str, str]]:
-    """Plot each metric as HTML, by name: the loss and its terms first, then the other metrics.
+    """Return the name and the HTML chart of each metric: the loss and its terms first, then the
+    other metrics.
 
     Runs share a chart if a metric has the same definition in all of them; otherwise each definition
     has a panel, with the definition below it. A metric that equals the loss, such as its only term,

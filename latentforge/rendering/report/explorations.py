@@ -306,8 +306,8 @@ def suggest_command(run: RunFolder, registry: Registry) -> str:
 def arrange_blocks(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
     """Arrange the blocks of each entry in parts. The first part has no blocks, only the heading.
 
-    On a wide page the parts form a grid. Headings and narrow blocks are in columns, one per entry.
-    The wide block of each entry has its own row, and the blocks after it are in columns again.
+    On a wide page the parts form a grid with COLUMNS columns. The headings and the narrow blocks of
+    the entries are side by side; each wide block has its own row across all columns.
     """
     keys = {block.key for entry in entries for block in entry.blocks if block.wide}
     lines = -(-len(entries) // COLUMNS)  # rows of columns

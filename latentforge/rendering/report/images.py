@@ -27,7 +27,7 @@ COLUMN = 560  # width of a column if two folders are side by side, pixels
 
 @dataclass(frozen=True)
 class Picture:
-    """An embedded image; `wide` if it would be too small to read in a column."""
+    """An embedded image. `wide` is set if it would be too small to read in a column."""
 
     kind: str
     tag: Markup

@@ -69,7 +69,8 @@ def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict
 
 
 def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
-    """The protocol of each metric. If it differs between runs, the names of its runs are added."""
+    """The protocol of each metric. If it differs between runs, each protocol follows the names of
+    its runs."""
     pairs_by_metric: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for metric, protocol in (run.manifest.get("protocol") or {}).items():
@@ -80,8 +81,8 @@ def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str,
 
 
 def group_by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """List each protocol of the (protocol, name) pairs once. If there are several protocols, their
-    names are added."""
+    """List each protocol of the (protocol, name) pairs once. If there are several protocols, each
+    follows its names."""
     names_by_protocol: dict[str, list[str]] = {}
     for protocol, name in pairs:
         names_by_protocol.setdefault(protocol, []).append(name)
@@ -133,7 +134,7 @@ def find_differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
 
 
 def describe_settings(run: RunFolder, name: str) -> dict[str, Any]:
-    """The configuration as TOML, the plugins, the environment and the data."""
+    """Describe the settings of a run: configuration as TOML, plugins, environment and data."""
     manifest = run.manifest
     environment = dict(manifest.get("environment") or {})
     environment.pop("command", None)
