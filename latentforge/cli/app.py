@@ -87,7 +87,7 @@ def root(
             "-p",
             "--plugin",
             metavar="PLUGIN",
-            is_eager=True,  # as --help, which lists commands of plugins
+            is_eager=True,  # --help is eager and lists plugin commands
             help="Also load ./file.py or package.module; no:NAME disables a plugin.",
         ),
     ] = None,
@@ -108,7 +108,7 @@ def root(
     if ctx.invoked_subcommand != "train":
         torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     ctx.obj = Globals.of(plugin, strict_plugins)
-    if strict_plugins and ctx.invoked_subcommand != "plugins":  # which lists the faults itself
+    if strict_plugins and ctx.invoked_subcommand != "plugins":  # `plugins` lists faults itself
         ctx.obj.forge()
 
 
@@ -141,7 +141,7 @@ def run(arguments: list[str]) -> int:
             sys.stdout.flush()  # now, because at exit a closed pipe would not be handled
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        if isinstance(stop.code, str):  # sys.exit(text) in a plugin's command
+        if isinstance(stop.code, str):  # a plugin's command called sys.exit(text)
             print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
             message = "the command line is invalid; see stderr"

@@ -54,14 +54,14 @@ SEARCHES = 100
 # explorer -> purpose, the other runs by role, options
 EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "guided": (
-        "search for ten of every digit",
+        "search for ten images of every digit",
         {"classifier": "mlp", "judge": "cnn"},
         {"n": SEARCHES},
     ),
     "latent-map": ("the codes of the images", {}, {}),
     "manifold": ("the decoded images of the whole latent plane", {}, {"spacing": "quantile"}),
     "interpolate": (
-        "from digit to digit",
+        "the decoded images between digits",
         {"classifier": "cnn"},
         {"classes": (4, 6, 0, 9, 3), "path": "linear"},
     ),
@@ -81,7 +81,11 @@ METRICS: tuple[tuple[str, str, str], ...] = (
         "success_share",
         f"of {SEARCHES} searches, started from other digits, reach p >= 0.9",
     ),
-    ("guided", "judge_agreement", f"of {SEARCHES} results are the requested digit to the judge"),
+    (
+        "guided",
+        "judge_agreement",
+        f"of {SEARCHES} results are the requested digit according to the judge",
+    ),
 )
 
 

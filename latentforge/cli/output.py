@@ -27,7 +27,7 @@ Others = Annotated[
     list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Use another run in a role.")
 ]
 Weights = Annotated[
-    str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    str, typer.Option(metavar="last|best", help="The checkpoint; best needs a validation split.")
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")]
 

@@ -39,7 +39,7 @@ def list_plugins(
 
     Example: latentforge plugins list --requirements > requirements.txt
     """
-    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
+    registry = forge_of(ctx, warn=False).registry  # the problems are printed below
     if requirements:
         pinned = _requirements(registry)
         print_result({"requirements": pinned}, json, pinned)
@@ -70,7 +70,7 @@ def show(
 
     Example: latentforge plugins show autoencoder
     """
-    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
+    registry = forge_of(ctx, warn=False).registry  # the problems are printed below
     plugin = registry.plugin(name)
     facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
@@ -122,7 +122,7 @@ def check(
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
-            f"{text} of {len(results)} checks",
+            f"{len(results)} checks: {text}",
             details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             hint="fix these; docs/contracts.md defines what each kind must provide",
         )

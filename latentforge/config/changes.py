@@ -35,7 +35,7 @@ def check_changes(
         old, new = before.get(key), after.get(key)
         section, _, name = key.partition(".")
         requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
-        named = name == "name" or key == "callbacks"  # may be qualified or not
+        named = name == "name" or key == "callbacks"  # a name may be qualified or not
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
         if (
             old == new

@@ -24,7 +24,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     model = _component("models", values["model"], "model", registry, faults)
     if model and "name" not in values["loss"]:
         values["loss"]["name"] = model.entry.spec.default_loss
-    has_loss = "name" in values["loss"]  # otherwise it depends on the model, which is unknown
+    has_loss = "name" in values["loss"]  # otherwise the loss depends on the unknown model
     loss = _component("losses", values["loss"], "loss", registry, faults) if has_loss else None
 
     if not in_memory:

@@ -129,7 +129,8 @@ def select_explorer(
         explorer_keys = [f.name for f in fields(entry.spec.config)]
         if shared_keys := [key for key in explorer_keys if key in objective_keys]:
             raise PluginError(
-                f"objective {objective.name!r} and explorer {name!r} both have {shared_keys[0]!r}",
+                f"objective {objective.name!r} and explorer {name!r} both have the option "
+                f"{shared_keys[0]!r}",
                 hint=f"rename the option in plugin {objective.plugin.name}",
             )
         objective_values = {key: values.pop(key) for key in objective_keys if key in values}
@@ -192,7 +193,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             )
         if missing := sorted(needs_by_role[role] - set(model.spec.provides)):
             raise UsageError(
-                f"role {role!r} needs {', '.join(missing)}; the model of its run is {model.name!r}"
+                f"role {role!r} needs {', '.join(missing)}, which {model.name!r} does not provide"
             )
     for entry in entries:
         for role in entry.spec.roles or {}:

@@ -14,9 +14,9 @@ from latentforge.rendering.animation import evenly_spaced
 from latentforge.rendering.html.sprites import png
 from latentforge.rendering.images import Array
 
-FRAMES = 10  # selected frames, one per column
+FRAMES = 10  # number of selected frames, one per column
 ROWS = 12  # maximum images per frame; with more, whole frames are shown
-PAGES = 6  # whole frames, two per row
+PAGES = 6  # number of whole frames on a sheet, two per row
 
 
 def create_strip(film: Film) -> ImageGrid | None:

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from latentforge.rendering.images import Array, to_numpy
 
-MIN_BINS, MAX_BINS = (
-    10,
-    40,
-)  # limits of the number of bins, the square root of the number of values
+# The number of bins is the square root of the number of values, within these limits.
+MIN_BINS, MAX_BINS = 10, 40
 
 
 @dataclass(frozen=True)

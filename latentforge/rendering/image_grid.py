@@ -126,7 +126,7 @@ def fill_grid(axes: Axes, grid: ImageGrid) -> None:
             )
             _draw_text(axes, under, wrapped_text, layout.size, "center", "top")
     titles = wrap_titles(grid, layout)
-    level = not any("\n" in title for title in titles)  # share a baseline despite descenders
+    level = not any("\n" in title for title in titles)  # one-line titles share a baseline
     for c, wrapped_text in enumerate(titles):
         above = (c * layout.column_step + layout.cell_width / 2, -0.08 if level else -0.05)
         _draw_text(

@@ -20,7 +20,7 @@ from latentforge.findings import Finding, Findings, Scatter
 from latentforge.rendering.images import tile, to_cells, to_numpy
 
 SIDE = 8192  # pixels
-NUMBERS = 5_000_000  # maximum for all codes of a map: 50 MB of text
+NUMBERS = 5_000_000  # maximum number of values in the codes of a map: 50 MB of text
 CONFIG = "projector_config.pbtxt"
 FOLDER = "projector"
 

@@ -226,7 +226,7 @@ def describe_plugins(registry: Registry) -> dict[str, Any]:
     plugins, off, discover = selection.plugins, selection.off, selection.discover
     if objects := [plugin for plugin in plugins if not isinstance(plugin, str)]:
         raise UsageError(
-            f"jobs: other processes cannot load plugin {objects[0]!r}, given as a Python object",
+            f"jobs: other processes cannot load the Python object {objects[0]!r} as a plugin",
             hint="use Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
         )
     return {"plugins": list(plugins), "off": list(off), "discover": discover}
@@ -241,6 +241,6 @@ def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
         describe_plugins(registry)
     if jobs > 1 and data is not None:
         raise UsageError(
-            "jobs: other processes do not have data passed in Python",
+            f"jobs={jobs}: other processes do not have the data passed in Python",
             hint="jobs=1, or store the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
         )

@@ -27,7 +27,7 @@ from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
 SPLIT = "validation"  # the only split whose metrics a search may use
-# settings of how and where a run is trained, not of what it computes
+# settings of how and where a run is trained, not of its model, loss or data
 EXECUTION_SETTINGS = CHANGEABLE | {"train.device"}
 
 

@@ -208,6 +208,6 @@ def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
     unexpected = [name for name, value in search_options.items() if value]
     if search is None and unexpected:
         raise UsageError(
-            f"{' and '.join(unexpected)}: only for a search",
+            f"without a search, {' and '.join(unexpected)} cannot be used",
             hint="--search 20, for 20 trials",
         )

@@ -48,7 +48,7 @@ def start_sweep(
     refuse_torchrun()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
     if search is not None and search < 1:
-        raise UsageError(f"search must be at least 1 trial, got {search}")
+        raise UsageError(f"a search needs at least 1 trial, got {search}")
     check_jobs(registry, jobs, data)
     draft = replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
     varied: dict[str, Any]
@@ -125,7 +125,7 @@ def resume_sweep(
                 Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).resume(unfinished)
             return sweep
         if storage is not None:
-            raise UsageError(f"{path} is a sweep over a grid; --storage is only for a search")
+            raise UsageError(f"{path} is a sweep over a grid; --storage requires a search")
         configs = resolve_all(draft, unfinished, registry, in_memory=data is not None)
         sweep.write(jobs=jobs)
         Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(

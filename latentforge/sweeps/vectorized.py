@@ -74,7 +74,7 @@ class VectorizedJob:
             try:
                 self._train(trainees, splits, device)
             finally:
-                for trainer in list(self.stacks):  # left only if the whole group has stopped
+                for trainer in list(self.stacks):  # any left only if the whole group stopped
                     self._end(trainer, sys.exc_info()[1])
         if self.stopped:
             raise self.stopped

@@ -30,7 +30,7 @@ from latentforge.workflows.export import describe_origin, output_file
 from latentforge.workflows.load import LoadedModel, check_fits, load, load_data
 
 BATCH = 1000  # images in memory at once, and rows in a row group
-THUMBNAIL = 128  # pixels of the longer side; larger images are reduced to it
+THUMBNAIL = 128  # maximum length of the longer side, pixels; larger images are scaled down
 METADATA = "latentforge"  # both formats store a JSON text under this key
 
 

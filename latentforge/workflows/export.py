@@ -30,7 +30,7 @@ from latentforge.seeding import generator
 from latentforge.workflows.load import LoadedModel, load
 
 BATCH_SIZES = (1, 7)  # batch sizes of the comparison; the traced example has another one
-TOLERANCE = 1e-4  # for float32 sums in another order; a wrong graph differs by far more
+TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs by far more
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,14 @@ def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
     try:
         # torch.onnx.export alone has fallbacks, one of which fixes the batch size
         graph = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
-    except Exception as error:  # pages long; its first two lines state the reason
+    except Exception as error:  # its message has pages; the first two lines state the reason
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
     program = torch.onnx.export(
         graph,
         input_names=[part.input],
         output_names=list(part.outputs),
-        dynamic_shapes=({0: "batch"},),  # only its name
+        dynamic_shapes=({0: "batch"},),  # only names the dimension
         dynamo=True,
         optimize=False,
         verbose=False,

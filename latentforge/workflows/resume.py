@@ -88,7 +88,7 @@ def rewind(
     """Remove everything that the run stores about steps after `saved`. Until this call, a resume
     leaves the run unchanged."""
     if processes:
-        processes.barrier("at the start")  # all processes have read the checkpoint
+        processes.barrier("at the start")  # until all processes have read the checkpoint
     if run.writes:
         store.clean()
         remove_temporary_files(run.path)
@@ -196,6 +196,6 @@ def differences(
     if is_channels_last(trainee) and not before_channels_last:
         yield "convolutions: contiguous before, channels-last now (train.channels_last)"
     for name, version in plugin_versions(config).items():
-        older = state["plugins"].get(name.rpartition("/")[2], version)  # older checkpoints
+        older = state["plugins"].get(name.rpartition("/")[2], version)  # in older files
         if version != (before := state["plugins"].get(name, older)):
             yield f"plugin {name}: {before} before, {version} now"

@@ -125,7 +125,7 @@ class TrainingSession:
             manifest, trainer = self.run.manifest, self.trainer
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
-            if self.result.status == "done":  # without test metrics it hides other runs
+            if self.result.status == "done":  # hparams without test metrics hide other runs
                 metrics = flatten_metrics(self.result.metrics)
                 self.board.add_hparams(flatten_options(self.run.config), metrics)
         return None

@@ -131,7 +131,7 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
                 "color": colour(i),
                 "size": size,
                 "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
-                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # for dark mode
+                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # visible in dark mode
             },
             opacity=0.4 if len(item.paths) > 1 else 0.9,
         )

@@ -43,7 +43,7 @@ def chart(item: Chart, *, points: int = POINTS, peers: Sequence[Any] = ()) -> st
         ]
         body = f'<div class="lf-panels">{"".join(panels)}</div>'
         density_note = (
-            ", with the normal density for the same mean and standard deviation"
+            " and the normal density with the same mean and standard deviation"
             if item.normal
             else ""
         )

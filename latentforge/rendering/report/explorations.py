@@ -212,7 +212,7 @@ def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -
     pictures.sort(key=lambda picture: picture.kind != "image/gif")  # the animation first
     for i, picture in enumerate(pictures):
         content = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
-        if i:  # the first one has its title drawn in it
+        if i:  # the first image contains its title
             content = Markup(FOLDED).format(entry.name, item.title, content)
         yield Block(f"{item.name} {i}", content, picture.wide)
 
@@ -310,7 +310,7 @@ def arrange_blocks(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
     the entries are side by side; each wide block has its own row across all columns.
     """
     keys = {block.key for entry in entries for block in entry.blocks if block.wide}
-    lines = -(-len(entries) // COLUMNS)  # rows of columns
+    lines = -(-len(entries) // COLUMNS)  # rows of headings or narrow blocks
     band = lines + len(entries)  # plus one row for the wide block of each entry
     return [(entry, _arrange_entry(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
 
