@@ -19,7 +19,7 @@ SECTIONS = ("model", "loss", "data", "train")
 
 @dataclass
 class Draft:
-    """The values of a request and where each came from. Later values replace earlier ones."""
+    """The values of a request and the source of each value. Later values replace earlier ones."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Draft:
         self.origins[f"{section}.{key}"] = origin
 
     def select(self, section: str, name: str, origin: str) -> None:
-        """Set the component of a section. Options meant for another component are dropped."""
+        """Set the component of a section. Options of the previous component are dropped."""
         options = self.values.get(section, {})
         if options.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()

@@ -65,7 +65,7 @@ def draw_bars(item: Bars, note: str = "") -> Figure:
 
 
 def frame_bars(axes: Axes, item: Bars, width: float, limits: tuple[float, float]) -> None:
-    """Draw everything of a bar chart except the bars, in axes `width` inches wide."""
+    """Draw a bar chart without its bars, in axes `width` inches wide."""
     apply_style(axes)
     groups = max(len(item.labels), 1)
     axes.set_xticks(range(len(item.labels)), [escape_dollars(label) for label in item.labels])

@@ -49,6 +49,7 @@ def to_numpy(x: Tensor) -> Array:
 
 
 def can_share_unit(ranges: Array) -> bool:
-    """Whether axes with the ranges `ranges` (2,) can share a unit without a very narrow plot."""
+    """Whether axes with the ranges `ranges` (2,) can share a unit without making the plot very
+    narrow."""
     low, high = float(ranges.min()), float(ranges.max())
     return low > 0 and high <= 4 * low

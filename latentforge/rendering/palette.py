@@ -26,5 +26,6 @@ def colour(i: int) -> str:
 
 def marker(i: int, few: bool = False) -> str:
     """The marker of class `i`. With `few` points, which are drawn large, each of ten classes has a
-    different marker; otherwise the first ten classes share one, the next ten another."""
+    different marker; otherwise the first ten classes share one marker, and the next ten share
+    another."""
     return MARKERS[((i if few else 0) + i // len(COLOURS)) % len(MARKERS)]

@@ -74,7 +74,7 @@ class Sweep:
 
     @property
     def ranked(self) -> list[dict[str, Any]]:
-        """The members of a search, best first; those without an objective value come last."""
+        """The members of a search, best first; members without an objective value come last."""
 
         def rank(member: Mapping[str, Any]) -> tuple[bool, float]:
             value = objective_value(self.search, member)

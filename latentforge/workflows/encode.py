@@ -162,7 +162,8 @@ def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> lis
 
 
 def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write one row group per batch; the JSON text is in the schema's metadata."""
+    """Write one row group per batch, and the JSON text about the origin in the schema's
+    metadata."""
     from pyarrow import parquet
 
     batches = (to_record_batch(row, about["encoded"]["classes"]) for row in rows)

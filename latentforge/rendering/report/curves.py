@@ -38,7 +38,7 @@ def plot_curves(
     definitions = {key: group_by_definition(key, runs, histories) for key in keys}
 
     def is_loss(key: str, indices: list[int]) -> bool:
-        """Whether these runs share a loss, and a metric equals it in all their lines."""
+        """Whether the runs at `indices` have the same loss and log `key` with equal values."""
         if indices not in definitions.get("loss", {}).values():
             return False
         metrics_by_line = [
