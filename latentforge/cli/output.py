@@ -34,7 +34,7 @@ Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N,
 
 @dataclass
 class Globals:
-    """The options before the command."""
+    """The global options, which precede the command."""
 
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)

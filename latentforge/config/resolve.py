@@ -18,7 +18,8 @@ from latentforge.specs import LossSpec, ModelSpec
 
 
 def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
-    """Return the validated configuration. Raises ConfigError with every fault, or PluginError."""
+    """Return the validated configuration. Raises ConfigError with every fault of the request, or
+    PluginError for a fault of a plugin."""
     faults = Faults(draft.origins, list(draft.faults))
     values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
     model = _component("models", values["model"], "model", registry, faults)
