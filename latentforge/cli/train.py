@@ -64,7 +64,7 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model or resume a run; give exactly one of MODEL, --config, --preset and --resume.
+    """Train a model or resume a run. Give exactly one of MODEL, --config, --preset and --resume.
 
     Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
 
