@@ -91,7 +91,8 @@ class Group:
 
     @property
     def protocols(self) -> list[str]:
-        """The protocols of the metrics; if they differ, with the names of their entries."""
+        """The protocols of the metrics. If they differ, each is prefixed with the names of its
+        entries."""
         pairs = [(entry.findings.protocol, entry.name) for entry in self.entries]
         return group_by_protocol([(protocol, name) for protocol, name in pairs if protocol])
 

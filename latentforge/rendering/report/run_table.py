@@ -69,8 +69,8 @@ def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict
 
 
 def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
-    """The protocol of each metric. If it differs between runs, each protocol follows the names of
-    its runs."""
+    """The protocol of each metric. If it differs between runs, each protocol is prefixed with the
+    names of its runs."""
     pairs_by_metric: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for metric, protocol in (run.manifest.get("protocol") or {}).items():
@@ -82,7 +82,7 @@ def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str,
 
 def group_by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """List each protocol of the (protocol, name) pairs once. If there are several protocols, each
-    follows its names."""
+    is prefixed with its names."""
     names_by_protocol: dict[str, list[str]] = {}
     for protocol, name in pairs:
         names_by_protocol.setdefault(protocol, []).append(name)
