@@ -133,7 +133,9 @@ def _write(path: Path, content: bytes) -> Path:
         with path.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        raise UsageError(f"{path} already exists and will not be overwritten") from None
+        raise UsageError(
+            f"{path} already exists and will not be overwritten", hint="choose another folder"
+        ) from None
     return path
 
 
