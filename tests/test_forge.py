@@ -73,7 +73,7 @@ def test_reopened_run_on_in_memory_data_needs_it_again(forge, images, tmp_path):
         again.evaluate()
     assert "data=" in caught.value.remedy
     assert again.evaluate(data=images) == pytest.approx(run.metrics["test"], rel=1e-6)
-    with pytest.raises(UsageError, match=r"trained on shape \(1, 12, 10\)"):
+    with pytest.raises(UsageError, match=r"trained on images of shape \(1, 12, 10\)"):
         again.evaluate(data=images[:, :8])
 
 

@@ -35,8 +35,8 @@ from latentforge.runtime.stdout import reserve_stdout
 
 
 class Root(TyperGroup):
-    """Lets Ctrl-C reach `run`, because Typer would turn it into exit code 1. Includes the commands
-    of plugins, which are imported only when one of them is called."""
+    """Raises Interrupted on Ctrl-C, which Typer would turn into exit code 1, and includes the
+    commands of plugins. A plugin's command is imported only when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         built_in = super().list_commands(ctx)
@@ -57,7 +57,7 @@ class Root(TyperGroup):
 
 
 def disabled_plugins(ctx: Any) -> tuple[str, ...]:
-    """The plugins that `-p no:NAME` leaves out."""
+    """The names of the plugins that `-p no:NAME` disables."""
     return tuple(Globals.of(ctx.params.get("plugin")).off)
 
 
@@ -87,7 +87,7 @@ def root(
             "-p",
             "--plugin",
             metavar="PLUGIN",
-            is_eager=True,  # --help is eager too, and lists commands of plugins
+            is_eager=True,  # --help is eager and lists plugin commands
             help="Also load ./file.py or package.module; no:NAME disables a plugin.",
         ),
     ] = None,
@@ -100,7 +100,7 @@ def root(
         typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Train, walk, steer and measure latent spaces.
+    """Train models, and explore, steer and measure their latent spaces.
 
     Start with `latentforge demo`, then `latentforge train ae`. LATENTFORGE_PLUGINS=a,b loads only
     those plugins; LATENTFORGE_DATA is the folder of datasets; LATENTFORGE_DEBUG=1 shows tracebacks.
@@ -108,7 +108,7 @@ def root(
     if ctx.invoked_subcommand != "train":
         torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     ctx.obj = Globals.of(plugin, strict_plugins)
-    if strict_plugins and ctx.invoked_subcommand != "plugins":  # it lists the faults
+    if strict_plugins and ctx.invoked_subcommand != "plugins":  # `plugins` lists faults itself
         ctx.obj.forge()
 
 
@@ -138,10 +138,10 @@ def run(arguments: list[str]) -> int:
             with reserve_stdout(arguments):
                 app(arguments, prog_name="latentforge")
         finally:
-            sys.stdout.flush()  # here, because at exit a closed pipe would not be handled
+            sys.stdout.flush()  # now, because at exit a closed pipe would not be handled
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        if isinstance(stop.code, str):  # from a plugin's command; Python would print it too
+        if isinstance(stop.code, str):  # a plugin's command called sys.exit(text)
             print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
             message = "the command line is invalid; see stderr"

@@ -13,13 +13,13 @@ from latentforge.cli.output import Device, Json, Weights, forge_of, print_result
 def decode(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    codes: Annotated[Path, typer.Argument(help="An .npz or .parquet with z, (N, D).")],
+    codes: Annotated[Path, typer.Argument(help="An .npz or .parquet file with z (N, D).")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
     checkpoint: Weights = "last",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Decode codes to images: decoded.npz with all, PNG files of the first 1,000, a contact sheet.
+    """Decode codes to images: decoded.npz, the first 1,000 as PNG files, and a contact sheet.
 
     Example: latentforge decode runs/ae-mnist-1 codes.npz --out decoded
     """

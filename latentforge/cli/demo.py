@@ -1,4 +1,4 @@
-"""`latentforge demo`: trains, searches, explores and reports on embedded digits."""
+"""`latentforge demo`: trains on a dataset of digits, explores the codes and writes a report."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from latentforge.cli.output import Json, forge_of, print_result, table
 if TYPE_CHECKING:
     from latentforge.forge import Forge
 
-# The classifiers need no validation split: all images outside the test split are for training.
+# The classifiers need no validation split, so they train on all images outside the test split.
 ALL: dict[str, Any] = {"name": "digits", "validation": 0}
-# One thread: for networks this small a second one gains little. On a busy machine, where threads
-# wait for each other, it costs ten times what it gains.
+# A second thread gains little for networks this small. On a busy machine, where threads wait for
+# each other, it costs ten times what it gains.
 TRAIN: dict[str, Any] = {"threads": 1, "batch_size": 48}
 SCHEDULE: dict[str, Any] = {"name": "cosine", "warmup_epochs": 5}
 
@@ -51,17 +51,17 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 SEARCHES = 100
-# explorer -> what it does, the other runs that it uses by role, options
+# explorer -> purpose, the other runs by role, options
 EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "guided": (
-        "search for ten of every digit",
+        "search for ten images of every digit",
         {"classifier": "mlp", "judge": "cnn"},
         {"n": SEARCHES},
     ),
     "latent-map": ("the codes of the images", {}, {}),
     "manifold": ("the decoded images of the whole latent plane", {}, {"spacing": "quantile"}),
     "interpolate": (
-        "from digit to digit",
+        "the decoded images between digits",
         {"classifier": "cnn"},
         {"classes": (4, 6, 0, 9, 3), "path": "linear"},
     ),
@@ -69,15 +69,23 @@ EXPLORERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 # run or explorer, metric, explanation; {} is the number of test images
 METRICS: tuple[tuple[str, str, str], ...] = (
     ("vae", "elbo", "nats per image, over {} test images"),
-    ("mlp", "accuracy", "of {} test images: the classifier that guides"),
-    ("cnn", "accuracy", "of {} test images: the classifier that judges"),
-    ("latent-map", "knn_accuracy_map", "of {} test images have the class of their neighbours"),
+    ("mlp", "accuracy", "of {} test images; this classifier guides the search"),
+    ("cnn", "accuracy", "of {} test images; this classifier judges the results"),
+    (
+        "latent-map",
+        "knn_accuracy_map",
+        "of {} test images have the class of most neighbours",
+    ),
     (
         "guided",
         "success_share",
         f"of {SEARCHES} searches, started from other digits, reach p >= 0.9",
     ),
-    ("guided", "judge_agreement", f"of {SEARCHES} results are that digit according to the judge"),
+    (
+        "guided",
+        "judge_agreement",
+        f"of {SEARCHES} results are the requested digit according to the judge",
+    ),
 )
 
 
@@ -88,7 +96,7 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a VAE and two classifiers on 1,797 real digits, explore the codes, write a report.
+    """Train a VAE and two classifiers on 1,797 real digits, explore the codes and write a report.
 
     Example: latentforge demo
     """
@@ -105,7 +113,7 @@ def demo(
 
 
 def run_demo(forge: Forge, folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
-    """Train, explore and report; returns the paths, and every metric by run and explorer."""
+    """Train, explore and write the report. Returns paths, and metrics by run or explorer."""
     paths = {name: folder / name for name in RUNS}
     vae, last = paths["vae"], len(RUNS) + len(EXPLORERS) + 1
     metrics: dict[str, dict[str, float]] = {}
@@ -133,7 +141,7 @@ def run_demo(forge: Forge, folder: Path, report: Callable[[str], None]) -> dict[
 
 
 def format_result(result: Mapping[str, Any]) -> list[str]:
-    """The result as text: the metrics and the paths."""
+    """Format the metrics and the paths as lines of text."""
     rows = []
     for source, name, explanation in METRICS:
         value = result["metrics"][source][name]
@@ -151,7 +159,8 @@ def format_result(result: Mapping[str, Any]) -> list[str]:
 
 
 class IndentedStream(io.TextIOBase):
-    """A stream that is not a terminal: on a terminal, training would print a line per epoch."""
+    """A stream that indents text. It is not a terminal: on a terminal, training would print a line
+    per epoch."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.mid_line = stream, False

@@ -15,7 +15,7 @@ def doctor(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Unseen images.  [default: validation, else test]"),
+        typer.Option(metavar="NAME", help="Unseen images.  [default: validation, or else test]"),
     ] = None,
     checkpoint: Weights = "last",
     device: Device = "auto",

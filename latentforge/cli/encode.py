@@ -13,9 +13,7 @@ from latentforge.cli.output import Device, Json, Sets, Weights, forge_of, print_
 def encode(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="A new file, codes.parquet or codes.npz.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new .parquet or .npz file.")],
     data: Annotated[
         str | None, typer.Option(metavar="NAME", help="Another dataset.  [default: the run's]")
     ] = None,
@@ -27,7 +25,7 @@ def encode(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Write the codes of images, with labels, KL and thumbnails; --set sets options of --data.
+    """Write the codes of images, with labels, KL and thumbnails. --set sets options of --data.
 
     Example: latentforge encode runs/ae-mnist-1 --split all --out codes.parquet
 

@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Write a part of a model as ONNX, or the weights of the whole model as safetensors.
 
-    export.json beside it contains the preprocessing, the configuration, and names and shapes.
+    export.json contains the preprocessing, the configuration, and the names and shapes of tensors.
 
     Example: latentforge export runs/ae-mnist-1 --part encoder --format onnx
     """

@@ -20,7 +20,7 @@ def list_components(
     kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(KINDS)}.")] = None,
     json: Json = False,
 ) -> None:
-    """List components, of one kind or all.
+    """List the components of one kind, or of all kinds.
 
     Example: latentforge list models
     """
@@ -116,7 +116,7 @@ def runs(
 
 
 def get_kind(name: str) -> Kind:
-    """A kind by its plural or singular name."""
+    """Return the kind with this plural or singular name."""
     for kind in KINDS.values():
         if name in (kind.plural, kind.singular):
             return kind
@@ -140,7 +140,7 @@ def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _format_metrics(run: dict[str, Any]) -> str:
-    """The test metrics, or else those of validation: an interrupted run has no others."""
+    """Format the test metrics, or the validation metrics of a run that has no test metrics yet."""
     metrics = run.get("metrics", {})
     split = "test" if metrics.get("test") else "validation"
     values = metrics.get(split, {}).items()
@@ -161,7 +161,7 @@ def _brief(entry: Entry) -> dict[str, Any]:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """The facts of a spec besides its name, summary and options."""
+    """Collect what `show` prints about a spec besides its name, summary and options."""
     spec = entry.spec
     facts: dict[str, Any] = {"plugin": entry.plugin.name, "qualified": entry.qualified}
     for key in ("provides", "needs", "default_loss", "splits", "protocol", "labels", "default"):
@@ -178,7 +178,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
         facts["takes"] = ", ".join(roles)
     if default := getattr(spec, "searches", None):
         facts["objective"] = (
-            f"{default} unless --set objective=NAME; its options are set together with these "
+            f"{default} unless --set objective=NAME; --set also accepts its options "
             f"(latentforge show objective {default})"
         )
     for key in ("better", "path"):

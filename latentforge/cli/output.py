@@ -1,4 +1,4 @@
-"""Shared by all commands: the options before the command, JSON or text output, tables, roles."""
+"""Helpers of all commands: options before the command, JSON or text output, tables, roles."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Others = Annotated[
     list[str] | None, typer.Option("--with", metavar="ROLE=RUN", help="Use another run in a role.")
 ]
 Weights = Annotated[
-    str, typer.Option(metavar="last|best", help="Which weights; best needs a validation split.")
+    str, typer.Option(metavar="last|best", help="The checkpoint; best needs a validation split.")
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")]
 
 
 @dataclass
 class Globals:
-    """The options before the command."""
+    """The global options, which precede the command."""
 
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
@@ -44,13 +44,14 @@ class Globals:
 
     @classmethod
     def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
-        """Parse the values of `-p`: names to load, and `no:NAME` for plugins to leave out."""
+        """Parse the values of `-p`: names of plugins to load, and `no:NAME` for plugins to
+        disable."""
         values = plugin or ()
         off = [name.removeprefix("no:") for name in values if name.startswith("no:")]
         return cls([name for name in values if not name.startswith("no:")], off, strict)
 
     def forge(self, *, warn: bool = True) -> Forge:
-        """Forge with these plugins; faults of plugins are printed to stderr, one line each."""
+        """Return a Forge with these plugins, and print plugin faults to stderr, one line each."""
         from latentforge.forge import Forge
 
         warnings = logging.StreamHandler()  # to stderr, like progress
@@ -62,7 +63,7 @@ class Globals:
         faults = [*map(str, registry.problems), *registry.slow_imports]
         if self.strict and warn and faults:
             raise PluginError(
-                f"{len(faults)} plugin fault{'s' * (len(faults) > 1)}, under --strict-plugins",
+                f"--strict-plugins: {len(faults)} plugin fault{'s' * (len(faults) > 1)}",
                 details=faults,
                 hint="latentforge plugins list",
             )
@@ -80,8 +81,8 @@ def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
-    """Print the result as one JSON object or as lines of text. Of several processes only the first
-    prints."""
+    """Print the result as one JSON object or as lines of text. With several processes, only the
+    first prints."""
     if as_json:
         print_json(result)
     elif not torchrun.rank():
@@ -97,7 +98,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Left-aligned columns; the last one is not padded."""
+    """Format rows as left-aligned columns; the last column is not padded."""
     if not rows:
         return []
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -112,7 +113,7 @@ def format_metrics(metrics: Mapping[str, float]) -> list[list[str]]:
 
 
 def format_weights(result: Mapping[str, Any]) -> list[str]:
-    """A line about the measured weights, unless they are simply the final ones of training."""
+    """Describe the evaluated weights in a line if they are a moving average of the trained ones."""
     from latentforge.config.schema import AS_TRAINED
 
     description = result.get("weights", AS_TRAINED)
@@ -120,13 +121,13 @@ def format_weights(result: Mapping[str, Any]) -> list[str]:
 
 
 def parse_roles(texts: Sequence[str] | None) -> dict[str, str]:
-    """Parse `ROLE=RUN` texts into a mapping."""
+    """Parse `ROLE=RUN` strings into a mapping."""
     pairs: dict[str, str] = {}
     for text in texts or ():
         role, equals, run = text.partition("=")
         if not (role and equals and run):
             raise UsageError(f"--with {text}: write ROLE=RUN, as in classifier=runs/cnn")
         if role in pairs:
-            raise UsageError(f"--with {text}: {role} is given twice, {pairs[role]} before")
+            raise UsageError(f"--with {text}: {role} is given twice, first as {pairs[role]}")
         pairs[role] = run
     return pairs

@@ -39,7 +39,7 @@ def list_plugins(
 
     Example: latentforge plugins list --requirements > requirements.txt
     """
-    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
+    registry = forge_of(ctx, warn=False).registry  # the problems are printed below
     if requirements:
         pinned = _requirements(registry)
         print_result({"requirements": pinned}, json, pinned)
@@ -66,11 +66,11 @@ def show(
     name: Annotated[str, typer.Argument(help="A name from `latentforge plugins list`.")],
     json: Json = False,
 ) -> None:
-    """Show one plugin: where it comes from, what it offers, what is wrong with it.
+    """Show one plugin: where it comes from, what it offers, and what is wrong with it.
 
     Example: latentforge plugins show autoencoder
     """
-    registry = forge_of(ctx, warn=False).registry  # the problems are shown here
+    registry = forge_of(ctx, warn=False).registry  # the problems are printed below
     plugin = registry.plugin(name)
     facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
@@ -92,11 +92,14 @@ def check(
         ),
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also build, train and explore; seconds for each.")
+        bool,
+        typer.Option("--deep", help="Also build, train and explore; takes seconds per plugin."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check that plugins fulfil their contracts, and print what to fix; exit code 3 if one fails.
+    """Check that plugins satisfy their contracts, and print what to fix.
+
+    The exit code is 3 if a check fails.
 
     Example: latentforge plugins check ./latentforge-swirl --deep
     """
@@ -119,7 +122,7 @@ def check(
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
-            f"{text} of {len(results)} checks",
+            f"{len(results)} checks: {text}",
             details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             hint="fix these; docs/contracts.md defines what each kind must provide",
         )
@@ -136,7 +139,7 @@ def new(
         str, typer.Option(help="model, loss, dataset, explorer, objective or callback.")
     ] = "model",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The parent of its folder.  [default: here]")
+        Path | None, typer.Option(metavar="DIR", help="The parent of the new folder.  [default: .]")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -155,7 +158,7 @@ def new(
 
 
 def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
-    """The plugins to check, and a Forge that has loaded them."""
+    """Return a Forge that has loaded the plugins to check, and these plugins."""
     if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
         modules = [target] if target.endswith(".py") else modules_of(Path(target))
         forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
@@ -177,7 +180,7 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
 
 
 def modules_of(folder: Path) -> list[str]:
-    """The hook modules that a package's pyproject.toml names; makes them importable."""
+    """Make the hook modules in a package's pyproject.toml importable, and return their names."""
     from latentforge.config.request import read_toml
 
     file = folder / "pyproject.toml"
@@ -219,8 +222,8 @@ def _format_offers(facts: dict[str, Any]) -> str:
 
 
 def _requirements(registry: Registry) -> list[str]:
-    """One line for each distribution whose plugins are in use; a comment for plugins that are in no
-    package, do not load, or have no version that pip accepts."""
+    """Return one line for each distribution whose plugins are in use. Plugins that are in no
+    package, do not load, or have no version that pip accepts are listed as comments."""
     from packaging.version import InvalidVersion, Version
 
     lines: dict[str, None] = {}
@@ -231,7 +234,7 @@ def _requirements(registry: Registry) -> list[str]:
             line = f"{plugin.distribution}=={Version(plugin.version)}"
         except InvalidVersion:
             source = plugin.distribution or plugin.module
-            line = f"# {one_line_of(source)} is in no package with a known version"
+            line = f"# {one_line_of(source)} is not in a package with a known version"
         if plugin.status == "failed":
             line = f"# {one_line_of(plugin.title)} does not load: plugins show {plugin.address}"
         lines[line] = None

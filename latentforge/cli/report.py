@@ -22,7 +22,8 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="HTML file.  [default: RUN/report.html; of several report-A-B.html beside them]",
+            help="HTML file.  [default: RUN/report.html; for several runs, report-A-B.html "
+            "beside them]",
         ),
     ] = None,
     json: Json = False,

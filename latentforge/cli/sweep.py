@@ -25,12 +25,13 @@ def sweep(
     grid: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=[A,B]", help="The values of a key; repeatable for all combinations."
+            metavar="KEY=[A,B]",
+            help="The values of a key; repeat it to combine several keys.",
         ),
     ] = None,
     search: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Instead of a grid: N trials, chosen by Optuna."),
+        typer.Option(metavar="N", help="Instead of a grid: search with N trials of Optuna."),
     ] = None,
     space: Annotated[
         list[str] | None,
@@ -68,7 +69,8 @@ def sweep(
         bool | None,
         typer.Option(
             "--together/--no-together",
-            help="Train members that differ only in numbers as one model.  [default: together]",
+            help="Train members that differ only in numeric options as one model.  "
+            "[default: together]",
         ),
     ] = None,
     jobs: Annotated[
@@ -76,7 +78,7 @@ def sweep(
         typer.Option(
             metavar="N",
             min=1,
-            help="Members to train at the same time, in processes.  [default: 1]",
+            help="Number of processes that train members in parallel.  [default: 1]",
         ),
     ] = None,
     data: Data = None,
@@ -91,8 +93,8 @@ def sweep(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train one run for each combination of a grid's values, or for each trial of a search; the
-    other options are those of train.
+    """Train one run for each combination of a grid's values, or for each trial of a search; all
+    other options are the same as for train.
 
     Example: latentforge sweep vae --loss beta-elbo --grid 'loss.beta=[1, 2, 4]'
 
@@ -100,8 +102,8 @@ def sweep(
 
     Example: latentforge sweep --resume runs/sweep-vae-digits-1 --retry
 
-    Each member is a run folder inside the sweep folder, for evaluate, explore, report and train
-    --resume. If a member fails, the others continue, and the exit code is 1.
+    Each member is a run folder inside the sweep folder, which evaluate, explore, report and train
+    --resume accept. If a member fails, the others continue, and the exit code is 1.
     """
     forge = forge_of(ctx)
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
@@ -121,10 +123,10 @@ def sweep(
 
         if search is not None and together:
             raise UsageError(
-                "--together is for a grid: each trial of a search depends on earlier ones"
+                "--together requires a grid: each trial of a search depends on earlier ones"
             )
         if retry:
-            raise UsageError("--retry is for --resume: a new sweep has no members that failed")
+            raise UsageError("--retry requires --resume: a new sweep has no failed members")
         draft = start_draft(forge.registry, model, config, preset)
         apply_options(draft, data, loss, values, callback, set_)
         finished = start_sweep(
@@ -154,7 +156,7 @@ def sweep(
 
 
 def find_new_sweep_options(ctx: typer.Context) -> list[str]:
-    """The given options that --resume does not accept, by name."""
+    """The names of the given options that --resume does not accept."""
     return [
         "/".join([*param.opts, *param.secondary_opts]) if param.opts[0].startswith("-") else "MODEL"
         for param in ctx.command.params
@@ -163,7 +165,7 @@ def find_new_sweep_options(ctx: typer.Context) -> list[str]:
 
 
 def shorten(error: str) -> str:
-    """The first line of a member's error, and its hints."""
+    """Shorten a member's error to its first line and its hints."""
     first, *others = error.splitlines()
     return "; ".join([first, *(line.strip() for line in others if line.startswith("  try: "))])
 
@@ -176,13 +178,14 @@ def format_paths(sweep: Sweep) -> list[str]:
     over_all = sweep.record.get("best_of_all")
     if over_all and not over_all["here"]:
         value = f"{over_all['value']:.5g}"
-        lines.append(f"best of all folders: trial {over_all['trial']} of another folder, {value}")
+        lines.append(f"best of the search: trial {over_all['trial']} in another folder, {value}")
     lines += [f"report: {sweep.record['report']}"] if sweep.record["report"] else []
     return [*lines, f"watch: tensorboard --logdir {sweep.path}"]
 
 
 def format_comparison(sweep: Sweep) -> list[str]:
-    """A table of the members' metrics, with the best of each marked; names contain the values."""
+    """A table of the members' metrics with the best value of each metric marked. The member names
+    show the swept values."""
     from latentforge.sweeps.comparison import compare
 
     compared = compare(sweep)
@@ -198,5 +201,5 @@ def format_comparison(sweep: Sweep) -> list[str]:
             for name, value in values.items()
         ]
         rows.append([member["name"], member["status"], *shown])
-    note = f"{compared.split} metrics; * marks the best of a column"
+    note = f"{compared.split} metrics; * marks the best value of a column"
     return [*table(rows), note if compared.metrics else ""]

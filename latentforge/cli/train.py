@@ -64,7 +64,7 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model, given by exactly one of MODEL, --config, --preset and --resume.
+    """Train a model or resume a run. Give exactly one of MODEL, --config, --preset and --resume.
 
     Example: latentforge train ae --data mnist --epochs 10 --set 'model.hidden=[128]'
 
@@ -88,7 +88,7 @@ def train(
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is None:
         if from_ is not None:
-            raise UsageError("--from is for --resume: a new run begins without a checkpoint")
+            raise UsageError("--from requires --resume: a new run does not start from a checkpoint")
         draft = start_draft(registry, model, config, preset)
         apply_options(draft, data, loss, values, callback, set_)
         settings = resolve(draft, registry)
@@ -139,7 +139,7 @@ def apply_options(
     callbacks: Sequence[str] | None,
     sets: Sequence[str] | None,
 ) -> None:
-    """Apply the command-line options to a request; `values` are those of [train], by key."""
+    """Apply the command-line options to a request; `values` are options of [train] by key."""
     from latentforge.config.request import toml_value
 
     if data is not None:
@@ -155,8 +155,8 @@ def apply_options(
 
 
 def format_best(manifest: dict[str, Any]) -> list[str]:
-    """A line of text if the metrics are not those of the best epoch."""
+    """Return a line that names the best epoch if the metrics are from a later one."""
     epoch = manifest["best"].get("epoch", manifest["epochs"])
     if epoch == manifest["epochs"]:
         return []
-    return [f"metrics of the last epoch; --checkpoint best has those of epoch {epoch}"]
+    return [f"these metrics are from the last epoch; --checkpoint best uses epoch {epoch}"]

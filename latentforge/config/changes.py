@@ -14,18 +14,18 @@ CHANGEABLE = {
     *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
     *("data.stream", "data.workers"),
 }
-"""Settings that a resumed run may change, because they do not change its result. Threads change the
-last bits of it, which is reported."""
+"""Settings that a resumed run may change. They do not change its result, except for the number of
+threads, which may change the last bits; a changed number is reported."""
 
 
 def check_changes(
     stored: Mapping[str, Any], config: RunConfig, requested_keys: Collection[str] = ()
 ) -> None:
-    """Raise ConfigError that lists each setting of `config` that differs from the `stored` ones of
-    the run and could change its result.
+    """Raise a ConfigError that lists each setting of `config` that differs from the `stored`
+    setting of the run and could change its result.
 
-    A key that the run does not store counts as unchanged, unless it is in `requested_keys`. Paths
-    in the options of the dataset may change, because the fingerprint identifies the data.
+    A key that the run does not store is considered unchanged, unless it is in `requested_keys`.
+    Paths in the options of the dataset may change, because the fingerprint identifies the data.
     """
     before, after = flatten(stored), flatten(config.as_dict())
     epochs = stored["train"].get("epochs", config.train.epochs)
@@ -35,7 +35,7 @@ def check_changes(
         old, new = before.get(key), after.get(key)
         section, _, name = key.partition(".")
         requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
-        named = name == "name" or key == "callbacks"  # a reference; its spelling may differ
+        named = name == "name" or key == "callbacks"  # a name may be qualified or not
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
         if (
             old == new
@@ -58,7 +58,8 @@ def check_changes(
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by `section.key` and `section.outer.inner`. The callbacks are one setting."""
+    """Flatten a configuration to keys such as `section.key` and `section.outer.inner`. The list of
+    callbacks stays one setting."""
     result: dict[str, Any] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping)

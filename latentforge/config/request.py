@@ -19,7 +19,7 @@ SECTIONS = ("model", "loss", "data", "train")
 
 @dataclass
 class Draft:
-    """The values of a request and where each came from. Later values replace earlier ones."""
+    """The values of a request and the source of each value. Later values replace earlier ones."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Draft:
         self.origins[f"{section}.{key}"] = origin
 
     def select(self, section: str, name: str, origin: str) -> None:
-        """Set the component of a section. Options meant for another component are dropped."""
+        """Set the component of a section. Options of the previous component are dropped."""
         options = self.values.get(section, {})
         if options.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
@@ -46,9 +46,9 @@ class Draft:
                 self.put(section, key, copy.deepcopy(value), origin)
 
     def read_file(self, path: Path, preset: str = "") -> None:
-        """Add the values of a TOML file. Raises UsageError if it cannot be read, or contains
-        options of an explorer and nothing to train; PluginError if a plugin that it requires is
-        missing, before anything else is checked."""
+        """Add the values of a TOML file. Raises UsageError if the file cannot be read, or contains
+        options of an explorer instead of a model to train. Raises PluginError, before the values
+        are checked, if a required plugin is missing."""
         content = read_toml(path)
         check_requirements(content.pop(KEY, []), str(path))
         if isinstance(explore := content.get("explore"), dict):
@@ -82,13 +82,14 @@ class Draft:
                 self.faults.append(f"callbacks[{i}]: must be a table, [[callbacks]], in {path}")
 
     def assign_all(self, texts: Sequence[str]) -> None:
-        """Call `assign` for each text; names first, because naming a component drops the options of
-        another."""
+        """Apply assignments, those of component names first, because a new name drops the options
+        of the previous component."""
         for text in sorted(texts, key=lambda text: ".name=" not in text):
             self.assign(text)
 
     def assign(self, text: str) -> None:
-        """Apply one `section.key=VALUE`. VALUE is TOML, else a string; dots nest."""
+        """Apply one `section.key=VALUE`. VALUE is parsed as TOML, or else used as a string. Dots
+        separate nested keys."""
         key, equals, value = text.partition("=")
         section, *path = key.strip().split(".")
         if not equals or not path or not all((section, *path)):
@@ -109,23 +110,24 @@ class Draft:
 
     def add_data(self, data: Any) -> Any:
         """Add the argument `data` of the Python API, which is a dataset's name, the section [data],
-        or the data itself. Returns the data itself without the shares to cut from it, else None."""
+        or the data itself. Returns the data without split fractions if it was passed in Python, or
+        else None."""
         if data is None:
             return None
         if isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
             self.update("data", {"name": data} if isinstance(data, str) else data, "data=")
             return None
-        self.select("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its shares
+        self.select("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its fractions
         del self.values["data"]["name"]
         if not isinstance(data, Mapping):
             return data
-        # numbers are shares to cut, other values are splits
+        # numbers are split fractions, other values are splits
         shares = {k: v for k, v in data.items() if isinstance(v, int | float)}
         self.update("data", shares, "data=")
         return {k: v for k, v in data.items() if k not in shares}
 
     def enable_callbacks(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
-        """Enable callbacks, each given by name or with its options."""
+        """Enable callbacks, each given as a name or as a mapping of its name and options."""
         for callback in callbacks:
             if not isinstance(callback, str | Mapping):
                 raise UsageError(
@@ -135,7 +137,7 @@ class Draft:
             self.enable_callback(str(options.get("name"))).update(options)
 
     def enable_callback(self, name: str) -> dict[str, Any]:
-        """The options of a callback. Enables the callback if necessary."""
+        """Enable a callback if it is not enabled yet, and return its options."""
         for options in self.callbacks:
             if options.get("name") == name:
                 return options
@@ -155,7 +157,7 @@ def set_nested(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file. Raises UsageError that locates the fault."""
+    """Read a TOML file. Raises UsageError that names the file and the reason."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -167,7 +169,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """A command-line value: TOML if it parses (3, 1e-3, [128], true), else the string itself."""
+    """Parse a command-line value as TOML (3, 1e-3, [128], true), or else return the string
+    itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -209,7 +212,7 @@ def draft_request(
     train: Mapping[str, Any] | None = None,
     callbacks: Sequence[str | Mapping[str, Any]] = (),
 ) -> tuple[Draft, Any]:
-    """The draft of a training run, and the data itself if it was passed in Python, else None."""
+    """Return the draft of a training run, and the data if it was passed in Python, or else None."""
     draft = start_draft(registry, name, config, preset)
     data = draft.add_data(data)
     if loss is not None:

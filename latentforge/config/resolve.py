@@ -18,13 +18,14 @@ from latentforge.specs import LossSpec, ModelSpec
 
 
 def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
-    """Return the validated configuration. Raises ConfigError with every fault, or PluginError."""
+    """Return the validated configuration. Raises ConfigError with every fault of the request, or
+    PluginError for a fault of a plugin."""
     faults = Faults(draft.origins, list(draft.faults))
     values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
     model = _component("models", values["model"], "model", registry, faults)
     if model and "name" not in values["loss"]:
         values["loss"]["name"] = model.entry.spec.default_loss
-    has_loss = "name" in values["loss"]  # otherwise it depends on the model, which is unknown
+    has_loss = "name" in values["loss"]  # otherwise the loss depends on the unknown model
     loss = _component("losses", values["loss"], "loss", registry, faults) if has_loss else None
 
     if not in_memory:
@@ -49,7 +50,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
 
 
 def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
-    """Fix the length of the schedule, so that a later increase of the epochs does not change it."""
+    """Set the length of the schedule, so that a later increase of the epochs does not change it."""
     schedule = train.schedule
     varies = schedule.name != "constant" or schedule.warmup_epochs
     if varies and not schedule.epochs:
@@ -66,7 +67,8 @@ def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
 def resolve_data(
     values: Mapping[str, Any], registry: Registry, faults: Faults
 ) -> tuple[Component | None, Any]:
-    """Validate the section [data]: the dataset with its options, if named, and the core's keys."""
+    """Validate the section [data]: the dataset and its options, if one is named, and the core's
+    keys."""
     core_keys = {f.name for f in fields(DataConfig)}
     config = check(DataConfig, {k: v for k, v in values.items() if k in core_keys}, "data", faults)
     options = {k: v for k, v in values.items() if k not in core_keys}
@@ -78,8 +80,8 @@ def resolve_data(
 def resolve_dataset(
     registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any]
 ) -> tuple[Component, DataConfig]:
-    """A dataset by its name. `options` are those of [data], as a mapping or as `key=VALUE` texts.
-    Raises ConfigError with every fault."""
+    """Resolve a dataset by its name. `options` are options of [data], as a mapping or as
+    `key=VALUE` strings. Raises ConfigError with every fault."""
     faults = Faults()
     if not isinstance(options, Mapping):
         options = [text.removeprefix("data.") for text in options]
@@ -98,8 +100,8 @@ def _component(
     faults: Faults,
     other_keys: Sequence[str] = (),
 ) -> Component | None:
-    """The component that a section names, or None if the name is wrong. Its options are None if
-    they have faults."""
+    """Return the component that a section names, or None if the name is invalid. Its options are
+    None if they are invalid."""
     options = dict(values)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -123,7 +125,8 @@ def _component(
 
 
 def check_defaults(entry: Entry) -> None:
-    """Raise PluginError if a third-party component has invalid defaults, whatever the user sets."""
+    """Raise PluginError if a third-party component has invalid defaults, even if the user overrides
+    them."""
     wrong = [] if entry.plugin.builtin else find_default_faults(entry.spec.config)
     if wrong:
         raise PluginError(
@@ -134,7 +137,7 @@ def check_defaults(entry: Entry) -> None:
 
 
 def suggest_dataset(name: str) -> str:
-    """The hint for a dataset's name that is a path; empty for other names."""
+    """Return a hint if the name of a dataset is a path, or else an empty string."""
     if name.endswith((".npz", ".npy")):
         return f"try --data arrays --set data.path={name}"
     if name.startswith((".", "/", "~")) or name.endswith("/"):
@@ -157,8 +160,8 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
 
 
 def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
-    """A message with the capabilities that `what` needs and the model lacks; empty if it has
-    all."""
+    """Return a message that names the capabilities that `what` needs and the model lacks, or an
+    empty string if the model provides all."""
     if missing := sorted(set(needs) - set(model.provides)):
         provided = ", ".join(sorted(model.provides))
         return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
@@ -166,7 +169,7 @@ def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
 
 
 def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) -> None:
-    """Add a fault if the model lacks a capability that the loss needs, before torch loads."""
+    """Add a fault, before torch loads, if the model lacks a capability that the loss needs."""
     if options is None and callable(loss.needs):
         return  # the needs depend on options that have faults
     needs = loss.needs(options) if callable(loss.needs) else loss.needs
@@ -175,7 +178,8 @@ def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) 
 
 
 def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any], path: str) -> Any:
-    """Validate the options of an explorer or a measure from `key=VALUE` texts or a mapping."""
+    """Validate the options of an explorer or a measure, given as `key=VALUE` strings or a
+    mapping."""
     faults = Faults()
     options = check(cls, read_assignments(assignments, faults), path, faults)
     raise_faults(faults)
@@ -185,7 +189,8 @@ def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any]
 def read_assignments(
     assignments: Sequence[str] | Mapping[str, Any], faults: Faults
 ) -> dict[str, Any]:
-    """`key=VALUE` texts as a mapping, where `outer.inner=VALUE` nests. A mapping is copied."""
+    """Parse `key=VALUE` strings into a mapping; `outer.inner=VALUE` is nested. A mapping is
+    copied."""
     if isinstance(assignments, Mapping):
         return dict(assignments)
     values: dict[str, Any] = {}

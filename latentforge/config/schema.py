@@ -19,28 +19,29 @@ from latentforge.plugins.registry import Entry
 
 T = TypeVar("T")
 
-IN_MEMORY = "in-memory"  # the name in the section [data] of data that was passed in Python
+IN_MEMORY = "in-memory"  # the dataset name that stands for data passed in Python
 
-AS_TRAINED = "as trained"  # the weights of a run without EMA
+AS_TRAINED = "as trained"  # describes the weights of a run without EMA
 
 
 def describe_weights(train: TrainConfig) -> str:
-    """A description of the weights of a run that are evaluated and explored."""
+    """Describe the weights of a run that are evaluated and explored."""
     return f"exponential moving average, decay {train.ema:g}" if train.ema else AS_TRAINED
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the core does with any dataset. `validation` is the share that is cut off for model
-    selection: by default 0 if there is an official test split, else 0.1. `test` is the share that
-    is cut off if there is no official test split: 0.2 by default. `split_seed` seeds the cuts and
-    `binarize`. `binarize`: threshold at 0.5; fixed: drawn once with the grey value as probability;
-    dynamic: training images are drawn again each time.
+    """The options of [data] for every dataset. `validation` is the fraction of the training images
+    that becomes the validation split: by default 0 if there is an official test or validation
+    split, else 0.1. `test` is the fraction that becomes the test split if there is no official one:
+    0.2 by default. `split_seed` seeds the splits and `binarize`. `binarize` is threshold (at 0.5),
+    fixed (each pixel is sampled once, with the grey value as probability) or dynamic (training
+    images are sampled again each time they are used).
 
     `stream` reads images on demand: auto if they take more than half of the free memory. `workers`
-    is the number of processes that then prefetch. 0 reads in the process of the training; it needs
-    no extra memory and no space in /dev/shm, and suffices for files of numbers. Decoding benefits
-    from workers.
+    is the number of processes that prefetch such images. 0 reads them in the training process,
+    which needs no extra memory and no space in /dev/shm, and is fast enough for files of arrays.
+    Decoding of image files benefits from workers.
     """
 
     validation: Fraction | None = None
@@ -74,17 +75,18 @@ class DeviceName:
 
 
 def check_device(name: str) -> None:
-    """Raise UsageError for a name that is not a device's. The engine checks whether this machine
-    has the device."""
+    """Raise UsageError for an invalid device name. The engine checks whether this machine has the
+    device."""
     if not is_device(name):
         raise UsageError(f"device must be {DEVICES}, got {name!r}")
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate changes. `epochs` is the length of the schedule, by default the initial
-    value of train.epochs; `end` is the share of lr that remains at its end; `step` multiplies lr by
-    `factor` after `every` epochs. A linear warm-up over `warmup_epochs` may precede it."""
+    """The learning-rate schedule. `epochs` is the length of the schedule, by default the initial
+    value of train.epochs; `end` is the fraction of lr that remains at its end; `step` multiplies lr
+    by `factor` after `every` epochs. The schedule may begin with a linear warm-up over
+    `warmup_epochs`."""
 
     name: Literal["constant", "linear", "cosine", "exponential", "step"] = "constant"
     epochs: Count = 0
@@ -96,22 +98,23 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `evaluate_every`: test metrics every N epochs, 0 for the end only. `threads`: 0
-    is torch's choice, all cores; fewer are faster if other processes use the cores too.
+    """The options of [train]. Test metrics are computed every `evaluate_every` epochs, with 0 only
+    at the end. `threads` 0 lets torch use all cores; fewer threads are faster if other processes
+    use the cores too.
 
     `accumulate` divides each batch into this many parts, to save memory. `clip_grad_norm` and `ema`
-    (the decay of an average of the weights, which is then evaluated and explored) are off at 0.
-    BEST is chosen by the validation metric `monitor`; `patience` epochs without a better one end
-    the training.
+    are off at 0. `ema` is the decay of a moving average of the weights; the average is then
+    evaluated and explored. The checkpoint BEST is selected by the validation metric `monitor`;
+    training stops after `patience` epochs without improvement, unless this is 0.
 
     A checkpoint is written at the end of every epoch, and after every `checkpoint_every` steps or
     `checkpoint_seconds` if these are not 0.
 
     `precision` bf16 multiplies matrices in bfloat16 while training; weights, losses and evaluation
-    stay float32. `channels_last` stores convolutions in that memory format; auto does so if there
-    are any. `compile` passes the forward pass to torch.compile. `cuda_graph` replays the whole step
-    as one CUDA graph: auto does so for small models where it is possible; on raises an error where
-    it is not.
+    stay float32. `channels_last` stores convolutions in that memory format; auto does so if the
+    model contains any. `compile` passes the forward pass to torch.compile. `cuda_graph` replays the
+    whole step as one CUDA graph: auto does so for small models where it is possible; on raises an
+    error where it is not.
     """
 
     epochs: Size = 10
@@ -158,7 +161,8 @@ class Component:
         return {"name": self.entry.reference, **plain(self.options)}
 
     def call(self, doing: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call one of the component's functions. Raises PluginError that names it if it raises."""
+        """Call one of the component's functions. An error in it becomes a PluginError that names
+        the component."""
         return call_component(doing, [self.entry], function, *args, **options)
 
 

@@ -34,7 +34,7 @@ def select_measures(
     names: Sequence[str] = (),
     options: Sequence[str] | Mapping[str, Any] = (),
 ) -> list[Component]:
-    """The requested measures, or every default one that fits, with their options."""
+    """Return the requested measures, or the default measures that fit the model, with options."""
     provides = config.model.entry.spec.provides
     entries = []
     if names:
@@ -48,12 +48,12 @@ def select_measures(
             entries.append(entry)
     else:
         by_name: dict[str, Entry] = {}
-        for entry in registry.entries("measures"):  # a built-in before others of its name
+        for entry in registry.entries("measures"):  # a built-in precedes others of its name
             spec = entry.spec
             compatible = spec.needs <= provides and (classes or not spec.labels)
             if spec.default and compatible and not spec.roles:
                 by_name.setdefault(entry.name, entry)
-        # built-ins first: if two compute the same metric, the later one is left out
+        # built-ins first: if two measures compute the same metric, the later one is skipped
         entries = sorted(by_name.values(), key=lambda entry: not entry.plugin.builtin)
     options_by_name = _group_options(options, [entry.name for entry in entries])
     selected = []
@@ -73,8 +73,8 @@ def select_measures(
 def training_measures(
     registry: Registry, config: RunConfig, classes: Sequence[str], splits: Container[str]
 ) -> tuple[Component, list[Component]]:
-    """The measure that `train.monitor` names, and all measures of a training run: it and the
-    default ones that fit."""
+    """Return the measure that `train.monitor` names, and all measures of a training run: this one
+    and the default measures that fit the model."""
     train = config.train
     registry.get("measures", "loss")  # must exist: it detects weights that are not finite
     if (train.monitor != "loss" or train.patience) and "validation" not in splits:
@@ -94,7 +94,7 @@ def check_needs(entry: Entry, model: Entry) -> None:
 
 
 def check_capabilities(what: str, needs: Iterable[str], model: Entry) -> None:
-    """Raise UsageError that names `what` if the model lacks one of its needs."""
+    """Raise UsageError if the model lacks one of the capabilities that `what` needs."""
     if message := describe_missing(what, needs, model.spec):
         raise UsageError(message)
 
@@ -108,27 +108,29 @@ def select_explorer(
     options: Mapping[str, Any],
     preset: str | None,
 ) -> list[Component]:
-    """The explorer, and its objective if it searches, with their options. Given options override
-    those of the preset.
+    """Return the explorer and, if it searches, its objective, with their options. Given options
+    override the options of the preset.
 
-    The two share one namespace: `n=100` is the objective's if the explorer has no such option.
+    Explorer and objective share one namespace: `n=100` is passed to the objective if the explorer
+    has no option `n`.
     """
     entry = registry.get("explorers", name)
     check_needs(entry, config.model.entry)
     faults = Faults()
-    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # the form in errors
+    texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # errors use this form
     preset_values = read_explore_preset(registry, preset, entry) if preset else {}
     values = {**preset_values, **read_assignments(texts, faults), **options}
     objectives, other_keys = [], []
     if entry.spec.searches:
         objective = registry.get("objectives", str(values.pop("objective", entry.spec.searches)))
         objective_keys = [f.name for f in fields(objective.spec.config)]
-        if isinstance(nested := values.get(objective.name), Mapping):  # the form in errors
+        if isinstance(nested := values.get(objective.name), Mapping):  # errors use this form
             values = {**{k: v for k, v in values.items() if v is not nested}, **nested}
         explorer_keys = [f.name for f in fields(entry.spec.config)]
         if shared_keys := [key for key in explorer_keys if key in objective_keys]:
             raise PluginError(
-                f"objective {objective.name!r} and explorer {name!r} both have {shared_keys[0]!r}",
+                f"objective {objective.name!r} and explorer {name!r} both have the option "
+                f"{shared_keys[0]!r}",
                 hint=f"rename the option in plugin {objective.plugin.name}",
             )
         objective_values = {key: values.pop(key) for key in objective_keys if key in values}
@@ -158,8 +160,8 @@ def select_explorer(
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:
-    """The section [explore] of a preset. Raises UsageError if it is not for this explorer,
-    PluginError if a plugin that it requires is missing."""
+    """Read the section [explore] of a preset. Raises UsageError if the preset is for another
+    explorer, and PluginError if a plugin that it requires is missing."""
     path = registry.get("presets", name).spec.path
     content = read_toml(path)
     check_requirements(content.get(KEY, []), str(path))
@@ -173,8 +175,8 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 
 
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
-    """Raise UsageError unless each role is known to the entries, its model fits, and no required
-    role is missing."""
+    """Raise UsageError if a role is unknown, the model of its run does not fit, or a required role
+    is missing."""
     needs_by_role: dict[str, set[str]] = {}
     for entry in entries:
         optional = getattr(entry.spec, "optional_roles", None) or {}
@@ -191,7 +193,7 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             )
         if missing := sorted(needs_by_role[role] - set(model.spec.provides)):
             raise UsageError(
-                f"role {role!r} needs {', '.join(missing)}; the model of its run is {model.name!r}"
+                f"role {role!r} needs {', '.join(missing)}, which {model.name!r} does not provide"
             )
     for entry in entries:
         for role in entry.spec.roles or {}:
@@ -205,7 +207,8 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
 def _group_options(
     options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Options by measure, from `measure.key=value` texts or from a mapping measure -> options."""
+    """Group options by measure, from `measure.key=value` strings or a mapping measure ->
+    options."""
     if isinstance(options, Mapping):
         if unknown := [name for name in options if name not in names]:
             hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"

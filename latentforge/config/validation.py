@@ -21,14 +21,14 @@ from latentforge.errors import LatentForgeError, PluginError, did_you_mean, one_
 
 @dataclass
 class Faults:
-    """Collects faults. `origins` contains the source of a value by key path, such as `--epochs`."""
+    """Collects faults. `origins` maps the key path of a value to its source, such as `--epochs`."""
 
     origins: Mapping[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
     def add(self, path: str, message: str) -> None:
         key = path
-        while key and key not in self.origins:  # for hidden[0] and options.eps, the outer key
+        while key and key not in self.origins:  # the outer key of hidden[0] or options.eps
             key = re.sub(r"(^|\.|\[)[^.\[]*$", "", key)
         origin = self.origins.get(key)
         self.lines.append(f"{path} (from {origin}): {message}" if origin else f"{path}: {message}")
@@ -43,13 +43,14 @@ def check(
     owner: str = "",
     other_keys: Sequence[str] = (),
 ) -> Any:
-    """An instance of the dataclass `cls` from `options`, or None with the reasons in `faults`.
+    """Create an instance of the dataclass `cls` from `options`. If they are invalid, return None
+    and add the reasons to `faults`.
 
     `owner` names the owner of the options, such as "loss 'elbo'", if the section does not show it.
     `other_keys` are other keys of the section, which are checked elsewhere.
 
-    Strict: no unknown key, no bool for an int, nothing infinite or NaN, bounds inside lists too. A
-    ValueError raised by `cls.__post_init__` is a fault of the whole section.
+    Unknown keys, a bool for an int, infinity and NaN are faults; bounds are checked inside lists
+    too. A ValueError raised by `cls.__post_init__` is a fault of the whole section.
     """
     fault_count = len(faults.lines)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -59,7 +60,9 @@ def check(
         key_path = f"{path}.{key}" if path else key
         if key not in fields:
             allowed = [*fields, *other_keys]
-            hint = did_you_mean(str(key), allowed) or f"there are {', '.join(allowed) or 'none'}"
+            hint = (
+                did_you_mean(str(key), allowed) or f"known options: {', '.join(allowed) or 'none'}"
+            )
             faults.add(key_path, f"no such option{f' of {owner}' if owner else ''}; {hint}")
         elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
             values[key] = check(typing.cast("type[Any]", annotations[key]), value, key_path, faults)
@@ -124,8 +127,8 @@ def _check_value(
 
 
 def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | None) -> str:
-    """How to write a list that was given as something else. The example contains the given value if
-    that is valid, else the default."""
+    """Return an example of a list, for the message about a value that is not a list. The example
+    contains the given value if that is valid, or else the default."""
     from pydantic import ValidationError
 
     from latentforge.io.toml import format_toml_value
@@ -155,13 +158,13 @@ def _number(text: str) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """The Python value of a numpy number or array, the text of anything else."""
+    """Convert a NumPy number or array to its Python value, and anything else to a string."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, Any]]:
-    """(place inside the value, message, input) of each fault. The faults of a union's branches
-    become one."""
+    """Return the location inside the value, the message and the input of each fault. The faults of
+    a union's branches are merged into one."""
     merged: dict[str, tuple[list[str], Any]] = {}
     for error in errors:
         location = _format_location(error["loc"], value)
@@ -195,7 +198,7 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
 
 
 def _format_location(loc: Sequence[int | str], value: Any) -> str:
-    """`[2].key` for a path into the value. The names of a union's branches are not part of it."""
+    """Format a path into the value as `[2].key`, without the names of a union's branches."""
     location = ""
     for part in loc:
         if isinstance(value, dict) and part in value:
@@ -222,7 +225,7 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 
 
 def find_default_faults(cls: type[Any]) -> list[str]:
-    """What is wrong with the defaults of a config dataclass, which its author must fix, not the
+    """Return the faults of a config dataclass's defaults, which its author must fix, not the
     user."""
     faults = Faults()
     try:
@@ -235,7 +238,7 @@ def find_default_faults(cls: type[Any]) -> list[str]:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON-able values (tuples become lists)."""
+    """Convert a config dataclass to JSON-compatible values; tuples become lists."""
     value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return value
 
@@ -250,7 +253,7 @@ class Option:
 
 
 def describe(cls: type[Any]) -> list[Option]:
-    """The options of a config dataclass, in order. Nested ones are named `outer.inner`."""
+    """List the options of a config dataclass, in order. Nested options are named `outer.inner`."""
     annotations = _annotations(cls)
     options = []
     for spec in dataclasses.fields(cls):
@@ -266,7 +269,7 @@ def describe(cls: type[Any]) -> list[Option]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as users see it: `int > 0`, `list of int > 0`, `relu | tanh`."""
+    """Format a type for users: `int > 0`, `list of int > 0`, `relu | tanh`."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         bounds = [_bound(mark) for mark in args[1:]]

@@ -1,1 +1,2 @@
-"""Draws and stores findings as PNG, GIF, HTML, CSV, .npz and TensorBoard files; the report."""
+"""Draws findings, stores them as PNG, GIF, HTML, CSV, .npz and TensorBoard files, and writes
+reports."""

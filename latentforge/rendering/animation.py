@@ -58,7 +58,7 @@ def draw_frames(film: Film, note: str = "") -> list[Array]:
     title = figure.texts[-1]
     canvas: Any = figure.canvas
     last = _draw_changes(panel_axes, film.frames[-1])
-    canvas.draw()  # computes the layout with a frame's texts; it is fixed from here on
+    canvas.draw()  # computes the layout for the text of a frame; it is fixed from here on
     figure.set_layout_engine("none")
     _remove_artists(last, panel_axes)
     canvas.draw()
@@ -88,7 +88,7 @@ def _draw_changes(panel_axes: list[tuple[Axes, Fill]], panels: Sequence[Any]) ->
 
 
 def _pad(panel: Any) -> float:
-    """The distance in points from a panel to its title, which is above the column titles."""
+    """The distance in points from a panel to its title, with space for column titles in between."""
     if not isinstance(panel, ImageGrid) or not any(panel.column_titles):
         return 5.0
     layout = compute_layout(panel)
@@ -138,7 +138,7 @@ def _prepare_panels(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fil
 
 
 def _panel_width(items: Sequence[Any], legend: bool) -> float:
-    """The width of a panel in inches; for a map including its legend."""
+    """The width of a panel in inches, including the legend of a map."""
     match items[0]:
         case Scatter() as item:
             ratio = compute_ratio(compute_limits(items))
@@ -153,7 +153,7 @@ def _panel_width(items: Sequence[Any], legend: bool) -> float:
 
 
 def _panel_height(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> float:
-    """The height of the panels in inches: PANEL_HEIGHT, or less if all panels are flat images."""
+    """The height of the panels in inches: PANEL_HEIGHT, or less if all panels are wide images."""
     tallest = 0.0
     for items, width in zip(panels, widths, strict=True):
         if not isinstance(items[0], ImageGrid):
@@ -242,7 +242,7 @@ def _palette(frames: Sequence[Array]) -> Image.Image:
 
 
 def evenly_spaced(count: int, limit: int) -> list[int]:
-    """At most `limit` indices below `count`, evenly spaced, with the first and the last."""
+    """At most `limit` indices below `count`, evenly spaced, including the first and the last."""
     if count <= limit:
         return list(range(count))
     return [round(i * (count - 1) / (limit - 1)) for i in range(limit)]

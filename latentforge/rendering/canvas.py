@@ -86,8 +86,8 @@ def split_word(word: str, size: float, width: float) -> list[str]:
 
 
 def create_figure(width: float, body: float, title: str, note: str) -> tuple[Figure, float]:
-    """A figure with a title and a note around a body of `width` x `body` inches, and the bottom of
-    the body in inches. Long text is wrapped and makes the figure taller."""
+    """Create a figure with a title and a note around a body of `width` x `body` inches. Also
+    returns the bottom of the body in inches. Long text is wrapped and makes the figure taller."""
     available = width - 2 * EDGE
     title, note = wrap(title, TITLE, available), wrap(note, NOTE, available)
     bottom = (height(note, NOTE) + 0.16) if note else EDGE
@@ -104,7 +104,7 @@ def create_figure(width: float, body: float, title: str, note: str) -> tuple[Fig
 
 
 def create_chart_figure(width: float, body: float, title: str, note: str) -> Figure:
-    """A page whose body matplotlib lays out, with space for labels and legends."""
+    """Create a figure whose body matplotlib lays out, with space for labels and legends."""
     figure, bottom = create_figure(width, body, title, note)
     total = figure.get_figheight()
     rect = (EDGE / width, bottom / total, 1 - 2 * EDGE / width, body / total)
@@ -113,7 +113,7 @@ def create_chart_figure(width: float, body: float, title: str, note: str) -> Fig
 
 
 def apply_style(axes: Axes) -> None:
-    """The style of all axes: thin faint lines, none at the top and right."""
+    """Apply the style of all axes: thin faint lines, and no lines at the top and right."""
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(FAINT)

@@ -25,7 +25,7 @@ from latentforge.rendering.palette import COLOURS, INK, MARKERS, colour
 
 STYLES = ("-", "--", "-.", ":")
 MAX_MARKED = 40  # a curve with more points has no markers
-NORMAL = "line: the normal density of the same mean and standard deviation"
+NORMAL = "line: the normal density with the same mean and standard deviation"
 
 
 def draw_lines(item: Lines, note: str = "") -> Figure:
@@ -65,7 +65,7 @@ def draw_bars(item: Bars, note: str = "") -> Figure:
 
 
 def frame_bars(axes: Axes, item: Bars, width: float, limits: tuple[float, float]) -> None:
-    """Draw everything of a bar chart except the bars, in axes `width` inches wide."""
+    """Draw a bar chart without its bars, in axes `width` inches wide."""
     apply_style(axes)
     groups = max(len(item.labels), 1)
     axes.set_xticks(range(len(item.labels)), [escape_dollars(label) for label in item.labels])
@@ -126,8 +126,8 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
 
 
 def count_columns(count: int) -> int:
-    """The panels per row: all if there are at most 5, else a near-square grid of at most 8 columns
-    with few empty cells."""
+    """The number of panels per row: all panels if there are at most 5, else the columns of a
+    near-square grid with at most 8 columns and few empty cells."""
     if count <= 5:
         return count
     square = math.ceil(math.sqrt(count))
@@ -161,6 +161,7 @@ def _legend_width(series: Mapping[str, object]) -> float:
 
 
 def _replace_infinities(values: Array) -> Array:
-    """As floats, with infinities as NaN, which leaves a gap and does not affect the axis range."""
+    """Convert values to floats and infinities to NaN, which is drawn as a gap and ignored by
+    axes."""
     x = values.astype(float)
     return np.where(np.isfinite(x), x, np.nan)

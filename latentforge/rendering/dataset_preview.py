@@ -16,13 +16,13 @@ from latentforge.findings import ImageGrid
 from latentforge.io.paths import write_error
 from latentforge.rendering.image_grid import draw_grid
 
-MAX_STREAMED = 1000  # images, evenly spaced, from which the range of streamed data is computed
+MAX_STREAMED = 1000  # maximum number of images, evenly spaced, for the range of streamed data
 SAMPLES = 10  # samples per class in the preview image
 
 
 def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
-    """Sizes, classes and value range of a dataset; if its examples are drawable, also the path of
-    an image with samples of each class. Raises RunFailed if the image cannot be written."""
+    """Describe the sizes, classes and value range of a dataset. If its examples are drawable, also
+    write an image with samples of each class. Raises RunFailed if the image cannot be written."""
     spec, train = splits.spec, splits.split("train")
     if type(train) is ImageSplit:
         values = train.x
@@ -50,8 +50,8 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
 
 
 def choose_image_path(out: Path | None, name: str) -> Path:
-    """`out`, or the first free `data-<name>-<n>.png` if `out` is None. Raises UsageError if `out`
-    exists or is not a .png."""
+    """Return `out`, or the first free `data-<name>-<n>.png` if `out` is None. Raises UsageError if
+    `out` exists or is not a .png."""
     if out is not None:
         if out.exists():
             raise UsageError(

@@ -14,14 +14,15 @@ from latentforge.rendering.animation import evenly_spaced
 from latentforge.rendering.html.sprites import png
 from latentforge.rendering.images import Array
 
-FRAMES = 10  # selected frames, one per column
+FRAMES = 10  # number of selected frames, one per column
 ROWS = 12  # maximum images per frame; with more, whole frames are shown
-PAGES = 6  # whole frames, two per row
+PAGES = 6  # number of whole frames on a sheet, two per row
 
 
 def create_strip(film: Film) -> ImageGrid | None:
-    """A grid with a row for each image of a frame and a column for each selected frame. None if the
-    frames have no image, more than ROWS, or images that differ in number or shape."""
+    """Create a grid with a row for each image of a frame and a column for each selected frame.
+    Returns None if the frames contain no images, more than ROWS, or images whose number or shape
+    changes between frames."""
     selected = evenly_spaced(len(film.frames), FRAMES)
     grids = [[panel for panel in film.frames[i] if isinstance(panel, ImageGrid)] for i in selected]
     columns = [[cell for grid in panels for cell in _list_cells(grid)] for panels in grids]
@@ -44,7 +45,7 @@ def create_strip(film: Film) -> ImageGrid | None:
 
 
 def _list_cells(grid: ImageGrid) -> Iterator[tuple[Tensor, str, str]]:
-    """Each image of a grid, its name from the row and column titles, and its caption."""
+    """Yield each image of a grid, its name from the row and column titles, and its caption."""
     for r, row in enumerate(grid.rows):
         captions = grid.captions[r] if r < len(grid.captions) else ()
         for c, image in enumerate(row):

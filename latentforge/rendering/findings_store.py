@@ -1,7 +1,7 @@
 """Stores findings in a folder and reads them back.
 
-Text and small numbers are in findings.json, tensors in an .npz per finding. Image grids, films and
-raw files are not read back as findings; only their files are listed.
+Text and small numbers are stored in findings.json, tensors in an .npz file per finding. Image
+grids, animations and raw files are not read back as findings; only their files are listed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class StoredFindings:
-    """The stored findings of an explorer. `about` has its options, run, roles and checkpoint."""
+    """The stored findings of an explorer. `about` contains its options, run, roles and
+    checkpoint."""
 
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class StoredFindings:
 
 
 def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The content of a finding besides its name and title: JSON values, and arrays by key."""
+    """Split the content of a finding, except its name and title, into JSON values and arrays."""
     values_by_key: dict[str, Any]
     match item:
         case NamedArrays():
@@ -108,7 +109,7 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _number_tensors(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
-    """Tensors under numbered keys, because their names may be any text."""
+    """Store tensors under numbered keys, because their names may contain any characters."""
     return {f"{key}_{i}": to_numpy(tensor) for i, tensor in enumerate(tensors.values())}
 
 
@@ -148,10 +149,11 @@ def write_summary(
 
 
 def read_findings(folder: Path) -> StoredFindings:
-    """Read what `write_findings` wrote into a folder: tensors on the CPU, images in [0, 1].
+    """Read the findings that `write_findings` wrote into a folder, with tensors on the CPU and
+    images in [0, 1].
 
     Raises MissingError if findings.json or a file that it names is missing, and UsageError if one
-    is damaged; both name the file. Nothing is unpickled.
+    is damaged. Both errors name the file. Nothing is unpickled.
     """
     path = folder / SUMMARY
     try:
@@ -181,7 +183,7 @@ def _create_error(path: Path, error: BaseException) -> UsageError:
 
 
 def _list_entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The entries of the findings; older folders list only files, one per finding."""
+    """The entries of the findings. Older folders list only files, one per finding."""
     if "items" in content:
         return list(content["items"])
     return [
@@ -201,8 +203,9 @@ def _read_item(folder: Path, entry: Mapping[str, Any]) -> StoredItem:
 
 
 def _check_file(folder: Path, name: str) -> Path:
-    """The path of an existing file in the folder. Raises ValueError for another path, UsageError
-    for a link out of the folder, MissingError if there is no such file."""
+    """Return the path of an existing file in the folder. Raises ValueError if `name` is not a plain
+    file name, UsageError if it is a link out of the folder, and MissingError if there is no such
+    file."""
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is not the name of a file in this folder")
     if is_outside(folder / name, folder):

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from latentforge.rendering.images import Array, to_numpy
 
-MIN_BINS, MAX_BINS = 10, 40  # limits of the bins per panel: the root of the number of values
+# The number of bins is the square root of the number of values, within these limits.
+MIN_BINS, MAX_BINS = 10, 40
 
 
 @dataclass(frozen=True)
 class Bins:
-    """One panel: `density` (n,) between `edges` (n + 1,). Without finite values or spread both are
-    empty, and `reason` says why."""
+    """The bins of one panel: `density` (n,) between `edges` (n + 1,). If no value is finite or all
+    are equal, both arrays are empty and `reason` says why."""
 
     edges: Array
     density: Array
@@ -26,7 +27,7 @@ class Bins:
     reason: str = ""
 
     def normal(self, x: Array) -> Array:
-        """The normal density of the same mean and standard deviation."""
+        """The normal density with the same mean and standard deviation."""
         scaled = (x - self.mean) / self.deviation
         density: Array = np.exp(-(scaled**2) / 2) / (self.deviation * math.sqrt(2 * math.pi))
         return density

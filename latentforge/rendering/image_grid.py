@@ -27,7 +27,7 @@ from latentforge.rendering.palette import HEAT, INK
 CELL = 0.95  # column width, inches; at 150 dpi a 28-pixel image is drawn at five times its size
 MAX_COLUMN_WIDTH = 1.7  # maximum width of a column with long captions, inches
 WIDTH = 11.5  # maximum width of all columns, inches
-MIN_WIDTH = 2.6  # of a figure, inches, so that a title has more than one word per line
+MIN_WIDTH = 2.6  # minimum width of a figure, inches; its title needs several words per line
 GAP = 0.06  # gap between two cells, as a fraction of a cell
 CAPTION = 7.5  # font size, points
 DENSE = 12  # a grid with more columns and rows than this has no gaps
@@ -55,7 +55,8 @@ class Layout:
 
 
 def compute_layout(grid: ImageGrid) -> Layout:
-    """Compute the layout: cells of the usual width, wider for long captions, narrower if many."""
+    """Compute the layout. Long captions make the cells wider, and many columns make them
+    narrower."""
     columns = max(len(row) for row in grid.rows)
     ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
     captions = [text for row in grid.captions for text in row]
@@ -99,7 +100,7 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
 
 
 def fill_grid(axes: Axes, grid: ImageGrid) -> None:
-    """Draw a grid, except its title, into axes with inches as the unit."""
+    """Draw a grid, except its title, in axes whose unit is inches."""
     layout = compute_layout(grid)
     remove_ticks(axes)
     for r, row in enumerate(colour_rows(grid)):
@@ -125,7 +126,7 @@ def fill_grid(axes: Axes, grid: ImageGrid) -> None:
             )
             _draw_text(axes, under, wrapped_text, layout.size, "center", "top")
     titles = wrap_titles(grid, layout)
-    level = not any("\n" in title for title in titles)  # share a baseline despite descenders
+    level = not any("\n" in title for title in titles)  # one-line titles share a baseline
     for c, wrapped_text in enumerate(titles):
         above = (c * layout.column_step + layout.cell_width / 2, -0.08 if level else -0.05)
         _draw_text(
@@ -141,7 +142,7 @@ def wrap_titles(grid: ImageGrid, layout: Layout) -> list[str]:
 
 
 def colour_rows(grid: ImageGrid) -> list[Array]:
-    """The rows as uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
+    """Convert the rows to uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
     if grid.colours == "grey":
         return [to_rgb(row) for row in grid.rows]
     return [_colour_heat_map(row) for row in grid.rows]

@@ -9,7 +9,8 @@ COLOURS = (
 )
 """Ten colours that are distinguishable on white, also with colour blindness. They maximise the
 smallest distance of any two in Oklab, for normal vision and simulated protanopia, deuteranopia and
-tritanopia (Machado, Oliveira and Fernandes 2009). Then the colours repeat with another marker."""
+tritanopia (Machado, Oliveira and Fernandes 2009). After ten classes the colours repeat, with
+another marker."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 
@@ -25,5 +26,6 @@ def colour(i: int) -> str:
 
 def marker(i: int, few: bool = False) -> str:
     """The marker of class `i`. With `few` points, which are drawn large, each of ten classes has a
-    different marker; otherwise the first ten classes share one, the next ten another."""
+    different marker; otherwise the first ten classes share one marker, and the next ten share
+    another."""
     return MARKERS[((i if few else 0) + i // len(COLOURS)) % len(MARKERS)]

@@ -97,8 +97,8 @@ def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
 
 
 def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> None:
-    """Draw the points, and the names of the classes at their medians, in axes with a longer side
-    of `side` inches."""
+    """Draw the points, and the names of the classes at their medians, in axes whose longer side has
+    `side` inches."""
     points = to_numpy(item.points).astype(float)
     count = len(points)
     size = float(np.clip(420 / np.sqrt(count), 4, 36)) * side / SIDE
@@ -118,7 +118,7 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
         )
     font_size = LABEL + (2 if side == SIDE else -1)
     if len(item.paths) > 1:
-        return  # the ends of the paths have names
+        return  # the ends of the paths have names instead
     for name, position in place_names(
         points, labels, item.classes, font_size, units_per_inch(limits, side)
     ):
@@ -139,8 +139,8 @@ def shorten_name(name: str) -> str:
 def place_names(
     points: Array, labels: Array, classes: Sequence[str], size: float, unit: Array | float
 ) -> list[tuple[str, tuple[float, float]]]:
-    """The position of the name of each class that has points: its median, moved if names overlap.
-    `unit` is the data units per inch, for both axes or (2,)."""
+    """Place the name of each class that has points at the median of the points, moved if names
+    overlap. `unit` is the number of data units per inch, for both axes or (2,)."""
     present = np.unique(labels).tolist()
     if len(present) > MAX_NAMED or not classes:
         return []
@@ -210,7 +210,7 @@ def _name_ends(
     """Write the names of paths beside their ends (n, 2), inside the axes and without overlap, in
     frames of the paths' colours."""
     limits = axes.get_xlim(), axes.get_ylim()
-    unit, size = units_per_inch(limits, side), 1.35 * LABEL  # with the frame
+    unit, size = units_per_inch(limits, side), 1.35 * LABEL  # including the frame
     half = np.array([[0.57 * text_width(name, LABEL) + 0.04, size / 144] for name in names])
     half = half.reshape(-1, 2)
     low, high = (np.array(limit) / unit for limit in zip(*limits, strict=True))

@@ -20,13 +20,13 @@ from latentforge.findings import Finding, Findings, Scatter
 from latentforge.rendering.images import tile, to_cells, to_numpy
 
 SIDE = 8192  # pixels
-NUMBERS = 5_000_000  # maximum for all codes of a map: 50 MB of text
+NUMBERS = 5_000_000  # maximum number of values in the codes of a map: 50 MB of text
 CONFIG = "projector_config.pbtxt"
 FOLDER = "projector"
 
 
 def write_projector(findings: Findings, folder: Path) -> None:
-    """Write the projector's files for each map that has codes; nothing if no map has any."""
+    """Write the projector's files for each map that has codes, or nothing if no map has codes."""
     maps = [item for item in findings.items if isinstance(item, Scatter) and item.codes is not None]
     config = "".join(_write_embedding(item, folder) for item in maps)
     if config:
@@ -34,7 +34,7 @@ def write_projector(findings: Findings, folder: Path) -> None:
 
 
 def projector_notes(items: Sequence[Finding]) -> list[str]:
-    """A note for each map of which the projector shows only a subset of the points."""
+    """Return a note for each map that the projector shows only in part."""
     return [
         f"TensorBoard's projector shows {len(selected):,} of the {len(item.points):,} codes of "
         f"{item.name!r}, evenly spaced: the limits are images of {SIDE} x {SIDE} pixels and "
@@ -67,7 +67,7 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
     np.savetxt(item_folder / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
     lines = [("tensor_name", item.name), ("tensor_path", f"{relative_path}/tensors.tsv")]
     if item.labels is not None:
-        # one line each
+        # a name must fit on one line
         class_names = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}
         names = [class_names.get(int(i), str(int(i))) for i in item.labels.cpu()[selected]]
         (item_folder / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")
@@ -83,7 +83,7 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
 
 
 def create_sprite_sheet(images: Tensor) -> Image.Image:
-    """Images (n, C, H, W) row by row on a sheet with as many rows as columns."""
+    """Tile images (n, C, H, W) row by row into a sheet with as many rows as columns."""
     cells = to_cells(images)
     columns = math.ceil(math.sqrt(len(cells)))
     return Image.fromarray(tile(cells, columns, columns))

@@ -40,7 +40,7 @@ from latentforge.rendering.tensorboard_projector import projector_notes, write_p
 
 def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
     """Write every finding into `folder`, findings.json with the metrics and `about`, and the files
-    for TensorBoard. Returns the written files, without those for TensorBoard.
+    for TensorBoard. Returns the written files, except the files for TensorBoard.
 
     Raises OSError if the folder cannot be written.
     """
@@ -58,7 +58,8 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
 
 
 def describe_source(about: dict[str, Any], role: str = "") -> str:
-    """The run and the checkpoint that a finding is from; with `role`, those of the other run."""
+    """The run and the checkpoint that a finding is from. With `role`, the run in this role and its
+    checkpoint."""
     if role not in about.get("roles", {}):
         return f"{about['run']}, {about['checkpoint']}"
     checkpoint = about.get("role_checkpoints", {}).get(role)
@@ -66,7 +67,7 @@ def describe_source(about: dict[str, Any], role: str = "") -> str:
 
 
 def add_notes(findings: Findings) -> Findings:
-    """Add a note for each map that TensorBoard cannot show completely; never the same one twice."""
+    """Add a note, unless it exists, for each map that TensorBoard cannot show completely."""
     new_notes = [note for note in projector_notes(findings.items) if note not in findings.notes]
     return replace(findings, notes=[*findings.notes, *new_notes])
 

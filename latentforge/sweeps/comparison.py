@@ -19,8 +19,8 @@ from latentforge.sweeps.grid import find_loss_changes
 class Comparison:
     """The members' records, and the names of their metrics on one split.
 
-    The split is validation, whose metrics may be used to choose a member. If there is none, it is
-    test, and a choice by its metrics means that they no longer describe unseen images.
+    The split is validation, or test if there is no validation split. If a member is selected by its
+    test metrics, they no longer describe unseen images.
     """
 
     split: str
@@ -44,8 +44,9 @@ def compare(sweep: Sweep) -> Comparison:
 
 
 def find_best_member(sweep: Sweep, split: str, metric: str) -> str:
-    """The finished member with the best value of a metric. Empty if no measure defines which
-    direction is better, if the values do not differ, or, for the loss, if the losses differ."""
+    """Return the name of the finished member with the best value of a metric. Empty if no measure
+    defines which direction is better, if all values are equal, or if the metric is the loss and the
+    members have different losses."""
     if metric == "loss" and find_loss_changes(sweep.keys, sweep.record["base"]):
         return ""
     measures = sweep.registry.entries("measures")
@@ -60,14 +61,14 @@ def find_best_member(sweep: Sweep, split: str, metric: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A member's value as text; values that Optuna chose are shortened to 6 digits."""
+    """Format a member's value; long floats, such as those that Optuna chooses, get 6 digits."""
     text = json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) and len(text) > 8 else text
 
 
 def members(sweep: Sweep) -> dict[str, Any]:
-    """The report's data: what was varied, the members with their values, status, error and
-    metrics, and the commands that trained them and that resume the rest."""
+    """Collect the data of the report: what was varied, the members with their values, status, error
+    and metrics, the command that started the sweep, and the command that resumes it."""
     comparison = compare(sweep)
     rows = [
         {
@@ -117,7 +118,8 @@ def _describe_search(sweep: Sweep) -> str:
 
 
 def write_sweep_report(sweep: Sweep, out: Path | None = None) -> dict[str, Any]:
-    """Write a sweep's page, by default SWEEP/report.html. UsageError if no member is done."""
+    """Write the report of a sweep, by default to SWEEP/report.html. Raises UsageError if no member
+    is done."""
     done = {m["name"] for m in sweep.members if m["status"] == "done"}
     runs = {run.name: run for run in sweep.runs() if run.name in done}
     if not runs:

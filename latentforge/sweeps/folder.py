@@ -74,7 +74,7 @@ class Sweep:
 
     @property
     def ranked(self) -> list[dict[str, Any]]:
-        """The members of a search, best first; those without an objective value come last."""
+        """The members of a search, best first; members without an objective value come last."""
 
         def rank(member: Mapping[str, Any]) -> tuple[bool, float]:
             value = objective_value(self.search, member)
@@ -85,7 +85,7 @@ class Sweep:
 
     @property
     def best(self) -> str:
-        """The best member's name; empty for a grid, and if no member has an objective value."""
+        """The best member's name; empty for a grid, or if no member has an objective value."""
         if not self.search or not self.members:
             return ""
         first = self.ranked[0]
@@ -121,8 +121,8 @@ class Sweep:
 def create_sweep(
     registry: Registry, requested: Path | None, name: str, record: dict[str, Any]
 ) -> Sweep:
-    """Create a sweep and write its sweep.json: in `requested`, which must be empty or missing, or
-    else in the first free `runs/name-N`."""
+    """Create a sweep folder and write its sweep.json. The folder is `requested`, which must be
+    empty or missing, or, if this is None, the first free `runs/name-N`."""
 
     def check(path: Path) -> None:
         if is_sweep(path):
@@ -158,5 +158,5 @@ def open_sweep(registry: Registry, path: Path) -> Sweep:
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a sweep: {error}") from None
     if not is_valid_record(record):
-        raise MissingError(f"{file} is not the record of a sweep of format {FORMAT}")
+        raise MissingError(f"{file} is not a valid sweep record of format {FORMAT}")
     return Sweep(path, record, registry)

@@ -17,20 +17,20 @@ from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 
-MAX_NAME_LENGTH = 80  # characters of a member's name, which is also the name of its folder
-MAX_MEMBERS = 10_000  # members; a larger grid is taken for a mistake
+MAX_NAME_LENGTH = 80  # maximum length of a member's name, which is also its folder's name
+MAX_MEMBERS = 10_000  # a grid with more members is assumed to be a mistake
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a sweep: the name of its folder, and the values that only it has, by key."""
+    """One run of a sweep: the name of its folder, and its values of the varied keys."""
 
     name: str
     values: Mapping[str, Any]
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Parse `section.key=[VALUE, ...]` texts. Raises ConfigError with every fault."""
+    """Parse `section.key=[VALUE, ...]` strings. Raises ConfigError with every fault."""
     grid: dict[str, list[Any]] = {}
     faults = []
     for text in texts:
@@ -51,7 +51,8 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def create_members(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
-    """One member for each combination; the last key varies fastest. ConfigError has every fault."""
+    """Create a member for each combination of values; the last key varies fastest. Raises
+    ConfigError with every fault."""
     faults = [
         fault
         for key, values in grid.items()
@@ -86,8 +87,8 @@ def find_key_faults(key: str) -> list[str]:
 
 
 def find_loss_changes(keys: Collection[str], base: Mapping[str, Any]) -> list[str]:
-    """The keys that change the loss, so that the loss values of members are not comparable. `base`
-    contains the settings that all members have in common, by section."""
+    """Return the keys that change the loss, which makes the loss values of members incomparable.
+    `base` contains the settings that all members have in common, by section."""
     changed = [key for key in keys if key.startswith("loss.")]
     if "model.name" in keys and "name" not in base.get("loss", {}):
         changed.append("model.name, which determines the default loss")
@@ -107,7 +108,7 @@ def find_value_faults(key: str, values: Any) -> list[str]:
 
 
 def member_name(number: str, values: Mapping[str, Any], digits: int = 6) -> str:
-    """A member's name, `03-beta=4-seed=1`, which is a valid folder name on every system."""
+    """A member's name, such as `03-beta=4-seed=1`, which is a valid folder name on every system."""
     pairs = ((key.rpartition(".")[2], value) for key, value in values.items())
     text = "-".join(f"{key}={_format_value(value, digits)}" for key, value in pairs)
     plain = re.sub(r"[^A-Za-z0-9._=+-]+", "_", f"{number}-{text}")

@@ -1,4 +1,4 @@
-"""Groups the members of a sweep that may be trained together, by settings. Torch-free."""
+"""Groups the members of a sweep whose settings allow training them together. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from latentforge.config.schema import RunConfig, TrainConfig
 
-MAX_GROUP_SIZE = 32  # members of one group; larger groups are no faster and use more memory
-MAY_DIFFER = ("lr", "seed")  # keys of [train] that may differ; of [loss], every float may differ
+MAX_GROUP_SIZE = 32  # maximum group size; larger groups are no faster and use more memory
+MAY_DIFFER = ("lr", "seed")  # keys of [train] that may differ; floats of [loss] may differ too
 
 NOT_GROUPED: dict[str, str] = {
-    "accumulate": "train.accumulate splits its batches",
-    "clip_grad_norm": "train.clip_grad_norm needs the norm of all of its gradients",
-    "ema": "train.ema averages its weights",
+    "accumulate": "train.accumulate splits the batches",
+    "clip_grad_norm": "train.clip_grad_norm needs the norm of each member's gradients",
+    "ema": "train.ema averages the weights",
     "checkpoint_every": "train.checkpoint_every saves in mid-epoch",
     "checkpoint_seconds": "train.checkpoint_seconds saves in mid-epoch",
     "precision": "train.precision is not float32",
@@ -24,7 +24,8 @@ NOT_GROUPED: dict[str, str] = {
 
 
 def group_members(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[int, str]]:
-    """Groups of two or more indices that may be trained together; a reason for each other index."""
+    """Return groups of two or more indices that may be trained together, and a reason for each
+    remaining index."""
     by_key: dict[str, list[int]] = {}
     reasons = {}
     for index, config in enumerate(configs):
@@ -39,14 +40,14 @@ def group_members(configs: Sequence[RunConfig]) -> tuple[list[list[int]], dict[i
             if len(part) > 1:
                 groups.append(part)
             else:
-                reasons[part[0]] = "no other member differs from it only in numbers"
+                reasons[part[0]] = "no other member differs only in numeric options"
     return groups, reasons
 
 
 def find_obstacle(config: RunConfig) -> str:
     default = TrainConfig()
     if config.callbacks:
-        return "its callbacks observe every step"
+        return "callbacks observe every step"
     for key, reason in NOT_GROUPED.items():
         if getattr(config.train, key) != getattr(default, key):
             return reason

@@ -41,9 +41,9 @@ def run_job(
     report: StatusCallback,
     **options: Any,
 ) -> str:
-    """Train the job's members into their folders. Returns the reason if several members cannot be
-    trained together; then none has started. `options` has quiet and data. A member's error goes to
-    the callback and is not raised. Raises Interrupted after a signal."""
+    """Train the job's members in their folders. If several members cannot be trained together,
+    returns the reason and starts none. `options` contains `quiet` and `data`. A member's error is
+    passed to `report`, not raised. Raises Interrupted after a signal."""
     if len(job.members) == 1:
         _train(registry, folder / job.members[0].name, configs[0], report, **options)
         return ""
@@ -80,7 +80,7 @@ def _train(
 
 
 def _member_status(error: BaseException | None) -> tuple[str, str]:
-    """The status and the error text of a member whose training ended with `error`."""
+    """The status and the error message of a member whose training ended with `error`."""
     if error is None:
         return "done", ""
     if isinstance(error, KeyboardInterrupt | Interrupted):

@@ -19,9 +19,9 @@ from latentforge.sweeps.record import objective_value, resume_command
 from latentforge.sweeps.search_space import read_space
 
 FILE = "search.db"  # the study of a search without a shared storage
-FOLDER = "latentforge:folder"  # trial attribute: the id of the sweep folder that asked for it
+FOLDER = "latentforge:folder"  # trial attribute: the id of the sweep folder that requested it
 POSITION = "latentforge:place"  # trial attribute: the number of counted trials before it
-RETRY_OF = "latentforge:again"  # trial attribute: the failed trial that it tries again
+RETRY_OF = "latentforge:again"  # trial attribute: the number of the failed trial that it repeats
 
 RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to create the tables of a storage
 
@@ -36,17 +36,18 @@ def check_optuna() -> None:
 
 
 class Study:
-    """The trials of one search; other sweeps may have asked for some of them.
+    """The trials of one search; other sweeps may have requested some of them.
 
-    Every trial that was asked for and not handed back counts: running, finished and failed ones.
-    `search` is the section of sweep.json about the search.
+    Running, finished and failed trials count towards the search's number of trials, but not trials
+    that were discarded before they received values. `search` is the section of sweep.json about the
+    search.
     """
 
     def __init__(
         self, search: Mapping[str, Any], folder: Path, storage: str | None, *, new: bool
     ) -> None:
-        """Create or join the search's study; unless `new`, it must exist. Raises UsageError for an
-        invalid storage URL and MissingError for a storage that cannot be used."""
+        """Create or join the search's study, which must exist unless `new`. Raises UsageError for
+        an invalid storage URL and MissingError for a storage that cannot be used."""
         check_optuna()
         from sqlalchemy import URL
 
@@ -64,7 +65,7 @@ class Study:
         if not new and (file := sqlite_file(self.url)) and not file.exists():
             raise MissingError(
                 f"the file with the trials of the search is missing: {file.absolute()}",
-                hint="" if self.own else "--storage URL, with its current location",
+                hint="" if self.own else "pass its current location as --storage URL",
             )
         with translate_url_errors(self.url), translate_errors(self.url):
             self.storage = open_storage(self.url)
@@ -78,7 +79,7 @@ class Study:
             self.close()
             raise MissingError(
                 f"the storage {mask_passwords(self.url)} contains no search {name}",
-                hint="--storage URL, with its current location",
+                hint="pass its current location as --storage URL",
             )
         self.study = optuna.create_study(
             storage=self.storage,
@@ -97,7 +98,7 @@ class Study:
 
     @contextmanager
     def translate_run_errors(self) -> Iterator[None]:
-        """Turn storage errors into RunFailed; --resume reports the trained members later."""
+        """Turn storage errors into RunFailed. A later --resume reports the trained members."""
         try:
             with translate_errors(self.url):
                 yield
@@ -109,7 +110,8 @@ class Study:
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
-        """The number and the values of a new trial, or None if there are enough trials."""
+        """Request a new trial. Returns its number and values, or None if there are enough
+        trials."""
         with self.translate_run_errors():
             if self.count_remaining() <= 0:
                 return None
@@ -126,15 +128,15 @@ class Study:
             return trial.number, values
 
     def _seed(self, position: int) -> None:
-        """Make a trial's values depend only on its place and on the results before it, so that a
-        search that was stopped between trials continues as if it had not been stopped."""
+        """Make a trial's values depend only on its position and on earlier results. A search that
+        was stopped between trials then continues like an uninterrupted one."""
         from optuna.samplers import TPESampler
 
         seed = mix("trial", self.search["seed"], position) & 0xFFFFFFFF  # NumPy accepts 32 bits
         self.study.sampler = TPESampler(seed=seed, constant_liar=True)
 
     def count_remaining(self) -> int:
-        """The number of trials that have not been asked for yet."""
+        """The number of trials that have not been requested yet."""
         with self.translate_run_errors():
             return int(self.search["trials"]) - self._count_trials()
 
@@ -145,8 +147,8 @@ class Study:
         )
 
     def recover_trials(self, known: set[int]) -> list[tuple[int, dict[str, Any]]]:
-        """The running trials of this folder that are missing from sweep.json because the process
-        was killed at that moment; trials without values are handed back."""
+        """Return the running trials of this folder that are missing from sweep.json because the
+        process was killed before it recorded them. Discards trials without values."""
         trials = []
         with self.translate_run_errors():
             for trial in self.study.get_trials(deepcopy=False):
@@ -195,8 +197,8 @@ class Study:
         )
 
     def best(self) -> dict[str, Any]:
-        """The number and value of the study's best trial, and whether it is from this folder; empty
-        if no trial is finished."""
+        """Return the number and value of the study's best trial, and whether it is from this
+        folder; empty if no trial is finished."""
         with self.translate_run_errors():
             done = [t for t in self.study.get_trials(deepcopy=False) if t.state == self.finished]
             if not done:
@@ -208,7 +210,7 @@ class Study:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite storage; None for other storages, and for one in memory. Raises
+    """The file of an SQLite storage; None for other storages and for storages in memory. Raises
     UsageError for an invalid URL."""
     from sqlalchemy import make_url
 
@@ -220,7 +222,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def make_absolute(url: str) -> str:
-    """The URL, with the path of an SQLite file made absolute, so that it works in every folder."""
+    """Make the path of an SQLite file in a URL absolute, so that the URL works in every folder."""
     from sqlalchemy import make_url
 
     if (file := sqlite_file(url)) is None:
@@ -229,8 +231,8 @@ def make_absolute(url: str) -> str:
 
 
 def open_storage(url: str) -> Any:
-    """The storage at a URL. If several processes start at once, all of them create its tables, and
-    all but one get an error that the tables exist; those try again."""
+    """Open the storage at a URL. If several processes create its tables at the same time, all but
+    one get an error that the tables exist; these processes try again."""
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 

@@ -23,7 +23,7 @@ from latentforge.sweeps.job import Job, StatusCallback
 log = logging.getLogger("latentforge")
 
 NextJob = Callable[[], Job | None]
-# Receives the reason if several members cannot be trained together.
+# Receives a job that ended, and the reason if its members cannot be trained together, else "".
 JobCallback = Callable[[Job, str], None]
 
 
@@ -55,7 +55,7 @@ class Pool:
                 try:
                     while self._hand_out(next_job) or self._busy():
                         self._receive(report, end_job)
-                except Exception:  # such as one of the sweep's record: members are not at fault
+                except Exception:  # such as a failure to write sweep.json
                     self.stop(signal.SIGTERM)
                     self._receive_rest(report, end_job)
                     raise
@@ -71,7 +71,7 @@ class Pool:
             raise kind(kind.__name__.lower())
 
     def stop(self, number: int) -> None:
-        """Handle a signal: every training ends at a checkpoint."""
+        """Handle a signal: stop every running member at a checkpoint."""
         if self.signal_received:  # a second SIGTERM would end the workers at once
             return
         self.signal_received = number
@@ -128,7 +128,8 @@ class Pool:
             report(message["name"], message["status"], message["error"])
 
     def _handle_exit(self, worker: Worker, report: StatusCallback, end_job: JobCallback) -> None:
-        """A process ended during a job: its members have failed, or were asked to stop."""
+        """Report the status of the members that a process had not reported when it ended during a
+        job: failed, killed or interrupted."""
         job, worker.job = worker.job, None
         assert job is not None
         code = worker.process.wait()
@@ -192,7 +193,7 @@ class Worker:
             log.warning("%s", f"{self.job.name}: {text}" if self.job else text)
 
     def close(self) -> None:
-        """Let the process end; it has no job or was killed."""
+        """Close the pipes and wait for the process, which has no job or was killed."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -205,8 +206,9 @@ class Worker:
 
 
 def worker_path() -> str:
-    """The module path of this process for a worker, including a script's folder. It includes the
-    current folder only if it does so here: a json.py beside the data would hide the real one."""
+    """Return PYTHONPATH for a worker: the module path of this process, including a script's folder.
+    The current folder is added only if it is in that path, because a json.py in it would hide the
+    standard module."""
     return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
 
 
@@ -218,25 +220,27 @@ def signal_name(number: int) -> str:
 
 
 def describe_plugins(registry: Registry) -> dict[str, Any]:
-    """How another process loads the same plugins. UsageError for plugins given as objects."""
+    """Describe the plugins for another process to load. Raises UsageError for a plugin that was
+    given as a Python object."""
     selection = registry.selection
     plugins, off, discover = selection.plugins, selection.off, selection.discover
     if objects := [plugin for plugin in plugins if not isinstance(plugin, str)]:
         raise UsageError(
-            f"jobs: other processes cannot load plugin {objects[0]!r}, given as a Python object",
+            f"jobs: other processes cannot load the Python object {objects[0]!r} as a plugin",
             hint="use Forge(plugins=['./file.py']) or 'package.module', or jobs=1",
         )
     return {"plugins": list(plugins), "off": list(off), "discover": discover}
 
 
 def check_jobs(registry: Registry, jobs: int, data: Any) -> None:
-    """Raise UsageError for an invalid number, and for objects that other processes do not have."""
+    """Raise UsageError if `jobs` is invalid, or if other processes cannot load the plugins or
+    data."""
     if jobs < 1:
         raise UsageError(f"jobs must be at least 1, got {jobs}")
     if jobs > 1:
         describe_plugins(registry)
     if jobs > 1 and data is not None:
         raise UsageError(
-            "jobs: other processes do not have data passed in Python",
-            hint="jobs=1, or the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
+            f"jobs={jobs}: other processes do not have the data passed in Python",
+            hint="jobs=1, or store the data in a file: data={'name': 'arrays', 'path': 'data.npz'}",
         )

@@ -53,8 +53,9 @@ def resume_command(folder: Path, search: Mapping[str, Any]) -> str:
 
 
 def is_valid_record(record: Any) -> bool:
-    """Whether a record is valid. A member is trained into the folder of its name. A record from
-    another source must not lead elsewhere, so the names must be those that the values give."""
+    """Whether a record is valid. The name of a member is also the name of its folder. Each name
+    must follow from the member's values, so that a record from another source cannot select other
+    folders."""
     try:
         is_valid = _is_valid_search if "search" in record else _is_valid_grid
         return (
@@ -90,12 +91,12 @@ def _is_valid_search(record: Mapping[str, Any]) -> bool:
 
 
 def trial_name(number: int, values: Mapping[str, Any]) -> str:
-    """The folder name of a search's member; `number` is that of the trial in Optuna."""
+    """The folder name of a search's member; `number` is the number of the trial in Optuna."""
     return member_name(str(number), values, digits=3)
 
 
 def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> float | None:
-    """A member's value of the objective; None if the member is not done or the value not finite."""
+    """A member's value of the objective; None if it is not finite or if the member is not done."""
     split, _, metric = str(search["objective"]).partition("/")
     value = member["metrics"].get(split, {}).get(metric)
     valid = member["status"] == "done" and value is not None and math.isfinite(value)
@@ -103,7 +104,7 @@ def objective_value(search: Mapping[str, Any], member: Mapping[str, Any]) -> flo
 
 
 def as_json(value: Any) -> Any:
-    """A JSON-compatible value: NumPy values become Python values, paths become absolute text."""
+    """Convert a value to JSON types: NumPy values to Python values, paths to absolute strings."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -116,7 +117,7 @@ def as_json(value: Any) -> Any:
 
 
 def make_path_absolute(text: str) -> str:
-    """A path's absolute text, as the validation of a configuration reads it."""
+    """Make a path absolute, in the same way as the validation of a configuration."""
     return str(Path(text).expanduser().absolute())
 
 
@@ -137,7 +138,7 @@ def _paths_in(options: Any, prefix: str) -> Iterator[str]:
 
 
 def make_draft_absolute(draft: Draft, configs: Sequence[RunConfig]) -> Draft:
-    """The request of these configurations, with absolute paths."""
+    """Make the paths in a request absolute. `configs` show which of its options are paths."""
     keys = {key for config in configs for key in path_keys(config)}
     callbacks = [
         _make_absolute(options, set(_paths_in(callback.options, "")))
@@ -159,7 +160,7 @@ def _make_absolute(values: Mapping[str, Any], keys: set[str], prefix: str = "") 
 def make_grid_absolute(
     grid: Mapping[str, Sequence[Any]], configs: Sequence[RunConfig]
 ) -> dict[str, list[Any]]:
-    """The grid of these configurations, with absolute paths."""
+    """Make the paths in a grid absolute. `configs` show which of its keys are paths."""
     paths = {key for config in configs for key in path_keys(config)}
     return {
         key: [make_path_absolute(v) if key in paths and isinstance(v, str) else v for v in values]

@@ -1,4 +1,4 @@
-"""Runs the members of a sweep and updates its record. A failed member stops no other member."""
+"""Runs the members of a sweep and updates its record. A failed member does not stop the others."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from latentforge.sweeps.process_pool import Pool
 
 log = logging.getLogger("latentforge")
 
-MAX_SHOWN = 4  # for how many members in other processes the progress is printed
-PROGRESS_INTERVAL = 30.0  # seconds without output after which it is printed
+MAX_SHOWN = 4  # maximum number of members in other processes whose progress is printed
+PROGRESS_INTERVAL = 30.0  # seconds without output after which progress is printed
 
 
 class Sweeper:
@@ -40,8 +40,8 @@ class Sweeper:
         self.last_output = time.monotonic()
 
     def run(self, todo: Sequence[tuple[Member, RunConfig]]) -> None:
-        """Train all members of `todo` and those already queued. After a signal, raises Interrupted
-        when the progress is saved and recorded."""
+        """Train all members of `todo` and the queued ones. After a signal, saves and records the
+        progress, then raises Interrupted."""
         self.sweep.write(status="running")
         try:
             self.configs |= {member.name: config for member, config in todo}
@@ -58,7 +58,7 @@ class Sweeper:
         except (KeyboardInterrupt, Interrupted) as stop:
             self.mark_interrupted()
             raise self.create_error(stop) from None
-        except BaseException:  # the sweep's folder fails, or LatentForge has a bug
+        except BaseException:  # an error of the sweep folder, or a bug in LatentForge
             with suppress(RunFailed):
                 self.mark_interrupted()
             raise
@@ -66,7 +66,7 @@ class Sweeper:
         self.report()
 
     def mark_interrupted(self) -> None:
-        """Mark the sweep and its running members as interrupted; none is trained any more."""
+        """Mark the sweep and its running members as interrupted, after training has stopped."""
         for member in self.sweep.members:
             if member["status"] == "running":
                 member["status"] = "interrupted"
@@ -83,7 +83,8 @@ class Sweeper:
             )
 
     def plan_jobs(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
-        """One job for each group that may be trained together, and one for each other member."""
+        """Plan one job for each group that may be trained together, and one for each other
+        member."""
         if not self.sweep.record["together"]:
             return [Job((member,)) for member, _ in todo]
         has_started = [(self.sweep.path / member.name / MANIFEST).exists() for member, _ in todo]
@@ -92,7 +93,7 @@ class Sweeper:
         jobs = [Job(tuple(todo[not_started[index]][0] for index in group)) for group in groups]
         separate = {not_started[index]: reason for index, reason in reasons.items()}
         separate |= {
-            index: "it is resumed on its own"
+            index: "members that have started are resumed one by one"
             for index, started in enumerate(has_started)
             if started
         }
@@ -108,14 +109,14 @@ class Sweeper:
         return [*jobs, *singles]
 
     def next_job(self) -> Job | None:
-        """The next job, marked as running; None if there is none."""
+        """Return the next job and mark its members as running. Returns None if no job is left."""
         if not self.queue:
             return None
         job = self.queue.popleft()
         names = [member.name for member in job.members]
         if len(names) > 1:
             self.print_line(f"{len(names)} members, together if possible: {', '.join(names)}")
-        elif self.jobs == 1 and not self.quiet:  # count_remaining() of a search asks its storage
+        elif self.jobs == 1 and not self.quiet:  # count_remaining() of a search queries its storage
             self.print_line(f"{names[0]}, {self.count_remaining() + 1} left")
         self.sweep.note(*names, status="running", error="")
         return job
@@ -156,7 +157,7 @@ class Sweeper:
         self.print_line("; ".join([*lines, f"{hidden} more"] if hidden else lines))
 
     def handle_end(self, job: Job, reason: str) -> None:
-        """Queue members one by one if they cannot be trained together."""
+        """Queue the job's members one by one if they cannot be trained together."""
         if reason:
             names = [member.name for member in job.members]
             self.sweep.note(*names, status="waiting", alone_because=reason)
@@ -174,7 +175,7 @@ class Sweeper:
         return error
 
     def report(self) -> None:
-        """Write one page of all finished members; an error is logged and fails no member."""
+        """Write the report of all finished members. An error is logged, not raised."""
         if not any(member["status"] == "done" for member in self.sweep.members):
             return
         try:

@@ -27,15 +27,16 @@ from latentforge.sweeps.search_space import Space, check_space
 
 log = logging.getLogger("latentforge")
 SPLIT = "validation"  # the only split whose metrics a search may use
-# how and where a run is trained, but not what it trains
+# settings of how and where a run is trained, not of its model, loss or data
 EXECUTION_SETTINGS = CHANGEABLE | {"train.device"}
 
 
 def describe_search(
     registry: Registry, draft: Draft, space: Space, objective: str | None, data: Any
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """A configuration from the space, and the search's section of sweep.json: its space, its
-    objective, and the study's name, which is equal in all sweeps that run the same search."""
+    """Return a configuration from the space, and the section of sweep.json about the search. The
+    section contains the space, the objective and the name of the study, which is the same in all
+    sweeps that run the same search."""
     loss_changes = find_loss_changes(space, draft.values)
     metric = check_objective(objective, loss_changes) if objective else ""
     config = check_space(draft, space, registry, in_memory=data is not None)
@@ -48,14 +49,14 @@ def describe_search(
         "space": {key: part.as_json() for key, part in space.items()},
         "objective": objective_metric,
         "better": better,
-        "seed": seed if isinstance(seed, int) else 0,  # else the space replaces it
+        "seed": seed if isinstance(seed, int) else 0,  # otherwise the space contains the seed
     }
     return config, {**section, "study": study_name(config, section, splits.sample)}
 
 
 def study_name(config: RunConfig, section: Mapping[str, Any], sample: str) -> str:
-    """A study name that is equal for equal searches on every machine. The paths of the images do
-    not count: `sample` identifies the images, and streamed data has one too."""
+    """Compute a study name that is the same for equal searches on every machine. Paths are not part
+    of the name: images, also streamed ones, are identified by the fingerprint `sample`."""
     data_paths = {key for key in path_keys(config) if key.startswith("data.")}
     settings = {
         key: value
@@ -68,8 +69,9 @@ def study_name(config: RunConfig, section: Mapping[str, Any], sample: str) -> st
 
 
 def check_objective(requested: str, loss_changes: Sequence[str]) -> str:
-    """The name of the requested metric, given as `elbo` or `validation/elbo`. Raises UsageError for
-    metrics that no search may optimize, such as the loss if there are `loss_changes`."""
+    """Return the name of the requested metric, given as `elbo` or `validation/elbo`. Raises
+    UsageError for metrics that a search must not optimize, such as the loss if there are
+    `loss_changes`."""
     split, slash, name = requested.partition("/")
     if slash and split in ("test", "train"):
         reason = (
@@ -91,8 +93,8 @@ def check_objective(requested: str, loss_changes: Sequence[str]) -> str:
 def find_objective(
     registry: Registry, config: RunConfig, splits: DataSplits, name: str
 ) -> tuple[str, str]:
-    """`validation/<metric>` and the better direction. Raises UsageError if there is no such split,
-    or if training does not compute the metric."""
+    """Return the objective as `validation/<metric>`, and the better direction. Raises UsageError if
+    there is no validation split, or if training does not compute the metric."""
     monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
     if SPLIT not in splits.splits:
         raise UsageError(
@@ -115,7 +117,7 @@ def find_objective(
 
 
 class Searcher(Sweeper):
-    """Asks a study for members until it has no more, and reports their results to it."""
+    """Trains a member for each trial of a study, and reports the results to the study."""
 
     def __init__(
         self, sweep: Sweep, draft: Draft, study: Study, data: Any, *, jobs: int, quiet: bool
@@ -125,7 +127,7 @@ class Searcher(Sweeper):
         self.exhausted = False  # whether the study has no more trials
 
     def resume(self, members: Sequence[Member]) -> None:
-        """Report results not reported yet, then train `members`, then new members."""
+        """Report results that are not reported yet, then train `members`, then new members."""
         names = {member.name for member in members}
         for record in self.sweep.members:
             if record["name"] not in names:
@@ -144,7 +146,7 @@ class Searcher(Sweeper):
         return member
 
     def enqueue(self, member: Member) -> None:
-        """Queue a member; if its values do not fit together, only this member fails."""
+        """Queue a member. If its configuration is invalid, only this member fails."""
         draft = draft_member(self.draft, member, "the search")
         try:
             config = resolve(draft, self.sweep.registry, in_memory=self.data is not None)

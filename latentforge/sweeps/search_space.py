@@ -1,5 +1,5 @@
 """The space of a search: `log(1e-4, 1e-2)`, `uniform(0.5, 8)`, `int(2, 32)` or `[32, 64, 128]` for
-each key. Torch-free; does not import Optuna, but asks its trials for values.
+each key. Imports neither torch nor Optuna; values are requested from Optuna's trial objects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from latentforge.sweeps.grid import Member, draft_member, find_key_faults, find_
 
 USAGE = "write log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or [VALUE, ...]"
 MAX_INTEGER = 2**53  # integers up to here are exact as floats, which Optuna uses
-MAX_NAME_COMBINATIONS = 64  # of component names, which are checked before a search starts
+MAX_NAME_COMBINATIONS = 64  # maximum combinations of component names checked before a search
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Range:
         return trial.suggest_float(key, self.low, self.high, log=self.kind == "log")
 
     def from_stored(self, stored: Any) -> Any:
-        """The value to train with, from the value that Optuna stores."""
+        """Convert a value that Optuna stores to the value to train with."""
         return stored
 
 
@@ -73,7 +73,7 @@ Space = Mapping[str, Range | Choice]
 
 
 def read_texts(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse `section.key=RANGE` texts. Raises ConfigError with every fault."""
+    """Parse `section.key=RANGE` strings. Raises ConfigError with every fault."""
     space: dict[str, Any] = {}
     faults = []
     for text in texts:
@@ -93,7 +93,8 @@ def read_texts(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
-    """Parse texts and lists into ranges and choices by key. ConfigError contains every fault."""
+    """Parse strings into ranges and lists into choices, by key. Raises ConfigError with every
+    fault."""
     if not given:
         raise UsageError(
             "a search needs at least one key to vary", hint="--space 'train.lr=log(1e-4, 1e-2)'"
@@ -129,7 +130,7 @@ def find_json_faults(key: str, values: Sequence[Any]) -> list[str]:
 
 
 def read_range(text: str) -> Range | str:
-    """The range that a text describes, or a message that says what is wrong with the text."""
+    """Parse a range. If the text is invalid, returns a message that describes the error."""
     match = re.fullmatch(r"\s*(\w+)\s*\(([^(),]+),([^(),]+)\)\s*", text)
     if match is None or match[1] not in ("log", "uniform", "int"):
         return USAGE
@@ -150,8 +151,9 @@ def read_range(text: str) -> Range | str:
 
 
 def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: bool) -> RunConfig:
-    """A valid configuration from the space. Raises ConfigError with every fault if a key or one of
-    its values is valid in none; other invalid combinations are left for the search to find."""
+    """Return a valid configuration from the space. Raises ConfigError with every fault if a key or
+    one of its values is invalid in every checked combination. Members with other invalid
+    combinations fail during the search."""
     results: list[tuple[dict[str, int], list[str]]] = []  # index of each key's value; faults
     valid: RunConfig | None = None
     for indices in _combinations(space):
@@ -182,8 +184,9 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
 
 
 def _combinations(space: Space) -> Iterator[dict[str, int]]:
-    """Combinations that together contain every probed value of every key: all combinations of
-    component names, since each component has its own options; the other keys one at a time."""
+    """Yield combinations that together contain every probed value of every key. Component names are
+    combined with each other, because each component has its own options; the other keys are varied
+    one at a time."""
     names = [key for key in space if key.endswith(".name")]
     choices = [range(len(space[key].probes())) for key in names]
     for combination in itertools.islice(itertools.product(*choices), MAX_NAME_COMBINATIONS):
@@ -195,7 +198,8 @@ def _combinations(space: Space) -> Iterator[dict[str, int]]:
 
 
 def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
-    """Raise UsageError for a grid with a search, and for a search's options without a search."""
+    """Raise UsageError for a grid together with a search, and for search options without a
+    search."""
     if grid and search is not None:
         raise UsageError(
             "a sweep is a grid or a search, not both",
@@ -204,6 +208,6 @@ def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
     unexpected = [name for name, value in search_options.items() if value]
     if search is None and unexpected:
         raise UsageError(
-            f"{' and '.join(unexpected)}: only for a search",
+            f"without a search, {' and '.join(unexpected)} cannot be used",
             hint="--search 20, for 20 trials",
         )

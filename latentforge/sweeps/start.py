@@ -42,13 +42,13 @@ def start_sweep(
     quiet: bool,
     data: Any = None,
 ) -> Sweep:
-    """Train the members that a request and a grid or a space describe; `data` is in-memory data or
-    None. A search may join one that exists in a storage. Faults of the request are found before
+    """Train the members that a request and a grid or a space describe. `data` is in-memory data or
+    None. A search may join an existing search in a storage. Faults of the request are found before
     the first member is trained."""
     refuse_torchrun()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
     if search is not None and search < 1:
-        raise UsageError(f"search must be at least 1 trial, got {search}")
+        raise UsageError(f"a search needs at least 1 trial, got {search}")
     check_jobs(registry, jobs, data)
     draft = replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
     varied: dict[str, Any]
@@ -56,7 +56,7 @@ def start_sweep(
         grid = as_json(grid)
         configs = resolve_all(draft, create_members(grid), registry, in_memory=data is not None)
         grid = make_grid_absolute(grid, configs)
-        members = create_members(grid)  # again: names contain the values
+        members = create_members(grid)  # created again, because names contain the values
         varied = {"grid": grid}
     else:
         config, section = describe_search(
@@ -98,7 +98,7 @@ def resume_sweep(
 ) -> Sweep:
     """Resume a sweep in its own folder."""
     refuse_torchrun()
-    open_sweep(registry, path)  # must be a sweep before a lock is created
+    open_sweep(registry, path)  # raises unless it is a sweep, before a lock is created
     with lock_run(path):
         sweep = open_sweep(registry, path)  # as the last process left it
         for partial in path.glob(f".{RECORD}.*"):  # partial files of a killed process
@@ -125,7 +125,7 @@ def resume_sweep(
                 Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).resume(unfinished)
             return sweep
         if storage is not None:
-            raise UsageError(f"{path} is a sweep over a grid; --storage is only for a search")
+            raise UsageError(f"{path} is a sweep over a grid; --storage requires a search")
         configs = resolve_all(draft, unfinished, registry, in_memory=data is not None)
         sweep.write(jobs=jobs)
         Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(

@@ -1,4 +1,4 @@
-"""Trains several members as one stacked model into their own run folders."""
+"""Trains several members as one stacked model, each in its own run folder."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 class VectorizedJob:
-    """Trains `configs` into the folders `paths`. At the end of each member, the callback receives
-    its index and its error, or None if it is done."""
+    """Trains a member for each of `configs`, in the folders `paths`. At the end of each member,
+    `on_end` receives its index and its error, or None if it is done."""
 
     def __init__(
         self,
@@ -51,30 +51,30 @@ class VectorizedJob:
         self.stopped: Interrupted | None = None
 
     def train(self) -> str:
-        """Train all, or return the reason why they cannot be trained together and start none.
+        """Train all members. If they cannot be trained together, start none and return the reason.
 
-        Raises Interrupted after a signal. A member's error goes to the callback and is not raised.
+        Raises Interrupted after a signal. A member's error is passed to `on_end`, not raised.
         """
         config = self.configs[0]
-        try:  # an invalid request is reported for each member, trained alone
+        try:  # each member reports an invalid request when it is trained alone
             device = select_training_device(config.train.device)
             splits = move_to_device(load_splits(config.dataset, config.data, self.data), device)
             images = splits.split("train")
         except Exception as error:
             return format_reason(error)
         if type(images) is not ImageSplit:
-            return "its images are streamed"
+            return "the images are streamed"
         with use_threads(config.train.threads), callers_state_kept(device):
             try:
                 trainees = [build_trainee(each, splits).to(device) for each in self.configs]
-            except Exception as error:  # memory may suffice for one, but not for all
+            except Exception as error:  # memory may suffice for one member, but not for all
                 return format_reason(error)
             if reason := find_obstacle(trainees, self.configs, images, device, splits.spec):
                 return reason
             try:
                 self._train(trainees, splits, device)
             finally:
-                for trainer in list(self.stacks):  # only if the whole group has stopped
+                for trainer in list(self.stacks):  # any left only if the whole group stopped
                     self._end(trainer, sys.exc_info()[1])
         if self.stopped:
             raise self.stopped
@@ -126,7 +126,8 @@ class VectorizedJob:
             self.stacks[trainer] = (index, stack.pop_all())
 
     def _end(self, trainer: Trainer, error: BaseException | None = None) -> None:
-        """Finish writing a member's run, as failed if there is an error."""
+        """End a member's session, with its error if there is one, and report the end to
+        `on_end`."""
         index, stack = self.stacks.pop(trainer)
         try:
             if error is None:

@@ -1,7 +1,7 @@
 """The worker process of a sweep: `python -m latentforge.sweeps.worker`.
 
-It reads jobs from stdin, one JSON line each, and answers on stdout. The end of stdin stops the
-training: the system closes stdin when the parent process ends, for whatever reason.
+It reads jobs from stdin, one JSON line each, and answers on stdout. The end of stdin stops
+training, because the system closes stdin whenever the parent process ends.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def handle_request(request: dict[str, Any], send: Callable[..., None]) -> None:
         reason = run_job(registry, folder, job, configs, report, quiet=True, data=None)
     except Interrupted:
         reason = ""
-    except LatentForgeError as error:  # of the whole job, such as a missing plugin
+    except LatentForgeError as error:  # an error of the whole job, such as a missing plugin
         for member in job.members:
             report(member.name, "failed", str(error))
         reason = ""

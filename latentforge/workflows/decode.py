@@ -75,7 +75,7 @@ def decode(
 def decode_batches(
     loaded: LoadedModel, config: RunConfig, z: Tensor, device: torch.device
 ) -> Iterator[Tensor]:
-    """The decoded images in batches, float32 (B, *data.shape) on the CPU."""
+    """Yield the decoded images in batches, float32 (B, *data.shape) on the CPU."""
     model: Any = loaded.model
     for start in range(0, len(z), BATCH):
         codes, doing = z[start : start + BATCH], f"decoding with model {config.model.name!r}"
@@ -84,7 +84,7 @@ def decode_batches(
 
 
 def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The decoded images, (B, *shape)."""
+    """Decode a batch to images (B, *shape). Raises ValueError for another image shape."""
     x: Tensor = model.decode(z)
     if (found := tuple(x.shape[1:])) != shape:
         raise ValueError(f"an image has shape {found}, not {shape}")
@@ -92,7 +92,8 @@ def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def write_images(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the same images; write the first ones as PNG and collect them for the contact sheet."""
+    """Yield the images unchanged, write the first PICTURES as PNG files, and collect the first
+    SHEET for the contact sheet."""
     (folder / "images").mkdir()
     number = 0
     for x in parts:
@@ -105,7 +106,8 @@ def write_images(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> 
 
 
 def contact_sheet(x: Tensor, count: int, folder: Path, loaded: LoadedModel) -> str:
-    """Draw the first of `count` images; returns the name of the file."""
+    """Draw `x`, the first of `count` images, as a contact sheet, and return the name of the
+    file."""
     from latentforge.rendering.write import write_finding  # imports matplotlib: half a second
 
     grid = ImageGrid(
@@ -121,7 +123,7 @@ def contact_sheet(x: Tensor, count: int, folder: Path, loaded: LoadedModel) -> s
 
 
 def read_codes(path: Path) -> tuple[Array, str]:
-    """`z`, and the JSON text about its origin; the text is "" if other software wrote the file."""
+    """Read `z` and the JSON text about its origin, which is "" if other software wrote the file."""
     if path.suffix != ".npz":
         return read_column(path, "z")
     with open_archive(path, "codes") as archive:
@@ -136,7 +138,8 @@ def read_codes(path: Path) -> tuple[Array, str]:
 
 
 def read_column(path: Path, name: str) -> tuple[Array, str]:
-    """A Parquet column of equally long lists of numbers as (N, D), and the JSON text."""
+    """Read a Parquet column of equally long lists of numbers as (N, D), and the JSON text about its
+    origin."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 
@@ -144,7 +147,9 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
         with parquet.ParquetFile(path) as file:
             if name not in file.schema_arrow.names:
                 names = ", ".join(file.schema_arrow.names)
-                raise UsageError(f"{path} has no column {name!r}", details=[f"it has {names}"])
+                raise UsageError(
+                    f"{path} has no column {name!r}", details=[f"its columns are {names}"]
+                )
             column = file.read(columns=[name]).column(name).combine_chunks()
             source = (file.schema_arrow.metadata or {}).get(METADATA.encode(), b"")
     except (OSError, pa.ArrowException) as error:
@@ -159,7 +164,7 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
 
 
 def warn_if_encoder_differs(source: str, loaded: LoadedModel, where: str) -> None:
-    """Warn if a codes file states that other weights made it; silent if it states nothing."""
+    """Warn if the file of the codes says that they were encoded with other weights."""
     try:
         metadata = json.loads(source)
         origin_text = f"{metadata['run']} ({metadata['checkpoint']})"
@@ -176,7 +181,8 @@ def warn_if_encoder_differs(source: str, loaded: LoadedModel, where: str) -> Non
 
 
 def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
-    """The facts that determine a run's weights. Its path does not: a run may be moved."""
+    """The facts that determine a run's weights. The path is not one of them, as runs may be
+    moved."""
     facts: dict[str, Any] = replace_nonfinite(
         {
             **{section: config[section] for section in ("model", "loss", "train")},
@@ -188,12 +194,12 @@ def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str
 
 
 def to_array(codes: Any) -> Array:
-    """An array or tensor given in Python, as a NumPy array."""
+    """Convert an array or a tensor to a NumPy array."""
     return codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
 
 
 def check_codes(z: Array, loaded: LoadedModel, where: str) -> Tensor:
-    """The codes as float32 (N, *latent.shape). Raises UsageError if they are not valid."""
+    """Return the codes as float32 (N, *latent.shape). Raises UsageError if they are invalid."""
     model: Any = loaded.model
     latent = tuple(model.latent.shape)
     size = math.prod(latent)

@@ -30,7 +30,7 @@ def diagnose(
     device: str = "auto",
     data: Any = None,
 ) -> list[Diagnosis]:
-    """Diagnose a run, as `Forge.diagnose` describes it."""
+    """Diagnose a run; see `Forge.diagnose`."""
     check_device(device)
     config = resolve_stored_config(registry, run)
     failed = diagnose_failure(run)
@@ -43,8 +43,8 @@ def diagnose(
 
 
 def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[Diagnosis]:
-    """Diagnose a loaded run with its training images and those of `split`; `loss` is the measure
-    named loss."""
+    """Diagnose a loaded run on its training images and the images of `split`. `loss` is the measure
+    named `loss`."""
     loaded, provides = loaded_run.loaded, loaded_run.config.model.entry.spec.provides
     train, held_out = loaded_run.splits.split("train"), loaded_run.splits.split(split)
     diagnoses = [
@@ -78,7 +78,8 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
 
 
 def is_loss_changing(loaded_run: LoadedRun) -> bool:
-    """Whether the loss's schedule changed in the last epoch, so that its values do not compare."""
+    """Whether a schedule of the loss changed its value in the last epoch, so that loss values are
+    not comparable."""
     model, loss, end = loaded_run.loaded.model, loaded_run.loaded.loss, loaded_run.loaded.step
     train = loaded_run.splits.split("train")
     batch = train.batch_at(range(min(BATCH, len(train))))
@@ -92,7 +93,7 @@ def is_loss_changing(loaded_run: LoadedRun) -> bool:
 
 
 def diagnose_failure(run: RunFolder) -> list[Diagnosis]:
-    """Why a run ended early: killed, interrupted or failed. Empty if it did not."""
+    """Diagnose why a run was killed, interrupted or failed. Empty if it did not end early."""
     position = f"after {run.manifest['steps']} steps"
     if run.status in ("killed", "interrupted"):
         attempt = f"latentforge train --resume {run.path}"

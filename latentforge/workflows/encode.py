@@ -30,20 +30,20 @@ from latentforge.workflows.export import describe_origin, output_file
 from latentforge.workflows.load import LoadedModel, check_fits, load, load_data
 
 BATCH = 1000  # images in memory at once, and rows in a row group
-THUMBNAIL = 128  # pixels of the longer side; larger images are reduced to it
+THUMBNAIL = 128  # maximum length of the longer side, pixels; larger images are scaled down
 METADATA = "latentforge"  # both formats store a JSON text under this key
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) in nats per image."""
+    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) is in nats per image."""
 
     split: str
     index: Array
     z: Array
     y: Array | None
     kl: Array | None
-    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3), if it can be drawn
+    x: Array | None  # uint8 (B, H, W) or (B, H, W, 3); None if not drawable
 
 
 def encode(
@@ -91,7 +91,8 @@ def encode(
 
 
 def _find_distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
-    """Each image once: data without splits is used as every split of the run."""
+    """Return the splits without duplicates: data without splits is used as each split of the
+    run."""
     distinct: dict[str, ImageSplit] = {}
     for name, images in splits.items():
         if not any(images is other for other in distinct.values()):
@@ -119,7 +120,7 @@ def encode_batches(
 
 
 def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | None]:
-    """The posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image."""
+    """Return the posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image."""
     posterior = model.encode(x)
     z = posterior.mode()
     if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
@@ -128,7 +129,7 @@ def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | 
 
 
 def pil_pixels(x: Tensor) -> Array:
-    """Images in [0, 1], (B, C, H, W), as uint8 for PIL: (B, H, W) or (B, H, W, 3)."""
+    """Convert images (B, C, H, W) in [0, 1] to uint8 for PIL: (B, H, W) or (B, H, W, 3)."""
     pixels = to_uint8(x).transpose(0, 2, 3, 1)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
@@ -137,8 +138,8 @@ def pil_pixels(x: Tensor) -> Array:
 
 
 def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write z (N, D), index, split, the JSON text and, if present, y and kl. Only z is streamed:
-    the other arrays have one value per image."""
+    """Write z (N, D), index, split, the JSON text about their origin and, if present, y and kl.
+    Only z is streamed: the other arrays have one value per image."""
     columns: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
 
     def codes() -> Iterator[Array]:
@@ -161,7 +162,8 @@ def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> lis
 
 
 def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write one row group per batch; the JSON text is in the schema's metadata."""
+    """Write one row group per batch, and the JSON text about the origin in the schema's
+    metadata."""
     from pyarrow import parquet
 
     batches = (to_record_batch(row, about["encoded"]["classes"]) for row in rows)
@@ -175,8 +177,8 @@ def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) ->
 
 
 def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
-    """The columns of a batch. `image` is {bytes, path}, which embedding-atlas and Hugging Face's
-    datasets recognize as a picture."""
+    """Convert a batch to Arrow columns. `image` is {bytes, path}, which embedding-atlas and Hugging
+    Face's datasets recognize as a picture."""
     import pyarrow as pa
 
     columns = {"index": pa.array(row.index), "split": pa.array([row.split] * len(row.index))}
@@ -194,7 +196,8 @@ def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
 
 
 def thumbnail(pixels: Array) -> bytes:
-    """A PNG of uint8 (H, W) or (H, W, 3), reduced if it is larger than a thumbnail."""
+    """Encode pixels, uint8 (H, W) or (H, W, 3), as PNG, and scale larger images down to
+    THUMBNAIL."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))  # never enlarges
     file = io.BytesIO()

@@ -34,7 +34,7 @@ def evaluate(
     device: str = "auto",
     data: Any = None,
 ) -> dict[str, Any]:
-    """Metrics of a run on a split, as `Forge.evaluate` describes them."""
+    """Compute the metrics of a run on a split; see `Forge.evaluate`."""
     check_device(device)
     config = resolve_stored_config(registry, run)
     selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
@@ -50,7 +50,7 @@ def evaluate(
 def record_metrics(
     loaded_run: LoadedRun, split: str, measures: Sequence[Component]
 ) -> dict[str, Any]:
-    """The metrics of `measures` on a split; they are also appended to evaluations.jsonl."""
+    """Compute the metrics of `measures` on a split, and append them to evaluations.jsonl."""
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
     for measure in measures:
@@ -80,7 +80,7 @@ def record_metrics(
 def measure_split(
     loaded_run: LoadedRun, split: str, measures: Sequence[Component]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics of a split, and the protocol of each metric."""
+    """Compute the metrics of a split. Also returns the protocol of each metric."""
     loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
     if loss.entry.spec.labels and not classes and "loss" in {m.name for m in measures}:
         raise UsageError(f"loss {loss.name!r} needs labels; the data has none", hint="data=(x, y)")

@@ -43,7 +43,7 @@ def explore(
     quiet: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Run an explorer and write its findings, as `Forge.explore` describes them."""
+    """Run an explorer and write its findings; see `Forge.explore`."""
     check_device(device)
     folder = Path(out) if out else None
     if folder:
@@ -70,7 +70,7 @@ def explore_loaded(
     out: Path | None,
     stream: TextIO | None,
 ) -> dict[str, Any]:
-    """Run an explorer and draw its findings; returns the folder, files, metrics and notes."""
+    """Run an explorer and draw its findings. Returns the folder, files, metrics and notes."""
     from latentforge.engine.progress import SearchProgress
     from latentforge.runtime.threads import use_threads
     from latentforge.workflows.export import output_folder
@@ -103,7 +103,7 @@ def explore_loaded(
 
     findings = add_notes(findings)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
-        doing = f"drawing what explorer {explorer.name!r} found"
+        doing = f"drawing the findings of explorer {explorer.name!r}"
         files = explorer.call(doing, draw_findings, findings, folder, about)
         watch.write(folder)
     return {
@@ -132,7 +132,7 @@ def find_unpackaged_plugins(*components: Component | None) -> list[str]:
     plugins = [component.entry.plugin for component in components if component]
     loose = [p for p in plugins if not (p.builtin or p.distribution)]
     values = [p.module for p in loose if p.module.endswith(".py") or p.module == p.name]
-    return list(dict.fromkeys(values))  # without objects given in Python
+    return list(dict.fromkeys(values))  # plugins given as Python objects are left out
 
 
 def compute_findings(
@@ -141,7 +141,8 @@ def compute_findings(
     objective: Component | None,
     attach: Callable[[Engine], None],
 ) -> Findings:
-    """Run an explorer and return its findings; its search receives `attach`."""
+    """Run an explorer and return its findings. `attach` adds progress output to the engine of a
+    search."""
     import torch
 
     from latentforge.seeding import callers_state_kept, mix
@@ -183,7 +184,7 @@ def create_context(
 
 
 def check_weights(model: nn.Module, run: Path) -> None:
-    """Raise RunFailed if a weight is NaN or infinite: every picture would be empty."""
+    """Raise RunFailed if a weight is NaN or infinite, because every image would be empty."""
     from latentforge.engine.finite import find_nonfinite
 
     if name := find_nonfinite(model):

@@ -29,8 +29,8 @@ from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
 from latentforge.workflows.load import LoadedModel, load
 
-BATCH_SIZES = (1, 7)  # batch sizes; the traced example has a different one
-TOLERANCE = 1e-4  # for float32 sums in another order; a wrong graph differs by far more
+BATCH_SIZES = (1, 7)  # batch sizes of the comparison; the traced example has another one
+TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs by far more
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Part:
     call: Callable[[Tensor], tuple[Tensor, ...]]
 
     def example(self, batch: int) -> Tensor:
-        """Random images in [0, 1], or codes from N(0, I); equal in every call."""
+        """Random images in [0, 1], or codes from N(0, I), the same in every call."""
         draw = torch.rand if self.input == "x" else torch.randn
         return draw(batch, *self.shape, generator=generator("cpu", "export", batch))
 
@@ -58,7 +58,8 @@ def export(
     checkpoint: str,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Write the folder of an export, with a `part` as ONNX or else the weights; describe it."""
+    """Export a `part` as ONNX, or all weights, into a folder. Returns a description of the
+    export."""
     loaded = load(run, config, checkpoint, torch.device("cpu"))
     file = f"model.{format}"
     with output_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
@@ -81,7 +82,7 @@ def export(
 
 
 def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Write the whole state dict, which does not say which weights a part uses."""
+    """Write the whole state dict, because it does not show which weights a part uses."""
     weights = model.state_dict()
     path.write_bytes(to_safetensors(weights))
     return {
@@ -117,14 +118,14 @@ def write_onnx(loaded: LoadedModel, model: Component, name: str, path: Path) -> 
 def trace_part(
     loaded: LoadedModel, name: str
 ) -> tuple[Part, tuple[Tensor, ...], torch.onnx.ONNXProgram]:
-    """The part, its outputs for an example, and its graph."""
+    """Return the part, its outputs for an example, and its graph."""
     part = get_part(loaded, name)
     return part, part.call(part.example(2)), trace(part, loaded.model)
 
 
 def get_part(loaded: LoadedModel, name: str) -> Part:
-    """The part called `name`. encoder: x to mean and, if the posterior has one, log_var;
-    decoder: z to x; classifier: x to logits."""
+    """Return the part called `name`. The encoder maps x to mean and, if the posterior has one,
+    log_var; the decoder maps z to x, and the classifier x to logits."""
     model: Any = loaded.model
 
     def encoder(x: Tensor) -> tuple[Tensor, ...]:
@@ -148,7 +149,7 @@ def get_part(loaded: LoadedModel, name: str) -> Part:
 
 
 def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
-    """The part as an ONNX graph with a dynamic batch size."""
+    """Trace the part as an ONNX graph with a dynamic batch size."""
     module = nn.Module()  # its forward is the part's function of the model
     module.model = model
     module.forward = part.call
@@ -156,16 +157,16 @@ def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
     inputs = (part.example(2),)  # a batch size of 1 would become a constant
     dynamic_shapes = ({0: torch.export.Dim("batch")},)
     try:
-        # two steps: the second step alone has fallbacks, one of which fixes the batch size
+        # torch.onnx.export alone has fallbacks, one of which fixes the batch size
         graph = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
-    except Exception as error:  # pages long; two lines state the reason
+    except Exception as error:  # its message has pages; the first two lines state the reason
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
     program = torch.onnx.export(
         graph,
         input_names=[part.input],
         output_names=list(part.outputs),
-        dynamic_shapes=({0: "batch"},),  # only the name
+        dynamic_shapes=({0: "batch"},),  # only names the dimension
         dynamo=True,
         optimize=False,
         verbose=False,
@@ -194,8 +195,8 @@ def suppress_output() -> Iterator[None]:
 
 
 def compare(part: Part, path: Path) -> dict[str, Any] | None:
-    """Compare onnxruntime's outputs for random inputs with torch's; None if it is not installed.
-    Raises ValueError if they differ by more than rounding."""
+    """Compare the outputs of onnxruntime and torch for random inputs. Returns None if onnxruntime
+    is not installed. Raises ValueError if the outputs differ by more than rounding errors."""
     try:
         import onnxruntime
     except ImportError:
@@ -210,7 +211,9 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
         ):
             difference = float((torch.from_numpy(onnx_output) - torch_output).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(torch_output.abs().max())):
-                raise ValueError(f"output {name!r} in onnxruntime is {difference:g} off torch's")
+                raise ValueError(
+                    f"output {name!r} of onnxruntime and torch differs by {difference:g}"
+                )
             largest = max(largest, difference)
     return {
         "with": f"onnxruntime {onnxruntime.__version__}",
@@ -229,7 +232,8 @@ def versions(*packages: str) -> dict[str, str]:
 
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; renamed to `path` at the end, removed on any error.
+    """Yield a temporary path to write to. The file is renamed to `path` at the end, or removed on
+    any error.
 
     Raises RunFailed when the disk fails.
     """
@@ -249,10 +253,11 @@ def output_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
-    """A folder to fill: `requested`, else `default`, or `<default>-2` if that exists.
+    """Yield a folder to write to: `requested`, or else `default`, or `<default>-2` and so on if
+    `default` exists.
 
-    On any error, removes what was written, and the folder unless it existed before. Raises
-    RunFailed when the disk fails.
+    On any error, removes everything that was written, and the folder unless it existed before.
+    Raises RunFailed when the disk fails.
     """
     try:
         folder, existing = create_output_folder(requested, default)
@@ -267,15 +272,15 @@ def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
             if existing is None:
                 folder.rmdir()
             if requested is None:
-                default.parent.rmdir()  # if this was all in it
+                default.parent.rmdir()  # fails if it contains anything else
         if isinstance(error, OSError):
             raise write_error(folder, error) from None
         raise
 
 
 def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, set[Path] | None]:
-    """The folder, and what it contains if it exists already: the user may have put files into an
-    empty folder meanwhile."""
+    """Return the folder and, if it existed, its contents: the user may have put files into the
+    empty folder in the meantime. For a new folder, returns None as contents."""
     folder = requested or default
     try:
         folder.mkdir(parents=True)
@@ -287,7 +292,8 @@ def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, s
 
 
 def describe_origin(loaded: LoadedModel, config: RunConfig) -> dict[str, Any]:
-    """All that a reader without the run needs: which weights, of which model, trained on what."""
+    """Describe the weights, the model and the training data, for readers who do not have the
+    run."""
     run = loaded.run
     latent = getattr(loaded.model, "latent", None)
     return {

@@ -1,6 +1,6 @@
 """Checks requests of export, encode and decode before torch loads.
 
-Every request starts here and is checked as far as possible without torch.
+Each function checks a request as far as possible without torch, then calls the workflow.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def export(
         raise UsageError("the part of the model is missing", hint=f"--part {' or '.join(PARTS)}")
     if part is not None and format == "safetensors":
         raise UsageError(
-            "--part is for ONNX; safetensors files contain the weights of the whole model",
+            "--part requires ONNX: a safetensors file contains the weights of the whole model",
             hint="remove --part, or use --format onnx",
         )
     config = resolve_stored_config(registry, run)
@@ -68,14 +68,15 @@ def encode(
 ) -> dict[str, Any]:
     check_device(device)
     if out.suffix not in CODES:
-        raise UsageError(f"{out}: codes are written as .parquet or .npz")
+        raise UsageError(f"{out} must end in .parquet or .npz")
     if out.exists():
         raise UsageError(
             f"{out} already exists and will not be overwritten", hint="choose another --out"
         )
     if options and not isinstance(data, str):
         raise UsageError(
-            "--set is for the options of another dataset", hint="--data NAME --set KEY=VALUE"
+            "--set requires --data: it sets options of another dataset",
+            hint="--data NAME --set KEY=VALUE",
         )
     values = read_assignments(options, faults := Faults())
     raise_faults(faults)
@@ -111,7 +112,7 @@ def decode(
     if isinstance(codes, str | Path):
         codes = Path(codes)
         if codes.suffix not in CODES:
-            raise UsageError(f"{codes}: codes are read from .npz or .parquet")
+            raise UsageError(f"{codes} must be an .npz or .parquet file")
         if not codes.is_file():
             raise MissingError(f"no codes at {codes}", hint=f"latentforge encode {run.path} ...")
         if codes.suffix == ".parquet":

@@ -51,7 +51,7 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
     check_size(run.manifest, saved, config, spec)
-    with callers_state_kept(torch.device("cpu")):  # initial weights are drawn and discarded
+    with callers_state_kept(torch.device("cpu")):  # building a model samples initial weights
         model, loss = build_modules(config, spec)
     prefix = "ema-" if config.train.ema else ""
     for module, part in ((model, config.model), (loss, config.loss)):
@@ -67,17 +67,17 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
         module.eval()
         module.requires_grad_(False)
     images = about["images"]["train"]
-    # the end of training: evaluations use the weights that the loss's terms have there
+    # the end of training: evaluations use the weights of the loss terms at this step
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
     return LoadedModel(run, model, loss, spec, saved.name, step)
 
 
 def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
-    """The run's images: its dataset loaded again, its training data given in Python, or `data`.
+    """Load the run's images: its dataset, its training data given in Python, or `data`.
 
-    If the run was trained on `data`, it is split in the same way. Other data is used whole: if it
-    has no splits, all of it is used as each of the run's splits.
+    If the run was trained on `data`, the data is split as in training. Other data is not split: if
+    it has no splits, all of it is used as each of the run's splits.
     """
     if data is None and run.in_memory is not None:
         splits_in_memory: DataSplits = run.in_memory
@@ -103,12 +103,12 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
 
 
 def check_fits(run: RunFolder, splits: DataSplits) -> None:
-    """Raise UsageError if the data has another shape or more classes than the training data."""
+    """Raise UsageError if the data has a different shape or more classes than the training data."""
     about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
         raise UsageError(
-            f"{run.path} was trained on shape {tuple(about['shape'])}, "
-            f"this data has {splits.spec.shape}"
+            f"{run.path} was trained on images of shape {tuple(about['shape'])}, "
+            f"this data has shape {splits.spec.shape}"
         )
     if len(splits.spec.classes) > len(about["classes"]) > 0:
         raise UsageError(
@@ -138,7 +138,8 @@ def load_run(
     device: str,
     data: Any,
 ) -> LoadedRun:
-    """Load the model and images of a run onto one device, and the models of the other runs."""
+    """Load the model and images of a run onto one device, and the models of the runs in its
+    roles."""
     torch_device = resolve_device(device)
     splits = move_to_device(load_data(run, config, data), torch_device)
     loaded = load(run, config, checkpoint, torch_device)

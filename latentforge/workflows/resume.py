@@ -1,4 +1,5 @@
-"""Resumes a run from a checkpoint, also in mid-epoch; bit-identical but for `differences`."""
+"""Resumes a run from a checkpoint, also in mid-epoch. The result is bit-identical to the result of
+an uninterrupted run, unless `differences` reports a change."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def resume(
     `data` is the run's training data if it was given in Python."""
     run.writes = not torchrun.rank()
     with lock_run(run.path) if run.writes else nullcontext():
-        run.manifest = read_manifest(run.path)  # as the last training left it
+        run.manifest = read_manifest(run.path)  # as the last process left it
         check_changes(run.config, config)
         device = select_training_device(config.train.device)
         splits = load_same_data(run, config, data)
@@ -84,9 +85,10 @@ def rewind(
     device: torch.device,
     processes: ProcessGroup | None,
 ) -> None:
-    """Remove what the run stores about steps after `saved`; before this, the run is unchanged."""
+    """Remove everything that the run stores about steps after `saved`. Until this call, a resume
+    leaves the run unchanged."""
     if processes:
-        processes.barrier("at the start")  # all have read the checkpoint
+        processes.barrier("at the start")  # until all processes have read the checkpoint
     if run.writes:
         store.clean()
         remove_temporary_files(run.path)
@@ -115,7 +117,7 @@ def rewind(
 
 
 def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint | None:
-    """The checkpoint to resume from; None if the run was killed before it wrote one."""
+    """Return the checkpoint to resume from, or None if the run was killed before it wrote one."""
     try:
         return store.load_newest() if which == "last" else store.load(which)
     except MissingError:
@@ -126,15 +128,15 @@ def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint 
         if run.status == "done" or epochs > 1:
             raise MissingError(
                 f"{run.path} has no checkpoint to resume from",
-                details=[f"{METRICS} has {epochs} epochs, which are not trained again"],
+                details=[f"{METRICS} contains {epochs} epochs, which a resume does not repeat"],
                 hint="restore its checkpoints folder, or start a new run",
             ) from None
         return None
 
 
 def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
-    """The images that the run was trained on. Raises UsageError if they have changed: the result
-    would belong to neither dataset."""
+    """Load the images that the run was trained on. Raises UsageError if they have changed, because
+    the result would belong to neither dataset."""
     if data is None and run.in_memory is not None:
         splits_in_memory: DataSplits = run.in_memory
         return splits_in_memory
@@ -171,7 +173,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
         )
     if saved.state["step"] == run.manifest["steps"] and config.train.epochs <= epochs:
         raise UsageError(
-            f"{run.path} is fully trained, {epochs} epochs",
+            f"{run.path} has already been trained for {epochs} epochs",
             hint=f"--epochs {2 * epochs}",
         )
 
@@ -179,7 +181,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
 def differences(
     saved: Checkpoint, config: RunConfig, device: torch.device, trainee: Trainee
 ) -> Iterator[str]:
-    """Changes since the checkpoint was written that alter the last bits of the result."""
+    """Yield the changes since the checkpoint was written that alter the last bits of the result."""
     state, threads = saved.state, torch.get_num_threads()
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} restores the number"
@@ -187,13 +189,13 @@ def differences(
     if (processes := state.get("processes", 1)) != torchrun.world_size():
         yield f"processes: {processes} before, {torchrun.world_size()} now"
     if state["device"] != device.type:
-        yield f"on {state['device']} before, on {device.type} now"
+        yield f"device: {state['device']} before, {device.type} now"
     if state["torch"] != torch.__version__:
-        yield f"torch {state['torch']} before, {torch.__version__} now"
+        yield f"torch: {state['torch']} before, {torch.__version__} now"
     before_channels_last = state.get("ways", {}).get("channels_last", False)
     if is_channels_last(trainee) and not before_channels_last:
-        yield "convolutions contiguous before, channels-last now (train.channels_last)"
+        yield "convolutions: contiguous before, channels-last now (train.channels_last)"
     for name, version in plugin_versions(config).items():
-        older = state["plugins"].get(name.rpartition("/")[2], version)  # older ones: only the name
+        older = state["plugins"].get(name.rpartition("/")[2], version)  # in older files
         if version != (before := state["plugins"].get(name, older)):
-            yield f"plugin {name} {before} before, {version} now"
+            yield f"plugin {name}: {before} before, {version} now"

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False)
 class Run(RunFolder):
-    """One training and its results; `Forge.train` and `open_run` return it."""
+    """A training run and its results; `Forge.train` and `open_run` return it."""
 
     registry: Registry
 
     def load_model(self, checkpoint: str = "last", *, device: str = "cpu") -> nn.Module:
-        """The trained model in evaluation mode, from the checkpoint `last` or `best`."""
+        """Load the trained model in evaluation mode, from the checkpoint `last` or `best`."""
         from latentforge.config.schema import check_device
         from latentforge.runs.compatibility import resolve_stored_config
         from latentforge.runtime.device import resolve_device
@@ -31,14 +31,14 @@ class Run(RunFolder):
         return load(self, config, checkpoint, resolve_device(device)).model
 
     def evaluate(self, split: str = "test", **options: Any) -> dict[str, float]:
-        """Metrics on a split; `options` as in `Forge.evaluate`."""
+        """Compute metrics on a split, with the `options` of `Forge.evaluate`."""
         from latentforge.workflows.evaluate import evaluate
 
         metrics: dict[str, float] = evaluate(self.registry, self, split, **options)["metrics"]
         return metrics
 
     def explore(self, explorer: str, /, **options: Any) -> dict[str, Any]:
-        """Run an explorer and draw its findings; `options` as in `Forge.explore`."""
+        """Run an explorer and draw its findings, with the `options` of `Forge.explore`."""
         from latentforge.workflows.explore import explore
 
         return explore(self.registry, explorer, self, **options)

@@ -1,4 +1,4 @@
-"""A training session: trains into a run folder and records there how the training ended."""
+"""A training session: trains in a run folder, and records there how the run ended."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ TRAIN_PROTOCOL = "mean over the steps of the last epoch, in training mode, while
 
 
 class TrainingSession:
-    """A context manager whose `fit` trains into the folder of `run`, from the start or from the
-    checkpoint `saved`. Entering it builds the trainer and does not change a resumed run. Leaving
-    it records how the training ended, and raises Interrupted after a signal."""
+    """A context manager whose `fit` trains in the folder of `run`, from the start or from the
+    checkpoint `saved`. Entering the context builds the trainer and does not change a resumed run.
+    Leaving it records how the run ended, and raises Interrupted after a signal."""
 
     def __init__(
         self,
@@ -125,18 +125,18 @@ class TrainingSession:
             manifest, trainer = self.run.manifest, self.trainer
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
-            if self.result.status == "done":  # without test metrics it hides those of others
+            if self.result.status == "done":  # hparams without test metrics hide other runs
                 metrics = flatten_metrics(self.result.metrics)
                 self.board.add_hparams(flatten_options(self.run.config), metrics)
         return None
 
     def _record(self, line: dict[str, Any]) -> None:
-        """Record an epoch; in run.json too, for readers during the run or after a kill."""
+        """Record an epoch, also in run.json, for readers during the run or after it was killed."""
         self.run.record(line)
         self.run.update(**describe_progress(self.result))
 
     def _report_start(self) -> None:
-        """Report the loss's facts, how steps are run, and what looks wrong with the data."""
+        """Report the facts of the loss, how steps are run, and suspected problems with the data."""
         progress, trainer = self.trainer.progress, self.trainer
         for line in format_facts(self.run.manifest["facts"]):
             progress.note(line)
@@ -152,7 +152,7 @@ class TrainingSession:
 
 
 def format_facts(facts: dict[str, Any]) -> list[str]:
-    """One line for each fact; facts that differ only in the text in brackets share a line."""
+    """Format a line for each fact; facts whose names differ only in brackets share a line."""
     values_by_name: dict[str, list[str]] = {}
     for name, value in facts.items():
         label, _, qualifier = name.removesuffix(")").partition(" (")
@@ -165,7 +165,7 @@ def format_facts(facts: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
-    """Record in the run how its training ended, in every case."""
+    """Record in the run how it ended, whether or not an error is raised."""
     try:
         yield
     except KeyboardInterrupt:
@@ -175,8 +175,8 @@ def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
     except BaseException as error:
         result.status = "failed"
         is_ours = isinstance(error, LatentForgeError)
-        if run.training:  # else it could not be resumed and is unchanged
-            with suppress(RunFailed):  # fails too on a full disk; the first error is raised
+        if run.training:  # otherwise it has not started and is unchanged
+            with suppress(RunFailed):  # a full disk fails here too; the first error is raised
                 finish(run, result, error=str(error) if is_ours else one_line(error))
             notify(run, "run_failed", error=error)
         if isinstance(error, LatentForgeError):
@@ -202,6 +202,6 @@ def finish(run: Run, result: TrainingResult, error: str = "") -> None:
 
 
 def notify(run: Run, event: str, **arguments: Any) -> None:
-    """Call the plugins that observe runs; of several processes only the first does so."""
+    """Call the plugins that observe runs. With several processes, only the first does so."""
     if run.writes:
         run.registry.notify(f"latentforge_{event}", run=run, **arguments)

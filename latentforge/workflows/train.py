@@ -1,4 +1,4 @@
-"""Trains a model from a resolved configuration into a new run folder."""
+"""Trains a model from a resolved configuration in a new run folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from latentforge.workflows.session import TrainingSession
 def train(
     registry: Registry, config: RunConfig, *, run: Path | None, quiet: bool, data: Any = None
 ) -> Run:
-    """Train into a new run folder, whose status says how it ended; `data` is in-memory data.
+    """Train a model in a new run folder. `data` is in-memory data or None.
 
     Faults of the request (device, data, network, optimizer) are found before the folder is created.
     """
@@ -68,7 +68,7 @@ def train(
 
 
 def compute_facts(trainee: Trainee, config: RunConfig, splits: Any) -> dict[str, Any]:
-    """The facts that the loss states about itself at the start, as JSON values."""
+    """Compute the facts that the loss reports at the start of a run, as JSON values."""
     get_facts = getattr(trainee.loss, "facts", None)
     if get_facts is None:
         return {}

@@ -651,4 +651,6 @@ def test_train_reports_if_the_last_epoch_is_not_the_best(cli, work):
     line = ("train", "ae", "--epochs", 40, "--lr", 0.02, "--set", "train.patience=1", "--quiet")
     answer = cli(*line, "--set", "model.hidden=[64]", "--run", "a")
     best = json.loads(Path("a/run.json").read_text())["best"]["epoch"]
-    assert f"metrics of the last epoch; --checkpoint best has those of epoch {best}" in answer.out
+    assert (
+        f"these metrics are from the last epoch; --checkpoint best uses epoch {best}" in answer.out
+    )

@@ -212,7 +212,7 @@ def test_misspelt_key_suggests_the_likely_one():
 def test_key_that_is_not_a_string_is_refused():
     faults = Faults()
     assert check(Inner, {3: 1}, "model", faults) is None
-    assert faults.lines == ["model.3: no such option; there are width, names"]
+    assert faults.lines == ["model.3: no such option; known options: width, names"]
 
 
 def test_all_errors_are_reported_at_once():

@@ -124,7 +124,7 @@ def test_resume_with_more_epochs_extends_a_finished_run(cli, runs):
     before = json.loads((runs / "ae" / "run.json").read_text())["epochs"]
     refused = cli("train", "--resume", "runs/ae")
     assert refused.code == 2
-    assert f"runs/ae is fully trained, {before} epochs" in refused.err
+    assert f"runs/ae has already been trained for {before} epochs" in refused.err
     assert f"try: --epochs {2 * before}" in refused.err
     more = cli("train", "--resume", "runs/ae", "--epochs", before + 1, "--json")
     assert more.code == 0, more.err
@@ -153,7 +153,7 @@ def test_resume_with_more_epochs_extends_a_finished_run(cli, runs):
         ("train --resume runs/nothing", 4, "no run at runs/nothing"),
         ("train --resume runs/ae --from step-9 --epochs 99", 4, "no checkpoint"),
         ("train --resume runs/ae --epochs 1", 2, "can be raised"),
-        ("train ae --from best", 2, "--from is for --resume"),
+        ("train ae --from best", 2, "--from requires --resume"),
     ],
 )
 def test_invalid_resume_request_is_refused_and_changes_nothing(cli, runs, line, code, said):

@@ -443,7 +443,7 @@ def test_resume_with_more_epochs_equals_a_longer_run(data, tmp_path):
     variant = {"schedule": {"name": "cosine", "epochs": EPOCHS}, "ema": 0.9}
     train(data, tmp_path / "whole", "vae", "plain", {**variant, "epochs": EPOCHS + 2})
     train(data, tmp_path / "run", "vae", "plain", variant)
-    with pytest.raises(UsageError, match="is fully trained, 3 epochs"):
+    with pytest.raises(UsageError, match="has already been trained for 3 epochs"):
         resume(tmp_path / "run", data)
     made = resume(tmp_path / "run", data, train={"epochs": EPOCHS + 2})
     assert made.config["train"]["epochs"] == EPOCHS + 2
@@ -634,8 +634,8 @@ def test_another_torch_or_plugin_version_is_logged(data, tmp_path, caplog, name)
     other = {"torch": "2.0.0", "device": "cuda", "plugins": plugins}
     store.save("other", groups, {**saved.state, **other})
     resume(tmp_path / "run", data)
-    assert f"torch 2.0.0 before, {torch.__version__} now" in caplog.text
-    assert "on cuda before, on cpu now" in caplog.text
+    assert f"torch: 2.0.0 before, {torch.__version__} now" in caplog.text
+    assert "device: cuda before, cpu now" in caplog.text
     assert "plugin latentforge/autoencoder 0.0.1 before" in caplog.text
 
 

@@ -122,7 +122,9 @@ def test_drawing_failure_names_the_plugin_and_leaves_no_partial_folder(runs):
     there = Path("there")
     there.mkdir()
     for out in (None, "fresh", there):
-        with pytest.raises(PluginError, match="drawing what explorer 'odd' found failed") as caught:
+        with pytest.raises(
+            PluginError, match="drawing the findings of explorer 'odd' failed"
+        ) as caught:
             run.explore("odd", out=out)
         assert "explorer 'odd' of plugin Odd" in caught.value.details[0]
     assert not Path("runs/ae/explore/odd").exists()

@@ -353,7 +353,7 @@ def test_folder_without_a_sweep_or_with_unsafe_member_names_is_refused(swept, tm
     for name in ("../elsewhere", "0-lr=0.1/../../x", ".."):
         record["members"][0]["name"] = name
         (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
-        with pytest.raises(MissingError, match="not the record of a sweep"):
+        with pytest.raises(MissingError, match="not a valid sweep record"):
             Forge().resume_sweep(tmp_path)
 
 

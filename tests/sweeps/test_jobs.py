@@ -277,9 +277,9 @@ def test_plugin_missing_in_a_worker_is_an_error_of_its_members(tmp_path):
 def test_jobs_refuses_data_and_plugins_that_workers_cannot_load(tmp_path, cli):
     out = tmp_path / "s"
     grid = {"train.seed": [0, 1]}
-    with pytest.raises(UsageError, match="do not have data passed in Python"):
+    with pytest.raises(UsageError, match="do not have the data passed in Python"):
         Forge().sweep("ae", data=torch.rand(20, 4, 4), grid=grid, jobs=2, out=out)
-    with pytest.raises(UsageError, match="given as a Python object") as caught:
+    with pytest.raises(UsageError, match="cannot load the Python object") as caught:
         Forge([elbo], off=["elbo"]).sweep("ae", grid=grid, jobs=2, out=out)
     assert "jobs=1" in caught.value.remedy
     with pytest.raises(UsageError, match="must be at least 1"):

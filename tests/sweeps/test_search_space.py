@@ -50,7 +50,7 @@ def test_invalid_space_is_refused_before_training(cli, work, text, said):
         (["--objective=elbo", "--grid=train.lr=[1]"], "--search 20"),
         (["--storage=sqlite:///x.db", "--grid=train.lr=[1]"], "--search 20"),
         (["--search=3", "--space=train.lr=[1]", "--grid=train.seed=[0]"], "not both"),
-        (["--search=3", "--space=train.lr=[1]", "--together"], "--together is for a grid"),
+        (["--search=3", "--space=train.lr=[1]", "--together"], "--together requires a grid"),
         (["--search=3", "--space=train.lr=[1]", "--objective=test/loss"], "validation/loss"),
         (["--search=3", "--space=train.lr=[1]", "--objective=reocn"], "did you mean 'recon'"),
         (["--search=3", "--space=train.lr=[1]", "--objective=fid"], "train.monitor=fid"),

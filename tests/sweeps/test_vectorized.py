@@ -265,4 +265,4 @@ def test_signal_stops_all_members_and_each_resumes_at_its_step(start, process, w
         run = read(work / "stopped" / member["name"] / "run.json")
         assert (run["status"], run["epochs"]) == ("done", 12)
         assert run["resumed"][0]["step"] == steps[0]
-        assert member["alone_because"] == "it is resumed on its own"
+        assert member["alone_because"] == "members that have started are resumed one by one"

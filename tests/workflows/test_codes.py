@@ -234,7 +234,7 @@ def test_another_dataset_is_encoded_with_its_own_options(cli, runs):
     assert answer.json["images"] == {"test": 898}
     answer = cli(*line, "--set", "size=12", "--out", "b.npz")
     assert answer.code == 2
-    assert "was trained on shape (1, 28, 28), this data has (1, 12, 12)" in answer.err
+    assert "images of shape (1, 28, 28), this data has shape (1, 12, 12)" in answer.err
     assert not Path("b.npz").exists()
 
 
@@ -295,7 +295,7 @@ def test_encode_prints_counts_and_columns(cli, runs):
     ("line", "code", "said"),
     [
         ("runs/cnn --out c.npz", 2, "encoding needs encode; model 'cnn-classifier' provides"),
-        ("runs/ae --out c.csv", 2, "c.csv: codes are written as .parquet or .npz"),
+        ("runs/ae --out c.csv", 2, "c.csv must end in .parquet or .npz"),
         ("runs/ae --out there.npz", 2, "there.npz already exists and will not be overwritten"),
         ("runs/ae --out c.npz --split tset", 2, "did you mean 'test'?"),
         ("runs/ae --out c.npz --data digts", 2, "did you mean 'digits'?"),
@@ -430,7 +430,7 @@ def test_parquet_file_without_valid_codes_is_refused(cli, runs, columns, said):
     [
         ("runs/cnn codes.npz --out out", 2, "decoding needs decode"),
         ("runs/ae none.npz --out out", 4, "no codes at none.npz"),
-        ("runs/ae runs --out out", 2, "codes are read from .npz or .parquet"),
+        ("runs/ae runs --out out", 2, "runs must be an .npz or .parquet file"),
         ("runs/ae codes.npz --out runs", 2, "runs is not empty and will not be overwritten"),
         ("runs/ae codes.npz --out codes.npz", 2, "codes.npz is a file"),
     ],

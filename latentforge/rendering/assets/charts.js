@@ -86,7 +86,7 @@
     return canvas;
   }
 
-  const words = new DOMParser(); // plotly's texts are escaped; a tooltip shows them unescaped
+  const words = new DOMParser(); // plotly's text is escaped; a tooltip shows it unescaped
   const plain = (text) => words.parseFromString(text.replaceAll("<", "&lt;"), "text/html").body.textContent;
 
   function tip(box, plot, content, sheet) {

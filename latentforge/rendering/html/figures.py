@@ -109,8 +109,8 @@ def _histogram(bins: Bins, x_range: tuple[float, float], *, normal: bool) -> go.
 
 
 def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
-    """The points with the indices `shown`, one trace per class; `customdata` is a point's position
-    in `shown`."""
+    """A scatter plot of the points with the indices `shown`, with one trace per class. `customdata`
+    contains each point's position in `shown`."""
     points = to_array(item.points)[shown]
     figure = go.Figure()
     size = 5 if len(shown) > 1500 else 7
@@ -131,7 +131,7 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
                 "color": colour(i),
                 "size": size,
                 "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
-                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # for dark on dark
+                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # visible in dark mode
             },
             opacity=0.4 if len(item.paths) > 1 else 0.9,
         )
@@ -166,7 +166,8 @@ def apply_style(figure: go.Figure, x_title: str, y_title: str, **layout: Any) ->
 
 
 def as_dict(figure: go.Figure) -> dict[str, Any]:
-    """The figure as input of Plotly.newPlot, without the template, which would set colours."""
+    """Convert a figure to input of Plotly.newPlot, without the template, which would set
+    colours."""
     content: dict[str, Any] = figure.to_plotly_json()
     content["layout"].pop("template", None)
     return content
@@ -175,8 +176,8 @@ def as_dict(figure: go.Figure) -> dict[str, Any]:
 def sample_evenly(
     labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int
 ) -> Any:
-    """At most `limit` of `total` indices, sorted, drawn at random with a fixed seed and with equal
-    numbers per class as far as the classes have enough."""
+    """Sample at most `limit` of `total` indices with a fixed seed, and return them sorted. The
+    classes get equal numbers, unless small classes have fewer."""
     random = np.random.default_rng(0)
     if total <= limit:
         return np.arange(total)
@@ -185,6 +186,6 @@ def sample_evenly(
     groups = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
     sampled: list[np.ndarray[Any, Any]] = []
     for classes_left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
-        available = limit - sum(map(len, sampled))  # larger classes use what small ones leave
+        available = limit - sum(map(len, sampled))  # larger classes use what small classes leave
         sampled.append(group[: available // classes_left])
     return np.sort(np.concatenate(sampled))

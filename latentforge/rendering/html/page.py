@@ -1,7 +1,7 @@
-"""Builds HTML of interactive charts that needs no network: fragments, the shared head, full pages.
+"""Builds interactive charts as HTML that works offline: fragments, the shared head, full pages.
 
-A fragment contains a figure as JSON. `assets/charts.js` draws it, shows thumbnails, and blends the
-decoded image of a position.
+A fragment contains a figure as JSON. `assets/charts.js` draws the figure, shows thumbnails, and
+interpolates the decoded image at a position.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Chart = Scatter | Lines | Bars | Histogram | Table
 
 
 def chart(item: Chart, *, points: int = POINTS, peers: Sequence[Any] = ()) -> str:
-    """A finding with its title as an HTML fragment; the page must also contain `head()` once.
+    """Render a finding with its title as an HTML fragment; the page must also contain `head()`.
 
-    It shares its y range with the findings `peers` of the same type, which are shown beside it.
+    The chart shares its y range with `peers`, findings of the same type that are shown beside it.
     """
     notes: list[str] = []
     if isinstance(item, Table):
@@ -43,7 +43,7 @@ def chart(item: Chart, *, points: int = POINTS, peers: Sequence[Any] = ()) -> st
         ]
         body = f'<div class="lf-panels">{"".join(panels)}</div>'
         density_note = (
-            ", with the normal density of the same mean and standard deviation"
+            " and the normal density with the same mean and standard deviation"
             if item.normal
             else ""
         )
@@ -83,7 +83,7 @@ def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
         )
     if len(shown) < total:
         method = ", evenly over the classes" if labels is not None else ""
-        notes.append(f"{len(shown):,} of {total:,} points are shown, drawn at random{method}.")
+        notes.append(f"{len(shown):,} of {total:,} points are shown, sampled at random{method}.")
     if count := count_frames(item):
         content["frames"] = count
     content["figure"] = draw.as_dict(draw.scatter(item, shown))

@@ -1,6 +1,7 @@
 """Adds the paths of a map to a plotly figure: outlined lines from a ring to a star.
 
-`assets/charts.js` animates the paths and applies the page's colours that a trace's `meta` names.
+`assets/charts.js` animates the paths and sets the colours that a trace's `meta` maps to CSS
+variables of the page.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ TEXT_POSITIONS = (
 
 
 def to_array(values: Any) -> np.ndarray[Any, Any]:
-    """A tensor on any device, or an array, as a numpy array."""
+    """Convert a tensor on any device, or an array, to a NumPy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def round_values(values: Any) -> list[float | None]:
-    """Values with five significant digits, more than a screen shows; None, a gap, if not finite."""
+    """Round values to five significant digits, more than a screen shows. Values that are not finite
+    become None, which is drawn as a gap."""
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in to_array(values).tolist()]
 
 
 def escape_text(value: object) -> str:
-    """Escape a text, because plotly parses markup; a class named `<b>` is shown literally."""
+    """Escape text, because plotly parses markup; a class named `<b>` is then shown literally."""
     return html.escape(str(value), quote=False)
 
 
@@ -44,8 +46,8 @@ def count_frames(item: Scatter) -> int:
 
 
 def add_paths(figure: go.Figure, item: Scatter) -> None:
-    """Draw a single path in the text colour, or several in the same colours as the PNG, each named
-    at its end. Lines come first, so that they do not cover a ring or a star."""
+    """Draw a single path in the text colour, or several paths in the colours of the PNG, with their
+    names at their ends. Lines come first, so that they do not cover a ring or a star."""
     paths = [
         (i, name, to_array(p).reshape(-1, 2)) for i, (name, p) in enumerate(item.paths.items())
     ]
@@ -82,8 +84,8 @@ def add_paths(figure: go.Figure, item: Scatter) -> None:
 
 
 def _add_line(figure: go.Figure, path: np.ndarray[Any, Any], name: str, fill: str) -> int:
-    """Add an outline and the line above it; returns the index of the line's trace. Without `fill`
-    it is a single path, which has a legend entry that can hide it."""
+    """Add an outline and a line above it, and return the index of the line's trace. Without `fill`
+    the path is the only one and gets a legend entry, which can hide it."""
     x, y = round_values(path[:, 0]), round_values(path[:, 1])
     style: dict[str, Any] = {"x": x, "y": y, "mode": "lines"}
     style["legendgroup"] = "ends" if fill else "path"
@@ -136,7 +138,7 @@ def _add_legend(figure: go.Figure) -> None:
 
 
 def choose_text_positions(ends: np.ndarray[Any, Any]) -> Sequence[str]:
-    """The side of each end (n, 2) for its name: the side away from the nearest other ends."""
+    """Choose the side of each end (n, 2) for its name: away from the nearest other ends."""
     ranges = np.ptp(ends, axis=0) + 1e-12 if len(ends) else 1.0
     positions = ends / ranges
     sides = []

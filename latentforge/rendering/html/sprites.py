@@ -13,12 +13,13 @@ from torch import Tensor
 from latentforge.rendering.images import tile, to_cells
 
 SIDE = 8192  # pixels; browsers reject larger images
-PIXELS = 4_200_000  # maximum of a sprite: 5,000 images of 28 x 28
-THUMBNAIL = 64  # maximum of an image's longer side, pixels
+PIXELS = 4_200_000  # maximum pixels of a sprite: 5,000 images of 28 x 28
+THUMBNAIL = 64  # maximum length of an image's longer side, pixels
 
 
 def sprite(images: Tensor, columns: int) -> dict[str, Any]:
-    """Pack `images` (N, C, H, W) in [0, 1] row by row: source, cell size and number of columns.
+    """Pack `images` (N, C, H, W) in [0, 1] row by row into one image. Returns its data URI, the
+    cell size and the number of columns.
 
     Images are scaled down if they are too large; otherwise their pixels are unchanged.
     """

@@ -24,7 +24,8 @@ MAX_NAMED = 8  # maximum runs in a legend; with more, only the hover text names 
 def plot_curves(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[tuple[str, str]]:
-    """Metric names and their charts as HTML: the loss and its terms first, then the other metrics.
+    """Return the name and the HTML chart of each metric: the loss and its terms first, then the
+    other metrics.
 
     Runs share a chart if a metric has the same definition in all of them; otherwise each definition
     has a panel, with the definition below it. A metric that equals the loss, such as its only term,
@@ -37,7 +38,7 @@ def plot_curves(
     definitions = {key: group_by_definition(key, runs, histories) for key in keys}
 
     def is_loss(key: str, indices: list[int]) -> bool:
-        """Whether a metric equals the loss in all lines of these runs, which have the same loss."""
+        """Whether the runs at `indices` have the same loss and log `key` with equal values."""
         if indices not in definitions.get("loss", {}).values():
             return False
         metrics_by_line = [
@@ -75,8 +76,8 @@ def plot_curves(
 def group_by_definition(
     key: str, runs: Sequence[RunFolder], histories: Sequence[Sequence[dict[str, Any]]]
 ) -> dict[str, list[int]]:
-    """The indices of the runs that have a metric, by its definition in them: its protocol; for the
-    loss, its name and the protocols of its terms."""
+    """Group the indices of the runs that have a metric by its definition. The definition is the
+    protocol of the metric, or, for the loss, its name and the protocols of its terms."""
     indices = [
         i
         for i, history in enumerate(histories)
@@ -128,7 +129,7 @@ def _plot_curve(
 
 
 def _get_points(history: Sequence[dict[str, Any]], split: str, key: str) -> list[tuple[Any, float]]:
-    """The epochs that have a value of the metric, with the value."""
+    """The pairs (epoch, value) of a metric on a split."""
     points = [(line.get("epoch"), _get_metrics(line, split).get(key)) for line in history]
     return [(epoch, value) for epoch, value in points if isinstance(value, int | float)]
 

@@ -91,7 +91,8 @@ class Group:
 
     @property
     def protocols(self) -> list[str]:
-        """The protocols of the metrics; if they differ, with the names of their entries."""
+        """The protocols of the metrics. If they differ, each is prefixed with the names of its
+        entries."""
         pairs = [(entry.findings.protocol, entry.name) for entry in self.entries]
         return group_by_protocol([(protocol, name) for protocol, name in pairs if protocol])
 
@@ -110,7 +111,8 @@ class Group:
 def collect_explorations(
     runs: Sequence[RunFolder], names: Sequence[str], registry: Registry, warnings: list[str]
 ) -> list[Group]:
-    """Groups by explorer, those with an interactive map first. Damaged folders add a warning."""
+    """Collect the explorations of the runs in groups by explorer. Groups with an interactive map
+    come first. Damaged folders add a warning."""
     entries = [
         _read(run, name if len(runs) > 1 else "", folder, registry)
         for run, name in zip(runs, names, strict=True)
@@ -159,7 +161,7 @@ def _get_explorer(folder: Path) -> str:
 
 
 def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
-    """Read the findings of a folder; an error becomes the text of `error`."""
+    """Read the findings of a folder. An error is stored in the `error` of the entry."""
     has_number = folder.name != _get_explorer(folder)
     heading = " / ".join([name, folder.name] if name and has_number else [name or folder.name])
     entry = Entry(run, heading, folder)
@@ -199,7 +201,8 @@ def _find_peers(item: Any, group: Group) -> list[Any]:
 
 
 def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -> Iterator[Block]:
-    """A chart if the finding has data, else its images: the first one open, the others folded."""
+    """Yield a chart if the finding has data, or else its images, of which all but the first are
+    folded."""
     name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
     if item.finding is not None and hasattr(item.finding, "title"):
         content = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
@@ -210,13 +213,14 @@ def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -
     pictures.sort(key=lambda picture: picture.kind != "image/gif")  # the animation first
     for i, picture in enumerate(pictures):
         content = Markup(PICTURE).format("" if i else caption, item.title, picture.tag)
-        if i:  # the first one has its title drawn in it
+        if i:  # the first image contains its title
             content = Markup(FOLDED).format(entry.name, item.title, content)
         yield Block(f"{item.name} {i}", content, picture.wide)
 
 
 def normalize_about(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The `about` entries of a folder; those that are missing or of a wrong type become empty."""
+    """Return the `about` entries of a folder. Entries that are missing or of a wrong type become
+    empty."""
     texts = {"explorer": _get_explorer(folder), "run": "", "checkpoint": "", "weights": ""}
     texts_found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
@@ -281,7 +285,7 @@ def _get_defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any
 
 
 def suggest_command(run: RunFolder, registry: Registry) -> str:
-    """The suggested first command: latent-map, or another explorer that fits the model."""
+    """Suggest a first command: latent-map, or another explorer that fits the model."""
     suitable: list[str] = []
     with suppress(LatentForgeError):
         model = registry.get("models", run.config["model"]["name"])
@@ -301,14 +305,14 @@ def suggest_command(run: RunFolder, registry: Registry) -> str:
 
 
 def arrange_blocks(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:
-    """The parts of each entry: first one without blocks, for its heading, then the others.
+    """Arrange the blocks of each entry in parts. The first part has no blocks, only the heading.
 
-    On a wide page the parts form a grid: headings in columns, the blocks that follow in columns,
-    then one row for the wide block of each entry, then columns again.
+    On a wide page the parts form a grid with COLUMNS columns. The headings and the narrow blocks of
+    the entries are side by side; each wide block has its own row across all columns.
     """
     keys = {block.key for entry in entries for block in entry.blocks if block.wide}
-    lines = -(-len(entries) // COLUMNS)  # rows of columns
-    band = lines + len(entries)  # plus one row for each wide block
+    lines = -(-len(entries) // COLUMNS)  # rows of headings or narrow blocks
+    band = lines + len(entries)  # plus one row for the wide block of each entry
     return [(entry, _arrange_entry(entry, i, keys, lines, band)) for i, entry in enumerate(entries)]
 
 

@@ -29,7 +29,7 @@ def format_date(text: Any) -> str:
 
 
 def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
-    """The JSON objects of a JSON lines file. A damaged line is left out and adds a warning."""
+    """Read the objects of a JSON lines file. A damaged line is skipped and adds a warning."""
     try:
         texts = read_lines(path)
     except (OSError, ValueError) as error:

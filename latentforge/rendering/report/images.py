@@ -27,7 +27,7 @@ COLUMN = 560  # width of a column if two folders are side by side, pixels
 
 @dataclass(frozen=True)
 class Picture:
-    """An embedded image; `wide` if it would be too small to read in a column."""
+    """An embedded image. `wide` is set if it would be too small to read in a column."""
 
     kind: str
     tag: Markup
@@ -35,7 +35,8 @@ class Picture:
 
 
 def embed(file: Path, title: str) -> Picture | None:
-    """An image file as an <img> tag; None for other files. An SVG in <img> runs no scripts."""
+    """Embed an image file in an <img> tag; None for other files. An SVG in <img> runs no
+    scripts."""
     kind = KINDS.get(file.suffix.lower())
     if kind is None:
         return None
@@ -57,7 +58,8 @@ def embed(file: Path, title: str) -> Picture | None:
 
 
 def compress(image: Image.Image, content: bytes) -> bytes:
-    """Compress an image on white without loss; one above MAX_BYTES is scaled down and quantized."""
+    """Draw an image on white and compress it without loss. An image above MAX_BYTES is scaled down
+    and quantized."""
     flat = image.convert("RGBA")
     background = Image.new("RGBA", flat.size, "white")
     flat = Image.alpha_composite(background, flat).convert("RGB")

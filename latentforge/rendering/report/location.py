@@ -15,10 +15,10 @@ MARK = '<meta name="generator" content="LatentForge report">'
 
 
 def default_path(runs: Sequence[RunFolder]) -> Path:
-    """RUN/report.html; for several runs `report-A-B.html` in their deepest common folder.
+    """Return RUN/report.html, or for several runs `report-A-B.html` in their deepest common folder.
 
-    If only the root is common, it is in the working folder, with a number after the name if that
-    file exists and is not the report of these runs.
+    If the runs have only the root in common, the report is in the working folder. A number is added
+    if that file exists and is not the report of these runs.
     """
     if len(runs) == 1:
         return runs[0].path / "report.html"
@@ -41,7 +41,8 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
 
 
 def create_mark(runs: Sequence[RunFolder]) -> str:
-    """The meta line that identifies the runs of a page; a hash, as paths may have any character."""
+    """The meta element that identifies the runs of a page. It contains a hash, because paths may
+    contain any character."""
     paths = "\n".join(str(run.path.resolve()) for run in runs)
     digest = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()
     return f'<meta name="runs" content="{digest}">'

@@ -82,7 +82,7 @@ def render(
 
 
 def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
-    """The names of the folders, with the folders above them where names are the same."""
+    """Name each run by its folder. If names are equal, add as many parent folders as needed."""
     paths = [run.path.resolve() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-depth:]) for path in paths]

@@ -15,7 +15,7 @@ SPLITS = ("test", "validation", "train")
 
 
 def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
-    """The header of a run: model, loss, data, status, duration, and findings on the training."""
+    """Describe a run for the header: model, loss, data, status, duration, notes and diagnoses."""
     manifest, config, data = run.manifest, run.config, run.manifest["data"]
     images = data["images"] if isinstance(data["images"], Mapping) else {}
     best = manifest.get("best") or {}
@@ -46,8 +46,9 @@ def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
-    """The table of metrics. One run: a column per split. Several runs: a column per run, for the
-    test split, or for validation if no run has test metrics."""
+    """Create the table of metrics. For one run it has a column per split. For several runs it has a
+    column per run, with the test metrics, or with the validation metrics if no run has test
+    metrics."""
     if len(runs) == 1:
         metrics = runs[0].metrics
         columns = {split: metrics[split] for split in SPLITS if metrics.get(split)}
@@ -68,7 +69,8 @@ def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict
 
 
 def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
-    """The protocol of each metric; if it differs between runs, each protocol with its runs."""
+    """The protocol of each metric. If it differs between runs, each protocol is prefixed with the
+    names of its runs."""
     pairs_by_metric: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for metric, protocol in (run.manifest.get("protocol") or {}).items():
@@ -79,7 +81,8 @@ def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str,
 
 
 def group_by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Each protocol of the (protocol, name) pairs once; if there are several, with their names."""
+    """List each protocol of the (protocol, name) pairs once. If there are several protocols, each
+    is prefixed with its names."""
     names_by_protocol: dict[str, list[str]] = {}
     for protocol, name in pairs:
         names_by_protocol.setdefault(protocol, []).append(name)
@@ -104,7 +107,8 @@ def find_differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str,
 def read_evaluations(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[dict[str, Any]]:
-    """The rows of evaluations.jsonl, newest first within a run; of identical ones only the last."""
+    """Read the rows of evaluations.jsonl, newest first within a run. Identical rows are listed
+    once."""
     rows: dict[str, dict[str, Any]] = {}
     for run, name in zip(runs, names, strict=True):
         for line in read_objects(run.path / "evaluations.jsonl", warnings):
@@ -130,7 +134,7 @@ def find_differences(runs: Sequence[RunFolder]) -> list[tuple[str, list[Any]]]:
 
 
 def describe_settings(run: RunFolder, name: str) -> dict[str, Any]:
-    """The configuration as TOML, the plugins, the environment and the data."""
+    """Describe the settings of a run: configuration as TOML, plugins, environment and data."""
     manifest = run.manifest
     environment = dict(manifest.get("environment") or {})
     environment.pop("command", None)
@@ -150,7 +154,8 @@ def _distribution(plugin: Mapping[str, Any]) -> str:
 
 
 def list_commands(run: RunFolder, name: str) -> dict[str, Any]:
-    """The command lines that trained the run, if there were any, and one that trains it again."""
+    """The command lines that trained the run, if any, and a command line that repeats the
+    training."""
     training_command = (run.manifest.get("environment") or {}).get("command") or []
     by_latentforge = any(word in ("train", "demo") for word in map(str, training_command))
     resumed = run.manifest.get("resumed")

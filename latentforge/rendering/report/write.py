@@ -22,11 +22,11 @@ def report(
     out: Path | None = None,
     sweep: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the page; returns `report`, `runs`, `explored` (folders), `bytes`, `warnings`, `next`.
-    If the runs are the members of a sweep, `sweep` is the table at the start of the page.
+    """Write the page. Returns `report`, `runs`, `explored` (folders), `bytes`, `warnings`, `next`.
+    If the runs are the members of a sweep, `sweep` contains the table at the start of the page.
 
-    An earlier report is replaced. Raises UsageError if another file has its path, or if a run is
-    given twice; RunFailed if the page cannot be written.
+    An earlier report is replaced. Raises UsageError if another file exists at the path, or if a run
+    is given twice. Raises RunFailed if the page cannot be written.
     """
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):

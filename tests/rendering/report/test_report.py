@@ -301,7 +301,7 @@ def test_failed_run_without_metrics_can_be_reported(runs, cli):
     Path("runs/ae/metrics.jsonl").unlink()
     assert cli("report", "runs/ae").code == 0
     page = Path("runs/ae/report.html").read_text("utf-8")
-    assert "The training failed: the loss is NaN &lt;b&gt;" in page
+    assert "Training failed: the loss is NaN &lt;b&gt;" in page
     assert "No epoch has ended yet." in page
 
 
