@@ -40,11 +40,11 @@ PAIRS, LIMIT = 15, 0.98
 SECONDS, LEAST = 8.0, 5  # a pair measures for this time, and each side this often
 # Steps of a measurement, about 0.1 s on two cores, by the names of networks.CASES.
 STEPS = {
-    "mlp-classifier": 100,
-    "ae": 60,
-    "vae": 25,
-    "ae-z2": 25,
-    "cnn-classifier": 3,
+    "mlp-classifier": 40,
+    "ae": 25,
+    "vae": 10,
+    "ae-z2": 10,
+    "cnn-classifier": 2,
     "conv-vae": 1,
 }
 MEASUREMENTS = 20  # of an epoch; one of them includes its end
