@@ -66,6 +66,7 @@ def test_the_tiny_run_is_trained(tiny_run):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("packaged", "plugin", "origin"),
     [

@@ -52,6 +52,7 @@ def test_every_preset_trains_and_is_on_the_page(reproduce, tmp_path):
     assert "differs" not in text  # digits have no reference values
 
 
+@pytest.mark.slow
 def test_option_only_trains_one_system_and_writes_no_page(tmp_path):
     page = SCRIPT.parents[1] / "docs" / "reproduction.md"
     before = page.read_bytes()

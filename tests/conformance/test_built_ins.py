@@ -45,6 +45,7 @@ def forge():
     return Forge()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)
 def test_a_built_in_keeps_its_contract(kind, name, work, monkeypatch):
     if DATA:

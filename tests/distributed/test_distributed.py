@@ -27,10 +27,13 @@ spec = importlib.util.spec_from_file_location("distributed_worker", WORKER)
 worker = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not torch.distributed.is_available(),
-    reason="needs torchrun with gloo, and /proc",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or not torch.distributed.is_available(),
+        reason="needs torchrun with gloo, and /proc",
+    ),
+]
 
 
 def launch(count, *arguments, cwd=None):
@@ -228,7 +231,6 @@ def test_a_killed_process_ends_the_run_with_a_message(shared):
 # ---------------------------------------------------------------- the command line
 
 
-@pytest.mark.slow  # starts its own torchrun
 def test_only_the_first_process_writes_and_prints(tmp_path):
     """A run with a generated name and a warning; stdout is one JSON object."""
     line = ["train", "conv-vae", "--set", "model.channels=[4, 3]", "--set", "model.hidden=8"]
@@ -253,7 +255,6 @@ def test_an_invalid_request_is_reported_once(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow  # starts its own torchrun
 def test_other_commands_refuse_torchrun(tmp_path):
     code, _, err = wait_for(launch(2, "-m", "--", "latentforge", "demo", cwd=tmp_path))
     assert code
@@ -280,7 +281,6 @@ def training(tmp_path):
         started.kill()
 
 
-@pytest.mark.slow  # starts its own torchrun
 def test_another_process_reports_that_the_first_was_killed(training):
     started, run, processes = training
     os.kill(processes[0], signal.SIGKILL)
@@ -292,7 +292,6 @@ def test_another_process_reports_that_the_first_was_killed(training):
     assert "try: torchrun ... -m -- latentforge train --resume run" in err
 
 
-@pytest.mark.slow  # starts its own torchrun
 def test_sigterm_to_torchrun_stops_the_run_with_a_checkpoint(training):
     started, run, _ = training
     started.send_signal(signal.SIGTERM)

@@ -93,6 +93,7 @@ def test_commands_of_the_package_with_several_components_run(wave, work, capsys)
         assert f"{kind} " in shown
 
 
+@pytest.mark.slow
 def test_tests_of_the_package_pass_with_one_skip(wave, work):
     (work / "tests").mkdir()
     for name, text in named(text for _, text in blocks("Tests")).items():

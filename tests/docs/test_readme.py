@@ -39,6 +39,7 @@ def test_make_commands_are_targets():
         assert ".venv/bin/" in done.stdout
 
 
+@pytest.mark.slow
 def test_shell_commands_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for line in [*blocks("bash")[1].splitlines(), *blocks("bash")[2].splitlines()]:

@@ -326,6 +326,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals")
 
 
+@pytest.mark.slow
 @posix
 def test_disk_that_fills_up_fails_the_run_with_a_message(process, work):
     """Files may grow to 10,000 bytes: enough for run.json, too little for a checkpoint and for
@@ -342,6 +343,7 @@ def test_disk_that_fills_up_fails_the_run_with_a_message(process, work):
     assert "cannot write" in manifest["error"]
 
 
+@pytest.mark.slow
 @posix
 def test_full_disk_leaves_no_empty_run_folder(process, work):
     arguments = ("train", "ae", *SMALL, "--run", "r", "--json")
@@ -535,6 +537,7 @@ sys.meta_path.insert(0, Interrupt())
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("module", ["numpy.linalg", "torch.autograd", "ignite.engine"])
 def test_ctrl_c_during_a_third_party_import_ends_the_process(process, work, module):
@@ -553,6 +556,7 @@ sys.meta_path.insert(0, Interrupt())
     assert not (work / "r").exists()
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_while_the_process_ends_keeps_the_exit_code(start, trap, work):
     """Process exit takes 0.2 s; a second Ctrl-C in that time must not change the exit code."""

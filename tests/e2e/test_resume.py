@@ -42,11 +42,12 @@ def end_with_signal(process, work, number) -> str:
     return err
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [
-        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, "terminated"),
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGKILL, -signal.SIGKILL, ""),
     ],
@@ -73,6 +74,7 @@ def test_run_ended_by_a_signal_resumes_to_the_same_weights(start, cli, work, num
     assert all(torch.equal(ours[name], value) for name, value in whole.items())
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]

@@ -17,6 +17,7 @@ def stream_options(work):
     return ["arrays", *(f"--set=data.{key}" for key in ("path=x.npy", "labels=y.npy"))]
 
 
+@pytest.mark.slow
 def test_run_on_streamed_images_trains_evaluates_and_explores(cli, stream_options):
     options = [*SMALL, "--set=data.stream=always", "--set=data.workers=1", "--epochs", 1]
     trained = cli("train", "ae", "--data", *stream_options, *options, "--run", "run")

@@ -60,7 +60,10 @@ def test_only_convolutions_become_channels_last():
     assert not becomes_channels_last(nn.Conv2d(3, 4, 3), channels_last="off")
 
 
-@pytest.mark.parametrize("name", ["ae", "vae", "cnn-classifier"])
+@pytest.mark.parametrize(
+    "name",
+    ["vae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ae", "cnn-classifier"))],
+)
 def test_bf16_trains_to_float32_metrics_with_float32_weights(tmp_path, name):
     full, half = train(tmp_path, name), train(tmp_path, name, precision="bf16")
     assert half.manifest["steps_made"]["precision"] == "bf16"

@@ -39,6 +39,7 @@ def flight(velocity, drag, seconds=1.0, steps=20000):
     return x, y
 
 
+@pytest.mark.slow
 def test_ball_reaches_every_target(capsys):
     program = runpy.run_path(str(EXAMPLES / "search_without_a_run.py"), run_name="example")
     program["main"]()

@@ -52,6 +52,7 @@ def search(decode, objective, start, steps=300, lr=0.2):
     return found, attempts
 
 
+@pytest.mark.slow
 def test_search_that_uses_only_the_contract_reaches_every_target(fly, spec):
     options = {"targets": [[3.0, 0.0], [-2.0, 2.0], [0.0, -3.0], [1.0, 3.0]]}
     objective = spec.build(check_options(spec.config, options, "arrive"), None)

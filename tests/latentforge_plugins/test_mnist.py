@@ -160,6 +160,7 @@ except MissingError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_failed_download_reports_one_cause_and_a_hint(tmp_path: Path):
     out = subprocess.run(
         [sys.executable, "-c", NO_NETWORK, str(tmp_path)], capture_output=True, text=True
@@ -191,6 +192,7 @@ print(tuple(grid.shape), datasets.MNIST.__name__, torch.ops.torchvision.nms.defa
 """
 
 
+@pytest.mark.slow
 def test_torchvision_is_imported_even_if_its_operators_fail():
     out = subprocess.run([sys.executable, "-c", REMEDY], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
@@ -249,6 +251,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @real_mnist
 def test_real_mnist_matches_torchvision():
     if not (idx.raw_folder(None) / "train-images-idx3-ubyte").exists():

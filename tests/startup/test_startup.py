@@ -152,6 +152,7 @@ def test_the_public_names_load_on_first_use_only():
     assert done.stdout.split() == ["set()", "True"]
 
 
+@pytest.mark.slow
 def test_training_without_compile_does_not_import_the_compiler(tmp_path):
     """Trains, saves and resumes; the second optimizer restores a state."""
     line = ["train", "ae", "--set", "model.hidden=[8]", "--epochs", "1", "--run", "r", "--quiet"]

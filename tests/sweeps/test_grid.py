@@ -314,10 +314,11 @@ def test_resume_keeps_finished_members_and_trains_the_others(swept, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
 def test_sweep_ended_by_a_signal_resumes_to_the_same_metrics(start, process, work, number, code):
     words = ["sweep", "ae", "--batch-size=32", "--epochs=4", "--grid=model.latent_dim=[2, 3]"]

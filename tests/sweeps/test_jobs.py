@@ -67,6 +67,7 @@ def running(start, work):
         started.communicate()
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_metrics_of_a_single_process(process, work):
     words = ["sweep", *TINY, "--epochs=2", "--batch-size=256", "--set=train.optimizer=sgd"]
     grid = "--grid=train.lr=[1e30, 1e-3, 1e-2]"

@@ -205,10 +205,9 @@ def test_failing_trial_stops_no_other_and_a_retry_is_reported(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_search_resumes_to_the_same_trials(start, work, searched, number):
     started = start(*WORDS, f"--search={TRIALS}", "--out=stopped")
     for _ in range(1200):

@@ -142,6 +142,7 @@ def test_second_export_overwrites_nothing(cli, runs):
     assert Path(outs[0], "model.onnx").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_export_prints_names_shapes_and_check_without_exporter_logs(process, runs):
     answer = process("export", "runs/cnn", "--part", "classifier", "--out", "out")
     assert (answer.code, answer.err) == (0, "")
@@ -204,6 +205,7 @@ def test_a_missing_extra_is_named(cli, runs, monkeypatch, package):
     assert "pip install 'latentforge[export]'" in answer.err
 
 
+@pytest.mark.slow
 def test_untraceable_model_gives_a_short_error(process, odd):
     run = odd("branching")
     answer = process("-p", ODD, "export", run, "--part", "encoder")

@@ -56,6 +56,7 @@ def test_slow_import_gives_a_notice_with_its_time(site):
     assert registry.names("models") == ("m",)
 
 
+@pytest.mark.slow
 def test_torch_import_in_a_hook_module_gives_a_note(work, process):
     """In a new process, where nothing else has imported torch."""
     (work / "bad.py").write_text(

@@ -66,6 +66,7 @@ def test_output_of_a_plugin_goes_to_stderr(site, capsys, line):
     assert "hello\nhere\n" in err
 
 
+@pytest.mark.slow
 def test_training_works_beside_a_damaged_package(work):
     """In a new process, because pydantic and torch also read the entry points of all packages, but
     only once."""

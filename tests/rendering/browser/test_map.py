@@ -7,6 +7,7 @@ import pytest
 
 from latentforge.rendering.html.page import write_page
 
+pytestmark = pytest.mark.slow
 TIP = ".lf-tip canvas"
 DECODED = ".lf-decoded canvas"
 

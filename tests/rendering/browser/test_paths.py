@@ -11,6 +11,7 @@ import torch
 from latentforge.rendering.html.page import write_page
 from latentforge.rendering.palette import COLOURS
 
+pytestmark = pytest.mark.slow
 LINES = """() => document.querySelector(".lf-plot").data.filter((t) => t.meta && t.meta.grows)
   .map((t) => t.x.map((x, i) => [x, t.y[i]]))"""
 STARS = """() => document.querySelector(".lf-plot").data.filter((t) => t.meta && t.meta.ends)

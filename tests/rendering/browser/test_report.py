@@ -13,6 +13,7 @@ from latentforge import Forge
 from latentforge.findings import Bars, Film, Findings, Histogram, ImageGrid, Lines, Table
 from latentforge.rendering.write import write_findings
 
+pytestmark = pytest.mark.slow
 NASTY = "<script>window.pwned=2</script>"
 ABOUT = {"roles": {}, "checkpoint": "step-30", "weights": "as trained"}
 

@@ -11,6 +11,7 @@ from latentforge import Forge
 from latentforge.findings import Bars, Findings, ImageGrid, Lines
 from latentforge.rendering.write import write_findings
 
+pytestmark = pytest.mark.slow
 ABOUT = {"explorer": "search", "run": "ae", "roles": {}, "checkpoint": "step-30", "weights": ""}
 RANGES = """(all) => all.map((plot) => plot._fullLayout.yaxis.range)"""
 
