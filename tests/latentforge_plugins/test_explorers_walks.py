@@ -326,7 +326,7 @@ def test_arithmetic_refuses_missing_classes_and_images(explore, affine, x, y):
     with pytest.raises(ConfigError, match="their difference is 0"):
         explore("arithmetic", model, x, y, plus=0)
     few = torch.where(y == 1, 0, y)  # no training image is of class 1
-    with pytest.raises(UsageError, match="no training image is of class 1"):
+    with pytest.raises(UsageError, match="class 1 has no training images"):
         explore("arithmetic", model, x, y, train=(x, few))
     with pytest.raises(UsageError, match="no image 60"):
         explore("arithmetic", model, x, y, images=[60])
