@@ -36,8 +36,8 @@ def describe_likelihood(likelihood: Likelihood) -> str:
 def select_random(count: int, total: int, device: torch.device) -> Tensor:
     """Select `count` of `total` images at random: a mask, bool (total,), the same in every run.
 
-    A regular selection could be biased, because some splits are sorted by class. MNIST's training
-    images alternate between two groups of writers, and every second image is from the same group.
+    A regular stride could be biased, because splits have an order: some are sorted by class, and
+    MNIST's training images alternate between two groups of writers.
     """
     order = torch.randperm(total, generator=generator("cpu", "some images"))
     selected = torch.zeros(total, dtype=torch.bool)

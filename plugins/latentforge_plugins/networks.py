@@ -48,7 +48,7 @@ class GaussianHead(nn.Module):
 
 
 def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int, int]:
-    """Return (channels, height, width). Raises a UsageError for vectors that names `alternative`."""
+    """Return (channels, height, width). Vectors raise a UsageError that names `alternative`."""
     if data.kind != "image":
         raise UsageError(
             f"{model} supports images, not vectors of size {data.size}",

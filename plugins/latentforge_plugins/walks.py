@@ -128,5 +128,5 @@ def select_drawable(
 
 
 def not_drawable_note(context: ExploreContext, consequence: str) -> str:
-    """Return a note that examples cannot be drawn, and what the `consequence` is."""
+    """Return a note which says that examples cannot be drawn and states the `consequence`."""
     return f"examples of shape {context.data.shape} cannot be drawn; {consequence}"

@@ -141,7 +141,7 @@ def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsC
 
 
 def feature_title(index: int, shape: torch.Size) -> str:
-    """Return the title of a feature: its unit, or its channel, with its cell if there are several."""
+    """Return the title of a feature: its unit or channel, and its cell if there are several."""
     if len(shape) == 1:
         return f"unit {index}"
     height, width = shape[1:]

@@ -1,6 +1,6 @@
 """Presets: named options for `latentforge train` and `latentforge explore`.
 
-Each is a system from a write-up on the latent spaces of MNIST, trained on all 60,000 images.
+Each reproduces a published experiment on latent spaces of MNIST. Models use all 60,000 images.
 """
 
 from pathlib import Path
