@@ -32,7 +32,7 @@ MAX_FITTED = 10_000
 
 
 def standard_normal(z: Tensor) -> Distribution:
-    """Return N(0, I), the prior of a VAE, in the dimensions of codes (N, D)."""
+    """Return the prior of a VAE: N(0, I) in the D dimensions of codes (N, D)."""
     each = Normal(torch.zeros_like(z[0]), torch.ones_like(z[0]), validate_args=False)
     return Independent(each, 1, validate_args=False)
 

@@ -54,8 +54,8 @@ def codes_of(model: Any, images: Images) -> Tensor:
 class Moments:
     """Mean and scatter of rows that arrive in batches (Chan, Golub and LeVeque 1983), in float64.
 
-    `scatter` is `square` of the rows' deviations from the mean. `square` is one of the functions
-    `squares`, with a sum per feature, (F,), and `products`, with a sum per pair of them, (F, F).
+    `scatter` is `square` of the rows' deviations from the mean. `square` is the function `squares`,
+    which gives a sum per feature, (F,), or `products`, with a sum per pair of features, (F, F).
     """
 
     def __init__(self, square: Callable[[Tensor], Tensor]) -> None:

@@ -48,7 +48,8 @@ class GaussianHead(nn.Module):
 
 
 def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int, int]:
-    """Return (channels, height, width). Vectors raise a UsageError that names `alternative`."""
+    """Return (channels, height, width). Raises UsageError for vectors. The hint is to train the
+    model `alternative` instead."""
     if data.kind != "image":
         raise UsageError(
             f"{model} supports images, not vectors of size {data.size}",
@@ -60,7 +61,7 @@ def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int,
 
 
 def padding_to(multiple: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return the padding (left, right, top, bottom) to multiples of `multiple` for F.pad.
+    """Return (left, right, top, bottom) for F.pad, which pads evenly to multiples of `multiple`.
 
     Networks pad internally, so all runs on a dataset share one preprocessing.
     """

@@ -1,4 +1,4 @@
-"""Adds noise as diffusion models do (Ho, Jain and Abbeel 2020), at evenly spaced levels."""
+"""The forward process of diffusion models (Ho, Jain and Abbeel 2020) at increasing noise levels."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def draw_grid(
     levels: Tensor,
 ) -> ImageGrid:
     """Draw a row for each image. For a classifier, captions name the predicted classes; for an
-    autoencoder, a second row shows the reconstructions. Only here values are clipped to [0, 1]."""
+    autoencoder, a second row shows the reconstructions. Values are clipped to [0, 1] only here."""
     rows, titles, captions = [], [], []
     available = capabilities(context)
     for index, row in zip(indices, noisy, strict=True):

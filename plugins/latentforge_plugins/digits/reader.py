@@ -32,7 +32,7 @@ def read() -> tuple[Tensor, Tensor]:
 
 
 def source() -> Path:
-    """Return the path of the file without importing scikit-learn, which would take 1 s."""
+    """Return the path of digits.csv.gz without importing scikit-learn, which would take 1 s."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")

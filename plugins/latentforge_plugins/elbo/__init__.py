@@ -45,7 +45,7 @@ def latentforge_losses():
     )
     yield LossSpec(
         name="beta-elbo",
-        summary="-ELBO with a weight beta of the KL: constant, warm-up, cyclic, or with a capacity",
+        summary="-ELBO with weighted KL: constant, warm-up or cyclic beta, or a target capacity",
         build=build_beta_elbo,
         config=BetaElboConfig,
         needs=needs,

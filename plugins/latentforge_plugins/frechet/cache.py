@@ -1,4 +1,4 @@
-"""Disk cache of Gaussian fits; the key is a hash of everything that a fit depends on.
+"""Disk cache of Gaussian fits to real images. The key hashes everything that a fit depends on.
 
 A file that cannot be read or written costs time, but never causes a wrong metric or an error.
 """

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from .config import FidConfig
 
 Draw = Callable[[int], Tensor]
-PER_FEATURE = 10  # minimum of images; with fewer, covariance and distance are mostly noise
+PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distance are mostly noise
 
 
 class Fid:
-    """Computes `fid_samples`, `fid_recon` and `fid_floor` against the same N real images."""
+    """Computes `fid_samples`, `fid_recon` and `fid_floor`, each of N images against the same N real
+    images."""
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]

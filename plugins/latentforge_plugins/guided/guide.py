@@ -87,7 +87,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
 
 
 def merge_findings(parts: Sequence[Findings]) -> Findings:
-    """Merge several findings, with all metrics, and with images before charts."""
+    """Merge the items, metrics and notes of several findings, with images before charts."""
     items = [item for part in parts for item in part.items]
     return Findings(
         sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),

@@ -132,9 +132,9 @@ def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:
 
 def path_names(context: ExploreContext, shown: int) -> list[str]:
     """Return unique short names for the paths of the first requests. A name is the requested class
-    of the data, so that the path has the colour of the class. Without a class, it is the part in
-    which the request differs from the other requests, or, if that is too long or not unique, the
-    number of the request."""
+    of the data, so that the path has the colour of the class. Otherwise, it is the part in which
+    the request differs from the other requests or, if that is too long or not unique, the number
+    of the request."""
     requests = list(context.objective.requests[:shown])
     classes = getattr(context.objective, "classes", None)
     if classes is not None and context.data.classes:

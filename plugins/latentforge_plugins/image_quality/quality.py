@@ -53,7 +53,7 @@ class Ssim(MeanPerImage):
 
 
 def window(data: DataSpec) -> Tensor:
-    """Return Gaussian weights that sum to 1. There are 11, or the largest odd number that fits."""
+    """Return 11 Gaussian weights that sum to 1, or the largest odd number of weights that fits."""
     side = min(WINDOW, *data.shape[1:])
     size = side if side % 2 else side - 1
     distance = torch.arange(size, dtype=torch.float64) - size // 2

@@ -57,7 +57,7 @@ class Nll:
 
     def sums(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log sum_k w_k and log sum_k w_k^2 over all K samples, float64 (B,) each."""
-        copies = min(self.samples, max(1, self.rows // len(x)))  # samples per call
+        copies = min(self.samples, max(1, self.rows // len(x)))  # more per call for few images
         repeated = x.repeat_interleave(copies, 0)  # (B * copies, ...)
         posterior = model.encode(repeated)
         log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64)

@@ -15,7 +15,7 @@ from latentforge_plugins.measures import BATCH
 
 @dataclass(frozen=True)
 class Baselines:
-    """Whole images (N, D) in [0, 1], one per target, and the nearest images' `indices` (N,)."""
+    """Whole images (N, D) in [0, 1], one per target, and the `indices` of the nearest images."""
 
     class_mean: Tensor
     nearest: Tensor

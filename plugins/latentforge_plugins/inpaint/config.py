@@ -1,4 +1,4 @@
-"""Options of inpaint."""
+"""Options of `inpaint`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The masks of inpaint: which values of an image are known, and which are hidden."""
+"""The masks of `inpaint`: which values of an image are known, and which are hidden."""
 
 from __future__ import annotations
 

@@ -10,10 +10,11 @@ from latentforge import Count, Positive
 
 @dataclass(frozen=True)
 class ManifoldConfig:
-    """The grid has `size` x `size` codes. With `spacing="linear"` it covers -`reach` to `reach` if
-    the model has a prior, otherwise the 1 % to the 99 % quantile of the codes. With "quantile" each
-    row and each column represents the same fraction of the prior or of the codes. The `plane` is
-    spanned by two `dims`, or by the two principal directions of the training codes."""
+    """The grid has `size` x `size` codes. The `plane` is spanned by two `dims`, or by the two
+    principal directions of the training codes. With `spacing="linear"`, dims of a model with a
+    prior are covered from -`reach` to `reach`, and other axes from the 1 % to the 99 % quantile of
+    the codes. With "quantile", each row and each column represents the same fraction of the prior
+    or of the codes."""
 
     size: Annotated[int, Ge(2), Le(40)] = 21
     reach: Positive = 3.0

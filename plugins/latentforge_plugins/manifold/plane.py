@@ -27,7 +27,7 @@ from latentforge_plugins.walks import (
 if TYPE_CHECKING:
     from .config import ManifoldConfig
 
-TAIL = 0.01  # fraction of the codes beyond each end of an axis, if the model has no prior
+TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prior
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class MlpClassifierConfig:
-    """`layers` is the number of pairs of a linear layer and a ReLU between the first and the last
-    layer. All of them have the same `width`."""
+    """`layers` is the number of hidden layers (linear and ReLU) between the first and last layer.
+    All of them have the same `width`."""
 
     layers: Count = 2
     width: Size = 128

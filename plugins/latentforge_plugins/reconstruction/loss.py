@@ -35,7 +35,7 @@ class Reconstruction(nn.Module):
         return self.recon(model, model.encode(batch.x).sample(), batch.x, step)
 
     def recon(self, model: nn.Module, z: Tensor, x: Tensor, step: Step) -> Terms:
-        """Return the term `recon`, which these losses share, and `sigma` if it is learnt."""
+        """Return the terms of all losses with this likelihood: `recon` and, if learnt, `sigma`."""
         likelihood = self.likelihood
         if step.first:
             likelihood.check(x)

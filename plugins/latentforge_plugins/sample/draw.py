@@ -110,7 +110,7 @@ def distances(image_sets: Mapping[str, Tensor], train: Images) -> dict[str, floa
 
 
 def nearest_distance(x: Tensor, images: Images) -> float:
-    """Return the Euclidean distance to the nearest of the images, averaged over `x`."""
+    """Return the Euclidean distance from each of `x` to its nearest image, averaged over `x`."""
     rows = (batch.x.flatten(1) for batch in images.batches(2000))
     return float(topk(x.flatten(1), rows, 1)[0].mean())
 

@@ -76,7 +76,7 @@ def density_source(
 
 
 def aggregate_source(context: ExploreContext) -> Source:
-    """Return the source that samples the posteriors of random training images, once per image."""
+    """Return the source that takes one sample from the posterior of each random training image."""
     images = context.images("train")
 
     def draw(n: int) -> Tensor:
