@@ -11,8 +11,8 @@ class VaeConfig:
     """`encoder` and `decoder` are layer widths in the order of the data flow, and `latent_dim` is
     the length of a code.
 
-    `activate_last` adds an `activation` after the encoder's last layer. By default, it is added only
-    if this layer is the encoder's only layer, because the encoder would otherwise be linear.
+    `activate_last` adds an `activation` after the encoder's last layer. By default, it is added
+    only if this layer is the encoder's only layer, because the encoder would otherwise be linear.
     `latent_activation` is applied to the posterior's mean.
     """
 
