@@ -73,7 +73,7 @@ def class_count(model: str, data: DataSpec) -> int:
     """Return the number of classes. Raises UsageError for data without labels."""
     if not data.classes:
         raise UsageError(
-            f"{model} needs labels; the data has none",
+            f"{model} needs labels, but the data has none",
             hint="use data with labels, or a model that needs none: ae, vae",
         )
     return len(data.classes)

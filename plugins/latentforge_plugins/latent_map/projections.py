@@ -24,8 +24,8 @@ def pca(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
     """Project with t-SNE (van der Maaten and Hinton 2008), which uses the Fourier transform of
-    Linderman et al. 2019 and starts from PCA. The perplexity is lowered if there are too few points.
-    """
+    Linderman et al. 2019 and is initialised by PCA. The perplexity is lowered if there are too few
+    points."""
     from openTSNE import TSNE
 
     estimator = TSNE(

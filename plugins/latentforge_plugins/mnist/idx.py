@@ -51,7 +51,9 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
             label_path, f"{len(labels)} labels, but {image_path} has {len(images)} images"
         )
     if len(labels) and labels.max() > 9:
-        raise _damaged_error(label_path, f"the label {labels.max()} is not in 0 to 9")
+        raise _damaged_error(
+            label_path, f"it contains the label {labels.max()}; labels must be from 0 to 9"
+        )
     return images, labels
 
 

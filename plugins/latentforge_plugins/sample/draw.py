@@ -70,7 +70,10 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     no_prior = "prior" in config.sources and not has_prior(model)
     items, notes = select_drawable(context, [draw_grid(sources, x, config, no_prior)], arrays)
     if no_prior:
-        notes = ["the model has no prior; a Gaussian fitted to its codes is used instead", *notes]
+        notes = [
+            "the model has no prior, so a Gaussian fitted to its codes is used instead",
+            *notes,
+        ]
     return Findings(items, metrics, "; ".join(sentences), notes)
 
 
@@ -85,7 +88,7 @@ def draw_grid(
         titles += [source.title, *[""] * (len(grid_rows) - 1)]
     title = "Decoded samples"
     if no_prior:
-        title += "; the model has no prior, a Gaussian fitted to its codes is used instead"
+        title += "; the model has no prior, so a Gaussian fitted to its codes is used instead"
     return ImageGrid("samples", title, rows, row_titles=titles)
 
 
