@@ -182,7 +182,7 @@ def describe_protocol(found: Sequence[Traversal], config: TraverseConfig) -> str
     low, high = config.quantiles
     (what, of, rest), *others = [describe_setup(t, config) for t in found]
     sentences = [
-        f"active_dims: number of dimensions whose {what} over the training images is above {ACTIVE}",
+        f"active_dims: number of dimensions whose {what} over training images is above {ACTIVE}",
         "largest_effect: largest effect of a dimension, where the effect is the mean squared "
         f"difference of pixels, values in [0, 1], from the image at {rest}, over {config.steps} "
         f"steps from the {low:g} to the {high:g} quantile of {of}, with the other dimensions at "
