@@ -18,8 +18,8 @@ POOLING = (
 
 
 def select_layers(model: Any, requested: Sequence[str]) -> list[str]:
-    """Return the requested layers, by default the pooling layers, or all convolutions if the model
-    has no pooling layer."""
+    """Return the requested layers. The default is all pooling layers, or all convolutions if the
+    model has no pooling layer."""
     known = list(model.layers())
     for name in requested:
         if name not in known:

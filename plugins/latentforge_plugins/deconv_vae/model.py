@@ -1,4 +1,4 @@
-"""The network of `deconv-vae`: three strided convolutions, three transposed convolutions."""
+"""Network of `deconv-vae`: three strided convolutions, the code, three transposed convolutions."""
 
 from __future__ import annotations
 

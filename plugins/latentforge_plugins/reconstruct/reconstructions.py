@@ -87,9 +87,9 @@ def describe_error(context: ExploreContext) -> str:
 
 
 def compute_errors(context: ExploreContext, images: Images) -> tuple[Tensor, Tensor]:
-    """Compute the mean squared difference over the values of each image, and the error of each
-    image under the loss: in nats if the loss has a likelihood, else again the mean squared
-    difference. Both are (N,) on the CPU."""
+    """Compute the mean squared reconstruction error of each image, and its error under the loss: in
+    nats if the loss has a likelihood, else again the mean squared error. Both are (N,) on the CPU.
+    """
     likelihood = run_likelihood(context)
 
     def errors_of(batch: Batch) -> tuple[Tensor, Tensor]:
