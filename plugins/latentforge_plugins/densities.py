@@ -21,25 +21,27 @@ from torch.distributions import (
 )
 
 MAX_FULL = 64
-"""Dimensions up to which a mixture has full covariances; above, the cost exceeds the benefit."""
+"""The maximum number of dimensions for full covariances in a mixture; beyond it, their cost exceeds
+their benefit."""
 
 MAX_DIMENSIONS = 4096
-"""The maximum number of dimensions in which a density is fitted."""
+"""The maximum number of dimensions for which a density is fitted."""
 
 MAX_FITTED = 10_000
 """The maximum number of codes for fitting a mixture; more codes make no visible difference."""
 
 
 def standard_normal(z: Tensor) -> Distribution:
-    """The standard normal N(0, I) of the codes' dimension, the prior of a VAE."""
+    """Return the prior of a VAE: N(0, I) in the D dimensions of codes (N, D)."""
     each = Normal(torch.zeros_like(z[0]), torch.ones_like(z[0]), validate_args=False)
     return Independent(each, 1, validate_args=False)
 
 
 def fit_gaussian(z: Tensor) -> Distribution:
-    """A Gaussian with the mean and the full covariance of the codes, (N, D) with N > 1."""
+    """Fit a Gaussian with full covariance to codes (N, D), where N > 1."""
     codes = z.double()
-    # A dead dimension has no variance; 1e-6 of the largest one keeps the matrix invertible.
+    # A dead dimension has no variance. Adding 1e-6 of the largest variance keeps the matrix
+    # invertible.
     covariance = torch.cov(codes.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
     covariance.diagonal().add_(floor)
@@ -48,10 +50,10 @@ def fit_gaussian(z: Tensor) -> Distribution:
 
 
 def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
-    """A mixture of Gaussians, fitted to codes (N, D) by scikit-learn's expectation maximisation.
+    """Fit a mixture of Gaussians to codes (N, D) with scikit-learn's expectation maximisation.
 
-    The sampler of Ghosh et al. 2020 (RAE). Covariances are full up to FULL dimensions, diagonal
-    above. With fewer codes than components, there are as many components as codes.
+    This is the sampler of Ghosh et al. 2020 (RAE). Covariances are full for up to MAX_FULL
+    dimensions and diagonal for more. The mixture has at most one component per code.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -66,7 +68,7 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # a fit that stopped a little early is good enough; few codes may have fewer clusters
+        # a fit that stops slightly early is good enough; few codes may form fewer clusters
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(sample.numpy())
     weights, means, covariances = map(
@@ -83,5 +85,5 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
 
 
 def covariance_type(dimensions: int) -> Literal["full", "diag"]:
-    """The covariance type of a mixture for codes with this number of dimensions."""
+    """Return the covariance type of a mixture for codes with this number of dimensions."""
     return "full" if dimensions <= MAX_FULL else "diag"

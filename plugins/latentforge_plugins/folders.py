@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def data_folder(root: Path | None) -> Path:
-    """The folder of the option, else LATENTFORGE_DATA, else the user's cache folder."""
+    """Return `root` if given, else the folder in LATENTFORGE_DATA, else one in the user's cache."""
     if root is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "latentforge")
         root = Path(os.environ.get("LATENTFORGE_DATA") or cache)

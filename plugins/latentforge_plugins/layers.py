@@ -1,4 +1,4 @@
-"""Outputs of a model's layers, by their names in `layers()`."""
+"""Captures the outputs of a model's layers, which are identified by their names in `layers()`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 def capture_outputs(
     model: nn.Module, names: Iterable[str], keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Iterator[dict[str, Tensor]]:
-    """Yields a dictionary that contains the named layers' outputs after each call of the model.
+    """Yield a dictionary that contains the named layers' outputs after each call of the model.
 
-    The outputs are differentiable; of a layer that is used twice, the last one is kept. `keep` is
-    applied immediately, because the next layer may work in place.
+    The outputs are differentiable. If a layer is called twice, its last output is kept. `keep` is
+    applied immediately, because the next layer may modify the output in place.
     """
     captured: dict[str, Tensor] = {}
 
@@ -37,14 +37,14 @@ def capture_outputs(
 def output_of(
     layer: str, model: nn.Module, x: Tensor, keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Tensor:
-    """The output of one layer for x (B, *data.shape), collected by `capture_outputs`."""
+    """Return the output of one layer for x (B, *data.shape), collected by `capture_outputs`."""
     with capture_outputs(model, [layer], keep) as captured:
         model(x)
     return captured[layer]
 
 
 def last_with_weights(model: Any) -> str | None:
-    """The last of the model's layers() whose module has a `weight`, or None."""
+    """Return the name of the last layer in `model.layers()` that has a `weight`, or None."""
     for name in reversed(list(model.layers())):
         if getattr(model.get_submodule(name), "weight", None) is not None:
             return str(name)

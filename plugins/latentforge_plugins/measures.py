@@ -1,4 +1,4 @@
-"""Shared parts of the built-in measures: likelihood, choice of images, codes, moments."""
+"""Shared parts of the built-in measures: likelihood, selection of images, codes, moments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ BATCH = 1000  # images per batch when a measure iterates over a split itself
 
 
 def likelihood_of(context: EvaluateContext) -> Likelihood:
-    """The loss's likelihood; if it has none, Bernoulli, or Gaussian for a model without logits."""
+    """Return the likelihood of the loss. If the loss has none, return Bernoulli for a model with
+    `decode_logits`, else a Gaussian with sigma 1."""
     likelihood: Likelihood | None = getattr(context.loss, "likelihood", None)
     if likelihood is not None:
         return likelihood
@@ -24,7 +25,7 @@ def likelihood_of(context: EvaluateContext) -> Likelihood:
 
 
 def describe_likelihood(likelihood: Likelihood) -> str:
-    """The text for a protocol: `Bernoulli from logits`, `Gaussian of sigma 0.5`."""
+    """Describe a likelihood for a protocol, as in `Bernoulli from logits`."""
     if isinstance(likelihood, Bernoulli):
         return "Bernoulli from logits"
     if isinstance(likelihood, Gaussian):
@@ -33,10 +34,10 @@ def describe_likelihood(likelihood: Likelihood) -> str:
 
 
 def select_random(count: int, total: int, device: torch.device) -> Tensor:
-    """Selects `count` of `total` images for a measure: bool (total,), the same for every run.
+    """Select `count` of `total` images at random: a mask, bool (total,), the same in every run.
 
-    The selection is random because splits have an order: some are sorted by class. MNIST's training
-    images alternate between two groups of writers, of which a regular stride takes only one.
+    A regular stride could be biased, because splits have an order: some are sorted by class, and
+    MNIST's training images alternate between two groups of writers.
     """
     order = torch.randperm(total, generator=generator("cpu", "some images"))
     selected = torch.zeros(total, dtype=torch.bool)
@@ -45,7 +46,7 @@ def select_random(count: int, total: int, device: torch.device) -> Tensor:
 
 
 def codes_of(model: Any, images: Images) -> Tensor:
-    """The posterior modes of a whole split in its order, (N, D) on the CPU."""
+    """Return the posterior modes of all images of a split in order, (N, D) on the CPU."""
     parts = [model.encode(batch.x).mode().flatten(1).cpu() for batch in images.batches(BATCH)]
     return torch.cat(parts)
 
@@ -53,8 +54,8 @@ def codes_of(model: Any, images: Images) -> Tensor:
 class Moments:
     """Mean and scatter of rows that arrive in batches (Chan, Golub and LeVeque 1983), in float64.
 
-    `scatter` is the sum over the rows of the squared deviations from the mean. `square` defines the
-    square: `squares` of each feature, (F,), or `products` of each pair of features, (F, F).
+    `scatter` is `square` of the rows' deviations from the mean. `square` is the function `squares`,
+    which gives a sum per feature, (F,), or `products`, with a sum per pair of features, (F, F).
     """
 
     def __init__(self, square: Callable[[Tensor], Tensor]) -> None:
@@ -63,7 +64,7 @@ class Moments:
         self.mean = self.scatter = torch.zeros((), dtype=torch.float64)
 
     def update(self, rows: Tensor) -> None:
-        """Adds rows (B, F) of any dtype, on any device."""
+        """Add rows (B, F) of any dtype, on any device."""
         if not len(rows):
             return
         rows = rows.cpu().double()
@@ -77,10 +78,10 @@ class Moments:
 
 
 def squares(rows: Tensor) -> Tensor:
-    """The sums over the rows (B, F) of the squares of each feature, (F,)."""
+    """Return the sum of squares over the rows (B, F) for each feature, (F,)."""
     return rows.square().sum(0)
 
 
 def products(rows: Tensor) -> Tensor:
-    """The sums over the rows (B, F) of the products of each pair of features, (F, F)."""
+    """Return the sum of products over the rows (B, F) for each pair of features, (F, F)."""
     return rows.T @ rows

@@ -23,7 +23,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) -> nn.Sequential:
-    """Linear layers with `widths`, activations between them, and a last one if `activate_last`."""
+    """Build linear layers with these `widths` and activations between them. `activate_last` adds an
+    activation after the last layer."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
@@ -31,7 +32,7 @@ def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) 
 
 
 class GaussianHead(nn.Module):
-    """Maps features (B, width) to a DiagonalGaussian, mean and log_var (B, latent_dim) each.
+    """Maps features (B, width) to a DiagonalGaussian whose mean and log_var are (B, latent_dim).
 
     `activation` is applied to the mean only: relu keeps it in [0, inf), tanh in (-1, 1).
     """
@@ -47,7 +48,8 @@ class GaussianHead(nn.Module):
 
 
 def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int, int]:
-    """(channels, height, width). Raises UsageError for vectors; its hint names `alternative`."""
+    """Return (channels, height, width). Raises UsageError for vectors. The hint is to train the
+    model `alternative` instead."""
     if data.kind != "image":
         raise UsageError(
             f"{model} supports images, not vectors of size {data.size}",
@@ -59,7 +61,7 @@ def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int,
 
 
 def padding_to(multiple: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) for F.pad: pads evenly up to multiples of `multiple`.
+    """Return (left, right, top, bottom) for F.pad, which pads evenly to multiples of `multiple`.
 
     Networks pad internally, so all runs on a dataset share one preprocessing.
     """
@@ -68,10 +70,10 @@ def padding_to(multiple: int, height: int, width: int) -> tuple[int, int, int, i
 
 
 def class_count(model: str, data: DataSpec) -> int:
-    """The number of classes. Raises UsageError for data without labels."""
+    """Return the number of classes. Raises UsageError for data without labels."""
     if not data.classes:
         raise UsageError(
-            f"{model} needs labels; the data has none",
+            f"{model} needs labels, but the data has none",
             hint="use data with labels, or a model that needs none: ae, vae",
         )
     return len(data.classes)

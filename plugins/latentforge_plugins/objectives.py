@@ -1,4 +1,4 @@
-"""Shared parts of the built-in objectives: the choice of target images, and a cache that lets
+"""Shared parts of the built-in objectives: the selection of target images, and a cache that lets
 `satisfied` reuse what `score` has computed for the same x."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .measures import select_random
 
 
 class CachedCall:
-    """Caches `compute(x)`: `score` computes it, and `satisfied` reuses it for the same x.
+    """Caches `compute(x)`: `score` calls `evaluate`, and `satisfied` calls `reuse` for the same x.
 
     A search calls both at every step. `evaluate(x)` is differentiable, `reuse(x)` is detached.
     """
@@ -25,7 +25,7 @@ class CachedCall:
 
     def evaluate(self, x: Tensor) -> Tensor:
         value = self.compute(x)
-        # the version detects in-place changes of x; inference tensors have none
+        # `_version` detects in-place changes of x; inference tensors have no version
         self._last = None if x.is_inference() else (x, x._version, value.detach())
         return value
 
@@ -38,7 +38,8 @@ class CachedCall:
 def select_images(
     context: ExploreContext, split: str, indices: Sequence[int], count: int = 0
 ) -> Batch:
-    """The images at `indices` of a split; if empty, `count` random ones, the same for every run.
+    """Return the images of a split at `indices`. If `indices` is empty, return `count` random
+    images, the same in every run.
 
     Raises UsageError for an index outside the split, and if `count` is larger than the split.
     """
@@ -47,14 +48,14 @@ def select_images(
         return images.batch_at(indices)
     if count > len(images):
         raise UsageError(
-            f"n is {count}; the split {split!r} has {len(images)} images",
+            f"n is {count}, but the split {split!r} has only {len(images)} images",
             hint=f"--set n={len(images)}",
         )
     return images.batch(select_random(count, len(images), images.device).nonzero().flatten())
 
 
 def describe_images(batch: Batch, split: str, classes: Sequence[str]) -> list[str]:
-    """Names such as `test image 17`, with `(class 5)` if there are labels."""
+    """Return names such as `test image 17`, or `test image 17 (class 5)` if there are labels."""
     names = [f"{split} image {i}" for i in batch.index.tolist()]
     if batch.y is None:
         return names

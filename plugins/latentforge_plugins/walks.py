@@ -1,6 +1,6 @@
-"""Helpers of the explorers: runs side by side, decoding, class means, quantiles and principal
-directions of codes, class probabilities, and notes on examples that are not pictures. Codes are
-flat here, (N, D)."""
+"""Helpers of the explorers: the explored runs, decoding, class means, quantiles and principal
+directions of codes, class probabilities, and notes on examples that cannot be drawn. Codes are
+flattened here to (N, D)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BATCH = 1000  # codes per call of the decoder
 
 @dataclass(frozen=True)
 class Side:
-    """A run to explore: `name` for titles, `prefix` of its metrics, arrays and files, and `label`,
-    the start of its row titles if a second run is shown next to it."""
+    """A run to explore. Titles contain its `name`. The names of its metrics and arrays begin with
+    `prefix`. If two runs are shown, its row titles and notes begin with `label`."""
 
     name: str
     prefix: str
@@ -30,7 +30,7 @@ class Side:
 
 
 def sides(context: ExploreContext) -> list[Side]:
-    """The explored run and, if given, the run with the role `other`."""
+    """Return the explored run and, if given, the run with the role `other`."""
     other = context.roles.get("other")
     if other is None:
         return [Side(context.name, "", "", context.model)]
@@ -46,25 +46,25 @@ def has_prior(model: Any) -> bool:
 
 
 def decode(model: Any, z: Tensor) -> Tensor:
-    """Decodes codes (N, D) or (N, *latent.shape) to images (N, *data.shape)."""
+    """Decode codes (N, D) or (N, *latent.shape) to images (N, *data.shape)."""
     codes = z.reshape(-1, *model.latent.shape)
     return torch.cat([model.decode(part) for part in codes.split(BATCH)])
 
 
 def probabilities(classifier: Any, x: Tensor) -> Tensor:
-    """The class probabilities of images, (N, classes)."""
+    """Return the class probabilities of images, (N, classes)."""
     return torch.cat([classifier(part).softmax(1) for part in x.split(BATCH)])
 
 
 def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> Tensor:
-    """The mean code of the training images of each class: (len(labels), D)."""
+    """Return the mean code of the training images of each class: (len(labels), D)."""
     images = context.images("train")
-    # raises before the codes are computed
+    # of_class raises for an unknown class, before the codes are computed
     indices_by_class = [images.of_class(label) for label in labels]
     for label, indices in zip(labels, indices_by_class, strict=True):
         if not len(indices):
             raise UsageError(
-                f"no training image is of class {label}, so it has no mean code",
+                f"class {label} has no training images, so there is no mean code for it",
                 hint="choose a class that has training images",
             )
     codes = context.codes("train", model).flatten(1)
@@ -72,22 +72,22 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
 
 
 def prior_quantiles(p: Tensor) -> Tensor:
-    """The standard normal quantiles of p, in the precision of p; in float64 they are finite for
+    """Return the standard normal quantiles of p in the dtype of p. In float64 they are finite for
     every p between 0 and 1."""
     return torch.special.ndtri(p)
 
 
 def code_quantiles(codes: Tensor, p: Tensor) -> Tensor:
-    """The quantiles p, (P,), of each column of the codes (N, D): (D, P)."""
+    """Return the quantiles at p (P,) of each column of codes (N, D): (D, P)."""
     # column by column, because torch.quantile accepts at most 2^24 values
     return torch.stack([column.quantile(p) for column in codes.T])
 
 
 def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean (D,) of codes (N, D), N and D above 1, their two directions of largest variance, as
-    (2, D), and the share of the variance of each, (2,). All are float64.
+    """Return the mean (D,) of codes (N, D), their two directions of largest variance (2, D), and
+    the fraction of the variance along each direction (2,), all in float64. N and D must be above 1.
 
-    The sign of a direction is arbitrary; here its entry of largest magnitude is positive, so that
+    The sign of a direction is arbitrary. The entry of largest magnitude is made positive, so that
     the same codes give the same map on every machine.
     """
     values = codes.double()
@@ -96,7 +96,7 @@ def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if codes.shape[1] > len(codes):
         _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
         variances, axes = scale.square(), directions[:2]
-    else:  # the covariance is the smaller matrix
+    else:  # the covariance (D, D) is cheaper to decompose than the codes
         variances, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
         variances, axes = variances.flip(0), directions[:, [-1, -2]].T
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
@@ -104,22 +104,23 @@ def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def shape_note(model: Any) -> list[str]:
-    """A note for the user if codes are not vectors."""
+    """Return a note for the user if codes are not vectors."""
     shape = tuple(model.latent.shape)
     if len(shape) == 1:
         return []
-    return [f"codes of shape {shape} are flattened: z5 is entry 5 of {code_size(model)}"]
+    return [f"codes of shape {shape} are flattened: z5 is entry 5 of the {code_size(model)} values"]
 
 
 def code_size(model: Any) -> int:
-    """The number of values in one code."""
+    """Return the number of values in one code."""
     return int(torch.Size(model.latent.shape).numel())
 
 
 def select_drawable(
     context: ExploreContext, findings: Sequence[Finding], arrays: NamedArrays
 ) -> tuple[list[Finding], list[str]]:
-    """The findings, without image grids if an example is not a picture, and a note about this."""
+    """Return the findings with the arrays, and notes. If examples cannot be drawn, image grids are
+    dropped and a note says so."""
     if context.data.drawable:
         return [*findings, arrays], []
     charts = [item for item in findings if not isinstance(item, ImageGrid)]
@@ -127,5 +128,5 @@ def select_drawable(
 
 
 def not_drawable_note(context: ExploreContext, consequence: str) -> str:
-    """The note that examples cannot be drawn, and the `consequence`."""
+    """Return a note which says that examples cannot be drawn and states the `consequence`."""
     return f"examples of shape {context.data.shape} cannot be drawn; {consequence}"

@@ -146,8 +146,8 @@ def with_value(x: np.ndarray, value: float) -> np.ndarray:
         ({"x": GREY[:0]}, ": x has no examples: its shape is (0, 28, 20)"),
         ({"x": GREY[:, :0]}, ": x has no examples: its shape is (12, 0, 20)"),
         ({"x": np.zeros((3, 6, 4, 5))}, ": x has shape (3, 6, 4, 5), and it is not clear which"),
-        ({"x": with_value(GREY, np.nan)}, ": x has 1 NaN or infinite values of 6720"),
-        ({"x": with_value(GREY, -np.inf)}, ": x has 1 NaN or infinite values of 6720"),
+        ({"x": with_value(GREY, np.nan)}, ": x has NaN or infinite values (1 of 6720)"),
+        ({"x": with_value(GREY, -np.inf)}, ": x has NaN or infinite values (1 of 6720)"),
         ({"x": with_value(GREY, -0.25)}, ": x has values in [-0.25, "),
         (
             {"x": with_value(GREY * 0, 255.0)},

@@ -173,7 +173,7 @@ def test_confidence_and_entropy_of_samples_match_the_classifier(explore, affine,
     mean = p.mean()
     entropy = -mean * np.log(mean) - (1 - mean) * np.log(1 - mean)
     assert found.metrics["class_entropy_aggregate"] == pytest.approx(entropy, rel=1e-4)
-    assert "0.69 for equal shares of all classes" in found.protocol
+    assert "0.69 if all classes are equally frequent" in found.protocol
 
 
 # ---------------------------------------------------------------- manifold
@@ -270,7 +270,9 @@ def test_principal_directions_match_a_singular_value_decomposition(count, size):
 def test_an_invalid_plane_is_refused(explore, affine, x):
     with pytest.raises(UsageError, match="no latent dimension 3: this model has 3"):
         explore("manifold", affine.Affine(SHAPE, (3,)), x, dims=[0, 3])
-    with pytest.raises(UsageError, match="needs two latent dimensions; this model has one") as one:
+    with pytest.raises(
+        UsageError, match="needs two latent dimensions, but this model has one"
+    ) as one:
         explore("manifold", affine.Affine(SHAPE, (1,)), x)
     assert one.value.remedy == "latentforge explore traverse RUN"
     with pytest.raises(ConfigError, match="two different dimensions"):

@@ -192,7 +192,7 @@ def test_n_selects_images_at_random_and_is_reported(explore):
     assert torch.equal(items["map"].images, x[index])
     assert torch.equal(items["map"].labels, y[index])
     assert torch.equal(items["map"].codes, x[index].flatten(1))
-    assert found.notes == ("50 of 300 images, selected at random (n)",)
+    assert found.notes == ("50 of 300 images are shown, selected at random (n)",)
     again, _ = explore("latent-map", PixelCodes(4), (x, y), n=50, method="pca")
     other, _ = explore("latent-map", PixelCodes(4), (x, y), n=50, method="pca", seed=1)
     assert torch.equal(again["index"].arrays["index"], index)
@@ -367,7 +367,7 @@ def test_a_file_has_the_neighbours_of_the_image_it_contains(explore, tmp_path, m
         assert torch.equal(by_file["nearest"].arrays[key], by_index["nearest"].arrays[key])
     assert by_file["neighbours"].row_titles == ["mine.png"]
     assert (found.metrics, found.notes) == ({}, ())
-    assert "nearest of a file" in found.protocol
+    assert "nearest neighbours of the file" in found.protocol
 
 
 def test_a_file_is_binarized_like_the_data(explore, tmp_path):
@@ -390,11 +390,11 @@ def test_a_negative_image_is_reported(explore, tmp_path):
 def test_unsuitable_files_are_refused_with_the_reason(explore, tmp_path):
     data = (torch.rand(30, 1, 4, 6), None)
     wide = save_png(tmp_path / "wide.png", torch.rand(5, 7))
-    with pytest.raises(UsageError, match=r"is 5 x 7 .*, the run's images are 4 x 6"):
+    with pytest.raises(UsageError, match=r"is 5 x 7 .*, but the run's images are 4 x 6"):
         explore("neighbours", PixelCodes(3), data, file=wide)
     colour = tmp_path / "colour.png"
     Image.new("RGB", (6, 4), "red").save(colour)
-    with pytest.raises(UsageError, match="is colour, the run's images are grey"):
+    with pytest.raises(UsageError, match="is colour, but the run's images are grey"):
         explore("neighbours", PixelCodes(3), data, file=colour)
     text = tmp_path / "text.png"
     text.write_text("no image")

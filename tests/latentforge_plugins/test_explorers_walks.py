@@ -66,7 +66,7 @@ def test_class_means_interpolate_between_mean_codes(explore, affine, x, y):
     np.testing.assert_allclose(got[[0, -1]], torch.stack(means), atol=1e-6)
     assert "endpoint_mse_per_pixel" not in found.metrics  # there is no image to compare with
     grid = item(found, "interpolation")
-    assert grid.title == "From the mean code of class 2 to that of class 0"
+    assert grid.title == "From the mean code of class 2 to the mean code of class 0"
     assert [len(row) for row in grid.rows] == [10]
 
 
@@ -326,7 +326,7 @@ def test_arithmetic_refuses_missing_classes_and_images(explore, affine, x, y):
     with pytest.raises(ConfigError, match="their difference is 0"):
         explore("arithmetic", model, x, y, plus=0)
     few = torch.where(y == 1, 0, y)  # no training image is of class 1
-    with pytest.raises(UsageError, match="no training image is of class 1"):
+    with pytest.raises(UsageError, match="class 1 has no training images"):
         explore("arithmetic", model, x, y, train=(x, few))
     with pytest.raises(UsageError, match="no image 60"):
         explore("arithmetic", model, x, y, images=[60])

@@ -220,7 +220,7 @@ def test_split_folders_are_not_read_as_classes(root: Path, refused):
     for split in ("test", "train"):
         for name in ("cat", "dog"):
             save(root / split / name / "1.png")
-    assert f"try: --set data.root={root}/test, whose sub-folders have images" in refused()
+    assert f"try: --set data.root={root}/test, whose sub-folders contain images" in refused()
 
 
 def test_an_empty_class_folder_is_refused_by_name(root: Path, refused):

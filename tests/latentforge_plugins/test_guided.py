@@ -481,19 +481,19 @@ def test_the_film_follows_the_path_from_start_to_end():
         (
             {"restarts": 3, "steps": 7, "components": 4},
             "starts: codes of random training images; each request uses up to 3 of them until it "
-            "has 2 solutions, 7 steps each; maximises the score + 0.1 x the log density of a "
-            "mixture of 4 Gaussians fitted to the training images' posteriors;",
+            "has 2 solutions, with 7 steps per start; the search maximises the score + 0.1 x the "
+            "log density of a mixture of 4 Gaussians fitted to the training images' posteriors;",
         ),
         (
             {"start": "wide", "restarts": 1, "solutions": 1, "prior": "none", "steps": 4},
             "starts: samples of a normal distribution with standard deviation 10; each request "
-            "uses 1 of them, 4 steps each; maximises the score only;",
+            "uses 1 of them, with 4 steps per start; the search maximises only the score;",
         ),
         (
             {"start": "prior", "restarts": 2, "solutions": 1, "prior": "gaussian", "steps": 3},
             "starts: N(0, I), the model's prior; each request uses up to 2 of them until it has 1 "
-            "solution, 3 steps each; maximises the score + 0.1 x the log density of N(0, I), the "
-            "model's prior;",
+            "solution, with 3 steps per start; the search maximises the score + 0.1 x the log "
+            "density of N(0, I), the model's prior;",
         ),
     ],
 )

@@ -312,19 +312,19 @@ def test_a_classifier_with_different_preprocessing_is_refused(forge, cli):
         *("--set", "data.size=20", "--quiet"),
     )
     with pytest.raises(
-        UsageError, match="runs/small was trained with a different preprocessing"
+        UsageError, match="runs/small was trained with different preprocessing"
     ) as caught:
         fid(forge, classifier="runs/small")
-    detail = "shape: the classifier's [1, 20, 20], the run's [1, 28, 28]"
+    detail = "shape: [1, 20, 20] (classifier), [1, 28, 28] (run)"
     assert caught.value.details == (detail,)
     edit_manifest(
         "runs/cnn", lambda manifest: manifest["data"]["preprocessing"].update(binarize="threshold")
     )
     with pytest.raises(
-        UsageError, match="runs/cnn was trained with a different preprocessing"
+        UsageError, match="runs/cnn was trained with different preprocessing"
     ) as caught:
         fid(forge)
-    assert caught.value.details == ("binarize: the classifier's 'threshold', the run's 'none'",)
+    assert caught.value.details == ("binarize: 'threshold' (classifier), 'none' (run)",)
 
 
 def train_on_noise(forge, classes: int) -> Path:
@@ -344,8 +344,8 @@ def test_a_classifier_with_different_classes_is_refused(forge):
     with pytest.raises(UsageError, match=message) as caught:
         fid(forge, classifier=train_on_noise(forge, 14))
     assert caught.value.details == (
-        "the classifier's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in total)",
-        "the run's: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "classes of the classifier: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 in total)",
+        "classes of the run: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     )
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_image_file_is_named_with_the_reason(raw: Path, data: bytes, m
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(Y[:-1], "5 labels, but .* has 6 images"), (Y + 1, "a label of 10")],
+    [(Y[:-1], "5 labels, but .* has 6 images"), (Y + 1, "the label 10")],
 )
 def test_labels_that_do_not_fit_the_images_are_refused(raw: Path, labels, message: str):
     (raw / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels))

@@ -1,4 +1,4 @@
-"""Explorer `activations`: mean activation maps of a classifier by class, feature histograms."""
+"""Explorer `activations`: mean activation maps of a classifier by class, and feature histograms."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

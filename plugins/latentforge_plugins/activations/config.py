@@ -10,10 +10,10 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class ActivationsConfig:
-    """`layers` are names from the model's layers(), by default the pooling layers. The first
-    `channels` of each layer are drawn, for these `classes` of the `split`, by default the first 20.
-    `features` is the number of histograms, of the last convolution averaged to `grid` x `grid`
-    cells."""
+    """`layers` are names from the model's layers(); the default is its pooling layers. The first
+    `channels` channels of each layer are drawn for each of the `classes` in the `split`, by default
+    for the first 20. `features` is the number of features with a histogram; features are the output
+    of the last convolution, averaged to `grid` x `grid` cells."""
 
     layers: tuple[str, ...] = ()
     classes: tuple[Count, ...] = ()

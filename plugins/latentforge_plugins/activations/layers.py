@@ -1,4 +1,4 @@
-"""Selects the layers of a model whose outputs are shown."""
+"""Selects the layers whose outputs are shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ POOLING = (
 
 
 def select_layers(model: Any, requested: Sequence[str]) -> list[str]:
-    """The requested layers; else the pooling layers; else all convolutions."""
+    """Return the requested layers. The default is all pooling layers, or all convolutions if the
+    model has no pooling layer."""
     known = list(model.layers())
     for name in requested:
         if name not in known:
@@ -36,18 +37,20 @@ def layers_of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
 
 
 def last_feature_layer(model: Any) -> str:
-    """The name of the last convolution; without one, of the last layer with weights."""
+    """Return the name of the last convolution, or of the last layer with weights if there is no
+    convolution."""
     convolutions = layers_of_type(model, (nn.Conv2d,))
     name = convolutions[-1] if convolutions else last_with_weights(model)
     if name is None:
         raise UsageError(
-            "the model's layers() contain no layer with weights, so there are no features"
+            "the model's layers() returns no layer with weights, so there are no features"
         )
     return name
 
 
 def pool(output: Tensor, grid: int) -> Tensor:
-    """Averages maps (B, C, H, W) to at most grid x grid cells, (B, C, h, w); flattens the rest."""
+    """Average maps (B, C, H, W) to at most grid x grid cells, (B, C, h, w). Other outputs are
+    flattened to (B, F)."""
     if output.ndim != 4:
         return output.flatten(1)
     return F.adaptive_avg_pool2d(output, [min(grid, side) for side in output.shape[2:]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .config import ActivationsConfig
 
-MAX_CLASSES = 20  # classes in a figure if the option names none
+MAX_CLASSES = 20  # maximum number of classes in a figure unless `classes` is given
 
 
 def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
@@ -50,9 +50,10 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
         )
     cells = "" if values.ndim == 2 else " averaged to {}x{} cells".format(*values.shape[2:])
     protocol = (
-        f"mean over {size} features, the output of {source}{cells}, of the absolute skewness "
-        "m3 / m2^(3/2) and excess kurtosis m4 / m2^2 - 3 (0 for a normal distribution), on the "
-        f"{len(images)} images of the split {config.split}"
+        "means of the absolute skewness m3 / m2^(3/2) and of the absolute excess kurtosis "
+        "m4 / m2^2 - 3 (both are 0 for a normal distribution) over "
+        f"{size} features, the output of {source}{cells}, on the {len(images)} images of the split "
+        f"{config.split}"
     )
     arrays = {f"mean_{safe_name(layer)}": maps for layer, maps in means.items()} | {
         "features": values
@@ -68,8 +69,8 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
 def collect_activations(
     context: ExploreContext, images: Images, layers: list[str], source: str, grid: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The mean maps of layers with 4-d outputs, (classes, C, H, W) float64, NaN for a class
-    without images; and the features of every image, (N, C, h, w) or (N, F)."""
+    """Return the mean maps of all layers with 4-d outputs, float64 (classes, C, H, W) with NaN for
+    a class without images, and the features of every image, (N, C, h, w) or (N, F)."""
     count = torch.bincount(images.y, minlength=len(context.data.classes))
     sums: dict[str, Tensor] = {}
     features = []
@@ -87,7 +88,7 @@ def collect_activations(
 
 
 def select_classes(images: Images, config: ActivationsConfig) -> tuple[list[int], list[str]]:
-    """The classes to show, each with images in the split, and notes on classes left out."""
+    """Return the classes to show, which all have images in the split, and notes on the others."""
     for label in config.classes:
         if not len(images.of_class(label)):
             raise UsageError(f"the split {config.split!r} has no image of class {label}")
@@ -103,8 +104,8 @@ def select_classes(images: Images, config: ActivationsConfig) -> tuple[list[int]
 
 
 def draw_maps(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -> ImageGrid:
-    """A grid of the maps (n, C, H, W): a row for each of the first channels, each scaled
-    separately, and a column for each class."""
+    """Draw maps (n, C, H, W) as a grid with a row for each of the first `limit` channels and a
+    column for each class. Each channel is scaled separately."""
     rows, titles = [], []
     for c in range(min(limit, maps.shape[1])):
         low, high = float(maps[:, c].min()), float(maps[:, c].max())
@@ -121,12 +122,12 @@ def draw_maps(layer: str, kind: str, maps: Tensor, names: list[str], limit: int)
 
 
 def safe_name(layer: str) -> str:
-    """The name of a layer, usable in a file name."""
+    """Return the name of a layer in a form that can be used in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", layer)
 
 
 def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig) -> Histogram:
-    """Histograms of the first features, each with its fitted normal density."""
+    """Draw histograms of the first features, each with its fitted normal density."""
     panels = {}
     for index, column in enumerate(values.flatten(1).T[: config.features]):
         panels[feature_title(index, values.shape[1:])] = column
@@ -140,7 +141,7 @@ def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsC
 
 
 def feature_title(index: int, shape: torch.Size) -> str:
-    """The title of a feature: a unit, or a channel and its cell if the channel has several."""
+    """Return the title of a feature: its unit or channel, and its cell if there are several."""
     if len(shape) == 1:
         return f"unit {index}"
     height, width = shape[1:]
@@ -151,8 +152,8 @@ def feature_title(index: int, shape: torch.Size) -> str:
 
 
 def feature_statistics(features: Tensor) -> tuple[dict[str, float], int]:
-    """Mean absolute skewness and excess kurtosis of features (N, F) float64, and the number of
-    constant features, which are left out."""
+    """Compute the mean absolute skewness and excess kurtosis of features (N, F), float64. Constant
+    features are left out; their number is also returned."""
     centred = features - features.mean(0)
     variance = centred.square().mean(0)
     varying = variance > 1e-12 * features.square().mean(0)  # smaller variances are rounding errors

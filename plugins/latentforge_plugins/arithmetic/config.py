@@ -11,7 +11,8 @@ from latentforge import Count
 @dataclass(frozen=True)
 class ArithmeticConfig:
     """Decodes z + s (mean code of class `plus` - mean code of class `minus`) for each s in
-    `scales`. `images` are indices into the `split`, by default the first ones of class `minus`."""
+    `scales`. `images` are indices into the `split`; the default is the first images of class
+    `minus`."""
 
     minus: Count = 0
     plus: Count = 1
@@ -21,4 +22,4 @@ class ArithmeticConfig:
 
     def __post_init__(self) -> None:
         if self.minus == self.plus:
-            raise ValueError(f"minus and plus are both class {self.plus}: their difference is 0")
+            raise ValueError(f"minus and plus are both class {self.plus}, so their difference is 0")

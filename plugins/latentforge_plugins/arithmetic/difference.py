@@ -15,8 +15,8 @@ from latentforge_plugins.walks import class_means, decode, probabilities, select
 if TYPE_CHECKING:
     from .config import ArithmeticConfig
 
-MAX_IMAGES = 8  # images in the figure, unless the option names them
-MAX_CLASSIFIED = 1000  # at most so many images of the class are classified
+MAX_IMAGES = 8  # maximum number of images in the figure unless `images` is given
+MAX_CLASSIFIED = 1000  # maximum number of images of the class that are classified
 CURVE_POINTS = 21  # number of scales on the curve
 
 
@@ -53,7 +53,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         "z the posterior mode"
     )
     metrics: dict[str, float] = {"difference_length": float((plus - minus).norm())}
-    protocol += "; difference_length: Euclidean, in latent space"
+    protocol += "; difference_length: Euclidean norm of the difference in latent space"
     if (classifier := context.roles.get("classifier")) and len(minus_indices):
         classified = images.batch(minus_indices[:MAX_CLASSIFIED]).x
         ends = min(0.0, *config.scales), max(1.0, *config.scales)
@@ -65,13 +65,13 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         curves["other classes"] = 1 - shares[:, [config.minus, config.plus]].sum(1)
         steps = torch.tensor(curve_scales)
         title = f"Predictions of {classifier.name} for images of class {names[config.minus]}"
-        pictures.append(Lines("shares", title, steps, curves, "scale s", "share of images"))
+        pictures.append(Lines("shares", title, steps, curves, "scale s", "fraction of images"))
         metrics["plus_share_at_0"] = float(shares[curve_scales.index(0.0), config.plus])
         metrics["plus_share_at_1"] = float(shares[curve_scales.index(1.0), config.plus])
         protocol += (
-            f"; plus_share_at_0, _at_1: share of {len(classified)} {config.split} images of class "
-            f"{names[config.minus]} that, decoded at s = 0 and s = 1, classifier "
-            f"{classifier.name} assigns to class {names[config.plus]}"
+            f"; plus_share_at_0 and plus_share_at_1: fraction of {len(classified)} {config.split} "
+            f"images of class {names[config.minus]} whose decoded image at s = 0 and at s = 1 is "
+            f"classified as class {names[config.plus]} by classifier {classifier.name}"
         )
     arrays = {
         "z": shifted.unflatten(2, context.model.latent.shape),
@@ -87,8 +87,8 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
 def predict_shares(
     context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, scales: list[float]
 ) -> Tensor:
-    """The share of the images x that the classifier assigns to each class, at each scale:
-    (len(at), classes)."""
+    """Return the fraction of the images x that the classifier assigns to each class at each scale:
+    (len(scales), classes)."""
     z = context.model.encode(x).mode().flatten(1)
     rows = []
     for s in scales:

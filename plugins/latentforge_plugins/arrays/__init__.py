@@ -10,12 +10,13 @@ from latentforge.errors import UsageError
 
 @dataclass(frozen=True)
 class ArraysConfig:
-    """`path`: an .npz file, or an .npy file with only images, which can be larger than memory.
-    `labels`: an .npy file with the labels of an .npy file of images.
+    """`path` is an .npz file, or an .npy file of images, which can be larger than memory. `labels`
+    is an .npy file with the labels for an .npy file of images.
 
-    The images, key `x` of an .npz, are (N, H, W), (N, H, W, C), (N, C, H, W) or (N, D), uint8 or
-    float in [0, 1]. In a shape of four numbers, the smaller one of the second and the last is C.
-    Optional key `y`: labels, (N,) integers from 0. Optional key `classes`: their names, strings.
+    The images (key `x` of an .npz file) are (N, H, W), (N, H, W, C), (N, C, H, W) or (N, D), uint8
+    or float in [0, 1]. In a shape of four numbers, the smaller of the second and the last is C. The
+    optional key `y` contains labels, (N,) integers from 0, and the optional key `classes` contains
+    the names of the classes as strings.
     """
 
     path: Path | None = None
@@ -23,7 +24,7 @@ class ArraysConfig:
 
 
 def load(config: ArraysConfig, split: str) -> Arrays:
-    """Reads the stored arrays; raises UsageError that names the file and the invalid key."""
+    """Read the stored arrays. Raises a UsageError that names the file and the invalid key."""
     if config.path is None:
         raise UsageError(
             "data.path is not given: dataset arrays reads an .npz or an .npy file",

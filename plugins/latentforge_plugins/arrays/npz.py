@@ -1,4 +1,4 @@
-"""Reads .npz and .npy files of images, and validates their contents before reading the arrays."""
+"""Reads .npz and .npy files of images, and validates the headers before it reads the arrays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive
 
 
 def read(path: Path) -> Arrays:
-    """Reads `x`, and `y` and `classes` if they exist.
+    """Read `x` and, if they exist, `y` and `classes`.
 
-    Raises MissingError if there is no file, and UsageError that names the file and the key.
+    Raises MissingError if the file does not exist. Other errors are UsageErrors that name the file
+    and the key.
     """
     path = path.expanduser().absolute()
     with open_archive(path, "data.path") as archive:
@@ -30,7 +31,7 @@ def read(path: Path) -> Arrays:
 
 
 def read_npy(path: Path, labels_path: Path | None) -> Arrays:
-    """The memory-mapped images of an .npy file, and the labels of another one."""
+    """Memory-map the images of an .npy file, and read the labels from another .npy file."""
     path = path.expanduser().absolute()
     x = images(map_array(path, "data.path"))
     if labels_path is None:
@@ -41,7 +42,7 @@ def read_npy(path: Path, labels_path: Path | None) -> Arrays:
 
 
 def images(x: Member) -> Array:
-    """The images as uint8, or floats in [0, 1]; (N, H, W), (N, C, H, W) or (N, D)."""
+    """Return the images as (N, H, W), (N, C, H, W) or (N, D), uint8 or floats in [0, 1]."""
     if len(x.shape) not in (2, 3, 4):
         raise x.error(f"has shape {x.shape}", "give (N, H, W), (N, H, W, C) or (N, D)")
     if 0 in x.shape:
@@ -57,24 +58,25 @@ def images(x: Member) -> Array:
         problem = f"has dtype {x.dtype}, which is not a real number type"
         raise x.error(problem, "give uint8, or floats from 0 to 1")
     values = x.values()
-    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # memmaps when they are read
+    if values.dtype != np.uint8 and not isinstance(values, np.memmap):  # checked when read
         check_range(x, values)
     return channels_first(x, values)
 
 
 def check_range(x: Member, values: Array) -> None:
-    low, high = float(values.min()), float(values.max())  # nan if there is one
+    low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         return
     if invalid := values.size - int(np.isfinite(values).sum()):
-        raise x.error(f"has {invalid} NaN or infinite values of {values.size}", "replace them")
+        raise x.error(f"has NaN or infinite values ({invalid} of {values.size})", "replace them")
     raise x.error(
         f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling_hint(low, high)
     )
 
 
 def channels_first(x: Member, values: Array) -> Array:
-    """(N, H, W, C) to (N, C, H, W): the last axis is C if it is not longer than the second."""
+    """Convert (N, H, W, C) to (N, C, H, W). The last axis is C if it is not longer than the second
+    axis."""
     if values.ndim == 4 and values.shape[3] <= values.shape[1]:
         values = np.moveaxis(values, 3, 1)
     if values.ndim == 4 and values.shape[1] not in CHANNELS and values.shape[3] in CHANNELS:
@@ -84,7 +86,7 @@ def channels_first(x: Member, values: Array) -> Array:
 
 
 def labels(y: Member, count: int) -> Array:
-    """The labels: integers from 0, one for each of `count` examples."""
+    """Return the labels: one integer from 0 for each of `count` examples."""
     if y.dtype.kind not in "iu":
         fix = "numpy.unique(y, return_inverse=True)[1]" if y.dtype.kind in "US" else "y.astype(int)"
         raise y.error(f"has dtype {y.dtype}; labels must be integers", fix)
@@ -101,7 +103,7 @@ def labels(y: Member, count: int) -> Array:
 
 
 def names(classes: Member, highest: int) -> tuple[str, ...]:
-    """The name of each label, from 0 to at least `highest`."""
+    """Return the class names, which must exist for all labels from 0 to `highest`."""
     if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MAX_CLASSES:
         raise classes.error(
             f"has dtype {classes.dtype} and shape {classes.shape}; "

@@ -10,8 +10,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class ClassConfig:
-    """Makes `n` requests for class `target`, a number from 0, or for all classes in turn. A request
-    is satisfied if the classifier's p(class | x) is at least `threshold`."""
+    """Makes `n` requests for class number `target` or, by default, for all classes in turn. A
+    request is satisfied if the classifier's p(class | x) is at least `threshold`."""
 
     n: Size = 10
     target: Count | None = None

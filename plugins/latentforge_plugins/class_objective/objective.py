@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class ClassObjective:
-    """score: log p(class | x) in nats; satisfied: p(class | x) >= threshold.
+    """The score is log p(class | x) in nats. A request is satisfied if p(class | x) >= threshold.
 
-    Activation maximisation (Erhan et al. 2009) through a decoder (Nguyen et al. 2016). The classes
-    are those of the classifier's training data, not those of this run's images.
+    This is activation maximisation (Erhan et al. 2009) through a decoder (Nguyen et al. 2016). The
+    classes come from the classifier's training data, not from this run's images.
     """
 
     def __init__(self, config: ClassConfig, context: ExploreContext) -> None:
@@ -52,6 +52,6 @@ class ClassObjective:
 
 
 def list_classes(names: Sequence[str]) -> str:
-    """`0 (cat), 1 (dog)`: the numbers of the classes, with names that differ from the number."""
+    """List the classes as in `0 (cat), 1 (dog)`. A name that equals the number is omitted."""
     numbered = enumerate(names)
     return ", ".join(name if name == str(i) else f"{i} ({name})" for i, name in numbered)

@@ -1,4 +1,4 @@
-"""Model `cnn-classifier`: three small convolutions, 99 % on MNIST with 7,178 parameters."""
+"""Model `cnn-classifier`: three small convolutions, 99 % accuracy on MNIST, 7,178 parameters."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
 

@@ -7,8 +7,8 @@ from latentforge import Fraction, Size
 
 @dataclass(frozen=True)
 class CnnClassifierConfig:
-    """`channels` are those of the three convolutions; `dropout` is the rate before the last
-    layer."""
+    """`channels` are the output channels of the three convolutions. `dropout` is the dropout rate
+    before the last layer."""
 
     channels: tuple[Size, Size, Size] = (8, 16, 32)
     dropout: Fraction = 0.5

@@ -13,7 +13,7 @@ from latentforge_plugins.networks import class_count, image_shape, padding_to
 if TYPE_CHECKING:
     from .config import CnnClassifierConfig
 
-STRIDE = 16  # the factor by which the three poolings reduce each side
+STRIDE = 16  # the factor by which the three pooling layers reduce height and width
 
 
 class CnnClassifier(nn.Module):

@@ -8,9 +8,9 @@ from latentforge_plugins.autoencoder.config import LatentActivation
 
 @dataclass(frozen=True)
 class ConvVaeConfig:
-    """`channels` are those of the encoder's two convolutions, `hidden` is the width of the layer
-    after them; the decoder mirrors both. A code has `latent_dim` dimensions. `latent_activation` is
-    applied to the mean of the posterior."""
+    """`channels` are the output channels of the encoder's two convolutions, and `hidden` is the
+    width of the layer after them; the decoder mirrors these layers. A code has `latent_dim`
+    dimensions. `latent_activation` is applied to the mean of the posterior."""
 
     channels: tuple[Size, Size] = (64, 32)
     hidden: Size = 400

@@ -1,4 +1,4 @@
-"""The network of `conv-vae`: two blocks of conv, ReLU, batch norm, pooling; mirrored decoder."""
+"""The network of `conv-vae`: two blocks of conv, ReLU, batch norm and pooling; mirrored decoder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from latentforge_plugins.networks import GaussianHead, image_shape, padding_to
 if TYPE_CHECKING:
     from .config import ConvVaeConfig
 
-STRIDE = 4  # the factor by which the two poolings reduce each side
+STRIDE = 4  # the factor by which the two pooling layers reduce height and width
 
 
 class BatchNorm1d(nn.BatchNorm1d):
     """Batch norm that normalises a batch of one image with the running statistics, as in
-    evaluation: the last batch of an epoch may be one image, which has no variance."""
+    evaluation. The last batch of an epoch may contain one image, which has no variance."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or len(input) > 1:

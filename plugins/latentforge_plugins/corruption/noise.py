@@ -1,4 +1,4 @@
-"""The forward process of diffusion models (Ho, Jain and Abbeel 2020) at evenly spaced levels."""
+"""The forward process of diffusion models (Ho, Jain and Abbeel 2020) at increasing noise levels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SCHEDULE = (
 
 
 def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
-    """Adds noise of standard deviation s to images in [0, 1]. The result has mean
-    1/2 + sqrt(1 - s^2) (x - 1/2) and standard deviation s/2, and can be outside [0, 1]."""
+    """Add noise of level s to images in [0, 1]. The result has mean 1/2 + sqrt(1 - s^2) (x - 1/2)
+    and standard deviation s/2, and can be outside [0, 1]."""
     s = torch.as_tensor(s, device=x.device)
     signal = (1 - s.square()).sqrt()
     return signal * x + (1 - signal) / 2 + s / 2 * noise
@@ -57,15 +57,15 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
 
 
 def select_images(config: CorruptionConfig, total: int) -> tuple[int, ...]:
-    """The positions of the images to show; default positions are limited to a split of `total`
-    images."""
+    """Return the indices of the images to show. Default indices beyond the `total` images of the
+    split are dropped."""
     if config.images != type(config).images:
         return config.images
     return tuple(index for index in config.images if index < total)
 
 
 def capabilities(context: ExploreContext) -> list[str]:
-    """What the model can do with a noisy image, by its capabilities."""
+    """List what the model can do with a noisy image according to its capabilities."""
     needs_by_name = {"classifying": {"classify"}, "reconstructing": {"encode", "decode"}}
     return [name for name, needs in needs_by_name.items() if needs <= set(context.provides)]
 
@@ -78,12 +78,11 @@ def protocol(
     context: ExploreContext, config: CorruptionConfig, count: int, curves: dict[str, Tensor]
 ) -> str:
     definitions = {
-        "accuracy": "accuracy_at_s: share of noisy images, from 0 to 1, that are classified "
-        "correctly",
-        "mse_noisy": "mse_noisy_at_s: squared difference between the noisy and the clean image, "
-        "mean over values in [0, 1]",
-        "mse_recon": "mse_recon_at_s: the same for the noisy image's reconstruction, z the "
-        "posterior mode",
+        "accuracy": "accuracy_at_s: fraction of noisy images that are classified correctly",
+        "mse_noisy": "mse_noisy_at_s: mean squared difference per value between the noisy and the "
+        "clean image, for clean values in [0, 1]",
+        "mse_recon": "mse_recon_at_s: mean squared difference per value between the reconstruction "
+        "of the noisy image and the clean image, z the posterior mode",
     }
     sentences = [definitions[name] for name in curves]
     return "; ".join([*sentences, f"{count} images of the split {config.split}", SCHEDULE])
@@ -92,7 +91,7 @@ def protocol(
 def compute_curves(
     context: ExploreContext, images: Images, indices: Tensor, levels: Tensor
 ) -> dict[str, Tensor]:
-    """Metrics by name, one value per level (levels,), means over the images at `indices`."""
+    """Compute each metric at each level, (levels,), as a mean over the images at `indices`."""
     totals: dict[str, Tensor] = {}
     available = capabilities(context)
     for part in indices.split(BATCH):
@@ -112,7 +111,7 @@ def compute_curves(
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference per image: (B, ...) to (B,), float64."""
+    """Return the mean squared difference per image: (B, ...) to (B,), float64."""
     return (a - b).square().flatten(1).double().mean(1)
 
 
@@ -139,8 +138,8 @@ def draw_grid(
     noisy: Tensor,
     levels: Tensor,
 ) -> ImageGrid:
-    """A row for each image, with the predicted class if the model is a classifier, and below it the
-    reconstructions if it is an autoencoder. Only here values are clipped to [0, 1]."""
+    """Draw a row for each image. For a classifier, captions name the predicted classes; for an
+    autoencoder, a second row shows the reconstructions. Values are clipped to [0, 1] only here."""
     rows, titles, captions = [], [], []
     available = capabilities(context)
     for index, row in zip(indices, noisy, strict=True):

@@ -33,7 +33,7 @@ def latentforge_losses():
 def latentforge_measures():
     yield MeasureSpec(
         name="accuracy",
-        summary="Share of images whose most probable class is the label",
+        summary="Fraction of images whose most probable class is the label",
         build=build_accuracy,
         protocol="share of images, from 0 to 1, model in evaluation mode",
         needs={"classify"},

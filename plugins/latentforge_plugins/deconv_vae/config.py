@@ -8,9 +8,10 @@ from latentforge_plugins.autoencoder.config import LatentActivation
 
 @dataclass(frozen=True)
 class DeconvVaeConfig:
-    """`encoder`: channels of the three convolutions. `decoder`: channels of the grid that is
-    computed from the code, and after the first two transposed convolutions. A code has `latent_dim`
-    dimensions. `latent_activation` is applied to the mean of the posterior."""
+    """`encoder` are the output channels of the three convolutions. `decoder` are the channels of
+    the grid that is computed from the code, and the output channels of the first two transposed
+    convolutions. A code has `latent_dim` dimensions. `latent_activation` is applied to the mean of
+    the posterior."""
 
     encoder: tuple[Size, Size, Size] = (32, 64, 128)
     decoder: tuple[Size, Size, Size] = (1024, 256, 128)

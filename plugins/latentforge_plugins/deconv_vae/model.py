@@ -1,4 +1,4 @@
-"""The network of `deconv-vae`: three strided convolutions, the code, three transposed ones."""
+"""Network of `deconv-vae`: three strided convolutions, the code, three transposed convolutions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ if TYPE_CHECKING:
     from .config import DeconvVaeConfig
 
 DOWN = (4, 4, 3)  # kernel sizes of the convolutions
-UP = (4, 6, 6)  # and of the transposed ones; all have stride 2 and no padding
-SMALLEST = 28  # the output side of a grid of one cell
+UP = (4, 6, 6)  # kernel sizes of the transposed convolutions; all have stride 2 and no padding
+SMALLEST = 28  # the output size for a grid of one cell
 
 
 def encoded_side(side: int) -> int:
-    """The output side of the convolutions for an input side, such as 2 for 28."""
+    """Return the output size of the convolutions for an input size, such as 2 for 28."""
     for kernel in DOWN:
         side = (side - kernel) // 2 + 1
     return side
 
 
 def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
-    """The input side of the transposed convolutions for an output `side`, and output paddings.
+    """Return the input size of the transposed convolutions and their output paddings (p, q, r) for
+    the output size `side`.
 
-    A layer turns n into 2 (n - 1) + kernel + padding; g cells become 8 g + 20 + 4 p + 2 q + r.
+    A layer turns n cells into 2 (n - 1) + kernel + padding cells, so g cells become
+    8 g + 20 + 4 p + 2 q + r cells.
     """
     cells, rest = divmod(side - 20, 8)
     return cells, (rest >> 2, rest >> 1 & 1, rest & 1)

@@ -10,13 +10,13 @@ from latentforge import Arrays, DatasetSpec, Size, hookimpl
 
 @dataclass(frozen=True)
 class DigitsConfig:
-    """`size`: height and width of the images in pixels; the source images have 8."""
+    """`size` is the height and width of the images in pixels; the source images are 8 x 8."""
 
     size: Size = 28
 
 
 def load(config: DigitsConfig, split: str) -> Arrays:
-    """uint8 (1797, 1, size, size) and labels 0 to 9."""
+    """Return images, uint8 (1797, 1, size, size), and labels from 0 to 9."""
     from .reader import read, resize
 
     x, y = read()

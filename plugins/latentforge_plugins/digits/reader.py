@@ -17,7 +17,7 @@ WHITE = 16  # source values count black pixels in 4x4 blocks
 
 
 def read() -> tuple[Tensor, Tensor]:
-    """Images, float32 (1797, 1, 8, 8) in [0, 1], and labels, int64 (1797,), in file order."""
+    """Return images, float32 (1797, 1, 8, 8) in [0, 1], and labels, int64 (1797,), as stored."""
     path = source()
     try:
         table = np.loadtxt(path, dtype=np.int64, delimiter=",")  # (1797, 64 pixels and a label)
@@ -32,7 +32,7 @@ def read() -> tuple[Tensor, Tensor]:
 
 
 def source() -> Path:
-    """The path of the file in scikit-learn's folder, without importing it, which takes 1 s."""
+    """Return the path of digits.csv.gz without importing scikit-learn, which would take 1 s."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
@@ -46,12 +46,12 @@ def source() -> Path:
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """(N, 1, 8, 8) in [0, 1] to uint8 (N, 1, size, size), the digit in the centre.
+    """Resize images (N, 1, 8, 8) in [0, 1] to uint8 (N, 1, size, size) with centred digits.
 
-    The source digits touch the edges. Resized to all 28 pixels they are blurred and cut off at the
-    border. Resized to 20 pixels inside a black margin they have the proportions and stroke width of
-    MNIST (ink 20 x 14 pixels, in MNIST 20 x 15; mean brightness 0.16, in MNIST 0.13), so a model
-    trained on one dataset can be used on the other.
+    The source digits touch the edges. Resized to 28 pixels, they would be blurred and cut off at
+    the border. Resized to 20 pixels inside a black margin, they have the proportions and stroke
+    width of MNIST: the ink covers 20 x 14 pixels (20 x 15 in MNIST), and the mean brightness is
+    0.16 (0.13 in MNIST). A model trained on one dataset can therefore be used on the other.
     """
     inner = max(1, round(size * INK))
     x = F.interpolate(x, (inner, inner), mode="bilinear", align_corners=False, antialias=True)

@@ -45,14 +45,14 @@ def latentforge_losses():
     )
     yield LossSpec(
         name="beta-elbo",
-        summary="-ELBO, the KL weighted by beta: constant, warm-up, cyclic, or a target capacity",
+        summary="-ELBO with weighted KL: constant, warm-up or cyclic beta, or a target capacity",
         build=build_beta_elbo,
         config=BetaElboConfig,
         needs=needs,
     )
     yield LossSpec(
         name="beta-tc",
-        summary="-ELBO with the KL in three parts; beta weights the total correlation",
+        summary="-ELBO with the KL split into three parts; beta weights the total correlation",
         build=build_beta_tc,
         config=BetaTcConfig,
         needs=needs_densities,

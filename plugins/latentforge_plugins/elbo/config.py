@@ -11,14 +11,15 @@ from latentforge_plugins.reconstruction.config import ReconstructionConfig
 
 @dataclass(frozen=True)
 class ElboConfig(ReconstructionConfig):
-    """The options of the likelihood, the same as for `reconstruction`."""
+    """The options of the likelihood, which are the same as for `reconstruction`."""
 
 
 @dataclass(frozen=True)
 class BetaElboConfig(ElboConfig):
-    """`beta` is the weight of the KL. With `schedule` linear it increases from 0 between
-    `start_epoch` and `end_epoch`. With cyclic this interval has `cycles` equal cycles; in each,
-    beta increases from 0 during the share `ramp` and is then constant. Epochs may be fractions.
+    """`beta` is the weight of the KL. With the linear `schedule` it increases from 0 between
+    `start_epoch` and `end_epoch`. With the cyclic schedule this interval contains `cycles` equal
+    cycles; in each cycle, beta increases from 0 during the fraction `ramp` of the cycle and is then
+    constant. `start_epoch` and `end_epoch` may be fractional.
 
     A `capacity` C > 0, in nats, replaces the KL with |KL - C|; C increases from 0 during
     `capacity_epochs`.

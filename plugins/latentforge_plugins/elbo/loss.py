@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class Elbo(Reconstruction):
-    """Kingma and Welling 2014, with one sample of z; `per_dim` has the KL of each dimension."""
+    """The negative ELBO (Kingma and Welling 2014), estimated with one sample of z. `per_dim`
+    contains the KL of each dimension."""
 
     beta = 1.0
 
@@ -30,11 +31,12 @@ class Elbo(Reconstruction):
         return recon._replace(values={**recon.values, "kl": kl.sum()}, per_dim={"kl": kl.detach()})
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, float]:
-        """The equivalent of `beta` (its full value, with a schedule) in other conventions, which
-        average pixels or latents.
+        """Return the equivalent of `beta` in other conventions, which average over pixels or
+        latents. With a schedule, `beta` is its full value.
 
-        Each gives the same gradient up to a factor. Means over both are the beta_norm of Higgins
-        et al. 2017. For the plain squared error, beta includes the sigma of a Gaussian likelihood.
+        Each value gives the same gradient up to a factor. The value for means over both is the
+        beta_norm of Higgins et al. 2017. The values for a plain squared error include the sigma of
+        the Gaussian likelihood.
         """
         pixels, latents = data.size, math.prod(model.latent.shape)
         facts = {
@@ -51,7 +53,8 @@ class Elbo(Reconstruction):
 
 
 class BetaElbo(Elbo):
-    """Higgins et al. 2017; cyclic as Fu et al. 2019; capacity as Burgess et al. 2018."""
+    """The loss of Higgins et al. 2017, with the cyclic schedule of Fu et al. 2019 and the capacity
+    of Burgess et al. 2018."""
 
     config: BetaElboConfig
 
@@ -62,7 +65,7 @@ class BetaElbo(Elbo):
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         terms = super().forward(model, batch, step)
         beta = self.beta
-        if self.config.schedule != "constant":  # else a CUDA graph can replay the step
+        if self.config.schedule != "constant":  # a CUDA graph can replay a constant beta
             beta *= share(self.config, step.epoch)
         if not self.config.capacity:
             return terms._replace(weights={**terms.weights, "kl": beta})
@@ -74,7 +77,7 @@ class BetaElbo(Elbo):
 
 
 def share(config: BetaElboConfig, epoch: float) -> float:
-    """The share of beta, from 0 to 1, after `epoch` epochs."""
+    """Return the fraction of beta, from 0 to 1, that is used after `epoch` epochs."""
     if config.schedule == "constant" or epoch >= config.end_epoch:
         return 1.0
     if epoch <= config.start_epoch:
@@ -86,7 +89,7 @@ def share(config: BetaElboConfig, epoch: float) -> float:
 
 
 def capacity(config: BetaElboConfig, epoch: float) -> float:
-    """The capacity C in nats after `epoch` epochs."""
+    """Return the capacity C in nats after `epoch` epochs."""
     if epoch >= config.capacity_epochs:
         return config.capacity
     return config.capacity * epoch / config.capacity_epochs

@@ -1,6 +1,6 @@
 """The loss `beta-tc`: the KL in three parts, estimated by minibatch-weighted sampling.
 
-Chen, Li, Grosse and Duvenaud 2018."""
+Source: Chen, Li, Grosse and Duvenaud 2018."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from latentforge_plugins.reconstruction.loss import Reconstruction
 if TYPE_CHECKING:
     from .config import BetaTcConfig
 
-ROWS = 256  # codes at a time for all posteriors: a batch of an evaluation would need gigabytes
+ROWS = 256  # codes per chunk, because a whole evaluation batch would need gigabytes
 
 
 class BetaTc(Reconstruction):
-    """recon + alpha mi + beta tc + gamma dim_kl; the exact KL is logged too, as `kl`."""
+    """recon + alpha mi + beta tc + gamma dim_kl. The exact KL is also logged, as `kl`."""
 
     config: BetaTcConfig
 
@@ -36,19 +36,21 @@ class BetaTc(Reconstruction):
         return Terms(values, {**recon.weights, **weights}, {"kl": kl.detach()})
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, float]:
-        """`beta`, and its equivalent for a mean over pixels, with alpha and gamma scaled alike."""
+        """Return `beta` and its equivalent for a mean over pixels, for which alpha and gamma must
+        be scaled by the same factor."""
         beta = self.config.beta
         return {"beta (sum over pixels)": beta, "beta (mean over pixels)": beta / data.size}
 
 
 def decomposition(posterior: DiagonalGaussian, z: Tensor, images: int) -> dict[str, Tensor]:
-    """Estimates the parts of E log q(z|x) - log p(z), as means over the batch in nats.
+    """Estimate the three parts of E log q(z|x) - log p(z) as means over the batch, in nats.
 
     mi = E log q(z|x) - log q(z), tc = E log q(z) - log prod_d q(z_d),
     dim_kl = E log prod_d q(z_d) - log p(z), where q(z) is the mean of q(z|x) over all `images`.
-    A batch of B estimates it as sum_j q(z|x_j) / (B images), and each dimension in the same way
-    (appendix C). The estimate is too small by a factor between B and `images`: mi and tc are too
-    large, dim_kl is too small, and their sum is correct. Compare the parts only at one batch size.
+    With a batch of B images, q(z) is estimated as sum_j q(z|x_j) / (B images), and q(z_d) in the
+    same way (appendix C). The estimate is too small by a factor between B and `images`, so mi and
+    tc are too large and dim_kl is too small, but their sum is correct. Compare the parts only
+    between runs with the same batch size.
     """
     z = z.flatten(1)  # (B, D)
     log_q, log_q_each = aggregate(posterior, z, images)
@@ -62,7 +64,8 @@ def decomposition(posterior: DiagonalGaussian, z: Tensor, images: int) -> dict[s
 
 
 def aggregate(posterior: DiagonalGaussian, z: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    """log q(z) and sum_d log q(z_d) of codes (N, D) by minibatch-weighted sampling, each (N,)."""
+    """Estimate log q(z) and sum_d log q(z_d), (N,) each, of codes (N, D) by minibatch-weighted
+    sampling."""
     mean, log_var = posterior.mean.flatten(1), posterior.log_var.flatten(1)  # (B, D)
     precision, constant = (-log_var).exp(), log_var + math.log(2 * math.pi)
     log_weight = math.log(len(mean) * images)

@@ -13,9 +13,9 @@ from latentforge.errors import UsageError
 
 @dataclass(frozen=True)
 class FolderConfig:
-    """`root`: a folder with a sub-folder of images for each class, or with images without labels.
-    `size`: [height, width] in pixels to which all images are resized; without it, their sizes must
-    be equal. `channels`: grey or rgb converts all images; auto keeps the channels of the files,
+    """`root` is a folder with a sub-folder of images for each class, or with images without labels.
+    `size` is the [height, width] in pixels to which all images are resized; without it, their sizes
+    must be equal. `channels` grey and rgb convert all images; auto keeps the channels of the files,
     which must be equal."""
 
     root: Path | None = None
@@ -24,8 +24,8 @@ class FolderConfig:
 
 
 def load(config: FolderConfig, split: str):
-    """The images, uint8 (1 or 3, H, W) each, in natural order of their names and decoded on access;
-    labels index the sub-folders."""
+    """Return a dataset that decodes images on access, uint8 (1 or 3, H, W) each, in natural order
+    of their names. Its labels are indices of the sub-folders."""
     if config.root is None:
         raise UsageError(
             "data.root is not given: dataset folder reads the image files of a folder",

@@ -16,10 +16,10 @@ NaturalKey = tuple[list[int | str], str]
 
 
 def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
-    """The image files in natural order, their labels, and the names of the classes.
+    """Return the image files in natural order, their labels, and the names of the classes.
 
-    Hidden files and files without an image extension are ignored. Raises MissingError if there is
-    no folder, and UsageError if its contents are neither a labelled nor an unlabelled set.
+    Hidden files and files without an image extension are ignored. Raises MissingError if the folder
+    does not exist, and UsageError if its contents are neither a labelled nor an unlabelled set.
     """
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
@@ -48,7 +48,7 @@ def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ..
 
 
 def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
-    """Raises UsageError unless there are at least two sub-folders and all contain images."""
+    """Raise UsageError unless there are at least two sub-folders and all contain images."""
     empty = [folder for folder, images in images_by_class.items() if not images]
     if len(empty) == len(images_by_class):
         raise UsageError(
@@ -73,10 +73,10 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
 
 
 def nested_folder_hint(empty: list[Path]) -> str:
-    """The hint if the classes are one folder level deeper, as in train/cat and test/cat."""
+    """Return a hint if the class folders are one level deeper, as in train/cat and test/cat."""
     for folder in empty:
         if any(images_in(inner) for inner in folders_in(folder)):
-            return f"--set data.root={folder}, whose sub-folders have images"
+            return f"--set data.root={folder}, whose sub-folders contain images"
     return ""
 
 
@@ -86,7 +86,7 @@ def images_in(folder: Path) -> list[Path]:
             path
             for path in folder.iterdir()
             if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
-            if path.is_file() or path.is_symlink()  # a dangling link counts as an unreadable image
+            if path.is_file() or path.is_symlink()  # a dangling link is an unreadable image
         ),
         key=natural_key,
     )
@@ -98,6 +98,6 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def natural_key(path: Path) -> NaturalKey:
-    """A sort key with 2 before 10: the name with its numbers as integers, then the name itself."""
+    """Return a sort key that puts 2 before 10: the name with numbers as integers, then the name."""
     parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers alternate
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -15,10 +15,11 @@ from .reader import HeightWidth, Pixels, mixed_images_error, read, try_decode, u
 
 
 class Pictures:
-    """Item i is the image of `files[i]`, uint8 (1 or 3, H, W), with its label if there is one.
+    """A dataset whose item i is the image in `files[i]`, uint8 (1 or 3, H, W), with its label if
+    there are labels.
 
-    `whole` decodes all images. Both raise UsageError for a file that cannot be read, and for an
-    image whose size or number of channels differs from the first.
+    Access to an item and `whole` raise UsageError for a file that cannot be read, and for an image
+    whose size or number of channels differs from the first image.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class Pictures:
         return image if self.targets is None else (image, self.targets[i])
 
     def whole(self) -> Arrays:
-        """All images, decoded by several threads."""
+        """Decode all images with several threads."""
         return Arrays(read(self.files, self.size, self.channels), self.targets, self.classes)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the first image, which all others must have."""
+        """The shape of the first image, which all other images must have."""
         return self.decode(0).shape
 
     def decode(self, i: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""Decodes image files into one array: upright, opaque, 8 bits per channel, one size and mode."""
+"""Decodes image files into one array of upright, opaque images with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from latentforge.errors import UsageError, one_line
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 HeightWidth = tuple[int, int]
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # some others run programs
+# Pillow runs external programs for some other formats.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MODES = {"grey": "L", "rgb": "RGB"}
 GREY = ("1", "L", "LA", "La")
-MAX_NAMED = 5  # an error names so many unreadable files and counts the others
+MAX_NAMED = 5  # maximum number of unreadable files that an error names
 
 
 def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixels:
-    """The images of all files, uint8 (N, 1 or 3, H, W).
+    """Decode all files into one array, uint8 (N, 1 or 3, H, W).
 
-    Raises UsageError if sizes or channels differ and the options do not convert them, and one that
-    names the files that cannot be read.
+    Raises UsageError if sizes or channels differ and the options do not convert them, or if files
+    cannot be read; the error names these files.
     """
     x, first = np.empty((0,), np.uint8), files[0]
     faults: list[tuple[Path, Exception]] = []
@@ -55,7 +56,7 @@ def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixe
 
 
 def try_decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels | Exception:
-    """The result of `decode`, or its exception, so that one bad file does not hide the next."""
+    """Return the result of `decode` or its exception, so that an error can name all bad files."""
     try:
         return decode(path, size, channels)
     except MemoryError:
@@ -65,23 +66,23 @@ def try_decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels | 
 
 
 def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
-    """The image of a file, uint8 (1 or 3, H, W); its first frame if there are several.
+    """Decode the image of a file, or its first frame if there are several: uint8 (1 or 3, H, W).
 
     EXIF rotation is applied. 16 bits are converted to 8. Transparency becomes white, the colour of
     paper. An image is grey if it is stored as grey, or if its palette colours are all grey.
-    Bilinear resizing widens its filter when it shrinks, so it neither aliases nor overshoots.
+    Bilinear resizing uses a wider filter to shrink an image, so it neither aliases nor overshoots.
     """
     with Image.open(path, formats=FORMATS) as file:
         if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
-            raise ValueError("32 bits per pixel, with unknown range")
+            raise ValueError("it has 32 bits per pixel, and the range of its values is unknown")
         image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):  # I;16 and its variants, and I if Pillow widens them
+    if image.mode.startswith("I"):  # mode I;16 and its variants, or I if Pillow widens them
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     palette, grey = image.mode in ("P", "PA"), image.mode in GREY
     if "transparency" in image.info or image.getbands()[-1] in "Aa":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if palette:  # in GIF also grey images
+    if palette:  # GIF stores grey images with a palette too
         image = image.convert("RGB")
         rgb = np.asarray(image)
         grey = bool((rgb == rgb[..., :1]).all())
@@ -95,7 +96,7 @@ def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
 def mixed_images_error(
     one: Path, shape: tuple[int, ...], other: Path, shape_of_other: tuple[int, ...]
 ) -> UsageError:
-    """The error for two files whose images do not fit into one array."""
+    """Return the error for two files whose images do not fit into one array."""
     (c, h, w), (c_other, h_other, w_other) = shape, shape_of_other
     if c != c_other:
         colour = {1: "grey", 3: "colour"}

@@ -16,7 +16,7 @@ def build(config: FidConfig, context: EvaluateContext):
 def latentforge_measures():
     yield MeasureSpec(
         name="fid",
-        summary="Fréchet distance of samples and reconstructions on a classifier's features",
+        summary="Fréchet distance of samples and reconstructions in a classifier's feature space",
         build=build,
         protocol="Fréchet distance of Gaussian fits to a classifier's features",
         config=FidConfig,

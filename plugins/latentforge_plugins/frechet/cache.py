@@ -1,4 +1,4 @@
-"""Disk cache of Gaussian fits of real images; the key is a hash of all that a fit depends on.
+"""Disk cache of Gaussian fits to real images. The key hashes everything that a fit depends on.
 
 A file that cannot be read or written costs time, but never causes a wrong metric or an error.
 """
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def read(key: str) -> Fit | None:
-    """The fit stored under `key`, or None; a damaged file counts as missing."""
+    """Return the fit stored under `key`, or None if the file is missing or damaged."""
     try:
         with safe_open(cache_folder() / f"{key}.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in ("mean", "covariance")}
@@ -36,7 +36,7 @@ def read(key: str) -> Fit | None:
 
 
 def write(key: str, fit: Fit) -> None:
-    """Stores a fit atomically: a reader finds a complete file or none."""
+    """Store a fit atomically, so that a reader finds a complete file or none."""
     tensors = {"mean": fit.mean, "covariance": fit.covariance.contiguous()}
     temporary = cache_folder() / f".{key}.{os.getpid()}"
     with contextlib.suppress(OSError):
@@ -52,7 +52,8 @@ def write(key: str, fit: Fit) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, dtypes, shapes and bytes, in hex, independent of order and device."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes in hex. It does not depend on the order
+    or the device of the tensors."""
     state = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Features of images: the output of a classifier's layer; checks that the classifier fits."""
+"""Features of images, which are outputs of a classifier's layer, and checks of the classifier."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from latentforge_plugins.layers import last_with_weights, output_of
 
 from . import cache
 
-MAX_NAMED = 12  # an error names so many classes and counts the others
+MAX_NAMED = 12  # maximum number of classes that an error names
 
 log = logging.getLogger("latentforge")
 
 
 class Features:
-    """`features(x)` maps (B, *data.shape) to (B, F): the layer's output, averaged to `cells`.
+    """`features(x)` maps (B, *data.shape) to (B, F), the layer's output averaged to `cells`.
 
-    `classifier` is the loaded run. `key` contains everything that the features depend on: weights,
-    options of the network, the plugin that provides it, layer and grid. Raises UsageError for a
-    layer that does not exist.
+    `classifier` is the loaded run. `key` contains everything that the features depend on: the
+    weights and options of the network, the plugin that provides it, the layer and the grid. Raises
+    UsageError for a layer that does not exist.
     """
 
     def __init__(self, classifier: Any, layer: str, grid: int) -> None:
@@ -34,7 +34,7 @@ class Features:
         self.layer = layer or last_with_weights(self.model) or ""
         if not self.layer:
             raise UsageError(
-                "the classifier's layers() contain no layer with weights",
+                "the classifier's layers() returns no layer with weights",
                 hint="--set fid.layer=NAME",
             )
         if self.layer not in (known := list(classifier.model.layers())):
@@ -43,7 +43,7 @@ class Features:
                 hint=did_you_mean(layer, known) or f"choose from {', '.join(known)}",
             )
         self.grid = grid
-        self.cells = (1, 1)  # of each map, set by the first output
+        self.cells = (1, 1)  # cells of each map, set by the first output
         self.weights = cache.digest(self.model.state_dict())
         providers = [p for p in classifier.run.manifest["plugins"] if p["kind"] == "models"]
         network = json.dumps([classifier.run.config["model"], providers], sort_keys=True)
@@ -56,39 +56,39 @@ class Features:
         if output.ndim != 4:
             return output.flatten(1).clone()
         height, width = output.shape[2:]
-        self.cells = (min(self.grid, height), min(self.grid, width))  # more cells would be copies
+        self.cells = (min(self.grid, height), min(self.grid, width))  # more would be duplicates
         return F.adaptive_avg_pool2d(output, self.cells).flatten(1)
 
     def describe_pooling(self) -> str:
-        """The text for a protocol that describes the averaging of maps."""
+        """Describe the averaging of maps for a protocol."""
         return ", maps averaged to {}x{},".format(*self.cells) if self.cells != (1, 1) else ""
 
 
 def describe_data(classifier: Any) -> str:
-    """A text that describes the data of a run. An evaluation reports the fingerprint of its own
-    data with the metrics, so the two can be compared."""
+    """Describe the data of a run. An evaluation reports the fingerprint of its own data with the
+    metrics, so the two fingerprints can be compared."""
     data = classifier.run.manifest["data"]
     name = classifier.run.config["data"]["name"]
     return f"{name}, fingerprint {data['fingerprint'][:12]}"
 
 
 def check_same_data(context: EvaluateContext, classifier: Any) -> None:
-    """Raises UsageError unless the classifier was trained with the run's preprocessing and, if the
+    """Raise UsageError unless the classifier was trained with the run's preprocessing and, if the
     run's images have labels, on the same classes."""
     manifest = classifier.run.manifest["data"]
     classifier_values, run_values = manifest["preprocessing"], context.preprocessing
     differing = [
-        f"{key}: the classifier's {classifier_values.get(key)!r}, the run's {run_values.get(key)!r}"
+        f"{key}: {classifier_values.get(key)!r} (classifier), {run_values.get(key)!r} (run)"
         # "stored" is the dtype in files, implied by divide_by
         for key in sorted({*classifier_values, *run_values} - {"stored"})
         if classifier_values.get(key) != run_values.get(key)
     ]
     if differing:
         raise UsageError(
-            f"classifier {classifier.run.path} was trained with a different preprocessing than "
+            f"classifier {classifier.run.path} was trained with different preprocessing from "
             "this run",
             details=differing,
-            hint="use a classifier trained on the run's own data, with the same options of [data]",
+            hint="use a classifier trained on this run's data with the same [data] options",
         )
     classes = tuple(manifest["classes"])
     if context.data.classes and context.data.classes != classes:
@@ -96,15 +96,15 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
             f"classifier {classifier.run.path} was trained on {describe_data(classifier)}, "
             "which has different classes from this run's data",
             details=[
-                f"the classifier's: {list_classes(classes)}",
-                f"the run's: {list_classes(context.data.classes)}",
+                f"classes of the classifier: {list_classes(classes)}",
+                f"classes of the run: {list_classes(context.data.classes)}",
             ],
-            hint="use a classifier trained on the run's own data",
+            hint="use a classifier trained on this run's data",
         )
     if manifest["fingerprint"] != context.fingerprint:
         log.warning(
-            "the classifier %s was trained on other data (%s) than this run's; its features may "
-            "not distinguish these images",
+            "the classifier %s was trained on other data (%s) than this run, so its features may "
+            "not distinguish the run's images",
             classifier.run.path,
             describe_data(classifier),
         )

@@ -12,28 +12,29 @@ from latentforge_plugins.measures import Moments
 
 @dataclass(frozen=True)
 class Fit:
-    """`mean` (F,) and `covariance` (F, F), float64 on the CPU."""
+    """A Gaussian with `mean` (F,) and `covariance` (F, F), float64 on the CPU."""
 
     mean: Tensor
     covariance: Tensor
 
 
 def fit(moments: Moments) -> Fit:
-    """The fit for moments with `products` of at least two rows, with the unbiased covariance."""
+    """Fit a Gaussian with unbiased covariance to moments with `products` over two or more rows."""
     return Fit(moments.mean, moments.scatter / (moments.count - 1))
 
 
 def square_root(covariance: Tensor) -> Tensor:
-    """The symmetric S with S S = covariance; eigenvalues that rounding made negative count as 0."""
+    """Return the symmetric S with S S = covariance. Eigenvalues that are negative due to rounding
+    are set to 0."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def frechet_distance(a: Fit, b: Fit) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)): Dowson and Landau 1982.
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982).
 
-    C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), so their roots are real and
-    no matrix root of a product is needed.
+    C1 C2 has the eigenvalues of the symmetric matrix C1^(1/2) C2 C1^(1/2), so the square roots of
+    the eigenvalues are real, and no matrix root of a product is needed.
     """
     root = square_root(a.covariance)
     product = root @ b.covariance @ root

@@ -1,7 +1,7 @@
 """The measure `fid`: Fréchet distances of samples and reconstructions to real images.
 
-The distance of other real images is the floor. Heusel et al. 2017, with the features of a
-classifier of the same images."""
+The floor is the distance between two sets of real images. The distance is defined by Heusel et al.
+2017; here, the features come from a classifier for such images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from .config import FidConfig
 
 Draw = Callable[[int], Tensor]
-PER_FEATURE = 10  # images; with fewer, covariance and distance are mostly noise
+PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distance are mostly noise
 
 
 class Fid:
-    """Metrics `fid_samples`, `fid_recon`, `fid_floor`, each of N images against the same N."""
+    """Computes `fid_samples`, `fid_recon` and `fid_floor`, each of N images against the same N real
+    images."""
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]
@@ -63,12 +64,13 @@ class Fid:
         )
 
     def check_count(self, config: FidConfig, real: Images, others: Images) -> int:
-        """The number of images in each set; UsageError if too few, or more than there are."""
+        """Return the number of images in each set. Raises UsageError if it is too small for the
+        features, or larger than a split."""
         most = min(len(real), len(others))
         count = config.images or most
         if count > most:
             raise UsageError(
-                f"fid.images is {count}; the splits have {len(real)} and {len(others)} images",
+                f"fid.images is {count}, but the splits have {len(real)} and {len(others)} images",
                 hint=f"--set fid.images={most}, or 0 for the largest possible",
             )
         size = self.features(next(real.batches(1)).x).shape[1]
@@ -103,12 +105,12 @@ class Fid:
         }
 
     def prior_sampler(self) -> Draw:
-        """A function that draws n codes from N(0, I)."""
+        """Return a function that samples n codes from N(0, I)."""
         shape, device = self.latent_shape, self.selected.device
         return lambda n: torch.randn(n, *shape, device=device)
 
     def fitted_sampler(self) -> Draw:
-        """A function that draws n codes from a Gaussian fitted to the codes of the train split."""
+        """Return a function that samples n codes from a Gaussian fitted to the training codes."""
         codes = Moments(products)
         model: Any = self.context.model
         for batch in self.context.images("train").batches(BATCH):
@@ -123,7 +125,7 @@ class Fid:
         return draw
 
     def fit_features(self, images: Images, selected: Tensor) -> Fit:
-        """The fit to the features of the chosen images, from the cache if it is stored there."""
+        """Return the fit to the features of the selected images, from the cache if possible."""
         state = hashlib.sha256(self.features.key.encode())
         state.update(json.dumps(self.context.preprocessing, sort_keys=True).encode())
         state.update(f"{images.stored} {images.spec.shape} {images.dynamic}".encode())

@@ -10,18 +10,20 @@ from latentforge import Count, NonNegative, Positive, Size
 
 @dataclass(frozen=True)
 class GuidedConfig:
-    """Each request is tried from up to `restarts` starts, one after another, until it has
-    `solutions` solutions; the one with the highest score is kept. Values of `start`: `data` are
-    codes of random training images (of other classes than the requested one, unless `any_class`),
-    `prior` are samples from the prior, `wide` from a normal distribution of standard deviation 10.
+    """Each request uses up to `restarts` starts, one after another, until it has `solutions`
+    solutions; the one with the highest score is kept. With `start` data, starts are codes of random
+    training images (of other classes than the requested one, unless `any_class` is set). With
+    prior, starts are samples from the prior; with wide, they are samples from a normal distribution
+    with standard deviation 10.
 
-    A start makes up to `steps` steps with `optimizer`, one of torch.optim. `lr`, annealed `noise`
-    and `jitter` are in units of the spread of the codes, or absolute with `unit` one. `prior`, with
-    the weight `prior_weight`, keeps codes close to the training codes: `mixture` has `components`
-    Gaussians fitted to them; `gaussian` is the model's N(0, I), or a fitted one without a prior.
-    A satisfied request makes `settle` more steps, away from the boundary of the solutions; each
-    uses the gradient at a random offset of size `jitter`. The first `shown` requests are drawn. An
-    animation shows the one of these with the longest path, or the request with number `film`.
+    From each start, the search makes up to `steps` steps with an `optimizer` of torch.optim. `lr`,
+    the annealed `noise` and `jitter` are in units of the spread of the codes, or absolute if `unit`
+    is one. `prior`, weighted by `prior_weight`, keeps codes close to the training codes: mixture
+    consists of `components` Gaussians fitted to the training codes; gaussian is the model's N(0, I)
+    or, if the model has no prior, a fitted Gaussian. A satisfied request makes `settle` more steps
+    away from the boundary of the solutions; each of these steps uses the gradient at a random
+    offset of size `jitter`. The first `shown` requests are drawn. An animation shows the longest
+    path among these requests, or the path of the request with number `film`.
     """
 
     start: Literal["data", "prior", "wide"] = "data"

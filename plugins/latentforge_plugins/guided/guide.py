@@ -87,7 +87,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
 
 
 def merge_findings(parts: Sequence[Findings]) -> Findings:
-    """Merges several findings: all metrics, and images before charts."""
+    """Merge the items, metrics and notes of several findings, with images before charts."""
     items = [item for part in parts for item in part.items]
     return Findings(
         sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
@@ -98,7 +98,7 @@ def merge_findings(parts: Sequence[Findings]) -> Findings:
 
 
 def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
-    """Notes for the reader about data that was left out and options without effect."""
+    """Return notes about data that was left out and about options without effect."""
     notes_found, classes = [], hasattr(context.objective, "classes")
     if not context.data.drawable:
         notes_found.append(not_drawable_note(context, "their values are in found.npz"))
@@ -113,22 +113,22 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
 def protocol(
     context: ExploreContext, config: GuidedConfig, mixture: MixtureSameFamily | None
 ) -> str:
-    """The protocol: where requests start, what is maximised, and what the metrics mean."""
+    """Describe where requests start, what is maximised, and what the metrics mean."""
     starts_text = "1 solution" if config.solutions == 1 else f"{config.solutions} solutions"
     starts_text = f"up to {config.restarts} of them until it has {starts_text}"
     if config.restarts == 1 or getattr(context.objective, "open_ended", False):
         starts_text = f"{config.restarts} of them"
-    text = f"starts: {describe_starts(context, config)}; each request uses {starts_text}, "
-    text += f"{config.steps} steps each"
+    text = f"starts: {describe_starts(context, config)}; each request uses {starts_text}, with "
+    text += f"{config.steps} steps per start"
     fitted = "" if mixture is None else describe_mixture(mixture)
     density = {"mixture": fitted, "gaussian": describe_prior(context)}.get(config.prior)
     weight = f"{config.prior_weight:g}"
-    text += f"; maximises the score + {weight} x the log density of " if density else ""
-    text += density or "; maximises the score only"
-    text += "; requests_per_second: of the search only"
+    text += f"; the search maximises the score + {weight} x the log density of " if density else ""
+    text += density or "; the search maximises only the score"
+    text += "; requests_per_second: speed of the search only"
     if mixture is None:
         return text
-    separate = f"{fitted}, which was not part of the search"
+    separate = f"{fitted}, which the search did not use"
     density_text = "that mixture" if config.prior == "mixture" else separate
     return f"{text}; log_prior: mean log density of the results under {density_text}, in nats"
 
@@ -139,19 +139,20 @@ def describe_mixture(mixture: MixtureSameFamily) -> str:
 
 
 DEFINITIONS = {
-    "success_share": "share of satisfied requests",
-    "success_at_start": "share satisfied without a step (retrieval, not search)",
-    "success_single_start": "share satisfied from the first start",
-    "median_steps": "median number of gradient steps until satisfied, over all starts of a request",
+    "success_share": "fraction of satisfied requests",
+    "success_at_start": "fraction of requests satisfied without a step (retrieval, not search)",
+    "success_single_start": "fraction of requests satisfied from the first start",
+    "median_steps": "median number of gradient steps until a request is satisfied, summed over its "
+    "starts",
 }
 AGREEMENT = (
-    "judge_agreement: share of all requests whose result {}, which was not part of the search, "
-    "assigns to the requested class"
+    "judge_agreement: fraction of all requests whose result is classified as the requested class "
+    "by {}, which did not guide the search"
 )
 
 
 def measure_success(context: ExploreContext, config: GuidedConfig, found: Found) -> Findings:
-    """The share of satisfied requests, the steps they took, and the agreement of a judge."""
+    """Compute the fraction of satisfied requests, their steps, and the agreement of a judge."""
     satisfied = found.satisfied
     shares = {
         "success_share": satisfied,
@@ -183,7 +184,7 @@ def draw_items(
     start: Tensor,
     codes: Tensor,
 ) -> list[Finding]:
-    """The map and the arrays and, if examples can be drawn, the results and the animation."""
+    """Return the map, the arrays and, if examples can be drawn, the results and the animation."""
     used_starts = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
     arrays = {"z": found.z, "x": found.x, "start": used_starts, "score": found.score}
     arrays |= {"satisfied": found.satisfied, "steps": found.steps}
@@ -204,8 +205,8 @@ def draw_items(
 
 
 def draw_progress(found: Found, longest: int) -> Lines:
-    """The share of requests that were satisfied, over the number of steps: a step function from 0
-    to the last step, or to `longest` if some requests were never satisfied."""
+    """Draw the fraction of satisfied requests against the number of steps. It is a step function
+    from 0 to the last step, or to `longest` if some requests were never satisfied."""
     steps, counts = found.steps[found.satisfied].unique(return_counts=True)
     share = (counts.cumsum(0) / len(found.satisfied)).cpu()
     before = torch.cat([torch.zeros(1), share[:-1]])
@@ -216,13 +217,13 @@ def draw_progress(found: Found, longest: int) -> Lines:
         "Satisfied requests",
         torch.cat([torch.zeros(1), x, last]),
         {"share": torch.cat([torch.zeros(1), y.flatten(), share[-1:]])},
-        "gradient steps, over all starts",
-        "share of requests",
+        "gradient steps, summed over starts",
+        "fraction of requests",
     )
 
 
 def check_independent(context: ExploreContext) -> None:
-    """Raises UsageError if the judge is the classifier that guides the search."""
+    """Raise UsageError if the judge is the classifier that guides the search."""
     judge, guiding = context.roles.get("judge"), context.roles.get("classifier")
     if judge and guiding and judge.run.path.resolve() == guiding.run.path.resolve():
         raise UsageError(

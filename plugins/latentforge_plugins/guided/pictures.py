@@ -14,13 +14,13 @@ from latentforge.engine.latent_search import Found
 from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
 from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 
-POINTS = 2000  # codes on the map
+POINTS = 2000  # maximum number of codes on the map
 MAX_NAME_LENGTH = 20  # characters; longer names are truncated in figures
 
 
 class Map:
-    """Maps codes (N, D) to positions (N, 2): unchanged if D is 2, projected on the two principal
-    directions if D is larger."""
+    """Maps codes (N, D) to positions (N, 2). Codes are unchanged if D is 2 and are projected onto
+    their two principal directions if D is larger."""
 
     def __init__(self, codes: Tensor) -> None:
         self.axes, self.offset = ("z0", "z1"), torch.zeros_like(codes[0])
@@ -35,7 +35,7 @@ class Map:
 
 
 def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
-    """The start images of the first requests, above the results."""
+    """Draw the start images of the first requests above the results."""
     requests, names = context.objective.requests[:shown], path_names(context, shown)
     if are_numbers(names):  # the map uses these names for the paths
         requests = [f"{name} {text}" for name, text in zip(names, requests, strict=True)]
@@ -57,7 +57,7 @@ def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: in
 
 
 def draw_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
-    """The paths of the first requests on the map of the training codes."""
+    """Draw the paths of the first requests on the map of the training codes."""
     to_map = Map(codes)
     names = path_names(context, shown)
     paths = {name: to_map(found.paths[request]) for request, name in enumerate(names)}
@@ -75,8 +75,8 @@ def draw_film(
     codes: Tensor,
     request: int,
 ) -> Film:
-    """An animation of one request: the map with the path so far, the decoded code and, if a
-    classifier guides the search, its probabilities."""
+    """Draw an animation of one request. It shows the map with the path so far, the decoded code
+    and, if a classifier guides the search, its probabilities."""
     to_map, path = Map(codes), found.paths[request]  # (T, D)
     background, points = _codes_on(to_map, codes, context), to_map(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
@@ -98,8 +98,8 @@ def draw_film(
 
 
 def film_title(context: ExploreContext, found: Found, request: int) -> str:
-    """The request, whether it was satisfied, and the start of the path, because the numbers of
-    steps in other results include those from earlier starts."""
+    """Return a title that contains the request, whether it was satisfied, and the number of the
+    start. The numbers of steps in other results also include the steps from earlier starts."""
     text, start = context.objective.requests[request], int(found.round[request])
     text += f", from start {start + 1}" if start else ""
     if getattr(context.objective, "open_ended", False):
@@ -110,8 +110,8 @@ def film_title(context: ExploreContext, found: Found, request: int) -> str:
 
 
 def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:
-    """The codes on the map: those at evenly spaced positions of the split. If there are many,
-    outliers are left out, because they would shrink all others to a dot."""
+    """Draw codes at evenly spaced positions of the split on the map. If there are many, outliers
+    are left out, because they would shrink all other points to a dot."""
     points, y = to_map(codes), context.images("train").y
     selected = torch.linspace(
         0, len(points) - 1, min(POINTS, len(points)), device=points.device
@@ -131,9 +131,10 @@ def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:
 
 
 def path_names(context: ExploreContext, shown: int) -> list[str]:
-    """Unique short names for the paths of the first requests: the requested class of the data, so
-    that the path has the colour of the class; else the part in which the request differs from the
-    others; else, if that is too long or not unique, the number."""
+    """Return unique short names for the paths of the first requests. A name is the requested class
+    of the data, so that the path has the colour of the class. Otherwise, it is the part in which
+    the request differs from the other requests or, if that is too long or not unique, the number
+    of the request."""
     requests = list(context.objective.requests[:shown])
     classes = getattr(context.objective, "classes", None)
     if classes is not None and context.data.classes:
@@ -148,12 +149,12 @@ def path_names(context: ExploreContext, shown: int) -> list[str]:
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-    """Whether the names of the paths are numbers."""
+    """Return whether the names of the paths are numbers."""
     return names[0] == "#0"
 
 
 def strip_common_words(texts: Sequence[str]) -> list[str]:
-    """The texts without their common first words, except the last of these: `image 4`."""
+    """Remove the common first words of the strings, except the last common word: `image 4`."""
     words = [text.split() for text in texts]
     columns = zip(*words, strict=False)  # up to the end of the shortest
     shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from .config import GuidedConfig
 
 WIDE = 10.0
-"""The standard deviation of wide starts, far from the data, as in the first write-up."""
+"""The standard deviation of wide starts. They are far from the data, as in the original search."""
 
 
 def excluded_classes(context: ExploreContext, config: GuidedConfig) -> Tensor | None:
-    """The class that each request asks for, (N,), if its starts must be of other classes."""
+    """Return the requested classes, (N,), if the starts must have other classes, else None."""
     if config.start != "data" or config.any_class or context.images("train").y is None:
         return None
     return getattr(context.objective, "classes", None)
 
 
 def describe_starts(context: ExploreContext, config: GuidedConfig) -> str:
-    """The text for the protocol that describes the starts."""
+    """Describe the starts for the protocol."""
     if config.start == "wide":
         return f"samples of a normal distribution with standard deviation {WIDE:g}"
     if config.start == "prior":
@@ -47,18 +47,18 @@ def describe_prior(context: ExploreContext) -> str:
 
 
 def can_fit(codes: Tensor) -> bool:
-    """Whether a density can be fitted to the codes (N, D): N is above 1, D at most LARGEST."""
+    """Return whether a density can be fitted to codes (N, D): N > 1 and D <= MAX_DIMENSIONS."""
     return len(codes) > 1 and codes.shape[1] <= MAX_DIMENSIONS
 
 
 def prior_density(model: Any, codes: Tensor) -> Distribution:
-    """N(0, I) if the model has that prior, else a Gaussian fitted to its codes (N, D)."""
+    """Return N(0, I) if the model has that prior, else a Gaussian fitted to its codes (N, D)."""
     return standard_normal(codes) if has_prior(model) else fit_gaussian(codes)
 
 
 def code_deviation(codes: Tensor) -> Tensor:
-    """The spread of each dimension of the codes (N, D), (D,): half the range of the middle 68 %. It
-    equals the standard deviation for a normal distribution, but is robust to the outliers of an
+    """Return the spread of codes (N, D) in each dimension, (D,): half the range of the middle 68 %.
+    It equals the standard deviation for a normal distribution, but is robust to the outliers of an
     autoencoder. If it is zero, the standard deviation is used."""
     low, high = code_quantiles(codes, torch.tensor([0.16, 0.84]).to(codes)).T
     half = (high - low) / 2
@@ -66,15 +66,15 @@ def code_deviation(codes: Tensor) -> Tensor:
 
 
 def aggregate_posterior(context: ExploreContext, components: int) -> MixtureSameFamily:
-    """A mixture fitted to one posterior sample of each training image. In a dimension that a VAE
-    does not use, the mean carries no information, but the sample follows the prior."""
+    """Fit a mixture to one posterior sample of each training image. In a dimension that a VAE does
+    not use, posterior means carry no information, but samples follow the prior."""
     batches = context.images("train").batches(1000)
     z = torch.cat([context.model.encode(batch.x).sample() for batch in batches])
     return fit_mixture(z.flatten(1), components, context.seed)
 
 
 def sample_starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tensor:
-    """The start codes of all requests, (restarts, N, D)."""
+    """Sample the start codes of all requests, (restarts, N, D)."""
     size = (config.restarts, len(context.objective.requests))
     if config.start == "data":
         return sample_data_starts(
@@ -88,8 +88,8 @@ def sample_starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) 
 def sample_data_starts(
     context: ExploreContext, codes: Tensor, restarts: int, excluded: Tensor | None
 ) -> Tensor:
-    """The codes (restarts, N, D) of random training images. `excluded`, int64 (N,), is the class
-    that the starts of each request must not have."""
+    """Return the codes (restarts, N, D) of random training images. `excluded`, int64 (N,), contains
+    the class that the starts of each request must not have."""
     y, count = context.images("train").y, len(context.objective.requests)
     indices = torch.randint(len(codes), (restarts, count), device=codes.device)
     if excluded is not None and y is not None:

@@ -10,20 +10,20 @@ from latentforge.contracts import Seen
 from latentforge.errors import UsageError
 from latentforge.metrics import MeanPerImage
 
-NO_ERROR = 1e-10  # the smallest squared error of psnr: 100 dB
+NO_ERROR = 1e-10  # psnr limits the squared error to this minimum, which gives 100 dB
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with the data range L = 1
 CHUNK = 2**20  # values per chunk: five float64 maps of this size take 40 MB
 
 
 def mse(recon: Tensor, x: Tensor) -> Tensor:
-    """Mean squared difference over the values of each image, (B, ...) to (B,)."""
+    """Return the mean squared difference over the values of each image, (B, ...) to (B,)."""
     return (recon - x).square().flatten(1).mean(1)
 
 
 def psnr(recon: Tensor, x: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB for the data range 1, at most 100, (B, ...) to (B,). Without
-    the bound a perfect image would make the mean over images infinite."""
+    """Return the peak signal-to-noise ratio in dB for the data range 1: (B, ...) to (B,). It is
+    limited to 100, because a perfect image would make the mean over images infinite."""
     return -10 * mse(recon, x).clamp(min=NO_ERROR).log10()
 
 
@@ -53,7 +53,7 @@ class Ssim(MeanPerImage):
 
 
 def window(data: DataSpec) -> Tensor:
-    """Gaussian weights that sum to 1: (11,), or the largest odd size that fits both sides."""
+    """Return 11 Gaussian weights that sum to 1, or the largest odd number of weights that fits."""
     side = min(WINDOW, *data.shape[1:])
     size = side if side % 2 else side - 1
     distance = torch.arange(size, dtype=torch.float64) - size // 2
@@ -62,10 +62,10 @@ def window(data: DataSpec) -> Tensor:
 
 
 def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    """Structural similarity, (B, C, H, W) to (B,), in float64 on the CPU.
+    """Compute the structural similarity, (B, C, H, W) to (B,), in float64 on the CPU.
 
-    Wang, Bovik, Sheikh and Simoncelli 2004, eq. 13, with the window completely inside the image.
-    float32 would lose the variance of flat regions, which is small beside their squared mean.
+    It is eq. 13 of Wang, Bovik, Sheikh and Simoncelli 2004 for windows completely inside the image.
+    float32 would lose the variance of flat regions, which is small relative to their squared mean.
     """
     a, b = recon.cpu().double(), x.cpu().double()
     down, across = (window_means(weights, side) for side in x.shape[2:])  # (H', H), (W', W)
@@ -78,7 +78,7 @@ def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 
 
 def window_means(weights: Tensor, side: int) -> Tensor:
-    """The weighted means of a row at each window position, as a matrix: (positions, side)."""
+    """Return the matrix (positions, side) that computes a row's weighted mean at each position."""
     positions = side - len(weights) + 1
     matrix = torch.zeros(positions, side, dtype=weights.dtype)
     for position in range(positions):

@@ -7,7 +7,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class NllConfig:
-    """`samples` of z per image; `images` of the split, selected at random, 0 for all."""
+    """`samples` is the number of samples of z per image. `images` is the number of images, selected
+    at random from the split, or 0 for all."""
 
     samples: Size = 1000
     images: Count = 0

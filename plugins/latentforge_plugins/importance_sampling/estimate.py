@@ -21,23 +21,24 @@ from latentforge_plugins.measures import describe_likelihood, likelihood_of, sel
 if TYPE_CHECKING:
     from .config import NllConfig
 
-VALUES = 2**18  # values per decoder call: 1 MB, which fits the cache; 334 images of MNIST
+VALUES = 2**18  # values per decoder call: 1 MB, which fits in the cache; 334 images of MNIST
 
 
 class Nll:
-    """Metrics `nll`, `nll_se`, `nll_image_se`, `nll_ess`; standard errors only where defined."""
+    """Computes `nll`, `nll_se`, `nll_image_se`, `nll_ess`; omits undefined standard errors."""
 
     def __init__(self, config: NllConfig, context: EvaluateContext) -> None:
         latent: Any = context.model.latent
         if latent.prior != "normal":
-            raise UsageError("nll needs a model with a normal prior; this one has none")
+            raise UsageError("nll needs a model with a normal prior, but this model has none")
         images = context.images(context.split)
         count = min(config.images or len(images), len(images))
         self.selected = select_random(count, len(images), images.device)
         self.samples = config.samples
         self.rows = max(1, VALUES // context.data.size)
         self.likelihood = likelihood_of(context)
-        self.log_sums: list[Tensor] = []  # log sum_k w and log sum_k w^2, one chunk each
+        # log sum_k w_k and log sum_k w_k^2 for each chunk of images
+        self.log_sums: list[Tensor] = []
         self.log_squares: list[Tensor] = []
         self.protocol = (
             f"nats per image, -log of the mean of p(x|z) p(z) / q(z|x) over K={config.samples} "
@@ -55,8 +56,8 @@ class Nll:
             self.log_squares.append(log_square)
 
     def sums(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log sum_k w_k and log sum_k w_k^2 over all K samples of each image, float64 (B,)."""
-        copies = min(self.samples, max(1, self.rows // len(x)))  # few images: more samples per call
+        """Return log sum_k w_k and log sum_k w_k^2 over all K samples, float64 (B,) each."""
+        copies = min(self.samples, max(1, self.rows // len(x)))  # more per call for few images
         repeated = x.repeat_interleave(copies, 0)  # (B * copies, ...)
         posterior = model.encode(repeated)
         log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Baselines for the hidden part without a search: the class mean and the nearest image."""
+"""Baselines that complete the hidden part without a search: class mean and nearest image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from latentforge_plugins.measures import BATCH
 
 @dataclass(frozen=True)
 class Baselines:
-    """Whole images (N, D) in [0, 1], one per target; `indices`: those of the nearest images."""
+    """Whole images (N, D) in [0, 1], one per target, and the `indices` of the nearest images."""
 
     class_mean: Tensor
     nearest: Tensor
@@ -25,11 +25,11 @@ class Baselines:
 def compute_baselines(
     context: ExploreContext, targets: Batch, known: Tensor, split: str
 ) -> Baselines:
-    """Computes both baselines in one pass over the training images. `known`: bool (D,).
+    """Compute both baselines in one pass over the training images. `known` is bool (D,).
 
-    The mean is over the training images of the target's true class, or over all of them without
-    labels. The nearest image has the smallest distance on the known values; if the targets are
-    training images themselves, a target is not its own nearest image.
+    The class mean is the mean of the training images of the target's true class, or of all training
+    images if there are no labels. The nearest image has the smallest distance on the known values;
+    if the targets are training images themselves, a target is not its own nearest image.
     """
     train = context.images("train")
     same_split = context.images(split).same_as(train)

@@ -1,4 +1,4 @@
-"""Options of inpaint."""
+"""Options of `inpaint`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,7 +11,8 @@ from latentforge import Count, Size
 @dataclass(frozen=True)
 class InpaintConfig:
     """`mask` selects what is hidden: a half, a `box` of [top, left, height, width] pixels, or a
-    random `share` of the pixels. `images` are indices into `split`; by default `n` random ones."""
+    random fraction `share` of the pixels. `images` are indices into the `split`; the default is `n`
+    random images."""
 
     mask: Literal["lower", "upper", "left", "right", "box", "random"] = "lower"
     n: Size = 10
@@ -23,7 +24,8 @@ class InpaintConfig:
     def __post_init__(self) -> None:
         if (self.mask == "box") != (self.box is not None):
             raise ValueError("mask=box and box=[top, left, height, width] require each other")
-        default = type(self)  # an option that differs from it was set, but would have no effect
+        # An option that differs from its default was set by the user, but would have no effect.
+        default = type(self)
         if self.share != default.share and self.mask != "random":
             raise ValueError("share needs mask=random")
         if self.images and self.n not in (default.n, len(self.images)):

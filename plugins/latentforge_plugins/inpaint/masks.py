@@ -1,4 +1,4 @@
-"""The masks of inpaint: which values of an image are known, and which are hidden."""
+"""The masks of `inpaint`: which values of an image are known, and which are hidden."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
-    """The values that are not hidden, bool of `data.shape` on the CPU, equal in all channels.
+    """Return the values that are not hidden: bool (*data.shape) on the CPU, equal in all channels.
 
     Raises UsageError for a box outside the image, for a vector with any mask but random, and if
     nothing is hidden or nothing is known. A random mask is drawn from the default generator.
@@ -42,7 +42,7 @@ def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
 
 
 def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slice]:
-    """The rows and columns that a half or a box hides; of an odd side, the larger half."""
+    """Return the hidden rows and columns. If the size is odd, the larger half is hidden."""
     everything = slice(None)
     if config.box is None:
         return {

@@ -1,4 +1,4 @@
-"""The objective inpaint: the likelihood of an image's known part, which a search maximises."""
+"""The objective `inpaint`: the likelihood of an image's known part, which a search maximises."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ GREY = 0.5  # the value shown for hidden pixels
 
 
 class Inpaint:
-    """score: log p of the known values in nats, Bernoulli with the decoded probabilities, summed.
+    """The score is log p of the known values, summed, in nats. p is a Bernoulli distribution with
+    the decoded probabilities.
 
-    It is never satisfied, because a likelier image is always possible: a search uses all steps.
+    A request is never satisfied, because a likelier image is always possible, so a search uses all
+    its steps.
     """
 
     open_ended = True
@@ -49,7 +51,7 @@ class Inpaint:
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def findings(self, x: Tensor) -> Findings:
-        """The completions next to the baselines, and the errors of their hidden parts."""
+        """Return the completed images, the baselines, and the errors of their hidden parts."""
         completed = x.flatten(1)
         baselines = compute_baselines(self.context, self.batch, self.known, self.config.split)
         metrics = {
@@ -93,24 +95,24 @@ class Inpaint:
         return (
             f"means over {len(self.truth)} {self.config.split} images and their values in [0, 1], "
             f"{self.describe_mask()} ({share:.0%} of each); "
-            "hidden_mse_per_pixel: squared error of the hidden part of the search's result; "
+            "hidden_mse_per_pixel: squared error of the search result in the hidden part; "
             "hidden_mse_class_mean: the same for the mean of the training images"
             f"{'' if self.batch.y is None else f' of {class_text}'}; "
             "hidden_mse_nearest: the same for the training image with the smallest squared "
-            "distance on the known part; known_mse_per_pixel: squared error of the known part of "
-            "the search's result"
+            "distance on the known part; known_mse_per_pixel: squared error of the search result "
+            "in the known part"
         )
 
     def _mse(self, image: Tensor, part: Tensor) -> float:
         return float((image - self.truth)[:, part].square().mean())
 
     def _combine(self, image: Tensor) -> Tensor:
-        """The known part of the targets combined with the hidden part of these images."""
+        """Combine the known part of the targets with the hidden part of these images."""
         return torch.where(self.known, self.truth, image)
 
 
 def compare_with_baselines(metrics: Mapping[str, float], baselines: Mapping[str, str]) -> list[str]:
-    """Notes for the user on the baselines (metric: name) that the search has not reached."""
+    """Return a note for each of the `baselines` (metric: name) that is better than the search."""
     search_error = metrics["hidden_mse_per_pixel"]
     return [
         f"the hidden part is further from the truth than the {name}: mean squared difference "

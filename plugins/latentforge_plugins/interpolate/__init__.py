@@ -1,4 +1,4 @@
-"""`interpolate`: decode the codes between images, or between the mean codes of classes."""
+"""Explorer `interpolate`: decodes the codes between images, or between mean codes of classes."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext
@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: InterpolateConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="interpolate",
-        summary="Decode N codes between images or class means, along a line or an arc",
+        summary="Decode codes between images or class means, along a line or an arc",
         explore=explore,
         config=InterpolateConfig,
         needs={"encode", "decode"},

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from .config import InterpolateConfig
 
-TIMES = 11  # values of t; odd, so that they include the middle
+TIMES = 11  # number of values of t; odd, so that they include the midpoint
 
 
 def line(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """z(t) = (1 - t) a + t b; a and b (*latent), t (T,): (T, *latent)."""
+    """Return z(t) = (1 - t) a + t b, (T, *latent), for a and b (*latent) and t (T,)."""
     return torch.stack([(1 - w) * a + w * b for w in t])
 
 
@@ -47,8 +47,8 @@ class PairResults:
 def compare_pairs(
     context: ExploreContext, config: InterpolateConfig, runs: Sequence[Side]
 ) -> PairResults:
-    """Compares the decoded middle with a cross-fade of the ends and, with a classifier, computes
-    its confidence along the path. All runs use the same pairs."""
+    """Compare the decoded midpoint with a cross-fade of the end points. If a classifier is given,
+    compute its confidence along the path. All runs use the same pairs."""
     images = context.images(config.split)
     indices = draw_pairs(images, config.pairs)
     pairs = [images.batch(part).x for part in indices]
@@ -69,16 +69,17 @@ def compare_pairs(
                 metrics[f"{side.prefix}middle_confidence_{path}"] = float(mean[TIMES // 2])
                 curves[f"{side.label}{path}"] = mean
     protocol = (
-        f"off_crossfade: distance of the decoded middle from the mean of the decoded ends, divided "
-        f"by half the distance of the ends, Euclidean in pixels; 0 is a cross-fade; mean over "
-        f"{len(pairs[0])} random pairs of {config.split} images{describe_pairs(images, *indices)}"
+        "off_crossfade: Euclidean distance in pixels of the decoded midpoint from the mean of the "
+        "decoded end points, divided by half the distance between these end points (0 means a "
+        f"cross-fade), mean over {len(pairs[0])} random pairs of {config.split} images"
+        f"{describe_pairs(images, *indices)}"
     )
     if not classifier:
         return PairResults(metrics, protocol, [])
     protocol += (
         f"; confidence: the largest class probability of classifier {classifier.name} at the "
-        "decoded ends and at their middle, mean over the same pairs; it can be high for images "
-        "that belong to none of its classes"
+        "decoded end points and the decoded midpoint, mean over the same pairs; it can be high for "
+        "images that belong to none of its classes"
     )
     title = f"Confidence of {classifier.name} along the path, {len(pairs[0])} pairs"
     lines = Lines("confidence", title, t, curves, "t", "largest class probability")
@@ -86,8 +87,9 @@ def compare_pairs(
 
 
 def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
-    """The indices of both images of at most `count` pairs, the same for every run on these images.
-    The classes differ if possible, otherwise the images; a single image is paired with itself."""
+    """Return the indices of both images of at most `count` random pairs, the same for every run on
+    these images. The two images of a pair have different classes if possible, or at least differ. A
+    single image is paired with itself."""
     rng = generator("cpu", "pairs of images")
     first, second = torch.randint(len(images), (2, 4 * count), generator=rng).to(images.device)
     candidates = [first != second, torch.ones_like(first, dtype=torch.bool)]
@@ -98,7 +100,7 @@ def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:
 
 
 def describe_pairs(images: Images, first: Tensor, second: Tensor) -> str:
-    """For the protocol: how the two images of each pair differ."""
+    """Describe for the protocol how the two images of each pair differ."""
     if images.y is not None and bool((images.y[first] != images.y[second]).all()):
         return " of different classes"
     alone = ", each paired with itself, because there is only one"
@@ -106,8 +108,8 @@ def describe_pairs(images: Images, first: Tensor, second: Tensor) -> str:
 
 
 def off_crossfade(x: Tensor) -> float:
-    """|x(1/2) - (x(0) + x(1)) / 2| over |x(1) - x(0)| / 2 for walks (P, T, ...), mean over those
-    whose ends differ; 0 if there are none."""
+    """Return |x(1/2) - (x(0) + x(1)) / 2| divided by |x(1) - x(0)| / 2, averaged over the paths
+    (P, T, ...) whose end points differ. Returns 0 if there are no such paths."""
     flat = x.flatten(2)
     first, middle, last = flat[:, 0], flat[:, x.shape[1] // 2], flat[:, -1]
     distance = (last - first).norm(dim=1) / 2

@@ -1,5 +1,5 @@
-"""Interpolates between images or class means in the latent space and draws the result: one row per
-leg, with an image at both ends."""
+"""Interpolates between images or class means in the latent space and draws the result. A leg is the
+part of a path between two consecutive images or means; each leg is drawn as one row."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from .config import InterpolateConfig
 
 
-MAX_COLUMNS = 20  # maximum columns of the picture; the arrays contain every step
+MAX_COLUMNS = 20  # maximum number of columns in the picture; the arrays contain every step
 PROTOCOL = (
-    "largest_step: the longest step between neighbouring decoded images divided by the mean step, "
-    "Euclidean in pixels, 1 means equal steps; endpoint_mse_per_pixel: of the decoded ends against "
-    "their images, values in [0, 1]; z the posterior mode"
+    "largest_step: ratio of the largest to the mean Euclidean distance in pixels between "
+    "consecutive decoded images, 1 if all distances are equal; endpoint_mse_per_pixel: squared "
+    "difference between decoded end points and their images, values in [0, 1]; z the posterior mode"
 )
 
 
 @dataclass(frozen=True)
 class Walk:
-    """One run on one path: `z` (legs, steps, *latent) and `x` (legs, steps, *data.shape)."""
+    """A path of a run: codes `z` (legs, steps, *latent), images `x` (legs, steps, *data.shape)."""
 
     side: Side
     path: str
@@ -82,7 +82,7 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
 def end_codes(
     context: ExploreContext, config: InterpolateConfig, side: Side, stops: Batch | None
 ) -> Tensor:
-    """The codes that the walk passes through: (K, *latent)."""
+    """Return the codes that the path passes through: (K, *latent)."""
     if stops:
         codes: Tensor = side.model.encode(stops.x).mode()
         return codes
@@ -101,12 +101,12 @@ def make_walks(side: Side, ends: Tensor, t: Tensor, config: InterpolateConfig) -
 
 
 def join_legs(legs: Tensor) -> Tensor:
-    """Joins legs (L, steps, ...) into one walk; the code shared by two legs counts once."""
+    """Join legs (L, steps, ...) into one path. A code shared by two legs is kept only once."""
     return torch.cat([legs[0], legs[1:, 1:].flatten(0, 1)])
 
 
 def select_images(images: Images, config: InterpolateConfig) -> list[int]:
-    """The indices of the images that the config selects."""
+    """Return the indices of the images that the config selects."""
     if config.classes is None:
         return list(config.images)
     chosen: list[int] = []
@@ -129,7 +129,7 @@ def stop_names(images: Images, config: InterpolateConfig, stops: Batch | None) -
 
 
 def short_names(images: Images, config: InterpolateConfig, stops: Batch | None) -> list[str]:
-    """Short names for row titles: the class if there is one, else the index of the image."""
+    """Return short names for row titles: the classes if there are any, else the image indices."""
     if stops is not None and stops.y is None:
         return [str(int(i)) for i in stops.index]
     labels = (config.classes or ()) if stops is None or stops.y is None else stops.y.tolist()
@@ -140,7 +140,7 @@ def make_title(config: InterpolateConfig, names: Sequence[str]) -> str:
     means = config.between == "class_means"
     kind = "the mean code of " if means else f"{config.split} "
     if len(names) == 2:
-        return f"From {kind}{names[0]} to {'that of ' if means else ''}{names[1]}"
+        return f"From {kind}{names[0]} to {'the mean code of ' if means else ''}{names[1]}"
     if len(names) > 5:
         return f"Through {kind}{names[0]}, {len(names) - 2} others and {names[-1]}"
     return f"Through {kind}{', '.join(names[:-1])} and {names[-1]}"
@@ -149,7 +149,7 @@ def make_title(config: InterpolateConfig, names: Sequence[str]) -> str:
 def draw_grid(
     walks: Sequence[Walk], t: Tensor, stops: Batch | None, short: Sequence[str], title: str
 ) -> ImageGrid:
-    """A row for each leg of each walk, between the images at its ends."""
+    """Draw one row for each leg of each path, between the images at its ends."""
     steps = len(t)
     shown = torch.linspace(0, steps - 1, min(steps, MAX_COLUMNS)).round().long()
     rows, titles = [], []
@@ -170,6 +170,7 @@ def draw_grid(
 
 
 def largest_step(x: Tensor) -> float:
-    """The longest step between neighbours over the mean step; 1 if the images do not change."""
+    """Return the ratio of the largest to the mean distance between consecutive images, or 1 if the
+    images do not change."""
     lengths = (x[1:] - x[:-1]).flatten(1).norm(dim=1)
     return float(lengths.max() / lengths.mean()) if lengths.max() > 1e-4 else 1.0

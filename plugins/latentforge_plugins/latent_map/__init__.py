@@ -1,4 +1,4 @@
-"""`latent-map`: the codes of a split on a plane, coloured by class."""
+"""Explorer `latent-map`: the codes of a split on a plane, coloured by class."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

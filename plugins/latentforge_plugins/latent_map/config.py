@@ -1,4 +1,4 @@
-"""Options of latent map."""
+"""Options of `latent-map`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,9 +10,9 @@ from latentforge import Size
 
 @dataclass(frozen=True)
 class LatentMapConfig:
-    """`method` "auto" shows codes of one or two dimensions directly and longer ones by t-SNE, in
-    which `perplexity` is the effective number of neighbours of a code. At most `n` images of the
-    `split` are shown, selected at random. In the metrics, `k` neighbours vote."""
+    """The `method` auto shows codes of one or two dimensions directly and projects longer codes by
+    t-SNE. `perplexity` is the effective number of neighbours of a code in t-SNE. At most `n` images
+    of the `split` are shown, selected at random. The metrics use the `k` nearest neighbours."""
 
     method: Literal["auto", "pca", "tsne", "pacmap"] = "auto"
     n: Size = 10_000

@@ -1,4 +1,4 @@
-"""The map of a split: choice of images and method, quality metrics, thumbnails, decoded plane."""
+"""The map of a split: selected images and method, quality metrics, thumbnails, decoded plane."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .config import LatentMapConfig
 
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
-KNOTS = 32  # per side of the decoded plane
-MARGIN = 0.05  # of the points' range, by which the plane extends beyond them
-MAX_TRUSTWORTHINESS = 2000  # points; trustworthiness computes all their distances at once
-THUMBNAILS = 2**25  # values of all thumbnails together, 128 MB; more are reduced in size
+KNOTS = 32  # grid points per side of the decoded plane
+MARGIN = 0.05  # the plane extends beyond the points by this fraction of their range
+MAX_TRUSTWORTHINESS = 2000  # maximum number of points, because all distances are in memory
+THUMBNAILS = 2**25  # maximum number of values of all thumbnails, 128 MB
 
 
 def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
@@ -67,7 +67,7 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
 
 
 def describe_method(method: str, size: int) -> str:
-    """For a title: the method and the number of dimensions."""
+    """Describe the method and the number of dimensions for a title."""
     if method == "codes":
         return ", a single dimension" if size == 1 else ""
     return f": {NAMES[method]} of {size} dimensions"
@@ -76,7 +76,7 @@ def describe_method(method: str, size: int) -> str:
 def select_images(
     total: int, size: int, method: str, config: LatentMapConfig
 ) -> tuple[Tensor, list[str]]:
-    """The indices of the images that the map shows, in order, and notes about the choice."""
+    """Return the indices of the images that the map shows, in order, and notes on the selection."""
     requested = count = min(config.n, total)
     notes = []
     if method in ("tsne", "pacmap"):
@@ -98,12 +98,12 @@ def select_images(
         lowered = f"lowered to {most:.4g}, the largest for {count:,} points"
         notes.append(f"perplexity {config.perplexity:g} is {lowered}")
     if count == requested < total:
-        notes.append(f"{count:,} of {total:,} images, selected at random (n)")
+        notes.append(f"{count:,} of {total:,} images are shown, selected at random (n)")
     return torch.randperm(total)[:count].sort().values, notes
 
 
 def unused_options(config: LatentMapConfig, method: str) -> list[str]:
-    """Notes for the user on options that had no effect on this map."""
+    """Return notes for the user on options that had no effect on this map."""
     notes = []
     if method == "codes" and config.method != "auto":
         notes.append(
@@ -118,7 +118,7 @@ def unused_options(config: LatentMapConfig, method: str) -> list[str]:
 def project(
     codes: Tensor, method: str, config: LatentMapConfig, seed: int
 ) -> tuple[Tensor, tuple[str, str], dict[str, float]]:
-    """Points (N, 2), the axis labels, and the metrics that the method itself provides."""
+    """Project codes. Returns points (N, 2), axis labels, and the metrics of the method itself."""
     if method == "codes":
         flat = codes.shape[1] == 1
         return F.pad(codes, (0, int(flat))), ("z0", "" if flat else "z1"), {}
@@ -142,7 +142,7 @@ def measure_map(
     config: LatentMapConfig,
     context: ExploreContext,
 ) -> tuple[dict[str, float], str]:
-    """Metrics of how well the map preserves the neighbourhoods of the codes."""
+    """Measure how well the map preserves the neighbourhoods of the codes."""
     metrics, protocol = {}, []
     count, classes = len(points), len(context.data.classes)
     if labels is not None and count > 1:
@@ -152,8 +152,8 @@ def measure_map(
             "knn_accuracy_codes": knn_accuracy(codes, labels, k, classes),
         }
         protocol.append(
-            "knn_accuracy: share of images, from 0 to 1, whose class is the majority class of the "
-            f"k={k} nearest other points, Euclidean, in the map and among the posterior means, "
+            "knn_accuracy: fraction of images whose class is the majority class of their "
+            f"k={k} nearest neighbours (Euclidean) in the map and among the posterior means, "
             f"for the same {count} images of the {config.split} split"
         )
     k = min(config.k, (min(count, MAX_TRUSTWORTHINESS) - 1) // 2)
@@ -166,16 +166,19 @@ def measure_map(
         )
         protocol.append(
             "trustworthiness (Venna and Kaski 2001): 1 if the "
-            f"{k} nearest in the map are the nearest among the posterior means, on {len(selected)} "
-            "of the images"
+            f"{k} nearest neighbours in the map are also the nearest neighbours among the "
+            f"posterior means, on {len(selected)} of the images"
         )
     if method == "pca":
-        protocol.append("explained_variance: share of the means' variance in the two components")
+        protocol.append(
+            "explained_variance: fraction of the posterior means' variance in the two components"
+        )
     return metrics, "; ".join(protocol)
 
 
 def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
-    """The share of points (N, D), float64, with the majority class of their k nearest others."""
+    """Return the fraction of points (N, D), float64, whose class is the majority class of their k
+    nearest neighbours."""
     _, nearest = topk(points, points, k, own=torch.arange(len(points)))
     return float((majority(labels[nearest], classes) == labels).double().mean())
 
@@ -184,7 +187,7 @@ def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
 
 
 def make_thumbnails(images: Images, indices: Tensor) -> Tensor:
-    """The images (N, C, H, W), reduced if all of them together would take too much memory."""
+    """Return the images (N, C, H, W), reduced in size if they would take too much memory."""
     channels, *sides = images.spec.shape
     scale = min(1.0, math.sqrt(THUMBNAILS / (len(indices) * channels * math.prod(sides))))
     size = tuple(max(1, int(side * scale)) for side in sides)
@@ -193,7 +196,7 @@ def make_thumbnails(images: Images, indices: Tensor) -> Tensor:
 
 
 def decode_plane(context: ExploreContext, points: Tensor) -> Plane | None:
-    """The images decoded on a grid over the points, or None if they cannot be decoded or drawn."""
+    """Decode images on a grid over the points. Returns None if they cannot be decoded or drawn."""
     if "decode" not in context.provides or not context.data.drawable:
         return None
     low, high = points.min(0).values, points.max(0).values

@@ -1,4 +1,4 @@
-"""Projects codes (N, D) to a plane (N, 2): PCA, t-SNE by openTSNE, PaCMAP. Each is seeded."""
+"""Projects codes (N, D) to a plane (N, 2) by PCA, seeded t-SNE (openTSNE) or seeded PaCMAP."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ MIN_POINTS = 5  # minimum number of points, so that their neighbours can differ
 
 
 def pca(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The two principal components, (N, 2), and the share of the variance of each, (2,)."""
+    """Return the two principal components (N, 2) and the fraction of the variance in each, (2,)."""
     mean, axes, shares = principal_directions(codes)
     return (codes - mean) @ axes.T, shares
 
 
 def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
-    """t-SNE (van der Maaten and Hinton 2008) with the Fourier transform of Linderman et al. 2019,
-    initialised by PCA. The perplexity is lowered if there are too few points."""
+    """Project with t-SNE (van der Maaten and Hinton 2008), which uses the Fourier transform of
+    Linderman et al. 2019 and is initialised by PCA. The perplexity is lowered if there are too few
+    points."""
     from openTSNE import TSNE
 
     estimator = TSNE(
@@ -34,17 +35,19 @@ def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
         random_state=mix("t-SNE", seed) % 2**32,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about versions of its dependencies
+        warnings.simplefilter("ignore")  # warnings about versions of its dependencies
         return torch.tensor(estimator.fit(codes.numpy()))
 
 
 def max_perplexity(count: int) -> float:
-    """The largest perplexity for `count` points: t-SNE uses three times as many neighbours."""
+    """Return the largest perplexity for `count` points. t-SNE uses three times as many neighbours
+    as the perplexity."""
     return (count - 1) / 3
 
 
 def pacmap(codes: Tensor, seed: int) -> Tensor:
-    """PaCMAP (Wang et al. 2021) with its default options. Raises MissingError if not installed."""
+    """Project with PaCMAP (Wang et al. 2021) and its default options. Raises MissingError if PaCMAP
+    is not installed."""
     if find_spec("pacmap") is None:
         raise MissingError(
             "method pacmap needs the package pacmap, which is not installed",
@@ -65,12 +68,13 @@ def pacmap(codes: Tensor, seed: int) -> Tensor:
 
 
 def check(codes: Tensor, method: str) -> None:
-    """Raises UsageError for codes that cannot be mapped."""
+    """Raise UsageError for codes that cannot be mapped."""
     if not bool(codes.isfinite().all()):
         raise UsageError("some codes are NaN or infinite and cannot be mapped")
     if len(codes) < MIN_POINTS and method != "codes":
         raise UsageError(
-            f"{len(codes)} images are too few for a map by {method}, which needs {MIN_POINTS}"
+            f"{len(codes)} images are too few for a map by {method}, "
+            f"which needs at least {MIN_POINTS}"
         )
     if method != "codes" and bool((codes == codes[0]).all()):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Measures of how well latent means predict labels: `knn_accuracy` and `probe_accuracy`."""
+"""Measures of how well posterior means predict labels: `knn_accuracy` and `probe_accuracy`."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def build_probe(config: Any, context: EvaluateContext):
 def latentforge_measures():
     yield MeasureSpec(
         name="knn_accuracy",
-        summary="Share of images with the majority class of the nearest training codes",
+        summary="Accuracy of a k-nearest-neighbour classifier of the codes",
         build=build_knn,
         protocol="share of images, from 0 to 1, by the nearest posterior means of the train split",
         config=KnnConfig,
@@ -35,7 +35,7 @@ def latentforge_measures():
     )
     yield MeasureSpec(
         name="probe_accuracy",
-        summary="Share of images that a linear classifier of the codes classifies correctly",
+        summary="Accuracy of a linear classifier of the codes",
         build=build_probe,
         protocol="share of images, from 0 to 1, by a linear classifier of the posterior means",
         needs={"encode"},

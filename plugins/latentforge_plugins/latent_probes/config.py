@@ -1,4 +1,4 @@
-"""Options of latent probes."""
+"""Options of the latent probes."""
 
 from dataclasses import dataclass
 

@@ -16,7 +16,7 @@ STEPS = 1000
 
 
 class ProbeAccuracy:
-    """Logistic regression on the standardised train codes, applied to the codes of a split."""
+    """Fits logistic regression to the standardised training codes and applies it to a split."""
 
     def __init__(self, context: EvaluateContext) -> None:
         train = context.images("train")

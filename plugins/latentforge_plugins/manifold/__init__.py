@@ -1,4 +1,4 @@
-"""`manifold`: decode a regular grid over two latent dimensions, or over a plane of the codes."""
+"""Explorer `manifold`: decodes a regular grid over two latent dimensions or a principal plane."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

@@ -1,4 +1,4 @@
-"""Options of manifold."""
+"""Options of `manifold`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,10 +10,11 @@ from latentforge import Count, Positive
 
 @dataclass(frozen=True)
 class ManifoldConfig:
-    """The grid has `size` x `size` codes. With `spacing="linear"` it covers -`reach` to `reach`
-    under a prior, otherwise the 1 % to the 99 % quantile of the codes; with "quantile" each image
-    represents the same share of the prior, or of the codes. The `plane` is spanned by two `dims`,
-    or by the two principal directions of the training codes."""
+    """The grid has `size` x `size` codes. The `plane` is spanned by two `dims`, or by the two
+    principal directions of the training codes. With `spacing="linear"`, dims of a model with a
+    prior are covered from -`reach` to `reach`, and other axes from the 1 % to the 99 % quantile of
+    the codes. With "quantile", each row and each column represents the same fraction of the prior
+    or of the codes."""
 
     size: Annotated[int, Ge(2), Le(40)] = 21
     reach: Positive = 3.0
@@ -24,7 +25,8 @@ class ManifoldConfig:
     def __post_init__(self) -> None:
         if self.dims[0] == self.dims[1]:
             raise ValueError(f"dims must be two different dimensions, got {list(self.dims)}")
-        default = type(self)  # an option that differs from it was set, but would have no effect
+        # An option that differs from its default was set by the user, but would have no effect.
+        default = type(self)
         if self.plane == "principal" and self.dims != default.dims:
             raise ValueError("dims and plane='principal' exclude each other")
         if self.reach != default.reach and (self.plane, self.spacing) != ("dims", "linear"):

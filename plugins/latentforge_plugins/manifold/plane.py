@@ -1,4 +1,4 @@
-"""Decodes a regular grid on a plane through the latent space; y grows upwards."""
+"""Decodes a regular grid on a plane through the latent space. The y axis points upwards."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from latentforge_plugins.walks import (
 if TYPE_CHECKING:
     from .config import ManifoldConfig
 
-TAIL = 0.01  # share of the codes on each side that a grid over codes omits
+TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prior
 
 
 @dataclass(frozen=True)
 class Plane:
-    """z = base + a u0 + b u1: `base` (D,), `axes` (2, D); `coordinates` (N, 2) of codes."""
+    """The plane z = base + a u0 + b u1 with `base` (D,) and `axes` u (2, D). `coordinates` (N, 2)
+    are the values a and b of the training codes."""
 
     base: Tensor
     axes: Tensor
@@ -53,7 +54,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
         f"{name} from {float(v[0]):.3g} to {float(v[-1]):.3g}"
         for name, v in zip(plane.names, (a, b), strict=True)
     ]
-    spacing = "evenly" if config.spacing == "linear" else "in equal shares of probability"
+    spacing = "evenly" if config.spacing == "linear" else "in equal steps of probability"
     picture = ImageGrid(
         "manifold",
         f"Decoded codes, {plane.names[0]} to the right and {plane.names[1]} upwards: "
@@ -62,7 +63,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
         column_titles=sparse_labels(a),
         row_titles=sparse_labels(b.flip(0)),
     )
-    ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both
+    ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both axes
     inside = ((plane.coordinates >= ends[0]) & (plane.coordinates <= ends[1])).all(1)
     arrays = NamedArrays(
         "codes",
@@ -71,7 +72,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
     items, notes = select_drawable(context, [picture], arrays)
     protocol = (
         f"{span[0]} to the right, {span[1]} upwards, spaced {spacing}; {plane.description}; "
-        f"codes_inside: share of the {len(inside)} training codes (posterior modes) whose two "
+        f"codes_inside: fraction of the {len(inside)} training codes (posterior modes) whose two "
         "coordinates are in these ranges"
     )
     metrics = {"codes_inside": float(inside.double().mean())}
@@ -87,7 +88,7 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
     size = code_size(context.model)
     if size < 2:
         raise UsageError(
-            "a manifold needs two latent dimensions; this model has one",
+            "a manifold needs two latent dimensions, but this model has one",
             hint="latentforge explore traverse RUN",
         )
     if config.plane == "dims" and max(config.dims) >= size:
@@ -119,7 +120,7 @@ def through_dims(context: ExploreContext, config: ManifoldConfig, codes: Tensor)
 
 
 def principal(codes: Tensor) -> Plane:
-    """The plane through the mean of the codes along their two directions of largest variance."""
+    """Return the plane through the mean of the codes along their two principal directions."""
     mean, axes, shares = principal_directions(codes)
     share = float(shares.sum())
     description = f"principal directions of the training codes, {share:.0%} of their variance"
@@ -129,9 +130,9 @@ def principal(codes: Tensor) -> Plane:
 
 
 def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
-    """The positions of the grid's columns and rows on the two axes, ascending."""
+    """Return the positions of the grid's columns and rows on the two axes, in ascending order."""
     device = plane.coordinates.device
-    if config.spacing == "quantile":  # the midpoints of equal shares of probability
+    if config.spacing == "quantile":  # midpoints of intervals of equal probability
         p = (torch.arange(config.size, device=device) + 0.5) / config.size
         if plane.prior:
             return prior_quantiles(p), prior_quantiles(p)
@@ -147,7 +148,7 @@ def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
 
 
 def sparse_labels(values: Tensor) -> list[str]:
-    """The first, middle and last value as text, and empty strings between them to save space."""
+    """Format the first, middle and last value. The other labels are empty to save space."""
     shown = {0, len(values) // 2, len(values) - 1}
     span = abs(float(values[-1] - values[0]))
     digits = max(0, 2 - math.floor(math.log10(span))) if span > 0 else 2

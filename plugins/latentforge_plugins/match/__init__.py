@@ -1,4 +1,4 @@
-"""The objective `match`: images like a given one, in pixels or in a classifier's features."""
+"""Objective `match`: images similar to a given one in pixels or in a classifier's features."""
 
 from latentforge import ObjectiveSpec, hookimpl
 from latentforge.contracts import ExploreContext
@@ -16,7 +16,7 @@ def build(config: MatchConfig, context: ExploreContext):
 def latentforge_objectives():
     yield ObjectiveSpec(
         name="match",
-        summary="Images like a given one, in pixels or in a classifier's features",
+        summary="Images similar to a given one in pixels or in a classifier's features",
         build=build,
         config=MatchConfig,
         optional_roles={"classifier": {"classify", "layers"}},

@@ -1,4 +1,4 @@
-"""Options of match."""
+"""Options of `match`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,9 +10,9 @@ from latentforge import Count, Positive
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """`images` are indices into the `split`, one request each. `features` is "pixels" or one of the
-    classifier's layers(). A request is satisfied below `tolerance`, a mean squared distance; the
-    smaller it is, the lower the relative weight of the search's prior."""
+    """`images` are indices into the `split`; each image is one request. `features` is "pixels" or
+    one of the classifier's layers(). A request is satisfied if its mean squared distance is below
+    `tolerance`. A smaller tolerance lowers the relative weight of the prior in a search."""
 
     images: Annotated[tuple[Count, ...], MinLen(1)] = (0,)
     split: str = "test"

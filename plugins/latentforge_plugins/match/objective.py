@@ -1,4 +1,4 @@
-"""The objective match: the distance to a target image, which a search minimises."""
+"""The objective `match`: the distance to a target image, which a search minimises."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ MAX_COLUMNS = 10  # maximum number of columns in the picture
 
 
 class Match:
-    """score: log N(target; x, tolerance) over pixels or features, in nats, without its constant:
-    -n d / (2 tolerance) for n values with the mean squared distance d. satisfied: d < tolerance.
+    """The score is log N(target; x, tolerance) over pixels or features without its constant:
+    -n d / (2 tolerance) for n values with the mean squared distance d. A request is satisfied if
+    d < tolerance.
 
-    It is in nats because a search adds the log density of a prior to it. Feature inversion
-    (Mahendran and Vedaldi 2015), with a decoder in place of their image prior.
+    The score is in nats because a search adds the log density of a prior to it. Matching features
+    is feature inversion (Mahendran and Vedaldi 2015) with a decoder instead of an image prior.
     """
 
     def __init__(self, config: MatchConfig, context: ExploreContext) -> None:
@@ -49,15 +50,18 @@ class Match:
         return (values - self.target[request]).square().mean(1)  # (B,)
 
     def findings(self, x: Tensor) -> Findings:
-        """The targets above the images found, and the distance between the two."""
+        """Return the targets above the found images, and the distances between them."""
         metrics = {"match_mse_per_pixel": float((x - self.batch.x).square().mean())}
-        protocol = "match_mse_per_pixel: mean over requests and values in [0, 1]"
+        protocol = (
+            "match_mse_per_pixel: squared difference from the target, mean over requests and "
+            "values in [0, 1]"
+        )
         if self.config.features != "pixels":
             distance = (self.represent(x) - self.target).square().mean()
             metrics["match_mse_features"] = float(distance)
             protocol += (
-                "; match_mse_features: mean over requests and over the outputs of the classifier's "
-                f"layer {self.config.features}, which the search used"
+                "; match_mse_features: squared difference from the target, mean over requests and "
+                f"outputs of the classifier's layer {self.config.features}, which the search used"
             )
         items: list[NamedArrays | ImageGrid] = [
             NamedArrays("match-of", {"index": self.batch.index})
@@ -66,7 +70,7 @@ class Match:
             items.append(
                 ImageGrid(
                     "match",
-                    f"Targets, and images found by {self.config.features}",
+                    f"Targets and found images, compared by {self.config.features}",
                     rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
                     column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
                     row_titles=("target", "found"),
@@ -76,9 +80,9 @@ class Match:
 
 
 def make_representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
-    """The function that computes what is compared: x (B, *data.shape) to (B, F), differentiable.
+    """Return the differentiable function from x (B, *data.shape) to the compared values (B, F).
 
-    Raises UsageError for a layer without a classifier, and for an unknown layer.
+    Raises UsageError for a layer if there is no classifier, and for an unknown layer.
     """
     if features == "pixels":
         return lambda x: x.flatten(1)

@@ -1,4 +1,4 @@
-"""`mlp-classifier`: a few linear layers from pixels to classes."""
+"""Model `mlp-classifier`: a few linear layers from pixels to classes."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
 

@@ -1,4 +1,4 @@
-"""Options of mlp classifier."""
+"""Options of `mlp-classifier`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,8 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class MlpClassifierConfig:
-    """`layers` times linear and ReLU of the same `width`, between the first and the last layer."""
+    """`layers` is the number of hidden layers (linear and ReLU) between the first and last layer.
+    All of them have the same `width`."""
 
     layers: Count = 2
     width: Size = 128

@@ -18,7 +18,7 @@ class MlpClassifier(nn.Module):
         super().__init__()
         widths = [config.width] * (config.layers + 1)
         self.features = nn.Sequential(
-            nn.Linear(data.size, config.width),  # a projection: no activation
+            nn.Linear(data.size, config.width),  # a projection without an activation
             *mlp(widths, "relu", activate_last=True),
         )
         self.head = nn.Linear(config.width, class_count("mlp-classifier", data))

@@ -13,14 +13,14 @@ from latentforge.errors import MissingError, one_line
 
 @dataclass(frozen=True)
 class MnistConfig:
-    """`root`: the folder that contains MNIST/raw in torchvision's layout. The default is the folder
-    in LATENTFORGE_DATA, else the user's cache."""
+    """`root` is the folder that contains MNIST/raw in torchvision's layout. The default is the
+    folder in LATENTFORGE_DATA or, if it is not set, the user's cache."""
 
     root: Path | None = None
 
 
 def load(config: MnistConfig, split: str) -> Arrays:
-    """Images, uint8 (N, 28, 28), and labels 0 to 9."""
+    """Return images, uint8 (N, 28, 28), and labels from 0 to 9."""
     from .idx import images_and_labels, raw_folder
 
     x, y = images_and_labels(raw_folder(config.root), split)
@@ -28,7 +28,7 @@ def load(config: MnistConfig, split: str) -> Arrays:
 
 
 def fetch(config: MnistConfig) -> Path:
-    """Downloads the files unless they exist, reads them all, and returns their folder."""
+    """Download the files unless they exist, read all of them, and return their folder."""
     from .idx import images_and_labels, is_complete, raw_folder
 
     raw = raw_folder(config.root)

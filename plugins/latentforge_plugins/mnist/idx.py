@@ -25,17 +25,19 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def raw_folder(root: Path | None) -> Path:
-    """The only folder that is searched: in `root`, else LATENTFORGE_DATA, else the user's cache."""
+    """Return the only folder that is searched: MNIST/raw in `root`, which is by default the folder
+    in LATENTFORGE_DATA or, if it is not set, the user's cache."""
     return data_folder(root) / "MNIST" / "raw"
 
 
 def is_complete(raw: Path) -> bool:
-    """Whether all four files exist, gzipped or not."""
+    """Return whether all four files exist, gzipped or not."""
     return all(_find_file(path) for split in PARTS for path in _paths(raw, split))
 
 
 def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
-    """uint8 (N, H, W) and uint8 (N,), labels 0 to 9. Raises MissingError that names the files."""
+    """Read the images of a split, uint8 (N, H, W), and its labels from 0 to 9, uint8 (N,). Raises a
+    MissingError that names the missing or damaged files."""
     image_path, label_path = (_find_file(path) or path for path in _paths(raw, split))
     if missing := [path for path in (image_path, label_path) if not path.is_file()]:
         raise MissingError(
@@ -49,12 +51,14 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
             label_path, f"{len(labels)} labels, but {image_path} has {len(images)} images"
         )
     if len(labels) and labels.max() > 9:
-        raise _damaged_error(label_path, f"a label of {labels.max()}; digits go from 0 to 9")
+        raise _damaged_error(
+            label_path, f"it contains the label {labels.max()}; labels must be from 0 to 9"
+        )
     return images, labels
 
 
 def read(path: Path, dims: int) -> Bytes:
-    """The uint8 array of `dims` dimensions in an idx file, which may be gzipped."""
+    """Read the uint8 array of `dims` dimensions from an idx file, which may be gzipped."""
     data = _bytes(path)
     header = 4 + 4 * dims
     if len(data) < header:
@@ -92,7 +96,8 @@ def _bytes(path: Path) -> Bytes:
 
 
 def _damaged_error(path: Path, problem: str) -> MissingError:
-    """The file is not deleted here: it is the user's, and may be another file of the same name."""
+    """Return the error for a damaged file. The file is not deleted here, because it belongs to the
+    user and may be a different file of the same name."""
     return MissingError(
         f"MNIST file {path} is damaged: {problem}",
         hint=f"delete that file yourself, then: {FETCH}",

@@ -1,4 +1,4 @@
-"""`neighbours`: the training images whose codes are nearest to those of other images."""
+"""Explorer `neighbours`: the training images whose codes are nearest to the codes of images."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext
@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: NeighboursConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="neighbours",
-        summary="The training images whose codes are nearest to that of an image",
+        summary="The training images whose codes are nearest to the code of an image",
         explore=explore,
         config=NeighboursConfig,
         needs={"encode"},

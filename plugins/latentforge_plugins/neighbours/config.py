@@ -1,4 +1,4 @@
-"""Options of neighbours."""
+"""Options of `neighbours`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ from latentforge import Count
 
 @dataclass(frozen=True)
 class NeighboursConfig:
-    """`images` are indices into the `split`; `file`, an image file of the data's size, replaces
-    them. Each gets `n` neighbours of the train split; distances are computed in `space`."""
+    """`images` are indices into the `split`; an image `file` of the data's size replaces them. For
+    each image, the `n` nearest images of the train split are shown. Distances are computed in
+    `space`."""
 
     images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(20)] = (0, 1, 2, 3, 4)
     file: Path | None = None

@@ -1,4 +1,4 @@
-"""Reads an image file as one more image of the run's data, with the same preparation."""
+"""Reads an image file as an additional image of the run's data, with the same preprocessing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COLOUR = {1: "grey", 3: "colour"}
 
 
 def read(file: Path, context: ExploreContext) -> Images:
-    """The file as a split of one image without a label. Raises UsageError if its size or colour is
-    not that of the data, MissingError if it does not exist."""
+    """Read a file as a split of one image without a label. Raises UsageError if its size or colour
+    differs from the run's images, and MissingError if it does not exist."""
     from latentforge_plugins.folder.reader import try_decode
 
     shape = context.data.shape
@@ -32,21 +32,21 @@ def read(file: Path, context: ExploreContext) -> Images:
         pixels = pixels[:1]  # a grey image stored as colour, as drawing programs do
     if pixels.shape[1:] != shape[1:]:
         raise UsageError(
-            "file: {} is {} x {} (height x width), the run's images are {} x {}".format(
+            "file: {} is {} x {} (height x width), but the run's images are {} x {}".format(
                 file, *pixels.shape[1:], *shape[1:]
             ),
-            hint="use an image of that size with the framing of the run's images",
+            hint="use an image of that size that is framed like the run's images",
         )
     if len(pixels) != shape[0]:
         colours = COLOUR[len(pixels)], COLOUR[shape[0]]
-        raise UsageError("file: {} is {}, the run's images are {}".format(file, *colours))
+        raise UsageError("file: {} is {}, but the run's images are {}".format(file, *colours))
     images = ImageSplit(torch.tensor(pixels)[None], None, context.data)
     mode = context.preprocessing.get("binarize", "none")
     return images.binarized(mode, "file", context.seed).to(context.device)
 
 
 def is_inverted(image: Images, train: Images) -> bool:
-    """Whether the negative of the image would be much closer to the mean training image."""
+    """Return whether the negative of the image would be much closer to the mean training image."""
     mean_image = torch.cat([batch.x.mean(0, keepdim=True) for batch in train.batches(1000)]).mean(0)
     x = image.batch_at([0]).x[0]
     return bool((1 - x - mean_image).square().mean() < 0.5 * (x - mean_image).square().mean())

@@ -1,4 +1,4 @@
-"""The nearest training images of a few queries, by exact distances to all of them."""
+"""Finds the nearest training images of a few queries by exact distances to all training images."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
 
 
 def protocol(config: NeighboursConfig, queries: int, train_count: int) -> str:
-    share, subject = "", "of a file"
+    share, subject = "", "of the file"
     if config.file is None:
-        share = "same_class_share: share of neighbours, from 0 to 1, with the class of the query; "
+        share = "same_class_share: fraction of neighbours that have the class of the query; "
         subject = f"of {queries} images of the split {config.split}"
     return (
-        f"{share}the {config.n} nearest {subject} among {train_count} training images, Euclidean, "
-        "by the posterior means (codes) or by values in [0, 1] (pixels)"
+        f"{share}the {config.n} nearest neighbours {subject} among {train_count} training images, "
+        "by Euclidean distance of posterior means (codes) or of values in [0, 1] (pixels)"
     )
 
 
@@ -81,8 +81,9 @@ def find_nearest(
     n: int,
     excluded: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Distances and indices of the n nearest training images of each query, nearest first, (Q, n)
-    each. `excluded` (Q,) are the queries' indices among the training images, which are left out."""
+    """Return the distances and indices of the n nearest training images of each query, nearest
+    first, (Q, n) each. If queries are training images, `excluded` (Q,) contains their indices, so
+    that no query is its own neighbour."""
 
     rows = (coordinates(context, batch.x, space) for batch in train.batches(BATCH))
     excluded = None if excluded is None else excluded.cpu()
@@ -91,7 +92,7 @@ def find_nearest(
 
 
 def coordinates(context: ExploreContext, x: Tensor, space: str) -> Tensor:
-    """The coordinates of images in a space: (B, D), float64 on the CPU."""
+    """Return the coordinates of images in a space: (B, D), float64 on the CPU."""
     z = context.model.encode(x).mode() if space == "codes" else x
     return z.flatten(1).double().cpu()
 
@@ -104,7 +105,7 @@ def draw_grid(
     train: Images,
     nearest: dict[str, tuple[Tensor, Tensor]],
 ) -> ImageGrid:
-    """A row for each image and space: the image, then its neighbours with class and distance."""
+    """Draw a row for each image and space: the image and its neighbours with class and distance."""
     classes = context.data.classes
     rows, captions, titles = [], [], []
     for i, name in enumerate(names):

@@ -1,6 +1,7 @@
 """Presets: named options for `latentforge train` and `latentforge explore`.
 
-Each is a system from a write-up on the latent spaces of MNIST, trained on all 60,000 images.
+Each reproduces a published experiment on the latent spaces of MNIST. Models are trained on all
+60,000 images.
 """
 
 from pathlib import Path

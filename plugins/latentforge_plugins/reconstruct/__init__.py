@@ -1,4 +1,4 @@
-"""The explorer `reconstruct`: the first, best and worst images above their reconstructions."""
+"""Explorer `reconstruct`: the first, best and worst images above their reconstructions."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext
@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: ReconstructConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="reconstruct",
-        summary="Images over their reconstructions: the first, the best and the worst",
+        summary="Images above their reconstructions: the first, the best and the worst",
         explore=explore,
         config=ReconstructConfig,
         needs={"encode", "decode"},

@@ -36,7 +36,7 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
     unit = describe_error(context)
     protocol = (
         f"mse_per_pixel: mean over all {len(images)} images of the split {config.split} and their "
-        f"values in [0, 1]; error_best, _median, _worst: of single images, {unit}; "
+        f"values in [0, 1]; error_best, error_median, error_worst: error of single images, {unit}; "
         "z the posterior mode"
     )
     grid = draw_grid(context, config, images, groups, shown, error)
@@ -54,7 +54,7 @@ def draw_grid(
     shown: dict[str, tuple[Tensor, Tensor]],
     error: Tensor,
 ) -> ImageGrid:
-    """Two rows per group: images with their names, and reconstructions with their errors."""
+    """Draw two rows per group: images with their names, and reconstructions with their errors."""
     nats = run_likelihood(context) is not None
     digits = ".1f" if nats else ".4f"
     captions = []
@@ -66,7 +66,7 @@ def draw_grid(
         captions += [names, [f"{value:{digits}}" for value in error[indices].tolist()]]
     return ImageGrid(
         name="reconstructions",
-        title=f"Images of the split {config.split} over their reconstructions, with the error in "
+        title=f"Images of the split {config.split} above their reconstructions, with the error in "
         + ("nats" if nats else "squared differences"),
         rows=[row for rows in shown.values() for row in rows],
         row_titles=[title for name in groups for title in (name, "decoded")],
@@ -75,7 +75,7 @@ def draw_grid(
 
 
 def run_likelihood(context: ExploreContext):
-    """The likelihood of the loss that the run was trained with, or None."""
+    """Return the likelihood of the loss that the run was trained with, or None."""
     return getattr(context.loss, "likelihood", None)
 
 
@@ -87,8 +87,9 @@ def describe_error(context: ExploreContext) -> str:
 
 
 def compute_errors(context: ExploreContext, images: Images) -> tuple[Tensor, Tensor]:
-    """The mean squared difference over the values of each image, and its error as the loss defines
-    it: in nats if the loss has a likelihood, else the same. (N,) each, on the CPU."""
+    """Compute the mean squared reconstruction error of each image, and its error under the loss: in
+    nats if the loss has a likelihood, else again the mean squared error. Both are (N,) on the CPU.
+    """
     likelihood = run_likelihood(context)
 
     def errors_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -103,6 +104,6 @@ def compute_errors(context: ExploreContext, images: Images) -> tuple[Tensor, Ten
 def reconstruct_images(
     context: ExploreContext, images: Images, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The images at these indices and their reconstructions, (n, *data.shape) each."""
+    """Return the images at these indices and their reconstructions, (n, *data.shape) each."""
     x = images.batch_at(indices.tolist()).x
     return x, context.model.decode(context.model.encode(x).mode())

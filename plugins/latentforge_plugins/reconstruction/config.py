@@ -1,4 +1,4 @@
-"""Options of reconstruction."""
+"""Options of `reconstruction`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from latentforge import Positive
 @dataclass(frozen=True)
 class ReconstructionConfig:
     """`sigma` is the standard deviation of the gaussian `likelihood`, or its initial value if
-    `learn_sigma` makes it a parameter."""
+    `learn_sigma` makes it a trainable parameter."""
 
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     sigma: Positive = 1.0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Reconstruction(nn.Module):
-    """-log p(x | z), z a sample of q(z | x). `learn_sigma` adds the parameter `log_sigma`."""
+    """-log p(x | z) for a sample z of q(z | x). `learn_sigma` adds the parameter `log_sigma`."""
 
     def __init__(self, config: ReconstructionConfig) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Reconstruction(nn.Module):
 
     @property
     def likelihood(self) -> Likelihood:
-        """The current likelihood: a learnt sigma changes during training."""
+        """The current likelihood. If sigma is learnt, it changes during training."""
         if self.config.likelihood == "bernoulli":
             return Bernoulli()
         return Gaussian(self.log_sigma.exp() if self.config.learn_sigma else self.config.sigma)
@@ -35,7 +35,7 @@ class Reconstruction(nn.Module):
         return self.recon(model, model.encode(batch.x).sample(), batch.x, step)
 
     def recon(self, model: nn.Module, z: Tensor, x: Tensor, step: Step) -> Terms:
-        """The term of every loss with this likelihood, and `sigma` if it is learnt."""
+        """Return the terms of all losses with this likelihood: `recon` and, if learnt, `sigma`."""
         likelihood = self.likelihood
         if step.first:
             likelihood.check(x)

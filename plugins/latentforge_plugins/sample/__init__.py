@@ -1,4 +1,4 @@
-"""The explorer `sample`: decodes codes from the prior, fitted densities, or real images."""
+"""Explorer `sample`: decodes codes sampled from the prior, fitted densities or posteriors."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

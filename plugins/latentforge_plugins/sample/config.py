@@ -1,4 +1,4 @@
-"""Options of sample."""
+"""Options of `sample`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,8 +12,9 @@ Source = Literal["prior", "gaussian", "mixture", "aggregate"]
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """`sources` to compare: the prior; a Gaussian, or a mixture of `components`, fitted to the
-    training codes; the posteriors of random training images. Of `n` samples of each, the first
+    """`sources` are the compared sources of codes: prior is the model's prior; gaussian and mixture
+    are a Gaussian and a mixture of `components` Gaussians fitted to the training codes; aggregate
+    samples the posteriors of random training images. Each source gives `n` samples, and the first
     `rows` x `columns` are shown."""
 
     sources: Annotated[tuple[Source, ...], MinLen(1)] = ("prior", "mixture")

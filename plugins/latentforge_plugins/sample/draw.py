@@ -1,4 +1,4 @@
-"""Samples of a model from several densities of its codes, and metrics that compare them."""
+"""Decoded samples from several densities of codes, and metrics that compare them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sources import Source, make_source
 if TYPE_CHECKING:
     from .config import SampleConfig
 
-COMPARED = 500  # maximum number of images that a distance is averaged over
+COMPARED = 500  # maximum number of images over which a distance is averaged
 
 
 def sample(context: ExploreContext, config: SampleConfig) -> Findings:
@@ -43,22 +43,22 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         "under each source"
     )
     if train.same_as(test):
-        sentences.append("no distances: the test images are the training images")
+        sentences.append("no distances, because the test images are the training images")
     else:
         metrics |= distances(image_sets, train)
         sentences.append(
             f"nearest_train: Euclidean distance in pixels to the nearest of {len(train)} training "
-            f"images, mean over at most {COMPARED}; test: of test images, test_recon: of their "
-            "reconstructions, which are as blurred as samples; much smaller values indicate "
-            "memorised images"
+            f"images, mean over at most {COMPARED} images; test and test_recon are test images and "
+            "their reconstructions, which are as blurred as samples; much smaller values for "
+            "samples indicate memorised images"
         )
     if classifier := context.roles.get("classifier"):
         metrics |= classifier_metrics(classifier.model, image_sets)
         sentences.append(
-            f"confidence: the largest class probability of classifier {classifier.name}, mean; "
-            "class_entropy: of its mean class probabilities, nats, "
-            f"{math.log(len(context.data.classes) or 1):.2f} for equal shares of all "
-            "classes; confidence can be high for images that belong to none of its classes, so a "
+            f"confidence: mean of the largest class probability of classifier {classifier.name}; "
+            "class_entropy: entropy of its mean class probabilities in nats, "
+            f"{math.log(len(context.data.classes) or 1):.2f} if all classes are equally frequent; "
+            "confidence can be high for images that belong to none of its classes, so a "
             "low confidence is more informative than a high one"
         )
     codes_by_name = {
@@ -70,7 +70,10 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     no_prior = "prior" in config.sources and not has_prior(model)
     items, notes = select_drawable(context, [draw_grid(sources, x, config, no_prior)], arrays)
     if no_prior:
-        notes = ["the model has no prior; a Gaussian fitted to its codes is used instead", *notes]
+        notes = [
+            "the model has no prior, so a Gaussian fitted to its codes is used instead",
+            *notes,
+        ]
     return Findings(items, metrics, "; ".join(sentences), notes)
 
 
@@ -85,12 +88,12 @@ def draw_grid(
         titles += [source.title, *[""] * (len(grid_rows) - 1)]
     title = "Decoded samples"
     if no_prior:
-        title += "; the model has no prior, a Gaussian fitted to its codes is used instead"
+        title += "; the model has no prior, so a Gaussian fitted to its codes is used instead"
     return ImageGrid("samples", title, rows, row_titles=titles)
 
 
 def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, float]:
-    """The mean log density of the codes (N, D) under each source that has one, in nats."""
+    """Compute the mean log density in nats of codes (N, D) under each source that has a density."""
     values = codes.double().cpu()
     return {
         f"code_log_density_{name}": float(source.density.log_prob(values).mean())
@@ -110,18 +113,18 @@ def distances(image_sets: Mapping[str, Tensor], train: Images) -> dict[str, floa
 
 
 def nearest_distance(x: Tensor, images: Images) -> float:
-    """The mean over `x` of the Euclidean distance to the nearest of the images."""
+    """Return the Euclidean distance from each of `x` to its nearest image, averaged over `x`."""
     rows = (batch.x.flatten(1) for batch in images.batches(2000))
     return float(topk(x.flatten(1), rows, 1)[0].mean())
 
 
 def classifier_metrics(classifier: Any, image_sets: Mapping[str, Tensor]) -> dict[str, float]:
-    """A classifier's confidence on each set of images and the entropy of its mean prediction."""
+    """Compute a classifier's confidence and the entropy of its mean prediction for each set."""
     metrics = {}
     for name, x in image_sets.items():
         p = probabilities(classifier, x)  # (N, classes)
         mean = p.mean(0)
         metrics[f"confidence_{name}"] = float(p.amax(1).mean())
-        # for a single certain class the result is -0 or, by rounding, below 0
+        # if one class is certain, the result is -0 or, due to rounding, below 0
         metrics[f"class_entropy_{name}"] = max(0.0, -float(torch.xlogy(mean, mean).sum()))
     return metrics

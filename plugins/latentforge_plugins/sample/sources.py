@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Source:
     """`draw(n)` returns codes (n, D); `density`, if any, is for float64 codes on the CPU."""
 
-    name: str  # in metrics and arrays
+    name: str  # used in the names of metrics and arrays
     title: str
     description: str  # for the protocol
     draw: Callable[[int], Tensor]
@@ -38,8 +38,8 @@ class Source:
 
 
 def make_source(name: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
-    """The source of this name for the model and its training codes (N, D). Without a prior in the
-    model, `prior` is the Gaussian fitted to the codes, with the name "gaussian"."""
+    """Return the source with this name for the model and its training codes (N, D). If the model
+    has no prior, "prior" gives the source "gaussian", a Gaussian fitted to the codes."""
     if name == "aggregate":
         return aggregate_source(context)
     if name == "prior" and has_prior(context.model):
@@ -49,7 +49,7 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
     if count < 2 or size > MAX_DIMENSIONS:
         raise UsageError(
             f"no density can be fitted to {count} codes of {size} values: "
-            f"it needs at least 2 codes of at most {MAX_DIMENSIONS} values",
+            f"a fit needs at least 2 codes of at most {MAX_DIMENSIONS} values",
             hint="--set 'sources=[\"aggregate\"]'",
         )
     values = codes.double().cpu()
@@ -76,7 +76,7 @@ def density_source(
 
 
 def aggregate_source(context: ExploreContext) -> Source:
-    """Samples of the posteriors of random training images, one sample of each."""
+    """Return the source that takes one sample from the posterior of each random training image."""
     images = context.images("train")
 
     def draw(n: int) -> Tensor:

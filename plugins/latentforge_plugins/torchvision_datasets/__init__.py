@@ -1,5 +1,5 @@
-"""Datasets `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn`, read by torchvision. The adapter
-names the source of each."""
+"""Datasets `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn`, read by torchvision. adapter.py
+cites the source of each dataset."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,21 +14,22 @@ from .config import RootConfig
 
 @dataclass(frozen=True)
 class EmnistConfig(RootConfig):
-    """`variant`: one of EMNIST's six sets. byclass has 62 classes, bymerge and balanced 47, letters
-    26, digits and mnist 10. `root`: the folder that contains EMNIST/raw."""
+    """`variant` is one of EMNIST's six sets: byclass has 62 classes, bymerge and balanced have 47,
+    letters has 26, digits and mnist have 10. `root` is the folder that contains EMNIST/raw."""
 
     variant: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"] = "balanced"
 
 
 def load(name: str, config: RootConfig, split: str) -> Arrays:
-    """Images, uint8 (N, 28, 28), (N, 32, 32, 3) or (N, 3, 32, 32), and labels. No download."""
+    """Return images, uint8 (N, 28, 28), (N, 32, 32, 3) or (N, 3, 32, 32), and labels. Nothing is
+    downloaded."""
     from .adapter import read
 
     return read(name, config, split)
 
 
 def fetch(name: str, config: RootConfig) -> Path:
-    """Downloads the files unless they exist, reads them all, and returns their folder."""
+    """Download the files unless they exist, read all of them, and return their folder."""
     from .adapter import fetch_files
 
     return fetch_files(name, config)

@@ -26,7 +26,7 @@ DIGITS = tuple("0123456789")
 
 
 def read(name: str, config: RootConfig, split: str) -> Arrays:
-    """Reads one split. Raises MissingError that names the missing or damaged files."""
+    """Read one split. Raises a MissingError that names the missing or damaged files."""
     sums = files(name, config, split)
     if missing := [path for path in sums if not path.is_file()]:
         raise MissingError(
@@ -55,7 +55,7 @@ def read(name: str, config: RootConfig, split: str) -> Arrays:
 
 
 def fetch_files(name: str, config: RootConfig) -> Path:
-    """Downloads missing files, reads both splits, and returns the folder of the files."""
+    """Download missing files, read both splits, and return the folder of the files."""
     for split in ("train", "test"):
         if not all(path.is_file() for path in files(name, config, split)):
             download(name, config, split)
@@ -64,7 +64,7 @@ def fetch_files(name: str, config: RootConfig) -> Path:
 
 
 def open_dataset(name: str, config: RootConfig, split: str, download: bool = False) -> Any:
-    """The dataset object of torchvision."""
+    """Return the dataset object of torchvision."""
     datasets = import_torchvision().datasets
     root, train = str(data_folder(config.root)), split == "train"
     if name == "svhn":
@@ -76,7 +76,8 @@ def open_dataset(name: str, config: RootConfig, split: str, download: bool = Fal
 
 
 def files(name: str, config: RootConfig, split: str) -> dict[Path, str]:
-    """The files that torchvision reads or checks for, each with its MD5 sum or an empty string."""
+    """Return the files that torchvision reads or checks for, each with its MD5 sum or an empty
+    string."""
     datasets, root = import_torchvision().datasets, data_folder(config.root)
     if name == "svhn":
         _, file, md5 = datasets.SVHN.split_list[split]
@@ -92,18 +93,19 @@ def files(name: str, config: RootConfig, split: str) -> dict[Path, str]:
 
 
 def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
-    """Raises MissingError for a file with another MD5 sum.
+    """Raise MissingError for files with wrong MD5 sums.
 
-    CIFAR-10 is distributed as pickles. torchvision compares their sums with its own before it opens
-    them. The check is repeated here, because nothing else protects us from a third-party pickle.
+    CIFAR-10 is distributed as pickles. torchvision checks their MD5 sums before it opens them. The
+    check is repeated here, because nothing else protects us from a third-party pickle.
     """
     check_integrity = import_torchvision().datasets.utils.check_integrity
     if wrong := [path for path, md5 in sums.items() if md5 and not check_integrity(path, md5)]:
-        raise damaged_error(name, config, wrong, "its MD5 sum is not that of the original")
+        raise damaged_error(name, config, wrong, "the MD5 sum differs from the original")
 
 
 def damaged_error(name: str, config: RootConfig, paths: list[Path], reason: str) -> MissingError:
-    """Files are not deleted here: they are the user's, and may be other files of the same name."""
+    """Return the error for damaged files. The files are not deleted here, because they belong to
+    the user and may be different files of the same name."""
     return MissingError(
         f"{name}: {', '.join(map(str, paths))}: "
         f"damaged, or a different file of the same name ({reason})",
@@ -112,7 +114,7 @@ def damaged_error(name: str, config: RootConfig, paths: list[Path], reason: str)
 
 
 def download(name: str, config: RootConfig, split: str) -> None:
-    """Downloads with torchvision, which checks MD5 sums and creates the layout under the root."""
+    """Download the files with torchvision, which checks MD5 sums and creates the folders."""
     root = data_folder(config.root)
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Options of torchvision datasets."""
+"""Options of the torchvision datasets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RootConfig:
-    """`root`: the folder that contains the files in torchvision's layout. The default is the folder
-    in LATENTFORGE_DATA, else the user's cache."""
+    """`root` is the folder that contains the files in torchvision's layout. The default is the
+    folder in LATENTFORGE_DATA or, if it is not set, the user's cache."""
 
     root: Path | None = None

@@ -8,7 +8,7 @@ from latentforge.contracts import EvaluateContext, Seen
 
 
 class LossOfRun:
-    """The mean loss over images: the mean of a batch is weighted by its number of images."""
+    """The mean loss over images. The mean of each batch is weighted by its number of images."""
 
     def __init__(self, context: EvaluateContext) -> None:
         self.loss, self.step = context.loss, context.step

@@ -1,4 +1,4 @@
-"""The explorer `traverse`: decodes along each latent dimension, most informative ones first."""
+"""Explorer `traverse`: decodes along each latent dimension, the most informative first."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

@@ -1,4 +1,4 @@
-"""Options of traverse."""
+"""Options of `traverse`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,9 +12,9 @@ Probability = Annotated[float, Gt(0), Lt(1)]
 
 @dataclass(frozen=True)
 class TraverseConfig:
-    """`steps` codes between two `quantiles` of the prior, or of the training codes if there is
-    none, along at most `rows` dimensions. The others stay at the prior's mean (or the mean code),
-    or at the code of image number `image` of the `split`."""
+    """Decodes `steps` codes between two `quantiles` of the prior (or of the training codes if the
+    model has no prior) along each of at most `rows` dimensions. The other dimensions stay at the
+    prior's mean (or the mean code), or at the code of image number `image` of the `split`."""
 
     rows: Annotated[Size, Le(64)] = 10
     steps: Annotated[int, Ge(2), Le(30)] = 11
@@ -24,4 +24,4 @@ class TraverseConfig:
 
     def __post_init__(self) -> None:
         if self.quantiles[0] >= self.quantiles[1]:
-            raise ValueError("quantiles must go from a lower to a higher one")
+            raise ValueError("quantiles must be two numbers in ascending order")

@@ -26,15 +26,16 @@ from latentforge_plugins.walks import (
 if TYPE_CHECKING:
     from .config import TraverseConfig
 
-ACTIVE = 0.01  # nats, or variance, above which a dimension is in use
+ACTIVE = 0.01  # KL in nats, or variance, above which a dimension is active
 OTHER = "traversal-other"  # the picture of the other run
 BARS = 30  # maximum number of dimensions in the KL chart
 
 
 @dataclass(frozen=True)
 class Traversal:
-    """One run and its dimensions, from most to least informative, in vectors (D,). `z` (rows,
-    steps, D) and `x` (rows, steps, *data.shape) contain only the `rows` that are drawn."""
+    """The traversals of one run. Vectors (D,) are ordered from the most to the least informative
+    dimension. `z` (rows, steps, D) and `x` (rows, steps, *data.shape) contain only the dimensions
+    that are drawn."""
 
     side: Side
     by_kl: bool
@@ -74,7 +75,7 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
 def traverse_dimensions(
     context: ExploreContext, config: TraverseConfig, side: Side, base: Tensor | None
 ) -> Traversal:
-    """Walks along every dimension of one run, around the code of `base` (1, ...) if it is given."""
+    """Traverse every dimension of one run, around the code of `base` (1, ...) if it is given."""
     model, codes = side.model, context.codes("train", side.model).flatten(1)
     kl = mean_kl(model, context.images("train"))
     weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
@@ -106,7 +107,8 @@ def traverse_dimensions(
 
 
 def mean_kl(model: Any, images: Images) -> Tensor | None:
-    """KL(q(z|x) || p(z)) of each dimension in nats, mean over images: (D,); None without kl()."""
+    """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
+    None if the posterior has no kl()."""
     total, count = None, 0
     for batch in images.batches(1000):
         posterior = model.encode(batch.x)
@@ -118,8 +120,8 @@ def mean_kl(model: Any, images: Images) -> Tensor | None:
 
 
 def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
-    """The values of each dimension, (D, steps), evenly spaced in probability. Raises UsageError if
-    one is infinite or NaN."""
+    """Return the values of each dimension, (D, steps), evenly spaced in probability. Raises
+    UsageError if a value is infinite or NaN."""
     p = probabilities(config)
     if has_prior(model):
         found = prior_quantiles(p).to(codes).expand(codes.shape[1], -1)
@@ -135,8 +137,8 @@ def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
 
 
 def probabilities(config: TraverseConfig) -> Tensor:
-    """Evenly spaced from quantile to quantile, (steps,), on the CPU in float64: float32 would round
-    a value close to 0 or 1 to 0 or 1, whose prior quantile is infinite."""
+    """Return evenly spaced probabilities between the two `quantiles`, (steps,), float64 on the CPU.
+    float32 would round values close to 0 or 1 to 0 or 1, whose prior quantiles are infinite."""
     return torch.linspace(*config.quantiles, config.steps, dtype=torch.float64)
 
 
@@ -153,7 +155,7 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     of = "prior's" if has_prior(t.side.model) else "codes'"
     return ImageGrid(
         OTHER if t.side.prefix else "traversal",
-        f"{t.side.label}Each dimension over the {of} quantiles{around}",
+        f"{t.side.label}Each dimension varied over the {of} quantiles{around}",
         rows=list(t.x),
         column_titles=columns,
         row_titles=[f"z{dim}  {unit} {weight:.2f}" for dim, weight in pairs],
@@ -161,7 +163,7 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
 
 
 def draw_bars(found: Sequence[Traversal]) -> Bars:
-    """A chart of the KL of each run's dimensions, the largest first, side by side."""
+    """Draw a bar chart of the KL of each run's dimensions in descending order, side by side."""
     count = min(BARS, max(len(t.weight) for t in found))
     heights = {}
     for t in found:
@@ -176,14 +178,15 @@ def draw_bars(found: Sequence[Traversal]) -> Bars:
 
 
 def describe_protocol(found: Sequence[Traversal], config: TraverseConfig) -> str:
-    """The definitions of the metrics; for a second run only the differences."""
+    """Define the metrics; for a second run, name only the differences."""
     low, high = config.quantiles
     (what, of, rest), *others = [describe_setup(t, config) for t in found]
     sentences = [
-        f"active_dims: dimensions whose {what}, over the training images, is above {ACTIVE}",
-        "largest_effect: largest mean squared change of a pixel, values in [0, 1], against the "
-        f"image at {rest}, over {config.steps} steps from the {low:g} to the {high:g} quantile of "
-        f"{of}, the other dimensions at {rest}",
+        f"active_dims: number of dimensions whose {what} over training images is above {ACTIVE}",
+        "largest_effect: largest effect of a dimension, where the effect is the mean squared "
+        f"difference of pixels, values in [0, 1], from the image at {rest}, over {config.steps} "
+        f"steps from the {low:g} to the {high:g} quantile of {of}, with the other dimensions at "
+        f"{rest}",
         "effect_of_first: the effect of the dimension in the first row",
     ]
     for t, other_setup in zip(found[1:], others, strict=True):
@@ -199,7 +202,8 @@ def describe_protocol(found: Sequence[Traversal], config: TraverseConfig) -> str
 
 
 def describe_setup(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
-    """What ranks the dimensions, whose quantiles they cover, and where the others stay."""
+    """Return what ranks the dimensions, which distribution's quantiles they cover, and the values
+    of the other dimensions."""
     prior = has_prior(t.side.model)
     rest = "0" if prior else "the mean code"
     if config.image is not None:

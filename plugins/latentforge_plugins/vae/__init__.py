@@ -1,4 +1,4 @@
-"""`vae` and `beta-vae`: one MLP variational autoencoder with two sets of defaults."""
+"""Models `vae` and `beta-vae`: one MLP variational autoencoder with two sets of defaults."""
 
 from dataclasses import dataclass
 

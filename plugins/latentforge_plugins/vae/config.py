@@ -1,4 +1,4 @@
-"""Options of vae."""
+"""Options of `vae`."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,12 @@ from latentforge_plugins.autoencoder.config import Activation, LatentActivation
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`encoder` and `decoder` are layer widths in the order of the data flow, `latent_dim` is the
-    length of a code.
+    """`encoder` and `decoder` are layer widths in the order of the data flow, and `latent_dim` is
+    the length of a code.
 
-    `activate_last` adds an activation after the encoder's last layer too, by default if it is the
-    only one, which would otherwise be linear. `latent_activation` acts on the posterior's mean.
+    `activate_last` adds an `activation` after the encoder's last layer. By default, it is added
+    only if this layer is the encoder's only layer, because the encoder would otherwise be linear.
+    `latent_activation` is applied to the posterior's mean.
     """
 
     encoder: tuple[Size, ...] = (256, 128)

@@ -1,4 +1,4 @@
-"""Measures of the evidence lower bound, `recon`, `kl` and `elbo`, and `active_units`."""
+"""Measures of the evidence lower bound (`recon`, `kl` and `elbo`), and `active_units`."""
 
 from typing import Any
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ActiveUnits:
     """Counts the latent dimensions u with Var_x(E[u | x]) above the threshold.
 
-    The variance is computed from deviations, because a difference of squares would lose a small
-    variance beside a large mean.
+    The variance is computed from deviations, because a difference of squares would lose a variance
+    that is small relative to the squared mean.
     """
 
     def __init__(self, config: ActiveUnitsConfig) -> None:

@@ -1,5 +1,5 @@
 """The evidence lower bound, log p(x) >= E log p(x|z) - KL(q(z|x) || p(z)), in nats per image:
-Kingma and Welling 2014, eq. 3. z is one sample, or the posterior's mean, which gives no bound."""
+Kingma and Welling 2014, eq. 3. z is one sample or the posterior's mean, which gives no bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
 
 class Recon(MeanPerImage):
-    """-log p(x | z) of a sampled z, or of the posterior's mean."""
+    """-log p(x | z) for a sampled z or for the posterior's mean."""
 
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
         likelihood = likelihood_of(context)
@@ -32,7 +32,7 @@ class Recon(MeanPerImage):
 
 
 class Elbo(MeanPerImage):
-    """-(recon + kl) of a sampled z, or of the posterior's mean."""
+    """-(recon + kl) for a sampled z or for the posterior's mean."""
 
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
         likelihood = likelihood_of(context)
@@ -48,14 +48,15 @@ def describe_z(sampled: bool) -> str:
 
 
 def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool) -> Tensor:
-    """-log p(x | z), (B,), computed once for recon and elbo because decoding dominates the cost."""
+    """Return -log p(x | z), (B,). It is computed only once for recon and elbo, because decoding
+    dominates the cost."""
     z = seen.z_sample if sampled else seen.z
     key = f"variational_measures: nll, {sampled=}"
     return seen.once(key, lambda: likelihood.nll(seen.model, z, seen.batch.x))
 
 
 def kl(seen: Seen) -> Tensor:
-    """KL(q(z | x) || p(z)) summed over the latent dimensions, (B,)."""
+    """Return KL(q(z | x) || p(z)) summed over the latent dimensions, (B,)."""
     posterior: Any = seen.posterior
     summed: Tensor = posterior.kl().flatten(1).sum(1)
     return summed

@@ -1,4 +1,4 @@
-"""Options of variational measures."""
+"""Options of the variational measures."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,6 @@ from latentforge import Positive
 
 @dataclass(frozen=True)
 class ActiveUnitsConfig:
-    """`threshold` is the variance above which a dimension counts as active."""
+    """`threshold` is the variance above which a dimension is considered active."""
 
     threshold: Positive = 0.01
