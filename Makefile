@@ -17,9 +17,9 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
-# Those of tests/slow train with every core, and so have the machine to themselves.
+# Those of tests/slow first: they are few and long.
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow tests/slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/slow -n auto --dist loadfile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/slow -n auto --dist loadfile
 
 torture: $(READY)

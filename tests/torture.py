@@ -53,7 +53,7 @@ TRAIN = {  # patience ends it after the third epoch
     "min_delta": 1e6,
     "schedule": {"name": "cosine", "epochs": 4},
 }
-CHILDREN = 2  # at a time
+CHILDREN = 2  # that are killed at a time
 REPORTED = 10  # the exit code of a child whose run raised RunFailed
 OPERATIONS = {  # the file operations of a writer: module and function
     "open": (io, "open"),
@@ -368,8 +368,10 @@ def damage_campaign(run: Path, seed: int) -> dict[str, int]:
 # ---------------------------------------------------------------- all campaigns
 
 
-def run_parallel(tasks: Sequence[Callable[[Path], dict[str, int]]], folder: Path) -> Counter[str]:
-    """Run each task in its own process and folder; return the sums of their counts."""
+def run_parallel(
+    tasks: Sequence[Callable[[Path], dict[str, int]]], folder: Path
+) -> list[Counter[str]]:
+    """Run each task in its own process and folder; return the counts of each."""
     pids = []
     for i, task in enumerate(tasks):
         part = folder / f"part-{i}"
@@ -379,13 +381,12 @@ def run_parallel(tasks: Sequence[Callable[[Path], dict[str, int]]], folder: Path
             (part / "counts.json").write_text(json.dumps(task(part)))
 
         pids.append(child(write_counts))
-    sums: Counter[str] = Counter()
+    counts = []
     for i, pid in enumerate(pids):
-        if wait(pid) != 0:
-            sums["losses"] += 1
-            continue
-        sums.update(json.loads((folder / f"part-{i}" / "counts.json").read_text()))
-    return sums
+        failed = wait(pid) != 0
+        file = folder / f"part-{i}" / "counts.json"
+        counts.append(Counter({"losses": 1} if failed else json.loads(file.read_text())))
+    return counts
 
 
 def main() -> int:
@@ -404,19 +405,18 @@ def main() -> int:
         expected = (folder / "digest").read_text()
         points = {p: n for p, n in count_points(folder).items() if p in POINTS}
         share = -(-options.kills // CHILDREN)
-        parts = [
-            lambda part, i=i: kill_campaign(part, expected, share, points, options.seed + i)
-            for i in range(CHILDREN)
-        ]
-        killed = run_parallel(parts, folder)
-        (folder / "faults").mkdir()
-        faults = run_parallel(
-            [lambda part: fault_campaign(part, expected, points, options.seed)], folder / "faults"
+        *kills, faults, damage = run_parallel(
+            [
+                *(
+                    lambda part, i=i: kill_campaign(part, expected, share, points, options.seed + i)
+                    for i in range(CHILDREN)
+                ),
+                lambda part: fault_campaign(part, expected, points, options.seed),
+                lambda part: damage_campaign(folder / "whole", options.seed),
+            ],
+            folder,
         )
-        (folder / "damage").mkdir()
-        damage = run_parallel(
-            [lambda part: damage_campaign(folder / "whole", options.seed)], folder / "damage"
-        )
+        killed = sum(kills, Counter())
     print(f"kills: {killed['kills']} in {killed['runs']} runs, losses: {killed['losses']}")
     where = {k: n for k, n in killed.items() if k not in ("kills", "runs", "losses")}
     print("  " + ", ".join(f"{name} {count}" for name, count in sorted(where.items())))

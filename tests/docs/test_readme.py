@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from latentforge import Forge
 from latentforge.cli.app import run as run_cli
@@ -62,13 +63,16 @@ def test_config_file_is_valid(tmp_path):
     assert (config.model.options.hidden, config.train.epochs) == ((128,), 10)
 
 
-def test_a_search_without_a_run_takes_eight_lines_and_meets_its_objective():
+def run_program(text: str) -> None:
+    exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_a_search_without_a_run_takes_eight_lines_and_meets_its_objective(capsys):
     text = blocks("python")[0]
     assert len(text.splitlines()) == 8
-    seeded = f"import torch; torch.manual_seed(0)\n{text}"
-    done = subprocess.run([sys.executable, "-c", seeded], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "tensor([True])" in done.stdout
+    torch.manual_seed(0)
+    run_program(text)
+    assert "tensor([True])" in capsys.readouterr().out
 
 
 def test_every_explorer_is_in_the_table():
@@ -77,16 +81,12 @@ def test_every_explorer_is_in_the_table():
     assert known == set(rows)
 
 
-def test_python_program_runs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", blocks("python")[1]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "nats per image" in done.stdout
-    assert "interpolation.png" in done.stdout
+def test_python_program_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_program(blocks("python")[1])
+    out = capsys.readouterr().out
+    assert "nats per image" in out
+    assert "interpolation.png" in out
 
 
 def test_plugin_has_at_most_25_lines_and_trains_evaluates_and_interpolates(tmp_path, monkeypatch):

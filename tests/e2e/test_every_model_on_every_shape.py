@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,18 @@ def accepts(model: str, data: str) -> bool:
 
 SHAPES = {"colour": [3, 32, 32], "grey": [1, 28, 20], "large": [1, 64, 64], "vectors": [30]}
 
+LONG = [(model, data) for model in ("conv-vae", "deconv-vae") for data in ("colour", "large")]
+CASES = [
+    pytest.param(*case, marks=pytest.mark.slow if case in LONG else ())
+    for case in product(MODELS, SHAPES)
+]
+
 
 def test_all_built_in_models_are_covered():
     assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *IMAGES_ONLY}
 
 
-@pytest.mark.parametrize("data", SHAPES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "data"), CASES)
 def test_trains_two_epochs_or_refuses_the_shape(cli, work, own, model, data):
     line = ["train", model, *arguments(own, data), "--epochs", 2, "--batch-size", 16, "--quiet"]
     answer = cli(*line, "--run", "run", "--json")

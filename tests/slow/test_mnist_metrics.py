@@ -1,89 +1,101 @@
-"""The metrics that a correct build reaches on real MNIST."""
+"""The metrics that runs on real MNIST reach, and those of guided generation, inpainting and the
+latent map with these runs."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        "LATENTFORGE_DATA" not in os.environ, reason="real MNIST: set LATENTFORGE_DATA"
-    ),
-]
+from latentforge import open_run
+
+pytestmark = pytest.mark.slow
+AE, MLP = "latent-differentiation-ae", "latent-differentiation-classifier"
+GUIDED = ("guided", "--with", f"classifier={MLP}", "--with", "judge=cnn", "--set", "n=1000")
 
 
-def run(folder, *command):
-    """The output of a Python program with every core, as a user would run it."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    environment["LATENTFORGE_DATA"] = os.path.abspath(environment["LATENTFORGE_DATA"])
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mnist")
 
 
-def train(folder, *arguments):
-    command = ("-m", "latentforge", "train", *arguments, "--quiet", "--json")
-    return json.loads(run(folder, *command))
+@pytest.fixture(scope="module")
+def ae(reproduce, folder):
+    reproduce(folder, AE)
+    return AE
 
 
-def test_the_autoencoder_reaches_a_bce_per_pixel_of_0_099(tmp_path):
-    result = train(
-        tmp_path,
-        *("ae", "--data", "mnist", "--epochs", "10", "--batch-size", "64", "--seed", "0"),
-        *("--set", "model.hidden=[128]", "--set", "model.latent_dim=16"),
-    )
-    test = result["metrics"]["test"]
-    assert test["bce_per_pixel"] == pytest.approx(0.099, abs=0.002)
-    assert test["recon"] == pytest.approx(784 * test["bce_per_pixel"], rel=1e-5)
-    # with an official test split no validation split is made
-    assert set(result["metrics"]) == {"train", "test"}
+@pytest.fixture(scope="module")
+def classifiers(reproduce, latentforge, folder):
+    """A classifier that guides, and one that judges; the metrics of the judge."""
+    reproduce(folder, MLP)
+    return latentforge(
+        folder,
+        *("train", "cnn-classifier", "--data", "mnist", "--epochs", "40", "--batch-size", "256"),
+        *("--lr", "1e-3", "--seed", "0", "--run", "cnn"),
+    )["metrics"]
 
 
-def test_the_classifier_has_7178_parameters_and_reaches_98_5_percent(tmp_path):
-    from latentforge import open_run
+@pytest.fixture(scope="module")
+def vae(latentforge, folder):
+    """The metrics of the run `vae`, with 16 dimensions."""
+    return latentforge(folder, "train", "--preset", "vanilla-vae", "--run", "vae")["metrics"]
 
-    result = train(
-        tmp_path,
-        *("cnn-classifier", "--data", "mnist", "--epochs", "40", "--batch-size", "256"),
-        *("--lr", "1e-3", "--seed", "0"),
-    )
-    model = open_run(tmp_path / result["run"]).load_model()
+
+@pytest.fixture(scope="module")
+def explore(latentforge, folder):
+    def call(run, explorer, *arguments):
+        return latentforge(folder, "explore", explorer, run, *arguments)["metrics"]
+
+    return call
+
+
+def test_the_classifier_has_7178_parameters_and_reaches_98_5_percent(classifiers, folder):
+    model = open_run(folder / "cnn").load_model()
     assert sum(p.numel() for p in model.parameters()) == 7178
-    assert result["metrics"]["test"]["accuracy"] >= 0.985
+    assert classifiers["test"]["accuracy"] >= 0.985
 
 
-def test_the_vae_reaches_its_metrics_and_its_likelihood_exceeds_the_elbo(tmp_path):
-    result = train(tmp_path, "--preset", "vanilla-vae", "--run", "vae")
-    assert result["metrics"]["train"]["loss"] == pytest.approx(105.0, abs=0.7)
-    assert result["metrics"]["test"]["elbo"] == pytest.approx(-104.4, abs=0.7)
-    command = ("-m", "latentforge", "evaluate", "vae", "--measure", "nll", "--json")
-    nll = json.loads(run(tmp_path, *command, "--set", "nll.samples=1000"))["metrics"]
-    assert 90 < nll["nll"] < -result["metrics"]["test"]["elbo"]
+def test_the_vae_reaches_its_metrics_and_its_likelihood_exceeds_the_elbo(vae, latentforge, folder):
+    assert vae["train"]["loss"] == pytest.approx(105.0, abs=0.7)
+    assert vae["test"]["elbo"] == pytest.approx(-104.4, abs=0.7)
+    options = ("--measure", "nll", "--set", "nll.samples=1000")
+    nll = latentforge(folder, "evaluate", "vae", *options)["metrics"]
+    assert 90 < nll["nll"] < -vae["test"]["elbo"]
     assert nll["nll_se"] < 0.1
     assert nll["nll_image_se"] < 0.5
 
 
-@pytest.mark.parametrize(
-    "preset",
-    [
-        "latent-differentiation-classifier",
-        "latent-differentiation-ae",
-        "grad-vae-beta1",
-        "grad-vae-beta4",
-        "grad-vae-z10-beta1",
-        "grad-vae-z10-beta4",
-    ],
-)
-def test_a_preset_reaches_its_metrics(tmp_path, preset):
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / "reproduce.py"
-    out = run(tmp_path, str(script), "--only", preset)  # fails if a metric does
-    assert f"{preset}: " in out
-    assert "NOT as expected" not in out
+@pytest.mark.usefixtures("ae", "classifiers")
+def test_guided_search_in_2_dimensions_succeeds_for_99_percent(explore):
+    found = explore(AE, *GUIDED)
+    assert found["success_share"] >= 0.99
+    assert found["judge_agreement"] >= 0.97
+    assert found["success_at_start"] <= 0.05  # it is search, not retrieval
+
+
+@pytest.mark.usefixtures("vae", "classifiers")
+def test_guided_search_in_16_dimensions_succeeds_for_99_5_percent(explore):
+    found = explore("vae", *GUIDED)
+    assert found["success_share"] >= 0.995
+    assert found["judge_agreement"] >= 0.97
+    assert found["success_at_start"] <= 0.05
+
+
+@pytest.mark.usefixtures("ae", "classifiers")
+def test_the_search_of_the_original_publication_rarely_succeeds(explore):
+    found = explore(AE, *GUIDED, "--preset", "latent-differentiation-search")
+    assert 0.08 <= found["success_share"] <= 0.35
+    assert found["judge_agreement"] <= found["success_share"] + 0.05
+
+
+@pytest.mark.usefixtures("vae")
+def test_inpainting_has_a_lower_error_than_both_baselines(explore):
+    found = explore("vae", "guided", "--preset", "inpaint-lower-half")
+    best = min(found["hidden_mse_class_mean"], found["hidden_mse_nearest"])
+    assert found["hidden_mse_per_pixel"] < best
+
+
+@pytest.mark.usefixtures("vae")
+def test_the_tsne_map_preserves_the_classes_of_neighbours(explore):
+    found = explore("vae", "latent-map")
+    assert found["knn_accuracy_map"] >= found["knn_accuracy_codes"] - 0.02
+    assert found["knn_accuracy_codes"] >= 0.93  # or there is nothing to preserve

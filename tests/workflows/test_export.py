@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,22 @@ MODELS = {
     "mlp-classifier": ("classifier",),
     "cnn-classifier": ("classifier",),
 }
-CASES = [(model, part) for model, parts in MODELS.items() for part in parts]
+FAST = ("vae", "cnn-classifier")  # without `slow`
+CASES = [
+    pytest.param(model, part, marks=() if model in FAST else pytest.mark.slow)
+    for model, parts in MODELS.items()
+    for part in parts
+]
 
 
-@pytest.fixture
-def exported(forge, run_of, tmp_path):
-    """Exports a part of a model's run; returns the result."""
+@pytest.fixture(scope="session")
+def exported(forge, run_of, tmp_path_factory):
+    """Exports a part of a model's run once; returns the result. Read only."""
 
+    @cache
     def call(model, part, **options):
-        return forge.export(run_of(model), part, out=tmp_path / "out", **options)
+        out = tmp_path_factory.mktemp("export") / "out"
+        return forge.export(run_of(model), part, out=out, **options)
 
     return call
 
@@ -105,7 +113,7 @@ def test_export_json_describes_the_file(run_of, exported, model, part):
 
 
 def test_graph_contains_no_local_paths(exported):
-    content = Path(exported("conv-vae", "encoder")["files"][0]).read_bytes()
+    content = Path(exported("vae", "encoder")["files"][0]).read_bytes()
     assert b"encoder" in content or b"weight" in content
     assert str(ROOT).encode() not in content
     assert b"site-packages" not in content
