@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,50 +143,61 @@ def environment(checkout: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONSAFEPATH": "1"}
 
 
-@contextmanager
-def open_side(case: str, steps: int | None, checkout: Path) -> Iterator[Callable[[], float]]:
-    """A function that measures the rate of a case once with the code of a checkout."""
-    variables = environment(checkout)
-    if case in STARTS:
-        command = [sys.executable, "-m", "latentforge", *STARTS[case]]
-        yield lambda: 1 / turns.run(command, **variables).seconds
-        return
-    code = f"import versions; versions.work({case!r}, {steps or STEPS.get(case, 0)})"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    )
-    requests, rates = child.stdin, child.stdout
-    assert requests is not None
-    assert rates is not None
+class Worker:
+    """A process that measures a case with the code of a checkout."""
 
-    def read() -> float:
-        line = rates.readline()
-        return float(line) if line else sys.exit(f"{case}: {checkout} failed")
+    def __init__(self, case: str, steps: int | None, checkout: Path) -> None:
+        code = f"import versions; versions.work({case!r}, {steps or STEPS.get(case, 0)})"
+        self.name = f"{case}, {checkout}"
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment(checkout)},
+        )
 
-    def measure() -> float:
-        print(file=requests, flush=True)
-        return read()
+    def read(self) -> float:
+        """The rate of the warm-up, or that of the last request."""
+        assert self.child.stdout is not None
+        line = self.child.stdout.readline()
+        return float(line) if line else sys.exit(f"{self.name}: the process has ended")
 
-    with child:
-        read()  # the warm-up
-        yield measure
-        requests.close()  # the end of the work
+    def measure(self) -> float:
+        print(file=self.child.stdin, flush=True)
+        return self.read()
+
+    def end(self) -> None:
+        self.child.communicate()  # closes its standard input
 
 
 def measure_pair(case: str, steps: int | None, base: Path, new: Path) -> dict[str, list[float]]:
     """The rates of both checkouts, measured alternately; the first changes every round."""
+    workers = []
+    sides: dict[str, Callable[[], float]] = {}
+    for name, checkout in (("base", base), ("new", new)):
+        if case in STARTS:
+            sides[name] = partial(start, case, checkout)
+        else:
+            workers.append(Worker(case, steps, checkout))
+            sides[name] = workers[-1].measure
+    for worker in workers:
+        worker.read()
     pair: dict[str, list[float]] = {"base": [], "new": []}
-    with open_side(case, steps, base) as old, open_side(case, steps, new) as current:
-        end = time.monotonic() + SECONDS
-        while len(pair["new"]) < LEAST or time.monotonic() < end:
-            rounds = turns.take_turns({"base": old, "new": current}, 2, swap=True)
-            for name, rates in rounds.items():
-                pair[name] += rates
+    end_time = time.monotonic() + SECONDS
+    while len(pair["new"]) < LEAST or time.monotonic() < end_time:
+        rounds = turns.take_turns(sides, 2, swap=True)
+        for name, rates in rounds.items():
+            pair[name] += rates
+    for worker in workers:
+        worker.end()
     return pair
+
+
+def start(case: str, checkout: Path) -> float:
+    """Starts of a command per second, from the time of one."""
+    command = [sys.executable, "-m", "latentforge", *STARTS[case]]
+    return 1 / turns.run(command, **environment(checkout)).seconds
 
 
 def prepare(checkout: Path) -> None:
