@@ -647,7 +647,7 @@ def test_another_torch_or_plugin_version_is_logged(data, tmp_path, caplog, name)
     resume(tmp_path / "run", data)
     assert f"torch: 2.0.0 before, {torch.__version__} now" in caplog.text
     assert "device: cuda before, cpu now" in caplog.text
-    assert "plugin latentforge/autoencoder 0.0.1 before" in caplog.text
+    assert "plugin latentforge/autoencoder: 0.0.1 before" in caplog.text
 
 
 @pytest.mark.parametrize(
