@@ -49,9 +49,7 @@ class BestCheckpoint:
 
     def reason(self) -> str:
         """Describe for the user why training stops early."""
-        detail = (
-            "it was never finite"
-            if self.score is None
-            else f"best {self.score:.6g} in epoch {self.epoch}"
-        )
+        detail = "it was never finite"
+        if self.score is not None:
+            detail = f"best {self.score:.6g} in epoch {self.epoch}"
         return f"validation {self.metric} has not improved for {self.waited} epochs ({detail})"
