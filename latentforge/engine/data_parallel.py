@@ -136,9 +136,8 @@ class DataParallelStep(StepRunner):
         total = next(summed)
         if self.processes.device.type == "cpu" or step.index % POLL == 0:
             flags = next(summed).tolist()
-            self.processes.signal_received = max(
-                (n for n, a in zip(SIGNALS, flags, strict=True) if a), default=0
-            )
+            received = [n for n, flag in zip(SIGNALS, flags, strict=True) if flag]
+            self.processes.signal_received = max(received, default=0)
         return Terms(values, weights, per_dim), total
 
     def recompute_gradients(self, batch: Batch, step: Step) -> None:

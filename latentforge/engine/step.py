@@ -67,9 +67,7 @@ class Trainee(nn.Module):
 
     def __init__(self, model: nn.Module, loss: nn.Module, precision: str = "float32") -> None:
         super().__init__()
-        self.model = model
-        self.loss = loss
-        self.precision = precision
+        self.model, self.loss, self.precision = model, loss, precision
 
     def forward(self, batch: Batch, step: Step) -> Terms:
         if self.precision == "bf16":

@@ -269,8 +269,7 @@ class Trainer:
         self._add_time()
 
     def _warn(self, epoch: int, *, last: bool) -> None:
-        """Report each new warning once, after enough epochs and steps, and update the result's
-        findings."""
+        """Report each new warning once, after enough epochs and steps, and update the findings."""
         if not last and (epoch < CHECK_AFTER[0] or self.result.steps < CHECK_AFTER[1]):
             return
         warnings, held_out = self.state.warnings, self.state.validation_losses
@@ -334,9 +333,8 @@ class Trainer:
         """Save a checkpoint in the middle of an epoch, if one is due; its end always saves one."""
         step, every = self.result.steps, self.train_config.checkpoint_every
         seconds = self.train_config.checkpoint_seconds
-        due = (every and step % every == 0) or (
-            seconds and time.monotonic() - self._saved_at >= seconds
-        )
+        waited = time.monotonic() - self._saved_at
+        due = (every and step % every == 0) or (seconds and waited >= seconds)
         if due and step % self.steps.epoch_length:
             self._save()
 

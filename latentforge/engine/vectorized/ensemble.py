@@ -200,9 +200,8 @@ class Ensemble:
         start = 0
         for lr, equal_lrs in groupby(config.train.lr for config in self.configs):
             stop = start + len(list(equal_lrs))
-            parts = [
-                (name, start, stop, leaf.detach()[start:stop]) for name, leaf in self.leaves.items()
-            ]
+            rows = slice(start, stop)
+            parts = [(name, start, stop, leaf.detach()[rows]) for name, leaf in self.leaves.items()]
             self.slices += parts
             groups.append({"params": [part for *_, part in parts], "lr": lr})
             start = stop
@@ -245,9 +244,8 @@ class Ensemble:
 
 
 def is_elementwise(key: str, value: Any, shape: torch.Size) -> bool:
-    """Whether an optimizer stores the value once per element of a parameter of this shape. A scalar
-    parameter's shape does not show the difference, so the other values are listed."""
-    shared = key in ("step", "mu_product")  # stored once per parameter
+    """Whether an optimizer stores the value once per element of a parameter of this shape."""
+    shared = key in ("step", "mu_product")  # once per parameter; a scalar has the same shape
     return not shared and isinstance(value, Tensor) and value.shape == shape
 
 
