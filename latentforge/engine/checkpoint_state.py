@@ -41,8 +41,7 @@ def capture(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Return the state as groups of tensors and as JSON values, to which `environment` is added.
 
-    The loss log must have been fetched before. Raises RunFailed if a module's state dict contains
-    a value that is not a tensor.
+    The loss log must be fetched first. Raises RunFailed if a module stores a non-tensor value.
     """
     trainee, ema = state.steps.trainee, state.steps.ema
     log_tensors, log_state = state.steps.log.state()
@@ -159,8 +158,7 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
 def callback_states(state: TrainingState) -> list[Any]:
     """The state of each callback as a JSON value, None for a callback without `state_dict()`.
 
-    Raises a PluginError that names the callback if its state is not a JSON value or if it has no
-    `load_state_dict()`.
+    Raises PluginError if a state is not a JSON value, or its callback has no `load_state_dict()`.
     """
     return [
         component.call(f"the state of callback {component.name!r}", _callback_state, callback)

@@ -1,7 +1,6 @@
 """Captures the training step as a CUDA graph if possible, verifies the graph and replays it.
 
-A step of a small model is a hundred kernels of a few microseconds each. Launching them one by one
-takes longer than running them.
+The hundred kernels of a small model take a few µs each; launching them one by one takes longer.
 """
 
 from __future__ import annotations
@@ -133,8 +132,7 @@ def check_capturable(run: StepRunner) -> None:
 
 
 class CapturedStep:
-    """`train_step` of `run` on full batches, captured as a CUDA graph by `build`. `terms` are the
-    terms of an earlier step."""
+    """`train_step` of `run` on full batches, captured as a CUDA graph by `build`."""
 
     def __init__(self, run: StepRunner, terms: Terms) -> None:
         self.run = run
@@ -145,8 +143,8 @@ class CapturedStep:
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
         self.next = -1  # the step whose position is in `position`; -1: unknown
-        # For each term, its values in the epoch, one per step, and the same for each vector of
-        # per_dim. They are allocated here because in the graph, each replay would clear them.
+        # For each term and each vector of per_dim, its values in the epoch, one per step. `terms`,
+        # of an earlier step, has the shapes. Each replay would clear buffers of the graph.
         self.rows = {n: v.new_zeros(self.length, *v.shape) for n, v in terms.values.items()}
         self.vectors = {n: v.new_zeros(self.length, *v.shape) for n, v in terms.per_dim.items()}
         self.weights: dict[str, float] = {}

@@ -1,8 +1,7 @@
 """Diagnostics: checks that find problems of a run in its data, codes and loss curves.
 
-Each check returns findings that say what was found and what to try. `find_problems` needs only
-metrics and runs during training; the checks of a finished run are called by
-`workflows/diagnose.py`.
+`find_problems` needs only metrics and runs during training. `workflows/diagnose.py` calls the
+checks of a finished run.
 """
 
 from __future__ import annotations
@@ -130,8 +129,7 @@ def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> l
 
 
 def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
-    """Check the data's range and spread against the likelihood. `kl` is whether the loss has a KL
-    term."""
+    """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term."""
     low, high, std, grey = value_statistics(images)
     fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
@@ -283,8 +281,7 @@ def explain_running_average(
 
 
 def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
-    """Return the minimum, maximum and standard deviation of all values, and the fraction of grey
-    values."""
+    """Return the values' minimum, maximum and standard deviation, and the fraction of grey ones."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64

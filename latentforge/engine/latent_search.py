@@ -224,8 +224,7 @@ class _Rounds:
                 height = self.record(steps)
 
     def record(self, steps: int) -> Tensor:
-        """Record the codes after `steps` steps and which requests they solve; return the heights of
-        the codes, (B,)."""
+        """Record the codes after `steps` steps and what they solve; return their heights, (B,)."""
         codes = self.codes
         x, score, height = self.evaluate(z := codes.z(), codes.rows)
         if steps == 0:
@@ -316,8 +315,7 @@ class _Best:
     def record(
         self, z: Tensor, x: Tensor, score: Tensor, height: Tensor, rows: Tensor, steps: int
     ) -> Tensor:
-        """Record codes that are better than earlier ones. Return which requests are satisfied,
-        bool (B,)."""
+        """Record codes that are better than earlier ones; return which are satisfied, bool (B,)."""
         satisfied = self.objective.satisfied(x, rows) & score.isfinite()
         done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])

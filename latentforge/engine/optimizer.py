@@ -57,8 +57,7 @@ def without_compiler_import() -> Iterator[None]:
 
 @without_compiler_import()
 def build_optimizer(trainee: nn.Module, config: TrainConfig) -> Optimizer:
-    """Build the configured optimizer, fused if torch supports it. Raises ConfigError for invalid
-    options."""
+    """Build the optimizer, fused if torch supports it. Raises ConfigError for invalid options."""
     parameters = [p for p in trainee.parameters() if p.requires_grad]
     if not parameters:
         raise ConfigError("the model and its loss have no parameters to train")

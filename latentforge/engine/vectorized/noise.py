@@ -1,7 +1,6 @@
 """Samples the noise of a step in advance, because vmap cannot give each member its own generator.
 
-`Recorder` records the random calls of a single step; `SuppliedNoise` supplies their results to a
-vmapped step.
+`Recorder` records a step's random calls; `SuppliedNoise` supplies the results to a vmapped step.
 """
 
 from __future__ import annotations
