@@ -25,8 +25,7 @@ class BestCheckpoint:
         self.waited = 0
 
     def update(self, metrics: Mapping[str, float], epoch: int) -> bool:
-        """Return whether this epoch is the best so far. Raises UsageError if the metric is
-        missing."""
+        """Return whether this epoch is the best. Raises UsageError if the metric is missing."""
         if self.metric not in metrics:
             raise UsageError(
                 f"train.monitor: the validation split has no metric {self.metric!r}",
@@ -49,9 +48,7 @@ class BestCheckpoint:
 
     def reason(self) -> str:
         """Describe for the user why training stops early."""
-        detail = (
-            "it was never finite"
-            if self.score is None
-            else f"best {self.score:.6g} in epoch {self.epoch}"
-        )
+        detail = "it was never finite"
+        if self.score is not None:
+            detail = f"best {self.score:.6g} in epoch {self.epoch}"
         return f"validation {self.metric} has not improved for {self.waited} epochs ({detail})"

@@ -27,7 +27,6 @@ HEADER = 2**24  # bytes allowed for names and shapes in a tensor file
 LARGEST = 16
 """The size limit of an optimizer's state, in multiples of the parameters' size; Adam needs two."""
 
-
 STATE_TYPES: dict[str, type] = {
     **dict.fromkeys(("step", "epoch", "closed_step", "best_epoch", "waited", "threads"), int),
     **dict.fromkeys(("history", "course", "outcome", "protocol", "events", "plugins"), dict),
@@ -42,8 +41,7 @@ def capture(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Return the state as groups of tensors and as JSON values, to which `environment` is added.
 
-    The loss log must have been fetched before. Raises RunFailed if a module's state dict contains
-    a value that is not a tensor.
+    The loss log must be fetched first. Raises RunFailed if a module stores a non-tensor value.
     """
     trainee, ema = state.steps.trainee, state.steps.ema
     log_tensors, log_state = state.steps.log.state()
@@ -151,19 +149,16 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
             details=[str(error).splitlines()[0]],
             hint="install the versions of LatentForge and of the plugins that run.json lists",
         ) from error
-    for (component, callback), callback_state in zip(
-        state.callbacks, stored["callbacks"], strict=True
-    ):
-        if callback_state is not None:
+    for (component, callback), value in zip(state.callbacks, stored["callbacks"], strict=True):
+        if value is not None:
             action = f"restoring callback {component.name!r}"
-            component.call(action, callback.load_state_dict, callback_state)
+            component.call(action, callback.load_state_dict, value)
 
 
 def callback_states(state: TrainingState) -> list[Any]:
     """The state of each callback as a JSON value, None for a callback without `state_dict()`.
 
-    Raises a PluginError that names the callback if its state is not a JSON value or if it has no
-    `load_state_dict()`.
+    Raises PluginError if a state is not a JSON value, or its callback has no `load_state_dict()`.
     """
     return [
         component.call(f"the state of callback {component.name!r}", _callback_state, callback)
@@ -201,14 +196,10 @@ def mismatch_error(
     """Return the error for weights that do not fit the model: its code or run.json has changed."""
     kind, plugin = part.entry.kind, part.entry.plugin
     trained = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
-    versions = (
-        f": it had version {trained[0]}, now {plugin.version}" if trained and any(trained) else ""
-    )
+    versions = f": it had version {trained[0]}, now {plugin.version}" if any(trained) else ""
+    change = f"the code of plugin {plugin.name} may have changed since the run{versions}"
     return RunFailed(
         f"the weights of {saved.path} do not fit {kind.singular} {part.name!r}",
-        details=[
-            *details,
-            f"the code of plugin {plugin.name} may have changed since the run{versions}",
-        ],
+        details=[*details, change],
         hint="start a new run, or restore the plugin version and the run.json of this one",
     )

@@ -49,8 +49,7 @@ class CompiledStep(StepRunner):
         return super().run(done)
 
     def _compile(self, done: int) -> None:
-        step = self.step_at(done)
-        probe = NumberlessStep(step.index, step.total, step.images, step.epoch_length)
+        probe = NumberlessStep(done, self.total_steps, len(self.images), self.epoch_length)
         self.noise.reseed(done)
         try:
             self.trainee.eval()  # so that modules store no statistics of the batch

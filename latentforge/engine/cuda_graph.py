@@ -1,7 +1,6 @@
 """Captures the training step as a CUDA graph if possible, verifies the graph and replays it.
 
-A step of a small model is a hundred kernels of a few microseconds each. Launching them one by one
-takes longer than running them.
+The hundred kernels of a small model take a few µs each; launching them one by one takes longer.
 """
 
 from __future__ import annotations
@@ -135,7 +134,7 @@ def check_capturable(run: StepRunner) -> None:
 class CapturedStep:
     """`train_step` of `run` on full batches, captured as a CUDA graph by `build`."""
 
-    def __init__(self, run: StepRunner) -> None:
+    def __init__(self, run: StepRunner, terms: Terms) -> None:
         self.run = run
         self.batch_size, self.length = run.batch_size, run.epoch_length
         device = run.device
@@ -144,8 +143,10 @@ class CapturedStep:
         self.table = torch.zeros(self.length, self.batch_size, dtype=torch.int64, device=device)
         self.graph = torch.cuda.CUDAGraph()
         self.next = -1  # the step whose position is in `position`; -1: unknown
-        self.rows: dict[str, Tensor] = {}  # for each term, its values in the epoch, one per step
-        self.vectors: dict[str, Tensor] = {}  # the same for each vector of per_dim
+        # For each term and each vector of per_dim, its values in the epoch, one per step. `terms`,
+        # of an earlier step, has the shapes. Each replay would clear buffers of the graph.
+        self.rows = {n: v.new_zeros(self.length, *v.shape) for n, v in terms.values.items()}
+        self.vectors = {n: v.new_zeros(self.length, *v.shape) for n, v in terms.per_dim.items()}
         self.weights: dict[str, float] = {}
         self.grads: list[Tensor | None] = []
 
@@ -160,9 +161,8 @@ class CapturedStep:
         initial = [(tensor, tensor.clone()) for tensor in written_tensors(run)]
         parameters = [p.detach() for p in run.trainee.parameters()]
         start = [p.clone() for p in parameters]
-        steps = range(
-            done, min(done + TESTED_STEPS, done - done % run.epoch_length + run.full_batches)
-        )
+        epoch_end = done - done % run.epoch_length + run.full_batches
+        steps = range(done, min(done + TESTED_STEPS, epoch_end))
         try:
             with replace_recorder(run, lambda *_: None):
                 stream = torch.cuda.Stream(run.device)  # type: ignore[no-untyped-call]
@@ -174,8 +174,7 @@ class CapturedStep:
                 torch.cuda.current_stream(run.device).wait_stream(stream)
             expected = [p.clone() for p in parameters]
             restore_tensors(initial)
-            captured = cls(run)
-            captured._allocate_terms(terms)
+            captured = cls(run, terms)
             captured._capture(stream)
             captured.start_epoch()
             for step in steps:
@@ -199,12 +198,6 @@ class CapturedStep:
         if full:
             torch.stack(full, out=self.table[: len(full)])
         self.next = -1
-
-    def _allocate_terms(self, terms: Terms) -> None:
-        """Allocate buffers for an epoch's terms. In the graph, each replay would clear them."""
-        for buffers, tensors in ((self.rows, terms.values), (self.vectors, terms.per_dim)):
-            for name, value in tensors.items():
-                buffers[name] = value.new_zeros(self.length, *value.shape).detach()
 
     def _capture(self, stream: torch.cuda.Stream) -> None:
         """Capture on the stream of the eager steps: autograd accumulates gradients there."""
@@ -285,14 +278,10 @@ def repair_generator(device: torch.device) -> Iterator[None]:
 
 def written_tensors(run: StepRunner) -> list[Tensor]:
     """All tensors that a step writes: weights, buffers, the optimizer's state, the gate's flag."""
-    state = [
-        value
-        for values in run.optimizer.state.values()
-        for value in values.values()
-        if isinstance(value, Tensor)
-    ]
     modules = [*run.trainee.parameters(), *run.trainee.buffers()]
-    return [tensor.detach() for tensor in (*modules, *state, run.gate.flag)]
+    state = [value for values in run.optimizer.state.values() for value in values.values()]
+    written = [*modules, *state, run.gate.flag]
+    return [tensor.detach() for tensor in written if isinstance(tensor, Tensor)]
 
 
 def restore_tensors(initial: list[tuple[Tensor, Tensor]]) -> None:

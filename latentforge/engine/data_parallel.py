@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -86,10 +87,10 @@ class DataParallelStep(StepRunner):
         """The positions of this process's images in a batch, and its shard of each part."""
         positions, shards = [], []
         parts = min(self.accumulate, len(index))
-        for number, (start, stop) in enumerate(split_range(0, len(index), parts)):
+        for number, (start, stop) in enumerate(split_range(len(index), parts)):
             # rotated by one for each part, so that no process gets all extra images
             rank = (self.processes.rank + number) % self.processes.world_size
-            low, high = list(split_range(0, stop - start, self.processes.world_size))[rank]
+            low, high = split_range(stop - start, self.processes.world_size)[rank]
             positions.append(torch.arange(start + low, start + high, device=index.device))
             shards.append(Shard(self.draw, low, high, stop - start))
         return torch.cat(positions), shards
@@ -128,15 +129,15 @@ class DataParallelStep(StepRunner):
                 parameter.grad = match_format(grad, parameter)
         with torch.no_grad():
             for name, buffer in trainee.named_buffers():
-                buffer.copy_(add_change(before[name], next(summed)))
+                old, change = before[name], next(summed)  # for a flag, the change is -1, 0 or 1
+                buffer.copy_(old + (change if old.dtype == torch.bool else change.to(old.dtype)))
         per_dim = {name: next(summed) for name in vectors}
         values = {name: next(summed) for name in names}
         total = next(summed)
         if self.processes.device.type == "cpu" or step.index % POLL == 0:
             flags = next(summed).tolist()
-            self.processes.signal_received = max(
-                (n for n, a in zip(SIGNALS, flags, strict=True) if a), default=0
-            )
+            received = [n for n, flag in zip(SIGNALS, flags, strict=True) if flag]
+            self.processes.signal_received = max(received, default=0)
         return Terms(values, weights, per_dim), total
 
     def recompute_gradients(self, batch: Batch, step: Step) -> None:
@@ -185,18 +186,10 @@ class DataParallelStep(StepRunner):
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def split_range(start: int, stop: int, count: int) -> Iterator[tuple[int, int]]:
+def split_range(length: int, count: int) -> list[tuple[int, int]]:
     """Split a range into `count` parts whose sizes differ by at most one, larger ones first."""
-    size, larger = divmod(stop - start, count)
-    for number in range(count):
-        end = start + size + (number < larger)
-        yield start, end
-        start = end
-
-
-def add_change(before: Tensor, change: Tensor) -> Tensor:
-    """Add `change` to the buffer `before`; for a flag, the change is -1, 0 or 1."""
-    return before + (change if before.dtype == torch.bool else change.to(before.dtype))
+    size, larger = divmod(length, count)
+    return list(pairwise(number * size + min(number, larger) for number in range(count + 1)))
 
 
 def describe_terms(terms: Terms, idle: set[int]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Diagnostics: checks that find problems of a run in its data, codes and loss curves.
 
-Each check returns findings that say what was found and what to try. `find_problems` needs only
-metrics and runs during training; the checks of a finished run are called by
-`workflows/diagnose.py`.
+`find_problems` needs only metrics and runs during training. `workflows/diagnose.py` calls the
+checks of a finished run.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training
 LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
 RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
 ARTEFACT = 0.01  # smallest excess of the running average that is reported, as a fraction
+UNSTABLE = "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range"
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,11 @@ class WarningHistory:
     def update(self, epoch: int, diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
         """Add the findings after an epoch; return warnings of checks that had not warned before."""
         self.epoch = epoch
-        warnings = {
-            finding.check: finding for finding in diagnoses if finding.severity == "warning"
-        }
         known = set(self.seen)
-        for check, finding in warnings.items():
-            first = self.seen[check][0] if check in self.seen else epoch
-            self.seen[check] = (first, epoch, finding)
+        for finding in diagnoses:
+            if finding.severity == "warning":
+                first, *_ = self.seen.get(finding.check, (epoch,))
+                self.seen[finding.check] = (first, epoch, finding)
         return [finding for finding in self.findings() if finding.check not in known]
 
     def findings(self) -> list[Diagnosis]:
@@ -110,9 +108,8 @@ def find_problems(
     Both are computed in evaluation mode and with the loss's schedule at its end, because a running
     average under a schedule belongs to a different objective.
     """
-    kl = per_dim.get("kl")
     diagnoses: list[Diagnosis] = []
-    if kl:
+    if kl := per_dim.get("kl"):
         diagnoses += [*find_collapse(torch.tensor(kl), "while training"), *check_kl(kl)]
     if train is not None and held_out:
         diagnoses += check_overfitting(train, held_out, "training images", "the validation images")
@@ -132,18 +129,15 @@ def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> l
 
 
 def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
-    """Check the data's range and spread against the likelihood. `kl` is whether the loss has a KL
-    term."""
+    """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term."""
     low, high, std, grey = value_statistics(images)
     fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
-        yield Diagnosis(
-            "range", "warning", fact, "scale them to fill [0, 1]: were they divided by 255 twice?"
-        )
+        hint = "scale them to fill [0, 1]: were they divided by 255 twice?"
+        yield Diagnosis("range", "warning", fact, hint)
     elif low >= 0.4 or high - low < 0.3:
-        yield Diagnosis(
-            "range", "warning", fact, "stretch them over [0, 1]: little contrast is left"
-        )
+        hint = "stretch them over [0, 1]: little contrast is left"
+        yield Diagnosis("range", "warning", fact, hint)
     if isinstance(likelihood, Bernoulli) and grey > 0.01:
         yield Diagnosis(
             "range",
@@ -152,16 +146,15 @@ def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Itera
             "white: its values are cross-entropies, not log-likelihoods",
             "compare them only with results on grey images, or set data.binarize",
         )
-    if kl and isinstance(likelihood, Gaussian) and isinstance(likelihood.sigma, float):
-        sigma = likelihood.sigma
-        if sigma > 2 * std:
-            yield Diagnosis(
-                "range",
-                "warning",
-                f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
-                f"deviation {std:.3g}, so better reconstructions hardly outweigh their KL",
-                f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
-            )
+    sigma = likelihood.sigma if kl and isinstance(likelihood, Gaussian) else None
+    if isinstance(sigma, float) and sigma > 2 * std:
+        yield Diagnosis(
+            "range",
+            "warning",
+            f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
+            f"deviation {std:.3g}, so better reconstructions hardly outweigh their KL",
+            f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
+        )
 
 
 def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
@@ -172,12 +165,9 @@ def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
     high = torch.stack([extreme.max for extreme in extremes]).amax(0)
     constant, count = int((low == high).sum()), low.numel()
     if constant == count:
-        yield Diagnosis(
-            "constant pixels",
-            "warning",
-            f"all {len(images)} training examples are the same",
-            "look at the data: `latentforge data show`",
-        )
+        fact = f"all {len(images)} training examples are the same"
+        hint = "look at the data: `latentforge data show`"
+        yield Diagnosis("constant pixels", "warning", fact, hint)
     elif constant:
         yield Diagnosis(
             "constant pixels",
@@ -194,8 +184,7 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
         yield from find_collapse(codes.kl, f"on {where}", codes.variance if enough else None)
         return
     largest = float(codes.variance.max())
-    dead = (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist()
-    if dead:
+    if dead := (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist():
         yield Diagnosis(
             "dead latents",
             "warning",
@@ -237,25 +226,19 @@ def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
         return
     low, high = codes.log_var
     if not math.isfinite(low + high) or high > LARGE_LOG_VAR or low <= LOG_VAR_RANGE[0]:
-        yield Diagnosis(
-            "log-variance",
-            "warning",
-            f"the posterior's log-variance goes from {low:.3g} to {high:.3g}",
-            "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
-        )
+        fact = f"the posterior's log-variance goes from {low:.3g} to {high:.3g}"
+        yield Diagnosis("log-variance", "warning", fact, UNSTABLE)
 
 
 def check_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
     """Find a KL so large that a code or a variance must be far from the prior's."""
     largest = max(kl)
     if largest > LARGE_KL:
-        yield Diagnosis(
-            "log-variance",
-            "warning",
+        fact = (
             f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
-            "codes or their variance are far from the prior",
-            "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range",
+            "codes or their variance are far from the prior"
         )
+        yield Diagnosis("log-variance", "warning", fact, UNSTABLE)
 
 
 def check_overfitting(
@@ -298,8 +281,7 @@ def explain_running_average(
 
 
 def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
-    """Return the minimum, maximum and standard deviation of all values, and the fraction of grey
-    values."""
+    """Return the values' minimum, maximum and standard deviation, and the fraction of grey ones."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64
@@ -320,8 +302,7 @@ def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Code
         modes.append(posterior.mode().flatten(1).cpu())
         if kl:
             kls.append(posterior.kl().flatten(1).cpu())
-        log_var = getattr(posterior, "log_var", None)
-        if log_var is not None:
+        if (log_var := getattr(posterior, "log_var", None)) is not None:
             log_vars.append(torch.stack(log_var.aminmax()))
     extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
     return Codes(

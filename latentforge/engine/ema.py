@@ -28,10 +28,8 @@ class ExponentialMovingAverage(Generic[M]):
             *zip(self.trainee.buffers(), trainee.buffers(), strict=True),
         ]
         floating = [pair for pair in pairs if pair[1].is_floating_point()]
-        self._averages, self._weights = (
-            [average for average, _ in floating],
-            [weight for _, weight in floating],
-        )
+        self._averages = [average for average, _ in floating]
+        self._weights = [weight for _, weight in floating]
         self._copied = [pair for pair in pairs if not pair[1].is_floating_point()]
 
     @torch.no_grad()

@@ -102,8 +102,7 @@ class Evaluator:
             return float(self.loss(self.model, batch, step).total())
 
     def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the first n <= `count` held-out images and their reconstructions, each
-        (n, C, H, W)."""
+        """The first n <= `count` held-out images and their reconstructions, each (n, C, H, W)."""
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         originals = images.batch_at(list(range(min(count, len(images))))).x
         model: Any = self.model

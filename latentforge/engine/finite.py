@@ -40,8 +40,7 @@ class FiniteGate:
 
 
 def find_nonfinite(module: nn.Module) -> str:
-    """Return the name of the first parameter or buffer that contains NaN or infinity, or an empty
-    string."""
+    """The name of the first parameter or buffer with NaN or infinity, or an empty string."""
     for name, value in module.state_dict().items():
         floating = isinstance(value, Tensor) and value.is_floating_point()
         if floating and not bool(value.isfinite().all()):

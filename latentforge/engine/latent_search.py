@@ -187,10 +187,10 @@ class _Rounds:
     def begin(self, engine: Engine) -> None:
         open = (self.best.solutions < self.solutions).nonzero().squeeze(1)
         self.codes.begin(open, self.start[engine.state.epoch - 1, open])
-        self.best.begin()
+        self.best.begin(engine.state.epoch - 1)
 
     def step(self, engine: Engine, _: None) -> None:
-        height = self.record(engine, engine.state.iteration - 1)
+        height = self.record(engine.state.iteration - 1)
         codes = self.codes.z().detach()  # a copy: the step moves the codes in place
         self.codes.ascend(height)
         self.codes.add_noise(self.noise * (1.0 - self.codes.steps_done / self.steps))
@@ -202,18 +202,18 @@ class _Rounds:
     def end(self, engine: Engine) -> None:
         if len(self.codes.rows):  # record the codes after the last step
             with torch.no_grad():
-                self.record(engine, engine.state.iteration)
+                self.record(engine.state.iteration)
             self.codes.end_solved(self.codes.z().detach())
         rows, z = self.codes.solutions()
         self.best.solutions[rows] += 1
         self.codes.begin(rows, z)
         if len(rows):
-            self.settle_solutions(engine)
+            self.settle_solutions(engine.state.iteration)
         engine.state.metrics = {"satisfied": self.best.share()}
         if bool((self.best.solutions >= self.solutions).all()):
             engine.terminate()
 
-    def settle_solutions(self, engine: Engine) -> None:
+    def settle_solutions(self, steps: int) -> None:
         """Make `settle` steps; their gradients are computed after a random move by `jitter`."""
         height: Tensor | None = None
         for remaining in reversed(range(self.settle)):
@@ -221,16 +221,15 @@ class _Rounds:
                 height = self.evaluate(self.codes.z(self.jitter), self.codes.rows)[2]
             self.codes.ascend(height)
             with torch.set_grad_enabled(remaining > 0 and not self.jitter):
-                height = self.record(engine, engine.state.iteration)
+                height = self.record(steps)
 
-    def record(self, engine: Engine, steps: int) -> Tensor:
-        """Record the codes after `steps` steps and which requests they solve; return the heights of
-        the codes, (B,)."""
-        codes, round = self.codes, engine.state.epoch - 1
+    def record(self, steps: int) -> Tensor:
+        """Record the codes after `steps` steps and what they solve; return their heights, (B,)."""
+        codes = self.codes
         x, score, height = self.evaluate(z := codes.z(), codes.rows)
         if steps == 0:
             check_objective(self.best.objective, score, len(z))
-        codes.solved = self.best.record(z, x, score, height, codes.rows, round, steps)
+        codes.solved = self.best.record(z, x, score, height, codes.rows, steps)
         return height
 
 
@@ -284,9 +283,7 @@ class _OpenCodes:
 
     def solutions(self) -> tuple[Tensor, Tensor]:
         """Return the requests that were solved since `begin`, (B,), and their codes."""
-        rows, z = (
-            zip(*self.ended, strict=True) if self.ended else ((self.rows[:0],), (self.z()[:0],))
-        )
+        rows, z = zip(*self.ended or [(self.rows[:0], self.z()[:0])], strict=True)
         return torch.cat(rows), torch.cat(z)
 
 
@@ -300,14 +297,14 @@ class _Best:
         self.score = torch.full((count,), -math.inf, dtype=start.dtype, device=device)
         self.height = self.score.clone()
         self.satisfied = torch.zeros(count, dtype=torch.bool, device=device)
-        self.solutions = torch.zeros(count, dtype=torch.int64, device=device)
-        self.round, self.first_round, self.steps = (
-            torch.zeros(count, dtype=torch.int64, device=device) for _ in range(3)
-        )
+        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        self.solutions, self.round = zeros, zeros.clone()
+        self.first_round, self.steps = zeros.clone(), zeros.clone()
         self.trajectories: dict[int, list[Tensor]] = {request: [] for request in watch}
         self.paths: dict[int, Tensor] = {}
 
-    def begin(self) -> None:
+    def begin(self, round: int) -> None:
+        self.current_round = round
         for path in self.trajectories.values():
             path.clear()
 
@@ -316,17 +313,9 @@ class _Best:
 
     @torch.no_grad()
     def record(
-        self,
-        z: Tensor,
-        x: Tensor,
-        score: Tensor,
-        height: Tensor,
-        rows: Tensor,
-        round: int,
-        steps: int,
+        self, z: Tensor, x: Tensor, score: Tensor, height: Tensor, rows: Tensor, steps: int
     ) -> Tensor:
-        """Record codes that are better than earlier ones. Return which requests are satisfied,
-        bool (B,)."""
+        """Record codes that are better than earlier ones; return which are satisfied, bool (B,)."""
         satisfied = self.objective.satisfied(x, rows) & score.isfinite()
         done = self.satisfied[rows]
         higher = torch.where(done, score > self.score[rows], height > self.height[rows])
@@ -336,8 +325,8 @@ class _Best:
         self.score[better] = score[new].to(self.score)
         self.height[better] = height[new].to(self.height)
         self.satisfied[better] = satisfied[new]
-        self.round[better] = round
-        self.first_round[first] = round
+        self.round[better] = self.current_round
+        self.first_round[first] = self.current_round
         self.steps[first] = steps
         for request, path in self.trajectories.items():
             for row in (rows == request).nonzero().flatten().tolist():
@@ -347,13 +336,10 @@ class _Best:
         return satisfied
 
     def result(self, decode: Callable[[Tensor], Tensor]) -> Found:
-        unscored = (~self.score.isfinite()).nonzero().flatten().tolist()
-        if unscored:
+        if unscored := (~self.score.isfinite()).nonzero().flatten().tolist():
             raise RunFailed(
                 f"the score of request {self.objective.requests[unscored[0]]!r} was never finite",
                 hint="check the decoder and the objective for NaN and infinity",
             )
-        rounds = self.round, self.first_round
-        return Found(
-            self.z, decode(self.z), self.score, self.satisfied, *rounds, self.steps, self.paths
-        )
+        scores, starts = (self.score, self.satisfied), (self.round, self.first_round)
+        return Found(self.z, decode(self.z), *scores, *starts, self.steps, self.paths)

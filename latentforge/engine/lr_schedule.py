@@ -27,7 +27,6 @@ def lr_factor(schedule: ScheduleConfig, index: int, epoch_length: int) -> float:
         case "exponential":
             return math.exp(done * math.log(end))
         case "step":
-            return schedule.factor ** (
-                min(index // epoch_length, schedule.epochs) // schedule.every
-            )
+            epoch = min(index // epoch_length, schedule.epochs)
+            return schedule.factor ** (epoch // schedule.every)
     return 1.0

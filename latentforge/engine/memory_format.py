@@ -7,8 +7,6 @@ from torch import nn
 
 from latentforge.config.schema import TrainConfig
 
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-
 
 def set_memory_format(trainee: nn.Module, config: TrainConfig) -> None:
     """Use channels_last if `config.channels_last` is "on", or "auto" and there are convolutions.
@@ -16,7 +14,7 @@ def set_memory_format(trainee: nn.Module, config: TrainConfig) -> None:
     On a CPU the kernels of convolution and pooling then read along the channels and process 1.3 to
     1.8 times as many images per second on MNIST. Results differ in their last bits.
     """
-    faster = any(isinstance(module, CONVOLUTIONS) for module in trainee.modules())
+    faster = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in trainee.modules())
     if config.channels_last == "on" or (config.channels_last == "auto" and faster):
         trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

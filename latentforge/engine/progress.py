@@ -80,17 +80,12 @@ class Progress(Display):
         """Write the metrics of an epoch; without a bar, at most one line per interval, except
         for the first and the last epoch."""
         now = time.monotonic()
-        if (
-            not self.draws_bar
-            and epoch not in (1, self.epochs)
-            and now - self.last_shown < self.interval
-        ):
+        recent = now - self.last_shown < self.interval
+        if recent and not self.draws_bar and epoch not in (1, self.epochs):
             return
         self.last_shown = now
-        parts = [
-            f"{split} {_short(_comparable(values, metrics['train']))}"
-            for split, values in metrics.items()
-        ]
+        train = metrics["train"]
+        parts = [f"{split} {_short(values, train)}" for split, values in metrics.items()]
         self.note(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts))
 
     def warn(self, text: str) -> None:
@@ -112,16 +107,12 @@ class Progress(Display):
         )
 
 
-def _comparable(values: Mapping[str, float], train: Mapping[str, float]) -> Mapping[str, float]:
-    """Select the metrics that training also has, if there are several, to keep the line short."""
-    values = {name: value for name, value in values.items() if not name.endswith("_weight")}
-    shared = {name: value for name, value in values.items() if name in train}
-    return shared if len(shared) > 1 else values
-
-
-def _short(values: Mapping[str, float]) -> str:
-    """Format the metrics as text, without the loss if it equals a term."""
-    texts = {name: f"{value:.4g}" for name, value in values.items()}
+def _short(values: Mapping[str, float], train: Mapping[str, float]) -> str:
+    """Format the metrics that training also has, or all if it has fewer than two of them, to keep
+    the line short; without loss weights, and without the loss if it equals a term."""
+    texts = {n: f"{value:.4g}" for n, value in values.items() if not n.endswith("_weight")}
+    shared = {name: text for name, text in texts.items() if name in train}
+    texts = shared if len(shared) > 1 else texts
     rest = {name: text for name, text in texts.items() if name != "loss"}
     shown = rest if texts.get("loss") in rest.values() else texts
     return " ".join(f"{name} {text}" for name, text in shown.items())

@@ -67,9 +67,7 @@ class Trainee(nn.Module):
 
     def __init__(self, model: nn.Module, loss: nn.Module, precision: str = "float32") -> None:
         super().__init__()
-        self.model = model
-        self.loss = loss
-        self.precision = precision
+        self.model, self.loss, self.precision = model, loss, precision
 
     def forward(self, batch: Batch, step: Step) -> Terms:
         if self.precision == "bf16":
@@ -110,9 +108,8 @@ def accumulate(trainee: nn.Module, parts: Iterable[Part], step: Step) -> Terms:
 
 def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
     """Yield `parts` parts of the batch, or one for each image if there are fewer images."""
-    index_parts = batch.index.tensor_split(min(parts, len(batch.index)))
     start = 0
-    for indices in index_parts:
+    for indices in batch.index.tensor_split(min(parts, len(batch.index))):
         part = slice(start, start := start + len(indices))
         yield Batch(batch.x[part], None if batch.y is None else batch.y[part], indices)
 
@@ -247,15 +244,14 @@ class StepRunner:
     def describe(self) -> dict[str, Any]:
         """Describe how the steps are executed, for run.json."""
         images = self.images
+        source = images.describe_source() if isinstance(images, StreamedImages) else "in memory"
         return {
             "precision": self.config.precision,
             "channels_last": is_channels_last(self.trainee),
             "compile": False,
             "fused": all(bool(group.get("fused")) for group in self.optimizer.param_groups),
             "cuda_graph": self.graph,
-            "images": images.describe_source()
-            if isinstance(images, StreamedImages)
-            else "in memory",
+            "images": source,
         }
 
     def summary(self) -> list[str]:

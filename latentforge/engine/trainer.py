@@ -91,10 +91,10 @@ class Trainer:
     def _build_engine(self, trainee: Trainee) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        events = Events.EPOCH_STARTED | Events.ITERATION_STARTED | Events.EPOCH_COMPLETED
         if self.config.callbacks:  # their random numbers also depend only on the step
             noise = Noise(self.steps.device, "callbacks", self.train_config.seed)
-            for event in (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED):
-                engine.add_event_handler(event, lambda: noise.reseed(self.result.steps))
+            engine.add_event_handler(events, lambda: noise.reseed(self.result.steps))
         engines = Engines(
             trainer=engine,
             evaluator=self.evaluator.engine,
@@ -114,11 +114,7 @@ class Trainer:
             self.state.callbacks.append((callback, instance))
         # Added after the callbacks' handlers, so that a checkpoint contains their changes.
         if self.processes and self.config.callbacks:
-            for event in (
-                *(Events.EPOCH_STARTED, Events.ITERATION_STARTED),
-                *(Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED),
-            ):
-                engine.add_event_handler(event, self._sync_termination)
+            engine.add_event_handler(events | Events.ITERATION_COMPLETED, self._sync_termination)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         if self.processes and self.config.callbacks:  # they may end training in evaluator events
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._sync_termination)
@@ -221,12 +217,11 @@ class Trainer:
             )
 
     def _read_log(self) -> None:
-        step = self.result.steps
         self._fetch_log()
         if means := self.steps.log.read():
             self.progress.loss = means["loss"]
             scalars = {f"step/{name}": value for name, value in means.items()}
-            self.board.add_scalars({**scalars, "step/lr": self.steps.lr()}, step)
+            self.board.add_scalars({**scalars, "step/lr": self.steps.lr()}, self.result.steps)
 
     def _sync_termination(self, engine: Engine) -> None:
         """End the training in all processes if a callback ended it in one."""
@@ -256,21 +251,17 @@ class Trainer:
         if self.processes:  # a process without images in a batch does not know its loss weights
             means, per_dim = self.processes.broadcast([means, per_dim], self._position())
         self.result.metrics["train"], self.result.per_dim = means, per_dim
-        splits = ["train"]
-        best = False
+        metrics, best = {"train": means}, False
         if "validation" in self.data.splits:
-            self._evaluate("validation")
-            self.state.validation_losses.append(self.result.metrics["validation"]["loss"])
-            splits.append("validation")
+            metrics["validation"] = self._evaluate("validation")
+            self.state.validation_losses.append(metrics["validation"]["loss"])
             best = self._update_best(epoch)
             last = last or self.state.best.exhausted
         every = self.train_config.evaluate_every
         if last or (every and epoch % every == 0):
-            self._evaluate("test")
-            splits.append("test")
+            metrics["test"] = self._evaluate("test")
         self._since = time.perf_counter()  # evaluation is not training time
-        metrics = {split: self.result.metrics[split] for split in splits}
-        self._log_epoch(epoch, metrics, per_dim)
+        self._log_epoch(epoch, metrics)
         self.progress.epoch(epoch, metrics)
         self._warn(epoch, last=last)
         self.state.evaluated_step = self.result.steps  # set before the checkpoint stores it
@@ -278,8 +269,7 @@ class Trainer:
         self._add_time()
 
     def _warn(self, epoch: int, *, last: bool) -> None:
-        """Report each new warning once, after enough epochs and steps, and update the result's
-        findings."""
+        """Report each new warning once, after enough epochs and steps, and update the findings."""
         if not last and (epoch < CHECK_AFTER[0] or self.result.steps < CHECK_AFTER[1]):
             return
         warnings, held_out = self.state.warnings, self.state.validation_losses
@@ -309,7 +299,7 @@ class Trainer:
             self.engine.terminate()
         return improved
 
-    def _evaluate(self, split: str) -> None:
+    def _evaluate(self, split: str) -> dict[str, float]:
         """Evaluate a split. Raises RunFailed if its loss is not finite: the last update may have
         broken the weights, and the training loss of that step was computed before the update."""
         metrics = self.evaluator.run(split, self.steps.final_step())
@@ -321,17 +311,15 @@ class Trainer:
                 hint="a smaller --lr",
             )
         self.result.metrics[split] = metrics
+        return metrics
 
-    def _log_epoch(
-        self, epoch: int, metrics: dict[str, dict[str, float]], per_dim: dict[str, list[float]]
-    ) -> None:
-        step = self.result.steps
+    def _log_epoch(self, epoch: int, metrics: dict[str, dict[str, float]]) -> None:
+        step, per_dim = self.result.steps, self.result.per_dim
         self._add_time()
         rate = self.result.images_per_second
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        self.board.add_scalars(
-            {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}, step
-        )
+        scalars = {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}
+        self.board.add_scalars(scalars, step)
         provided = self.config.model.entry.spec.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
             pair = self.evaluator.reconstructions(RECONSTRUCTIONS)
@@ -345,9 +333,8 @@ class Trainer:
         """Save a checkpoint in the middle of an epoch, if one is due; its end always saves one."""
         step, every = self.result.steps, self.train_config.checkpoint_every
         seconds = self.train_config.checkpoint_seconds
-        due = (every and step % every == 0) or (
-            seconds and time.monotonic() - self._saved_at >= seconds
-        )
+        waited = time.monotonic() - self._saved_at
+        due = (every and step % every == 0) or (seconds and waited >= seconds)
         if due and step % self.steps.epoch_length:
             self._save()
 

@@ -31,10 +31,6 @@ from latentforge.engine.vectorized.noise import (
 )
 from latentforge.seeding import permutation
 
-SHARED_STATE = ("step", "mu_product")
-"""Optimizer state that exists once per parameter, not once per element. The shape does not show the
-difference if the parameter is a scalar."""
-
 
 @dataclass(frozen=True)
 class StackedTerms:
@@ -152,14 +148,11 @@ class Ensemble:
         length, size = self.runners[0].epoch_length, self.config.train.batch_size
         start = done % length * size
         index = self.orders[:, start : start + size]  # (members, images)
-        count = index.shape[1]
+        members, count = index.shape
         if count not in self.draws:
             self.draws[count] = self._probe(index[0], done)
         draws = self.draws[count]
-        noise = [
-            torch.empty((len(index), *draw.shape), dtype=draw.dtype, device=self.device)
-            for draw in draws
-        ]
+        noise = [torch.empty((members, *d.shape), dtype=d.dtype, device=self.device) for d in draws]
         batches = []
         for row, runner in enumerate(self.runners) if draws or self.images.dynamic else ():
             runner.noise.reseed(done)
@@ -168,16 +161,12 @@ class Ensemble:
             for draw, filled in zip(draws, noise, strict=True):
                 draw.fill(filled[row])
         if batches:
-            y = (
-                None
-                if batches[0].y is None
-                else torch.stack([b.y for b in batches if b.y is not None])
-            )
+            labels = [batch.y for batch in batches if batch.y is not None]
+            y = torch.stack(labels) if labels else None
             return Batch(torch.stack([batch.x for batch in batches]), y, index), noise
         flat = self.images.batch(index.reshape(-1))
-        shape = (len(index), count)
-        y = None if flat.y is None else flat.y.view(shape)
-        return Batch(flat.x.view(*shape, *flat.x.shape[1:]), y, index), noise
+        y = None if flat.y is None else flat.y.view(index.shape)
+        return Batch(flat.x.view(*index.shape, *flat.x.shape[1:]), y, index), noise
 
     def _probe(self, index: Tensor, done: int) -> list[Draw]:
         """Record the noise of a step of one member. Raises NotStackable if it is not repeatable."""
@@ -202,36 +191,28 @@ class Ensemble:
         """Build one optimizer with the members' state and a group for each learning rate. This is
         possible because all supported optimizers are element-wise."""
         train = self.config.train
-        optimizers = [runner.optimizer for runner in self.runners]
         options: dict[str, Any] = {"weight_decay": train.weight_decay, **train.optimizer_options}
-        if optimizers[0].defaults.get("fused") is not None:
-            options["fused"] = optimizers[0].defaults["fused"]
+        fused = self.runners[0].optimizer.defaults.get("fused")
+        if fused is not None:
+            options["fused"] = fused
         self.slices: list[tuple[str, int, int, Tensor]] = []
         groups: list[dict[str, Any]] = []
         start = 0
         for lr, equal_lrs in groupby(config.train.lr for config in self.configs):
             stop = start + len(list(equal_lrs))
-            parts = [
-                (name, start, stop, leaf.detach()[start:stop]) for name, leaf in self.leaves.items()
-            ]
+            rows = slice(start, stop)
+            parts = [(name, start, stop, leaf.detach()[rows]) for name, leaf in self.leaves.items()]
             self.slices += parts
             groups.append({"params": [part for *_, part in parts], "lr": lr})
             start = stop
         stacked = OPTIMIZERS[train.optimizer](groups, **options)
         for name, start, stop, part in self.slices:
-            states = [
-                optimizer.state.get(runner.trainee.get_parameter(name), {})
-                for optimizer, runner in zip(
-                    optimizers[start:stop], self.runners[start:stop], strict=True
-                )
-            ]
-            shape = part.shape[1:]
+            members = self.runners[start:stop]
+            states = [m.optimizer.state.get(m.trainee.get_parameter(name), {}) for m in members]
             if states[0]:
                 stacked.state[part] = {
                     key: torch.stack([state[key] for state in states])
-                    if isinstance(value, Tensor)
-                    and key not in SHARED_STATE
-                    and value.shape == shape
+                    if is_elementwise(key, value, part.shape[1:])
                     else copy.deepcopy(value)
                     for key, value in states[0].items()
                 }
@@ -256,12 +237,16 @@ class Ensemble:
                 runner = self.runners[row]
                 runner.optimizer.state[runner.trainee.get_parameter(name)] = {
                     key: value[row - start]
-                    if isinstance(value, Tensor)
-                    and key not in SHARED_STATE
-                    and value.shape == part.shape
+                    if is_elementwise(key, value, part.shape)
                     else copy.deepcopy(value)
                     for key, value in state.items()
                 }
+
+
+def is_elementwise(key: str, value: Any, shape: torch.Size) -> bool:
+    """Whether an optimizer stores the value once per element of a parameter of this shape."""
+    shared = key in ("step", "mu_product")  # once per parameter; a scalar has the same shape
+    return not shared and isinstance(value, Tensor) and value.shape == shape
 
 
 def total(terms: Terms) -> Tensor:
@@ -280,12 +265,9 @@ def varied_options(configs: Sequence[RunConfig], device: torch.device) -> dict[s
     # as exact as a Python float, if the device supports it
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return {
-        name: torch.tensor(
-            [member_options[name] for member_options in options], dtype=dtype, device=device
-        )
+        name: torch.tensor([member[name] for member in options], dtype=dtype, device=device)
         for name, value in options[0].items()
-        if isinstance(value, float)
-        and any(member_options[name] != value for member_options in options)
+        if isinstance(value, float) and any(member[name] != value for member in options)
     }
 
 

@@ -102,10 +102,8 @@ def check_terms(stacked_terms: Terms, terms: Terms) -> None:
         weight, single_weight = stacked_terms.weights.get(name, 1.0), terms.weights.get(name, 1.0)
         if not math.isclose(weight, single_weight, rel_tol=1e-5):
             raise NotStackable(f"the weight of its term {name!r} differs under vmap")
-        if (
-            not abs(float(stacked_terms.values[name] - value))
-            <= TOLERANCE * abs(float(value)) + 1e-4 * largest
-        ):
+        difference = abs(float(stacked_terms.values[name] - value))
+        if not difference <= TOLERANCE * abs(float(value)) + 1e-4 * largest:
             raise NotStackable(f"its term {name!r} differs under vmap")
 
 
@@ -115,10 +113,9 @@ def check_weights(
     """Raise NotStackable if the optimizer moved weights differently or a buffer changed."""
     for before, eager, stacked in zip(trainees, single, stacked_runners, strict=True):
         for name, parameter in before.named_parameters():
-            moved = (eager.trainee.get_parameter(name) - parameter).norm()
-            difference = (
-                eager.trainee.get_parameter(name) - stacked.trainee.get_parameter(name)
-            ).norm()
+            after = eager.trainee.get_parameter(name)
+            moved = (after - parameter).norm()
+            difference = (after - stacked.trainee.get_parameter(name)).norm()
             if not difference <= 0.1 * moved + 1e-6:  # as for gradients; False for NaN
                 raise NotStackable(f"the optimizer updates its {name} differently under vmap")
         for name, buffer in before.named_buffers():

@@ -1,7 +1,6 @@
 """Samples the noise of a step in advance, because vmap cannot give each member its own generator.
 
-`Recorder` records the random calls of a single step; `SuppliedNoise` supplies their results to a
-vmapped step.
+`Recorder` records a step's random calls; `SuppliedNoise` supplies the results to a vmapped step.
 """
 
 from __future__ import annotations
@@ -46,13 +45,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.draws: list[Draw] = []
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in FILLS and (kwargs or {}).get("generator") is None:
             if not result.is_contiguous():
@@ -68,13 +61,7 @@ class SuppliedNoise(TorchFunctionMode):
         super().__init__()
         self.remaining: Iterator[tuple[Draw, Tensor]] = zip(draws, noise, strict=True)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in FILLS or (kwargs or {}).get("generator") is not None:
             return REPLACED.get(func, func)(*args, **(kwargs or {}))
         draw, noise = next(self.remaining, (None, None))

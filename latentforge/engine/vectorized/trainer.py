@@ -32,12 +32,7 @@ class StackedStep(StepRunner):
     """Returns the steps that an ensemble has already run, one by one in order."""
 
     def __init__(
-        self,
-        trainee: Trainee,
-        images: ImageSplit,
-        config: RunConfig,
-        device: torch.device,
-        _processes: None = None,
+        self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device, _: None
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = "no: trained together with other members"
@@ -122,11 +117,9 @@ class Group:
         train = first.train_config
         self.epochs, self.epoch_length = train.epochs, first.steps.epoch_length
         self.signal_received = 0
+        size = train.batch_size * len(trainers)
         self.progress = Progress(
-            stream,
-            epochs=train.epochs,
-            steps=first.steps.epoch_length,
-            batch_size=train.batch_size * len(trainers),
+            stream, epochs=self.epochs, steps=self.epoch_length, batch_size=size
         )
 
     def fit(self) -> None:
@@ -165,10 +158,8 @@ class Group:
         for done in range(epoch * self.epoch_length, (epoch + 1) * self.epoch_length):
             if self.signal_received:
                 break
-            action = f"step {done + 1} of {len(self.running)} members trained together"
-            call_component(
-                action, entries, self._run_step, epoch, done, save_memory="--no-together"
-            )
+            step = f"step {done + 1} of {len(self.running)} members trained together"
+            call_component(step, entries, self._run_step, epoch, done, save_memory="--no-together")
             self.progress.tick(done + 1)
             if not self.running:
                 break
