@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from latentforge.findings import Bars, Film, ImageGrid, Scatter
+from latentforge.rendering import scatter
 from latentforge.rendering.canvas import (
     LABEL,
     LEGEND,
@@ -31,15 +32,6 @@ from latentforge.rendering.image_grid import compute_layout, fill_grid, wrap_tit
 from latentforge.rendering.images import Array
 from latentforge.rendering.palette import COLOURS as CLASSES
 from latentforge.rendering.palette import INK, colour
-from latentforge.rendering.scatter import (
-    compute_limits,
-    compute_ratio,
-    create_class_legend,
-    create_ends_legend,
-    fill_map,
-    fill_paths,
-    frame_map,
-)
 
 DPI = 110  # a frame is small in inches; a page may show it at half its size
 STEP, LAST = 120, 1500  # milliseconds per frame; the last one is shown longer
@@ -102,9 +94,6 @@ def _remove_artists(artists: Sequence[Artist], panel_axes: list[tuple[Axes, Fill
         axes.set_title("")
 
 
-# ---------------------------------------------------------------- panels
-
-
 def _prepare_panels(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fill]]]:
     """Draw the parts that all frames share. Returns the figure, whose last text is the frame title,
     and the axes and the fill function of each panel."""
@@ -114,9 +103,8 @@ def _prepare_panels(film: Film, note: str) -> tuple[Figure, list[tuple[Axes, Fil
     in_bars = [tuple(item.classes) in bar_labels for item in maps]  # the bars serve as the legend
     widths = [_panel_width(items, not all(in_bars)) for items in panels]
     total_width = max(sum(widths) + 0.3, MIN_WIDTH)
-    figure = create_chart_figure(
-        total_width, _panel_height(panels, widths) + FRAME_TITLE_HEIGHT, film.title, note
-    )
+    body = _panel_height(panels, widths) + FRAME_TITLE_HEIGHT
+    figure = create_chart_figure(total_width, body, film.title, note)
     figure.set_dpi(DPI)
     engine: Any = figure.get_layout_engine()
     left, bottom, rect_width, rect_height = engine.get()["rect"]
@@ -141,7 +129,7 @@ def _panel_width(items: Sequence[Any], legend: bool) -> float:
     """The width of a panel in inches, including the legend of a map."""
     match items[0]:
         case Scatter() as item:
-            ratio = compute_ratio(compute_limits(items))
+            ratio = scatter.compute_ratio(scatter.compute_limits(items))
             names = item.classes if legend else ()
             legend_width = max((text_width(name, LABEL - 1) + 0.3 for name in names), default=0.0)
             return (PANEL_HEIGHT - 0.8) * min(1.6, 1 / ratio) + 0.6 + legend_width
@@ -164,12 +152,13 @@ def _panel_height(panels: Sequence[Sequence[Any]], widths: Sequence[float]) -> f
 
 
 def _prepare_map(axes: Axes, items: Sequence[Scatter], legend: bool) -> Fill:
-    limits, first = compute_limits(items), items[0]
-    frame_map(axes, first, limits)
+    limits, first = scatter.compute_limits(items), items[0]
+    scatter.frame_map(axes, first, limits)
     ends: list[Artist] = []
     if any(item.paths for item in items):
-        ends = create_ends_legend(growing=not all(has_final_paths(item, items) for item in items))
-    handles = [*create_class_legend(first), *ends]
+        growing = not all(has_final_paths(item, items) for item in items)
+        ends = scatter.create_ends_legend(growing)
+    handles = [*scatter.create_class_legend(first), *ends]
     if legend and handles:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
     elif ends:  # below the x-axis title
@@ -177,20 +166,19 @@ def _prepare_map(axes: Axes, items: Sequence[Scatter], legend: bool) -> Fill:
         axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **legend_style)
     static = all(has_same_points(first, item) for item in items[1:])
     if static:
-        fill_map(axes, first, limits, PANEL_HEIGHT - 0.8)
+        scatter.fill_map(axes, first, limits, PANEL_HEIGHT - 0.8)
 
     def fill(item: Scatter) -> None:
         if not static:
-            fill_map(axes, item, limits, PANEL_HEIGHT - 0.8)
-        fill_paths(axes, item, has_final_paths(item, items), PANEL_HEIGHT - 0.8)
+            scatter.fill_map(axes, item, limits, PANEL_HEIGHT - 0.8)
+        scatter.fill_paths(axes, item, has_final_paths(item, items), PANEL_HEIGHT - 0.8)
 
     return fill
 
 
 def has_final_paths(item: Scatter, items: Sequence[Scatter]) -> bool:
     """Whether the paths of a frame have their final lengths."""
-    lengths = [[len(path) for path in last.paths.values()] for last in (item, items[-1])]
-    return lengths[0] == lengths[1]
+    return [*map(len, item.paths.values())] == [*map(len, items[-1].paths.values())]
 
 
 def has_same_points(one: Scatter, other: Scatter) -> bool:
@@ -210,16 +198,10 @@ def _prepare_bars(axes: Axes, items: Sequence[Bars], width: float, classes: bool
     return lambda item: fill_bars(axes, item, colours)
 
 
-# ---------------------------------------------------------------- files
-
-
 def gif(frames: Sequence[Array]) -> bytes:
     """Encode frames as a looping GIF; the last frame is shown longer than the others."""
     palette = _palette([frames[i] for i in evenly_spaced(len(frames), 4)])
-    pages = [
-        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
-        for frame in frames
-    ]
+    pages = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     times = [STEP] * (len(pages) - 1) + [LAST]
     buffer = io.BytesIO()
     pages[0].save(

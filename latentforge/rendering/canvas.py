@@ -28,7 +28,6 @@ LEGEND: dict[str, Any] = {  # to the right of the axes
     "labelcolor": INK,
 }
 LINE = 1.35 / 72  # line height in inches per point of font size
-
 HINTING_FACTOR = 1.04  # letters at whole pixels are wider than their outlines
 
 
@@ -115,17 +114,7 @@ def create_chart_figure(width: float, body: float, title: str, note: str) -> Fig
 def apply_style(axes: Axes) -> None:
     """Apply the style of all axes: thin faint lines, and no lines at the top and right."""
     for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FAINT)
-        spine.set_linewidth(0.8)
+        spine.set(visible=side in ("left", "bottom"), color=FAINT, linewidth=0.8)
     axes.tick_params(labelsize=LABEL - 1, color=FAINT, labelcolor=INK, length=3)
     axes.xaxis.label.set_fontsize(LABEL)
     axes.yaxis.label.set_fontsize(LABEL)
-
-
-def remove_ticks(axes: Axes) -> None:
-    """Remove ticks and lines from axes."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)

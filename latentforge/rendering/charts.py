@@ -109,9 +109,8 @@ def draw_histogram(item: Histogram, note: str = "") -> Figure:
     height = 3.0 if count == 1 else max(width * 0.75, 1.2)
     if item.normal:
         note = f"{NORMAL}\n{note}".strip()
-    figure = create_chart_figure(
-        max(columns * width + 0.7, 4.6), rows * height + 0.3, item.title, note
-    )
+    total = max(columns * width + 0.7, 4.6)
+    figure = create_chart_figure(total, rows * height + 0.3, item.title, note)
     panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     bins_by_title, x_range = compute_bins(item.panels)
     for i, (title, bins) in enumerate(bins_by_title.items()):
@@ -161,7 +160,6 @@ def _legend_width(series: Mapping[str, object]) -> float:
 
 
 def _replace_infinities(values: Array) -> Array:
-    """Convert values to floats and infinities to NaN, which is drawn as a gap and ignored by
-    axes."""
+    """Convert to floats, and infinities to NaN, which is drawn as a gap and ignored by axes."""
     x = values.astype(float)
     return np.where(np.isfinite(x), x, np.nan)

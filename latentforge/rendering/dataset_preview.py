@@ -73,10 +73,7 @@ def create_sample_grid(images: ImageSplit, name: str) -> ImageGrid:
         rows = [images.batch_at(list(range(min(SAMPLES, len(images))))).x]
         return ImageGrid("samples", f"{name}: samples", rows)
     samples = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
-    rows_by_label = [(label, index) for label, index in samples if len(index)]
-    return ImageGrid(
-        "samples",
-        f"{name}: samples of each class",
-        [images.batch(index).x for _, index in rows_by_label],
-        row_titles=[label for label, _ in rows_by_label],
-    )
+    samples = [(label, index) for label, index in samples if len(index)]
+    rows = [images.batch(index).x for _, index in samples]
+    labels = [label for label, _ in samples]
+    return ImageGrid("samples", f"{name}: samples of each class", rows, row_titles=labels)

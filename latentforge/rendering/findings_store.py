@@ -53,8 +53,7 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class StoredFindings:
-    """The stored findings of an explorer. `about` contains its options, run, roles and
-    checkpoint."""
+    """Stored findings of an explorer. `about` contains its options, run, roles and checkpoint."""
 
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -63,49 +62,37 @@ class StoredFindings:
     items: list[StoredItem] = field(default_factory=list)
 
 
-# ---------------------------------------------------------------- writing
-
-
 def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
     """Split the content of a finding, except its name and title, into JSON values and arrays."""
-    values_by_key: dict[str, Any]
+    values: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
     match item:
         case NamedArrays():
-            return {}, {key: to_numpy(value) for key, value in item.arrays.items()}
+            arrays = {key: to_numpy(tensor) for key, tensor in item.arrays.items()}
         case Lines():
+            values = {"series": list(item.series), "x_title": item.x_title, "y_title": item.y_title}
             arrays = {"x": to_numpy(item.x), **_number_tensors("y", item.series)}
-            values_by_key = {
-                "series": list(item.series),
-                "x_title": item.x_title,
-                "y_title": item.y_title,
-            }
-            return values_by_key, arrays
         case Histogram():
-            values_by_key = {
-                "panels": list(item.panels),
-                "x_title": item.x_title,
-                "normal": item.normal,
-            }
-            return values_by_key, _number_tensors("values", item.panels)
+            values = {"panels": list(item.panels), "x_title": item.x_title, "normal": item.normal}
+            arrays = _number_tensors("values", item.panels)
         case Bars():
-            series = {name: [float(y) for y in values] for name, values in item.series.items()}
-            return {"labels": list(item.labels), "series": series, "y_title": item.y_title}, {}
+            series = {name: [float(y) for y in heights] for name, heights in item.series.items()}
+            values = {"labels": list(item.labels), "series": series, "y_title": item.y_title}
         case Table():
-            rows = [[_to_json_value(value) for value in row] for row in item.rows]
-            return {"columns": list(item.columns), "rows": rows}, {}
+            rows = [[_to_json_value(cell) for cell in row] for row in item.rows]
+            values = {"columns": list(item.columns), "rows": rows}
         case Scatter():
             arrays = {"points": to_numpy(item.points), **_number_tensors("path", item.paths)}
             for key, tensor in (("labels", item.labels), ("codes", item.codes)):
                 if tensor is not None:
                     arrays[key] = to_numpy(tensor)
-            values_by_key = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
+            values = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
             if item.images is not None:
                 arrays["images"] = to_uint8(item.images)
             if item.plane is not None:
                 arrays["plane"] = to_uint8(item.plane.images)
-                values_by_key["plane"] = [list(item.plane.x), list(item.plane.y)]
-            return values_by_key, arrays
-    return {}, {}
+                values["plane"] = [list(item.plane.x), list(item.plane.y)]
+    return values, arrays
 
 
 def _number_tensors(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -143,9 +130,6 @@ def write_summary(
     }
     write_json(folder / SUMMARY, content)
     return folder / SUMMARY
-
-
-# ---------------------------------------------------------------- reading
 
 
 def read_findings(folder: Path) -> StoredFindings:
@@ -208,13 +192,12 @@ def _check_file(folder: Path, name: str) -> Path:
     file."""
     if not name or Path(name).name != name:
         raise ValueError(f"{name!r} is not the name of a file in this folder")
-    if is_outside(folder / name, folder):
-        raise UsageError(f"{folder / name} is a link to a place outside the folder")
-    if not (folder / name).is_file():
-        raise MissingError(
-            f"{folder / name} does not exist", hint="run `latentforge explore` again"
-        )
-    return folder / name
+    path = folder / name
+    if is_outside(path, folder):
+        raise UsageError(f"{path} is a link to a place outside the folder")
+    if not path.is_file():
+        raise MissingError(f"{path} does not exist", hint="run `latentforge explore` again")
+    return path
 
 
 def _read_arrays(files: Sequence[Path]) -> dict[str, Tensor]:

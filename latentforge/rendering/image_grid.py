@@ -17,7 +17,6 @@ from latentforge.rendering.canvas import (
     create_figure,
     escape_dollars,
     height,
-    remove_ticks,
     text_width,
     wrap,
 )
@@ -55,8 +54,7 @@ class Layout:
 
 
 def compute_layout(grid: ImageGrid) -> Layout:
-    """Compute the layout. Long captions make the cells wider, and many columns make them
-    narrower."""
+    """Compute the layout. Long captions make the cells wider, many columns make them narrower."""
     columns = max(len(row) for row in grid.rows)
     ratio = max(row.shape[-2] / row.shape[-1] for row in grid.rows)
     captions = [text for row in grid.captions for text in row]
@@ -70,24 +68,16 @@ def compute_layout(grid: ImageGrid) -> Layout:
     caption = max((height(text, size) for text in lines), default=0.0)
     caption += 0.06 if caption else 0.0
     cell_height = cell * ratio
-    return Layout(
-        columns,
-        cell,
-        cell_height,
-        cell * (1 + gap),
-        cell_height + cell * gap + caption,
-        caption,
-        size,
-    )
+    column_step, row_step = cell * (1 + gap), cell_height + cell * gap + caption
+    return Layout(columns, cell, cell_height, column_step, row_step, caption, size)
 
 
 def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
     """Draw rows of images at their aspect ratio, with column titles, row titles at the left, and
     captions below the images; `note` at the bottom states their source."""
     layout = compute_layout(grid)
-    above = max(
-        (height(text, layout.size) + 0.06 for text in wrap_titles(grid, layout)), default=0.0
-    )
+    titles = wrap_titles(grid, layout)
+    above = max((height(text, layout.size) + 0.06 for text in titles), default=0.0)
     left = EDGE + max((text_width(text, LABEL) + 0.12 for text in grid.row_titles), default=0.0)
     width = max(left + layout.width + EDGE, MIN_WIDTH)
     left += (width - left - layout.width - EDGE) / 2
@@ -102,36 +92,28 @@ def draw_grid(grid: ImageGrid, note: str = "") -> Figure:
 def fill_grid(axes: Axes, grid: ImageGrid) -> None:
     """Draw a grid, except its title, in axes whose unit is inches."""
     layout = compute_layout(grid)
-    remove_ticks(axes)
-    for r, row in enumerate(colour_rows(grid)):
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    convert = to_rgb if grid.colours == "grey" else _colour_heat_map
+    for r, row in enumerate(map(convert, grid.rows)):
         top = r * layout.row_step
         for c, image in enumerate(row):
             x = c * layout.column_step
             extent = (x, x + layout.cell_width, top + layout.cell_height, top)
             axes.imshow(image, extent=extent, interpolation="nearest")
         if r < len(grid.row_titles):
-            _draw_text(
-                axes,
-                (-0.08, top + layout.cell_height / 2),
-                grid.row_titles[r],
-                LABEL,
-                "right",
-                "center",
-            )
+            y = top + layout.cell_height / 2
+            _draw_text(axes, -0.08, y, grid.row_titles[r], LABEL, "right", "center")
         for c, text in enumerate(grid.captions[r] if r < len(grid.captions) else ()):
-            wrapped_text = wrap(text, layout.size, layout.cell_width)
-            under = (
-                c * layout.column_step + layout.cell_width / 2,
-                top + layout.cell_height + 0.03,
-            )
-            _draw_text(axes, under, wrapped_text, layout.size, "center", "top")
+            wrapped = wrap(text, layout.size, layout.cell_width)
+            x, y = c * layout.column_step + layout.cell_width / 2, top + layout.cell_height + 0.03
+            _draw_text(axes, x, y, wrapped, layout.size, "center", "top")
     titles = wrap_titles(grid, layout)
     level = not any("\n" in title for title in titles)  # one-line titles share a baseline
-    for c, wrapped_text in enumerate(titles):
-        above = (c * layout.column_step + layout.cell_width / 2, -0.08 if level else -0.05)
-        _draw_text(
-            axes, above, wrapped_text, layout.size, "center", "baseline" if level else "bottom"
-        )
+    y, va = (-0.08, "baseline") if level else (-0.05, "bottom")
+    for c, title in enumerate(titles):
+        x = c * layout.column_step + layout.cell_width / 2
+        _draw_text(axes, x, y, title, layout.size, "center", va)
     axes.set(xlim=(0, layout.width), ylim=(layout.height(len(grid.rows)), 0), aspect="equal")
 
 
@@ -141,14 +123,8 @@ def wrap_titles(grid: ImageGrid, layout: Layout) -> list[str]:
     return [wrap(text, layout.size, layout.column_step) for text in titles]
 
 
-def colour_rows(grid: ImageGrid) -> list[Array]:
-    """Convert the rows to uint8 (n, H, W, 3). In heat maps, all images of a row share one scale."""
-    if grid.colours == "grey":
-        return [to_rgb(row) for row in grid.rows]
-    return [_colour_heat_map(row) for row in grid.rows]
-
-
 def _colour_heat_map(row: Tensor) -> Array:
+    """Convert a row to uint8 (n, H, W, 3); all its images share one scale."""
     x = to_numpy(row.float().nan_to_num().mean(1))  # (n, H, W)
     low, high = float(x.min()), float(x.max())
     scaled = (x - low) / (high - low) if high > low else np.zeros_like(x)
@@ -156,9 +132,5 @@ def _colour_heat_map(row: Tensor) -> Array:
     return colours
 
 
-def _draw_text(
-    axes: Axes, position: tuple[float, float], text: str, size: float, ha: str, va: str
-) -> None:
-    axes.text(
-        *position, escape_dollars(text), fontsize=size, ha=ha, va=va, color=INK, linespacing=1.1
-    )
+def _draw_text(axes: Axes, x: float, y: float, text: str, size: float, ha: str, va: str) -> None:
+    axes.text(x, y, escape_dollars(text), fontsize=size, ha=ha, va=va, color=INK, linespacing=1.1)

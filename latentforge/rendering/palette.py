@@ -1,7 +1,9 @@
-"""Colours and markers of classes, the same in all images, animations and pages. Standard library
-only."""
+"""Colours, markers and short names of classes, the same in all images, animations and pages.
+Standard library only."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 COLOURS = (
     *("#188aff", "#d0ba19", "#de0004", "#027b5d", "#ff7e9f"),
@@ -29,3 +31,12 @@ def marker(i: int, few: bool = False) -> str:
     different marker; otherwise the first ten classes share one marker, and the next ten share
     another."""
     return MARKERS[((i if few else 0) + i // len(COLOURS)) % len(MARKERS)]
+
+
+def path_colours(paths: Iterable[str], classes: Sequence[str]) -> list[str]:
+    """The colour of each path by its name: of the class with this name, or else of its position."""
+    return [colour(classes.index(p) if p in classes else i) for i, p in enumerate(paths)]
+
+
+def shorten_name(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:19]}…"

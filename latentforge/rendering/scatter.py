@@ -22,7 +22,7 @@ from latentforge.rendering.canvas import (
     text_width,
 )
 from latentforge.rendering.images import Array, can_share_unit, to_numpy
-from latentforge.rendering.palette import COLOURS, INK, colour, marker
+from latentforge.rendering.palette import COLOURS, INK, colour, marker, path_colours, shorten_name
 
 SIDE = 6.0  # longer side of a map, inches
 DEFAULT_RATIO = 0.8  # height divided by width of a map if the axes have different units
@@ -113,15 +113,13 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
     colours = np.array([colour(i) for i in labels.tolist()])
     for kind in dict.fromkeys(markers.tolist()):  # points of one marker keep the data's order
         mask = markers == kind
-        axes.scatter(
-            points[mask, 0], points[mask, 1], c=colours[mask].tolist(), marker=kind, **style
-        )
+        x, y = points[mask].T
+        axes.scatter(x, y, c=colours[mask].tolist(), marker=kind, **style)
     font_size = LABEL + (2 if side == SIDE else -1)
     if len(item.paths) > 1:
         return  # the ends of the paths have names instead
-    for name, position in place_names(
-        points, labels, item.classes, font_size, units_per_inch(limits, side)
-    ):
+    unit = units_per_inch(limits, side)
+    for name, position in place_names(points, labels, item.classes, font_size, unit):
         axes.text(
             *position, escape_dollars(name), ha="center", va="center", weight="bold", color=INK,
             zorder=5, fontsize=font_size, path_effects=halo(2.5),
@@ -130,10 +128,6 @@ def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> N
 
 def get_labels(item: Scatter) -> Array | None:
     return None if item.labels is None else to_numpy(item.labels).astype(int)
-
-
-def shorten_name(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"
 
 
 def place_names(
@@ -169,13 +163,10 @@ def _separate(positions: Array, names: Sequence[str], size: float) -> Array:
                 if (overlap <= 0).any():
                     continue
                 axis = int(np.argmin(overlap))  # the axis with the smaller overlap
-                step = np.zeros(2)
-                step[axis] = overlap[axis] * (0.51 if gap[axis] >= 0 else -0.51)
-                positions[i], positions[j], settled = (
-                    positions[i] + step,
-                    positions[j] - step,
-                    False,
-                )
+                step = overlap[axis] * (0.51 if gap[axis] >= 0 else -0.51)
+                positions[i, axis] += step
+                positions[j, axis] -= step
+                settled = False
         if settled:
             break
     return positions
@@ -187,10 +178,10 @@ def fill_paths(axes: Axes, item: Scatter, finished: bool = True, side: float = S
     several = len(item.paths) > 1
     mark, size = ("*", 15) if finished else (CURRENT_END, 7)
     names, ends, fills = [], [], []
-    for i, (name, path) in enumerate(item.paths.items()):
+    colours = path_colours(item.paths, item.classes) if several else [INK] * len(item.paths)
+    edge = halo(2.6, INK) if several else halo(3.2)
+    for (name, path), fill in zip(item.paths.items(), colours, strict=True):
         x, y = to_numpy(path).astype(float).reshape(-1, 2).T
-        class_index = item.classes.index(name) if name in item.classes else i
-        fill, edge = (colour(class_index), halo(2.6, INK)) if several else (INK, halo(3.2))
         axes.plot(x, y, color=fill, lw=1.4, zorder=6, path_effects=edge)
         marker_fill = fill if several else "white"
         axes.plot(x[:1], y[:1], "o", ms=7, mfc=marker_fill, mec=INK, mew=1.4, zorder=7)
@@ -200,8 +191,8 @@ def fill_paths(axes: Axes, item: Scatter, finished: bool = True, side: float = S
             names.append(shorten_name(name))
             ends.append((x[-1], y[-1]))
             fills.append(fill)
-    if several:
-        _name_ends(axes, names, np.array(ends).reshape(-1, 2), fills, side)
+    if several and names:
+        _name_ends(axes, names, np.array(ends), fills, side)
 
 
 def _name_ends(
@@ -212,18 +203,15 @@ def _name_ends(
     limits = axes.get_xlim(), axes.get_ylim()
     unit, size = units_per_inch(limits, side), 1.35 * LABEL  # including the frame
     half = np.array([[0.57 * text_width(name, LABEL) + 0.04, size / 144] for name in names])
-    half = half.reshape(-1, 2)
     low, high = (np.array(limit) / unit for limit in zip(*limits, strict=True))
     positions = ends / unit
     # at the right if there is space inside the axes, otherwise at the left
     right = positions[:, 0] + 2 * half[:, 0] < high[0] - 0.2
-    positions = positions + np.stack(
-        [np.where(right, 1, -1) * (half[:, 0] + 0.14), np.full(len(positions), 0.12)], 1
-    )
+    positions[:, 0] += np.where(right, 1, -1) * (half[:, 0] + 0.14)
+    positions[:, 1] += 0.12
+    lowest, highest = low + half, np.maximum(high - half, low + half)
     for _ in range(5):  # clipping to the axes may cause a new overlap
-        positions = np.clip(
-            _separate(positions, names, size), low + half, np.maximum(high - half, low + half)
-        )
+        positions = np.clip(_separate(positions, names, size), lowest, highest)
     for name, end, position, fill in zip(names, ends, positions * unit, fills, strict=True):
         axes.annotate(
             escape_dollars(name), (end[0], end[1]), (position[0], position[1]), ha="center",
@@ -240,37 +228,28 @@ def halo(width: float, ring_colour: str = "white") -> list[AbstractPathEffect]:
 
 def create_ends_legend(growing: bool = False) -> list[Artist]:
     """Legend entries for the start and end of a path, and for its current end if it grows."""
-    current = [_create_entry("now", CURRENT_END, "white", INK)] if growing else []
-    return [
-        _create_entry("start", "o", "white", INK),
-        *current,
-        _create_entry("end", "*", "white", INK, 11),
-    ]
+    entries: list[Artist] = [_create_entry("start", "o", "white", INK)]
+    if growing:
+        entries.append(_create_entry("now", CURRENT_END, "white", INK))
+    return [*entries, _create_entry("end", "*", "white", INK, 11)]
 
 
 def create_class_legend(item: Scatter) -> list[Artist]:
     """Legend entries for the classes that have points, at most MAX_LISTED."""
     labels = get_labels(item)
     few = len(item.points) <= FEW
-    present = [] if labels is None or not item.classes else np.unique(labels).tolist()
+    present = [] if labels is None else np.unique(labels).tolist()
     present = [i for i in present if 0 <= i < len(item.classes)]
     handles: list[Artist] = [
         _create_entry(shorten_name(item.classes[i]), marker(i, few), colour(i))
         for i in present[:MAX_LISTED]
     ]
     if len(present) > MAX_LISTED:
-        handles.append(_create_entry(f"and {len(present) - MAX_LISTED} more", "", "none"))
+        handles.append(_create_entry(f"and {len(present) - MAX_LISTED} more", "None", "none"))
     return handles
 
 
 def _create_entry(label: str, mark: str, fill: str, edge: str = "none", size: float = 7) -> Line2D:
     return Line2D(
-        [],
-        [],
-        ls="",
-        marker=mark or "None",
-        ms=size,
-        mfc=fill,
-        mec=edge,
-        label=escape_dollars(label),
+        [], [], ls="", marker=mark, ms=size, mfc=fill, mec=edge, label=escape_dollars(label)
     )

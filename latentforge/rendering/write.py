@@ -40,10 +40,8 @@ from latentforge.rendering.tensorboard_projector import projector_notes, write_p
 
 def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> list[Path]:
     """Write every finding into `folder`, findings.json with the metrics and `about`, and the files
-    for TensorBoard. Returns the written files, except the files for TensorBoard.
-
-    Raises OSError if the folder cannot be written.
-    """
+    for TensorBoard. Returns the written files, except the files for TensorBoard. Raises OSError if
+    the folder cannot be written."""
     from latentforge.rendering.tensorboard import write_board  # its import takes half a second
 
     findings = add_notes(findings)
@@ -74,9 +72,7 @@ def add_notes(findings: Findings) -> Findings:
 
 def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
     """Write the files of one finding, the main one first; `note` states the finding's source.
-
-    Raises UsageError if a file already exists, OSError if one cannot be written.
-    """
+    Raises UsageError if a file already exists, OSError if one cannot be written."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing glyph is drawn as a box
         files = [

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from latentforge.findings import Bars, Histogram, Lines, Scatter
 from latentforge.rendering.histogram import Bins, compute_bins
 from latentforge.rendering.html.paths import add_paths, escape_text, round_values, to_array
-from latentforge.rendering.images import can_share_unit
+from latentforge.rendering.images import Array, can_share_unit
 from latentforge.rendering.palette import COLOURS, colour
 
 # The markers of palette.py, in plotly's names
@@ -30,13 +30,8 @@ def lines(item: Lines, peers: Sequence[Lines] = ()) -> go.Figure:
     mode = "lines+markers" if len(x) <= 15 else "lines"
     figure = go.Figure()
     for i, (name, y) in enumerate(item.series.items()):
-        figure.add_scatter(
-            x=x,
-            y=round_values(y),
-            name=escape_text(name),
-            mode=mode,
-            line={"color": colour(i), "width": 2},
-        )
+        line = {"color": colour(i), "width": 2}
+        figure.add_scatter(x=x, y=round_values(y), name=escape_text(name), mode=mode, line=line)
     figure.update_yaxes(range=compute_range([item, *peers]))
     return apply_style(figure, item.x_title, item.y_title, hovermode="x unified")
 
@@ -45,10 +40,8 @@ def bars(item: Bars, peers: Sequence[Bars] = ()) -> go.Figure:
     """A bar chart; it shares its y range with the charts `peers`, which are shown beside it."""
     figure = go.Figure()
     labels = [escape_text(label) for label in item.labels]
-    for i, (name, heights) in enumerate(item.series.items()):
-        figure.add_bar(
-            x=labels, y=round_values(heights), name=escape_text(name), marker_color=colour(i)
-        )
+    for i, (name, y) in enumerate(item.series.items()):
+        figure.add_bar(x=labels, y=round_values(y), name=escape_text(name), marker_color=colour(i))
     figure.update_xaxes(type="category")  # labels such as "0" are names, not numbers
     figure.update_yaxes(range=compute_range([item, *peers]))
     return apply_style(figure, "", item.y_title, hovermode="x unified", barmode="group")
@@ -57,8 +50,7 @@ def bars(item: Bars, peers: Sequence[Bars] = ()) -> go.Figure:
 def compute_range(items: Sequence[Lines | Bars]) -> list[float] | None:
     """The y range of all items; it includes 0 for bars and for values that are all in [0, 1]."""
     arrays = [to_array(y).astype(float).ravel() for item in items for y in item.series.values()]
-    arrays += [np.zeros(1) for item in items if isinstance(item, Bars)]
-    values = np.concatenate(arrays) if arrays else np.zeros(0)
+    values = np.concatenate([*arrays, [0.0] if isinstance(items[0], Bars) else []])
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -66,23 +58,18 @@ def compute_range(items: Sequence[Lines | Bars]) -> list[float] | None:
     if low >= 0 and high <= 1:
         low = 0.0
     margin = 0.05 * ((high - low) or abs(high) or 1.0)
-    return (
-        [low and low - margin, high and high + margin]
-        if high > low
-        else [low - margin, high + margin]
-    )
+    if low == high:
+        return [low - margin, high + margin]
+    return [low and low - margin, high and high + margin]
 
 
 def histograms(item: Histogram) -> dict[str, go.Figure]:
     """A figure per panel, all with the same x range, so that panels can be compared."""
     bins_by_title, x_range = compute_bins(item.panels)
-    return {
-        title: _histogram(bins, x_range, normal=item.normal)
-        for title, bins in bins_by_title.items()
-    }
+    return {title: _histogram(bins, x_range, item.normal) for title, bins in bins_by_title.items()}
 
 
-def _histogram(bins: Bins, x_range: tuple[float, float], *, normal: bool) -> go.Figure:
+def _histogram(bins: Bins, x_range: tuple[float, float], normal: bool) -> go.Figure:
     figure = go.Figure()
     if bins.reason:
         position = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
@@ -90,30 +77,24 @@ def _histogram(bins: Bins, x_range: tuple[float, float], *, normal: bool) -> go.
         figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
         return apply_style(figure, "", "", showlegend=False)
     middle, width = (bins.edges[1:] + bins.edges[:-1]) / 2, bins.edges[1] - bins.edges[0]
-    figure.add_bar(
-        x=round_values(middle),
-        y=round_values(bins.density),
-        width=float(width),
-        marker_color=colour(0),
-    )
+    x, y = round_values(middle), round_values(bins.density)
+    figure.add_bar(x=x, y=y, width=float(width), marker_color=colour(0))
     if normal:
-        x = np.linspace(*x_range, 80)
-        curve = {"color": colour(1), "width": 2}
-        figure.add_scatter(
-            x=round_values(x), y=round_values(bins.normal(x)), mode="lines", line=curve
-        )
+        grid = np.linspace(*x_range, 80)
+        x, y = round_values(grid), round_values(bins.normal(grid))
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour(1), "width": 2})
     figure.update_traces(hoverinfo="x+y")
     figure.update_xaxes(nticks=4, tickangle=0, range=list(x_range))
     figure.update_yaxes(showticklabels=False, rangemode="tozero")
     return apply_style(figure, "", "", showlegend=False, bargap=0)
 
 
-def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
+def scatter(item: Scatter, shown: Array) -> go.Figure:
     """A scatter plot of the points with the indices `shown`, with one trace per class. `customdata`
     contains each point's position in `shown`."""
     points = to_array(item.points)[shown]
     figure = go.Figure()
-    size = 5 if len(shown) > 1500 else 7
+    size, opacity = 5 if len(shown) > 1500 else 7, 0.4 if len(item.paths) > 1 else 0.9
     if item.labels is None:
         groups = {"codes": np.arange(len(shown))}
     else:
@@ -121,20 +102,12 @@ def scatter(item: Scatter, shown: np.ndarray[Any, Any]) -> go.Figure:
         names = item.classes or [str(i) for i in range(int(labels.max()) + 1)]
         groups = {name: np.flatnonzero(labels == i) for i, name in enumerate(names)}
     for i, (name, members) in enumerate(groups.items()):
-        figure.add_scatter(
-            x=round_values(points[members, 0]),
-            y=round_values(points[members, 1]),
-            customdata=members.tolist(),
-            name=escape_text(name),
-            mode="markers",
-            marker={
-                "color": colour(i),
-                "size": size,
-                "symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)],
-                "line": {"width": 0.6, "color": "rgba(255,255,255,0.6)"},  # visible in dark mode
-            },
-            opacity=0.4 if len(item.paths) > 1 else 0.9,
-        )
+        x, y = map(round_values, points[members].T)
+        symbol = SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
+        outline = {"width": 0.6, "color": "rgba(255,255,255,0.6)"}  # visible in dark mode
+        marker = {"color": colour(i), "size": size, "symbol": symbol, "line": outline}
+        style = {"mode": "markers", "marker": marker, "opacity": opacity}
+        figure.add_scatter(x=x, y=y, customdata=members.tolist(), name=escape_text(name), **style)
     add_paths(figure, item)
     x_title, y_title = item.axes
     legend = item.labels is not None or bool(item.paths)
@@ -166,16 +139,13 @@ def apply_style(figure: go.Figure, x_title: str, y_title: str, **layout: Any) ->
 
 
 def as_dict(figure: go.Figure) -> dict[str, Any]:
-    """Convert a figure to input of Plotly.newPlot, without the template, which would set
-    colours."""
+    """Convert a figure to input of Plotly.newPlot, without the template, which sets colours."""
     content: dict[str, Any] = figure.to_plotly_json()
     content["layout"].pop("template", None)
     return content
 
 
-def sample_evenly(
-    labels: Sequence[int] | np.ndarray[Any, Any] | None, total: int, limit: int
-) -> Any:
+def sample_evenly(labels: Sequence[int] | Array | None, total: int, limit: int) -> Array:
     """Sample at most `limit` of `total` indices with a fixed seed, and return them sorted. The
     classes get equal numbers, unless small classes have fewer."""
     random = np.random.default_rng(0)
@@ -184,7 +154,7 @@ def sample_evenly(
     if labels is None:
         return np.sort(random.choice(total, limit, replace=False))
     groups = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    sampled: list[np.ndarray[Any, Any]] = []
+    sampled: list[Array] = []
     for classes_left, group in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
         available = limit - sum(map(len, sampled))  # larger classes use what small classes leave
         sampled.append(group[: available // classes_left])

@@ -42,12 +42,8 @@ def chart(item: Chart, *, points: int = POINTS, peers: Sequence[Any] = ()) -> st
             for title, figure in draw.histograms(item).items()
         ]
         body = f'<div class="lf-panels">{"".join(panels)}</div>'
-        density_note = (
-            " and the normal density with the same mean and standard deviation"
-            if item.normal
-            else ""
-        )
-        notes.append(f"{item.x_title}: density{density_note}")
+        normal = " and the normal density with the same mean and standard deviation"
+        notes.append(f"{item.x_title}: density{normal if item.normal else ''}")
     elif isinstance(item, Scatter):
         content, notes = map_content(item, points)
         body = plot(content, item.title)
@@ -136,12 +132,11 @@ def asset(name: str) -> str:
 
 
 def write_page(item: Chart, path: Path, note: str) -> None:
-    """Write one finding as a page that opens from disk; `note` states its source.
-
-    Raises OSError if the file cannot be written.
-    """
-    parts = {"TITLE": escape(item.title), "HEAD": head(), "CHART": chart(item)}
+    """Write one finding as a page that opens from disk; `note` states its source. Raises OSError if
+    the file cannot be written."""
     page = asset("page.html")
-    for name, value in {**parts, "NOTE": escape(note)}.items():
+    parts = {"TITLE": escape(item.title), "HEAD": head(), "CHART": chart(item)}
+    parts["NOTE"] = escape(note)
+    for name, value in parts.items():
         page = page.replace(f"<!--{name}-->", value, 1)
     path.write_text(page, "utf-8")

@@ -14,7 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from latentforge.findings import FRAMES, Scatter
-from latentforge.rendering.palette import colour
+from latentforge.rendering.images import Array
+from latentforge.rendering.palette import path_colours, shorten_name
 
 INK, BACKGROUND = "--fg", "--bg"  # CSS variables of the page: text and background colour
 TEXT_POSITIONS = (
@@ -23,7 +24,7 @@ TEXT_POSITIONS = (
 )
 
 
-def to_array(values: Any) -> np.ndarray[Any, Any]:
+def to_array(values: Any) -> Array:
     """Convert a tensor on any device, or an array, to a NumPy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
@@ -48,42 +49,31 @@ def count_frames(item: Scatter) -> int:
 def add_paths(figure: go.Figure, item: Scatter) -> None:
     """Draw a single path in the text colour, or several paths in the colours of the PNG, with their
     names at their ends. Lines come first, so that they do not cover a ring or a star."""
-    paths = [
-        (i, name, to_array(p).reshape(-1, 2)) for i, (name, p) in enumerate(item.paths.items())
-    ]
-    paths = [entry for entry in paths if len(entry[2])]
+    coloured = zip(item.paths.items(), path_colours(item.paths, item.classes), strict=True)
+    paths = [(name, to_array(path), fill) for (name, path), fill in coloured if len(path)]
     if not paths:
         return
     several = len(paths) > 1
-    fills = [colour(item.classes.index(n) if n in item.classes else i) for i, n, _ in paths]
-    line_indices = []
-    for (_, name, path), fill in zip(paths, fills, strict=True):
-        line_indices.append(_add_line(figure, path, name, fill if several else ""))
-    _add_starts(figure, np.stack([path[0] for *_, path in paths]), fills if several else None)
-    ends = np.stack([path[-1] for *_, path in paths])
+    fills = [fill for *_, fill in paths] if several else []
+    lines = [_add_line(figure, path, name, fill if several else "") for name, path, fill in paths]
+    _add_starts(figure, np.stack([path[0] for _, path, _ in paths]), fills)
+    ends = np.stack([path[-1] for _, path, _ in paths])
     star = {"symbol": "star", "size": 16, "line": {"width": 1.2}}
     ink_styles = {"marker.line.color": INK}
-    style: dict[str, Any] = {
-        "meta": {"colours": ink_styles, "ends": line_indices},
-        "mode": "markers",
-    }
+    style: dict[str, Any] = {"meta": {"colours": ink_styles, "ends": lines}}
     if several:
         star["color"] = fills
         ink_styles["textfont.color"] = INK
-        names = [escape_text(name if len(name) <= 20 else f"{name[:19]}…") for _, name, _ in paths]
-        style |= {
-            "mode": "markers+text",
-            "text": names,
-            "textposition": choose_text_positions(ends),
-        }
-        style["textfont"] = {"size": 14, "weight": 700}
+        style |= {"mode": "markers+text", "textfont": {"size": 14, "weight": 700}}
+        style["text"] = [escape_text(shorten_name(name)) for name, *_ in paths]
+        style["textposition"] = choose_text_positions(ends)
     else:
         ink_styles["marker.color"] = BACKGROUND
     _add_markers(figure, ends, "ends", marker=star, **style)
     _add_legend(figure)
 
 
-def _add_line(figure: go.Figure, path: np.ndarray[Any, Any], name: str, fill: str) -> int:
+def _add_line(figure: go.Figure, path: Array, name: str, fill: str) -> int:
     """Add an outline and a line above it, and return the index of the line's trace. Without `fill`
     the path is the only one and gets a legend entry, which can hide it."""
     x, y = round_values(path[:, 0]), round_values(path[:, 1])
@@ -97,26 +87,20 @@ def _add_line(figure: go.Figure, path: np.ndarray[Any, Any], name: str, fill: st
     return len(figure.data) - 1
 
 
-def _add_starts(
-    figure: go.Figure, positions: np.ndarray[Any, Any], fills: list[str] | None
-) -> None:
+def _add_starts(figure: go.Figure, positions: Array, fills: list[str]) -> None:
     """Draw open rings at the starts; coloured rings have an outline."""
     ring: dict[str, Any] = {"symbol": "circle", "size": 10, "line": {"width": 2.2}}
     colours = {"marker.color": BACKGROUND}
     if fills:
         ring["line"]["color"] = fills
-        outline = {"symbol": "circle", "size": 14}
-        _add_markers(
-            figure, positions, "starts", marker=outline, meta={"colours": {"marker.color": INK}}
-        )
+        outline, meta = {"symbol": "circle", "size": 14}, {"colours": {"marker.color": INK}}
+        _add_markers(figure, positions, "starts", marker=outline, meta=meta)
     else:
         colours["marker.line.color"] = INK
     _add_markers(figure, positions, "starts", marker=ring, meta={"colours": colours})
 
 
-def _add_markers(
-    figure: go.Figure, positions: np.ndarray[Any, Any], group: str, **style: Any
-) -> None:
+def _add_markers(figure: go.Figure, positions: Array, group: str, **style: Any) -> None:
     x, y = round_values(positions[:, 0]), round_values(positions[:, 1])
     style = {"mode": "markers", **style}
     figure.add_scatter(x=x, y=y, legendgroup=group, showlegend=False, **style)
@@ -124,23 +108,16 @@ def _add_markers(
 
 def _add_legend(figure: go.Figure) -> None:
     """Add legend entries for the ring and the star, as traces without points."""
+    style: dict[str, Any] = {"x": [None], "y": [None], "mode": "markers", "showlegend": True}
+    style["meta"] = {"colours": {"marker.color": BACKGROUND, "marker.line.color": INK}}
     for name, symbol in (("start", "circle"), ("end", "star")):
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            name=name,
-            legendgroup=f"{name}s",
-            showlegend=True,
-            marker={"symbol": symbol, "line": {"width": 1.5}},
-            meta={"colours": {"marker.color": BACKGROUND, "marker.line.color": INK}},
-        )
+        marker = {"symbol": symbol, "line": {"width": 1.5}}
+        figure.add_scatter(name=name, legendgroup=f"{name}s", marker=marker, **style)
 
 
-def choose_text_positions(ends: np.ndarray[Any, Any]) -> Sequence[str]:
+def choose_text_positions(ends: Array) -> Sequence[str]:
     """Choose the side of each end (n, 2) for its name: away from the nearest other ends."""
-    ranges = np.ptp(ends, axis=0) + 1e-12 if len(ends) else 1.0
-    positions = ends / ranges
+    positions = ends / (np.ptp(ends, axis=0) + 1e-12)
     sides = []
     for position in positions:
         gaps = position - positions

@@ -41,16 +41,15 @@ def plot_curves(
         """Whether the runs at `indices` have the same loss and log `key` with equal values."""
         if indices not in definitions.get("loss", {}).values():
             return False
-        metrics_by_line = [
-            _get_metrics(line, split) for i in indices for line in histories[i] for split in DASHES
-        ]
-        value_pairs = [(metrics.get("loss"), metrics.get(key)) for metrics in metrics_by_line]
-        value_pairs = [pair for pair in value_pairs if pair != (None, None)]
-        return bool(value_pairs) and all(
+        logged = [line for i in indices for line in histories[i]]
+        metrics = [_get_metrics(line, split) for line in logged for split in DASHES]
+        pairs = [(values.get("loss"), values.get(key)) for values in metrics]
+        pairs = [pair for pair in pairs if pair != (None, None)]
+        return bool(pairs) and all(
             isinstance(a, int | float)
             and isinstance(b, int | float)
             and math.isclose(a, b, rel_tol=1e-6)
-            for a, b in value_pairs
+            for a, b in pairs
         )
 
     charts = []
@@ -59,10 +58,8 @@ def plot_curves(
         for definition, indices in definitions[key].items():
             if key != "loss" and is_loss(key, indices):
                 continue
-            equal_keys = (
-                [k for k in keys if k != key and is_loss(k, indices)] if key == "loss" else []
-            )
-            title = " = ".join([key, *equal_keys])
+            equal = [k for k in keys if key == "loss" and k != key and is_loss(k, indices)]
+            title = " = ".join([key, *equal])
             if len(definitions[key]) == 1:
                 panels += _plot_curve(key, title, histories, names, indices)
             else:
@@ -107,24 +104,21 @@ def _plot_curve(
 ) -> str:
     figure = go.Figure()
     for i in indices:
-        history, name = histories[i], names[i]
-        points_by_split = {split: _get_points(history, split, key) for split in DASHES}
-        plotted = [split for split in DASHES if points_by_split[split]]
+        points = {split: _get_points(histories[i], split, key) for split in DASHES}
+        plotted = [split for split in DASHES if points[split]]
         for split in plotted:
-            points, dash = points_by_split[split], DASHES[split]
-            epochs, values = zip(*points, strict=True)
+            epochs, values = zip(*points[split], strict=True)
             figure.add_scatter(
                 x=epochs,
                 y=round_values(values),
-                name=escape_text(f"{name}, {split}" if len(names) > 1 else split),
-                mode="lines" if len(points) > 3 else "lines+markers",
-                line={"color": colour(i), "width": 2, "dash": dash},
+                name=escape_text(f"{names[i]}, {split}" if len(names) > 1 else split),
+                mode="lines" if len(epochs) > 3 else "lines+markers",
+                line={"color": colour(i), "width": 2, "dash": DASHES[split]},
                 showlegend=len(names) == 1 or split == plotted[-1],  # once per run
             )
-    name_runs = len(indices) <= MAX_NAMED
-    apply_style(
-        figure, "epoch", "", hovermode="x unified" if name_runs else "closest", showlegend=name_runs
-    )
+    named = len(indices) <= MAX_NAMED
+    hovermode = "x unified" if named else "closest"
+    apply_style(figure, "epoch", "", hovermode=hovermode, showlegend=named)
     return plot({"figure": as_dict(figure)}, f"{title} by epoch", title)
 
 

@@ -18,16 +18,10 @@ from latentforge.findings import Bars, Lines, Scatter
 from latentforge.io.atomic import is_outside
 from latentforge.io.toml import format_toml_value
 from latentforge.plugins.registry import Registry
-from latentforge.rendering.findings_store import StoredFindings, read_findings
+from latentforge.rendering.findings_store import StoredFindings, StoredItem, read_findings
 from latentforge.rendering.html import page as html
+from latentforge.rendering.report import run_table
 from latentforge.rendering.report.images import embed
-from latentforge.rendering.report.run_table import (
-    create_plugin_arguments,
-    find_differing_rows,
-    find_unpackaged,
-    group_by_protocol,
-    join_rows,
-)
 from latentforge.runs.folder import RunFolder
 
 COLUMNS = 2  # entries side by side, if the page is wide enough
@@ -87,14 +81,14 @@ class Group:
 
     @property
     def rows(self) -> list[tuple[str, list[Any]]]:
-        return join_rows([e.findings.metrics for e in self.entries if e.findings.metrics])
+        return run_table.join_rows([e.findings.metrics for e in self.entries if e.findings.metrics])
 
     @property
     def protocols(self) -> list[str]:
         """The protocols of the metrics. If they differ, each is prefixed with the names of its
         entries."""
         pairs = [(entry.findings.protocol, entry.name) for entry in self.entries]
-        return group_by_protocol([(protocol, name) for protocol, name in pairs if protocol])
+        return run_table.group_by_protocol([pair for pair in pairs if pair[0]])
 
     @property
     def arrangement(self) -> list[tuple[Entry, list[Part]]]:
@@ -103,9 +97,8 @@ class Group:
     @property
     def options(self) -> list[tuple[str, list[Any]]]:
         """The options that differ between the entries."""
-        return find_differing_rows(
-            [e.about.get("options", {}) for e in self.entries if not e.error]
-        )
+        options = [entry.about["options"] for entry in self.entries if not entry.error]
+        return run_table.find_differing_rows(options)
 
 
 def collect_explorations(
@@ -129,22 +122,17 @@ def collect_explorations(
         for entry in group.entries:
             entry.one_of_many = len(runs) > 1 or len(group.entries) > 1
             _add_blocks(entry, points, group, warnings)
-    with_maps = {
-        g.explorer
-        for g in groups.values()
-        for e in g.entries
-        if any(map(_is_map, e.findings.items))
-    }
-    return sorted(
-        groups.values(), key=lambda group: (group.explorer not in with_maps, group.explorer)
-    )
+    return sorted(groups.values(), key=_sort_key)
 
 
-def _is_map(item: Any) -> bool:
-    finding = item.finding
-    return isinstance(finding, Scatter) and (
-        finding.images is not None or finding.plane is not None
-    )
+def _sort_key(group: Group) -> tuple[bool, str]:
+    has_map = any(_is_map(item) for entry in group.entries for item in entry.findings.items)
+    return not has_map, group.explorer
+
+
+def _is_map(item: StoredItem) -> bool:
+    shown = item.finding
+    return isinstance(shown, Scatter) and (shown.images is not None or shown.plane is not None)
 
 
 def _list_folders(root: Path) -> list[Path]:
@@ -204,7 +192,7 @@ def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -
     """Yield a chart if the finding has data, or else its images, of which all but the first are
     folded."""
     name = entry.name if entry.one_of_many and not item.title.startswith(f"{entry.name}: ") else ""
-    if item.finding is not None and hasattr(item.finding, "title"):
+    if item.finding is not None:
         content = replace(item.finding, title=f"{name}: {item.title}") if name else item.finding
         yield Block(item.name, Markup(html.chart(content, points=points, peers=peers)))
         return
@@ -219,8 +207,7 @@ def _create_blocks(item: Any, points: int, peers: Sequence[Any], entry: Entry) -
 
 
 def normalize_about(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the `about` entries of a folder. Entries that are missing or of a wrong type become
-    empty."""
+    """Replace the entries of `about` that are missing or of a wrong type by empty ones."""
     texts = {"explorer": _get_explorer(folder), "run": "", "checkpoint": "", "weights": ""}
     texts_found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
@@ -236,16 +223,13 @@ def normalize_about(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def create_command(entry: Entry, registry: Registry) -> list[str]:
     """The command line that repeats the exploration, without options that have default values."""
     about = entry.about
-    arguments = [
-        "latentforge",
-        *create_plugin_arguments([*find_unpackaged(entry.run), *about["plugins"]]),
-    ]
-    arguments += ["explore", about["explorer"], about["run"] or str(entry.run.path)]
+    modules = [*run_table.find_unpackaged(entry.run), *about["plugins"]]
+    arguments = ["latentforge", *run_table.create_plugin_arguments(modules), "explore"]
+    arguments += [about["explorer"], about["run"] or str(entry.run.path)]
     for role, other in about["roles"].items():
         arguments += ["--with", f"{role}={other}"]
-    best, last = (
-        _read_pointer(entry.run.path / "checkpoints" / name) for name in ("BEST", "LATEST")
-    )
+    checkpoints = entry.run.path / "checkpoints"
+    best, last = (_read_pointer(checkpoints / name) for name in ("BEST", "LATEST"))
     if best == about["checkpoint"] != last:
         arguments += ["--checkpoint", "best"]
     defaults = _get_defaults(registry, about)
@@ -258,11 +242,8 @@ def create_command(entry: Entry, registry: Registry) -> list[str]:
 def _format_option(value: Any) -> str:
     """Format a value for `--set`: a plain word needs no quotes."""
     is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
-    return (
-        value
-        if is_word and value not in ("true", "false", "inf", "nan")
-        else format_toml_value(value)
-    )
+    literal = value in ("true", "false", "inf", "nan")
+    return value if is_word and not literal else format_toml_value(value)
 
 
 def _read_pointer(file: Path) -> str:
@@ -297,11 +278,8 @@ def suggest_command(run: RunFolder, registry: Registry) -> str:
     if not suitable:
         return "latentforge list explorers"
     selected = "latent-map" if "latent-map" in suitable else suitable[0]
-    arguments = create_plugin_arguments(find_unpackaged(run))
+    arguments = run_table.create_plugin_arguments(run_table.find_unpackaged(run))
     return shlex.join(["latentforge", *arguments, "explore", selected, str(run.path)])
-
-
-# ---------------------------------------------------------------- grid positions of blocks
 
 
 def arrange_blocks(entries: Sequence[Entry]) -> list[tuple[Entry, list[Part]]]:

@@ -41,20 +41,18 @@ def embed(file: Path, title: str) -> Picture | None:
     if kind is None:
         return None
     content = read_bytes(file)
-    size: tuple[int, int] | None = None
+    attributes, wide = "", False
     if kind != "image/svg+xml":
         with Image.open(io.BytesIO(content)) as image:
-            size = image.size
+            width, height = image.size
             if kind == "image/png":
-                size = (round(size[0] / DPI_RATIO), round(size[1] / DPI_RATIO))
+                width, height = round(width / DPI_RATIO), round(height / DPI_RATIO)
                 content = compress(image, content)
+        # width and height reserve the space before loading; `--w` is the width if the page is wide
+        attributes = Markup(' width="{0}" height="{1}" style="--w: {0}px"').format(width, height)
+        wide = width > max(COLUMN, 2 * height)
     tag = Markup('<img class="picture" alt="{}" src="{}"{}>')
-    # width and height reserve the space before loading; `--w` is the width if the page is wide
-    size_attributes = (
-        Markup(' width="{0}" height="{1}" style="--w: {0}px"').format(*size) if size else ""
-    )
-    wide = size is not None and size[0] > max(COLUMN, 2 * size[1])
-    return Picture(kind, tag.format(title, data_uri(content, kind), size_attributes), wide)
+    return Picture(kind, tag.format(title, data_uri(content, kind), attributes), wide)
 
 
 def compress(image: Image.Image, content: bytes) -> bytes:

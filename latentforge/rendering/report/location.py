@@ -30,10 +30,9 @@ def default_path(runs: Sequence[RunFolder]) -> Path:
     except ValueError:  # the runs are on several drives
         folder = Path(os.path.sep)
     if folder != Path(folder.anchor):
-        working_folder = Path.cwd().resolve()  # below it, use the shorter relative path
-        folder = (
-            folder.relative_to(working_folder) if folder.is_relative_to(working_folder) else folder
-        )
+        cwd = Path.cwd().resolve()
+        if folder.is_relative_to(cwd):  # the relative path is shorter
+            folder = folder.relative_to(cwd)
         return folder / f"report-{names}.html"
     numbered_paths = (Path(f"report-{names}-{number}.html") for number in count(2))
     candidates = chain([Path(f"report-{names}.html")], numbered_paths)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,11 @@ from markupsafe import Markup
 from latentforge._version import __version__
 from latentforge.plugins.registry import Registry
 from latentforge.rendering.html.page import head
+from latentforge.rendering.report import run_table
 from latentforge.rendering.report.curves import plot_curves, plot_per_dimension
 from latentforge.rendering.report.explorations import collect_explorations, suggest_command
 from latentforge.rendering.report.formatting import format_date, format_number
 from latentforge.rendering.report.location import MARK, create_mark, default_path
-from latentforge.rendering.report.run_table import (
-    create_metric_table,
-    describe_run,
-    describe_settings,
-    find_differences,
-    list_commands,
-    read_evaluations,
-)
 from latentforge.runs.folder import RunFolder
 
 
@@ -64,16 +58,16 @@ def render(
         version=__version__,
         title=paths[0].resolve().name if sweep else " · ".join(names),
         sweep=sweep,
-        runs=[describe_run(run, name) for run, name in zip(runs, names, strict=True)],
-        figures=create_metric_table(runs, names),
+        runs=list(map(run_table.describe_run, runs, names)),
+        figures=run_table.create_metric_table(runs, names),
         curves=[(key, Markup(chart)) for key, chart in plot_curves(runs, names, warnings)],
         per_dimension=[Markup(chart) for chart in plot_per_dimension(runs, names)],
         groups=groups,
         hint=hint,
-        evaluations=read_evaluations(runs, names, warnings),
-        differences=find_differences(runs),
-        settings=[describe_settings(run, name) for run, name in zip(runs, names, strict=True)],
-        commands=[list_commands(run, name) for run, name in zip(runs, names, strict=True)],
+        evaluations=run_table.read_evaluations(runs, names, warnings),
+        differences=run_table.find_differences(runs),
+        settings=list(map(run_table.describe_settings, runs, names)),
+        commands=list(map(run_table.list_commands, runs, names)),
         page_command=command if path == default else [*command, "--out", str(path)],
         warnings=warnings,
     )
@@ -83,9 +77,6 @@ def render(
 
 def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
     """Name each run by its folder. If names are equal, add as many parent folders as needed."""
-    paths = [run.path.resolve() for run in runs]
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
+    paths = [run.path.resolve() for run in runs]  # all different
+    by_depth = (["/".join(path.parts[-depth:]) for path in paths] for depth in count(1))
+    return next(names for names in by_depth if len(set(names)) == len(names))

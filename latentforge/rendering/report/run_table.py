@@ -71,13 +71,11 @@ def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict
 def join_protocols(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
     """The protocol of each metric. If it differs between runs, each protocol is prefixed with the
     names of its runs."""
-    pairs_by_metric: dict[str, list[tuple[str, str]]] = {}
+    pairs: dict[str, list[tuple[str, str]]] = {}
     for run, name in zip(runs, names, strict=True):
         for metric, protocol in (run.manifest.get("protocol") or {}).items():
-            pairs_by_metric.setdefault(metric, []).append((protocol, name))
-    return {
-        metric: "; ".join(group_by_protocol(pairs)) for metric, pairs in pairs_by_metric.items()
-    }
+            pairs.setdefault(metric, []).append((protocol, name))
+    return {metric: "; ".join(group_by_protocol(group)) for metric, group in pairs.items()}
 
 
 def group_by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -86,10 +84,9 @@ def group_by_protocol(pairs: Sequence[tuple[str, str]]) -> list[str]:
     names_by_protocol: dict[str, list[str]] = {}
     for protocol, name in pairs:
         names_by_protocol.setdefault(protocol, []).append(name)
-    return [
-        p if len(names_by_protocol) == 1 else f"{', '.join(names)}: {p}"
-        for p, names in names_by_protocol.items()
-    ]
+    if len(names_by_protocol) == 1:
+        return list(names_by_protocol)
+    return [f"{', '.join(names)}: {protocol}" for protocol, names in names_by_protocol.items()]
 
 
 def join_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
@@ -107,8 +104,7 @@ def find_differing_rows(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str,
 def read_evaluations(
     runs: Sequence[RunFolder], names: Sequence[str], warnings: list[str]
 ) -> list[dict[str, Any]]:
-    """Read the rows of evaluations.jsonl, newest first within a run. Identical rows are listed
-    once."""
+    """Read evaluations.jsonl, newest first within a run. Identical rows are listed once."""
     rows: dict[str, dict[str, Any]] = {}
     for run, name in zip(runs, names, strict=True):
         for line in read_objects(run.path / "evaluations.jsonl", warnings):
@@ -154,8 +150,7 @@ def _distribution(plugin: Mapping[str, Any]) -> str:
 
 
 def list_commands(run: RunFolder, name: str) -> dict[str, Any]:
-    """The command lines that trained the run, if any, and a command line that repeats the
-    training."""
+    """The command lines that trained the run, if any, and one that repeats the training."""
     training_command = (run.manifest.get("environment") or {}).get("command") or []
     by_latentforge = any(word in ("train", "demo") for word in map(str, training_command))
     resumed = run.manifest.get("resumed")
@@ -172,10 +167,8 @@ def list_commands(run: RunFolder, name: str) -> dict[str, Any]:
 
 def find_unpackaged(run: RunFolder) -> list[str]:
     """The `-p` values for the plugins of a run that are not from an installed package."""
-    plugins = run.manifest.get("plugins") or []
-    modules = [
-        (str(p.get("module", "")), p.get("plugin")) for p in plugins if not p.get("distribution")
-    ]
+    plugins = [p for p in run.manifest.get("plugins") or [] if not p.get("distribution")]
+    modules = [(str(p.get("module", "")), p.get("plugin")) for p in plugins]
     return [m for m, name in modules if m.endswith(".py") or (m and m == name)]
 
 
