@@ -92,8 +92,7 @@ def root(
         ),
     ] = None,
     strict_plugins: Annotated[
-        bool,
-        typer.Option("--strict-plugins", help="Exit with code 3 if any plugin has a fault."),
+        bool, typer.Option("--strict-plugins", help="Exit with code 3 if any plugin has a fault.")
     ] = False,
     _version: Annotated[
         bool,

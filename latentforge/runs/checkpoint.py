@@ -237,9 +237,7 @@ class CheckpointStore:
         except (FileNotFoundError, NotADirectoryError):
             return None, None
         except OSError as error:
-            raise RunFailed(
-                f"cannot read {self.folder / pointer}: {error.strerror}",
-            ) from error
+            raise RunFailed(f"cannot read {self.folder / pointer}: {error.strerror}") from error
         except ValueError as error:
             raise RunFailed(f"{self.folder / pointer} is damaged: {error}") from None
         match = _POINTER.fullmatch(text)

@@ -132,9 +132,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def open_roles(
-    registry: Registry,
-    roles: Mapping[str, RunFolder | str | Path] | None,
-    entries: Sequence[Entry],
+    registry: Registry, roles: Mapping[str, RunFolder | str | Path] | None, entries: Sequence[Entry]
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
     """Open the run of each role, and check that `entries` accept the roles and the models."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}

@@ -11,12 +11,7 @@ from typing import Any
 
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 from latentforge.io.atomic import parse_json, read_json, read_lines
-from latentforge.io.paths import (
-    append_json_line,
-    create_folder,
-    write_error,
-    write_json,
-)
+from latentforge.io.paths import append_json_line, create_folder, write_error, write_json
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"

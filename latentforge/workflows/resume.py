@@ -142,8 +142,7 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         return splits_in_memory
     if data is None and config.dataset is None:
         raise UsageError(
-            f"{run.path} was trained on data passed in Python",
-            hint="Forge().resume(run, data=...)",
+            f"{run.path} was trained on data passed in Python", hint="Forge().resume(run, data=...)"
         )
     splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
