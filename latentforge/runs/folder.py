@@ -169,8 +169,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
-        names = [run.name for run in find_run_folders(path.parent)]
-        hint = did_you_mean(path.name, names)
+        hint = did_you_mean(path.name, [run.name for run in find_run_folders(path.parent)])
         raise MissingError(
             f"no run at {path}",
             details=[hint] if hint else [],
