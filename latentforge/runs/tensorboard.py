@@ -89,9 +89,7 @@ class Board:
     def add_hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Add the hyperparameters and the names of the final metrics to this run; `add_hparams` of
         torch would create a sub-run."""
-        flat = {
-            k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
-        }
+        flat = {k: v if isinstance(v, int | float | str) else str(v) for k, v in options.items()}
         for summary in hparams(flat, dict(metrics)):
             self._write_summary(summary)
 

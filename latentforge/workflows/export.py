@@ -179,12 +179,9 @@ def suppress_output() -> Iterator[None]:
     """Suppress the exporter's warnings about its internals, and its output of discarded graphs."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    sink = io.StringIO()
     try:
-        with (
-            warnings.catch_warnings(),
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), redirect_stdout(sink), redirect_stderr(sink):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -203,9 +200,8 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     for batch in BATCH_SIZES:
         inputs = part.example(batch)
         computed = session.run(list(part.outputs), {part.input: inputs.numpy()})
-        for name, onnx_output, torch_output in zip(
-            part.outputs, computed, part.call(inputs), strict=True
-        ):
+        outputs = zip(part.outputs, computed, part.call(inputs), strict=True)
+        for name, onnx_output, torch_output in outputs:
             difference = float((torch.from_numpy(onnx_output) - torch_output).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(torch_output.abs().max())):
                 message = f"output {name!r} of onnxruntime and torch differs by {difference:g}"
