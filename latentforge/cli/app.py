@@ -28,7 +28,7 @@ from latentforge.cli import (
 )
 from latentforge.cli import list as list_command
 from latentforge.cli.output import Globals, print_json
-from latentforge.errors import Interrupted, LatentForgeError, LostProcess, one_line
+from latentforge.errors import Interrupted, LatentForgeError, LostProcess, UsageError, one_line
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import reserve_stdout
@@ -39,11 +39,8 @@ class Root(TyperGroup):
     commands of plugins. A plugin's command is imported only when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        built_in = super().list_commands(ctx)
-        return [
-            *built_in,
-            *(name for name in commands.commands(disabled_plugins(ctx)) if name not in built_in),
-        ]
+        names = [*super().list_commands(ctx), *commands.commands(disabled_plugins(ctx))]
+        return list(dict.fromkeys(names))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         built_in = super().get_command(ctx, cmd_name)
@@ -92,8 +89,7 @@ def root(
         ),
     ] = None,
     strict_plugins: Annotated[
-        bool,
-        typer.Option("--strict-plugins", help="Exit with code 3 if any plugin has a fault."),
+        bool, typer.Option("--strict-plugins", help="Exit with code 3 if any plugin has a fault.")
     ] = False,
     _version: Annotated[
         bool,
@@ -144,15 +140,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(stop.code, str):  # a plugin's command called sys.exit(text)
             print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
-            message = "the command line is invalid; see stderr"
-            result = {
-                "status": "failed",
-                "id": "usage",
-                "error": message,
-                "details": [],
-                "remedy": "",
-            }
-            print_json({**result, "exit_code": code})
+            print_failure(UsageError("the command line is invalid; see stderr"))
         return code
     except BrokenPipeError:  # `latentforge list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -180,7 +168,11 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     if "--json" in arguments:
-        details = {"error": error.message, "details": list(error.details), "remedy": error.hint}
-        result = {"status": "failed", "id": error.id, **details}
-        print_json({**result, **error.result, "exit_code": error.exit_code})
+        print_failure(error)
     return error.exit_code
+
+
+def print_failure(error: LatentForgeError) -> None:
+    details = {"error": error.message, "details": list(error.details), "remedy": error.hint}
+    result = {"status": "failed", "id": error.id, **details}
+    print_json({**result, **error.result, "exit_code": error.exit_code})

@@ -30,8 +30,5 @@ def check(
     draft = Draft()
     draft.read_file(file)
     resolved = resolve(draft, forge.registry).as_dict()
-    print_result(
-        {"file": str(file), "config": resolved},
-        json,
-        [f"# {file} is valid", "", format_toml(resolved)],
-    )
+    lines = [f"# {file} is valid", "", format_toml(resolved)]
+    print_result({"file": str(file), "config": resolved}, json, lines)

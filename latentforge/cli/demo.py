@@ -35,11 +35,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "train": {"epochs": 120, "lr": 4e-3, "clip_grad_norm": 50.0, "schedule": SCHEDULE},
         },
     ),
-    "mlp": (
-        "mlp-classifier",
-        "guides the search",
-        {"data": ALL, "train": {"epochs": 15}},
-    ),
+    "mlp": ("mlp-classifier", "guides the search", {"data": ALL, "train": {"epochs": 15}}),
     "cnn": (
         "cnn-classifier",
         "judges the results of the search",
@@ -71,11 +67,7 @@ METRICS: tuple[tuple[str, str, str], ...] = (
     ("vae", "elbo", "nats per image, over {} test images"),
     ("mlp", "accuracy", "of {} test images; this classifier guides the search"),
     ("cnn", "accuracy", "of {} test images; this classifier judges the results"),
-    (
-        "latent-map",
-        "knn_accuracy_map",
-        "of {} test images have the class of most neighbours",
-    ),
+    ("latent-map", "knn_accuracy_map", "of {} test images have the class of most neighbours"),
     (
         "guided",
         "success_share",

@@ -32,13 +32,7 @@ def encode(
     Then: embedding-atlas codes.parquet --vector z --image image --umap-metric euclidean
     """
     result = forge_of(ctx).encode(
-        run,
-        out,
-        data=data,
-        options=set_ or (),
-        split=split,
-        checkpoint=checkpoint,
-        device=device,
+        run, out, data=data, options=set_ or (), split=split, checkpoint=checkpoint, device=device
     )
     images = ", ".join(f"{name} {count}" for name, count in result["images"].items())
     columns = ", ".join(result["columns"])

@@ -7,18 +7,8 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import (
-    Device,
-    Json,
-    Others,
-    Weights,
-    forge_of,
-    format_metrics,
-    format_weights,
-    parse_roles,
-    print_result,
-    table,
-)
+from latentforge.cli import output
+from latentforge.cli.output import Device, Json, Others, Weights
 
 
 def evaluate(
@@ -44,25 +34,23 @@ def evaluate(
 
     Example: latentforge evaluate runs/ae-mnist-1 --measure bce_per_pixel
     """
-    result = forge_of(ctx).evaluate(
+    result = output.forge_of(ctx).evaluate(
         run,
         split,
         checkpoint=checkpoint,
         measures=measure or (),
-        roles=parse_roles(with_),
+        roles=output.parse_roles(with_),
         options=set_ or (),
         device=device,
     )
     by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():
         by_protocol.setdefault(text, []).append(name)
-    print_result(
-        result,
-        json,
-        [
-            f"{run}, {split} split, checkpoint {result['checkpoint']}",
-            *format_weights(result),
-            *table(format_metrics(result["metrics"]), "  "),
-            *table([[f"{', '.join(names)}:", text] for text, names in by_protocol.items()], "  "),
-        ],
-    )
+    protocol_rows = [[f"{', '.join(names)}:", text] for text, names in by_protocol.items()]
+    lines = [
+        f"{run}, {split} split, checkpoint {result['checkpoint']}",
+        *output.format_weights(result),
+        *output.table(output.format_metrics(result["metrics"]), "  "),
+        *output.table(protocol_rows, "  "),
+    ]
+    output.print_result(result, json, lines)

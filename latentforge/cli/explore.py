@@ -7,20 +7,8 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import (
-    Device,
-    Json,
-    Others,
-    Quiet,
-    Sets,
-    Weights,
-    forge_of,
-    format_metrics,
-    format_weights,
-    parse_roles,
-    print_result,
-    table,
-)
+from latentforge.cli import output
+from latentforge.cli.output import Device, Json, Others, Quiet, Sets, Weights
 
 
 def explore(
@@ -45,17 +33,17 @@ def explore(
 
     Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
     """
-    result = forge_of(ctx).explore(
+    result = output.forge_of(ctx).explore(
         explorer,
         run,
         checkpoint=checkpoint,
-        roles=parse_roles(with_),
+        roles=output.parse_roles(with_),
         out=out,
         assignments=set_ or (),
         preset=preset,
         quiet=quiet,
         device=device,
     )
-    rows = [*table(format_metrics(result["metrics"])), result["protocol"], *result["files"]]
-    lines = [*format_weights(result), *result["notes"], *rows]
-    print_result(result, json, [line for line in lines if line])
+    metrics = output.table(output.format_metrics(result["metrics"]))
+    lines = [*output.format_weights(result), *result["notes"], *metrics, result["protocol"]]
+    output.print_result(result, json, [line for line in [*lines, *result["files"]] if line])

@@ -43,15 +43,12 @@ def export(
 def format_facts(result: Mapping[str, Any]) -> list[str]:
     if result["format"] == "safetensors":
         return [f"contains {result['holds']}"]
-    tensors = [("input", i) for i in result["inputs"]] + [("output", o) for o in result["outputs"]]
     lines = [
-        f"{direction} {tensor['name']}: {tensor['dtype']} ({', '.join(map(str, tensor['shape']))})"
-        for direction, tensor in tensors
+        f"{kind} {tensor['name']}: {tensor['dtype']} ({', '.join(map(str, tensor['shape']))})"
+        for kind in ("input", "output")
+        for tensor in result[f"{kind}s"]
     ]
-    check = result["check"]
-    if check is None:
-        return [*lines, "not checked: onnxruntime is not installed"]
-    return [
-        *lines,
-        f"checked with {check['with']}: largest difference {check['largest_difference']:.1e}",
-    ]
+    note = "not checked: onnxruntime is not installed"
+    if check := result["check"]:
+        note = f"checked with {check['with']}: largest difference {check['largest_difference']:.1e}"
+    return [*lines, note]

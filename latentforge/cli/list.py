@@ -54,41 +54,24 @@ def show(
     from latentforge.config.validation import describe
 
     entry = forge_of(ctx).registry.get(get_kind(kind).plural, name)
-    options = describe(entry.spec.config)
-    if entry.kind.plural == "datasets":
+    spec, plural = entry.spec, entry.kind.plural
+    options = describe(spec.config)
+    if plural == "datasets":
         options += describe(DataConfig)  # the core's keys of the section [data]
     facts = _facts(entry)
-    doc = " ".join(str(entry.spec.config.__doc__ or "").split())
-    if doc.startswith(f"{entry.spec.config.__name__}("):  # the default docstring of dataclass
+    doc = " ".join(str(spec.config.__doc__ or "").split())
+    if doc.startswith(f"{spec.config.__name__}("):  # the default docstring of dataclass
         doc = ""
-    print_result(
-        {
-            **_brief(entry),
-            **facts,
-            "options": [
-                {"name": option.name, "type": option.type, "default": option.default}
-                for option in options
-            ],
-        },
-        json,
-        [
-            f"{entry.kind.singular} {entry.name}: {entry.spec.summary}",
-            *table([[f"{key}:", _format_fact(value)] for key, value in facts.items()], "  "),
-            *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
-            *table(
-                [
-                    [option.name, option.type, js.dumps(option.default, default=str)]
-                    for option in options
-                ],
-                "  ",
-            ),
-            *(
-                ["", Path(entry.spec.path).read_text("utf-8", errors="replace")]
-                if entry.kind.plural == "presets"
-                else []
-            ),
-        ],
-    )
+    lines = [
+        f"{entry.kind.singular} {entry.name}: {spec.summary}",
+        *table([[f"{key}:", _format_fact(value)] for key, value in facts.items()], "  "),
+        *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
+        *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
+    ]
+    if plural == "presets":
+        lines += ["", Path(spec.path).read_text("utf-8", errors="replace")]
+    result = {**_brief(entry), **facts, "options": [vars(option) for option in options]}
+    print_result(result, json, lines)
 
 
 def runs(

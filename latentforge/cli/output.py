@@ -44,8 +44,7 @@ class Globals:
 
     @classmethod
     def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
-        """Parse the values of `-p`: names of plugins to load, and `no:NAME` for plugins to
-        disable."""
+        """Parse the values of `-p`: plugins to load, and `no:NAME` for plugins to disable."""
         values = plugin or ()
         off = [name.removeprefix("no:") for name in values if name.startswith("no:")]
         return cls([name for name in values if not name.startswith("no:")], off, strict)
@@ -81,8 +80,7 @@ def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:
-    """Print the result as one JSON object or as lines of text. With several processes, only the
-    first prints."""
+    """Print one JSON object or lines of text. With several processes, only the first prints."""
     if as_json:
         print_json(result)
     elif not torchrun.rank():

@@ -52,11 +52,9 @@ def list_plugins(
         for f in facts
     ]
     header = ["NAME", "DISTRIBUTION", "VERSION", "STATUS", "IMPORT", "OFFERS"]
-    problems = [f"  {problem}" for problem in registry.problems]
-    notices = [f"  {notice}" for notice in registry.notices]
     lines = table([header, *rows])
-    lines += ["problems:", *problems] if problems else []
-    lines += ["notices:", *notices] if notices else []
+    for title, texts in (("problems:", registry.problems), ("notices:", registry.notices)):
+        lines += [title, *(f"  {text}" for text in texts)] if texts else []
     print_result({"plugins": facts}, json, lines)
 
 
@@ -150,11 +148,9 @@ def new(
     from latentforge.plugins.scaffold import new_plugin
 
     folder, files = new_plugin(name, kind, out)
-    lines = [
-        *(str(file) for file in files),
-        f'next: cd {folder} && pip install -e ".[test]" && pytest',
-    ]
-    print_result({"folder": str(folder), "files": [str(file) for file in files]}, json, lines)
+    paths = [str(file) for file in files]
+    lines = [*paths, f'next: cd {folder} && pip install -e ".[test]" && pytest']
+    print_result({"folder": str(folder), "files": paths}, json, lines)
 
 
 def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
@@ -162,9 +158,8 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
     if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
         modules = [target] if target.endswith(".py") else modules_of(Path(target))
         forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
-        module_names = {*modules}
-        selected = [p for p in forge.registry.plugins if p.module in module_names]
-        return forge, [p for p in selected if p.status != "disabled"]
+        plugins = forge.registry.plugins
+        return forge, [p for p in plugins if p.module in modules and p.status != "disabled"]
     forge = options.forge(warn=False)
     plugins = forge.registry.plugins
     if target is None:

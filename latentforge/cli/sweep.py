@@ -25,8 +25,7 @@ def sweep(
     grid: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=[A,B]",
-            help="The values of a key; repeat it to combine several keys.",
+            metavar="KEY=[A,B]", help="The values of a key; repeat it to combine several keys."
         ),
     ] = None,
     search: Annotated[

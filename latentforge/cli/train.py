@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import (
-    Json,
-    Quiet,
-    Sets,
-    forge_of,
-    format_metrics,
-    format_weights,
-    print_result,
-    table,
-)
+from latentforge.cli import output
+from latentforge.cli.output import Json, Quiet, Sets
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +76,7 @@ def train(
     from latentforge.runs.compatibility import build_draft, resolve_resumed_config
     from latentforge.workflows.run import open_run
 
-    registry = forge_of(ctx).registry
+    registry = output.forge_of(ctx).registry
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is None:
         if from_ is not None:
@@ -97,9 +89,8 @@ def train(
         finished = train_run(registry, settings, run=run, quiet=quiet, data=None)
     else:
         resumed = open_run(registry, resume)
-        if unexpected := [
-            str(argument) for argument in (model, config, preset, run) if argument is not None
-        ]:
+        given = (model, config, preset, run)
+        if unexpected := [str(argument) for argument in given if argument is not None]:
             raise UsageError(
                 f"--resume continues {resumed.path} with its stored options; "
                 f"remove {', '.join(unexpected)}",
@@ -115,20 +106,17 @@ def train(
     rows = [
         [split, *row]
         for split, metrics in finished.metrics.items()
-        for row in format_metrics(metrics)
+        for row in output.format_metrics(metrics)
     ]
-    print_result(
-        result,
-        json,
-        [
-            f"{finished.path}: {result['status']}, {result['steps']} steps in "
-            f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
-            *table(rows, "  "),
-            *format_weights(finished.manifest),
-            *format_best(finished.manifest),
-            f"watch: tensorboard --logdir {finished.path}",
-        ],
-    )
+    lines = [
+        f"{finished.path}: {result['status']}, {result['steps']} steps in "
+        f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
+        *output.table(rows, "  "),
+        *output.format_weights(finished.manifest),
+        *format_best(finished.manifest),
+        f"watch: tensorboard --logdir {finished.path}",
+    ]
+    output.print_result(result, json, lines)
 
 
 def apply_options(

@@ -37,12 +37,8 @@ def check_changes(
         requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
         named = name == "name" or key == "callbacks"  # a name may be qualified or not
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
-        if (
-            old == new
-            or key in CHANGEABLE
-            or moved
-            or (not requested and (named or key not in before))
-        ):
+        unchanged = not requested and (named or key not in before)
+        if old == new or key in CHANGEABLE or moved or unchanged:
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
@@ -58,8 +54,7 @@ def check_changes(
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a configuration to keys such as `section.key` and `section.outer.inner`. The list of
-    callbacks stays one setting."""
+    """Flatten a configuration to keys such as `section.outer.inner`; callbacks stay one list."""
     result: dict[str, Any] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping)

@@ -88,8 +88,7 @@ class Draft:
             self.assign(text)
 
     def assign(self, text: str) -> None:
-        """Apply one `section.key=VALUE`. VALUE is parsed as TOML, or else used as a string. Dots
-        separate nested keys."""
+        """Apply one `section.outer.inner=VALUE`. VALUE is parsed as TOML, or else a string."""
         key, equals, value = text.partition("=")
         section, *path = key.strip().split(".")
         if not equals or not path or not all((section, *path)):
@@ -109,9 +108,8 @@ class Draft:
             self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is not a table")
 
     def add_data(self, data: Any) -> Any:
-        """Add the argument `data` of the Python API, which is a dataset's name, the section [data],
-        or the data itself. Returns the data without split fractions if it was passed in Python, or
-        else None."""
+        """Add the argument `data` of the Python API: a dataset's name, the section [data], or the
+        data itself, which is returned without split fractions. Otherwise returns None."""
         if data is None:
             return None
         if isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
@@ -122,17 +120,16 @@ class Draft:
         if not isinstance(data, Mapping):
             return data
         # numbers are split fractions, other values are splits
-        shares = {k: v for k, v in data.items() if isinstance(v, int | float)}
-        self.update("data", shares, "data=")
-        return {k: v for k, v in data.items() if k not in shares}
+        fractions = {k: v for k, v in data.items() if isinstance(v, int | float)}
+        self.update("data", fractions, "data=")
+        return {k: v for k, v in data.items() if k not in fractions}
 
     def enable_callbacks(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
         """Enable callbacks, each given as a name or as a mapping of its name and options."""
         for callback in callbacks:
             if not isinstance(callback, str | Mapping):
-                raise UsageError(
-                    f"callbacks: give a name or a mapping with a name, not {callback!r}"
-                )
+                message = f"callbacks: give a name or a mapping with a name, not {callback!r}"
+                raise UsageError(message)
             options = {"name": callback} if isinstance(callback, str) else dict(callback)
             self.enable_callback(str(options.get("name"))).update(options)
 
@@ -169,8 +166,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """Parse a command-line value as TOML (3, 1e-3, [128], true), or else return the string
-    itself."""
+    """Parse a command-line value as TOML (3, 1e-3, [128], true), or else return the string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

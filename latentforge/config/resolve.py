@@ -67,8 +67,7 @@ def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
 def resolve_data(
     values: Mapping[str, Any], registry: Registry, faults: Faults
 ) -> tuple[Component | None, Any]:
-    """Validate the section [data]: the dataset and its options, if one is named, and the core's
-    keys."""
+    """Validate the section [data]: the core's keys and, if one is named, the dataset's options."""
     core_keys = {f.name for f in fields(DataConfig)}
     config = check(DataConfig, {k: v for k, v in values.items() if k in core_keys}, "data", faults)
     options = {k: v for k, v in values.items() if k not in core_keys}
@@ -100,8 +99,7 @@ def _component(
     faults: Faults,
     other_keys: Sequence[str] = (),
 ) -> Component | None:
-    """Return the component that a section names, or None if the name is invalid. Its options are
-    None if they are invalid."""
+    """The component that a section names; None if its name is invalid. Invalid options are None."""
     options = dict(values)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -119,14 +117,12 @@ def _component(
         return None
     check_defaults(entry)
     owner = "" if other_keys else f"{entry.kind.singular} {name!r}"
-    return Component(
-        entry, check(entry.spec.config, options, path, faults, owner=owner, other_keys=other_keys)
-    )
+    cls = entry.spec.config
+    return Component(entry, check(cls, options, path, faults, owner=owner, other_keys=other_keys))
 
 
 def check_defaults(entry: Entry) -> None:
-    """Raise PluginError if a third-party component has invalid defaults, even if the user overrides
-    them."""
+    """Raise PluginError if a third-party component has invalid defaults, even overridden ones."""
     wrong = [] if entry.plugin.builtin else find_default_faults(entry.spec.config)
     if wrong:
         raise PluginError(
@@ -178,8 +174,7 @@ def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) 
 
 
 def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any], path: str) -> Any:
-    """Validate the options of an explorer or a measure, given as `key=VALUE` strings or a
-    mapping."""
+    """Validate options of an explorer or a measure, from `key=VALUE` strings or a mapping."""
     faults = Faults()
     options = check(cls, read_assignments(assignments, faults), path, faults)
     raise_faults(faults)
@@ -189,8 +184,7 @@ def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any]
 def read_assignments(
     assignments: Sequence[str] | Mapping[str, Any], faults: Faults
 ) -> dict[str, Any]:
-    """Parse `key=VALUE` strings into a mapping; `outer.inner=VALUE` is nested. A mapping is
-    copied."""
+    """Parse `key=VALUE` strings; `outer.inner=VALUE` is nested. A mapping is copied."""
     if isinstance(assignments, Mapping):
         return dict(assignments)
     values: dict[str, Any] = {}

@@ -1,6 +1,4 @@
-"""The classes of a resolved configuration, as a run stores it: RunConfig, Component, DataConfig
-and TrainConfig.
-"""
+"""The classes of a resolved configuration, as a run stores it."""
 
 from __future__ import annotations
 
@@ -75,8 +73,7 @@ class DeviceName:
 
 
 def check_device(name: str) -> None:
-    """Raise UsageError for an invalid device name. The engine checks whether this machine has the
-    device."""
+    """Raise UsageError for an invalid name. The engine checks whether the device exists."""
     if not is_device(name):
         raise UsageError(f"device must be {DEVICES}, got {name!r}")
 
@@ -161,21 +158,17 @@ class Component:
         return {"name": self.entry.reference, **plain(self.options)}
 
     def call(self, doing: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call one of the component's functions. An error in it becomes a PluginError that names
-        the component."""
+        """Call one of its functions. An error becomes a PluginError that names the component."""
         return call_component(doing, [self.entry], function, *args, **options)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The complete configuration of a run: every default filled in, every value validated.
-
-    `dataset` is None for data that was passed in Python.
-    """
+    """The complete configuration of a run: every default filled in, every value validated."""
 
     model: Component
     loss: Component
-    dataset: Component | None
+    dataset: Component | None  # None for data that was passed in Python
     data: DataConfig
     train: TrainConfig
     callbacks: tuple[Component, ...] = ()

@@ -108,11 +108,10 @@ def select_explorer(
     options: Mapping[str, Any],
     preset: str | None,
 ) -> list[Component]:
-    """Return the explorer and, if it searches, its objective, with their options. Given options
-    override the options of the preset.
+    """Return the explorer and, if it searches, its objective, with their options.
 
-    Explorer and objective share one namespace: `n=100` is passed to the objective if the explorer
-    has no option `n`.
+    Given options override those of the preset. Explorer and objective share one namespace: `n=100`
+    is passed to the objective if the explorer has no option `n`.
     """
     entry = registry.get("explorers", name)
     check_needs(entry, config.model.entry)
@@ -134,20 +133,17 @@ def select_explorer(
                 hint=f"rename the option in plugin {objective.plugin.name}",
             )
         objective_values = {key: values.pop(key) for key in objective_keys if key in values}
-        other_owners = {
+        owners = {
             f.name: other.name
             for other in registry.entries("objectives")
             if other is not objective
             for f in fields(other.spec.config)
         }
-        for key in [key for key in values if key in other_owners and key not in explorer_keys]:
-            faults.add(
-                f"{objective.name}.{key}", f"is an option of objective {other_owners[key]!r}"
-            )
+        for key in [key for key in values if key in owners and key not in explorer_keys]:
+            faults.add(f"{objective.name}.{key}", f"is an option of objective {owners[key]!r}")
             del values[key]
-        objectives = [
-            (objective, check(objective.spec.config, objective_values, objective.name, faults))
-        ]
+        checked = check(objective.spec.config, objective_values, objective.name, faults)
+        objectives = [(objective, checked)]
         other_keys = ["objective", *objective_keys]
     explorer_options = check(entry.spec.config, values, entry.name, faults, other_keys=other_keys)
     raise_faults(faults)
@@ -175,8 +171,7 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 
 
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
-    """Raise UsageError if a role is unknown, the model of its run does not fit, or a required role
-    is missing."""
+    """Raise UsageError if a role is unknown or missing, or if the model of its run does not fit."""
     needs_by_role: dict[str, set[str]] = {}
     for entry in entries:
         optional = getattr(entry.spec, "optional_roles", None) or {}
@@ -207,14 +202,12 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
 def _group_options(
     options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Group options by measure, from `measure.key=value` strings or a mapping measure ->
-    options."""
+    """Group options by measure, from `measure.key=value` strings or from a nested mapping."""
     if isinstance(options, Mapping):
-        if unknown := [name for name in options if name not in names]:
-            hint = did_you_mean(unknown[0], names) or f"measures are {', '.join(names)}"
-            raise UsageError(
-                f"options for {unknown[0]!r}, which is not a requested measure; {hint}"
-            )
+        for name in options:
+            if name not in names:
+                hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
+                raise UsageError(f"options for {name!r}, which is not a requested measure; {hint}")
         return {name: options.get(name, {}) for name in names}
     by_name: dict[str, list[str]] = {name: [] for name in names}
     for text in options:

@@ -58,20 +58,17 @@ def check(
     values = {}
     for key, value in options.items():
         key_path = f"{path}.{key}" if path else key
+        is_nested = key in fields and dataclasses.is_dataclass(annotations[key])
         if key not in fields:
             allowed = [*fields, *other_keys]
-            hint = (
-                did_you_mean(str(key), allowed) or f"known options: {', '.join(allowed) or 'none'}"
-            )
+            known = f"known options: {', '.join(allowed) or 'none'}"
+            hint = did_you_mean(str(key), allowed) or known
             faults.add(key_path, f"no such option{f' of {owner}' if owner else ''}; {hint}")
-        elif dataclasses.is_dataclass(annotations[key]) and isinstance(value, Mapping):
-            values[key] = check(typing.cast("type[Any]", annotations[key]), value, key_path, faults)
-        elif dataclasses.is_dataclass(annotations[key]):
-            inner = dataclasses.fields(typing.cast("type[Any]", annotations[key]))[0].name
-            faults.add(
-                key_path,
-                f"must be a table; write {key_path}.{inner}=..., got {_format_value(value)}",
-            )
+        elif is_nested and isinstance(value, Mapping):
+            values[key] = check(annotations[key], value, key_path, faults)
+        elif is_nested:
+            inner = f"{key_path}.{dataclasses.fields(annotations[key])[0].name}"
+            faults.add(key_path, f"must be a table; write {inner}=..., got {_format_value(value)}")
         else:
             values[key] = _check_value(annotations[key], value, key_path, faults, fields[key])
     for name, spec in fields.items():
@@ -179,10 +176,8 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
             bound, key = ("at least", "min") if error["type"] == "too_short" else ("at most", "max")
             message = f"must have {bound} {error['ctx'][key + '_length']} values"
         elif error["type"] == "literal_error":
-            choices = [
-                part.strip("'")
-                for part in error["ctx"]["expected"].replace(" or ", ", ").split(", ")
-            ]
+            expected = error["ctx"]["expected"].replace(" or ", ", ").split(", ")
+            choices = [part.strip("'") for part in expected]
             hint = did_you_mean(str(error["input"]), choices)
             message = f"must be one of {', '.join(choices)}" + (f" ({hint})" if hint else "")
         elif error["type"] == "none_required":
@@ -225,8 +220,7 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 
 
 def find_default_faults(cls: type[Any]) -> list[str]:
-    """Return the faults of a config dataclass's defaults, which its author must fix, not the
-    user."""
+    """Return the faults of a config's defaults, which its author must fix, not the user."""
     faults = Faults()
     try:
         check(cls, plain(cls()), cls.__name__, faults)
@@ -259,10 +253,8 @@ def describe(cls: type[Any]) -> list[Option]:
     for spec in dataclasses.fields(cls):
         annotation = annotations[spec.name]
         if dataclasses.is_dataclass(annotation):
-            options += [
-                Option(f"{spec.name}.{inner.name}", inner.type, inner.default)
-                for inner in describe(typing.cast("type[Any]", annotation))
-            ]
+            nested = describe(typing.cast("type[Any]", annotation))
+            options += [dataclasses.replace(o, name=f"{spec.name}.{o.name}") for o in nested]
         else:
             options.append(Option(spec.name, type_name(annotation), _default(spec)))
     return options

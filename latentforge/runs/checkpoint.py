@@ -22,25 +22,9 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from latentforge.errors import LatentForgeError, MissingError, RunFailed
-from latentforge.io.atomic import (
-    is_outside,
-    read_bytes,
-    read_json,
-    replace_synced,
-    sha256,
-    sync_folder,
-    write_synced,
-)
-from latentforge.runs.checkpoint_reader import (
-    FORMAT,
-    MANIFEST,
-    STATE,
-    VERSION,
-    Checkpoint,
-    damage_error,
-    read_manifest,
-    verify,
-)
+from latentforge.io import atomic
+from latentforge.runs import checkpoint_reader as reader
+from latentforge.runs.checkpoint_reader import FORMAT, MANIFEST, STATE, VERSION, Checkpoint
 
 log = logging.getLogger("latentforge")
 
@@ -79,9 +63,8 @@ class CheckpointStore:
         """
         for label in (name, *tensors):
             if not _NAME.fullmatch(label) or label.lower() in _RESERVED:
-                raise ValueError(
-                    f"{label!r} is not a valid name for a checkpoint or a group of tensors"
-                )
+                message = f"{label!r} is not a valid name for a checkpoint or a group of tensors"
+                raise ValueError(message)
         files = {f"{group}.safetensors": to_safetensors(named) for group, named in tensors.items()}
         files[STATE] = _json(state)
         path = self.folder / name
@@ -91,11 +74,8 @@ class CheckpointStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.clean()
             names = chain([name], (f"{name}.{number}" for number in count(2)))
-            path = next(
-                self.folder / candidate
-                for candidate in names
-                if not (self.folder / candidate).exists()
-            )
+            paths = (self.folder / candidate for candidate in names)
+            path = next(candidate for candidate in paths if not candidate.exists())
             self._write(path, files)
             self._publish(LATEST, path.name)
             if best:
@@ -119,23 +99,19 @@ class CheckpointStore:
         it does not exist, and RunFailed if it is damaged."""
         path = self.folder / self._resolve(which)
         if not path.is_dir():
-            pointer_note = (
-                [f"{self.folder / POINTERS[which]} refers to it"] if which in POINTERS else []
-            )
-            raise MissingError(
-                f"no checkpoint {path}",
-                details=[*pointer_note, *self._describe_others(path.name)],
-                hint="last, best, or the name of a checkpoint's folder",
-            )
+            details = self._describe_others(path.name)
+            if which in POINTERS:
+                details = [f"{self.folder / POINTERS[which]} refers to it", *details]
+            hint = "last, best, or the name of a checkpoint's folder"
+            raise MissingError(f"no checkpoint {path}", details=details, hint=hint)
         try:
             checkpoint = self._load(path)
             if which in POINTERS:
                 self._check_pointer(POINTERS[which], path)
             return checkpoint
         except RunFailed as error:
-            raise RunFailed(
-                error.message, details=self._describe_others(path.name), hint=error.hint
-            ) from error
+            details = self._describe_others(path.name)
+            raise RunFailed(error.message, details=details, hint=error.hint) from error
 
     def load_newest(self) -> Checkpoint:
         """Load the last checkpoint or, if it is damaged, the newest undamaged one, with a warning
@@ -151,7 +127,7 @@ class CheckpointStore:
             raise
 
     def _check_location(self) -> None:
-        if is_outside(self.folder, self.folder.parent):
+        if atomic.is_outside(self.folder, self.folder.parent):
             raise RunFailed(
                 f"{self.folder} is a link to a place outside the run",
                 details=["nothing outside a run is read, written or deleted"],
@@ -160,26 +136,28 @@ class CheckpointStore:
 
     def _load(self, path: Path) -> Checkpoint:
         self._check_location()
-        if is_outside(path, self.folder):
-            raise damage_error(path, "it is a link to a place outside the run")
-        files = read_manifest(path)
+        if atomic.is_outside(path, self.folder):
+            raise reader.damage_error(path, "it is a link to a place outside the run")
+        files = reader.read_manifest(path)
         for file, entry in files.items():
-            verify(path, file, entry)
+            reader.verify(path, file, entry)
         try:
-            state = dict(read_json(path / STATE))
+            state = dict(atomic.read_json(path / STATE))
         except (OSError, ValueError, TypeError) as error:
-            raise damage_error(path, f"{STATE} cannot be read: {error}") from None
+            raise reader.damage_error(path, f"{STATE} cannot be read: {error}") from None
         return Checkpoint(path.name, path, state, files)
 
     def _check_pointer(self, pointer: str, path: Path) -> None:
         """Raise RunFailed if a checkpoint is not the one whose hash the pointer contains."""
         _, published = self._read_pointer(pointer)
         try:
-            if published in (None, sha256(path / MANIFEST)):
+            if published in (None, atomic.sha256(path / MANIFEST)):
                 return
         except OSError as error:
-            raise damage_error(path, f"{MANIFEST} cannot be read: {error.strerror}") from None
-        raise damage_error(path, f"the SHA-256 of its {MANIFEST} does not match {pointer}")
+            raise reader.damage_error(
+                path, f"{MANIFEST} cannot be read: {error.strerror}"
+            ) from None
+        raise reader.damage_error(path, f"the SHA-256 of its {MANIFEST} does not match {pointer}")
 
     def load_undamaged(self) -> list[Checkpoint]:
         """Load all undamaged checkpoints, sorted by step: copying a run changes file times."""
@@ -233,16 +211,14 @@ class CheckpointStore:
     def _read_pointer(self, pointer: str) -> tuple[str | None, str | None]:
         """The name and the hash in a pointer file; None for each that is missing."""
         try:
-            text = read_bytes(self.folder / pointer, limit=4096).decode("utf-8", errors="replace")
+            content = atomic.read_bytes(self.folder / pointer, limit=4096)
         except (FileNotFoundError, NotADirectoryError):
             return None, None
         except OSError as error:
-            raise RunFailed(
-                f"cannot read {self.folder / pointer}: {error.strerror}",
-            ) from error
+            raise RunFailed(f"cannot read {self.folder / pointer}: {error.strerror}") from error
         except ValueError as error:
             raise RunFailed(f"{self.folder / pointer} is damaged: {error}") from None
-        match = _POINTER.fullmatch(text)
+        match = _POINTER.fullmatch(content.decode("utf-8", errors="replace"))
         if not match:  # also rejects a hostile "../.."
             raise RunFailed(
                 f"{self.folder / pointer} is damaged: it does not contain the name of a checkpoint",
@@ -261,21 +237,21 @@ class CheckpointStore:
         temporary = self.folder / f"{TEMPORARY}{path.name}-{os.getpid()}"
         temporary.mkdir()
         for file, data in {**files, MANIFEST: _json(manifest)}.items():
-            write_synced(temporary / file, data)
-        sync_folder(temporary)
+            atomic.write_synced(temporary / file, data)
+        atomic.sync_folder(temporary)
         temporary.rename(path)
-        sync_folder(self.folder)
+        atomic.sync_folder(self.folder)
         try:
-            for file, entry in read_manifest(path).items():
-                verify(path, file, entry)
+            for file, entry in reader.read_manifest(path).items():
+                reader.verify(path, file, entry)
         except LatentForgeError:
             self._remove(path)
             raise
 
     def _publish(self, pointer: str, name: str) -> None:
-        text = f"{name}\n{sha256(self.folder / name / MANIFEST)}\n"
+        text = f"{name}\n{atomic.sha256(self.folder / name / MANIFEST)}\n"
         temporary = self.folder / f"{TEMPORARY}{pointer}-{os.getpid()}"
-        replace_synced(self.folder / pointer, text.encode(), temporary)
+        atomic.replace_synced(self.folder / pointer, text.encode(), temporary)
 
     def _remove(self, path: Path) -> None:
         """Rename a checkpoint and delete it. If the deletion is incomplete, the next save removes
@@ -326,7 +302,7 @@ def _is_ours(path: Path) -> bool:
     if not _NAME.fullmatch(path.name) or path.is_symlink():
         return False
     try:
-        return bool(read_json(path / MANIFEST)["format"] == FORMAT)
+        return bool(atomic.read_json(path / MANIFEST)["format"] == FORMAT)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

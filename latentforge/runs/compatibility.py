@@ -21,16 +21,11 @@ STORED = "run.json"  # the origin of settings from the stored configuration
 
 
 def resolve_stored_config(registry: Registry, run: RunFolder) -> RunConfig:
-    """Resolve a run's configuration with the installed plugins. Raises a PluginError that names a
-    missing one.
-
-    Callbacks are left out: only training needs them and their plugins.
-    """
+    """Resolve a run's configuration with the installed plugins, without its callbacks: only
+    training needs them and their plugins. Raises a PluginError that names a missing plugin."""
     draft = build_draft(run)
     draft.callbacks = []
-    components = [
-        component for component in run.manifest["plugins"] if component["kind"] != "callbacks"
-    ]
+    components = [part for part in run.manifest["plugins"] if part["kind"] != "callbacks"]
     require_all(registry, run.path, components)
     return resolve(draft, registry, in_memory=is_in_memory(run))
 
@@ -91,11 +86,9 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
             hint=hint,
         ) from None
     if plugin.distribution and is_older(plugin.version, component["version"]):
-        trained_with, installed = f"{plugin.distribution} {component['version']}", plugin.version
-        command = pip_install([f"{plugin.distribution}>={component['version']}"])
-        return (
-            f"{run} was trained with {trained_with}, but {installed} is installed; try: {command}"
-        )
+        name, version = plugin.distribution, component["version"]
+        reason = f"{run} was trained with {name} {version}, but {plugin.version} is installed"
+        return f"{reason}; try: {pip_install([f'{name}>={version}'])}"
     return ""
 
 
@@ -132,9 +125,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def open_roles(
-    registry: Registry,
-    roles: Mapping[str, RunFolder | str | Path] | None,
-    entries: Sequence[Entry],
+    registry: Registry, roles: Mapping[str, RunFolder | str | Path] | None, entries: Sequence[Entry]
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
     """Open the run of each role, and check that `entries` accept the roles and the models."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}

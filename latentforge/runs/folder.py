@@ -11,12 +11,7 @@ from typing import Any
 
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 from latentforge.io.atomic import parse_json, read_json, read_lines
-from latentforge.io.paths import (
-    append_json_line,
-    create_folder,
-    write_error,
-    write_json,
-)
+from latentforge.io.paths import append_json_line, create_folder, write_error, write_json
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
@@ -174,8 +169,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
-        names = [run.name for run in find_run_folders(path.parent)]
-        hint = did_you_mean(path.name, names)
+        hint = did_you_mean(path.name, [run.name for run in find_run_folders(path.parent)])
         raise MissingError(
             f"no run at {path}",
             details=[hint] if hint else [],

@@ -78,10 +78,8 @@ class Board:
         from PIL import Image
 
         with Image.open(io.BytesIO(content)) as file:
-            width, height = file.size
-        encoded = Summary.Image(
-            height=height, width=width, colorspace=3, encoded_image_string=content
-        )
+            size = {"width": file.width, "height": file.height}
+        encoded = Summary.Image(**size, colorspace=3, encoded_image_string=content)
         self._write_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
 
     def add_histogram(self, tag: str, values: np.ndarray[Any, Any], step: int) -> None:
@@ -91,15 +89,12 @@ class Board:
     def add_hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Add the hyperparameters and the names of the final metrics to this run; `add_hparams` of
         torch would create a sub-run."""
-        flat = {
-            k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()
-        }
+        flat = {k: v if isinstance(v, int | float | str) else str(v) for k, v in options.items()}
         for summary in hparams(flat, dict(metrics)):
             self._write_summary(summary)
 
     def close(self) -> None:
-        """Close the event file, and delete it if nothing was written. Called no matter how
-        training ends."""
+        """Close the event file, however training ends; delete it if nothing was written."""
         with suppress(OSError):  # a full disk has already been reported by the write that failed
             empty = self.file.tell() == self._header
             self.file.close()

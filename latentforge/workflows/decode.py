@@ -106,8 +106,7 @@ def write_images(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> 
 
 
 def contact_sheet(x: Tensor, count: int, folder: Path, loaded: LoadedModel) -> str:
-    """Draw `x`, the first of `count` images, as a contact sheet, and return the name of the
-    file."""
+    """Draw `x`, the first of `count` images, as a contact sheet. Returns the name of the file."""
     from latentforge.rendering.write import write_finding  # imports matplotlib: half a second
 
     grid = ImageGrid(
@@ -146,10 +145,8 @@ def read_column(path: Path, name: str) -> tuple[Array, str]:
     try:
         with parquet.ParquetFile(path) as file:
             if name not in file.schema_arrow.names:
-                names = ", ".join(file.schema_arrow.names)
-                raise UsageError(
-                    f"{path} has no column {name!r}", details=[f"its columns are {names}"]
-                )
+                details = [f"its columns are {', '.join(file.schema_arrow.names)}"]
+                raise UsageError(f"{path} has no column {name!r}", details=details)
             column = file.read(columns=[name]).column(name).combine_chunks()
             source = (file.schema_arrow.metadata or {}).get(METADATA.encode(), b"")
     except (OSError, pa.ArrowException) as error:
@@ -181,15 +178,10 @@ def warn_if_encoder_differs(source: str, loaded: LoadedModel, where: str) -> Non
 
 
 def identity(config: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
-    """The facts that determine a run's weights. The path is not one of them, as runs may be
-    moved."""
-    facts: dict[str, Any] = replace_nonfinite(
-        {
-            **{section: config[section] for section in ("model", "loss", "train")},
-            "data": [config["data"], data["fingerprint"]],
-            "checkpoint": checkpoint,
-        }
-    )
+    """The facts that determine a run's weights, without its path, as runs may be moved."""
+    sections = {section: config[section] for section in ("model", "loss", "train")}
+    described = {"data": [config["data"], data["fingerprint"]], "checkpoint": checkpoint}
+    facts: dict[str, Any] = replace_nonfinite({**sections, **described})
     return facts
 
 

@@ -43,23 +43,17 @@ def diagnose(
 
 
 def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[Diagnosis]:
-    """Diagnose a loaded run on its training images and the images of `split`. `loss` is the measure
-    named `loss`."""
+    """Diagnose a loaded run on its training images and those of `split`, with measure `loss`."""
     loaded, provides = loaded_run.loaded, loaded_run.config.model.entry.spec.provides
     train, held_out = loaded_run.splits.split("train"), loaded_run.splits.split(split)
-    diagnoses = [
-        *diagnostics.check_value_range(
-            train, getattr(loaded.loss, "likelihood", None), kl="kl" in provides
-        ),
-        *diagnostics.find_constant_pixels(train),
-    ]
+    likelihood, kl = getattr(loaded.loss, "likelihood", None), "kl" in provides
+    diagnoses = [*diagnostics.check_value_range(train, likelihood, kl=kl)]
+    diagnoses += diagnostics.find_constant_pixels(train)
     if "encode" in provides:
         with torch.no_grad():
-            codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl="kl" in provides)
-        diagnoses += [
-            *diagnostics.find_dead_latents(codes, f"the {split} images"),
-            *diagnostics.check_log_var(codes),
-        ]
+            codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl=kl)
+        diagnoses += diagnostics.find_dead_latents(codes, f"the {split} images")
+        diagnoses += diagnostics.check_log_var(codes)
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in loaded_run.run.history() if split in line]
@@ -67,19 +61,14 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
     diagnoses += diagnostics.check_overfitting(
         train_loss, curve, "the training images", f"the {split} images"
     )
-    recorded = loaded_run.run.metrics.get("train", {}).get("loss")
-    if (
-        recorded is not None
-        and not loaded_run.config.train.ema
-        and not is_loss_changing(loaded_run)
-    ):
-        diagnoses += diagnostics.explain_running_average(recorded, train_loss, held_out_loss, split)
+    logged = loaded_run.run.metrics.get("train", {}).get("loss")
+    if logged is not None and not loaded_run.config.train.ema and not is_loss_changing(loaded_run):
+        diagnoses += diagnostics.explain_running_average(logged, train_loss, held_out_loss, split)
     return diagnoses
 
 
 def is_loss_changing(loaded_run: LoadedRun) -> bool:
-    """Whether a schedule of the loss changed its value in the last epoch, so that loss values are
-    not comparable."""
+    """Whether a schedule changed the loss in the last epoch, which makes values incomparable."""
     model, loss, end = loaded_run.loaded.model, loaded_run.loaded.loss, loaded_run.loaded.step
     train = loaded_run.splits.split("train")
     batch = train.batch_at(range(min(BATCH, len(train))))

@@ -76,10 +76,8 @@ def encode(
     with callers_state_kept(torch_device), torch.no_grad(), output_file(out) as file:
         torch.manual_seed(mix("encode", config.train.seed))  # for models whose encoder is random
         rows = encode_batches(loaded, config, selected, torch_device)
-        if out.suffix == ".parquet":
-            columns = write_parquet(rows, file, about)
-        else:
-            columns = write_npz(rows, file, about)
+        write = write_parquet if out.suffix == ".parquet" else write_npz
+        columns = write(rows, file, about)
     return {
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
@@ -91,8 +89,7 @@ def encode(
 
 
 def _find_distinct(splits: Mapping[str, ImageSplit]) -> dict[str, ImageSplit]:
-    """Return the splits without duplicates: data without splits is used as each split of the
-    run."""
+    """Return the splits without duplicates: data without splits is used as each of them."""
     distinct: dict[str, ImageSplit] = {}
     for name, images in splits.items():
         if not any(images is other for other in distinct.values()):
@@ -162,8 +159,7 @@ def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> lis
 
 
 def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write one row group per batch, and the JSON text about the origin in the schema's
-    metadata."""
+    """Write one row group per batch, and the JSON text about the origin as schema metadata."""
     from pyarrow import parquet
 
     batches = (to_record_batch(row, about["encoded"]["classes"]) for row in rows)
@@ -196,8 +192,7 @@ def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
 
 
 def thumbnail(pixels: Array) -> bytes:
-    """Encode pixels, uint8 (H, W) or (H, W, 3), as PNG, and scale larger images down to
-    THUMBNAIL."""
+    """Encode pixels, uint8 (H, W) or (H, W, 3), as PNG, scaled down to THUMBNAIL if larger."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))  # never enlarges
     file = io.BytesIO()

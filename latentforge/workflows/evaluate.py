@@ -41,10 +41,8 @@ def evaluate(
     others = open_roles(registry, roles, [measure.entry for measure in selected])
     from latentforge.workflows.load import load_run
 
-    loaded_run = load_run(
-        run, config, checkpoint=checkpoint, roles=others, device=device, data=data
-    )
-    return record_metrics(loaded_run, split, selected)
+    loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
+    return record_metrics(loaded, split, selected)
 
 
 def record_metrics(
@@ -88,14 +86,10 @@ def measure_split(
     from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept
 
+    loaded, splits, train = loaded_run.loaded, loaded_run.splits, loaded_run.config.train
+    device, roles = loaded_run.device, loaded_run.roles
     evaluator = Evaluator(
-        loaded_run.loaded.model,
-        loaded_run.loaded.loss,
-        loaded_run.splits,
-        measures,
-        seed=loaded_run.config.train.seed,
-        device=loaded_run.device,
-        roles=loaded_run.roles,
+        loaded.model, loaded.loss, splits, measures, seed=train.seed, device=device, roles=roles
     )
-    with callers_state_kept(loaded_run.device), use_threads(loaded_run.config.train.threads):
-        return evaluator.run(split, loaded_run.loaded.step), evaluator.protocol
+    with callers_state_kept(device), use_threads(train.threads):
+        return evaluator.run(split, loaded.step), evaluator.protocol

@@ -56,10 +56,8 @@ def explore(
         check_same_images(run, role, other)
     from latentforge.workflows.load import load_run
 
-    loaded_run = load_run(
-        run, config, checkpoint=checkpoint, roles=others, device=device, data=data
-    )
-    return explore_loaded(loaded_run, *components, out=folder, stream=None if quiet else sys.stderr)
+    loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
+    return explore_loaded(loaded, *components, out=folder, stream=None if quiet else sys.stderr)
 
 
 def explore_loaded(
@@ -141,8 +139,7 @@ def compute_findings(
     objective: Component | None,
     attach: Callable[[Engine], None],
 ) -> Findings:
-    """Run an explorer and return its findings. `attach` adds progress output to the engine of a
-    search."""
+    """Run an explorer and return its findings. `attach` adds progress output to a search."""
     import torch
 
     from latentforge.seeding import callers_state_kept, mix
@@ -151,10 +148,9 @@ def compute_findings(
     with callers_state_kept(loaded_run.device), torch.no_grad():
         if objective:
             torch.manual_seed(mix("objective", seed))
-            build = objective.entry.spec.build
-            doing = f"objective {objective.name!r}"
-            built_objective = objective.call(doing, build, objective.options, context)
-            context = replace(context, objective=built_objective)
+            doing, build = f"objective {objective.name!r}", objective.entry.spec.build
+            built = objective.call(doing, build, objective.options, context)
+            context = replace(context, objective=built)
         torch.manual_seed(mix("explore", seed))
         return explorer.call(f"explorer {explorer.name!r}", run_explorer, explorer, context)
 

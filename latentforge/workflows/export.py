@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,7 @@ TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs 
 
 @dataclass(frozen=True)
 class Part:
-    """One function of a model. `call` takes (B, *shape) and returns one tensor for each of
-    `outputs`."""
+    """One function of a model. `call` maps (B, *shape) to one tensor for each of `outputs`."""
 
     input: str
     shape: tuple[int, ...]
@@ -58,8 +57,7 @@ def export(
     checkpoint: str,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Export a `part` as ONNX, or all weights, into a folder. Returns a description of the
-    export."""
+    """Export a `part` as ONNX, or all weights, into a folder. Returns what was exported."""
     loaded = load(run, config, checkpoint, torch.device("cpu"))
     file = f"model.{format}"
     with output_folder(out, run.path / "export" / f"{part or 'model'}-{format}") as folder:
@@ -144,8 +142,7 @@ def get_part(loaded: LoadedModel, name: str) -> Part:
     if name == "classifier":
         return Part("x", loaded.data.shape, ("logits",), classifier)
     part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder)
-    outputs = part.outputs[: len(encoder(part.example(2)))]
-    return Part(part.input, part.shape, outputs, encoder)
+    return replace(part, outputs=part.outputs[: len(encoder(part.example(2)))])
 
 
 def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
@@ -182,12 +179,9 @@ def suppress_output() -> Iterator[None]:
     """Suppress the exporter's warnings about its internals, and its output of discarded graphs."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    sink = io.StringIO()
     try:
-        with (
-            warnings.catch_warnings(),
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), redirect_stdout(sink), redirect_stderr(sink):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -206,14 +200,12 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     for batch in BATCH_SIZES:
         inputs = part.example(batch)
         computed = session.run(list(part.outputs), {part.input: inputs.numpy()})
-        for name, onnx_output, torch_output in zip(
-            part.outputs, computed, part.call(inputs), strict=True
-        ):
+        outputs = zip(part.outputs, computed, part.call(inputs), strict=True)
+        for name, onnx_output, torch_output in outputs:
             difference = float((torch.from_numpy(onnx_output) - torch_output).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(torch_output.abs().max())):
-                raise ValueError(
-                    f"output {name!r} of onnxruntime and torch differs by {difference:g}"
-                )
+                message = f"output {name!r} of onnxruntime and torch differs by {difference:g}"
+                raise ValueError(message)
             largest = max(largest, difference)
     return {
         "with": f"onnxruntime {onnxruntime.__version__}",
@@ -233,10 +225,7 @@ def versions(*packages: str) -> dict[str, str]:
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to. The file is renamed to `path` at the end, or removed on
-    any error.
-
-    Raises RunFailed when the disk fails.
-    """
+    any error. Raises RunFailed when the disk fails."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,8 +268,8 @@ def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
 
 
 def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, set[Path] | None]:
-    """Return the folder and, if it existed, its contents: the user may have put files into the
-    empty folder in the meantime. For a new folder, returns None as contents."""
+    """Return the folder and, if it existed, its contents, else None: the user may have put files
+    into the empty folder in the meantime."""
     folder = requested or default
     try:
         folder.mkdir(parents=True)
@@ -292,8 +281,7 @@ def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, s
 
 
 def describe_origin(loaded: LoadedModel, config: RunConfig) -> dict[str, Any]:
-    """Describe the weights, the model and the training data, for readers who do not have the
-    run."""
+    """Describe the weights, the model and the training data, for readers without the run."""
     run = loaded.run
     latent = getattr(loaded.model, "latent", None)
     return {

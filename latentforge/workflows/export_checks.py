@@ -92,14 +92,7 @@ def encode(
     from latentforge.workflows.encode import encode
 
     return encode(
-        run,
-        config,
-        out,
-        data=data,
-        name=name,
-        split=split,
-        checkpoint=checkpoint,
-        device=device,
+        run, config, out, data=data, name=name, split=split, checkpoint=checkpoint, device=device
     )
 
 

@@ -80,8 +80,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     it has no splits, all of it is used as each of the run's splits.
     """
     if data is None and run.in_memory is not None:
-        splits_in_memory: DataSplits = run.in_memory
-        return splits_in_memory
+        splits: DataSplits = run.in_memory
+        return splits
     about = run.manifest["data"]
     if data is None:
         splits = load_splits(config.dataset, config.data)
@@ -94,11 +94,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
     check_fits(run, splits)
     if data is None and not splits.matches(about):
-        log.warning(
-            "the dataset %s has changed since %s was trained: metrics are not comparable",
-            config.data_name,
-            run.path,
-        )
+        message = "the dataset %s has changed since %s was trained: metrics are not comparable"
+        log.warning(message, config.data_name, run.path)
     return splits
 
 
@@ -138,8 +135,7 @@ def load_run(
     device: str,
     data: Any,
 ) -> LoadedRun:
-    """Load the model and images of a run onto one device, and the models of the runs in its
-    roles."""
+    """Load a run's model and images, and the models of the runs in its roles, onto one device."""
     torch_device = resolve_device(device)
     splits = move_to_device(load_data(run, config, data), torch_device)
     loaded = load(run, config, checkpoint, torch_device)

@@ -60,18 +60,12 @@ def resume(
                 check_unfinished(run, config, saved)
                 check_size(run.manifest, saved, config, splits.spec)
             trainee = build_trainee(config, splits).to(device)
+            message = "%s: the result is not bit-identical to that of an uninterrupted run"
             for difference in differences(saved, config, device, trainee) if saved else ():
-                log.warning(
-                    "%s: the result is not bit-identical to that of an uninterrupted run",
-                    difference,
-                )
+                log.warning(message, difference)
             processes = join_processes(config, device) if torchrun.is_distributed() else None
-            with TrainingSession(
-                *(run, config, splits, trainee, device),
-                quiet=quiet,
-                saved=saved,
-                processes=processes,
-            ) as session:
+            parts = (run, config, splits, trainee, device)
+            with TrainingSession(*parts, quiet=quiet, saved=saved, processes=processes) as session:
                 rewind(run, config, store, saved, device, processes)
                 session.fit()
     return run
@@ -105,12 +99,8 @@ def rewind(
         "processes": torchrun.world_size(),
         "command": command_line(),
     }
-    run.update(
-        status="running",
-        error="",
-        config=config.as_dict(),
-        resumed=[*run.manifest.get("resumed", []), resumed],
-    )
+    history = [*run.manifest.get("resumed", []), resumed]
+    run.update(status="running", error="", config=config.as_dict(), resumed=history)
     run.training = True
     if run.writes:
         truncate_logs(run, saved.state if saved else {})
@@ -138,25 +128,24 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     """Load the images that the run was trained on. Raises UsageError if they have changed, because
     the result would belong to neither dataset."""
     if data is None and run.in_memory is not None:
-        splits_in_memory: DataSplits = run.in_memory
-        return splits_in_memory
+        splits: DataSplits = run.in_memory
+        return splits
     if data is None and config.dataset is None:
         raise UsageError(
-            f"{run.path} was trained on data passed in Python",
-            hint="Forge().resume(run, data=...)",
+            f"{run.path} was trained on data passed in Python", hint="Forge().resume(run, data=...)"
         )
     splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
     sizes = {name: len(images) for name, images in splits.splits.items()}
     if not splits.matches(about) or sizes != about["images"]:
+        changed = [
+            f"{before} {name} images before, {sizes.get(name, 0)} now"
+            for name, before in about["images"].items()
+            if sizes.get(name) != before
+        ]
         raise UsageError(
             f"the dataset {config.data_name} has changed since {run.path} was trained",
-            details=[
-                f"{before} {name} images before, {sizes.get(name, 0)} now"
-                for name, before in about["images"].items()
-                if sizes.get(name) != before
-            ]
-            or ["the number of images is the same, but their values differ"],
+            details=changed or ["the number of images is the same, but their values differ"],
             hint="restore the original dataset, or start a new run",
         )
     return splits

@@ -157,9 +157,8 @@ def format_facts(facts: dict[str, Any]) -> list[str]:
     for name, value in facts.items():
         label, _, qualifier = name.removesuffix(")").partition(" (")
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        values_by_name.setdefault(label, []).append(
-            f"{shown} ({qualifier})" if qualifier else shown
-        )
+        shown += f" ({qualifier})" if qualifier else ""
+        values_by_name.setdefault(label, []).append(shown)
     return [f"{label}: {', '.join(values)}" for label, values in values_by_name.items()]
 
 
