@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, Histogram, ImageGrid, NamedArrays
 from latentforge_plugins.layers import capture_outputs
 from latentforge_plugins.measures import BATCH
 
+from .config import ActivationsConfig
 from .layers import last_feature_layer, pool, select_layers
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import ActivationsConfig
 
 MAX_CLASSES = 20  # maximum number of classes in a figure unless `classes` is given
 

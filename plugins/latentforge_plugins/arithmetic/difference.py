@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.walks import class_means, decode, probabilities, select_drawable
 
-if TYPE_CHECKING:
-    from .config import ArithmeticConfig
+from .config import ArithmeticConfig
 
 MAX_IMAGES = 8  # maximum number of images in the figure unless `images` is given
 MAX_CLASSIFIED = 1000  # maximum number of images of the class that are classified

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge_plugins.objectives import CachedCall
 
-if TYPE_CHECKING:
-    from .config import ClassConfig
+from .config import ClassConfig
 
 
 class ClassObjective:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge import DataSpec
 from latentforge_plugins.networks import class_count, image_shape, padding_to
 
-if TYPE_CHECKING:
-    from .config import CnnClassifierConfig
+from .config import CnnClassifierConfig
 
 STRIDE = 16  # the factor by which the three pooling layers reduce height and width
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import select_drawable
 
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import CorruptionConfig
+from .config import CorruptionConfig
 
 SCHEDULE = (
     "x_s = sqrt(1 - s^2) x + s eps, eps ~ N(0, I), x scaled to [-1, 1], s evenly spaced from 0 to 1"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
@@ -11,8 +9,7 @@ from latentforge.errors import UsageError
 from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, image_shape
 
-if TYPE_CHECKING:
-    from .config import DeconvVaeConfig
+from .config import DeconvVaeConfig
 
 DOWN = (4, 4, 3)  # kernel sizes of the convolutions
 UP = (4, 6, 6)  # kernel sizes of the transposed convolutions; all have stride 2 and no padding

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +18,9 @@ from latentforge.errors import UsageError
 from latentforge_plugins.measures import BATCH, Moments, products, select_random
 
 from . import cache
+from .config import FidConfig
 from .features import Features, check_same_data, describe_data
 from .gaussian import Fit, fit, frechet_distance, square_root
-
-if TYPE_CHECKING:
-    from .config import FidConfig
 
 Draw = Callable[[int], Tensor]
 PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distance are mostly noise

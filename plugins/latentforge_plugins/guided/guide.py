@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributions import MixtureSameFamily
 
 from latentforge import search
 from latentforge.contracts import ExploreContext
+from latentforge.engine.latent_search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, Lines, NamedArrays
 from latentforge_plugins.walks import decode, not_drawable_note
 
+from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
 from .starts import (
     aggregate_posterior,
@@ -27,13 +29,6 @@ from .starts import (
     prior_density,
     sample_starts,
 )
-
-if TYPE_CHECKING:
-    from torch.distributions import MixtureSameFamily
-
-    from latentforge.engine.latent_search import Found
-
-    from .config import GuidedConfig
 
 
 def guide(context: ExploreContext, config: GuidedConfig) -> Findings:

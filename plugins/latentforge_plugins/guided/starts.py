@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from latentforge.errors import UsageError
 from latentforge_plugins.densities import MAX_DIMENSIONS, fit_gaussian, fit_mixture, standard_normal
 from latentforge_plugins.walks import code_quantiles, has_prior
 
-if TYPE_CHECKING:
-    from .config import GuidedConfig
+from .config import GuidedConfig
 
 WIDE = 10.0
 """The standard deviation of wide starts. They are far from the data, as in the original search."""

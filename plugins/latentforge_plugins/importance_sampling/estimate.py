@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from latentforge.errors import UsageError
 from latentforge.latent import standard_normal_log_prob
 from latentforge_plugins.measures import describe_likelihood, likelihood_of, select_random
 
-if TYPE_CHECKING:
-    from .config import NllConfig
+from .config import NllConfig
 
 VALUES = 2**18  # values per decoder call: 1 MB, which fits in the cache; 334 images of MNIST
 

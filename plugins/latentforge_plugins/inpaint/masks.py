@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from latentforge.contracts import DataSpec
 from latentforge.errors import UsageError
 
-if TYPE_CHECKING:
-    from .config import InpaintConfig
+from .config import InpaintConfig
 
 
 def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:

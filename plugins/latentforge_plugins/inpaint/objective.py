@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +12,8 @@ from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.objectives import select_images
 
 from .baselines import compute_baselines
+from .config import InpaintConfig
 from .masks import known_mask
-
-if TYPE_CHECKING:
-    from .config import InpaintConfig
 
 EPSILON = 1e-6  # minimum distance of decoded probabilities from 0 and 1, for a finite log
 MAX_COLUMNS = 10  # maximum number of columns in the picture

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Lines
 from latentforge.latent import slerp
 from latentforge.seeding import generator
 from latentforge_plugins.walks import Side, decode, probabilities
 
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import InterpolateConfig
+from .config import InterpolateConfig
 
 TIMES = 11  # number of values of t; odd, so that they include the midpoint
 

@@ -6,23 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import Batch, ExploreContext
+from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.walks import Side, class_means, decode, select_drawable, sides
 
+from .config import InterpolateConfig
 from .paths import PATHS, compare_pairs, path_names
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import InterpolateConfig
-
 
 MAX_COLUMNS = 20  # maximum number of columns in the picture; the arrays contain every step
 PROTOCOL = (

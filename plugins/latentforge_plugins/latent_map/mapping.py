@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge.neighbours import majority, topk
@@ -17,11 +16,7 @@ from latentforge.runtime.memory import host_memory
 from latentforge_plugins.walks import decode, not_drawable_note
 
 from . import memory, projections
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import LatentMapConfig
+from .config import LatentMapConfig
 
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
 KNOTS = 32  # grid points per side of the decoded plane

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
@@ -12,8 +10,7 @@ from latentforge.metrics import MeanPerImage
 from latentforge.neighbours import majority, topk
 from latentforge_plugins.measures import codes_of
 
-if TYPE_CHECKING:
-    from .config import KnnConfig
+from .config import KnnConfig
 
 
 class KnnAccuracy(MeanPerImage):

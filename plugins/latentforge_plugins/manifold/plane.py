@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ from latentforge_plugins.walks import (
     shape_note,
 )
 
-if TYPE_CHECKING:
-    from .config import ManifoldConfig
+from .config import ManifoldConfig
 
 TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prior
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +13,7 @@ from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.layers import output_of
 from latentforge_plugins.objectives import CachedCall, describe_images, select_images
 
-if TYPE_CHECKING:
-    from .config import MatchConfig
+from .config import MatchConfig
 
 MAX_COLUMNS = 10  # maximum number of columns in the picture
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from latentforge.contracts import Batch, ExploreContext
+from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.neighbours import topk
@@ -15,11 +13,7 @@ from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import select_drawable
 
 from . import image_file
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import NeighboursConfig
+from .config import NeighboursConfig
 
 TITLES = {"codes": "by code", "pixels": "by pixels"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,8 @@ from latentforge.neighbours import topk
 from latentforge_plugins.measures import select_random
 from latentforge_plugins.walks import BATCH, decode, has_prior, probabilities, select_drawable
 
+from .config import SampleConfig
 from .sources import Source, make_source
-
-if TYPE_CHECKING:
-    from .config import SampleConfig
 
 COMPARED = 500  # maximum number of images over which a distance is averaged
 

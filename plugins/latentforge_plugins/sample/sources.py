@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ from latentforge_plugins.densities import (
 )
 from latentforge_plugins.walks import BATCH, code_size, has_prior
 
-if TYPE_CHECKING:
-    from .config import SampleConfig
+from .config import SampleConfig
 
 
 @dataclass(frozen=True)

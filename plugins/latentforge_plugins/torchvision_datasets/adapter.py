@@ -9,7 +9,7 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from latentforge.errors import MissingError, one_line
 from latentforge_plugins.folders import data_folder
 from latentforge_plugins.torchvision_import import import_torchvision
 
-if TYPE_CHECKING:
-    from .config import RootConfig
+from .config import RootConfig
 
 IDX = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}
 DIGITS = tuple("0123456789")

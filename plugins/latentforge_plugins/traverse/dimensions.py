@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,7 @@ from latentforge_plugins.walks import (
     sides,
 )
 
-if TYPE_CHECKING:
-    from .config import TraverseConfig
+from .config import TraverseConfig
 
 ACTIVE = 0.01  # KL in nats, or variance, above which a dimension is active
 OTHER = "traversal-other"  # the picture of the other run

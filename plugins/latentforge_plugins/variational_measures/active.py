@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from latentforge.contracts import Seen
 from latentforge_plugins.measures import Moments, squares
 
-if TYPE_CHECKING:
-    from .config import ActiveUnitsConfig
+from .config import ActiveUnitsConfig
 
 
 class ActiveUnits:
