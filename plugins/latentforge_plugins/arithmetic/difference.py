@@ -49,16 +49,14 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     ]
     protocol = (
         f"z + s (mean code of {difference_text}); means over the training images, "
-        "z the posterior mode"
+        "z the posterior mode; difference_length: Euclidean norm of the difference in latent space"
     )
-    metrics: dict[str, float] = {"difference_length": float((plus - minus).norm())}
-    protocol += "; difference_length: Euclidean norm of the difference in latent space"
+    metrics = {"difference_length": float((plus - minus).norm())}
     if (classifier := context.roles.get("classifier")) and len(minus_indices):
         classified = images.batch(minus_indices[:MAX_CLASSIFIED]).x
         ends = min(0.0, *config.scales), max(1.0, *config.scales)
         even = torch.linspace(*ends, CURVE_POINTS).tolist()
         curve_scales = sorted({*(round(s, 4) for s in even), 0.0, 1.0})
-        # (S, classes)
         shares = predict_shares(context, classifier.model, classified, plus - minus, curve_scales)
         curves = {f"class {names[k]}": shares[:, k] for k in (config.minus, config.plus)}
         curves["other classes"] = 1 - shares[:, [config.minus, config.plus]].sum(1)
@@ -86,8 +84,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
 def predict_shares(
     context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, scales: list[float]
 ) -> Tensor:
-    """Return the fraction of the images x that the classifier assigns to each class at each scale:
-    (len(scales), classes)."""
+    """Return the fraction of images x assigned to each class at each scale: (S, classes)."""
     z = context.model.encode(x).mode().flatten(1)
     rows = []
     for s in scales:
