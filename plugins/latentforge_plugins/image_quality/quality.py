@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge import DataSpec
@@ -38,12 +39,11 @@ class Ssim(MeanPerImage):
             )
         super().__init__("ssim", self.compute_batch)
         self.window = window(data)
-        full = len(self.window) == WINDOW
+        size = len(self.window)
         self.protocol = (
-            f"structural similarity (Wang et al. 2004), {len(self.window)}x{len(self.window)} "
-            f"Gaussian window of sigma {SIGMA}{'' if full else ', the largest that fits'}, "
-            "data range 1, mean over its whole positions, channels and images, "
-            "z the posterior mode"
+            f"structural similarity (Wang et al. 2004), {size}x{size} Gaussian window of sigma "
+            f"{SIGMA}{'' if size == WINDOW else ', the largest that fits'}, data range 1, mean "
+            "over its whole positions, channels and images, z the posterior mode"
         )
 
     def compute_batch(self, seen: Seen) -> Tensor:
@@ -80,7 +80,4 @@ def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 def window_means(weights: Tensor, side: int) -> Tensor:
     """Return the matrix (positions, side) that computes a row's weighted mean at each position."""
     positions = side - len(weights) + 1
-    matrix = torch.zeros(positions, side, dtype=weights.dtype)
-    for position in range(positions):
-        matrix[position, position : position + len(weights)] = weights
-    return matrix
+    return torch.stack([F.pad(weights, (i, positions - 1 - i)) for i in range(positions)])
