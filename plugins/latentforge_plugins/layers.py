@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,13 +21,12 @@ def capture_outputs(
     """
     captured: dict[str, Tensor] = {}
 
-    def make_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            captured[name] = keep(output)
+    def save(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        captured[name] = keep(output)
 
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(make_hook(name)) for name in names]
+    handles = [
+        model.get_submodule(name).register_forward_hook(partial(save, name)) for name in names
+    ]
     try:
         yield captured
     finally:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext
-from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.objectives import select_images
 
 from .baselines import compute_baselines
@@ -67,18 +67,17 @@ class Inpaint:
         }
         known = self.known.unflatten(0, self.context.data.shape)
         arrays = {"index": self.batch.index, "known": known, "nearest": baselines.indices}
-        items: list[NamedArrays | ImageGrid] = [NamedArrays("inpainting-of", arrays)]
+        items: list[Finding] = [NamedArrays("inpainting-of", arrays)]
         if self.context.data.drawable:
             shape = self.context.data.shape
-            items.append(
-                ImageGrid(
-                    "inpainting",
-                    f"Completed images: {self.describe_mask()}",
-                    rows=[row[:MAX_COLUMNS].unflatten(1, shape) for row in rows.values()],
-                    column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
-                    row_titles=list(rows),
-                )
+            grid = ImageGrid(
+                "inpainting",
+                f"Completed images: {self.describe_mask()}",
+                rows=[row[:MAX_COLUMNS].unflatten(1, shape) for row in rows.values()],
+                column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
+                row_titles=list(rows),
             )
+            items.append(grid)
         names = {"hidden_mse_class_mean": mean, "hidden_mse_nearest": "nearest image"}
         return Findings(items, metrics, self.protocol(), compare_with_baselines(metrics, names))
 

@@ -61,15 +61,12 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     pair_results = compare_pairs(context, config, runs)
     names = stop_names(images, config, stops)
     grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
-    items, notes = select_drawable(
-        context, [grid, *pair_results.curves], NamedArrays("codes", arrays)
-    )
-    second_run = (
-        f"; metrics with the prefix other_ are of {runs[1].name}, all others of {runs[0].name}"
-        if runs[1:]
-        else ""
-    )
-    protocol = f"{PROTOCOL}; {pair_results.protocol}{second_run}"
+    charts = [grid, *pair_results.curves]
+    items, notes = select_drawable(context, charts, NamedArrays("codes", arrays))
+    protocol = f"{PROTOCOL}; {pair_results.protocol}"
+    if runs[1:]:
+        protocol += f"; metrics with the prefix other_ are of {runs[1].name}, "
+        protocol += f"all others of {runs[0].name}"
     return Findings(items, metrics | pair_results.metrics, protocol, notes)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError, did_you_mean
-from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.layers import output_of
 from latentforge_plugins.objectives import CachedCall, describe_images, select_images
 
@@ -31,10 +31,8 @@ class Match:
         self.config, self.drawable = config, context.data.drawable
         self.represent = make_representation(config.features, context)
         self.batch = select_images(context, config.split, config.images)
-        self.requests = [
-            f"like {name}"
-            for name in describe_images(self.batch, config.split, context.data.classes)
-        ]
+        names = describe_images(self.batch, config.split, context.data.classes)
+        self.requests = [f"like {name}" for name in names]
         self.target = self.represent(self.batch.x).detach()  # (N, F)
         self.values = CachedCall(self.represent)
 
@@ -62,19 +60,16 @@ class Match:
                 "; match_mse_features: squared difference from the target, mean over requests and "
                 f"outputs of the classifier's layer {self.config.features}, which the search used"
             )
-        items: list[NamedArrays | ImageGrid] = [
-            NamedArrays("match-of", {"index": self.batch.index})
-        ]
+        items: list[Finding] = [NamedArrays("match-of", {"index": self.batch.index})]
         if self.drawable:
-            items.append(
-                ImageGrid(
-                    "match",
-                    f"Targets and found images, compared by {self.config.features}",
-                    rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
-                    column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
-                    row_titles=("target", "found"),
-                )
+            grid = ImageGrid(
+                "match",
+                f"Targets and found images, compared by {self.config.features}",
+                rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
+                column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
+                row_titles=("target", "found"),
             )
+            items.append(grid)
         return Findings(items, metrics, protocol)
 
 
