@@ -38,15 +38,14 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     x = decode(context.model, shifted.flatten(0, 1)).unflatten(0, shifted.shape[:2])
 
     difference_text = f"class {names[config.plus]} - mean code of class {names[config.minus]}"
-    pictures: list[Finding] = [
-        ImageGrid(
-            "arithmetic",
-            f"z + s (mean code of {difference_text})",
-            rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
-            column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
-            row_titles=[f"{config.split} {int(i)}" for i in batch.index],
-        )
-    ]
+    grid = ImageGrid(
+        "arithmetic",
+        f"z + s (mean code of {difference_text})",
+        rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
+        column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
+        row_titles=[f"{config.split} {int(i)}" for i in batch.index],
+    )
+    pictures: list[Finding] = [grid]
     protocol = (
         f"z + s (mean code of {difference_text}); means over the training images, "
         "z the posterior mode; difference_length: Euclidean norm of the difference in latent space"

@@ -49,8 +49,6 @@ def compute_baselines(
     indices = topk(target_values, rows(), 1, own=own)[1].squeeze(1)
     overall = sums.sum(0) / counts.sum()
     means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), overall)
-    if targets.y is None or train.y is None:
-        class_mean = overall.expand(len(target_values), -1)
-    else:
-        class_mean = means[targets.y]
+    labelled = targets.y is not None and train.y is not None
+    class_mean = means[targets.y] if labelled else overall.expand(len(target_values), -1)
     return Baselines(class_mean, train.batch(indices).x.flatten(1), indices)

@@ -58,16 +58,15 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
         if stops:
             error = x[:: config.steps - 1] - stops.x
             metrics[f"{prefix}endpoint_mse_per_pixel"] = float(error.square().mean())
-    pair_results = compare_pairs(context, config, runs)
+    pair_metrics, pair_protocol, charts = compare_pairs(context, config, runs)
     names = stop_names(images, config, stops)
     grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
-    charts = [grid, *pair_results.curves]
-    items, notes = select_drawable(context, charts, NamedArrays("codes", arrays))
-    protocol = f"{PROTOCOL}; {pair_results.protocol}"
+    items, notes = select_drawable(context, [grid, *charts], NamedArrays("codes", arrays))
+    protocol = f"{PROTOCOL}; {pair_protocol}"
     if runs[1:]:
         protocol += f"; metrics with the prefix other_ are of {runs[1].name}, "
         protocol += f"all others of {runs[0].name}"
-    return Findings(items, metrics | pair_results.metrics, protocol, notes)
+    return Findings(items, metrics | pair_metrics, protocol, notes)
 
 
 def end_codes(

@@ -146,7 +146,8 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
 
 def draw_bars(found: Sequence[Traversal]) -> Bars:
     """Draw a bar chart of the KL of each run's dimensions in descending order, side by side."""
-    count = min(BARS, max(len(t.weight) for t in found))
+    total = max(len(t.weight) for t in found)
+    count = min(BARS, total)
     heights = {}
     for t in found:
         weights = t.weight[:count].tolist()
@@ -154,7 +155,6 @@ def draw_bars(found: Sequence[Traversal]) -> Bars:
     labels = [str(rank + 1) for rank in range(count)]
     if len(found) == 1:
         labels = [f"z{dim}" for dim in found[0].order[:count].tolist()]
-    total = max(len(t.weight) for t in found)
     extent = f"the {count} largest of {total}" if count < total else "largest first"
     return Bars("kl", f"KL of each dimension, {extent}", labels, heights, "nats, mean over images")
 
