@@ -14,11 +14,9 @@ from torch import Tensor, nn
 def capture_outputs(
     model: nn.Module, names: Iterable[str], keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary that contains the named layers' outputs after each call of the model.
-
-    The outputs are differentiable. If a layer is called twice, its last output is kept. `keep` is
-    applied immediately, because the next layer may modify the output in place.
-    """
+    """Yield a dictionary that contains the named layers' outputs after each call of the model. The
+    outputs are differentiable. If a layer is called twice, its last output is kept. `keep` is
+    applied immediately, because the next layer may modify the output in place."""
     captured: dict[str, Tensor] = {}
 
     def save(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:

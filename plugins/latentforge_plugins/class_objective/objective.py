@@ -17,10 +17,8 @@ from .config import ClassConfig
 
 class ClassObjective:
     """The score is log p(class | x) in nats. A request is satisfied if p(class | x) >= threshold.
-
     This is activation maximisation (Erhan et al. 2009) through a decoder (Nguyen et al. 2016). The
-    classes come from the classifier's training data, not from this run's images.
-    """
+    classes come from the classifier's training data, not from this run's images."""
 
     def __init__(self, config: ClassConfig, context: ExploreContext) -> None:
         classifier: Any = context.roles["classifier"]

@@ -25,11 +25,8 @@ def encoded_side(side: int) -> int:
 
 def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
     """Return the input size of the transposed convolutions and their output paddings (p, q, r) for
-    the output size `side`.
-
-    A layer turns n cells into 2 (n - 1) + kernel + padding cells, so g cells become
-    8 g + 20 + 4 p + 2 q + r cells.
-    """
+    the output size `side`. A layer turns n cells into 2 (n - 1) + kernel + padding cells, so g
+    cells become 8 g + 20 + 4 p + 2 q + r cells."""
     cells, rest = divmod(side - 20, 8)
     return cells, (rest >> 2, rest >> 1 & 1, rest & 1)
 

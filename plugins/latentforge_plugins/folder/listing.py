@@ -11,11 +11,9 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff",
 
 
 def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
-    """Return the image files in natural order, their labels, and the names of the classes.
-
-    Hidden files and files without an image extension are ignored. Raises MissingError if the folder
-    does not exist, and UsageError if its contents are neither a labelled nor an unlabelled set.
-    """
+    """Return the image files in natural order, their labels, and the names of the classes. Hidden
+    files and files without an image extension are ignored. Raises MissingError if the folder does
+    not exist, and UsageError if its contents are neither a labelled nor an unlabelled set."""
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
         raise MissingError(

@@ -62,11 +62,9 @@ def window(data: DataSpec) -> Tensor:
 
 
 def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    """Compute the structural similarity, (B, C, H, W) to (B,), in float64 on the CPU.
-
-    It is eq. 13 of Wang, Bovik, Sheikh and Simoncelli 2004 for windows completely inside the image.
-    float32 would lose the variance of flat regions, which is small relative to their squared mean.
-    """
+    """Compute the structural similarity, (B, C, H, W) to (B,), in float64 on the CPU. It is eq. 13
+    of Wang, Bovik, Sheikh and Simoncelli 2004 for windows completely inside the image. float32
+    would lose the variance of flat regions, which is small relative to their squared mean."""
     a, b = recon.cpu().double(), x.cpu().double()
     down, across = (window_means(weights, side) for side in x.shape[2:])  # (H', H), (W', W)
     means = down @ torch.stack([a, b, a * a, b * b, a * b]) @ across.T  # (5, B, C, H', W')

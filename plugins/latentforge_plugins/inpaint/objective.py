@@ -22,11 +22,8 @@ GREY = 0.5  # the value shown for hidden pixels
 
 class Inpaint:
     """The score is log p of the known values, summed, in nats. p is a Bernoulli distribution with
-    the decoded probabilities.
-
-    A request is never satisfied, because a likelier image is always possible, so a search uses all
-    its steps.
-    """
+    the decoded probabilities. A request is never satisfied, because a likelier image is always
+    possible, so a search uses all its steps."""
 
     open_ended = True
 

@@ -75,9 +75,7 @@ class Match:
 
 def make_representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
     """Return the differentiable function from x (B, *data.shape) to the compared values (B, F).
-
-    Raises UsageError for a layer if there is no classifier, and for an unknown layer.
-    """
+    Raises UsageError for a layer if there is no classifier, and for an unknown layer."""
     if features == "pixels":
         return lambda x: x.flatten(1)
     if "classifier" not in context.roles:
