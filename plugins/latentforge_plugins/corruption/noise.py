@@ -48,7 +48,7 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
         for name, curve in curves.items()
         for s, value in zip(levels, curve, strict=True)
     }
-    return Findings(items, metrics, protocol(context, config, count, curves), notes)
+    return Findings(items, metrics, protocol(config, count, curves), notes)
 
 
 def select_images(config: CorruptionConfig, total: int) -> tuple[int, ...]:
@@ -67,9 +67,7 @@ def reconstruct(model: Any, x: Tensor) -> Tensor:
     return model.decode(model.encode(x).mode())
 
 
-def protocol(
-    context: ExploreContext, config: CorruptionConfig, count: int, curves: dict[str, Tensor]
-) -> str:
+def protocol(config: CorruptionConfig, count: int, curves: dict[str, Tensor]) -> str:
     definitions = {
         "accuracy": "accuracy_at_s: fraction of noisy images that are classified correctly",
         "mse_noisy": "mse_noisy_at_s: mean squared difference per value between the noisy and the "

@@ -48,8 +48,8 @@ class Fid:
         self.floor = frechet_distance(floor, self.reference)
         self.recon = Moments(products)
         self.model: Any = context.model
-        self.latent_shape = self.model.latent.shape
-        self.normal = self.model.latent.prior == "normal"
+        latent: Any = context.model.latent
+        self.latent_shape, self.normal = latent.shape, latent.prior == "normal"
         source = "N(0, I)" if self.normal else "a Gaussian fitted to the codes of the train split"
         self.protocol = (
             f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "

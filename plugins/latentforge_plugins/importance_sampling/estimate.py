@@ -36,7 +36,7 @@ class Nll:
         self.samples = config.samples
         self.rows = max(1, VALUES // context.data.size)
         self.likelihood = likelihood_of(context)
-        self.sums: list[tuple[Tensor, Tensor]] = []  # of each chunk of images
+        self.sums: list[tuple[Tensor, Tensor]] = []  # from sum_weights, per chunk of images
         self.protocol = (
             f"nats per image, -log of the mean of p(x|z) p(z) / q(z|x) over K={config.samples} "
             "samples of q(z|x), in expectation an upper bound; "

@@ -92,7 +92,7 @@ def traverse_dimensions(
 def mean_kl(model: Any, images: Images) -> Tensor | None:
     """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
     None if the posterior has no kl()."""
-    total = 0
+    total: Any = 0
     for batch in images.batches(1000):
         posterior = model.encode(batch.x)
         if not hasattr(posterior, "kl"):
